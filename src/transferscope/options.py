@@ -1,0 +1,102 @@
+"""Typed options of every step: what may be written in the parameters, with its limits and defaults.
+
+Knows neither torch nor Kedro, so that the plan is validated before anything heavy is imported.
+Unknown keys are refused everywhere.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+PositiveInt = Annotated[int, Field(gt=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+class Options(BaseModel):
+    """Base of all options: immutable, unknown keys refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class PictureOptions(Options):
+    """How images are stored once, and what the network sees of them."""
+
+    store_size: PositiveInt = 32
+    """Side in pixels of the stored square."""
+    crop_size: PositiveInt | None = None
+    """Side that the network sees (centre crop in evaluation); None: all of the stored square."""
+    style: Literal["photo", "chest"] = "photo"
+    """`photo`: RGB, short side to store_size, centre square. `chest`: equalised, grey, padded with 128, blurred; one channel."""
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+    """Per channel, in units of [0, 1]."""
+
+    @model_validator(mode="after")
+    def _crop_fits(self) -> PictureOptions:
+        if self.crop_size is not None and self.crop_size > self.store_size:
+            raise ValueError(f"crop_size {self.crop_size} is larger than store_size {self.store_size}")
+        return self
+
+
+class AugmentationOptions(Options):
+    """What a training batch goes through; all off by default."""
+
+    flip: bool = False
+    """Mirror each example left to right with probability 1/2."""
+    random_resized_crop: tuple[float, float] | None = None
+    """Range of the area that is cut out and resized (ImageNet practice: [0.08, 1])."""
+    rotate: Annotated[float, Field(ge=0)] = 0.0
+    """Largest rotation in degrees."""
+    shift: Fraction = 0.0
+    """Largest shift as a fraction of the side."""
+    scale: tuple[float, float] | None = None
+    """Range of an isotropic zoom."""
+    fill: Annotated[int, Field(ge=0, le=255)] = 128
+    """Grey value of what an affine map uncovers."""
+    mixup: Annotated[float, Field(ge=0)] = 0.0
+    """Alpha of the Beta distribution of mixup; 0: off."""
+
+
+class ModelOptions(Options):
+    """An architecture by name and its keyword arguments."""
+
+    name: str = "fixup_resnet_small"
+    options: dict[str, Any] = Field(default_factory=dict)
+
+
+class TrainingOptions(Options):
+    """One training: SGD with momentum, as in appendix A."""
+
+    epochs: PositiveInt = 15
+    batch_size: PositiveInt = 32
+    lr: Annotated[float, Field(gt=0)] = 0.05
+    scale_lr_by_batch: bool = False
+    """Multiply lr by batch_size / 256, as the authors' code does."""
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
+    scalar_lr_factor: Annotated[float, Field(gt=0)] = 0.1
+    """Factor on the learning rate of Fixup's scalar biases and scales."""
+    milestones: tuple[PositiveInt, ...] = ()
+    """Epochs after which the learning rate is multiplied by decay_factor."""
+    decay_factor: Annotated[float, Field(gt=0, le=1)] = 0.1
+    warmup_fraction: Fraction = 0.0
+    """Part of all steps over which the learning rate rises linearly from 0."""
+    clip_norm: Annotated[float, Field(gt=0)] | None = None
+    """Largest global l2 norm of the gradient; None: no clipping."""
+    label_smoothing: Fraction = 0.0
+    augmentation: AugmentationOptions = AugmentationOptions()
+    evaluate_every: PositiveInt = 1
+    """Epochs between full evaluations of train and test."""
+    keep_epochs: Literal["all"] | tuple[Annotated[int, Field(ge=0)], ...] = ()
+    """Epochs whose weights are kept beside 0, best and final."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    channels_last: bool = False
+    compile: bool = False
+    deterministic: bool = True
+    num_processes: PositiveInt | Literal["auto"] = 1
+    max_restarts: Annotated[int, Field(ge=0)] = 0
