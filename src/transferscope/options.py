@@ -100,3 +100,103 @@ class TrainingOptions(Options):
     deterministic: bool = True
     num_processes: PositiveInt | Literal["auto"] = 1
     max_restarts: Annotated[int, Field(ge=0)] = 0
+
+
+KindPair = tuple[str, str]
+"""Two kinds of run by name, e.g. ("pt", "rit")."""
+
+
+class MistakesOptions(Options):
+    """Common and uncommon mistakes (appendix B.2)."""
+
+    pairs: tuple[KindPair, ...] = (("pt", "pt"), ("pt", "rit"), ("rit", "rit"))
+    epoch: Literal["best", "final"] = "final"
+    gallery_classes: PositiveInt = 4
+    """Number of classes in the gallery of uncommon mistakes, those with the most of them."""
+    gallery_rows_of: PositiveInt = 1
+    """Images per class and model in the gallery."""
+    bootstrap: Annotated[int, Field(ge=0)] = 1000
+
+
+class SimilarityOptions(Options):
+    """Feature similarity and distances (appendix B.3)."""
+
+    pairs: tuple[KindPair, ...] = (("pt", "p"), ("pt", "pt"), ("pt", "rit"), ("rit", "rit"))
+    epoch: Literal["best", "final"] = "final"
+    features: tuple[Literal["pooled", "flattened"], ...] = ("pooled", "flattened")
+    max_examples: PositiveInt | None = 512
+    batch_size: Annotated[int, Field(ge=4)] = 128
+
+
+class GridOptions(Options):
+    """Evenly spaced points from `start` to `stop`, both included."""
+
+    start: float = 0.0
+    stop: float = 1.0
+    points: Annotated[int, Field(ge=2)] = 11
+
+    def values(self) -> list[float]:
+        step = (self.stop - self.start) / (self.points - 1)
+        return [round(self.start + step * index, 10) for index in range(self.points)]
+
+
+class CriticalityOptions(Options):
+    """Module criticality and rewinding (appendix B.9, Figure 30)."""
+
+    runs: tuple[str, ...] = ("pt_1", "rit_1")
+    tasks: tuple[str, ...] | None = None
+    """Tasks that are analysed; None: every task that has the runs."""
+    positions: GridOptions = GridOptions(points=5)
+    sigmas: tuple[Annotated[float, Field(ge=0)], ...] = (0.0, 0.01, 0.03, 0.1)
+    draws: PositiveInt = 2
+    paths: tuple[Literal["direct", "optimization"], ...] = ("direct", "optimization")
+    ends: tuple[Literal["best", "final"], ...] = ("final",)
+    max_examples: PositiveInt | None = 256
+    epsilon: Annotated[float, Field(gt=0)] = 0.1
+    """Largest train loss in nats per example above that of the unperturbed model."""
+
+
+class CrossDomainOptions(Options):
+    """Interpolation between models of two tasks, measured on one (appendix B.7, B.8)."""
+
+    figure: str
+    evaluated_on: str
+    tasks: tuple[str, str]
+
+
+class LandscapeOptions(Options):
+    """Interpolation, barriers, criticality (appendix B.4 to B.9)."""
+
+    pairs: tuple[KindPair, ...] = (("pt", "pt"), ("pt", "rit"), ("rit", "rit"), ("rit", "rit_same_init"))
+    ends: tuple[Literal["best", "final"], ...] = ("final",)
+    alphas: GridOptions = GridOptions()
+    extrapolation: GridOptions | None = GridOptions(start=-1, stop=2, points=13)
+    max_examples: PositiveInt | None = None
+    """Largest number of examples of each part (train, test) that a point is measured on; None: all."""
+    cross_domain: tuple[CrossDomainOptions, ...] = ()
+    criticality: CriticalityOptions | None = CriticalityOptions()
+
+
+class SpectrumOptions(Options):
+    """Singular values of every layer (appendix C)."""
+
+    kinds: tuple[str, ...] = ("pt", "rit", "p")
+    epochs: tuple[Literal["best", "final"] | Annotated[int, Field(ge=0)], ...] = (0, "final")
+    honour_stride: bool = True
+    """False reproduces the published method, which treats a strided convolution as if its stride were 1."""
+    thresholds: tuple[Annotated[float, Field(gt=0)], ...] = (0.01, 0.03, 0.1, 0.3, 1.0)
+
+
+class ReportOptions(Options):
+    """The report."""
+
+    title: str = "What is being transferred?"
+
+
+class AnalysesOptions(Options):
+    """What is analysed; None leaves an analysis out."""
+
+    mistakes: MistakesOptions | None = MistakesOptions()
+    similarity: SimilarityOptions | None = SimilarityOptions()
+    landscape: LandscapeOptions | None = LandscapeOptions()
+    spectrum: SpectrumOptions | None = SpectrumOptions()

@@ -1,1 +1,1 @@
-
+"""Kedro datasets of this project; every save is atomic."""

@@ -1,0 +1,161 @@
+"""The configuration loader that turns the user's parameters into a plan.
+
+Every entry point of Kedro (run, Kedro-Viz, the catalog commands, notebooks) builds the loader before it asks for the
+pipelines, so the loader is where the plan is made. It remembers itself as the active one; the registry reads
+`active_plan()`. Expanded parts of the plan are added to the parameters under `plan`, and the image sources to the
+catalog, so that nodes and datasets refer to them by name.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import click
+from kedro.config import OmegaConfigLoader
+from kedro.framework.project import pipelines
+
+from transferscope.errors import UserError
+from transferscope.plan import Pair, Plan, make_plan, pictures_of
+
+STUDY_KEYS = ("tasks", "generated", "runs")
+"""An environment that names its own tasks starts without those of base."""
+
+_active: PlanConfigLoader | None = None
+
+
+class CommandLineError(UserError, click.ClickException):
+    """A user's mistake, shown at the command line as one line without a traceback."""
+
+    def __init__(self, message: str):
+        super().__init__(message)
+        self.message = message
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class PlanConfigLoader(OmegaConfigLoader):
+    """`OmegaConfigLoader` whose parameters hold the expanded plan."""
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        global _active
+        super().__init__(*args, **kwargs)
+        self._plan: Plan | None = None
+        _active = self
+        _forget_pipelines()
+
+    @property
+    def plan(self) -> Plan:
+        """The plan of this environment with its runtime parameters; made on first use."""
+        if self._plan is None:
+            try:
+                self._plan = make_plan(super().__getitem__("parameters"))
+            except UserError as error:
+                raise CommandLineError(f"parameters: {error}") from None
+        return self._plan
+
+    def __getitem__(self, key: str) -> dict[str, Any]:
+        if key == "parameters":
+            return plan_parameters(self.plan)
+        if key == "catalog":
+            return super().__getitem__(key) | source_entries(self.plan)
+        return super().__getitem__(key)
+
+    def _merge_configs(self, config: dict[str, Any], env_config: dict[str, Any], key: str, env_path: str) -> Any:
+        if key == "parameters" and self._names_tasks(env_path):
+            config = {name: value for name, value in config.items() if name not in STUDY_KEYS}
+            config.get("analyses", {}).get("landscape", {}).pop("cross_domain", None)
+        return super()._merge_configs(config, env_config, key, env_path)
+
+    def _names_tasks(self, env_path: str) -> bool:
+        """Whether a file of the environment, not a runtime parameter, defines tasks."""
+        files = self._read_dir_configs(env_path, self.config_patterns["parameters"], "parameters", set())
+        return any("tasks" in content for content in files.values())
+
+
+def active_plan() -> Plan:
+    """The plan of the loader that Kedro built last; without one (`kedro registry list`), that of `KEDRO_ENV`."""
+    if _active is None:
+        from kedro.framework.project import settings
+
+        project = Path.cwd()
+        loader = PlanConfigLoader(
+            str(project / settings.CONF_SOURCE), env=os.environ.get("KEDRO_ENV"), **settings.CONFIG_LOADER_ARGS
+        )
+        return loader.plan
+    return _active.plan
+
+
+def plan_parameters(plan: Plan) -> dict[str, Any]:
+    """The study as validated, and under `plan` each task, run and scenario that a node takes."""
+    study = plan.study.model_dump(mode="json")
+    runs: dict[str, dict[str, Any]] = {}
+    for run in plan.runs.values():
+        runs.setdefault(run.task, {})[run.name] = run.model_dump(mode="json")
+    return study | {"plan": {"runs": runs, "tasks": _task_parameters(plan), **_pair_parameters(plan)}}
+
+
+def _task_parameters(plan: Plan) -> dict[str, Any]:
+    """What the packing of each part of each task depends on."""
+    study = plan.study
+    return {
+        task: {
+            part: {
+                "task": task,
+                "part": part,
+                "pictures": pictures_of(study, task).model_dump(mode="json"),
+                "on_bad_image": options.on_bad_image,
+            }
+            for part in ("train", "test")
+        }
+        for task, options in study.tasks.items()
+    }
+
+
+def _pair_parameters(plan: Plan) -> dict[str, Any]:
+    """Every pair of every analysis by task and name, and the cross-domain scenarios."""
+    analyses = plan.study.analyses
+    compared = [options for options in (analyses.mistakes, analyses.similarity, analyses.landscape) if options]
+    pairs = {
+        task: {pair.name: _pair(pair) for options in compared for pair in plan.pairs(task, options.pairs)}
+        for task in plan.targets()
+    }
+    scenarios = {item.figure: item for item in (analyses.landscape.cross_domain if analyses.landscape else ())}
+    across = {
+        name: _pair(pair) | {"scenario": figure, "evaluated_on": scenario.evaluated_on}
+        for figure, scenario in scenarios.items()
+        for name, pair in plan.cross_domain_pairs(scenario).items()
+    }
+    return {
+        "pairs": pairs,
+        "cross_domain": {figure: scenario.model_dump(mode="json") for figure, scenario in scenarios.items()},
+        "cross_domain_pairs": across,
+    }
+
+
+def _pair(pair: Pair) -> dict[str, str]:
+    return {"kind": pair.kind, "run_a": pair.run_a.full_name, "run_b": pair.run_b.full_name}
+
+
+def source_entries(plan: Plan) -> dict[str, Any]:
+    """A catalog entry for the images of each task as distributed."""
+    entries = {}
+    for name, task in plan.study.tasks.items():
+        if task.union is None:
+            options = task.model_dump(mode="json", exclude={"root", "union", "pictures", "training"})
+            entries[f"{name}.source"] = {
+                "type": "transferscope.datasets.image_source.ImageSourceDataset",
+                "filepath": task.root,
+                "task": name,
+                "options": options,
+                "metadata": {"kedro-viz": {"layer": "raw"}},
+            }
+    return entries
+
+
+def _forget_pipelines() -> None:
+    """Pipelines follow from the plan, so another environment or other parameters need other pipelines."""
+    pipelines._is_data_loaded = False
+    pipelines._content = {}

@@ -1,0 +1,42 @@
+"""Figures as PNG for the screen and PDF for print."""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+from typing import Any
+
+from kedro.io import AbstractDataset
+from kedro_datasets._typing import ImagePreview
+
+from transferscope.atomic import atomic_file
+from transferscope.report.results import SavedFigure
+
+DPI = 200
+
+
+class FigureDataset(AbstractDataset):
+    """Saves a matplotlib `Figure` as PNG and PDF with the same bytes each time; loads a `SavedFigure`."""
+
+    def __init__(self, *, filepath: str, metadata: dict[str, Any] | None = None):
+        self._path = Path(filepath)
+        self.metadata = metadata
+
+    def load(self) -> SavedFigure:
+        return SavedFigure(self._path)
+
+    def save(self, data: Any) -> None:
+        with atomic_file(self._path.with_suffix(".pdf")) as temporary:
+            data.savefig(temporary, format="pdf", metadata={"CreationDate": None}, bbox_inches="tight")
+        with atomic_file(self._path) as temporary:
+            data.savefig(temporary, format="png", dpi=DPI, metadata={"Software": None}, bbox_inches="tight")
+
+    def preview(self) -> ImagePreview:
+        """The PNG."""
+        return ImagePreview(base64.b64encode(self._path.read_bytes()).decode())
+
+    def _exists(self) -> bool:
+        return self._path.is_file()
+
+    def _describe(self) -> dict[str, Any]:
+        return {"filepath": str(self._path)}

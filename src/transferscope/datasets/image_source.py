@@ -1,0 +1,48 @@
+"""Images and labels as distributed: a folder in DomainNet's, CheXpert's or the class-per-folder layout."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from kedro.io import AbstractDataset
+
+from transferscope.errors import UserError
+
+
+class ImageSourceDataset(AbstractDataset):
+    """Loads an `ImageSource` (lists of files and labels, no pixels); saves by running a drawing recipe on the folder."""
+
+    def __init__(self, *, filepath: str, task: str, options: dict[str, Any], metadata: dict[str, Any] | None = None):
+        self._root = Path(filepath)
+        self._task = task
+        self._options = options
+        self.metadata = metadata
+
+    def load(self) -> Any:
+        if not self._root.exists():
+            raise UserError(f"tasks.{self._task}.root: the folder {self._root} does not exist; put the images there or name another")
+        options = self._options
+        limits = {key: options[key] for key in ("num_train", "num_test") if options[key] is not None}
+        if options["format"] == "domainnet":
+            from transferscope.images.domainnet import read_domainnet
+
+            return read_domainnet(self._root, options["domain"] or self._task, **limits)
+        if options["format"] == "chexpert":
+            from transferscope.images.chexpert import read_chexpert
+
+            return read_chexpert(self._root, sampling=options["sampling"], uncertain=options["uncertain"], **limits)
+        from transferscope.images.image_folder import read_image_folder
+
+        return read_image_folder(self._root)
+
+    def save(self, data: Callable[[Path], object]) -> None:
+        """Draw the images: `data(root)` writes them in the distributed layout, or finds them there."""
+        data(self._root)
+
+    def _exists(self) -> bool:
+        return self._root.exists()
+
+    def _describe(self) -> dict[str, Any]:
+        return {"filepath": str(self._root), "task": self._task, "format": self._options["format"]}

@@ -1,0 +1,52 @@
+"""Tables as CSV or Parquet, saved atomically."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from kedro.io import AbstractDataset
+from kedro_datasets._typing import TablePreview
+
+from transferscope.atomic import atomic_file
+
+
+class TableDataset(AbstractDataset[pd.DataFrame, pd.DataFrame]):
+    """A data frame without its index; the suffix, `.csv` or `.parquet`, names the format."""
+
+    def __init__(self, *, filepath: str, metadata: dict[str, Any] | None = None):
+        self._path = Path(filepath)
+        self.metadata = metadata
+
+    def load(self) -> pd.DataFrame:
+        return read_table(self._path)
+
+    def save(self, data: pd.DataFrame) -> None:
+        write_table(data, self._path)
+
+    def preview(self, rows: int = 40) -> TablePreview:
+        """The first rows."""
+        return TablePreview(self.load().head(rows).astype(object).where(lambda part: part.notna(), None).to_dict("split"))
+
+    def _exists(self) -> bool:
+        return self._path.is_file()
+
+    def _describe(self) -> dict[str, Any]:
+        return {"filepath": str(self._path)}
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """Read a CSV or Parquet file; floats come back bit for bit."""
+    if path.suffix == ".parquet":
+        return pd.read_parquet(path)
+    return pd.read_csv(path, float_precision="round_trip", keep_default_na=False, na_values=[""])
+
+
+def write_table(table: pd.DataFrame, path: Path) -> None:
+    """Write a CSV or Parquet file atomically."""
+    with atomic_file(path) as temporary:
+        if path.suffix == ".parquet":
+            table.to_parquet(temporary, index=False)
+        else:
+            table.to_csv(temporary, index=False, lineterminator="\n")

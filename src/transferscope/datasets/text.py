@@ -1,0 +1,31 @@
+"""A text file, saved atomically."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from kedro.io import AbstractDataset
+
+from transferscope.atomic import atomic_file
+
+
+class TextDataset(AbstractDataset[str, str]):
+    """UTF-8 text such as the report."""
+
+    def __init__(self, *, filepath: str, metadata: dict[str, Any] | None = None):
+        self._path = Path(filepath)
+        self.metadata = metadata
+
+    def load(self) -> str:
+        return self._path.read_text(encoding="utf-8")
+
+    def save(self, data: str) -> None:
+        with atomic_file(self._path) as temporary:
+            temporary.write_text(data, encoding="utf-8")
+
+    def _exists(self) -> bool:
+        return self._path.is_file()
+
+    def _describe(self) -> dict[str, Any]:
+        return {"filepath": str(self._path)}

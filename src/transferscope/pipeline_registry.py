@@ -1,0 +1,17 @@
+"""The pipelines by name; what they hold follows from the plan."""
+
+from __future__ import annotations
+
+from kedro.pipeline import Pipeline
+
+from transferscope.config import active_plan
+from transferscope.pipelines import data_prep, landscape, mistakes, report, similarity, spectrum, training
+
+
+def register_pipelines() -> dict[str, Pipeline]:
+    """One pipeline per step, and all of them as the default."""
+    plan = active_plan()
+    steps = (data_prep, training, mistakes, similarity, landscape, spectrum)
+    pipelines = {step.__name__.rpartition(".")[2]: step.create_pipeline(plan) for step in steps}
+    pipelines["report"] = report.create_pipeline(plan, pipelines.values())
+    return pipelines | {"__default__": Pipeline(list(pipelines.values()))}

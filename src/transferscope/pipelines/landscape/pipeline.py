@@ -1,0 +1,164 @@
+"""Interpolation between pairs, within and across tasks, and criticality of modules (appendix B.4 to B.9)."""
+
+from __future__ import annotations
+
+from kedro.pipeline import Node, Pipeline
+
+from transferscope.options import CrossDomainOptions, LandscapeOptions
+from transferscope.pipelines.gather import gather
+from transferscope.pipelines.landscape import nodes
+from transferscope.plan import Pair, Plan, RunSpec
+
+STEP = "landscape"
+
+
+def create_pipeline(plan: Plan) -> Pipeline:
+    """`checkpoints → interpolation, criticality → barriers, figures`, per task and per cross-domain scenario."""
+    options = plan.study.analyses.landscape
+    if options is None:
+        return Pipeline([])
+    found: list[Node] = []
+    for task in plan.targets():
+        pairs = plan.pairs(task, options.pairs)
+        if pairs:
+            found += _interpolation(task, pairs)
+        runs = _critical_runs(plan, task, options)
+        if runs:
+            found += _criticality(task, runs)
+    return Pipeline([*found, *_cross_domain(plan, options)])
+
+
+def _interpolation(task: str, pairs: list[Pair]) -> list[Node]:
+    namespace = f"{task}.{STEP}"
+    walks = [
+        Node(
+            nodes.interpolate_pair,
+            inputs=[
+                f"params:plan.pairs.{task}.{pair.name}",
+                f"{pair.run_a.full_name}.checkpoints",
+                f"{pair.run_b.full_name}.checkpoints",
+                f"{task}.train_split",
+                f"{task}.test_split",
+                "params:analyses.landscape",
+            ],
+            outputs=f"{task}.{pair.name}.interpolation",
+            name=f"interpolate_{pair.name}",
+            namespace=namespace,
+        )
+        for pair in pairs
+    ]
+    draw = {"barrier": nodes.draw_barriers, "extrapolation": nodes.draw_extrapolation}
+    return [
+        *walks,
+        gather(STEP, task, "interpolation", (f"{task}.{pair.name}.interpolation" for pair in pairs)),
+        _barriers(task, namespace),
+        *(
+            Node(
+                function,
+                inputs=f"{task}.interpolation.table",
+                outputs=f"{task}.{name}.figure",
+                name=f"draw_{name}",
+                namespace=namespace,
+            )
+            for name, function in draw.items()
+        ),
+    ]
+
+
+def _barriers(task: str, namespace: str) -> Node:
+    return Node(
+        nodes.measure_barriers,
+        inputs=f"{task}.interpolation.table",
+        outputs=f"{task}.barriers.table",
+        name="measure_barriers",
+        namespace=namespace,
+    )
+
+
+def _critical_runs(plan: Plan, task: str, options: LandscapeOptions) -> list[RunSpec]:
+    if options.criticality is None or task not in (options.criticality.tasks or plan.targets()):
+        return []
+    return [run for run in plan.runs_of(task) if run.name in options.criticality.runs]
+
+
+def _criticality(task: str, runs: list[RunSpec]) -> list[Node]:
+    namespace = f"{task}.{STEP}"
+    measured = [
+        Node(
+            nodes.measure_criticality,
+            inputs=[
+                f"params:plan.runs.{run.full_name}",
+                f"{run.full_name}.checkpoints",
+                f"{task}.train_split",
+                f"{task}.test_split",
+                "params:analyses.landscape.criticality",
+            ],
+            outputs=[
+                f"{run.full_name}.criticality",
+                f"{run.full_name}.module_criticality",
+                f"{run.full_name}.rewinding",
+            ],
+            name=f"criticality_{run.name}",
+            namespace=namespace,
+        )
+        for run in runs
+    ]
+    tables = ("criticality", "module_criticality", "rewinding")
+    figures = {
+        "criticality_heat_maps": (nodes.draw_criticality, "criticality"),
+        "module_criticality": (nodes.draw_module_criticality, "module_criticality"),
+        "rewinding": (nodes.draw_rewinding, "rewinding"),
+    }
+    return [
+        *measured,
+        *(gather(STEP, task, table, (f"{run.full_name}.{table}" for run in runs)) for table in tables),
+        *(
+            Node(
+                function,
+                inputs=f"{task}.{table}.table",
+                outputs=f"{task}.{name}.figure",
+                name=f"draw_{name}",
+                namespace=namespace,
+            )
+            for name, (function, table) in figures.items()
+        ),
+    ]
+
+
+def _cross_domain(plan: Plan, options: LandscapeOptions) -> list[Node]:
+    scope = "cross_domain"
+    found: list[Node] = []
+    walked: list[str] = []
+    for scenario in options.cross_domain:
+        for name, pair in plan.cross_domain_pairs(scenario).items():
+            walked.append(f"{scope}.{name}.interpolation")
+            found.append(_walk_across(scope, scenario, name, pair))
+    if not walked:
+        return []
+    figures = [
+        Node(
+            nodes.draw_cross_domain,
+            inputs=[f"{scope}.interpolation.table", f"params:plan.cross_domain.{scenario.figure}"],
+            outputs=f"{scope}.{scenario.figure}.figure",
+            name=f"draw_{scenario.figure}",
+            namespace=f"{scope}.{STEP}",
+        )
+        for scenario in options.cross_domain
+    ]
+    return [*found, gather(STEP, scope, "interpolation", walked), _barriers(scope, f"{scope}.{STEP}"), *figures]
+
+
+def _walk_across(scope: str, scenario: CrossDomainOptions, name: str, pair: Pair) -> Node:
+    return Node(
+        nodes.interpolate_across,
+        inputs=[
+            f"params:plan.cross_domain_pairs.{name}",
+            f"{pair.run_a.full_name}.checkpoints",
+            f"{pair.run_b.full_name}.checkpoints",
+            f"{scenario.evaluated_on}.test_split",
+            "params:analyses.landscape",
+        ],
+        outputs=f"{scope}.{name}.interpolation",
+        name=f"interpolate_{name}",
+        namespace=f"{scope}.{STEP}",
+    )

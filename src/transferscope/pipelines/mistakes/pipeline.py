@@ -1,0 +1,102 @@
+"""Predict once per run, compare every pair, relate accuracy to class size (appendix B.2)."""
+
+from __future__ import annotations
+
+from kedro.pipeline import Node, Pipeline
+
+from transferscope.pipelines.gather import gather
+from transferscope.pipelines.mistakes import nodes
+from transferscope.plan import Pair, Plan, RunSpec
+
+STEP = "mistakes"
+
+
+def create_pipeline(plan: Plan) -> Pipeline:
+    """`checkpoints → predictions → pairs, classes → tables, figures`, per task."""
+    options = plan.study.analyses.mistakes
+    if options is None:
+        return Pipeline([])
+    found: list[Node] = []
+    for task in plan.targets():
+        pairs = plan.pairs(task, options.pairs)
+        if pairs:
+            found += _task(task, pairs)
+    return Pipeline(found)
+
+
+def _task(task: str, pairs: list[Pair]) -> list[Node]:
+    runs = list({run.name: run for pair in pairs for run in (pair.run_a, pair.run_b)}.values())
+    namespace = f"{task}.{STEP}"
+    return [
+        *(_predict(run) for run in runs),
+        *(_compare(task, pair) for pair in pairs),
+        gather(STEP, task, "mistakes", (f"{task}.{pair.name}.mistakes" for pair in pairs)),
+        Node(
+            nodes.measure_class_accuracy,
+            inputs={
+                "runs": f"params:plan.runs.{task}",
+                "test_split": f"{task}.test_split",
+                "class_sizes": f"{task}.class_sizes.table",
+                **{run.name: f"{run.full_name}.predictions" for run in runs},
+            },
+            outputs=[f"{task}.class_accuracy.table", f"{task}.class_size_correlation.table"],
+            name="measure_class_accuracy",
+            namespace=namespace,
+        ),
+        Node(
+            nodes.draw_class_size_figure,
+            inputs=[f"{task}.class_accuracy.table", f"{task}.class_size_correlation.table"],
+            outputs=f"{task}.accuracy_by_class_size.figure",
+            name="draw_accuracy_by_class_size",
+            namespace=namespace,
+        ),
+        *_gallery(task, pairs),
+    ]
+
+
+def _predict(run: RunSpec) -> Node:
+    return Node(
+        nodes.predict_test,
+        inputs=[f"{run.full_name}.checkpoints", f"{run.task}.test_split", "params:analyses.mistakes"],
+        outputs=f"{run.full_name}.predictions",
+        name=f"predict_{run.name}",
+        namespace=f"{run.task}.{STEP}",
+    )
+
+
+def _compare(task: str, pair: Pair) -> Node:
+    return Node(
+        nodes.compare_pair,
+        inputs=[
+            f"params:plan.pairs.{task}.{pair.name}",
+            f"{pair.run_a.full_name}.predictions",
+            f"{pair.run_b.full_name}.predictions",
+            f"{task}.test_split",
+            "params:analyses.mistakes",
+        ],
+        outputs=f"{task}.{pair.name}.mistakes",
+        name=f"compare_{pair.name}",
+        namespace=f"{task}.{STEP}",
+    )
+
+
+def _gallery(task: str, pairs: list[Pair]) -> list[Node]:
+    """The gallery shows the first pair of a fine-tuned and a randomly initialised model."""
+    mixed = next((pair for pair in pairs if pair.run_a.label != pair.run_b.label), None)
+    if mixed is None:
+        return []
+    return [
+        Node(
+            nodes.draw_gallery,
+            inputs=[
+                f"params:plan.pairs.{task}.{mixed.name}",
+                f"{mixed.run_a.full_name}.predictions",
+                f"{mixed.run_b.full_name}.predictions",
+                f"{task}.test_split",
+                "params:analyses.mistakes",
+            ],
+            outputs=f"{task}.uncommon_mistakes.figure",
+            name="draw_uncommon_mistakes",
+            namespace=f"{task}.{STEP}",
+        )
+    ]

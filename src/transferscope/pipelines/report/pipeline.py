@@ -1,0 +1,47 @@
+"""Gather each task's tables and figures, decide the claims, write the report."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from kedro.pipeline import Node, Pipeline
+
+from transferscope.pipelines.report import nodes
+from transferscope.plan import Plan
+
+STEP = "report"
+
+
+def create_pipeline(plan: Plan, analyses: Iterable[Pipeline]) -> Pipeline:
+    """`tables and figures → {task}.results → claims → report`; what the analyses' pipelines make is what is shown."""
+    made = sorted(name for part in analyses for name in part.outputs() | part.datasets())
+    shown = [name for name in made if name.endswith((".table", ".figure"))]
+    scopes = dict.fromkeys([*plan.study.tasks, "cross_domain"])
+    gathered = {scope: [name for name in shown if name.startswith(f"{scope}.")] for scope in scopes}
+    results = {scope: names for scope, names in gathered.items() if names}
+    return Pipeline([*(_gather(plan, scope, names) for scope, names in results.items()), *_conclude(list(results))])
+
+
+def _gather(plan: Plan, scope: str, names: list[str]) -> Node:
+    inputs = {name.replace(".", "__"): name for name in names}
+    split = {"train_split": f"{scope}.train_split"} if scope in plan.study.tasks else {}
+    return Node(
+        nodes.gather_results,
+        inputs=inputs | split,
+        outputs=f"{scope}.results",
+        name="gather_results",
+        namespace=f"{scope}.{STEP}",
+    )
+
+
+def _conclude(scopes: list[str]) -> list[Node]:
+    results = {scope: f"{scope}.results" for scope in scopes}
+    return [
+        Node(nodes.decide_claims, inputs={"study": "parameters", **results}, outputs="claims", name="decide_claims"),
+        Node(
+            nodes.write_report,
+            inputs={"study": "parameters", "claims": "claims", **results},
+            outputs="report",
+            name="write_report",
+        ),
+    ]

@@ -1,0 +1,100 @@
+"""CKA between the features of all models of a task at once, and distances between weights (appendix B.3)."""
+
+from __future__ import annotations
+
+from kedro.pipeline import Node, Pipeline
+
+from transferscope.pipelines.gather import gather
+from transferscope.pipelines.similarity import nodes
+from transferscope.plan import Pair, Plan, RunSpec
+
+STEP = "similarity"
+
+
+def create_pipeline(plan: Plan) -> Pipeline:
+    """`checkpoints → cka, distances → figures`, per task."""
+    options = plan.study.analyses.similarity
+    if options is None:
+        return Pipeline([])
+    found: list[Node] = []
+    for task in plan.targets():
+        pairs = plan.pairs(task, options.pairs)
+        if pairs:
+            found += _task(task, pairs)
+    return Pipeline(found)
+
+
+def _task(task: str, pairs: list[Pair]) -> list[Node]:
+    runs = list({run.full_name: run for pair in pairs for run in (pair.run_a, pair.run_b)}.values())
+    own = [run for run in runs if run.task == task]
+    inside = [pair for pair in pairs if pair.run_a.task == pair.run_b.task]
+    tables = [
+        *(f"{task}.{pair.name}.distances" for pair in inside),
+        *(f"{run.full_name}.distances" for run in own),
+    ]
+    return [
+        _cka(task, runs),
+        *(_distance(task, pair) for pair in inside),
+        *(_distance_travelled(run) for run in own),
+        gather(STEP, task, "distances", tables),
+        *_figures(task),
+    ]
+
+
+def _cka(task: str, runs: list[RunSpec]) -> Node:
+    """All pairs among m models cost m forward passes, so one node serves them all."""
+    return Node(
+        nodes.measure_cka,
+        inputs={
+            "pairs": f"params:plan.pairs.{task}",
+            "options": "params:analyses.similarity",
+            "test_split": f"{task}.test_split",
+            **{f"{run.task}_{run.name}": f"{run.full_name}.checkpoints" for run in runs},
+        },
+        outputs=f"{task}.cka.table",
+        name="measure_cka",
+        namespace=f"{task}.{STEP}",
+    )
+
+
+def _distance(task: str, pair: Pair) -> Node:
+    return Node(
+        nodes.measure_distance,
+        inputs=[
+            f"params:plan.pairs.{task}.{pair.name}",
+            f"{pair.run_a.full_name}.checkpoints",
+            f"{pair.run_b.full_name}.checkpoints",
+            "params:analyses.similarity",
+        ],
+        outputs=f"{task}.{pair.name}.distances",
+        name=f"distance_{pair.name}",
+        namespace=f"{task}.{STEP}",
+    )
+
+
+def _distance_travelled(run: RunSpec) -> Node:
+    return Node(
+        nodes.measure_distance_travelled,
+        inputs=[f"{run.full_name}.checkpoints", f"params:plan.runs.{run.full_name}", "params:analyses.similarity"],
+        outputs=f"{run.full_name}.distances",
+        name=f"distance_travelled_{run.name}",
+        namespace=f"{run.task}.{STEP}",
+    )
+
+
+def _figures(task: str) -> list[Node]:
+    draw = {
+        "cka": (nodes.draw_cka, "cka"),
+        "distance_per_module": (nodes.draw_distance_per_module, "distances"),
+        "distance_to_initialisation": (nodes.draw_distance_to_initialisation, "distances"),
+    }
+    return [
+        Node(
+            function,
+            inputs=f"{task}.{table}.table",
+            outputs=f"{task}.{name}.figure",
+            name=f"draw_{name}",
+            namespace=f"{task}.{STEP}",
+        )
+        for name, (function, table) in draw.items()
+    ]

@@ -1,0 +1,378 @@
+"""The experiment: tasks, runs and pairs, expanded from compact parameters.
+
+Pure and typed; no file is touched and neither torch nor Kedro is imported.
+`Study` is what a user writes, `Plan` is what it means: every run by name with its seeds and its fingerprint.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import combinations, product
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError, model_validator
+
+from transferscope import options as opt
+from transferscope.errors import UserError
+
+Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+ANALYSES = ("mistakes", "similarity", "landscape", "spectrum")
+
+
+class TaskOptions(opt.Options):
+    """A data set with a label space: a folder in a known layout, or the union of other tasks."""
+
+    format: Literal["domainnet", "chexpert", "image_folder"] | None = None
+    root: str | None = None
+    domain: str | None = None
+    """DomainNet: the domain; default: the task's name."""
+    num_train: opt.PositiveInt | None = None
+    num_test: opt.PositiveInt | None = None
+    """Sizes of the samples (CheXpert), or largest sizes (DomainNet); None: 50,000 as in the paper."""
+    sampling: Literal["paper", "by_patient"] = "paper"
+    uncertain: dict[str, Literal["ones", "zeros", "ignore"]] = Field(default_factory=dict)
+    """CheXpert: what -1 means, per finding; default: as the authors' code has it."""
+    on_bad_image: Literal["stop", "drop"] = "stop"
+    union: tuple[str, ...] | None = None
+    pictures: opt.PictureOptions | None = None
+    """Overrides the study's pictures, whole."""
+    training: dict[str, Any] = Field(default_factory=dict)
+    """Overrides of the study's training for runs on this task."""
+
+    @model_validator(mode="after")
+    def _either_folder_or_union(self) -> TaskOptions:
+        if (self.union is None) == (self.format is None):
+            raise ValueError("give either format and root, or union")
+        if self.format is not None and self.root is None:
+            raise ValueError("root is missing: the folder that holds the images")
+        return self
+
+
+class GeneratedOptions(opt.Options):
+    """Images drawn by seed for tasks that have no data set."""
+
+    draws: Literal["source", "domains", "chest"]
+    tasks: tuple[str, ...]
+    num_train: opt.PositiveInt = 1000
+    num_test: opt.PositiveInt = 500
+    size: opt.PositiveInt = 48
+
+
+class RunKindOptions(opt.Options):
+    """Runs that differ in task and replica only."""
+
+    label: str
+    """Name in tables and figures: P, P-T, RI-T, ..."""
+    tasks: tuple[str, ...]
+    replicas: opt.PositiveInt = 1
+    initialisation: Literal["random", "pretrained", "checkpoint"] = "random"
+    pretrained: str | None = None
+    """Run whose weights are taken, e.g. shapes.p_1, or the path of a checkpoint file."""
+    pretrained_epoch: Literal["best", "final"] | Annotated[int, Field(ge=0)] = "final"
+    shares_initialisation_with: str | None = None
+    """Kind whose replica of the same number gives the initial weights."""
+    checkpoint: str | None = None
+    """A checkpoint file that exists: nothing is trained."""
+    model: opt.ModelOptions | None = None
+    training: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _initialisation_has_its_source(self) -> RunKindOptions:
+        for initialisation, field in (("pretrained", "pretrained"), ("checkpoint", "checkpoint")):
+            if (self.initialisation == initialisation) != (getattr(self, field) is not None):
+                raise ValueError(f"initialisation: {initialisation} and the key {field} go together")
+        return self
+
+
+class Study(opt.Options):
+    """What a user writes in `parameters*.yml`."""
+
+    seed: Annotated[int, Field(ge=0)] = 0
+    models_folder: str = "data/06_models"
+    """Where runs train; the catalog's checkpoints lie there."""
+    tasks: dict[Name, TaskOptions]
+    generated: dict[Name, GeneratedOptions] = Field(default_factory=dict)
+    runs: dict[Name, RunKindOptions]
+    pictures: opt.PictureOptions = opt.PictureOptions()
+    model: opt.ModelOptions = opt.ModelOptions()
+    training: dict[str, Any] = Field(default_factory=dict)
+    analyses: opt.AnalysesOptions = opt.AnalysesOptions()
+    report: opt.ReportOptions = opt.ReportOptions()
+
+
+class RunSpec(opt.Options):
+    """One training, or one checkpoint file: everything that decides its weights."""
+
+    task: str
+    name: str
+    kind: str
+    label: str
+    replica: int
+    initialisation: Literal["random", "pretrained", "checkpoint"]
+    pretrained: str | None
+    pretrained_epoch: str | int
+    checkpoint: str | None
+    init_seed: int
+    order_seed: int
+    model: opt.ModelOptions
+    training: opt.TrainingOptions
+    fingerprint: str
+
+    @property
+    def full_name(self) -> str:
+        return f"{self.task}.{self.name}"
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two runs that are compared; `kind` is the row of the paper's tables that it belongs to."""
+
+    kind: str
+    run_a: RunSpec
+    run_b: RunSpec
+
+    @property
+    def name(self) -> str:
+        a, b = self.run_a, self.run_b
+        return f"{a.name}__{b.name}" if a.task == b.task else f"{a.task}_{a.name}__{b.task}_{b.name}"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A validated study with every run spelled out."""
+
+    study: Study
+    runs: dict[str, RunSpec]
+
+    def runs_of(self, task: str) -> list[RunSpec]:
+        return [run for run in self.runs.values() if run.task == task]
+
+    def targets(self) -> list[str]:
+        """Tasks that are compared on: all that a run is trained on, less those that only provide pre-training."""
+        sources = {run.pretrained.split(".")[0] for run in self.runs.values() if run.pretrained in self.runs}
+        tasks = dict.fromkeys(run.task for run in self.runs.values())
+        return [task for task in tasks if task not in sources]
+
+    def pairs(self, task: str, kinds: Iterable[opt.KindPair]) -> list[Pair]:
+        """Pairs of runs on `task`; a kind that has no run on it is looked for on the task it pre-trains from."""
+        found: list[Pair] = []
+        for kind_a, kind_b in kinds:
+            found += self._pairs_of_kind(task, kind_a, kind_b)
+        return found
+
+    def cross_domain_pairs(self, scenario: opt.CrossDomainOptions) -> dict[str, Pair]:
+        """The three curves of a cross-domain figure by name: P-T & P-T, P-T & RI-T, RI-T & RI-T."""
+        first, second = ({run.label: run for run in reversed(self.runs_of(task))} for task in scenario.tasks)
+        return {
+            f"{scenario.figure}_{first[a].name}__{second[b].name}": Pair(f"{a} & {b}", first[a], second[b])
+            for a, b in (("P-T", "P-T"), ("P-T", "RI-T"), ("RI-T", "RI-T"))
+            if a in first and b in second
+        }
+
+    def _pairs_of_kind(self, task: str, kind_a: str, kind_b: str) -> list[Pair]:
+        runs_a, runs_b = self._of_kind(task, kind_a), self._of_kind(task, kind_b)
+        if kind_a == kind_b:
+            couples = list(combinations(runs_a, 2))
+        elif kind_a in self._sharing(kind_b) or kind_b in self._sharing(kind_a):
+            couples = [(a, b) for a, b in product(runs_a, runs_b) if a.replica == b.replica]
+        else:
+            couples = list(product(runs_a, runs_b))
+        return [Pair(f"{a.label} & {b.label}", a, b) for a, b in couples]
+
+    def _of_kind(self, task: str, kind: str) -> list[RunSpec]:
+        own = [run for run in self.runs_of(task) if run.kind == kind]
+        if own:
+            return own
+        origins = {run.pretrained for run in self.runs_of(task)}
+        return [run for name, run in self.runs.items() if name in origins and run.kind == kind]
+
+    def _sharing(self, kind: str) -> set[str | None]:
+        return {self.study.runs[kind].shares_initialisation_with}
+
+
+def make_plan(parameters: dict[str, Any]) -> Plan:
+    """Validate the parameters and expand them; one `UserError` names the key that is wrong."""
+    try:
+        study = Study.model_validate(parameters)
+    except ValidationError as error:
+        raise UserError(explain(error, Study)) from None
+    _check_tasks(study)
+    _check_kinds(study)
+    runs: dict[str, RunSpec] = {}
+    for kind in _in_order_of_need(study):
+        for task in study.runs[kind].tasks:
+            for replica in range(1, study.runs[kind].replicas + 1):
+                run = _expand(study, kind, task, replica, runs)
+                runs[run.full_name] = run
+    plan = Plan(study, runs)
+    _check_analyses(plan)
+    return plan
+
+
+def _expand(study: Study, kind: str, task: str, replica: int, earlier: dict[str, RunSpec]) -> RunSpec:
+    options = study.runs[kind]
+    name = f"{kind}_{replica}"
+    key = f"runs.{kind}"
+    if options.pretrained is not None and options.pretrained not in earlier and not _is_file(options.pretrained):
+        raise UserError(
+            f"{key}.pretrained: no run is named '{options.pretrained}'; "
+            f"runs that exist: {_list(earlier)}; or give the path of a .safetensors, .pt, .pth or .pth.tar file"
+        )
+    values: dict[str, Any] = {
+        "task": task,
+        "kind": kind,
+        "replica": replica,
+        "initialisation": options.initialisation,
+        "pretrained": options.pretrained,
+        "pretrained_epoch": options.pretrained_epoch,
+        "checkpoint": options.checkpoint,
+        "init_seed": derive_seed(study.seed, task, options.shares_initialisation_with or kind, replica, "initialisation"),
+        "order_seed": derive_seed(study.seed, task, kind, replica, "order"),
+        "model": options.model or study.model,
+        "training": _training(study, kind, task),
+    }
+    source = earlier[options.pretrained].fingerprint if options.pretrained in earlier else options.pretrained
+    fingerprint = _fingerprint(values | {"pretrained": source, "data": _data_identity(study, task)})
+    return RunSpec(name=name, label=options.label, fingerprint=fingerprint, **values)
+
+
+def _training(study: Study, kind: str, task: str) -> opt.TrainingOptions:
+    """The study's training, overridden by the task's and then by the kind's."""
+    merged: dict[str, Any] = {}
+    for where, override in (
+        ("training", study.training),
+        (f"tasks.{task}.training", study.tasks[task].training),
+        (f"runs.{kind}.training", study.runs[kind].training),
+    ):
+        merged = merged | override
+        try:
+            options = opt.TrainingOptions.model_validate(merged)
+        except ValidationError as error:
+            raise UserError(explain(error, opt.TrainingOptions, where)) from None
+    return options
+
+
+def _data_identity(study: Study, task: str) -> dict[str, Any]:
+    """What decides the images of a task, wherever they lie."""
+    options = study.tasks[task]
+    if options.union:
+        return {"union": [_data_identity(study, part) for part in options.union]}
+    drawn = [item.model_dump() for item in study.generated.values() if task in item.tasks]
+    identity = options.model_dump(exclude={"root", "training", "pictures"})
+    return identity | {"drawn": drawn, "seed": study.seed if drawn else None, "pictures": pictures_of(study, task).model_dump()}
+
+
+def pictures_of(study: Study, task: str) -> opt.PictureOptions:
+    """How the images of a task are stored and shown."""
+    return study.tasks[task].pictures or study.pictures
+
+
+def derive_seed(*parts: object) -> int:
+    """A 63-bit seed from names and numbers; the same on every machine and in every version."""
+    digest = hashlib.sha256(json.dumps([str(part) for part in parts]).encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+def _fingerprint(values: dict[str, Any]) -> str:
+    """Digest of everything that decides the weights; how many processes compute them does not."""
+    content = {
+        key: value.model_dump(exclude={"num_processes", "max_restarts"}) if isinstance(value, opt.Options) else value
+        for key, value in values.items()
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _in_order_of_need(study: Study) -> list[str]:
+    """Kinds such that what others start from comes first."""
+    random = [kind for kind, options in study.runs.items() if options.initialisation != "pretrained"]
+    return random + [kind for kind in study.runs if kind not in random]
+
+
+def _is_file(text: str) -> bool:
+    return text.endswith((".safetensors", ".pt", ".pth", ".pth.tar"))
+
+
+def _check_tasks(study: Study) -> None:
+    for name, options in study.tasks.items():
+        for part in options.union or ():
+            _check_known(f"tasks.{name}.union", part, study.tasks)
+            if study.tasks[part].union:
+                raise UserError(f"tasks.{name}.union: '{part}' is a union itself; name the single tasks")
+    for name, drawn in study.generated.items():
+        for task in drawn.tasks:
+            _check_known(f"generated.{name}.tasks", task, study.tasks)
+
+
+def _check_kinds(study: Study) -> None:
+    for kind, options in study.runs.items():
+        for task in options.tasks:
+            _check_known(f"runs.{kind}.tasks", task, study.tasks)
+        shared = options.shares_initialisation_with
+        if shared is not None:
+            _check_known(f"runs.{kind}.shares_initialisation_with", shared, study.runs)
+            if options.initialisation != "random":
+                raise UserError(f"runs.{kind}.shares_initialisation_with: only runs with initialisation: random can share")
+            if options.replicas > study.runs[shared].replicas:
+                raise UserError(f"runs.{kind}.replicas: {options.replicas}, but '{shared}' has {study.runs[shared].replicas}")
+
+
+def _check_analyses(plan: Plan) -> None:
+    analyses, kinds = plan.study.analyses, plan.study.runs
+    for name in ("mistakes", "similarity", "landscape"):
+        options = getattr(analyses, name)
+        for kind in {kind for pair in (options.pairs if options else ()) for kind in pair}:
+            _check_known(f"analyses.{name}.pairs", kind, kinds)
+    for kind in analyses.spectrum.kinds if analyses.spectrum else ():
+        _check_known("analyses.spectrum.kinds", kind, kinds)
+    landscape = analyses.landscape
+    for scenario in landscape.cross_domain if landscape else ():
+        for task in (scenario.evaluated_on, *scenario.tasks):
+            _check_known(f"analyses.landscape.cross_domain ({scenario.figure})", task, plan.study.tasks)
+    if landscape and landscape.criticality:
+        names = {run.name for run in plan.runs.values()}
+        for run in landscape.criticality.runs:
+            _check_known("analyses.landscape.criticality.runs", run, names)
+        for task in landscape.criticality.tasks or ():
+            _check_known("analyses.landscape.criticality.tasks", task, plan.study.tasks)
+
+
+def _check_known(key: str, name: str, known: Iterable[str]) -> None:
+    if name not in known:
+        raise UserError(f"{key}: '{name}' is unknown; allowed: {_list(known)}")
+
+
+def _list(names: Iterable[str]) -> str:
+    return ", ".join(sorted(names)) or "none"
+
+
+def explain(error: ValidationError, model: type[opt.Options], prefix: str = "") -> str:
+    """The first fault of a validation error as one line: the key, what is wrong, what is allowed."""
+    fault = error.errors()[0]
+    location = ".".join(str(part) for part in (prefix, *fault["loc"]) if part != "")
+    if fault["type"] == "extra_forbidden":
+        allowed = _fields_at(model, fault["loc"][:-1])
+        return f"{location}: unknown key; allowed: {_list(allowed)}"
+    if fault["type"] == "missing":
+        return f"{location}: this key is missing"
+    message = fault["msg"].removeprefix("Value error, ")
+    given = "" if isinstance(fault["input"], dict) else f" (got {fault['input']!r})"
+    return f"{location or 'parameters'}: {message}{given}"
+
+
+def _fields_at(model: Any, location: tuple[int | str, ...]) -> Iterable[str]:
+    """Field names of the options that a location inside `model` leads to."""
+    for part in location:
+        annotation = model.model_fields[part].annotation if part in getattr(model, "model_fields", {}) else model
+        model = _options_in(annotation) or model
+    return model.model_fields
+
+
+def _options_in(annotation: Any) -> type[opt.Options] | None:
+    """The options class inside an annotation such as `dict[str, X]`, `X | None` or `tuple[X, ...]`."""
+    if isinstance(annotation, type) and issubclass(annotation, opt.Options):
+        return annotation
+    inner = (_options_in(argument) for argument in getattr(annotation, "__args__", ()))
+    return next((found for found in inner if found is not None), None)
