@@ -29,8 +29,7 @@ class CommandLineError(UserError, click.ClickException):
     """A user's mistake, shown at the command line as one line without a traceback."""
 
     def __init__(self, message: str):
-        super().__init__(message)
-        self.message = message
+        click.ClickException.__init__(self, message)
 
     def __str__(self) -> str:
         return self.message

@@ -78,6 +78,8 @@ class RunKindOptions(opt.Options):
     """A checkpoint file that exists: nothing is trained."""
     model: opt.ModelOptions | None = None
     training: dict[str, Any] = Field(default_factory=dict)
+    training_on: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    """Further overrides for single tasks."""
 
     @model_validator(mode="after")
     def _initialisation_has_its_source(self) -> RunKindOptions:
@@ -155,6 +157,11 @@ class Plan:
         sources = {run.pretrained.split(".")[0] for run in self.runs.values() if run.pretrained in self.runs}
         tasks = dict.fromkeys(run.task for run in self.runs.values())
         return [task for task in tasks if task not in sources]
+
+    def is_multi_label(self, task: str) -> bool:
+        """Whether an example of the task has several labels."""
+        options = self.study.tasks[task]
+        return any(self.is_multi_label(part) for part in options.union or ()) or options.format == "chexpert"
 
     def pairs(self, task: str, kinds: Iterable[opt.KindPair]) -> list[Pair]:
         """Pairs of runs on `task`; a kind that has no run on it is looked for on the task it pre-trains from."""
@@ -240,12 +247,13 @@ def _expand(study: Study, kind: str, task: str, replica: int, earlier: dict[str,
 
 
 def _training(study: Study, kind: str, task: str) -> opt.TrainingOptions:
-    """The study's training, overridden by the task's and then by the kind's."""
+    """The study's training, overridden by the task's, the kind's, and the kind's on this task."""
     merged: dict[str, Any] = {}
     for where, override in (
         ("training", study.training),
         (f"tasks.{task}.training", study.tasks[task].training),
         (f"runs.{kind}.training", study.runs[kind].training),
+        (f"runs.{kind}.training_on.{task}", study.runs[kind].training_on.get(task, {})),
     ):
         merged = merged | override
         try:
@@ -310,6 +318,8 @@ def _check_kinds(study: Study) -> None:
     for kind, options in study.runs.items():
         for task in options.tasks:
             _check_known(f"runs.{kind}.tasks", task, study.tasks)
+        for task in options.training_on:
+            _check_known(f"runs.{kind}.training_on", task, options.tasks)
         shared = options.shares_initialisation_with
         if shared is not None:
             _check_known(f"runs.{kind}.shares_initialisation_with", shared, study.runs)

@@ -12,12 +12,13 @@ from typing import Any
 
 import pandas as pd
 
-from transferscope.options import GeneratedOptions, PictureOptions
+from transferscope.options import PictureOptions
+from transferscope.plan import GeneratedOptions
 
 Recipe = Callable[[Path], object]
 
 
-def draw_images(options: dict[str, Any], seed: int) -> list[Recipe] | Recipe:
+def draw_images(options: dict[str, Any], seed: int) -> list[Recipe]:
     """A recipe per task that draws its images; those that share a root are drawn once."""
     from transferscope.images import generated
 
@@ -35,7 +36,7 @@ def draw_images(options: dict[str, Any], seed: int) -> list[Recipe] | Recipe:
         )
     else:
         recipe = partial(generated.generate_chest, num_images=drawn.num_train + drawn.num_test, **common)
-    return [recipe] * len(drawn.tasks) 
+    return [recipe] * len(drawn.tasks)
 
 
 def pack_images(source: Any, options: dict[str, Any]) -> Recipe:
@@ -58,21 +59,27 @@ def join_splits(options: dict[str, Any], *parts: Any) -> Recipe:
 
 
 def count_classes(train_split: Any, test_split: Any) -> pd.DataFrame:
-    """Examples of each class; for multi-label tasks positives, negatives and ignored labels."""
-    from transferscope.images.summary import class_sizes
-
-    return class_sizes(train_split, test_split)
+    """Positive, negative and ignored examples of each class in each part."""
+    rows = []
+    for split in (train_split, test_split):
+        for index, name in enumerate(split.class_names):
+            labels = split.labels[:, index] if split.multi_label else (split.labels == index).astype(int)
+            counts = {"count": (labels == 1).sum(), "negatives": (labels == 0).sum(), "ignored": (labels == -1).sum()}
+            rows.append({"task": split.name, "part": split.part, "class_name": name, **counts})
+    return pd.DataFrame(rows)
 
 
 def draw_contact_sheet(split: Any) -> Any:
     """Some images of every class."""
-    from transferscope.plots.images import contact_sheet_of
+    from transferscope.plots.images import contact_sheet
 
-    return contact_sheet_of(split)
+    note = "generated images" if split.generated else None
+    return contact_sheet(split.images, split.labels, split.class_names, title=split.name, note=note)
 
 
-def draw_class_sizes(class_sizes: pd.DataFrame) -> Any:
-    """Bars of the class sizes."""
-    from transferscope.plots.images import plot_class_sizes
+def draw_class_sizes(train_split: Any, test_split: Any) -> Any:
+    """Bars of the class sizes in both parts."""
+    from transferscope.plots.labels import class_size_bars
 
-    return plot_class_sizes(class_sizes)
+    labels = {split.part: split.labels for split in (train_split, test_split)}
+    return class_size_bars(labels, train_split.class_names, title=train_split.name)

@@ -22,6 +22,7 @@ def _draw(plan: Plan) -> list[Node]:
             inputs=[f"params:generated.{name}", "params:seed"],
             outputs=[f"{task}.source" for task in drawn.tasks],
             name=f"draw_{name}",
+            namespace="generated",
         )
         for name, drawn in plan.study.generated.items()
     ]
@@ -47,7 +48,7 @@ def _task(plan: Plan, task: str) -> list[Node]:
         ),
         Node(
             nodes.draw_class_sizes,
-            inputs=f"{task}.class_sizes.table",
+            inputs=[f"{task}.train_split", f"{task}.test_split"],
             outputs=f"{task}.class_sizes.figure",
             name="draw_class_sizes",
             namespace=f"{task}.data_prep",

@@ -47,7 +47,11 @@ def _interpolation(task: str, pairs: list[Pair]) -> list[Node]:
         )
         for pair in pairs
     ]
-    draw = {"barrier": nodes.draw_barriers, "extrapolation": nodes.draw_extrapolation}
+    draw = {
+        "barrier": nodes.draw_barriers,
+        "loss_barrier": nodes.draw_loss_barriers,
+        "extrapolation": nodes.draw_extrapolation,
+    }
     return [
         *walks,
         gather(STEP, task, "interpolation", (f"{task}.{pair.name}.interpolation" for pair in pairs)),

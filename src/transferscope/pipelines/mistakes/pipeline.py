@@ -20,17 +20,33 @@ def create_pipeline(plan: Plan) -> Pipeline:
     for task in plan.targets():
         pairs = plan.pairs(task, options.pairs)
         if pairs:
-            found += _task(task, pairs)
+            found += _task(task, pairs, plan.is_multi_label(task))
     return Pipeline(found)
 
 
-def _task(task: str, pairs: list[Pair]) -> list[Node]:
+def _task(task: str, pairs: list[Pair], multi_label: bool) -> list[Node]:
     runs = list({run.name: run for pair in pairs for run in (pair.run_a, pair.run_b)}.values())
     namespace = f"{task}.{STEP}"
     return [
         *(_predict(run) for run in runs),
         *(_compare(task, pair) for pair in pairs),
         gather(STEP, task, "mistakes", (f"{task}.{pair.name}.mistakes" for pair in pairs)),
+        Node(
+            nodes.draw_mistakes,
+            inputs=f"{task}.mistakes.table",
+            outputs=f"{task}.mistakes.figure",
+            name="draw_mistakes",
+            namespace=namespace,
+        ),
+        *_gallery(task, pairs),
+        *([] if multi_label else _class_sizes(task, runs)),
+    ]
+
+
+def _class_sizes(task: str, runs: list[RunSpec]) -> list[Node]:
+    """Accuracy against class size; findings of a multi-label task have no such accuracy."""
+    namespace = f"{task}.{STEP}"
+    return [
         Node(
             nodes.measure_class_accuracy,
             inputs={
@@ -50,7 +66,6 @@ def _task(task: str, pairs: list[Pair]) -> list[Node]:
             name="draw_accuracy_by_class_size",
             namespace=namespace,
         ),
-        *_gallery(task, pairs),
     ]
 
 

@@ -1,4 +1,4 @@
-"""Nodes of training."""
+"""Nodes of training. Heavy modules are imported inside, so that listing pipelines stays quick."""
 
 from __future__ import annotations
 
@@ -13,25 +13,27 @@ from transferscope.plan import RunSpec
 def train(
     run: dict[str, Any], models_folder: str, train_split: Any, test_split: Any, source: Any = None
 ) -> tuple[Any, pd.DataFrame]:
-    """Train one run, or go on where it was killed, or recognise that it is finished.
+    """Train one run, go on where it was killed, or recognise that it is finished: its checkpoints and its history.
 
-    Trains in a hidden folder beside the place of the checkpoints; the catalog moves it there when it is complete.
+    The run trains in the folder of its checkpoints, so that a killed run finds its snapshot there; it counts as done
+    when the last file, `series.json`, is written.
     """
     from transferscope.models.checkpoint import load_checkpoint
-    from transferscope.models.series import CheckpointSeries
-    from transferscope.training.run import train_run
+    from transferscope.training.launch import train
 
     spec = RunSpec.model_validate(run)
-    place = Path(models_folder) / spec.task / spec.name
-    finished = _finished(CheckpointSeries, place, spec, train_split, test_split)
-    if finished is not None:
-        return finished
+    initial = load_checkpoint(spec.pretrained) if spec.pretrained and source is None else None
     if source is not None:
-        initial = source.load(_epoch(spec.pretrained_epoch))
-    else:
-        initial = load_checkpoint(spec.pretrained) if spec.pretrained else None
-    working = place.parent / f".{spec.name}.{spec.fingerprint}"
-    return train_run(spec, train_split, test_split, initial=initial, folder=working)
+        initial = source.load(spec.pretrained_epoch)
+    return train(spec, train_split, test_split, initial=initial, folder=Path(models_folder) / spec.task / spec.name)
+
+
+def adopt_checkpoint(run: dict[str, Any], models_folder: str, test_split: Any) -> tuple[Any, pd.DataFrame]:
+    """A series of one epoch made of a checkpoint file that exists, and its metrics as a history of one row."""
+    from transferscope.training.adopt import adopt
+
+    spec = RunSpec.model_validate(run)
+    return adopt(spec, test_split, folder=Path(models_folder) / spec.task / spec.name)
 
 
 def gather_histories(runs: dict[str, Any], *histories: pd.DataFrame) -> pd.DataFrame:
@@ -40,3 +42,17 @@ def gather_histories(runs: dict[str, Any], *histories: pd.DataFrame) -> pd.DataF
     for position, column in enumerate(("kind", "label")):
         table.insert(2 + position, column, [runs[name][column] for name in table["run"]])
     return table
+
+
+def summarise_runs(history: pd.DataFrame, class_sizes: pd.DataFrame) -> pd.DataFrame:
+    """A row per run: final and best metrics, optimisation speed, and whether it learned at all."""
+    from transferscope.analysis.learning import summarise
+
+    return summarise(history, class_sizes)
+
+
+def draw_learning_curves(history: pd.DataFrame) -> Any:
+    """Figure 2."""
+    from transferscope.plots.curves import learning_curves
+
+    return learning_curves(history, title=str(history["task"].iloc[0]))

@@ -1,0 +1,116 @@
+"""Statistics of BatchNorm layers for weights that no training has visited.
+
+Averages of two networks' running statistics are not the statistics of the averaged network, so a barrier measured with
+them is partly an artefact (Jordan et al., "REPAIR", ICLR 2023). The paper's networks have no BatchNorm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from transferscope.analysis.evaluation import Batches, iterate
+from transferscope.errors import UserError
+
+Evaluate = Callable[[nn.Module], dict[str, float]]
+
+
+def batchnorm_layers(model: nn.Module) -> dict[str, _BatchNorm]:
+    """The layers that normalise with stored statistics, by name."""
+    return {
+        name: layer
+        for name, layer in model.named_modules()
+        if isinstance(layer, _BatchNorm) and layer.running_mean is not None
+    }
+
+
+def recompute_statistics(model: nn.Module, batches: Batches) -> None:
+    """Replace all running means and variances by those of one pass over `batches`, in place.
+
+    Every layer sees inputs normalised by the batches' own statistics, as in training; a layer's mean and unbiased
+    variance are pooled over the batches by the number of values, so unequal batches count as they should and one batch
+    holding everything gives the exact statistics. Dropout and all else stay in eval mode; the model ends in eval mode.
+    """
+    layers = batchnorm_layers(model)
+    if not layers:
+        return
+    pools = {name: _Pool() for name in layers}
+    model.eval()
+    with torch.no_grad(), _collecting(layers, pools):
+        for inputs, _ in iterate(batches):
+            model(inputs)
+    model.eval()
+    for name, layer in layers.items():
+        mean, variance = pools[name].result(name)
+        assert layer.running_mean is not None
+        assert layer.running_var is not None
+        layer.running_mean.copy_(mean)
+        layer.running_var.copy_(variance)
+
+
+class _Pool:
+    """Count, mean and sum of squared deviations per channel, merged batch by batch in float64 (Chan et al. 1979)."""
+
+    def __init__(self) -> None:
+        self.count, self.mean, self.squares = 0, torch.zeros(()), torch.zeros(())
+
+    def update(self, inputs: Tensor) -> None:
+        axes = [axis for axis in range(inputs.dim()) if axis != 1]
+        values = inputs.detach()
+        count = values.numel() // values.shape[1]
+        variance, mean = torch.var_mean(values.float(), axes, correction=0)
+        mean, squares = mean.double(), variance.double() * count
+        total = self.count + count
+        shift = mean - self.mean
+        self.squares = self.squares + squares + shift.square() * (self.count * count / total)
+        self.mean = self.mean + shift * (count / total)
+        self.count = total
+
+    def result(self, name: str) -> tuple[Tensor, Tensor]:
+        if self.count < 2:
+            raise UserError(f"BatchNorm layer {name}: statistics need at least two values; give more examples")
+        return self.mean, self.squares / (self.count - 1)
+
+
+@contextmanager
+def _collecting(layers: dict[str, _BatchNorm], pools: dict[str, _Pool]) -> Iterator[None]:
+    """Layers normalise by the batch, leave their running statistics alone and report their inputs."""
+    momenta = {name: layer.momentum for name, layer in layers.items()}
+    tracked = {name: layer.num_batches_tracked for name, layer in layers.items()}
+    handles = [
+        layer.register_forward_pre_hook(lambda _, inputs, pool=pools[name]: pool.update(inputs[0]))
+        for name, layer in layers.items()
+    ]
+    try:
+        for layer in layers.values():
+            # momentum 0 keeps the running statistics, and no counter is advanced.
+            layer.momentum, layer.num_batches_tracked = 0.0, None
+            layer.train()
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+        for name, layer in layers.items():
+            layer.momentum, layer.num_batches_tracked = momenta[name], tracked[name]
+
+
+def with_recomputed_statistics(evaluate: Evaluate, batches: Batches, *, naive: bool = True) -> Evaluate:
+    """An `evaluate` that first recomputes the statistics on `batches` (training images).
+
+    With `naive`, what the interpolated statistics give stands beside it under names that begin with "naive_"; at
+    alpha 0 and 1 the naive values are the checkpoints' own. Without BatchNorm layers both are the same pass.
+    """
+
+    def evaluate_both(model: nn.Module) -> dict[str, float]:
+        before = evaluate(model) if naive or not batchnorm_layers(model) else {}
+        after = before
+        if batchnorm_layers(model):
+            recompute_statistics(model, batches)
+            after = evaluate(model)
+        return {**after, **{f"naive_{metric}": value for metric, value in before.items() if naive}}
+
+    return evaluate_both

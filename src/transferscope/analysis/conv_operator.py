@@ -1,0 +1,146 @@
+"""A circular convolution as a set of small matrices, one for each frequency.
+
+A convolution with circular padding commutes with shifts by the stride, so the Fourier transform splits it into blocks.
+For stride 1 the block of a frequency is the transformed kernel there, c_out x c_in (Sedghi, Gupta and Long 2019).
+For stride s the input is first sorted by its position modulo s (its phase): this is a permutation, so singular values
+stay, and it leaves a convolution of stride 1 on the grid of outputs with up to s*s times as many input channels.
+Equally, the s*s input frequencies that alias onto one output frequency form one block.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class ConvOperator:
+    """A convolution of stride 1 on a torus; its blocks hold all singular values, up to `repeats` and structural zeros."""
+
+    taps: Tensor
+    """float64 (groups, num_taps, rows, columns): the matrix at each tap; rows are outputs, columns (channel, phase)."""
+    positions: Tensor
+    """int64 (num_taps, 2): where the taps lie on the grid."""
+    grid: tuple[int, int]
+    """Frequencies that differ, vertically and horizontally."""
+    repeats: int
+    """How often every block occurs; above 1 where an axis has one tap only, so that all its frequencies agree."""
+    num_structural_zeros: int
+    """Singular values that are 0 for any weights, since the stride skips inputs that no tap reads."""
+
+
+def conv_operator(
+    weight: Tensor, input_size: tuple[int, int], stride: tuple[int, int], dilation: tuple[int, int], groups: int
+) -> ConvOperator:
+    """Sort the taps of `weight` (c_out, c_in/groups, k_h, k_w) by phase and wrap them around the torus.
+
+    The stride must divide the input size. The padding's offset is a cyclic shift and drops out.
+    """
+    rows, channels = weight.shape[0] // groups, weight.shape[1]
+    outputs = (input_size[0] // stride[0], input_size[1] // stride[1])
+    axes = [
+        _sort_axis(kernel, size, step, gap)
+        for kernel, size, step, gap in zip(weight.shape[2:], input_size, stride, dilation, strict=True)
+    ]
+    (taps_h, phases_h), (taps_w, phases_w) = axes
+    distinct_h, tap_index_h = taps_h.unique(return_inverse=True)
+    distinct_w, tap_index_w = taps_w.unique(return_inverse=True)
+    used_h, phase_index_h = phases_h.unique(return_inverse=True)
+    used_w, phase_index_w = phases_w.unique(return_inverse=True)
+
+    kernel = weight.to(torch.float64).unflatten(0, (groups, rows))
+    shape = (groups, len(distinct_h), len(distinct_w), rows, channels, len(used_h), len(used_w))
+    sorted_taps = torch.zeros(shape, dtype=torch.float64, device=weight.device)
+    for u in range(weight.shape[2]):
+        for v in range(weight.shape[3]):
+            place = (tap_index_h[u], tap_index_w[v], slice(None), slice(None), phase_index_h[u], phase_index_w[v])
+            sorted_taps[(slice(None), *place)] += kernel[..., u, v]
+    taps = sorted_taps.flatten(4).flatten(1, 2)
+
+    grid = (outputs[0] if len(distinct_h) > 1 else 1, outputs[1] if len(distinct_w) > 1 else 1)
+    num_outputs = outputs[0] * outputs[1]
+    num_missing = min(rows, channels * stride[0] * stride[1]) - min(rows, taps.shape[-1])
+    return ConvOperator(
+        taps=taps,
+        positions=torch.cartesian_prod(distinct_h, distinct_w).to(weight.device),
+        grid=grid,
+        repeats=num_outputs // (grid[0] * grid[1]),
+        num_structural_zeros=groups * num_outputs * num_missing,
+    )
+
+
+def _sort_axis(kernel: int, size: int, stride: int, dilation: int) -> tuple[Tensor, Tensor]:
+    """Position on the output grid and phase of every tap along one axis."""
+    positions = (dilation * torch.arange(kernel)) % size
+    return positions // stride, positions % stride
+
+
+def half_of_the_frequencies(grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """One frequency of each pair f, -f, with how many it stands for: int64 (n, 2) and (n,) in {1, 2}.
+
+    The kernel is real, so the blocks of f and -f are conjugate and have the same singular values.
+    """
+    frequencies = torch.cartesian_prod(torch.arange(grid[0]), torch.arange(grid[1])).reshape(-1, 2)
+    size = torch.tensor(grid)
+    index = frequencies @ torch.tensor([grid[1], 1])
+    partner = (-frequencies % size) @ torch.tensor([grid[1], 1])
+    kept = index <= partner
+    return frequencies[kept], torch.where(index == partner, 1, 2)[kept]
+
+
+def phase_angles(frequencies: Tensor, positions: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Angles 2 pi f.q of all frequencies and positions, reduced modulo one turn in integers: (n, num_positions)."""
+    turns = torch.zeros(len(frequencies), len(positions), dtype=torch.float64, device=positions.device)
+    for axis, size in enumerate(grid):
+        product = frequencies[:, axis, None].to(positions.device) * positions[None, :, axis]
+        turns += (product % size).to(torch.float64) / size
+    return 2 * torch.pi * turns
+
+
+def blocks(operator: ConvOperator, frequencies: Tensor) -> Tensor:
+    """The blocks of all groups at n frequencies: complex128 (groups, n, rows, columns)."""
+    angles = phase_angles(frequencies, operator.positions, operator.grid)
+    return _fourier_sum(angles, operator.taps, operator.taps)
+
+
+def lag_sums(operator: ConvOperator) -> tuple[Tensor, Tensor]:
+    """The autocorrelation R of the taps: B(f) B(f)^H = sum over lags of R(lag) exp(-2 pi i f.lag).
+
+    Returns one lag of each pair lag, -lag as int64 (n, 2) and R as float64 (groups, n, size, size), where size is the
+    smaller of rows and columns (for columns it is B^H B). R(-lag) is the transpose of R(lag), so half of them suffice;
+    lags that are their own negative are halved, so that adding the transpose restores them.
+    """
+    taps, positions = operator.taps, operator.positions
+    if taps.shape[2] > taps.shape[3]:
+        taps, positions = taps.mT, -positions
+    groups, num_taps, size, _ = taps.shape
+    sums: dict[tuple[int, int], Tensor] = {}
+    for t in range(num_taps):
+        for other in range(t + 1):
+            difference = positions[t] - positions[other]
+            lag = (int(difference[0]) % operator.grid[0], int(difference[1]) % operator.grid[1])
+            partner = (-lag[0] % operator.grid[0], -lag[1] % operator.grid[1])
+            product = taps[:, t] @ taps[:, other].mT
+            if partner < lag:
+                lag, product = partner, product.mT
+            if t == other:
+                product = product / 2
+            sums[lag] = sums[lag] + product if lag in sums else product
+    lags = torch.tensor(list(sums), device=taps.device).reshape(-1, 2)
+    return lags, torch.stack(list(sums.values()), dim=1).reshape(groups, -1, size, size)
+
+
+def gram_matrices(lags: Tensor, sums: Tensor, frequencies: Tensor, grid: tuple[int, int]) -> Tensor:
+    """B B^H (or B^H B) at n frequencies from `lag_sums`: complex128 (groups, n, size, size)."""
+    angles = phase_angles(frequencies, lags, grid)
+    return _fourier_sum(angles, sums + sums.mT, sums - sums.mT)
+
+
+def _fourier_sum(angles: Tensor, even: Tensor, odd: Tensor) -> Tensor:
+    """Sum over positions of cos(angle) even - i sin(angle) odd: (groups, n, rows, columns)."""
+    shape = even.shape[2:]
+    real = torch.cos(angles) @ even.flatten(2)
+    imaginary = -torch.sin(angles) @ odd.flatten(2)
+    return torch.complex(real, imaginary).unflatten(-1, shape)

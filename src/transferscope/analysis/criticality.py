@@ -1,0 +1,246 @@
+"""Which modules cannot be moved: criticality by noise along two paths, and rewinding.
+
+Chatterji, Neyshabur, Sedghi, "The intriguing role of module criticality" (ICLR 2020); Figure 30 and Figure 5 of the
+paper. One module at a time is set to a point on the way from its initial to its final value, noise is added to it,
+all other modules stay final, and error and loss are measured.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from transferscope.analysis.evaluation import Batches, iterate, per_example
+from transferscope.analysis.perturbation import DirectPath, Mover, OptimizationPath, Path
+from transferscope.analysis.rewinding import rewind, rewinding
+from transferscope.analysis.states import State, check_modules, check_same_tensors, stored_like, write_state
+from transferscope.errors import UserError
+
+__all__ = ["criticality", "module_criticality", "network_criticality", "rewind", "rewinding"]
+
+Modules = Mapping[str, tuple[str, ...]]
+Stages = Sequence[tuple[str, Callable[[Tensor], Tensor]]]
+
+ALPHAS = (0.0, 0.25, 0.5, 0.75, 1.0)
+SIGMAS = (0.0, 0.01, 0.03, 0.1)
+
+MEASUREMENTS = ("position", "distance", "sigma", "draw", "error", "loss")
+
+logger = logging.getLogger(__name__)
+
+
+def criticality(
+    model: nn.Module,
+    state_initial: State,
+    state_final: State,
+    modules: Modules,
+    examples: Mapping[str, Batches],
+    *,
+    alphas: Sequence[float] = ALPHAS,
+    sigmas: Sequence[float] = SIGMAS,
+    num_draws: int = 2,
+    seed: int = 0,
+    trajectory: Mapping[int, State] | None = None,
+    stages: Stages | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> pd.DataFrame:
+    """Error and loss with one module moved and shaken, for every module, position, sigma and draw.
+
+    Direct path: the module at (1 - alpha) initial + alpha final, `position` = alpha. Optimization path, where
+    `trajectory` (epoch -> state) is given: the module as it was at every saved epoch, `position` = the epoch. Noise
+    is N(0, sigma² I) on the module's parameters (not on buffers), absolute, the same for all positions and, up to its
+    size, for all sigmas; sigma 0 is measured once. It depends on seed, parameter and draw alone.
+
+    model: the workspace, with this architecture, in eval mode on the batches' device; holds `state_final` afterwards.
+    modules: name -> state_dict keys. examples: part ("train", "test") -> batches.
+    stages: the forward pass as (module name, function) in order, made of the model's own submodules. Then everything
+    in front of a module is computed once a batch for all its perturbations; otherwise every one is a full pass.
+
+    Returns columns module, path, split, position, distance (l2 from the initial value, over parameters), sigma, draw,
+    error (fraction of examples, or of known labels), loss (nats). Non-finite losses stay, and are named in the log.
+    Holds num_draws copies of the noise in memory, each as large as the modules.
+    """
+    check_same_tensors(state_initial, state_final, "the initial checkpoint", "the final checkpoint")
+    check_modules(modules, state_final)
+    _check_choices(modules, examples, alphas, sigmas, num_draws, trajectory)
+    model.eval()
+    write_state(model, state_final)
+    initial, final = stored_like(state_initial, model), stored_like(state_final, model)
+    if trajectory is None:
+        path: Path = DirectPath(initial, final, tuple(float(alpha) for alpha in alphas))
+    else:
+        path = OptimizationPath(initial, {epoch: stored_like(trajectory[epoch], model) for epoch in sorted(trajectory)})
+    movers = [Mover(name, keys, model, path, final, sigmas, num_draws, seed) for name, keys in modules.items()]
+    pipeline = _Pipeline(model, stages)
+    tables = [_measure(pipeline, movers, part, batches, progress) for part, batches in examples.items()]
+    table = pd.concat(tables, ignore_index=True)
+    table.insert(1, "path", path.name)
+    _name_nonfinite(table)
+    return table
+
+
+def _check_choices(
+    modules: Modules,
+    examples: Mapping[str, Batches],
+    alphas: Sequence[float],
+    sigmas: Sequence[float],
+    num_draws: int,
+    trajectory: Mapping[int, State] | None,
+) -> None:
+    if not modules or not examples:
+        raise UserError("criticality needs at least one module and one part with examples")
+    if trajectory is None and len(alphas) == 0:
+        raise UserError("alphas is empty: give at least one position on the direct path, for example 0 and 1")
+    if trajectory is not None and len(trajectory) == 0:
+        raise UserError("trajectory is empty: the optimization path needs saved epochs (keep_epochs in training)")
+    if len(sigmas) == 0 or min(sigmas) < 0:
+        raise UserError(f"sigmas {list(sigmas)}: give at least one standard deviation, none below 0")
+    if num_draws < 1:
+        raise UserError(f"num_draws is {num_draws}: at least one draw of the noise is needed")
+
+
+class _Pipeline:
+    """The forward pass in stages; one stage, the whole model, where no decomposition is given."""
+
+    def __init__(self, model: nn.Module, stages: Stages | None) -> None:
+        self.model = model
+        self.stages: list[tuple[str, Callable[[Tensor], Tensor]]] = list(stages) if stages else [("", model)]
+        self._checked = not stages
+
+    def starts(self, movers: Sequence[Mover]) -> list[list[int]]:
+        """For every stage, the indices of the modules whose perturbation first matters there."""
+        starts: list[list[int]] = [[] for _ in self.stages]
+        for index, mover in enumerate(movers):
+            starts[self._first_stage(mover)].append(index)
+        return starts
+
+    def _first_stage(self, mover: Mover) -> int:
+        """The first stage that holds a tensor of the module; for stages that are plain functions, that of its name."""
+        own = self.model.state_dict(keep_vars=True)
+        wanted = {id(own[key]) for key in mover.keys}
+        held = [_tensor_ids(function) & wanted for _, function in self.stages]
+        if set().union(*held) == wanted:
+            return next(index for index, found in enumerate(held) if found)
+        names = [name for name, _ in self.stages]
+        return names.index(mover.name) if mover.name in names else 0
+
+    def run(self, hidden: Tensor, start: int = 0) -> Tensor:
+        for _, function in self.stages[start:]:
+            hidden = function(hidden)
+        return hidden
+
+    def check(self, inputs: Tensor) -> None:
+        """The stages must compute what the model computes; tried once, on the first batch."""
+        if self._checked:
+            return
+        self._checked = True
+        expected, found = self.model(inputs), self.run(inputs)
+        if expected.shape != found.shape or not torch.allclose(expected, found, rtol=1e-3, atol=1e-4, equal_nan=True):
+            raise UserError(
+                "stages do not compute the model's forward pass: leave them out, or give all of it in order"
+            )
+
+
+def _tensor_ids(function: Callable[[Tensor], Tensor]) -> set[int]:
+    if not isinstance(function, nn.Module):
+        return set()
+    return {id(tensor) for tensor in (*function.parameters(), *function.buffers())}
+
+
+def _measure(
+    pipeline: _Pipeline,
+    movers: Sequence[Mover],
+    part: str,
+    batches: Batches,
+    progress: Callable[[int], None] | None,
+) -> pd.DataFrame:
+    """Loop order batch, module, perturbation: what lies in front of a module is needed for one batch at a time."""
+    wrong = [np.zeros(len(mover.cases)) for mover in movers]
+    losses = [np.zeros(len(mover.cases)) for mover in movers]
+    known_labels = 0.0
+    starts = pipeline.starts(movers)
+    with torch.inference_mode():
+        for inputs, labels in iterate(batches):
+            pipeline.check(inputs)
+            hidden, known = inputs, torch.zeros(())
+            for stage, (_, function) in enumerate(pipeline.stages):
+                for index in starts[stage]:
+                    for case in movers[index].each_case():
+                        correct, loss, known = per_example(pipeline.run(hidden, stage).float(), labels)
+                        wrong[index][case] += (known.sum() - correct.sum()).item()
+                        losses[index][case] += loss.sum().item()
+                    if progress:
+                        progress(1)
+                hidden = function(hidden)
+            known_labels += known.sum().item()
+    if known_labels == 0:
+        raise UserError(f"part {part}: no example has a known label")
+    rows = [
+        row
+        for index, mover in enumerate(movers)
+        for row in _rows(mover, part, wrong[index], losses[index], known_labels)
+    ]
+    return pd.DataFrame(rows, columns=["module", "split", *MEASUREMENTS])
+
+
+def _rows(
+    mover: Mover, part: str, wrong: np.ndarray, losses: np.ndarray, count: float
+) -> Iterator[tuple[str, str, float, float, float, int, float, float]]:
+    distances = {position: mover.distance(position) for position in mover.path.positions}
+    for case, (position, sigma, draw) in enumerate(mover.cases):
+        measured = wrong[case] / count, losses[case] / count
+        yield mover.name, part, position, distances[position], sigma, draw, *measured
+
+
+def _name_nonfinite(table: pd.DataFrame) -> None:
+    broken = table.loc[~np.isfinite(table["loss"].to_numpy()), "module"].unique()
+    if len(broken):
+        logger.warning("criticality: non-finite losses are kept for modules %s", ", ".join(broken))
+
+
+def module_criticality(table: pd.DataFrame, epsilons: Sequence[float], *, split: str = "train") -> pd.DataFrame:
+    """mu_epsilon of every module: the smallest distance² / sigma² at which the mean loss stays at epsilon or below.
+
+    On the direct path distance² = alpha² ‖final - initial‖_F², so this is the published measure; on the optimization
+    path it is the same with the distance that training had gone. The loss is the mean over draws on `split`. A module
+    that can be set back to its initial value has mu 0; one that bears no measured noise at any place has mu infinite.
+    An upper bound: the minimum is taken over the measured grid alone. Columns: what identifies a module, epsilon, mu.
+    """
+    if len(epsilons) == 0:
+        raise UserError("epsilons is empty: give at least one bound on the loss")
+    chosen = table[table["split"] == split]
+    if chosen.empty:
+        found = ", ".join(map(str, table["split"].unique()))
+        raise UserError(f"no rows of split {split!r} in the table, only {found}")
+    keys = [column for column in table.columns if column not in (*MEASUREMENTS, "split")]
+    mean = (
+        chosen.groupby([*keys, "distance", "sigma"], sort=False, dropna=False)["loss"].agg(_mean_with_nan).reset_index()
+    )
+    mean["ratio"] = _ratio(mean["distance"].to_numpy(), mean["sigma"].to_numpy())
+    rows = []
+    for group, part in mean.groupby(keys, sort=False, dropna=False):
+        for epsilon in epsilons:
+            allowed = part.loc[part["loss"] <= epsilon, "ratio"]
+            rows.append((*group, float(epsilon), float(allowed.min()) if len(allowed) else np.inf))
+    return pd.DataFrame(rows, columns=[*keys, "epsilon", "mu"])
+
+
+def _mean_with_nan(values: pd.Series) -> float:
+    return float(values.mean(skipna=False))
+
+
+def _ratio(distance: np.ndarray, sigma: np.ndarray) -> np.ndarray:
+    """distance² / sigma²: 0 where nothing is moved, infinite where something is and no noise is borne."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(distance == 0, 0.0, np.square(distance / sigma))
+
+
+def network_criticality(mu: pd.DataFrame) -> pd.DataFrame:
+    """The sum of mu over a network's modules, per epsilon: the published measure of the whole network."""
+    keys = [column for column in mu.columns if column not in ("module", "mu")]
+    return mu.groupby(keys, sort=False, dropna=False)["mu"].sum().reset_index()

@@ -1,0 +1,100 @@
+"""What the landscape analyses ask of state_dicts: same tensors, finite values, in-place writes, a digest."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from transferscope.errors import UserError
+
+State = Mapping[str, Tensor]
+
+_NAMED = 8
+
+
+def check_same_tensors(state_a: State, state_b: State, name_a: str = "a", name_b: str = "b") -> None:
+    """Raise a UserError that lists the tensors by which two states differ in name or shape."""
+    differences = [f"{key} only in {name_a}" for key in state_a if key not in state_b]
+    differences += [f"{key} only in {name_b}" for key in state_b if key not in state_a]
+    differences += [
+        f"{key} {tuple(tensor.shape)} in {name_a} but {tuple(state_b[key].shape)} in {name_b}"
+        for key, tensor in state_a.items()
+        if key in state_b and tensor.shape != state_b[key].shape
+    ]
+    if differences:
+        raise UserError(
+            f"{name_a} and {name_b} are not weights of one architecture: {_enumerate(differences)}; "
+            "compare checkpoints of the same model and number of classes"
+        )
+
+
+def check_modules(modules: Mapping[str, Iterable[str]], state: State) -> None:
+    """Raise a UserError where a module names a tensor that the state lacks."""
+    for module, keys in modules.items():
+        missing = [key for key in keys if key not in state]
+        if missing:
+            raise UserError(f"module {module}: the checkpoint has no tensor {_enumerate(missing)}")
+
+
+def find_module(name: str, modules: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
+    """The state_dict keys of a module, or a UserError that names the modules most like `name`."""
+    if name in modules:
+        return modules[name]
+    near = difflib.get_close_matches(name, modules, n=3, cutoff=0.3) or list(modules)
+    raise UserError(f"no module {name!r} in this model; did you mean {', '.join(near)}?")
+
+
+def nonfinite_tensors(state: State) -> list[str]:
+    """Names of the tensors that hold a NaN or an infinity."""
+    return [key for key, tensor in state.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
+
+
+def describe_nonfinite(state: State, name: str) -> str:
+    """One phrase that names the non-finite tensors of a state; empty where all are finite."""
+    found = nonfinite_tensors(state)
+    return f"{name} has non-finite weights in {_enumerate(found)}" if found else ""
+
+
+@torch.no_grad()
+def write_state(model: nn.Module, state: State) -> None:
+    """Copy `state` into the model's own tensors: no storage, memory format or dtype of the model changes."""
+    own = model.state_dict()
+    check_same_tensors(own, state, "the model", "the state")
+    for key, tensor in own.items():
+        tensor.copy_(state[key])
+
+
+def stored_like(state: State, model: nn.Module) -> dict[str, Tensor]:
+    """`state` on the model's devices and in its memory formats, so that repeated in-place writes stream through memory.
+
+    The dtype stays that of `state`: a bfloat16 model is still interpolated in float32.
+    """
+    own = model.state_dict()
+    check_same_tensors(own, state, "the model", "the state")
+    return {key: _stored_like(tensor, own[key]) for key, tensor in state.items()}
+
+
+def _stored_like(tensor: Tensor, like: Tensor) -> Tensor:
+    moved = tensor.detach().to(like.device)
+    if like.dim() == 4 and like.is_contiguous(memory_format=torch.channels_last):
+        return moved.contiguous(memory_format=torch.channels_last)
+    return moved.contiguous()
+
+
+def state_digest(state: State) -> str:
+    """SHA-256 over names, dtypes, shapes and bytes; independent of device, memory format and order of the keys."""
+    digest = hashlib.sha256()
+    for key in sorted(state):
+        tensor = state[key].detach().cpu().contiguous()
+        digest.update(f"{key} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _enumerate(items: list[str]) -> str:
+    rest = f" and {len(items) - _NAMED} more" if len(items) > _NAMED else ""
+    return ", ".join(items[:_NAMED]) + rest

@@ -1,0 +1,197 @@
+"""From stored uint8 batches to what a network sees, in batches and on the device of the batch."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from transferscope.errors import UserError
+from transferscope.options import AugmentationOptions, PictureOptions
+
+NETWORK_CHANNELS = 3
+CROP_ASPECT = (3 / 4, 4 / 3)
+"""Range of width / height of a random crop, as in ImageNet practice."""
+CROP_TRIALS = 10
+
+
+class EvaluationTransform:
+    """Centre crop and normalisation: uint8 (B, 1 or 3, S, S) -> float32 (B, 3, crop, crop).
+
+    A value v of channel c becomes (v / 255 - mean_c) / std_c. One stored channel is shown to all three inputs.
+    """
+
+    def __init__(self, pictures: PictureOptions) -> None:
+        self.pictures = pictures
+        self.crop_size = pictures.crop_size or pictures.store_size
+        self._scale, self._offset = _normalisation(pictures)
+
+    def __call__(self, batch: Tensor, out: Tensor | None = None) -> Tensor:
+        """Transform a batch; `out` may give a float32 tensor of the result's shape to be filled and returned.
+
+        At 224 pixels and above, filling one buffer again and again is about twice as fast as new memory each time.
+        """
+        batch = _centre(batch, self.crop_size)
+        return _normalise(batch, self._scale, self._offset, out)
+
+
+class TrainingTransform:
+    """Random crop, affine map and mirror for each example of its own, then normalisation.
+
+    uint8 (B, 1 or 3, S, S) -> float32 (B, 3, crop, crop). All geometry is one bilinear sampling on the device of the
+    batch; without geometry it is the evaluation transform, mirrored at random. Draws come from the given generator
+    only, in a fixed order, so the same generator state gives the same batch. Departs from the authors' practice in two
+    points: crops are cut from the stored square, not from the original, and are not antialiased; chest images are
+    mapped after the equalising chain, not before.
+    """
+
+    def __init__(self, pictures: PictureOptions, augmentation: AugmentationOptions) -> None:
+        _check_range("random_resized_crop", augmentation.random_resized_crop, 1.0)
+        _check_range("scale", augmentation.scale, math.inf)
+        self.augmentation = augmentation
+        self.crop_size = pictures.crop_size or pictures.store_size
+        self._evaluation = EvaluationTransform(pictures)
+        self._scale, self._offset = _normalisation(pictures)
+
+    @property
+    def _moves(self) -> bool:
+        options = self.augmentation
+        return bool(options.rotate or options.shift or options.scale)
+
+    def __call__(self, batch: Tensor, generator: torch.Generator) -> Tensor:
+        options = self.augmentation
+        flipped = _draw(generator, len(batch), 0, 1) < 0.5 if options.flip else None
+        if not self._moves and options.random_resized_crop is None:
+            if flipped is not None:
+                batch = torch.where(flipped.to(batch.device)[:, None, None, None], batch.flip(-1), batch)
+            return self._evaluation(batch)
+        theta = self._affine(len(batch), batch.shape[-1], flipped, generator).to(batch.device)
+        return _normalise(self._sample(batch, theta), self._scale, self._offset, None)
+
+    def _affine(self, count: int, side: int, flipped: Tensor | None, generator: torch.Generator) -> Tensor:
+        """float32 (B, 2, 3): output coordinates in [-1, 1] -> coordinates in the stored square."""
+        if self.augmentation.random_resized_crop is None:
+            window = torch.zeros(count, 4)
+            window[:, :2] = self.crop_size / side
+        else:
+            window = _draw_windows(self.augmentation.random_resized_crop, count, generator)
+        theta = _window_matrices(window)
+        if self._moves:
+            theta = _draw_motions(self.augmentation, count, generator) @ theta
+        if flipped is not None:
+            theta[:, :, 0] *= torch.where(flipped, -1.0, 1.0)[:, None]
+        return theta[:, :2]
+
+    def _sample(self, batch: Tensor, theta: Tensor) -> Tensor:
+        """float32 (B, C, crop, crop) in 0..255; what lies outside the stored square is grey."""
+        shape = [len(batch), batch.shape[1], self.crop_size, self.crop_size]
+        grid = functional.affine_grid(theta, shape, align_corners=False)
+        fill = float(self.augmentation.fill)
+        if not self._moves:
+            return functional.grid_sample(batch.float(), grid, padding_mode="border", align_corners=False)
+        return functional.grid_sample(batch.float() - fill, grid, align_corners=False).add_(fill)
+
+
+def mixup(batch: Tensor, targets: Tensor, alpha: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Blend each example with another of the batch: lambda x + (1 - lambda) x', the same for the targets.
+
+    One lambda ~ Beta(alpha, alpha) for the batch (Zhang et al. 2018, as in the authors' code). A target that is
+    ignored (-1) in either example is ignored in the blend.
+
+    Args:
+        batch: float (B, ...).
+        targets: float (B, num_classes): one-hot, or probabilities, or labels in {1, 0, -1}.
+        alpha: 0 leaves everything as it is.
+    """
+    if alpha == 0:
+        return batch, targets
+    assert targets.is_floating_point()
+    assert len(targets) == len(batch)
+    weight = _draw_beta(alpha, generator)
+    other = torch.randperm(len(batch), generator=generator, device=generator.device).to(batch.device)
+    ignored = (targets < 0) | (targets[other] < 0)
+    blended = torch.lerp(targets[other], targets, weight).masked_fill_(ignored, -1.0)
+    return torch.lerp(batch[other], batch, weight), blended
+
+
+def _normalisation(pictures: PictureOptions) -> tuple[Tensor, Tensor]:
+    """Factor and offset of each channel for values in 0..255: float32 (3, 1, 1)."""
+    for key in ("mean", "std"):
+        count = len(getattr(pictures, key))
+        if count not in (1, NETWORK_CHANNELS):
+            raise UserError(f"pictures.{key} has {count} values: give one, or one per channel (3)")
+    if min(pictures.std) <= 0:
+        raise UserError(f"pictures.std is {pictures.std}: every value must be positive")
+    mean = torch.tensor(pictures.mean, dtype=torch.float64).expand(NETWORK_CHANNELS)
+    std = torch.tensor(pictures.std, dtype=torch.float64).expand(NETWORK_CHANNELS)
+    return (1 / (255 * std)).float()[:, None, None], (-mean / std).float()[:, None, None]
+
+
+def _centre(batch: Tensor, size: int) -> Tensor:
+    top, left = (batch.shape[-2] - size) // 2, (batch.shape[-1] - size) // 2
+    return batch[..., top : top + size, left : left + size]
+
+
+def _normalise(batch: Tensor, scale: Tensor, offset: Tensor, out: Tensor | None) -> Tensor:
+    shape = (len(batch), NETWORK_CHANNELS, *batch.shape[-2:])
+    out = torch.empty(shape, dtype=torch.float32, device=batch.device) if out is None else out
+    assert out.shape == shape
+    return out.copy_(batch).mul_(scale.to(batch.device)).add_(offset.to(batch.device))
+
+
+def _check_range(key: str, given: tuple[float, float] | None, largest: float) -> None:
+    if given is not None and not 0 < given[0] <= given[1] <= largest:
+        raise UserError(f"augmentation.{key} is {given}: give a lower and an upper end in (0, {largest}]")
+
+
+def _draw(generator: torch.Generator, count: int, low: float, high: float) -> Tensor:
+    """float32 (count,) uniform in [low, high), on the CPU."""
+    drawn = torch.rand(count, generator=generator, device=generator.device)
+    return drawn.cpu() * (high - low) + low
+
+
+def _draw_windows(area: tuple[float, float], count: int, generator: torch.Generator) -> Tensor:
+    """(count, 4): width, height, centre x and centre y of random crops, in coordinates where the square is [-1, 1].
+
+    Area and log aspect are uniform; the first of ten trials that fits is taken, or else the whole square.
+    """
+    areas = _draw(generator, CROP_TRIALS * count, *area).view(CROP_TRIALS, count)
+    aspects = _draw(generator, CROP_TRIALS * count, *map(math.log, CROP_ASPECT)).view(CROP_TRIALS, count).exp()
+    sides = torch.stack([(areas * aspects).sqrt(), (areas / aspects).sqrt()], dim=-1)
+    fits = (sides <= 1).all(dim=-1)
+    first = fits.int().argmax(dim=0)
+    chosen = torch.where(fits.any(dim=0)[:, None], sides[first, torch.arange(count)], torch.ones(2))
+    places = torch.stack([_draw(generator, count, -1, 1), _draw(generator, count, -1, 1)], dim=-1)
+    return torch.cat([chosen, places * (1 - chosen)], dim=1)
+
+
+def _window_matrices(windows: Tensor) -> Tensor:
+    matrices = torch.zeros(len(windows), 3, 3)
+    matrices[:, 0, 0], matrices[:, 1, 1] = windows[:, 0], windows[:, 1]
+    matrices[:, :2, 2] = windows[:, 2:]
+    matrices[:, 2, 2] = 1
+    return matrices
+
+
+def _draw_motions(options: AugmentationOptions, count: int, generator: torch.Generator) -> Tensor:
+    """(count, 3, 3): inverse of a zoom, a rotation about the centre and a shift."""
+    angle = _draw(generator, count, -options.rotate, options.rotate).deg2rad()
+    # A shift by a fraction f of the side is 2 f in coordinates from -1 to 1.
+    shift = torch.stack([_draw(generator, count, -2 * options.shift, 2 * options.shift) for _ in range(2)], dim=-1)
+    zoom = _draw(generator, count, *(options.scale or (1.0, 1.0)))
+    cos, sin = angle.cos() / zoom, angle.sin() / zoom
+    matrices = torch.zeros(count, 3, 3)
+    matrices[:, 0, 0], matrices[:, 0, 1] = cos, sin
+    matrices[:, 1, 0], matrices[:, 1, 1] = -sin, cos
+    matrices[:, :2, 2] = -(matrices[:, :2, :2] @ shift[:, :, None])[:, :, 0]
+    matrices[:, 2, 2] = 1
+    return matrices
+
+
+def _draw_beta(alpha: float, generator: torch.Generator) -> float:
+    """One draw of Beta(alpha, alpha), by NumPy from a seed that the generator gives."""
+    seed = torch.randint(2**62, (1,), generator=generator, device=generator.device).item()
+    return float(np.random.default_rng(int(seed)).beta(alpha, alpha))

@@ -1,0 +1,294 @@
+"""Reading CheXpert's layout: a `train.csv` of findings beside the images.
+
+The root is the folder (or archive) that holds `CheXpert-v1.0-small` or `CheXpert-v1.0`, or that folder itself; the
+paths in the CSV may begin with either name or leave it out.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from transferscope.errors import UserError
+from transferscope.images.files import FileTree, open_tree, printable, unsafe_reason
+from transferscope.images.sampling import CHEXPERT_SEED, draw_by_example, draw_by_group, patient_of
+from transferscope.images.source import GENERATED_MARK, ExampleList, ImageSource
+
+FINDINGS = ("Cardiomegaly", "Edema", "Consolidation", "Atelectasis", "Pleural Effusion")
+"""The five findings, in the study's order (classes 1 to 5)."""
+
+Policy = Literal["ones", "zeros", "ignore"]
+PAPER_UNCERTAIN: dict[str, Policy] = {
+    "Cardiomegaly": "zeros",
+    "Edema": "ones",
+    "Consolidation": "zeros",
+    "Atelectasis": "ones",
+    "Pleural Effusion": "zeros",
+}
+"""What the authors' code makes of an uncertain mention (-1)."""
+
+_VALUE_OF: dict[str, int] = {"ones": 1, "zeros": 0, "ignore": -1}
+_UNCERTAIN, _BLANK = 2, 3
+_ROOT_NAME = re.compile(r"^CheXpert-v1\.0(-small)?/")
+
+
+def read_chexpert(
+    root: str | Path,
+    *,
+    num_train: int,
+    num_test: int,
+    num_validation: int = 0,
+    sampling: Literal["paper", "by_patient"] = "paper",
+    uncertain: Mapping[str, Policy] | Policy | None = None,
+    blank: Mapping[str, Policy] | Policy = "zeros",
+    views: Literal["all", "frontal", "lateral"] = "all",
+    double_positives: Sequence[str] = (),
+    seed: int = CHEXPERT_SEED,
+    name: str = "chexpert",
+) -> ImageSource:
+    """Read `train.csv` and draw train, test and, if asked for, validation from its rows.
+
+    Args:
+        root: Folder or archive.
+        num_train, num_test, num_validation: Images in each part.
+        sampling: "paper" permutes images, so that patients are in several parts; "by_patient" draws whole patients.
+        uncertain: What -1 becomes, for all findings or by finding; None, and findings left out: the authors' choice.
+        blank: What an unmentioned finding becomes; findings left out of a mapping become zeros.
+        views: Which rows count, by the column Frontal/Lateral.
+        double_positives: Findings whose positive train rows appear twice; the authors' code, not the paper, has
+            ("Cardiomegaly", "Consolidation").
+        seed: Of the permutation.
+
+    Raises:
+        UserError: Naming file, line, column and remedy.
+    """
+    policies = _policies("uncertain", uncertain, PAPER_UNCERTAIN), _policies("blank", blank, {})
+    _check_choice("sampling", sampling, ("paper", "by_patient"))
+    _check_choice("views", views, ("all", "frontal", "lateral"))
+    _check_findings("double_positives", double_positives)
+    tree = open_tree(root)
+    table = _read_table(tree, views)
+    sizes = (num_train, num_test, num_validation)
+    pieces = _draw(table, sizes, sampling, seed)
+    labels = _apply_policies(table.codes, *policies)
+    parts = [_example_list(tree, table, labels, piece) for piece in pieces]
+    return ImageSource(
+        name=name,
+        root=tree.root,
+        class_names=FINDINGS,
+        multi_label=True,
+        generated=tree.is_file(GENERATED_MARK),
+        train=_double(parts[0], double_positives),
+        test=parts[1],
+        validation=parts[2] if num_validation else None,
+        sampling=f"{sampling}: RandomState({seed}).permutation of {'images' if sampling == 'paper' else 'patients'}",
+    )
+
+
+@dataclass(frozen=True)
+class _Table:
+    where: str
+    folder: str
+    """Of the CSV, relative to the root; "" or with a slash at its end."""
+    ids: list[str]
+    """Paths as the CSV has them."""
+    codes: np.ndarray
+    """int8 (n, 5): 0, 1, _UNCERTAIN or _BLANK."""
+    lines: list[int]
+    rows: np.ndarray
+
+    def line(self, example: int) -> str:
+        return f"{self.where}, line {self.lines[example]}"
+
+
+def _policies(key: str, given: Mapping[str, Policy] | Policy | None, default: Mapping[str, Policy]) -> list[int]:
+    chosen: Mapping[str, str] = dict.fromkeys(FINDINGS, given) if isinstance(given, str) else dict(given or {})
+    _check_findings(key, chosen)
+    for finding, policy in chosen.items():
+        if policy not in _VALUE_OF:
+            raise UserError(f"{key} for {finding} is {policy!r}: it may be ones, zeros or ignore")
+    return [_VALUE_OF[chosen.get(finding, default.get(finding, "zeros"))] for finding in FINDINGS]
+
+
+def _check_findings(key: str, names: Sequence[str] | Mapping[str, str]) -> None:
+    for finding in names:
+        if finding not in FINDINGS:
+            raise UserError(f"{key} names {finding!r}: the findings are {', '.join(FINDINGS)}")
+
+
+def _check_choice(key: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise UserError(f"{key} is {value!r}: it may be {', '.join(allowed)}")
+
+
+def _find_csv(tree: FileTree) -> str:
+    for path in ("train.csv", "CheXpert-v1.0-small/train.csv", "CheXpert-v1.0/train.csv"):
+        if tree.is_file(path):
+            return path
+    raise UserError(f"{tree.where('')}: no train.csv, neither there nor in CheXpert-v1.0-small/ or CheXpert-v1.0/")
+
+
+def _read_table(tree: FileTree, views: str) -> _Table:
+    path = _find_csv(tree)
+    where = tree.where(path)
+    reader = csv.reader(io.StringIO(tree.read_text(path), newline=""), strict=True)
+    try:
+        columns = _columns(where, next(reader, []), views)
+        ids, codes, lines, rows = _read_rows(where, reader, columns, views)
+    except csv.Error as error:
+        raise UserError(f"{where}, line {reader.line_num}: not a CSV line ({error})") from error
+    if not ids:
+        kind = "" if views == "all" else f" with a {views} image"
+        raise UserError(f"{where}: no row{kind}: it needs one for each image")
+    if len(set(ids)) < len(ids):
+        raise _duplicate(where, ids, lines)
+    folder = path[: -len("train.csv")]
+    return _Table(where, folder, ids, np.array(codes, dtype=np.int8), lines, np.array(rows, dtype=np.int64))
+
+
+def _columns(where: str, header: list[str], views: str) -> tuple[int, list[int], int, int]:
+    """Positions of the path, of the findings and of the view, and the number of columns."""
+    needed = ["Path", *FINDINGS, *([] if views == "all" else ["Frontal/Lateral"])]
+    missing = [name for name in needed if name not in header]
+    if missing:
+        raise UserError(f"{where}: no column {', '.join(map(repr, missing))}: it needs {', '.join(needed)}")
+    view = header.index("Frontal/Lateral") if views != "all" else -1
+    return header.index("Path"), [header.index(finding) for finding in FINDINGS], view, len(header)
+
+
+def _read_rows(
+    where: str, reader: Any, columns: tuple[int, list[int], int, int], views: str
+) -> tuple[list[str], list[list[int]], list[int], list[int]]:
+    path_column, finding_columns, view_column, width = columns
+    known_codes = {"": _BLANK, "1.0": 1, "0.0": 0, "-1.0": _UNCERTAIN}
+    ids, codes, lines, rows = [], [], [], []
+    for position, row in enumerate(reader):
+        if len(row) != width:
+            raise UserError(f"{where}, line {reader.line_num}: {len(row)} values where the header has {width}")
+        if view_column >= 0 and row[view_column].lower() != views:
+            continue
+        texts = [row[column] for column in finding_columns]
+        try:
+            code = [known_codes[text] for text in texts]
+        except KeyError:
+            code = [_code(f"{where}, line {reader.line_num}", *pair) for pair in zip(FINDINGS, texts, strict=True)]
+        _check_path(where, reader.line_num, row[path_column])
+        ids.append(row[path_column])
+        codes.append(code)
+        lines.append(reader.line_num)
+        rows.append(position)
+    return ids, codes, lines, rows
+
+
+def _code(where: str, finding: str, text: str) -> int:
+    text = text.strip()
+    if not text:
+        return _BLANK
+    try:
+        return {1.0: 1, 0.0: 0, -1.0: _UNCERTAIN}[float(text)]
+    except (ValueError, KeyError):
+        raise UserError(f"{where}: {finding} is {printable(text)!r}: it may be 1, 0, -1 or blank") from None
+
+
+def _check_path(where: str, line: int, path: str) -> None:
+    if not path:
+        raise UserError(f"{where}, line {line}: Path is blank: every row needs the path of its image")
+    reason = unsafe_reason(path)
+    if reason:
+        raise UserError(f"{where}, line {line}: {printable(path)!r} {reason}: refused")
+
+
+def _duplicate(where: str, ids: list[str], lines: list[int]) -> UserError:
+    first: dict[str, int] = {}
+    for path, line in zip(ids, lines, strict=True):
+        if path in first:
+            break
+        first[path] = line
+    return UserError(f"{where}, line {line}: {printable(path)!r} is already in line {first[path]}: remove one of them")
+
+
+def _draw(table: _Table, sizes: tuple[int, int, int], sampling: str, seed: int) -> list[np.ndarray]:
+    num_rows, total = len(table.ids), sum(sizes)
+    if min(sizes) < 0 or min(sizes[:2]) < 1:
+        raise UserError(f"num_train {sizes[0]}, num_test {sizes[1]}, num_validation {sizes[2]}: give positive numbers")
+    if total > num_rows:
+        raise _too_many(table, sizes, num_rows, "images")
+    if sampling == "paper":
+        return draw_by_example(num_rows, sizes, seed)
+    pieces = draw_by_group(_patients(table), sizes, seed)
+    if pieces is None:
+        fitting = _largest_fit(table, sizes, seed)
+        raise _too_many(table, sizes, fitting, "images in whole patients")
+    return pieces
+
+
+def _patients(table: _Table) -> np.ndarray:
+    patients = [patient_of(path) for path in table.ids]
+    if None in patients:
+        example = patients.index(None)
+        raise UserError(
+            f"{table.line(example)}: no patient in {printable(table.ids[example])!r}: sampling by_patient needs paths "
+            f"such as train/patient00001/study1/view1_frontal.jpg"
+        )
+    return np.array(patients)
+
+
+def _shrink(sizes: tuple[int, int, int], total: int) -> tuple[int, int, int]:
+    """The same proportions with at most `total` in all."""
+    train, test, validation = (size * total // sum(sizes) for size in sizes)
+    return train, test, validation
+
+
+def _largest_fit(table: _Table, sizes: tuple[int, int, int], seed: int) -> int:
+    """About the largest total, in the same proportions, for which the patients suffice."""
+    low, high = 0, len(table.ids)
+    while high - low > 1:
+        middle = (low + high) // 2
+        fits = draw_by_group(_patients(table), _shrink(sizes, middle), seed) is not None
+        low, high = (middle, high) if fits else (low, middle)
+    return low
+
+
+def _too_many(table: _Table, sizes: tuple[int, int, int], available: int, what: str) -> UserError:
+    train, test, validation = _shrink(sizes, available)
+    names = "num_train + num_test" + (" + num_validation" if sizes[2] else "")
+    fitting = f"num_train={train}, num_test={test}" + (f", num_validation={validation}" if sizes[2] else "")
+    return UserError(f"{table.where}: {available} {what}, but {names} = {sum(sizes)}: for example {fitting} would fit")
+
+
+def _apply_policies(codes: np.ndarray, uncertain: list[int], blank: list[int]) -> np.ndarray:
+    labels = np.where(codes == _UNCERTAIN, np.array(uncertain), codes)
+    return np.where(codes == _BLANK, np.array(blank), labels).astype(np.int8)
+
+
+def _example_list(tree: FileTree, table: _Table, labels: np.ndarray, chosen: np.ndarray) -> ExampleList:
+    ids = tuple(table.ids[i] for i in chosen)
+    paths = tuple(table.folder + _ROOT_NAME.sub("", path) for path in ids)
+    first, missing = tree.first_missing(paths)
+    if missing:
+        more = f" (nor do {missing - 1} more of the {len(paths)} files used)" if missing > 1 else ""
+        raise UserError(
+            f"{table.line(int(chosen[first]))}: {tree.where(paths[first])} does not exist{more}: "
+            f"correct the CSV or add the file"
+        )
+    return ExampleList(paths=paths, labels=labels[chosen], example_ids=ids, rows=table.rows[chosen])
+
+
+def _double(part: ExampleList, findings: Sequence[str]) -> ExampleList:
+    """Each row that is positive for one of `findings` twice, the second time with "#2" after its id."""
+    if not findings:
+        return part
+    columns = [FINDINGS.index(finding) for finding in findings]
+    again = (part.labels[:, columns] == 1).any(axis=1)
+    order = np.repeat(np.arange(len(part)), np.where(again, 2, 1))
+    doubled = part.select(order)
+    second = np.concatenate([[False], order[1:] == order[:-1]])
+    ids = tuple(f"{name}#2" if twice else name for name, twice in zip(doubled.example_ids, second, strict=True))
+    return ExampleList(doubled.paths, doubled.labels, ids, doubled.rows)

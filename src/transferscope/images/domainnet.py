@@ -1,0 +1,235 @@
+"""Reading one domain in DomainNet's layout.
+
+`<domain>/<class>/<file>`, with `<domain>_train.txt` and `<domain>_test.txt` beside the domain or in `txt/`; each line
+of a list is `clipart/aircraft_carrier/clipart_001.jpg 0`. The root is a folder or an archive; a folder may hold the
+domain as `<domain>.zip` or `<domain>.tar`, as it is distributed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from transferscope.errors import UserError
+from transferscope.images.files import FileTree, open_tree, printable, unsafe_reason
+from transferscope.images.sampling import DOMAINNET_SEED, draw_subset
+from transferscope.images.source import GENERATED_MARK, ExampleList, ImageSource
+
+
+def read_domainnet(
+    root: str | Path,
+    domain: str,
+    *,
+    limit: int | None = 50_000,
+    seed: int = DOMAINNET_SEED,
+    untrained_classes: Literal["refuse", "keep"] = "refuse",
+) -> ImageSource:
+    """Read the lists of one domain and draw the study's subset of each part.
+
+    Args:
+        root: Folder or archive that holds the domain and its lists.
+        domain: For example "clipart".
+        limit: A part with more examples is reduced to this many by `RandomState(seed).choice`; None: take all.
+        untrained_classes: What to do with a class that the test list has and the train list lacks.
+
+    Raises:
+        UserError: Naming list, line and remedy, for anything that cannot be used.
+    """
+    if untrained_classes not in ("refuse", "keep"):
+        raise UserError(f"untrained_classes is {untrained_classes!r}: it may be 'refuse' or 'keep'")
+    tree = open_tree(root)
+    lists = {part: _read_list(tree, _find_list(tree, domain, part)) for part in ("train", "test")}
+    class_names = _class_names(tree, domain, lists)
+    if untrained_classes == "refuse":
+        _check_untrained(lists["train"], lists["test"], class_names)
+    images = _image_tree(tree, domain)
+    train, test = (_draw(images, lists[part], limit, seed) for part in ("train", "test"))
+    drawn = any(len(lists[part].paths) > len(used) for part, used in (("train", train), ("test", test)))
+    return ImageSource(
+        name=domain,
+        root=images.root,
+        class_names=class_names,
+        multi_label=False,
+        generated=tree.is_file(GENERATED_MARK),
+        train=train,
+        test=test,
+        sampling=f"paper: RandomState({seed}).choice of {limit} where there are more" if drawn else "all",
+    )
+
+
+@dataclass(frozen=True)
+class _List:
+    """A list as it was read, in its own order."""
+
+    where: str
+    paths: list[str]
+    labels: list[int]
+    line_numbers: list[int]
+
+    def line(self, example: int) -> str:
+        return f"{self.where}, line {self.line_numbers[example]}"
+
+
+def _find_list(tree: FileTree, domain: str, part: str) -> str:
+    name = f"{domain}_{part}.txt"
+    for path in (name, f"txt/{name}"):
+        if tree.is_file(path):
+            return path
+    raise UserError(
+        f"{tree.where('')}: no list {name}, neither there nor in txt/: check the domain's name and that the lists "
+        f"were downloaded"
+    )
+
+
+def _read_list(tree: FileTree, path: str) -> _List:
+    where = tree.where(path)
+    lines = tree.read_text(path).split("\n")
+    paths: list[str] = []
+    labels: list[int] = []
+    numbers: list[int] = []
+    known_labels: dict[str, int] = {}
+    for number, line in enumerate(lines, start=1):
+        line = line.rstrip(" \t\r")
+        if not line:
+            continue
+        file, _, text = line.rpartition(" ")
+        label = known_labels.get(text)
+        if label is None:
+            label = known_labels[text] = _parse_label(f"{where}, line {number}", file, text)
+        if ".." in file or file.startswith("/") or "\0" in file or file.count("/") < 1:
+            _check_path(f"{where}, line {number}", file)
+        paths.append(file)
+        labels.append(label)
+        numbers.append(number)
+    if not paths:
+        raise UserError(f"{where}: the list is empty: it needs a line 'path label' for each image")
+    found = _List(where, paths, labels, numbers)
+    _check_duplicates(found)
+    return found
+
+
+def _parse_label(where: str, file: str, text: str) -> int:
+    if not file.strip():
+        raise UserError(f"{where}: {printable(text)!r} has no label: write 'path label'")
+    if not text.isascii() or not text.isdigit():
+        raise UserError(f"{where}: label {printable(text)!r} is not a whole number from 0: write 'path label'")
+    if len(text) > 6:
+        raise UserError(f"{where}: label {text[:20]} is too large: labels are class indices from 0")
+    return int(text)
+
+
+def _check_path(where: str, file: str) -> None:
+    reason = unsafe_reason(file)
+    if reason:
+        raise UserError(f"{where}: {printable(file)!r} {reason}: refused")
+    if "/" not in file:
+        raise UserError(f"{where}: {printable(file)!r} names no class: expected <domain>/<class>/<file>")
+
+
+def _check_duplicates(found: _List) -> None:
+    if len(set(found.paths)) == len(found.paths):
+        return
+    first: dict[str, int] = {}
+    for i, path in enumerate(found.paths):
+        if path in first:
+            earlier = found.line(first[path]).rpartition(", ")[2]
+            raise UserError(f"{found.line(i)}: {printable(path)!r} is already in {earlier}: remove one of them")
+        first[path] = i
+
+
+def _class_of(path: str) -> str:
+    return path.rsplit("/", 2)[-2]
+
+
+def _class_names(tree: FileTree, domain: str, lists: dict[str, _List]) -> tuple[str, ...]:
+    """Names by label, from the paths; a label that this domain does not use takes its name from another domain."""
+    names = _names_by_label(list(lists.values()))
+    num_classes = max(names) + 1
+    gaps = [label for label in range(num_classes) if label not in names]
+    if gaps:
+        others = _names_of_other_domains(tree, domain)
+        unknown = [label for label in gaps if label not in others]
+        if unknown:
+            raise UserError(
+                f"{lists['train'].where}: labels go up to {num_classes - 1}, but no line has label {unknown[0]}: "
+                f"labels must be 0, 1, 2, ... without gaps"
+            )
+        names.update({label: others[label] for label in gaps})
+    if len(set(names.values())) < num_classes:
+        twice = next(name for name in names.values() if list(names.values()).count(name) > 1)
+        raise UserError(f"{lists['train'].where}: two labels belong to the class {twice!r}")
+    return tuple(names[label] for label in range(num_classes))
+
+
+def _names_by_label(lists: Sequence[_List]) -> dict[int, str]:
+    """Names by label; `UserError` where a label has two names or a name two labels."""
+    names: dict[int, str] = {}
+    labels: dict[str, int] = {}
+    for found in lists:
+        for name, label in set(zip(map(_class_of, found.paths), found.labels, strict=True)):
+            if names.setdefault(label, name) != name or labels.setdefault(name, label) != label:
+                raise _disagreement(lists)
+    return names
+
+
+def _disagreement(lists: Sequence[_List]) -> UserError:
+    """The first line, in reading order, that contradicts an earlier one."""
+    names: dict[int, tuple[str, str]] = {}
+    labels: dict[str, tuple[int, str]] = {}
+    for found in lists:
+        for i, (path, label) in enumerate(zip(found.paths, found.labels, strict=True)):
+            name, line = _class_of(path), found.line(i)
+            other_name, name_line = names.setdefault(label, (name, line))
+            other_label, label_line = labels.setdefault(name, (label, line))
+            if other_name != name:
+                return UserError(f"{line}: label {label} with class {name!r}, but {other_name!r} in {name_line}")
+            if other_label != label:
+                return UserError(f"{line}: class {name!r} with label {label}, but {other_label} in {label_line}")
+    raise AssertionError("no disagreement")
+
+
+def _names_of_other_domains(tree: FileTree, domain: str) -> dict[int, str]:
+    """Names by label from the train lists of the other domains beside this one; the label space is shared."""
+    names: dict[int, str] = {}
+    for folder in ("", "txt"):
+        for name in tree.entries(folder)[1] if not folder or folder in tree.entries()[0] else []:
+            if name.endswith("_train.txt") and name != f"{domain}_train.txt":
+                names = _names_by_label([_read_list(tree, f"{folder}/{name}".lstrip("/"))]) | names
+    return names
+
+
+def _check_untrained(train: _List, test: _List, class_names: tuple[str, ...]) -> None:
+    untrained = set(test.labels) - set(train.labels)
+    if untrained:
+        label = min(untrained)
+        raise UserError(
+            f"{test.line(test.labels.index(label))}: class {class_names[label]!r} (label {label}) is not in the train "
+            f"list: remove it from the test list, or keep it with untrained_classes='keep'"
+        )
+
+
+def _image_tree(tree: FileTree, domain: str) -> FileTree:
+    """Where the images are: beside the lists, or in an archive of the domain."""
+    if domain not in tree.entries()[0]:
+        for suffix in (".zip", ".tar"):
+            if tree.is_file(f"{domain}{suffix}") and tree.root.is_dir():
+                return open_tree(tree.root / f"{domain}{suffix}")
+    return tree
+
+
+def _draw(images: FileTree, found: _List, limit: int | None, seed: int) -> ExampleList:
+    indices = draw_subset(len(found.paths), limit, seed)
+    paths = tuple(found.paths[i] for i in indices)
+    first, missing = images.first_missing(paths)
+    if missing:
+        raise UserError(
+            f"{found.line(int(indices[first]))}: {images.where(paths[first])} does not exist"
+            + (f" (nor do {missing - 1} more of the {len(paths)} files used)" if missing > 1 else "")
+            + ": correct the list or add the file"
+        )
+    labels = np.array([found.labels[i] for i in indices], dtype=np.int64)
+    return ExampleList(paths=paths, labels=labels, example_ids=paths, rows=indices)

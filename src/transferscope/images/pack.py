@@ -1,0 +1,173 @@
+"""Packing: every image of a part decoded and presized once, in parallel, into one memory-mapped array."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from transferscope.errors import UserError
+from transferscope.images.decode import decode_image, store_image
+from transferscope.images.files import FileTree, open_tree, printable
+from transferscope.images.fingerprint import file_fingerprints, picture_key, source_digest
+from transferscope.images.partial import PartialSplit
+from transferscope.images.source import ExampleList, ImageSource
+from transferscope.images.split import DroppedImage, PackedSplit, SplitInfo, content_digest, write_split_files
+from transferscope.options import PictureOptions
+from transferscope.progress import progress_bar
+
+CHUNK = 32
+"""Images that a thread packs before the journal notes them."""
+
+
+def pack_split(
+    source: ImageSource,
+    part: str,
+    pictures: PictureOptions,
+    folder: str | Path,
+    *,
+    num_workers: int | None = None,
+    on_bad_image: Literal["stop", "drop"] = "stop",
+    progress: Callable[[int], None] | None = None,
+) -> PackedSplit:
+    """Decode, presize and store all images of a part, and open the result.
+
+    A folder that already holds what these files and settings would give is opened as it is; this is told from names,
+    sizes and times of the files, without reading images. Otherwise the folder is made anew and replaces an old one when
+    it is complete. A killed or failed attempt is continued by the next one. Memory does not grow with the number of
+    images. The digest depends on the stored content alone.
+
+    Args:
+        part: "train", "test" or "validation".
+        folder: Where the split shall lie.
+        num_workers: Threads; None: one for each core. (Decoding and resizing do not hold Python's lock, so threads do
+            as well as processes.)
+        on_bad_image: "stop" at the first file that is no whole image, or "drop" it and go on; what was dropped is kept
+            in the split's `dropped`.
+        progress: Called with the number of images done since the last call.
+
+    Raises:
+        UserError: Naming the file at fault, a full disk, or another process that packs the same split.
+    """
+    folder = Path(folder)
+    if on_bad_image not in ("stop", "drop"):
+        raise UserError(f"on_bad_image is {on_bad_image!r}: it may be 'stop' or 'drop'")
+    if num_workers is not None and num_workers < 1:
+        raise UserError(f"num_workers is {num_workers}: give a positive number, or None for one for each core")
+    examples = source.part(part)
+    if not len(examples):
+        raise UserError(f"{source.name}: part {part} is empty: there is nothing to pack")
+    tree = open_tree(source.root)
+    prints = file_fingerprints(tree, examples.paths)
+    digest = source_digest(source, examples, pictures, prints)
+    present = _open_unchanged(folder, digest, on_bad_image)
+    if present is not None:
+        return present
+    packer = _Packer(source, part, examples, pictures, tree, prints, on_bad_image == "drop")
+    packer.pack(folder, digest, num_workers or len(os.sched_getaffinity(0)), progress)
+    return PackedSplit.open(folder)
+
+
+def _open_unchanged(folder: Path, digest: str, on_bad_image: str) -> PackedSplit | None:
+    """The split that is there, if it was packed from the same files and settings."""
+    try:
+        split = PackedSplit.open(folder)
+    except UserError:
+        return None
+    unchanged = split.source_digest == digest and (not split.dropped or on_bad_image == "drop")
+    return split if unchanged else None
+
+
+@dataclass(frozen=True)
+class _Packer:
+    source: ImageSource
+    part: str
+    examples: ExampleList
+    pictures: PictureOptions
+    tree: FileTree
+    prints: np.ndarray
+    drop: bool
+
+    def pack(self, folder: Path, digest: str, num_workers: int, progress: Callable[[int], None] | None) -> None:
+        channels = 1 if self.pictures.style == "chest" else 3
+        num_examples, size = len(self.examples), self.pictures.store_size
+        key = picture_key(self.pictures, num_examples)
+        shape = (num_examples, channels, size, size)
+        with (
+            PartialSplit(folder, key, shape) as partial,
+            ThreadPoolExecutor(num_workers, thread_name_prefix="pack") as executor,
+        ):
+            partial.forget_stale(self.prints, executor)
+            dropped = self._pack_missing(partial, executor, progress)
+            kept = np.delete(np.arange(num_examples), list(dropped))
+            if not len(kept):
+                raise UserError(f"{self.source.name}: every image of part {self.part} is bad: {dropped[0].reason}")
+            self._finish(partial, kept, tuple(dropped[i] for i in sorted(dropped)), digest)
+
+    def _pack_missing(
+        self, partial: PartialSplit, executor: ThreadPoolExecutor, progress: Callable[[int], None] | None
+    ) -> dict[int, DroppedImage]:
+        """Pack what the journal lacks; what could not be read, by position."""
+        missing = np.flatnonzero(partial.journal["fingerprint"] == 0)
+        chunks = [missing[start : start + CHUNK] for start in range(0, len(missing), CHUNK)]
+        dropped: dict[int, DroppedImage] = {}
+        description = f"packing {self.source.name}.{self.part}"
+        with progress_bar(description, len(self.examples)) as advance:
+            advance(len(self.examples) - len(missing))
+            try:
+                results = executor.map(lambda rows: self._pack_chunk(partial, rows), chunks)
+                for chunk, bad in zip(chunks, results, strict=True):
+                    partial.note(int(chunk[0]), int(chunk[-1]) + 1)
+                    dropped.update(bad)
+                    advance(len(chunk))
+                    if progress is not None:
+                        progress(len(chunk))
+            finally:
+                executor.shutdown(wait=True, cancel_futures=True)
+        return dropped
+
+    def _pack_chunk(self, partial: PartialSplit, rows: np.ndarray) -> dict[int, DroppedImage]:
+        dropped: dict[int, DroppedImage] = {}
+        for row in rows.tolist():
+            path = self.examples.paths[row]
+            where = self.tree.where(path)
+            try:
+                image = decode_image(self.tree.read(path), where)
+                pixels = store_image(image, self.pictures, where)
+            except UserError as error:
+                if not self.drop:
+                    raise
+                dropped[row] = DroppedImage(printable(path), str(error))
+                continue
+            digest = partial.write(row, pixels)
+            partial.journal["digest"][row] = np.frombuffer(digest, dtype=np.uint8)
+            partial.journal["size"][row] = image.size
+            partial.journal["fingerprint"][row] = self.prints[row]
+        return dropped
+
+    def _finish(
+        self, partial: PartialSplit, kept: np.ndarray, dropped: tuple[DroppedImage, ...], source_digest: str
+    ) -> None:
+        journal, labels = partial.journal[kept], self.examples.labels[kept]
+        if dropped:
+            partial.keep_only(kept)
+        info = SplitInfo(
+            name=self.source.name,
+            part=self.part,
+            class_names=self.source.class_names,
+            multi_label=self.source.multi_label,
+            generated=self.source.generated,
+            pictures=self.pictures,
+            digest=content_digest(journal["digest"], labels, self.source.class_names, self.pictures),
+            source_digest=source_digest,
+            dropped=dropped,
+            sampling=self.source.sampling,
+        )
+        ids = [self.examples.example_ids[i] for i in kept]
+        write_split_files(partial.folder, info, labels, ids, journal["size"])
+        partial.publish()

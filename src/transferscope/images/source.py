@@ -1,0 +1,72 @@
+"""What every reader of a data set returns: which files, which labels, under which names."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from transferscope.errors import UserError
+
+GENERATED_MARK = "GENERATED.txt"
+"""A file of this name in a root says that its images were drawn by the generator."""
+
+
+@dataclass(frozen=True, eq=False)
+class ExampleList:
+    """One part of a data set, as distributed and in the order in which it is used."""
+
+    paths: tuple[str, ...]
+    """Files relative to the root, with forward slashes."""
+    labels: np.ndarray
+    """int64 (n,) class index, or int8 (n, num_classes) in {1, 0, -1}; -1: ignore."""
+    example_ids: tuple[str, ...]
+    """Unique and stable names of the examples."""
+    rows: np.ndarray | None = None
+    """int64 (n,) position of each example in the list or CSV as distributed, from 0; None: no such list."""
+
+    def __post_init__(self) -> None:
+        assert len(self.paths) == len(self.labels) == len(self.example_ids)
+        assert self.rows is None or len(self.rows) == len(self.paths)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def select(self, indices: np.ndarray) -> ExampleList:
+        """The examples at `indices`, in that order."""
+        return ExampleList(
+            paths=tuple(self.paths[i] for i in indices),
+            labels=self.labels[indices],
+            example_ids=tuple(self.example_ids[i] for i in indices),
+            rows=np.asarray(indices if self.rows is None else self.rows[indices], dtype=np.int64),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class ImageSource:
+    """A data set as distributed: a folder or an archive, and what is to be used of it."""
+
+    name: str
+    root: Path
+    class_names: tuple[str, ...]
+    multi_label: bool
+    generated: bool
+    train: ExampleList
+    test: ExampleList
+    validation: ExampleList | None = None
+    sampling: str = "all"
+    """How examples were drawn from those distributed; "all": none was left out."""
+
+    def part(self, part: str) -> ExampleList:
+        """The examples of "train", "test" or, where there is one, "validation"."""
+        found = {"train": self.train, "test": self.test, "validation": self.validation}.get(part)
+        if found is None:
+            known = "train, test" if self.validation is None else "train, test, validation"
+            raise UserError(f"{self.name} has no part {part!r}: it has {known}")
+        return found
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Names of the parts that exist."""
+        return ("train", "test") if self.validation is None else ("train", "test", "validation")

@@ -1,0 +1,238 @@
+"""One packed part of a task: images decoded once, in a memory-mapped array, with their labels."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import ValidationError
+
+from transferscope.errors import UserError
+from transferscope.images.image_array import ConcatenatedImages, ImageArray, SelectedImages, resolve_rows, take
+from transferscope.options import PictureOptions
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class DroppedImage:
+    """A file that was left out of a split, and why."""
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class SplitInfo:
+    """What a split says of itself in split.json."""
+
+    name: str
+    part: str
+    class_names: tuple[str, ...]
+    multi_label: bool
+    generated: bool
+    pictures: PictureOptions
+    digest: str
+    source_digest: str = ""
+    dropped: tuple[DroppedImage, ...] = ()
+    sampling: str = "all"
+
+
+class PackedSplit:
+    """Images, labels and names of one part of a task.
+
+    Attributes:
+        images: uint8 (N, C, H, W), memory-mapped; for unions and subsets a view that is indexed in the same way.
+        labels: int64 (N,), or int8 (N, num_classes) in {1, 0, -1} with -1 ignored.
+        example_ids: N unique names.
+        source_sizes: int32 (N, 2), width and height of the images as distributed.
+        class_names, num_classes, multi_label, generated, name, part: What the split is of.
+        pictures: How its images are to be shown to a network.
+        digest: sha256 of images, labels, class names and pictures.
+        source_digest: sha256 of what it was packed from; "" for unions and subsets.
+        dropped: Files left out, with reasons.
+        folder: Where it lies; None for a subset.
+    """
+
+    def __init__(
+        self,
+        info: SplitInfo,
+        images: ImageArray,
+        labels: np.ndarray,
+        example_ids: Sequence[str],
+        source_sizes: np.ndarray,
+        *,
+        folder: Path | None = None,
+        parent: PackedSplit | None = None,
+        rows: np.ndarray | None = None,
+    ) -> None:
+        assert len(images) == len(labels) == len(example_ids) == len(source_sizes)
+        self.info = info
+        self.images = images
+        self.labels = labels
+        self.example_ids = tuple(example_ids)
+        self.source_sizes = source_sizes
+        self.folder = folder
+        self._parent = parent
+        self._rows = rows
+
+    @staticmethod
+    def open(folder: str | Path) -> PackedSplit:
+        """Open a packed split or a union; `UserError` when the folder holds none or a damaged one."""
+        folder = Path(folder)
+        try:
+            description = json.loads((folder / "split.json").read_text(encoding="utf-8"))
+            if description["format"] != FORMAT:
+                raise UserError(f"{folder}: packed in format {description['format']}, not {FORMAT}: pack it again")
+            opened = _open_union if "parts" in description else _open_packed
+            return opened(folder, description)
+        except FileNotFoundError as error:
+            raise UserError(f"{folder}: no packed split ({error.filename} does not exist): run data_prep") from error
+        except UserError:
+            raise
+        except (OSError, ValueError, KeyError, TypeError, ValidationError) as error:
+            raise UserError(f"{folder}: damaged split ({_one_line(error)}): delete it and pack again") from error
+
+    name = property(lambda self: self.info.name)
+    part = property(lambda self: self.info.part)
+    class_names = property(lambda self: self.info.class_names)
+    multi_label = property(lambda self: self.info.multi_label)
+    generated = property(lambda self: self.info.generated)
+    pictures = property(lambda self: self.info.pictures)
+    digest = property(lambda self: self.info.digest)
+    source_digest = property(lambda self: self.info.source_digest)
+    dropped = property(lambda self: self.info.dropped)
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.class_names)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __repr__(self) -> str:
+        shape = "x".join(map(str, self.images.shape))
+        return f"PackedSplit({self.name}.{self.part}, {shape}, {self.num_classes} classes, {self.digest[:12]})"
+
+    def gather(self, indices: np.ndarray | torch.Tensor | Sequence[int]) -> torch.Tensor:
+        """Copy images into a new uint8 tensor (B, C, H, W), in the order of `indices`."""
+        if isinstance(indices, torch.Tensor):
+            indices = indices.cpu().numpy()
+        return torch.from_numpy(take(self.images, resolve_rows(indices, len(self))))
+
+    def subset(self, indices: np.ndarray | torch.Tensor | Sequence[int]) -> PackedSplit:
+        """A view of some examples, in the order of `indices`; no image is copied."""
+        if isinstance(indices, torch.Tensor):
+            indices = indices.cpu().numpy()
+        rows = resolve_rows(indices, len(self))
+        digest = hashlib.sha256(f"subset {self.digest} ".encode() + rows.astype("<i8").tobytes()).hexdigest()
+        return PackedSplit(
+            replace_info(self.info, digest=digest, source_digest=""),
+            SelectedImages(self.images, rows),
+            self.labels[rows],
+            [self.example_ids[row] for row in rows],
+            self.source_sizes[rows],
+            parent=self,
+            rows=rows,
+        )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled as where it lies, not as its images: another process maps the same files."""
+        if self.folder is not None:
+            return PackedSplit.open, (self.folder,)
+        if self._parent is not None:
+            return PackedSplit.subset, (self._parent, self._rows)
+        return super().__reduce__()  # type: ignore[return-value]
+
+
+def replace_info(info: SplitInfo, **changes: Any) -> SplitInfo:
+    """`info` with some fields changed."""
+    return SplitInfo(**{**{key: getattr(info, key) for key in info.__dataclass_fields__}, **changes})
+
+
+def content_digest(
+    image_digests: np.ndarray, labels: np.ndarray, class_names: Sequence[str], pictures: PictureOptions
+) -> str:
+    """sha256 over the sha256 of each image (uint8 (N, 32)), the labels, the class names and the settings."""
+    settings = {"class_names": list(class_names), "pictures": pictures.model_dump(mode="json")}
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+    digest.update(f"{labels.dtype} {labels.shape}".encode())
+    digest.update(np.ascontiguousarray(labels).tobytes())
+    digest.update(np.ascontiguousarray(image_digests).tobytes())
+    return digest.hexdigest()
+
+
+def write_split_files(
+    folder: Path, info: SplitInfo, labels: np.ndarray, example_ids: Sequence[str], source_sizes: np.ndarray
+) -> None:
+    """Everything of a split but its images."""
+    np.save(folder / "labels.npy", labels)
+    np.save(folder / "source_sizes.npy", source_sizes)
+    (folder / "example_ids.json").write_text(json.dumps(list(example_ids)), encoding="utf-8")
+    write_description(folder, info, {"num_examples": len(labels)})
+
+
+def write_description(folder: Path, info: SplitInfo, more: dict[str, Any]) -> None:
+    """split.json: the format, `info` and what else is to be known."""
+    described = {**asdict(info), "pictures": info.pictures.model_dump(mode="json")}
+    text = json.dumps({"format": FORMAT, **more, **described}, indent=1)
+    (folder / "split.json").write_text(text, encoding="utf-8")
+
+
+def _open_packed(folder: Path, description: dict[str, Any]) -> PackedSplit:
+    images = np.load(folder / "images.npy", mmap_mode="r")
+    # A plain view of the mapped memory: every access through np.memmap costs microseconds.
+    images = images.view(np.ndarray)
+    labels = np.load(folder / "labels.npy")
+    example_ids = json.loads((folder / "example_ids.json").read_text(encoding="utf-8"))
+    source_sizes = np.load(folder / "source_sizes.npy")
+    lengths = {len(images), len(labels), len(example_ids), len(source_sizes)}
+    if lengths != {description["num_examples"]}:
+        raise ValueError(f"{description['num_examples']} examples expected, files hold {sorted(lengths)}")
+    return PackedSplit(_parse_info(description), images, labels, example_ids, source_sizes, folder=folder)
+
+
+def _open_union(folder: Path, description: dict[str, Any]) -> PackedSplit:
+    parts = [PackedSplit.open(folder / path) for path in description["parts"]]
+    info = _parse_info(description)
+    for part, digest in zip(parts, description["part_digests"], strict=True):
+        if part.digest != digest:
+            raise UserError(f"{folder}: {part.folder} was packed anew since this union was made: run data_prep again")
+    return union_of(parts, info, folder)
+
+
+def union_of(parts: Sequence[PackedSplit], info: SplitInfo, folder: Path | None) -> PackedSplit:
+    """The parts one after the other, as a view."""
+    return PackedSplit(
+        info,
+        ConcatenatedImages([part.images for part in parts]),
+        np.concatenate([part.labels for part in parts]),
+        [name for part in parts for name in part.example_ids],
+        np.concatenate([part.source_sizes for part in parts]),
+        folder=folder,
+    )
+
+
+def _parse_info(description: dict[str, Any]) -> SplitInfo:
+    return SplitInfo(
+        name=description["name"],
+        part=description["part"],
+        class_names=tuple(description["class_names"]),
+        multi_label=description["multi_label"],
+        generated=description["generated"],
+        pictures=PictureOptions(**description["pictures"]),
+        digest=description["digest"],
+        source_digest=description["source_digest"],
+        dropped=tuple(DroppedImage(**file) for file in description["dropped"]),
+        sampling=description["sampling"],
+    )
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,73 @@
+"""Several splits of one label space as one, without storing an image twice."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from transferscope.atomic import atomic_folder
+from transferscope.errors import UserError
+from transferscope.images.split import PackedSplit, SplitInfo, write_description
+
+
+def union_split(parts: Sequence[PackedSplit], name: str, folder: str | Path) -> PackedSplit:
+    """Write a folder that refers to the parts' folders, and open it.
+
+    The references are relative, so folders may be moved together. Example ids are those of the parts; where two parts
+    share an id the result would be ambiguous, which is an error.
+
+    Raises:
+        UserError: Naming what disagrees: class names, kind of label, size or settings of the images.
+    """
+    folder = Path(folder)
+    if not parts:
+        raise UserError(f"union {name}: it needs at least one part")
+    _check_parts(parts, name)
+    digest = hashlib.sha256("\n".join(["union", *(part.digest for part in parts)]).encode()).hexdigest()
+    info = SplitInfo(
+        name=name,
+        part=parts[0].part,
+        class_names=parts[0].class_names,
+        multi_label=parts[0].multi_label,
+        generated=any(part.generated for part in parts),
+        pictures=parts[0].pictures,
+        digest=digest,
+        dropped=tuple(file for part in parts for file in part.dropped),
+        sampling="; ".join(dict.fromkeys(part.info.sampling for part in parts)),
+    )
+    target = folder.resolve()
+    with atomic_folder(folder) as temporary:
+        paths = [os.path.relpath(part.folder.resolve(), target) for part in parts if part.folder]
+        write_description(temporary, info, {"parts": paths, "part_digests": [part.digest for part in parts]})
+    return PackedSplit.open(folder)
+
+
+def _check_parts(parts: Sequence[PackedSplit], name: str) -> None:
+    first = parts[0]
+    for part in parts:
+        if part.folder is None:
+            raise UserError(f"union {name}: {part.name} is a view in memory: give splits that lie in folders")
+        for what in ("class_names", "multi_label", "pictures", "part"):
+            if getattr(part, what) != getattr(first, what):
+                raise UserError(
+                    f"union {name}: {what} of {part.name} and {first.name} differ ({_difference(first, part, what)}): "
+                    f"a union needs parts of one label space, packed alike"
+                )
+        if part.images.shape[1:] != first.images.shape[1:]:
+            raise UserError(f"union {name}: images of {part.name} and {first.name} differ in size: pack them alike")
+    ids = [example_id for part in parts for example_id in part.example_ids]
+    if len(set(ids)) < len(ids):
+        twice = Counter(ids).most_common(1)[0][0]
+        raise UserError(f"union {name}: example {twice!r} is in two of its parts: give parts that share no example")
+
+
+def _difference(first: PackedSplit, part: PackedSplit, what: str) -> str:
+    a, b = getattr(first, what), getattr(part, what)
+    if what != "class_names":
+        return f"{b} and {a}"
+    if len(a) != len(b):
+        return f"{len(b)} and {len(a)} classes"
+    return next(f"class {i} is {y!r} and {x!r}" for i, (x, y) in enumerate(zip(a, b, strict=True)) if x != y)

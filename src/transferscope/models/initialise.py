@@ -1,0 +1,42 @@
+"""What a run starts from: random weights, or those of a pre-trained model under a new classifier."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from transferscope.errors import UserError
+from transferscope.models.checkpoint import Checkpoint
+from transferscope.models.compatible import check_compatible, classifier_keys
+from transferscope.models.zoo import build_model
+from transferscope.options import ModelOptions
+
+
+def initialise(
+    model: str | ModelOptions, num_classes: int, *, init_seed: int, pretrained: Checkpoint | None = None
+) -> nn.Module:
+    """A model in training mode: all of it drawn by `init_seed`, or all but the classifier taken from `pretrained`.
+
+    The classifier drawn by a seed is the same with and without `pretrained`. The number of classes of the
+    pre-trained model does not matter, nor whether it has a classifier at all; every other tensor must match by name
+    and shape. As in the authors' code only the classifier's weight and bias are new: the scalar bias before it, in
+    Fixup networks, comes from the pre-trained model.
+
+    Raises UserError that lists what does not match.
+    """
+    options = ModelOptions(name=model) if isinstance(model, str) else model
+    network = build_model(options.name, num_classes, seed=init_seed, **options.options)
+    if pretrained is None:
+        return network
+    _check_architecture(pretrained, options)
+    new = classifier_keys(network)
+    check_compatible(pretrained.state_dict, network, source=pretrained.source, expected=options.name, ignore=new)
+    taken = {key: value for key, value in pretrained.state_dict.items() if key not in new}
+    network.load_state_dict(taken, strict=False)
+    return network
+
+
+def _check_architecture(pretrained: Checkpoint, options: ModelOptions) -> None:
+    """Two networks may share every name and shape and still compute different functions."""
+    made_as = pretrained.metadata.architecture
+    if made_as not in (None, options.name):
+        raise UserError(f"{pretrained.source} is of {made_as}, not of {options.name}: pre-train the same architecture")

@@ -1,0 +1,151 @@
+"""The checkpoints of one run: which epochs there are, which is best, which is final."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from transferscope.atomic import atomic_file
+from transferscope.errors import UserError
+from transferscope.models.checkpoint import Checkpoint, load_checkpoint
+
+INDEX = "series.json"
+Epoch = int | Literal["best", "final"]
+Status = Literal["finished", "diverged"]
+
+
+@dataclass(frozen=True)
+class CheckpointSeries:
+    """Checkpoints of a run by epoch; nothing is read before `load`."""
+
+    name: str
+    """`task.run`, as in `clipart.pt_1`."""
+    files: Mapping[int, Path]
+    best: int
+    final: int
+    fingerprint: str | None = None
+    """Digest of the part of the plan that made the run."""
+    status: Status = "finished"
+    folder: Path | None = None
+    about: Mapping[str, Any] | None = None
+    """Metadata that files made elsewhere lack; what contradicts a file is an error."""
+
+    @classmethod
+    def open(cls, folder: str | Path) -> CheckpointSeries:
+        """Open a folder with an index (`write_series`). Raises UserError if it has none or lacks a file it lists."""
+        folder = Path(folder)
+        index = _read_index(folder)
+        files = {epoch: folder / epoch_file(epoch) for epoch in index["epochs"]}
+        for path in files.values():
+            if not path.is_file():
+                raise UserError(
+                    f"checkpoint series {folder} lacks {path.name}, which its {INDEX} lists: train it again"
+                )
+        name = f"{index['task']}.{index['run']}"
+        return cls(name, files, index["best"], index["final"], index["fingerprint"], index["status"], folder)
+
+    @classmethod
+    def from_file(cls, path: str | Path, name: str, **about: Any) -> CheckpointSeries:
+        """A series of the one checkpoint in a file, which is its best and its final.
+
+        `about` fills metadata that the file lacks (`architecture`, `model_options`, `num_classes`, `class_names`, ...).
+        A file that does not say its epoch counts as epoch 1: 0 would mean untrained. What contradicts the file is
+        a UserError when it is loaded.
+        """
+        metadata = load_checkpoint(path).metadata
+        epoch = 1 if metadata.epoch is None else metadata.epoch
+        return cls.from_files({epoch: path}, name, fingerprint=metadata.fingerprint, **about)
+
+    @classmethod
+    def from_files(
+        cls,
+        files: Mapping[int, str | Path],
+        name: str,
+        *,
+        best: int | None = None,
+        final: int | None = None,
+        fingerprint: str | None = None,
+        **about: Any,
+    ) -> CheckpointSeries:
+        """A series of files made elsewhere, by epoch; `final` is the last unless given, `best` the final."""
+        paths = {epoch: Path(files[epoch]) for epoch in sorted(files)}
+        for path in paths.values():
+            if not path.is_file():
+                raise UserError(f"checkpoint {path} of {name} does not exist: check the path")
+        last = max(paths) if final is None else final
+        return cls(name, paths, last if best is None else best, last, fingerprint, about=about)
+
+    @property
+    def epochs(self) -> tuple[int, ...]:
+        """Saved epochs in order; 0 is the untrained model."""
+        return tuple(self.files)
+
+    def epoch(self, which: Epoch) -> int:
+        """The number of an epoch that exists. Raises UserError that lists those which do."""
+        number = {"best": self.best, "final": self.final}.get(which, which) if isinstance(which, str) else which
+        if number not in self.files:
+            known = ", ".join(str(epoch) for epoch in self.epochs)
+            raise UserError(f"{self.name} has no checkpoint of epoch {which}: there are {known}, best and final")
+        assert isinstance(number, int)
+        return number
+
+    def path(self, which: Epoch) -> Path:
+        """File of an epoch."""
+        return self.files[self.epoch(which)]
+
+    def load(self, which: Epoch = "final") -> Checkpoint:
+        """Read the checkpoint of an epoch."""
+        checkpoint = load_checkpoint(self.path(which))
+        known = checkpoint.metadata
+        for key, value in (self.about or {}).items():
+            if getattr(known, key) not in (None, (), {}, value):
+                raise UserError(f"checkpoint {checkpoint.path} has {key} {getattr(known, key)!r}, not {value!r}")
+        changes: dict[str, Any] = {"epoch": self.epoch(which) if known.epoch is None else known.epoch}
+        if isinstance(which, str):
+            changes["epoch_name"] = which
+        return checkpoint.with_metadata(**(self.about or {}), **changes)
+
+
+def write_series(
+    folder: str | Path,
+    *,
+    task: str,
+    run: str,
+    fingerprint: str,
+    epochs: Iterable[int],
+    best: int,
+    final: int,
+    status: Status = "finished",
+    **extra: Any,
+) -> CheckpointSeries:
+    """Declare the checkpoints in `folder` a series, by writing its index atomically, and open it.
+
+    The files (`epoch_file`) are there before, so a reader finds a whole series or none. `extra` stays in the index.
+    """
+    index: dict[str, Any] = {"task": task, "run": run, "fingerprint": fingerprint, "status": status}
+    index |= {"epochs": sorted(epochs), "best": best, "final": final}
+    with atomic_file(Path(folder) / INDEX) as temporary:
+        temporary.write_text(json.dumps(index | extra, indent=2) + "\n")
+    return CheckpointSeries.open(folder)
+
+
+def epoch_file(epoch: int) -> str:
+    """Name of the file of an epoch."""
+    return f"epoch_{epoch:04d}.safetensors"
+
+
+def _read_index(folder: Path) -> dict[str, Any]:
+    path = folder / INDEX
+    if not path.is_file():
+        raise UserError(f"{folder} is no checkpoint series: it has no {INDEX}; train the run or check the path")
+    try:
+        index = json.loads(path.read_text())
+        missing = {"task", "run", "fingerprint", "status", "epochs", "best", "final"} - index.keys()
+    except (json.JSONDecodeError, AttributeError) as error:
+        raise UserError(f"{path} is no index of a checkpoint series ({error}): train the run again") from error
+    if missing:
+        raise UserError(f"{path} lacks {', '.join(sorted(missing))}: train the run again")
+    return index

@@ -1,0 +1,145 @@
+"""Any architecture by name: the Fixup family, torchvision's classification models, timm's models."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+from transferscope.errors import UserError
+from transferscope.models.fixup_resnet import FIXUP_LAYOUTS, fixup_resnet
+from transferscope.models.layers import classifier_layers
+from transferscope.models.near import near_matches
+
+_PROVIDERS = ("torchvision", "timm")
+_WEIGHT_OPTIONS = ("weights", "weights_backbone", "pretrained", "checkpoint_path")
+# Auxiliary classifiers would make the model return tuples while it trains.
+_TORCHVISION_DEFAULTS: dict[str, dict[str, Any]] = {
+    "googlenet": {"aux_logits": False, "init_weights": True},
+    "inception_v3": {"aux_logits": False, "init_weights": True},
+}
+_build_lock = threading.RLock()
+
+
+def build_model(name: str, num_classes: int, *, seed: int | None = None, **options: Any) -> nn.Module:
+    """A model with fresh weights that maps images (B, 3, H, W) to logits (B, num_classes), in training mode.
+
+    `name` is one of `FIXUP_LAYOUTS`, a classification model of torchvision, or a model of timm (optional package);
+    where both have the name it is torchvision's, and `timm/resnet50` or `torchvision/resnet50` says which.
+    `options` are keyword arguments of the architecture. `seed` draws the weights from a generator of their own and
+    leaves torch's global one as it was; None draws from the global one. Weights are always drawn on the CPU: no
+    option loads pre-trained ones, which come from a checkpoint (`transferscope.models.initialise`).
+
+    Raises UserError for an unknown name (with near matches) or option, and for a model without a classifier.
+    """
+    if isinstance(num_classes, bool) or not isinstance(num_classes, int) or num_classes < 1:
+        raise UserError(f"num_classes is {num_classes!r}: must be a positive whole number")
+    for option in _WEIGHT_OPTIONS:
+        if option in options:
+            raise UserError(f"model option {option!r} is not taken: give pre-trained weights as a checkpoint file")
+    construct = _constructor(name)
+    with private_random_state(seed), torch.device("cpu"):
+        model = construct(num_classes, options)
+    _check_classifier(name, model, num_classes)
+    return model
+
+
+def model_names() -> list[str]:
+    """Every name `build_model` takes here, those of timm where it is installed."""
+    names = [*FIXUP_LAYOUTS, *_torchvision_names()]
+    if _has_timm():
+        names += [name for name in importlib.import_module("timm").list_models() if name not in set(names)]
+    return names
+
+
+@contextmanager
+def private_random_state(seed: int | None) -> Iterator[None]:
+    """Inside, torch's CPU generator starts from `seed`; afterwards it is as before. One thread at a time."""
+    with _build_lock:
+        if seed is None:
+            yield
+            return
+        before = torch.default_generator.get_state()
+        torch.default_generator.manual_seed(seed)
+        try:
+            yield
+        finally:
+            torch.default_generator.set_state(before)
+
+
+def _constructor(name: str) -> Callable[[int, dict[str, Any]], nn.Module]:
+    if name in FIXUP_LAYOUTS:
+        return lambda num_classes, options: fixup_resnet(name, num_classes, **options)
+    provider, _, bare_name = name.rpartition("/")
+    if provider in ("", "torchvision") and bare_name in _torchvision_names():
+        return lambda num_classes, options: _build_torchvision(bare_name, num_classes, options)
+    if provider in ("", "timm") and _has_timm() and importlib.import_module("timm").is_model(bare_name):
+        return lambda num_classes, options: _build_timm(bare_name, num_classes, options)
+    raise _unknown_name(name, provider, bare_name)
+
+
+def _unknown_name(name: str, provider: str, bare_name: str) -> UserError:
+    missing = "" if _has_timm() else "; timm's models need the package timm: pip install 'transferscope[timm]'"
+    if provider and provider not in _PROVIDERS:
+        return UserError(f"unknown model {name!r}: before '/' stands torchvision or timm")
+    if provider == "timm" and missing:
+        return UserError(f"unknown model {name!r}{missing}")
+    return UserError(f"unknown model {name!r}{near_matches(bare_name, model_names())}{missing}")
+
+
+def _build_torchvision(name: str, num_classes: int, options: dict[str, Any]) -> nn.Module:
+    models = importlib.import_module("torchvision.models")
+    arguments = _TORCHVISION_DEFAULTS.get(name, {}) | options
+    with _option_errors(name, models.get_model_builder(name), options):
+        return models.get_model(name, weights=None, num_classes=num_classes, **arguments)
+
+
+def _build_timm(name: str, num_classes: int, options: dict[str, Any]) -> nn.Module:
+    timm = importlib.import_module("timm")
+    with _option_errors(name, timm.model_entrypoint(name.split(".")[0]), options):
+        return timm.create_model(name, pretrained=False, num_classes=num_classes, **options)
+
+
+@contextmanager
+def _option_errors(name: str, builder: Callable[..., nn.Module], options: dict[str, Any]) -> Iterator[None]:
+    try:
+        yield
+    except (TypeError, ValueError, AssertionError, RuntimeError) as error:
+        if not options:
+            raise
+        known = _option_names(builder)
+        for option in options:
+            if f"argument '{option}'" in str(error):
+                raise UserError(f"model {name!r} has no option {option!r}{near_matches(option, known)}") from error
+        message = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"model {name!r} refuses its options {options}: {message}") from error
+
+
+def _option_names(builder: Callable[..., nn.Module]) -> list[str]:
+    """Arguments of the class that `builder` says it returns."""
+    result = inspect.signature(builder).return_annotation
+    names = inspect.signature(result).parameters if inspect.isclass(result) else ()
+    return [name for name in names if name not in ("args", "kwargs", "num_classes")]
+
+
+def _check_classifier(name: str, model: nn.Module, num_classes: int) -> None:
+    for layer in classifier_layers(model):
+        size = model.get_parameter(f"{layer}.weight").shape[0]
+        if size != num_classes:
+            raise UserError(f"model {name!r} has no classifier for {num_classes} classes: its last layer has {size}")
+
+
+def _torchvision_names() -> list[str]:
+    models = importlib.import_module("torchvision.models")
+    return models.list_models(module=models)
+
+
+def _has_timm() -> bool:
+    return importlib.util.find_spec("timm") is not None

@@ -1,0 +1,130 @@
+"""Nodes of mistakes. Heavy modules are imported inside, so that listing pipelines stays quick."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from transferscope.options import MistakesOptions
+
+
+def predict_test(series: Any, test_split: Any, options: dict[str, Any]) -> dict[str, Any]:
+    """Logits of a run on the test split, computed once for all that needs them."""
+    from transferscope.analysis.evaluation import prepare
+    from transferscope.training.evaluate import predict
+
+    epoch = MistakesOptions.model_validate(options).epoch
+    return {"test": predict(prepare(series.load(epoch).build()), test_split)}
+
+
+def compare_pair(
+    pair: dict[str, Any],
+    predictions_a: dict[str, Any],
+    predictions_b: dict[str, Any],
+    test_split: Any,
+    options: dict[str, Any],
+) -> pd.DataFrame:
+    """A row of Tables 3 to 6 per class, with the bootstrap interval of each ratio."""
+    from transferscope.analysis.mistakes import bootstrap_intervals, compare_mistakes, correct_from_logits
+
+    chosen = MistakesOptions.model_validate(options)
+    multi_label, labels = test_split.multi_label, test_split.labels
+    correct_a, valid = correct_from_logits(predictions_a["test"], labels, multi_label=multi_label)
+    correct_b, _ = correct_from_logits(predictions_b["test"], labels, multi_label=multi_label)
+    comparison = compare_mistakes(correct_a, correct_b, valid=valid)
+    table = comparison.to_frame(test_split.class_names if multi_label else None)
+    spread = bootstrap_intervals(comparison, num_resamples=chosen.bootstrap).set_index(["class_index", "statistic"])
+    for statistic in ("uncommon_ratio_a", "uncommon_ratio_b", "kappa"):
+        for bound in ("low", "high"):
+            table[f"{statistic}_{bound}"] = spread.xs(statistic, level="statistic")[bound].to_numpy()
+    names = {
+        "task": test_split.name,
+        "pair_kind": pair["kind"],
+        "checkpoint_a": f"{pair['run_a']}@{chosen.epoch}",
+        "checkpoint_b": f"{pair['run_b']}@{chosen.epoch}",
+    }
+    return table.assign(**names)[[*names, *table.columns]]
+
+
+def measure_class_accuracy(
+    runs: dict[str, Any], test_split: Any, class_sizes: pd.DataFrame, **predictions: dict[str, Any]
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Accuracy of each class against its size for each run, and the correlation of the two."""
+    from transferscope.analysis.class_size import class_accuracy, class_size_correlation
+    from transferscope.analysis.mistakes import correct_from_logits
+
+    sizes = class_sizes[class_sizes["part"] == "train"]["count"].to_numpy()
+    tables, correlations = [], []
+    for run, logits in predictions.items():
+        correct, _ = correct_from_logits(logits["test"], test_split.labels, multi_label=False)
+        table = class_accuracy(correct, test_split.labels, sizes, test_split.class_names)
+        names = {"task": test_split.name, "run": run, "label": runs[run]["label"]}
+        tables.append(table.assign(**names)[[*names, *table.columns]])
+        correlations.append(names | vars(class_size_correlation(table["class_size"], table["accuracy"])))
+    return pd.concat(tables, ignore_index=True), pd.DataFrame(correlations)
+
+
+def draw_class_size_figure(class_accuracy: pd.DataFrame, correlation: pd.DataFrame) -> Any:
+    """Figure 8."""
+    from transferscope.plots.mistakes import accuracy_by_class_size
+
+    return accuracy_by_class_size(class_accuracy, correlation, title=str(class_accuracy["task"].iloc[0]))
+
+
+def draw_mistakes(mistakes: pd.DataFrame) -> Any:
+    """Tables 3 to 6 as bars."""
+    from transferscope.plots.mistakes import mistake_bars
+
+    return mistake_bars(mistakes, title=str(mistakes["task"].iloc[0]))
+
+
+def draw_gallery(
+    pair: dict[str, Any],
+    predictions_a: dict[str, Any],
+    predictions_b: dict[str, Any],
+    test_split: Any,
+    options: dict[str, Any],
+) -> Any:
+    """Figure 9: images that only one of two models gets right."""
+    from transferscope.analysis.uncommon_examples import uncommon_examples
+    from transferscope.plots.images import uncommon_mistakes_gallery
+
+    chosen = MistakesOptions.model_validate(options)
+    found = uncommon_examples(
+        predictions_a["test"],
+        predictions_b["test"],
+        test_split.labels,
+        multi_label=test_split.multi_label,
+        num_classes=chosen.gallery_classes,
+        examples_per_cell=chosen.gallery_rows_of,
+    )
+    name_a, name_b = pair["kind"].split(" & ")
+    note = "generated images" if test_split.generated else None
+    return uncommon_mistakes_gallery(
+        test_split.images, _captions(found, test_split), name_a=name_a, name_b=name_b, title=test_split.name, note=note
+    )
+
+
+def _captions(found: pd.DataFrame, split: Any) -> pd.DataFrame:
+    """Names instead of numbers: the class, or of a finding whether it is present."""
+    names = np.array(split.class_names)
+
+    def name(values: pd.Series) -> np.ndarray:
+        if not split.multi_label:
+            return names[values.to_numpy(dtype=int)]
+        finding = names[found["class_index"].to_numpy(dtype=int)]
+        return np.where(values.to_numpy(dtype=int) == 1, finding, np.char.add("no ", finding))
+
+    return pd.DataFrame(
+        {
+            "image": found["example"],
+            "only_correct": found["row"].str.slice(5, 6),
+            "true_label": name(found["label"]),
+            "prediction_a": name(found["prediction_a"]),
+            "confidence_a": found["confidence_a"],
+            "prediction_b": name(found["prediction_b"]),
+            "confidence_b": found["confidence_b"],
+        }
+    )

@@ -1,0 +1,94 @@
+"""Distances between weights, module by module (Figures 10 and 11)."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from transferscope.plots.lines import module_lines
+from transferscope.plots.series import heading, in_order, require_columns
+from transferscope.plots.style import (
+    DOUBLE_WIDTH,
+    PANEL_WIDTH,
+    add_note,
+    category_ticks,
+    empty_figure,
+    in_usual_order,
+    label,
+    legend_below,
+    looks_for,
+    minor_labels_if_short,
+    new_figure,
+    scale_for,
+)
+
+WHOLE = ("all", "sum")
+MEASURES = {"l2": "ℓ₂ distance", "squared": "squared ℓ₂ distance", "relative": "relative ℓ₂ distance"}
+UNTRAINED = ("0", "initial", "init")
+
+
+def distance_per_module(
+    distances: pd.DataFrame, *, measure: str = "l2", title: str | None = None, note: str | None = None
+) -> Figure:
+    """Distance between two trained models in every module, by kind of pair: Figure 10, one task.
+
+    Dots are means over pairs, bands go from the smallest to the largest pair; the legend gives the overall distance.
+    Rows that measure a distance to initial weights are left to `distance_to_initialisation`.
+
+    Args:
+        distances: columns pair_kind, checkpoint_a, checkpoint_b, module, l2, squared, relative; modules in the order
+            of the forward pass, "all" for the whole network.
+        measure: "l2", "squared" or "relative" (all without unit).
+    """
+    require_columns(distances, ("pair_kind", "checkpoint_a", "checkpoint_b", "module", measure), "distances")
+    return _figure(distances[~to_initialisation(distances)], measure, f"{MEASURES[measure]} of a pair", title, note)
+
+
+def distance_to_initialisation(
+    distances: pd.DataFrame, *, measure: str = "l2", title: str | None = None, note: str | None = None
+) -> Figure:
+    """Distance of a trained model to what it started from, in every module: Figure 11 (Table 8 overall), one task.
+
+    Args:
+        distances: as for `distance_per_module`; used are the rows that `to_initialisation` picks.
+    """
+    require_columns(distances, ("pair_kind", "checkpoint_a", "checkpoint_b", "module", measure), "distances")
+    return _figure(distances[to_initialisation(distances)], measure, f"{MEASURES[measure]} to initial", title, note)
+
+
+def to_initialisation(distances: pd.DataFrame) -> pd.Series:
+    """Which rows compare a model with P, with RI or with a checkpoint at epoch 0 (bool, one a row)."""
+    kinds = distances["pair_kind"].astype(str).str.split(" & ").map(lambda pair: bool({"P", "RI"} & set(pair)))
+    epoch_a, epoch_b = (
+        distances[side].astype(str).str.rpartition("@")[2].isin(UNTRAINED) for side in ("checkpoint_a", "checkpoint_b")
+    )
+    return (kinds | epoch_a | epoch_b).astype(bool)
+
+
+def _figure(rows: pd.DataFrame, measure: str, y_label: str, title: str | None, note: str | None) -> Figure:
+    modules = [name for name in in_order(rows["module"]) if name not in WHOLE]
+    if not modules:
+        return empty_figure("no distances to show", note)
+    kinds = in_usual_order(in_order(rows["pair_kind"]))
+    looks = looks_for(kinds)
+    figure, axes = new_figure(width=PANEL_WIDTH if len(modules) <= 24 else DOUBLE_WIDTH, panel_height=2.7)
+    ax = axes[0, 0]
+    groups = {kind: rows[rows["pair_kind"] == kind] for kind in kinds}
+    handles = module_lines(ax, groups, "module", measure, modules, looks)
+    values = rows.loc[rows["module"].isin(modules), measure].to_numpy(dtype=float)
+    if scale_for(ax, values, ratio=10) == "log":
+        minor_labels_if_short(ax)
+    else:
+        ax.set_ylim(bottom=min(0.0, float(np.nanmin(values))) if np.isfinite(values).any() else None)
+    label(ax, x="module, input to output", y=y_label, title=heading(title, rows))
+    category_ticks(ax, modules)
+    legend_below(figure, handles, [f"{kind}{_overall(group, measure)}" for kind, group in groups.items()])
+    return add_note(figure, note)
+
+
+def _overall(rows: pd.DataFrame, measure: str) -> str:
+    """`  (overall 0.91)`: the mean over pairs of the whole network's distance, where the table has it."""
+    values = rows.loc[rows["module"] == "all", measure].to_numpy(dtype=float)
+    values = values[np.isfinite(values)]
+    return f"  (overall {values.mean():.3g})" if values.size else ""

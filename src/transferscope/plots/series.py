@@ -1,0 +1,90 @@
+"""From tidy tables to curves: kinds of runs, spread over replicas, choice of rows."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import pandas as pd
+
+from transferscope.errors import UserError
+
+_KINDS = (("rit", "RI-T"), ("ri", "RI"), ("pt", "P-T"), ("p", "P"))
+
+
+def kind_of_run(run: str) -> str:
+    """Name in figures of a run: `clipart.rit_same_init_2@final` is `RI-T same init`; unknown stems stay as they are.
+
+    Training on a union of tasks makes no other kind: `real_clipart.pt_union_1` is `P-T`.
+    """
+    stem = run.split("@")[0].rsplit("/", 1)[-1].split(".", 1)[-1]
+    stem = re.sub(r"_\d+$", "", stem)
+    for prefix, name in _KINDS:
+        if stem == prefix or stem.startswith(prefix + "_"):
+            variant = stem[len(prefix) + 1 :].removesuffix("union").replace("_", " ")
+            return f"{name} {variant}".strip()
+    return stem.replace("_", " ")
+
+
+def require_columns(table: pd.DataFrame, columns: Iterable[str], name: str) -> None:
+    """Raise `UserError` that names what `table` lacks."""
+    missing = [column for column in columns if column not in table.columns]
+    if missing:
+        present = ", ".join(map(str, table.columns))
+        raise UserError(f"table '{name}' lacks the column {', '.join(missing)}; it has {present}")
+
+
+def choose(table: pd.DataFrame, column: str, wanted: object | None, preferred: Sequence[object] = ()) -> pd.DataFrame:
+    """Rows with one value of `column`: `wanted`, else the first of `preferred` that occurs, else the first row's."""
+    if column not in table.columns or table.empty:
+        return table
+    present = list(dict.fromkeys(table[column]))
+    if wanted is None:
+        wanted = next((value for value in preferred if value in present), present[0])
+    elif wanted not in present:
+        raise UserError(f"no rows with {column} = {wanted!r}; present: {', '.join(map(str, present))}")
+    return table[table[column] == wanted]
+
+
+def last_epoch_rows(table: pd.DataFrame, epoch: object | None = None) -> pd.DataFrame:
+    """Rows at `epoch`; default: of each run its `final` epoch, or else its largest number."""
+    if "epoch" not in table.columns or table.empty:
+        return table
+    names = table["epoch"].astype(str)
+    if epoch is not None:
+        return table[names == str(epoch)]
+    rank = pd.to_numeric(names, errors="coerce").fillna(-1.0).mask(names == "best", -2.0).mask(names == "final", np.inf)
+    return table[rank == rank.groupby(table["run"]).transform("max")]
+
+
+def heading(title: str | None, table: pd.DataFrame) -> str:
+    """`title` where one is given (also an empty one), else the task."""
+    return task_title(table) if title is None else title
+
+
+def task_title(table: pd.DataFrame) -> str:
+    """The task that a table is about, or all of them."""
+    tasks = list(dict.fromkeys(table["task"].astype(str))) if "task" in table.columns else []
+    return ", ".join(tasks)
+
+
+def spread(table: pd.DataFrame, x: str, y: str) -> pd.DataFrame:
+    """Mean, smallest and largest finite `y` at each `x`: columns x, mean, low, high; rows in order of `x`."""
+    values = pd.to_numeric(table[y], errors="coerce").replace([np.inf, -np.inf], np.nan)
+    kept = pd.DataFrame({"x": table[x].to_numpy(), "y": values.to_numpy()}).dropna()
+    if kept["x"].dtype.kind == "f":
+        kept["x"] = kept["x"].round(9)
+    groups = kept.groupby("x", sort=True)["y"]
+    return pd.DataFrame({"mean": groups.mean(), "low": groups.min(), "high": groups.max()}).reset_index()
+
+
+def spread_by_name(table: pd.DataFrame, column: str, y: str, names: Sequence[str]) -> pd.DataFrame:
+    """`spread` over the categories `names`, a row each in their order; NaN where there is no finite value."""
+    found = spread(table, column, y).set_index("x")
+    return found.reindex(list(names))
+
+
+def in_order(values: Iterable[object]) -> list[str]:
+    """Distinct values as text, in order of appearance."""
+    return list(dict.fromkeys(str(value) for value in values))

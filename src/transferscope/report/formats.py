@@ -1,0 +1,65 @@
+"""Numbers as the report prints them. Tables hold fractions; percent appears here only."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+MISSING = "–"
+"""What stands for a value that is not there."""
+
+_PERCENT = ("accuracy", "uncommon_ratio", "share", "speed")
+_THREE_DECIMALS = ("auc", "loss", "kappa", "pearson_r", "cka", "barrier", "midpoint_gain", "value", "error")
+_TWO_SIGNIFICANT = ("p_value", "mcnemar_p")
+
+
+def percent(value: float) -> str:
+    """A fraction as `92.1 %`."""
+    return f"{100 * value:.1f} %" if math.isfinite(value) else MISSING
+
+
+def points(value: float, *, sign: bool = False) -> str:
+    """A difference of accuracies or AUCs in hundredths, without its unit: `-3.1`."""
+    text = f"{100 * value:{'+' if sign else ''}.1f}"
+    return (text if float(text) else text.lstrip("+-")) if math.isfinite(value) else MISSING
+
+
+def decimals(value: float, digits: int = 3) -> str:
+    """A fixed number of decimals; powers of ten where a value does not fit them."""
+    if not math.isfinite(value):
+        return MISSING if math.isnan(value) else "∞" if value > 0 else "−∞"
+    return f"{value:.{digits}f}" if abs(value) < 1e6 else f"{value:.2e}"
+
+
+def significant(value: float, digits: int = 4, *, sign: bool = False) -> str:
+    """So many significant digits, without an exponent where that is readable."""
+    if not math.isfinite(value):
+        return decimals(value)
+    plus = "+" if sign else ""
+    if value == 0 or 1e-3 <= abs(value) < 10**digits:
+        return f"{value:{plus}.{digits}g}"
+    return f"{value:{plus},.0f}" if 1 <= abs(value) < 1e7 else f"{value:{plus}.{digits - 1}e}"
+
+
+def score(value: float, metric: str) -> str:
+    """A test metric: accuracy in percent, AUC with three decimals."""
+    return percent(value) if metric == "accuracy" else decimals(value)
+
+
+def cell(column: str, value: Any) -> str:
+    """A value of a table by the name of its column."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return MISSING
+    if isinstance(value, bool) or type(value).__name__ == "bool_":
+        return "yes" if value else "no"
+    if isinstance(value, str):
+        return value
+    number = float(value)
+    name = column.lower()
+    if any(part in name for part in _TWO_SIGNIFICANT):
+        return significant(number, 2)
+    if any(part in name for part in _PERCENT):
+        return percent(number)
+    if any(part in name for part in _THREE_DECIMALS):
+        return decimals(number)
+    return f"{number:,.0f}" if number.is_integer() and abs(number) < 1e12 else significant(number)

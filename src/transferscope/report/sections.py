@@ -1,0 +1,252 @@
+"""What the page shows under each of the paper's numbers: what to see, figures, the paper's figures, our tables."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from transferscope.report import grids, published
+from transferscope.report.grid import Grid
+from transferscope.report.results import TaskResults
+
+Results = Mapping[str, TaskResults]
+
+
+@dataclass(frozen=True)
+class Section:
+    """One entry of the page.
+
+    numbers: as in the paper; see: what to look for; figures: names of figures of each task; analysis: what must be
+    planned for it; ours: tables of all tasks; short ones are open, `folded` ones closed.
+    """
+
+    id: str
+    numbers: str
+    title: str
+    see: str
+    analysis: str
+    figures: tuple[str, ...] = ()
+    paper: tuple[Grid, ...] = ()
+    ours: Callable[[Results], list[Grid]] = grids.none
+    folded: Callable[[Results], list[Grid]] = grids.none
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Chapter:
+    """Sections under one heading, with the appendix's own section."""
+
+    title: str
+    appendix: str
+    sections: tuple[Section, ...]
+
+
+CHAPTERS = (
+    Chapter(
+        "Learning curves",
+        "B.1",
+        (
+            Section(
+                "figure_2",
+                "Figure 2",
+                "Learning curves",
+                "P-T should start higher, rise faster and end higher than RI-T; the smaller learning rate should suit P-T, the larger one RI-T.",
+                "training",
+                ("learning_curves",),
+                (published.FIGURE_2,),
+                grids.final_metrics,
+                note="A star is the best epoch on the test set, as in the paper: chosen on the test set, not an estimate of performance.",
+            ),
+        ),
+    ),
+    Chapter(
+        "Mistakes",
+        "B.2",
+        (
+            Section(
+                "tables_3_6",
+                "Tables 3, 4, 5, 6",
+                "Common and uncommon mistakes",
+                "Of a P-T and an RI-T, the RI-T should make far more mistakes that are only its own; two P-T should share most of theirs.",
+                "mistakes",
+                (),
+                (published.TABLE_6, published.TABLE_3, published.TABLE_4, published.TABLE_5),
+                grids.mistakes,
+                grids.mistakes_per_class,
+                "Uncommon, first: mistakes that only the first model makes / all mistakes of the first model. "
+                "The accuracies printed in Tables 3 to 5 do not follow from their counts and are left out.",
+            ),
+            Section(
+                "figure_8",
+                "Figure 8",
+                "Accuracy and class size",
+                "P-T should lie above RI-T for most classes, and its accuracy should follow the class size more closely.",
+                "mistakes",
+                ("accuracy_by_class_size", "class_sizes"),
+                (published.FIGURE_8,),
+                grids.class_size_correlation,
+                grids.class_accuracy,
+                "Pearson's r with its two-sided p-value; with few classes r is a rough number.",
+            ),
+            Section(
+                "figure_9",
+                "Figure 9",
+                "Uncommon mistakes",
+                "Images that only one of the two models classifies correctly: are RI-T's mistakes the easier images?",
+                "mistakes",
+                ("uncommon_mistakes",),
+            ),
+        ),
+    ),
+    Chapter(
+        "Similarity of features and weights",
+        "B.3",
+        (
+            Section(
+                "tables_1_7",
+                "Tables 1 and 7",
+                "Similarity of features (CKA)",
+                "Two P-T should be alike in every layer; pairs with an RI-T should be near the floor. Compare the order of the rows, not the numbers.",
+                "similarity",
+                ("cka",),
+                (published.TABLE_1, published.TABLE_7),
+                grids.cka,
+                grids.cka_other,
+                "The paper does not say how features were pooled, on how many examples, or with which estimator; the biased estimate of unrelated features is far from 0.",
+            ),
+            Section(
+                "table_2",
+                "Table 2, Figure 10",
+                "Distance between two models",
+                "Two P-T should lie much closer together than two RI-T, in every module.",
+                "similarity",
+                ("distance_per_module",),
+                (published.TABLE_2,),
+                grids.distances_between,
+                grids.distances_per_module,
+                "The paper's tables do not agree with each other, so the l2 over all weights is shown beside the sum of the modules' and the square.",
+            ),
+            Section(
+                "table_8",
+                "Table 8, Figure 11",
+                "Distance to the initial weights",
+                "Fine-tuning should move the weights much less than training from scratch.",
+                "similarity",
+                ("distance_to_initialisation",),
+                (published.TABLE_8,),
+                grids.distances_travelled,
+            ),
+        ),
+    ),
+    Chapter(
+        "Barriers in the loss landscape",
+        "B.4 to B.8",
+        (
+            Section(
+                "figures_12_17",
+                "Figures 12 to 17",
+                "Barriers between two models",
+                "The line between two P-T should be flat, that between two RI-T should fall deep in the middle, also where they share their initial weights.",
+                "landscape",
+                ("barrier",),
+                (published.FIGURE_12, published.FIGURE_14),
+                grids.barriers,
+                grids.barriers_all,
+                "Figures 12, 14, 16 show the metric, 13, 15, 17 the loss; 16 and 17 the pairs with the same initialisation. "
+                "A barrier is the largest gap to the chord between both ends.",
+            ),
+            Section(
+                "figure_18",
+                "Figure 18",
+                "Beyond the two models",
+                "Outside [0, 1] the metric of a P-T pair should fall soon: both lie near the boundary of their common basin.",
+                "landscape",
+                ("extrapolation",),
+                (),
+                grids.extrapolation,
+            ),
+            Section(
+                "figures_19_23",
+                "Figures 19 to 23",
+                "Between models of two domains",
+                "Between P-T of two domains there should be no barrier but a gain in the middle; between RI-T a barrier.",
+                "landscape.cross_domain",
+                tuple(f"figure_{number}" for number in range(19, 24)),
+                (),
+                grids.cross_domain,
+            ),
+            Section(
+                "figures_24_29",
+                "Figures 24 to 29",
+                "With models of combined domains",
+                "The same with a model trained on the union of two domains: still one basin for P-T, still a barrier for RI-T.",
+                "landscape.cross_domain",
+                tuple(f"figure_{number}" for number in range(24, 30)),
+                (),
+                grids.unions,
+            ),
+        ),
+    ),
+    Chapter(
+        "Criticality of modules",
+        "B.9",
+        (
+            Section(
+                "figure_30",
+                "Figure 30",
+                "Module criticality",
+                "The darker a map stays towards the left and the top, the less critical the module: it bears being moved to its initial value and being shaken.",
+                "landscape.criticality",
+                ("criticality_heat_maps", "module_criticality"),
+                (),
+                grids.module_criticality,
+                note="Criticality μ is the smallest distance² / σ² at which the training loss stays within ε on the grid: 0 where the module can be set back, ∞ where no measured point stays within ε.",
+            ),
+            Section(
+                "figure_5",
+                "Figure 5 of the main text",
+                "Each module set back to its initial value",
+                "P-T should bear it almost everywhere; RI-T should fall, most with the first module.",
+                "landscape.criticality",
+                ("rewinding",),
+                (published.FIGURE_5,),
+                grids.rewinding,
+            ),
+        ),
+    ),
+    Chapter(
+        "Spectra of the weights",
+        "C",
+        (
+            Section(
+                "figure_31",
+                "Figures 31 and 32",
+                "Singular values of the whole network",
+                "RI-T should be more concentrated towards zero.",
+                "spectrum",
+                ("spectrum_histogram", "spectrum_lower_part"),
+            ),
+            Section(
+                "figure_33",
+                "Figure 33",
+                "Singular values below a threshold",
+                "At small thresholds RI-T's curve should lie above P-T's.",
+                "spectrum",
+                ("spectrum_counts",),
+                (),
+                grids.counts_below,
+            ),
+            Section(
+                "norm_ratios",
+                "Appendix C",
+                "Sum of ‖W‖_F / ‖W‖_2",
+                "The sum should be larger for RI-T, and with it the bound on its generalisation error.",
+                "spectrum",
+                (),
+                (),
+                grids.norm_ratios,
+                grids.norm_ratios_per_module,
+            ),
+        ),
+    ),
+)

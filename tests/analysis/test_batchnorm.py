@@ -1,0 +1,166 @@
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from transferscope.analysis.batchnorm import batchnorm_layers, recompute_statistics, with_recomputed_statistics
+from transferscope.analysis.evaluation import Evaluator
+from transferscope.analysis.interpolation import barrier, walk
+from transferscope.errors import UserError
+
+GENERATOR = torch.Generator().manual_seed(0)
+IMAGES = torch.randn(23, 3, 6, 6, generator=GENERATOR)
+LABELS = torch.randint(0, 2, (23,), generator=GENERATOR)
+
+
+def make_net(seed: int = 0) -> nn.Module:
+    net = nn.Sequential(
+        nn.Conv2d(3, 4, 3),
+        nn.BatchNorm2d(4),
+        nn.ReLU(),
+        nn.Dropout(0.5),
+        nn.Flatten(),
+        nn.Linear(64, 5),
+        nn.BatchNorm1d(5),
+    )
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator))
+    return net.eval()
+
+
+def split(*sizes: int) -> list[tuple[Tensor, Tensor]]:
+    return list(zip(IMAGES.split(list(sizes)), LABELS.split(list(sizes)), strict=True))
+
+
+def test_one_batch_equals_a_full_training_pass() -> None:
+    """With everything in one batch the statistics are those that a training-mode pass with momentum 1 stores."""
+    net, expected = make_net(), make_net()
+    for layer in batchnorm_layers(expected).values():
+        layer.momentum = 1.0
+        layer.train()
+    expected(IMAGES)
+    recompute_statistics(net, split(23))
+    for key, tensor in expected.state_dict().items():
+        if "running" in key:
+            torch.testing.assert_close(net.state_dict()[key], tensor)
+
+
+def test_unequal_batches_pool_to_the_full_pass() -> None:
+    """The first layer's mean and variance over three unequal batches are those of all examples at once."""
+    net, whole = make_net(), make_net()
+    recompute_statistics(net, split(3, 4, 16))
+    recompute_statistics(whole, split(23))
+    torch.testing.assert_close(net[1].running_mean, whole[1].running_mean)
+    torch.testing.assert_close(net[1].running_var, whole[1].running_var)
+    # Later layers saw inputs normalised by the batch: near, not equal.
+    torch.testing.assert_close(net[6].running_mean, whole[6].running_mean, rtol=0.3, atol=1.5)
+
+
+def test_old_statistics_do_not_matter_and_nothing_else_changes() -> None:
+    """The result forgets what was stored; weights, counters, momentum and modes stay; no dropout acts."""
+    net, other = make_net(), make_net()
+    other[1].running_mean.fill_(9.0)
+    other[1].running_var.fill_(9.0)
+    recompute_statistics(net, split(10, 13))
+    recompute_statistics(other, split(10, 13))
+    for key, tensor in net.state_dict().items():
+        assert torch.equal(tensor, other.state_dict()[key])
+        assert "running" in key or torch.equal(tensor, make_net().state_dict()[key])
+    assert net[1].momentum == 0.1
+    assert not any(module.training for module in net.modules())
+    assert not net[1]._forward_pre_hooks
+
+
+def test_an_error_on_the_way_leaves_the_layers_as_they_were() -> None:
+    """A failing batch restores momentum and counters, and removes the hooks."""
+    net = make_net()
+    with pytest.raises(RuntimeError):
+        recompute_statistics(net, [(torch.zeros(2, 7, 6, 6), LABELS[:2])])
+    assert net[1].momentum == 0.1
+    assert int(net[1].num_batches_tracked) == 0
+    assert not net[1]._forward_pre_hooks
+
+
+def test_no_examples_are_refused() -> None:
+    """Statistics of nothing do not exist."""
+    with pytest.raises(UserError, match="at least two values"):
+        recompute_statistics(make_net(), [])
+
+
+def test_networks_without_batchnorm_are_left_alone() -> None:
+    """No pass is made, and both sets of metrics are the same."""
+    net = nn.Sequential(nn.Flatten(), nn.Linear(108, 2))
+    calls = []
+
+    def evaluate(model: nn.Module) -> dict[str, float]:
+        calls.append(1)
+        return {"loss": 1.0}
+
+    assert with_recomputed_statistics(evaluate, [])(net) == {"loss": 1.0, "naive_loss": 1.0}
+    assert with_recomputed_statistics(evaluate, [], naive=False)(net) == {"loss": 1.0}
+    assert len(calls) == 2
+
+
+def test_recomputed_and_naive_stand_side_by_side() -> None:
+    """The naive ends are the checkpoints' own; recomputed values are those of a model recomputed by hand."""
+    batches = split(23)
+    states = []
+    for seed in (1, 2):
+        net = make_net(seed)
+        recompute_statistics(net, batches)
+        states.append(copy.deepcopy(net.state_dict()))
+    evaluate = Evaluator(batches)
+    table = walk(make_net(), *states, [0, 0.5, 1], with_recomputed_statistics(evaluate, batches))
+    values = table.pivot(index="alpha", columns="metric", values="value")
+    by_hand = make_net()
+    by_hand.load_state_dict(states[0])
+    assert values.loc[0, "naive_loss"] == evaluate(by_hand)["loss"]
+    for key in states[0]:
+        by_hand.state_dict()[key].copy_(torch.lerp(states[0][key].float(), states[1][key].float(), 0.5))
+    recompute_statistics(by_hand, batches)
+    assert values.loc[0.5, "loss"] == pytest.approx(evaluate(by_hand)["loss"], rel=1e-5)
+
+
+def test_permuted_channels_make_a_barrier_that_recomputing_lowers() -> None:
+    """Half-way between a network and its copy with permuted channels the activations shrink (variance collapse).
+
+    The interpolated running variances do not see this; recomputed ones do, and the loss rises less.
+    """
+    generator = torch.Generator().manual_seed(3)
+    classes = torch.randn(4, 12, generator=generator)
+    labels = torch.arange(400) % 4
+    inputs = classes[labels] + 0.5 * torch.randn(400, 12, generator=generator)
+    net = nn.Sequential(nn.Linear(12, 32), nn.BatchNorm1d(32), nn.ReLU(), nn.Linear(32, 4))
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.normal_(std=0.3, generator=generator)
+        net[1].weight.fill_(1.0)
+    optimizer = torch.optim.Adam(net.parameters(), lr=0.02)
+    for _ in range(60):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(net(inputs), labels).backward()
+        optimizer.step()
+    net.eval()
+    batches = [(inputs, labels)]
+    recompute_statistics(net, batches)
+    order = torch.randperm(32, generator=generator)
+    state = {key: tensor.clone() for key, tensor in net.state_dict().items()}
+    permuted = {
+        key: tensor[:, order]
+        if key == "3.weight"
+        else tensor[order]
+        if tensor.dim() and tensor.shape[0] == 32
+        else tensor
+        for key, tensor in state.items()
+    }
+    table = walk(net, state, permuted, [0, 0.25, 0.5, 0.75, 1], with_recomputed_statistics(Evaluator(batches), batches))
+    values = table.pivot(index="alpha", columns="metric", values="value")
+    assert values.loc[1.0, "naive_loss"] == pytest.approx(values.loc[0.0, "naive_loss"], rel=1e-4)
+    naive = barrier(values.index, values["naive_loss"], higher_is_better=False)
+    recomputed = barrier(values.index, values["loss"], higher_is_better=False)
+    assert recomputed < 0.8 * naive

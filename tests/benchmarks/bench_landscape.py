@@ -1,0 +1,220 @@
+"""Interpolation and criticality against the bare forward pass and against the usual ways, side by side.
+
+    python tests/benchmarks/bench_landscape.py [--model fixup_resnet50 --size 224 --images 64 --batch-size 16]
+        [--only interpolation|criticality|cost] [--repeats 5] [--threads 2] [--precision float32|bfloat16]
+
+Prints seconds (median over interleaved repeats) and ratios. Nothing is asserted: speed depends on the machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from transferscope.analysis.criticality import criticality
+from transferscope.analysis.evaluation import DTYPES, Evaluator, prepare, resident_batches, streamed_batches
+from transferscope.analysis.interpolation import interpolate, walk
+from transferscope.analysis.perturbation import standard_noise
+from transferscope.models.modules import find_modules
+from transferscope.models.parts import split_at_modules
+from transferscope.models.zoo import build_model
+
+MEAN, STD = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1), torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
+CLASSES = 10
+
+
+def normalise(images: Tensor) -> Tensor:
+    return (images.float() / 255 - MEAN) / STD
+
+
+def side_by_side(ways: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
+    """Median seconds of each way; the ways take turns, so that a busy machine slows all alike."""
+    for run in ways.values():
+        run()
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(repeats):
+        for name, run in ways.items():
+            start = time.perf_counter()
+            run()
+            seconds[name].append(time.perf_counter() - start)
+    return {name: statistics.median(times) for name, times in seconds.items()}
+
+
+def show(title: str, seconds: dict[str, float], reference: str, passes: float) -> None:
+    print(f"\n{title}")
+    for name, value in seconds.items():
+        print(f"  {name:44s} {value:9.3f} s  {passes / value:9.0f} images/s  {seconds[reference] / value:6.2f} x")
+
+
+class Files(Dataset[tuple[Tensor, int]]):
+    """JPEG files, decoded and normalised one by one: what most evaluation loops read."""
+
+    def __init__(self, folder: Path, images: Tensor, labels: Tensor) -> None:
+        self.labels = labels.tolist()
+        self.paths = [folder / f"{index}.jpg" for index in range(len(images))]
+        for path, image in zip(self.paths, images, strict=True):
+            Image.fromarray(image.permute(1, 2, 0).numpy()).save(path, quality=90)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        with Image.open(self.paths[index]) as image:
+            pixels = torch.from_numpy(np.asarray(image.convert("RGB")).copy()).permute(2, 0, 1)
+        return normalise(pixels), self.labels[index]
+
+
+def usual_walk(model: nn.Module, ends: list[dict[str, Tensor]], alphas: list[float], loader: DataLoader) -> None:
+    """A state_dict is made and loaded at every point, and the images are decoded again."""
+    for alpha in alphas:
+        model.load_state_dict({key: (1 - alpha) * ends[0][key] + alpha * ends[1][key] for key in ends[0]})
+        correct, loss = 0, 0.0
+        with torch.no_grad():
+            for inputs, labels in loader:
+                logits = model(inputs)
+                correct += (logits.argmax(1) == labels).sum().item()
+                loss += nn.functional.cross_entropy(logits, labels, reduction="sum").item()
+
+
+def bench_interpolation(
+    options: argparse.Namespace, ends: list[dict[str, Tensor]], images: Tensor, labels: Tensor
+) -> None:
+    alphas = np.linspace(0, 1, 11).tolist()
+    model = prepare(build(options))
+    batches = resident_batches(images, labels, normalise, batch_size=options.batch_size)
+    streamed = streamed_batches(images, labels, normalise, batch_size=options.batch_size)
+    dtype = DTYPES[options.precision]
+    bare = prepare(build(options)).to(dtype)
+    inputs = [batch.to(dtype) for batch, _ in batches]
+
+    def forward_only() -> None:
+        with torch.inference_mode():
+            for _ in alphas:
+                for batch in inputs:
+                    bare(batch)
+
+    resident, fresh = Evaluator(batches, precision=options.precision), Evaluator(streamed, precision=options.precision)
+    with tempfile.TemporaryDirectory() as folder:
+        loader = DataLoader(Files(Path(folder), images, labels), batch_size=options.batch_size, num_workers=0)
+        usual_model = build(options)
+        ways = {
+            "usual: state_dict, DataLoader, JPEG": lambda: usual_walk(usual_model, ends, alphas, loader),
+            f"bare forward pass, {options.precision}": forward_only,
+            f"walk, resident, {options.precision}": lambda: walk(model, *ends, alphas, resident),
+            f"walk, normalised at each pass, {options.precision}": lambda: walk(model, *ends, alphas, fresh),
+        }
+        seconds = side_by_side(ways, options.repeats)
+    show(f"Interpolation, {len(alphas)} points x {len(images)} images", seconds, next(iter(ways)), 11 * len(images))
+    names = list(seconds)
+    print(f"  walk against the bare forward pass: {seconds[names[1]] / seconds[names[2]]:.2f}")
+
+
+def usual_criticality(
+    model: nn.Module, ends: list[dict[str, Tensor]], cases: list[tuple[float, float]], draws: int, batches: list
+) -> None:
+    """Every perturbed network is loaded as a whole and run as a whole."""
+    for keys in find_modules(model).values():
+        for alpha, sigma in cases:
+            between = interpolate({k: ends[0][k] for k in keys}, {k: ends[1][k] for k in keys}, alpha)
+            for draw in range(draws):
+                noisy = {key: value + sigma * standard_noise(value, 0, key, draw) for key, value in between.items()}
+                model.load_state_dict({**ends[1], **noisy})
+                with torch.no_grad():
+                    for inputs, labels in batches:
+                        logits = model(inputs)
+                        logits.argmax(1).ne(labels).sum().item()
+                        nn.functional.cross_entropy(logits, labels, reduction="sum").item()
+
+
+def bench_criticality(
+    options: argparse.Namespace, ends: list[dict[str, Tensor]], images: Tensor, labels: Tensor
+) -> None:
+    alphas, sigmas, draws = [0.0, 0.25, 0.5, 0.75, 1.0][-options.positions :], [0.01, 0.03, 0.1, 0.3], options.draws
+    batches = resident_batches(images, labels, normalise, batch_size=options.batch_size)
+    plain = [(inputs.contiguous(), targets) for inputs, targets in batches]
+    model, usual = prepare(build(options)).to(DTYPES[options.precision]), build(options)
+    modules, stages = find_modules(model), split_at_modules(model)
+    grid = {"alphas": alphas, "sigmas": sigmas, "num_draws": draws}
+    ways = {
+        "usual: whole network loaded and run": lambda: usual_criticality(
+            usual, ends, [(a, s) for a in alphas for s in sigmas], draws, plain
+        ),
+        f"criticality without stages, {options.precision}": lambda: criticality(
+            model, *ends, modules, {"train": batches}, **grid
+        ),
+        f"criticality with stages, {options.precision}": lambda: criticality(
+            model, *ends, modules, {"train": batches}, stages=stages, **grid
+        ),
+    }
+    cases = len(alphas) * len(sigmas) * draws
+    title = f"Criticality, {len(modules)} modules x {cases} perturbations x {len(images)} images"
+    show(title, side_by_side(ways, options.repeats), next(iter(ways)), len(modules) * cases * len(images))
+
+
+def bench_cost(options: argparse.Namespace, ends: list[dict[str, Tensor]], images: Tensor, labels: Tensor) -> None:
+    """Seconds per point and image must not grow with either."""
+    model = prepare(build(options))
+    print("\nCost of a walk in points and examples")
+    for points, count in ((5, len(images)), (10, len(images)), (20, len(images)), (10, len(images) // 2)):
+        batches = resident_batches(images[:count], labels[:count], normalise, batch_size=options.batch_size)
+        alphas = np.linspace(0, 1, points).tolist()
+        ways = {"walk": lambda a=alphas, e=Evaluator(batches): walk(model, *ends, a, e)}
+        seconds = side_by_side(ways, options.repeats)["walk"]
+        print(
+            f"  {points:3d} points {count:6d} images {seconds:8.3f} s  {1e6 * seconds / points / count:8.1f} us a point and image"
+        )
+
+
+def build(options: argparse.Namespace) -> nn.Module:
+    return build_model(options.model, CLASSES, seed=0).eval()
+
+
+def shaken(state: dict[str, Tensor], seed: int) -> dict[str, Tensor]:
+    return {
+        key: tensor + 0.02 * standard_noise(tensor, seed, key, 0) if tensor.is_floating_point() else tensor
+        for key, tensor in copy.deepcopy(state).items()
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="fixup_resnet_small")
+    parser.add_argument("--size", type=int, default=32)
+    parser.add_argument("--images", type=int, default=256)
+    parser.add_argument("--batch-size", type=int, default=128)
+    parser.add_argument("--positions", type=int, default=5)
+    parser.add_argument("--draws", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--precision", choices=list(DTYPES), default="float32")
+    parser.add_argument("--only", choices=["interpolation", "criticality", "cost"])
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(
+        0, 256, (options.images, 3, options.size, options.size), dtype=torch.uint8, generator=generator
+    )
+    labels = torch.randint(0, CLASSES, (options.images,), generator=generator)
+    ends = [shaken(build(options).state_dict(), seed) for seed in (1, 2)]
+    print(
+        f"{options.model}, {options.size} px, {options.images} images, {options.threads} threads, torch {torch.__version__}"
+    )
+    benches = {"interpolation": bench_interpolation, "criticality": bench_criticality, "cost": bench_cost}
+    for name, bench in benches.items():
+        if options.only in (None, name):
+            bench(options, ends, images, labels)
+
+
+if __name__ == "__main__":
+    main()

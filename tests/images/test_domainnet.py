@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from transferscope.errors import UserError
+from transferscope.images.domainnet import read_domainnet
+
+
+def test_reads_lists_in_their_order(make_domain: Callable[..., Path]) -> None:
+    """Paths, labels and ids follow the list; class names come from the paths."""
+    source = read_domainnet(make_domain(), "clipart")
+    assert source.class_names == ("apple", "owl")
+    assert source.train.paths[3] == "clipart/owl/train_0.png"
+    assert source.train.labels.tolist() == [0, 0, 0, 1, 1]
+    assert source.test.example_ids == ("clipart/apple/test_0.png", "clipart/owl/test_0.png", "clipart/owl/test_1.png")
+    assert (source.multi_label, source.generated, source.sampling) == (False, False, "all")
+
+
+def test_lists_may_lie_in_txt(make_domain: Callable[..., Path]) -> None:
+    """`txt/` is searched when the list is not beside the domain."""
+    root = make_domain()
+    (root / "txt").mkdir()
+    for part in ("train", "test"):
+        (root / f"clipart_{part}.txt").rename(root / "txt" / f"clipart_{part}.txt")
+    assert len(read_domainnet(root, "clipart").train) == 5
+
+
+def test_limit_draws_the_studys_subset(make_domain: Callable[..., Path]) -> None:
+    """A part above the limit is drawn by RandomState(2020).choice, a part below it is whole."""
+    from numpy.random import RandomState
+
+    source = read_domainnet(make_domain(train=(6, 5)), "clipart", limit=4)
+    expected = RandomState(2020).choice(11, 4, replace=False)
+    assert source.train.rows is not None
+    assert source.train.rows.tolist() == expected.tolist()
+    assert len(source.test) == 3
+    assert source.sampling.startswith("paper")
+
+
+def test_odd_but_valid_lists(make_domain: Callable[..., Path], write_image: Callable[..., Path]) -> None:
+    """Spaces and unicode in names, Windows line ends, blank lines and a byte order mark are read."""
+    root = make_domain()
+    write_image(root / "clipart/owl/a bird\u2028 \u00e9t\u00e9.JPeG")
+    text = "\ufeffclipart/apple/train_0.png 0\r\n\r\nclipart/owl/a bird\u2028 \u00e9t\u00e9.JPeG 1\r\n"
+    (root / "clipart_train.txt").write_bytes(text.encode())
+    source = read_domainnet(root, "clipart")
+    assert source.train.paths == ("clipart/apple/train_0.png", "clipart/owl/a bird\u2028 \u00e9t\u00e9.JPeG")
+
+
+def test_generated_is_told_from_the_mark(make_domain: Callable[..., Path]) -> None:
+    """A root with GENERATED.txt holds generated images."""
+    root = make_domain()
+    (root / "GENERATED.txt").write_text("drawn by a program")
+    assert read_domainnet(root, "clipart").generated
+
+
+def test_gap_takes_its_name_from_another_domain(make_domain: Callable[..., Path]) -> None:
+    """A label that a domain does not use is named by the domain beside it, so that unions agree."""
+    make_domain("real", train=(1, 1, 1), test=(1, 1, 1))
+    root = make_domain("painting", train=(1, 0, 1), test=(1, 0, 1))
+    assert read_domainnet(root, "painting").class_names == ("apple", "owl", "zebra")
+
+
+def test_untrained_class_is_refused_or_kept(make_domain: Callable[..., Path]) -> None:
+    """A class that only the test list has stops the reading, unless it is to be kept."""
+    root = make_domain(train=(2, 1), test=(1, 1, 1))
+    with pytest.raises(UserError, match=r"clipart_test.txt, line 3: class 'zebra' \(label 2\) is not in the train list"):
+        read_domainnet(root, "clipart")
+    assert read_domainnet(root, "clipart", untrained_classes="keep").class_names == ("apple", "owl", "zebra")

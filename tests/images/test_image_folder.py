@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from transferscope.errors import UserError
+from transferscope.images.image_folder import read_image_folder
+
+
+@pytest.fixture
+def root(tmp_path: Path, write_image: Callable[..., Path]) -> Path:
+    for path in ("train/cat/1.png", "train/cat/deep/2.JPG", "train/dog/1.png", "val/cat/9.png", "val/dog/8.png"):
+        write_image(tmp_path / "images" / path)
+    return tmp_path / "images"
+
+
+def test_classes_are_folders(root: Path) -> None:
+    """Classes are the sorted folders of train; images at any depth count, in any case of extension."""
+    source = read_image_folder(root)
+    assert source.name == "images"
+    assert source.class_names == ("cat", "dog")
+    assert source.train.paths == ("train/cat/1.png", "train/cat/deep/2.JPG", "train/dog/1.png")
+    assert source.test.labels.tolist() == [0, 1]
+    assert source.parts == ("train", "test")
+
+
+def test_val_beside_test_is_validation(root: Path, write_image: Callable[..., Path]) -> None:
+    """With val and test, val is for choosing and test for testing."""
+    write_image(root / "test/dog/5.png")
+    source = read_image_folder(root)
+    assert source.test.paths == ("test/dog/5.png",)
+    assert source.validation is not None
+    assert source.validation.paths == ("val/cat/9.png", "val/dog/8.png")
+
+
+def test_other_files_are_passed_over(root: Path) -> None:
+    """Hidden files and folders and files without an image's extension are no images."""
+    (root / "train/cat/.DS_Store").write_text("x")
+    (root / "train/cat/._1.png").write_text("x")
+    (root / "train/cat/notes.txt").write_text("x")
+    (root / "train/.cache").mkdir()
+    assert len(read_image_folder(root).train) == 3
+
+
+def test_newline_in_a_name(root: Path, write_image: Callable[..., Path]) -> None:
+    """A name may hold anything that the file system allows."""
+    write_image(root / "train/dog/a\nb.png")
+    assert "train/dog/a\nb.png" in read_image_folder(root).train.paths
+
+
+def test_class_only_in_val(root: Path, write_image: Callable[..., Path]) -> None:
+    """A class that train lacks is an error that names its folder."""
+    write_image(root / "val/emu/1.png")
+    with pytest.raises(UserError, match="images/val/emu: class 'emu' is not in train/"):
+        read_image_folder(root)
+
+
+def test_empty_class(root: Path) -> None:
+    """A class folder without images is an error."""
+    (root / "train/emu").mkdir()
+    with pytest.raises(UserError, match="images/train/emu: no image in this class folder"):
+        read_image_folder(root)
+
+
+def test_missing_part(tmp_path: Path) -> None:
+    """Without train/ or without val/ and test/ nothing can be read."""
+    (tmp_path / "train").mkdir()
+    with pytest.raises(UserError, match="needs the folders train/ and val/ or test/"):
+        read_image_folder(tmp_path)

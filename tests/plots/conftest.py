@@ -1,0 +1,199 @@
+"""Drawn tables of realistic shapes, columns as the analyses write them."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+MODULES = ["stem", *(f"layer{stage}.{block}" for stage in (1, 2, 3) for block in (0, 1)), "fc"]
+KINDS = {"P-T & P-T": ("pt", "pt"), "P-T & RI-T": ("pt", "rit"), "RI-T & RI-T": ("rit", "rit")}
+
+
+def history(task="clipart", runs=("pt_1", "pt_2", "rit_1", "rit_2"), epochs=15, metric="accuracy", seed=0):
+    rng, rows = np.random.default_rng(seed), []
+    for run in runs:
+        top, lr = (0.85, 0.01) if run.startswith("pt") else (0.62, 0.05)
+        for epoch in range(epochs + 1):
+            value = 0.1 + top * (1 - np.exp(-epoch / (2 if run.startswith("pt") else 5))) + rng.normal(0, 0.01)
+            row = {"task": task, "run": f"{task}.{run}", "epoch": epoch, "lr": lr * (0.1 if epoch > 10 else 1)}
+            row |= {"train_loss": 2.3 * np.exp(-epoch / 5), "train_loss_eval": 2.2 * np.exp(-epoch / 5)}
+            row |= {
+                "test_loss": 2.3 * np.exp(-epoch / 6) + 0.2,
+                f"test_{metric}": value,
+                f"train_{metric}": value + 0.05,
+            }
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def interpolation(
+    task="clipart", alphas=None, kinds=tuple(KINDS), splits=("train", "test"), metrics=("accuracy", "loss"),
+    ends=(("final", "final"),), trained_on=None, seed=0,
+):  # fmt: skip
+    rng, rows = np.random.default_rng(seed), []
+    alphas = np.linspace(0, 1, 11) if alphas is None else np.asarray(alphas)
+    first, second = trained_on or (task, task)
+    for kind in kinds:
+        a, b = KINDS.get(kind, ("rit", "rit_same_init"))
+        depth = {"P-T & P-T": -0.01, "P-T & RI-T": 0.55}.get(kind, 0.6)
+        for (end_a, end_b), replica, split, metric, alpha in (
+            (end, replica, split, metric, alpha)
+            for end in ends for replica in (1, 2) for split in splits for metric in metrics for alpha in alphas
+        ):  # fmt: skip
+            outside = max(0, -alpha, alpha - 1)
+            inside = 4 * min(max(alpha, 0), 1) * (1 - min(max(alpha, 0), 1))
+            value = 0.8 + 0.1 * (split == "train") - depth * inside - 0.5 * outside + rng.normal(0, 0.008)
+            value = float(np.clip(value, 0, 1)) if metric != "loss" else 12 * (1 - min(value, 0.99)) ** 2
+            rows.append(
+                {"scenario": "within", "task": task, "split": split, "pair_kind": kind,
+                 "checkpoint_a": f"{first}.{a}_1@{end_a}", "checkpoint_b": f"{second}.{b}_{replica}@{end_b}",
+                 "alpha": float(alpha), "metric": metric, "value": value}
+            )  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def distances(task="clipart", modules=MODULES, kinds=(*KINDS, "P-T & P"), seed=0):
+    rng, rows = np.random.default_rng(seed), []
+    for kind in kinds:
+        size = {"P-T & P-T": 0.4, "P-T & P": 0.3}.get(kind, 8.0)
+        for replica in (1, 2):
+            per_module = size * rng.lognormal(0, 0.4, len(modules))
+            for module, value in (
+                *zip(modules, per_module, strict=True),
+                ("all", np.linalg.norm(per_module)),
+                ("sum", 9.0),
+            ):
+                rows.append(
+                    {"task": task, "pair_kind": kind, "checkpoint_a": f"{task}.pt_1@final",
+                     "checkpoint_b": f"shapes.p_{replica}@final", "module": module, "l2": value, "squared": value**2,
+                     "relative": value / 20}
+                )  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def cka(task="clipart", layers=("conv1", "layer1", "layer2", "layer3"), kinds=("P-T & P", *KINDS), seed=0):
+    rng = np.random.default_rng(seed)
+    return pd.DataFrame(
+        {"task": task, "pair_kind": kind, "checkpoint_a": "a", "checkpoint_b": f"b{replica}", "layer": layer,
+         "features": features, "estimator": "debiased", "num_examples": 512,
+         "cka": (0.7 if kind.startswith("P-T & P") else 0.04) * rng.uniform(0.5, 1.2) - 0.02}
+        for kind in kinds for layer in layers for replica in (1, 2) for features in ("pooled", "flattened")
+    )  # fmt: skip
+
+
+def class_accuracy(task="clipart", num_classes=12, runs=("pt_1", "pt_2", "rit_1", "rit_2"), seed=0):
+    rng = np.random.default_rng(seed)
+    sizes = rng.integers(20, 160, num_classes)
+    return pd.DataFrame(
+        {"task": task, "run": f"{task}.{run}", "class_name": f"class {index}", "class_size": size, "num_test": 40,
+         "accuracy": np.clip((0.75 if run.startswith("pt") else 0.5) + size / 900 + rng.normal(0, 0.08), 0, 1)}
+        for run in runs for index, size in enumerate(sizes)
+    )  # fmt: skip
+
+
+def mistakes(task="clipart", classes=("all",), kinds=tuple(KINDS), seed=0):
+    rng = np.random.default_rng(seed)
+    return pd.DataFrame(
+        {"task": task, "pair_kind": kind, "checkpoint_a": "a", "checkpoint_b": f"b{replica}", "class_name": name,
+         "num_examples": 500, "only_a_correct": rng.integers(15, 90), "only_b_correct": rng.integers(15, 40),
+         "common_mistakes": rng.integers(60, 110)}
+        for kind in kinds for name in classes for replica in (1, 2)
+    )  # fmt: skip
+
+
+def criticality(
+    task="clipart", runs=("pt_1", "rit_1"), modules=("stem", "fc"), sigmas=(0.0, 0.01, 0.03, 0.1),
+    positions=(0.0, 0.25, 0.5, 0.75, 1.0), paths=("direct", "optimization"), ends=("final",), seed=0,
+):  # fmt: skip
+    rng, rows = np.random.default_rng(seed), []
+    for run, module, path, end, split, position, sigma, draw in (
+        (run, module, path, end, split, position, sigma, draw)
+        for run in runs for module in modules for path in paths for end in ends for split in ("train", "test")
+        for position in positions for sigma in sigmas for draw in (0, 1)
+    ):  # fmt: skip
+        scale = 1.0 if run.startswith("pt") else 6.0
+        distance = scale * (position if path == "direct" else position**0.5)
+        error = 0.05 + 0.04 * (split == "test") + (0.2 if scale == 1 else 0.7) * (1 - position) ** 2 + 3 * sigma
+        error = min(0.95, error + abs(rng.normal(0, 0.01)))
+        rows.append(
+            {"task": task, "run": f"{task}.{run}", "module": module, "path": path, "end": end, "split": split,
+             "position": position, "distance": distance, "sigma": sigma, "draw": draw, "error": error,
+             "loss": 4 * error}
+        )  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def module_criticality(task="clipart", runs=("pt_1", "pt_2", "rit_1", "rit_2"), modules=MODULES, seed=0):
+    rng = np.random.default_rng(seed)
+    return pd.DataFrame(
+        {"task": task, "run": f"{task}.{run}", "module": module, "path": path, "end": "final", "epsilon": 0.1,
+         "mu": (10 if run.startswith("pt") else 3e4) * rng.lognormal(0, 1)}
+        for run in runs for module in modules for path in ("direct", "optimization")
+    )  # fmt: skip
+
+
+def rewinding(task="clipart", runs=("pt_1", "pt_2", "rit_1", "rit_2"), modules=MODULES, metric="accuracy", seed=0):
+    rng = np.random.default_rng(seed)
+    return pd.DataFrame(
+        {"task": task, "run": f"{task}.{run}", "module": module, "epoch": epoch, "split": split, "metric": metric,
+         "value": (0.9 if run.startswith("pt") else 0.55) - (0 if module == "none" else rng.uniform(0, 0.3))}
+        for run in runs for module in ("none", *modules) for epoch in (0, 5) for split in ("train", "test")
+    )  # fmt: skip
+
+
+def singular_values(task="clipart", runs=("pt_1", "pt_2", "rit_1", "rit_2", "p_1"), modules=MODULES, seed=0):
+    rng = np.random.default_rng(seed)
+    frames = []
+    for run in runs:
+        for epoch in ("0", "final"):
+            for module in modules:
+                shape = 0.4 if run.startswith("rit") else 0.9
+                values = np.sort(rng.gamma(shape, 1.0 if epoch == "final" else 0.5, 120))[::-1]
+                frames.append(
+                    pd.DataFrame(
+                        {"task": task, "run": f"{task}.{run}", "epoch": epoch, "module": module, "value": values,
+                         "multiplicity": rng.integers(1, 5, 120)}
+                    )
+                )  # fmt: skip
+    return pd.concat(frames, ignore_index=True)
+
+
+def spectrum(task="clipart", runs=("pt_1", "pt_2", "rit_1", "rit_2"), modules=MODULES, seed=0):
+    rng = np.random.default_rng(seed)
+    return pd.DataFrame(
+        {"task": task, "run": f"{task}.{run}", "epoch": epoch, "module": module,
+         "ratio": rng.uniform(3, 8) * (2 if run.startswith("rit") else 1) * (8 if module == "all" else 1)}
+        for run in runs for epoch in (0, 15) for module in (*modules, "all")
+    )  # fmt: skip
+
+
+def images(number=60, channels=3, size=32, seed=0):
+    rng = np.random.default_rng(seed)
+    colours = rng.integers(60, 255, (number, channels, 1, 1))
+    y, x = np.mgrid[:size, :size] / size
+    return (colours * (0.5 + 0.5 * np.sin(9 * x + 5 * y))).astype(np.uint8)
+
+
+def gallery(columns=4, long=False, seed=0):
+    rng = np.random.default_rng(seed)
+    name = "a_class_with_a_remarkably_long_name_{}" if long else "class {}"
+    return pd.DataFrame(
+        {"image": rng.integers(0, 60), "only_correct": side, "true_label": name.format(index),
+         "prediction_a": name.format(index if side == "a" else 9), "confidence_a": rng.uniform(),
+         "prediction_b": name.format(index if side == "b" else 9), "confidence_b": rng.uniform()}
+        for side in "ab" for index in range(columns)
+    )  # fmt: skip
+
+
+BUILDERS = (
+    history, interpolation, distances, cka, class_accuracy, mistakes, criticality, module_criticality, rewinding,
+    singular_values, spectrum, images, gallery,
+)  # fmt: skip
+
+
+@pytest.fixture
+def drawn() -> SimpleNamespace:
+    return SimpleNamespace(modules=MODULES, kinds=KINDS, **{build.__name__: build for build in BUILDERS})

@@ -1,0 +1,101 @@
+"""Learning rates and parameter groups."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from transferscope.options import TrainingOptions
+from transferscope.training.optim import learning_rate, make_optimizer, parameter_groups, set_learning_rate
+
+
+class Scalars(nn.Module):
+    """A layer beside Fixup's scalars, and names that only look like them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(2, 3)
+        self.bias1a = nn.Parameter(torch.zeros(1))
+        self.scale = nn.Parameter(torch.ones(1))
+        self.temperature = nn.Parameter(torch.ones(1))
+
+
+def test_drops_are_those_of_multisteplr() -> None:
+    """Epoch by epoch the learning rate equals that of torch's MultiStepLR, stepped once an epoch."""
+    options = TrainingOptions(epochs=12, lr=0.3, milestones=(3, 7, 8), decay_factor=0.2)
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.3)
+    scheduler = torch.optim.lr_scheduler.MultiStepLR(optimizer, [3, 7, 8], gamma=0.2)
+    for epoch in range(12):
+        expected = optimizer.param_groups[0]["lr"]
+        assert [learning_rate(options, epoch * 5 + step, 5) for step in range(5)] == pytest.approx([expected] * 5)
+        optimizer.step()
+        scheduler.step()
+
+
+def test_warm_up_rises_linearly_over_its_part_of_all_steps() -> None:
+    """With 2 epochs of 10 steps and a fifth of them, steps 0 to 3 take a quarter more each, and the rest all."""
+    options = TrainingOptions(epochs=2, lr=0.8, warmup_fraction=0.2)
+    rates = [learning_rate(options, step, 10) for step in range(20)]
+    assert rates == pytest.approx([0.2, 0.4, 0.6, 0.8] + [0.8] * 16)
+
+
+def test_lr_scales_with_the_batch_where_asked() -> None:
+    """At a batch of 32 the base of 0.1 becomes 0.0125, as in the authors' code."""
+    options = TrainingOptions(lr=0.1, batch_size=32, scale_lr_by_batch=True)
+    assert learning_rate(options, 0, 1) == pytest.approx(0.0125)
+
+
+def test_only_one_element_biases_and_scales_are_slow() -> None:
+    """The scalars' group holds Fixup's two, not the classifier's bias and not a scalar of another name."""
+    model = Scalars()
+    fast, slow = parameter_groups(model, TrainingOptions(scalar_lr_factor=0.25))
+    assert {id(p) for p in slow["params"]} == {id(model.bias1a), id(model.scale)}
+    assert {id(p) for p in fast["params"]} == {id(model.fc.weight), id(model.fc.bias), id(model.temperature)}
+    assert (fast["lr_factor"], slow["lr_factor"]) == (1.0, 0.25)
+
+
+def test_a_step_moves_scalars_by_their_factor() -> None:
+    """With equal gradients of 1 and no momentum, weights move by lr and scalars by a tenth of it."""
+    model = Scalars()
+    optimizer = make_optimizer(model, TrainingOptions(momentum=0, weight_decay=0, scalar_lr_factor=0.1))
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    before = model.temperature.item()
+    set_learning_rate(optimizer, 0.5)
+    optimizer.step()
+    assert model.temperature.item() == pytest.approx(before - 0.5)
+    assert model.scale.item() == pytest.approx(1 - 0.05)
+
+
+def test_weight_decay_acts_on_scalars_too() -> None:
+    """With zero gradients every parameter shrinks by its own lr times the decay."""
+    model = Scalars()
+    optimizer = make_optimizer(model, TrainingOptions(momentum=0, weight_decay=0.5, scalar_lr_factor=0.1))
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    set_learning_rate(optimizer, 0.2)
+    optimizer.step()
+    assert model.temperature.item() == pytest.approx(1 - 0.2 * 0.5)
+    assert model.scale.item() == pytest.approx(1 - 0.02 * 0.5)
+
+
+def test_zero_learning_rate_changes_no_weight() -> None:
+    """Whatever the gradients, a step at learning rate 0 leaves every bit."""
+    model = Scalars()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    optimizer = make_optimizer(model, TrainingOptions())
+    for _ in range(3):
+        for parameter in model.parameters():
+            parameter.grad = torch.randn_like(parameter)
+        set_learning_rate(optimizer, 0.0)
+        optimizer.step()
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+
+
+def test_frozen_parameters_are_left_out() -> None:
+    """A parameter that takes no gradient is in no group, and a group without parameters is not made."""
+    model = nn.Linear(2, 2)
+    model.bias.requires_grad_(False)
+    (group,) = parameter_groups(model, TrainingOptions())
+    assert group["params"] == [model.weight]
