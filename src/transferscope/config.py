@@ -20,7 +20,7 @@ from transferscope.errors import UserError
 from transferscope.plan import Pair, Plan, make_plan, pictures_of
 
 STUDY_KEYS = ("tasks", "generated", "runs")
-"""An environment that names its own tasks starts without those of base."""
+"""What an environment with `inherit_study: false` takes nothing of from base."""
 
 _active: PlanConfigLoader | None = None
 
@@ -63,15 +63,11 @@ class PlanConfigLoader(OmegaConfigLoader):
         return super().__getitem__(key)
 
     def _merge_configs(self, config: dict[str, Any], env_config: dict[str, Any], key: str, env_path: str) -> Any:
-        if key == "parameters" and self._names_tasks(env_path):
+        if key == "parameters" and not env_config.pop("inherit_study", True):
             config = {name: value for name, value in config.items() if name not in STUDY_KEYS}
             config.get("analyses", {}).get("landscape", {}).pop("cross_domain", None)
+            config.get("analyses", {}).get("landscape", {}).pop("criticality", None)
         return super()._merge_configs(config, env_config, key, env_path)
-
-    def _names_tasks(self, env_path: str) -> bool:
-        """Whether a file of the environment, not a runtime parameter, defines tasks."""
-        files = self._read_dir_configs(env_path, self.config_patterns["parameters"], "parameters", set())
-        return any("tasks" in content for content in files.values())
 
 
 def active_plan() -> Plan:
@@ -93,7 +89,14 @@ def plan_parameters(plan: Plan) -> dict[str, Any]:
     runs: dict[str, dict[str, Any]] = {}
     for run in plan.runs.values():
         runs.setdefault(run.task, {})[run.name] = run.model_dump(mode="json")
-    return study | {"plan": {"runs": runs, "tasks": _task_parameters(plan), **_pair_parameters(plan)}}
+    return study | {"plan": {"runs": runs, "tasks": _task_parameters(plan), "notes": _notes(plan), **_pair_parameters(plan)}}
+
+
+def _notes(plan: Plan) -> dict[str, str | None]:
+    """What every figure of a task must say of its images."""
+    generated = {task: plan.is_generated(task) for task in plan.study.tasks}
+    generated["cross_domain"] = any(generated.values())
+    return {scope: "generated images" if value else None for scope, value in generated.items()}
 
 
 def _task_parameters(plan: Plan) -> dict[str, Any]:

@@ -140,6 +140,18 @@ class GridOptions(Options):
         return [round(self.start + step * index, 10) for index in range(self.points)]
 
 
+class ExtrapolationOptions(GridOptions):
+    """Points on the line through two models, beyond them (Figure 18)."""
+
+    start: float = -1.0
+    stop: float = 2.0
+    points: Annotated[int, Field(ge=2)] = 13
+
+    def outside(self) -> list[float]:
+        """The points that do not lie between the models."""
+        return [alpha for alpha in self.values() if not 0 <= alpha <= 1]
+
+
 class CriticalityOptions(Options):
     """Module criticality and rewinding (appendix B.9, Figure 30)."""
 
@@ -170,7 +182,7 @@ class LandscapeOptions(Options):
     pairs: tuple[KindPair, ...] = (("pt", "pt"), ("pt", "rit"), ("rit", "rit"), ("rit", "rit_same_init"))
     ends: tuple[Literal["best", "final"], ...] = ("final",)
     alphas: GridOptions = GridOptions()
-    extrapolation: GridOptions | None = GridOptions(start=-1, stop=2, points=13)
+    extrapolation: ExtrapolationOptions | None = ExtrapolationOptions()
     max_examples: PositiveInt | None = None
     """Largest number of examples of each part (train, test) that a point is measured on; None: all."""
     cross_domain: tuple[CrossDomainOptions, ...] = ()

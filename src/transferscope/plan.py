@@ -163,6 +163,11 @@ class Plan:
         options = self.study.tasks[task]
         return any(self.is_multi_label(part) for part in options.union or ()) or options.format == "chexpert"
 
+    def is_generated(self, task: str) -> bool:
+        """Whether the images of the task, or of a part of it, are drawn and not photographed."""
+        parts = self.study.tasks[task].union or (task,)
+        return any(part in drawn.tasks for drawn in self.study.generated.values() for part in parts)
+
     def pairs(self, task: str, kinds: Iterable[opt.KindPair]) -> list[Pair]:
         """Pairs of runs on `task`; a kind that has no run on it is looked for on the task it pre-trains from."""
         found: list[Pair] = []

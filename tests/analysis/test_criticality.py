@@ -306,3 +306,36 @@ def test_rewinding_an_unknown_module_names_the_near_ones() -> None:
     """The error suggests modules of the model."""
     with pytest.raises(UserError, match=r"no module 'layer1.7'.*layer1.0"):
         rewinding(make_net(0), FINAL, {0: INITIAL}, MODULES, lambda model: {}, only=["layer1.7"])
+
+
+def test_a_bfloat16_workspace_rounds_once(batches: list) -> None:
+    """In a bfloat16 model positions and noise are still summed in float32; losses are near those of float32."""
+    model = make_net(0).bfloat16()
+    stages = split_at_modules(model)
+    rounded = criticality(
+        model, INITIAL, FINAL, MODULES, {"train": batches}, alphas=[0.5], sigmas=[0.1], seed=3, stages=stages
+    )
+    exact = run(batches, alphas=[0.5], sigmas=[0.1])
+    np.testing.assert_allclose(rounded["loss"], exact["loss"], rtol=0.05)
+    assert (rounded["loss"] != exact["loss"]).all()
+
+
+def test_only_the_cases_asked_for_are_measured(batches: list) -> None:
+    """A chosen case has the rows that it has in the whole table."""
+    cases = {("fc", 0.5, 0.1), ("layer1.0", 1.0, 0.0)}
+    some, everything = run(batches, only=cases), run(batches)
+    chosen = [
+        case in cases for case in zip(everything["module"], everything["position"], everything["sigma"], strict=True)
+    ]
+    pd.testing.assert_frame_equal(some, everything[chosen].reset_index(drop=True), check_exact=False, rtol=1e-6)
+    with pytest.raises(UserError, match="no case is left"):
+        run(batches, only={("fc", 0.7, 0.1)})
+
+
+def test_mu_keeps_places_of_equal_distance_apart() -> None:
+    """-alpha and alpha are equally far from the initial value; a loss at one says nothing about the other."""
+    table = known_table()
+    table = table[table["position"] == 1.0]
+    other_side = table.assign(position=-1.0, loss=9.0)
+    found = module_criticality(pd.concat([table, other_side]), [0.25]).set_index("module")["mu"]
+    assert found["stem"] == pytest.approx(100)

@@ -8,6 +8,8 @@ import pytest
 import torch
 from torch import nn
 
+from transferscope.analysis.barriers import barrier_over_examples
+from transferscope.analysis.evaluation import Evaluator
 from transferscope.analysis.interpolation import (
     MetricCache,
     alpha_grid,
@@ -16,6 +18,7 @@ from transferscope.analysis.interpolation import (
     interpolate,
     interpolate_into,
     walk,
+    walk_examples,
 )
 from transferscope.errors import UserError
 
@@ -177,8 +180,11 @@ def test_walk_computes_only_new_alphas() -> None:
     assert len(calls) == 5
     assert again["value"].iloc[::2].tolist() == first["value"].tolist()
     walk(make_net(1), STATE_A, STATE_B, [0, 1], evaluate, cache=MetricCache(store, "data 2"))
-    walk(make_net(1), STATE_B, STATE_A, [0, 1], evaluate, cache=MetricCache(store, "data 1"))
-    assert len(calls) == 9
+    assert len(calls) == 7
+    # The ends are known from the other pair; what lies between them is not.
+    other = walk(make_net(1), STATE_B, STATE_A, [0, 0.25, 1], evaluate, cache=MetricCache(store, "data 1"))
+    assert len(calls) == 8
+    assert other["value"].iloc[[0, 2]].tolist() == first["value"].iloc[[2, 0]].tolist()
 
 
 def test_walk_reports_progress() -> None:
@@ -244,3 +250,29 @@ def test_permuted_hidden_units_make_the_known_barrier() -> None:
     ends = Absolute([1.0, -1.0]).state_dict(), Absolute([-1.0, 1.0]).state_dict()
     table = walk(Absolute([0.0, 0.0]), *ends, np.linspace(0, 1, 5), squared_error)
     assert barrier(table["alpha"], table["value"], higher_is_better=False) == pytest.approx(2.5)
+
+
+def test_walk_examples_average_to_the_walk() -> None:
+    """The means over examples are the metrics of `walk`; an interval over examples can be drawn from them."""
+    generator = torch.Generator().manual_seed(0)
+    images, labels = torch.randn(20, 2, 4, 4, generator=generator), torch.randint(0, 3, (20,), generator=generator)
+    evaluator = Evaluator(list(zip(images.split(8), labels.split(8), strict=True)))
+    table = walk(make_net(1), STATE_A, STATE_B, [0, 0.5, 1], evaluator).pivot(index="alpha", columns="metric")["value"]
+    found = walk_examples(make_net(1), STATE_A, STATE_B, [0, 0.5, 1], evaluator)
+    assert found["loss"].shape == (3, 20)
+    for metric in ("accuracy", "loss"):
+        np.testing.assert_allclose(found[metric].mean(axis=1), table[metric], rtol=1e-6)
+    interval = barrier_over_examples([0, 0.5, 1], found["loss"], higher_is_better=False)
+    assert interval.low <= interval.value <= interval.high
+    with pytest.raises(UserError, match="alphas is empty"):
+        walk_examples(make_net(1), STATE_A, STATE_B, [], evaluator)
+
+
+def test_walk_examples_leave_out_examples_without_labels() -> None:
+    """With several labels each example counts once, by its known labels."""
+    images = torch.randn(3, 2, 4, 4, generator=torch.Generator().manual_seed(0))
+    labels = torch.tensor([[1, 0, -1], [-1, -1, -1], [0, 0, 1]], dtype=torch.int8)
+    found = walk_examples(make_net(1), STATE_A, STATE_B, [0.0], Evaluator([(images, labels)]))["accuracy"]
+    logits = make_net(10)(images)
+    right = ((logits > 0) == (labels > 0)).double()
+    np.testing.assert_allclose(found, [[right[0, :2].mean(), right[2].mean()]])

@@ -3,7 +3,8 @@
     python tests/benchmarks/bench_landscape.py [--model fixup_resnet50 --size 224 --images 64 --batch-size 16]
         [--only interpolation|criticality|cost] [--repeats 5] [--threads 2] [--precision float32|bfloat16]
 
-Prints seconds (median over interleaved repeats) and ratios. Nothing is asserted: speed depends on the machine.
+Prints CPU seconds (median over interleaved repeats; with one thread that is what an idle machine would take) and
+ratios. Nothing is asserted: speed depends on the machine.
 """
 
 from __future__ import annotations
@@ -39,15 +40,13 @@ def normalise(images: Tensor) -> Tensor:
 
 
 def side_by_side(ways: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """Median seconds of each way; the ways take turns, so that a busy machine slows all alike."""
-    for run in ways.values():
-        run()
+    """Median CPU seconds of each way; the ways take turns, so that a busy machine slows all alike."""
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(repeats):
         for name, run in ways.items():
-            start = time.perf_counter()
+            start = time.process_time()
             run()
-            seconds[name].append(time.perf_counter() - start)
+            seconds[name].append(time.process_time() - start)
     return {name: statistics.median(times) for name, times in seconds.items()}
 
 
@@ -169,11 +168,11 @@ def bench_cost(options: argparse.Namespace, ends: list[dict[str, Tensor]], image
     for points, count in ((5, len(images)), (10, len(images)), (20, len(images)), (10, len(images) // 2)):
         batches = resident_batches(images[:count], labels[:count], normalise, batch_size=options.batch_size)
         alphas = np.linspace(0, 1, points).tolist()
-        ways = {"walk": lambda a=alphas, e=Evaluator(batches): walk(model, *ends, a, e)}
+        evaluate = Evaluator(batches)
+        ways = {"walk": lambda a=alphas, e=evaluate: walk(model, *ends, a, e)}
         seconds = side_by_side(ways, options.repeats)["walk"]
-        print(
-            f"  {points:3d} points {count:6d} images {seconds:8.3f} s  {1e6 * seconds / points / count:8.1f} us a point and image"
-        )
+        each = 1e6 * seconds / points / count
+        print(f"  {points:3d} points {count:6d} images {seconds:8.3f} s  {each:8.1f} us each")
 
 
 def build(options: argparse.Namespace) -> nn.Module:
@@ -207,9 +206,8 @@ def main() -> None:
     )
     labels = torch.randint(0, CLASSES, (options.images,), generator=generator)
     ends = [shaken(build(options).state_dict(), seed) for seed in (1, 2)]
-    print(
-        f"{options.model}, {options.size} px, {options.images} images, {options.threads} threads, torch {torch.__version__}"
-    )
+    setting = f"{options.size} px, {options.images} images, {options.threads} threads, torch {torch.__version__}"
+    print(f"{options.model}, {setting}")
     benches = {"interpolation": bench_interpolation, "criticality": bench_criticality, "cost": bench_cost}
     for name, bench in benches.items():
         if options.only in (None, name):

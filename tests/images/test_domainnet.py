@@ -67,6 +67,8 @@ def test_gap_takes_its_name_from_another_domain(make_domain: Callable[..., Path]
 def test_untrained_class_is_refused_or_kept(make_domain: Callable[..., Path]) -> None:
     """A class that only the test list has stops the reading, unless it is to be kept."""
     root = make_domain(train=(2, 1), test=(1, 1, 1))
-    with pytest.raises(UserError, match=r"clipart_test.txt, line 3: class 'zebra' \(label 2\) is not in the train list"):
+    with pytest.raises(
+        UserError, match=r"clipart_test.txt, line 3: class 'zebra' \(label 2\) is not in the train list"
+    ):
         read_domainnet(root, "clipart")
     assert read_domainnet(root, "clipart", untrained_classes="keep").class_names == ("apple", "owl", "zebra")

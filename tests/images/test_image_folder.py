@@ -53,19 +53,19 @@ def test_newline_in_a_name(root: Path, write_image: Callable[..., Path]) -> None
 def test_class_only_in_val(root: Path, write_image: Callable[..., Path]) -> None:
     """A class that train lacks is an error that names its folder."""
     write_image(root / "val/emu/1.png")
-    with pytest.raises(UserError, match="images/val/emu: class 'emu' is not in train/"):
+    with pytest.raises(UserError, match=r"images/val/emu: class 'emu' is not in train/"):
         read_image_folder(root)
 
 
 def test_empty_class(root: Path) -> None:
     """A class folder without images is an error."""
     (root / "train/emu").mkdir()
-    with pytest.raises(UserError, match="images/train/emu: no image in this class folder"):
+    with pytest.raises(UserError, match=r"images/train/emu: no image in this class folder"):
         read_image_folder(root)
 
 
 def test_missing_part(tmp_path: Path) -> None:
     """Without train/ or without val/ and test/ nothing can be read."""
     (tmp_path / "train").mkdir()
-    with pytest.raises(UserError, match="needs the folders train/ and val/ or test/"):
+    with pytest.raises(UserError, match=r"needs the folders train/ and val/ or test/"):
         read_image_folder(tmp_path)

@@ -21,7 +21,7 @@ def test_small_part_is_not_sampled() -> None:
     """Up to the limit all examples are taken, in their order."""
     assert draw_subset(5, 5).tolist() == [0, 1, 2, 3, 4]
     assert draw_subset(5, None).tolist() == [0, 1, 2, 3, 4]
-    with pytest.raises(UserError, match="limit is 0"):
+    with pytest.raises(UserError, match=r"limit is 0"):
         draw_subset(5, 0)
 
 

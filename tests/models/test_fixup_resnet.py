@@ -27,25 +27,25 @@ def test_small_network_has_the_parameters_counted_by_hand() -> None:
     assert num_parameters(build_model("fixup_resnet_small", 10)) == stem + stages + shortcuts + 650 + 6 * 5 + 2
 
 
-@pytest.mark.parametrize(
-    ("depth", "blocks", "scalars_a_block"), [(18, 8, 5), (34, 16, 5), (50, 16, 7), (101, 33, 7)]
-)
-def test_family_has_the_convolutions_and_classifier_of_torchvision(depth: int, blocks: int, scalars_a_block: int) -> None:
+@pytest.mark.parametrize(("depth", "blocks", "scalars_a_block"), [(18, 8, 5), (34, 16, 5), (50, 16, 7), (101, 33, 7)])
+def test_family_has_the_convolutions_and_classifier_of_torchvision(
+    depth: int, blocks: int, scalars_a_block: int
+) -> None:
     """Every tensor with two dimensions or more has torchvision's shape; the rest are the scalars and fc's bias."""
     with torch.device("meta"):
         import torchvision
 
         reference = torchvision.models.get_model(f"resnet{depth}", num_classes=7)
     model = build_model(f"fixup_resnet{depth}", 7)
-    shapes = [
-        sorted(tuple(p.shape) for p in network.parameters() if p.ndim > 1) for network in (model, reference)
-    ]
+    shapes = [sorted(tuple(p.shape) for p in network.parameters() if p.ndim > 1) for network in (model, reference)]
     assert shapes[0] == shapes[1]
     assert sum(p.ndim <= 1 for p in model.parameters()) == blocks * scalars_a_block + 2 + 1
     assert all(p.shape == (1,) for name, p in model.named_parameters() if p.ndim <= 1 and name != "fc.bias")
 
 
-@pytest.mark.parametrize(("name", "exponent", "last"), [("fixup_resnet18", -1 / 2, "conv2"), ("fixup_resnet50", -1 / 4, "conv3")])
+@pytest.mark.parametrize(
+    ("name", "exponent", "last"), [("fixup_resnet18", -1 / 2, "conv2"), ("fixup_resnet50", -1 / 4, "conv3")]
+)
 def test_initial_weights_have_the_statistics_of_fixup(name: str, exponent: float, last: str) -> None:
     """Branch: mean 0, std sqrt(2 / (c_out k²)) L^exponent, normal; last: zero; shortcut: no L; stem and fc: uniform."""
     model = build_model(name, 1000, seed=3)
@@ -126,7 +126,9 @@ def first_update(blocks: int, seed: int, trained: str) -> float:
 
 def growth_with_depth(trained: str) -> float:
     """First update of 32 blocks relative to that of 4, mean over seeds."""
-    return sum(first_update(32, seed, trained) for seed in range(4)) / sum(first_update(4, seed, trained) for seed in range(4))
+    return sum(first_update(32, seed, trained) for seed in range(4)) / sum(
+        first_update(4, seed, trained) for seed in range(4)
+    )
 
 
 def test_first_update_by_the_convolutions_does_not_grow_with_depth() -> None:

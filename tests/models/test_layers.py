@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
+from torchvision.models import VisionTransformer
 
 from transferscope.errors import UserError
 from transferscope.models.layers import (
@@ -17,7 +18,7 @@ from transferscope.models.layers import (
 )
 from transferscope.models.zoo import build_model
 
-OTHERS = ["vgg11_bn", "mobilenet_v3_small", "densenet121", "squeezenet1_0", "shufflenet_v2_x0_5", "regnet_y_400mf"]
+OTHERS = ["mnasnet0_5", "mobilenet_v3_small", "densenet121", "squeezenet1_0", "shufflenet_v2_x0_5", "regnet_y_400mf"]
 
 
 @pytest.mark.parametrize("name", ["fixup_resnet_small", "resnet18", *OTHERS])
@@ -61,10 +62,24 @@ def test_features_of_other_architectures_are_blocks_that_put_out_a_tensor(name: 
     assert all(isinstance(output, torch.Tensor) for output in outputs)
 
 
+def small_transformer() -> nn.Module:
+    """torchvision's, for 32 pixels."""
+    return VisionTransformer(image_size=32, patch_size=16, num_layers=3, num_heads=2, hidden_dim=8, mlp_dim=16)
+
+
 def test_units_of_a_transformer_are_its_blocks() -> None:
     """Patch embedding, every encoder block, classifier; whatever holds the blocks is divided."""
-    found = units(build_model("vit_b_16", 3, seed=0, image_size=32))
-    assert found == ["conv_proj", *(f"encoder.layers.encoder_layer_{i}" for i in range(12)), "heads.head"]
+    assert units(small_transformer()) == [
+        "conv_proj",
+        *(f"encoder.layers.encoder_layer_{i}" for i in range(3)),
+        "heads.head",
+    ]
+
+
+def test_units_of_a_plain_stack_are_its_convolutions() -> None:
+    """As in a VGG: norms and activations are no units."""
+    stack = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 4, 3))
+    assert units(nn.Sequential(stack, nn.Flatten(), nn.Linear(4, 2))) == ["0.0", "0.3", "2"]
 
 
 def test_units_are_whole_residual_blocks() -> None:
@@ -89,9 +104,9 @@ class Odd(nn.Module):
 
 def test_inputs_are_traced_by_what_really_runs() -> None:
     """Size, stride, padding, dilation and groups; the first of two calls; a layer that is not called is left out."""
-    assert trace_conv_inputs(Odd(), (9, 11)) == {
-        "first": LayerInput("conv", 9, 11, stride=(2, 1), padding="valid"),
-        "twice": LayerInput("conv", 4, 9, padding=(1, 1), dilation=(2, 2), groups=2),
+    assert trace_conv_inputs(Odd(), (11, 11)) == {
+        "first": LayerInput("conv", 11, 11, stride=(2, 1), padding="valid"),
+        "twice": LayerInput("conv", 5, 9, padding=(1, 1), dilation=(2, 2), groups=2),
         "last": LayerInput("linear", 1, 1),
     }
 
@@ -120,5 +135,5 @@ def test_tracing_leaves_the_model_as_it_was() -> None:
 
 def test_an_image_that_does_not_fit_is_named() -> None:
     """The error says the size and why."""
-    with pytest.raises(UserError, match="VisionTransformer cannot take images of 30x30 pixels: .*height"):
-        trace_conv_inputs(build_model("vit_b_16", 2, seed=0, image_size=32), 30)
+    with pytest.raises(UserError, match="VisionTransformer cannot take images of 30x30 pixels: Wrong image height"):
+        trace_conv_inputs(small_transformer(), 30)

@@ -51,8 +51,8 @@ def test_a_part_can_be_called_with_other_weights() -> None:
     assert torch.equal(part(features), before)
 
 
-@pytest.mark.parametrize("name", ["vgg11", "wide_resnet50_2", "resnext50_32x4d"])
+@pytest.mark.parametrize("name", ["squeezenet1_1", "resnext50_32x4d"])
 def test_only_known_forward_passes_are_split(name: str) -> None:
     """torchvision's variants of ResNet are of the same class; another architecture stays whole."""
     names = [part_name for part_name, _ in split_at_modules(build_model(name, 3, seed=0))]
-    assert (names == ["all"]) == (name == "vgg11")
+    assert (names == ["all"]) == (name == "squeezenet1_1")

@@ -38,7 +38,7 @@ def test_without_a_seed_the_global_generator_decides() -> None:
     assert not torch.equal(first.conv1.weight, second.conv1.weight)
 
 
-@pytest.mark.parametrize("name", ["resnet18", "torchvision/mobilenet_v3_small", "googlenet", "squeezenet1_1", "vgg11_bn"])
+@pytest.mark.parametrize("name", ["resnet18", "torchvision/mobilenet_v3_small", "googlenet", "squeezenet1_1"])
 def test_torchvision_models_give_logits_while_they_train(name: str) -> None:
     """A plain tensor (B, num_classes), auxiliary classifiers left out."""
     assert build_model(name, 5, seed=0)(torch.rand(2, 3, 64, 64)).shape == (2, 5)
@@ -94,7 +94,7 @@ def test_without_timm_an_unknown_name_says_how_to_install_it(name: str, monkeypa
     [
         ("resnet18", {"width_per_grup": 64}, "no option 'width_per_grup': near matches are width_per_group"),
         ("resnet18", {"groups": 2}, "model 'resnet18' refuses its options {'groups': 2}"),
-        ("vit_b_16", {"image_size": 30}, "model 'vit_b_16' refuses its options {'image_size': 30}"),
+        ("vit_b_16", {"image_size": 30}, "model 'vit_b_16' refuses its options {'image_size': 30}: .*"),
         ("resnet18", {"weights": "DEFAULT"}, "'weights' is not taken: give pre-trained weights as a checkpoint"),
     ],
 )
@@ -114,7 +114,7 @@ def test_wrong_options_of_timm_are_named() -> None:
 @pytest.mark.parametrize("num_classes", [0, -1, 2.0, True, None])
 def test_number_of_classes_must_be_positive(num_classes: object) -> None:
     """0 would remove the classifier of some models."""
-    with pytest.raises(UserError, match="num_classes is .*positive whole number"):
+    with pytest.raises(UserError, match=r"num_classes is .*positive whole number"):
         build_model("fixup_resnet_small", num_classes)  # type: ignore[arg-type]
 
 

@@ -62,7 +62,7 @@ class StreamingCKA:
         if estimator is not None and estimator not in ESTIMATORS:
             raise UserError(f"estimator {estimator!r}: expected one of {', '.join(ESTIMATORS)}")
         if estimator == "minibatch" and not debiased:
-            raise UserError("the biased HSIC of mini-batches does not average to that of all examples: use debiased=True")
+            raise UserError("estimator 'minibatch' has no biased value (it would not tend to that of all examples)")
         self.estimator = estimator
         self.num_examples = 0
         self._debiased = debiased
@@ -119,7 +119,9 @@ def cka_ratio(hsic_xy: float, hsic_xx: float, hsic_yy: float) -> float:
 
 def _check_features(x: Tensor, y: Tensor) -> None:
     if x.ndim != 2 or y.ndim != 2:
-        raise UserError(f"features of shapes {tuple(x.shape)} and {tuple(y.shape)}: expected (num_examples, num_features)")
+        raise UserError(
+            f"features of shapes {tuple(x.shape)} and {tuple(y.shape)}: expected (num_examples, num_features)"
+        )
     if len(x) != len(y):
         raise UserError(f"{len(x)} examples in features_x but {len(y)} in features_y: give both models the same ones")
     for name, features in (("x", x), ("y", y)):

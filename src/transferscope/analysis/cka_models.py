@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import combinations
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from transferscope.analysis.cka import ESTIMATORS, MAX_EXACT_FEATURES, Estimator, cka_ratio
+from transferscope.analysis.cka import ESTIMATORS, MAX_EXACT_FEATURES, Estimator
 from transferscope.analysis.features import FeatureExtractor
 from transferscope.analysis.hsic import MIN_EXAMPLES, FeatureSums, centre_unbiased, check_num_examples, gram_matrix
 from transferscope.errors import UserError
@@ -127,27 +127,26 @@ class _Similarity:
         self._floor.append(floor[self._a, self._b])
 
     def values(self) -> NDArray[np.float64]:
-        """The CKA of each compared pair."""
-        if not self._sums:
-            return self._ratios(sum(self._cross))
-        own = {unit: self._sums[unit, unit].unbiased() for unit in self._units}
-        return np.array([self._named_ratio(self._sums[a, b].unbiased(), own, a, b) for a, b in self._compared])
+        """The CKA of each compared pair; a UserError where a layer's features do not vary."""
+        own, cross = np.sum(self._own, axis=0), np.sum(self._cross, axis=0)
+        if self._sums:
+            own = np.array([self._sums[unit, unit].unbiased() for unit in self._units])
+            cross = np.array([self._sums[pair].unbiased() for pair in self._compared])
+        constant = [unit for unit, value in zip(self._units, own, strict=True) if not value > 0]
+        if constant:
+            names = ", ".join(f"{unit.layer} of {unit.model}" for unit in constant)
+            raise UserError(f"the same features for all examples in layer {names}: CKA is undefined there")
+        return self._ratios(cross, own)
 
     def permuted(self) -> NDArray[np.float64]:
-        return self._ratios(sum(self._floor))
+        """As the mini-batch CKA, of examples in another order."""
+        return self._ratios(np.sum(self._floor, axis=0), np.sum(self._own, axis=0))
 
-    def _ratios(self, cross: NDArray[np.float64]) -> NDArray[np.float64]:
-        own = dict(zip(self._units, map(float, sum(self._own)), strict=True))
-        return np.array(
-            [self._named_ratio(float(c), own, a, b) for c, (a, b) in zip(cross, self._compared, strict=True)]
-        )
-
-    @staticmethod
-    def _named_ratio(cross: float, own: Mapping[Unit, float], a: Unit, b: Unit) -> float:
-        for unit in (a, b):
-            if not own[unit] > 0:
-                raise UserError(f"layer {unit.layer} of {unit.model} gives the same features for all examples")
-        return cka_ratio(cross, own[a], own[b])
+    def _ratios(self, cross: NDArray[Any], own: NDArray[Any]) -> NDArray[np.float64]:
+        """HSIC(a, b) / sqrt(HSIC(a, a) HSIC(b, b)) over the last axis; NaN where features do not vary in any batch."""
+        with np.errstate(invalid="ignore", divide="ignore"):
+            ratios: NDArray[np.float64] = cross / np.sqrt(own[..., self._a] * own[..., self._b])
+        return ratios
 
     def interval(self, num_resamples: int, confidence: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Distances from the value down to the low end (negative) and up to the high end, by drawing batches again."""
@@ -157,11 +156,10 @@ class _Similarity:
             return nothing, nothing
         generator = np.random.default_rng([self._seed, 1])
         drawn = generator.multinomial(num_batches, np.full(num_batches, 1 / num_batches), size=num_resamples)
-        cross, own = drawn @ np.stack(self._cross), drawn @ np.stack(self._own)
-        ratios = cross / np.sqrt(own[:, self._a] * own[:, self._b])
+        ratios = self._ratios(drawn @ np.stack(self._cross), drawn @ np.stack(self._own))
         tail = (1 - confidence) / 2
         low, high = np.quantile(ratios, [tail, 1 - tail], axis=0)
-        centre = self._ratios(sum(self._cross))
+        centre = self._ratios(np.sum(self._cross, axis=0), np.sum(self._own, axis=0))
         return low - centre, high - centre
 
 
@@ -176,11 +174,11 @@ def _units_to_compare(
     compared = []
     for a, b in pairs:
         layers_a, layers_b = extractors[a].layers, extractors[b].layers
-        found = [
-            (Unit(a, x), Unit(b, y)) for x in layers_a for y in layers_b if layer_pairs == "all" or x == y
-        ]
+        found = [(Unit(a, x), Unit(b, y)) for x in layers_a for y in layers_b if layer_pairs == "all" or x == y]
         if not found:
-            raise UserError(f"{a} and {b} have no layer name in common: {', '.join(layers_a)} and {', '.join(layers_b)}")
+            raise UserError(
+                f"{a} and {b} have no layer name in common: {', '.join(layers_a)} and {', '.join(layers_b)}"
+            )
         compared += found
     if not compared:
         raise UserError("no pair of models to compare")

@@ -17,7 +17,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class ConvOperator:
-    """A convolution of stride 1 on a torus; its blocks hold all singular values, up to `repeats` and structural zeros."""
+    """A convolution of stride 1 on a torus; its blocks hold all singular values but repeats and structural zeros."""
 
     taps: Tensor
     """float64 (groups, num_taps, rows, columns): the matrix at each tap; rows are outputs, columns (channel, phase)."""

@@ -8,7 +8,7 @@ all other modules stay final, and error and loss are measured.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from transferscope.analysis.evaluation import Batches, iterate, per_example
-from transferscope.analysis.perturbation import DirectPath, Mover, OptimizationPath, Path
+from transferscope.analysis.perturbation import Case, DirectPath, Mover, OptimizationPath, Path
 from transferscope.analysis.rewinding import rewind, rewinding
 from transferscope.analysis.states import State, check_modules, check_same_tensors, stored_like, write_state
 from transferscope.errors import UserError
@@ -47,6 +47,7 @@ def criticality(
     seed: int = 0,
     trajectory: Mapping[int, State] | None = None,
     stages: Stages | None = None,
+    only: Collection[Case] | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> pd.DataFrame:
     """Error and loss with one module moved and shaken, for every module, position, sigma and draw.
@@ -56,14 +57,18 @@ def criticality(
     is N(0, sigma² I) on the module's parameters (not on buffers), absolute, the same for all positions and, up to its
     size, for all sigmas; sigma 0 is measured once. It depends on seed, parameter and draw alone.
 
-    model: the workspace, with this architecture, in eval mode on the batches' device; holds `state_final` afterwards.
+    model: the workspace, with this architecture, on the batches' device; holds `state_final` afterwards. Its dtype is
+    the precision of the forward passes; positions and noise are computed in that of the states.
     modules: name -> state_dict keys. examples: part ("train", "test") -> batches.
     stages: the forward pass as (module name, function) in order, made of the model's own submodules. Then everything
     in front of a module is computed once a batch for all its perturbations; otherwise every one is a full pass.
+    only: (module, position, sigma) to measure, all by default.
 
     Returns columns module, path, split, position, distance (l2 from the initial value, over parameters), sigma, draw,
     error (fraction of examples, or of known labels), loss (nats). Non-finite losses stay, and are named in the log.
-    Holds num_draws copies of the noise in memory, each as large as the modules.
+    Holds num_draws copies of the noise in memory, and of the trajectory, each as large as the modules: give few modules
+    at a time where that is too much, the rows stay the same. `trajectory` may load its states when asked for them.
+    `progress(1)` is called after each module of each batch.
     """
     check_same_tensors(state_initial, state_final, "the initial checkpoint", "the final checkpoint")
     check_modules(modules, state_final)
@@ -74,14 +79,24 @@ def criticality(
     if trajectory is None:
         path: Path = DirectPath(initial, final, tuple(float(alpha) for alpha in alphas))
     else:
-        path = OptimizationPath(initial, {epoch: stored_like(trajectory[epoch], model) for epoch in sorted(trajectory)})
-    movers = [Mover(name, keys, model, path, final, sigmas, num_draws, seed) for name, keys in modules.items()]
+        wanted = {key for keys in modules.values() for key in keys}
+        path = OptimizationPath(
+            initial, {epoch: _part(trajectory[epoch], wanted, model) for epoch in sorted(trajectory)}
+        )
+    movers = [Mover(name, keys, model, path, final, sigmas, num_draws, seed, only) for name, keys in modules.items()]
+    movers = [mover for mover in movers if mover.cases]
+    if not movers:
+        raise UserError("no case is left to measure: `only` names no (module, position, sigma) of this grid")
     pipeline = _Pipeline(model, stages)
     tables = [_measure(pipeline, movers, part, batches, progress) for part, batches in examples.items()]
     table = pd.concat(tables, ignore_index=True)
     table.insert(1, "path", path.name)
     _name_nonfinite(table)
     return table
+
+
+def _part(state: State, keys: set[str], model: nn.Module) -> dict[str, Tensor]:
+    return {key: tensor for key, tensor in stored_like(state, model).items() if key in keys}
 
 
 def _check_choices(
@@ -110,6 +125,8 @@ class _Pipeline:
     def __init__(self, model: nn.Module, stages: Stages | None) -> None:
         self.model = model
         self.stages: list[tuple[str, Callable[[Tensor], Tensor]]] = list(stages) if stages else [("", model)]
+        parameter = next(model.parameters())
+        self.dtype, self.device = parameter.dtype, parameter.device
         self._checked = not stages
 
     def starts(self, movers: Sequence[Mover]) -> list[list[int]]:
@@ -160,41 +177,41 @@ def _measure(
     progress: Callable[[int], None] | None,
 ) -> pd.DataFrame:
     """Loop order batch, module, perturbation: what lies in front of a module is needed for one batch at a time."""
-    wrong = [np.zeros(len(mover.cases)) for mover in movers]
-    losses = [np.zeros(len(mover.cases)) for mover in movers]
+    # Summed where the model is: no perturbation waits for a transfer.
+    sums = [torch.zeros(len(mover.cases), 2, dtype=torch.float64, device=pipeline.device) for mover in movers]
     known_labels = 0.0
     starts = pipeline.starts(movers)
+    last = max(stage for stage, indices in enumerate(starts) if indices)
     with torch.inference_mode():
         for inputs, labels in iterate(batches):
-            pipeline.check(inputs)
-            hidden, known = inputs, torch.zeros(())
-            for stage, (_, function) in enumerate(pipeline.stages):
+            hidden, known = inputs.to(pipeline.dtype), torch.zeros(())
+            pipeline.check(hidden)
+            for stage in range(last + 1):
                 for index in starts[stage]:
                     for case in movers[index].each_case():
                         correct, loss, known = per_example(pipeline.run(hidden, stage).float(), labels)
-                        wrong[index][case] += (known.sum() - correct.sum()).item()
-                        losses[index][case] += loss.sum().item()
+                        sums[index][case] += torch.stack([known.sum() - correct.sum(), loss.sum()])
                     if progress:
                         progress(1)
-                hidden = function(hidden)
+                if stage < last:
+                    hidden = pipeline.stages[stage][1](hidden)
             known_labels += known.sum().item()
     if known_labels == 0:
         raise UserError(f"part {part}: no example has a known label")
     rows = [
         row
-        for index, mover in enumerate(movers)
-        for row in _rows(mover, part, wrong[index], losses[index], known_labels)
+        for mover, measured in zip(movers, sums, strict=True)
+        for row in _rows(mover, part, (measured / known_labels).tolist())
     ]
     return pd.DataFrame(rows, columns=["module", "split", *MEASUREMENTS])
 
 
 def _rows(
-    mover: Mover, part: str, wrong: np.ndarray, losses: np.ndarray, count: float
+    mover: Mover, part: str, measured: list[list[float]]
 ) -> Iterator[tuple[str, str, float, float, float, int, float, float]]:
-    distances = {position: mover.distance(position) for position in mover.path.positions}
-    for case, (position, sigma, draw) in enumerate(mover.cases):
-        measured = wrong[case] / count, losses[case] / count
-        yield mover.name, part, position, distances[position], sigma, draw, *measured
+    distances = {position: mover.distance(position) for position in {position for position, _, _ in mover.cases}}
+    for (position, sigma, draw), (error, loss) in zip(mover.cases, measured, strict=True):
+        yield mover.name, part, position, distances[position], sigma, draw, error, loss
 
 
 def _name_nonfinite(table: pd.DataFrame) -> None:
@@ -218,9 +235,8 @@ def module_criticality(table: pd.DataFrame, epsilons: Sequence[float], *, split:
         found = ", ".join(map(str, table["split"].unique()))
         raise UserError(f"no rows of split {split!r} in the table, only {found}")
     keys = [column for column in table.columns if column not in (*MEASUREMENTS, "split")]
-    mean = (
-        chosen.groupby([*keys, "distance", "sigma"], sort=False, dropna=False)["loss"].agg(_mean_with_nan).reset_index()
-    )
+    cases = chosen.groupby([*keys, "position", "distance", "sigma"], sort=False, dropna=False)
+    mean = cases["loss"].agg(_mean_with_nan).reset_index()
     mean["ratio"] = _ratio(mean["distance"].to_numpy(), mean["sigma"].to_numpy())
     rows = []
     for group, part in mean.groupby(keys, sort=False, dropna=False):

@@ -57,14 +57,16 @@ class FeatureExtractor:
             self.model(images)
         silent = [path for name, path in self.layers.items() if name not in found]
         if silent:
-            raise UserError(f"layer {', '.join(silent)} took no part in the forward pass of {type(self.model).__name__}")
+            raise UserError(
+                f"layer {', '.join(silent)} took no part in the forward pass of {type(self.model).__name__}"
+            )
         return {name: found[name] for name in self.layers}
 
     @contextmanager
     def _hooks(self, keep: Callable[[str, Any], None]) -> Iterator[None]:
         handles = [
             self.model.get_submodule(path).register_forward_hook(
-                lambda _module, _inputs, output, name=name: keep(name, output)  # type: ignore[misc]
+                lambda _module, _inputs, output, name=name: keep(name, output)
             )
             for name, path in self.layers.items()
         ]

@@ -6,12 +6,16 @@ import logging
 import math
 from collections.abc import Callable, Iterable, MutableMapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
+import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from transferscope.analysis.barriers import barrier
+from transferscope.analysis.evaluation import Evaluator, per_example
 from transferscope.analysis.states import (
     State,
     check_same_tensors,
@@ -22,7 +26,17 @@ from transferscope.analysis.states import (
 )
 from transferscope.errors import UserError
 
-__all__ = ["MetricCache", "alpha_grid", "barrier", "blend", "coarse_first", "interpolate", "interpolate_into", "walk"]
+__all__ = [
+    "MetricCache",
+    "alpha_grid",
+    "barrier",
+    "blend",
+    "coarse_first",
+    "interpolate",
+    "interpolate_into",
+    "walk",
+    "walk_examples",
+]
 
 Metrics = dict[str, float]
 Evaluate = Callable[[nn.Module], Metrics]
@@ -134,17 +148,23 @@ def walk(
         raise UserError("alphas is empty: give at least one, for example 0, 0.5 and 1")
     _check_ends(state_a, state_b, alphas[0])
     line = _Line(model, stored_like(state_a, model), stored_like(state_b, model), evaluate)
-    key = f"{state_digest(state_a)}/{state_digest(state_b)}" if cache else ""
+    digests = (state_digest(state_a), state_digest(state_b)) if cache else ("", "")
     measured: dict[float, Metrics] = {}
     for index in coarse_first(len(alphas)):
         alpha = alphas[index]
-        if alpha not in measured and cache:
-            measured[alpha] = cache.recall(f"{key}/{alpha!r}", lambda alpha=alpha: line.measure(alpha))  # type: ignore[misc]
-        elif alpha not in measured:
-            measured[alpha] = line.measure(alpha)
+        if alpha not in measured:
+            measure = partial(line.measure, alpha)
+            measured[alpha] = cache.recall(_weights_key(*digests, alpha), measure) if cache else measure()
         if progress:
             progress(1)
     return _as_table(alphas, measured)
+
+
+def _weights_key(digest_a: str, digest_b: str, alpha: float) -> str:
+    """Names the weights at alpha by content; an end by itself, so that all pairs of a checkpoint share it."""
+    if alpha in (0, 1):
+        return digest_b if alpha else digest_a
+    return f"{digest_a}/{digest_b}/{alpha!r}"
 
 
 class _Line:
@@ -161,6 +181,38 @@ class _Line:
         metrics = self.evaluate(self.model)
         finite = (self.finite_a or alpha == 1) and (self.finite_b or alpha == 0)
         return metrics if finite else dict.fromkeys(metrics, math.nan)
+
+
+def walk_examples(
+    model: nn.Module,
+    state_a: State,
+    state_b: State,
+    alphas: Iterable[float],
+    evaluator: Evaluator,
+    *,
+    progress: Callable[[int], None] | None = None,
+) -> dict[str, NDArray[np.float64]]:
+    """What every example contributes at every alpha: "accuracy" and "loss", each (num_alphas, num_examples).
+
+    For intervals over the choice of examples (`barriers.barrier_over_examples`). With several labels an example
+    contributes the mean over its known ones, and examples without any are left out, so these means differ slightly
+    from the metric over all labels.
+    """
+    ends = stored_like(state_a, model), stored_like(state_b, model)
+    correct, losses = [], []
+    for alpha in alphas:
+        interpolate_into(model, *ends, float(alpha))
+        right, loss, known = per_example(*evaluator.logits_and_labels(model))
+        if known.dim() == 2:
+            count = known.sum(dim=1)
+            right, loss = (values.sum(dim=1)[count > 0] / count[count > 0] for values in (right, loss))
+        correct.append(right.cpu().numpy())
+        losses.append(loss.cpu().numpy())
+        if progress:
+            progress(1)
+    if not correct:
+        raise UserError("alphas is empty: give at least one, for example 0, 0.5 and 1")
+    return {"accuracy": np.stack(correct), "loss": np.stack(losses)}
 
 
 def _as_table(alphas: Sequence[float], measured: dict[float, Metrics]) -> pd.DataFrame:

@@ -50,7 +50,9 @@ class MistakeComparison:
         return pd.DataFrame({"class_name": names, **columns})
 
 
-def compare_mistakes(correct_a: ArrayLike, correct_b: ArrayLike, *, valid: ArrayLike | None = None) -> MistakeComparison:
+def compare_mistakes(
+    correct_a: ArrayLike, correct_b: ArrayLike, *, valid: ArrayLike | None = None
+) -> MistakeComparison:
     """Compare two models by the examples that each gets right.
 
     correct_a, correct_b: bool (num_examples,), or (num_examples, num_classes) to compare class by class; tensors or

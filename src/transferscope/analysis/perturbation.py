@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -37,6 +37,9 @@ class OptimizationPath:
         return {key: self.trajectory[int(position)][key] for key in keys}
 
 
+Case = tuple[str, float, float]
+"""(module, position, sigma)."""
+
 Path = DirectPath | OptimizationPath
 
 
@@ -52,6 +55,7 @@ class Mover:
     sigmas: Sequence[float]
     num_draws: int
     seed: int
+    only: Collection[Case] | None
     noise: list[dict[str, Tensor]] = field(init=False)
     cases: list[tuple[float, float, int]] = field(init=False)
     """(position, sigma, draw), in the order in which they are measured."""
@@ -62,7 +66,7 @@ class Mover:
         self.targets = {key: own[key] for key in self.keys}
         self.shaken = [key for key in self.keys if key in parameters and own[key].is_floating_point()]
         self.noise = [
-            {key: standard_noise(own[key], self.seed, key, draw) for key in self.shaken}
+            {key: standard_noise(self.final[key], self.seed, key, draw) for key in self.shaken}
             for draw in range(self.num_draws)
         ]
         self.cases = [
@@ -70,6 +74,7 @@ class Mover:
             for position in self.path.positions
             for sigma in self.sigmas
             for draw in range(self.num_draws if sigma > 0 else 1)
+            if self.only is None or (self.name, position, sigma) in self.only
         ]
 
     def each_case(self) -> Iterator[int]:
@@ -80,8 +85,7 @@ class Mover:
                 position, values = at, self.path.values(self.keys, at)
             self._write(values)
             if sigma > 0:
-                for key in self.shaken:
-                    self.targets[key].add_(self.noise[draw][key], alpha=sigma)
+                self._write_shaken(values, draw, sigma)
             yield index
         self.restore()
 
@@ -94,6 +98,11 @@ class Mover:
     def restore(self) -> None:
         """Write the final values back."""
         self._write(self.final)
+
+    def _write_shaken(self, values: State, draw: int, sigma: float) -> None:
+        # Added in the precision of the values, so that a bfloat16 model rounds once.
+        for key in self.shaken:
+            torch.add(values[key], self.noise[draw][key], alpha=sigma, out=self.targets[key])
 
     def _write(self, values: State) -> None:
         for key, target in self.targets.items():

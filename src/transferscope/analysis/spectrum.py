@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -26,7 +27,7 @@ GRAM_LIMIT = 1e-6
 
 The error of an eigenvalue is about 1e-15 of the largest one, so at 1e-6 a singular value is still good to about 1e-3.
 """
-CHUNK_BYTES = 64 * 2**20
+CHUNK_BYTES = 32 * 2**20
 """Largest size of the complex matrices held at once."""
 
 
@@ -68,7 +69,7 @@ def conv_singular_values(
 
 
 def linear_singular_values(weight: Tensor, *, method: Method = "auto") -> tuple[Tensor, Tensor]:
-    """All singular values of a linear layer's weight (num_outputs, num_inputs), as `conv_singular_values` returns them."""
+    """All singular values of a linear layer's weight (num_outputs, num_inputs), as `conv_singular_values` does."""
     if weight.ndim != 2:
         raise UserError(f"weight of shape {tuple(weight.shape)}: a linear layer's has two dimensions")
     return conv_singular_values(weight[:, :, None, None], 1, method=method)
@@ -90,7 +91,9 @@ def _operator_values(operator: ConvOperator, method: Method) -> tuple[Tensor, Te
     return block_values.flatten(), multiplicities.flatten()
 
 
-def _in_chunks(operator: ConvOperator, frequencies: Tensor, decompose) -> Tensor:
+def _in_chunks(
+    operator: ConvOperator, frequencies: Tensor, decompose: Callable[[ConvOperator, Tensor], Tensor]
+) -> Tensor:
     """Apply `decompose` to the blocks of a few frequencies at a time: (groups, num_frequencies, num_values)."""
     groups, _, rows, columns = operator.taps.shape
     step = max(1, CHUNK_BYTES // (16 * groups * rows * columns))

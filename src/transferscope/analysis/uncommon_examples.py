@@ -42,15 +42,14 @@ def uncommon_examples(
     correct_a, valid = correct_from_logits(scores_a, truth, multi_label=multi_label)
     correct_b, _ = correct_from_logits(scores_b, truth, multi_label=multi_label)
     member = valid if multi_label else truth[:, None] == np.arange(scores_a.shape[1])
-    cells = {
-        "only_a_correct": member & _column(correct_a & ~correct_b),
-        "only_b_correct": member & _column(correct_b & ~correct_a),
-    }
-    chosen = _most_disagreement(*cells.values(), num_classes) if classes is None else _checked(classes, scores_a.shape[1])
+    only_a, only_b = member & _column(correct_a & ~correct_b), member & _column(correct_b & ~correct_a)
+    chosen = _most_disagreement(only_a, only_b, num_classes)
+    if classes is not None:
+        chosen = _checked(classes, scores_a.shape[1])
     rows = []
     for class_index in chosen:
         a, b = (_predictions(scores, class_index, multi_label) for scores in (scores_a, scores_b))
-        for row, cell in cells.items():
+        for row, cell in (("only_a_correct", only_a), ("only_b_correct", only_b)):
             candidates = np.flatnonzero(cell[:, class_index])
             surest = np.argsort(-(a[1] + b[1])[candidates], kind="stable")[:examples_per_cell]
             for rank, i in enumerate(candidates[surest]):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,9 @@ class ImageSourceDataset(AbstractDataset):
         self.metadata = metadata
 
     def load(self) -> Any:
+        return replace(self._read(), name=self._task)
+
+    def _read(self) -> Any:
         if not self._root.exists():
             raise UserError(f"tasks.{self._task}.root: the folder {self._root} does not exist; put the images there or name another")
         options = self._options

@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 
 from transferscope.errors import UserError
-from transferscope.images.files import FileTree, open_tree, printable, unsafe_reason
+from transferscope.images.files import FileTree, open_tree, unsafe_reason
 from transferscope.images.sampling import CHEXPERT_SEED, draw_by_example, draw_by_group, patient_of
 from transferscope.images.source import GENERATED_MARK, ExampleList, ImageSource
 
@@ -194,7 +194,7 @@ def _code(where: str, finding: str, text: str) -> int:
     try:
         return {1.0: 1, 0.0: 0, -1.0: _UNCERTAIN}[float(text)]
     except (ValueError, KeyError):
-        raise UserError(f"{where}: {finding} is {printable(text)!r}: it may be 1, 0, -1 or blank") from None
+        raise UserError(f"{where}: {finding} is {text!r}: it may be 1, 0, -1 or blank") from None
 
 
 def _check_path(where: str, line: int, path: str) -> None:
@@ -202,7 +202,7 @@ def _check_path(where: str, line: int, path: str) -> None:
         raise UserError(f"{where}, line {line}: Path is blank: every row needs the path of its image")
     reason = unsafe_reason(path)
     if reason:
-        raise UserError(f"{where}, line {line}: {printable(path)!r} {reason}: refused")
+        raise UserError(f"{where}, line {line}: {path!r} {reason}: refused")
 
 
 def _duplicate(where: str, ids: list[str], lines: list[int]) -> UserError:
@@ -211,7 +211,7 @@ def _duplicate(where: str, ids: list[str], lines: list[int]) -> UserError:
         if path in first:
             break
         first[path] = line
-    return UserError(f"{where}, line {line}: {printable(path)!r} is already in line {first[path]}: remove one of them")
+    return UserError(f"{where}, line {line}: {path!r} is already in line {first[path]}: remove one of them")
 
 
 def _draw(table: _Table, sizes: tuple[int, int, int], sampling: str, seed: int) -> list[np.ndarray]:
@@ -234,7 +234,7 @@ def _patients(table: _Table) -> np.ndarray:
     if None in patients:
         example = patients.index(None)
         raise UserError(
-            f"{table.line(example)}: no patient in {printable(table.ids[example])!r}: sampling by_patient needs paths "
+            f"{table.line(example)}: no patient in {table.ids[example]!r}: sampling by_patient needs paths "
             f"such as train/patient00001/study1/view1_frontal.jpg"
         )
     return np.array(patients)
@@ -260,7 +260,8 @@ def _too_many(table: _Table, sizes: tuple[int, int, int], available: int, what: 
     train, test, validation = _shrink(sizes, available)
     names = "num_train + num_test" + (" + num_validation" if sizes[2] else "")
     fitting = f"num_train={train}, num_test={test}" + (f", num_validation={validation}" if sizes[2] else "")
-    return UserError(f"{table.where}: {available} {what}, but {names} = {sum(sizes)}: for example {fitting} would fit")
+    advice = f"for example {fitting} would fit" if min(train, test) else "add images"
+    return UserError(f"{table.where}: {available} {what}, but {names} = {sum(sizes)}: {advice}")
 
 
 def _apply_policies(codes: np.ndarray, uncertain: list[int], blank: list[int]) -> np.ndarray:

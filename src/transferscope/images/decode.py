@@ -15,7 +15,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from transferscope.errors import UserError
 from transferscope.options import PictureOptions
 
-FORMATS = ("JPEG", "MPO", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "JPEG2000")
+FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "JPEG2000")
 MAX_PIXELS = 89_478_485
 """Larger images are refused: they may be made to fill the memory. Pillow's own warning starts there, too."""
 PADDING = 128

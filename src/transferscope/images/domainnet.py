@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 
 from transferscope.errors import UserError
-from transferscope.images.files import FileTree, open_tree, printable, unsafe_reason
+from transferscope.images.files import FileTree, open_tree, unsafe_reason
 from transferscope.images.sampling import DOMAINNET_SEED, draw_subset
 from transferscope.images.source import GENERATED_MARK, ExampleList, ImageSource
 
@@ -114,9 +114,9 @@ def _read_list(tree: FileTree, path: str) -> _List:
 
 def _parse_label(where: str, file: str, text: str) -> int:
     if not file.strip():
-        raise UserError(f"{where}: {printable(text)!r} has no label: write 'path label'")
+        raise UserError(f"{where}: {text!r} has no label: write 'path label'")
     if not text.isascii() or not text.isdigit():
-        raise UserError(f"{where}: label {printable(text)!r} is not a whole number from 0: write 'path label'")
+        raise UserError(f"{where}: label {text!r} is not a whole number from 0: write 'path label'")
     if len(text) > 6:
         raise UserError(f"{where}: label {text[:20]} is too large: labels are class indices from 0")
     return int(text)
@@ -125,9 +125,9 @@ def _parse_label(where: str, file: str, text: str) -> int:
 def _check_path(where: str, file: str) -> None:
     reason = unsafe_reason(file)
     if reason:
-        raise UserError(f"{where}: {printable(file)!r} {reason}: refused")
+        raise UserError(f"{where}: {file!r} {reason}: refused")
     if "/" not in file:
-        raise UserError(f"{where}: {printable(file)!r} names no class: expected <domain>/<class>/<file>")
+        raise UserError(f"{where}: {file!r} names no class: expected <domain>/<class>/<file>")
 
 
 def _check_duplicates(found: _List) -> None:
@@ -137,7 +137,7 @@ def _check_duplicates(found: _List) -> None:
     for i, path in enumerate(found.paths):
         if path in first:
             earlier = found.line(first[path]).rpartition(", ")[2]
-            raise UserError(f"{found.line(i)}: {printable(path)!r} is already in {earlier}: remove one of them")
+            raise UserError(f"{found.line(i)}: {path!r} is already in {earlier}: remove one of them")
         first[path] = i
 
 

@@ -115,7 +115,7 @@ class ArchiveTree(FileTree):
         for name in members:
             reason = unsafe_reason(name)
             if reason:
-                raise UserError(f"{printable(str(root))}: member {printable(name)!r} {reason}: refused")
+                raise UserError(f"{printable(str(root))}: member {name!r} {reason}: refused")
         self._folders = _by_folder(members)
 
     def stamp(self, path: str) -> tuple[int, ...] | None:
@@ -176,7 +176,7 @@ class TarTree(ArchiveTree):
             with tarfile.open(root, "r:") as archive:
                 found = [(_plain(m.name), m.offset_data, m.size, int(m.mtime)) for m in archive if m.isreg()]
         except (OSError, tarfile.TarError, EOFError) as error:
-            raise UserError(f"{printable(str(root))}: not a readable, uncompressed .tar archive ({error})") from error
+            raise UserError(f"{printable(str(root))}: not a readable, uncompressed .tar archive") from error
         self._places = {name: (offset, size) for name, offset, size, _ in found}
         self._file = open(root, "rb")  # noqa: SIM115 - open as long as the tree lives
         super().__init__(root, {name: (size, offset, time) for name, offset, size, time in found})

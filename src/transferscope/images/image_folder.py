@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from transferscope.errors import UserError
-from transferscope.images.files import FileTree, open_tree, printable
+from transferscope.images.files import FileTree, open_tree
 from transferscope.images.source import GENERATED_MARK, ExampleList, ImageSource
 
 EXTENSIONS = frozenset(
@@ -59,7 +59,7 @@ def _read_part(tree: FileTree, part: str, class_names: tuple[str, ...]) -> Examp
     labels: list[int] = []
     for name in _class_folders(tree, part):
         if name not in class_names:
-            raise UserError(f"{tree.where(f'{part}/{name}')}: class {printable(name)!r} is not in train/: remove it")
+            raise UserError(f"{tree.where(f'{part}/{name}')}: class {name!r} is not in train/: remove it")
         images = [path for path in tree.files(f"{part}/{name}") if _is_image(path)]
         if not images:
             raise UserError(f"{tree.where(f'{part}/{name}')}: no image in this class folder: remove it or add images")

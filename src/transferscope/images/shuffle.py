@@ -24,7 +24,7 @@ class Shuffle:
         block_size: Side b of the blocks, which move as wholes and keep their orientation; 1 permutes pixels; the side
             of a square image is the identity. "values" permutes all C*H*W
             values across positions and channels (the study's setting "*"); otherwise a pixel's channels stay together.
-        seed: The same seed, shape and block size give the same permutation.
+        seed: The same seed, shape and block size give the same permutation, never the identity by chance.
 
     Raises:
         UserError: When the blocks do not tile the image; the message lists the sizes that do.
@@ -34,7 +34,7 @@ class Shuffle:
         self.image_shape = tuple(image_shape)
         self.block_size = block_size
         if block_size == "values":
-            order = np.random.default_rng(seed).permutation(int(np.prod(image_shape)))
+            order = _permutation(int(np.prod(image_shape)), seed)
         else:
             order = _pixel_order(*image_shape[1:], block_size, seed)
         self._order = torch.from_numpy(order)
@@ -77,6 +77,15 @@ def _pixel_order(height: int, width: int, block_size: int, seed: int) -> np.ndar
     rows, columns = height // block_size, width // block_size
     tiled = np.arange(height * width).reshape(rows, block_size, columns, block_size).swapaxes(1, 2)
     blocks = tiled.reshape(rows * columns, block_size, block_size)
-    shuffled = blocks[np.random.default_rng(seed).permutation(len(blocks))]
+    shuffled = blocks[_permutation(len(blocks), seed)]
     image = shuffled.reshape(rows, columns, block_size, block_size).swapaxes(1, 2)
     return image.reshape(-1).astype(np.int64)
+
+
+def _permutation(count: int, seed: int) -> np.ndarray:
+    """A random order that is not the given one: of four blocks, one draw in 24 would leave the image unshuffled."""
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(count)
+    while count > 1 and (order == np.arange(count)).all():
+        order = rng.permutation(count)
+    return order

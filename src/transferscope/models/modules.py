@@ -97,12 +97,13 @@ def _neighbour(key: str, keys: Sequence[str], owners: Mapping[str, str | None]) 
     scope = key
     while scope:
         scope = scope.rpartition(".")[0]
-        inside = [(i, owners[k]) for i, k in enumerate(keys) if owners[k] and (not scope or k.startswith(scope + "."))]
-        before = [owner for i, owner in inside if i < place]
-        if inside:
-            chosen = before[-1] if before else inside[0][1]
-            assert chosen is not None
-            return chosen
+        for direction in (reversed(keys[:place]), keys[place + 1 :]):
+            for other in direction:
+                if scope and not other.startswith(f"{scope}."):  # the keys of a submodule stand together
+                    break
+                owner = owners[other]
+                if owner:
+                    return owner
     raise AssertionError(f"no unit holds a key, so none can take {key}")
 
 

@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from transferscope.plots.lines import cell_edges, grouped_bars
-from transferscope.plots.series import choose, heading, in_order, kind_of_run, require_columns
+from transferscope.plots.series import choose, heading, in_order, kinds_of, require_columns
 from transferscope.plots.style import (
     DIVERGING_MAP,
     DOUBLE_WIDTH,
@@ -180,7 +180,7 @@ def module_criticality_bars(
     modules = in_order(rows["module"])
     if not modules:
         return empty_figure("no module criticality to show", note)
-    rows = rows.assign(kind=rows["run"].map(kind_of_run), mu=rows["mu"].astype(float))
+    rows = rows.assign(kind=kinds_of(rows), mu=rows["mu"].astype(float))
     figure, axes = new_figure(width=PANEL_WIDTH if len(modules) <= 24 else DOUBLE_WIDTH, panel_height=2.6)
     ax = axes[0, 0]
     seen = rows["mu"][np.isfinite(rows["mu"]) & (rows["mu"] > 0)]
@@ -243,7 +243,7 @@ def rewinding_bars(
     """
     require_columns(rewinding, ("run", "module", "epoch", "split", "metric", "value"), "rewinding")
     rows = choose(rewinding[rewinding["split"] == split], "metric", metric, ("auc", "accuracy"))
-    rows = rows.assign(kind=rows["run"].map(kind_of_run))
+    rows = rows.assign(kind=kinds_of(rows))
     untouched = rows["module"].isin(UNTOUCHED)
     moved, whole = rows[~untouched], rows[untouched]
     if moved.empty:

@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from transferscope.plots.lines import banded_line
-from transferscope.plots.series import heading, in_order, kind_of_run, require_columns, spread
+from transferscope.plots.series import heading, in_order, kinds_of, require_columns, spread
 from transferscope.plots.style import (
     DASHES,
     Look,
@@ -77,7 +77,7 @@ def default_metric(history: pd.DataFrame) -> str:
 def _groups(history: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """Rows by kind of run and base learning rate, named for the legend; smallest rate first within a kind."""
     rates = history.groupby("run")["lr"].max().map(lambda rate: float(f"{rate:.3g}"))
-    kinds = history["run"].map(lambda run: RATE_WORDS.sub("", kind_of_run(run)))
+    kinds = kinds_of(history).map(lambda kind: RATE_WORDS.sub("", kind))
     rate = history["run"].map(rates)
     groups = {}
     for kind in in_usual_order(in_order(kinds)):

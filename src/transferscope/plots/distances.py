@@ -59,11 +59,12 @@ def distance_to_initialisation(
 
 def to_initialisation(distances: pd.DataFrame) -> pd.Series:
     """Which rows compare a model with P, with RI or with a checkpoint at epoch 0 (bool, one a row)."""
-    kinds = distances["pair_kind"].astype(str).str.split(" & ").map(lambda pair: bool({"P", "RI"} & set(pair)))
+    kinds = distances["pair_kind"].map(lambda kind: bool({"P", "RI"} & set(str(kind).split(" & "))))
     epoch_a, epoch_b = (
-        distances[side].astype(str).str.rpartition("@")[2].isin(UNTRAINED) for side in ("checkpoint_a", "checkpoint_b")
+        distances[side].map(lambda name: str(name).rpartition("@")[2] in UNTRAINED)
+        for side in ("checkpoint_a", "checkpoint_b")
     )
-    return (kinds | epoch_a | epoch_b).astype(bool)
+    return kinds.astype(bool) | epoch_a.astype(bool) | epoch_b.astype(bool)
 
 
 def _figure(rows: pd.DataFrame, measure: str, y_label: str, title: str | None, note: str | None) -> Figure:

@@ -21,10 +21,12 @@ from transferscope.plots.style import (
     add_note,
     empty_figure,
     framed,
+    label,
     new_figure,
     shorten,
 )
 
+GAP_GREY = 216
 PREDICTIONS = ("prediction_a", "confidence_a", "prediction_b", "confidence_b")
 GALLERY_COLUMNS = ("image", "only_correct", "true_label", *PREDICTIONS)
 
@@ -78,7 +80,8 @@ def uncommon_mistakes_gallery(
 
 
 def _captioned(ax: Axes, images: Any, row: pd.Series, names: tuple[str, str], letters: int) -> None:
-    show_image(ax, np.asarray(images[int(row["image"])]))
+    image = np.asarray(images[int(row["image"])])
+    show_image(ax, image[0] if image.shape[0] == 1 else np.moveaxis(image, 0, -1))
     ax.set_title(shorten(str(row["true_label"]), letters), fontsize=TICK_SIZE, pad=2, fontweight="bold")
     lines = [
         _prediction(name, str(row[f"prediction_{side}"]), float(row[f"confidence_{side}"]), letters)
@@ -112,28 +115,38 @@ def contact_sheet(
         labels: class index (num_examples,), or (num_examples, num_classes) in {1, 0, -1}.
     """
     labels = np.asarray(labels)
+    if not len(labels):
+        return empty_figure("no images to show", note)
     members = _members(labels, class_names)
     shown = sorted(set(np.linspace(0, len(members) - 1, min(max_classes, len(members))).round().astype(int)))
     rows = [list(members.items())[index] for index in shown]
-    if not len(labels):
-        return empty_figure("no images to show", note)
-    side = 0.52
-    letters = max(len(shorten(name)) for name, _ in rows)
-    width = side * per_class + 0.055 * letters + 0.25
-    figure, axes = new_figure(len(rows), per_class, width=width, panel_height=side)
-    figure.get_layout_engine().set(wspace=0.02, hspace=0.02, w_pad=0.02, h_pad=0.01)  # type: ignore[union-attr, call-arg]
-    for row, (name, indices) in enumerate(rows):
-        for column in range(per_class):
-            ax = axes[row, column]
-            ax.set_axis_off()
-            if column < len(indices):
-                show_image(ax, np.asarray(images[int(indices[column])]))
-        axes[row, 0].text(
-            -0.12, 0.5, shorten(name), ha="right", va="center", fontsize=TICK_SIZE, transform=axes[row, 0].transAxes
-        )
-    if title:
-        figure.suptitle(title, fontsize=TITLE_SIZE)
+    sheet = _mosaic(images, [indices[:per_class] for _, indices in rows], per_class)
+    inches = 0.52 / sheet.shape[0] * len(rows)
+    names = [shorten(name) for name, _ in rows]
+    width = max(2.0, inches * sheet.shape[1] + 0.055 * max(map(len, names)) + 0.25)
+    figure, axes = new_figure(width=width, panel_height=inches * sheet.shape[0] + 0.1 + 0.2 * bool(title))
+    ax = axes[0, 0]
+    show_image(ax, sheet)
+    ax.grid(False)
+    ax.spines[:].set_visible(False)
+    ax.set_xticks([])
+    ax.set_yticks((np.arange(len(rows)) + 0.5) * sheet.shape[0] / len(rows) - 0.5, names, fontsize=TICK_SIZE)
+    ax.tick_params(length=0)
+    label(ax, title=title)
     return add_note(figure, note)
+
+
+def _mosaic(images: Any, rows: Sequence[np.ndarray], columns: int) -> np.ndarray:
+    """Images by index as one uint8 picture (height, width, 3), grey lines between them, white where there are none."""
+    _, height, width = np.asarray(images[int(next(row[0] for row in rows if len(row)))]).shape
+    gap = max(1, width // 20)
+    sheet = np.full((len(rows), height + gap, columns, width + gap, 3), GAP_GREY, dtype=np.uint8)
+    sheet[:, :height, :, :width] = 255
+    for row, indices in enumerate(rows):
+        for column, index in enumerate(indices):
+            image = np.asarray(images[int(index)])
+            sheet[row, :height, column, :width] = np.moveaxis(image, 0, -1)
+    return sheet.reshape(len(rows) * (height + gap), columns * (width + gap), 3)
 
 
 def _members(labels: np.ndarray, class_names: Sequence[str]) -> dict[str, np.ndarray]:
@@ -144,8 +157,7 @@ def _members(labels: np.ndarray, class_names: Sequence[str]) -> dict[str, np.nda
     return found | {"none": np.flatnonzero((labels != 1).all(axis=1))}
 
 
-def show_image(ax: Axes, image: np.ndarray) -> None:
-    """One uint8 image (channels, height, width), grey or colour, without smoothing of small ones."""
-    picture = image[0] if image.shape[0] == 1 else np.moveaxis(image, 0, -1)
-    smooth = "nearest" if max(image.shape[1:]) <= 64 else "antialiased"
+def show_image(ax: Axes, picture: np.ndarray) -> None:
+    """A uint8 picture (height, width) or (height, width, 3), small ones without smoothing."""
+    smooth = "nearest" if max(picture.shape[:2]) <= 64 else "antialiased"
     ax.imshow(picture, cmap="gray" if picture.ndim == 2 else None, vmin=0, vmax=255, interpolation=smooth)

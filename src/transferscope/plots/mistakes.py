@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from transferscope.plots.series import heading, in_order, kind_of_run, require_columns
+from transferscope.plots.series import heading, in_order, kinds_of, require_columns
 from transferscope.plots.style import (
     DOUBLE_WIDTH,
     LIGHT_GREY,
@@ -44,7 +44,7 @@ def accuracy_by_class_size(
         correlation: columns run, pearson_r, p_value; default: r is computed here from what is drawn.
     """
     require_columns(class_accuracy, ("run", "class_name", "class_size", "accuracy"), "class_accuracy")
-    rows = class_accuracy.assign(kind=class_accuracy["run"].map(kind_of_run)).dropna(subset=["accuracy", "class_size"])
+    rows = class_accuracy.assign(kind=kinds_of(class_accuracy)).dropna(subset=["accuracy", "class_size"])
     if rows.empty:
         return empty_figure("no accuracy per class to show", note)
     figure, axes = new_figure(panel_height=2.7)
@@ -93,7 +93,7 @@ def _pearson(kind: str, points: pd.DataFrame, correlation: pd.DataFrame | None) 
     """`: r = 0.37 (p = 1e-12)`, the mean r over replicas where the table has them."""
     if correlation is not None and not correlation.empty:
         require_columns(correlation, ("run", "pearson_r", "p_value"), "class_size_correlation")
-        rows = correlation[correlation["run"].map(kind_of_run) == kind]
+        rows = correlation[kinds_of(correlation) == kind]
         r, p = rows["pearson_r"].mean(), rows["p_value"].max()
         if np.isfinite(r):
             return f":  Pearson r = {r:.2f}".replace("-", MINUS) + (f"  (p ≤ {p:.1g})" if np.isfinite(p) else "")

@@ -27,6 +27,11 @@ def kind_of_run(run: str) -> str:
     return stem.replace("_", " ")
 
 
+def kinds_of(table: pd.DataFrame) -> pd.Series:
+    """The kind of run of every row: the column `label` where the table has it, else read from the column `run`."""
+    return table["label"].astype(str) if "label" in table.columns else table["run"].map(kind_of_run)
+
+
 def require_columns(table: pd.DataFrame, columns: Iterable[str], name: str) -> None:
     """Raise `UserError` that names what `table` lacks."""
     missing = [column for column in columns if column not in table.columns]

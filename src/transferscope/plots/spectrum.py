@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from transferscope.plots.lines import module_lines
-from transferscope.plots.series import heading, in_order, kind_of_run, last_epoch_rows, require_columns, task_title
+from transferscope.plots.series import heading, in_order, kinds_of, last_epoch_rows, require_columns, task_title
 from transferscope.plots.style import (
     DOUBLE_WIDTH,
     PANEL_WIDTH,
@@ -142,7 +142,7 @@ def norm_ratios(
     """
     require_columns(spectrum, ("run", "module", "ratio"), "spectrum")
     rows = last_epoch_rows(spectrum, epoch)
-    rows = rows.assign(kind=rows["run"].map(kind_of_run))
+    rows = rows.assign(kind=kinds_of(rows))
     modules = [name for name in in_order(rows["module"]) if name != "all"]
     if not modules:
         return empty_figure("no norms to show", note)
@@ -171,7 +171,7 @@ def _rows(singular_values: pd.DataFrame, epoch: object | None) -> pd.DataFrame:
     require_columns(singular_values, COLUMNS, "singular_values")
     rows = last_epoch_rows(singular_values, epoch)
     rows = rows[(rows["module"] != "all") & np.isfinite(rows["value"].astype(float))]
-    return rows.assign(kind=rows["run"].map(kind_of_run))
+    return rows.assign(kind=kinds_of(rows))
 
 
 def _quantile(rows: pd.DataFrame, share: float) -> float:

@@ -161,16 +161,19 @@ def label(ax: Axes, *, x: str | None = None, y: str | None = None, title: str | 
 
 
 def legend_below(figure: Figure, handles: Sequence[Any], labels: Sequence[str], columns: int | None = None) -> None:
-    """One legend under all panels, where it cannot cover data."""
+    """One legend under all panels, where it cannot cover data; its second and later rows make the figure higher."""
     if not labels:
         return
     widest = max(len(text) for text in labels)
     fitting = max(1, int(figure.get_figwidth() / (0.052 * widest + 0.42)))
+    ncols = min(columns or fitting, fitting, len(labels))
+    more_rows = math.ceil(len(labels) / ncols) - 1
+    figure.set_figheight(figure.get_figheight() + more_rows * 1.7 * TICK_SIZE / 72)
     figure.legend(
         list(handles),
         list(labels),
         loc="outside lower center",
-        ncols=min(columns or fitting, fitting, len(labels)),
+        ncols=ncols,
         fontsize=TICK_SIZE,
         frameon=False,
         handlelength=2.2,
@@ -191,7 +194,6 @@ def add_note(figure: Figure, note: str | None) -> Figure:
             legend.borderaxespad += 72 * room / TICK_SIZE
         text = figure.text(0.995, 0.03 / (height + room), note, ha="right", va="bottom", fontstyle="italic")
         text.set(fontsize=SMALL_SIZE, color=GREY)
-        text.set_in_layout(False)
     return figure
 
 

@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pandas as pd
 
-from transferscope.report.evidence import Effect, Evidence, against_bound, by_pair, compare, full_name, last_epochs
+from transferscope.report.evidence import (
+    Effect,
+    Evidence,
+    against_bound,
+    by_pair,
+    compare,
+    full_name,
+    last_epochs,
+    named,
+)
 
 CKA_FLOOR = 0.1
 """CKA below this, averaged over layers, counts as no similarity: the paper prints .0012 to .0424 for two RI-T."""
 LOWER_PART = 0.1
-"""The threshold below which singular values are counted is the one with about this share of P-T's and RI-T's below it."""
+"""Singular values are counted below the threshold that has about this share of P-T's and RI-T's below it."""
+
+
+Measure = Callable[[pd.DataFrame], dict[str, float]]
+"""Rows of pairs of one kind -> a number for each pair."""
 
 
 def final_score(evidence: Evidence) -> list[Effect]:
@@ -19,7 +34,7 @@ def final_score(evidence: Evidence) -> list[Effect]:
 
 
 def speed(evidence: Evidence) -> list[Effect]:
-    """Training metric averaged over the epochs (the paper's optimization speed), every P-T against every RI-T."""
+    """Train metric averaged over the epochs (the paper's optimization speed), every P-T against every RI-T."""
     return _compare_runs(evidence, "speed")
 
 
@@ -28,8 +43,8 @@ def _compare_runs(evidence: Evidence, column: str) -> list[Effect]:
     for task in evidence.tasks:
         pt, rit = evidence.runs_of(task, "P-T"), evidence.runs_of(task, "RI-T")
         if len(pt) and len(rit):
-            metric = pt["metric"].iloc[0] if column == "score" else "accuracy"
-            found += compare(task, pt[column].to_dict(), rit[column].to_dict(), metric=metric)
+            metric = str(pt["metric"].iloc[0])
+            found += compare(task, named(pt[column]), named(rit[column]), metric=metric)
     return found
 
 
@@ -48,7 +63,7 @@ def _learning_rates(evidence: Evidence, label: str, *, smaller: bool) -> list[Ef
     runs = evidence.runs
     of_kind = runs[(runs["label"] == label) | runs["label"].str.match(rf"{label} .*\blr$")]
     for task, rows in of_kind.groupby("task", sort=False):
-        low, high = (rows[rows["lr"] == extreme]["score"].to_dict() for extreme in (rows["lr"].min(), rows["lr"].max()))
+        low, high = (named(rows[rows["lr"] == extreme]["score"]) for extreme in (rows["lr"].min(), rows["lr"].max()))
         if rows["lr"].nunique() > 1:
             first, second = (low, high) if smaller else (high, low)
             found += compare(str(task), first, second, metric=str(rows["metric"].iloc[0]))
@@ -56,11 +71,13 @@ def _learning_rates(evidence: Evidence, label: str, *, smaller: bool) -> list[Ef
 
 
 def uncommon_ratio(evidence: Evidence) -> list[Effect]:
-    """Share of a model's mistakes that the other does not make: RI-T's against P-T's, pair by pair, mean over classes."""
+    """Share of a model's mistakes that the other does not make, RI-T's against P-T's in a pair, mean over classes."""
     found: list[Effect] = []
     for task, _ in evidence.each("mistakes"):
         rows = evidence.pairs(task, "mistakes", "P-T & RI-T")
-        pt, rit = (by_pair(rows, rows.get(f"uncommon_ratio_{side}")) if len(rows) else {} for side in "ab")
+        if rows.empty:
+            continue
+        pt, rit = (by_pair(rows, rows[f"uncommon_ratio_{side}"]) for side in "ab")
         found += [
             Effect(task, pair, rit[pair] - pt[pair], rit[pair], pt[pair])
             for pair in pt
@@ -93,7 +110,7 @@ def class_size(evidence: Evidence) -> list[Effect]:
         for label in ("P-T", "RI-T"):
             names = [name for name in evidence.runs_of(task, label).index if evidence.learned(name)]
             rows = table.assign(name=[full_name(task, run) for run in table["run"]])
-            values[label] = rows[rows["name"].isin(names)].set_index("name")["pearson_r"].astype(float).to_dict()
+            values[label] = named(rows[rows["name"].isin(names)].set_index("name")["pearson_r"])
         found += compare(task, values["P-T"], values["RI-T"])
     return found
 
@@ -170,7 +187,8 @@ def norm_ratio(evidence: Evidence) -> list[Effect]:
     """Sum over layers of Frobenius / spectral norm, every RI-T against every P-T."""
     found: list[Effect] = []
     for task, table in evidence.each("spectrum"):
-        rows = _whole_network(evidence, task, table)
+        # The row "all" is the spectrum of the whole network; the sum over its layers is the row "sum".
+        rows = _whole_network(evidence, task, table, "sum")
         found += compare(task, _of(rows, "RI-T", "ratio"), _of(rows, "P-T", "ratio"))
     return found
 
@@ -183,23 +201,23 @@ def lower_threshold(rows: pd.DataFrame) -> str | None:
     return min(shares, key=lambda name: abs(shares[name] - LOWER_PART), default=None)
 
 
-def _whole_network(evidence: Evidence, task: str, table: pd.DataFrame) -> pd.DataFrame:
+def _whole_network(evidence: Evidence, task: str, table: pd.DataFrame, row: str = "all") -> pd.DataFrame:
     """A row per run that has learned, of the kinds P-T and RI-T, with its label."""
-    rows = last_epochs(table[table["module"] == "all"])
+    rows = last_epochs(table[table["module"] == row])
     names = [full_name(task, run) for run in rows["run"]]
     runs = evidence.runs
-    labels = [runs.at[name, "label"] if name in runs.index else "" for name in names]
+    labels = [str(runs.at[name, "label"]) if name in runs.index else "" for name in names]
     rows = rows.assign(name=names, label=labels)
     rows = rows[rows["label"].isin(("P-T", "RI-T"))]
     return rows[[evidence.learned(name) for name in rows["name"]]] if len(rows) else rows
 
 
 def _of(rows: pd.DataFrame, label: str, column: str) -> dict[str, float]:
-    return rows[rows["label"] == label].set_index("name")[column].astype(float).to_dict()
+    return named(rows[rows["label"] == label].set_index("name")[column])
 
 
 def _compare_pairs(
-    evidence: Evidence, table: str, measure, first: str, second: str, *, larger: bool = True
+    evidence: Evidence, table: str, measure: Measure, first: str, second: str, *, larger: bool = True
 ) -> list[Effect]:
     found: list[Effect] = []
     for task, _ in evidence.each(table):

@@ -104,10 +104,10 @@ class Evidence:
     def _runs_of(self, task: str, history: pd.DataFrame) -> list[tuple[Any, ...]]:
         metric = main_metric(history)
         summary = self.table(task, "runs")
-        facts = {} if summary is None else {str(row["run"]): row for _, row in summary.iterrows()}
+        facts = {} if summary is None else {str(row["run"]): row for row in summary.to_dict("records")}
         rows = []
         for run, epochs in history.sort_values("epoch", kind="stable").groupby("run", sort=False):
-            fact = facts.get(str(run), {})
+            fact: Mapping[Any, Any] = facts.get(str(run), {})
             diverged = fact.get("status") == "diverged"
             last = float(epochs[f"test_{metric}"].iloc[-1])
             # A run that diverged is the worst there is, not a missing value.
@@ -115,7 +115,9 @@ class Evidence:
             learned = bool(fact.get("learned", True)) and not diverged
             speed = float(fact.get("optimization_speed", np.nan))
             label = str(epochs["label"].iloc[0])
-            rows.append((full_name(task, str(run)), task, label, float(epochs["lr"].max()), final, metric, speed, learned))
+            rows.append(
+                (full_name(task, str(run)), task, label, float(epochs["lr"].max()), final, metric, speed, learned)
+            )
         return rows
 
     def runs_of(self, task: str, label: str) -> pd.DataFrame:
@@ -153,6 +155,11 @@ def by_pair(rows: pd.DataFrame, values: pd.Series) -> dict[str, float]:
         return {}
     names = rows["checkpoint_a"].astype(str) + " & " + rows["checkpoint_b"].astype(str)
     return {str(name): float(value) for name, value in values.groupby(names, sort=False).mean().items()}
+
+
+def named(values: pd.Series) -> dict[str, float]:
+    """A column of numbers as name -> number."""
+    return {str(name): float(value) for name, value in values.items()}
 
 
 def main_metric(table: pd.DataFrame) -> str:

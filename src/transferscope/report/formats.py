@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-MISSING = "–"
+MISSING = "\u2013"
 """What stands for a value that is not there."""
 
 _PERCENT = ("accuracy", "uncommon_ratio", "share", "speed")
@@ -27,7 +27,7 @@ def points(value: float, *, sign: bool = False) -> str:
 def decimals(value: float, digits: int = 3) -> str:
     """A fixed number of decimals; powers of ten where a value does not fit them."""
     if not math.isfinite(value):
-        return MISSING if math.isnan(value) else "∞" if value > 0 else "−∞"
+        return MISSING if math.isnan(value) else "∞" if value > 0 else "-∞"
     return f"{value:.{digits}f}" if abs(value) < 1e6 else f"{value:.2e}"
 
 

@@ -14,6 +14,8 @@ HEADINGS = {
     "checkpoint_a": "first",
     "checkpoint_b": "second",
     "class_name": "class",
+    "accuracy_a": "accuracy, first",
+    "accuracy_b": "accuracy, second",
     "num_examples": "examples",
     "num_test": "test examples",
     "class_size": "train examples",

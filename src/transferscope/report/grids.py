@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import pandas as pd
 
@@ -11,6 +11,7 @@ from transferscope.report.effects import one_cka
 from transferscope.report.evidence import CROSS_DOMAIN, Evidence, full_name, last_epochs, main_metric
 from transferscope.report.grid import Grid, from_table
 from transferscope.report.landscape_effects import place
+from transferscope.report.published import TABLE_3, TABLE_4, TABLE_5
 from transferscope.report.results import TaskResults
 
 Results = Mapping[str, TaskResults]
@@ -47,17 +48,18 @@ def final_metrics(results: Results) -> list[Grid]:
         rates = ", ".join(f"{rate:g}" for rate in sorted(part["lr"].unique()))
         rows.append((
             str(task), str(label), rates, str(len(part)), metric.upper() if metric == "auc" else metric,
-            spread(part["score"], say), spread(part["speed"], formats.percent),
+            spread(part["score"], say), spread(part["speed"], say),
         ))  # fmt: skip
     columns = ("task", "kind", "lr", "runs", "metric", "final, test", "optimization speed")
-    note = "Mean (smallest to largest run). Optimization speed: training accuracy averaged over the epochs."
-    return [Grid("Ours: final test metric and speed", columns, tuple(rows), note, "<task>.runs.table", 2)] if rows else []
+    note = "Mean (smallest to largest run). Optimization speed: train metric averaged over the epochs."
+    return _if_any("Ours: final test metric and speed", columns, rows, note, "<task>.runs.table")
 
 
 def runs(results: Results) -> list[Grid]:
     """Every run with its status; those that diverged or did not learn are set apart."""
     found = []
     for task, table in each(results, "runs"):
+        table = _in_its_metric(table)
         leading = [name for name in ("run", "label", "status", "learned", "best_epoch") if name in table.columns]
         skipped = {"task", "kind", *leading}
         rest = [name for name in table.columns if name not in skipped and table[name].notna().any() and "/" not in name]
@@ -67,8 +69,19 @@ def runs(results: Results) -> list[Grid]:
             for index, (_, row) in enumerate(table.iterrows())
             if row.get("status") == "diverged" or row.get("learned") in (False, "False")
         }
-        found.append(Grid(grid.caption, grid.columns, grid.rows, grid.note, grid.entry, 2, marks))
+        found.append(Grid(grid.caption, grid.columns, grid.rows, grid.note, grid.entry, 4, marks))
     return found
+
+
+def _in_its_metric(table: pd.DataFrame) -> pd.DataFrame:
+    """Runs with `final_test` and the like as text: percent or AUC, as the task is judged."""
+    if "metric" not in table.columns:
+        return table
+    names = [
+        name for name in ("final_train", "final_test", "best_test", "optimization_speed", "chance") if name in table
+    ]
+    say = _score(str(table["metric"].iloc[0]))
+    return table.assign(**{name: [say(float(value)) for value in table[name]] for name in names})
 
 
 MISTAKES = (
@@ -87,7 +100,7 @@ def mistakes(results: Results) -> list[Grid]:
         if rows.empty:
             counts = ["only_a_correct", "only_b_correct", "common_mistakes"]
             means = ["accuracy_a", "accuracy_b", "uncommon_ratio_a", "uncommon_ratio_b", "kappa"]
-            how = {name: "sum" for name in counts} | {name: "mean" for name in means if name in table.columns}
+            how = dict.fromkeys(counts, "sum") | {name: "mean" for name in means if name in table.columns}
             keys = ["pair_kind", "checkpoint_a", "checkpoint_b"]
             rows = table.groupby(keys, sort=False).agg(how).reset_index()
             note = "Counts are summed over the classes, ratios are means over them."
@@ -96,8 +109,8 @@ def mistakes(results: Results) -> list[Grid]:
 
 
 def mistakes_per_class(results: Results) -> list[Grid]:
-    """Tables 3 to 5 themselves: every class of every pair, where classes are judged one by one."""
-    found = []
+    """Tables 3 to 5 and ours: every class of every pair, where classes are judged one by one."""
+    found = [TABLE_3, TABLE_4, TABLE_5]
     for task, table in each(results, "mistakes"):
         rows = table[table["class_name"] != "all"]
         if not rows.empty:
@@ -112,7 +125,9 @@ def class_size_correlation(results: Results) -> list[Grid]:
         return []
     columns = ("task", "run", "pearson_r", "p_value", "num_classes")
     table = pd.concat(tables, ignore_index=True)
-    return [from_table("Ours: correlation with class size", table, columns, entry="<task>.class_size_correlation.table")]
+    return [
+        from_table("Ours: correlation with class size", table, columns, entry="<task>.class_size_correlation.table")
+    ]
 
 
 def class_accuracy(results: Results) -> list[Grid]:
@@ -146,7 +161,10 @@ def _cka_grid(caption: str, task: str, table: pd.DataFrame) -> Grid:
         cells = [spread(part[part["layer"].astype(str) == layer]["cka"], formats.decimals) for layer in layers]
         rows.append((str(kind), *cells))
     first = table.iloc[0]
-    note = f"{first['features']} features, {first['estimator']} estimator, {int(first['num_examples']):,} examples; mean (range over pairs)."
+    note = (
+        f"{first['features']} features, {first['estimator']} estimator, {int(first['num_examples']):,} examples; "
+        "mean (range over pairs)."
+    )
     return Grid(caption, ("pair", *layers), tuple(rows), note, f"{task}.cka.table")
 
 
@@ -163,8 +181,8 @@ def distances_travelled(results: Results) -> list[Grid]:
 def _distances(results: Results, caption: str, *, initial: bool) -> list[Grid]:
     rows = []
     for task, table in each(results, "distances"):
-        wanted = table[table["pair_kind"].str.endswith("init") & ~table["pair_kind"].str.endswith("same init")]
-        table = wanted if initial else table.drop(wanted.index)
+        table = table[~table["pair_kind"].str.endswith("on the way")]
+        table = table[table["pair_kind"].str.endswith("& init") == initial]
         for kind, part in table.groupby("pair_kind", sort=False):
             whole, summed = part[part["module"] == "all"], part[part["module"] == "sum"]
             squared = whole["squared"] if "squared" in whole.columns else whole["l2"] ** 2
@@ -173,15 +191,17 @@ def _distances(results: Results, caption: str, *, initial: bool) -> list[Grid]:
                 spread(squared, _number), spread(whole["relative"], _number) if "relative" in whole.columns else "",
             ))  # fmt: skip
     columns = ("task", "pair", "pairs", "l2", "sum over modules", "l2 squared", "relative")
-    return [Grid(caption, columns, tuple(rows), "Mean (range).", "<task>.distances.table", 2)] if rows else []
+    return _if_any(caption, columns, rows, "Mean (range).", "<task>.distances.table")
 
 
 def distances_per_module(results: Results) -> list[Grid]:
     """l2 of every module, mean over pairs: modules by pair kinds."""
     found = []
     for task, table in each(results, "distances"):
-        rows = table[~table["module"].isin(("all", "sum"))]
-        found.append(_pivot(f"{task}, module by module (l2)", rows, "module", "pair_kind", "l2", f"{task}.distances.table"))
+        rows = table[~table["module"].isin(("all", "sum")) & ~table["pair_kind"].str.endswith("on the way")]
+        found.append(
+            _pivot(f"{task}, module by module (l2)", rows, "module", "pair_kind", "l2", f"{task}.distances.table")
+        )
     return found
 
 
@@ -192,7 +212,7 @@ def barriers(results: Results) -> list[Grid]:
         part = table[(table["split"] == "test") & (table["metric"] == main_metric(table))]
         rows += [(task, *row) for row in _barrier_rows(part, "pair_kind")]
     columns = ("task", "pair", "curves", "metric", "barrier (points)", "gain half-way (points)")
-    return [Grid("Ours: barriers, test", columns, tuple(rows), "Mean (range over pairs).", "<task>.barriers.table", 2)] if rows else []
+    return _if_any("Ours: barriers, test", columns, rows, "Mean (range over pairs).", "<task>.barriers.table")
 
 
 def _barrier_rows(table: pd.DataFrame, key: str) -> list[tuple[str, ...]]:
@@ -209,14 +229,16 @@ def _barrier_rows(table: pd.DataFrame, key: str) -> list[tuple[str, ...]]:
 
 
 BARRIERS = (
-    "scenario", "pair_kind", "checkpoint_a", "checkpoint_b", "split", "metric", "barrier", "barrier_alpha", "midpoint_gain",
+    "scenario", "pair_kind", "checkpoint_a", "checkpoint_b", "split", "metric", "barrier", "barrier_alpha",
+    "midpoint_gain",
 )  # fmt: skip
 
 
 def barriers_all(results: Results) -> list[Grid]:
     """Every pair, split and metric."""
+    note = "Accuracy and AUC are fractions, the loss is in nats per example."
     return [
-        from_table(f"{task}, every pair", table, BARRIERS, entry=f"{task}.barriers.table", note="Accuracy and AUC are fractions, the loss is in nats per example.")
+        from_table(f"{task}, every pair", table, BARRIERS, entry=f"{task}.barriers.table", note=note)
         for task, table in each(results, "barriers")
     ]
 
@@ -256,7 +278,7 @@ def _scenarios(results: Results, numbers: range, caption: str) -> list[Grid]:
         if figure_number(str(scenario)) in numbers:
             rows += [(place(scenario, part), *row) for row in _barrier_rows(part, "pair_kind")]
     columns = ("scenario", "pair", "curves", "metric", "barrier (points)", "gain half-way (points)")
-    return [Grid(caption, columns, tuple(rows), "", f"{CROSS_DOMAIN}.barriers.table", 2)] if rows else []
+    return _if_any(caption, columns, rows, "", f"{CROSS_DOMAIN}.barriers.table")
 
 
 def figure_number(name: str) -> int:
@@ -270,9 +292,13 @@ def module_criticality(results: Results) -> list[Grid]:
     found = []
     for task, table in each(results, "module_criticality"):
         rows = table[table["epsilon"] == table["epsilon"].min()].assign(
-            column=lambda rows: rows["run"].astype(str) + ", " + rows["path"].astype(str) + " path to " + rows["end"].astype(str)
+            column=lambda rows: (
+                rows["run"].astype(str) + ", " + rows["path"].astype(str) + " path to " + rows["end"].astype(str)
+            )
         )
-        grid = _pivot(f"Ours: {task}, criticality μ", rows, "module", "column", "mu", f"{task}.module_criticality.table")
+        grid = _pivot(
+            f"Ours: {task}, criticality μ", rows, "module", "column", "mu", f"{task}.module_criticality.table"
+        )
         found.append(grid)
     return found
 
@@ -284,9 +310,21 @@ def rewinding(results: Results) -> list[Grid]:
         metric = main_metric(table)
         rows = table[(table["split"] == "test") & (table["metric"] == metric)]
         earliest = rows[rows["module"] != "none"]["epoch"].min()
-        rows = rows[(rows["module"] == "none") | (rows["epoch"] == earliest)].replace({"module": {"none": "nothing set back"}})
+        rows = rows[(rows["module"] == "none") | (rows["epoch"] == earliest)].replace(
+            {"module": {"none": "nothing set back"}}
+        )
         entry = f"{task}.rewinding.table"
-        found.append(_pivot(f"Ours: {task}, test {metric}", rows, "module", "run", "value", entry, _score(metric)))
+        found.append(
+            _pivot(
+                f"Ours: {task}, test {metric.upper() if metric == 'auc' else metric}",
+                rows,
+                "module",
+                "run",
+                "value",
+                entry,
+                _score(metric),
+            )
+        )
     return found
 
 
@@ -294,19 +332,19 @@ def counts_below(results: Results) -> list[Grid]:
     """Share of the whole network's singular values below each threshold, mean over runs."""
     rows = []
     columns: list[str] = []
-    for task, label, part in _spectra(results):
+    for task, label, part in _spectra(results, "all"):
         columns = [name for name in part.columns if name.startswith("count_below_")]
         shares = [spread(part[name] / part["num_values"], formats.percent) for name in columns]
         rows.append((task, label, f"{part['num_values'].iloc[0]:,.0f}", *shares))
     heads = ("task", "kind", "values", *(f"below {name.removeprefix('count_below_')}" for name in columns))
-    return [Grid("Ours: share below a threshold", heads, tuple(rows), "Mean (range over runs).", "<task>.spectrum.table", 2)] if rows else []
+    return _if_any("Ours: share below a threshold", heads, rows, "Mean (range over runs).", "<task>.spectrum.table")
 
 
 def norm_ratios(results: Results) -> list[Grid]:
     """The sum over layers, by task and kind."""
-    rows = [(task, label, spread(part["ratio"], _number)) for task, label, part in _spectra(results)]
+    rows = [(task, label, spread(part["ratio"], _number)) for task, label, part in _spectra(results, "sum")]
     columns = ("task", "kind", "Σ ‖W‖_F / ‖W‖_2")
-    return [Grid("Ours: sum over layers", columns, tuple(rows), "Mean (range over runs).", "<task>.spectrum.table", 2)] if rows else []
+    return _if_any("Ours: sum over layers", columns, rows, "Mean (range over runs).", "<task>.spectrum.table")
 
 
 def norm_ratios_per_module(results: Results) -> list[Grid]:
@@ -314,18 +352,18 @@ def norm_ratios_per_module(results: Results) -> list[Grid]:
     found = []
     labels = Evidence({}, results).runs["label"]
     for task, table in each(results, "spectrum"):
-        rows = last_epochs(table[table["module"] != "all"])
+        rows = last_epochs(table[~table["module"].isin(("all", "sum"))])
         rows = rows.assign(kind=[labels.get(full_name(task, run), run) for run in rows["run"]])
         found.append(_pivot(f"{task}, layer by layer", rows, "module", "kind", "ratio", f"{task}.spectrum.table"))
     return found
 
 
-def _spectra(results: Results) -> list[tuple[str, str, pd.DataFrame]]:
-    """Task, label and rows of the whole network at the last epoch."""
+def _spectra(results: Results, row: str) -> list[tuple[str, str, pd.DataFrame]]:
+    """Task, label and rows of the whole network ("all") or of the sum over its layers, at the last epoch."""
     labels = Evidence({}, results).runs["label"]
     found = []
     for task, table in each(results, "spectrum"):
-        rows = last_epochs(table[table["module"] == "all"])
+        rows = last_epochs(table[table["module"] == row])
         rows = rows.assign(kind=[labels.get(full_name(task, run), run) for run in rows["run"]])
         found += [(task, str(kind), part) for kind, part in rows.groupby("kind", sort=False)]
     return found
@@ -345,8 +383,18 @@ def _pivot(
         (str(name), *(say(float(means.get((name, head), float("nan")))) for head in heads))
         for name in dict.fromkeys(table[row])
     )
-    columns = (row.replace("pair_kind", "pair"), *(f"{head:g}" if isinstance(head, float) else str(head) for head in heads))
+    columns = (
+        row.replace("pair_kind", "pair"),
+        *(f"{head:g}" if isinstance(head, float) else str(head) for head in heads),
+    )
     return Grid(caption, columns, rows, "", entry)
+
+
+def _if_any(
+    caption: str, columns: tuple[str, ...], rows: Sequence[tuple[str, ...]], note: str, entry: str
+) -> list[Grid]:
+    """A grid whose first two columns are text, or none where there are no rows."""
+    return [Grid(caption, columns, tuple(rows), note, entry, 2)] if rows else []
 
 
 def _number(value: float) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pandas as pd
 from scipy.stats import spearmanr
@@ -139,7 +141,7 @@ def other_domain(evidence: Evidence) -> list[Effect]:
 
 
 def edge_of_the_basin(evidence: Evidence) -> list[Effect]:
-    """How far the metric of a P-T pair falls from each end to the end of the extrapolation; the smaller fall of the two."""
+    """How far the metric of a P-T pair falls from an end to the end of the extrapolation, the smaller fall of both."""
     found: list[Effect] = []
     for task, _ in evidence.each("interpolation"):
         rows = evidence.pairs(task, "interpolation", "P-T & P-T")
@@ -166,12 +168,12 @@ def first_module(evidence: Evidence) -> list[Effect]:
     return _rewinding(evidence, lambda falls: falls.iloc[0])
 
 
-def _rewinding(evidence: Evidence, summary) -> list[Effect]:
+def _rewinding(evidence: Evidence, summary: Callable[[pd.Series], float]) -> list[Effect]:
     found: list[Effect] = []
     for task, table in evidence.each("rewinding"):
-        falls = {label: {} for label in ("P-T", "RI-T")}  # type: dict[str, dict[str, float]]
+        falls: dict[str, dict[str, float]] = {"P-T": {}, "RI-T": {}}
         for name, values in falls_of_runs(evidence, task, table).items():
-            label = evidence.runs.at[name, "label"] if name in evidence.runs.index else ""
+            label = str(evidence.runs.at[name, "label"]) if name in evidence.runs.index else ""
             if label in falls and len(values) > 1 and evidence.learned(name):
                 falls[label][name] = float(summary(values))
         found += compare(task, falls["RI-T"], falls["P-T"])
@@ -200,11 +202,15 @@ def _epoch_rank(epoch: str) -> float:
 
 
 def criticality_grows(evidence: Evidence) -> list[Effect]:
-    """Spearman correlation of a module's criticality mu with its depth in P-T (direct path, to the final weights)."""
+    """Spearman correlation of a module's criticality mu with its depth in P-T (direct path, to the final weights).
+
+    Without the classifier: it is new in P-T, so that its initial value says nothing about transfer.
+    """
     found: list[Effect] = []
     for task, table in evidence.each("module_criticality"):
         correlations: dict[str, float] = {}
         for name, mu in mu_of_runs(task, table).items():
+            mu = mu.iloc[:-1]
             known = name in evidence.runs.index and evidence.runs.at[name, "label"] == "P-T"
             if known and len(mu) > 2 and mu.nunique() > 1 and evidence.learned(name):
                 # Ranks, because mu may be infinite; floats cannot be ranked past infinity by subtraction.

@@ -142,6 +142,6 @@ FIGURE_5 = Grid(
     ("run", "nothing set back", "conv1", "layer3.0", "classifier", "all others"),
     _rows(
         """P-T | .735 | ≥ .71 | ≥ .71 | .693 | ≥ .71
-        RI-T | ≈ .70 | .507 | .64 | – | –"""
+        RI-T | ≈ .70 | .507 | .64 | \u2013 | \u2013"""
     ),
 )

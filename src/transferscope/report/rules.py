@@ -3,25 +3,52 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
 from transferscope.report import formats
-from transferscope.report.evidence import Effect
+from transferscope.report.evidence import Effect, Evidence
 
 HOLDS, FAILS, UNKNOWN = "holds", "does not hold", "cannot tell"
 MIN_UNITS = 2
 
 RULE = (
-    "holds: the effect has the claimed sign in every comparison of every task, and there are at least two; "
-    "does not hold: the mean effect has the opposite sign in at least half of the tasks (with at least two comparisons); "
+    "holds: the effect has the claimed sign in every comparison of every task (or scenario), and there are at "
+    "least two; "
+    "does not hold: the mean effect has the opposite sign in at least half of the tasks (with at least two "
+    "comparisons); "
     "cannot tell: anything else, also where the plan did not run what the claim needs. "
     "Runs that have not learned are left out of comparisons of mistakes, features, weights and landscapes."
 )
 
 Unit = Literal["score", "points", "share", "number", "cka"]
 """score: a test metric; points: hundredths of one; share: a fraction; number: of any size; cka: three decimals."""
+
+BETWEEN_RUNS = "every P-T against every RI-T of a task"
+BETWEEN_PAIRS = "every pair of the one kind against every pair of the other"
+"""How runs or pairs of two kinds are compared, in words."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A claim of the paper and how it is measured.
+
+    effect: what one comparison is, in words (goes into the column `rule`); sides: what the numbers of `ours` are;
+    needs: what the plan must run; section: where the report shows more.
+    """
+
+    id: str
+    claim: str
+    source: str
+    paper: str
+    measure: Callable[[Evidence], list[Effect]]
+    effect: str
+    unit: Unit
+    sides: tuple[str, ...]
+    needs: str
+    section: str
 
 
 def decide(effects: Sequence[Effect]) -> str:

@@ -50,12 +50,14 @@ CHAPTERS = (
                 "figure_2",
                 "Figure 2",
                 "Learning curves",
-                "P-T should start higher, rise faster and end higher than RI-T; the smaller learning rate should suit P-T, the larger one RI-T.",
+                "P-T should start higher, rise faster and end higher than RI-T; the smaller learning rate should "
+                "suit P-T, the larger one RI-T.",
                 "training",
                 ("learning_curves",),
                 (published.FIGURE_2,),
                 grids.final_metrics,
-                note="A star is the best epoch on the test set, as in the paper: chosen on the test set, not an estimate of performance.",
+                note="A star is the best epoch on the test set, as in the paper: chosen on the test set, not an "
+                "estimate of performance.",
             ),
         ),
     ),
@@ -67,10 +69,11 @@ CHAPTERS = (
                 "tables_3_6",
                 "Tables 3, 4, 5, 6",
                 "Common and uncommon mistakes",
-                "Of a P-T and an RI-T, the RI-T should make far more mistakes that are only its own; two P-T should share most of theirs.",
+                "Of a P-T and an RI-T, the RI-T should make far more mistakes that are only its own; two P-T "
+                "should share most of theirs.",
                 "mistakes",
-                (),
-                (published.TABLE_6, published.TABLE_3, published.TABLE_4, published.TABLE_5),
+                ("mistakes",),
+                (published.TABLE_6,),
                 grids.mistakes,
                 grids.mistakes_per_class,
                 "Uncommon, first: mistakes that only the first model makes / all mistakes of the first model. "
@@ -80,9 +83,10 @@ CHAPTERS = (
                 "figure_8",
                 "Figure 8",
                 "Accuracy and class size",
-                "P-T should lie above RI-T for most classes, and its accuracy should follow the class size more closely.",
+                "P-T should lie above RI-T for most classes, and its accuracy should follow the class size more "
+                "closely.",
                 "mistakes",
-                ("accuracy_by_class_size", "class_sizes"),
+                ("accuracy_by_class_size",),
                 (published.FIGURE_8,),
                 grids.class_size_correlation,
                 grids.class_accuracy,
@@ -106,13 +110,15 @@ CHAPTERS = (
                 "tables_1_7",
                 "Tables 1 and 7",
                 "Similarity of features (CKA)",
-                "Two P-T should be alike in every layer; pairs with an RI-T should be near the floor. Compare the order of the rows, not the numbers.",
+                "Two P-T should be alike in every layer; pairs with an RI-T should be near the floor. Compare the"
+                " order of the rows, not the numbers.",
                 "similarity",
                 ("cka",),
                 (published.TABLE_1, published.TABLE_7),
                 grids.cka,
                 grids.cka_other,
-                "The paper does not say how features were pooled, on how many examples, or with which estimator; the biased estimate of unrelated features is far from 0.",
+                "The paper does not say how features were pooled, on how many examples, or with which estimator; "
+                "the biased estimate of unrelated features is far from 0.",
             ),
             Section(
                 "table_2",
@@ -124,7 +130,8 @@ CHAPTERS = (
                 (published.TABLE_2,),
                 grids.distances_between,
                 grids.distances_per_module,
-                "The paper's tables do not agree with each other, so the l2 over all weights is shown beside the sum of the modules' and the square.",
+                "The paper's tables do not agree with each other, so the l2 over all weights is shown beside the "
+                "sum of the modules' and the square.",
             ),
             Section(
                 "table_8",
@@ -146,20 +153,23 @@ CHAPTERS = (
                 "figures_12_17",
                 "Figures 12 to 17",
                 "Barriers between two models",
-                "The line between two P-T should be flat, that between two RI-T should fall deep in the middle, also where they share their initial weights.",
+                "The line between two P-T should be flat, that between two RI-T should fall deep in the middle, "
+                "also where they share their initial weights.",
                 "landscape",
-                ("barrier",),
+                ("barrier", "loss_barrier"),
                 (published.FIGURE_12, published.FIGURE_14),
                 grids.barriers,
                 grids.barriers_all,
-                "Figures 12, 14, 16 show the metric, 13, 15, 17 the loss; 16 and 17 the pairs with the same initialisation. "
+                "Figures 12, 14, 16 show the metric, 13, 15, 17 the loss; 16 and 17 the pairs with the same "
+                "initialisation. "
                 "A barrier is the largest gap to the chord between both ends.",
             ),
             Section(
                 "figure_18",
                 "Figure 18",
                 "Beyond the two models",
-                "Outside [0, 1] the metric of a P-T pair should fall soon: both lie near the boundary of their common basin.",
+                "Outside [0, 1] the metric of a P-T pair should fall soon: both lie near the boundary of their "
+                "common basin.",
                 "landscape",
                 ("extrapolation",),
                 (),
@@ -169,7 +179,8 @@ CHAPTERS = (
                 "figures_19_23",
                 "Figures 19 to 23",
                 "Between models of two domains",
-                "Between P-T of two domains there should be no barrier but a gain in the middle; between RI-T a barrier.",
+                "Between P-T of two domains there should be no barrier but a gain in the middle; between RI-T a "
+                "barrier.",
                 "landscape.cross_domain",
                 tuple(f"figure_{number}" for number in range(19, 24)),
                 (),
@@ -179,7 +190,8 @@ CHAPTERS = (
                 "figures_24_29",
                 "Figures 24 to 29",
                 "With models of combined domains",
-                "The same with a model trained on the union of two domains: still one basin for P-T, still a barrier for RI-T.",
+                "The same with a model trained on the union of two domains: still one basin for P-T, still a "
+                "barrier for RI-T.",
                 "landscape.cross_domain",
                 tuple(f"figure_{number}" for number in range(24, 30)),
                 (),
@@ -195,12 +207,14 @@ CHAPTERS = (
                 "figure_30",
                 "Figure 30",
                 "Module criticality",
-                "The darker a map stays towards the left and the top, the less critical the module: it bears being moved to its initial value and being shaken.",
+                "The darker a map stays towards the left and the top, the less critical the module: it bears "
+                "being moved to its initial value and being shaken.",
                 "landscape.criticality",
                 ("criticality_heat_maps", "module_criticality"),
                 (),
                 grids.module_criticality,
-                note="Criticality μ is the smallest distance² / σ² at which the training loss stays within ε on the grid: 0 where the module can be set back, ∞ where no measured point stays within ε.",
+                note="Criticality μ is the smallest distance² / σ² at which the training loss stays within ε on "
+                "the grid: 0 where the module can be set back, ∞ where no measured point stays within ε.",
             ),
             Section(
                 "figure_5",
@@ -242,7 +256,7 @@ CHAPTERS = (
                 "Sum of ‖W‖_F / ‖W‖_2",
                 "The sum should be larger for RI-T, and with it the bound on its generalisation error.",
                 "spectrum",
-                (),
+                ("norm_ratios",),
                 (),
                 grids.norm_ratios,
                 grids.norm_ratios_per_module,

@@ -75,7 +75,7 @@ def train_run(
     """
     group = group or OneProcess()
     splits = {"train": train_split, "test": test_split} | ({"validation": validation_split} if validation_split else {})
-    _check_inputs(run, splits, initial)
+    check_inputs(run, splits, initial)
     files = RunFolder(folder, run, inputs_of(run, splits, initial))
     if not files.is_finished():
         device = choose_device(device)
@@ -294,7 +294,8 @@ def step_seed(order_seed: int, epoch: int, step: int) -> int:
     return int(np.random.SeedSequence([order_seed, epoch, step, 1]).generate_state(1, np.uint64)[0]) >> 2
 
 
-def _check_inputs(run: RunLike, splits: dict[str, PackedSplit], initial: Checkpoint | None) -> None:
+def check_inputs(run: RunLike, splits: dict[str, PackedSplit], initial: Checkpoint | None) -> None:
+    """Raise UserError for splits without examples or of different classes, and for a wrong start."""
     name, train = f"{run.task}.{run.name}", splits["train"]
     for part, split in splits.items():
         if len(split) == 0:

@@ -24,23 +24,22 @@ from transferscope.images.drawing.raster import (
 Style = Callable[[Figure, np.random.Generator, int], Image.Image]
 """Renders a figure without pose as an RGB image of so many pixels a side."""
 
-CLIPART_POSE = PoseLimits(turn=18, zoom=(0.62, 0.92), shift=0.13, stretch=0.25, skew=0.12, bend=0.07)
-STROKES_POSE = PoseLimits(turn=16, zoom=(0.65, 0.95), shift=0.1, stretch=0.3, skew=0.15, bend=0.1)
+CLIPART_POSE = PoseLimits(turn=15, zoom=(0.65, 0.92), shift=0.12, stretch=0.2, skew=0.1, bend=0.06)
+STROKES_POSE = PoseLimits(turn=18, zoom=(0.62, 0.95), shift=0.12, stretch=0.28, skew=0.15, bend=0.1)
 REAL_POSE = PoseLimits(turn=15, zoom=(0.7, 0.95), shift=0.12, stretch=0.2, skew=0.1, bend=0.06)
 SOFT_POSE = PoseLimits(turn=15, zoom=(0.65, 0.95), shift=0.12, stretch=0.2, skew=0.1, bend=0.06)
 
 
 def clipart(figure: Figure, rng: np.random.Generator, size: int) -> Image.Image:
-    """Flat fills and dark outlines on white or pastel, with confetti."""
+    """Flat fills with dark or white outlines, or none, on plain or patterned paper, with confetti."""
     side = size * SUPERSAMPLE
     hue = rng.random()
-    pastel = colour(rng.random(), rng.uniform(0.1, 0.5), rng.uniform(0.8, 1))
-    image = Image.new("RGB", (side, side), (255, 255, 255) if rng.random() < 0.4 else pastel)
+    image = Image.new("RGB", (side, side), _paper(rng))
     draw = ImageDraw.Draw(image)
     _backdrop(draw, side, rng)
     fills = _palette(hue, rng)
-    ink = colour(hue, 0.6, rng.uniform(0.05, 0.3))
-    border = side * rng.uniform(0.008, 0.02) if rng.random() < 0.75 else 0.0
+    ink = colour(hue, 0.6, rng.uniform(0.05, 0.3)) if rng.random() < 0.75 else (255, 255, 255)
+    border = side * rng.uniform(0.008, 0.025) if rng.random() < 0.75 else 0.0
     parts = posed(figure, CLIPART_POSE, rng)
     if border:
         for part in parts:
@@ -54,18 +53,20 @@ def clipart(figure: Figure, rng: np.random.Generator, size: int) -> Image.Image:
 
 
 def quickdraw(figure: Figure, rng: np.random.Generator, size: int) -> Image.Image:
-    """Shaky dark strokes on white; lines overshoot or stop short, a small one may be missing."""
+    """Shaky dark strokes on white: they overshoot or stop short, may be drawn twice, and a small one may be missing."""
     side = size * SUPERSAMPLE
     image = Image.new("L", (side, side), 255)
     draw = ImageDraw.Draw(image)
-    width = side * rng.uniform(0.02, 0.045)
+    width = side * rng.uniform(0.018, 0.05)
+    repeats = 2 if rng.random() < 0.25 else 1
     ink = int(rng.integers(0, 90))
     shake = rng.uniform(0.01, 0.05)
     parts = posed(figure, STROKES_POSE, rng)
-    if rng.random() < 0.3:
+    if rng.random() < 0.4:
         parts = _without_one(parts, rng)
     for part in parts:
-        stroke(draw, _shaky(part, shake, rng), side, width, ink)
+        for _ in range(repeats):
+            stroke(draw, _shaky(part, shake, rng), side, width, ink)
     return image.reduce(SUPERSAMPLE).convert("RGB")
 
 
@@ -116,15 +117,38 @@ def _palette(hue: float, rng: np.random.Generator) -> list[Colour]:
     ]
 
 
-def _backdrop(draw: ImageDraw.ImageDraw, side: int, rng: np.random.Generator) -> None:
-    """Half of the time, ground or a disc behind the thing."""
-    tint = colour(rng.random(), rng.uniform(0.15, 0.6), rng.uniform(0.7, 1))
+def _paper(rng: np.random.Generator) -> Colour:
+    """White, pastel or deep."""
     kind = rng.random()
-    if kind < 0.25:
+    if kind < 0.35:
+        return 255, 255, 255
+    if kind < 0.8:
+        return colour(rng.random(), rng.uniform(0.1, 0.5), rng.uniform(0.8, 1))
+    return colour(rng.random(), rng.uniform(0.3, 0.8), rng.uniform(0.2, 0.5))
+
+
+def _backdrop(draw: ImageDraw.ImageDraw, side: int, rng: np.random.Generator) -> None:
+    """Ground, a disc, stripes, dots, rays or nothing behind the thing."""
+    tint = colour(rng.random(), rng.uniform(0.15, 0.6), rng.uniform(0.6, 1))
+    x, y = rng.uniform(0.3, 0.7, 2) * side
+    kind = rng.integers(7)
+    if kind == 0:
         draw.rectangle((0, side * rng.uniform(0.5, 0.8), side, side), fill=tint)
-    elif kind < 0.5:
-        x, y, radius = rng.uniform(0.3, 0.7) * side, rng.uniform(0.3, 0.7) * side, rng.uniform(0.3, 0.5) * side
+    elif kind == 1:
+        radius = rng.uniform(0.3, 0.5) * side
         draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=tint)
+    elif kind == 2:
+        step, slope = side * rng.uniform(0.12, 0.25), side * rng.uniform(-0.6, 0.6)
+        for left in np.arange(-side, 2 * side, step):
+            draw.line((left, 0, left + slope, side), fill=tint, width=round(step / 2))
+    elif kind == 3:
+        step = side * rng.uniform(0.15, 0.25)
+        for left, top in np.ndindex(8, 8):
+            corner = (left * step, (top + left % 2 / 2) * step)
+            draw.ellipse((*corner, corner[0] + step / 2, corner[1] + step / 2), fill=tint)
+    elif kind == 4:
+        for angle in np.arange(0, 360, 36):
+            draw.pieslice((x - 2 * side, y - 2 * side, x + 2 * side, y + 2 * side), angle, angle + 18, fill=tint)
 
 
 def _confetti(draw: ImageDraw.ImageDraw, side: int, rng: np.random.Generator, count: int) -> None:

@@ -49,7 +49,7 @@ class Body:
             rib_slope=rng.uniform(0.12, 0.3),
             fat=rng.uniform(0.0, 1.0),
             side=int(rng.choice([-1, 1])),
-            patch=(rng.choice([-1, 1]) * rng.uniform(0.3, 0.55), rng.uniform(-0.45, 0.25)),
+            patch=(rng.choice([-1, 1]) * rng.uniform(0.34, 0.56), rng.uniform(-0.45, 0.15)),
         )
 
 
@@ -222,7 +222,7 @@ def _hazes(
         density += wings * severities["Edema"] * (0.14 + 0.24 * patches)
     if severities["Consolidation"]:
         rim = smooth(arc(*body.patch, 0.17, 0.2, count=9) + rng.normal(0, 0.035, (9, 2)), steps=3)
-        density += film.areas([(rim, 1.0)], blur=0.06) * severities["Consolidation"] * (0.3 + 0.15 * patches)
+        density += film.areas([(rim, 1.0)], blur=0.06) * severities["Consolidation"] * (0.42 + 0.15 * patches)
     if severities["Atelectasis"]:
         density += _plates(film, lungs[body.side], body.side, rng) * 0.25 * severities["Atelectasis"]
     if severities["Pleural Effusion"]:

@@ -69,17 +69,23 @@ def count_classes(train_split: Any, test_split: Any) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def draw_contact_sheet(split: Any) -> Any:
+def draw_contact_sheet(split: Any, note: str | None) -> Any:
     """Some images of every class."""
     from transferscope.plots.images import contact_sheet
 
-    note = "generated images" if split.generated else None
     return contact_sheet(split.images, split.labels, split.class_names, title=split.name, note=note)
 
 
-def draw_class_sizes(train_split: Any, test_split: Any) -> Any:
+def draw_class_sizes(train_split: Any, test_split: Any, note: str | None) -> Any:
     """Bars of the class sizes in both parts."""
     from transferscope.plots.labels import class_size_bars
 
     labels = {split.part: split.labels for split in (train_split, test_split)}
-    return class_size_bars(labels, train_split.class_names, title=train_split.name)
+    return class_size_bars(labels, train_split.class_names, title=train_split.name, note=note)
+
+
+def draw_label_cooccurrence(split: Any, note: str | None) -> Any:
+    """Which findings occur together."""
+    from transferscope.plots.labels import label_cooccurrence
+
+    return label_cooccurrence(split.labels, split.class_names, title=split.name, note=note)

@@ -5,8 +5,10 @@ from __future__ import annotations
 from kedro.pipeline import Node, Pipeline
 
 from transferscope.pipelines.data_prep import nodes
+from transferscope.pipelines.wiring import draw
 from transferscope.plan import Plan
 
+STEP = "data_prep"
 PARTS = ("train", "test")
 
 
@@ -31,30 +33,18 @@ def _draw(plan: Plan) -> list[Node]:
 def _task(plan: Plan, task: str) -> list[Node]:
     union = plan.study.tasks[task].union
     pack = [_join(task, part, union) if union else _pack(task, part) for part in PARTS]
-    show = [
-        Node(
-            nodes.draw_contact_sheet,
-            inputs=f"{task}.train_split",
-            outputs=f"{task}.contact_sheet.figure",
-            name="draw_contact_sheet",
-            namespace=f"{task}.data_prep",
-        ),
-        Node(
-            nodes.count_classes,
-            inputs=[f"{task}.train_split", f"{task}.test_split"],
-            outputs=f"{task}.class_sizes.table",
-            name="count_classes",
-            namespace=f"{task}.data_prep",
-        ),
-        Node(
-            nodes.draw_class_sizes,
-            inputs=[f"{task}.train_split", f"{task}.test_split"],
-            outputs=f"{task}.class_sizes.figure",
-            name="draw_class_sizes",
-            namespace=f"{task}.data_prep",
-        ),
-    ]
-    return pack + show
+    splits = [f"{task}.train_split", f"{task}.test_split"]
+    count = Node(
+        nodes.count_classes,
+        inputs=splits,
+        outputs=f"{task}.class_sizes.table",
+        name="count_classes",
+        namespace=f"{task}.{STEP}",
+    )
+    sheet = draw(STEP, task, "contact_sheet", nodes.draw_contact_sheet, splits[:1])
+    sizes = draw(STEP, task, "class_sizes", nodes.draw_class_sizes, splits)
+    together = [draw(STEP, task, "label_cooccurrence", nodes.draw_label_cooccurrence, splits[:1])]
+    return [*pack, count, sheet, sizes, *(together if plan.is_multi_label(task) else [])]
 
 
 def _pack(task: str, part: str) -> Node:
@@ -63,7 +53,7 @@ def _pack(task: str, part: str) -> Node:
         inputs=[f"{task}.source", f"params:plan.tasks.{task}.{part}"],
         outputs=f"{task}.{part}_split",
         name=f"pack_{part}",
-        namespace=f"{task}.data_prep",
+        namespace=f"{task}.{STEP}",
     )
 
 
@@ -73,5 +63,5 @@ def _join(task: str, part: str, union: tuple[str, ...]) -> Node:
         inputs=[f"params:plan.tasks.{task}.{part}", *(f"{single}.{part}_split" for single in union)],
         outputs=f"{task}.{part}_split",
         name=f"join_{part}",
-        namespace=f"{task}.data_prep",
+        namespace=f"{task}.{STEP}",
     )

@@ -20,8 +20,8 @@ def interpolate_pair(
     for end in chosen.ends:
         ends = measure.Ends(pair, series_a, series_b, end)
         tables.append(measure.line(ends, {"train": train_split, "test": test_split}, chosen.alphas.values(), chosen))
-        if chosen.extrapolation is not None:
-            outside = [alpha for alpha in chosen.extrapolation.values() if not 0 <= alpha <= 1]
+        outside = chosen.extrapolation.outside() if chosen.extrapolation else []
+        if outside:
             tables.append(measure.line(ends, {"test": test_split}, outside, chosen))
     table = pd.concat(tables, ignore_index=True)
     table.insert(0, "scenario", "within")
@@ -58,56 +58,56 @@ def measure_criticality(
     return measure.modules(run, series, splits, CriticalityOptions.model_validate(options))
 
 
-def draw_barriers(interpolation: pd.DataFrame) -> Any:
+def draw_barriers(interpolation: pd.DataFrame, note: str | None) -> Any:
     """Figures 12, 14, 16: the metric of the task between the ends."""
     from transferscope.plots.barriers import barrier_panels
 
-    return barrier_panels(_between_ends(interpolation), metric=_main_metric(interpolation), title=_task(interpolation))
+    return barrier_panels(_between_ends(interpolation), metric=_main_metric(interpolation), title=_task(interpolation), note=note)
 
 
-def draw_loss_barriers(interpolation: pd.DataFrame) -> Any:
+def draw_loss_barriers(interpolation: pd.DataFrame, note: str | None) -> Any:
     """Figures 13, 15, 17: the loss between the ends."""
     from transferscope.plots.barriers import barrier_panels
 
-    return barrier_panels(_between_ends(interpolation), metric="loss", title=_task(interpolation))
+    return barrier_panels(_between_ends(interpolation), metric="loss", title=_task(interpolation), note=note)
 
 
-def draw_extrapolation(interpolation: pd.DataFrame) -> Any:
+def draw_extrapolation(interpolation: pd.DataFrame, note: str | None) -> Any:
     """Figure 18: the metric of the task beyond the ends."""
     from transferscope.plots.barriers import barrier_panels
 
     shown = interpolation[interpolation["split"] == "test"]
-    return barrier_panels(shown, metric=_main_metric(interpolation), splits=("test",), title=_task(interpolation))
+    return barrier_panels(shown, metric=_main_metric(interpolation), splits=("test",), title=_task(interpolation), note=note)
 
 
-def draw_cross_domain(interpolation: pd.DataFrame, scenario: dict[str, Any]) -> Any:
+def draw_cross_domain(interpolation: pd.DataFrame, scenario: dict[str, Any], note: str | None) -> Any:
     """One of the Figures 19 to 29."""
     from transferscope.plots.barriers import cross_domain_panels
 
     first, second = scenario["tasks"]
     title = f"on {scenario['evaluated_on']}: {first} to {second}"
-    return cross_domain_panels(interpolation[interpolation["scenario"] == scenario["figure"]], title=title)
+    return cross_domain_panels(interpolation[interpolation["scenario"] == scenario["figure"]], title=title, note=note)
 
 
-def draw_criticality(criticality: pd.DataFrame) -> Any:
+def draw_criticality(criticality: pd.DataFrame, note: str | None) -> Any:
     """Figure 30: the first module of the network."""
     from transferscope.plots.criticality import criticality_heat_map
 
-    return criticality_heat_map(criticality, criticality["module"].iloc[0], title=_task(criticality))
+    return criticality_heat_map(criticality, criticality["module"].iloc[0], title=_task(criticality), note=note)
 
 
-def draw_module_criticality(module_criticality: pd.DataFrame) -> Any:
+def draw_module_criticality(module_criticality: pd.DataFrame, note: str | None) -> Any:
     """mu of every module."""
     from transferscope.plots.criticality import module_criticality_bars
 
-    return module_criticality_bars(module_criticality, title=_task(module_criticality))
+    return module_criticality_bars(module_criticality, title=_task(module_criticality), note=note)
 
 
-def draw_rewinding(rewinding: pd.DataFrame) -> Any:
+def draw_rewinding(rewinding: pd.DataFrame, note: str | None) -> Any:
     """The test metric with one module set back (Figure 5 of the main text)."""
     from transferscope.plots.criticality import rewinding_bars
 
-    return rewinding_bars(rewinding, title=_task(rewinding))
+    return rewinding_bars(rewinding, title=_task(rewinding), note=note)
 
 
 def _between_ends(interpolation: pd.DataFrame) -> pd.DataFrame:

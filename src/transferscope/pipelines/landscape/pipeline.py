@@ -5,8 +5,8 @@ from __future__ import annotations
 from kedro.pipeline import Node, Pipeline
 
 from transferscope.options import CrossDomainOptions, LandscapeOptions
-from transferscope.pipelines.gather import gather
 from transferscope.pipelines.landscape import nodes
+from transferscope.pipelines.wiring import draw, gather
 from transferscope.plan import Pair, Plan, RunSpec
 
 STEP = "landscape"
@@ -47,25 +47,17 @@ def _interpolation(task: str, pairs: list[Pair]) -> list[Node]:
         )
         for pair in pairs
     ]
-    draw = {
+    figures = {
         "barrier": nodes.draw_barriers,
         "loss_barrier": nodes.draw_loss_barriers,
         "extrapolation": nodes.draw_extrapolation,
     }
+    table = f"{task}.interpolation.table"
     return [
         *walks,
         gather(STEP, task, "interpolation", (f"{task}.{pair.name}.interpolation" for pair in pairs)),
         _barriers(task, namespace),
-        *(
-            Node(
-                function,
-                inputs=f"{task}.interpolation.table",
-                outputs=f"{task}.{name}.figure",
-                name=f"draw_{name}",
-                namespace=namespace,
-            )
-            for name, function in draw.items()
-        ),
+        *(draw(STEP, task, name, function, [table]) for name, function in figures.items()),
     ]
 
 
@@ -82,7 +74,8 @@ def _barriers(task: str, namespace: str) -> Node:
 def _critical_runs(plan: Plan, task: str, options: LandscapeOptions) -> list[RunSpec]:
     if options.criticality is None or task not in (options.criticality.tasks or plan.targets()):
         return []
-    return [run for run in plan.runs_of(task) if run.name in options.criticality.runs]
+    trained = [run for run in plan.runs_of(task) if run.checkpoint is None]
+    return [run for run in trained if run.name in options.criticality.runs]
 
 
 def _criticality(task: str, runs: list[RunSpec]) -> list[Node]:
@@ -116,16 +109,7 @@ def _criticality(task: str, runs: list[RunSpec]) -> list[Node]:
     return [
         *measured,
         *(gather(STEP, task, table, (f"{run.full_name}.{table}" for run in runs)) for table in tables),
-        *(
-            Node(
-                function,
-                inputs=f"{task}.{table}.table",
-                outputs=f"{task}.{name}.figure",
-                name=f"draw_{name}",
-                namespace=namespace,
-            )
-            for name, (function, table) in figures.items()
-        ),
+        *(draw(STEP, task, name, function, [f"{task}.{table}.table"]) for name, (function, table) in figures.items()),
     ]
 
 
@@ -139,15 +123,10 @@ def _cross_domain(plan: Plan, options: LandscapeOptions) -> list[Node]:
             found.append(_walk_across(scope, scenario, name, pair))
     if not walked:
         return []
+    table = f"{scope}.interpolation.table"
     figures = [
-        Node(
-            nodes.draw_cross_domain,
-            inputs=[f"{scope}.interpolation.table", f"params:plan.cross_domain.{scenario.figure}"],
-            outputs=f"{scope}.{scenario.figure}.figure",
-            name=f"draw_{scenario.figure}",
-            namespace=f"{scope}.{STEP}",
-        )
-        for scenario in options.cross_domain
+        draw(STEP, scope, item.figure, nodes.draw_cross_domain, [table, f"params:plan.cross_domain.{item.figure}"])
+        for item in options.cross_domain
     ]
     return [*found, gather(STEP, scope, "interpolation", walked), _barriers(scope, f"{scope}.{STEP}"), *figures]
 

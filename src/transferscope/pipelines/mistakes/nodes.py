@@ -66,18 +66,18 @@ def measure_class_accuracy(
     return pd.concat(tables, ignore_index=True), pd.DataFrame(correlations)
 
 
-def draw_class_size_figure(class_accuracy: pd.DataFrame, correlation: pd.DataFrame) -> Any:
+def draw_class_size_figure(class_accuracy: pd.DataFrame, correlation: pd.DataFrame, note: str | None) -> Any:
     """Figure 8."""
     from transferscope.plots.mistakes import accuracy_by_class_size
 
-    return accuracy_by_class_size(class_accuracy, correlation, title=str(class_accuracy["task"].iloc[0]))
+    return accuracy_by_class_size(class_accuracy, correlation, title=str(class_accuracy["task"].iloc[0]), note=note)
 
 
-def draw_mistakes(mistakes: pd.DataFrame) -> Any:
+def draw_mistakes(mistakes: pd.DataFrame, note: str | None) -> Any:
     """Tables 3 to 6 as bars."""
     from transferscope.plots.mistakes import mistake_bars
 
-    return mistake_bars(mistakes, title=str(mistakes["task"].iloc[0]))
+    return mistake_bars(mistakes, title=str(mistakes["task"].iloc[0]), note=note)
 
 
 def draw_gallery(
@@ -86,6 +86,7 @@ def draw_gallery(
     predictions_b: dict[str, Any],
     test_split: Any,
     options: dict[str, Any],
+    note: str | None,
 ) -> Any:
     """Figure 9: images that only one of two models gets right."""
     from transferscope.analysis.uncommon_examples import uncommon_examples
@@ -101,7 +102,6 @@ def draw_gallery(
         examples_per_cell=chosen.gallery_rows_of,
     )
     name_a, name_b = pair["kind"].split(" & ")
-    note = "generated images" if test_split.generated else None
     return uncommon_mistakes_gallery(
         test_split.images, _captions(found, test_split), name_a=name_a, name_b=name_b, title=test_split.name, note=note
     )

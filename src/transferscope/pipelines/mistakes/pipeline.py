@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from kedro.pipeline import Node, Pipeline
 
-from transferscope.pipelines.gather import gather
 from transferscope.pipelines.mistakes import nodes
+from transferscope.pipelines.wiring import draw, gather
 from transferscope.plan import Pair, Plan, RunSpec
 
 STEP = "mistakes"
@@ -26,18 +26,11 @@ def create_pipeline(plan: Plan) -> Pipeline:
 
 def _task(task: str, pairs: list[Pair], multi_label: bool) -> list[Node]:
     runs = list({run.name: run for pair in pairs for run in (pair.run_a, pair.run_b)}.values())
-    namespace = f"{task}.{STEP}"
     return [
         *(_predict(run) for run in runs),
         *(_compare(task, pair) for pair in pairs),
         gather(STEP, task, "mistakes", (f"{task}.{pair.name}.mistakes" for pair in pairs)),
-        Node(
-            nodes.draw_mistakes,
-            inputs=f"{task}.mistakes.table",
-            outputs=f"{task}.mistakes.figure",
-            name="draw_mistakes",
-            namespace=namespace,
-        ),
+        draw(STEP, task, "mistakes", nodes.draw_mistakes, [f"{task}.mistakes.table"]),
         *_gallery(task, pairs),
         *([] if multi_label else _class_sizes(task, runs)),
     ]
@@ -45,7 +38,6 @@ def _task(task: str, pairs: list[Pair], multi_label: bool) -> list[Node]:
 
 def _class_sizes(task: str, runs: list[RunSpec]) -> list[Node]:
     """Accuracy against class size; findings of a multi-label task have no such accuracy."""
-    namespace = f"{task}.{STEP}"
     return [
         Node(
             nodes.measure_class_accuracy,
@@ -57,14 +49,14 @@ def _class_sizes(task: str, runs: list[RunSpec]) -> list[Node]:
             },
             outputs=[f"{task}.class_accuracy.table", f"{task}.class_size_correlation.table"],
             name="measure_class_accuracy",
-            namespace=namespace,
+            namespace=f"{task}.{STEP}",
         ),
-        Node(
+        draw(
+            STEP,
+            task,
+            "accuracy_by_class_size",
             nodes.draw_class_size_figure,
-            inputs=[f"{task}.class_accuracy.table", f"{task}.class_size_correlation.table"],
-            outputs=f"{task}.accuracy_by_class_size.figure",
-            name="draw_accuracy_by_class_size",
-            namespace=namespace,
+            [f"{task}.class_accuracy.table", f"{task}.class_size_correlation.table"],
         ),
     ]
 
@@ -100,18 +92,11 @@ def _gallery(task: str, pairs: list[Pair]) -> list[Node]:
     mixed = next((pair for pair in pairs if pair.run_a.label != pair.run_b.label), None)
     if mixed is None:
         return []
-    return [
-        Node(
-            nodes.draw_gallery,
-            inputs=[
-                f"params:plan.pairs.{task}.{mixed.name}",
-                f"{mixed.run_a.full_name}.predictions",
-                f"{mixed.run_b.full_name}.predictions",
-                f"{task}.test_split",
-                "params:analyses.mistakes",
-            ],
-            outputs=f"{task}.uncommon_mistakes.figure",
-            name="draw_uncommon_mistakes",
-            namespace=f"{task}.{STEP}",
-        )
+    inputs = [
+        f"params:plan.pairs.{task}.{mixed.name}",
+        f"{mixed.run_a.full_name}.predictions",
+        f"{mixed.run_b.full_name}.predictions",
+        f"{task}.test_split",
+        "params:analyses.mistakes",
     ]
+    return [draw(STEP, task, "uncommon_mistakes", nodes.draw_gallery, inputs)]

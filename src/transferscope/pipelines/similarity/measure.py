@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -24,7 +23,11 @@ Names = tuple[str, str]
 
 
 def cka(
-    pairs: dict[str, Any], series: dict[str, CheckpointSeries], split: Any, options: SimilarityOptions
+    pairs: dict[str, Any],
+    runs: dict[str, Any],
+    series: dict[str, CheckpointSeries],
+    split: Any,
+    options: SimilarityOptions,
 ) -> pd.DataFrame:
     """CKA at every layer of every pair and control, for each way to make features; all from one pass per way."""
     kinds = {
@@ -32,7 +35,7 @@ def cka(
         for pair in pairs.values()
         if pair["run_a"] in series and pair["run_b"] in series
     }
-    kinds |= _controls(series, list(kinds), options)
+    kinds |= _controls(runs, split.name, list(kinds))
     tables = [_of_features(features, kinds, series, split, options) for features in options.features]
     table = pd.concat(tables, ignore_index=True)
     pair_kinds = [kinds[pair] for pair in zip(table["checkpoint_a"], table["checkpoint_b"], strict=True)]
@@ -41,21 +44,16 @@ def cka(
     return table
 
 
-def _controls(series: dict[str, CheckpointSeries], pairs: list[Names], options: SimilarityOptions) -> dict[Names, str]:
+def _controls(runs: dict[str, Any], task: str, pairs: list[Names]) -> dict[Names, str]:
     """A model with itself, and two models before training whose initial weights were drawn apart."""
     own = pairs[0][0]
     controls: dict[Names, str] = {(own, own): "same model"}
-    drawn = {name: str(item.load(0).metadata.seeds.get("init_seed")) for name, item in series.items() if 0 in item.epochs}
-    kept = {name.rpartition("@")[0] for pair in pairs for name in pair}
-    random = [name for name in kept & drawn.keys() if not _is_pretrained(series[name])]
-    for a, b in combinations(sorted(random), 2):
-        if drawn[a] != drawn[b] and a.split(".")[0] == b.split(".")[0]:
-            return controls | {(f"{a}@0", f"{b}@0"): "RI & RI"}
+    compared = {name.rpartition("@")[0] for pair in pairs for name in pair}
+    random = {run["init_seed"]: f"{task}.{name}@0" for name, run in runs.items() if run["initialisation"] == "random"}
+    untrained = [name for name in random.values() if name.rpartition("@")[0] in compared]
+    if len(untrained) > 1:
+        controls[untrained[0], untrained[1]] = "RI & RI"
     return controls
-
-
-def _is_pretrained(series: CheckpointSeries) -> bool:
-    return series.load(0).metadata.extra.get("initialisation") == "pretrained"
 
 
 def _of_features(

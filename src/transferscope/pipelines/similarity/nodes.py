@@ -9,12 +9,14 @@ import pandas as pd
 from transferscope.options import SimilarityOptions
 
 
-def measure_cka(pairs: dict[str, Any], options: dict[str, Any], test_split: Any, **series: Any) -> pd.DataFrame:
+def measure_cka(
+    pairs: dict[str, Any], runs: dict[str, Any], options: dict[str, Any], test_split: Any, **series: Any
+) -> pd.DataFrame:
     """CKA at every layer for every pair of a task; each model sees the images once."""
     from transferscope.pipelines.similarity import measure
 
     by_name = {run.name: run for run in series.values()}
-    return measure.cka(pairs, by_name, test_split, SimilarityOptions.model_validate(options))
+    return measure.cka(pairs, runs, by_name, test_split, SimilarityOptions.model_validate(options))
 
 
 def measure_distance(pair: dict[str, Any], series_a: Any, series_b: Any, options: dict[str, Any]) -> pd.DataFrame:
@@ -52,23 +54,23 @@ def _named(table: pd.DataFrame, series: Any, names: dict[str, str]) -> pd.DataFr
     return table.assign(**names)[[*names, *table.columns]]
 
 
-def draw_cka(cka: pd.DataFrame) -> Any:
+def draw_cka(cka: pd.DataFrame, note: str | None) -> Any:
     """Table 7 as bars."""
     from transferscope.plots.cka import cka_bars
 
-    return cka_bars(cka, title=str(cka["task"].iloc[0]))
+    return cka_bars(cka, title=str(cka["task"].iloc[0]), note=note)
 
 
-def draw_distance_per_module(distances: pd.DataFrame) -> Any:
+def draw_distance_per_module(distances: pd.DataFrame, note: str | None) -> Any:
     """Figure 10."""
     from transferscope.plots.distances import distance_per_module
 
-    return distance_per_module(distances, title=str(distances["task"].iloc[0]))
+    return distance_per_module(distances, title=str(distances["task"].iloc[0]), note=note)
 
 
-def draw_distance_to_initialisation(distances: pd.DataFrame) -> Any:
+def draw_distance_to_initialisation(distances: pd.DataFrame, note: str | None) -> Any:
     """Figure 11."""
     from transferscope.plots.distances import distance_to_initialisation
 
     shown = distances[~distances["pair_kind"].str.endswith("on the way")]
-    return distance_to_initialisation(shown, title=str(distances["task"].iloc[0]))
+    return distance_to_initialisation(shown, title=str(distances["task"].iloc[0]), note=note)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from kedro.pipeline import Node, Pipeline
 
-from transferscope.pipelines.gather import gather
 from transferscope.pipelines.similarity import nodes
+from transferscope.pipelines.wiring import draw, gather
 from transferscope.plan import Pair, Plan, RunSpec
 
 STEP = "similarity"
@@ -26,7 +26,7 @@ def create_pipeline(plan: Plan) -> Pipeline:
 
 def _task(task: str, pairs: list[Pair]) -> list[Node]:
     runs = list({run.full_name: run for pair in pairs for run in (pair.run_a, pair.run_b)}.values())
-    own = [run for run in runs if run.task == task]
+    own = [run for run in runs if run.task == task and run.checkpoint is None]
     inside = [pair for pair in pairs if pair.run_a.task == pair.run_b.task]
     tables = [
         *(f"{task}.{pair.name}.distances" for pair in inside),
@@ -47,6 +47,7 @@ def _cka(task: str, runs: list[RunSpec]) -> Node:
         nodes.measure_cka,
         inputs={
             "pairs": f"params:plan.pairs.{task}",
+            "runs": f"params:plan.runs.{task}",
             "options": "params:analyses.similarity",
             "test_split": f"{task}.test_split",
             **{f"{run.task}_{run.name}": f"{run.full_name}.checkpoints" for run in runs},
@@ -83,18 +84,9 @@ def _distance_travelled(run: RunSpec) -> Node:
 
 
 def _figures(task: str) -> list[Node]:
-    draw = {
+    figures = {
         "cka": (nodes.draw_cka, "cka"),
         "distance_per_module": (nodes.draw_distance_per_module, "distances"),
         "distance_to_initialisation": (nodes.draw_distance_to_initialisation, "distances"),
     }
-    return [
-        Node(
-            function,
-            inputs=f"{task}.{table}.table",
-            outputs=f"{task}.{name}.figure",
-            name=f"draw_{name}",
-            namespace=f"{task}.{STEP}",
-        )
-        for name, (function, table) in draw.items()
-    ]
+    return [draw(STEP, task, name, function, [f"{task}.{table}.table"]) for name, (function, table) in figures.items()]

@@ -20,16 +20,31 @@ def measure_spectrum(
     return measure.epochs(run, series, pictures.crop_size or pictures.store_size, chosen)
 
 
-def draw_spectra(options: dict[str, Any], **singular_values: pd.DataFrame) -> tuple[Any, Any, Any]:
-    """Figures 31 and 32 (whole network), 31b (lower part) and 33 (number below a threshold)."""
+def draw_histogram(*inputs: Any) -> Any:
+    """Figures 31a and 32: the whole network."""
+    return _draw("spectrum_histogram", inputs)
+
+
+def draw_lower_part(*inputs: Any) -> Any:
+    """Figure 31b: its lower part."""
+    return _draw("lower_spectrum_histogram", inputs)
+
+
+def draw_counts(*inputs: Any) -> Any:
+    """Figure 33: the number below a threshold."""
+    return _draw("count_below_threshold", inputs)
+
+
+def draw_norm_ratios(spectrum: pd.DataFrame, note: str | None) -> Any:
+    """The ratio of Frobenius to spectral norm of every layer, which appendix C adds up."""
+    from transferscope.plots.spectrum import norm_ratios
+
+    return norm_ratios(spectrum, title=str(spectrum["task"].iloc[0]), note=note)
+
+
+def _draw(figure: str, inputs: tuple[Any, ...]) -> Any:
+    """The figure of the final epochs of all runs; the inputs are their singular values, and a note."""
     from transferscope.plots import spectrum as plots
 
-    table = pd.concat(singular_values.values(), ignore_index=True)
-    final = table.groupby("run")["epoch"].transform("max")
-    trained = table[table["epoch"] == final]
-    title = str(next(iter(singular_values.values()))["task"].iloc[0])
-    return (
-        plots.spectrum_histogram(trained, title=title),
-        plots.lower_spectrum_histogram(trained, title=title),
-        plots.count_below_threshold(trained, title=title),
-    )
+    *tables, note = inputs
+    return getattr(plots, figure)(pd.concat(tables, ignore_index=True), title=str(tables[0]["task"].iloc[0]), note=note)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from kedro.pipeline import Node, Pipeline
 
-from transferscope.pipelines.gather import gather
 from transferscope.pipelines.spectrum import nodes
+from transferscope.pipelines.wiring import draw, gather
 from transferscope.plan import Plan, RunSpec
 
 STEP = "spectrum"
@@ -28,9 +28,7 @@ def _task(plan: Plan, task: str, runs: list[RunSpec]) -> list[Node]:
     measured = [_measure(run) for run in runs]
     summaries = [f"{run.full_name}.spectrum" for run in runs]
     nodes_of_task = [*measured, gather(STEP, task, "spectrum", summaries)]
-    if task in plan.targets():
-        nodes_of_task.append(_figures(plan, task, runs))
-    return nodes_of_task
+    return [*nodes_of_task, *_figures(plan, task, runs)] if task in plan.targets() else nodes_of_task
 
 
 def _measure(run: RunSpec) -> Node:
@@ -48,22 +46,17 @@ def _measure(run: RunSpec) -> Node:
     )
 
 
-def _figures(plan: Plan, task: str, runs: list[RunSpec]) -> Node:
+def _figures(plan: Plan, task: str, runs: list[RunSpec]) -> list[Node]:
     """P itself is drawn beside the models that were fine-tuned from it."""
     kinds = plan.study.analyses.spectrum.kinds if plan.study.analyses.spectrum else ()
     origins = [plan.runs[run.pretrained] for run in runs if run.pretrained in plan.runs]
     shown = {run.full_name: run for run in [*runs, *(origin for origin in origins if origin.kind in kinds)]}
-    return Node(
-        nodes.draw_spectra,
-        inputs={
-            "options": "params:analyses.spectrum",
-            **{name.replace(".", "__"): f"{name}.singular_values" for name in shown},
-        },
-        outputs=[
-            f"{task}.spectrum_histogram.figure",
-            f"{task}.spectrum_lower_part.figure",
-            f"{task}.spectrum_counts.figure",
-        ],
-        name="draw_spectra",
-        namespace=f"{task}.{STEP}",
-    )
+    values = [f"{name}.singular_values" for name in shown]
+    figures = {
+        "spectrum_histogram": nodes.draw_histogram,
+        "spectrum_lower_part": nodes.draw_lower_part,
+        "spectrum_counts": nodes.draw_counts,
+        "norm_ratios": nodes.draw_norm_ratios,
+    }
+    inputs = dict.fromkeys(figures, values) | {"norm_ratios": [f"{task}.spectrum.table"]}
+    return [draw(STEP, task, name, function, inputs[name]) for name, function in figures.items()]

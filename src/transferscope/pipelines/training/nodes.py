@@ -19,21 +19,23 @@ def train(
     when the last file, `series.json`, is written.
     """
     from transferscope.models.checkpoint import load_checkpoint
-    from transferscope.training.launch import train
+    from transferscope.training.loop import train_run
 
     spec = RunSpec.model_validate(run)
     initial = load_checkpoint(spec.pretrained) if spec.pretrained and source is None else None
     if source is not None:
         initial = source.load(spec.pretrained_epoch)
-    return train(spec, train_split, test_split, initial=initial, folder=Path(models_folder) / spec.task / spec.name)
+    return train_run(spec, train_split, test_split, initial=initial, folder=Path(models_folder) / spec.task / spec.name)
 
 
-def adopt_checkpoint(run: dict[str, Any], models_folder: str, test_split: Any) -> tuple[Any, pd.DataFrame]:
+def adopt_checkpoint(
+    run: dict[str, Any], models_folder: str, train_split: Any, test_split: Any
+) -> tuple[Any, pd.DataFrame]:
     """A series of one epoch made of a checkpoint file that exists, and its metrics as a history of one row."""
     from transferscope.training.adopt import adopt
 
     spec = RunSpec.model_validate(run)
-    return adopt(spec, test_split, folder=Path(models_folder) / spec.task / spec.name)
+    return adopt(spec, train_split, test_split, folder=Path(models_folder) / spec.task / spec.name)
 
 
 def gather_histories(runs: dict[str, Any], *histories: pd.DataFrame) -> pd.DataFrame:
@@ -51,8 +53,8 @@ def summarise_runs(history: pd.DataFrame, class_sizes: pd.DataFrame) -> pd.DataF
     return summarise(history, class_sizes)
 
 
-def draw_learning_curves(history: pd.DataFrame) -> Any:
+def draw_learning_curves(history: pd.DataFrame, note: str | None) -> Any:
     """Figure 2."""
     from transferscope.plots.curves import learning_curves
 
-    return learning_curves(history, title=str(history["task"].iloc[0]))
+    return learning_curves(history, title=str(history["task"].iloc[0]), note=note)

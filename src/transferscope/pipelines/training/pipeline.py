@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from kedro.pipeline import Node, Pipeline
 
 from transferscope.pipelines.training import nodes
+from transferscope.pipelines.wiring import draw
 from transferscope.plan import Plan, RunSpec
+
+STEP = "training"
 
 
 def create_pipeline(plan: Plan) -> Pipeline:
@@ -16,42 +21,34 @@ def create_pipeline(plan: Plan) -> Pipeline:
 
 
 def _train(plan: Plan, run: RunSpec) -> Node:
-    inputs = {
-        "run": f"params:plan.runs.{run.full_name}",
-        "models_folder": "params:models_folder",
-        "train_split": f"{run.task}.train_split",
-        "test_split": f"{run.task}.test_split",
-    }
-    if run.pretrained in plan.runs:
-        inputs["source"] = f"{run.pretrained}.checkpoints"
-    processes = run.training.num_processes
-    return Node(
-        nodes.train,
-        inputs=inputs,
-        outputs=[f"{run.full_name}.checkpoints", f"{run.full_name}.history"],
-        name=run.name,
-        namespace=f"{run.task}.training",
-        tags=[f"gpus-{processes}"],
-    )
+    source = {"source": f"{run.pretrained}.checkpoints"} if run.pretrained in plan.runs else {}
+    return _node(run, nodes.train, source)
 
 
 def _adopt(run: RunSpec) -> Node:
+    return _node(run, nodes.adopt_checkpoint, {})
+
+
+def _node(run: RunSpec, function: Callable[..., object], more: dict[str, str]) -> Node:
     return Node(
-        nodes.adopt_checkpoint,
+        function,
         inputs={
             "run": f"params:plan.runs.{run.full_name}",
             "models_folder": "params:models_folder",
+            "train_split": f"{run.task}.train_split",
             "test_split": f"{run.task}.test_split",
+            **more,
         },
         outputs=[f"{run.full_name}.checkpoints", f"{run.full_name}.history"],
         name=run.name,
-        namespace=f"{run.task}.training",
+        namespace=f"{run.task}.{STEP}",
+        tags=[f"gpus-{run.training.num_processes}"],
     )
 
 
 def _curves(plan: Plan, task: str) -> list[Node]:
     runs = plan.runs_of(task)
-    namespace = f"{task}.training"
+    namespace = f"{task}.{STEP}"
     return [
         Node(
             nodes.gather_histories,
@@ -67,11 +64,5 @@ def _curves(plan: Plan, task: str) -> list[Node]:
             name="summarise_runs",
             namespace=namespace,
         ),
-        Node(
-            nodes.draw_learning_curves,
-            inputs=f"{task}.history.table",
-            outputs=f"{task}.learning_curves.figure",
-            name="draw_learning_curves",
-            namespace=namespace,
-        ),
+        draw(STEP, task, "learning_curves", nodes.draw_learning_curves, [f"{task}.history.table"]),
     ]

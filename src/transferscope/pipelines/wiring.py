@@ -1,8 +1,9 @@
-"""The fan-in that every analysis ends with: many small tables into one."""
+"""The two kinds of node that every analysis ends with: many small tables into one, and a table into a figure."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import pandas as pd
 from kedro.pipeline import Node
@@ -20,5 +21,16 @@ def gather(step: str, task: str, name: str, inputs: Iterable[str]) -> Node:
         inputs=list(inputs),
         outputs=f"{task}.{name}.table",
         name=f"gather_{name}",
+        namespace=f"{task}.{step}",
+    )
+
+
+def draw(step: str, task: str, name: str, function: Callable[..., Any], inputs: Iterable[str]) -> Node:
+    """The node that draws `{task}.{name}.figure`; `function` gets the inputs and a note on the images, if they need one."""
+    return Node(
+        function,
+        inputs=[*inputs, f"params:plan.notes.{task}"],
+        outputs=f"{task}.{name}.figure",
+        name=f"draw_{name}",
         namespace=f"{task}.{step}",
     )

@@ -1,0 +1,94 @@
+"""What the singular values of a layer, or of a whole network, amount to (appendix C, Figures 31 to 33).
+
+Values come with multiplicities throughout, as from `conv_singular_values`; arrays or tensors (num_distinct,).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from transferscope.errors import UserError
+
+THRESHOLDS = (0.001, 0.01, 0.1)
+
+
+def summarise(
+    values: ArrayLike, multiplicities: ArrayLike, thresholds: Sequence[float] = THRESHOLDS
+) -> dict[str, float]:
+    """Norms, ranks and counts of a spectrum.
+
+    frobenius: root of the sum of squares, of the map and not of the kernel (for a convolution of stride 1 the kernel's
+    norm times the root of the number of pixels). spectral_norm: the largest value. ratio: frobenius / spectral_norm,
+    the term of the generalisation bound. stable_rank: ratio squared. effective_rank: exp of the entropy of the values
+    divided by their sum (Roy and Vetterli 2007). condition: largest over smallest, infinite for a singular map.
+    count_below_<t>: values below t. num_values. For an all-zero map ratio, ranks and condition are NaN.
+    """
+    sigma, counts = _as_arrays(values, multiplicities)
+    frobenius, largest = float(np.sqrt(counts @ sigma**2)), float(sigma.max())
+    smallest = float(sigma.min())
+    below = count_below(sigma, counts, thresholds)
+    ratio = frobenius / largest if largest else float("nan")
+    return {
+        "frobenius": frobenius,
+        "spectral_norm": largest,
+        "ratio": ratio,
+        "stable_rank": ratio**2,
+        "effective_rank": _effective_rank(sigma, counts),
+        "condition": (largest / smallest if smallest else float("inf")) if largest else float("nan"),
+        **{f"count_below_{t:g}": int(n) for t, n in zip(thresholds, below, strict=True)},
+        "num_values": int(counts.sum()),
+    }
+
+
+def count_below(values: ArrayLike, multiplicities: ArrayLike, thresholds: ArrayLike) -> NDArray[np.int64]:
+    """Number of singular values strictly below each threshold (Figure 33)."""
+    sigma, counts = _as_arrays(values, multiplicities)
+    order = np.argsort(sigma, kind="stable")
+    cumulative = np.concatenate([[0], np.cumsum(counts[order])])
+    return cumulative[np.searchsorted(sigma[order], np.asarray(thresholds, dtype=float), side="left")]
+
+
+def weighted_histogram(
+    values: ArrayLike, multiplicities: ArrayLike, bins: int | ArrayLike = 100
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Counts per bin, every value as often as it occurs, and the bins' edges (Figures 31 and 32)."""
+    sigma, counts = _as_arrays(values, multiplicities)
+    edges = np.histogram_bin_edges(sigma, bins)
+    heights = np.diff(count_below(sigma, counts, edges))
+    heights[-1] += int(counts[sigma == edges[-1]].sum())
+    return heights, edges
+
+
+def probability_smaller(
+    values_a: ArrayLike, multiplicities_a: ArrayLike, values_b: ArrayLike, multiplicities_b: ArrayLike
+) -> float:
+    """The chance that a singular value drawn from a is smaller than one drawn from b, ties counted half.
+
+    Above 1/2 where a is more concentrated towards 0; needs no threshold (the Mann-Whitney statistic).
+    """
+    a, counts_a = _as_arrays(values_a, multiplicities_a)
+    b, counts_b = _as_arrays(values_b, multiplicities_b)
+    order = np.argsort(b, kind="stable")
+    cumulative = np.concatenate([[0.0], np.cumsum(counts_b[order], dtype=float)])
+    smaller_b = cumulative[np.searchsorted(b[order], a, side="left")]
+    not_larger_b = cumulative[np.searchsorted(b[order], a, side="right")]
+    larger_b = cumulative[-1] - (smaller_b + not_larger_b) / 2
+    return float(counts_a @ larger_b / (counts_a.sum() * cumulative[-1]))
+
+
+def _effective_rank(sigma: NDArray[np.float64], counts: NDArray[np.int64]) -> float:
+    total = counts @ sigma
+    if total == 0:
+        return float("nan")
+    share = sigma[sigma > 0] / total
+    return float(np.exp(-(counts[sigma > 0] * share) @ np.log(share)))
+
+
+def _as_arrays(values: ArrayLike, multiplicities: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    sigma, counts = np.asarray(values, dtype=np.float64), np.asarray(multiplicities, dtype=np.int64)
+    if sigma.shape != counts.shape or sigma.ndim != 1 or not sigma.size:
+        raise UserError(f"values {sigma.shape} and multiplicities {counts.shape}: expected (num_distinct,) for both")
+    return sigma, counts

@@ -1,0 +1,86 @@
+"""The report as one HTML file that needs no other file and no network."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+import pandas as pd
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from markupsafe import Markup
+
+from transferscope.report import grids, view
+from transferscope.report.evidence import CROSS_DOMAIN
+from transferscope.report.results import TaskResults
+from transferscope.report.rules import RULE
+from transferscope.report.view import MARKS
+
+KINDS = ("P-T", "RI-T")
+DEFAULT_TITLE = "What is being transferred?"
+
+
+def write_page(
+    study: Mapping[str, Any],
+    claims: pd.DataFrame,
+    results: Mapping[str, TaskResults],
+    *,
+    provenance: Mapping[str, Any],
+) -> str:
+    """The whole report as HTML.
+
+    study: the parameters. claims: of `decide_claims`. results: by task, and `cross_domain`; figures are read from
+    disk and embedded. provenance: names and values, shown as they are (mappings as groups).
+    """
+    return _environment().get_template("report.html.j2").render(context(study, claims, results, provenance))
+
+
+def context(
+    study: Mapping[str, Any],
+    claims: pd.DataFrame,
+    results: Mapping[str, TaskResults],
+    provenance: Mapping[str, Any],
+) -> dict[str, Any]:
+    """What both templates are filled with."""
+    drawn = view.generated_tasks(study, results)
+    claim_views = view.claim_views(claims)
+    chapters = view.section_views(study, results, claim_views)
+    counts = Counter(claim.verdict for claim in claim_views)
+    return {
+        "title": (study.get("report") or {}).get("title") or DEFAULT_TITLE,
+        "model": (study.get("model") or {}).get("name", ""),
+        "generated": [name for name in results if name in drawn and name != CROSS_DOMAIN],
+        "tasks": view.task_grid(study, results),
+        "images": view.data_panels(study, results),
+        "claims": claim_views,
+        "counts": [(verdict, counts[verdict], *MARKS[verdict]) for verdict in MARKS],
+        "rule": RULE,
+        "chapters": [(chapter, [item for item in views if not item.empty]) for chapter, views in chapters],
+        "not_run": view.not_run(study, chapters, results),
+        "runs": grids.runs(results),
+        "unlearned": view.unlearned(results),
+        "provenance": view.provenance_groups(provenance),
+    }
+
+
+def keep_together(text: str) -> Markup:
+    """Text in which no line breaks inside `RI-T` or `P-T`."""
+    words = re.split(r"(RI-T|P-T)", text)
+    return Markup("").join(
+        Markup('<span class="whole">{}</span>').format(word) if word in KINDS else word for word in words
+    )
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("transferscope.report"),
+        autoescape=select_autoescape(enabled_extensions=("html.j2",), default=False),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["keep_together"] = keep_together
+    return environment

@@ -1,0 +1,40 @@
+"""The report in short, as Markdown: claims and the tables beside the paper's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from transferscope.report.grid import Grid
+from transferscope.report.page import _environment, context
+from transferscope.report.results import TaskResults
+
+
+def write_markdown(
+    study: Mapping[str, Any],
+    claims: pd.DataFrame,
+    results: Mapping[str, TaskResults],
+    *,
+    provenance: Mapping[str, Any] | None = None,
+) -> str:
+    """The same claims and key tables as the page, without figures and long tables."""
+    content = context(study, claims, results, provenance or {})
+    return _environment().get_template("summary.md.j2").render(content | {"table": markdown_table, "cell": cell})
+
+
+def markdown_table(grid: Grid) -> str:
+    """A pipe table; numbers are aligned to the right."""
+    rule = ["---" if index < grid.text_columns else "---:" for index in range(len(grid.columns))]
+    lines = ["| " + " | ".join(map(cell, row)) + " |" for row in (grid.columns, *grid.rows)]
+    lines.insert(1, "| " + " | ".join(rule) + " |")
+    return "\n".join(lines)
+
+
+def cell(text: object) -> str:
+    """Text that cannot break out of a cell of a pipe table, nor be taken for markup."""
+    escaped = str(text).replace("\\", "\\\\").replace("\n", " ")
+    for sign in "|*_`<>[]":
+        escaped = escaped.replace(sign, f"\\{sign}")
+    return escaped

@@ -1,0 +1,67 @@
+"""A checkpoint file that exists, taken into the study as a run that needs no training."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from transferscope.errors import UserError
+from transferscope.images.split import PackedSplit
+from transferscope.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from transferscope.models.series import CheckpointSeries, epoch_file, write_series
+from transferscope.training.evaluate import evaluate
+from transferscope.training.history import history_table, metric_columns
+
+EPOCH = 1
+"""Of a file that does not say its own; 0 would mean untrained."""
+
+
+def adopt(
+    run: Any, train_split: PackedSplit, test_split: PackedSplit, *, folder: Path
+) -> tuple[CheckpointSeries, pd.DataFrame]:
+    """A series of one epoch made of the file `run.checkpoint`, and a history of one row with its metrics.
+
+    Raises UserError if the file does not fit the run's architecture or the task's classes.
+    """
+    checkpoint = _described(run, load_checkpoint(run.checkpoint), test_split)
+    model = checkpoint.build()
+    row: dict[str, Any] = {"task": run.task, "run": run.name, "epoch": checkpoint.metadata.epoch}
+    row |= {"lr": math.nan, "train_loss": math.nan}
+    for part, split in (("train", train_split), ("test", test_split)):
+        row |= metric_columns(part, evaluate(model, split))
+    epoch = checkpoint.metadata.epoch
+    assert epoch is not None
+    save_checkpoint(checkpoint, folder / epoch_file(epoch))
+    series = write_series(
+        folder,
+        task=run.task,
+        run=run.name,
+        fingerprint=run.fingerprint,
+        epochs=[epoch],
+        best=epoch,
+        final=epoch,
+    )
+    return series, history_table([row])
+
+
+def _described(run: Any, checkpoint: Checkpoint, split: PackedSplit) -> Checkpoint:
+    """The checkpoint with the run's architecture, where the file does not say its own."""
+    known = checkpoint.metadata
+    if known.class_names and tuple(known.class_names) != tuple(split.class_names):
+        raise UserError(
+            f"{checkpoint.source}: made for other classes than those of {run.task} "
+            f"({', '.join(known.class_names[:3])}, ... and {', '.join(split.class_names[:3])}, ...)"
+        )
+    return checkpoint.with_metadata(
+        architecture=known.architecture or run.model.name,
+        model_options=known.model_options or dict(run.model.options),
+        num_classes=known.num_classes or split.num_classes,
+        class_names=tuple(split.class_names),
+        task=run.task,
+        run=run.name,
+        epoch=EPOCH if known.epoch is None else known.epoch,
+        fingerprint=run.fingerprint,
+    )

@@ -1,0 +1,208 @@
+"""Training in several processes, started by torch's elastic launcher; the caller's process never touches a GPU."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import pickle
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+import pandas as pd
+import torch
+
+import transferscope
+from transferscope.errors import UserError
+from transferscope.images.split import PackedSplit
+from transferscope.models.checkpoint import Checkpoint, save_checkpoint
+from transferscope.models.series import CheckpointSeries
+from transferscope.progress import progress_bar
+from transferscope.training.loop import check_inputs, train_run
+from transferscope.training.record import RunFolder, inputs_of
+from transferscope.training.run import RunLike, TrainingRun
+
+log = logging.getLogger(__name__)
+
+OUTPUT = "output.txt"
+POLL_SECONDS = 0.2
+STOP_SECONDS = 30
+DEADLY_SIGNALS = {6: "abort", 7: "bus error", 9: "killed; often the memory ran out", 11: "segmentation fault"}
+
+
+class WorkerError(RuntimeError):
+    """A training process failed; one line, and the path of the log with the rest."""
+
+
+def train(
+    run: RunLike,
+    train_split: PackedSplit,
+    test_split: PackedSplit,
+    *,
+    initial: Checkpoint | None,
+    folder: str | Path,
+    validation_split: PackedSplit | None = None,
+    device_type: Literal["cpu", "cuda"] | None = None,
+    num_nodes: int = 1,
+    rendezvous: str | None = None,
+) -> tuple[CheckpointSeries, pd.DataFrame]:
+    """`train_run` in as many processes as `run.training.num_processes` says on this machine.
+
+    One process on the CPU is this one; otherwise torch's elastic launcher starts one process for each GPU (NCCL), or
+    each share of the CPU's cores (gloo). Batches, their order, and up to rounding the weights are those of one
+    process. Workers that die are started again `max_restarts` times and go on from the last snapshot.
+
+    On several machines call it on each, with the same arguments: `num_nodes` of them meet at `rendezvous`, the
+    `host:port` of one. `folder` and the splits must be on storage that all of them see.
+
+    Raises UserError for what the user can mend, such as more processes than there are GPUs or cores; WorkerError, one
+    line, for anything else that goes wrong in a worker. When this process is interrupted or dies, so do the workers.
+    """
+    kind = device_type or ("cuda" if torch.cuda.is_available() else "cpu")
+    num_processes = count_processes(run.training.num_processes, kind)
+    splits = {"train": train_split, "test": test_split} | ({"validation": validation_split} if validation_split else {})
+    check_inputs(run, splits, initial)
+    if num_nodes > 1 and rendezvous is None:
+        raise UserError("training on several machines: give the rendezvous, host:port of one of them")
+    if kind == "cpu" and num_processes * num_nodes == 1:
+        return train_run(
+            run,
+            train_split,
+            test_split,
+            initial=initial,
+            folder=folder,
+            validation_split=validation_split,
+            device="cpu",
+        )
+    files = RunFolder(folder, run, inputs_of(run, splits, initial))
+    if not files.is_finished():
+        with tempfile.TemporaryDirectory(prefix="transferscope-") as work:
+            job = Path(work)
+            _hand_over(job, run, splits, initial, files.folder, kind)
+            num_steps = run.training.epochs * math.ceil(len(train_split) / run.training.batch_size)
+            with progress_bar(f"{run.task}.{run.name}", num_steps) as advance:
+                listener = _Listener(job, advance)
+                command = _command(run, num_processes, num_nodes, rendezvous, job)
+                return_code = _run_launcher(command, _environment(num_processes), job, listener)
+            if return_code != 0:
+                raise _failure(job, files.folder, f"{run.task}.{run.name}")
+    return files.result()
+
+
+def count_processes(asked: int | Literal["auto"], kind: str) -> int:
+    """Processes on this machine: a number that it can carry, or for "auto" one for each GPU (one on the CPU)."""
+    available = torch.cuda.device_count() if kind == "cuda" else _num_cores()
+    if asked == "auto":
+        return available if kind == "cuda" else 1
+    if asked > available:
+        unit = "GPUs" if kind == "cuda" else "CPU cores"
+        raise UserError(f"training.num_processes is {asked}, but there are {available} {unit} here: at most one each")
+    return asked
+
+
+def _num_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _hand_over(
+    job: Path, run: RunLike, splits: dict[str, PackedSplit], initial: Checkpoint | None, folder: Path, kind: str
+) -> None:
+    """Write what the workers need. A split is pickled as the folder it lies in, not as its images."""
+    content = {"run": TrainingRun.of(run).to_dict(), "folder": str(folder.resolve()), "kind": kind}
+    content |= {"parent": os.getpid(), "max_restarts": run.training.max_restarts}
+    (job / "job.json").write_text(json.dumps(content))
+    (job / "splits.pickle").write_bytes(pickle.dumps(splits))
+    if initial is not None:
+        save_checkpoint(initial, job / "initial.safetensors")
+
+
+def _command(run: RunLike, num_processes: int, num_nodes: int, rendezvous: str | None, job: Path) -> list[str]:
+    meeting = ["--standalone"]
+    if num_nodes > 1:
+        name = f"{run.task}.{run.name}.{run.fingerprint}"
+        meeting = [f"--nnodes={num_nodes}", "--rdzv-backend=c10d", f"--rdzv-endpoint={rendezvous}", f"--rdzv-id={name}"]
+    return [
+        *(sys.executable, "-m", "torch.distributed.run", *meeting),
+        *(f"--nproc-per-node={num_processes}", f"--max-restarts={run.training.max_restarts}", "--monitor-interval=0.1"),
+        *("-m", "transferscope.training.worker", str(job)),
+    ]
+
+
+def _environment(num_processes: int) -> dict[str, str]:
+    """Ours, with this package in reach and the cores shared out."""
+    source = str(Path(transferscope.__file__).parents[1])
+    paths = [source, *filter(None, [os.environ.get("PYTHONPATH")])]
+    threads = str(max(1, _num_cores() // num_processes))
+    ours = {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": threads, "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "5"}
+    return {**os.environ, **ours}
+
+
+def _run_launcher(command: list[str], environment: dict[str, str], job: Path, listen: Callable[[], None]) -> int:
+    """Run the launcher to its end, listening; its return code."""
+    with (job / OUTPUT).open("wb") as stream:
+        launcher = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream, env=environment)
+        try:
+            while launcher.poll() is None:
+                time.sleep(POLL_SECONDS)
+                listen()
+        finally:
+            _stop(launcher)
+    return launcher.returncode
+
+
+def _stop(launcher: subprocess.Popen[bytes]) -> None:
+    """End the launcher if it still runs; it ends its workers, which also end themselves when it is gone."""
+    if launcher.poll() is None:
+        launcher.terminate()
+        try:
+            launcher.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            launcher.kill()
+            launcher.wait()
+
+
+class _Listener:
+    """Passes on what the leading worker has logged and how far it has come, each time it is called."""
+
+    def __init__(self, job: Path, advance: Callable[[int, str], None]) -> None:
+        self.job = job
+        self.advance = advance
+        self.num_lines = self.num_steps = 0
+
+    def __call__(self) -> None:
+        lines = _read(self.job / "messages.txt").splitlines()
+        for line in lines[self.num_lines :]:
+            log.info("%s", line)
+        self.num_lines = len(lines)
+        told = json.loads(_read(self.job / "progress.json") or "null")
+        if told is not None:
+            self.advance(told["steps"] - self.num_steps, told["note"])
+            self.num_steps = told["steps"]
+
+
+def _read(path: Path) -> str:
+    return path.read_text() if path.exists() else ""
+
+
+def _failure(job: Path, folder: Path, name: str) -> Exception:
+    """The one error to show: the user's, a worker killed by a signal, or the first that a worker raised."""
+    output = (job / OUTPUT).read_text(errors="replace")
+    errors = [json.loads(path.read_text()) for path in job.glob("error_*.json")]
+    errors.sort(key=lambda error: error["time"])
+    for error in errors:
+        if error["user"]:
+            return UserError(error["message"])
+    folder.mkdir(parents=True, exist_ok=True)
+    details = folder / "workers.log"
+    details.write_text(output + "".join(error["traceback"] for error in errors))
+    codes = [-int(code) for code in re.findall(r"exitcode\s*:\s*(-\d+)", output)]
+    signals = [f"signal {code} ({DEADLY_SIGNALS[code]})" for code in codes if code in DEADLY_SIGNALS]
+    what = f"ended by {signals[0]}" if signals else errors[0]["message"] if errors else "failed before it could start"
+    return WorkerError(f"training of {name}: a worker process {what}; the rest is in {details}")

@@ -1,0 +1,158 @@
+"""One process of a training in several: the other end of `launch`, started by torch's elastic launcher."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import pickle
+import signal
+import sys
+import threading
+import time
+import traceback
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.parallel import DistributedDataParallel
+
+from transferscope.errors import UserError
+from transferscope.models.checkpoint import load_checkpoint
+from transferscope.training.group import OneProcess
+from transferscope.training.loop import train_run
+from transferscope.training.run import TrainingRun
+
+log = logging.getLogger("transferscope")
+
+TELL_SECONDS = 0.5
+
+
+class ProcessGroup(OneProcess):
+    """The processes of `torch.distributed`'s default group, on one device each."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.rank = dist.get_rank()
+        self.size = dist.get_world_size()
+
+    def wrap(self, model: nn.Module) -> nn.Module:
+        """DistributedDataParallel; on GPUs BatchNorm takes its statistics over the whole batch.
+
+        Raises UserError for BatchNorm on the CPU, where each process would normalise by its own share.
+        """
+        if any(isinstance(module, _BatchNorm) for module in model.modules()):
+            if self.device.type == "cpu":
+                raise UserError("training.num_processes: a model with BatchNorm trains in one process on the CPU")
+            nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        devices = [self.device.index] if self.device.type == "cuda" else None
+        return DistributedDataParallel(model, device_ids=devices, gradient_as_bucket_view=True)
+
+    def sum_(self, tensor: Tensor) -> Tensor:
+        dist.all_reduce(tensor)
+        return tensor
+
+    def wait(self) -> None:
+        dist.barrier(device_ids=[self.device.index] if self.device.type == "cuda" else None)
+
+
+def main(job: Path) -> None:
+    """Train as `job` says; an error is left in a file, for the process that launched us."""
+    content = json.loads((job / "job.json").read_text())
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # die at once, also inside a collective operation
+    _end_with(os.getppid(), content["parent"])
+    rank = int(os.environ["RANK"])
+    if any(json.loads(path.read_text())["user"] for path in job.glob("error_*.json")):
+        sys.exit(1)  # a restart does not mend the user's mistake
+    try:
+        _train(job, content, leads=rank == 0)
+    except Exception as error:
+        text = " ".join(str(error).split()) or type(error).__name__
+        user = isinstance(error, UserError)
+        told = {"user": user, "message": text if user else f"raised {type(error).__name__}: {text}"}
+        told |= {"time": time.time(), "traceback": f"\nprocess {rank}\n{traceback.format_exc()}"}
+        (job / f"error_{rank}.json").write_text(json.dumps(told))
+        sys.stderr.flush()
+        os._exit(1)  # no waiting for the others in destructors
+
+
+def _train(job: Path, content: dict[str, Any], *, leads: bool) -> None:
+    run = TrainingRun.from_dict(content["run"])
+    splits = pickle.loads((job / "splits.pickle").read_bytes())
+    initial = load_checkpoint(job / "initial.safetensors") if (job / "initial.safetensors").exists() else None
+    device = torch.device(content["kind"])
+    if device.type == "cuda":
+        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(device)
+    if leads:
+        _log_to(job / "messages.txt")
+        restart = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
+        if restart:
+            log.warning("a worker died: all were started again (%d of %d)", restart, content["max_restarts"])
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timedelta(hours=2))
+    train_run(
+        run,
+        splits["train"],
+        splits["test"],
+        initial=initial,
+        folder=Path(content["folder"]),
+        validation_split=splits.get("validation"),
+        device=device,
+        group=ProcessGroup(device),
+        progress=_Teller(job / "progress.json"),
+    )
+    dist.destroy_process_group()
+
+
+class _Teller:
+    """Writes how far training is, now and then."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.steps = 0
+        self.last = 0.0
+
+    def __call__(self, steps: int, note: str) -> None:
+        self.steps += steps
+        if time.monotonic() - self.last > TELL_SECONDS:
+            self.last = time.monotonic()
+            temporary = self.path.with_suffix(".new")
+            temporary.write_text(json.dumps({"steps": self.steps, "note": note}))
+            temporary.replace(self.path)
+
+
+def _log_to(path: Path) -> None:
+    """Our own messages, to be passed on to the user."""
+    handler = logging.FileHandler(path)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+
+
+def _end_with(*parents: int) -> None:
+    """End this process soon after one of `parents` has ended: the launcher's workers would outlive it."""
+
+    def watch() -> None:
+        while all(_is_alive(parent) for parent in parents):
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

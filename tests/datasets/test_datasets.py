@@ -1,0 +1,113 @@
+"""The project's datasets: what is saved is what is loaded, and nothing is left half."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from matplotlib.figure import Figure
+
+from transferscope.datasets.checkpoint_series import CheckpointSeriesDataset
+from transferscope.datasets.figure import FigureDataset
+from transferscope.datasets.results import ResultsDataset
+from transferscope.datasets.table import TableDataset
+from transferscope.datasets.tensors import TensorsDataset
+from transferscope.datasets.text import TextDataset
+from transferscope.models.checkpoint import Checkpoint, CheckpointMetadata, save_checkpoint
+from transferscope.models.series import CheckpointSeries, epoch_file, write_series
+from transferscope.report.results import SavedFigure, TaskResults
+
+TABLE = pd.DataFrame(
+    {"task": ["clipart", "None"], "value": [1 / 3, np.nan], "count": [1, 2], "ok": [True, False]}
+)
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_a_table_comes_back_bit_for_bit(tmp_path: Path, suffix: str) -> None:
+    """Floats, missing values, booleans and the word None survive the file."""
+    dataset = TableDataset(filepath=str(tmp_path / f"table.{suffix}"))
+    assert not dataset.exists()
+    dataset.save(TABLE)
+    pd.testing.assert_frame_equal(dataset.load(), TABLE)
+
+
+def test_the_preview_of_a_table_is_plain(tmp_path: Path) -> None:
+    """Kedro-Viz gets columns and rows that JSON can hold."""
+    dataset = TableDataset(filepath=str(tmp_path / "table.csv"))
+    dataset.save(TABLE)
+    preview = dataset.preview(rows=1)
+    assert preview["columns"] == list(TABLE.columns)
+    assert preview["data"][0][0] == "clipart"
+
+
+def test_tensors_come_back_bit_for_bit(tmp_path: Path) -> None:
+    """Also those that are not contiguous."""
+    dataset = TensorsDataset(filepath=str(tmp_path / "tensors.safetensors"))
+    logits = torch.randn(3, 4, generator=torch.Generator().manual_seed(0)).T
+    dataset.save({"test": logits})
+    assert torch.equal(dataset.load()["test"], logits)
+
+
+def test_a_figure_is_saved_twice_with_the_same_bytes(tmp_path: Path) -> None:
+    """PNG and PDF hold no date: the same figure is the same file."""
+    saved = []
+    for name in ("a", "b"):
+        figure = Figure(figsize=(2, 2))
+        figure.add_subplot().plot([1, 2])
+        dataset = FigureDataset(filepath=str(tmp_path / f"{name}.png"))
+        dataset.save(figure)
+        loaded = dataset.load()
+        saved.append((loaded.png.read_bytes(), loaded.pdf.read_bytes()))
+    assert saved[0] == saved[1]
+    assert saved[0][0].startswith(b"\x89PNG")
+    assert saved[0][1].startswith(b"%PDF")
+
+
+def test_results_hold_tables_and_refer_to_figures(tmp_path: Path) -> None:
+    """Tables are copied, figures are found relative to the results, also after both were moved."""
+    figure = SavedFigure(tmp_path / "clipart" / "barrier.png")
+    dataset = ResultsDataset(filepath=str(tmp_path / "clipart" / "results"))
+    dataset.save(TaskResults("clipart", {"generated": True}, {"runs": TABLE}, {"barrier": figure}))
+    (tmp_path / "clipart").rename(tmp_path / "moved")
+    loaded = ResultsDataset(filepath=str(tmp_path / "moved" / "results")).load()
+    assert loaded.task == "clipart"
+    assert loaded.facts == {"generated": True}
+    assert loaded.figures["barrier"].png.resolve() == tmp_path / "moved" / "barrier.png"
+    pd.testing.assert_frame_equal(loaded.tables["runs"], TABLE)
+
+
+def test_text_is_utf8(tmp_path: Path) -> None:
+    """Characters beyond ASCII come back."""
+    dataset = TextDataset(filepath=str(tmp_path / "report.html"))
+    dataset.save("ℓ₂ ‖W‖")
+    assert dataset.load() == "ℓ₂ ‖W‖"
+
+
+def make_series(folder: Path) -> CheckpointSeries:
+    for epoch in (0, 1):
+        metadata = CheckpointMetadata(architecture="fixup_resnet_small", num_classes=2, epoch=epoch)
+        weights = {"weight": torch.full((2,), float(epoch))}
+        save_checkpoint(Checkpoint(weights, metadata), folder / epoch_file(epoch))
+    return write_series(folder, task="clipart", run="pt_1", fingerprint="f", epochs=[0, 1], best=1, final=1)
+
+
+def test_a_series_trained_elsewhere_is_copied_to_its_place(tmp_path: Path) -> None:
+    """All epochs come along; the dataset exists only when the series is complete."""
+    dataset = CheckpointSeriesDataset(filepath=str(tmp_path / "models" / "pt_1"))
+    assert not dataset.exists()
+    dataset.save(make_series(tmp_path / "work" / "pt_1"))
+    assert dataset.exists()
+    assert dataset.load().epochs == (0, 1)
+    assert dataset.preview()["data"][1][:2] == [1, "best, final"]
+
+
+def test_a_series_in_its_place_is_left_alone(tmp_path: Path) -> None:
+    """Saving what was trained in place copies nothing."""
+    folder = tmp_path / "pt_1"
+    series = make_series(folder)
+    before = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
+    CheckpointSeriesDataset(filepath=str(folder)).save(series)
+    assert {path: path.stat().st_mtime_ns for path in folder.iterdir()} == before

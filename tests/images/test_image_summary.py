@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from transferscope.images.chexpert import read_chexpert
+from transferscope.images.domainnet import read_domainnet
+from transferscope.images.pack import pack_split
+from transferscope.images.split import PackedSplit
+from transferscope.images.summary import (
+    drawn_examples,
+    dropped_files,
+    label_cooccurrence,
+    label_counts,
+    label_distance,
+    label_shift,
+    patient_overlap,
+    summarise_splits,
+)
+from transferscope.options import PictureOptions
+
+PICTURES = PictureOptions(store_size=8)
+
+
+@pytest.fixture
+def photos(make_domain: Callable[..., Path], tmp_path: Path) -> list[PackedSplit]:
+    root = make_domain(train=(3, 1), test=(1, 1))
+    (root / "clipart/apple/train_0.png").write_bytes(b"")
+    source = read_domainnet(root, "clipart")
+    return [pack_split(source, part, PICTURES, tmp_path / part, on_bad_image="drop") for part in source.parts]
+
+
+def test_summary_of_splits(photos: list[PackedSplit]) -> None:
+    """Examples, classes, sizes of the originals and refused files, a row per split."""
+    table = summarise_splits(photos)
+    assert table["num_examples"].tolist() == [3, 2]
+    assert table["num_dropped"].tolist() == [1, 0]
+    assert table["source_width_median"].tolist() == [12, 12]
+    assert table["digest"].tolist() == [split.digest for split in photos]
+
+
+def test_label_counts_and_shift(photos: list[PackedSplit]) -> None:
+    """Train 2/3 and 1/3, test halves: the fractions differ by 1/6 each, total variation 1/6."""
+    counts = label_counts(photos)
+    assert counts["positives"].tolist() == [2, 1, 1, 1]
+    shift = label_shift(*photos)
+    assert np.allclose(shift["difference"], [-1 / 6, 1 / 6])
+    assert np.isclose(label_distance(*photos), 1 / 6)
+    assert label_distance(photos[0], photos[0]) == 0
+
+
+def test_dropped_files(photos: list[PackedSplit]) -> None:
+    """Every dropped file has a row with its reason; without any the table is empty but has its columns."""
+    table = dropped_files(photos)
+    assert table["path"].tolist() == ["clipart/apple/train_0.png"]
+    assert "the file is empty" in table["reason"][0]
+    assert dropped_files(photos[1:]).columns.tolist() == ["task", "part", "path", "reason"]
+
+
+def test_findings(make_chexpert: Callable[..., Path], tmp_path: Path) -> None:
+    """Counts, ignored labels and co-occurrence of findings, by hand."""
+    both = {"Edema": "1.0", "Consolidation": "1.0"}
+    rows = [(0, 0, both), (0, 1, both), (1, 0, {"Edema": "1.0"}), (2, 0, {"Edema": "-1.0"}), (3, 0, {})]
+    source = read_chexpert(make_chexpert(rows), num_train=4, num_test=1, uncertain="ignore")
+    split = pack_split(source, "train", PictureOptions(store_size=8, style="chest"), tmp_path / "train")
+    counts = label_counts([split]).set_index("class_name")
+    expected = source.train.labels[:, 1]
+    assert counts.loc["Edema", ["positives", "negatives", "ignored"]].tolist() == [
+        (expected == 1).sum(), (expected == 0).sum(), (expected == -1).sum()
+    ]  # fmt: skip
+    pairs = label_cooccurrence(split).set_index(["class_a", "class_b"])
+    positive = source.train.labels == 1
+    assert pairs.loc[("Consolidation", "Edema"), "count"] == (positive[:, 1] & positive[:, 2]).sum()
+    assert pairs.loc[("Consolidation", "Edema"), "fraction_of_a"] == 1.0
+    assert np.isnan(pairs.loc[("Cardiomegaly", "Edema"), "fraction_of_a"])
+
+
+def test_drawn_examples(make_domain: Callable[..., Path]) -> None:
+    """The row of a drawn example leads back to its line in the list."""
+    root = make_domain(train=(6, 5))
+    table = drawn_examples(read_domainnet(root, "clipart", limit=4))
+    lines = (root / "clipart_train.txt").read_text().splitlines()
+    train = table[table["part"] == "train"]
+    assert train["position"].tolist() == [0, 1, 2, 3]
+    assert [lines[row].split(" ")[0] for row in train["row"]] == train["example_id"].tolist()
+
+
+def test_patient_overlap_by_hand(make_chexpert: Callable[..., Path]) -> None:
+    """One patient of four images, two in each part, is shared by both parts with all images."""
+    table = patient_overlap(read_chexpert(make_chexpert([(0, i, {}) for i in range(4)]), num_train=2, num_test=2))
+    assert table.iloc[0].tolist() == ["chexpert", "train", "test", 1, 1, 1, 2, 2]

@@ -1,0 +1,167 @@
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from transferscope.errors import UserError
+from transferscope.images.domainnet import read_domainnet
+from transferscope.images.pack import pack_split
+from transferscope.images.split import PackedSplit
+from transferscope.images.union import union_split
+from transferscope.options import PictureOptions
+
+PICTURES = PictureOptions(store_size=8)
+
+
+@pytest.fixture
+def split(make_domain: Callable[..., Path], tmp_path: Path) -> PackedSplit:
+    return pack_split(read_domainnet(make_domain(), "clipart"), "train", PICTURES, tmp_path / "clipart")
+
+
+@pytest.fixture
+def other(make_domain: Callable[..., Path], tmp_path: Path) -> PackedSplit:
+    return pack_split(read_domainnet(make_domain("real"), "real"), "train", PICTURES, tmp_path / "real")
+
+
+@pytest.fixture
+def union(split: PackedSplit, other: PackedSplit, tmp_path: Path) -> PackedSplit:
+    return union_split([split, other], "real_clipart", tmp_path / "real_clipart")
+
+
+def test_opened_split_knows_itself(split: PackedSplit) -> None:
+    """What was packed is there when the folder is opened anew."""
+    opened = PackedSplit.open(split.folder)
+    assert (opened.name, opened.part, opened.class_names) == ("clipart", "train", ("apple", "owl"))
+    assert (opened.num_classes, opened.multi_label, opened.generated, opened.pictures) == (2, False, False, PICTURES)
+    assert (opened.labels.dtype, opened.images.dtype, len(opened)) == (np.int64, np.uint8, 5)
+    assert isinstance(opened.images.base, np.memmap) or opened.images.base is not None
+    assert not opened.images.flags.writeable
+
+
+@pytest.mark.parametrize("kind", ["split", "union", "subset"])
+def test_indexing_is_that_of_an_array(kind: str, split: PackedSplit, union: PackedSplit) -> None:
+    """Numbers, slices, arrays, masks and negative indices mean what they mean for an array, in views as well."""
+    view = {"split": split, "union": union, "subset": union.subset([7, 2, 2, 9])}[kind]
+    images = np.stack([view.images[i] for i in range(len(view))])
+    assert view.images.shape == images.shape
+    mask = np.arange(len(view)) % 2 == 0
+    for index in (slice(1, 3), slice(None, None, -1), np.array([3, 0, 0, -1]), mask, -1, np.array([], dtype=int)):
+        assert (np.asarray(view.images[index]) == images[index]).all()
+    assert (view.gather(torch.tensor([3, 0, -1])).numpy() == images[[3, 0, -1]]).all()
+    assert view.gather([]).shape == (0, 3, 8, 8)
+    for outside in (len(view), -len(view) - 1):
+        with pytest.raises(IndexError):
+            view.gather([outside])
+
+
+def test_gathered_images_are_a_copy(split: PackedSplit) -> None:
+    """Writing into a batch does not touch the split."""
+    batch = split.gather([0])
+    batch.zero_()
+    assert split.gather([0]).any()
+
+
+def test_union_is_the_parts_in_a_row(split: PackedSplit, other: PackedSplit, union: PackedSplit) -> None:
+    """Images, labels and ids of the parts follow each other."""
+    assert len(union) == 10
+    assert (union.images[:5] == split.images).all()
+    assert (union.images[5:] == other.images).all()
+    assert union.labels.tolist() == [*split.labels, *other.labels]
+    assert union.example_ids == split.example_ids + other.example_ids
+
+
+def test_union_stores_no_image(union: PackedSplit, tmp_path: Path) -> None:
+    """The folder of a union holds its description alone, and moves together with its parts."""
+    assert [path.name for path in union.folder.iterdir()] == ["split.json"]
+    moved = tmp_path / "moved"
+    moved.mkdir()
+    for name in ("clipart", "real", "real_clipart"):
+        (tmp_path / name).rename(moved / name)
+    assert PackedSplit.open(moved / "real_clipart").digest == union.digest
+
+
+def test_union_of_unions(union: PackedSplit, make_domain: Callable[..., Path], tmp_path: Path) -> None:
+    """A union may be a part."""
+    third = pack_split(read_domainnet(make_domain("sketch"), "sketch"), "train", PICTURES, tmp_path / "sketch")
+    assert len(union_split([union, third], "all", tmp_path / "all")) == 15
+
+
+def test_changed_part_is_noticed(union: PackedSplit, make_domain: Callable[..., Path], tmp_path: Path) -> None:
+    """A union does not silently show a part that was packed anew with other content."""
+    root = make_domain("real", train=(1, 1), folder="other")
+    pack_split(read_domainnet(root, "real"), "train", PICTURES, tmp_path / "real")
+    with pytest.raises(UserError, match=r"real was packed anew since this union was made"):
+        PackedSplit.open(union.folder)
+
+
+def test_union_needs_one_label_space(split: PackedSplit, make_domain: Callable[..., Path], tmp_path: Path) -> None:
+    """Other class names, other settings and shared examples are refused, by name."""
+    foreign = read_domainnet(make_domain("real", classes=("apple", "crow")), "real")
+    crow = pack_split(foreign, "train", PICTURES, tmp_path / "crow")
+    with pytest.raises(UserError, match=r"class_names of real and clipart differ .*class 1 is 'crow' and 'owl'"):
+        union_split([split, crow], "both", tmp_path / "both")
+    larger = pack_split(foreign, "train", PictureOptions(store_size=9), tmp_path / "larger")
+    with pytest.raises(UserError, match=r"pictures of real and real differ"):
+        union_split([crow, larger], "both", tmp_path / "both")
+    with pytest.raises(UserError, match=r"example 'clipart/apple/train_0.png' is in two of its parts"):
+        union_split([split, split], "both", tmp_path / "both")
+    with pytest.raises(UserError, match=r"clipart is a view in memory"):
+        union_split([split.subset([0])], "both", tmp_path / "both")
+    assert not (tmp_path / "both").exists()
+
+
+def test_subset_is_a_view_with_a_digest_of_its_own(split: PackedSplit) -> None:
+    """A subset has the chosen examples in the chosen order; its digest follows from parent and choice."""
+    subset = split.subset([4, 0])
+    assert subset.example_ids == (split.example_ids[4], split.example_ids[0])
+    assert subset.labels.tolist() == [1, 0]
+    assert (subset.subset([1]).images[0] == split.images[0]).all()
+    assert subset.digest == split.subset(torch.tensor([4, 0])).digest != split.subset([0, 4]).digest
+
+
+def test_pickled_as_a_reference(split: PackedSplit, union: PackedSplit) -> None:
+    """A pickle carries folders, not images, and opens to the same content."""
+    for view in (split, union, union.subset([7, 1])):
+        data = pickle.dumps(view)
+        assert len(data) < 1000
+        again = pickle.loads(data)
+        assert again.digest == view.digest
+        assert (again.gather([0, 1]) == view.gather([0, 1])).all()
+
+
+def test_folder_without_split(tmp_path: Path) -> None:
+    """A folder that holds no split is named, with what to do."""
+    with pytest.raises(UserError, match=r"nothing: no packed split \(.*split.json does not exist\): run data_prep"):
+        PackedSplit.open(tmp_path / "nothing")
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "message"),
+    [
+        ("split.json", lambda data: data[:50], "damaged split"),
+        ("split.json", lambda data: data.replace(b'"format": 1', b'"format": 7'), "packed in format 7, not 1"),
+        ("split.json", lambda data: data.replace(b"crop_size", b"crop_sise"), "damaged split"),
+        ("images.npy", lambda data: data[:-1], "damaged split"),
+        ("labels.npy", lambda data: data[:20], "damaged split"),
+        ("example_ids.json", lambda data: b'["a"]', "damaged split .5 examples expected, files hold .1, 5."),
+    ],
+)
+def test_damaged_folder(split: PackedSplit, file: str, change: Callable[[bytes], bytes], message: str) -> None:
+    """A damaged file is noticed when the split is opened."""
+    path = split.folder / file
+    path.write_bytes(change(path.read_bytes()))
+    with pytest.raises(UserError, match=message):
+        PackedSplit.open(split.folder)
+
+
+def test_description_is_readable(split: PackedSplit) -> None:
+    """split.json is plain JSON that says what the split is."""
+    description = json.loads((split.folder / "split.json").read_text())
+    assert description["class_names"] == ["apple", "owl"]
+    assert description["digest"] == split.digest

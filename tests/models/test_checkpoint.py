@@ -1,0 +1,165 @@
+"""Checkpoints on disk."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from transferscope.errors import UserError
+from transferscope.models.checkpoint import (
+    Checkpoint,
+    CheckpointMetadata,
+    load_checkpoint,
+    read_metadata,
+    save_checkpoint,
+)
+from transferscope.models.zoo import build_model
+
+METADATA = CheckpointMetadata(
+    architecture="fixup_resnet_small",
+    model_options={"widths": [4, 8, 16]},
+    num_classes=3,
+    class_names=("a", "b, with comma", "ç"),
+    task="clipart",
+    run="pt_1",
+    epoch=7,
+    seeds={"init": 1, "order": 2**40},
+    fingerprint="abc",
+    metrics={"test_accuracy": 0.1 + 0.2, "train_loss": 1e-300},
+    extra={"note": [1, None, "x"]},
+)
+
+
+@pytest.fixture
+def checkpoint() -> Checkpoint:
+    """Of a narrow network."""
+    return Checkpoint(build_model("fixup_resnet_small", 3, seed=0, widths=[4, 8, 16]).state_dict(), METADATA)
+
+
+def digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_saving_and_loading_changes_nothing(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    """Values, types, order of the keys, metadata."""
+    state = checkpoint.state_dict | {
+        "steps": torch.tensor(5),
+        "half": torch.rand(2, 3).bfloat16(),
+        "none": torch.rand(0, 2),
+    }
+    save_checkpoint(Checkpoint(state, METADATA), tmp_path / "a.safetensors")
+    loaded = load_checkpoint(tmp_path / "a.safetensors")
+    assert loaded.metadata == METADATA
+    assert read_metadata(tmp_path / "a.safetensors") == METADATA
+    assert list(loaded.state_dict) == list(state)
+    for key, value in state.items():
+        assert loaded.state_dict[key].dtype == value.dtype
+        assert torch.equal(loaded.state_dict[key], value)
+
+
+def test_equal_content_gives_equal_bytes(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    """In another memory layout, as views of one buffer, and after loading."""
+    save_checkpoint(checkpoint, tmp_path / "a.safetensors")
+    state = {k: v.to(memory_format=torch.channels_last) if v.ndim == 4 else v for k, v in checkpoint.state_dict.items()}
+    buffer = torch.cat([value.flatten() for value in state.values()])
+    pieces = buffer.split([value.numel() for value in state.values()])
+    views = {key: piece.view(state[key].shape) for key, piece in zip(state, pieces, strict=True)}
+    for name, weights in (("b", state), ("c", views)):
+        save_checkpoint(Checkpoint(weights, METADATA), tmp_path / f"{name}.safetensors")
+    save_checkpoint(load_checkpoint(tmp_path / "a.safetensors"), tmp_path / "d.safetensors")
+    assert len({digest(tmp_path / f"{name}.safetensors") for name in "abcd"}) == 1
+
+
+def test_build_gives_the_model_that_was_saved(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    """In evaluation mode; torch's generator is left alone."""
+    save_checkpoint(checkpoint, tmp_path / "a.safetensors")
+    before = torch.get_rng_state()
+    model = load_checkpoint(tmp_path / "a.safetensors").build()
+    assert torch.equal(torch.get_rng_state(), before)
+    assert not model.training
+    assert all(torch.equal(value, checkpoint.state_dict[key]) for key, value in model.state_dict().items())
+
+
+def test_tied_weights_are_saved_apart(tmp_path: Path) -> None:
+    """safetensors refuses tensors that share memory; copies of them are saved."""
+    weight = torch.rand(2, 2)
+    save_checkpoint(Checkpoint({"a": weight, "b": weight}), tmp_path / "a.safetensors")
+    loaded = load_checkpoint(tmp_path / "a.safetensors").state_dict
+    assert torch.equal(loaded["a"], weight)
+    assert torch.equal(loaded["b"], weight)
+
+
+def test_number_of_classes_is_read_off_the_weights_where_nothing_says_it(checkpoint: Checkpoint) -> None:
+    """By the length of the classifier."""
+    model = checkpoint.with_metadata(num_classes=None).build()
+    assert model.fc.out_features == 3
+
+
+def test_files_made_elsewhere_have_empty_metadata(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    """Any safetensors file is a checkpoint; to build from it the architecture must be named."""
+    save_file(checkpoint.state_dict, tmp_path / "a.safetensors", {"format": "pt"})
+    loaded = load_checkpoint(tmp_path / "a.safetensors")
+    assert loaded.metadata == CheckpointMetadata()
+    with pytest.raises(UserError, match=r"a\.safetensors does not say its architecture"):
+        loaded.build()
+
+
+@pytest.mark.parametrize("remaining", [0, 4, 200, -1])
+def test_a_cut_off_file_is_named(checkpoint: Checkpoint, tmp_path: Path, remaining: int) -> None:
+    """Wherever it ends: before the header, in it, or one byte early."""
+    path = tmp_path / "epoch_0007.safetensors"
+    save_checkpoint(checkpoint, path)
+    path.write_bytes(path.read_bytes()[:remaining])
+    for read in (load_checkpoint, read_metadata):
+        with pytest.raises(UserError, match=r"epoch_0007\.safetensors is cut off or no safetensors file"):
+            read(path)
+
+
+@pytest.mark.parametrize("name", ["absent.safetensors", "absent.pth", "folder.safetensors"])
+def test_a_missing_file_is_named(tmp_path: Path, name: str) -> None:
+    """A folder of that name is no file either."""
+    (tmp_path / "folder.safetensors").mkdir()
+    with pytest.raises(UserError, match=f"{name} does not exist"):
+        load_checkpoint(tmp_path / name)
+
+
+def test_unknown_kinds_of_file_are_refused(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    """By what they are called, with what is expected."""
+    (tmp_path / "weights.h5").touch()
+    with pytest.raises(UserError, match=r"unknown kind: expected \.safetensors, \.pth"):
+        load_checkpoint(tmp_path / "weights.h5")
+    with pytest.raises(UserError, match=r"must end in \.safetensors"):
+        save_checkpoint(checkpoint, tmp_path / "weights.pth")
+
+
+def test_metadata_of_a_newer_version_is_refused(tmp_path: Path) -> None:
+    """Rather than dropped."""
+    header = '{"keys": ["a"], "metadata": {"class_names": [], "colour": "red"}}'
+    save_file({"a": torch.zeros(1)}, tmp_path / "a.safetensors", {"transferscope": header})
+    with pytest.raises(UserError, match=r"unknown metadata \['colour'\]"):
+        load_checkpoint(tmp_path / "a.safetensors")
+
+
+def test_a_full_disk_leaves_the_old_file(
+    checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One line says what was being written; nothing half is left beside it."""
+    path = tmp_path / "a.safetensors"
+    save_checkpoint(checkpoint, path)
+    before = digest(path)
+
+    def fill(self: Path, content: bytes) -> int:
+        with self.open("wb") as file:
+            file.write(content[:100])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", fill)
+    with pytest.raises(UserError, match=r"no space left on device while writing .*a\.safetensors"):
+        save_checkpoint(checkpoint.with_metadata(epoch=8), path)
+    assert digest(path) == before
+    assert list(tmp_path.iterdir()) == [path]

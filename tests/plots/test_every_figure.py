@@ -1,0 +1,223 @@
+"""What holds for every figure, on ordinary and on awkward tables."""
+
+from __future__ import annotations
+
+import io
+import itertools
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from transferscope.errors import UserError
+from transferscope.plots import barriers, cka, criticality, curves, distances, images, labels, mistakes, spectrum
+
+FINDINGS = ("Cardiomegaly", "Edema", "Consolidation", "Atelectasis", "Pleural Effusion")
+DEEP = [f"layer{stage}.{block}.conv{conv}" for stage in range(1, 5) for block in range(5) for conv in (1, 2, 3)]
+WITHOUT_RIT = ("P-T & P-T",)
+CRITERIA = {"positions": (1.0,), "sigmas": (0.1,)}
+
+
+def diverged(drawn):
+    history = drawn.history(runs=("pt_1", "rit_1"))
+    broken = history["run"].str.contains("rit") & (history["epoch"] > 4)
+    history.loc[broken, ["train_loss", "train_loss_eval", "test_loss", "test_accuracy", "train_accuracy"]] = np.nan
+    return history
+
+
+def never_learned(drawn):
+    return drawn.history(runs=("rit_1",)).assign(test_accuracy=np.nan, train_accuracy=np.nan)
+
+
+def with_gaps(table, column):
+    return table.assign(**{column: table[column].where(np.arange(len(table)) % 3 > 0, np.nan)})
+
+
+def multi_label(seed=0):
+    return np.random.default_rng(seed).choice([1, 0, -1], (200, 5), p=[0.3, 0.6, 0.1]).astype(np.int8)
+
+
+def single_label(num_classes, number=3000):
+    return np.random.default_rng(0).integers(0, num_classes, number)
+
+
+CASES = {
+    "curves": lambda d: curves.learning_curves(d.history(), note="generated images"),
+    "curves of the loss": lambda d: curves.learning_curves(d.history(), metric="loss"),
+    "curves, AUC": lambda d: curves.learning_curves(d.history(metric="auc")),
+    "curves, one replica, long": lambda d: curves.learning_curves(d.history(runs=("pt_1",), epochs=200)),
+    "curves, diverged": lambda d: curves.learning_curves(diverged(d)),
+    "curves, diverged loss": lambda d: curves.learning_curves(diverged(d), metric="loss"),
+    "curves, no value": lambda d: curves.learning_curves(never_learned(d)),
+    "curves, one epoch": lambda d: curves.learning_curves(d.history(epochs=0)),
+    "barriers": lambda d: barriers.barrier_panels(d.interpolation(), note="generated images"),
+    "barriers of the loss": lambda d: barriers.barrier_panels(d.interpolation(), metric="loss"),
+    "barriers, one alpha": lambda d: barriers.barrier_panels(d.interpolation(alphas=[0.5])),
+    "barriers, NaN": lambda d: barriers.barrier_panels(with_gaps(d.interpolation(), "value")),
+    "barriers, all NaN": lambda d: barriers.barrier_panels(d.interpolation().assign(value=np.nan)),
+    "barriers, infinite loss": lambda d: barriers.barrier_panels(
+        d.interpolation().replace({"alpha": {}}).assign(value=lambda t: t["value"].where(t["alpha"] != 0.5, np.inf)),
+        metric="loss",
+    ),
+    "barriers without RI-T": lambda d: barriers.barrier_panels(d.interpolation(kinds=WITHOUT_RIT)),
+    "barriers, best and final": lambda d: barriers.barrier_panels(
+        d.interpolation(metrics=("auc",), ends=list(itertools.product(("best", "final"), repeat=2))), metric="auc"
+    ),
+    "extrapolation": lambda d: barriers.barrier_panels(d.interpolation(alphas=np.linspace(-1, 2, 13))),
+    "cross domain": lambda d: barriers.cross_domain_panels(d.interpolation(trained_on=("real_clipart", "quickdraw"))),
+    "cross domain, AUC": lambda d: barriers.cross_domain_panels(d.interpolation(metrics=("auc", "loss"))),
+    "cross domain, no loss": lambda d: barriers.cross_domain_panels(d.interpolation(metrics=("accuracy",))),
+    "distances": lambda d: distances.distance_per_module(d.distances(), note="generated images"),
+    "distances, deep": lambda d: distances.distance_per_module(d.distances(modules=DEEP), measure="relative"),
+    "distances, zero": lambda d: distances.distance_per_module(d.distances().assign(l2=0.0)),
+    "distances, some zero": lambda d: distances.distance_per_module(
+        d.distances().assign(l2=lambda t: t["l2"].where(t["module"] != "stem", 0.0))
+    ),
+    "distances, NaN": lambda d: distances.distance_per_module(d.distances().assign(l2=np.nan)),
+    "distance to initial": lambda d: distances.distance_to_initialisation(d.distances()),
+    "no distance to initial": lambda d: distances.distance_to_initialisation(d.distances(kinds=WITHOUT_RIT)),
+    "cka bars": lambda d: cka.cka_bars(d.cka(), note="generated images"),
+    "cka bars, many layers": lambda d: cka.cka_bars(d.cka(layers=DEEP[:20]), features="flattened"),
+    "cka bars, NaN": lambda d: cka.cka_bars(with_gaps(d.cka(), "cka")),
+    "cka map": lambda d: cka.cka_heat_map(d.cka(), note="generated images"),
+    "cka map, one pair, NaN": lambda d: cka.cka_heat_map(with_gaps(d.cka(kinds=WITHOUT_RIT), "cka")),
+    "cka map, many layers": lambda d: cka.cka_heat_map(d.cka(layers=DEEP[:17])),
+    "class sizes and accuracy": lambda d: mistakes.accuracy_by_class_size(d.class_accuracy(), note="generated images"),
+    "345 classes and accuracy": lambda d: mistakes.accuracy_by_class_size(d.class_accuracy(num_classes=345)),
+    "one class and accuracy": lambda d: mistakes.accuracy_by_class_size(d.class_accuracy(num_classes=1)),
+    "mistakes": lambda d: mistakes.mistake_bars(d.mistakes(), note="generated images"),
+    "mistakes, findings": lambda d: mistakes.mistake_bars(d.mistakes(classes=FINDINGS)),
+    "no mistakes": lambda d: mistakes.mistake_bars(
+        d.mistakes().assign(only_a_correct=0, only_b_correct=0, common_mistakes=0)
+    ),
+    "criticality": lambda d: criticality.criticality_heat_map(d.criticality(), "stem", note="generated images"),
+    "criticality, four paths": lambda d: criticality.criticality_heat_map(
+        d.criticality(ends=("best", "final"), sigmas=np.linspace(0, 1, 11)), "fc", run="clipart.rit_1"
+    ),
+    "criticality, one cell": lambda d: criticality.criticality_heat_map(d.criticality(paths=("direct",), **CRITERIA), "fc"),
+    "criticality, module at rest": lambda d: criticality.criticality_heat_map(d.criticality().assign(distance=0.0), "fc"),
+    "criticality, NaN": lambda d: criticality.criticality_heat_map(d.criticality().assign(error=np.nan), "fc"),
+    "criticality of the loss": lambda d: criticality.criticality_heat_map(d.criticality(), "fc", measure="loss"),
+    "mu": lambda d: criticality.module_criticality_bars(d.module_criticality(), note="generated images"),
+    "mu, deep": lambda d: criticality.module_criticality_bars(d.module_criticality(modules=DEEP)),
+    "mu, zero": lambda d: criticality.module_criticality_bars(d.module_criticality().assign(mu=0.0)),
+    "mu, infinite": lambda d: criticality.module_criticality_bars(d.module_criticality().assign(mu=np.inf)),
+    "rewinding": lambda d: criticality.rewinding_bars(d.rewinding(), note="generated images"),
+    "rewinding, AUC": lambda d: criticality.rewinding_bars(d.rewinding(metric="auc", modules=DEEP[:18]), epoch=5),
+    "rewinding, loss": lambda d: criticality.rewinding_bars(d.rewinding(metric="loss", runs=("pt_1",))),
+    "spectrum": lambda d: spectrum.spectrum_histogram(d.singular_values(), note="generated images"),
+    "spectrum, one run": lambda d: spectrum.spectrum_histogram(d.singular_values(runs=("pt_1",)), epoch=0),
+    "spectrum, all zero": lambda d: spectrum.spectrum_histogram(d.singular_values().assign(value=0.0)),
+    "lower spectrum": lambda d: spectrum.lower_spectrum_histogram(d.singular_values()),
+    "count below": lambda d: spectrum.count_below_threshold(d.singular_values(), note="generated images"),
+    "count below, all zero": lambda d: spectrum.count_below_threshold(d.singular_values().assign(value=0.0)),
+    "spectrum of a module": lambda d: spectrum.module_spectra(d.singular_values(modules=["stem"]))[0],
+    "norm ratios": lambda d: spectrum.norm_ratios(d.spectrum(), note="generated images"),
+    "gallery": lambda d: images.uncommon_mistakes_gallery(d.images(), d.gallery(), note="generated images"),
+    "gallery, long names": lambda d: images.uncommon_mistakes_gallery(d.images(channels=1), d.gallery(6, long=True)),
+    "gallery, one side": lambda d: images.uncommon_mistakes_gallery(d.images(), d.gallery().query("only_correct == 'a'")),
+    "gallery, one column": lambda d: images.uncommon_mistakes_gallery(d.images(), d.gallery(columns=1)),
+    "contact sheet": lambda d: images.contact_sheet(d.images(60), np.arange(60) % 6, [f"class {i}" for i in range(6)]),
+    "contact sheet, 345 classes": lambda d: images.contact_sheet(
+        d.images(400), np.arange(400) % 345, [f"a class with a rather long name {i}" for i in range(345)]
+    ),
+    "contact sheet, findings": lambda d: images.contact_sheet(d.images(200, channels=1), multi_label(), FINDINGS),
+    "class sizes": lambda _: labels.class_size_bars({"train": single_label(10)}, [f"class {i}" for i in range(10)]),
+    "class sizes, 345": lambda _: labels.class_size_bars(
+        {"train": single_label(345), "test": single_label(345, 900)}, [f"aircraft carrier {i}" for i in range(345)]
+    ),
+    "class sizes, findings": lambda _: labels.class_size_bars({"train": multi_label(), "test": multi_label(1)}, FINDINGS),
+    "labels together": lambda _: labels.label_cooccurrence(multi_label(), FINDINGS, note="generated images"),
+    "labels together, one absent": lambda _: labels.label_cooccurrence(multi_label() * [0, 1, 1, 1, 1], FINDINGS),
+}  # fmt: skip
+
+EMPTY = {
+    "curves": (curves.learning_curves, "history"),
+    "barriers": (barriers.barrier_panels, "interpolation"),
+    "cross domain": (barriers.cross_domain_panels, "interpolation"),
+    "distances": (distances.distance_per_module, "distances"),
+    "cka bars": (cka.cka_bars, "cka"),
+    "cka map": (cka.cka_heat_map, "cka"),
+    "class accuracy": (mistakes.accuracy_by_class_size, "class_accuracy"),
+    "mistakes": (mistakes.mistake_bars, "mistakes"),
+    "mu": (criticality.module_criticality_bars, "module_criticality"),
+    "rewinding": (criticality.rewinding_bars, "rewinding"),
+    "spectrum": (spectrum.spectrum_histogram, "singular_values"),
+    "lower spectrum": (spectrum.lower_spectrum_histogram, "singular_values"),
+    "count below": (spectrum.count_below_threshold, "singular_values"),
+    "norm ratios": (spectrum.norm_ratios, "spectrum"),
+}
+
+
+def boxes(artists):
+    found = [artist.get_window_extent() for artist in artists if artist.get_visible() and artist.get_text().strip()]
+    return [box for box in found if box.width > 0]
+
+
+def assert_labelled(figure, name):
+    """One axis at least of every grid of panels is named in x and one in y, but where tick labels say it all."""
+    axes = [ax for ax in figure.axes if ax.get_visible() and ax.axison]
+    if axes and "contact sheet" not in name:
+        assert any(ax.get_xlabel() for ax in axes)
+        assert any(ax.get_ylabel() for ax in axes) or name.startswith(("cka map", "mistakes", "no mistakes"))
+
+
+def overlap(a, b, slack=0.5):
+    return min(a.x1, b.x1) - max(a.x0, b.x0) > slack and min(a.y1, b.y1) - max(a.y0, b.y0) > slack
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_limits_are_finite_and_no_text_covers_another(name, drawn, recwarn):
+    """Tick labels, axis labels, titles, legend and note of a drawn figure keep apart; x and y are named."""
+    figure = CASES[name](drawn)
+    figure.draw_without_rendering()
+    assert_labelled(figure, name)
+    page = figure.bbox
+    for ax in figure.axes:
+        if not ax.get_visible():
+            continue
+        assert np.isfinite([*ax.get_xlim(), *ax.get_ylim()]).all()
+        if not ax.axison:
+            continue
+        x_low, x_high = sorted(ax.get_xlim())
+        y_low, y_high = sorted(ax.get_ylim())
+        x_texts = [t for p, t in zip(ax.get_xticks(), ax.get_xticklabels(), strict=False) if x_low <= p <= x_high]
+        y_texts = [t for p, t in zip(ax.get_yticks(), ax.get_yticklabels(), strict=False) if y_low <= p <= y_high]
+        texts = boxes([*x_texts, *y_texts, ax.xaxis.label, ax.yaxis.label, ax.title])
+        assert not [1 for a, b in itertools.combinations(texts, 2) if overlap(a, b)]
+        for legend in figure.legends:
+            assert not [1 for text in texts if overlap(text, legend.get_window_extent())]
+    for legend, text in itertools.product(figure.legends, figure.texts):
+        assert not overlap(legend.get_window_extent(), text.get_window_extent())
+    for legend in figure.legends:
+        box = legend.get_window_extent()
+        assert box.x0 >= page.x0 - 1
+        assert box.x1 <= page.x1 + 1
+    assert not [str(warning.message) for warning in recwarn]
+
+
+@pytest.mark.parametrize("name", EMPTY)
+def test_an_empty_table_gives_a_figure_that_says_so(name, drawn):
+    """No exception: a report may draw what a plan did not measure."""
+    draw, table = EMPTY[name]
+    figure = draw(getattr(drawn, table)().iloc[:0])
+    assert "to show" in figure.axes[0].texts[0].get_text()
+
+
+@pytest.mark.parametrize("name", EMPTY)
+def test_a_missing_column_is_named(name):
+    """One line that says what the table lacks."""
+    draw, _ = EMPTY[name]
+    with pytest.raises(UserError, match="lacks the column"):
+        draw(pd.DataFrame({"task": ["clipart"]}))
+
+
+@pytest.mark.parametrize("name", ["curves", "criticality"])
+def test_the_same_table_gives_the_same_bytes(name, drawn):
+    """Saved as PNG twice."""
+    saved = []
+    for _ in range(2):
+        stream = io.BytesIO()
+        CASES[name](drawn).savefig(stream, format="png")
+        saved.append(stream.getvalue())
+    assert saved[0] == saved[1]

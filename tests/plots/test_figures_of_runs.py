@@ -1,0 +1,289 @@
+"""What single figures show, by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.collections import QuadMesh
+from matplotlib.patches import Rectangle
+
+from transferscope.errors import UserError
+from transferscope.plots import barriers, criticality, curves, distances, images, labels, mistakes, spectrum
+from transferscope.plots.lines import cell_edges
+from transferscope.plots.style import LOOKS
+
+
+def legend_texts(figure):
+    return [text.get_text() for text in figure.legends[0].get_texts()]
+
+
+def long_lines(ax, colour=None):
+    return [line for line in ax.lines if len(line.get_xdata()) > 2 and colour in (None, line.get_color())]
+
+
+def test_learning_curves_have_a_line_for_each_kind_and_rate(drawn):
+    """Two replicas are one line; both learning rates of a kind share its colour and differ in their dash."""
+    slow = drawn.history(runs=("rit_small_lr_1",)).assign(lr=0.01)
+    figure = curves.learning_curves(pd.concat([drawn.history(), slow]))
+    assert legend_texts(figure) == ["P-T, lr 0.01", "RI-T, lr 0.01", "RI-T, lr 0.05", "best epoch"]
+    for ax in figure.axes:
+        assert len(long_lines(ax)) == 3
+        dashes = {line.get_linestyle() for line in long_lines(ax, LOOKS["RI-T"].colour)}
+        assert dashes == {"-", "--"}
+
+
+def test_the_star_is_the_best_epoch_of_a_replica(drawn):
+    """On the test panel: one star a replica, at its largest test metric (smallest loss)."""
+    history = drawn.history(runs=("pt_1",))
+    best = history.loc[history["test_accuracy"].idxmax()]
+    stars = [line for line in curves.learning_curves(history).axes[0].lines if line.get_marker() == "*"]
+    assert [(*star.get_xdata(), *star.get_ydata()) for star in stars] == [(best["epoch"], best["test_accuracy"])]
+    loss = curves.learning_curves(history, metric="loss").axes[0]
+    assert [line.get_xdata()[0] for line in loss.lines if line.get_marker() == "*"] == [15]
+
+
+def test_a_diverged_run_ends_in_a_cross(drawn):
+    """At its last finite value; epochs that were not evaluated are no divergence."""
+    history = drawn.history(runs=("rit_1",))
+    history.loc[history["epoch"] % 2 == 1, ["test_accuracy", "train_accuracy"]] = np.nan
+    assert not [line for line in curves.learning_curves(history).axes[0].lines if line.get_marker() == "X"]
+    history.loc[history["epoch"] > 8, ["train_loss", "test_accuracy", "train_accuracy"]] = np.nan
+    crosses = [line for line in curves.learning_curves(history).axes[0].lines if line.get_marker() == "X"]
+    assert [cross.get_xdata()[0] for cross in crosses] == [8]
+
+
+def test_barriers_draw_train_dashed_and_test_solid(drawn):
+    """Three kinds of pair on two splits are six curves, in the colours of the kinds."""
+    figure = barriers.barrier_panels(drawn.interpolation())
+    for kind in drawn.kinds:
+        assert {line.get_linestyle() for line in long_lines(figure.axes[0], LOOKS[kind].colour)} == {"-", "--"}
+    assert legend_texts(figure) == [*drawn.kinds, "test", "train"]
+
+
+def test_the_line_is_the_mean_over_pairs_and_the_band_their_range(drawn):
+    """Two pairs with values v and v + 0.2."""
+    table = drawn.interpolation(kinds=("P-T & P-T",), splits=("test",), metrics=("accuracy",))
+    second = table["checkpoint_b"].str.contains("_2")
+    table["value"] = np.where(second, 0.7, 0.5)
+    ax = barriers.barrier_panels(table).axes[0]
+    assert long_lines(ax)[0].get_ydata() == pytest.approx(0.6)
+    heights = ax.collections[0].get_paths()[0].vertices[:, 1]
+    assert (heights.min(), heights.max()) == pytest.approx((0.5, 0.7))
+
+
+@pytest.mark.parametrize(("alphas", "shaded"), [(np.linspace(0, 1, 5), 0), (np.linspace(-1, 2, 7), 1)])
+def test_only_extrapolation_is_shaded(alphas, shaded, drawn):
+    """The shade covers [0, 1]."""
+    ax = barriers.barrier_panels(drawn.interpolation(alphas=alphas)).axes[0]
+    spans = [patch for patch in ax.patches if isinstance(patch, Rectangle)]
+    assert [(span.get_x(), span.get_width()) for span in spans] == [(0, 1)] * shaded
+
+
+def test_best_and_final_have_panels_of_their_own(drawn):
+    """Two combinations of epochs, two titles, one legend."""
+    table = drawn.interpolation(ends=(("final", "final"), ("best", "best")))
+    figure = barriers.barrier_panels(table)
+    assert [ax.get_title() for ax in figure.axes] == ["clipart, final & final", "clipart, best & best"]
+
+
+def test_cross_domain_shows_accuracy_left_and_loss_right(drawn):
+    """The title says what the models were trained on and what they are measured on."""
+    figure = barriers.cross_domain_panels(drawn.interpolation(trained_on=("quickdraw", "real")))
+    assert [ax.get_ylabel() for ax in figure.axes] == ["accuracy", "loss (nats/example)"]
+    assert figure.get_suptitle() == "quickdraw → real, on clipart"
+    assert "0: trained on quickdraw, 1: on real" in figure.axes[0].get_xlabel()
+
+
+def test_barrier_heights_has_a_dot_for_every_pair():
+    """Two scenarios of two pairs, one colour a kind."""
+    rows = [
+        {
+            "scenario": scenario,
+            "task": "real",
+            "split": "test",
+            "pair_kind": kind,
+            "metric": "accuracy",
+            "barrier": height,
+        }
+        for scenario in ("within", "figure_19")
+        for kind, height in (("P-T & P-T", -0.01), ("RI-T & RI-T", 0.6))
+    ]
+    figure = barriers.barrier_heights(pd.DataFrame(rows), note="generated images")
+    figure.draw_without_rendering()
+    dots = [line for line in figure.axes[0].lines if line.get_linestyle() == "None"]
+    assert [sorted(line.get_xdata()) for line in dots] == [[-0.01, -0.01], [0.6, 0.6]]
+
+
+def test_distances_to_what_a_model_started_from_are_told_apart():
+    """P, RI or an epoch 0 on either side; a pair of two trained models is none."""
+    rows = [
+        ("P-T & P", "a.pt_1@final", "s.p_1@final", True),
+        ("P-T & P-T", "a.pt_1@final", "a.pt_2@final", False),
+        ("RI-T & RI", "a.rit_1@final", "a.rit_1@0", True),
+        ("RI-T & RI-T", "a.rit_1@final", "a.rit_1@0", True),
+        ("P-T & RI-T", "a.pt_1@best", "a.rit_10@best", False),
+    ]
+    table = pd.DataFrame(rows, columns=["pair_kind", "checkpoint_a", "checkpoint_b", "expected"])
+    assert distances.to_initialisation(table).tolist() == table["expected"].tolist()
+
+
+def test_whole_network_distances_are_in_the_legend_not_on_the_axis(drawn):
+    """The rows "all" and "sum" are no modules."""
+    table = drawn.distances(kinds=("P-T & P-T",))
+    table.loc[table["module"] == "all", "l2"] = 2.0
+    figure = distances.distance_per_module(table)
+    assert legend_texts(figure) == ["P-T & P-T  (overall 2)"]
+    assert [text.get_text() for text in figure.axes[0].get_xticklabels()] == drawn.modules
+
+
+def test_heat_maps_average_draws_and_the_gap_is_test_minus_train(drawn):
+    """Cells of the direct path against a pivot of the table."""
+    table = drawn.criticality(paths=("direct",))
+    figure = criticality.criticality_heat_map(table, "stem", run="clipart.rit_1")
+    train, test, gap = (np.asarray(mesh.get_array()) for ax in figure.axes[:3] for mesh in ax.collections)
+    rows = table[(table["run"] == "clipart.rit_1") & (table["module"] == "stem")]
+    expected = rows[rows["split"] == "test"].pivot_table(index="sigma", columns="position", values="error").to_numpy()
+    assert test == pytest.approx(expected)
+    assert gap == pytest.approx(test - train)
+
+
+def test_heat_maps_of_two_runs_share_their_colours(drawn):
+    """The limits of P-T's map and RI-T's map are those of all rows of the module."""
+    table = drawn.criticality()
+    limits = set()
+    for run in ("clipart.pt_1", "clipart.rit_1"):
+        figure = criticality.criticality_heat_map(table, "stem", run=run)
+        limits.add(figure.axes[0].collections[0].get_clim())
+    stem = table[table["module"] == "stem"]["error"]
+    assert limits == {(stem.min(), stem.max())}
+
+
+def test_positions_are_drawn_at_their_distance(drawn):
+    """Cells of the optimisation path are as wide as the distances say, and sorted where the path turns back."""
+    table = drawn.criticality(paths=("optimization",), positions=(0.0, 0.5, 1.0))
+    table["distance"] = table["position"].map({0.0: 0.0, 0.5: 4.0, 1.0: 1.0})
+    mesh = criticality.criticality_heat_map(table, "stem").axes[0].collections[0]
+    assert isinstance(mesh, QuadMesh)
+    assert np.asarray(mesh.get_coordinates())[0, :, 0].tolist() == pytest.approx([-0.5, 0.5, 2.5, 5.5])
+
+
+def test_cell_edges_lie_between_centres():
+    """By hand; a single cell is one wide."""
+    assert cell_edges(np.array([0.0, 1.0, 3.0])).tolist() == [-0.5, 0.5, 2.0, 4.0]
+    assert cell_edges(np.array([2.0])).tolist() == [1.5, 2.5]
+
+
+def test_infinite_and_zero_criticality_are_shown_as_such(drawn):
+    """A module whose mu has no number keeps a mark, and the legend explains it."""
+    table = drawn.module_criticality(runs=("pt_1",))
+    table.loc[table["module"] == "fc", "mu"] = np.inf
+    table.loc[table["module"] == "stem", "mu"] = 0.0
+    assert legend_texts(criticality.module_criticality_bars(table)) == ["P-T", "μ = 0", "μ = ∞"]
+
+
+def test_rewinding_shows_the_whole_model_as_a_line(drawn):
+    """Module "none" is no bar; the earliest epoch is the default."""
+    figure = criticality.rewinding_bars(drawn.rewinding())
+    ax = figure.axes[0]
+    assert [text.get_text() for text in ax.get_xticklabels()] == drawn.modules
+    assert ax.get_xlabel() == "module set back to epoch 0"
+    assert sorted(line.get_ydata()[0] for line in ax.lines if line.get_linestyle() == "--") == pytest.approx(
+        [0.55, 0.9]
+    )
+
+
+def test_histograms_count_every_value_with_its_multiplicity(drawn):
+    """The heights of a kind sum to all its singular values."""
+    table = drawn.singular_values(runs=("pt_1",))
+    total = table[table["epoch"] == "final"]["multiplicity"].sum()
+    heights = spectrum.spectrum_histogram(table).axes[0].lines[0].get_ydata()[:-1]
+    assert heights.sum() == total
+
+
+def test_counts_below_a_threshold_by_hand():
+    """Values 1, 2, 2, 5 below 1 (none: strictly below), 2, 3 and 10."""
+    values, times = np.array([5.0, 2.0, 1.0]), np.array([1.0, 2.0, 1.0])
+    assert spectrum._count_below(values, times, np.array([1.0, 2.0, 3.0, 10.0])).tolist() == [0, 1, 3, 4]
+
+
+def test_the_lower_part_ends_at_the_quantile():
+    """Of 1, 2, 3, 4 with multiplicity 1, 1, 1, 97, a quarter lies below 4."""
+    rows = pd.DataFrame({"value": [1.0, 2.0, 3.0, 4.0], "multiplicity": [1, 1, 1, 97]})
+    assert spectrum._quantile(rows, 0.25) == 4.0
+    assert spectrum._quantile(rows, 0.02) == 2.0
+
+
+def test_a_page_for_every_module(drawn):
+    """In the order of the forward pass."""
+    pages = spectrum.module_spectra(drawn.singular_values(modules=["stem", "fc"]))
+    assert [page.get_suptitle() for page in pages] == ["clipart  stem", "clipart  fc"]
+
+
+def test_the_given_correlation_is_written_in_the_legend(drawn):
+    """With its largest p-value; without a table, r is that of what is drawn."""
+    runs = [f"clipart.{name}" for name in ("pt_1", "pt_2", "rit_1", "rit_2")]
+    given = pd.DataFrame({"run": runs, "pearson_r": [0.3, 0.5, 0.2, 0.2], "p_value": [1e-9, 1e-3, 0.2, 0.1]})
+    figure = mistakes.accuracy_by_class_size(drawn.class_accuracy(), given)
+    assert legend_texts(figure) == ["P-T:  Pearson r = 0.40  (p ≤ 0.001)", "RI-T:  Pearson r = 0.20  (p ≤ 0.2)"]
+    rows = drawn.class_accuracy(runs=("pt_1",))
+    r = np.corrcoef(rows["class_size"], rows["accuracy"])[0, 1]
+    assert legend_texts(mistakes.accuracy_by_class_size(rows)) == [f"P-T:  Pearson r = {r:.2f}"]
+
+
+def test_mistake_bars_are_shares_of_the_examples(drawn):
+    """Mistakes of the first model only are what only the second gets right."""
+    table = drawn.mistakes(kinds=("P-T & RI-T",)).iloc[:1]
+    table = table.assign(num_examples=200, only_a_correct=40, only_b_correct=10, common_mistakes=20)
+    widths = [patch.get_width() for patch in mistakes.mistake_bars(table).axes[0].patches]
+    assert widths == pytest.approx([5.0, 10.0, 20.0])
+
+
+class OnlySome:
+    """Images that note which of them are read."""
+
+    def __init__(self, array):
+        self.array, self.read = array, set()
+
+    def __getitem__(self, index):
+        self.read.add(index)
+        return self.array[index]
+
+
+def test_only_shown_images_are_read(drawn):
+    """Of a memory-mapped split of any size, the gallery and the contact sheet read a handful."""
+    table, split = drawn.gallery(), OnlySome(drawn.images())
+    images.uncommon_mistakes_gallery(split, table)
+    assert split.read == set(table["image"])
+    split = OnlySome(drawn.images())
+    images.contact_sheet(split, np.arange(60) % 3, ["a", "b", "c"], per_class=2)
+    assert split.read == {0, 1, 2, 3, 4, 5}
+
+
+def test_the_gallery_names_truth_and_both_predictions(drawn):
+    """Top row: only model a is right; captions give confidences in percent."""
+    table = drawn.gallery(columns=1).assign(confidence_a=0.876, confidence_b=0.5)
+    top, bottom = images.uncommon_mistakes_gallery(drawn.images(), table).axes
+    assert (top.get_title(), top.get_ylabel()) == ("class 0", "RI-T wrong,\nP-T right")
+    assert top.get_xlabel() == "P-T: class 0 88 %\nRI-T: class 9 50 %"
+    assert bottom.get_xlabel() == "P-T: class 9 88 %\nRI-T: class 0 50 %"
+
+
+def test_class_sizes_count_positive_and_ignored_labels():
+    """Two examples positive, one ignored; -1 is not negative."""
+    positive, ignored = labels.count_labels(np.array([[1, 0], [1, -1], [-1, 0]], dtype=np.int8), 2)
+    assert (positive.tolist(), ignored.tolist()) == ([2, 0], [1, 1])
+
+
+def test_cooccurrence_is_a_share_of_the_known_labels():
+    """Of three examples with the first label, one has the second, one has not and one is unknown: a half."""
+    table = np.array([[1, 1], [1, 0], [1, -1], [0, 1]], dtype=np.int8)
+    figure = labels.label_cooccurrence(table, ["first", "second"])
+    assert figure.axes[0].images[0].get_array()[0, 1] == pytest.approx(0.5)
+    assert [text.get_text() for text in figure.axes[0].texts] == ["n=3", "50", "50", "n=2"]
+
+
+def test_cooccurrence_needs_several_labels_an_example():
+    """A single-label task is refused in one line."""
+    with pytest.raises(UserError, match="one label an example"):
+        labels.label_cooccurrence(np.array([0, 1]), ["a", "b"])

@@ -1,0 +1,55 @@
+"""Numbers as the report prints them."""
+
+from __future__ import annotations
+
+import math
+
+import pandas as pd
+import pytest
+
+from transferscope.report import formats
+from transferscope.report.grid import from_table
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "text"),
+    [
+        ("test_accuracy", 0.9214, "92.1 %"),
+        ("test_auc", 0.73512, "0.735"),
+        ("test_loss", 1.5, "1.500"),
+        ("p_value", 1.26e-12, "1.3e-12"),
+        ("common_mistakes", 3263, "3,263"),
+        ("l2", 822.4312, "822.4"),
+        ("mu", math.inf, "∞"),
+        ("learned", True, "yes"),
+        ("run", "pt_1", "pt_1"),
+        ("accuracy", math.nan, formats.MISSING),
+        ("best_epoch", 15.0, "15"),
+    ],
+)
+def test_cell(column: str, value: object, text: str) -> None:
+    """Accuracy in percent with one decimal, AUC and loss with three decimals, counts with separators."""
+    assert formats.cell(column, value) == text
+
+
+def test_points_have_no_negative_zero() -> None:
+    """A gap that rounds to nothing is 0.0."""
+    assert formats.points(-0.0001, sign=True) == "0.0"
+    assert formats.points(0.031, sign=True) == "+3.1"
+
+
+def test_significant() -> None:
+    """Readable from hundredths to millions."""
+    assert [formats.significant(value) for value in (0.0123456, 23249.4, 4.7e9, 0.0)] == [
+        "0.01235",
+        "23,249",
+        "4.700e+09",
+        "0",
+    ]
+
+
+def test_long_table_says_what_it_leaves_out() -> None:
+    """The number of rows is stated where not all are shown."""
+    grid = from_table("runs", pd.DataFrame({"run": list("abc"), "auc": [0.1, 0.2, 0.3]}), ["run", "auc"], most=2)
+    assert grid.rows == (("a", "0.100"), ("b", "0.200"))
+    assert "The first 2 of 3 rows." in grid.note

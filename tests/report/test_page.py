@@ -1,0 +1,191 @@
+"""The page is one well-formed file that shows what was run."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from html.parser import HTMLParser
+from itertools import pairwise
+from typing import Any
+
+import pytest
+
+from transferscope.report.claims import CLAIMS, decide_claims
+from transferscope.report.grid import Grid
+from transferscope.report.page import write_page
+from transferscope.report.results import TaskResults
+from transferscope.report.summary import cell, markdown_table, write_markdown
+
+Draw = Callable[..., dict[str, TaskResults]]
+PROVENANCE = {"seed": 1, "plan_digest": "abc123", "versions": {"torch": "2.15.0"}, "durations": {"training": 61.5}}
+VOID = {"meta", "img", "br", "hr", "link", "input"}
+
+
+class Checker(HTMLParser):
+    """Collects what is open, ids, links, images' sources and all text."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.ids: list[str] = []
+        self.links: list[str] = []
+        self.sources: list[str] = []
+        self.alts: list[str] = []
+        self.text = ""
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        values = dict(attrs)
+        if tag not in VOID:
+            self.open.append(tag)
+        self.ids += [values["id"] or ""] if "id" in values else []
+        self.links += [values["href"] or ""] if "href" in values else []
+        if tag == "img":
+            self.sources.append(values["src"] or "")
+            self.alts.append(values["alt"] or "")
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag, f"</{tag}> closes nothing"
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def read(page: str) -> Checker:
+    checker = Checker()
+    checker.feed(page)
+    checker.close()
+    assert checker.open == []
+    return checker
+
+
+def make(study: dict[str, Any], results: dict[str, TaskResults], write: Callable[..., str] = write_page) -> str:
+    return write(study, decide_claims(study, results), results, provenance=PROVENANCE)
+
+
+@pytest.fixture
+def page(study: dict[str, Any], drawn: Draw) -> str:
+    return make(study, drawn())
+
+
+def test_well_formed_with_unique_ids_and_links_that_lead_somewhere(page: str) -> None:
+    """Every element is closed, every id is there once, every link goes to an id of the page."""
+    checker = read(page)
+    assert len(checker.ids) == len(set(checker.ids))
+    assert {link.removeprefix("#") for link in checker.links} <= set(checker.ids)
+    assert all(link.startswith("#") for link in checker.links)
+
+
+def test_nothing_is_fetched(page: str) -> None:
+    """Images are data URIs, and the page forbids itself every request."""
+    assert all(source.startswith("data:") for source in read(page).sources)
+    assert not re.search(r"https?://|url\(|@import|<link|<script src", page)
+    assert "default-src 'none'" in page
+
+
+def test_images_have_descriptions(page: str) -> None:
+    """Every figure says in words what it is, of which task, and whether its images are drawn."""
+    alts = [alt for alt in read(page).alts if alt]
+    assert "Learning curves: learning curves, real, generated images" in alts
+    assert any(alt.endswith("figure 19, cross domain, generated images") for alt in alts)
+    assert any(alt.endswith("learning curves, chest") for alt in alts)
+
+
+def test_claims_come_first_with_verdicts(page: str) -> None:
+    """The table of claims stands before contents and figures, a verdict in words in each row."""
+    assert page.index('id="claims"') < page.index('id="contents"') < page.index('id="figure_2"')
+    rows = re.findall(r'<tr id="claim_(\w+)">.*?</tr>', page, re.DOTALL)
+    assert rows == [claim.id for claim in CLAIMS]
+    assert len(re.findall(r'<td><span class="verdict holds">✓ holds</span></td>', page)) == len(CLAIMS)
+
+
+def test_every_number_of_the_paper_has_its_section(page: str) -> None:
+    """All that was run is there under its number, with the paper's figures beside ours."""
+    text = read(page).text
+    for number in ("Figure 2", "Tables 3, 4, 5, 6", "Tables 1 and 7", "Table 8, Figure 11", "Figures 24 to 29"):
+        assert number in text
+    assert "Paper, Table 7: CKA, clipart" in text
+    assert "Ours: clipart" in text
+    assert "exchanged" in text, "the convention of Table 6"
+
+
+def test_generated_images_are_flagged(study: dict[str, Any], drawn: Draw) -> None:
+    """A union of drawn tasks is drawn; a task of real images is not called so; without drawn tasks nothing is."""
+    checker = read(make(study, drawn()))
+    assert "The images of real, clipart, real_clipart are drawn" in checker.text
+    real = {name: replace(result, facts={}) for name, result in drawn().items()}
+    assert "drawn by the program" not in read(make(study | {"generated": {}}, real)).text
+
+
+def test_markup_in_names_is_escaped(page: str) -> None:
+    """A class named like a tag stays text."""
+    assert "<class 1>" not in page
+    assert "&lt;class 1&gt;" in page
+
+
+def test_what_was_not_run_is_listed(study: dict[str, Any], drawn: Draw) -> None:
+    """Sections without content are left out and named at the end; so are missing scenarios."""
+    results = drawn()
+    assert "Figures 20, 21, 23, 25, 26, 27, 29: these pairs" in read(make(study, results)).text
+    bare = {name: replace(result, tables={}, figures={}) for name, result in results.items() if name != "cross_domain"}
+    text = read(make(study, bare)).text
+    assert "Figure 30: Module criticality" in text
+    assert 'id="figure_30"' not in make(study, bare)
+
+
+def test_runs_that_did_not_learn_stand_out(study: dict[str, Any], drawn: Draw) -> None:
+    """They are named above the table of runs, and their rows are set apart."""
+    results = drawn()
+    runs = results["real"].tables["runs"].copy()
+    runs["learned"] = runs["run"] != "rit_2"
+    runs.loc[runs["run"] == "pt_1", "status"] = "diverged"
+    changed = replace(results["real"], tables=results["real"].tables | {"runs": runs})
+    page = make(study, results | {"real": changed})
+    assert "real.pt_1 (diverged), real.rit_2 (did not learn)" in read(page).text
+    assert page.count('<tr class="bad">') == 2
+
+
+def test_long_tables_are_folded(page: str) -> None:
+    """Tables of every class and pair are closed until they are opened."""
+    folded = re.findall(r"<details><summary>(.*?)</summary>", page)
+    assert "real, every pair" in folded
+    assert "chest, class by class" in folded
+
+
+def test_provenance_is_shown(page: str) -> None:
+    """Plain values first, then a group for each mapping."""
+    text = read(page).text
+    assert "abc123" in text
+    assert "2.15.0" in text
+    assert "61.5" in text
+
+
+def test_same_input_same_page(study: dict[str, Any], drawn: Draw) -> None:
+    """Nothing of the time or the place of writing gets in."""
+    assert make(study, drawn()) == make(study, drawn())
+
+
+def test_a_study_without_anything(study: dict[str, Any]) -> None:
+    """Even with no results there is a page that says so."""
+    results = {"real": TaskResults("real")}
+    assert "not run: needs" in make({}, results)
+    read(make({}, results))
+
+
+def test_markdown(study: dict[str, Any], drawn: Draw) -> None:
+    """The summary holds every claim and the tables beside the paper's, and no image; rows have as many cells as heads."""
+    text = make(study, drawn(), write_markdown)
+    for claim in CLAIMS:
+        assert cell(claim.claim) in text
+    assert "**Paper, Table 8: distance to initialisation**" in text
+    assert "data:" not in text
+    lines = text.splitlines()
+    for above, below in pairwise(lines):
+        if above.startswith("|") and below.startswith("|"):
+            assert len(re.findall(r"(?<!\\)\|", above)) == len(re.findall(r"(?<!\\)\|", below))
+
+
+def test_markdown_cells_cannot_break_out() -> None:
+    """Bars, markup and line ends in names are escaped."""
+    grid = Grid("", ("a", "b"), (("x|y\n", "<b>*"),))
+    assert markdown_table(grid).splitlines() == ["| a | b |", "| --- | ---: |", r"| x\|y  | \<b\>\* |"]

@@ -1,0 +1,155 @@
+"""Training through torch's elastic launcher."""
+
+from __future__ import annotations
+
+import json
+import logging
+import multiprocessing
+import os
+import signal
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import torch
+
+from transferscope.errors import UserError
+from transferscope.training import launch
+from transferscope.training.launch import WorkerError, count_processes, train
+from transferscope.training.loop import train_run
+
+Make = Callable[..., Any]
+
+PATIENCE = 120
+
+
+def workers_of(jobs: Path) -> list[psutil.Process]:
+    """Training processes whose job lies in the folder `jobs`, the launcher left out."""
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        command = process.info["cmdline"] or []
+        if any(str(jobs) in word for word in command) and "torch.distributed.run" not in command:
+            found.append(process)
+    return found
+
+
+def wait_for(condition: Callable[[], Any]) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, "nothing happened"
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where launched jobs lie."""
+    folder = tmp_path / "jobs"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _two_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launch, "_num_cores", lambda: 2)
+
+
+def test_a_worker_that_dies_is_started_again(
+    make_split: Make, make_run: Make, jobs: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of two processes one is killed; both go on from the snapshot, the log says so, and the result is one process's."""
+    caplog.set_level(logging.INFO, "transferscope")
+    parts = make_split(40, folder=tmp_path / "train"), make_split(24, part="test", folder=tmp_path / "test")
+    run = make_run(epochs=60, batch_size=16, lr=0.01, num_processes=2, max_restarts=1)
+    with ThreadPoolExecutor(1) as thread:
+        training = thread.submit(train, run, *parts, initial=None, folder=tmp_path / "two", device_type="cpu")
+        wait_for(lambda: (tmp_path / "two" / "epoch_0001.safetensors").exists() or training.done())
+        workers_of(jobs)[-1].kill()
+        series, history = training.result(PATIENCE)
+    assert "all were started again (1 of 1)" in caplog.text
+    assert "goes on after epoch" in caplog.text
+    one, expected = train_run(run, *parts, initial=None, folder=tmp_path / "one")
+    assert history["train_loss"].tolist()[1:] == pytest.approx(expected["train_loss"].tolist()[1:], rel=1e-3)
+    for name, value in one.load("final").state_dict.items():
+        torch.testing.assert_close(series.load("final").state_dict[name], value, rtol=1e-3, atol=1e-4, msg=name)
+    assert not workers_of(jobs)
+
+
+def test_ctrl_c_leaves_no_process(make_split: Make, make_run: Make, jobs: Path, tmp_path: Path) -> None:
+    """An interrupt from the terminal, which goes to the whole foreground group, ends launcher and workers."""
+    parts = make_split(40, folder=tmp_path / "train"), make_split(24, part="test", folder=tmp_path / "test")
+    run = make_run(epochs=100000, num_processes=2, max_restarts=3)
+
+    def interrupted() -> None:
+        os.setsid()
+        train(run, *parts, initial=None, folder=tmp_path / "run", device_type="cpu")
+
+    process = multiprocessing.get_context("fork").Process(target=interrupted)
+    process.start()
+    assert process.pid is not None
+    wait_for(lambda: (tmp_path / "run" / "epoch_0001.safetensors").exists() or not process.is_alive())
+    assert len(workers_of(jobs)) == 2
+    os.killpg(process.pid, signal.SIGINT)
+    process.join(PATIENCE)
+    assert process.exitcode not in (0, None)
+    wait_for(lambda: not workers_of(jobs))
+    assert not list(jobs.iterdir())
+
+
+def test_the_users_mistake_reaches_the_user(make_split: Make, make_run: Make, jobs: Path, tmp_path: Path) -> None:
+    """An error in the workers is raised here with its own line, and nothing is left of the job."""
+    parts = make_split(40, folder=tmp_path / "train"), make_split(24, part="test", folder=tmp_path / "test")
+    run = make_run(num_processes=2)
+    bad = launch.TrainingRun.from_dict(run.to_dict() | {"model": {"name": "fixup_resnet_smal", "options": {}}})
+    with pytest.raises(UserError, match="unknown model 'fixup_resnet_smal'"):
+        train(bad, *parts, initial=None, folder=tmp_path / "run", device_type="cpu")
+    assert not list(jobs.iterdir())
+
+
+def test_one_line_tells_why_workers_failed(tmp_path: Path) -> None:
+    """The first error counts, a deadly signal before it, the user's mistake before all; the rest is in a file."""
+    job = tmp_path / "job"
+    job.mkdir()
+    (job / launch.OUTPUT).write_text("much output")
+    for rank, (message, when) in enumerate([("raised RuntimeError: closed", 2.0), ("raised KeyError: 'x'", 1.0)]):
+        error = {"user": False, "message": message, "time": when, "traceback": f"traceback {rank}"}
+        (job / f"error_{rank}.json").write_text(json.dumps(error))
+    first = launch._failure(job, tmp_path / "run", "clipart.rit_1")
+    assert isinstance(first, WorkerError)
+    assert "clipart.rit_1: a worker process raised KeyError: 'x'" in str(first)
+    assert "traceback 0" in (tmp_path / "run" / "workers.log").read_text()
+    (job / launch.OUTPUT).write_text("exitcode  : -15 (pid: 1)\nexitcode  : -9 (pid: 2)")
+    assert "ended by signal 9 (killed; often" in str(launch._failure(job, tmp_path / "run", "a.b"))
+    user = {"user": True, "message": "no such model", "time": 3.0, "traceback": ""}
+    (job / "error_2.json").write_text(json.dumps(user))
+    assert isinstance(launch._failure(job, tmp_path / "run", "a.b"), UserError)
+
+
+def test_more_processes_than_cores_or_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The message names the key and how many there are; auto takes every GPU, and one process on the CPU."""
+    assert count_processes(2, "cpu") == 2
+    assert count_processes("auto", "cpu") == 1
+    with pytest.raises(UserError, match=r"training.num_processes is 3, but there are 2 CPU cores here"):
+        count_processes(3, "cpu")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    assert count_processes("auto", "cuda") == 4
+    with pytest.raises(UserError, match="there are 4 GPUs here"):
+        count_processes(5, "cuda")
+
+
+def test_one_process_on_the_cpu_is_this_one(
+    make_split: Make, make_run: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is launched, and the result is that of `train_run`; several machines need a place to meet."""
+    monkeypatch.setattr(launch, "_run_launcher", lambda *_: pytest.fail("launched"))
+    parts = make_split(40), make_split(24, part="test")
+    _, history = train(make_run(epochs=1), *parts, initial=None, folder=tmp_path / "a", device_type="cpu")
+    _, expected = train_run(make_run(epochs=1), *parts, initial=None, folder=tmp_path / "b")
+    assert history.equals(expected)
+    with pytest.raises(UserError, match="give the rendezvous"):
+        train(make_run(), *parts, initial=None, folder=tmp_path / "c", device_type="cpu", num_nodes=2)

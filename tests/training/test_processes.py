@@ -1,0 +1,121 @@
+"""Several gloo processes compute what one computes."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from transferscope.errors import UserError
+from transferscope.images.split import PackedSplit
+from transferscope.models.initialise import initialise
+from transferscope.models.series import CheckpointSeries
+from transferscope.options import AugmentationOptions
+from transferscope.training import loop
+from transferscope.training.evaluate import predict
+from transferscope.training.group import OneProcess
+from transferscope.training.loop import train_run
+from transferscope.training.worker import ProcessGroup
+
+Make = Callable[..., Any]
+
+
+def in_processes(size: int, store: Path, work: Callable[[ProcessGroup], None]) -> None:
+    """Run `work` in forked processes that form a gloo group."""
+
+    def one(rank: int) -> None:
+        torch.set_num_threads(1)
+        dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=size)
+        work(ProcessGroup(torch.device("cpu")))
+        dist.destroy_process_group()
+
+    context = multiprocessing.get_context("fork")
+    processes = [context.Process(target=one, args=(rank,)) for rank in range(size)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+    assert [process.exitcode for process in processes] == [0] * size
+
+
+@pytest.fixture
+def float64(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Models of runs are float64."""
+    monkeypatch.setattr(loop, "initialise", lambda *args, **kwargs: initialise(*args, **kwargs).double())
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize(
+    ("size", "batch_size", "multi_label", "augmentation"),
+    [
+        (2, 16, False, AugmentationOptions()),
+        (3, 19, True, AugmentationOptions()),  # batches of 19, 19 and 2: shares of 6 or 7; one process has none of 2
+        (2, 13, True, AugmentationOptions(flip=True, rotate=5, mixup=0.7)),
+    ],
+)
+def test_several_processes_equal_one(
+    size: int, batch_size: int, multi_label: bool, augmentation: AugmentationOptions, make_split: Make, make_run: Make,
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    """In float64 all weights and losses agree to 1e-6 relative, uneven last batches and ignored findings included."""
+    train, test = make_split(40, multi_label=multi_label), make_split(24, part="test", multi_label=multi_label)
+    run = make_run(epochs=2, batch_size=batch_size, augmentation=augmentation, lr=0.1)
+
+    def work(group: OneProcess) -> None:
+        folder = tmp_path / str(group.size)
+        train_run(run, train, test, initial=None, folder=folder, group=group, progress=lambda *_: None)
+
+    work(OneProcess())
+    in_processes(size, tmp_path / "store", work)
+    one, several = (CheckpointSeries.open(tmp_path / str(number)).load("final") for number in (1, size))
+    for name, value in one.state_dict.items():
+        assert value.dtype == torch.float64
+        torch.testing.assert_close(several.state_dict[name], value, rtol=1e-6, atol=1e-12, msg=name)
+    assert several.metadata.metrics == pytest.approx(one.metadata.metrics, rel=1e-6)
+
+
+def test_predictions_of_several_processes_are_equal_bit_for_bit(make_split: Make, make_run: Make, tmp_path: Path) -> None:
+    """Whole batches are shared out, so that logits, and so metrics, are those of one process; all get all of them."""
+    split: PackedSplit = make_split(50)
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(144, 3))
+    expected = predict(model, split, batch_size=16)
+
+    def work(group: ProcessGroup) -> None:
+        logits = predict(model, split, batch_size=16, group=group)
+        np.save(tmp_path / f"{group.rank}.npy", logits.numpy())
+
+    in_processes(3, tmp_path / "store", work)
+    for rank in range(3):
+        assert np.array_equal(np.load(tmp_path / f"{rank}.npy"), expected.numpy())
+
+
+@pytest.mark.parametrize("num_examples", [1, 2, 3, 7, 32])
+@pytest.mark.parametrize("size", [1, 2, 3, 5])
+def test_shares_make_up_the_batch(num_examples: int, size: int) -> None:
+    """Shares are consecutive, differ by one example at most, and those with factor 1 hold each example once."""
+    taken: list[int] = []
+    for rank in range(size):
+        group = OneProcess()
+        group.rank, group.size = rank, size
+        share, factor = group.share(num_examples)
+        examples = list(range(num_examples))[share]
+        assert len(examples) >= 1
+        assert len(examples) <= num_examples // size + 1
+        taken += examples if factor else []
+    assert taken == list(range(num_examples))
+
+
+def test_batchnorm_in_several_processes_on_the_cpu_is_refused() -> None:
+    """It would normalise by each process's own share of the batch."""
+    group = ProcessGroup.__new__(ProcessGroup)
+    group.device = torch.device("cpu")
+    with pytest.raises(UserError, match="BatchNorm trains in one process"):
+        group.wrap(nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3)))
