@@ -57,7 +57,10 @@ def test_a_folder_is_replaced_with_all_it_holds(tmp_path: Path) -> None:
 def test_a_full_disk_is_a_users_error_that_names_the_file(tmp_path: Path) -> None:
     """ENOSPC becomes one line: which file, and what to do."""
     path = tmp_path / "table.csv"
-    with pytest.raises(UserError, match=r"no space left on device while writing .*table.csv: free some space"), atomic_file(path):
+    with (
+        pytest.raises(UserError, match=r"no space left on device while writing .*table.csv: free some space"),
+        atomic_file(path),
+    ):
         raise OSError(errno.ENOSPC, "No space left on device")
     assert not path.exists()
 

@@ -157,7 +157,10 @@ BAD = [
     ({"trainig": {}}, "trainig: unknown key; allowed: analyses, generated, model"),
     ({"training__lrr": 1}, "training.lrr: unknown key; allowed: .*lr, "),
     ({"tasks__clipart__rot": "x"}, r"tasks.clipart.rot: unknown key; allowed: domain, format"),
-    ({"tasks__clipart__format": "zip"}, "tasks.clipart.format: Input should be 'domainnet', 'chexpert' or 'image_folder'"),
+    (
+        {"tasks__clipart__format": "zip"},
+        "tasks.clipart.format: Input should be 'domainnet', 'chexpert' or 'image_folder'",
+    ),
     ({"tasks__new": {"format": "domainnet"}}, "tasks.new: root is missing"),
     ({"tasks__new": {}}, "tasks.new: give either format and root, or union"),
     ({"tasks__new": {"union": ["real", "sketch"]}}, "tasks.new.union: 'sketch' is unknown; allowed: .*clipart"),

@@ -89,7 +89,9 @@ def plan_parameters(plan: Plan) -> dict[str, Any]:
     runs: dict[str, dict[str, Any]] = {}
     for run in plan.runs.values():
         runs.setdefault(run.task, {})[run.name] = run.model_dump(mode="json")
-    return study | {"plan": {"runs": runs, "tasks": _task_parameters(plan), "notes": _notes(plan), **_pair_parameters(plan)}}
+    return study | {
+        "plan": {"runs": runs, "tasks": _task_parameters(plan), "notes": _notes(plan), **_pair_parameters(plan)}
+    }
 
 
 def _notes(plan: Plan) -> dict[str, str | None]:

@@ -69,7 +69,7 @@ class StudyHooks:
     def after_pipeline_run(self, pipeline: Pipeline, catalog: CatalogProtocol) -> None:
         logger.info("done in %.0f s", time.perf_counter() - self._begin)
         if "report" in pipeline.all_outputs():
-            logger.info("the report: %s", _shown(catalog.get("report")._describe()["filepath"]))
+            logger.info("the report: %s", _place(catalog, "report"))
 
 
 def check_inputs(pipeline: Pipeline, catalog: CatalogProtocol) -> None:
@@ -101,14 +101,16 @@ def check_fingerprint(name: str, fingerprint: str) -> None:
 
 def _how_to_make(name: str, catalog: CatalogProtocol) -> str:
     if name.endswith(".source"):
-        return f"the folder {_shown(catalog.get(name)._describe()['filepath'])} does not exist: put the images there"
+        return f"the folder {_place(catalog, name)} does not exist: put the images there"
     step = "data_prep" if name.endswith("_split") or ".class_sizes." in name else "training"
     if name.endswith((".table", ".figure")) and step == "training":
         return "run the pipeline that makes it, or all with `kedro run`"
     return f"make it with `kedro run --pipelines {step}`"
 
 
-def _shown(path: str) -> str:
-    """Relative to the project where possible."""
-    absolute = Path(path).resolve()
-    return str(absolute.relative_to(Path.cwd())) if absolute.is_relative_to(Path.cwd()) else str(absolute)
+def _place(catalog: CatalogProtocol, name: str) -> str:
+    """Where an entry lies, relative to the working folder where possible."""
+    dataset = catalog.get(name)
+    assert dataset is not None
+    path = Path(dataset._describe()["filepath"]).resolve()
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)

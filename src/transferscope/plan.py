@@ -241,7 +241,9 @@ def _expand(study: Study, kind: str, task: str, replica: int, earlier: dict[str,
         "pretrained": options.pretrained,
         "pretrained_epoch": options.pretrained_epoch,
         "checkpoint": options.checkpoint,
-        "init_seed": derive_seed(study.seed, task, options.shares_initialisation_with or kind, replica, "initialisation"),
+        "init_seed": derive_seed(
+            study.seed, task, options.shares_initialisation_with or kind, replica, "initialisation"
+        ),
         "order_seed": derive_seed(study.seed, task, kind, replica, "order"),
         "model": options.model or study.model,
         "training": _training(study, kind, task),
@@ -275,7 +277,11 @@ def _data_identity(study: Study, task: str) -> dict[str, Any]:
         return {"union": [_data_identity(study, part) for part in options.union]}
     drawn = [item.model_dump() for item in study.generated.values() if task in item.tasks]
     identity = options.model_dump(exclude={"root", "training", "pictures"})
-    return identity | {"drawn": drawn, "seed": study.seed if drawn else None, "pictures": pictures_of(study, task).model_dump()}
+    return identity | {
+        "drawn": drawn,
+        "seed": study.seed if drawn else None,
+        "pictures": pictures_of(study, task).model_dump(),
+    }
 
 
 def pictures_of(study: Study, task: str) -> opt.PictureOptions:
@@ -329,9 +335,13 @@ def _check_kinds(study: Study) -> None:
         if shared is not None:
             _check_known(f"runs.{kind}.shares_initialisation_with", shared, study.runs)
             if options.initialisation != "random":
-                raise UserError(f"runs.{kind}.shares_initialisation_with: only runs with initialisation: random can share")
+                raise UserError(
+                    f"runs.{kind}.shares_initialisation_with: only runs with initialisation: random can share"
+                )
             if options.replicas > study.runs[shared].replicas:
-                raise UserError(f"runs.{kind}.replicas: {options.replicas}, but '{shared}' has {study.runs[shared].replicas}")
+                raise UserError(
+                    f"runs.{kind}.replicas: {options.replicas}, but '{shared}' has {study.runs[shared].replicas}"
+                )
 
 
 def _check_analyses(plan: Plan) -> None:

@@ -5,11 +5,18 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from sklearn.metrics import cohen_kappa_score, confusion_matrix
 
-from transferscope.analysis.mistakes import bootstrap_intervals, compare_mistakes, correct_from_logits, uncommon_ratio
+from transferscope.analysis.mistakes import (
+    bootstrap_intervals,
+    compare_mistakes,
+    correct_from_logits,
+    spread_over_pairs,
+    uncommon_ratio,
+)
 from transferscope.errors import UserError
 
 # g1, g2, common mistakes, and r1, r2 as printed. In Tables 3 to 5 g1 counts what only model 1 gets right.
@@ -196,3 +203,14 @@ def test_a_class_without_any_label_is_named():
     valid = np.array([[True, False], [True, False]])
     with pytest.raises(UserError, match="class 1 has no example with a label"):
         compare_mistakes(valid, valid, valid=valid)
+
+
+def test_spread_over_the_pairs_of_a_kind():
+    """Two pairs of one kind: their mean, range and number, statistic by statistic."""
+    frames = [compare_mistakes(*from_counts(1, 2, n, 4)).to_frame() for n in (1, 3)]
+    table = pd.concat(frames).assign(task="clipart", pair_kind="P-T & RI-T")
+    spread = spread_over_pairs(table).set_index("statistic")
+    row = spread.loc["common_mistakes"]
+    assert (row["num_pairs"], row["mean"], row["min"], row["max"]) == (2, 2, 1, 3)
+    assert row["std"] == pytest.approx(2**0.5)
+    assert row["pair_kind"] == "P-T & RI-T"

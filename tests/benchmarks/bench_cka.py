@@ -95,7 +95,7 @@ def main() -> None:
     streaming_against_gram()
 
 
-def streaming_against_gram(num_examples: int = 6000, num_features: int = 256) -> None:
+def streaming_against_gram(num_examples: int = 2000, num_features: int = 256) -> None:
     x, y = torch.randn(2, num_examples, num_features)
     streaming = StreamingCKA()
     values: list[float] = []

@@ -20,9 +20,7 @@ from transferscope.models.checkpoint import Checkpoint, CheckpointMetadata, save
 from transferscope.models.series import CheckpointSeries, epoch_file, write_series
 from transferscope.report.results import SavedFigure, TaskResults
 
-TABLE = pd.DataFrame(
-    {"task": ["clipart", "None"], "value": [1 / 3, np.nan], "count": [1, 2], "ok": [True, False]}
-)
+TABLE = pd.DataFrame({"task": ["clipart", "None"], "value": [1 / 3, np.nan], "count": [1, 2], "ok": [True, False]})
 
 
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])

@@ -115,18 +115,18 @@ def test_one_line_tells_why_workers_failed(tmp_path: Path) -> None:
     """The first error counts, a deadly signal before it, the user's mistake before all; the rest is in a file."""
     job = tmp_path / "job"
     job.mkdir()
-    (job / launch.OUTPUT).write_text("much output")
-    for rank, (message, when) in enumerate([("raised RuntimeError: closed", 2.0), ("raised KeyError: 'x'", 1.0)]):
-        error = {"user": False, "message": message, "time": when, "traceback": f"traceback {rank}"}
-        (job / f"error_{rank}.json").write_text(json.dumps(error))
+    (job / launch.OUTPUT).write_text("exitcode : -9 of an earlier attempt. FAILED Root cause: exitcode  : 1 (pid: 2)")
+    for number, message in enumerate(["OSError: earlier attempt", "KeyError: 'x'", "RuntimeError: closed"]):
+        error = {"user": False, "message": message, "time": number, "restart": min(number, 1), "traceback": message}
+        (job / f"error_{number}.json").write_text(json.dumps(error))
     first = launch._failure(job, tmp_path / "run", "clipart.rit_1")
     assert isinstance(first, WorkerError)
     assert "clipart.rit_1: a worker process raised KeyError: 'x'" in str(first)
-    assert "traceback 0" in (tmp_path / "run" / "workers.log").read_text()
-    (job / launch.OUTPUT).write_text("exitcode  : -15 (pid: 1)\nexitcode  : -9 (pid: 2)")
-    assert "ended by signal 9 (killed; often" in str(launch._failure(job, tmp_path / "run", "a.b"))
-    user = {"user": True, "message": "no such model", "time": 3.0, "traceback": ""}
-    (job / "error_2.json").write_text(json.dumps(user))
+    assert "RuntimeError: closed" in (tmp_path / "run" / "workers.log").read_text()
+    (job / launch.OUTPUT).write_text("FAILED\nexitcode  : -15 (pid: 1)\nexitcode  : -9 (pid: 2)")
+    assert "was ended by signal 9 (killed; often" in str(launch._failure(job, tmp_path / "run", "a.b"))
+    user = {"user": True, "message": "no such model", "time": 3, "restart": 0, "traceback": ""}
+    (job / "error_3.json").write_text(json.dumps(user))
     assert isinstance(launch._failure(job, tmp_path / "run", "a.b"), UserError)
 
 

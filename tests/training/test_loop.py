@@ -17,7 +17,7 @@ from torch import nn
 
 from transferscope.errors import UserError
 from transferscope.images.split import PackedSplit
-from transferscope.models.initialise import initialise
+from transferscope.models.initialisation import initialise
 from transferscope.options import AugmentationOptions
 from transferscope.training import loop
 from transferscope.training.evaluate import evaluate

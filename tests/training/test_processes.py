@@ -15,7 +15,7 @@ from torch import nn
 
 from transferscope.errors import UserError
 from transferscope.images.split import PackedSplit
-from transferscope.models.initialise import initialise
+from transferscope.models.initialisation import initialise
 from transferscope.models.series import CheckpointSeries
 from transferscope.options import AugmentationOptions
 from transferscope.training import loop

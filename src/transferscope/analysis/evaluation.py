@@ -78,9 +78,10 @@ class Evaluator:
     ) -> None:
         if precision not in DTYPES:
             raise UserError(f"precision {precision!r}: choose one of {', '.join(DTYPES)}")
-        self.batches = batches
         self.metrics = metrics or accuracy_and_loss
         self.dtype = DTYPES[precision]
+        # What lies in memory is rounded once, what is made anew at every pass.
+        self.batches = batches if callable(batches) else [(inputs.to(self.dtype), labels) for inputs, labels in batches]
         self._shadows: dict[int, tuple[nn.Module, nn.Module]] = {}
 
     def __call__(self, model: nn.Module) -> dict[str, float]:

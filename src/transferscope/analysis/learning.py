@@ -25,7 +25,8 @@ def summarise(history: pd.DataFrame, class_sizes: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for run, epochs in history.groupby("run", sort=False):
         measured = epochs.dropna(subset=[f"test_{metric}"])
-        last, best = measured.iloc[-1], measured.loc[measured[f"test_{metric}"].idxmax()]
+        last = measured.iloc[-1]
+        best = measured.iloc[int(measured[f"test_{metric}"].to_numpy().argmax())]
         trained = measured[measured["epoch"] > 0]
         final = last[f"test_{metric}"]
         rows.append(

@@ -147,6 +147,19 @@ def bootstrap_intervals(
     return pd.DataFrame(rows, columns=["class_index", "statistic", "value", "low", "high"])
 
 
+def spread_over_pairs(table: pd.DataFrame) -> pd.DataFrame:
+    """Mean, standard deviation and range over all pairs of one kind.
+
+    table: rows of `to_frame` with columns task and pair_kind. Returns a row per task, pair_kind, class_name and
+    statistic: num_pairs, mean, std (NaN for a single pair), min, max.
+    """
+    keys = ["task", "pair_kind", "class_name"]
+    statistics = [field.name for field in fields(MistakeComparison)]
+    long = table.melt(id_vars=keys, value_vars=statistics, var_name="statistic")
+    grouped = long.groupby([*keys, "statistic"], sort=False)["value"]
+    return grouped.agg(num_pairs="size", mean="mean", std="std", min="min", max="max").reset_index()
+
+
 def _four_counts(comparison: MistakeComparison) -> NDArray[np.int64]:
     """Rows (both right, only a, only b, neither), one per class."""
     only_a, only_b, neither, total = (

@@ -26,7 +26,9 @@ class ImageSourceDataset(AbstractDataset):
 
     def _read(self) -> Any:
         if not self._root.exists():
-            raise UserError(f"tasks.{self._task}.root: the folder {self._root} does not exist; put the images there or name another")
+            raise UserError(
+                f"tasks.{self._task}.root: the folder {self._root} does not exist; put the images there or name another"
+            )
         options = self._options
         limits = {key: options[key] for key in ("num_train", "num_test") if options[key] is not None}
         if options["format"] == "domainnet":

@@ -27,7 +27,9 @@ class TableDataset(AbstractDataset[pd.DataFrame, pd.DataFrame]):
 
     def preview(self, rows: int = 40) -> TablePreview:
         """The first rows."""
-        return TablePreview(self.load().head(rows).astype(object).where(lambda part: part.notna(), None).to_dict("split"))
+        return TablePreview(
+            self.load().head(rows).astype(object).where(lambda part: part.notna(), None).to_dict("split")
+        )
 
     def _exists(self) -> bool:
         return self._path.is_file()

@@ -1,1 +1,1 @@
-
+"""Figures from tidy tables, as a paper would print them."""

@@ -1,1 +1,1 @@
-
+"""Kedro runners for several devices."""

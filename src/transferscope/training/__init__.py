@@ -1,1 +1,16 @@
+"""Training a run, and measuring a model on a split.
 
+The public names are imported when they are first used, so that importing the package costs nothing.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "evaluation": ["evaluate", "predict"],
+        "loop": ["train_run"],
+        "metrics": ["metrics_from_logits"],
+        "run": ["TrainingRun"],
+    },
+)

@@ -138,10 +138,14 @@ def _command(run: RunLike, num_processes: int, num_nodes: int, rendezvous: str |
 def _environment(num_processes: int) -> dict[str, str]:
     """Ours, with this package in reach and the cores shared out."""
     source = str(Path(transferscope.__file__).parents[1])
-    paths = [source, *filter(None, [os.environ.get("PYTHONPATH")])]
-    threads = str(max(1, _num_cores() // num_processes))
-    ours = {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": threads, "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "5"}
-    return {**os.environ, **ours}
+    return {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([source, *filter(None, [os.environ.get("PYTHONPATH")])]),
+        "OMP_NUM_THREADS": str(max(1, _num_cores() // num_processes)),
+        "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "5",
+        # Else workers that are started again find in the launcher's store the addresses of those that died.
+        "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",
+    }
 
 
 def _run_launcher(command: list[str], environment: dict[str, str], job: Path, listen: Callable[[], None]) -> int:
@@ -192,17 +196,19 @@ def _read(path: Path) -> str:
 
 
 def _failure(job: Path, folder: Path, name: str) -> Exception:
-    """The one error to show: the user's, a worker killed by a signal, or the first that a worker raised."""
+    """The one error to show: the user's, a deadly signal, or the first that a worker raised in the last attempt."""
     output = (job / OUTPUT).read_text(errors="replace")
     errors = [json.loads(path.read_text()) for path in job.glob("error_*.json")]
-    errors.sort(key=lambda error: error["time"])
+    errors.sort(key=lambda error: (-error["restart"], error["time"]))
     for error in errors:
         if error["user"]:
             return UserError(error["message"])
     folder.mkdir(parents=True, exist_ok=True)
     details = folder / "workers.log"
     details.write_text(output + "".join(error["traceback"] for error in errors))
-    codes = [-int(code) for code in re.findall(r"exitcode\s*:\s*(-\d+)", output)]
-    signals = [f"signal {code} ({DEADLY_SIGNALS[code]})" for code in codes if code in DEADLY_SIGNALS]
-    what = f"ended by {signals[0]}" if signals else errors[0]["message"] if errors else "failed before it could start"
+    summary = output.rpartition("FAILED")[2]  # of the last attempt, by the launcher
+    codes = [int(code) for code in re.findall(r"exitcode\s*:\s*-(\d+)", summary)]
+    signals = [f"was ended by signal {code} ({DEADLY_SIGNALS[code]})" for code in codes if code in DEADLY_SIGNALS]
+    raised = [f"raised {error['message']}" for error in errors]
+    what = [*signals, *raised, "ended before training began"][0]
     return WorkerError(f"training of {name}: a worker process {what}; the rest is in {details}")

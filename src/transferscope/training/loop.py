@@ -19,7 +19,7 @@ from transferscope.errors import UserError
 from transferscope.images.augment import TrainingTransform, mixup
 from transferscope.images.split import PackedSplit
 from transferscope.models.checkpoint import Checkpoint
-from transferscope.models.initialise import initialise
+from transferscope.models.initialisation import initialise
 from transferscope.models.series import CheckpointSeries
 from transferscope.options import AugmentationOptions
 from transferscope.progress import progress_bar

@@ -65,22 +65,26 @@ def main(job: Path) -> None:
     content = json.loads((job / "job.json").read_text())
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # die at once, also inside a collective operation
     _end_with(os.getppid(), content["parent"])
-    rank = int(os.environ["RANK"])
+    rank, restart = int(os.environ["RANK"]), int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
     if any(json.loads(path.read_text())["user"] for path in job.glob("error_*.json")):
         sys.exit(1)  # a restart does not mend the user's mistake
+    if rank == 0:
+        _log_to(job / "messages.txt")
+        if restart:
+            log.warning("a worker died: all were started again (%d of %d)", restart, content["max_restarts"])
     try:
-        _train(job, content, leads=rank == 0)
+        _train(job, content)
     except Exception as error:
-        text = " ".join(str(error).split()) or type(error).__name__
         user = isinstance(error, UserError)
-        told = {"user": user, "message": text if user else f"raised {type(error).__name__}: {text}"}
-        told |= {"time": time.time(), "traceback": f"\nprocess {rank}\n{traceback.format_exc()}"}
-        (job / f"error_{rank}.json").write_text(json.dumps(told))
-        sys.stderr.flush()
-        os._exit(1)  # no waiting for the others in destructors
+        text = " ".join(str(error).split())
+        told = {"user": user, "message": text if user else f"{type(error).__name__}: {text}"}
+        told |= {"restart": restart, "time": time.time()}
+        told |= {"traceback": f"\nprocess {rank}, restart {restart}\n{traceback.format_exc()}"}
+        (job / f"error_{restart}_{rank}.json").write_text(json.dumps(told))
+        os._exit(1)  # at once: destructors would wait for the other processes
 
 
-def _train(job: Path, content: dict[str, Any], *, leads: bool) -> None:
+def _train(job: Path, content: dict[str, Any]) -> None:
     run = TrainingRun.from_dict(content["run"])
     splits = pickle.loads((job / "splits.pickle").read_bytes())
     initial = load_checkpoint(job / "initial.safetensors") if (job / "initial.safetensors").exists() else None
@@ -88,11 +92,6 @@ def _train(job: Path, content: dict[str, Any], *, leads: bool) -> None:
     if device.type == "cuda":
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(device)
-    if leads:
-        _log_to(job / "messages.txt")
-        restart = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
-        if restart:
-            log.warning("a worker died: all were started again (%d of %d)", restart, content["max_restarts"])
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timedelta(hours=2))
     train_run(
         run,

@@ -23,19 +23,15 @@ def draw_images(options: dict[str, Any], seed: int) -> list[Recipe]:
     from transferscope.images import generated
 
     drawn = GeneratedOptions.model_validate(options)
-    common = {"seed": seed, "size": drawn.size}
+    seed_and_size: dict[str, Any] = {"seed": seed, "size": drawn.size}
+    counts: dict[str, Any] = {"num_train": drawn.num_train, "num_test": drawn.num_test}
+    recipe: Recipe
     if drawn.draws == "source":
-        recipe = partial(generated.generate_source, num_train=drawn.num_train, num_test=drawn.num_test, **common)
+        recipe = partial(generated.generate_source, **counts, **seed_and_size)
     elif drawn.draws == "domains":
-        recipe = partial(
-            generated.generate_domains,
-            domains=drawn.tasks,
-            num_train=drawn.num_train,
-            num_test=drawn.num_test,
-            **common,
-        )
+        recipe = partial(generated.generate_domains, domains=drawn.tasks, **counts, **seed_and_size)
     else:
-        recipe = partial(generated.generate_chest, num_images=drawn.num_train + drawn.num_test, **common)
+        recipe = partial(generated.generate_chest, num_images=drawn.num_train + drawn.num_test, **seed_and_size)
     return [recipe] * len(drawn.tasks)
 
 

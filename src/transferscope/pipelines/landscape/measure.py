@@ -15,7 +15,7 @@ from transferscope.analysis.interpolation import walk
 from transferscope.analysis.rewinding import rewinding
 from transferscope.images.augment import EvaluationTransform
 from transferscope.models.modules import find_modules
-from transferscope.models.series import CheckpointSeries
+from transferscope.models.series import CheckpointSeries, Epoch
 from transferscope.models.parts import split_at_modules
 from transferscope.options import CriticalityOptions, LandscapeOptions
 from transferscope.plan import derive_seed
@@ -32,7 +32,7 @@ class Ends:
     pair: dict[str, Any]
     series_a: CheckpointSeries
     series_b: CheckpointSeries
-    epoch: str
+    epoch: Epoch
 
     @property
     def names(self) -> dict[str, str]:
@@ -107,7 +107,7 @@ def modules(
 
 
 def _shake(
-    series: CheckpointSeries, splits: dict[str, Any], options: CriticalityOptions, end: str, path: str
+    series: CheckpointSeries, splits: dict[str, Any], options: CriticalityOptions, end: Epoch, path: str
 ) -> pd.DataFrame:
     final = series.load(end)
     model = prepare(final.build())

@@ -62,7 +62,9 @@ def draw_barriers(interpolation: pd.DataFrame, note: str | None) -> Any:
     """Figures 12, 14, 16: the metric of the task between the ends."""
     from transferscope.plots.barriers import barrier_panels
 
-    return barrier_panels(_between_ends(interpolation), metric=_main_metric(interpolation), title=_task(interpolation), note=note)
+    return barrier_panels(
+        _between_ends(interpolation), metric=_main_metric(interpolation), title=_task(interpolation), note=note
+    )
 
 
 def draw_loss_barriers(interpolation: pd.DataFrame, note: str | None) -> Any:
@@ -77,7 +79,9 @@ def draw_extrapolation(interpolation: pd.DataFrame, note: str | None) -> Any:
     from transferscope.plots.barriers import barrier_panels
 
     shown = interpolation[interpolation["split"] == "test"]
-    return barrier_panels(shown, metric=_main_metric(interpolation), splits=("test",), title=_task(interpolation), note=note)
+    return barrier_panels(
+        shown, metric=_main_metric(interpolation), splits=("test",), title=_task(interpolation), note=note
+    )
 
 
 def draw_cross_domain(interpolation: pd.DataFrame, scenario: dict[str, Any], note: str | None) -> Any:
@@ -89,11 +93,13 @@ def draw_cross_domain(interpolation: pd.DataFrame, scenario: dict[str, Any], not
     return cross_domain_panels(interpolation[interpolation["scenario"] == scenario["figure"]], title=title, note=note)
 
 
-def draw_criticality(criticality: pd.DataFrame, note: str | None) -> Any:
-    """Figure 30: the first module of the network."""
+def draw_criticality(criticality: pd.DataFrame, run: str, note: str | None) -> Any:
+    """Figure 30: the first module of one run; all runs of the table share the colours."""
     from transferscope.plots.criticality import criticality_heat_map
 
-    return criticality_heat_map(criticality, criticality["module"].iloc[0], title=_task(criticality), note=note)
+    label = criticality.loc[criticality["run"] == run, "label"].iloc[0]
+    title = f"{_task(criticality)}, {label}"
+    return criticality_heat_map(criticality, criticality["module"].iloc[0], run=run, title=title, note=note)
 
 
 def draw_module_criticality(module_criticality: pd.DataFrame, note: str | None) -> Any:

@@ -102,13 +102,22 @@ def _criticality(task: str, runs: list[RunSpec]) -> list[Node]:
     ]
     tables = ("criticality", "module_criticality", "rewinding")
     figures = {
-        "criticality_heat_maps": (nodes.draw_criticality, "criticality"),
         "module_criticality": (nodes.draw_module_criticality, "module_criticality"),
         "rewinding": (nodes.draw_rewinding, "rewinding"),
     }
     return [
         *measured,
         *(gather(STEP, task, table, (f"{run.full_name}.{table}" for run in runs)) for table in tables),
+        *(
+            draw(
+                STEP,
+                task,
+                f"criticality_heat_maps_{run.name}",
+                nodes.draw_criticality,
+                [f"{task}.criticality.table", f"params:plan.runs.{run.full_name}.name"],
+            )
+            for run in runs
+        ),
         *(draw(STEP, task, name, function, [f"{task}.{table}.table"]) for name, (function, table) in figures.items()),
     ]
 

@@ -37,7 +37,13 @@ def _gather(plan: Plan, scope: str, names: list[str]) -> Node:
 def _conclude(scopes: list[str]) -> list[Node]:
     results = {scope: f"{scope}.results" for scope in scopes}
     return [
-        Node(nodes.decide_claims, inputs={"study": "parameters", **results}, outputs="claims", name="decide_claims", namespace="report"),
+        Node(
+            nodes.decide_claims,
+            inputs={"study": "parameters", **results},
+            outputs="claims",
+            name="decide_claims",
+            namespace="report",
+        ),
         Node(
             nodes.write_report,
             inputs={"study": "parameters", "claims": "claims", **results},

@@ -27,7 +27,11 @@ def measure_distance(pair: dict[str, Any], series_a: Any, series_b: Any, options
     epoch = SimilarityOptions.model_validate(options).epoch
     a, b = series_a.load(epoch), series_b.load(epoch)
     table = module_distances(a.state_dict, b.state_dict, find_modules(a.build()))
-    names = {"pair_kind": pair["kind"], "checkpoint_a": f"{pair['run_a']}@{epoch}", "checkpoint_b": f"{pair['run_b']}@{epoch}"}
+    names = {
+        "pair_kind": pair["kind"],
+        "checkpoint_a": f"{pair['run_a']}@{epoch}",
+        "checkpoint_b": f"{pair['run_b']}@{epoch}",
+    }
     return _named(table, series_a, names)
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from transferscope.analysis.spectrum import Method
 from transferscope.analysis.spectrum_tables import layer_singular_values, spectrum_table
 from transferscope.models.layers import trace_conv_inputs
 from transferscope.models.series import CheckpointSeries
@@ -21,8 +22,10 @@ def epochs(
     Epochs that the series lacks are left out: a checkpoint file has no untrained model.
     """
     inputs = trace_conv_inputs(series.load("final").build(), image_size)
-    method = "auto" if options.honour_stride else "published"
-    chosen = sorted({series.epoch(epoch) for epoch in options.epochs if isinstance(epoch, str) or epoch in series.epochs})
+    method: Method = "auto" if options.honour_stride else "published"
+    chosen = sorted(
+        {series.epoch(epoch) for epoch in options.epochs if isinstance(epoch, str) or epoch in series.epochs}
+    )
     values, summaries = [], []
     for epoch in track(chosen, f"spectrum of {series.name}"):
         table = layer_singular_values(series.load(epoch).state_dict, inputs, method=method)

@@ -7,7 +7,7 @@ import torch
 
 from transferscope.errors import UserError
 from transferscope.models.checkpoint import Checkpoint, CheckpointMetadata
-from transferscope.models.initialise import initialise
+from transferscope.models.initialisation import initialise
 from transferscope.models.zoo import build_model
 from transferscope.options import ModelOptions
 

@@ -1,0 +1,58 @@
+"""What a user sees at the command line: one line that says what is wrong, and no traceback."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tiny_project import make_project
+
+pytestmark = pytest.mark.xdist_group("command_line")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_project(tmp_path_factory.mktemp("commands")).folder
+
+
+def kedro(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"DO_NOT_TRACK": "1"}
+    return subprocess.run(
+        [sys.executable, "-m", "kedro", *arguments],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["run", "--params", "runs.pt.replica=3"],
+            "Error: parameters: runs.pt.replica: unknown key; allowed: checkpoint",
+        ),
+        (["run", "--pipelines", "mistakes"], "not there yet; make it with `kedro run --pipelines training`"),
+        (["run", "--env", "paper"], "chexpert does not exist: put the images there"),
+    ],
+)
+def test_a_mistake_ends_in_one_line(folder: Path, arguments: list[str], message: str) -> None:
+    """Exit code 1, the message, and no traceback."""
+    done = kedro(folder, *arguments)
+    output = done.stdout + done.stderr
+    assert done.returncode == 1
+    assert message in output
+    assert "Traceback" not in output
+
+
+def test_the_registry_follows_the_environment(folder: Path) -> None:
+    """Listing pipelines needs no data; the plan of base gives the eight pipelines."""
+    done = kedro(folder, "registry", "list")
+    assert done.returncode == 0
+    for name in ("data_prep", "training", "mistakes", "similarity", "landscape", "spectrum", "report"):
+        assert f"- {name}" in done.stdout

@@ -1,0 +1,158 @@
+"""The whole study on a tiny plan: every pipeline, through Kedro, from drawing to report."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+from transferscope.analysis.distance import l2_distance
+
+pytestmark = pytest.mark.xdist_group("project")
+
+
+def table(project, name: str) -> pd.DataFrame:
+    return project.load(f"{name}.table")
+
+
+def test_the_report_is_one_file_that_says_generated(project) -> None:
+    """The report exists, loads nothing from the network, and says that the images are generated."""
+    page = (project.folder / "data/08_reporting/report.html").read_text()
+    assert "generated" in page.lower()
+    assert 'src="http' not in page
+    assert 'href="http' not in page.replace("https://doi.org", "").replace("https://arxiv.org", "")
+
+
+def test_the_claims_have_their_columns_and_verdicts(project) -> None:
+    """At least twelve claims, each with one of the three verdicts."""
+    claims = project.load("claims")
+    assert list(claims.columns[:6]) == ["claim", "source", "paper", "ours", "interval", "verdict"]
+    assert len(claims) >= 12
+    assert set(claims["verdict"]) <= {"holds", "does not hold", "cannot tell"}
+
+
+def test_every_run_of_the_plan_left_checkpoints_and_a_history(project) -> None:
+    """Epoch 0, the kept epoch and the final one; a history row per epoch."""
+    series = project.load("clipart.pt_1.checkpoints")
+    assert series.epochs == (0, 1, 2)
+    assert series.status == "finished"
+    history = project.load("clipart.pt_1.history")
+    assert list(history["epoch"]) == [0, 1, 2]
+
+
+def test_fine_tuning_starts_from_the_pretrained_weights(project) -> None:
+    """Epoch 0 of a P-T is P but for the classifier; that of an RI-T is not."""
+    source = project.load("shapes.p_1.checkpoints").load("final").state_dict
+    start = project.load("clipart.pt_1.checkpoints").load(0).state_dict
+    body = [key for key in source if not key.startswith("fc.")]
+    assert all(torch.equal(source[key], start[key]) for key in body)
+    assert not torch.equal(
+        source["conv1.weight"], project.load("clipart.rit_1.checkpoints").load(0).state_dict["conv1.weight"]
+    )
+
+
+def test_a_shared_initialisation_is_shared_and_another_is_not(project) -> None:
+    """rit_same_init_1 starts where rit_1 starts, rit_2 elsewhere; all end apart."""
+    states = {
+        (run, epoch): project.load(f"clipart.{run}.checkpoints").load(epoch).state_dict
+        for run in ("rit_1", "rit_2", "rit_same_init_1")
+        for epoch in (0, "final")
+    }
+    assert l2_distance(states["rit_1", 0], states["rit_same_init_1", 0]) == 0
+    assert l2_distance(states["rit_1", 0], states["rit_2", 0]) > 0
+    assert l2_distance(states["rit_1", "final"], states["rit_same_init_1", "final"]) > 0
+
+
+def test_the_ends_of_every_line_are_the_checkpoints_own_metrics(project) -> None:
+    """At alpha 0 and 1 the interpolation gives exactly the final test metrics of the history."""
+    lines = table(project, "clipart.interpolation")
+    history = table(project, "clipart.history").set_index(["run", "epoch"])
+    lines = lines[(lines["split"] == "test") & lines["alpha"].isin([0, 1])]
+    assert len(lines) > 0
+    for _, row in lines.iterrows():
+        run = (row["checkpoint_a"] if row["alpha"] == 0 else row["checkpoint_b"]).split("@")[0].split(".")[1]
+        assert row["value"] == pytest.approx(history.loc[(run, 2), f"test_{row['metric']}"], rel=1e-6)
+
+
+def test_multi_label_tasks_are_judged_by_auc(project) -> None:
+    """The chest task has AUC in its history and its lines, and a row of mistakes per finding."""
+    assert "test_auc" in project.load("chest.pt_1.history")
+    assert "auc" in set(table(project, "chest.interpolation")["metric"])
+    assert set(table(project, "chest.mistakes")["class_name"]) >= {"Cardiomegaly", "Edema"}
+
+
+def test_mistakes_follow_from_the_predictions(project) -> None:
+    """The counts of the table are those of the stored logits."""
+    split = project.load("clipart.test_split")
+    rows = table(project, "clipart.mistakes").set_index(["checkpoint_a", "checkpoint_b"])
+    row = rows.loc[("clipart.pt_1@final", "clipart.rit_1@final")]
+    labels = torch.from_numpy(split.labels)
+    a, b = (project.load(f"clipart.{run}.predictions")["test"].argmax(1) == labels for run in ("pt_1", "rit_1"))
+    assert row["only_a_correct"] == int((a & ~b).sum())
+    assert row["common_mistakes"] == int((~a & ~b).sum())
+
+
+def test_cka_has_its_controls(project) -> None:
+    """A model is like itself, and the table says how alike untrained models and permuted examples are."""
+    cka = table(project, "clipart.cka")
+    same = cka[(cka["pair_kind"] == "same model") & (cka["features"] == "pooled")]
+    assert same["cka"].to_numpy() == pytest.approx(1)
+    assert "RI & RI" in set(cka["pair_kind"])
+    assert cka["permuted"].notna().all()
+
+
+def test_cross_domain_lines_are_measured_on_the_task_they_name(project) -> None:
+    """Figure 19 walks from a clipart to a real model and is measured on clipart."""
+    lines = table(project, "cross_domain.interpolation")
+    figure = lines[lines["scenario"] == "figure_19"]
+    assert set(figure["task"]) == {"clipart"}
+    assert set(figure["checkpoint_b"]) == {"real.pt_1@final", "real.rit_1@final"}
+
+
+def test_results_refer_to_figures_that_exist(project) -> None:
+    """Every figure of every task is there as PNG and PDF."""
+    for task in ("clipart", "chest", "cross_domain"):
+        figures = project.load(f"{task}.results").figures
+        assert figures
+        assert all(figure.png.is_file() and figure.pdf.is_file() for figure in figures.values())
+
+
+def digest(folder: Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.suffix in {".csv", ".parquet", ".safetensors"} and path.name != "timings.csv"
+    }
+
+
+def test_the_same_plan_gives_the_same_bytes(project) -> None:
+    """Training one run and its analysis again, from nothing, gives identical files."""
+    models = project.folder / "data/06_models/clipart/rit_1"
+    outputs = project.folder / "data/07_model_output/clipart"
+    before = digest(models), digest(outputs)
+    for path in models.iterdir():
+        path.unlink()
+    project.run(node_names=["clipart.training.rit_1", "clipart.mistakes.predict_rit_1"])
+    project.run(pipeline_names=["mistakes"], namespaces=["clipart.mistakes"])
+    assert (digest(models), digest(outputs)) == before
+
+
+def test_a_second_run_finds_nothing_missing(project, caplog: pytest.LogCaptureFixture) -> None:
+    """`--only-missing-outputs` after a complete run starts no training and no measurement."""
+    history = project.folder / "data/06_models/clipart/rit_1/series.json"
+    interpolation = project.folder / "data/07_model_output/clipart/interpolation.csv"
+    before = history.stat().st_mtime_ns, interpolation.stat().st_mtime_ns
+    project.run(only_missing_outputs=True)
+    assert (history.stat().st_mtime_ns, interpolation.stat().st_mtime_ns) == before
+
+
+def test_the_tables_name_no_machine(project) -> None:
+    """No result depends on where it was computed: no path of this project's folder in any table."""
+    for path in (project.folder / "data/08_reporting").rglob("results/*"):
+        assert str(project.folder) not in path.read_text(), path.name
+    index = json.loads((project.folder / "data/08_reporting/clipart/results/results.json").read_text())
+    assert index["facts"]["generated"] is True

@@ -1,0 +1,66 @@
+"""A Kedro project of its own whose study is tiny: every pipeline in it takes seconds."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+
+TINY = """
+generated:
+  shapes: {num_train: 60, num_test: 24, size: 24}
+  domains: {num_train: 60, num_test: 40, size: 24}
+  chest: {num_train: 40, num_test: 40, size: 24}
+pictures: {store_size: 16}
+tasks:
+  chest: {num_train: 40, num_test: 40, pictures: {store_size: 16}}
+model: {options: {widths: [4, 8, 8]}}
+training: {epochs: 2, keep_epochs: [1]}
+runs:
+  p: {training: {epochs: 2}}
+analyses:
+  mistakes: {bootstrap: 20}
+  similarity: {max_examples: 24, batch_size: 8}
+  landscape:
+    alphas: {points: 3}
+    extrapolation: {points: 4}
+    criticality: {positions: {points: 2}, sigmas: [0.0, 0.1], draws: 1, max_examples: 16}
+"""
+
+
+@dataclass(frozen=True)
+class Project:
+    """A Kedro project folder of its own, with this project's code and configuration."""
+
+    folder: Path
+
+    def session(self, env: str | None = None, params: dict[str, Any] | None = None) -> Any:
+        from kedro.framework.session import KedroSession
+        from kedro.framework.startup import bootstrap_project
+
+        bootstrap_project(self.folder)
+        return KedroSession.create(project_path=self.folder, env=env, runtime_params=params)
+
+    def run(self, **options: Any) -> None:
+        with self.session() as session:
+            session.run(**options)
+
+    def load(self, name: str) -> Any:
+        with self.session() as session:
+            return session.load_context().catalog.load(name)
+
+
+def make_project(folder: Path) -> Project:
+    """The project's configuration in `folder`; its `conf/local` makes the study tiny."""
+    shutil.copy(ROOT / "pyproject.toml", folder)
+    shutil.copytree(ROOT / "conf", folder / "conf", ignore=shutil.ignore_patterns("local"))
+    (folder / "src").mkdir()  # the package itself is installed
+    (folder / "conf" / "local").mkdir()
+    (folder / "conf" / "local" / "parameters.yml").write_text(TINY)
+    for path in (folder / "conf").rglob("*.yml"):
+        path.write_text(path.read_text().replace("data/01_raw", f"{folder}/data/01_raw"))
+    (folder / "conf" / "base" / "globals.yml").write_text(f"data: {folder}/data\n")
+    return Project(folder)
