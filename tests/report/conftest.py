@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable
+from functools import cache
 from itertools import combinations, product
 from pathlib import Path
 from typing import Any
@@ -155,7 +156,7 @@ class Drawn:
         pairs = [*self.pairs()[: -self.replicas], *(("P-T & P", name, "shapes.p_1@final") for name in self.names("pt"))]
         for (kind, a, b), layer, features in product(pairs, LAYERS, ("pooled", "flattened")):
             value = self.pick(*levels[kind]) if features == "pooled" else 0.99
-            rows.append((self.task, kind, a, b, layer, features, "debiased", 512, value))
+            rows.append((self.task, kind, a, b, layer, features, "exact", 512, value))
         columns = [
             "task",
             "pair_kind",
@@ -334,12 +335,14 @@ def draw_results(folder: Path, sense: int = 1, replicas: int = 2) -> dict[str, T
     return found
 
 
-@pytest.fixture
-def drawn(tmp_path: Path) -> Callable[..., dict[str, TaskResults]]:
-    """`drawn(sense=1, replicas=2)`: results in the paper's sense or against it."""
-    return lambda **options: draw_results(tmp_path, **options)
+@pytest.fixture(scope="session")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., dict[str, TaskResults]]:
+    """`drawn(sense=1, replicas=2)`: results in the paper's sense or against it; drawn once, tests change copies."""
+    folder = tmp_path_factory.mktemp("drawn")
+    draw = cache(lambda sense, replicas: draw_results(folder, sense, replicas))
+    return lambda sense=1, replicas=2: dict(draw(sense, replicas))
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def study() -> dict[str, Any]:
     return STUDY

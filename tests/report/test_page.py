@@ -59,12 +59,22 @@ def read(page: str) -> Checker:
     return checker
 
 
-def make(study: dict[str, Any], results: dict[str, TaskResults], write: Callable[..., str] = write_page) -> str:
-    return write(study, decide_claims(study, results), results, provenance=PROVENANCE)
+Make = Callable[..., str]
 
 
-@pytest.fixture
-def page(study: dict[str, Any], drawn: Draw) -> str:
+@pytest.fixture(scope="module")
+def make(study: dict[str, Any], drawn: Draw) -> Make:
+    """`make(study, results, write)`; the claims are always those of the drawn results, decided once."""
+    claims = decide_claims(study, drawn())
+
+    def make(study: dict[str, Any], results: dict[str, TaskResults], write: Callable[..., str] = write_page) -> str:
+        return write(study, claims, results, provenance=PROVENANCE)
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def page(study: dict[str, Any], drawn: Draw, make: Make) -> str:
     return make(study, drawn())
 
 
@@ -109,7 +119,7 @@ def test_every_number_of_the_paper_has_its_section(page: str) -> None:
     assert "exchanged" in text, "the convention of Table 6"
 
 
-def test_generated_images_are_flagged(study: dict[str, Any], drawn: Draw) -> None:
+def test_generated_images_are_flagged(study: dict[str, Any], drawn: Draw, make: Make) -> None:
     """A union of drawn tasks is drawn; a task of real images is not called so; without drawn tasks nothing is."""
     checker = read(make(study, drawn()))
     assert "The images of real, clipart, real_clipart are drawn" in checker.text
@@ -123,17 +133,17 @@ def test_markup_in_names_is_escaped(page: str) -> None:
     assert "&lt;class 1&gt;" in page
 
 
-def test_what_was_not_run_is_listed(study: dict[str, Any], drawn: Draw) -> None:
+def test_what_was_not_run_is_listed(study: dict[str, Any], drawn: Draw, make: Make) -> None:
     """Sections without content are left out and named at the end; so are missing scenarios."""
     results = drawn()
     assert "Figures 20, 21, 23, 25, 26, 27, 29: these pairs" in read(make(study, results)).text
     bare = {name: replace(result, tables={}, figures={}) for name, result in results.items() if name != "cross_domain"}
-    text = read(make(study, bare)).text
-    assert "Figure 30: Module criticality" in text
-    assert 'id="figure_30"' not in make(study, bare)
+    page = make(study, bare)
+    assert "Figure 30: Module criticality" in read(page).text
+    assert 'id="figure_30"' not in page
 
 
-def test_runs_that_did_not_learn_stand_out(study: dict[str, Any], drawn: Draw) -> None:
+def test_runs_that_did_not_learn_stand_out(study: dict[str, Any], drawn: Draw, make: Make) -> None:
     """They are named above the table of runs, and their rows are set apart."""
     results = drawn()
     runs = results["real"].tables["runs"].copy()
@@ -160,19 +170,20 @@ def test_provenance_is_shown(page: str) -> None:
     assert "61.5" in text
 
 
-def test_same_input_same_page(study: dict[str, Any], drawn: Draw) -> None:
+def test_same_input_same_page(study: dict[str, Any], drawn: Draw, make: Make, page: str) -> None:
     """Nothing of the time or the place of writing gets in."""
-    assert make(study, drawn()) == make(study, drawn())
+    assert make(study, drawn()) == page
 
 
-def test_a_study_without_anything(study: dict[str, Any]) -> None:
+def test_a_study_without_anything() -> None:
     """Even with no results there is a page that says so."""
     results = {"real": TaskResults("real")}
-    assert "not run: needs" in make({}, results)
-    read(make({}, results))
+    page = write_page({}, decide_claims({}, results), results, provenance={})
+    assert "not run: needs" in page
+    read(page)
 
 
-def test_markdown(study: dict[str, Any], drawn: Draw) -> None:
+def test_markdown(study: dict[str, Any], drawn: Draw, make: Make) -> None:
     """The summary holds every claim and the tables beside the paper's, and no image; rows have as many cells as heads."""
     text = make(study, drawn(), write_markdown)
     for claim in CLAIMS:

@@ -7,6 +7,7 @@ import logging
 import multiprocessing
 import os
 import signal
+import socket
 import tempfile
 import time
 from collections.abc import Callable
@@ -19,13 +20,14 @@ import pytest
 import torch
 
 from transferscope.errors import UserError
-from transferscope.training import launch
+from transferscope.training import launch, worker
 from transferscope.training.launch import WorkerError, count_processes, train
 from transferscope.training.loop import train_run
+from transferscope.training.run import TrainingRun
 
 Make = Callable[..., Any]
 
-PATIENCE = 120
+PATIENCE = 300
 
 
 def workers_of(jobs: Path) -> list[psutil.Process]:
@@ -65,7 +67,7 @@ def test_a_worker_that_dies_is_started_again(
     """Of two processes one is killed; both go on from the snapshot, the log says so, and the result is one process's."""
     caplog.set_level(logging.INFO, "transferscope")
     parts = make_split(40, folder=tmp_path / "train"), make_split(24, part="test", folder=tmp_path / "test")
-    run = make_run(epochs=60, batch_size=16, lr=0.01, num_processes=2, max_restarts=1)
+    run = make_run(epochs=25, batch_size=16, lr=0.01, num_processes=2, max_restarts=1)
     with ThreadPoolExecutor(1) as thread:
         training = thread.submit(train, run, *parts, initial=None, folder=tmp_path / "two", device_type="cpu")
         wait_for(lambda: (tmp_path / "two" / "epoch_0001.safetensors").exists() or training.done())
@@ -98,17 +100,64 @@ def test_ctrl_c_leaves_no_process(make_split: Make, make_run: Make, jobs: Path, 
     process.join(PATIENCE)
     assert process.exitcode not in (0, None)
     wait_for(lambda: not workers_of(jobs))
-    assert not list(jobs.iterdir())
+    assert not list(jobs.glob("transferscope-*"))
 
 
+@pytest.fixture
+def forked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In place of the launcher, which imports torch anew in each process: two forks of this one."""
+
+    def work(job: Path, rank: int, port: int) -> None:
+        meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        os.environ.update({"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", **meeting})
+        worker.main(job)
+
+    def run_launcher(command: list[str], environment: dict[str, str], job: Path, listen: Callable[[], None]) -> int:
+        (job / launch.OUTPUT).touch()
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        context = multiprocessing.get_context("fork")
+        processes = [context.Process(target=work, args=(job, rank, port)) for rank in range(2)]
+        for process in processes:
+            process.start()
+        for process in processes:
+            process.join(PATIENCE)
+        listen()
+        return max(abs(process.exitcode or 0) for process in processes)
+
+    monkeypatch.setattr(launch, "_run_launcher", run_launcher)
+
+
+@pytest.mark.usefixtures("forked")
+def test_workers_get_all_that_train_run_gets(make_split: Make, make_run: Make, jobs: Path, tmp_path: Path) -> None:
+    """Initial weights, validation split, and a split that is a view of another: two processes do as one would."""
+    whole = make_split(60, folder=tmp_path / "train")
+    train_part, validation, test = whole.subset(range(40)), whole.subset(range(40, 60)), make_split(24, part="test")
+    source, _ = train_run(make_run(), train_part, test, initial=None, folder=tmp_path / "source")
+    values = make_run(epochs=2, num_processes=2).to_dict() | {"initialisation": "pretrained"}
+    run = TrainingRun.from_dict(values)
+    given = {"initial": source.load("final"), "validation_split": validation}
+    two, history = train(run, train_part, test, folder=tmp_path / "two", device_type="cpu", **given)
+    one, expected = train_run(run, train_part, test, folder=tmp_path / "one", **given)
+    assert history.columns.tolist() == expected.columns.tolist()
+    assert history["train_loss"].tolist()[1:] == pytest.approx(expected["train_loss"].tolist()[1:], rel=1e-4)
+    for name, value in one.load("final").state_dict.items():
+        torch.testing.assert_close(two.load("final").state_dict[name], value, rtol=1e-3, atol=1e-5, msg=name)
+    assert not list(jobs.glob("transferscope-*"))
+
+
+@pytest.mark.usefixtures("forked")
 def test_the_users_mistake_reaches_the_user(make_split: Make, make_run: Make, jobs: Path, tmp_path: Path) -> None:
-    """An error in the workers is raised here with its own line, and nothing is left of the job."""
-    parts = make_split(40, folder=tmp_path / "train"), make_split(24, part="test", folder=tmp_path / "test")
+    """A mistake that shows in the workers is raised here with its own line, and nothing is left of the job."""
     run = make_run(num_processes=2)
-    bad = launch.TrainingRun.from_dict(run.to_dict() | {"model": {"name": "fixup_resnet_smal", "options": {}}})
+    bad = TrainingRun.from_dict(run.to_dict() | {"model": {"name": "fixup_resnet_smal", "options": {}}})
     with pytest.raises(UserError, match="unknown model 'fixup_resnet_smal'"):
-        train(bad, *parts, initial=None, folder=tmp_path / "run", device_type="cpu")
-    assert not list(jobs.iterdir())
+        train(
+            bad, make_split(40), make_split(24, part="test"), initial=None, folder=tmp_path / "run", device_type="cpu"
+        )
+    assert not list(jobs.glob("transferscope-*"))
+    assert not (tmp_path / "run").exists()
 
 
 def test_one_line_tells_why_workers_failed(tmp_path: Path) -> None:

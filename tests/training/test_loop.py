@@ -162,7 +162,9 @@ def test_which_epochs_are_kept(
     assert every.epochs == (0, 1, 2, 3)
 
 
-def test_best_is_chosen_on_the_validation_split_if_there_is_one(make_split: Make, make_run: Make, tmp_path: Path) -> None:
+def test_best_is_chosen_on_the_validation_split_if_there_is_one(
+    make_split: Make, make_run: Make, tmp_path: Path
+) -> None:
     """A validation split that is the training split makes best the epoch of the best training accuracy."""
     train, test = make_split(40), make_split(24, part="test")
     series, history = train_run(
@@ -238,7 +240,9 @@ def test_other_images_are_another_run(make_split: Make, make_run: Make, tmp_path
     ],
 )
 @pytest.mark.parametrize("multi_label", [False, True])
-def test_options_train(make_split: Make, make_run: Make, tmp_path: Path, options: dict[str, Any], multi_label: bool) -> None:
+def test_options_train(
+    make_split: Make, make_run: Make, tmp_path: Path, options: dict[str, Any], multi_label: bool
+) -> None:
     """Every option lowers the loss of an easy task."""
     train, test = (make_split(48, part=part, multi_label=multi_label) for part in ("train", "test"))
     _, history = train_run(make_run(epochs=6, lr=0.2, **options), train, test, initial=None, folder=tmp_path)

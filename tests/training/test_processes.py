@@ -81,7 +81,9 @@ def test_several_processes_equal_one(
     assert several.metadata.metrics == pytest.approx(one.metadata.metrics, rel=1e-6)
 
 
-def test_predictions_of_several_processes_are_equal_bit_for_bit(make_split: Make, make_run: Make, tmp_path: Path) -> None:
+def test_predictions_of_several_processes_are_equal_bit_for_bit(
+    make_split: Make, make_run: Make, tmp_path: Path
+) -> None:
     """Whole batches are shared out, so that logits, and so metrics, are those of one process; all get all of them."""
     split: PackedSplit = make_split(50)
     torch.manual_seed(0)

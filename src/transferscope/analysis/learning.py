@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import pandas as pd
 
@@ -10,11 +11,12 @@ CHANCE_MARGIN = 3.0
 """Standard errors above chance from which a run counts as having learned."""
 
 
-def summarise(history: pd.DataFrame, class_sizes: pd.DataFrame) -> pd.DataFrame:
+def summarise(history: pd.DataFrame, class_sizes: pd.DataFrame, status: Mapping[str, str]) -> pd.DataFrame:
     """A row per run: final and best metrics, optimisation speed, status.
 
     history: rows of one task, a row per run and epoch, columns run, kind, label, epoch, train_accuracy, test_accuracy,
     ... (AUC where the task is multi-label). class_sizes: columns part, class_name, count, negatives.
+    status: run -> "finished" or "diverged".
 
     `metric` is what the task is judged by: AUC of a multi-label task, else accuracy. `optimization_speed` is the train
     metric averaged over the epochs from 1 on (facts of the main text, Figure 3). `learned` says that the final test
@@ -35,7 +37,7 @@ def summarise(history: pd.DataFrame, class_sizes: pd.DataFrame) -> pd.DataFrame:
                 "run": run,
                 "kind": last["kind"],
                 "label": last["label"],
-                "status": "finished" if math.isfinite(epochs.iloc[-1][f"test_{metric}"]) else "diverged",
+                "status": status[str(run)],
                 "metric": metric,
                 "epochs": int(last["epoch"]),
                 "final_train": last[f"train_{metric}"],

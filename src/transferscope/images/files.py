@@ -25,6 +25,7 @@ class FileTree(ABC):
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self._start = f"{root}/"
 
     def where(self, path: str) -> str:
         """How messages name a file; unprintable characters are escaped, so that a message stays one line."""
@@ -74,7 +75,7 @@ class FolderTree(FileTree):
 
     def stamp(self, path: str) -> tuple[int, ...] | None:
         try:
-            status = os.stat(f"{self.root}/{path}")
+            status = os.stat(self._start + path)
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
@@ -83,7 +84,7 @@ class FolderTree(FileTree):
 
     def read(self, path: str) -> bytes:
         try:
-            with open(f"{self.root}/{path}", "rb") as file:
+            with open(self._start + path, "rb") as file:
                 size = os.fstat(file.fileno()).st_size
                 _check_size(size, self.where(path))
                 return file.read()

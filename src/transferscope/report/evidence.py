@@ -84,6 +84,7 @@ class Evidence:
         self.tasks = [name for name in results if name != CROSS_DOMAIN]
         self.left_out: dict[str, None] = {}
         """Units that an effect left out because a run had not learned, in order of appearance."""
+        self._pairs: dict[tuple[str, str, str], tuple[pd.DataFrame, tuple[str, ...]]] = {}
 
     def table(self, task: str, name: str) -> pd.DataFrame | None:
         """A table that is there and has rows."""
@@ -134,6 +135,16 @@ class Evidence:
 
     def pairs(self, task: str, name: str, pair_kind: str) -> pd.DataFrame:
         """Rows of a table of pairs with one kind of pair, both of whose runs have learned; final epochs where given."""
+        key = (task, name, pair_kind)
+        if key not in self._pairs:
+            before, self.left_out = self.left_out, {}
+            rows = self._find_pairs(*key)
+            self._pairs[key], self.left_out = (rows, tuple(self.left_out)), before
+        rows, left_out = self._pairs[key]
+        self.left_out.update(dict.fromkeys(left_out))
+        return rows
+
+    def _find_pairs(self, task: str, name: str, pair_kind: str) -> pd.DataFrame:
         table = self.table(task, name)
         if table is None:
             return pd.DataFrame()

@@ -172,12 +172,24 @@ def section_views(study: Mapping[str, Any], results: Results, claims: list[Claim
 
 
 def _section_view(section: Section, study: Mapping[str, Any], results: Results, claims: list[ClaimView]) -> SectionView:
-    rows = [_panels(name, section.title, study, results) for name in section.figures]
+    rows = [_panels(name, section.title, study, results) for name in _figure_names(section, results)]
     if section.analysis == "landscape.cross_domain":
         # One panel a figure, where other sections have one a task.
         rows = [[panel for row in rows for panel in row]]
     own = [claim for claim in claims if claim.section == section.id]
     return SectionView(section, [row for row in rows if row], section.ours(results), section.folded(results), own)
+
+
+def _figure_names(section: Section, results: Results) -> list[str]:
+    """The section's figures; those drawn once a run, `<name>_<run>`; and scenarios that are not the paper's."""
+    made = dict.fromkeys(name for result in results.values() for name in result.figures)
+    names = [name for listed in section.figures for name in made if name == listed or name.startswith(f"{listed}_")]
+    if section.id == "figures_24_29":
+        numbered = {name for chapter in CHAPTERS for other in chapter.sections for name in other.figures}
+        names += (
+            [name for name in results[CROSS_DOMAIN].figures if name not in numbered] if CROSS_DOMAIN in results else []
+        )
+    return names
 
 
 def _panels(name: str, title: str, study: Mapping[str, Any], results: Results) -> list[Panel]:

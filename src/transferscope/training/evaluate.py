@@ -78,10 +78,13 @@ def predict(
     batches = feed.batches(order[start : start + batch_size] for start in starts)
     transform = EvaluationTransform(feed.split.pictures)
     dtype = torch.promote_types(weight.dtype, torch.float32)
+    images: Tensor | None = None
     logits = torch.zeros(len(order), feed.split.num_classes, dtype=dtype, device=device)
     with _evaluating(model, device), torch.inference_mode(), autocast(device, precision):
         for start, batch in zip(starts, batches, strict=True):
-            part = model(as_input(transform(batch), weight))
+            # Large images take longer to get new memory for than to normalise.
+            images = transform(batch, out=images if images is not None and len(images) == len(batch) else None)
+            part = model(as_input(images, weight))
             _check_outputs(part, feed.split)
             logits[start : start + len(part)] = part
             if progress is not None:

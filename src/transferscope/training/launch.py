@@ -14,7 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pandas as pd
 import torch
@@ -115,7 +115,7 @@ def _hand_over(
     job: Path, run: RunLike, splits: dict[str, PackedSplit], initial: Checkpoint | None, folder: Path, kind: str
 ) -> None:
     """Write what the workers need. A split is pickled as the folder it lies in, not as its images."""
-    content = {"run": TrainingRun.of(run).to_dict(), "folder": str(folder.resolve()), "kind": kind}
+    content: dict[str, Any] = {"run": TrainingRun.of(run).to_dict(), "folder": str(folder.resolve()), "kind": kind}
     content |= {"parent": os.getpid(), "max_restarts": run.training.max_restarts}
     (job / "job.json").write_text(json.dumps(content))
     (job / "splits.pickle").write_bytes(pickle.dumps(splits))

@@ -48,7 +48,7 @@ def train_run(
     test_split: PackedSplit,
     *,
     initial: Checkpoint | None,
-    folder: Path,
+    folder: str | Path,
     validation_split: PackedSplit | None = None,
     device: str | torch.device | None = None,
     group: OneProcess | None = None,

@@ -53,7 +53,7 @@ def _multi_label(logits: Tensor, labels: Tensor, names: Sequence[str]) -> dict[s
 
 
 def _auc(scores: Tensor, labels: Tensor) -> float:
-    from sklearn.metrics import roc_auc_score  # type: ignore[import-untyped]  # takes a second to import
+    from sklearn.metrics import roc_auc_score  # takes a second to import
 
     if len(labels.unique()) < 2 or not bool(torch.isfinite(scores).all()):
         return math.nan

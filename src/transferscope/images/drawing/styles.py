@@ -25,7 +25,7 @@ Style = Callable[[Figure, np.random.Generator, int], Image.Image]
 """Renders a figure without pose as an RGB image of so many pixels a side."""
 
 CLIPART_POSE = PoseLimits(turn=15, zoom=(0.65, 0.92), shift=0.12, stretch=0.2, skew=0.1, bend=0.06)
-STROKES_POSE = PoseLimits(turn=18, zoom=(0.62, 0.95), shift=0.12, stretch=0.28, skew=0.15, bend=0.1)
+STROKES_POSE = PoseLimits(turn=20, zoom=(0.6, 0.95), shift=0.14, stretch=0.3, skew=0.16, bend=0.1)
 REAL_POSE = PoseLimits(turn=15, zoom=(0.7, 0.95), shift=0.12, stretch=0.2, skew=0.1, bend=0.06)
 SOFT_POSE = PoseLimits(turn=15, zoom=(0.65, 0.95), shift=0.12, stretch=0.2, skew=0.1, bend=0.06)
 
@@ -53,10 +53,11 @@ def clipart(figure: Figure, rng: np.random.Generator, size: int) -> Image.Image:
 
 
 def quickdraw(figure: Figure, rng: np.random.Generator, size: int) -> Image.Image:
-    """Shaky dark strokes on white: they overshoot or stop short, may be drawn twice, and a small one may be missing."""
+    """Shaky dark strokes on white, at times ruled paper; they overshoot or stop short, one may be missing."""
     side = size * SUPERSAMPLE
     image = Image.new("L", (side, side), 255)
     draw = ImageDraw.Draw(image)
+    _rules(draw, side, rng)
     width = side * rng.uniform(0.018, 0.05)
     repeats = 2 if rng.random() < 0.25 else 1
     ink = int(rng.integers(0, 90))
@@ -115,6 +116,17 @@ def _palette(hue: float, rng: np.random.Generator) -> list[Colour]:
         colour(other, rng.uniform(0.2, 0.6), rng.uniform(0.15, 0.35)),
         colour(hue + 0.5, rng.uniform(0.03, 0.25), rng.uniform(0.88, 1)),
     ]
+
+
+def _rules(draw: ImageDraw.ImageDraw, side: int, rng: np.random.Generator) -> None:
+    """Pale lines of ruled paper on a quarter of the sheets, of squared paper on another quarter."""
+    kind, grey = rng.integers(4), int(rng.integers(175, 225))
+    step, first = side * rng.uniform(0.1, 0.25), rng.uniform(0, 0.1) * side
+    for at in np.arange(first, side, step):
+        if kind <= 1:
+            draw.line((0, at, side, at), fill=grey, width=SUPERSAMPLE)
+        if kind == 1:
+            draw.line((at, 0, at, side), fill=grey, width=SUPERSAMPLE)
 
 
 def _paper(rng: np.random.Generator) -> Colour:

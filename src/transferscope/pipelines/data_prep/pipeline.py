@@ -24,7 +24,7 @@ def _draw(plan: Plan) -> list[Node]:
             inputs=[f"params:generated.{name}", "params:seed"],
             outputs=[f"{task}.source" for task in drawn.tasks],
             name=f"draw_{name}",
-            namespace="generated",
+            namespace=f"{drawn.tasks[0]}.{STEP}" if len(drawn.tasks) == 1 else "generated",
         )
         for name, drawn in plan.study.generated.items()
     ]

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from transferscope.analysis.criticality import criticality, module_criticality
-from transferscope.analysis.evaluation import prepare
+from transferscope.analysis.evaluation import Batch, Evaluator, prepare
 from transferscope.analysis.interpolation import walk
 from transferscope.analysis.rewinding import rewinding
 from transferscope.images.augment import EvaluationTransform
@@ -20,9 +22,10 @@ from transferscope.models.parts import split_at_modules
 from transferscope.options import CriticalityOptions, LandscapeOptions
 from transferscope.plan import derive_seed
 from transferscope.progress import progress_bar
-from transferscope.training.evaluate import evaluate
+from transferscope.training.metrics import metrics_from_logits
 
 METRICS = ("accuracy", "loss", "auc")
+RESIDENT_BYTES = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,7 @@ def line(ends: Ends, splits: dict[str, Any], alphas: list[float], options: Lands
             checkpoint_a.state_dict,
             checkpoint_b.state_dict,
             alphas,
-            lambda moved: measure_parts(moved, chosen),
+            PartsEvaluator(chosen),
             progress=advance,
         )
     parts = table.pop("metric").str.partition("/")
@@ -64,14 +67,41 @@ def line(ends: Ends, splits: dict[str, Any], alphas: list[float], options: Lands
     return pd.DataFrame({**names, "alpha": table["alpha"], "metric": parts[2], "value": table["value"]})
 
 
-def measure_parts(model: nn.Module, splits: dict[str, Any]) -> dict[str, float]:
-    """`part/metric -> value` on each split."""
-    return {
-        f"{part}/{metric}": value
-        for part, split in splits.items()
-        for metric, value in evaluate(model, split).items()
-        if metric in METRICS
-    }
+class PartsEvaluator:
+    """`part/metric -> value` of a model on each of some splits; their images are prepared once for all models."""
+
+    def __init__(self, splits: dict[str, Any]) -> None:
+        self._parts = {part: Evaluator(batches(split), _metrics_of(split)) for part, split in splits.items()}
+
+    def __call__(self, model: nn.Module) -> dict[str, float]:
+        return {
+            f"{part}/{metric}": value
+            for part, measure in self._parts.items()
+            for metric, value in measure(model).items()
+        }
+
+
+def _metrics_of(split: Any) -> Callable[[Tensor, Tensor], dict[str, float]]:
+    def metrics(logits: Tensor, labels: Tensor) -> dict[str, float]:
+        found = metrics_from_logits(logits, labels, multi_label=split.multi_label)
+        return {name: value for name, value in found.items() if name in METRICS}
+
+    return metrics
+
+
+def batches(split: Any, size: int = 128) -> list[Batch] | Callable[[], Iterator[Batch]]:
+    """Network inputs and labels: kept in memory where they take less than a GiB, else made anew for every pass."""
+    transform = EvaluationTransform(split.pictures)
+    labels = torch.as_tensor(np.asarray(split.labels))
+    parts = torch.arange(len(split)).split(size)
+
+    def stream() -> Iterator[Batch]:
+        for part in parts:
+            inputs = transform(split.gather(part)).contiguous(memory_format=torch.channels_last)
+            yield inputs, labels[part]
+
+    side = split.pictures.crop_size or split.pictures.store_size
+    return list(stream()) if len(split) * 3 * side * side * 4 < RESIDENT_BYTES else stream
 
 
 def subset(split: Any, limit: int | None, *seed: object) -> Any:
@@ -89,7 +119,7 @@ def modules(
     chosen = {part: subset(split, options.max_examples, part) for part, split in splits.items()}
     shaken = pd.concat([_shake(series, chosen, options, end, path) for end in options.ends for path in options.paths])
     model = prepare(series.load("final").build())
-    base = evaluate(model, chosen["train"])["loss"]
+    base = PartsEvaluator({"train": chosen["train"]})(model)["train/loss"]
     mu = module_criticality(shaken, [base + options.epsilon])
     mu["epsilon"] = options.epsilon
     back = rewinding(
@@ -97,7 +127,7 @@ def modules(
         series.load("final").state_dict,
         {0: series.load(0).state_dict},
         find_modules(model),
-        lambda moved: measure_parts(moved, {"test": splits["test"]}),
+        PartsEvaluator({"test": splits["test"]}),
     )
     back["split"] = "test"
     back["metric"] = back["metric"].str.removeprefix("test/")
@@ -112,7 +142,8 @@ def _shake(
     final = series.load(end)
     model = prepare(final.build())
     examples = {part: batches(split) for part, split in splits.items()}
-    trajectory = {epoch: series.load(epoch).state_dict for epoch in series.epochs} if path == "optimization" else None
+    until = [epoch for epoch in series.epochs if epoch <= series.epoch(end)]
+    trajectory = {epoch: series.load(epoch).state_dict for epoch in until} if path == "optimization" else None
     table = criticality(
         model,
         series.load(0).state_dict,
@@ -128,16 +159,3 @@ def _shake(
     )
     table.insert(2, "end", end)
     return table
-
-
-def batches(split: Any, size: int = 128) -> list[tuple[Any, Any]]:
-    """The split as network inputs and labels; a few hundred images, so all at once."""
-    import torch
-
-    transform = EvaluationTransform(split.pictures)
-    labels = torch.as_tensor(np.asarray(split.labels))
-    starts = range(0, len(split), size)
-    indices = [np.arange(start, min(start + size, len(split))) for start in starts]
-    return [
-        (transform(split.gather(part)).contiguous(memory_format=torch.channels_last), labels[part]) for part in indices
-    ]

@@ -9,7 +9,9 @@ import pandas as pd
 from transferscope.report.results import SavedFigure, TaskResults
 
 
-def gather_results(train_split: Any = None, **inputs: pd.DataFrame | SavedFigure) -> TaskResults:
+def gather_results(
+    train_split: Any = None, test_split: Any = None, **inputs: pd.DataFrame | SavedFigure
+) -> TaskResults:
     """All tables and figures of one task, by name; the keys of the inputs are `task__name__table` or `..._figure`."""
     tables, figures = {}, {}
     for key, value in inputs.items():
@@ -18,10 +20,11 @@ def gather_results(train_split: Any = None, **inputs: pd.DataFrame | SavedFigure
             figures[name] = value
         else:
             tables[name] = value
-    return TaskResults(next(iter(inputs)).split("__")[0], _facts(train_split), tables, figures)
+    return TaskResults(next(iter(inputs)).split("__")[0], _facts(train_split, test_split), tables, figures)
 
 
-def _facts(split: Any) -> dict[str, Any]:
+def _facts(split: Any, test_split: Any) -> dict[str, Any]:
+    """What the report says of a task's images; nothing of what lies across tasks."""
     if split is None:
         return {}
     return {
@@ -29,6 +32,7 @@ def _facts(split: Any) -> dict[str, Any]:
         "multi_label": split.multi_label,
         "generated": split.generated,
         "num_train": len(split),
+        "num_test": len(test_split),
         "image_shape": list(split.images.shape[1:]),
     }
 
@@ -38,6 +42,14 @@ def decide_claims(study: dict[str, Any], **results: TaskResults) -> pd.DataFrame
     from transferscope.report.claims import decide_claims as decide
 
     return decide(study, results)
+
+
+def write_summary(study: dict[str, Any], claims: pd.DataFrame, **results: TaskResults) -> str:
+    """The claims and the key tables as Markdown."""
+    from transferscope.report.provenance import provenance
+    from transferscope.report.summary import write_markdown
+
+    return write_markdown(study, claims, results, provenance=provenance(study))
 
 
 def write_report(study: dict[str, Any], claims: pd.DataFrame, **results: TaskResults) -> str:

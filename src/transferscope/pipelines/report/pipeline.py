@@ -24,10 +24,10 @@ def create_pipeline(plan: Plan, analyses: Iterable[Pipeline]) -> Pipeline:
 
 def _gather(plan: Plan, scope: str, names: list[str]) -> Node:
     inputs = {name.replace(".", "__"): name for name in names}
-    split = {"train_split": f"{scope}.train_split"} if scope in plan.study.tasks else {}
+    parts = ("train_split", "test_split") if scope in plan.study.tasks else ()
     return Node(
         nodes.gather_results,
-        inputs=inputs | split,
+        inputs=inputs | {part: f"{scope}.{part}" for part in parts},
         outputs=f"{scope}.results",
         name="gather_results",
         namespace=f"{scope}.{STEP}",
@@ -36,19 +36,15 @@ def _gather(plan: Plan, scope: str, names: list[str]) -> Node:
 
 def _conclude(scopes: list[str]) -> list[Node]:
     results = {scope: f"{scope}.results" for scope in scopes}
+    told = {"study": "parameters", "claims": "claims", **results}
     return [
         Node(
             nodes.decide_claims,
             inputs={"study": "parameters", **results},
             outputs="claims",
             name="decide_claims",
-            namespace="report",
+            namespace=STEP,
         ),
-        Node(
-            nodes.write_report,
-            inputs={"study": "parameters", "claims": "claims", **results},
-            outputs="report",
-            name="write_report",
-            namespace="report",
-        ),
+        Node(nodes.write_summary, inputs=told, outputs="summary", name="write_summary", namespace=STEP),
+        Node(nodes.write_report, inputs=told, outputs="report", name="write_report", namespace=STEP),
     ]

@@ -19,13 +19,13 @@ def train(
     when the last file, `series.json`, is written.
     """
     from transferscope.models.checkpoint import load_checkpoint
-    from transferscope.training.loop import train_run
+    from transferscope.training.launch import train as launch
 
     spec = RunSpec.model_validate(run)
     initial = load_checkpoint(spec.pretrained) if spec.pretrained and source is None else None
     if source is not None:
         initial = source.load(spec.pretrained_epoch)
-    return train_run(spec, train_split, test_split, initial=initial, folder=Path(models_folder) / spec.task / spec.name)
+    return launch(spec, train_split, test_split, initial=initial, folder=Path(models_folder) / spec.task / spec.name)
 
 
 def adopt_checkpoint(
@@ -46,11 +46,11 @@ def gather_histories(runs: dict[str, Any], *histories: pd.DataFrame) -> pd.DataF
     return table
 
 
-def summarise_runs(history: pd.DataFrame, class_sizes: pd.DataFrame) -> pd.DataFrame:
+def summarise_runs(history: pd.DataFrame, class_sizes: pd.DataFrame, **series: Any) -> pd.DataFrame:
     """A row per run: final and best metrics, optimisation speed, and whether it learned at all."""
     from transferscope.analysis.learning import summarise
 
-    return summarise(history, class_sizes)
+    return summarise(history, class_sizes, {run: item.status for run, item in series.items()})
 
 
 def draw_learning_curves(history: pd.DataFrame, note: str | None) -> Any:

@@ -59,7 +59,11 @@ def _curves(plan: Plan, task: str) -> list[Node]:
         ),
         Node(
             nodes.summarise_runs,
-            inputs=[f"{task}.history.table", f"{task}.class_sizes.table"],
+            inputs={
+                "history": f"{task}.history.table",
+                "class_sizes": f"{task}.class_sizes.table",
+                **{run.name: f"{run.full_name}.checkpoints" for run in runs},
+            },
             outputs=f"{task}.runs.table",
             name="summarise_runs",
             namespace=namespace,

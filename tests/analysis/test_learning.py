@@ -1,0 +1,72 @@
+"""What a run's history is summarised to."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from transferscope.analysis.learning import chance_level, summarise
+
+SIZES = pd.DataFrame(
+    {
+        "part": ["train", "train", "test", "test"],
+        "class_name": ["a", "b", "a", "b"],
+        "count": [90, 10, 75, 25],
+        "negatives": [10, 90, 25, 75],
+    }
+)
+
+
+def history(test: list[float]) -> pd.DataFrame:
+    epochs = len(test)
+    return pd.DataFrame(
+        {
+            "task": "clipart",
+            "run": "pt_1",
+            "kind": "pt",
+            "label": "P-T",
+            "epoch": range(epochs),
+            "train_accuracy": [0.1, 0.5, 0.7][:epochs],
+            "train_loss_eval": 1.0,
+            "test_accuracy": test,
+            "test_loss": 2.0,
+        }
+    )
+
+
+def test_final_best_and_speed() -> None:
+    """The best epoch is that of the largest test metric; the speed averages the train metric from epoch 1 on."""
+    row = summarise(history([0.1, 0.95, 0.9]), SIZES, {"pt_1": "finished"}).iloc[0]
+    assert (row["final_test"], row["best_test"], row["best_epoch"]) == (0.9, 0.95, 1)
+    assert row["optimization_speed"] == pytest.approx(0.6)
+    assert row["status"] == "finished"
+
+
+def test_learned_means_beyond_the_largest_class() -> None:
+    """With 75 % of one class an accuracy of 80 % says little and 90 % says something: the error is 4.3 points."""
+    assert not summarise(history([0.1, 0.8]), SIZES, {"pt_1": "finished"}).iloc[0]["learned"]
+    assert summarise(history([0.1, 0.9]), SIZES, {"pt_1": "finished"}).iloc[0]["learned"]
+
+
+def test_a_diverged_run_keeps_its_last_metrics_and_has_not_learned() -> None:
+    """Epochs without a metric are left out; the status says why there are none."""
+    row = summarise(history([0.1, 0.2, math.nan]), SIZES, {"pt_1": "diverged"}).iloc[0]
+    assert row["final_test"] == 0.2
+    assert row["status"] == "diverged"
+    assert not row["learned"]
+
+
+def test_the_error_of_an_auc_without_knowledge_is_that_of_random_scores() -> None:
+    """The standard error by Mann-Whitney agrees with the spread of AUCs of random scores, mean over two classes."""
+    generator = np.random.default_rng(0)
+    labels = np.array([[1] * 75 + [0] * 25, [0] * 75 + [1] * 25]).T
+    draws = [
+        np.mean([roc_auc_score(labels[:, k], generator.random(100)) for k in range(2)]) for _ in range(2000)
+    ]
+    chance, error = chance_level(SIZES, "auc")
+    assert chance == 0.5
+    assert np.std(draws) == pytest.approx(error, rel=0.05)
