@@ -31,7 +31,7 @@ class PictureOptions(Options):
     crop_size: PositiveInt | None = None
     """Side that the network sees (centre crop in evaluation); None: all of the stored square."""
     style: Literal["photo", "chest"] = "photo"
-    """`photo`: RGB, short side to store_size, centre square. `chest`: equalised, grey, padded with 128, blurred; one channel."""
+    """`photo`: RGB, short side to store_size, centre square. `chest`: equalised, grey, padded with 128, blurred."""
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
     """Per channel, in units of [0, 1]."""

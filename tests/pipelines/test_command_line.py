@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from tiny_project import make_project
 
 pytestmark = pytest.mark.xdist_group("command_line")

@@ -13,7 +13,7 @@ from transferscope.errors import UserError
 
 
 class ImageSourceDataset(AbstractDataset):
-    """Loads an `ImageSource` (lists of files and labels, no pixels); saves by running a drawing recipe on the folder."""
+    """Loads an `ImageSource` (files and labels, no pixels); saves by running a drawing recipe on the folder."""
 
     def __init__(self, *, filepath: str, task: str, options: dict[str, Any], metadata: dict[str, Any] | None = None):
         self._root = Path(filepath)

@@ -17,8 +17,8 @@ from transferscope.analysis.interpolation import walk
 from transferscope.analysis.rewinding import rewinding
 from transferscope.images.augment import EvaluationTransform
 from transferscope.models.modules import find_modules
-from transferscope.models.series import CheckpointSeries, Epoch
 from transferscope.models.parts import split_at_modules
+from transferscope.models.series import CheckpointSeries, Epoch
 from transferscope.options import CriticalityOptions, LandscapeOptions
 from transferscope.plan import derive_seed
 from transferscope.progress import progress_bar
