@@ -22,13 +22,26 @@ def test_a_file_is_replaced_as_a_whole(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
+def write_half(path: Path) -> None:
+    """Fail in the middle of writing a file."""
+    with atomic_file(path) as temporary:
+        temporary.write_text("half")
+        raise ZeroDivisionError
+
+
+def write_half_folder(path: Path) -> None:
+    """Fail in the middle of writing a folder."""
+    with atomic_folder(path) as temporary:
+        (temporary / "a").write_text("half")
+        raise ZeroDivisionError
+
+
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
     """An error in the middle leaves the old content and no temporary file."""
     path = tmp_path / "table.csv"
     path.write_text("old")
-    with pytest.raises(ZeroDivisionError), atomic_file(path) as temporary:
-        temporary.write_text("half")
-        raise ZeroDivisionError
+    with pytest.raises(ZeroDivisionError):
+        write_half(path)
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
 
@@ -38,9 +51,8 @@ def test_a_failed_folder_leaves_the_old_one(tmp_path: Path) -> None:
     path = tmp_path / "split"
     with atomic_folder(path) as temporary:
         (temporary / "a").write_text("old")
-    with pytest.raises(ZeroDivisionError), atomic_folder(path) as temporary:
-        (temporary / "a").write_text("half")
-        raise ZeroDivisionError
+    with pytest.raises(ZeroDivisionError):
+        write_half_folder(path)
     assert (path / "a").read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
 

@@ -28,4 +28,6 @@ def test_it_runs(path: Path, project: Project) -> None:
     notebook = nbformat.read(path, as_version=4)
     folder = project.folder / "notebooks"
     folder.mkdir(exist_ok=True)
-    NotebookClient(notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(folder)}}).execute()
+    NotebookClient(
+        notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(folder)}}
+    ).execute()

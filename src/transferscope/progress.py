@@ -2,37 +2,70 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
-from rich.console import Console
+import rich
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 Item = TypeVar("Item")
 
 
+class _Display:
+    """The one live display of the process; work in several threads shares it, a bar each."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._progress: Progress | None = None
+        self._bars = 0
+
+    def join(self) -> Progress:
+        with self._lock:
+            if self._progress is None:
+                # The console of the log's handler, so that lines appear above the bars.
+                console = rich.get_console()
+                columns = (
+                    TextColumn("{task.description}"),
+                    BarColumn(),
+                    MofNCompleteColumn(),
+                    TimeElapsedColumn(),
+                    TextColumn("left"),
+                    TimeRemainingColumn(),
+                    TextColumn("{task.fields[note]}"),
+                )
+                self._progress = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+                self._progress.start()
+            self._bars += 1
+            return self._progress
+
+    def leave(self) -> None:
+        with self._lock:
+            self._bars -= 1
+            if self._bars == 0 and self._progress is not None:
+                self._progress.stop()
+                self._progress = None
+
+
+_display = _Display()
+
+
 @contextmanager
 def progress_bar(description: str, total: int) -> Iterator[Callable[..., None]]:
-    """Yield `advance(steps=1, note="")`; draws nothing where stderr is no terminal or another bar is live."""
-    console = Console(stderr=True)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
-    )
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task(description, total=total, note="")
+    """Yield `advance(steps=1, note=None)`; draws nothing where the output is no terminal."""
+    progress = _display.join()
+    task = progress.add_task(description, total=total, note="")
 
-        def advance(steps: int = 1, note: str | None = None) -> None:
-            fields = {} if note is None else {"note": note}
-            progress.update(task, advance=steps, **fields)  # type: ignore[arg-type]
+    def advance(steps: int = 1, note: str | None = None) -> None:
+        fields = {} if note is None else {"note": note}
+        progress.update(task, advance=steps, **fields)  # type: ignore[arg-type]
 
+    try:
         yield advance
+    finally:
+        progress.remove_task(task)
+        _display.leave()
 
 
 def track(items: Iterable[Item], description: str, total: int | None = None) -> Iterator[Item]:

@@ -64,9 +64,7 @@ def test_the_error_of_an_auc_without_knowledge_is_that_of_random_scores() -> Non
     """The standard error by Mann-Whitney agrees with the spread of AUCs of random scores, mean over two classes."""
     generator = np.random.default_rng(0)
     labels = np.array([[1] * 75 + [0] * 25, [0] * 75 + [1] * 25]).T
-    draws = [
-        np.mean([roc_auc_score(labels[:, k], generator.random(100)) for k in range(2)]) for _ in range(2000)
-    ]
+    draws = [np.mean([roc_auc_score(labels[:, k], generator.random(100)) for k in range(2)]) for _ in range(2000)]
     chance, error = chance_level(SIZES, "auc")
     assert chance == 0.5
     assert np.std(draws) == pytest.approx(error, rel=0.05)

@@ -20,7 +20,7 @@ from transferscope.images.split import PackedSplit
 from transferscope.models.initialisation import initialise
 from transferscope.options import AugmentationOptions
 from transferscope.training import loop
-from transferscope.training.evaluate import evaluate
+from transferscope.training.evaluation import evaluate
 from transferscope.training.loop import epoch_order, step_seed, train_run
 from transferscope.training.run import TrainingRun
 

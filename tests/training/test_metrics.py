@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from transferscope.training.evaluate import metrics_from_logits
+from transferscope.training.evaluation import metrics_from_logits
 
 
 def test_single_label_by_hand() -> None:

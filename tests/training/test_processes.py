@@ -19,7 +19,7 @@ from transferscope.models.initialisation import initialise
 from transferscope.models.series import CheckpointSeries
 from transferscope.options import AugmentationOptions
 from transferscope.training import loop
-from transferscope.training.evaluate import predict
+from transferscope.training.evaluation import predict
 from transferscope.training.group import OneProcess
 from transferscope.training.loop import train_run
 from transferscope.training.worker import ProcessGroup

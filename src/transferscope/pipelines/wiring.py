@@ -26,7 +26,7 @@ def gather(step: str, task: str, name: str, inputs: Iterable[str]) -> Node:
 
 
 def draw(step: str, task: str, name: str, function: Callable[..., Any], inputs: Iterable[str]) -> Node:
-    """The node that draws `{task}.{name}.figure`; `function` gets the inputs and a note on the images, if they need one."""
+    """The node that draws `{task}.{name}.figure`; `function` gets the inputs and what must be said of the images."""
     return Node(
         function,
         inputs=[*inputs, f"params:plan.notes.{task}"],

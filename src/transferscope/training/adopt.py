@@ -12,7 +12,7 @@ from transferscope.errors import UserError
 from transferscope.images.split import PackedSplit
 from transferscope.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from transferscope.models.series import CheckpointSeries, epoch_file, write_series
-from transferscope.training.evaluate import evaluate
+from transferscope.training.evaluation import evaluate
 from transferscope.training.history import history_table, metric_columns
 
 EPOCH = 1

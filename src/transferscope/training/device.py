@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Literal
@@ -10,6 +11,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 from torch.utils import deterministic as deterministic_settings
+
+from transferscope.models.zoo import private_random_state
 
 Precision = Literal["float32", "bfloat16"]
 
@@ -43,31 +46,79 @@ def as_input(images: Tensor, weight: Tensor) -> Tensor:
     return images
 
 
-@contextmanager
-def reproducible(device: torch.device, *, deterministic: bool) -> Iterator[None]:
-    """Inside: torch's deterministic algorithms if asked, and a random state that the outside never sees.
+class _Switches:
+    """Determinism belongs to the process: trainings in several threads share it while they agree, and else wait."""
 
-    These switches belong to the process, so two trainings in threads of one process must agree on them.
-    """
-    before = torch.are_deterministic_algorithms_enabled()
-    benchmark, fill = torch.backends.cudnn.benchmark, deterministic_settings.fill_uninitialized_memory  # type: ignore[attr-defined]
-    if deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS refuses determinism without it
-        torch.use_deterministic_algorithms(True)
-        deterministic_settings.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # we read none; filling costs time
-    torch.backends.cudnn.benchmark = not deterministic
-    gpus = [device] if device.type == "cuda" else []
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._users = 0
+        self._deterministic = False
+        self._before = (False, False, True)
+
+    def acquire(self, deterministic: bool) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._users == 0 or self._deterministic == deterministic)
+            self._users += 1
+            if self._users > 1:
+                return
+            self._deterministic = deterministic
+            self._before = (
+                torch.are_deterministic_algorithms_enabled(),
+                torch.backends.cudnn.benchmark,
+                deterministic_settings.fill_uninitialized_memory,  # type: ignore[attr-defined]
+            )
+            if deterministic:
+                os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS refuses determinism without it
+                torch.use_deterministic_algorithms(True)
+                deterministic_settings.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # we read none
+            torch.backends.cudnn.benchmark = not deterministic
+
+    def release(self) -> None:
+        with self._changed:
+            self._users -= 1
+            if self._users == 0:
+                algorithms, benchmark, fill = self._before
+                torch.use_deterministic_algorithms(algorithms)
+                torch.backends.cudnn.benchmark = benchmark
+                deterministic_settings.fill_uninitialized_memory = fill  # type: ignore[attr-defined]
+            self._changed.notify_all()
+
+
+_switches = _Switches()
+
+
+@contextmanager
+def reproducible(*, deterministic: bool) -> Iterator[None]:
+    """Inside: torch's deterministic algorithms if asked."""
+    _switches.acquire(deterministic)
     try:
-        with torch.random.fork_rng(devices=gpus):
-            yield
+        yield
     finally:
-        torch.use_deterministic_algorithms(before)
-        torch.backends.cudnn.benchmark = benchmark
-        deterministic_settings.fill_uninitialized_memory = fill  # type: ignore[attr-defined]
+        _switches.release()
+
+
+def draws(model: nn.Module) -> bool:
+    """Whether a layer draws random numbers while it trains: dropout of any kind."""
+    names = {type(module).__name__.lower() for module in model.modules()}
+    return any(word in name for name in names for word in ("drop", "stochastic", "rrelu"))
+
+
+@contextmanager
+def random_state_of(model: nn.Module, device: torch.device) -> Iterator[bool]:
+    """Inside, a model whose layers draw has torch's random state for itself; yields whether it has any such layer.
+
+    The state is as before afterwards. Other threads that draw, or build models, wait.
+    """
+    if not draws(model):
+        yield False
+        return
+    gpus = [device] if device.type == "cuda" else []
+    with private_random_state(None), torch.random.fork_rng(devices=gpus):
+        yield True
 
 
 def seed_layers(seed: int, device: torch.device) -> None:
-    """Seed what layers such as dropout draw from; only inside `reproducible`."""
+    """Seed what layers such as dropout draw from; only inside `random_state_of`."""
     torch.default_generator.manual_seed(seed)
     if device.type == "cuda":
         torch.cuda.manual_seed(seed)

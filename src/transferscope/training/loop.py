@@ -23,8 +23,16 @@ from transferscope.models.initialisation import initialise
 from transferscope.models.series import CheckpointSeries
 from transferscope.options import AugmentationOptions
 from transferscope.progress import progress_bar
-from transferscope.training.device import as_input, autocast, choose_device, first_weight, reproducible, seed_layers
-from transferscope.training.evaluate import evaluate
+from transferscope.training.device import (
+    as_input,
+    autocast,
+    choose_device,
+    first_weight,
+    random_state_of,
+    reproducible,
+    seed_layers,
+)
+from transferscope.training.evaluation import evaluate
 from transferscope.training.feed import Feed
 from transferscope.training.group import OneProcess
 from transferscope.training.history import Row, metric_columns, score
@@ -79,9 +87,10 @@ def train_run(
     files = RunFolder(folder, run, inputs_of(run, splits, initial))
     if not files.is_finished():
         device = choose_device(device)
-        with reproducible(device, deterministic=run.training.deterministic):
+        with reproducible(deterministic=run.training.deterministic):
             training = _Training(run, splits, initial, files, device, group, snapshot_seconds)
-            with _advancing(training, progress) as advance:
+            model = training.state.model
+            with random_state_of(model, device) as training.layers_draw, _advancing(training, progress) as advance:
                 training.go(advance)
     if group.leads:
         files.tidy()
@@ -123,6 +132,7 @@ class _Training:
         self.labels = torch.from_numpy(np.array(self.train_split.labels))
         self.transform = TrainingTransform(self.train_split.pictures, self.options.augmentation)
         self.generator = torch.Generator()
+        self.layers_draw = False
         # Augmentation draws for the whole batch, so that the draws do not depend on how many processes share it.
         self.whole_batches = group.size > 1 and self.options.augmentation != AugmentationOptions()
 
@@ -190,7 +200,8 @@ class _Training:
         """One step of SGD on a global batch; returns this process's summed loss, and what the batch's is divided by."""
         seed = step_seed(self.run.order_seed, epoch, step)
         self.generator.manual_seed(seed)
-        seed_layers(seed + self.group.rank, self.device)
+        if self.layers_draw:
+            seed_layers(seed + self.group.rank, self.device)
         augmentation = self.options.augmentation
         images = as_input(self.transform(stored.to(self.device), self.generator), self.weight)
         labels = self.labels[torch.from_numpy(batch)].to(self.device, non_blocking=True)

@@ -25,7 +25,7 @@ Style = Callable[[Figure, np.random.Generator, int], Image.Image]
 """Renders a figure without pose as an RGB image of so many pixels a side."""
 
 CLIPART_POSE = PoseLimits(turn=15, zoom=(0.65, 0.92), shift=0.12, stretch=0.2, skew=0.1, bend=0.06)
-STROKES_POSE = PoseLimits(turn=20, zoom=(0.6, 0.95), shift=0.14, stretch=0.3, skew=0.16, bend=0.1)
+STROKES_POSE = PoseLimits(turn=20, zoom=(0.55, 0.95), shift=0.18, stretch=0.3, skew=0.16, bend=0.1)
 REAL_POSE = PoseLimits(turn=15, zoom=(0.7, 0.95), shift=0.12, stretch=0.2, skew=0.1, bend=0.06)
 SOFT_POSE = PoseLimits(turn=15, zoom=(0.65, 0.95), shift=0.12, stretch=0.2, skew=0.1, bend=0.06)
 
@@ -186,7 +186,7 @@ def _shaky(part: Part, shake: float, rng: np.random.Generator) -> np.ndarray:
     lengths = np.concatenate([[0.0], np.cumsum(np.hypot(*np.diff(outline, axis=0).T))])
     total = lengths[-1]
     gap = rng.uniform(-0.06, 0.04) * total * (not part.width)
-    at = np.linspace(max(0.0, -gap), total - max(0.0, gap), max(3, int(total * 8)))
+    at = np.linspace(max(0.0, -gap), total - max(0.0, gap), max(4, int(total * 8)))
     path = np.stack([np.interp(at, lengths, outline[:, axis]) for axis in (0, 1)], axis=1)
     knots = np.linspace(0, total, max(3, int(total * 3)))
     waver = rng.normal(0, shake, (len(knots), 2))

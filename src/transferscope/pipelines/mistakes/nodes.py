@@ -13,7 +13,7 @@ from transferscope.options import MistakesOptions
 def predict_test(series: Any, test_split: Any, options: dict[str, Any]) -> dict[str, Any]:
     """Logits of a run on the test split, computed once for all that needs them."""
     from transferscope.analysis.evaluation import prepare
-    from transferscope.training.evaluate import predict
+    from transferscope.training.evaluation import predict
 
     epoch = MistakesOptions.model_validate(options).epoch
     return {"test": predict(prepare(series.load(epoch).build()), test_split)}

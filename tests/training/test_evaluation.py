@@ -13,7 +13,7 @@ from torch import nn
 from transferscope.errors import UserError
 from transferscope.images.augment import EvaluationTransform
 from transferscope.images.split import PackedSplit
-from transferscope.training.evaluate import evaluate, metrics_from_logits, predict
+from transferscope.training.evaluation import evaluate, metrics_from_logits, predict
 from transferscope.training.feed import Feed
 
 Make = Callable[..., Any]
