@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from transferscope.analysis.distance import l2_distance
+from transferscope.errors import UserError
 
 pytestmark = pytest.mark.xdist_group("project")
 
@@ -148,6 +149,15 @@ def test_a_second_run_finds_nothing_missing(project, caplog: pytest.LogCaptureFi
     before = history.stat().st_mtime_ns, interpolation.stat().st_mtime_ns
     project.run(only_missing_outputs=True)
     assert (history.stat().st_mtime_ns, interpolation.stat().st_mtime_ns) == before
+
+
+def test_an_analysis_refuses_checkpoints_of_another_plan(project) -> None:
+    """With another number of epochs the trained runs are stale: the first is named, with what to do."""
+    with (
+        project.session(params={"training": {"epochs": 3}}) as session,
+        pytest.raises(UserError, match=r"chest.pt_1.checkpoints: made by another plan .* train again with `kedro run"),
+    ):
+        session.run(pipeline_names=["mistakes"])
 
 
 def test_the_tables_name_no_machine(project) -> None:

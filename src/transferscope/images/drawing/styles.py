@@ -25,7 +25,7 @@ Style = Callable[[Figure, np.random.Generator, int], Image.Image]
 """Renders a figure without pose as an RGB image of so many pixels a side."""
 
 CLIPART_POSE = PoseLimits(turn=15, zoom=(0.65, 0.92), shift=0.12, stretch=0.2, skew=0.1, bend=0.06)
-STROKES_POSE = PoseLimits(turn=20, zoom=(0.55, 0.95), shift=0.18, stretch=0.3, skew=0.16, bend=0.1)
+STROKES_POSE = PoseLimits(turn=16, zoom=(0.65, 0.95), shift=0.12, stretch=0.25, skew=0.12, bend=0.08)
 REAL_POSE = PoseLimits(turn=15, zoom=(0.7, 0.95), shift=0.12, stretch=0.2, skew=0.1, bend=0.06)
 SOFT_POSE = PoseLimits(turn=15, zoom=(0.65, 0.95), shift=0.12, stretch=0.2, skew=0.1, bend=0.06)
 
@@ -119,13 +119,13 @@ def _palette(hue: float, rng: np.random.Generator) -> list[Colour]:
 
 
 def _rules(draw: ImageDraw.ImageDraw, side: int, rng: np.random.Generator) -> None:
-    """Pale lines of ruled paper on a quarter of the sheets, of squared paper on another quarter."""
-    kind, grey = rng.integers(4), int(rng.integers(175, 225))
+    """Pale lines of ruled paper on two fifths of the sheets, of squared paper on another two."""
+    kind, grey = rng.integers(5), int(rng.integers(140, 220))
     step, first = side * rng.uniform(0.1, 0.25), rng.uniform(0, 0.1) * side
     for at in np.arange(first, side, step):
-        if kind <= 1:
+        if kind <= 3:
             draw.line((0, at, side, at), fill=grey, width=SUPERSAMPLE)
-        if kind == 1:
+        if 2 <= kind <= 3:
             draw.line((at, 0, at, side), fill=grey, width=SUPERSAMPLE)
 
 
@@ -159,7 +159,7 @@ def _backdrop(draw: ImageDraw.ImageDraw, side: int, rng: np.random.Generator) ->
             corner = (left * step, (top + left % 2 / 2) * step)
             draw.ellipse((*corner, corner[0] + step / 2, corner[1] + step / 2), fill=tint)
     elif kind == 4:
-        for angle in np.arange(0, 360, 36):
+        for angle in range(0, 360, 36):
             draw.pieslice((x - 2 * side, y - 2 * side, x + 2 * side, y + 2 * side), angle, angle + 18, fill=tint)
 
 
