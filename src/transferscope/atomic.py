@@ -19,7 +19,7 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
     path = Path(path)
     temporary = _temporary_beside(path)
     try:
-        with _space_errors(path):
+        with space_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             yield temporary
             _flush(temporary)
@@ -39,7 +39,7 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
     path = Path(path)
     temporary = _temporary_beside(path)
     try:
-        with _space_errors(path):
+        with space_errors(path):
             temporary.mkdir(parents=True)
             yield temporary
             for file in temporary.rglob("*"):
@@ -73,7 +73,8 @@ def _flush(path: Path) -> None:
 
 
 @contextmanager
-def _space_errors(path: Path) -> Iterator[None]:
+def space_errors(path: Path) -> Iterator[None]:
+    """Turn a full disk into a `UserError` that names `path`."""
     try:
         yield
     except OSError as error:

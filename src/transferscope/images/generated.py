@@ -18,8 +18,7 @@ import numpy as np
 from PIL import Image
 
 import transferscope.images.drawing
-from transferscope.atomic import _space_errors as space_errors
-from transferscope.atomic import replace_folder
+from transferscope.atomic import replace_folder, space_errors
 from transferscope.errors import UserError
 from transferscope.images.drawing.objects import OBJECTS
 from transferscope.images.drawing.patients import COLUMNS, Study, draw_studies

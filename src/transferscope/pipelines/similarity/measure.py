@@ -49,10 +49,13 @@ def _controls(runs: dict[str, Any], task: str, pairs: list[Names]) -> dict[Names
     own = pairs[0][0]
     controls: dict[Names, str] = {(own, own): "same model"}
     compared = {name.rpartition("@")[0] for pair in pairs for name in pair}
-    random = {run["init_seed"]: f"{task}.{name}@0" for name, run in runs.items() if run["initialisation"] == "random"}
-    untrained = [name for name in random.values() if name.rpartition("@")[0] in compared]
+    untrained: dict[int, str] = {}
+    for name, run in runs.items():
+        if run["initialisation"] == "random" and f"{task}.{name}" in compared:
+            untrained.setdefault(run["init_seed"], f"{task}.{name}@0")
     if len(untrained) > 1:
-        controls[untrained[0], untrained[1]] = "RI & RI"
+        first, second, *_ = untrained.values()
+        controls[first, second] = "RI & RI"
     return controls
 
 
