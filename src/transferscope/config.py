@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import click
-from kedro.config import OmegaConfigLoader
+from kedro.config import MissingConfigException, OmegaConfigLoader
 from kedro.framework.project import pipelines
+from omegaconf.errors import OmegaConfBaseException
+from yaml.parser import ParserError
 
 from transferscope.errors import UserError
 from transferscope.plan import Pair, Plan, make_plan, pictures_of
@@ -53,7 +55,17 @@ class PlanConfigLoader(OmegaConfigLoader):
                 self._plan = make_plan(super().__getitem__("parameters"))
             except UserError as error:
                 raise CommandLineError(f"parameters: {error}") from None
+            except (MissingConfigException, ParserError, OmegaConfBaseException) as error:
+                raise CommandLineError(self._unreadable(error)) from None
         return self._plan
+
+    def _unreadable(self, error: Exception) -> str:
+        """What to say of configuration that cannot be read."""
+        folder = Path(self.conf_source) / (self.env or self.default_run_env)
+        if folder.is_dir():
+            return " ".join(str(error).split())
+        known = sorted(path.name for path in Path(self.conf_source).iterdir() if path.is_dir())
+        return f"--env {folder.name}: the folder {folder} does not exist; there are: {', '.join(known)}"
 
     def __getitem__(self, key: str) -> dict[str, Any]:
         if key == "parameters":

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,7 @@ class StudyHooks:
         """Refuse before any work what would fail later: inputs that do not exist or are stale."""
         self._done, self._total, self._begin = 0, len(pipeline.nodes), time.perf_counter()
         check_inputs(pipeline, catalog)
+        check_trainings(pipeline)
         logger.info("%d steps; what is already finished is recognised", self._total)
 
     @hook_impl
@@ -87,6 +90,35 @@ def check_inputs(pipeline: Pipeline, catalog: CatalogProtocol) -> None:
         first = missing[0]
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise CommandLineError(f"{first}{more}: not there yet; {_how_to_make(first, catalog)}")
+
+
+def check_trainings(pipeline: Pipeline) -> None:
+    """Every architecture that is to be trained exists, with its options, and so do the processes that are asked for."""
+    names = {node.name for node in pipeline.nodes}
+    plan = active_plan()
+    trained = [run for run in plan.runs.values() if f"{run.task}.training.{run.name}" in names]
+    if not trained:
+        return
+    import torch
+
+    from transferscope.models.zoo import build_model
+    from transferscope.training.launch import count_processes
+
+    kind = "cuda" if torch.cuda.is_available() else "cpu"
+    for model in {run.model.model_dump_json(): run.model for run in trained}.values():
+        with _one_line(f"model {model.name}: "):
+            build_model(model.name, 2, **model.options)
+    for run in trained:
+        with _one_line(f"{run.full_name}: "):
+            count_processes(run.training.num_processes, kind)
+
+
+@contextmanager
+def _one_line(where: str) -> Iterator[None]:
+    try:
+        yield
+    except UserError as error:
+        raise CommandLineError(f"{where}{error}") from error
 
 
 def check_fingerprint(name: str, fingerprint: str) -> None:

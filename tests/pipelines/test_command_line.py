@@ -40,6 +40,9 @@ def kedro(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         ),
         (["run", "--pipelines", "mistakes"], "not there yet; make it with `kedro run --pipelines training`"),
         (["run", "--env", "paper"], "chexpert does not exist: put the images there"),
+        (["run", "--params", "model.name=resnet51"], "model resnet51: unknown model 'resnet51'"),
+        (["run", "--params", "training.num_processes=999"], "training.num_processes is 999, but there are"),
+        (["run", "--env", "nowhere"], "conf/nowhere does not exist; there are: base, local, own_images, paper"),
     ],
 )
 def test_a_mistake_ends_in_one_line(folder: Path, arguments: list[str], message: str) -> None:

@@ -165,8 +165,8 @@ def spectrum(task="clipart", runs=("pt_1", "pt_2", "rit_1", "rit_2"), modules=MO
     rng = np.random.default_rng(seed)
     return pd.DataFrame(
         {"task": task, "run": f"{task}.{run}", "epoch": epoch, "module": module,
-         "ratio": rng.uniform(3, 8) * (2 if run.startswith("rit") else 1) * (8 if module == "all" else 1)}
-        for run in runs for epoch in (0, 15) for module in (*modules, "all")
+         "ratio": rng.uniform(3, 8) * (2 if run.startswith("rit") else 1) * (8 if module in ("all", "sum") else 1)}
+        for run in runs for epoch in (0, 15) for module in (*modules, "all", "sum")
     )  # fmt: skip
 
 

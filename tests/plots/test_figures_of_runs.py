@@ -137,6 +137,16 @@ def test_whole_network_distances_are_in_the_legend_not_on_the_axis(drawn):
     assert [text.get_text() for text in figure.axes[0].get_xticklabels()] == drawn.modules
 
 
+def test_the_sum_of_norm_ratios_is_in_the_legend_not_on_the_axis(drawn):
+    """The row "sum" is what appendix C compares; "all" is another number."""
+    table = drawn.spectrum(runs=("pt_1",))
+    table.loc[table["module"] == "all", "ratio"] = 7.0
+    table.loc[table["module"] == "sum", "ratio"] = 42.0
+    figure = spectrum.norm_ratios(table)
+    assert legend_texts(figure) == ["P-T  (Σ = 42)"]
+    assert [text.get_text() for text in figure.axes[0].get_xticklabels()] == drawn.modules
+
+
 def test_heat_maps_average_draws_and_the_gap_is_test_minus_train(drawn):
     """Cells of the direct path against a pivot of the table."""
     table = drawn.criticality(paths=("direct",))

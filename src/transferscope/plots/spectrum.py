@@ -138,12 +138,13 @@ def norm_ratios(
     """‖W‖_F / ‖W‖_2 of every module; the legend gives their sum over the network (appendix C).
 
     Args:
-        spectrum: columns run, epoch, module, ratio (without unit, at least 1); the row "all" holds the sum.
+        spectrum: columns run, epoch, module, ratio (without unit, at least 1); "all" is the whole network and left out,
+            "sum" holds the sum.
     """
     require_columns(spectrum, ("run", "module", "ratio"), "spectrum")
     rows = last_epoch_rows(spectrum, epoch)
     rows = rows.assign(kind=kinds_of(rows))
-    modules = [name for name in in_order(rows["module"]) if name != "all"]
+    modules = [name for name in in_order(rows["module"]) if name not in ("all", "sum")]
     if not modules:
         return empty_figure("no norms to show", note)
     figure, axes = new_figure(width=PANEL_WIDTH if len(modules) <= 24 else DOUBLE_WIDTH, panel_height=2.7)
@@ -151,7 +152,7 @@ def norm_ratios(
     kinds = in_usual_order(in_order(rows["kind"]))
     groups = {kind: rows[rows["kind"] == kind] for kind in kinds}
     handles = module_lines(ax, groups, "module", "ratio", modules, looks_for(kinds))
-    if scale_for(ax, rows.loc[rows["module"] != "all", "ratio"].to_numpy(dtype=float)) == "log":
+    if scale_for(ax, rows.loc[rows["module"].isin(modules), "ratio"].to_numpy(dtype=float)) == "log":
         minor_labels_if_short(ax)
     else:
         ax.set_ylim(bottom=0)
@@ -162,7 +163,7 @@ def norm_ratios(
 
 
 def _sum(rows: pd.DataFrame) -> str:
-    values = rows.loc[rows["module"] == "all", "ratio"].dropna()
+    values = rows.loc[rows["module"] == "sum", "ratio"].dropna()
     return f"  (Σ = {values.mean():.4g})" if len(values) else ""
 
 

@@ -1,0 +1,61 @@
+"""A checkpoint file as a run that needs no training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from transferscope.errors import UserError
+from transferscope.models import build_model
+from transferscope.training.adopt import adopt
+from transferscope.training.evaluation import evaluate
+
+
+@dataclass(frozen=True)
+class Adopted:
+    """What `adopt` reads of a run."""
+
+    model: Any
+    checkpoint: str
+    task: str = "toy"
+    name: str = "mine_1"
+    fingerprint: str = "f"
+
+
+@pytest.fixture
+def adopted(make_run, tmp_path: Path) -> tuple[Adopted, torch.nn.Module]:
+    options = make_run().model
+    model = build_model(options.name, 3, seed=3, **options.options)
+    torch.save({"state_dict": model.state_dict()}, tmp_path / "mine.pth")
+    return Adopted(options, str(tmp_path / "mine.pth")), model
+
+
+def test_the_weights_and_their_metrics_are_those_of_the_file(adopted, train_split, held_out_split, tmp_path) -> None:
+    """The series holds the file's weights as best and final; the history holds what `evaluate` measures."""
+    run, model = adopted
+    series, history = adopt(run, train_split, held_out_split, folder=tmp_path / "series")
+    weights = series.load("final").state_dict
+    assert all(torch.equal(weights[key], value) for key, value in model.state_dict().items())
+    assert (series.epochs, series.best, series.final, series.fingerprint) == ((1,), 1, 1, "f")
+    measured = evaluate(model, held_out_split)
+    assert history["test_accuracy"].item() == measured["accuracy"]
+    assert history["test_loss"].item() == measured["loss"]
+
+
+def test_the_series_builds_its_model(adopted, train_split, held_out_split, tmp_path) -> None:
+    """A file made elsewhere does not say its architecture; the series does."""
+    series, _ = adopt(adopted[0], train_split, held_out_split, folder=tmp_path / "series")
+    assert sum(parameter.numel() for parameter in series.load("best").build().parameters()) > 0
+
+
+def test_another_architecture_is_refused_by_tensor_name(adopted, train_split, held_out_split, tmp_path) -> None:
+    """The error names a tensor that does not fit; no series is left."""
+    run, _ = adopted
+    other = replace(run, model=run.model.model_copy(update={"options": {}}))
+    with pytest.raises(UserError, match="layer"):
+        adopt(other, train_split, held_out_split, folder=tmp_path / "series")
+    assert not (tmp_path / "series" / "series.json").exists()
