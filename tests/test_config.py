@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 from kedro.framework.project import configure_project, pipelines
-from tiny_project import ROOT
 
+from tiny_project import ROOT
 from transferscope.config import CommandLineError, PlanConfigLoader
 from transferscope.settings import CONFIG_LOADER_ARGS
 
@@ -43,7 +43,9 @@ def test_pipelines_follow_runtime_parameters() -> None:
     load()
     before = nodes_of("training")
     load(runtime_params={"runs": {"pt": {"replicas": 3}}})
-    assert nodes_of("training") - before == {f"{task}.training.pt_3" for task in ("real", "clipart", "quickdraw", "chest")}
+    assert nodes_of("training") - before == {
+        f"{task}.training.pt_3" for task in ("real", "clipart", "quickdraw", "chest")
+    }
 
 
 def test_every_environment_is_a_valid_plan() -> None:

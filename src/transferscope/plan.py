@@ -1,7 +1,8 @@
 """The experiment: tasks, runs and pairs, expanded from compact parameters.
 
 Pure and typed; no file is touched and neither torch nor Kedro is imported.
-`Study` is what a user writes, `Plan` is what it means: every run by name with its seeds and its fingerprint.
+`transferscope.study.Study` is what a user writes, `Plan` is what it means: every run by name with its seeds and its
+fingerprint.
 """
 
 from __future__ import annotations
@@ -11,98 +12,15 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import combinations, product
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import ValidationError
 
 from transferscope import options as opt
 from transferscope.errors import UserError
+from transferscope.study import Study, explain, listed
 
-Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 ANALYSES = ("mistakes", "similarity", "landscape", "spectrum")
-
-
-class TaskOptions(opt.Options):
-    """A data set with a label space: a folder in a known layout, or the union of other tasks."""
-
-    format: Literal["domainnet", "chexpert", "image_folder"] | None = None
-    root: str | None = None
-    domain: str | None = None
-    """DomainNet: the domain; default: the task's name."""
-    num_train: opt.PositiveInt | None = None
-    num_test: opt.PositiveInt | None = None
-    """Sizes of the samples (CheXpert), or largest sizes (DomainNet); None: 50,000 as in the paper."""
-    sampling: Literal["paper", "by_patient"] = "paper"
-    uncertain: dict[str, Literal["ones", "zeros", "ignore"]] = Field(default_factory=dict)
-    """CheXpert: what -1 means, per finding; default: as the authors' code has it."""
-    on_bad_image: Literal["stop", "drop"] = "stop"
-    union: tuple[str, ...] | None = None
-    pictures: opt.PictureOptions | None = None
-    """Overrides the study's pictures, whole."""
-    training: dict[str, Any] = Field(default_factory=dict)
-    """Overrides of the study's training for runs on this task."""
-
-    @model_validator(mode="after")
-    def _either_folder_or_union(self) -> TaskOptions:
-        if (self.union is None) == (self.format is None):
-            raise ValueError("give either format and root, or union")
-        if self.format is not None and self.root is None:
-            raise ValueError("root is missing: the folder that holds the images")
-        return self
-
-
-class GeneratedOptions(opt.Options):
-    """Images drawn by seed for tasks that have no data set."""
-
-    draws: Literal["source", "domains", "chest"]
-    tasks: tuple[str, ...]
-    num_train: opt.PositiveInt = 1000
-    num_test: opt.PositiveInt = 500
-    size: opt.PositiveInt = 48
-
-
-class RunKindOptions(opt.Options):
-    """Runs that differ in task and replica only."""
-
-    label: str
-    """Name in tables and figures: P, P-T, RI-T, ..."""
-    tasks: tuple[str, ...]
-    replicas: opt.PositiveInt = 1
-    initialisation: Literal["random", "pretrained", "checkpoint"] = "random"
-    pretrained: str | None = None
-    """Run whose weights are taken, e.g. shapes.p_1, or the path of a checkpoint file."""
-    pretrained_epoch: Literal["best", "final"] | Annotated[int, Field(ge=0)] = "final"
-    shares_initialisation_with: str | None = None
-    """Kind whose replica of the same number gives the initial weights."""
-    checkpoint: str | None = None
-    """A checkpoint file that exists: nothing is trained."""
-    model: opt.ModelOptions | None = None
-    training: dict[str, Any] = Field(default_factory=dict)
-    training_on: dict[str, dict[str, Any]] = Field(default_factory=dict)
-    """Further overrides for single tasks."""
-
-    @model_validator(mode="after")
-    def _initialisation_has_its_source(self) -> RunKindOptions:
-        for initialisation, field in (("pretrained", "pretrained"), ("checkpoint", "checkpoint")):
-            if (self.initialisation == initialisation) != (getattr(self, field) is not None):
-                raise ValueError(f"initialisation: {initialisation} and the key {field} go together")
-        return self
-
-
-class Study(opt.Options):
-    """What a user writes in `parameters*.yml`."""
-
-    seed: Annotated[int, Field(ge=0)] = 0
-    models_folder: str = "data/06_models"
-    """Where runs train; the catalog's checkpoints lie there."""
-    tasks: dict[Name, TaskOptions]
-    generated: dict[Name, GeneratedOptions] = Field(default_factory=dict)
-    runs: dict[Name, RunKindOptions]
-    pictures: opt.PictureOptions = opt.PictureOptions()
-    model: opt.ModelOptions = opt.ModelOptions()
-    training: dict[str, Any] = Field(default_factory=dict)
-    analyses: opt.AnalysesOptions = opt.AnalysesOptions()
-    report: opt.ReportOptions = opt.ReportOptions()
 
 
 class RunSpec(opt.Options):
@@ -231,7 +149,7 @@ def _expand(study: Study, kind: str, task: str, replica: int, earlier: dict[str,
     if options.pretrained is not None and options.pretrained not in earlier and not _is_file(options.pretrained):
         raise UserError(
             f"{key}.pretrained: no run is named '{options.pretrained}'; "
-            f"runs that exist: {_list(earlier)}; or give the path of a .safetensors, .pt, .pth or .pth.tar file"
+            f"runs that exist: {listed(earlier)}; or give the path of a .safetensors, .pt, .pth or .pth.tar file"
         )
     values: dict[str, Any] = {
         "task": task,
@@ -366,38 +284,4 @@ def _check_analyses(plan: Plan) -> None:
 
 def _check_known(key: str, name: str, known: Iterable[str]) -> None:
     if name not in known:
-        raise UserError(f"{key}: '{name}' is unknown; allowed: {_list(known)}")
-
-
-def _list(names: Iterable[str]) -> str:
-    return ", ".join(sorted(names)) or "none"
-
-
-def explain(error: ValidationError, model: type[opt.Options], prefix: str = "") -> str:
-    """The first fault of a validation error as one line: the key, what is wrong, what is allowed."""
-    fault = error.errors()[0]
-    location = ".".join(str(part) for part in (prefix, *fault["loc"]) if part != "")
-    if fault["type"] == "extra_forbidden":
-        allowed = _fields_at(model, fault["loc"][:-1])
-        return f"{location}: unknown key; allowed: {_list(allowed)}"
-    if fault["type"] == "missing":
-        return f"{location}: this key is missing"
-    message = fault["msg"].removeprefix("Value error, ")
-    given = "" if isinstance(fault["input"], dict) else f" (got {fault['input']!r})"
-    return f"{location or 'parameters'}: {message}{given}"
-
-
-def _fields_at(model: Any, location: tuple[int | str, ...]) -> Iterable[str]:
-    """Field names of the options that a location inside `model` leads to."""
-    for part in location:
-        annotation = model.model_fields[part].annotation if part in getattr(model, "model_fields", {}) else model
-        model = _options_in(annotation) or model
-    return model.model_fields
-
-
-def _options_in(annotation: Any) -> type[opt.Options] | None:
-    """The options class inside an annotation such as `dict[str, X]`, `X | None` or `tuple[X, ...]`."""
-    if isinstance(annotation, type) and issubclass(annotation, opt.Options):
-        return annotation
-    inner = (_options_in(argument) for argument in getattr(annotation, "__args__", ()))
-    return next((found for found in inner if found is not None), None)
+        raise UserError(f"{key}: '{name}' is unknown; allowed: {listed(known)}")

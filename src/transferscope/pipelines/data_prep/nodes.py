@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 
 from transferscope.options import PictureOptions
-from transferscope.plan import GeneratedOptions
+from transferscope.study import GeneratedOptions
 
 Recipe = Callable[[Path], object]
 
