@@ -92,7 +92,7 @@ def test_nodes_find_their_run_among_the_parameters() -> None:
 
 def test_a_mistake_is_an_error_of_the_command_line() -> None:
     """The message is one line with the key; click shows it without a traceback."""
-    with pytest.raises(CommandLineError, match="parameters: runs.pt.replica: unknown key") as caught:
+    with pytest.raises(CommandLineError, match=r"parameters: runs\.pt\.replica: unknown key") as caught:
         _ = load(runtime_params={"runs": {"pt": {"replica": 3}}}).plan
     assert caught.value.exit_code == 1
     assert "\n" not in caught.value.format_message()
