@@ -15,6 +15,17 @@ from transferscope import options as opt
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 
 
+ONLY_FOR = {
+    "domain": "domainnet",
+    "limit": "domainnet",
+    "num_train": "chexpert",
+    "num_test": "chexpert",
+    "sampling": "chexpert",
+    "uncertain": "chexpert",
+}
+"""Keys of a task that one layout alone has."""
+
+
 class TaskOptions(opt.Options):
     """A data set with a label space: a folder in a known layout, or the union of other tasks."""
 
@@ -22,9 +33,11 @@ class TaskOptions(opt.Options):
     root: str | None = None
     domain: str | None = None
     """DomainNet: the domain; default: the task's name."""
+    limit: opt.PositiveInt | None = None
+    """DomainNet: largest number of images of a part, drawn as the study drew them; None: 50,000."""
     num_train: opt.PositiveInt | None = None
     num_test: opt.PositiveInt | None = None
-    """Sizes of the samples (CheXpert), or largest sizes (DomainNet); None: 50,000 as in the paper."""
+    """CheXpert: sizes of the samples; None: 50,000 each."""
     sampling: Literal["paper", "by_patient"] = "paper"
     uncertain: dict[str, Literal["ones", "zeros", "ignore"]] = Field(default_factory=dict)
     """CheXpert: what -1 means, per finding; default: as the authors' code has it."""
@@ -41,6 +54,9 @@ class TaskOptions(opt.Options):
             raise ValueError("give either format and root, or union")
         if self.format is not None and self.root is None:
             raise ValueError("root is missing: the folder that holds the images")
+        for key in self.model_fields_set & ONLY_FOR.keys():
+            if self.format != ONLY_FOR[key]:
+                raise ValueError(f"{key} is only for format {ONLY_FOR[key]}")
         return self
 
 

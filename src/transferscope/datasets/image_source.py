@@ -30,15 +30,15 @@ class ImageSourceDataset(AbstractDataset):
                 f"tasks.{self._task}.root: the folder {self._root} does not exist; put the images there or name another"
             )
         options = self._options
-        limits = {key: options[key] for key in ("num_train", "num_test") if options[key] is not None}
+        given = {key: options[key] for key in ("limit", "num_train", "num_test") if options[key] is not None}
         if options["format"] == "domainnet":
             from transferscope.images.domainnet import read_domainnet
 
-            return read_domainnet(self._root, options["domain"] or self._task, **limits)
+            return read_domainnet(self._root, options["domain"] or self._task, **given)
         if options["format"] == "chexpert":
             from transferscope.images.chexpert import read_chexpert
 
-            return read_chexpert(self._root, sampling=options["sampling"], uncertain=options["uncertain"], **limits)
+            return read_chexpert(self._root, sampling=options["sampling"], uncertain=options["uncertain"], **given)
         from transferscope.images.image_folder import read_image_folder
 
         return read_image_folder(self._root)

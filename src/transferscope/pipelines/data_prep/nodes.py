@@ -40,11 +40,7 @@ def pack_images(source: Any, options: dict[str, Any]) -> Recipe:
     from transferscope.images.pack import pack_split
 
     pictures = PictureOptions.model_validate(options["pictures"])
-    return partial(_pack, pack_split, source, options["part"], pictures)
-
-
-def _pack(pack_split: Callable[..., object], source: Any, part: str, pictures: PictureOptions, folder: Path) -> object:
-    return pack_split(source, part, pictures, folder)
+    return partial(pack_split, source, options["part"], pictures, on_bad_image=options["on_bad_image"])
 
 
 def join_splits(options: dict[str, Any], *parts: Any) -> Recipe:
