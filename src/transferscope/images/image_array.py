@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -48,7 +49,7 @@ def resolve_rows(index: Index | Sequence[int], length: int) -> np.ndarray:
     return np.where(rows < 0, rows + length, rows)
 
 
-class _View:
+class _View(ABC):
     """Indexing by a number, a slice or an array, from `_take`."""
 
     shape: tuple[int, ...]
@@ -61,8 +62,9 @@ class _View:
         rows = resolve_rows(index, len(self))
         return self._take(rows) if rows.ndim else self._take(rows[None])[0]
 
+    @abstractmethod
     def _take(self, rows: np.ndarray) -> np.ndarray:
-        raise NotImplementedError
+        """Copies of the images at `rows`, int64 (n,), in that order."""
 
 
 class ConcatenatedImages(_View):

@@ -59,7 +59,7 @@ def context(
         "rule": RULE,
         "chapters": [(chapter, [item for item in views if not item.empty]) for chapter, views in chapters],
         "not_run": view.not_run(study, chapters, results),
-        "runs": grids.runs(results),
+        "runs": grids.training.runs(results),
         "unlearned": view.unlearned(results),
         "provenance": view.provenance_groups(provenance),
     }

@@ -27,8 +27,8 @@ class Section:
     analysis: str
     figures: tuple[str, ...] = ()
     paper: tuple[Grid, ...] = ()
-    ours: Callable[[Results], list[Grid]] = grids.none
-    folded: Callable[[Results], list[Grid]] = grids.none
+    ours: Callable[[Results], list[Grid]] = grids.common.none
+    folded: Callable[[Results], list[Grid]] = grids.common.none
     note: str = ""
 
 
@@ -55,7 +55,7 @@ CHAPTERS = (
                 "training",
                 ("learning_curves",),
                 (published.FIGURE_2,),
-                grids.final_metrics,
+                grids.training.final_metrics,
                 note="A star is the best epoch on the test set, as in the paper: chosen on the test set, not an "
                 "estimate of performance.",
             ),
@@ -74,8 +74,8 @@ CHAPTERS = (
                 "mistakes",
                 ("mistakes",),
                 (published.TABLE_6,),
-                grids.mistakes,
-                grids.mistakes_per_class,
+                grids.mistakes.mistakes,
+                grids.mistakes.mistakes_per_class,
                 "Uncommon, first: mistakes that only the first model makes / all mistakes of the first model. "
                 "The accuracies printed in Tables 3 to 5 do not follow from their counts and are left out.",
             ),
@@ -88,8 +88,8 @@ CHAPTERS = (
                 "mistakes",
                 ("accuracy_by_class_size",),
                 (published.FIGURE_8,),
-                grids.class_size_correlation,
-                grids.class_accuracy,
+                grids.mistakes.class_size_correlation,
+                grids.mistakes.class_accuracy,
                 "Pearson's r with its two-sided p-value; with few classes r is a rough number.",
             ),
             Section(
@@ -115,8 +115,8 @@ CHAPTERS = (
                 "similarity",
                 ("cka",),
                 (published.TABLE_1, published.TABLE_7),
-                grids.cka,
-                grids.cka_other,
+                grids.similarity.cka,
+                grids.similarity.cka_other,
                 "The paper does not say how features were pooled, on how many examples, or with which estimator; "
                 "the biased estimate of unrelated features is far from 0.",
             ),
@@ -128,8 +128,8 @@ CHAPTERS = (
                 "similarity",
                 ("distance_per_module",),
                 (published.TABLE_2,),
-                grids.distances_between,
-                grids.distances_per_module,
+                grids.similarity.distances_between,
+                grids.similarity.distances_per_module,
                 "The paper's tables do not agree with each other, so the l2 over all weights is shown beside the "
                 "sum of the modules' and the square.",
             ),
@@ -141,7 +141,7 @@ CHAPTERS = (
                 "similarity",
                 ("distance_to_initialisation",),
                 (published.TABLE_8,),
-                grids.distances_travelled,
+                grids.similarity.distances_travelled,
             ),
         ),
     ),
@@ -158,8 +158,8 @@ CHAPTERS = (
                 "landscape",
                 ("barrier", "loss_barrier"),
                 (published.FIGURE_12, published.FIGURE_14),
-                grids.barriers,
-                grids.barriers_all,
+                grids.landscape.barriers,
+                grids.landscape.barriers_all,
                 "Figures 12, 14, 16 show the metric, 13, 15, 17 the loss; 16 and 17 the pairs with the same "
                 "initialisation. "
                 "A barrier is the largest gap to the chord between both ends.",
@@ -173,7 +173,7 @@ CHAPTERS = (
                 "landscape",
                 ("extrapolation",),
                 (),
-                grids.extrapolation,
+                grids.landscape.extrapolation,
             ),
             Section(
                 "figures_19_23",
@@ -184,7 +184,7 @@ CHAPTERS = (
                 "landscape.cross_domain",
                 tuple(f"figure_{number}" for number in range(19, 24)),
                 (),
-                grids.cross_domain,
+                grids.landscape.cross_domain,
             ),
             Section(
                 "figures_24_29",
@@ -195,7 +195,7 @@ CHAPTERS = (
                 "landscape.cross_domain",
                 tuple(f"figure_{number}" for number in range(24, 30)),
                 (),
-                grids.unions,
+                grids.landscape.unions,
             ),
         ),
     ),
@@ -212,7 +212,7 @@ CHAPTERS = (
                 "landscape.criticality",
                 ("criticality_heat_maps", "module_criticality"),
                 (),
-                grids.module_criticality,
+                grids.criticality.module_criticality,
                 note="Criticality μ is the smallest distance² / σ² at which the training loss stays within ε on "
                 "the grid: 0 where the module can be set back, ∞ where no measured point stays within ε.",
             ),
@@ -224,7 +224,7 @@ CHAPTERS = (
                 "landscape.criticality",
                 ("rewinding",),
                 (published.FIGURE_5,),
-                grids.rewinding,
+                grids.criticality.rewinding,
             ),
         ),
     ),
@@ -248,7 +248,7 @@ CHAPTERS = (
                 "spectrum",
                 ("spectrum_counts",),
                 (),
-                grids.counts_below,
+                grids.spectrum.counts_below,
             ),
             Section(
                 "norm_ratios",
@@ -258,8 +258,8 @@ CHAPTERS = (
                 "spectrum",
                 ("norm_ratios",),
                 (),
-                grids.norm_ratios,
-                grids.norm_ratios_per_module,
+                grids.spectrum.norm_ratios,
+                grids.spectrum.norm_ratios_per_module,
             ),
         ),
     ),

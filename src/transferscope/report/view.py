@@ -243,7 +243,7 @@ def _reason(study: Mapping[str, Any], analysis: str) -> str:
 def unlearned(results: Results) -> list[str]:
     """Runs that diverged or did not learn, by full name."""
     found = []
-    for task, table in grids.each(results, "runs"):
+    for task, table in grids.common.each(results, "runs"):
         for row in table.to_dict("records"):
             diverged = row.get("status") == "diverged"
             if diverged or str(row.get("learned", True)) == "False":
