@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from transferscope.errors import UserError
-from transferscope.plan import derive_seed, make_plan
+from transferscope.plan import derive_seed, make_plan, pictures_of
 
 STUDY: dict[str, Any] = {
     "seed": 1,
@@ -153,10 +153,28 @@ def test_the_fingerprint_ignores_what_does_not(changes: dict[str, Any]) -> None:
     assert fingerprint("clipart.pt_1", **changes) == fingerprint("clipart.pt_1")
 
 
+def test_a_view_of_a_task_is_other_data() -> None:
+    """A task that shows the images of another, shuffled, has its settings and its own fingerprints."""
+    shuffled = {"store_size": 32, "shuffle": {"block_size": 4}}
+    changes = {"tasks__view": {"union": ["clipart"], "pictures": shuffled}, "runs__pt__tasks": ["clipart", "view"]}
+    plan = make_plan(study(**changes))
+    assert pictures_of(plan.study, "view").shuffle.block_size == 4
+    assert not pictures_of(plan.study, "clipart").shuffle
+    changes["tasks__view"] = {"union": ["clipart"]}
+    assert make_plan(study(**changes)).runs["view.pt_1"].fingerprint != plan.runs["view.pt_1"].fingerprint
+
+
+def test_a_union_shows_its_images_as_its_parts_do() -> None:
+    """Without settings of its own a union has those of its parts, not the study's."""
+    own = {"store_size": 16, "style": "chest"}
+    plan = make_plan(study(tasks__chest__pictures=own, tasks__view={"union": ["chest"]}))
+    assert pictures_of(plan.study, "view").style == "chest"
+
+
 BAD = [
     ({"trainig": {}}, "trainig: unknown key; allowed: analyses, generated, model"),
     ({"training__lrr": 1}, "training.lrr: unknown key; allowed: .*lr, "),
-    ({"tasks__clipart__rot": "x"}, r"tasks.clipart.rot: unknown key; allowed: domain, format"),
+    ({"tasks__clipart__rot": "x"}, r"tasks.clipart.rot: unknown key; allowed: blank, domain"),
     (
         {"tasks__clipart__format": "zip"},
         "tasks.clipart.format: Input should be 'domainnet', 'chexpert' or 'image_folder'",
@@ -179,6 +197,18 @@ BAD = [
     ({"analyses__landscape__criticality": {"runs": ["pt_9"]}}, "criticality.runs: 'pt_9' is unknown; allowed: p_1"),
     ({"analyses__landscape__alphas": {"point": 3}}, "alphas.point: unknown key; allowed: points, start, stop"),
     ({"pictures": {"store_size": 32, "crop_size": 64}}, "crop_size 64 is larger than store_size 32"),
+    (
+        {"pictures": {"store_size": 32, "shuffle": {"block_size": 5}}},
+        "block_size 5 does not tile 32 pixels: give one of 1",
+    ),
+    ({"tasks__clipart__select_best_on": "validation"}, "the layout domainnet has no validation part"),
+    ({"tasks__chest__select_best_on": "validation"}, "validation and num_validation go together"),
+    ({"tasks__chest__num_validation": 10}, "validation and num_validation go together"),
+    (
+        {"tasks__new": {"union": ["real"], "pictures": {"store_size": 8}}},
+        "tasks.new.pictures: store_size and style must",
+    ),
+    ({"tasks__new": {"union": ["real"], "select_best_on": "validation"}}, "tasks.new.select_best_on: 'real' has test"),
 ]
 
 

@@ -16,7 +16,10 @@ generated:
   chest: {num_train: 40, num_test: 40, size: 24}
 pictures: {store_size: 16}
 tasks:
-  chest: {num_train: 40, num_test: 40, pictures: {store_size: 16}}
+  chest:
+    {num_train: 30, num_test: 36, num_validation: 8, select_best_on: validation, sampling: by_patient,
+     pictures: {store_size: 16}}
+  clipart_shuffled: {union: [clipart], pictures: {store_size: 16, shuffle: {block_size: 4}}}
 model: {options: {widths: [4, 8, 8]}}
 training: {epochs: 2, keep_epochs: [1]}
 runs:

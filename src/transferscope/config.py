@@ -20,9 +20,13 @@ from yaml.parser import ParserError
 
 from transferscope.errors import UserError
 from transferscope.plan import Pair, Plan, make_plan, pictures_of
+from transferscope.study import ONLY_FOR
 
 STUDY_KEYS = ("tasks", "generated", "runs")
 """What an environment with `inherit_study: false` takes nothing of from base."""
+
+SOURCE_KEYS = {"format", *ONLY_FOR}
+"""Options of a task that decide which images and labels are read."""
 
 _active: PlanConfigLoader | None = None
 
@@ -123,8 +127,9 @@ def _task_parameters(plan: Plan) -> dict[str, Any]:
                 "part": part,
                 "pictures": pictures_of(study, task).model_dump(mode="json"),
                 "on_bad_image": options.on_bad_image,
+                "num_workers": options.num_workers,
             }
-            for part in ("train", "test")
+            for part in options.parts
         }
         for task, options in study.tasks.items()
     }
@@ -160,7 +165,7 @@ def source_entries(plan: Plan) -> dict[str, Any]:
     entries = {}
     for name, task in plan.study.tasks.items():
         if task.union is None:
-            options = task.model_dump(mode="json", exclude={"root", "union", "pictures", "training"})
+            options = task.model_dump(mode="json", include=SOURCE_KEYS)
             entries[f"{name}.source"] = {
                 "type": "transferscope.datasets.image_source.ImageSourceDataset",
                 "filepath": task.root,

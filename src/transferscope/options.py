@@ -23,6 +23,14 @@ class Options(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class ShuffleOptions(Options):
+    """One permutation of all images of a task, train and test alike (feature reuse, Figure 3 of the main text)."""
+
+    block_size: PositiveInt | Literal["values"]
+    """Side in pixels of the blocks that move as wholes (1: pixels), or "values": all values, across channels."""
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
 class PictureOptions(Options):
     """How images are stored once, and what the network sees of them."""
 
@@ -35,12 +43,32 @@ class PictureOptions(Options):
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
     """Per channel, in units of [0, 1]."""
+    shuffle: ShuffleOptions | None = None
+    """The last thing that happens to an image, after crop and normalisation; None: nothing is shuffled."""
+
+    @property
+    def seen_size(self) -> int:
+        """Side of what the network sees."""
+        return self.crop_size or self.store_size
 
     @model_validator(mode="after")
     def _crop_fits(self) -> PictureOptions:
         if self.crop_size is not None and self.crop_size > self.store_size:
             raise ValueError(f"crop_size {self.crop_size} is larger than store_size {self.store_size}")
         return self
+
+    @model_validator(mode="after")
+    def _blocks_tile(self) -> PictureOptions:
+        block = self.shuffle.block_size if self.shuffle else "values"
+        if block != "values" and self.seen_size % block:
+            sizes = ", ".join(map(str, block_sizes(self.seen_size)))
+            raise ValueError(f"shuffle.block_size {block} does not tile {self.seen_size} pixels: give one of {sizes}")
+        return self
+
+
+def block_sizes(side: int) -> tuple[int, ...]:
+    """All sides of square blocks that tile a square of `side` pixels, the square itself last."""
+    return tuple(size for size in range(1, side + 1) if side % size == 0)
 
 
 class AugmentationOptions(Options):

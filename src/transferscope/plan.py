@@ -192,9 +192,11 @@ def _data_identity(study: Study, task: str) -> dict[str, Any]:
     """What decides the images of a task, wherever they lie."""
     options = study.tasks[task]
     if options.union:
-        return {"union": [_data_identity(study, part) for part in options.union]}
+        parts = [_data_identity(study, part) for part in options.union]
+        shown = pictures_of(study, task).model_dump()
+        return {"union": parts, "pictures": shown, "select_best_on": options.select_best_on}
     drawn = [item.model_dump() for item in study.generated.values() if task in item.tasks]
-    identity = options.model_dump(exclude={"root", "training", "pictures"})
+    identity = options.model_dump(exclude={"root", "training", "pictures", "num_workers"})
     return identity | {
         "drawn": drawn,
         "seed": study.seed if drawn else None,
@@ -203,8 +205,11 @@ def _data_identity(study: Study, task: str) -> dict[str, Any]:
 
 
 def pictures_of(study: Study, task: str) -> opt.PictureOptions:
-    """How the images of a task are stored and shown."""
-    return study.tasks[task].pictures or study.pictures
+    """How the images of a task are stored and shown; a union without settings of its own shows those of its parts."""
+    options = study.tasks[task]
+    if options.pictures is None and options.union:
+        return pictures_of(study, options.union[0])
+    return options.pictures or study.pictures
 
 
 def derive_seed(*parts: object) -> int:
@@ -238,6 +243,14 @@ def _check_tasks(study: Study) -> None:
             _check_known(f"tasks.{name}.union", part, study.tasks)
             if study.tasks[part].union:
                 raise UserError(f"tasks.{name}.union: '{part}' is a union itself; name the single tasks")
+            if options.select_best_on != study.tasks[part].select_best_on:
+                raise UserError(f"tasks.{name}.select_best_on: '{part}' has {study.tasks[part].select_best_on}")
+            own, shown = pictures_of(study, part), pictures_of(study, name)
+            if (own.store_size, own.style) != (shown.store_size, shown.style):
+                raise UserError(
+                    f"tasks.{name}.pictures: store_size and style must be those of '{part}' "
+                    f"({own.store_size}, {own.style}): its images are not stored again"
+                )
     for name, drawn in study.generated.items():
         for task in drawn.tasks:
             _check_known(f"generated.{name}.tasks", task, study.tasks)

@@ -18,12 +18,20 @@ Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 ONLY_FOR = {
     "domain": "domainnet",
     "limit": "domainnet",
+    "untrained_classes": "domainnet",
     "num_train": "chexpert",
     "num_test": "chexpert",
+    "num_validation": "chexpert",
     "sampling": "chexpert",
     "uncertain": "chexpert",
+    "blank": "chexpert",
+    "views": "chexpert",
+    "double_positives": "chexpert",
 }
 """Keys of a task that one layout alone has."""
+
+LabelPolicy = Literal["ones", "zeros", "ignore"]
+"""What a label that is not known becomes; ignored labels count neither in the loss nor in metrics."""
 
 
 class TaskOptions(opt.Options):
@@ -35,16 +43,31 @@ class TaskOptions(opt.Options):
     """DomainNet: the domain; default: the task's name."""
     limit: opt.PositiveInt | None = None
     """DomainNet: largest number of images of a part, drawn as the study drew them; None: 50,000."""
+    untrained_classes: Literal["refuse", "keep"] = "refuse"
+    """DomainNet: classes that the test list has and the train list lacks."""
     num_train: opt.PositiveInt | None = None
     num_test: opt.PositiveInt | None = None
     """CheXpert: sizes of the samples; None: 50,000 each."""
+    num_validation: opt.PositiveInt | None = None
+    """CheXpert: images beside these for choosing `best`; needs select_best_on: validation."""
     sampling: Literal["paper", "by_patient"] = "paper"
-    uncertain: dict[str, Literal["ones", "zeros", "ignore"]] = Field(default_factory=dict)
-    """CheXpert: what -1 means, per finding; default: as the authors' code has it."""
+    """CheXpert: images drawn one by one, as in the study, or whole patients, so that none is in two parts."""
+    uncertain: LabelPolicy | dict[str, LabelPolicy] = Field(default_factory=dict)
+    """CheXpert: what -1 becomes, for all findings or by finding; default: as the authors' code has it."""
+    blank: LabelPolicy | dict[str, LabelPolicy] = "zeros"
+    """CheXpert: what a finding becomes that is not mentioned."""
+    views: Literal["all", "frontal", "lateral"] = "all"
+    double_positives: tuple[str, ...] = ()
+    """CheXpert: findings whose positive train rows come twice; the authors' code: Cardiomegaly, Consolidation."""
+    select_best_on: Literal["test", "validation"] = "test"
+    """The part on which the epoch `best` is chosen. The authors chose on test, which flatters `best`."""
     on_bad_image: Literal["stop", "drop"] = "stop"
+    num_workers: opt.PositiveInt | None = None
+    """Threads that pack the images; None: one for each core."""
     union: tuple[str, ...] | None = None
+    """Tasks of one label space to be joined, without storing an image twice; one task: a view of it."""
     pictures: opt.PictureOptions | None = None
-    """Overrides the study's pictures, whole."""
+    """Overrides the study's pictures, whole. A union may differ from its parts in what happens after storing."""
     training: dict[str, Any] = Field(default_factory=dict)
     """Overrides of the study's training for runs on this task."""
 
@@ -58,6 +81,19 @@ class TaskOptions(opt.Options):
             if self.format != ONLY_FOR[key]:
                 raise ValueError(f"{key} is only for format {ONLY_FOR[key]}")
         return self
+
+    @model_validator(mode="after")
+    def _validation_part_is_there_and_used(self) -> TaskOptions:
+        if self.select_best_on == "validation" and self.format == "domainnet":
+            raise ValueError("select_best_on: the layout domainnet has no validation part")
+        if self.format == "chexpert" and (self.select_best_on == "validation") != (self.num_validation is not None):
+            raise ValueError("select_best_on: validation and num_validation go together")
+        return self
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The splits of the task."""
+        return ("train", "test", "validation") if self.select_best_on == "validation" else ("train", "test")
 
 
 class GeneratedOptions(opt.Options):

@@ -9,6 +9,7 @@ from torchvision.transforms import functional
 
 from transferscope.errors import UserError
 from transferscope.images.augment import EvaluationTransform, TrainingTransform, mixup
+from transferscope.images.shuffle import Shuffle
 from transferscope.options import IMAGENET_MEAN, IMAGENET_STD, AugmentationOptions, PictureOptions
 
 PLAIN = {"mean": (0.0,), "std": (1 / 255,)}
@@ -34,6 +35,20 @@ def test_normalised_as_torchvision_does() -> None:
     expected = functional.normalize(functional.center_crop(batch, 7).float() / 255, IMAGENET_MEAN, IMAGENET_STD)
     assert torch.allclose(result, expected, atol=1e-5)
     assert result.shape == (6, 3, 7, 7)
+
+
+@pytest.mark.parametrize("size", [1, 2, 4, "values"])
+def test_shuffled_last(size: int | str) -> None:
+    """Evaluation and training shuffle the cropped, normalised batch, into a buffer as well."""
+    shown = {"store_size": 10, "crop_size": 8}
+    plain, shuffled = PictureOptions(**shown), PictureOptions(**shown, shuffle={"block_size": size, "seed": 5})
+    batch, shuffle = batch_of(side=10), Shuffle((3, 8, 8), size, seed=5)
+    expected = shuffle(EvaluationTransform(plain)(batch))
+    assert torch.equal(EvaluationTransform(shuffled)(batch), expected)
+    assert torch.equal(EvaluationTransform(shuffled)(batch, out=torch.empty(6, 3, 8, 8)), expected)
+    options = AugmentationOptions(flip=True, random_resized_crop=(0.3, 1.0), rotate=10)
+    trained = [TrainingTransform(pictures, options)(batch, generator(3)) for pictures in (plain, shuffled)]
+    assert torch.equal(shuffle(trained[0]), trained[1])
 
 
 def test_one_channel_is_shown_to_three() -> None:

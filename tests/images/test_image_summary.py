@@ -45,7 +45,7 @@ def test_summary_of_splits(photos: list[PackedSplit]) -> None:
 def test_label_counts_and_shift(photos: list[PackedSplit]) -> None:
     """Train 2/3 and 1/3, test halves: the fractions differ by 1/6 each, total variation 1/6."""
     counts = label_counts(photos)
-    assert counts["positives"].tolist() == [2, 1, 1, 1]
+    assert counts["count"].tolist() == [2, 1, 1, 1]
     shift = label_shift(*photos)
     assert np.allclose(shift["difference"], [-1 / 6, 1 / 6])
     assert np.isclose(label_distance(*photos), 1 / 6)
@@ -68,7 +68,7 @@ def test_findings(make_chexpert: Callable[..., Path], tmp_path: Path) -> None:
     split = pack_split(source, "train", PictureOptions(store_size=8, style="chest"), tmp_path / "train")
     counts = label_counts([split]).set_index("class_name")
     expected = source.train.labels[:, 1]
-    assert counts.loc["Edema", ["positives", "negatives", "ignored"]].tolist() == [
+    assert counts.loc["Edema", ["count", "negatives", "ignored"]].tolist() == [
         (expected == 1).sum(), (expected == 0).sum(), (expected == -1).sum()
     ]  # fmt: skip
     pairs = label_cooccurrence(split).set_index(["class_a", "class_b"])
@@ -91,4 +91,4 @@ def test_drawn_examples(make_domain: Callable[..., Path]) -> None:
 def test_patient_overlap_by_hand(make_chexpert: Callable[..., Path]) -> None:
     """One patient of four images, two in each part, is shared by both parts with all images."""
     table = patient_overlap(read_chexpert(make_chexpert([(0, i, {}) for i in range(4)]), num_train=2, num_test=2))
-    assert table.iloc[0].tolist() == ["chexpert", "train", "test", 1, 1, 1, 2, 2]
+    assert table.iloc[0].tolist() == ["chexpert", "train", "test", 1, 1, 1, 2, 2, 2, 2]

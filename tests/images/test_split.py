@@ -10,8 +10,10 @@ import pytest
 import torch
 
 from transferscope.errors import UserError
+from transferscope.images.augment import SeenImages
 from transferscope.images.domainnet import read_domainnet
 from transferscope.images.pack import pack_split
+from transferscope.images.shuffle import Shuffle
 from transferscope.images.split import PackedSplit
 from transferscope.images.union import union_split
 from transferscope.options import PictureOptions
@@ -84,6 +86,19 @@ def test_union_stores_no_image(union: PackedSplit, tmp_path: Path) -> None:
     for name in ("clipart", "real", "real_clipart"):
         (tmp_path / name).rename(moved / name)
     assert PackedSplit.open(moved / "real_clipart").digest == union.digest
+
+
+def test_view_with_other_settings(split: PackedSplit, tmp_path: Path) -> None:
+    """A union of one part may show its images otherwise; what is seen is cropped and shuffled, what is stored is not."""
+    stored = split.pictures.store_size
+    pictures = PictureOptions(store_size=stored, crop_size=stored - 2, shuffle={"block_size": 1, "seed": 3})
+    view = union_split([split], "view", tmp_path / "view", pictures=pictures)
+    assert np.array_equal(view.images[:], split.images[:])
+    assert view.digest != split.digest
+    expected = Shuffle((3, stored - 2, stored - 2), 1, seed=3)(split.gather([2])[..., 1:-1, 1:-1])[0]
+    assert np.array_equal(SeenImages(PackedSplit.open(tmp_path / "view"))[2], expected)
+    with pytest.raises(UserError, match="store_size is 4, but"):
+        union_split([split], "view", tmp_path / "other", pictures=PictureOptions(store_size=4))
 
 
 def test_union_of_unions(union: PackedSplit, make_domain: Callable[..., Path], tmp_path: Path) -> None:

@@ -45,6 +45,33 @@ def test_every_run_of_the_plan_left_checkpoints_and_a_history(project) -> None:
     assert list(history["epoch"]) == [0, 1, 2]
 
 
+def test_best_is_chosen_on_the_validation_part(project) -> None:
+    """Where a task has a validation part, `best` is the epoch of the best value on it, and the runs table says so."""
+    history, series = project.load("chest.rit_1.history"), project.load("chest.rit_1.checkpoints")
+    trained = history[history["epoch"] > 0]
+    assert series.epoch("best") == trained.loc[trained["validation_auc"].idxmax(), "epoch"]
+    runs = table(project, "chest.runs").set_index("run")
+    assert runs.loc["rit_1", ["best_epoch", "chosen_on"]].tolist() == [series.epoch("best"), "validation"]
+
+
+def test_what_was_drawn_is_listed(project) -> None:
+    """Every example used with its row in the CSV; whole patients, so none is in two parts."""
+    drawn = project.load("chest.drawn_examples")
+    assert drawn["part"].value_counts().to_dict() == {"train": 30, "test": 36, "validation": 8}
+    assert drawn["row"].is_unique
+    assert (table(project, "chest.shared_patients")["shared_patients"] == 0).all()
+    splits = table(project, "chest.splits")
+    assert splits["num_examples"].tolist() == [30, 36, 8]
+    assert splits["sampling"].str.startswith("by_patient").all()
+
+
+def test_a_view_shows_another_tasks_images(project) -> None:
+    """A shuffled task holds no image of its own."""
+    view = project.load("clipart_shuffled.train_split")
+    assert view.pictures.shuffle.block_size == 4
+    assert not list((project.folder / "data/05_model_input/clipart_shuffled").rglob("*.npy"))
+
+
 def test_fine_tuning_starts_from_the_pretrained_weights(project) -> None:
     """Epoch 0 of a P-T is P but for the classifier; that of an RI-T is not."""
     source = project.load("shapes.p_1.checkpoints").load("final").state_dict

@@ -8,9 +8,21 @@ import itertools
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from transferscope.errors import UserError
-from transferscope.plots import barriers, cka, criticality, curves, distances, images, labels, mistakes, spectrum
+from transferscope.plots import (
+    barriers,
+    cka,
+    criticality,
+    curves,
+    distances,
+    images,
+    labels,
+    mistakes,
+    shuffled,
+    spectrum,
+)
 
 FINDINGS = ("Cardiomegaly", "Edema", "Consolidation", "Atelectasis", "Pleural Effusion")
 DEEP = [f"layer{stage}.{block}.conv{conv}" for stage in range(1, 5) for block in range(5) for conv in (1, 2, 3)]
@@ -121,6 +133,8 @@ CASES = {
     "contact sheet, 345 classes": lambda d: images.contact_sheet(
         d.images(400), np.arange(400) % 345, [f"a class with a rather long name {i}" for i in range(345)]
     ),
+    "contact sheet, shuffled": lambda d: shuffled.shuffled_sheet(torch.from_numpy(d.images(4)), note="generated images"),
+    "contact sheet, shuffled, grey": lambda d: shuffled.shuffled_sheet(torch.from_numpy(d.images(1, channels=1))),
     "contact sheet, findings": lambda d: images.contact_sheet(d.images(200, channels=1), multi_label(), FINDINGS),
     "class sizes": lambda _: labels.class_size_bars({"train": single_label(10)}, [f"class {i}" for i in range(10)]),
     "class sizes, 345": lambda _: labels.class_size_bars(

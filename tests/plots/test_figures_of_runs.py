@@ -26,7 +26,7 @@ def test_learning_curves_have_a_line_for_each_kind_and_rate(drawn):
     """Two replicas are one line; both learning rates of a kind share its colour and differ in their dash."""
     slow = drawn.history(runs=("rit_small_lr_1",)).assign(lr=0.01)
     figure = curves.learning_curves(pd.concat([drawn.history(), slow]))
-    assert legend_texts(figure) == ["P-T, lr 0.01", "RI-T, lr 0.01", "RI-T, lr 0.05", "best epoch"]
+    assert legend_texts(figure) == ["P-T, lr 0.01", "RI-T, lr 0.01", "RI-T, lr 0.05", "best epoch (test)"]
     for ax in figure.axes:
         assert len(long_lines(ax)) == 3
         dashes = {line.get_linestyle() for line in long_lines(ax, LOOKS["RI-T"].colour)}

@@ -18,18 +18,22 @@ def summarise(history: pd.DataFrame, class_sizes: pd.DataFrame, status: Mapping[
     ... (AUC where the task is multi-label). class_sizes: columns part, class_name, count, negatives.
     status: run -> "finished" or "diverged".
 
-    `metric` is what the task is judged by: AUC of a multi-label task, else accuracy. `optimization_speed` is the train
-    metric averaged over the epochs from 1 on (facts of the main text, Figure 3). `learned` says that the final test
-    metric is more than three standard errors above chance: the share of the largest class, or an AUC of 1/2.
+    `metric` is what the task is judged by: AUC of a multi-label task, else accuracy. `best_epoch` is the best trained
+    one on the part `chosen_on`: validation where the history has it, else test, as the authors chose.
+    `optimization_speed` is the train metric averaged over the epochs from 1 on (facts of the main text, Figure 3).
+    `learned` says that the final test metric is more than three standard errors above chance: the share of the largest
+    class, or an AUC of 1/2.
     """
     metric = "auc" if "test_auc" in history else "accuracy"
+    chosen_on = "validation" if f"validation_{metric}" in history else "test"
     chance, error = chance_level(class_sizes, metric)
     rows = []
     for run, epochs in history.groupby("run", sort=False):
         measured = epochs.dropna(subset=[f"test_{metric}"])
         last = measured.iloc[-1]
-        best = measured.iloc[int(measured[f"test_{metric}"].to_numpy().argmax())]
         trained = measured[measured["epoch"] > 0]
+        choice = trained if len(trained) else measured
+        best = choice.iloc[int(choice[f"{chosen_on}_{metric}"].to_numpy().argmax())]
         final = last[f"test_{metric}"]
         rows.append(
             {
@@ -44,6 +48,7 @@ def summarise(history: pd.DataFrame, class_sizes: pd.DataFrame, status: Mapping[
                 "final_test": final,
                 "best_test": best[f"test_{metric}"],
                 "best_epoch": int(best["epoch"]),
+                "chosen_on": chosen_on,
                 "final_train_loss": last["train_loss_eval"],
                 "final_test_loss": last["test_loss"],
                 "optimization_speed": trained[f"train_{metric}"].mean() if len(trained) else math.nan,

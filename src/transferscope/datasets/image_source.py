@@ -10,6 +10,7 @@ from typing import Any
 from kedro.io import AbstractDataset
 
 from transferscope.errors import UserError
+from transferscope.study import ONLY_FOR
 
 
 class ImageSourceDataset(AbstractDataset):
@@ -29,16 +30,20 @@ class ImageSourceDataset(AbstractDataset):
             raise UserError(
                 f"tasks.{self._task}.root: the folder {self._root} does not exist; put the images there or name another"
             )
-        options = self._options
-        given = {key: options[key] for key in ("limit", "num_train", "num_test") if options[key] is not None}
-        if options["format"] == "domainnet":
+        layout = self._options["format"]
+        given = {
+            key: value
+            for key, value in self._options.items()
+            if ONLY_FOR.get(key) == layout and key != "domain" and value is not None
+        }
+        if layout == "domainnet":
             from transferscope.images.domainnet import read_domainnet
 
-            return read_domainnet(self._root, options["domain"] or self._task, **given)
-        if options["format"] == "chexpert":
+            return read_domainnet(self._root, self._options["domain"] or self._task, **given)
+        if layout == "chexpert":
             from transferscope.images.chexpert import read_chexpert
 
-            return read_chexpert(self._root, sampling=options["sampling"], uncertain=options["uncertain"], **given)
+            return read_chexpert(self._root, **given)
         from transferscope.images.image_folder import read_image_folder
 
         return read_image_folder(self._root)

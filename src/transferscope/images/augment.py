@@ -10,6 +10,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from transferscope.errors import UserError
+from transferscope.images.shuffle import Shuffle
+from transferscope.images.split import PackedSplit
 from transferscope.options import AugmentationOptions, PictureOptions
 
 NETWORK_CHANNELS = 3
@@ -20,27 +22,59 @@ CACHED_VALUES = 3 * 224 * 224
 
 
 class EvaluationTransform:
-    """Centre crop and normalisation: uint8 (B, 1 or 3, S, S) -> float32 (B, 3, crop, crop).
+    """Centre crop, normalisation, shuffle: uint8 (B, 1 or 3, S, S) -> float32 (B, 3, crop, crop).
 
     A value v of channel c becomes (v / 255 - mean_c) / std_c. One stored channel is shown to all three inputs.
     """
 
     def __init__(self, pictures: PictureOptions) -> None:
         self.pictures = pictures
-        self.crop_size = pictures.crop_size or pictures.store_size
+        self.crop_size = pictures.seen_size
         self._scale, self._offset = _normalisation(pictures)
+        self._shuffle = shuffle_of(pictures)
 
     def __call__(self, batch: Tensor, out: Tensor | None = None) -> Tensor:
         """Transform a batch; `out` may give a float32 tensor of the result's shape to be filled and returned.
 
         At 224 pixels, filling one buffer again and again is about five times as fast on a CPU as new memory each time.
         """
-        batch = _centre(batch, self.crop_size)
-        return _normalise(batch, self._scale, self._offset, out)
+        return self.finish(_centre(batch, self.crop_size), out)
+
+    def finish(self, batch: Tensor, out: Tensor | None = None) -> Tensor:
+        """What follows after all geometry: uint8 or float32 values in 0..255 (B, 1 or 3, crop, crop) to the result."""
+        if self._shuffle is None:
+            return _normalise(batch, self._scale, self._offset, out)
+        shuffled = self._shuffle(_normalise(batch, self._scale, self._offset, None))
+        return shuffled if out is None else out.copy_(shuffled)
+
+
+def shuffle_of(pictures: PictureOptions) -> Shuffle | None:
+    """The shuffle of all images that are shown with these settings, if there is one."""
+    if pictures.shuffle is None:
+        return None
+    shape = (NETWORK_CHANNELS, pictures.seen_size, pictures.seen_size)
+    return Shuffle(shape, pictures.shuffle.block_size, pictures.shuffle.seed)
+
+
+class SeenImages:
+    """What a network sees of a split's images before normalisation, one at a time: cropped and shuffled.
+
+    Indexed by a number, it gives uint8 (1 or 3, crop, crop); nothing is read before.
+    """
+
+    def __init__(self, split: PackedSplit) -> None:
+        self._split = split
+        self._shuffle = shuffle_of(split.pictures)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        image = _centre(self._split.gather([index]), self._split.pictures.seen_size)
+        if self._shuffle is not None:
+            image = self._shuffle(image.expand(-1, NETWORK_CHANNELS, -1, -1))
+        return image[0].numpy()
 
 
 class TrainingTransform:
-    """Random crop, affine map and mirror for each example of its own, then normalisation.
+    """Random crop, affine map and mirror for each example of its own, then normalisation and shuffle.
 
     uint8 (B, 1 or 3, S, S) -> float32 (B, 3, crop, crop). All geometry is one bilinear sampling on the device of the
     batch; without geometry it is the evaluation transform, mirrored at random. Draws come from the given generator
@@ -53,9 +87,8 @@ class TrainingTransform:
         _check_range("random_resized_crop", augmentation.random_resized_crop, 1.0)
         _check_range("scale", augmentation.scale, math.inf)
         self.augmentation = augmentation
-        self.crop_size = pictures.crop_size or pictures.store_size
+        self.crop_size = pictures.seen_size
         self._evaluation = EvaluationTransform(pictures)
-        self._scale, self._offset = _normalisation(pictures)
 
     @property
     def _moves(self) -> bool:
@@ -71,7 +104,7 @@ class TrainingTransform:
                 batch = torch.where(flipped.to(batch.device)[:, None, None, None], batch.flip(-1), batch)
             return self._evaluation(batch, out)
         theta = self._affine(len(batch), batch.shape[-1], flipped, generator).to(batch.device)
-        return _normalise(self._sample(batch, theta), self._scale, self._offset, out)
+        return self._evaluation.finish(self._sample(batch, theta), out)
 
     def _affine(self, count: int, side: int, flipped: Tensor | None, generator: torch.Generator) -> Tensor:
         """float32 (B, 2, 3): output coordinates in [-1, 1] -> coordinates in the stored square."""

@@ -42,8 +42,8 @@ _ROOT_NAME = re.compile(r"^CheXpert-v1\.0(-small)?/")
 def read_chexpert(
     root: str | Path,
     *,
-    num_train: int,
-    num_test: int,
+    num_train: int = 50_000,
+    num_test: int = 50_000,
     num_validation: int = 0,
     sampling: Literal["paper", "by_patient"] = "paper",
     uncertain: Mapping[str, Policy] | Policy | None = None,

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from transferscope.errors import UserError
+from transferscope.options import block_sizes
 
 BlockSize = int | Literal["values"]
 
@@ -59,11 +60,6 @@ class Shuffle:
         # Values move across channels, pixels within each: the last axis is what is permuted.
         flat = batch.flatten(1) if self.block_size == "values" else batch.flatten(2)
         return flat.index_select(-1, order.to(batch.device)).view(batch.shape)
-
-
-def block_sizes(side: int) -> tuple[int, ...]:
-    """All sides of blocks that tile a square, the square itself last."""
-    return tuple(size for size in range(1, side + 1) if side % size == 0)
 
 
 def _pixel_order(height: int, width: int, block_size: int, seed: int) -> np.ndarray:

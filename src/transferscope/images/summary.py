@@ -42,7 +42,10 @@ def _summary(split: PackedSplit) -> dict[str, object]:
 
 
 def label_counts(splits: Sequence[PackedSplit]) -> pd.DataFrame:
-    """A row per split and class: positives, negatives, ignored, and positives as a fraction of those not ignored."""
+    """A row per split and class: how many positives, negatives and ignored, and the fraction of positives.
+
+    Ignored labels are left out of the fraction.
+    """
     tables = []
     for split in splits:
         positives, negatives, ignored = _counts(split)
@@ -51,7 +54,7 @@ def label_counts(splits: Sequence[PackedSplit]) -> pd.DataFrame:
                 "task": split.name,
                 "part": split.part,
                 "class_name": split.class_names,
-                "positives": positives,
+                "count": positives,
                 "negatives": negatives,
                 "ignored": ignored,
                 "fraction": positives / np.maximum(positives + negatives, 1),
@@ -66,7 +69,7 @@ def label_cooccurrence(split: PackedSplit) -> pd.DataFrame:
 
     The fraction is NaN where class a has no positive example.
     """
-    positive = (split.labels == 1).astype(np.int64) if split.multi_label else _one_hot(split)
+    positive = (split.labels == 1).astype(np.int64)
     both = positive.T @ positive
     totals = np.diag(both).astype(float)
     totals[totals == 0] = np.nan
@@ -140,6 +143,8 @@ def patient_overlap(source: ImageSource) -> pd.DataFrame:
                 "patients_a": len(set(patients[a]) - {None}),
                 "patients_b": len(set(patients[b]) - {None}),
                 "shared_patients": len(shared),
+                "images_a": len(patients[a]),
+                "images_b": len(patients[b]),
                 "images_of_shared_a": sum(patient in shared for patient in patients[a]),
                 "images_of_shared_b": sum(patient in shared for patient in patients[b]),
             }

@@ -11,13 +11,17 @@ from pathlib import Path
 from transferscope.atomic import atomic_folder
 from transferscope.errors import UserError
 from transferscope.images.split import PackedSplit, SplitInfo, write_description
+from transferscope.options import PictureOptions
 
 
-def union_split(parts: Sequence[PackedSplit], name: str, folder: str | Path) -> PackedSplit:
-    """Write a folder that refers to the parts' folders, and open it.
+def union_split(
+    parts: Sequence[PackedSplit], name: str, folder: str | Path, *, pictures: PictureOptions | None = None
+) -> PackedSplit:
+    """Write a folder that refers to the parts' folders, and open it; one part alone: a view of it.
 
     The references are relative, so folders may be moved together. Example ids are those of the parts; where two parts
-    share an id the result would be ambiguous, which is an error.
+    share an id the result would be ambiguous, which is an error. `pictures` may differ from the parts' in all that
+    happens to an image after it is stored; None: as the parts.
 
     Raises:
         UserError: Naming what disagrees: class names, kind of label, size or settings of the images.
@@ -26,14 +30,17 @@ def union_split(parts: Sequence[PackedSplit], name: str, folder: str | Path) -> 
     if not parts:
         raise UserError(f"union {name}: it needs at least one part")
     _check_parts(parts, name)
-    digest = hashlib.sha256("\n".join(["union", *(part.digest for part in parts)]).encode()).hexdigest()
+    pictures = pictures or parts[0].pictures
+    _check_stored(pictures, parts[0], name)
+    head = ["union", pictures.model_dump_json(), *(part.digest for part in parts)]
+    digest = hashlib.sha256("\n".join(head).encode()).hexdigest()
     info = SplitInfo(
         name=name,
         part=parts[0].part,
         class_names=parts[0].class_names,
         multi_label=parts[0].multi_label,
         generated=any(part.generated for part in parts),
-        pictures=parts[0].pictures,
+        pictures=pictures,
         digest=digest,
         dropped=tuple(file for part in parts for file in part.dropped),
         sampling="; ".join(dict.fromkeys(part.info.sampling for part in parts)),
@@ -43,6 +50,13 @@ def union_split(parts: Sequence[PackedSplit], name: str, folder: str | Path) -> 
         paths = [os.path.relpath(part.folder.resolve(), target) for part in parts if part.folder]
         write_description(temporary, info, {"parts": paths, "part_digests": [part.digest for part in parts]})
     return PackedSplit.open(folder)
+
+
+def _check_stored(pictures: PictureOptions, part: PackedSplit, name: str) -> None:
+    for key in ("store_size", "style"):
+        stored, asked = getattr(part.pictures, key), getattr(pictures, key)
+        if stored != asked:
+            raise UserError(f"union {name}: {key} is {asked}, but {part.name} is stored with {stored}: give the same")
 
 
 def _check_parts(parts: Sequence[PackedSplit], name: str) -> None:

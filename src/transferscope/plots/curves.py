@@ -38,7 +38,8 @@ def learning_curves(
 
     One colour a kind of run, one dash a learning rate (the largest of a run's schedule; the smallest rate is solid).
     Lines are means over replicas, bands go from the smallest to the largest replica. A star is the best epoch of
-    a replica on the test set, a cross the last value of a run that diverged.
+    a replica, on the validation part where the history has it, else on test; a cross is the last value of a run that
+    diverged.
 
     Args:
         history: columns task, run, epoch, lr, test_<metric>, train_<metric> (train_loss_eval for the loss).
@@ -52,18 +53,20 @@ def learning_curves(
     figure, axes = new_figure(2, 1, panel_height=1.75, sharex=True)
     groups = _groups(history)
     looks = _looks(groups)
+    part = "validation" if f"validation_{metric}" in history.columns else "test"
     handles: dict[str, Artist] = {}
     for ax, (split, column) in zip(axes[:, 0], columns.items(), strict=True):
         for name, rows in groups.items():
             handles[name] = banded_line(ax, spread(rows, "epoch", column), looks[name], few=1)
-            _mark_ends(ax, rows, column, looks[name], best=columns["test"] if split == "test" else None, metric=metric)
+            best = f"{part}_{metric}" if split == "test" else None
+            _mark_ends(ax, rows, column, looks[name], best=best, metric=metric)
         metric_axis(ax, metric, history[column].to_numpy(dtype=float), prefix=split)
         ax.margins(x=0.03)
     label(axes[0, 0], title=heading(title, history))
     label(axes[1, 0], x="epoch")
     axes[1, 0].xaxis.set_major_locator(MaxNLocator(6, integer=True))
     star = Line2D([], [], linestyle="", marker="*", markersize=6, color="#444444", markeredgewidth=0)
-    legend_below(figure, [*handles.values(), star], [*handles, "best epoch"], columns=2)
+    legend_below(figure, [*handles.values(), star], [*handles, f"best epoch ({part})"], columns=2)
     return add_note(figure, note)
 
 
@@ -105,7 +108,7 @@ def _mark_ends(ax: Axes, rows: pd.DataFrame, column: str, look: Look, *, best: s
         if shown.empty:
             continue
         if best is not None:
-            values = shown[best].astype(float)
+            values = shown.loc[(shown["epoch"] > 0) | (len(shown) == 1), best].astype(float)
             row = shown.loc[values.idxmin() if metric == "loss" else values.idxmax()]
             ax.plot(row["epoch"], row[column], "*", color=look.colour, markersize=6.5, mec="white", mew=0.4, zorder=5)
         if _diverged(run):

@@ -8,8 +8,19 @@ from typing import Any
 MISSING = "\u2013"
 """What stands for a value that is not there."""
 
-_PERCENT = ("accuracy", "uncommon_ratio", "share", "speed")
-_THREE_DECIMALS = ("auc", "loss", "kappa", "pearson_r", "cka", "barrier", "midpoint_gain", "value", "error")
+_PERCENT = ("accuracy", "uncommon_ratio", "share", "speed", "fraction")
+_THREE_DECIMALS = (
+    "difference",
+    "auc",
+    "loss",
+    "kappa",
+    "pearson_r",
+    "cka",
+    "barrier",
+    "midpoint_gain",
+    "value",
+    "error",
+)
 _TWO_SIGNIFICANT = ("p_value", "mcnemar_p")
 
 

@@ -54,6 +54,13 @@ def context(
         "generated": [name for name in results if name in drawn and name != CROSS_DOMAIN],
         "tasks": view.task_grid(study, results),
         "images": view.data_panels(study, results),
+        "data": grids.images.shared_patients(results) + grids.images.dropped_files(results),
+        "data_folded": [
+            *grids.images.splits(results),
+            *grids.images.class_sizes(results),
+            *grids.images.label_shift(results),
+            *grids.images.label_cooccurrence(results),
+        ],
         "claims": claim_views,
         "counts": [(verdict, counts[verdict], *MARKS[verdict]) for verdict in MARKS],
         "rule": RULE,

@@ -56,8 +56,8 @@ CHAPTERS = (
                 ("learning_curves",),
                 (published.FIGURE_2,),
                 grids.training.final_metrics,
-                note="A star is the best epoch on the test set, as in the paper: chosen on the test set, not an "
-                "estimate of performance.",
+                note="A star is the best epoch. Chosen on the test set, as in the paper, its metric is no estimate of "
+                "performance; chosen on a validation part (`select_best_on`) it is one.",
             ),
         ),
     ),

@@ -15,6 +15,9 @@ import pandas as pd
 from transferscope.options import PictureOptions
 from transferscope.study import GeneratedOptions
 
+SHUFFLED_SHOWN = 4
+"""Images on the sheet of shuffled images."""
+
 Recipe = Callable[[Path], object]
 
 
@@ -40,40 +43,75 @@ def pack_images(source: Any, options: dict[str, Any]) -> Recipe:
     from transferscope.images.pack import pack_split
 
     pictures = PictureOptions.model_validate(options["pictures"])
-    return partial(pack_split, source, options["part"], pictures, on_bad_image=options["on_bad_image"])
+    how = {key: options[key] for key in ("on_bad_image", "num_workers")}
+    return partial(pack_split, source, options["part"], pictures, **how)
 
 
 def join_splits(options: dict[str, Any], *parts: Any) -> Recipe:
     """A recipe that makes a view of several splits; no image is stored twice."""
     from transferscope.images.union import union_split
 
-    return partial(union_split, list(parts), options["task"])
+    pictures = PictureOptions.model_validate(options["pictures"])
+    return partial(union_split, list(parts), options["task"], pictures=pictures)
 
 
-def count_classes(train_split: Any, test_split: Any) -> pd.DataFrame:
-    """Positive, negative and ignored examples of each class in each part."""
-    rows = []
-    for split in (train_split, test_split):
-        for index, name in enumerate(split.class_names):
-            labels = split.labels[:, index] if split.multi_label else (split.labels == index).astype(int)
-            counts = {"count": (labels == 1).sum(), "negatives": (labels == 0).sum(), "ignored": (labels == -1).sum()}
-            rows.append({"task": split.name, "part": split.part, "class_name": name, **counts})
-    return pd.DataFrame(rows)
+def describe_splits(*splits: Any) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """Tables of what was packed: splits, class sizes, the shift of labels from train to test, files dropped."""
+    from transferscope.images import summary
+
+    train, test = splits[:2]
+    return (
+        summary.summarise_splits(splits),
+        summary.label_counts(splits),
+        summary.label_shift(train, test),
+        summary.dropped_files(splits),
+    )
+
+
+def list_drawn_examples(source: Any) -> pd.DataFrame:
+    """Which examples of those distributed were drawn for which part."""
+    from transferscope.images.summary import drawn_examples
+
+    return drawn_examples(source)
+
+
+def count_shared_patients(source: Any) -> pd.DataFrame:
+    """How many patients are in two parts."""
+    from transferscope.images.summary import patient_overlap
+
+    return patient_overlap(source)
+
+
+def count_cooccurrence(*splits: Any) -> pd.DataFrame:
+    """How often two findings are positive together."""
+    from transferscope.images.summary import label_cooccurrence
+
+    return pd.concat([label_cooccurrence(split) for split in splits], ignore_index=True)
 
 
 def draw_contact_sheet(split: Any, note: str | None) -> Any:
-    """Some images of every class."""
+    """Some images of every class, as the network sees them."""
+    from transferscope.images.augment import SeenImages
     from transferscope.plots.images import contact_sheet
 
-    return contact_sheet(split.images, split.labels, split.class_names, title=split.name, note=note)
+    title = f"{split.name}, {split.part}"
+    return contact_sheet(SeenImages(split), split.labels, split.class_names, title=title, note=note)
 
 
-def draw_class_sizes(train_split: Any, test_split: Any, note: str | None) -> Any:
-    """Bars of the class sizes in both parts."""
+def draw_shuffled_images(split: Any, note: str | None) -> Any:
+    """Some images shuffled in blocks of several sizes (Figure 3 of the main text)."""
+    from transferscope.plots.shuffled import shuffled_sheet
+
+    return shuffled_sheet(split.gather(range(min(SHUFFLED_SHOWN, len(split)))), title=split.name, note=note)
+
+
+def draw_class_sizes(*splits_and_note: Any) -> Any:
+    """Bars of the class sizes in all parts."""
     from transferscope.plots.labels import class_size_bars
 
-    labels = {split.part: split.labels for split in (train_split, test_split)}
-    return class_size_bars(labels, train_split.class_names, title=train_split.name, note=note)
+    *splits, note = splits_and_note
+    labels = {split.part: split.labels for split in splits}
+    return class_size_bars(labels, splits[0].class_names, title=splits[0].name, note=note)
 
 
 def draw_label_cooccurrence(split: Any, note: str | None) -> Any:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from kedro.pipeline import Node, Pipeline
 
 from transferscope.pipelines.data_prep import nodes
@@ -9,7 +12,6 @@ from transferscope.pipelines.wiring import draw
 from transferscope.plan import Plan
 
 STEP = "data_prep"
-PARTS = ("train", "test")
 
 
 def create_pipeline(plan: Plan) -> Pipeline:
@@ -31,20 +33,41 @@ def _draw(plan: Plan) -> list[Node]:
 
 
 def _task(plan: Plan, task: str) -> list[Node]:
-    union = plan.study.tasks[task].union
-    pack = [_join(task, part, union) if union else _pack(task, part) for part in PARTS]
-    splits = [f"{task}.train_split", f"{task}.test_split"]
-    count = Node(
-        nodes.count_classes,
-        inputs=splits,
-        outputs=f"{task}.class_sizes.table",
-        name="count_classes",
-        namespace=f"{task}.{STEP}",
-    )
-    sheet = draw(STEP, task, "contact_sheet", nodes.draw_contact_sheet, splits[:1])
-    sizes = draw(STEP, task, "class_sizes", nodes.draw_class_sizes, splits)
-    together = [draw(STEP, task, "label_cooccurrence", nodes.draw_label_cooccurrence, splits[:1])]
-    return [*pack, count, sheet, sizes, *(together if plan.is_multi_label(task) else [])]
+    options = plan.study.tasks[task]
+    splits = [f"{task}.{part}_split" for part in options.parts]
+    made = [_join(task, part, options.union) if options.union else _pack(task, part) for part in options.parts]
+    read = [] if options.union else _describe_source(task, patients=options.format == "chexpert")
+    return [*made, *read, *_describe(task, splits), *_figures(task, splits, multi_label=plan.is_multi_label(task))]
+
+
+def _describe_source(task: str, *, patients: bool) -> list[Node]:
+    found = [_table(nodes.list_drawn_examples, task, [f"{task}.source"], f"{task}.drawn_examples")]
+    if patients:
+        found.append(_table(nodes.count_shared_patients, task, [f"{task}.source"], f"{task}.shared_patients.table"))
+    return found
+
+
+def _describe(task: str, splits: list[str]) -> list[Node]:
+    names = ("splits", "class_sizes", "label_shift", "dropped_files")
+    return [_table(nodes.describe_splits, task, splits, [f"{task}.{name}.table" for name in names])]
+
+
+def _figures(task: str, splits: list[str], *, multi_label: bool) -> list[Node]:
+    train, test = splits[:2]
+    found = [
+        draw(STEP, task, "contact_sheet", nodes.draw_contact_sheet, [train]),
+        draw(STEP, task, "test_contact_sheet", nodes.draw_contact_sheet, [test]),
+        draw(STEP, task, "shuffled_images", nodes.draw_shuffled_images, [train]),
+        draw(STEP, task, "class_sizes", nodes.draw_class_sizes, splits),
+    ]
+    if multi_label:
+        found.append(_table(nodes.count_cooccurrence, task, splits, f"{task}.label_cooccurrence.table"))
+        found.append(draw(STEP, task, "label_cooccurrence", nodes.draw_label_cooccurrence, [train]))
+    return found
+
+
+def _table(function: Callable[..., Any], task: str, inputs: list[str], outputs: str | list[str]) -> Node:
+    return Node(function, inputs, outputs, name=function.__name__, namespace=f"{task}.{STEP}")
 
 
 def _pack(task: str, part: str) -> Node:

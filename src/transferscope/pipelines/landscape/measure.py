@@ -100,7 +100,7 @@ def batches(split: Any, size: int = 128) -> list[Batch] | Callable[[], Iterator[
             inputs = transform(split.gather(part)).contiguous(memory_format=torch.channels_last)
             yield inputs, labels[part]
 
-    side = split.pictures.crop_size or split.pictures.store_size
+    side = split.pictures.seen_size
     return list(stream()) if len(split) * 3 * side * side * 4 < RESIDENT_BYTES else stream
 
 

@@ -17,7 +17,7 @@ def measure_spectrum(
 
     chosen = SpectrumOptions.model_validate(options)
     pictures = PictureOptions.model_validate(part["pictures"])
-    return measure.epochs(run, series, pictures.crop_size or pictures.store_size, chosen)
+    return measure.epochs(run, series, pictures.seen_size, chosen)
 
 
 def draw_histogram(*inputs: Any) -> Any:

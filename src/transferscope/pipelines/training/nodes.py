@@ -11,7 +11,12 @@ from transferscope.plan import RunSpec
 
 
 def train(
-    run: dict[str, Any], models_folder: str, train_split: Any, test_split: Any, source: Any = None
+    run: dict[str, Any],
+    models_folder: str,
+    train_split: Any,
+    test_split: Any,
+    validation_split: Any = None,
+    source: Any = None,
 ) -> tuple[Any, pd.DataFrame]:
     """Train one run, go on where it was killed, or recognise that it is finished: its checkpoints and its history.
 
@@ -25,7 +30,8 @@ def train(
     initial = load_checkpoint(spec.pretrained) if spec.pretrained and source is None else None
     if source is not None:
         initial = source.load(spec.pretrained_epoch)
-    return launch(spec, train_split, test_split, initial=initial, folder=Path(models_folder) / spec.task / spec.name)
+    folder = Path(models_folder) / spec.task / spec.name
+    return launch(spec, train_split, test_split, validation_split=validation_split, initial=initial, folder=folder)
 
 
 def adopt_checkpoint(

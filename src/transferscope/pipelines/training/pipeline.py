@@ -21,8 +21,10 @@ def create_pipeline(plan: Plan) -> Pipeline:
 
 
 def _train(plan: Plan, run: RunSpec) -> Node:
-    source = {"source": f"{run.pretrained}.checkpoints"} if run.pretrained in plan.runs else {}
-    return _node(run, nodes.train, source)
+    more = {"source": f"{run.pretrained}.checkpoints"} if run.pretrained in plan.runs else {}
+    if "validation" in plan.study.tasks[run.task].parts:
+        more["validation_split"] = f"{run.task}.validation_split"
+    return _node(run, nodes.train, more)
 
 
 def _adopt(run: RunSpec) -> Node:
