@@ -54,9 +54,12 @@ def context(
         "generated": [name for name in results if name in drawn and name != CROSS_DOMAIN],
         "tasks": view.task_grid(study, results),
         "images": view.data_panels(study, results),
-        "data": grids.images.shared_patients(results) + grids.images.dropped_files(results),
-        "data_folded": [
+        "data": [
             *grids.images.splits(results),
+            *grids.images.shared_patients(results),
+            *grids.images.dropped_files(results),
+        ],
+        "data_folded": [
             *grids.images.class_sizes(results),
             *grids.images.label_shift(results),
             *grids.images.label_cooccurrence(results),

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from transferscope.options import PictureOptions
@@ -102,7 +103,8 @@ def draw_shuffled_images(split: Any, note: str | None) -> Any:
     """Some images shuffled in blocks of several sizes (Figure 3 of the main text)."""
     from transferscope.plots.shuffled import shuffled_sheet
 
-    return shuffled_sheet(split.gather(range(min(SHUFFLED_SHOWN, len(split)))), title=split.name, note=note)
+    rows = np.linspace(0, len(split) - 1, SHUFFLED_SHOWN).round().astype(int)
+    return shuffled_sheet(split.gather(rows), title=split.name, note=note)
 
 
 def draw_class_sizes(*splits_and_note: Any) -> Any:
