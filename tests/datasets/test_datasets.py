@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 from pathlib import Path
 
 import numpy as np
@@ -9,15 +11,21 @@ import pandas as pd
 import pytest
 import torch
 from matplotlib.figure import Figure
+from PIL import Image
 
 from transferscope.datasets.checkpoint_series import CheckpointSeriesDataset
 from transferscope.datasets.figure import FigureDataset
+from transferscope.datasets.packed_split import PackedSplitDataset
 from transferscope.datasets.results import ResultsDataset
 from transferscope.datasets.table import TableDataset
 from transferscope.datasets.tensors import TensorsDataset
 from transferscope.datasets.text import TextDataset
+from transferscope.images.domainnet import read_domainnet
+from transferscope.images.generated import generate_domains
+from transferscope.images.pack import pack_split
 from transferscope.models.checkpoint import Checkpoint, CheckpointMetadata, save_checkpoint
 from transferscope.models.series import CheckpointSeries, epoch_file, write_series
+from transferscope.options import PictureOptions
 from transferscope.report.results import SavedFigure, TaskResults
 
 TABLE = pd.DataFrame({"task": ["clipart", "None"], "value": [1 / 3, np.nan], "count": [1, 2], "ok": [True, False]})
@@ -109,3 +117,14 @@ def test_a_series_in_its_place_is_left_alone(tmp_path: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
     CheckpointSeriesDataset(filepath=str(folder)).save(series)
     assert {path: path.stat().st_mtime_ns for path in folder.iterdir()} == before
+
+
+def test_the_preview_of_a_split_is_a_contact_sheet(tmp_path: Path) -> None:
+    """A PNG of its images, drawn when it is asked for."""
+    root = generate_domains(tmp_path / "images", domains=("clipart",), num_train=12, num_test=6, size=16, seed=0)
+    source = read_domainnet(root, "clipart")
+    pack_split(source, "train", PictureOptions(store_size=16), tmp_path / "split")
+    preview = PackedSplitDataset(filepath=str(tmp_path / "split")).preview()
+    picture = Image.open(io.BytesIO(base64.b64decode(preview)))
+    assert picture.format == "PNG"
+    assert min(picture.size) > 100

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import base64
+import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from kedro.io import AbstractDataset
+from kedro_datasets._typing import ImagePreview
 
 
 class PackedSplitDataset(AbstractDataset):
@@ -23,6 +26,19 @@ class PackedSplitDataset(AbstractDataset):
 
     def save(self, data: Callable[[Path], object]) -> None:
         data(self._folder)
+
+    def preview(self) -> ImagePreview:
+        """A contact sheet."""
+        from transferscope.images.augment import SeenImages
+        from transferscope.plots.images import contact_sheet
+
+        split = self.load()
+        note = "generated images" if split.generated else None
+        title = f"{split.name}, {split.part}: {len(split):,} images"
+        sheet = contact_sheet(SeenImages(split), split.labels, split.class_names, title=title, note=note)
+        content = io.BytesIO()
+        sheet.savefig(content, format="png", dpi=150, bbox_inches="tight")
+        return ImagePreview(base64.b64encode(content.getvalue()).decode())
 
     def _exists(self) -> bool:
         return (self._folder / "split.json").is_file()
