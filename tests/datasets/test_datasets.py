@@ -121,7 +121,7 @@ def test_a_series_in_its_place_is_left_alone(tmp_path: Path) -> None:
 
 def test_the_preview_of_a_split_is_a_contact_sheet(tmp_path: Path) -> None:
     """A PNG of its images, drawn when it is asked for."""
-    root = generate_domains(tmp_path / "images", domains=("clipart",), num_train=12, num_test=6, size=16, seed=0)
+    root = generate_domains(tmp_path / "images", domains=("clipart",), num_train=40, num_test=20, size=16, seed=0)
     source = read_domainnet(root, "clipart")
     pack_split(source, "train", PictureOptions(store_size=16), tmp_path / "split")
     preview = PackedSplitDataset(filepath=str(tmp_path / "split")).preview()
