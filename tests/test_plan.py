@@ -146,7 +146,14 @@ def test_the_fingerprint_changes_with_what_decides_the_weights(changes: dict[str
 
 @pytest.mark.parametrize(
     "changes",
-    [{"training__num_processes": 2}, {"tasks__clipart__root": "elsewhere"}, {"runs__rit__training": {"lr": 0.3}}],
+    [
+        {"training__num_processes": 2},
+        {"training__num_nodes": 2, "training__rendezvous": "first:29500"},
+        {"training__tensorboard": True},
+        {"tasks__clipart__root": "elsewhere"},
+        {"tasks__clipart__num_workers": 3},
+        {"runs__rit__training": {"lr": 0.3}},
+    ],
 )
 def test_the_fingerprint_ignores_what_does_not(changes: dict[str, Any]) -> None:
     """Not the number of processes, nor where the images lie, nor other runs."""
@@ -173,6 +180,7 @@ def test_a_union_shows_its_images_as_its_parts_do() -> None:
 
 BAD = [
     ({"trainig": {}}, "trainig: unknown key; allowed: analyses, generated, model"),
+    ({"training__num_nodes": 2}, r"num_nodes above 1 and rendezvous .* go together"),
     ({"training__lrr": 1}, "training.lrr: unknown key; allowed: .*lr, "),
     ({"tasks__clipart__rot": "x"}, r"tasks.clipart.rot: unknown key; allowed: blank, domain"),
     (

@@ -127,7 +127,25 @@ class TrainingOptions(Options):
     compile: bool = False
     deterministic: bool = True
     num_processes: PositiveInt | Literal["auto"] = 1
+    """Processes on each machine; auto: one for each GPU, one on the CPU."""
+    num_nodes: PositiveInt = 1
+    """Machines that train one run together, each by the same `kedro run`; the data lie on storage that all see."""
+    rendezvous: str | None = None
+    """Where these machines meet: `host:port` of one of them."""
     max_restarts: Annotated[int, Field(ge=0)] = 0
+    """How often workers that died are started again, from the last snapshot."""
+    tensorboard: bool = False
+    """Write every row of the history as TensorBoard events, too: `tensorboard --logdir <the models folder>`."""
+
+    @model_validator(mode="after")
+    def _machines_have_a_place_to_meet(self) -> TrainingOptions:
+        if (self.num_nodes > 1) != (self.rendezvous is not None):
+            raise ValueError("num_nodes above 1 and rendezvous (host:port of one of the machines) go together")
+        return self
+
+
+NOT_IN_WEIGHTS = {"num_processes", "num_nodes", "rendezvous", "max_restarts", "tensorboard"}
+"""Options of a training that do not decide its weights."""
 
 
 KindPair = tuple[str, str]

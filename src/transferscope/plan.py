@@ -221,7 +221,7 @@ def derive_seed(*parts: object) -> int:
 def _fingerprint(values: dict[str, Any]) -> str:
     """Digest of everything that decides the weights; how many processes compute them does not."""
     content = {
-        key: value.model_dump(exclude={"num_processes", "max_restarts"}) if isinstance(value, opt.Options) else value
+        key: value.model_dump(exclude=opt.NOT_IN_WEIGHTS) if isinstance(value, opt.Options) else value
         for key, value in values.items()
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]

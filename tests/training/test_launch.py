@@ -194,11 +194,29 @@ def test_more_processes_than_cores_or_gpus_are_refused(monkeypatch: pytest.Monke
 def test_one_process_on_the_cpu_is_this_one(
     make_split: Make, make_run: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nothing is launched, and the result is that of `train_run`; several machines need a place to meet."""
+    """Nothing is launched, and the result is that of `train_run`."""
     monkeypatch.setattr(launch, "_run_launcher", lambda *_: pytest.fail("launched"))
     parts = make_split(40), make_split(24, part="test")
     _, history = train(make_run(epochs=1), *parts, initial=None, folder=tmp_path / "a", device_type="cpu")
     _, expected = train_run(make_run(epochs=1), *parts, initial=None, folder=tmp_path / "b")
     assert history.equals(expected)
-    with pytest.raises(UserError, match="give the rendezvous"):
-        train(make_run(), *parts, initial=None, folder=tmp_path / "c", device_type="cpu", num_nodes=2)
+
+
+def test_two_machines_train_one_run(make_split: Make, make_run: Make, tmp_path: Path) -> None:
+    """Two launchers that meet at one port, as on two machines, give what one process gives; both return it."""
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        port = probe.getsockname()[1]
+    parts = make_split(40), make_split(24, part="test")
+    run = make_run(epochs=1, num_nodes=2, rendezvous=f"localhost:{port}")
+    with ThreadPoolExecutor(2) as machines:
+        started = [
+            machines.submit(train, run, *parts, initial=None, folder=tmp_path / "two", device_type="cpu")
+            for _ in range(2)
+        ]
+        (two, history), (_, same) = (future.result(PATIENCE) for future in started)
+    one, expected = train_run(make_run(epochs=1), *parts, initial=None, folder=tmp_path / "one")
+    assert history.equals(same)
+    assert history["test_loss"].tolist() == pytest.approx(expected["test_loss"].tolist(), rel=1e-4)
+    for name, value in one.load("final").state_dict.items():
+        torch.testing.assert_close(two.load("final").state_dict[name], value, rtol=1e-3, atol=1e-5, msg=name)

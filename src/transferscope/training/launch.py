@@ -50,27 +50,23 @@ def train(
     folder: str | Path,
     validation_split: PackedSplit | None = None,
     device_type: Literal["cpu", "cuda"] | None = None,
-    num_nodes: int = 1,
-    rendezvous: str | None = None,
 ) -> tuple[CheckpointSeries, pd.DataFrame]:
-    """`train_run` in as many processes as `run.training.num_processes` says on this machine.
+    """`train_run` in as many processes and on as many machines as `run.training` says.
 
     One process on the CPU is this one; otherwise torch's elastic launcher starts one process for each GPU (NCCL), or
     each share of the CPU's cores (gloo). Batches, their order, and up to rounding the weights are those of one
     process. Workers that die are started again `max_restarts` times and go on from the last snapshot.
 
-    On several machines call it on each, with the same arguments: `num_nodes` of them meet at `rendezvous`, the
-    `host:port` of one. `folder` and the splits must be on storage that all of them see.
+    On several machines call it on each, with the same arguments: `run.training.num_nodes` of them meet at
+    `run.training.rendezvous`, the `host:port` of one. `folder` and the splits must be on storage that all of them see.
 
     Raises UserError for what the user can mend, such as more processes than there are GPUs or cores; WorkerError, one
     line, for anything else that goes wrong in a worker. When this process is interrupted or dies, so do the workers.
     """
     kind = device_type or ("cuda" if torch.cuda.is_available() else "cpu")
-    num_processes = count_processes(run.training.num_processes, kind)
+    num_processes, num_nodes = count_processes(run.training.num_processes, kind), run.training.num_nodes
     splits = {"train": train_split, "test": test_split} | ({"validation": validation_split} if validation_split else {})
     check_inputs(run, splits, initial)
-    if num_nodes > 1 and rendezvous is None:
-        raise UserError("training on several machines: give the rendezvous, host:port of one of them")
     if kind == "cpu" and num_processes * num_nodes == 1:
         return train_run(
             run,
@@ -89,7 +85,7 @@ def train(
             num_steps = run.training.epochs * math.ceil(len(train_split) / run.training.batch_size)
             with progress_bar(f"{run.task}.{run.name}", num_steps) as advance:
                 listener = _Listener(job, advance)
-                command = _command(run, num_processes, num_nodes, rendezvous, job)
+                command = _command(run, num_processes, job)
                 return_code = _run_launcher(command, _environment(num_processes), job, listener)
             if return_code != 0:
                 raise _failure(job, files.folder, f"{run.task}.{run.name}")
@@ -123,11 +119,12 @@ def _hand_over(
         save_checkpoint(initial, job / "initial.safetensors")
 
 
-def _command(run: RunLike, num_processes: int, num_nodes: int, rendezvous: str | None, job: Path) -> list[str]:
+def _command(run: RunLike, num_processes: int, job: Path) -> list[str]:
+    nodes, place = run.training.num_nodes, run.training.rendezvous
     meeting = ["--standalone"]
-    if num_nodes > 1:
+    if nodes > 1:
         name = f"{run.task}.{run.name}.{run.fingerprint}"
-        meeting = [f"--nnodes={num_nodes}", "--rdzv-backend=c10d", f"--rdzv-endpoint={rendezvous}", f"--rdzv-id={name}"]
+        meeting = [f"--nnodes={nodes}", "--rdzv-backend=c10d", f"--rdzv-endpoint={place}", f"--rdzv-id={name}"]
     return [
         *(sys.executable, "-m", "torch.distributed.run", *meeting),
         *(f"--nproc-per-node={num_processes}", f"--max-restarts={run.training.max_restarts}", "--monitor-interval=0.1"),

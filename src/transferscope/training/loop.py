@@ -33,6 +33,7 @@ from transferscope.training.device import (
     seed_layers,
 )
 from transferscope.training.evaluation import evaluate
+from transferscope.training.events import EVENTS, Events
 from transferscope.training.feed import Feed
 from transferscope.training.group import OneProcess
 from transferscope.training.history import Row, metric_columns, score
@@ -133,6 +134,8 @@ class _Training:
         self.transform = TrainingTransform(self.train_split.pictures, self.options.augmentation)
         self.generator = torch.Generator()
         self.layers_draw = False
+        log_events = self.options.tensorboard and group.leads
+        self.events = Events(files.folder / EVENTS, after=self.state.epoch) if log_events else None
         # Augmentation draws for the whole batch, so that the draws do not depend on how many processes share it.
         self.whole_batches = group.size > 1 and self.options.augmentation != AugmentationOptions()
 
@@ -153,6 +156,8 @@ class _Training:
             else:
                 self._note_divergence()
                 status = "diverged"
+        if self.events is not None:
+            self.events.close()
         if self.group.leads:
             self.files.finish(state, status)
         self.group.wait()
@@ -163,6 +168,8 @@ class _Training:
             self.files.start()
         row = self._row(0, lr=math.nan, train_loss=math.nan) | self._measure()
         self.state.close_epoch(row, self._timing(0, 0.0, 0.0))
+        if self.events is not None:
+            self.events.add(row)
         if self.group.leads:
             self.files.save(self.state)
 
@@ -187,8 +194,10 @@ class _Training:
             if not math.isfinite(state.loss_sum):
                 return False
             now = time.perf_counter()
+            speed = (step + 1 - state.step) * self.options.batch_size / (now - started)
             state.seconds, started = state.seconds + now - started, now
-            advance(step + 1 - state.step, f"loss {state.loss_sum / state.loss_weight:.3f}")
+            loss = state.loss_sum / state.loss_weight
+            advance(step + 1 - state.step, f"loss {loss:.3f}, {speed:,.0f} images/s")
             state.step = step + 1
             if now - saved > self.snapshot_seconds and state.step < self.steps_per_epoch:
                 saved = now
@@ -240,6 +249,8 @@ class _Training:
         if epoch % options.evaluate_every == 0 or epoch == options.epochs:
             row |= self._measure()
         state.close_epoch(row, self._timing(epoch, training_seconds, time.perf_counter() - started))
+        if self.events is not None:
+            self.events.add(row)
         self._choose_best(row)
         if self.group.leads:
             self.files.save(state)

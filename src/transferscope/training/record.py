@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Literal
 
@@ -14,6 +15,7 @@ from transferscope.atomic import atomic_file
 from transferscope.images.split import PackedSplit
 from transferscope.models.checkpoint import Checkpoint, CheckpointMetadata, save_checkpoint
 from transferscope.models.series import INDEX, CheckpointSeries, epoch_file, write_series
+from transferscope.training.events import EVENTS
 from transferscope.training.history import history_table
 from transferscope.training.run import RunLike
 from transferscope.training.snapshot import TrainingState, load_snapshot, save_snapshot
@@ -58,6 +60,7 @@ class RunFolder:
         """Remove what another training left."""
         for name in (INDEX, SNAPSHOT, HISTORY, TIMINGS):  # the index first: without it there is no series
             (self.folder / name).unlink(missing_ok=True)
+        shutil.rmtree(self.folder / EVENTS, ignore_errors=True)
         self._remove_checkpoints_but(set())
 
     def save(self, state: TrainingState) -> None:
