@@ -1,4 +1,4 @@
-"""The command line of this project: Kedro's, with a runner that uses all cores unless another is asked for."""
+"""The command line of this project: Kedro's, with a runner that uses all cores, and `kedro cost`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from copy import copy
 
 import click
 from kedro.framework.cli.project import run as kedro_run
+from kedro.framework.cli.utils import env_option
 
 DEFAULT_RUNNER = "transferscope.runners.CoresRunner"
 
@@ -18,4 +19,55 @@ def _with_default_runner(command: click.Command) -> click.Command:
     return changed
 
 
-cli = click.Group(name="transferscope", commands={"run": _with_default_runner(kedro_run)})
+class _Sizes(click.ParamType):
+    """`imagenet=1281167,50000` as a task with its numbers of train and test images."""
+
+    name = "TASK=TRAIN,TEST"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, int, int]:
+        task, _, numbers = value.partition("=")
+        try:
+            train, test = (int(number) for number in numbers.split(","))
+        except ValueError:
+            self.fail(f"{value!r}: write TASK=TRAIN,TEST, e.g. imagenet=1281167,50000", param, ctx)
+        return task, train, test
+
+
+@click.command()
+@env_option
+@click.option("--images", multiple=True, type=_Sizes(), help="Images of a task where the plan does not say how many.")
+@click.option("--train-speed", type=click.FloatRange(0, min_open=True), help="Images/s of a training step, one device.")
+@click.option("--forward-speed", type=click.FloatRange(0, min_open=True), help="Images/s of a forward pass.")
+@click.option("--markdown", is_flag=True, help="Tables in Markdown.")
+def cost(
+    env: str | None,
+    images: tuple[tuple[str, int, int], ...],
+    train_speed: float | None,
+    forward_speed: float | None,
+    markdown: bool,
+) -> None:
+    """What the plan needs before it is run: per figure its runs, hours on one device, disk.
+
+    Without both speeds this machine is measured for some seconds, on random images.
+    """
+    from transferscope.config import CommandLineError, load_plan
+    from transferscope.cost import Speed, measure_speed, plan_costs
+    from transferscope.errors import UserError
+    from transferscope.plan import pictures_of
+    from transferscope.report.terminal import print_tables
+
+    plan = load_plan(env)
+    try:
+        if train_speed and forward_speed:
+            speed = Speed(train_speed, forward_speed)
+        else:
+            task = next(iter(plan.study.tasks))
+            speed = measure_speed(plan.study.model, pictures_of(plan.study, task).seen_size)
+        tables = plan_costs(plan, {task: (train, test) for task, train, test in images}, speed)
+    except UserError as error:
+        raise CommandLineError(str(error)) from None
+    print_tables(tables, markdown=markdown)
+    click.echo(f"At {speed.train:,.0f} images/s trained and {speed.forward:,.0f} images/s evaluated, one device.")
+
+
+cli = click.Group(name="transferscope", commands={"run": _with_default_runner(kedro_run), "cost": cost})

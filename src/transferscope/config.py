@@ -88,15 +88,15 @@ class PlanConfigLoader(OmegaConfigLoader):
 
 def active_plan() -> Plan:
     """The plan of the loader that Kedro built last; without one (`kedro registry list`), that of `KEDRO_ENV`."""
-    if _active is None:
-        from kedro.framework.project import settings
+    return load_plan(os.environ.get("KEDRO_ENV")) if _active is None else _active.plan
 
-        project = Path.cwd()
-        loader = PlanConfigLoader(
-            str(project / settings.CONF_SOURCE), env=os.environ.get("KEDRO_ENV"), **settings.CONFIG_LOADER_ARGS
-        )
-        return loader.plan
-    return _active.plan
+
+def load_plan(env: str | None) -> Plan:
+    """The plan of an environment of the project in the present folder."""
+    from kedro.framework.project import settings
+
+    conf = Path.cwd() / settings.CONF_SOURCE
+    return PlanConfigLoader(str(conf), env=env, **settings.CONFIG_LOADER_ARGS).plan
 
 
 def plan_parameters(plan: Plan) -> dict[str, Any]:

@@ -21,7 +21,7 @@ _THREE_DECIMALS = (
     "value",
     "error",
 )
-_TWO_SIGNIFICANT = ("p_value", "mcnemar_p")
+_TWO_SIGNIFICANT = ("p_value", "mcnemar_p", "hours", "gigabytes")
 
 
 def percent(value: float) -> str:

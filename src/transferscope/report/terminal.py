@@ -1,0 +1,29 @@
+"""Tables on the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pandas as pd
+import rich
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from transferscope.report.grid import from_table
+
+WIDTH = 1000
+"""Characters of a line of Markdown, at most."""
+
+
+def print_tables(tables: Mapping[str, pd.DataFrame], *, markdown: bool = False) -> None:
+    """Print tables with their titles; as Markdown for a document, where no line is broken."""
+    console = Console(width=WIDTH, no_color=True) if markdown else rich.get_console()
+    for title, table in tables.items():
+        grid = from_table(title, table, list(table.columns), most=len(table))
+        shown = Table(title=None if markdown else title, box=box.MARKDOWN if markdown else box.SIMPLE)
+        for index, head in enumerate(grid.columns):
+            shown.add_column(head, justify="left" if index < grid.text_columns else "right", no_wrap=markdown)
+        for row in grid.rows:
+            shown.add_row(*row)
+        console.print(shown)
