@@ -240,9 +240,17 @@ class SpectrumOptions(Options):
 
     kinds: tuple[str, ...] = ("pt", "rit", "p")
     epochs: tuple[Literal["best", "final"] | Annotated[int, Field(ge=0)], ...] = (0, "final")
+    """Epochs whose singular values are kept. Those of 0 (untrained) and of the last one are drawn."""
+    along_training: bool = True
+    """Whether norms, ranks and counts are tabled for every saved epoch, not only for `epochs`."""
     honour_stride: bool = True
     """False reproduces the published method, which treats a strided convolution as if its stride were 1."""
     thresholds: tuple[Annotated[float, Field(gt=0)], ...] = (0.01, 0.03, 0.1, 0.3, 1.0)
+    """Values below which singular values are counted."""
+    bootstrap: PositiveInt = 1000
+    """Resamples of the interval of "RI-T has more small singular values"."""
+    layer_pages: tuple[str, ...] | None = None
+    """Tasks that get a PDF with the spectrum of every layer; None: all. The paper has it for CheXpert and clipart."""
 
 
 class ReportOptions(Options):

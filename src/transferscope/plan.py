@@ -283,6 +283,8 @@ def _check_analyses(plan: Plan) -> None:
             _check_known(f"analyses.{name}.pairs", kind, kinds)
     for kind in analyses.spectrum.kinds if analyses.spectrum else ():
         _check_known("analyses.spectrum.kinds", kind, kinds)
+    for task in (analyses.spectrum.layer_pages or ()) if analyses.spectrum else ():
+        _check_known("analyses.spectrum.layer_pages", task, plan.targets())
     landscape = analyses.landscape
     for scenario in landscape.cross_domain if landscape else ():
         for task in (scenario.evaluated_on, *scenario.tasks):

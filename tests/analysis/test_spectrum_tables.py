@@ -18,7 +18,7 @@ from transferscope.analysis.spectrum_tables import (
     spectrum_table,
 )
 from transferscope.errors import UserError
-from transferscope.models.layers import trace_conv_inputs
+from transferscope.models.layers import LayerInput, trace_conv_inputs
 
 
 def network(seed: int = 0, scale: float = 1.0) -> nn.Sequential:
@@ -57,13 +57,16 @@ def test_whole_network_and_sum():
 
 
 def test_bound_factors_by_hand():
-    """Sum of ratios, of squared ratios, and the logarithm of the product of norms."""
-    values = pd.DataFrame({"module": ["a", "a", "b", "z"], "value": [4.0, 3.0, 2.0, 0.0], "multiplicity": [1, 1, 9, 5]})
-    factors = bound_factors(spectrum_table(values))
-    assert factors["sum_of_ratios"] == pytest.approx(5 / 4 + 3)
-    assert factors["sum_of_squared_ratios"] == pytest.approx(25 / 16 + 9)
-    assert factors["log_product_of_norms"] == pytest.approx(np.log(8))
-    assert factors["num_layers"] == 2
+    """Sum of ratios, of squared ratios, and the logarithm of the product of norms, for each epoch apart."""
+    first = pd.DataFrame({"module": ["a", "a", "b", "z"], "value": [4.0, 3.0, 2.0, 0.0], "multiplicity": [1, 1, 9, 5]})
+    second = pd.DataFrame({"module": ["a", "b"], "value": [1.0, 1.0], "multiplicity": [4, 1]})
+    names = {"task": "t", "run": "r", "label": "P"}
+    tables = [spectrum_table(values).assign(epoch=epoch, **names) for epoch, values in enumerate((first, second))]
+    factors = bound_factors(pd.concat(tables)).set_index("epoch")
+    assert factors["sum_of_ratios"].to_list() == pytest.approx([5 / 4 + 3, 2 + 1])
+    assert factors["sum_of_squared_ratios"].to_list() == pytest.approx([25 / 16 + 9, 4 + 1])
+    assert factors["log_product_of_norms"].to_list() == pytest.approx([np.log(8), 0])
+    assert factors["num_layers"].to_list() == [2, 2]
 
 
 def test_a_size_that_the_stride_does_not_divide_is_taken_up():
@@ -73,11 +76,13 @@ def test_a_size_that_the_stride_does_not_divide_is_taken_up():
     assert odd.equals(even)
 
 
-def test_layers_without_a_spectrum_are_listed():
+def test_layers_without_a_spectrum_are_listed_with_their_type():
     """Whatever has two or more dimensions and is not covered is named, nothing is skipped silently."""
-    model = nn.ModuleDict({"conv": nn.Conv1d(2, 2, 3), "embedding": nn.Embedding(4, 2), "norm": nn.LayerNorm(2)})
-    assert layers_without_spectrum(model.state_dict(), {}) == ("conv.weight", "embedding.weight")
-    assert layers_without_spectrum(network().state_dict(), trace_conv_inputs(network(), 8)) == ()
+    parts = {"conv": nn.Conv1d(2, 2, 3), "embedding": nn.Embedding(4, 2), "norm": nn.LayerNorm(2)}
+    parts["attention"] = nn.MultiheadAttention(4, 2)
+    found = layers_without_spectrum(nn.ModuleDict(parts), {"attention.out_proj": LayerInput("linear", 1, 1)})
+    assert found == {"conv": "Conv1d", "embedding": "Embedding", "attention": "MultiheadAttention"}
+    assert layers_without_spectrum(network(), trace_conv_inputs(network(), 8)) == {}
 
 
 def test_smaller_weights_have_more_small_values():
@@ -87,7 +92,7 @@ def test_smaller_weights_have_more_small_values():
     row = compare_small_values(shrunk, others, [0.3]).iloc[0]
     assert row["fraction_a"] - row["fraction_b"] == pytest.approx(row["difference"])
     assert 0 < row["low"] <= row["difference"] <= row["high"]
-    assert row["modules_more_in_a"] == row["num_modules"] == 3
+    assert row["layers_more_in_a"] == row["num_layers"] == 3
     pairs = [
         probability_smaller(a["value"], a["multiplicity"], b["value"], b["multiplicity"])
         for a in shrunk

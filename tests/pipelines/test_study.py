@@ -133,6 +133,32 @@ def test_cka_has_its_controls(project) -> None:
     assert cka["permuted"].notna().all()
 
 
+def test_spectra_go_along_training(project) -> None:
+    """Norms and ranks at every saved epoch, singular values at epoch 0 and the last; bound factors from the norms."""
+    summary = table(project, "clipart.spectrum")
+    values = project.load("clipart.pt_1.singular_values")
+    assert set(summary[summary["run"] == "pt_1"]["epoch"]) == {0, 1, 2}
+    assert set(values["epoch"]) == {0, 2}
+    assert set(summary["stride"]) == {"honoured"}
+    sums = summary[summary["module"] == "sum"].set_index(["run", "epoch"])["ratio"]
+    factors = table(project, "clipart.bound_factors").set_index(["run", "epoch"])["sum_of_ratios"]
+    pd.testing.assert_series_equal(factors.sort_index(), sums.sort_index(), check_names=False)
+
+
+def test_small_singular_values_are_compared_and_every_layer_has_its_panels(project) -> None:
+    """The difference is that of the shares in the tables of the runs; the PDF has a page for four layers."""
+    whole = table(project, "clipart.spectrum").query("module == 'all' and epoch == 2").set_index("run")
+    share = whole["count_below_0.1"] / whole["num_values"]
+    expected = share[["rit_1", "rit_2"]].mean() - share[["pt_1", "pt_2"]].mean()
+    rows = table(project, "clipart.small_values").set_index("threshold")
+    assert rows.at[0.1, "difference"] == pytest.approx(expected)
+    assert rows["difference"].between(rows["low"], rows["high"]).all()
+    layers = project.load("clipart.pt_1.singular_values")["module"].nunique()
+    pages = project.load("clipart.layer_spectra.pages").read_bytes()
+    assert pages.startswith(b"%PDF")
+    assert pages.count(b"/Type /Page ") == -(-layers // 4)
+
+
 def test_cross_domain_lines_are_measured_on_the_task_they_name(project) -> None:
     """Figure 19 walks from a clipart to a real model and is measured on clipart."""
     lines = table(project, "cross_domain.interpolation")

@@ -224,10 +224,29 @@ def test_the_lower_part_ends_at_the_quantile():
     assert spectrum._quantile(rows, 0.02) == 2.0
 
 
-def test_a_page_for_every_module(drawn):
-    """In the order of the forward pass."""
-    pages = spectrum.module_spectra(drawn.singular_values(modules=["stem", "fc"]))
-    assert [page.get_suptitle() for page in pages] == ["clipart  stem", "clipart  fc"]
+def test_pages_hold_four_layers_each_with_both_panels(drawn):
+    """In the order of the forward pass; what is left of the last page is empty."""
+    pages = spectrum.layer_spectra(drawn.singular_values(modules=[f"layer{i}" for i in range(5)]))
+    assert [len(page.axes) for page in pages] == [8, 8]
+    titles = [[ax.get_title() for ax in page.axes if ax.get_visible() and ax.get_title()] for page in pages]
+    assert titles == [["layer0", "layer1", "layer2", "layer3"], ["layer4"]]
+
+
+def test_untrained_networks_are_drawn_as_ri(drawn):
+    """RI is epoch 0 of RI-T, not of P-T; an epoch that is asked for is drawn alone."""
+    table = drawn.singular_values(runs=("pt_1", "rit_1"))
+    assert legend_texts(spectrum.spectrum_histogram(table)) == ["P-T", "RI-T", "RI"]
+    assert legend_texts(spectrum.spectrum_histogram(table, epoch=0)) == ["P-T", "RI-T"]
+
+
+def test_training_figure_shows_the_threshold_nearest_to_a_tenth():
+    """Shares of 12 % and 60 %: the first is shown, at both epochs."""
+    row = {"task": "t", "run": "pt_1", "module": "all", "num_values": 100, "effective_rank": 5.0, "ratio": 2.0}
+    row |= {"count_below_0.1": 12, "count_below_1": 60}
+    table = pd.DataFrame([row | {"epoch": epoch, "module": module} for epoch in (0, 3) for module in ("all", "sum")])
+    figure = spectrum.spectrum_along_training(table)
+    assert figure.axes[0].get_ylabel() == "share below 0.1"
+    assert figure.axes[0].lines[0].get_xydata().tolist() == [[0, 0.12], [3, 0.12]]
 
 
 def test_the_given_correlation_is_written_in_the_legend(drawn):

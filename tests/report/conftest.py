@@ -26,7 +26,7 @@ PNG = base64.b64decode(
 FIGURES = (
     "learning_curves", "contact_sheet", "class_sizes", "accuracy_by_class_size", "uncommon_mistakes", "cka",
     "distance_per_module", "distance_to_initialisation", "barrier", "loss_barrier", "extrapolation",
-    "criticality_heat_maps", "module_criticality", "rewinding", "spectrum_histogram", "spectrum_lower_part",
+    "criticality_heat_maps", "module_criticality", "rewinding", "spectrum_histogram", "spectrum_training",
     "spectrum_counts",
 )  # fmt: skip
 
@@ -277,10 +277,24 @@ class Drawn:
                 ratio = self.pick(40, 20, 1) if label == "RI-T" else self.pick(30, 35, 1)
                 rows.append({
                     "task": self.task, "run": name, "epoch": epoch, "module": module, "frobenius": 10.0, "spectral_norm": 2.0,
-                    "ratio": ratio, "stable_rank": 9.0, "count_below_0.01": 0, "count_below_0.1": int(1000 * share),
+                    "ratio": ratio, "stable_rank": 9.0, "effective_rank": 700.0, "condition": 1e3, "stride": "ignored", "count_below_0.01": 0, "count_below_0.1": int(1000 * share),
                     "count_below_1.0": 1000, "num_values": 1000,
                 })  # fmt: skip
         return pd.DataFrame(rows)
+
+    def of_spectra(self) -> dict[str, pd.DataFrame]:
+        factors = {"sum_of_ratios": 40.0, "sum_of_squared_ratios": 500.0, "log_product_of_norms": 7.0, "num_layers": 4}
+        small = {
+            "threshold": 0.1,
+            "difference": 0.05,
+            "low": 0.01,
+            "high": 0.08,
+            "layers_more_in_a": 3,
+            "num_layers": 4,
+        }
+        runs = [{"task": self.task, "run": name, "epoch": EPOCHS} | factors for name, *_ in self.runs_by_kind()]
+        row = {"task": self.task, "label_a": "RI-T", "label_b": "P-T", "probability_smaller": 0.625}
+        return {"bound_factors": pd.DataFrame(runs), "small_values": pd.DataFrame([row | small])}
 
     def tables(self) -> dict[str, pd.DataFrame]:
         history, runs = self.history_and_runs()
@@ -291,7 +305,7 @@ class Drawn:
             "history": history, "runs": runs, "mistakes": self.mistakes(), "class_accuracy": class_accuracy,
             "class_size_correlation": correlation, "cka": self.cka(), "distances": self.distances(),
             "interpolation": interpolation, "barriers": barriers, "module_criticality": mu, "rewinding": rewinding,
-            "spectrum": self.spectrum(),
+            "spectrum": self.spectrum(), **self.of_spectra(),
         }  # fmt: skip
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 
 import numpy as np
 import torch
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 from torch import Tensor
 
 
@@ -34,6 +35,12 @@ def _on_all_cores(decompose: Callable[[np.ndarray], np.ndarray], matrices: Tenso
     batch = matrices.reshape(-1, *matrices.shape[-2:]).numpy()
     num_workers = min(torch.get_num_threads(), len(batch))
     parts = np.array_split(batch, min(len(batch), 4 * num_workers))
-    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(num_workers) as pool:
+    with _libraries().limit(limits=1, user_api="blas"), ThreadPoolExecutor(num_workers) as pool:
         values = np.concatenate(list(pool.map(decompose, parts)))
     return torch.from_numpy(values).reshape(*matrices.shape[:-2], values.shape[-1])
+
+
+@cache
+def _libraries() -> ThreadpoolController:
+    """The loaded BLAS libraries; looking for them takes milliseconds, which is as long as a small layer."""
+    return ThreadpoolController()

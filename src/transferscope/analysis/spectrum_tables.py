@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from transferscope.analysis.spectrum import Method, conv_singular_values, linear_singular_values
 from transferscope.analysis.spectrum_summary import THRESHOLDS, count_below, probability_smaller, summarise
@@ -58,10 +58,17 @@ def _of_layer(state: State, name: str, entering: LayerInput, method: Method) -> 
     )
 
 
-def layers_without_spectrum(state: State, inputs: Mapping[str, LayerInput]) -> tuple[str, ...]:
-    """Tensors of two or more dimensions that `layer_singular_values` leaves out: embeddings, 1-d convolutions, ..."""
-    covered = {f"{name}.weight" for name in inputs}
-    return tuple(key for key, tensor in state.items() if tensor.ndim >= 2 and key not in covered)
+def layers_without_spectrum(model: nn.Module, inputs: Mapping[str, LayerInput]) -> dict[str, str]:
+    """Layers with a weight of two or more dimensions that `layer_singular_values` leaves out, and their types.
+
+    These are types that are no 2-d convolution and no linear layer (embeddings, 1-d convolutions, attention's own
+    matrices), and layers that the forward pass does not reach.
+    """
+    return {
+        name: type(layer).__name__
+        for name, layer in model.named_modules()
+        if name not in inputs and any(weight.ndim >= 2 for weight in layer.parameters(recurse=False))
+    }
 
 
 def spectrum_table(singular_values: pd.DataFrame, thresholds: Sequence[float] = THRESHOLDS) -> pd.DataFrame:
@@ -82,19 +89,26 @@ def _summary_row(name: str, values: pd.DataFrame, thresholds: Sequence[float]) -
     return {"module": name, **summarise(values["value"], values["multiplicity"], thresholds)}
 
 
-def bound_factors(table: pd.DataFrame) -> dict[str, float]:
-    """The spectral factors of the generalisation bounds that appendix C names, from `spectrum_table`.
+def bound_factors(spectrum: pd.DataFrame) -> pd.DataFrame:
+    """The spectral factors of the generalisation bounds that appendix C names, for every run and epoch.
 
-    sum_of_ratios: sum of |W_i|_F/|W_i|_2 (the paper's); sum_of_squared_ratios: the form of Neyshabur et al. 2018;
-    log_product_of_norms: natural logarithm of the product of |W_i|_2. All-zero layers are left out of all three.
+    spectrum: rows of `spectrum_table` with the columns task, run, label and epoch before them. Columns added to these
+    four: sum_of_ratios, the sum of |W_i|_F/|W_i|_2 (the paper's); sum_of_squared_ratios, the form of Neyshabur et al.
+    2018; log_product_of_norms, the natural logarithm of the product of |W_i|_2; num_layers, the depth. All-zero layers
+    are left out of all four.
     """
-    layers = table[~table["module"].isin(["all", "sum"]) & (table["spectral_norm"] > 0)]
-    return {
-        "sum_of_ratios": float(layers["ratio"].sum()),
-        "sum_of_squared_ratios": float(layers["stable_rank"].sum()),
-        "log_product_of_norms": float(np.log(layers["spectral_norm"]).sum()),
-        "num_layers": len(layers),
-    }
+    layers = spectrum[~spectrum["module"].isin(["all", "sum"]) & (spectrum["spectral_norm"] > 0)]
+    layers = layers.assign(log_norm=np.log(layers["spectral_norm"]))
+    return (
+        layers.groupby(["task", "run", "label", "epoch"], sort=False)
+        .agg(
+            sum_of_ratios=("ratio", "sum"),
+            sum_of_squared_ratios=("stable_rank", "sum"),
+            log_product_of_norms=("log_norm", "sum"),
+            num_layers=("module", "size"),
+        )
+        .reset_index()
+    )
 
 
 def compare_small_values(
@@ -111,7 +125,7 @@ def compare_small_values(
     networks: tables of `layer_singular_values`, one per replica, of the same architecture. Returns a row per threshold:
     threshold, fraction_a and fraction_b (of the network's singular values that are below, mean over replicas),
     difference (a - b), low and high (percentile bootstrap that draws the replicas of each group, and the modules),
-    modules_more_in_a, num_modules; and, the same in all rows, probability_smaller (mean over pairs of replicas).
+    layers_more_in_a, num_layers; and, the same in all rows, probability_smaller (mean over pairs of replicas).
     """
     names = list(dict.fromkeys(networks_a[0]["module"])) if len(networks_a) and len(networks_b) else []
     if not names:
@@ -138,8 +152,8 @@ def compare_small_values(
             "difference": _difference(below_a, below_b, total),
             "low": low,
             "high": high,
-            "modules_more_in_a": more.sum(axis=0),
-            "num_modules": len(names),
+            "layers_more_in_a": more.sum(axis=0),
+            "num_layers": len(names),
             "probability_smaller": float(np.mean(smaller)),
         }
     )

@@ -56,11 +56,14 @@ def last_epoch_rows(table: pd.DataFrame, epoch: object | None = None) -> pd.Data
     """Rows at `epoch`; default: of each run its `final` epoch, or else its largest number."""
     if "epoch" not in table.columns or table.empty:
         return table
-    names = table["epoch"].astype(str)
     if epoch is not None:
-        return table[names == str(epoch)]
+        return table[table["epoch"].astype(str) == str(epoch)]
+    # Of the few pairs of run and epoch, since a table of singular values has many rows of each.
+    pairs = table[["run", "epoch"]].drop_duplicates()
+    names = pairs["epoch"].astype(str)
     rank = pd.to_numeric(names, errors="coerce").fillna(-1.0).mask(names == "best", -2.0).mask(names == "final", np.inf)
-    return table[rank == rank.groupby(table["run"]).transform("max")]
+    last = pairs[rank == rank.groupby(pairs["run"]).transform("max")]
+    return table.merge(last, on=["run", "epoch"])
 
 
 def heading(title: str | None, table: pd.DataFrame) -> str:
@@ -92,4 +95,5 @@ def spread_by_name(table: pd.DataFrame, column: str, y: str, names: Sequence[str
 
 def in_order(values: Iterable[object]) -> list[str]:
     """Distinct values as text, in order of appearance."""
-    return list(dict.fromkeys(str(value) for value in values))
+    distinct = values.unique() if isinstance(values, pd.Series) else values
+    return list(dict.fromkeys(str(value) for value in distinct))

@@ -9,12 +9,17 @@ import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
-from transferscope.plots.lines import module_lines
-from transferscope.plots.series import heading, in_order, kinds_of, last_epoch_rows, require_columns, task_title
+from transferscope.plots.lines import banded_line, module_lines
+from transferscope.plots.series import heading, in_order, kinds_of, last_epoch_rows, require_columns, spread
 from transferscope.plots.style import (
     DOUBLE_WIDTH,
+    GREY,
     PANEL_WIDTH,
+    SMALL_SIZE,
+    TICK_SIZE,
+    TITLE_SIZE,
     Look,
     add_note,
     category_ticks,
@@ -31,57 +36,37 @@ from transferscope.plots.style import (
 
 COLUMNS = ("run", "module", "value", "multiplicity")
 NUM_BINS = 60
+LOWER_SHARE = 0.25
+LAYERS_PER_PAGE = 4
+BELOW, ABOVE = 2.0, 2.1
+"""Where lines cover each other, P-T and RI-T are those to see."""
 
 
 def spectrum_histogram(
-    singular_values: pd.DataFrame,
-    *,
-    epoch: object | None = None,
-    upper: float | None = None,
-    log_counts: bool = True,
-    title: str | None = None,
-    note: str | None = None,
+    singular_values: pd.DataFrame, *, epoch: object | None = None, title: str | None = None, note: str | None = None
 ) -> Figure:
-    """Histogram of the singular values of all layers together: Figures 31a and 32, one task.
+    """Histogram of the singular values of all layers together, and its lower part: Figures 31 and 32, one task.
 
     Steps are means over replicas, bands go from the smallest to the largest. Every value counts as often as its
-    multiplicity says. All kinds share the bins.
+    multiplicity says. All kinds share the bins. Counts of the whole are on a log axis; the lower part ends where a
+    quarter of all singular values lies below.
 
     Args:
         singular_values: columns run, epoch, module, value, multiplicity.
-        epoch: default: the final epoch of each run.
-        upper: right end of the x axis; default: the largest value.
-        log_counts: y on a log axis.
+        epoch: default: the final epoch of each run, and the untrained networks that RI-T started from, as RI.
     """
     rows = _rows(singular_values, epoch)
     if rows.empty:
         return empty_figure("no singular values to show", note)
-    figure, axes = new_figure(panel_height=2.4)
-    ax = axes[0, 0]
-    handles = _histogram(ax, rows, upper or float(rows["value"].max()), log_counts)
-    label(ax, x="singular value", title=heading(title, rows))
+    figure, axes = new_figure(1, 2, panel_height=2.4)
+    whole, lower = axes[0]
+    largest = float(rows["value"].max())
+    handles = _histogram(whole, rows, largest, log_counts=True)
+    _histogram(lower, rows, _quantile(rows, LOWER_SHARE) or largest, log_counts=False)
+    label(whole, x="singular value", title=heading(title, rows))
+    label(lower, x="singular value", title="lower part")
     legend_below(figure, list(handles.values()), list(handles))
     return add_note(figure, note)
-
-
-def lower_spectrum_histogram(
-    singular_values: pd.DataFrame,
-    *,
-    epoch: object | None = None,
-    share: float = 0.25,
-    title: str | None = None,
-    note: str | None = None,
-) -> Figure:
-    """The lower part of `spectrum_histogram` on linear axes: Figure 31b.
-
-    Args:
-        share: the axis ends where this share of all singular values lies below it.
-    """
-    rows = _rows(singular_values, epoch)
-    if rows.empty:
-        return empty_figure("no singular values to show", note)
-    upper = _quantile(rows, share) or float(rows["value"].max())
-    return spectrum_histogram(singular_values, epoch=epoch, upper=upper, log_counts=False, title=title, note=note)
 
 
 def count_below_threshold(
@@ -108,28 +93,74 @@ def count_below_threshold(
     return add_note(figure, note)
 
 
-def module_spectra(
-    singular_values: pd.DataFrame, *, epoch: object | None = None, note: str | None = None
+def layer_spectra(
+    singular_values: pd.DataFrame, *, epoch: object | None = None, title: str | None = None, note: str | None = None
 ) -> list[Figure]:
-    """One figure a module, in the order of the table: histogram (left) and count below a threshold (right).
+    """Every layer, in the order of the table: histogram (left) and count below a threshold (right), four layers a page.
 
     The accompanying files `spectrum-plots-*.pdf` of the paper; save the list as pages of one PDF.
 
     Args: as for `spectrum_histogram`.
     """
     rows = _rows(singular_values, epoch)
-    figures = []
-    for module in in_order(rows["module"]):
-        figure, axes = new_figure(1, 2, panel_height=2.4)
-        of_module = rows[rows["module"] == module]
-        handles = _histogram(axes[0, 0], of_module, float(of_module["value"].max()), log_counts=False)
-        _cumulative(axes[0, 1], of_module)
-        label(axes[0, 0], x="singular value")
-        label(axes[0, 1], x="threshold", y="count below threshold")
-        figure.suptitle(f"{task_title(rows)}  {module}".strip(), fontsize=8.5)
-        legend_below(figure, list(handles.values()), list(handles))
-        figures.append(add_note(figure, note))
-    return figures
+    layers = [(str(name), part) for name, part in rows.groupby("module", sort=False)]
+    title = heading(title, rows)
+    return [
+        _page(layers[start : start + LAYERS_PER_PAGE], title, note) for start in range(0, len(layers), LAYERS_PER_PAGE)
+    ]
+
+
+def _page(layers: list[tuple[str, pd.DataFrame]], title: str, note: str | None) -> Figure:
+    margins = {"left": 0.1, "right": 0.98, "bottom": 0.1, "top": 0.94, "hspace": 0.5, "wspace": 0.25}
+    figure, axes = new_figure(LAYERS_PER_PAGE, 2, panel_height=2.2, margins=margins)
+    handles: dict[str, Artist] = {}
+    for (left, right), (name, rows) in zip(axes, layers, strict=False):
+        handles |= _histogram(left, rows, float(rows["value"].max()), log_counts=False)
+        _cumulative(right, rows)
+        label(left, x="singular value", title=name)
+        right.minorticks_off()
+        label(right, x="threshold", y="count below threshold")
+    for ax in axes[len(layers) :].flat:
+        ax.set_visible(False)
+    figure.suptitle(title, fontsize=TITLE_SIZE, y=0.985)
+    figure.legend(handles.values(), handles, loc="lower center", ncols=len(handles), fontsize=TICK_SIZE, frameon=False)
+    figure.text(0.98, 0.005, note or "", ha="right", fontsize=SMALL_SIZE, fontstyle="italic", color=GREY)
+    return figure
+
+
+def spectrum_along_training(spectrum: pd.DataFrame, *, title: str | None = None, note: str | None = None) -> Figure:
+    """The whole network at every saved epoch: share of small singular values, effective rank, sum of norm ratios.
+
+    Lines are means over replicas, bands go from the smallest to the largest. "Small" is below that threshold of the
+    table at which the mean share is nearest to a tenth.
+
+    Args:
+        spectrum: columns run, epoch (number), module, num_values, count_below_<threshold>, effective_rank, ratio; rows
+            "all" and "sum".
+    """
+    require_columns(spectrum, ("run", "epoch", "module", "num_values", "effective_rank", "ratio"), "spectrum")
+    whole = spectrum[spectrum["module"] == "all"]
+    if whole.empty:
+        return empty_figure("no spectra to show", note)
+    shares = {name: whole[name] / whole["num_values"] for name in whole.columns if name.startswith("count_below_")}
+    small = min(shares, key=lambda name: abs(float(shares[name].mean()) - 0.1))
+    panels = {
+        f"share below {small.removeprefix('count_below_')}": whole.assign(y=shares[small]),
+        "effective rank": whole.assign(y=whole["effective_rank"]),
+        "Σ ‖W‖ Frobenius / spectral": spectrum[spectrum["module"] == "sum"].assign(y=lambda rows: rows["ratio"]),
+    }
+    figure, axes = new_figure(1, 3, panel_height=2.1)
+    kinds = in_usual_order(in_order(kinds_of(whole)))
+    looks = looks_for(kinds)
+    handles: dict[str, Artist] = {}
+    for ax, (name, rows) in zip(axes[0], panels.items(), strict=True):
+        for kind in kinds:
+            handles[kind] = banded_line(ax, spread(rows[kinds_of(rows) == kind], "epoch", "y"), looks[kind])
+        label(ax, x="epoch", y=name)
+        ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    label(axes[0, 1], title=heading(title, spectrum))
+    legend_below(figure, list(handles.values()), list(handles))
+    return add_note(figure, note)
 
 
 def norm_ratios(
@@ -168,11 +199,18 @@ def _sum(rows: pd.DataFrame) -> str:
 
 
 def _rows(singular_values: pd.DataFrame, epoch: object | None) -> pd.DataFrame:
-    """Finite values of single modules at one epoch of each run, with the kind of run."""
+    """Finite values at one epoch of each run, with the kind of run; where no epoch is asked for, also of untrained RI.
+
+    RI is RI-T at epoch 0.
+    """
     require_columns(singular_values, COLUMNS, "singular_values")
     rows = last_epoch_rows(singular_values, epoch)
-    rows = rows[(rows["module"] != "all") & np.isfinite(rows["value"].astype(float))]
-    return rows.assign(kind=kinds_of(rows))
+    rows = rows.assign(kind=kinds_of(rows))
+    if epoch is None and "epoch" in rows.columns:
+        untrained = singular_values[singular_values["epoch"].astype(str) == "0"]
+        untrained = untrained[kinds_of(untrained) == "RI-T"]
+        rows = pd.concat([rows, untrained.assign(kind="RI")], ignore_index=True)
+    return rows[np.isfinite(rows["value"])]
 
 
 def _quantile(rows: pd.DataFrame, share: float) -> float:
@@ -202,6 +240,7 @@ def _histogram(ax: Axes, rows: pd.DataFrame, upper: float, log_counts: bool) -> 
     for kind, runs in _per_run(rows).items():
         counts = np.stack([np.histogram(values, bins=edges, weights=times)[0] for values, times in runs])
         handles[kind] = _steps(ax, edges, counts, looks[kind])
+        handles[kind].set_zorder(ABOVE if kind in ("P-T", "RI-T") else BELOW)
     if log_counts:
         set_scale(ax, "y", "log")
         ax.set_ylim(bottom=0.7)
@@ -241,7 +280,8 @@ def _cumulative(ax: Axes, rows: pd.DataFrame) -> dict[str, Artist]:
         look = looks[kind]
         mean = counts.mean(axis=0)
         shown = np.where(mean > 0, mean, np.nan)
-        (handles[kind],) = ax.plot(thresholds, shown, color=look.colour, linewidth=1.2)
+        zorder = ABOVE if kind in ("P-T", "RI-T") else BELOW
+        (handles[kind],) = ax.plot(thresholds, shown, color=look.colour, linewidth=1.2, zorder=zorder)
         ax.fill_between(
             thresholds,
             np.maximum(counts.min(axis=0), 0.1),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -117,16 +117,21 @@ def new_figure(
     panel_height: float = 2.2,
     sharex: bool | str = False,
     sharey: bool | str = False,
+    margins: Mapping[str, float] | None = None,
 ) -> tuple[Figure, np.ndarray]:
     """A figure and its axes as an object array (rows, columns).
 
     Args:
         width: inches; default: `PANEL_WIDTH` for one column of panels, `DOUBLE_WIDTH` for more.
         panel_height: inches for each row.
+        margins: of `Figure.subplots_adjust`, for many pages alike: the layout engine takes most of a figure's time.
     """
     width = width or (PANEL_WIDTH if columns == 1 else DOUBLE_WIDTH)
-    figure = Figure(figsize=(width, panel_height * rows), dpi=DPI, layout="constrained", facecolor="white")
-    figure.get_layout_engine().set(w_pad=0.04, h_pad=0.04)  # type: ignore[union-attr, call-arg]
+    figure = Figure(figsize=(width, panel_height * rows), dpi=DPI, facecolor="white")
+    if margins:
+        figure.subplots_adjust(**margins)
+    else:
+        figure.set_layout_engine("constrained", w_pad=0.04, h_pad=0.04)
     axes = figure.subplots(rows, columns, squeeze=False, sharex=sharex, sharey=sharey)  # type: ignore[arg-type]
     for ax in axes.flat:
         _dress(ax)

@@ -238,7 +238,13 @@ CHAPTERS = (
                 "Singular values of the whole network",
                 "RI-T should be more concentrated towards zero.",
                 "spectrum",
-                ("spectrum_histogram", "spectrum_lower_part"),
+                ("spectrum_histogram", "spectrum_training"),
+                (),
+                grids.spectrum.networks,
+                grids.spectrum.layers,
+                note="RI is RI-T before training. Every layer has its own panels in the catalog entries "
+                "<task>.layer_spectra.pages, files layer_spectra.pdf beside the figures. docs/spectrum.md says how to "
+                "read them.",
             ),
             Section(
                 "figure_33",
@@ -248,7 +254,7 @@ CHAPTERS = (
                 "spectrum",
                 ("spectrum_counts",),
                 (),
-                grids.spectrum.counts_below,
+                grids.spectrum.small_values,
             ),
             Section(
                 "norm_ratios",
@@ -258,8 +264,8 @@ CHAPTERS = (
                 "spectrum",
                 ("norm_ratios",),
                 (),
-                grids.spectrum.norm_ratios,
-                grids.spectrum.norm_ratios_per_module,
+                grids.spectrum.bound_factors,
+                grids.spectrum.norm_ratios_per_layer,
             ),
         ),
     ),

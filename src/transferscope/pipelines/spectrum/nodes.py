@@ -12,7 +12,7 @@ from transferscope.options import PictureOptions, SpectrumOptions
 def measure_spectrum(
     series: Any, run: dict[str, Any], part: dict[str, Any], options: dict[str, Any]
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Singular values of every layer at the chosen epochs, and what they sum up to per layer and in all."""
+    """Singular values of every layer at the chosen epochs, and what they sum up to at every saved one."""
     from transferscope.pipelines.spectrum import measure
 
     chosen = SpectrumOptions.model_validate(options)
@@ -20,19 +20,34 @@ def measure_spectrum(
     return measure.epochs(run, series, pictures.seen_size, chosen)
 
 
+def measure_bound_factors(spectrum: pd.DataFrame) -> pd.DataFrame:
+    """Norm ratios, product of norms and depth of every network: what the generalisation bounds are made of."""
+    from transferscope.analysis.spectrum_tables import bound_factors
+
+    return bound_factors(spectrum)
+
+
+def compare_small_values(options: dict[str, Any], seed: int, *singular_values: pd.DataFrame) -> pd.DataFrame:
+    """Has RI-T more small singular values than P-T? A number with an interval for each threshold."""
+    from transferscope.pipelines.spectrum import measure
+
+    values = pd.concat(singular_values, ignore_index=True)
+    return measure.small_values(values, str(values["task"].iloc[0]), SpectrumOptions.model_validate(options), seed)
+
+
 def draw_histogram(*inputs: Any) -> Any:
-    """Figures 31a and 32: the whole network."""
+    """Figures 31 and 32: the whole network, and its lower part."""
     return _draw("spectrum_histogram", inputs)
-
-
-def draw_lower_part(*inputs: Any) -> Any:
-    """Figure 31b: its lower part."""
-    return _draw("lower_spectrum_histogram", inputs)
 
 
 def draw_counts(*inputs: Any) -> Any:
     """Figure 33: the number below a threshold."""
     return _draw("count_below_threshold", inputs)
+
+
+def draw_layers(*inputs: Any) -> Any:
+    """Pages with the spectrum of every layer."""
+    return _draw("layer_spectra", inputs)
 
 
 def draw_norm_ratios(spectrum: pd.DataFrame, note: str | None) -> Any:
@@ -42,8 +57,15 @@ def draw_norm_ratios(spectrum: pd.DataFrame, note: str | None) -> Any:
     return norm_ratios(spectrum, title=str(spectrum["task"].iloc[0]), note=note)
 
 
+def draw_training(spectrum: pd.DataFrame, note: str | None) -> Any:
+    """The whole network's spectrum along training."""
+    from transferscope.plots.spectrum import spectrum_along_training
+
+    return spectrum_along_training(spectrum, title=str(spectrum["task"].iloc[0]), note=note)
+
+
 def _draw(figure: str, inputs: tuple[Any, ...]) -> Any:
-    """The figure of the final epochs of all runs; the inputs are their singular values, and a note."""
+    """A figure of untrained and trained networks; the inputs are their singular values, and a note."""
     from transferscope.plots import spectrum as plots
 
     *tables, note = inputs

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from kedro.pipeline import Node, Pipeline
 
+from transferscope.options import SpectrumOptions
 from transferscope.pipelines.spectrum import nodes
 from transferscope.pipelines.wiring import draw, gather
 from transferscope.plan import Plan, RunSpec
@@ -20,15 +21,17 @@ def create_pipeline(plan: Plan) -> Pipeline:
     for task in dict.fromkeys(run.task for run in plan.runs.values()):
         runs = [run for run in plan.runs_of(task) if run.kind in options.kinds]
         if runs:
-            found += _task(plan, task, runs)
+            found += _task(plan, task, runs, options)
     return Pipeline(found)
 
 
-def _task(plan: Plan, task: str, runs: list[RunSpec]) -> list[Node]:
+def _task(plan: Plan, task: str, runs: list[RunSpec], options: SpectrumOptions) -> list[Node]:
     measured = [_measure(run) for run in runs]
-    summaries = [f"{run.full_name}.spectrum" for run in runs]
-    nodes_of_task = [*measured, gather(STEP, task, "spectrum", summaries)]
-    return [*nodes_of_task, *_figures(plan, task, runs)] if task in plan.targets() else nodes_of_task
+    spectra = gather(STEP, task, "spectrum", [f"{run.full_name}.spectrum" for run in runs])
+    found = [*measured, spectra, _bound_factors(task)]
+    if {"P-T", "RI-T"} <= {run.label for run in runs}:
+        found.append(_small_values(task, runs))
+    return [*found, *_figures(plan, task, runs, options)] if task in plan.targets() else found
 
 
 def _measure(run: RunSpec) -> Node:
@@ -46,17 +49,46 @@ def _measure(run: RunSpec) -> Node:
     )
 
 
-def _figures(plan: Plan, task: str, runs: list[RunSpec]) -> list[Node]:
+def _bound_factors(task: str) -> Node:
+    return Node(
+        nodes.measure_bound_factors,
+        inputs=f"{task}.spectrum.table",
+        outputs=f"{task}.bound_factors.table",
+        name="measure_bound_factors",
+        namespace=f"{task}.{STEP}",
+    )
+
+
+def _small_values(task: str, runs: list[RunSpec]) -> Node:
+    return Node(
+        nodes.compare_small_values,
+        inputs=["params:analyses.spectrum", "params:seed", *(f"{run.full_name}.singular_values" for run in runs)],
+        outputs=f"{task}.small_values.table",
+        name="compare_small_values",
+        namespace=f"{task}.{STEP}",
+    )
+
+
+def _figures(plan: Plan, task: str, runs: list[RunSpec], options: SpectrumOptions) -> list[Node]:
     """P itself is drawn beside the models that were fine-tuned from it."""
-    kinds = plan.study.analyses.spectrum.kinds if plan.study.analyses.spectrum else ()
     origins = [plan.runs[run.pretrained] for run in runs if run.pretrained in plan.runs]
-    shown = {run.full_name: run for run in [*runs, *(origin for origin in origins if origin.kind in kinds)]}
-    values = [f"{name}.singular_values" for name in shown]
-    figures = {
-        "spectrum_histogram": nodes.draw_histogram,
-        "spectrum_lower_part": nodes.draw_lower_part,
-        "spectrum_counts": nodes.draw_counts,
-        "norm_ratios": nodes.draw_norm_ratios,
-    }
-    inputs = dict.fromkeys(figures, values) | {"norm_ratios": [f"{task}.spectrum.table"]}
-    return [draw(STEP, task, name, function, inputs[name]) for name, function in figures.items()]
+    shown = [*runs, *(origin for origin in origins if origin.kind in options.kinds)]
+    values = list(dict.fromkeys(f"{run.full_name}.singular_values" for run in shown))
+    summaries = [f"{task}.spectrum.table"]
+    figures = [
+        draw(STEP, task, "spectrum_histogram", nodes.draw_histogram, values),
+        draw(STEP, task, "spectrum_counts", nodes.draw_counts, values),
+        draw(STEP, task, "norm_ratios", nodes.draw_norm_ratios, summaries),
+        draw(STEP, task, "spectrum_training", nodes.draw_training, summaries),
+    ]
+    return [*figures, _pages(task, values)] if task in (options.layer_pages or plan.targets()) else figures
+
+
+def _pages(task: str, values: list[str]) -> Node:
+    return Node(
+        nodes.draw_layers,
+        inputs=[*values, f"params:plan.notes.{task}"],
+        outputs=f"{task}.layer_spectra.pages",
+        name="draw_layer_spectra",
+        namespace=f"{task}.{STEP}",
+    )

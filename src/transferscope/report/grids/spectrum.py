@@ -9,43 +9,139 @@ from transferscope.report.evidence import Evidence, full_name, last_epochs
 from transferscope.report.grid import Grid
 from transferscope.report.grids.common import Results, each, if_any, number, pivot, spread
 
-
-def counts_below(results: Results) -> list[Grid]:
-    """Share of the whole network's singular values below each threshold, mean over runs."""
-    rows = []
-    columns: list[str] = []
-    for task, label, part in _spectra(results, "all"):
-        columns = [name for name in part.columns if name.startswith("count_below_")]
-        shares = [spread(part[name] / part["num_values"], formats.percent) for name in columns]
-        rows.append((task, label, f"{part['num_values'].iloc[0]:,.0f}", *shares))
-    heads = ("task", "kind", "values", *(f"below {name.removeprefix('count_below_')}" for name in columns))
-    return if_any("Ours: share below a threshold", heads, rows, "Mean (range over runs).", "<task>.spectrum.table")
+SUMMARIES = {
+    "frobenius": "‖W‖_F",
+    "spectral_norm": "‖W‖_2",
+    "stable_rank": "stable rank",
+    "effective_rank": "effective rank",
+    "condition": "condition",
+    "num_values": "values",
+}
 
 
-def norm_ratios(results: Results) -> list[Grid]:
-    """The sum over layers, by task and kind."""
-    rows = [(task, label, spread(part["ratio"], number)) for task, label, part in _spectra(results, "sum")]
-    columns = ("task", "kind", "Σ ‖W‖_F / ‖W‖_2")
-    return if_any("Ours: sum over layers", columns, rows, "Mean (range over runs).", "<task>.spectrum.table")
+def networks(results: Results) -> list[Grid]:
+    """Norms, ranks and condition of the whole network, untrained and trained, mean over runs."""
+    rows, note = [], ""
+    for task, kind, part in sorted([*_networks(results), *_networks(results, untrained=True)], key=lambda row: row[0]):
+        rows.append((task, kind, *(spread(part[name], number) for name in SUMMARIES)))
+        note = f"Mean (range over runs). {_stride(part)}"
+    return if_any("Ours: the whole network", ("task", "kind", *SUMMARIES.values()), rows, note, "<task>.spectrum.table")
 
 
-def norm_ratios_per_module(results: Results) -> list[Grid]:
-    """The terms of the sum, mean over the runs of a kind."""
+def layers(results: Results) -> list[Grid]:
+    """Norms, ranks and condition of every layer, mean over the runs of a kind."""
     found = []
-    labels = Evidence({}, results).runs["label"]
     for task, table in each(results, "spectrum"):
-        rows = last_epochs(table[~table["module"].isin(("all", "sum"))])
-        rows = rows.assign(kind=[labels.get(full_name(task, run), run) for run in rows["run"]])
-        found.append(pivot(f"{task}, layer by layer", rows, "module", "kind", "ratio", f"{task}.spectrum.table"))
+        rows = _layers(results, task, table)
+        means = rows.groupby(["module", "kind"], sort=False)[list(SUMMARIES)].mean()
+        cells = tuple((module, kind, *map(number, part)) for module, kind, *part in means.reset_index().to_numpy())
+        columns = ("layer", "kind", *SUMMARIES.values())
+        found.append(Grid(f"{task}, layer by layer", columns, cells, _stride(rows), f"{task}.spectrum.table", 2))
     return found
 
 
-def _spectra(results: Results, row: str) -> list[tuple[str, str, pd.DataFrame]]:
-    """Task, label and rows of the whole network ("all") or of the sum over its layers, at the last epoch."""
+def small_values(results: Results) -> list[Grid]:
+    """Share of the whole network's singular values below each threshold, and the difference with its interval."""
+    return [*_shares_below(results), *_differences(results)]
+
+
+def _shares_below(results: Results) -> list[Grid]:
+    rows = []
+    columns: list[str] = []
+    note = ""
+    for task, kind, part in _networks(results):
+        columns = [name for name in part.columns if name.startswith("count_below_")]
+        shares = [spread(part[name] / part["num_values"], formats.percent) for name in columns]
+        rows.append((task, kind, f"{part['num_values'].iloc[0]:,.0f}", *shares))
+        note = f"Mean (range over runs). {_stride(part)}"
+    heads = ("task", "kind", "values", *(f"below {name.removeprefix('count_below_')}" for name in columns))
+    return if_any("Ours: share below a threshold", heads, rows, note, "<task>.spectrum.table")
+
+
+def _differences(results: Results) -> list[Grid]:
+    rows = [
+        (
+            task,
+            f"{row['threshold']:g}",
+            formats.percent(row["difference"]),
+            f"{formats.percent(row['low'])} to {formats.percent(row['high'])}",
+            f"{row['layers_more_in_a']} of {row['num_layers']}",
+            formats.percent(row["probability_smaller"]),
+        )
+        for task, table in each(results, "small_values")
+        for row in table.to_dict("records")
+    ]
+    columns = ("task", "threshold", "share of RI-T less that of P-T", "95 % interval", "layers with more", "smaller")
+    note = (
+        "The interval draws runs and layers with replacement. Layers with more: those where more singular values of "
+        "RI-T are below. Smaller: the chance that one of RI-T is smaller than one of P-T, at no threshold; a half is "
+        "no difference."
+    )
+    return if_any(
+        "Ours: more small singular values in RI-T than in P-T?", columns, rows, note, "<task>.small_values.table"
+    )
+
+
+def bound_factors(results: Results) -> list[Grid]:
+    """Factors of the generalisation bound at the last epoch, by task and kind."""
+    heads = {
+        "sum_of_ratios": "Σ ‖W‖_F / ‖W‖_2",
+        "sum_of_squared_ratios": "Σ ‖W‖_F² / ‖W‖_2²",
+        "log_product_of_norms": "ln Π ‖W‖_2",
+        "num_layers": "layers",
+    }
+    rows = []
+    for task, table in each(results, "bound_factors"):
+        last = _with_kind(results, task, last_epochs(table))
+        for kind, part in last.groupby("kind", sort=False):
+            rows.append((task, str(kind), *(spread(part[name], number) for name in heads)))
+    note = (
+        "Mean (range over runs). The bound's margin, input norm and dimension are not among them: see docs/spectrum.md."
+    )
+    return if_any(
+        "Ours: factors of the bound", ("task", "kind", *heads.values()), rows, note, "<task>.bound_factors.table"
+    )
+
+
+def norm_ratios_per_layer(results: Results) -> list[Grid]:
+    """The terms of the sum, mean over the runs of a kind."""
+    return [
+        pivot(
+            f"{task}, layer by layer",
+            _layers(results, task, table),
+            "module",
+            "kind",
+            "ratio",
+            f"{task}.spectrum.table",
+        )
+        for task, table in each(results, "spectrum")
+    ]
+
+
+def _layers(results: Results, task: str, table: pd.DataFrame) -> pd.DataFrame:
+    return _with_kind(results, task, last_epochs(table[~table["module"].isin(("all", "sum"))]))
+
+
+def _with_kind(results: Results, task: str, rows: pd.DataFrame) -> pd.DataFrame:
     labels = Evidence({}, results).runs["label"]
+    return rows.assign(kind=[labels.get(full_name(task, run), run) for run in rows["run"]])
+
+
+def _stride(rows: pd.DataFrame) -> str:
+    """What the report must say of how the values were made."""
+    if "stride" in rows.columns and (rows["stride"] == "ignored").any():
+        return "Strides are ignored (taken as 1), as the paper's method does."
+    return "Strides are honoured; the paper's method ignores them."
+
+
+def _networks(results: Results, *, untrained: bool = False) -> list[tuple[str, str, pd.DataFrame]]:
+    """Task, kind and rows of the whole network at the last epoch; untrained: at epoch 0 of RI-T."""
     found = []
     for task, table in each(results, "spectrum"):
-        rows = last_epochs(table[table["module"] == row])
-        rows = rows.assign(kind=[labels.get(full_name(task, run), run) for run in rows["run"]])
+        rows = _with_kind(results, task, table[table["module"] == "all"])
+        if untrained:
+            rows = rows[(rows["epoch"].astype(str) == "0") & (rows["kind"] == "RI-T")].assign(kind="RI, untrained")
+        else:
+            rows = last_epochs(rows)
         found += [(task, str(kind), part) for kind, part in rows.groupby("kind", sort=False)]
     return found

@@ -1,0 +1,34 @@
+"""Many figures as the pages of one PDF."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from kedro.io import AbstractDataset
+
+from transferscope.atomic import atomic_file
+
+
+class PagesDataset(AbstractDataset):
+    """Saves a list of matplotlib `Figure` as one PDF, with the same bytes each time; loads its path."""
+
+    def __init__(self, *, filepath: str, metadata: dict[str, Any] | None = None):
+        self._path = Path(filepath)
+        self.metadata = metadata
+
+    def load(self) -> Path:
+        return self._path
+
+    def save(self, data: Any) -> None:
+        from matplotlib.backends.backend_pdf import PdfPages
+
+        with atomic_file(self._path) as temporary, PdfPages(temporary, metadata={"CreationDate": None}) as pages:
+            for figure in data:
+                pages.savefig(figure)
+
+    def _exists(self) -> bool:
+        return self._path.is_file()
+
+    def _describe(self) -> dict[str, Any]:
+        return {"filepath": str(self._path)}

@@ -1,0 +1,95 @@
+"""Measuring a run's spectra: which epochs, which method, and what is said where there is none."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+import torch
+from torch import nn
+
+from transferscope.analysis.spectrum import conv_singular_values
+from transferscope.errors import UserError
+from transferscope.models.checkpoint import Checkpoint
+from transferscope.options import SpectrumOptions
+from transferscope.pipelines.spectrum import measure
+
+RUN = {"task": "clipart", "name": "pt_1", "label": "P-T"}
+
+
+class Network(nn.Module):
+    """A strided convolution, a linear layer, and an embedding that no spectrum is defined for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3, stride=2, padding=1)
+        self.fc = nn.Linear(4, 2)
+        self.places = nn.Embedding(5, 4)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.fc(self.conv(images).mean((2, 3)))
+
+
+class Series:
+    """Epochs 0, 1 and 3 of one network, in memory."""
+
+    name = "clipart.pt_1"
+    epochs = (0, 1, 3)
+
+    def __init__(self) -> None:
+        torch.manual_seed(0)
+        self.states = {epoch: Network().state_dict() for epoch in self.epochs}
+
+    def epoch(self, which: str | int) -> int:
+        return 3 if which in ("best", "final") else int(which)
+
+    def load(self, which: str | int) -> Checkpoint:
+        states = self.states
+
+        class Saved:
+            state_dict = states[self.epoch(which)]
+
+            def build(self) -> nn.Module:
+                return Network()
+
+        return Saved()  # type: ignore[return-value]
+
+
+def test_summaries_of_all_epochs_and_values_of_some() -> None:
+    """Values at 0 and final; summaries at every epoch, or at those only where `along_training` is off."""
+    values, summaries = measure.epochs(RUN, Series(), 8, SpectrumOptions())
+    assert list(values["epoch"].unique()) == [0, 3]
+    assert list(summaries["epoch"].unique()) == [0, 1, 3]
+    _, summaries = measure.epochs(RUN, Series(), 8, SpectrumOptions(along_training=False))
+    assert list(summaries["epoch"].unique()) == [0, 3]
+
+
+@pytest.mark.parametrize(("honour", "word", "method"), [(True, "honoured", "auto"), (False, "ignored", "published")])
+def test_the_table_says_whether_the_stride_is_honoured(honour: bool, word: str, method: str) -> None:
+    """And the values are those of that method."""
+    series = Series()
+    values, summaries = measure.epochs(RUN, series, 8, SpectrumOptions(honour_stride=honour))
+    assert set(summaries["stride"]) == {word}
+    expected, _ = conv_singular_values(series.states[3]["conv.weight"], 8, stride=2, method=method)
+    found = values[(values["epoch"] == 3) & (values["module"] == "conv")]["value"]
+    assert found.to_numpy() == pytest.approx(expected.numpy())
+
+
+def test_layers_without_a_spectrum_are_listed_once(caplog: pytest.LogCaptureFixture) -> None:
+    """One warning a run, whatever the number of epochs, with name and type."""
+    with caplog.at_level(logging.WARNING):
+        measure.epochs(RUN, Series(), 8, SpectrumOptions())
+    (record,) = caplog.records
+    assert "spectrum of clipart.pt_1 leaves out" in record.message
+    assert "places (Embedding)" in record.message
+
+
+def test_a_diverged_epoch_is_named_with_its_layer() -> None:
+    """Run, epoch and layer of weights that are not finite, or of the wrong rank."""
+    series = Series()
+    series.states[1]["fc.weight"][0, 0] = float("inf")
+    with pytest.raises(UserError, match=r"clipart\.pt_1, epoch 1, layer fc: weight holds values that are not finite"):
+        measure.epochs(RUN, series, 8, SpectrumOptions())
+    series.states[1]["fc.weight"] = torch.ones(2, 4, 1, 1)
+    with pytest.raises(UserError, match=r"clipart\.pt_1, epoch 1, layer fc: weight of shape .* two dimensions"):
+        measure.epochs(RUN, series, 8, SpectrumOptions())
