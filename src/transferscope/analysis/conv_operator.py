@@ -20,7 +20,7 @@ class ConvOperator:
     """A convolution of stride 1 on a torus; its blocks hold all singular values but repeats and structural zeros."""
 
     taps: Tensor
-    """float64 (groups, num_taps, rows, columns): the matrix at each tap; rows are outputs, columns (channel, phase)."""
+    """float64 (groups, num_taps, rows, columns): the matrix at each tap; rows are outputs, columns (phase, channel)."""
     positions: Tensor
     """int64 (num_taps, 2): where the taps lie on the grid."""
     grid: tuple[int, int]
@@ -50,14 +50,14 @@ def conv_operator(
     used_h, phase_index_h = phases_h.unique(return_inverse=True)
     used_w, phase_index_w = phases_w.unique(return_inverse=True)
 
-    kernel = weight.to(torch.float64).unflatten(0, (groups, rows))
-    shape = (groups, len(distinct_h), len(distinct_w), rows, channels, len(used_h), len(used_w))
-    sorted_taps = torch.zeros(shape, dtype=torch.float64, device=weight.device)
-    for u in range(weight.shape[2]):
-        for v in range(weight.shape[3]):
-            place = (tap_index_h[u], tap_index_w[v], slice(None), slice(None), phase_index_h[u], phase_index_w[v])
-            sorted_taps[(slice(None), *place)] += kernel[..., u, v]
-    taps = sorted_taps.flatten(4).flatten(1, 2)
+    num_taps, num_phases = len(distinct_h) * len(distinct_w), len(used_h) * len(used_w)
+    tap_index = tap_index_h[:, None] * len(distinct_w) + tap_index_w
+    phase_index = phase_index_h[:, None] * len(used_w) + phase_index_w
+    kernel = weight.to(torch.float64).flatten(2).movedim(-1, 0)
+    sorted_taps = kernel.new_zeros(num_taps * num_phases, *kernel.shape[1:])
+    place = (tap_index * num_phases + phase_index).flatten().to(weight.device)
+    sorted_taps.index_add_(0, place, kernel.contiguous())
+    taps = sorted_taps.reshape(num_taps, num_phases, groups, rows, channels).permute(2, 0, 3, 1, 4).flatten(3)
 
     grid = (outputs[0] if len(distinct_h) > 1 else 1, outputs[1] if len(distinct_w) > 1 else 1)
     num_outputs = outputs[0] * outputs[1]
@@ -105,37 +105,38 @@ def blocks(operator: ConvOperator, frequencies: Tensor) -> Tensor:
     return _fourier_sum(angles, operator.taps, operator.taps)
 
 
-def lag_sums(operator: ConvOperator) -> tuple[Tensor, Tensor]:
+def lag_sums(operator: ConvOperator) -> tuple[Tensor, Tensor, Tensor]:
     """The autocorrelation R of the taps: B(f) B(f)^H = sum over lags of R(lag) exp(-2 pi i f.lag).
 
-    Returns one lag of each pair lag, -lag as int64 (n, 2) and R as float64 (groups, n, size, size), where size is the
-    smaller of rows and columns (for columns it is B^H B). R(-lag) is the transpose of R(lag), so half of them suffice;
-    lags that are their own negative are halved, so that adding the transpose restores them.
+    Returns one lag of each pair lag, -lag as int64 (n, 2), and R + R^T and R - R^T as float64 (groups, n, size, size),
+    where size is the smaller of rows and columns (for columns it is B^H B). R(-lag) is the transpose of R(lag), so half
+    of them suffice; lags that are their own negative are halved, so that adding the transpose restores them.
     """
-    taps, positions = operator.taps, operator.positions
+    taps, positions, grid = operator.taps, operator.positions, operator.grid
     if taps.shape[2] > taps.shape[3]:
         taps, positions = taps.mT, -positions
-    groups, num_taps, size, _ = taps.shape
-    sums: dict[tuple[int, int], Tensor] = {}
+    size = torch.tensor(grid, device=positions.device)
+    strides = torch.tensor([grid[1], 1], device=positions.device)
+    differences = positions[:, None] - positions
+    index = (differences % size * strides).sum(-1)
+    partner = (-differences % size * strides).sum(-1)
+    distinct, number = torch.minimum(index, partner).unique(return_inverse=True)
+
+    groups, num_taps, rows, _ = taps.shape
+    sums = taps.new_zeros(groups, len(distinct), rows, rows)
+    of_pair, mirrored = number.tolist(), (partner < index).tolist()
     for t in range(num_taps):
         for other in range(t + 1):
-            difference = positions[t] - positions[other]
-            lag = (int(difference[0]) % operator.grid[0], int(difference[1]) % operator.grid[1])
-            partner = (-lag[0] % operator.grid[0], -lag[1] % operator.grid[1])
-            product = taps[:, t] @ taps[:, other].mT
-            if partner < lag:
-                lag, product = partner, product.mT
-            if t == other:
-                product = product / 2
-            sums[lag] = sums[lag] + product if lag in sums else product
-    lags = torch.tensor(list(sums), device=taps.device).reshape(-1, 2)
-    return lags, torch.stack(list(sums.values()), dim=1).reshape(groups, -1, size, size)
+            first, second = (other, t) if mirrored[t][other] else (t, other)
+            of_lag = sums[:, of_pair[t][other]]
+            of_lag.baddbmm_(taps[:, first], taps[:, second].mT, alpha=0.5 if t == other else 1.0)
+    lags = torch.stack([distinct // grid[1], distinct % grid[1]], dim=-1)
+    return lags, sums + sums.mT, sums - sums.mT
 
 
-def gram_matrices(lags: Tensor, sums: Tensor, frequencies: Tensor, grid: tuple[int, int]) -> Tensor:
+def gram_matrices(lags: Tensor, even: Tensor, odd: Tensor, frequencies: Tensor, grid: tuple[int, int]) -> Tensor:
     """B B^H (or B^H B) at n frequencies from `lag_sums`: complex128 (groups, n, size, size)."""
-    angles = phase_angles(frequencies, lags, grid)
-    return _fourier_sum(angles, sums + sums.mT, sums - sums.mT)
+    return _fourier_sum(phase_angles(frequencies, lags, grid), even, odd)
 
 
 def _fourier_sum(angles: Tensor, even: Tensor, odd: Tensor) -> Tensor:

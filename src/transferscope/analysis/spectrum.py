@@ -123,11 +123,11 @@ def _by_gram(operator: ConvOperator, frequencies: Tensor) -> Tensor:
     num_taps = operator.taps.shape[1]
     if num_taps**2 > 8 * len(frequencies):
         return _in_chunks(operator, frequencies, _by_gram_of_blocks)
-    lags, sums = lag_sums(operator)
-    step = max(1, CHUNK_BYTES // (16 * sums.shape[0] * sums.shape[-1] ** 2))
+    lags, even, odd = lag_sums(operator)
+    step = max(1, CHUNK_BYTES // (16 * even.shape[0] * even.shape[-1] ** 2))
 
     def decompose(part: Tensor) -> Tensor:
-        gram = _real_if_single(operator, gram_matrices(lags, sums, part, operator.grid))
+        gram = _real_if_single(operator, gram_matrices(lags, even, odd, part, operator.grid))
         return _roots(hermitian_eigenvalues(gram))
 
     return torch.cat([decompose(part) for part in frequencies.split(step)], dim=1)
