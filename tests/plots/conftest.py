@@ -166,7 +166,7 @@ def spectrum(task="clipart", runs=("pt_1", "pt_2", "rit_1", "rit_2"), modules=MO
     return pd.DataFrame(
         {"task": task, "run": f"{task}.{run}", "epoch": epoch, "module": module,
          "ratio": rng.uniform(3, 8) * (2 if run.startswith("rit") else 1) * (8 if module in ("all", "sum") else 1),
-         "effective_rank": rng.uniform(900, 1000), "num_values": 2000, "count_below_0.1": rng.integers(100, 400)}
+         "num_values": 2000, "count_below_0.1": rng.integers(100, 400)}
         for run in runs for epoch in (0, 15) for module in (*modules, "all", "sum")
     )  # fmt: skip
 

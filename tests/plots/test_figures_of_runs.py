@@ -241,7 +241,7 @@ def test_untrained_networks_are_drawn_as_ri(drawn):
 
 def test_training_figure_shows_the_threshold_nearest_to_a_tenth():
     """Shares of 12 % and 60 %: the first is shown, at both epochs."""
-    row = {"task": "t", "run": "pt_1", "module": "all", "num_values": 100, "effective_rank": 5.0, "ratio": 2.0}
+    row = {"task": "t", "run": "pt_1", "module": "all", "num_values": 100, "ratio": 2.0}
     row |= {"count_below_0.1": 12, "count_below_1": 60}
     table = pd.DataFrame([row | {"epoch": epoch, "module": module} for epoch in (0, 3) for module in ("all", "sum")])
     figure = spectrum.spectrum_along_training(table)

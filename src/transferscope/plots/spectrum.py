@@ -48,8 +48,8 @@ def spectrum_histogram(
     """Histogram of the singular values of all layers together, and its lower part: Figures 31 and 32, one task.
 
     Steps are means over replicas, bands go from the smallest to the largest. Every value counts as often as its
-    multiplicity says. All kinds share the bins. Counts of the whole are on a log axis; the lower part ends where a
-    quarter of all singular values lies below.
+    multiplicity says. All kinds share the bins. Counts of the whole are on a log axis. The lower part ends where a
+    quarter of the trained networks' positive singular values lies below, and leaves the zeros out.
 
     Args:
         singular_values: columns run, epoch, module, value, multiplicity.
@@ -62,7 +62,8 @@ def spectrum_histogram(
     whole, lower = axes[0]
     largest = float(rows["value"].max())
     handles = _histogram(whole, rows, largest, log_counts=True)
-    _histogram(lower, rows, _quantile(rows, LOWER_SHARE) or largest, log_counts=False)
+    trained = rows[(rows["kind"] != "RI") & (rows["value"] > 0)]
+    _histogram(lower, rows, _quantile(trained, LOWER_SHARE) if len(trained) else largest, log_counts=False)
     label(whole, x="singular value", title=heading(title, rows))
     label(lower, x="singular value", title="lower part")
     legend_below(figure, list(handles.values()), list(handles))
@@ -129,16 +130,15 @@ def _page(layers: list[tuple[str, pd.DataFrame]], title: str, note: str | None) 
 
 
 def spectrum_along_training(spectrum: pd.DataFrame, *, title: str | None = None, note: str | None = None) -> Figure:
-    """The whole network at every saved epoch: share of small singular values, effective rank, sum of norm ratios.
+    """The whole network at every saved epoch: share of small singular values, and the sum of norm ratios.
 
     Lines are means over replicas, bands go from the smallest to the largest. "Small" is below that threshold of the
     table at which the mean share is nearest to a tenth.
 
     Args:
-        spectrum: columns run, epoch (number), module, num_values, count_below_<threshold>, effective_rank, ratio; rows
-            "all" and "sum".
+        spectrum: columns run, epoch (number), module, num_values, count_below_<threshold>, ratio; rows "all" and "sum".
     """
-    require_columns(spectrum, ("run", "epoch", "module", "num_values", "effective_rank", "ratio"), "spectrum")
+    require_columns(spectrum, ("run", "epoch", "module", "num_values", "ratio"), "spectrum")
     whole = spectrum[spectrum["module"] == "all"]
     if whole.empty:
         return empty_figure("no spectra to show", note)
@@ -146,10 +146,9 @@ def spectrum_along_training(spectrum: pd.DataFrame, *, title: str | None = None,
     small = min(shares, key=lambda name: abs(float(shares[name].mean()) - 0.1))
     panels = {
         f"share below {small.removeprefix('count_below_')}": whole.assign(y=shares[small]),
-        "effective rank": whole.assign(y=whole["effective_rank"]),
-        "Σ ‖W‖ Frobenius / spectral": spectrum[spectrum["module"] == "sum"].assign(y=lambda rows: rows["ratio"]),
+        "Σ ‖W‖_F / ‖W‖_2": spectrum[spectrum["module"] == "sum"].assign(y=lambda rows: rows["ratio"]),
     }
-    figure, axes = new_figure(1, 3, panel_height=2.1)
+    figure, axes = new_figure(1, 2, panel_height=2.1)
     kinds = in_usual_order(in_order(kinds_of(whole)))
     looks = looks_for(kinds)
     handles: dict[str, Artist] = {}
@@ -158,7 +157,7 @@ def spectrum_along_training(spectrum: pd.DataFrame, *, title: str | None = None,
             handles[kind] = banded_line(ax, spread(rows[kinds_of(rows) == kind], "epoch", "y"), looks[kind])
         label(ax, x="epoch", y=name)
         ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-    label(axes[0, 1], title=heading(title, spectrum))
+    label(axes[0, 0], title=heading(title, spectrum))
     legend_below(figure, list(handles.values()), list(handles))
     return add_note(figure, note)
 
@@ -234,10 +233,14 @@ def _per_run(rows: pd.DataFrame) -> Mapping[str, list[tuple[np.ndarray, np.ndarr
 
 
 def _histogram(ax: Axes, rows: pd.DataFrame, upper: float, log_counts: bool) -> dict[str, Artist]:
+    """Counts in bins from 0 to `upper`. On a linear axis zeros are left out: they would flatten everything else.
+
+    Zeros are many where a stride skips inputs, and in Fixup's networks before training.
+    """
     edges = np.linspace(0, upper or 1.0, NUM_BINS + 1)
     looks = looks_for(in_order(rows["kind"]))
     handles: dict[str, Artist] = {}
-    for kind, runs in _per_run(rows).items():
+    for kind, runs in _per_run(rows if log_counts else rows[rows["value"] > 0]).items():
         counts = np.stack([np.histogram(values, bins=edges, weights=times)[0] for values, times in runs])
         handles[kind] = _steps(ax, edges, counts, looks[kind])
         handles[kind].set_zorder(ABOVE if kind in ("P-T", "RI-T") else BELOW)
@@ -248,7 +251,7 @@ def _histogram(ax: Axes, rows: pd.DataFrame, upper: float, log_counts: bool) -> 
         ax.set_ylim(bottom=0)
         ax.ticklabel_format(axis="y", style="plain")
     ax.set_xlim(0, edges[-1])
-    label(ax, y="singular values per bin")
+    label(ax, y="singular values per bin" if log_counts else "positive values per bin")
     return handles
 
 
@@ -256,15 +259,9 @@ def _steps(ax: Axes, edges: np.ndarray, counts: np.ndarray, look: Look) -> Artis
     """Mean and band over replicas of counts (runs, bins) as steps over `edges` (bins + 1,)."""
     mean, low, high = counts.mean(axis=0), counts.min(axis=0), counts.max(axis=0)
     (line,) = ax.step(edges, np.append(mean, mean[-1]), where="post", color=look.colour, linewidth=1.1)
-    ax.fill_between(
-        edges,
-        np.append(low, low[-1]),
-        np.append(high, high[-1]),
-        step="post",
-        color=look.colour,
-        alpha=0.2,
-        linewidth=0,
-    )
+    if len(counts) > 1:
+        band = np.append(low, low[-1]), np.append(high, high[-1])
+        ax.fill_between(edges, *band, step="post", color=look.colour, alpha=0.2, linewidth=0)
     return line
 
 
@@ -282,14 +279,9 @@ def _cumulative(ax: Axes, rows: pd.DataFrame) -> dict[str, Artist]:
         shown = np.where(mean > 0, mean, np.nan)
         zorder = ABOVE if kind in ("P-T", "RI-T") else BELOW
         (handles[kind],) = ax.plot(thresholds, shown, color=look.colour, linewidth=1.2, zorder=zorder)
-        ax.fill_between(
-            thresholds,
-            np.maximum(counts.min(axis=0), 0.1),
-            counts.max(axis=0),
-            color=look.colour,
-            alpha=0.18,
-            linewidth=0,
-        )
+        if len(counts) > 1:
+            low, high = np.maximum(counts.min(axis=0), 0.1), counts.max(axis=0)
+            ax.fill_between(thresholds, low, high, color=look.colour, alpha=0.18, linewidth=0)
     set_scale(ax, "x", "log")
     set_scale(ax, "y", "log")
     ax.set_xlim(thresholds[0], thresholds[-1])
