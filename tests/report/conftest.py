@@ -276,7 +276,8 @@ class Drawn:
                 share = self.pick(0.1, 0.3) if label == "RI-T" else self.pick(0.05, 0.5)
                 ratio = self.pick(40, 20, 1) if label == "RI-T" else self.pick(30, 35, 1)
                 rows.append({
-                    "task": self.task, "run": name, "epoch": epoch, "module": module, "frobenius": 10.0, "spectral_norm": 2.0,
+                    "task": self.task, "run": name, "label": label, "epoch": epoch, "module": module, "frobenius": 10.0,
+                    "spectral_norm": 2.0,
                     "ratio": ratio, "stable_rank": 9.0, "effective_rank": 700.0, "condition": 1e3, "stride": "ignored", "count_below_0.01": 0, "count_below_0.1": int(1000 * share),
                     "count_below_1.0": 1000, "num_values": 1000,
                 })  # fmt: skip
@@ -292,7 +293,10 @@ class Drawn:
             "layers_more_in_a": 3,
             "num_layers": 4,
         }
-        runs = [{"task": self.task, "run": name, "epoch": EPOCHS} | factors for name, *_ in self.runs_by_kind()]
+        runs = [
+            {"task": self.task, "run": name, "label": label, "epoch": EPOCHS} | factors
+            for name, _, label, _ in self.runs_by_kind()
+        ]
         row = {"task": self.task, "label_a": "RI-T", "label_b": "P-T", "probability_smaller": 0.625}
         return {"bound_factors": pd.DataFrame(runs), "small_values": pd.DataFrame([row | small])}
 

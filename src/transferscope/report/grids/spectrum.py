@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from transferscope.report import formats
-from transferscope.report.evidence import Evidence, full_name, last_epochs
+from transferscope.report.evidence import last_epochs
 from transferscope.report.grid import Grid
 from transferscope.report.grids.common import Results, each, if_any, number, pivot, spread
 
@@ -24,7 +24,7 @@ def networks(results: Results) -> list[Grid]:
     rows, note = [], ""
     for task, kind, part in sorted([*_networks(results), *_networks(results, untrained=True)], key=lambda row: row[0]):
         rows.append((task, kind, *(spread(part[name], number) for name in SUMMARIES)))
-        note = f"Mean (range over runs). {_stride(part)}"
+        note = f"Mean (range over runs). Condition is ∞ where a stride skips inputs. {_stride(part)}"
     return if_any("Ours: the whole network", ("task", "kind", *SUMMARIES.values()), rows, note, "<task>.spectrum.table")
 
 
@@ -32,8 +32,8 @@ def layers(results: Results) -> list[Grid]:
     """Norms, ranks and condition of every layer, mean over the runs of a kind."""
     found = []
     for task, table in each(results, "spectrum"):
-        rows = _layers(results, task, table)
-        means = rows.groupby(["module", "kind"], sort=False)[list(SUMMARIES)].mean()
+        rows = _layers(table)
+        means = rows.groupby(["module", "label"], sort=False)[list(SUMMARIES)].mean()
         cells = tuple((module, kind, *map(number, part)) for module, kind, *part in means.reset_index().to_numpy())
         columns = ("layer", "kind", *SUMMARIES.values())
         found.append(Grid(f"{task}, layer by layer", columns, cells, _stride(rows), f"{task}.spectrum.table", 2))
@@ -92,8 +92,8 @@ def bound_factors(results: Results) -> list[Grid]:
     }
     rows = []
     for task, table in each(results, "bound_factors"):
-        last = _with_kind(results, task, last_epochs(table))
-        for kind, part in last.groupby("kind", sort=False):
+        last = last_epochs(table)
+        for kind, part in last.groupby("label", sort=False):
             rows.append((task, str(kind), *(spread(part[name], number) for name in heads)))
     note = (
         "Mean (range over runs). The bound's margin, input norm and dimension are not among them: see docs/spectrum.md."
@@ -106,25 +106,13 @@ def bound_factors(results: Results) -> list[Grid]:
 def norm_ratios_per_layer(results: Results) -> list[Grid]:
     """The terms of the sum, mean over the runs of a kind."""
     return [
-        pivot(
-            f"{task}, layer by layer",
-            _layers(results, task, table),
-            "module",
-            "kind",
-            "ratio",
-            f"{task}.spectrum.table",
-        )
+        pivot(f"{task}, layer by layer", _layers(table), "module", "label", "ratio", f"{task}.spectrum.table")
         for task, table in each(results, "spectrum")
     ]
 
 
-def _layers(results: Results, task: str, table: pd.DataFrame) -> pd.DataFrame:
-    return _with_kind(results, task, last_epochs(table[~table["module"].isin(("all", "sum"))]))
-
-
-def _with_kind(results: Results, task: str, rows: pd.DataFrame) -> pd.DataFrame:
-    labels = Evidence({}, results).runs["label"]
-    return rows.assign(kind=[labels.get(full_name(task, run), run) for run in rows["run"]])
+def _layers(table: pd.DataFrame) -> pd.DataFrame:
+    return last_epochs(table[~table["module"].isin(("all", "sum"))])
 
 
 def _stride(rows: pd.DataFrame) -> str:
@@ -138,10 +126,10 @@ def _networks(results: Results, *, untrained: bool = False) -> list[tuple[str, s
     """Task, kind and rows of the whole network at the last epoch; untrained: at epoch 0 of RI-T."""
     found = []
     for task, table in each(results, "spectrum"):
-        rows = _with_kind(results, task, table[table["module"] == "all"])
+        rows = table[table["module"] == "all"]
         if untrained:
-            rows = rows[(rows["epoch"].astype(str) == "0") & (rows["kind"] == "RI-T")].assign(kind="RI, untrained")
+            rows = rows[(rows["epoch"].astype(str) == "0") & (rows["label"] == "RI-T")].assign(label="RI, untrained")
         else:
             rows = last_epochs(rows)
-        found += [(task, str(kind), part) for kind, part in rows.groupby("kind", sort=False)]
+        found += [(task, str(kind), part) for kind, part in rows.groupby("label", sort=False)]
     return found
