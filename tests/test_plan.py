@@ -202,6 +202,7 @@ BAD = [
     ({"runs__rit__training_on": {"shapes": {}}}, "runs.rit.training_on: 'shapes' is unknown; allowed: chest"),
     ({"analyses__mistakes__pairs": [["pt", "x"]]}, "analyses.mistakes.pairs: 'x' is unknown; allowed: p, pt"),
     ({"analyses__spectrum__kinds": ["x"]}, "analyses.spectrum.kinds: 'x' is unknown"),
+    ({"analyses__spectrum__layer_pages": ["x"]}, "analyses.spectrum.layer_pages: 'x' is unknown"),
     ({"analyses__landscape__criticality": {"runs": ["pt_9"]}}, "criticality.runs: 'pt_9' is unknown; allowed: p_1"),
     ({"analyses__landscape__alphas": {"point": 3}}, "alphas.point: unknown key; allowed: points, start, stop"),
     ({"pictures": {"store_size": 32, "crop_size": 64}}, "crop_size 64 is larger than store_size 32"),

@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, NullLocator
 
 from transferscope.plots.lines import banded_line, module_lines
 from transferscope.plots.series import heading, in_order, kinds_of, last_epoch_rows, require_columns, spread
@@ -119,7 +119,7 @@ def _page(layers: list[tuple[str, pd.DataFrame]], title: str, note: str | None) 
         handles |= _histogram(left, rows, float(rows["value"].max()), log_counts=False)
         _cumulative(right, rows)
         label(left, x="singular value", title=name)
-        right.minorticks_off()
+        right.yaxis.set_minor_locator(NullLocator())
         label(right, x="threshold", y="count below threshold")
     for ax in axes[len(layers) :].flat:
         ax.set_visible(False)
@@ -285,6 +285,7 @@ def _cumulative(ax: Axes, rows: pd.DataFrame) -> dict[str, Artist]:
     set_scale(ax, "x", "log")
     set_scale(ax, "y", "log")
     ax.set_xlim(thresholds[0], thresholds[-1])
+    minor_labels_if_short(ax, "x")
     ax.set_ylim(bottom=0.8)
     return handles
 
