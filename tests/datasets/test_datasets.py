@@ -16,6 +16,7 @@ from PIL import Image
 from transferscope.datasets.checkpoint_series import CheckpointSeriesDataset
 from transferscope.datasets.figure import FigureDataset
 from transferscope.datasets.packed_split import PackedSplitDataset
+from transferscope.datasets.pages import PagesDataset
 from transferscope.datasets.results import ResultsDataset
 from transferscope.datasets.table import TableDataset
 from transferscope.datasets.tensors import TensorsDataset
@@ -128,3 +129,15 @@ def test_the_preview_of_a_split_is_a_contact_sheet(tmp_path: Path) -> None:
     picture = Image.open(io.BytesIO(base64.b64decode(preview)))
     assert picture.format == "PNG"
     assert min(picture.size) > 100
+
+
+def test_pages_are_one_pdf_with_the_same_bytes_each_time(tmp_path: Path) -> None:
+    """A page a figure; what is loaded is the file."""
+    dataset = PagesDataset(filepath=str(tmp_path / "pages.pdf"))
+    assert not dataset.exists()
+    contents = []
+    for _ in range(2):
+        dataset.save([Figure(figsize=(1, 1)), Figure(figsize=(2, 1))])
+        contents.append(dataset.load().read_bytes())
+    assert contents[0] == contents[1]
+    assert contents[0].count(b"/Type /Page ") == 2
