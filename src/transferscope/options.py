@@ -152,16 +152,25 @@ KindPair = tuple[str, str]
 """Two kinds of run by name, e.g. ("pt", "rit")."""
 
 
+GalleryClasses = PositiveInt | tuple[str, ...]
+"""Names of classes, or how many: those with the most uncommon mistakes."""
+
+
 class MistakesOptions(Options):
     """Common and uncommon mistakes (appendix B.2)."""
 
     pairs: tuple[KindPair, ...] = (("pt", "pt"), ("pt", "rit"), ("rit", "rit"))
     epoch: Literal["best", "final"] = "final"
-    gallery_classes: PositiveInt = 4
-    """Number of classes in the gallery of uncommon mistakes, those with the most of them."""
+    gallery_classes: GalleryClasses | dict[str, GalleryClasses] = 4
+    """Classes or findings in the gallery of uncommon mistakes; of one task by `{task: ...}`, where others have 4."""
     gallery_rows_of: PositiveInt = 1
     """Images per class and model in the gallery."""
-    bootstrap: Annotated[int, Field(ge=0)] = 1000
+    bootstrap: PositiveInt = 1000
+    """Samples of the examples from which intervals are made."""
+
+    def gallery_of(self, task: str) -> GalleryClasses:
+        """The classes in a task's gallery, or how many."""
+        return self.gallery_classes.get(task, 4) if isinstance(self.gallery_classes, dict) else self.gallery_classes
 
 
 class SimilarityOptions(Options):
@@ -169,9 +178,25 @@ class SimilarityOptions(Options):
 
     pairs: tuple[KindPair, ...] = (("pt", "p"), ("pt", "pt"), ("pt", "rit"), ("rit", "rit"))
     epoch: Literal["best", "final"] = "final"
-    features: tuple[Literal["pooled", "flattened"], ...] = ("pooled", "flattened")
+    features: Annotated[tuple[Literal["pooled", "flattened"], ...], Field(min_length=1)] = ("pooled", "flattened")
+    """Averaged over pixels, or every value; the first one also makes the heat map."""
+    estimators: Annotated[tuple[Literal["biased", "debiased", "minibatch"], ...], Field(min_length=1)] = (
+        "debiased",
+        "biased",
+        "minibatch",
+    )
+    """Of pooled features; flattened ones are always compared by `minibatch`, whose memory does not grow with them."""
+    heat_map_pairs: Annotated[int, Field(ge=0)] = 1
+    """Pairs of each kind whose blocks are all compared with each other (`minibatch`); 0: no heat map."""
     max_examples: PositiveInt | None = 512
-    batch_size: Annotated[int, Field(ge=4)] = 128
+    """Examples of the test split; None: all."""
+    batch_size: Annotated[int, Field(ge=4)] = 64
+    """Images in a batch; intervals are made by drawing batches again."""
+
+    def feature_tables(self) -> list[str]:
+        """Tables that come from the features: CKA, and as chosen its heat map and other measures beside it."""
+        exact = "pooled" in self.features and set(self.estimators) != {"minibatch"}
+        return ["cka", *(["cka_layers"] if self.heat_map_pairs else []), *(["second_opinion"] if exact else [])]
 
 
 class GridOptions(Options):

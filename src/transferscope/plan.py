@@ -281,6 +281,9 @@ def _check_analyses(plan: Plan) -> None:
         options = getattr(analyses, name)
         for kind in {kind for pair in (options.pairs if options else ()) for kind in pair}:
             _check_known(f"analyses.{name}.pairs", kind, kinds)
+    classes = analyses.mistakes.gallery_classes if analyses.mistakes else 0
+    for task in classes if isinstance(classes, dict) else ():
+        _check_known("analyses.mistakes.gallery_classes", task, plan.study.tasks)
     for kind in analyses.spectrum.kinds if analyses.spectrum else ():
         _check_known("analyses.spectrum.kinds", kind, kinds)
     for task in (analyses.spectrum.layer_pages or ()) if analyses.spectrum else ():

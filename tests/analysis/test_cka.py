@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from transferscope.analysis.cka import StreamingCKA, linear_cka
+from transferscope.analysis.cka import ESTIMATORS, StreamingCKA, linear_cka
 from transferscope.analysis.hsic import FeatureSums, centre_unbiased, gram_matrix
 from transferscope.errors import UserError
 
@@ -102,7 +102,7 @@ def test_exact_streaming_equals_all_at_once(sizes):
     """Batches of any size, even of one example, give the value of all examples at once."""
     x, y = related_features()
     for debiased in (True, False):
-        streaming = StreamingCKA(estimator="exact", debiased=debiased)
+        streaming = StreamingCKA(estimator="debiased" if debiased else "biased")
         for batch_x, batch_y in zip(x.split(sizes), y.split(sizes), strict=True):
             streaming.update(batch_x, batch_y)
         assert streaming.compute() == pytest.approx(linear_cka(x, y, debiased=debiased), abs=1e-12)
@@ -132,7 +132,7 @@ def test_minibatches_converge_to_the_exact_value():
 
 def test_the_estimator_follows_the_number_of_features():
     """Sums in feature space up to 4096 features, mini-batches above; the choice can be read."""
-    for num_features, expected in ((10, "exact"), (5000, "minibatch")):
+    for num_features, expected in ((10, "debiased"), (5000, "minibatch")):
         streaming = StreamingCKA()
         streaming.update(*torch.randn(2, 8, num_features, generator=torch.Generator().manual_seed(0)))
         assert streaming.estimator == expected
@@ -150,7 +150,7 @@ def test_minibatch_memory_does_not_grow():
 def test_few_examples_give_a_number(num_examples):
     """From 4 examples on there is a finite value for any estimator."""
     x, y = related_features(num_examples)
-    for estimator in ("exact", "minibatch"):
+    for estimator in ESTIMATORS:
         streaming = StreamingCKA(estimator=estimator)
         streaming.update(x, y)
         assert np.isfinite(streaming.compute())
@@ -167,13 +167,21 @@ def test_bfloat16_features_are_summed_in_float64():
 def test_features_without_variation_are_refused(constant):
     """Constant features, a single outlier, or examples equally far apart hold no similarity to compare."""
     _, y = related_features(20)
-    for estimator in ("exact", "minibatch"):
+    for estimator in ("debiased", "minibatch"):
         streaming = StreamingCKA(estimator=estimator)
         streaming.update(constant, y)
         with pytest.raises(UserError, match="features_x are constant"):
             streaming.compute()
     with pytest.raises(UserError, match="features_y are constant"):
         linear_cka(y, constant)
+
+
+def test_constant_features_are_refused_by_the_biased_estimator():
+    """Its HSIC of a single outlier is above 0, that of constant features is not."""
+    _, y = related_features(20)
+    assert linear_cka(torch.eye(20)[:, :1], y, debiased=False) > 0
+    with pytest.raises(UserError, match="features_x are constant"):
+        linear_cka(torch.full((20, 3), 0.1), y, debiased=False)
 
 
 def test_bad_input_is_named():
@@ -192,9 +200,7 @@ def test_bad_input_is_named():
     streaming.update(x, y)
     with pytest.raises(UserError, match=r"\(8, 5\) features where the ones before had \(8, 11\)"):
         streaming.update(x, y[:, :5])
-    with pytest.raises(UserError, match="expected one of exact, minibatch"):
+    with pytest.raises(UserError, match="expected one of biased, debiased, minibatch"):
         StreamingCKA(estimator="fast")
-    with pytest.raises(UserError, match="has no biased value"):
-        StreamingCKA(estimator="minibatch", debiased=False)
     with pytest.raises(UserError, match="0 examples"):
         StreamingCKA().compute()

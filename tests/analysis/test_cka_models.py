@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch import nn
 
-from transferscope.analysis.cka import linear_cka
-from transferscope.analysis.cka_models import cka_between
+from transferscope.analysis.cca import mean_squared_cca
+from transferscope.analysis.cka import ESTIMATORS, linear_cka
+from transferscope.analysis.cka_models import Comparison, LayerSimilarity, cka_between
 from transferscope.analysis.features import FeatureExtractor
+from transferscope.analysis.procrustes import procrustes_similarity
+from transferscope.analysis.second_opinion import second_opinion
 from transferscope.errors import UserError
 
 LAYERS = {"conv1": "0", "conv2": "2"}
@@ -59,14 +63,62 @@ def test_each_model_runs_once_per_batch():
     assert len(table) == 6 * 4
 
 
+def test_estimators_stand_side_by_side_with_their_own_floors():
+    """Biased and debiased values are those of all examples at once; the biased floor is above the debiased one."""
+    models = extractors("ab")
+    table = cka_between(models, IMAGES.split(40), estimators=ESTIMATORS)
+    everything = [extractor(IMAGES) for extractor in models.values()]
+    for layer in LAYERS:
+        rows = table[table["layer"] == layer].set_index("estimator")
+        x, y = (features[layer] for features in everything)
+        assert rows.loc["biased", "cka"] == pytest.approx(linear_cka(x, y, debiased=False), abs=1e-10)
+        assert rows.loc["debiased", "cka"] == pytest.approx(linear_cka(x, y), abs=1e-10)
+        assert rows.loc["biased", "permuted"] > rows.loc["debiased", "permuted"]
+    one_batch = cka_between(models, [IMAGES], estimators=("debiased", "minibatch"))
+    for column in ("cka", "permuted"):
+        debiased, minibatch = (one_batch[one_batch["estimator"] == name][column] for name in ESTIMATORS[1:])
+        np.testing.assert_allclose(debiased, minibatch, atol=1e-10)
+
+
+def test_comparisons_share_the_forward_passes():
+    """Two comparisons at once give what each gives alone, from one pass of each model."""
+    models = extractors("ab")
+    calls = []
+    for extractor in models.values():
+        extractor.model.register_forward_hook(lambda *_: calls.append(1))
+    same = Comparison((("a", "b"),), layers=("conv2",))
+    heat_map = Comparison((("a", "b"),), layer_pairs="all", estimators=("minibatch",))
+    similarity = LayerSimilarity(models, [same, heat_map])
+    similarity.update_all(IMAGES.split(40))
+    assert len(calls) == 2 * 4
+    alone = cka_between(models, IMAGES.split(40), layer_pairs="all", estimators=["minibatch"])
+    pd.testing.assert_frame_equal(similarity.cka(heat_map), alone)
+    assert similarity.cka(same)["layer"].tolist() == ["conv2"]
+
+
+def test_the_second_opinion_is_that_of_all_examples_at_once():
+    """SVCCA and Procrustes from streamed sums equal those of the whole features, and a model is at 1 from itself."""
+    models = extractors("ab")
+    comparison = Comparison((("a", "b"), ("a", "a")))
+    similarity = LayerSimilarity(models, [comparison])
+    similarity.update_all(IMAGES.split(53))
+    table = second_opinion(similarity, comparison)
+    x, y = (extractor(IMAGES)["conv2"] for extractor in models.values())
+    rows = table[(table["layer"] == "conv2") & (table["checkpoint_b"] == "b")].set_index("measure")
+    assert rows.loc["SVCCA", "value"] == pytest.approx(mean_squared_cca(x, y), abs=1e-10)
+    assert rows.loc["Procrustes", "value"] == pytest.approx(procrustes_similarity(x, y), abs=1e-10)
+    assert (rows["permuted"] < rows["value"]).all()
+    np.testing.assert_allclose(table[table["checkpoint_b"] == "a"]["value"], 1, atol=1e-9)
+
+
 def test_controls_bound_the_values():
     """A model with itself gives 1, permuted examples about 0, and intervals hold the value."""
     table = cka_between(extractors("ab"), IMAGES.split(16), pairs=[("a", "a"), ("a", "b")])
     itself = table[table["checkpoint_b"] == "a"]
     np.testing.assert_allclose(itself[["cka", "low", "high"]], 1, atol=1e-9)
     assert (table["permuted"].abs() < 0.15).all()
-    assert (table["low"] <= table["cka"]).all()
-    assert (table["cka"] <= table["high"]).all()
+    assert (table["low"] <= table["cka"] + 1e-12).all()
+    assert (table["cka"] <= table["high"] + 1e-12).all()
 
 
 def test_the_table_is_the_same_for_the_same_seed():
@@ -102,5 +154,7 @@ def test_bad_input_is_named():
     with pytest.raises(UserError, match="expected 'same' or 'all'"):
         cka_between(models, [IMAGES], layer_pairs="some")
     wide = nn.Sequential(nn.Flatten(), nn.Linear(192, 5000))
-    with pytest.raises(UserError, match="layer 1 of a has 5000 features"):
-        cka_between({name: FeatureExtractor(wide, ["1"]) for name in "ab"}, [IMAGES], estimator="exact")
+    with pytest.raises(UserError, match="layer 1 of a has more than the 4096 features"):
+        cka_between({name: FeatureExtractor(wide, ["1"]) for name in "ab"}, [IMAGES], estimators=["debiased"])
+    with pytest.raises(UserError, match="estimator 'exact': expected one of biased, debiased, minibatch"):
+        cka_between(models, [IMAGES], estimators=["exact"])

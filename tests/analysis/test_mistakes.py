@@ -13,9 +13,11 @@ from sklearn.metrics import cohen_kappa_score, confusion_matrix
 from transferscope.analysis.mistakes import (
     bootstrap_intervals,
     compare_mistakes,
+    compare_predictions,
     correct_from_logits,
     spread_over_pairs,
     uncommon_ratio,
+    with_intervals,
 )
 from transferscope.errors import UserError
 
@@ -206,11 +208,43 @@ def test_a_class_without_any_label_is_named():
 
 
 def test_spread_over_the_pairs_of_a_kind():
-    """Two pairs of one kind: their mean, range and number, statistic by statistic."""
-    frames = [compare_mistakes(*from_counts(1, 2, n, 4)).to_frame() for n in (1, 3)]
+    """Two pairs of one kind: their mean, range and number, and the mean of their intervals."""
+    frames = []
+    for neither in (100, 300):
+        comparison = compare_mistakes(*from_counts(100, 200, neither, 400))
+        frames.append(with_intervals(comparison.to_frame(), comparison, num_resamples=200))
     table = pd.concat(frames).assign(task="clipart", pair_kind="P-T & RI-T")
     spread = spread_over_pairs(table).set_index("statistic")
     row = spread.loc["common_mistakes"]
-    assert (row["num_pairs"], row["mean"], row["min"], row["max"]) == (2, 2, 1, 3)
-    assert row["std"] == pytest.approx(2**0.5)
+    assert (row["num_pairs"], row["mean"], row["min"], row["max"]) == (2, 200, 100, 300)
+    assert row["std"] == pytest.approx(20000**0.5)
     assert row["pair_kind"] == "P-T & RI-T"
+    assert np.isnan(row["low"])
+    row = spread.loc["uncommon_ratio_a"]
+    assert row["mean"] == pytest.approx((2 / 3 + 2 / 5) / 2)
+    assert row["low"] == pytest.approx(table["uncommon_ratio_a_low"].mean())
+    assert row["low"] < row["mean"] < row["high"]
+
+
+def test_classes_keep_apart_in_the_spread():
+    """A row per class and statistic, also where the ratio of a class is undefined."""
+    correct = np.array([[True, False], [True, True], [True, False]])
+    comparison = compare_mistakes(correct, correct)
+    table = with_intervals(comparison.to_frame(["x", "y"]), comparison, num_resamples=20)
+    spread = spread_over_pairs(table.assign(task="chest", pair_kind="P-T & P-T"))
+    ratios = spread[spread["statistic"] == "uncommon_ratio_a"].set_index("class_name")["mean"]
+    assert np.isnan(ratios["x"])
+    assert ratios["y"] == 0
+
+
+def test_models_of_other_tasks_are_refused():
+    """Logits of other examples or classes than the labels, and a finding without any label: named."""
+    logits = np.zeros((4, 3))
+    assert compare_predictions(logits, logits, [0, 1, 2, 0], "abc", multi_label=False).num_examples == 4
+    with pytest.raises(UserError, match=r"second model's logits have shape \(4, 2\), but there are 4 examples of 3"):
+        compare_predictions(logits, logits[:, :2], [0, 1, 2, 0], "abc", multi_label=False)
+    with pytest.raises(UserError, match=r"first model's logits have shape \(3, 3\)"):
+        compare_predictions(logits[:3], logits, [0, 1, 2, 0], "abc", multi_label=False)
+    labels = np.array([[1, 0, -1]] * 4)
+    with pytest.raises(UserError, match="no example has a label for edema: leave it out"):
+        compare_predictions(logits, logits, labels, ["a", "b", "edema"], multi_label=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from transferscope.analysis.uncommon_examples import uncommon_examples
+from transferscope.analysis.uncommon_examples import class_indices, uncommon_examples
 from transferscope.errors import UserError
 
 # Class 0: example 0 only a right, example 1 only b right. Class 1: only a right, twice. Class 2: both right.
@@ -50,6 +50,15 @@ def test_models_that_agree_give_an_empty_table():
     table = uncommon_examples(LOGITS_A, LOGITS_A, LABELS)
     assert table.empty
     assert "confidence_a" in table
+
+
+def test_classes_are_chosen_by_name_or_number():
+    """By name in the order given; by number those with most disagreement; unknown names list the classes."""
+    assert class_indices(["c", "a"], ["a", "b", "c"]) == [2, 0]
+    with pytest.raises(UserError, match="no class named barn, angel; there are: a, b, c"):
+        class_indices(["barn", "a", "angel"], ["a", "b", "c"])
+    table = uncommon_examples(LOGITS_A, LOGITS_B, LABELS, classes=1)
+    assert set(table["class_index"]) == {0}
 
 
 def test_bad_input_is_named():

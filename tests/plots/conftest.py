@@ -84,6 +84,26 @@ def cka(task="clipart", layers=("conv1", "layer1", "layer2", "layer3"), kinds=("
     )  # fmt: skip
 
 
+def cka_layers(task="clipart", layers=MODULES[:-1], kinds=("P-T & P", *KINDS, "same model", "RI & RI"), seed=0):
+    rng = np.random.default_rng(seed)
+    place = {layer: index for index, layer in enumerate(layers)}
+    return pd.DataFrame(
+        {"task": task, "pair_kind": kind, "checkpoint_a": "a", "checkpoint_b": "b", "layer": a, "layer_b": b,
+         "features": "pooled", "estimator": "minibatch", "num_examples": 512,
+         "cka": (0.9 if kind in ("P-T & P", "same model") else 0.2) ** abs(place[a] - place[b]) - 0.1 * rng.uniform()}
+        for kind in kinds for a in layers for b in layers
+    )  # fmt: skip
+
+
+def distance_travelled(task="clipart", runs=("pt_1", "pt_2", "rit_1", "rit_2"), epochs=(0, 1, 3, 7, 15), seed=0):
+    rng = np.random.default_rng(seed)
+    return pd.DataFrame(
+        {"task": task, "run": f"{task}.{run}", "label": "P-T" if run.startswith("pt") else "RI-T", "epoch": epoch,
+         "module": module, "l2": (1 if run.startswith("pt") else 6) * epoch**0.5 * rng.uniform(0.9, 1.1)}
+        for run in runs for epoch in epochs for module in (*MODULES, "all", "sum")
+    )  # fmt: skip
+
+
 def class_accuracy(task="clipart", num_classes=12, runs=("pt_1", "pt_2", "rit_1", "rit_2"), seed=0):
     rng = np.random.default_rng(seed)
     sizes = rng.integers(20, 160, num_classes)
@@ -182,7 +202,7 @@ def gallery(columns=4, long=False, seed=0):
     rng = np.random.default_rng(seed)
     name = "a_class_with_a_remarkably_long_name_{}" if long else "class {}"
     return pd.DataFrame(
-        {"image": rng.integers(0, 60), "only_correct": side, "true_label": name.format(index),
+        {"image": rng.integers(0, 60), "column": index, "only_correct": side, "true_label": name.format(index),
          "prediction_a": name.format(index if side == "a" else 9), "confidence_a": rng.uniform(),
          "prediction_b": name.format(index if side == "b" else 9), "confidence_b": rng.uniform()}
         for side in "ab" for index in range(columns)
@@ -190,7 +210,7 @@ def gallery(columns=4, long=False, seed=0):
 
 
 BUILDERS = (
-    history, interpolation, distances, cka, class_accuracy, mistakes, criticality, module_criticality, rewinding,
+    history, interpolation, distances, distance_travelled, cka, cka_layers, class_accuracy, mistakes, criticality, module_criticality, rewinding,
     singular_values, spectrum, images, gallery,
 )  # fmt: skip
 

@@ -91,9 +91,11 @@ CASES = {
     "cka bars": lambda d: cka.cka_bars(d.cka(), note="generated images"),
     "cka bars, many layers": lambda d: cka.cka_bars(d.cka(layers=DEEP[:20]), features="flattened"),
     "cka bars, NaN": lambda d: cka.cka_bars(with_gaps(d.cka(), "cka")),
-    "cka map": lambda d: cka.cka_heat_map(d.cka(), note="generated images"),
-    "cka map, one pair, NaN": lambda d: cka.cka_heat_map(with_gaps(d.cka(kinds=WITHOUT_RIT), "cka")),
-    "cka map, many layers": lambda d: cka.cka_heat_map(d.cka(layers=DEEP[:17])),
+    "cka map": lambda d: cka.cka_heat_map(d.cka_layers(), note="generated images"),
+    "cka map, one pair, NaN": lambda d: cka.cka_heat_map(with_gaps(d.cka_layers(kinds=WITHOUT_RIT), "cka")),
+    "cka map, many layers": lambda d: cka.cka_heat_map(d.cka_layers(layers=DEEP[:17])),
+    "distance travelled": lambda d: distances.distance_travelled(d.distance_travelled(), note="generated images"),
+    "distance travelled, one epoch": lambda d: distances.distance_travelled(d.distance_travelled(epochs=(0,))),
     "class sizes and accuracy": lambda d: mistakes.accuracy_by_class_size(d.class_accuracy(), note="generated images"),
     "345 classes and accuracy": lambda d: mistakes.accuracy_by_class_size(d.class_accuracy(num_classes=345)),
     "one class and accuracy": lambda d: mistakes.accuracy_by_class_size(d.class_accuracy(num_classes=1)),
@@ -151,7 +153,8 @@ EMPTY = {
     "cross domain": (barriers.cross_domain_panels, "interpolation"),
     "distances": (distances.distance_per_module, "distances"),
     "cka bars": (cka.cka_bars, "cka"),
-    "cka map": (cka.cka_heat_map, "cka"),
+    "distance travelled": (distances.distance_travelled, "distance_travelled"),
+    "cka map": (cka.cka_heat_map, "cka_layers"),
     "class accuracy": (mistakes.accuracy_by_class_size, "class_accuracy"),
     "mistakes": (mistakes.mistake_bars, "mistakes"),
     "mu": (criticality.module_criticality_bars, "module_criticality"),
@@ -172,7 +175,7 @@ def assert_labelled(figure, name):
     axes = [ax for ax in figure.axes if ax.get_visible() and ax.axison]
     if axes and "contact sheet" not in name:
         assert any(ax.get_xlabel() for ax in axes)
-        assert any(ax.get_ylabel() for ax in axes) or name.startswith(("cka map", "mistakes", "no mistakes"))
+        assert any(ax.get_ylabel() for ax in axes) or name.startswith(("mistakes", "no mistakes"))
 
 
 def overlap(a, b, slack=0.5):

@@ -9,7 +9,7 @@ from matplotlib.collections import QuadMesh
 from matplotlib.patches import Rectangle
 
 from transferscope.errors import UserError
-from transferscope.plots import barriers, criticality, curves, distances, images, labels, mistakes, spectrum
+from transferscope.plots import barriers, cka, criticality, curves, distances, images, labels, mistakes, spectrum
 from transferscope.plots.lines import cell_edges
 from transferscope.plots.style import LOOKS
 
@@ -296,6 +296,33 @@ def test_the_gallery_names_truth_and_both_predictions(drawn):
     assert (top.get_title(), top.get_ylabel()) == ("class 0", "RI-T wrong,\nP-T right")
     assert top.get_xlabel() == "P-T: class 0 88 %\nRI-T: class 9 50 %"
     assert bottom.get_xlabel() == "P-T: class 9 88 %\nRI-T: class 0 50 %"
+
+
+def test_heat_map_shows_means_in_the_order_of_the_layers(drawn):
+    """Rows are the first model's layers; a cell is the mean over the pairs of the kind."""
+    table = drawn.cka_layers(kinds=("P-T & RI-T",), layers=("stem", "layer1.0"))
+    both = pd.concat([table.assign(cka=[0.1, 0.2, 0.3, 0.4]), table.assign(cka=[0.3, 0.2, 0.3, 0.4])])
+    ax = cka.cka_heat_map(both).axes[0]
+    np.testing.assert_allclose(ax.images[0].get_array(), [[0.2, 0.2], [0.3, 0.4]])
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("layer of RI-T", "layer of P-T")
+    assert [text.get_text() for text in ax.get_yticklabels()] == ["stem", "layer1.0"]
+
+
+def test_distance_travelled_is_that_of_all_weights(drawn):
+    """Each line is the mean over runs of the global distance at every saved epoch."""
+    table = drawn.distance_travelled()
+    line = distances.distance_travelled(table).axes[0].lines[0]
+    rows = table[(table["label"] == "P-T") & (table["module"] == "all")]
+    np.testing.assert_allclose(line.get_ydata(), rows.groupby("epoch")["l2"].mean())
+    assert line.get_xdata().tolist() == [0, 1, 3, 7, 15]
+
+
+def test_a_class_keeps_its_column_in_both_rows_of_the_gallery(drawn):
+    """Where only one model has an uncommon mistake, the other row says none and the next class stays in its column."""
+    table = drawn.gallery(columns=2).query("column == 1 or only_correct == 'a'")
+    axes = images.uncommon_mistakes_gallery(drawn.images(), table).axes
+    assert [ax.get_title() for ax in axes] == ["class 0", "class 1", "", "class 1"]
+    assert [text.get_text() for text in axes[2].texts] == ["none"]
 
 
 def test_class_sizes_count_positive_and_ignored_labels():

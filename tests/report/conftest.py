@@ -156,7 +156,7 @@ class Drawn:
         pairs = [*self.pairs()[: -self.replicas], *(("P-T & P", name, "shapes.p_1@final") for name in self.names("pt"))]
         for (kind, a, b), layer, features in product(pairs, LAYERS, ("pooled", "flattened")):
             value = self.pick(*levels[kind]) if features == "pooled" else 0.99
-            rows.append((self.task, kind, a, b, layer, features, "exact", 512, value))
+            rows.append((self.task, kind, a, b, layer, features, "debiased", 512, value))
         columns = [
             "task",
             "pair_kind",
@@ -182,10 +182,6 @@ class Drawn:
         pairs = self.pairs()[: -self.replicas]
         for kind, label in (("pt", "P-T"), ("rit", "RI-T")):
             pairs += [(f"{label} & init", name, name.replace("@final", "@0")) for name in self.names(kind)]
-            pairs += [
-                (f"{label} & init, on the way", name.replace("@final", "@2"), name.replace("@final", "@0"))
-                for name in self.names(kind)
-            ]
         for kind, a, b in pairs:
             l2 = self.pick(*levels.get(kind, (5, 5)))
             rows += [

@@ -147,11 +147,6 @@ def test_unions_are_told_from_domains_by_the_study(drawn: Draw, study: dict[str,
     assert claims.at["union_basin", "verdict"] == "cannot tell"
 
 
-def test_the_way_to_the_weights_is_no_distance_of_its_own(study: dict[str, Any], drawn: Draw) -> None:
-    """Rows of epochs on the way do not count as units: two P-T against two RI-T on three tasks."""
-    assert decide_claims(study, drawn()).set_index("id").at["l2_init", "num_effects"] == 12
-
-
 def test_best_epochs_do_not_count_beside_final_ones(study: dict[str, Any], drawn: Draw) -> None:
     """Where a table compares best weights as well, claims are decided on the final ones."""
 

@@ -22,10 +22,10 @@ from transferscope.analysis.hsic import (
 )
 from transferscope.errors import UserError
 
-Estimator = Literal["exact", "minibatch"]
-ESTIMATORS = ("exact", "minibatch")
+Estimator = Literal["biased", "debiased", "minibatch"]
+ESTIMATORS = ("biased", "debiased", "minibatch")
 MAX_EXACT_FEATURES = 4096
-"""Up to here "auto" keeps exact sums over examples: 134 MB for each of three matrices."""
+"""Largest number of features for which sums over examples are kept: 134 MB for each of three matrices."""
 
 
 def linear_cka(features_x: Tensor, features_y: Tensor, *, debiased: bool = True) -> float:
@@ -37,7 +37,7 @@ def linear_cka(features_x: Tensor, features_y: Tensor, *, debiased: bool = True)
     _check_features(features_x, features_y)
     check_num_examples(len(features_x))
     if max(features_x.shape[1], features_y.shape[1]) < len(features_x):
-        streaming = StreamingCKA(estimator="exact", debiased=debiased)
+        streaming = StreamingCKA(estimator="debiased" if debiased else "biased")
         for x, y in zip(features_x.split(4096), features_y.split(4096), strict=True):
             streaming.update(x, y)
         return streaming.compute()
@@ -49,23 +49,18 @@ def linear_cka(features_x: Tensor, features_y: Tensor, *, debiased: bool = True)
 class StreamingCKA:
     """CKA from batches of features; memory does not grow with the number of examples.
 
-    estimator: "exact" keeps sums in feature space and gives the same value as `linear_cka` of all examples at once; its
-    memory is the square of the number of features. "minibatch" averages the unbiased HSIC of the batches (weighted by
-    their examples) before the ratio is taken; it suits flattened features, every batch needs 4 examples or more, and
-    the examples should come shuffled. Its expectation differs from the exact value only by that of a ratio: about 1e-3
-    for batches of 64. None takes "exact" up to 4096 features.
-
-    debiased=False (exact only) gives the biased value.
+    estimator: "debiased" and "biased" keep sums in feature space and give the same value as `linear_cka` of all
+    examples at once; their memory is the square of the number of features. "minibatch" averages the unbiased HSIC of
+    the batches (weighted by their examples) before the ratio is taken; it suits flattened features, every batch needs
+    4 examples or more, and the examples should come shuffled. Its expectation differs from the debiased value only by
+    that of a ratio: about 1e-3 for batches of 64. None takes "debiased" up to 4096 features.
     """
 
-    def __init__(self, *, estimator: Estimator | None = None, debiased: bool = True) -> None:
-        if estimator is not None and estimator not in ESTIMATORS:
-            raise UserError(f"estimator {estimator!r}: expected one of {', '.join(ESTIMATORS)}")
-        if estimator == "minibatch" and not debiased:
-            raise UserError("estimator 'minibatch' has no biased value (it would not tend to that of all examples)")
+    def __init__(self, *, estimator: Estimator | None = None) -> None:
+        if estimator is not None:
+            check_estimator(estimator)
         self.estimator = estimator
         self.num_examples = 0
-        self._debiased = debiased
         self._sums: dict[str, FeatureSums] = {}
         self._hsic = dict.fromkeys(("xy", "xx", "yy"), 0.0)
         self._num_features: tuple[int, int] | None = None
@@ -78,21 +73,21 @@ class StreamingCKA:
             raise UserError(f"a batch has {num_features} features where the ones before had {self._num_features}")
         self._num_features = num_features
         if self.estimator is None:
-            small = max(num_features) <= MAX_EXACT_FEATURES or not self._debiased
-            self.estimator = "exact" if small else "minibatch"
-        if self.estimator == "exact":
-            self._add_to_sums(features_x, features_y)
-        else:
+            self.estimator = "debiased" if max(num_features) <= MAX_EXACT_FEATURES else "minibatch"
+        if self.estimator == "minibatch":
             self._add_batch(features_x, features_y)
+        else:
+            self._add_to_sums(features_x, features_y)
         self.num_examples += len(features_x)
 
     def compute(self) -> float:
         """The CKA of all examples so far."""
         check_num_examples(self.num_examples)
-        if self.estimator == "exact":
-            values = {name: sums.unbiased() if self._debiased else sums.biased() for name, sums in self._sums.items()}
-        else:
-            values = self._hsic
+        values = self._hsic
+        if self.estimator == "debiased":
+            values = {name: sums.unbiased() for name, sums in self._sums.items()}
+        elif self.estimator == "biased":
+            values = {name: sums.biased() for name, sums in self._sums.items()}
         return cka_ratio(values["xy"], values["xx"], values["yy"])
 
     def _add_to_sums(self, x: Tensor, y: Tensor) -> None:
@@ -115,6 +110,12 @@ def cka_ratio(hsic_xy: float, hsic_xx: float, hsic_yy: float) -> float:
         if not value > 0:
             raise UserError(f"features_{name} are constant (or equally far apart) for all examples: CKA is undefined")
     return hsic_xy / (hsic_xx**0.5 * hsic_yy**0.5)
+
+
+def check_estimator(name: str) -> None:
+    """Raise a UserError for an estimator that does not exist."""
+    if name not in ESTIMATORS:
+        raise UserError(f"estimator {name!r}: expected one of {', '.join(ESTIMATORS)}")
 
 
 def _check_features(x: Tensor, y: Tensor) -> None:

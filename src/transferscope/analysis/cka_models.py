@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import combinations
 from typing import Any, Literal, NamedTuple
 
@@ -12,10 +13,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from transferscope.analysis.cka import ESTIMATORS, MAX_EXACT_FEATURES, Estimator
+from transferscope.analysis.cka import MAX_EXACT_FEATURES, Estimator, check_estimator
 from transferscope.analysis.features import FeatureExtractor
 from transferscope.analysis.hsic import MIN_EXAMPLES, FeatureSums, centre_unbiased, check_num_examples, gram_matrix
 from transferscope.errors import UserError
+
+Extractors = Mapping[str, FeatureExtractor]
 
 
 class Unit(NamedTuple):
@@ -25,99 +28,145 @@ class Unit(NamedTuple):
     layer: str
 
 
+UnitPair = tuple[Unit, Unit]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Pairs of models by name, and which of their layers are compared by which estimators.
+
+    pairs: the same name twice is the control that gives 1. layers: names of features; None for all. layer_pairs: "same"
+    compares layers of one name, "all" each layer with each (a heat map). estimators: as in `StreamingCKA`.
+    """
+
+    pairs: tuple[tuple[str, str], ...]
+    layers: tuple[str, ...] | None = None
+    layer_pairs: Literal["same", "all"] = "same"
+    estimators: tuple[Estimator, ...] = ("debiased",)
+
+    def unit_pairs(self, extractors: Extractors) -> list[UnitPair]:
+        """The pairs of layers; UserError for unknown models, no common layer, or nothing to compare."""
+        unknown = sorted({name for pair in self.pairs for name in pair} - set(extractors))
+        if unknown:
+            raise UserError(f"no model named {', '.join(unknown)}; there are: {', '.join(extractors)}")
+        if self.layer_pairs not in ("same", "all"):
+            raise UserError(f"layer_pairs {self.layer_pairs!r}: expected 'same' or 'all'")
+        for estimator in self.estimators:
+            check_estimator(estimator)
+        if not self.pairs:
+            raise UserError("no pair of models to compare")
+        return [found for pair in self.pairs for found in self._of_models(extractors, *pair)]
+
+    def _of_models(self, extractors: Extractors, a: str, b: str) -> list[UnitPair]:
+        layers_a, layers_b = (self._layers(extractors[name]) for name in (a, b))
+        every = self.layer_pairs == "all"
+        found = [(Unit(a, x), Unit(b, y)) for x in layers_a for y in layers_b if every or x == y]
+        if not found:
+            raise UserError(
+                f"{a} and {b} have no layer name in common: {', '.join(layers_a)} and {', '.join(layers_b)}"
+            )
+        return found
+
+    def _layers(self, extractor: FeatureExtractor) -> list[str]:
+        return [layer for layer in extractor.layers if self.layers is None or layer in self.layers]
+
+    @property
+    def exact(self) -> bool:
+        """Whether sums over all examples are needed."""
+        return any(estimator != "minibatch" for estimator in self.estimators)
+
+
 def cka_between(
-    extractors: Mapping[str, FeatureExtractor],
+    extractors: Extractors,
     batches: Iterable[Tensor],
     *,
     pairs: Sequence[tuple[str, str]] | None = None,
     layer_pairs: Literal["same", "all"] = "same",
-    estimator: Estimator | None = None,
-    num_resamples: int = 1000,
-    confidence: float = 0.95,
+    estimators: Sequence[Estimator] | None = None,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Debiased linear CKA between models, layer by layer: m forward passes for all pairs of m models.
+    """Linear CKA between models, layer by layer: m forward passes for all pairs of m models.
 
     extractors: checkpoint name -> FeatureExtractor. batches: images as the models take them, on their device, shuffled.
-    pairs: names of two extractors (the same one twice is the control that gives 1); None for all. layer_pairs: "same"
-    compares layers of one name, "all" each layer with each (a heat map). estimator: as in `StreamingCKA`; None takes
-    "exact" for pooled and "minibatch" for flattened features.
+    pairs: names of two extractors; None for all. estimators: None takes "debiased" for pooled and "minibatch" for
+    flattened features. Returns the table of `LayerSimilarity.cka`.
 
-    Returns a row per pair and layers: checkpoint_a, checkpoint_b, layer, layer_b, features, estimator, num_examples,
-    cka, low, high, permuted. `low` and `high` bound a percentile bootstrap over batches of the mini-batch estimator,
-    moved to `cka`; NaN for a single batch. `permuted` is the floor: the mini-batch value when the second model's
-    examples are put in another order within each batch.
-
-    Source: appendix B.3, Tables 1 and 7. A last batch below 4 examples joins the one before it.
+    Source: appendix B.3, Tables 1 and 7.
     """
     flattened = any(extractor.features == "flattened" for extractor in extractors.values())
-    estimator = estimator or ("minibatch" if flattened else "exact")
-    if estimator not in ESTIMATORS:
-        raise UserError(f"estimator {estimator!r}: expected one of {', '.join(ESTIMATORS)}")
-    chosen_pairs = list(combinations(extractors, 2)) if pairs is None else list(pairs)
-    compared = _units_to_compare(extractors, chosen_pairs, layer_pairs)
-    used = list(dict.fromkeys(unit for pair in compared for unit in pair))
-    similarity = _Similarity(used, compared, exact=estimator == "exact", seed=seed)
-    for images in _without_short_end(batches):
-        similarity.update(extractors, images)
-    check_num_examples(similarity.num_examples)
-
-    values = similarity.values()
-    low, high = similarity.interval(num_resamples, confidence)
-    table = pd.DataFrame(
-        [(a.model, b.model, a.layer, b.layer, extractors[a.model].features) for a, b in compared],
-        columns=["checkpoint_a", "checkpoint_b", "layer", "layer_b", "features"],
+    comparison = Comparison(
+        tuple(combinations(extractors, 2) if pairs is None else pairs),
+        layer_pairs=layer_pairs,
+        estimators=tuple(estimators or ("minibatch" if flattened else "debiased",)),
     )
-    return table.assign(
-        estimator=estimator,
-        num_examples=similarity.num_examples,
-        cka=values,
-        low=values + low,
-        high=values + high,
-        permuted=similarity.permuted(),
-    )
+    similarity = LayerSimilarity(extractors, [comparison], seed=seed)
+    similarity.update_all(batches)
+    return similarity.cka(comparison)
 
 
-class _Similarity:
-    """Per batch, the HSIC of every pair of layers; and the exact sums where they are asked for."""
+class LayerSimilarity:
+    """Everything that is compared, gathered batch by batch; each model sees each image once.
 
-    def __init__(self, units: list[Unit], compared: list[tuple[Unit, Unit]], *, exact: bool, seed: int) -> None:
+    Of every batch the HSIC of each compared pair of layers is kept (a number each); where a comparison asks for exact
+    estimators, sums over examples too (`FeatureSums`), of pairs of layers as they are and with the second one's
+    examples in another order.
+    """
+
+    def __init__(self, extractors: Extractors, comparisons: Sequence[Comparison], *, seed: int = 0) -> None:
         self.num_examples = 0
-        self._units = units
-        self._compared = compared
-        place = {unit: i for i, unit in enumerate(units)}
-        self._a = np.array([place[a] for a, _ in compared])
-        self._b = np.array([place[b] for _, b in compared])
-        self._sums = {pair: FeatureSums() for pair in [*compared, *((u, u) for u in units)]} if exact else {}
+        self.extractors = extractors
+        self._pairs = {comparison: comparison.unit_pairs(extractors) for comparison in comparisons}
+        every = dict.fromkeys(pair for pairs in self._pairs.values() for pair in pairs)
+        self._place = {pair: i for i, pair in enumerate(every)}
+        self._units = list(dict.fromkeys(unit for pair in every for unit in pair))
+        unit_place = {unit: i for i, unit in enumerate(self._units)}
+        self._a, self._b = (np.array([unit_place[pair[side]] for pair in every]) for side in (0, 1))
+        exact = dict.fromkeys(pair for chosen in comparisons if chosen.exact for pair in self._pairs[chosen])
+        own = dict.fromkeys((unit, unit) for pair in exact for unit in pair)
+        self.sums = {pair: FeatureSums() for pair in exact | own}
+        self.permuted_sums = {pair: FeatureSums() for pair in exact}
         self._generator = np.random.default_rng(seed)
         self._seed = seed
         self._own: list[NDArray[np.float64]] = []
         self._cross: list[NDArray[np.float64]] = []
         self._floor: list[NDArray[np.float64]] = []
 
-    def update(self, extractors: Mapping[str, FeatureExtractor], images: Tensor) -> None:
+    def unit_pairs(self, comparison: Comparison) -> list[UnitPair]:
+        """The pairs of layers of one of the comparisons."""
+        return self._pairs[comparison]
+
+    def update_all(self, batches: Iterable[Tensor]) -> None:
+        """Take all batches of images; a last one below 4 examples joins the one before it."""
+        for images in _without_short_end(batches):
+            self.update(images)
+        check_num_examples(self.num_examples)
+
+    def update(self, images: Tensor) -> None:
+        """Take a batch of 4 images or more."""
         check_num_examples(len(images))
-        grams: dict[Unit, Tensor] = {}
+        order = torch.from_numpy(self._generator.permutation(len(images))).to(images.device)
+        centred: dict[Unit, Tensor] = {}
         features: dict[Unit, Tensor] = {}
 
         def reduce(value: Tensor) -> tuple[Tensor, Tensor | None]:
-            return centre_unbiased(gram_matrix(value)), value.clone() if self._sums else None
+            kept = value.to(torch.float64, copy=True) if self.sums and value.shape[1] <= MAX_EXACT_FEATURES else None
+            return centre_unbiased(gram_matrix(value)), kept
 
         for model in dict.fromkeys(unit.model for unit in self._units):
-            for layer, (gram, value) in extractors[model](images, reduce).items():
-                grams[Unit(model, layer)] = gram
+            for layer, (gram, value) in self.extractors[model](images, reduce).items():
+                centred[Unit(model, layer)] = gram
                 if value is not None:
                     features[Unit(model, layer)] = value
-        self._add_batch([grams[unit] for unit in self._units])
-        for (a, b), sums in self._sums.items():
-            _check_exact(features[a], a)
-            sums.update(features[a], features[b])
+        self._add_batch([centred[unit] for unit in self._units], order)
+        for (a, b), sums in self.sums.items():
+            sums.update(_exact(features, a), _exact(features, b))
+        for (a, b), sums in self.permuted_sums.items():
+            sums.update(features[a], features[b][order])
         self.num_examples += len(images)
 
-    def _add_batch(self, centred: list[Tensor]) -> None:
+    def _add_batch(self, centred: list[Tensor], order: Tensor) -> None:
         """HSIC of all pairs of units is one product of matrices: each row is a centred Gram matrix."""
-        n = len(centred[0])
-        order = torch.from_numpy(self._generator.permutation(n)).to(centred[0].device)
+        n = len(order)
         stack = torch.stack(centred)
         rows = stack.flatten(1)
         hsic = (rows @ rows.T / (n - 3)).cpu().numpy()
@@ -126,71 +175,94 @@ class _Similarity:
         self._cross.append(hsic[self._a, self._b])
         self._floor.append(floor[self._a, self._b])
 
-    def values(self) -> NDArray[np.float64]:
-        """The CKA of each compared pair; a UserError where a layer's features do not vary."""
-        own, cross = np.sum(self._own, axis=0), np.sum(self._cross, axis=0)
-        if self._sums:
-            own = np.array([self._sums[unit, unit].unbiased() for unit in self._units])
-            cross = np.array([self._sums[pair].unbiased() for pair in self._compared])
-        constant = [unit for unit, value in zip(self._units, own, strict=True) if not value > 0]
-        if constant:
-            names = ", ".join(f"{unit.layer} of {unit.model}" for unit in constant)
-            raise UserError(f"the same features for all examples in layer {names}: CKA is undefined there")
-        return self._ratios(cross, own)
+    def cka(self, comparison: Comparison, *, num_resamples: int = 1000, confidence: float = 0.95) -> pd.DataFrame:
+        """A row per pair of models, pair of layers and estimator.
 
-    def permuted(self) -> NDArray[np.float64]:
-        """As the mini-batch CKA, of examples in another order."""
-        return self._ratios(np.sum(self._floor, axis=0), np.sum(self._own, axis=0))
+        Columns checkpoint_a, checkpoint_b, layer, layer_b, features, estimator, num_examples, cka, low, high, permuted.
+        `low` and `high` bound a percentile bootstrap over batches of the mini-batch estimator, moved to `cka`; NaN for
+        a single batch. `permuted` is the floor: the same estimate when the second model's examples are put in another
+        order within each batch. Raises UserError where a layer's features do not vary.
+        """
+        pairs = self.unit_pairs(comparison)
+        rows = np.array([self._place[pair] for pair in pairs])
+        low, high = self._interval(rows, num_resamples, confidence)
+        tables = []
+        for estimator in comparison.estimators:
+            values, permuted = self._values(pairs, rows, estimator)
+            table = unit_table(pairs, self.extractors)
+            tables.append(
+                table.assign(
+                    estimator=estimator,
+                    num_examples=self.num_examples,
+                    cka=values,
+                    low=values + low,
+                    high=values + high,
+                    permuted=permuted,
+                )
+            )
+        return pd.concat(tables, ignore_index=True)
 
-    def _ratios(self, cross: NDArray[Any], own: NDArray[Any]) -> NDArray[np.float64]:
-        """HSIC(a, b) / sqrt(HSIC(a, a) HSIC(b, b)) over the last axis; NaN where features do not vary in any batch."""
-        with np.errstate(invalid="ignore", divide="ignore"):
-            ratios: NDArray[np.float64] = cross / np.sqrt(own[..., self._a] * own[..., self._b])
-        return ratios
+    def _values(
+        self, pairs: list[UnitPair], rows: NDArray[np.int64], estimator: Estimator
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """The CKA of each pair, and that of permuted examples."""
+        if estimator == "minibatch":
+            own = dict(zip(self._units, np.sum(self._own, axis=0), strict=True))
+            cross, floor = np.sum(self._cross, axis=0)[rows], np.sum(self._floor, axis=0)[rows]
+        else:
+            hsic = FeatureSums.unbiased if estimator == "debiased" else FeatureSums.biased
+            own = {unit: hsic(self.sums[unit, unit]) for pair in pairs for unit in pair}
+            cross, floor = (np.array([hsic(sums[pair]) for pair in pairs]) for sums in (self.sums, self.permuted_sums))
+        _check_variation(own, pairs)
+        scale = np.array([(own[a] * own[b]) ** 0.5 for a, b in pairs])
+        return cross / scale, floor / scale
 
-    def interval(self, num_resamples: int, confidence: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def _interval(
+        self, rows: NDArray[np.int64], num_resamples: int, confidence: float
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Distances from the value down to the low end (negative) and up to the high end, by drawing batches again."""
         num_batches = len(self._own)
         if num_batches < 2:
-            nothing = np.full(len(self._compared), np.nan)
+            nothing = np.full(len(rows), np.nan)
             return nothing, nothing
+        cross, own = np.stack(self._cross)[:, rows], np.stack(self._own)
         generator = np.random.default_rng([self._seed, 1])
         drawn = generator.multinomial(num_batches, np.full(num_batches, 1 / num_batches), size=num_resamples)
-        ratios = self._ratios(drawn @ np.stack(self._cross), drawn @ np.stack(self._own))
+        ratios = self._ratios(drawn @ cross, drawn @ own, rows)
         tail = (1 - confidence) / 2
         low, high = np.quantile(ratios, [tail, 1 - tail], axis=0)
-        centre = self._ratios(np.sum(self._cross, axis=0), np.sum(self._own, axis=0))
+        centre = self._ratios(cross.sum(axis=0), own.sum(axis=0), rows)
         return low - centre, high - centre
 
-
-def _units_to_compare(
-    extractors: Mapping[str, FeatureExtractor], pairs: Sequence[tuple[str, str]], layer_pairs: str
-) -> list[tuple[Unit, Unit]]:
-    unknown = sorted({name for pair in pairs for name in pair} - set(extractors))
-    if unknown:
-        raise UserError(f"no model named {', '.join(unknown)}; there are: {', '.join(extractors)}")
-    if layer_pairs not in ("same", "all"):
-        raise UserError(f"layer_pairs {layer_pairs!r}: expected 'same' or 'all'")
-    compared = []
-    for a, b in pairs:
-        layers_a, layers_b = extractors[a].layers, extractors[b].layers
-        found = [(Unit(a, x), Unit(b, y)) for x in layers_a for y in layers_b if layer_pairs == "all" or x == y]
-        if not found:
-            raise UserError(
-                f"{a} and {b} have no layer name in common: {', '.join(layers_a)} and {', '.join(layers_b)}"
-            )
-        compared += found
-    if not compared:
-        raise UserError("no pair of models to compare")
-    return compared
+    def _ratios(self, cross: NDArray[Any], own: NDArray[Any], rows: NDArray[np.int64]) -> NDArray[np.float64]:
+        """HSIC(a, b) / sqrt(HSIC(a, a) HSIC(b, b)) over the last axis; NaN where features do not vary in any batch."""
+        with np.errstate(invalid="ignore", divide="ignore"):
+            ratios: NDArray[np.float64] = cross / np.sqrt(own[..., self._a[rows]] * own[..., self._b[rows]])
+        return ratios
 
 
-def _check_exact(features: Tensor, unit: Unit) -> None:
-    if features.shape[1] > MAX_EXACT_FEATURES:
+def unit_table(pairs: Sequence[UnitPair], extractors: Extractors) -> pd.DataFrame:
+    """Columns checkpoint_a, checkpoint_b, layer, layer_b, features: a row per pair of layers."""
+    return pd.DataFrame(
+        [(a.model, b.model, a.layer, b.layer, extractors[a.model].features) for a, b in pairs],
+        columns=["checkpoint_a", "checkpoint_b", "layer", "layer_b", "features"],
+    )
+
+
+def _check_variation(own: Mapping[Unit, float], pairs: Sequence[UnitPair]) -> None:
+    constant = [unit for unit in dict.fromkeys(unit for pair in pairs for unit in pair) if not own[unit] > 0]
+    if constant:
+        names = ", ".join(f"{unit.layer} of {unit.model}" for unit in constant)
+        raise UserError(f"the same features for all examples in layer {names}: CKA is undefined there")
+
+
+def _exact(features: Mapping[Unit, Tensor], unit: Unit) -> Tensor:
+    if unit not in features:
         raise UserError(
-            f"layer {unit.layer} of {unit.model} has {features.shape[1]} features, above the {MAX_EXACT_FEATURES} that "
-            "estimator 'exact' holds: pool the features or use estimator='minibatch'"
+            f"layer {unit.layer} of {unit.model} has more than the {MAX_EXACT_FEATURES} features that exact "
+            "estimators hold: pool the features or use estimator 'minibatch'"
         )
+    return features[unit]
 
 
 def _without_short_end(batches: Iterable[Tensor]) -> Iterator[Tensor]:

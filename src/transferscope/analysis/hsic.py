@@ -115,6 +115,9 @@ class FeatureSums:
 
     def biased(self) -> float:
         """The biased HSIC of all examples so far, |X^T Y|_F^2 / (n-1)^2 of centred features."""
-        n = self.num_examples
-        check_num_examples(n)
-        return float((self._cross - torch.outer(self._x, self._y) / n).square().sum()) / (n - 1) ** 2
+        return float(self.cross_moments().square().sum()) / (self.num_examples - 1) ** 2
+
+    def cross_moments(self) -> Tensor:
+        """X^T Y of centred features, (num_features_x, num_features_y): (n-1) times their covariance."""
+        check_num_examples(self.num_examples)
+        return self._cross - torch.outer(self._x, self._y) / self.num_examples

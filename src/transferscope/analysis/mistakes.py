@@ -74,6 +74,28 @@ def compare_mistakes(
     return MistakeComparison(*(np.array([getattr(row, field.name) for row in rows]) for field in fields(rows[0])))
 
 
+def compare_predictions(
+    logits_a: ArrayLike, logits_b: ArrayLike, labels: ArrayLike, class_names: Sequence[str], *, multi_label: bool
+) -> MistakeComparison:
+    """`compare_mistakes` of two models' logits, both (num_examples, num_classes); labels as in `correct_from_logits`.
+
+    Raises UserError where the models have other examples or classes than the labels, or a finding has no label at all.
+    """
+    for name, logits in (("first", logits_a), ("second", logits_b)):
+        shape, expected = np.shape(logits), (len(np.asarray(labels)), len(class_names))
+        if shape != expected:
+            raise UserError(
+                f"the {name} model's logits have shape {shape}, but there are {expected[0]} examples of "
+                f"{expected[1]} classes: compare models of the same task"
+            )
+    correct_a, valid = correct_from_logits(logits_a, labels, multi_label=multi_label)
+    correct_b, _ = correct_from_logits(logits_b, labels, multi_label=multi_label)
+    unlabelled = [name for index, name in enumerate(class_names) if multi_label and not valid[:, index].any()]
+    if unlabelled:
+        raise UserError(f"no example has a label for {', '.join(unlabelled)}: leave it out, or give more examples")
+    return compare_mistakes(correct_a, correct_b, valid=valid)
+
+
 def _compare(a: NDArray[np.bool_], b: NDArray[np.bool_], what: str) -> MistakeComparison:
     if len(a) == 0:
         raise UserError(f"{what} has no example with a label: leave it out, or give more examples")
@@ -147,17 +169,38 @@ def bootstrap_intervals(
     return pd.DataFrame(rows, columns=["class_index", "statistic", "value", "low", "high"])
 
 
+def with_intervals(
+    table: pd.DataFrame, comparison: MistakeComparison, *, num_resamples: int = 2000, seed: int = 0
+) -> pd.DataFrame:
+    """`to_frame` with the two differences, and for every statistic of `bootstrap_intervals` its `_low` and `_high`."""
+    intervals = bootstrap_intervals(comparison, num_resamples=num_resamples, seed=seed)
+    columns = {}
+    for statistic, rows in intervals.groupby("statistic", sort=False):
+        columns[str(statistic)] = rows["value"].to_numpy()
+        columns |= {f"{statistic}_{bound}": rows[bound].to_numpy() for bound in ("low", "high")}
+    return table.assign(**columns)
+
+
+COUNTS = ("only_a_correct", "only_b_correct", "common_mistakes")
+
+
 def spread_over_pairs(table: pd.DataFrame) -> pd.DataFrame:
     """Mean, standard deviation and range over all pairs of one kind.
 
-    table: rows of `to_frame` with columns task and pair_kind. Returns a row per task, pair_kind, class_name and
-    statistic: num_pairs, mean, std (NaN for a single pair), min, max.
+    table: rows of `with_intervals` with columns task and pair_kind. Returns a row per task, pair_kind, class_name and
+    statistic (accuracies, ratios, kappa, their differences and the counts): num_pairs, mean, std (NaN for a single
+    pair), min, max, low, high. `low` and `high` are the means of the pairs' intervals: as the pairs share their
+    examples, no narrower than an interval of the mean (nearly: it holds for standard deviations), and NaN for counts.
     """
-    keys = ["task", "pair_kind", "class_name"]
-    statistics = [field.name for field in fields(MistakeComparison)]
-    long = table.melt(id_vars=keys, value_vars=statistics, var_name="statistic")
-    grouped = long.groupby([*keys, "statistic"], sort=False)["value"]
-    return grouped.agg(num_pairs="size", mean="mean", std="std", min="min", max="max").reset_index()
+    keys = ["task", "pair_kind", "class_name", "statistic"]
+    found = []
+    for statistic in (*_statistics(np.ones((1, 4), dtype=np.int64)), *COUNTS):
+        columns = {"value": statistic, "low": f"{statistic}_low", "high": f"{statistic}_high"}
+        rows = {name: table.get(column, np.nan) for name, column in columns.items()}
+        found.append(table[keys[:3]].assign(statistic=statistic, **rows))
+    groups = pd.concat(found, ignore_index=True).groupby(keys, sort=False)
+    spread = groups["value"].agg(num_pairs="size", mean="mean", std="std", min="min", max="max")
+    return spread.join(groups[["low", "high"]].mean()).reset_index()
 
 
 def _four_counts(comparison: MistakeComparison) -> NDArray[np.int64]:

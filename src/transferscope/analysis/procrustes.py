@@ -20,15 +20,19 @@ def procrustes_similarity(features_x: Tensor, features_y: Tensor) -> float:
     if features_x.ndim != 2 or features_y.ndim != 2 or len(features_x) != len(features_y):
         shapes = f"{tuple(features_x.shape)} and {tuple(features_y.shape)}"
         raise UserError(f"features of shapes {shapes}: expected (num_examples, num_features), as many examples in both")
-    x, y = _normalised("x", features_x), _normalised("y", features_y)
-    return float(singular_values(x.T @ y).sum())
+    x, y = _centred(features_x), _centred(features_y)
+    return procrustes_of_moments(x.T @ y, x.square().sum(), y.square().sum())
 
 
-def _normalised(name: str, features: Tensor) -> Tensor:
+def procrustes_of_moments(cross: Tensor, squares_x: Tensor, squares_y: Tensor) -> float:
+    """The same from the second moments of centred features: X^T Y, |X|_F^2 and |Y|_F^2."""
+    for name, squares in (("x", squares_x), ("y", squares_y)):
+        if not squares > 0:
+            raise UserError(f"features_{name} are constant for all examples: there is nothing to align")
+    return float(singular_values(cross / (squares_x * squares_y).sqrt()).sum())
+
+
+def _centred(features: Tensor) -> Tensor:
     # Shifting by the first example makes constant features exactly 0.
     shifted = features.to(torch.float64) - features[:1].to(torch.float64)
-    centred = shifted - shifted.mean(dim=0)
-    norm = torch.linalg.vector_norm(centred)
-    if not norm > 0:
-        raise UserError(f"features_{name} are constant for all examples: there is nothing to align")
-    return centred / norm
+    return shifted - shifted.mean(dim=0)

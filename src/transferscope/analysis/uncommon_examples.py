@@ -22,15 +22,14 @@ def uncommon_examples(
     labels: ArrayLike,
     *,
     multi_label: bool = False,
-    classes: Sequence[int] | None = None,
-    num_classes: int = 4,
+    classes: int | Sequence[int] = 4,
     examples_per_cell: int = 1,
 ) -> pd.DataFrame:
     """Choose examples for a gallery: a column per class, row "only_a_correct" above row "only_b_correct".
 
     logits (num_examples, num_classes) of both models on the same examples; labels as in `correct_from_logits`.
-    classes: the classes to show; None takes the `num_classes` with most disagreement, those first that have examples
-    in both rows. Within a cell the examples come first on which the right model is surest and the wrong one most sure
+    classes: the classes to show, or how many: those with most disagreement, first such as have examples in both rows.
+    Within a cell the examples come first on which the right model is surest and the wrong one most sure
     of its mistake. For a multi-label task a class is a finding, and label and predictions are 1 or 0.
 
     Returns a row per example: class_index, row, rank (0 first), example (index), label, and prediction and confidence
@@ -43,8 +42,9 @@ def uncommon_examples(
     correct_b, _ = correct_from_logits(scores_b, truth, multi_label=multi_label)
     member = valid if multi_label else truth[:, None] == np.arange(scores_a.shape[1])
     only_a, only_b = member & _column(correct_a & ~correct_b), member & _column(correct_b & ~correct_a)
-    chosen = _most_disagreement(only_a, only_b, num_classes)
-    if classes is not None:
+    if isinstance(classes, int):
+        chosen = _most_disagreement(only_a, only_b, classes)
+    else:
         chosen = _checked(classes, scores_a.shape[1])
     rows = []
     for class_index in chosen:
@@ -56,6 +56,14 @@ def uncommon_examples(
                 label = truth[i, class_index] if multi_label else truth[i]
                 rows.append((class_index, row, rank, i, label, a[0][i], a[1][i], b[0][i], b[1][i]))
     return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def class_indices(names: Sequence[str], class_names: Sequence[str]) -> list[int]:
+    """Indices of classes by name. Raises UserError that lists the classes there are."""
+    unknown = [name for name in names if name not in class_names]
+    if unknown:
+        raise UserError(f"no class named {', '.join(unknown)}; there are: {', '.join(class_names)}")
+    return [list(class_names).index(name) for name in names]
 
 
 def _column(values: NDArray[np.bool_]) -> NDArray[np.bool_]:

@@ -1,21 +1,23 @@
-"""Feature similarity by layer (Tables 1 and 7 as figures)."""
+"""Feature similarity: layer by layer (Tables 1 and 7), and every layer with every layer."""
 
 from __future__ import annotations
 
 import matplotlib
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 
-from transferscope.plots.lines import grouped_bars, write_in_cells
-from transferscope.plots.series import choose, heading, in_order, require_columns, spread_by_name
+from transferscope.plots.lines import grouped_bars
+from transferscope.plots.series import choose, heading, in_order, require_columns
 from transferscope.plots.style import (
     DOUBLE_WIDTH,
     LABEL_SIZE,
-    MINUS,
     PANEL_WIDTH,
     SEQUENTIAL_MAP,
     TICK_SIZE,
+    TITLE_SIZE,
     add_note,
     category_ticks,
     empty_figure,
@@ -65,41 +67,54 @@ def cka_bars(
     return add_note(figure, note)
 
 
-def cka_heat_map(
-    cka: pd.DataFrame,
-    *,
-    features: str | None = None,
-    estimator: str | None = None,
-    title: str | None = None,
-    note: str | None = None,
-) -> Figure:
-    """Table 7 as a heat map: a row for each kind of pair, a column for each layer, the mean over pairs in the cell.
+def cka_heat_map(cka_layers: pd.DataFrame, *, title: str | None = None, note: str | None = None) -> Figure:
+    """Linear CKA of every layer of one model with every layer of another, a panel for each kind of pair.
 
-    Args: as for `cka_bars`.
+    Cells are means over the pairs of a kind; values below 0, which a debiased CKA may have, are drawn as 0.
+
+    Args:
+        cka_layers: columns pair_kind, layer (first model), layer_b (second), features, estimator, cka; layers in the
+            order of the forward pass.
     """
-    rows = _choose(cka, features, estimator)
-    if rows.empty:
+    require_columns(cka_layers, (*COLUMNS, "layer_b"), "cka_layers")
+    if cka_layers.empty:
         return empty_figure("no feature similarity to show", note)
-    layers, kinds = in_order(rows["layer"]), in_usual_order(in_order(rows["pair_kind"]))
-    means = np.stack(
-        [spread_by_name(rows[rows["pair_kind"] == kind], "layer", "cka", layers)["mean"].to_numpy() for kind in kinds]
-    )
-    wide = len(layers) > 6
-    figure, axes = new_figure(width=DOUBLE_WIDTH if wide else PANEL_WIDTH, panel_height=0.95 + 0.28 * len(kinds))
-    ax = axes[0, 0]
-    colours = matplotlib.colormaps[SEQUENTIAL_MAP].with_extremes(bad="#eeeeee")
-    image = ax.imshow(means, cmap=colours, vmin=0, vmax=1, aspect="auto")
-    size = min(TICK_SIZE, 72 * 0.7 * (figure.get_figwidth() - 1.6) / len(layers) / 2.6)
-    texts = np.array([[f"{value:.2f}".replace("-", MINUS) for value in row] for row in means], dtype=object)
-    write_in_cells(ax, means, np.clip(means, 0, 1) / 1.3, texts, size)
-    framed(ax)
-    label(ax, x="layer", title=heading(title, rows))
-    category_ticks(ax, layers)
-    ax.set_yticks(range(len(kinds)), kinds, fontsize=TICK_SIZE)
-    bar = figure.colorbar(image, ax=ax, fraction=0.05, pad=0.02)
-    bar.set_label(_measure(rows), fontsize=LABEL_SIZE if len(kinds) > 4 else TICK_SIZE)
+    kinds = in_usual_order(in_order(cka_layers["pair_kind"]))
+    columns = min(3, len(kinds))
+    rows = -(-len(kinds) // columns)
+    width = PANEL_WIDTH if columns == 1 else DOUBLE_WIDTH
+    figure, axes = new_figure(rows, columns, width=width)
+    panels = dict(zip(kinds, axes.flat, strict=False))
+    tables = {kind: _matrix(cka_layers[cka_layers["pair_kind"] == kind]) for kind in kinds}
+    for kind, ax in panels.items():
+        image = _layer_panel(ax, tables[kind], kind)
+    # Cells are about square; turned tick labels must not make the figure higher panel by panel.
+    figure.set_figheight(rows * (width / columns + 0.15) + 0.2)
+    for kind, ax in panels.items():
+        category_ticks(ax, list(tables[kind].index), axis="y")
+    for ax in axes.flat[len(kinds) :]:
+        ax.set_axis_off()
+    bar = figure.colorbar(image, ax=axes, fraction=0.03, pad=0.02)
+    bar.set_label(_measure(cka_layers), fontsize=LABEL_SIZE)
     bar.ax.tick_params(labelsize=TICK_SIZE, width=0.6, length=2)
+    figure.suptitle(heading(title, cka_layers), fontsize=TITLE_SIZE)
     return add_note(figure, note)
+
+
+def _matrix(rows: pd.DataFrame) -> pd.DataFrame:
+    """Mean CKA, layers of the first model by layers of the second."""
+    means = rows.groupby(["layer", "layer_b"])["cka"].mean().unstack()
+    return means.reindex(in_order(rows["layer"]), columns=in_order(rows["layer_b"]))
+
+
+def _layer_panel(ax: Axes, means: pd.DataFrame, kind: str) -> AxesImage:
+    colours = matplotlib.colormaps[SEQUENTIAL_MAP].with_extremes(bad="#eeeeee")
+    image = ax.imshow(means.to_numpy(), cmap=colours, vmin=0, vmax=1, origin="lower", aspect="auto")
+    framed(ax)
+    first, second = kind.split(" & ") if " & " in kind else ("the model", "the model")
+    label(ax, x=f"layer of {second}", y=f"layer of {first}", title=kind)
+    category_ticks(ax, list(means.columns))
+    return image
 
 
 def _choose(cka: pd.DataFrame, features: str | None, estimator: str | None) -> pd.DataFrame:

@@ -1,13 +1,14 @@
-"""Distances between weights, module by module (Figures 10 and 11)."""
+"""Distances between weights, module by module (Figures 10 and 11) and over the epochs."""
 
 from __future__ import annotations
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
-from transferscope.plots.lines import module_lines
-from transferscope.plots.series import heading, in_order, require_columns
+from transferscope.plots.lines import banded_line, module_lines
+from transferscope.plots.series import heading, in_order, kinds_of, require_columns, spread
 from transferscope.plots.style import (
     DOUBLE_WIDTH,
     PANEL_WIDTH,
@@ -55,6 +56,31 @@ def distance_to_initialisation(
     """
     require_columns(distances, ("pair_kind", "checkpoint_a", "checkpoint_b", "module", measure), "distances")
     return _figure(distances[to_initialisation(distances)], measure, f"{MEASURES[measure]} to initial", title, note)
+
+
+def distance_travelled(travelled: pd.DataFrame, *, title: str | None = None, note: str | None = None) -> Figure:
+    """l2 distance of all weights from the initial ones at every saved epoch, by kind of run: the way to Figure 11.
+
+    Lines are means over runs of a kind, bands go from the smallest to the largest.
+
+    Args:
+        travelled: columns run (or label), epoch, module (used: "all"), l2.
+    """
+    require_columns(travelled, ("run", "epoch", "module", "l2"), "distance_travelled")
+    rows = travelled[travelled["module"] == "all"]
+    rows = rows.assign(kind=kinds_of(rows))
+    if rows.empty:
+        return empty_figure("no distances to show", note)
+    kinds = in_usual_order(in_order(rows["kind"]))
+    looks = looks_for(kinds)
+    figure, axes = new_figure(panel_height=2.5)
+    ax = axes[0, 0]
+    handles = [banded_line(ax, spread(rows[rows["kind"] == kind], "epoch", "l2"), looks[kind]) for kind in kinds]
+    ax.set_ylim(bottom=0)
+    ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    label(ax, x="epoch", y=f"{MEASURES['l2']} from initial", title=heading(title, rows))
+    legend_below(figure, handles, kinds)
+    return add_note(figure, note)
 
 
 def to_initialisation(distances: pd.DataFrame) -> pd.Series:

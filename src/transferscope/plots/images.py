@@ -28,7 +28,7 @@ from transferscope.plots.style import (
 
 GAP_GREY = 216
 PREDICTIONS = ("prediction_a", "confidence_a", "prediction_b", "confidence_b")
-GALLERY_COLUMNS = ("image", "only_correct", "true_label", *PREDICTIONS)
+GALLERY_COLUMNS = ("image", "column", "only_correct", "true_label", *PREDICTIONS)
 
 
 def uncommon_mistakes_gallery(
@@ -48,32 +48,30 @@ def uncommon_mistakes_gallery(
     Args:
         images: uint8 (num_examples, channels, height, width), channels 1 or 3; an array or anything that takes an
             integer index, such as `PackedSplit.images`.
-        gallery: a row an image; columns image (index into `images`), only_correct ("a" or "b"), true_label,
-            prediction_a, confidence_a, prediction_b, confidence_b (labels as text, confidence in [0, 1]).
+        gallery: a row an image; columns image (index into `images`), column (of the figure, from 0), only_correct
+            ("a" or "b"), true_label, prediction_a, confidence_a, prediction_b, confidence_b (labels as text,
+            confidence in [0, 1]).
     """
     require_columns(gallery, GALLERY_COLUMNS, "gallery")
     if gallery.empty:
         return empty_figure("no uncommon mistakes to show", note)
-    sides = [(gallery[gallery["only_correct"] == side].reset_index(drop=True), side) for side in ("a", "b")]
-    columns = max(1, *(len(rows) for rows, _ in sides))
+    cells = {(row["only_correct"], int(row["column"])): row for _, row in gallery.iterrows()}
+    columns = int(gallery["column"].max()) + 1
     per_image = max(1.05, min(1.7, DOUBLE_WIDTH / columns))
     width = max(PANEL_WIDTH, per_image * columns + 0.2)
     figure, axes = new_figure(2, columns, width=width, panel_height=(width - 0.4) / columns + 0.4)
     letters = int(0.9 * width / columns / (TICK_SIZE / 72 * 0.68))
-    for row, (rows, side) in enumerate(sides):
+    for row, side in enumerate("ab"):
         wrong, right = (name_b, name_a) if side == "a" else (name_a, name_b)
         for column in range(columns):
             ax = axes[row, column]
             ax.set(xticks=[], yticks=[])
             framed(ax)
-            if column < len(rows):
-                _captioned(ax, images, rows.iloc[column], (name_a, name_b), letters)
-            elif column:
-                ax.set_axis_off()
-        first = axes[row, 0]
-        first.set_ylabel(f"{wrong} wrong,\n{right} right", fontsize=LABEL_SIZE)
-        if rows.empty:
-            first.text(0.5, 0.5, "none", ha="center", va="center", fontsize=TICK_SIZE, transform=first.transAxes)
+            if (side, column) in cells:
+                _captioned(ax, images, cells[side, column], (name_a, name_b), letters)
+            else:
+                ax.text(0.5, 0.5, "none", ha="center", va="center", fontsize=TICK_SIZE, transform=ax.transAxes)
+        axes[row, 0].set_ylabel(f"{wrong} wrong,\n{right} right", fontsize=LABEL_SIZE)
     if title:
         figure.suptitle(title, fontsize=TITLE_SIZE)
     return add_note(figure, note)

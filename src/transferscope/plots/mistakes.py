@@ -93,7 +93,7 @@ def _pearson(kind: str, points: pd.DataFrame, correlation: pd.DataFrame | None) 
     """`: r = 0.37 (p = 1e-12)`, the mean r over replicas where the table has them."""
     if correlation is not None and not correlation.empty:
         require_columns(correlation, ("run", "pearson_r", "p_value"), "class_size_correlation")
-        rows = correlation[kinds_of(correlation) == kind]
+        rows = correlation[(kinds_of(correlation) == kind) & (correlation["run"] != "mean")]
         r, p = rows["pearson_r"].mean(), rows["p_value"].max()
         if np.isfinite(r):
             return f":  Pearson r = {r:.2f}".replace("-", MINUS) + (f"  (p ≤ {p:.1g})" if np.isfinite(p) else "")

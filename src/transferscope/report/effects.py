@@ -141,14 +141,14 @@ def cka_floor(evidence: Evidence) -> list[Effect]:
 
 
 def mean_cka(rows: pd.DataFrame) -> dict[str, float]:
-    """CKA by pair, averaged over layers; pooled features and the exact estimate where there is a choice."""
+    """CKA by pair, averaged over layers; pooled features and the debiased estimate where there is a choice."""
     rows = one_cka(rows)
     return by_pair(rows, rows["cka"].astype(float))
 
 
 def one_cka(rows: pd.DataFrame) -> pd.DataFrame:
     """Rows with one sort of features and one estimator."""
-    for column, preferred in (("features", "pooled"), ("estimator", "exact")):
+    for column, preferred in (("features", "pooled"), ("estimator", "debiased")):
         if column in rows.columns and rows[column].nunique() > 1:
             chosen = preferred if (rows[column] == preferred).any() else rows[column].iloc[0]
             rows = rows[rows[column] == chosen]

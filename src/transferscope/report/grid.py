@@ -24,6 +24,7 @@ HEADINGS = {
     "common_mistakes": "common mistakes",
     "uncommon_ratio_a": "uncommon, first",
     "uncommon_ratio_b": "uncommon, second",
+    "uncommon_ratio_difference": "uncommon, second - first",
     "mcnemar_p": "McNemar p",
     "pearson_r": "Pearson r",
     "p_value": "p",

@@ -77,6 +77,8 @@ CHAPTERS = (
                 grids.mistakes.mistakes,
                 grids.mistakes.mistakes_per_class,
                 "Uncommon, first: mistakes that only the first model makes / all mistakes of the first model. "
+                "g1 counts what only the first model gets right; the paper's Table 6 prints the other convention "
+                "(g1: only the first is wrong), so its two counts are exchanged here. "
                 "The accuracies printed in Tables 3 to 5 do not follow from their counts and are left out.",
             ),
             Section(
@@ -113,12 +115,14 @@ CHAPTERS = (
                 "Two P-T should be alike in every layer; pairs with an RI-T should be near the floor. Compare the"
                 " order of the rows, not the numbers.",
                 "similarity",
-                ("cka",),
+                ("cka", "cka_heat_map"),
                 (published.TABLE_1, published.TABLE_7),
                 grids.similarity.cka,
                 grids.similarity.cka_other,
                 "The paper does not say how features were pooled, on how many examples, or with which estimator; "
-                "the biased estimate of unrelated features is far from 0.",
+                "the biased estimate (Kornblith et al. 2019) of unrelated features is far from 0, the debiased and "
+                "minibatch ones are near 0. Controls: a model with itself, two untrained models (RI & RI), and the "
+                "same with permuted examples. The heat maps compare every block with every block.",
             ),
             Section(
                 "table_2",
@@ -139,7 +143,7 @@ CHAPTERS = (
                 "Distance to the initial weights",
                 "Fine-tuning should move the weights much less than training from scratch.",
                 "similarity",
-                ("distance_to_initialisation",),
+                ("distance_to_initialisation", "distance_travelled"),
                 (published.TABLE_8,),
                 grids.similarity.distances_travelled,
             ),

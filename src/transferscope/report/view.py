@@ -189,7 +189,7 @@ def _figure_names(section: Section, results: Results) -> list[str]:
         names += (
             [name for name in results[CROSS_DOMAIN].figures if name not in numbered] if CROSS_DOMAIN in results else []
         )
-    return names
+    return list(dict.fromkeys(names))
 
 
 def _panels(name: str, title: str, study: Mapping[str, Any], results: Results) -> list[Panel]:

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from transferscope.options import MistakesOptions
+from transferscope.plan import derive_seed
 
 
 def predict_test(series: Any, test_split: Any, options: dict[str, Any]) -> dict[str, Any]:
@@ -26,32 +27,43 @@ def compare_pair(
     test_split: Any,
     options: dict[str, Any],
 ) -> pd.DataFrame:
-    """A row of Tables 3 to 6 per class, with the bootstrap interval of each ratio."""
-    from transferscope.analysis.mistakes import bootstrap_intervals, compare_mistakes, correct_from_logits
+    """A row of Tables 3 to 6 per class, with bootstrap intervals."""
+    from transferscope.analysis.mistakes import compare_predictions, with_intervals
 
     chosen = MistakesOptions.model_validate(options)
-    multi_label, labels = test_split.multi_label, test_split.labels
-    correct_a, valid = correct_from_logits(predictions_a["test"], labels, multi_label=multi_label)
-    correct_b, _ = correct_from_logits(predictions_b["test"], labels, multi_label=multi_label)
-    comparison = compare_mistakes(correct_a, correct_b, valid=valid)
-    table = comparison.to_frame(test_split.class_names if multi_label else None)
-    spread = bootstrap_intervals(comparison, num_resamples=chosen.bootstrap).set_index(["class_index", "statistic"])
-    for statistic in ("uncommon_ratio_a", "uncommon_ratio_b", "kappa"):
-        for bound in ("low", "high"):
-            table[f"{statistic}_{bound}"] = spread.xs(statistic, level="statistic")[bound].to_numpy()
     names = {
         "task": test_split.name,
         "pair_kind": pair["kind"],
         "checkpoint_a": f"{pair['run_a']}@{chosen.epoch}",
         "checkpoint_b": f"{pair['run_b']}@{chosen.epoch}",
     }
+    comparison = compare_predictions(
+        predictions_a["test"],
+        predictions_b["test"],
+        test_split.labels,
+        test_split.class_names,
+        multi_label=test_split.multi_label,
+    )
+    table = comparison.to_frame(test_split.class_names if test_split.multi_label else None)
+    seed = derive_seed(names["checkpoint_a"], names["checkpoint_b"], "bootstrap")
+    table = with_intervals(table, comparison, num_resamples=chosen.bootstrap, seed=seed)
     return table.assign(**names)[[*names, *table.columns]]
+
+
+def summarise_pairs(mistakes: pd.DataFrame) -> pd.DataFrame:
+    """Mean and range over the pairs of a kind, statistic by statistic."""
+    from transferscope.analysis.mistakes import spread_over_pairs
+
+    return spread_over_pairs(mistakes)
 
 
 def measure_class_accuracy(
     runs: dict[str, Any], test_split: Any, class_sizes: pd.DataFrame, **predictions: dict[str, Any]
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Accuracy of each class against its size for each run, and the correlation of the two."""
+    """Accuracy of each class against its size for each run, and the correlation of the two.
+
+    Rows with run "mean" are of the accuracies averaged over the runs of a label.
+    """
     from transferscope.analysis.class_size import class_accuracy, class_size_correlation
     from transferscope.analysis.mistakes import correct_from_logits
 
@@ -63,7 +75,12 @@ def measure_class_accuracy(
         names = {"task": test_split.name, "run": run, "label": runs[run]["label"]}
         tables.append(table.assign(**names)[[*names, *table.columns]])
         correlations.append(names | vars(class_size_correlation(table["class_size"], table["accuracy"])))
-    return pd.concat(tables, ignore_index=True), pd.DataFrame(correlations)
+    accuracy = pd.concat(tables, ignore_index=True)
+    for label, rows in accuracy.groupby("label", sort=False):
+        means = rows.groupby("class_name", sort=False)[["class_size", "accuracy"]].mean()
+        names = {"task": test_split.name, "run": "mean", "label": label}
+        correlations.append(names | vars(class_size_correlation(means["class_size"], means["accuracy"])))
+    return accuracy, pd.DataFrame(correlations)
 
 
 def draw_class_size_figure(class_accuracy: pd.DataFrame, correlation: pd.DataFrame, note: str | None) -> Any:
@@ -89,16 +106,17 @@ def draw_gallery(
     note: str | None,
 ) -> Any:
     """Figure 9: images that only one of two models gets right."""
-    from transferscope.analysis.uncommon_examples import uncommon_examples
+    from transferscope.analysis.uncommon_examples import class_indices, uncommon_examples
     from transferscope.plots.images import uncommon_mistakes_gallery
 
     chosen = MistakesOptions.model_validate(options)
+    classes = chosen.gallery_of(test_split.name)
     found = uncommon_examples(
         predictions_a["test"],
         predictions_b["test"],
         test_split.labels,
         multi_label=test_split.multi_label,
-        num_classes=chosen.gallery_classes,
+        classes=classes if isinstance(classes, int) else class_indices(classes, test_split.class_names),
         examples_per_cell=chosen.gallery_rows_of,
     )
     name_a, name_b = pair["kind"].split(" & ")
@@ -120,6 +138,7 @@ def _captions(found: pd.DataFrame, split: Any) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "image": found["example"],
+            "column": found.groupby(["class_index", "rank"], sort=False).ngroup(),
             "only_correct": found["row"].str.slice(5, 6),
             "true_label": name(found["label"]),
             "prediction_a": name(found["prediction_a"]),

@@ -30,6 +30,13 @@ def _task(task: str, pairs: list[Pair], multi_label: bool) -> list[Node]:
         *(_predict(run) for run in runs),
         *(_compare(task, pair) for pair in pairs),
         gather(STEP, task, "mistakes", (f"{task}.{pair.name}.mistakes" for pair in pairs)),
+        Node(
+            nodes.summarise_pairs,
+            inputs=f"{task}.mistakes.table",
+            outputs=f"{task}.mistakes_spread.table",
+            name="summarise_pairs",
+            namespace=f"{task}.{STEP}",
+        ),
         draw(STEP, task, "mistakes", nodes.draw_mistakes, [f"{task}.mistakes.table"]),
         *_gallery(task, pairs),
         *([] if multi_label else _class_sizes(task, runs)),

@@ -1,4 +1,4 @@
-"""CKA of the pairs of a task, with its controls."""
+"""CKA of the pairs of a task, with its controls, a heat map of all blocks and a second opinion."""
 
 from __future__ import annotations
 
@@ -9,17 +9,21 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
-from transferscope.analysis.cka_models import cka_between
+from transferscope.analysis.cka import Estimator
+from transferscope.analysis.cka_models import Comparison, LayerSimilarity
 from transferscope.analysis.evaluation import prepare
-from transferscope.analysis.features import FeatureExtractor
+from transferscope.analysis.features import FeatureExtractor, Pooling
+from transferscope.analysis.second_opinion import second_opinion
 from transferscope.images.augment import EvaluationTransform
-from transferscope.models.layers import feature_layers
+from transferscope.models.layers import block_layers, feature_layers
 from transferscope.models.series import CheckpointSeries
 from transferscope.options import SimilarityOptions
 from transferscope.plan import derive_seed
 from transferscope.progress import progress_bar
 
 Names = tuple[str, str]
+Kinds = dict[Names, str]
+MINIBATCH: tuple[Estimator, ...] = ("minibatch",)
 
 
 def cka(
@@ -28,26 +32,29 @@ def cka(
     series: dict[str, CheckpointSeries],
     split: Any,
     options: SimilarityOptions,
-) -> pd.DataFrame:
-    """CKA at every layer of every pair and control, for each way to make features; all from one pass per way."""
+) -> dict[str, pd.DataFrame]:
+    """Tables of every pair and control, from one pass for each way to make features.
+
+    cka: layer by layer, as Tables 1 and 7. cka_layers: every block with every block, of the first pairs of each kind.
+    second_opinion: other measures of the same layers.
+    """
     kinds = {
         (f"{pair['run_a']}@{options.epoch}", f"{pair['run_b']}@{options.epoch}"): pair["kind"]
         for pair in pairs.values()
         if pair["run_a"] in series and pair["run_b"] in series
     }
     kinds |= _controls(runs, split.name, list(kinds))
-    tables = [_of_features(features, kinds, series, split, options) for features in options.features]
-    table = pd.concat(tables, ignore_index=True)
-    pair_kinds = [kinds[pair] for pair in zip(table["checkpoint_a"], table["checkpoint_b"], strict=True)]
-    table.insert(0, "pair_kind", pair_kinds)
-    table.insert(0, "task", split.name)
-    return table
+    found: dict[str, list[pd.DataFrame]] = {"cka": [], "cka_layers": [], "second_opinion": []}
+    for features in options.features:
+        for name, table in _of_features(features, kinds, series, split, options).items():
+            found[name].append(_named(table, kinds, split.name))
+    return {name: pd.concat(tables, ignore_index=True) for name, tables in found.items() if tables}
 
 
-def _controls(runs: dict[str, Any], task: str, pairs: list[Names]) -> dict[Names, str]:
+def _controls(runs: dict[str, Any], task: str, pairs: list[Names]) -> Kinds:
     """A model with itself, and two models before training whose initial weights were drawn apart."""
     own = pairs[0][0]
-    controls: dict[Names, str] = {(own, own): "same model"}
+    controls: Kinds = {(own, own): "same model"}
     compared = {name.rpartition("@")[0] for pair in pairs for name in pair}
     untrained: dict[int, str] = {}
     for name, run in runs.items():
@@ -60,20 +67,44 @@ def _controls(runs: dict[str, Any], task: str, pairs: list[Names]) -> dict[Names
 
 
 def _of_features(
-    features: str, kinds: dict[Names, str], series: dict[str, CheckpointSeries], split: Any, options: SimilarityOptions
-) -> pd.DataFrame:
-    names = dict.fromkeys(name for pair in kinds for name in pair)
-    extractors = {name: _extractor(series, name, features) for name in names}
+    features: Pooling, kinds: Kinds, series: dict[str, CheckpointSeries], split: Any, options: SimilarityOptions
+) -> dict[str, pd.DataFrame]:
+    heat_map = _first_of_each_kind(kinds, options.heat_map_pairs if features == options.features[0] else 0)
+    mapped = {name for pair in heat_map for name in pair}
+    extractors: dict[str, FeatureExtractor] = {}
+    stages: dict[str, str] = {}
+    blocks: dict[str, str] = {}
+    for name in dict.fromkeys(name for pair in kinds for name in pair):
+        model = _model(series, name)
+        own_stages, own_blocks = feature_layers(model), block_layers(model) if name in mapped else {}
+        extractors[name] = FeatureExtractor(model, own_stages | own_blocks, features=features)
+        stages |= own_stages
+        blocks |= own_blocks
+    estimators = options.estimators if features == "pooled" else MINIBATCH
+    by_layer = Comparison(tuple(kinds), tuple(stages), estimators=estimators)
+    every_block = Comparison(heat_map, tuple(blocks), "all", MINIBATCH)
+    similarity = LayerSimilarity(extractors, [by_layer, every_block] if heat_map else [by_layer])
     order = _order(split, options.max_examples)
     with progress_bar(f"CKA of {split.name}, {features} features", len(order)) as advance:
-        batches = _batches(split, order, options.batch_size, advance)
-        return cka_between(extractors, batches, pairs=list(kinds))
+        similarity.update_all(_batches(split, order, options.batch_size, advance))
+    tables = {"cka": similarity.cka(by_layer)}
+    if heat_map:
+        tables["cka_layers"] = similarity.cka(every_block)
+    if by_layer.exact:
+        tables["second_opinion"] = second_opinion(similarity, by_layer)
+    return tables
 
 
-def _extractor(series: dict[str, CheckpointSeries], name: str, features: Any) -> FeatureExtractor:
+def _first_of_each_kind(kinds: Kinds, number: int) -> tuple[Names, ...]:
+    by_kind: dict[str, list[Names]] = {}
+    for pair, kind in kinds.items():
+        by_kind.setdefault(kind, []).append(pair)
+    return tuple(pair for pairs in by_kind.values() for pair in pairs[:number])
+
+
+def _model(series: dict[str, CheckpointSeries], name: str) -> Any:
     run, _, epoch = name.rpartition("@")
-    model = prepare(series[run].load(int(epoch) if epoch.isdigit() else epoch).build())  # type: ignore[arg-type]
-    return FeatureExtractor(model, feature_layers(model), features=features)
+    return prepare(series[run].load(int(epoch) if epoch.isdigit() else epoch).build())  # type: ignore[arg-type]
 
 
 def _order(split: Any, limit: int | None) -> np.ndarray:
@@ -88,3 +119,8 @@ def _batches(split: Any, order: np.ndarray, size: int, advance: Any) -> Iterator
         indices = order[start : start + size]
         yield transform(split.gather(indices))
         advance(len(indices))
+
+
+def _named(table: pd.DataFrame, kinds: Kinds, task: str) -> pd.DataFrame:
+    pair_kinds = [kinds[pair] for pair in zip(table["checkpoint_a"], table["checkpoint_b"], strict=True)]
+    return pd.concat([pd.DataFrame({"task": task, "pair_kind": pair_kinds}), table], axis=1)

@@ -11,8 +11,8 @@ from transferscope.options import SimilarityOptions
 
 def measure_cka(
     pairs: dict[str, Any], runs: dict[str, Any], options: dict[str, Any], test_split: Any, **series: Any
-) -> pd.DataFrame:
-    """CKA at every layer for every pair of a task; each model sees the images once."""
+) -> dict[str, pd.DataFrame]:
+    """CKA at every layer for every pair of a task, as `SimilarityOptions.feature_tables`; images are seen once."""
     from transferscope.pipelines.similarity import measure
 
     by_name = {run.name: run for run in series.values()}
@@ -35,22 +35,24 @@ def measure_distance(pair: dict[str, Any], series_a: Any, series_b: Any, options
     return _named(table, series_a, names)
 
 
-def measure_distance_travelled(series: Any, run: dict[str, Any], options: dict[str, Any]) -> pd.DataFrame:
-    """Distance of every saved epoch from the initial weights (Table 8, Figure 11); P-T starts at P."""
-    from transferscope.analysis.distance import module_distances
+def measure_distance_travelled(
+    series: Any, run: dict[str, Any], options: dict[str, Any]
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Distance from the initial weights at the end (Table 8, Figure 11) and at every saved epoch; P-T starts at P."""
+    from transferscope.analysis.distance import distances_from
     from transferscope.models.modules import find_modules
 
     start = series.load(0)
-    modules = find_modules(start.build())
+    states = ((epoch, series.load(epoch).state_dict) for epoch in series.epochs)
+    travelled = distances_from(start.state_dict, states, find_modules(start.build()))
     end = SimilarityOptions.model_validate(options).epoch
-    epochs = {epoch: str(epoch) for epoch in series.epochs if epoch > 0} | {series.epoch(end): end}
-    tables = []
-    for epoch, name in epochs.items():
-        table = module_distances(start.state_dict, series.load(epoch).state_dict, modules)
-        kind = f"{run['label']} & init" if name == end else f"{run['label']} & init, on the way"
-        names = {"pair_kind": kind, "checkpoint_a": f"{series.name}@{name}", "checkpoint_b": f"{series.name}@0"}
-        tables.append(_named(table, series, names))
-    return pd.concat(tables, ignore_index=True)
+    names = {
+        "pair_kind": f"{run['label']} & init",
+        "checkpoint_a": f"{series.name}@{end}",
+        "checkpoint_b": f"{series.name}@0",
+    }
+    final = travelled[travelled["epoch"] == series.epoch(end)].drop(columns="epoch")
+    return _named(final, series, names), _named(travelled, series, {"run": series.name, "label": run["label"]})
 
 
 def _named(table: pd.DataFrame, series: Any, names: dict[str, str]) -> pd.DataFrame:
@@ -65,6 +67,13 @@ def draw_cka(cka: pd.DataFrame, note: str | None) -> Any:
     return cka_bars(cka, title=str(cka["task"].iloc[0]), note=note)
 
 
+def draw_cka_heat_map(cka_layers: pd.DataFrame, note: str | None) -> Any:
+    """Every block of one model against every block of the other."""
+    from transferscope.plots.cka import cka_heat_map
+
+    return cka_heat_map(cka_layers, title=str(cka_layers["task"].iloc[0]), note=note)
+
+
 def draw_distance_per_module(distances: pd.DataFrame, note: str | None) -> Any:
     """Figure 10."""
     from transferscope.plots.distances import distance_per_module
@@ -76,5 +85,11 @@ def draw_distance_to_initialisation(distances: pd.DataFrame, note: str | None) -
     """Figure 11."""
     from transferscope.plots.distances import distance_to_initialisation
 
-    shown = distances[~distances["pair_kind"].str.endswith("on the way")]
-    return distance_to_initialisation(shown, title=str(distances["task"].iloc[0]), note=note)
+    return distance_to_initialisation(distances, title=str(distances["task"].iloc[0]), note=note)
+
+
+def draw_distance_travelled(travelled: pd.DataFrame, note: str | None) -> Any:
+    """The way to Figure 11: distance from the initial weights at every saved epoch."""
+    from transferscope.plots.distances import distance_travelled
+
+    return distance_travelled(travelled, title=str(travelled["task"].iloc[0]), note=note)

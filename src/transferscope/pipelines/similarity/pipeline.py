@@ -20,28 +20,49 @@ def create_pipeline(plan: Plan) -> Pipeline:
     for task in plan.targets():
         pairs = plan.pairs(task, options.pairs)
         if pairs:
-            found += _task(task, pairs)
+            found += _task(task, pairs, options.feature_tables())
     return Pipeline(found)
 
 
-def _task(task: str, pairs: list[Pair]) -> list[Node]:
+def _task(task: str, pairs: list[Pair], feature_tables: list[str]) -> list[Node]:
     runs = list({run.full_name: run for pair in pairs for run in (pair.run_a, pair.run_b)}.values())
     own = [run for run in runs if run.task == task and run.checkpoint is None]
     inside = [pair for pair in pairs if pair.run_a.task == pair.run_b.task]
-    tables = [
+    distances = [
         *(f"{task}.{pair.name}.distances" for pair in inside),
         *(f"{run.full_name}.distances" for run in own),
     ]
+    travelled = [f"{run.full_name}.distance_travelled" for run in own]
+    tables = [
+        *feature_tables,
+        *(["distances"] if distances else []),
+        *(["distance_travelled"] if travelled else []),
+    ]
     return [
-        _cka(task, runs),
+        _cka(task, runs, feature_tables),
         *(_distance(task, pair) for pair in inside),
         *(_distance_travelled(run) for run in own),
-        gather(STEP, task, "distances", tables),
-        *_figures(task),
+        *([gather(STEP, task, "distances", distances)] if distances else []),
+        *([gather(STEP, task, "distance_travelled", travelled)] if travelled else []),
+        *(
+            draw(STEP, task, figure, function, [f"{task}.{table}.table"])
+            for figure, (function, table) in FIGURES.items()
+            if table in tables
+        ),
     ]
 
 
-def _cka(task: str, runs: list[RunSpec]) -> Node:
+FIGURES = {
+    "cka": (nodes.draw_cka, "cka"),
+    "cka_heat_map": (nodes.draw_cka_heat_map, "cka_layers"),
+    "distance_per_module": (nodes.draw_distance_per_module, "distances"),
+    "distance_to_initialisation": (nodes.draw_distance_to_initialisation, "distances"),
+    "distance_travelled": (nodes.draw_distance_travelled, "distance_travelled"),
+}
+"""Figure -> the node's function, and the table that it draws."""
+
+
+def _cka(task: str, runs: list[RunSpec], tables: list[str]) -> Node:
     """All pairs among m models cost m forward passes, so one node serves them all."""
     return Node(
         nodes.measure_cka,
@@ -52,7 +73,7 @@ def _cka(task: str, runs: list[RunSpec]) -> Node:
             "test_split": f"{task}.test_split",
             **{f"{run.task}_{run.name}": f"{run.full_name}.checkpoints" for run in runs},
         },
-        outputs=f"{task}.cka.table",
+        outputs={name: f"{task}.{name}.table" for name in tables},
         name="measure_cka",
         namespace=f"{task}.{STEP}",
     )
@@ -77,16 +98,7 @@ def _distance_travelled(run: RunSpec) -> Node:
     return Node(
         nodes.measure_distance_travelled,
         inputs=[f"{run.full_name}.checkpoints", f"params:plan.runs.{run.full_name}", "params:analyses.similarity"],
-        outputs=f"{run.full_name}.distances",
+        outputs=[f"{run.full_name}.distances", f"{run.full_name}.distance_travelled"],
         name=f"distance_travelled_{run.name}",
         namespace=f"{run.task}.{STEP}",
     )
-
-
-def _figures(task: str) -> list[Node]:
-    figures = {
-        "cka": (nodes.draw_cka, "cka"),
-        "distance_per_module": (nodes.draw_distance_per_module, "distances"),
-        "distance_to_initialisation": (nodes.draw_distance_to_initialisation, "distances"),
-    }
-    return [draw(STEP, task, name, function, [f"{task}.{table}.table"]) for name, (function, table) in figures.items()]

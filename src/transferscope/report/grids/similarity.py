@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import pandas as pd
 
 from transferscope.report import formats
@@ -9,34 +12,76 @@ from transferscope.report.effects import one_cka
 from transferscope.report.grid import Grid
 from transferscope.report.grids.common import Results, each, if_any, number, pivot, spread
 
+FLOOR = "permuted examples (floor)"
+
 
 def cka(results: Results) -> list[Grid]:
-    """Pair kinds by layers, as Tables 1 and 7, for one sort of features and one estimator."""
-    return [_cka_grid(f"Ours: {task}", task, one_cka(table)) for task, table in each(results, "cka")]
+    """Pair kinds by layers, as Tables 1 and 7, for one sort of features and one estimator; then the second opinion."""
+    found = [_cka_grid(f"Ours: {task}", task, one_cka(table)) for task, table in each(results, "cka")]
+    return found + _second_opinions(results)
 
 
 def cka_other(results: Results) -> list[Grid]:
-    """The other sorts of features and estimators."""
+    """The other sorts of features and estimators, and every pair with its interval."""
     found = []
     for task, table in each(results, "cka"):
         shown = one_cka(table)
         for (features, estimator), part in table.drop(shown.index).groupby(["features", "estimator"], sort=False):
             found.append(_cka_grid(f"{task}, {features}, {estimator}", task, part))
+        if "low" in shown.columns:
+            found.append(_cka_intervals(task, shown))
     return found
 
 
 def _cka_grid(caption: str, task: str, table: pd.DataFrame) -> Grid:
-    layers = list(dict.fromkeys(table["layer"].astype(str)))
-    rows = []
-    for kind, part in table.groupby("pair_kind", sort=False):
-        cells = [spread(part[part["layer"].astype(str) == layer]["cka"], formats.decimals) for layer in layers]
-        rows.append((str(kind), *cells))
     first = table.iloc[0]
     note = (
         f"{first['features']} features, {first['estimator']} estimator, {int(first['num_examples']):,} examples; "
         "mean (range over pairs)."
     )
-    return Grid(caption, ("pair", *layers), tuple(rows), note, f"{task}.cka.table")
+    return _layers_grid(caption, table, "cka", note, f"{task}.cka.table")
+
+
+def _second_opinions(results: Results) -> list[Grid]:
+    found = []
+    for task, table in each(results, "second_opinion"):
+        for measure, part in table.groupby("measure", sort=False):
+            note = (
+                f"{part['features'].iloc[0]} features, {int(part['num_examples'].iloc[0]):,} examples, not debiased: "
+                "compare with the floor; mean (range over pairs)."
+            )
+            caption = f"Ours: {task}, {measure} similarity"
+            found.append(_layers_grid(caption, part, "value", note, f"{task}.second_opinion.table"))
+    return found
+
+
+def _layers_grid(caption: str, table: pd.DataFrame, value: str, note: str, entry: str) -> Grid:
+    """Kinds of pairs by layers, controls last, and under them the floor: the mean over all pairs of two models."""
+    layers = list(dict.fromkeys(table["layer"].astype(str)))
+    rows = [(str(kind), *_cells(part, layers, value)) for kind, part in table.groupby("pair_kind", sort=False)]
+    if "permuted" in table.columns:
+        rows.append((FLOOR, *_cells(table[table["checkpoint_a"] != table["checkpoint_b"]], layers, "permuted")))
+    return Grid(caption, ("pair", *layers), tuple(rows), note, entry)
+
+
+def _cells(table: pd.DataFrame, layers: list[str], value: str) -> list[str]:
+    return [spread(table[table["layer"].astype(str) == layer][value], formats.decimals) for layer in layers]
+
+
+def _cka_intervals(task: str, table: pd.DataFrame) -> Grid:
+    layers = list(dict.fromkeys(table["layer"].astype(str)))
+    rows = []
+    for (kind, a, b), part in table.groupby(["pair_kind", "checkpoint_a", "checkpoint_b"], sort=False):
+        cells = {str(row["layer"]): _with_interval(row) for row in part.to_dict("records")}
+        rows.append((str(kind), str(a), str(b), *(cells.get(layer, "") for layer in layers)))
+    note = "95 % bootstrap intervals over batches of examples."
+    caption = f"{task}, every pair with its interval"
+    return Grid(caption, ("pair", "first", "second", *layers), tuple(rows), note, f"{task}.cka.table", 3)
+
+
+def _with_interval(row: Mapping[Any, Any]) -> str:
+    value, low, high = (formats.decimals(float(row[name])) for name in ("cka", "low", "high"))
+    return value if formats.MISSING in (low, high) else f"{value} [{low}, {high}]"
 
 
 def distances_between(results: Results) -> list[Grid]:
@@ -52,7 +97,6 @@ def distances_travelled(results: Results) -> list[Grid]:
 def _distances(results: Results, caption: str, *, initial: bool) -> list[Grid]:
     rows = []
     for task, table in each(results, "distances"):
-        table = table[~table["pair_kind"].str.endswith("on the way")]
         table = table[table["pair_kind"].str.endswith("& init") == initial]
         for kind, part in table.groupby("pair_kind", sort=False):
             whole, summed = part[part["module"] == "all"], part[part["module"] == "sum"]
@@ -69,7 +113,7 @@ def distances_per_module(results: Results) -> list[Grid]:
     """l2 of every module, mean over pairs: modules by pair kinds."""
     found = []
     for task, table in each(results, "distances"):
-        rows = table[~table["module"].isin(("all", "sum")) & ~table["pair_kind"].str.endswith("on the way")]
+        rows = table[~table["module"].isin(("all", "sum"))]
         found.append(
             pivot(f"{task}, module by module (l2)", rows, "module", "pair_kind", "l2", f"{task}.distances.table")
         )
