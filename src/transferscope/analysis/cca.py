@@ -32,23 +32,26 @@ def mean_squared_cca(features_x: Tensor, features_y: Tensor, *, variance: float 
         sums = FeatureSums()
         sums.update(x, y)
         moments.append(sums.cross_moments())
-    return cca_of_moments(*moments, variance=variance)
+    cross, own_x, own_y = moments
+    return cca_of_moments(cross, whitening(own_x, "features_x", variance), whitening(own_y, "features_y", variance))
 
 
-def cca_of_moments(cross: Tensor, own_x: Tensor, own_y: Tensor, *, variance: float = VARIANCE) -> float:
-    """The same from the second moments of centred features: X^T Y, X^T X and Y^T Y."""
-    white_x, white_y = _whitening("x", own_x, variance), _whitening("y", own_y, variance)
-    correlations = white_x.T @ cross @ white_y
+def cca_of_moments(cross: Tensor, whitening_x: Tensor, whitening_y: Tensor) -> float:
+    """The same from X^T Y of centred features and the `whitening` of either side."""
+    correlations = whitening_x.T @ cross @ whitening_y
     return float(correlations.square().sum()) / min(correlations.shape)
 
 
-def _whitening(name: str, moments: Tensor, variance: float) -> Tensor:
-    """Principal directions, (num_features, num_components), each divided by the norm of the features along it."""
+def whitening(moments: Tensor, name: str, variance: float = VARIANCE) -> Tensor:
+    """Leading principal directions (num_features, num_components), each over the norm of the features along it.
+
+    moments: X^T X of centred features. Raises UserError that names features which are constant.
+    """
     eigenvalues, directions = torch.linalg.eigh(moments)
     eigenvalues, directions = eigenvalues.flip(0).clamp(min=0), directions.flip(1)
     total = eigenvalues.sum()
     if not total > 0:
-        raise UserError(f"features_{name} are constant for all examples: there is nothing to correlate")
+        raise UserError(f"{name} are constant for all examples: there is nothing to correlate")
     # The last component is the one with which the share is reached.
     count = int((eigenvalues.cumsum(0) < variance * total).sum()) + 1
     return directions[:, :count] / eigenvalues[:count].sqrt()

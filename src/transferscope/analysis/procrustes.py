@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from transferscope.analysis.decompositions import singular_values
 from transferscope.errors import UserError
 
 
@@ -29,7 +28,7 @@ def procrustes_of_moments(cross: Tensor, squares_x: Tensor, squares_y: Tensor) -
     for name, squares in (("x", squares_x), ("y", squares_y)):
         if not squares > 0:
             raise UserError(f"features_{name} are constant for all examples: there is nothing to align")
-    return float(singular_values(cross / (squares_x * squares_y).sqrt()).sum())
+    return float(torch.linalg.matrix_norm(cross, ord="nuc") / (squares_x * squares_y).sqrt())
 
 
 def _centred(features: Tensor) -> Tensor:

@@ -92,6 +92,8 @@ def cka_heat_map(cka_layers: pd.DataFrame, *, title: str | None = None, note: st
     figure.set_figheight(rows * (width / columns + 0.15) + 0.2)
     for kind, ax in panels.items():
         category_ticks(ax, list(tables[kind].index), axis="y")
+    if len({(*table.index, *table.columns) for table in tables.values()}) == 1:
+        _only_outer_ticks(axes, len(kinds))
     for ax in axes.flat[len(kinds) :]:
         ax.set_axis_off()
     bar = figure.colorbar(image, ax=axes, fraction=0.03, pad=0.02)
@@ -99,6 +101,16 @@ def cka_heat_map(cka_layers: pd.DataFrame, *, title: str | None = None, note: st
     bar.ax.tick_params(labelsize=TICK_SIZE, width=0.6, length=2)
     figure.suptitle(heading(title, cka_layers), fontsize=TITLE_SIZE)
     return add_note(figure, note)
+
+
+def _only_outer_ticks(axes: np.ndarray, number: int) -> None:
+    """Ticks at the left and at the lowest of the first `number` panels of each column."""
+    columns = axes.shape[1]
+    for index, ax in enumerate(axes.flat[:number]):
+        if index % columns:
+            ax.set_yticks([])
+        if index + columns < number:
+            ax.set_xticks([])
 
 
 def _matrix(rows: pd.DataFrame) -> pd.DataFrame:
