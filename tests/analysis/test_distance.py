@@ -92,3 +92,12 @@ def test_mismatches_list_the_tensors():
         module_distances(STATE_A, other, MODULES)
     with pytest.raises(UserError, match=r"stem\.weight"):
         module_distances(STATE_A, other, {"stem": MODULES["stem"]})
+
+
+def test_models_with_other_classes_are_named():
+    """Classifiers of 10 and of 12 classes: the tensors that differ are listed, with what to do."""
+    small, large = (nn.ModuleDict({"fc": nn.Linear(4, classes)}).state_dict() for classes in (10, 12))
+    with pytest.raises(
+        UserError, match=r"fc\.weight \(10, 4\) in a but \(12, 4\) in b.*same model and number of classes"
+    ):
+        module_distances(small, large, {"fc": ("fc.weight", "fc.bias")})

@@ -1,36 +1,45 @@
-"""CKA of five layers of two ResNet-50 at 224 x 224: what it costs beyond the forward passes, and against a naive loop.
+"""CKA of five layers of two ResNet-50 at 224 x 224: cost beyond the forward passes, and against the package torch_cka.
 
-    python tests/benchmarks/bench_cka.py [--batches 2] [--batch-size 32] [--threads 1] [--model resnet50]
+    python tests/benchmarks/bench_cka.py [--batches 1] [--batch-size 32] [--repeats 3] [--model resnet50] [--bfloat16]
+    python tests/benchmarks/bench_cka.py --memory          # peak memory for 1,000 and 50,000 small images
+    python tests/benchmarks/bench_cka.py --models          # all pairs among m models
 
-"forward" is the two models' bare forward passes. "naive" keeps all activations of both models and evaluates the
-textbook HSIC of every pair of layers with explicit centring matrices, as loops over batches commonly do. The last part
-compares exact streaming sums with one Gram matrix of all examples, on features alone. CPU seconds are given beside wall
-seconds, since they suffer less from other work on the machine.
+"forward" is the two models' bare forward passes. torch_cka (PyPI) runs if it can be imported, under no_grad and with
+the same layers; it compares every layer with every layer of flattened features, so it is put beside the same here.
+Its errors and ours are against this package on float64 models. Figures are medians of interleaved repeats of CPU
+seconds, which suffer less from other work on the machine than wall seconds.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import resource
+import subprocess
+import sys
 import time
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from copy import deepcopy
 
 import numpy as np
 import torch
 import torchvision
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
 
 from transferscope.analysis.cka import StreamingCKA, linear_cka
 from transferscope.analysis.cka_models import cka_between
-from transferscope.analysis.features import FeatureExtractor
+from transferscope.analysis.features import FeatureExtractor, Pooling
+from transferscope.models import build_model
 from transferscope.models.layers import feature_layers
 
 
-def seconds(work: Callable[[], object]) -> np.ndarray:
-    """Wall and CPU seconds of one call."""
-    wall, cpu = time.perf_counter(), time.process_time()
+def cpu_seconds(work: Callable[[], object]) -> float:
+    start = time.process_time()
     work()
-    return np.array([time.perf_counter() - wall, time.process_time() - cpu])
+    return time.process_time() - start
 
 
 @torch.no_grad()
@@ -40,62 +49,85 @@ def forward(models: list[nn.Module], batches: list[Tensor]) -> None:
             model(images)
 
 
-def naive(extractors: list[FeatureExtractor], batches: list[Tensor]) -> Tensor:
-    """Mean over batches of biased CKA of every layer of one model with every layer of the other."""
-    total = torch.zeros(len(extractors[0].layers), len(extractors[1].layers))
-    for images in batches:
-        first, second = (list(extractor(images).values()) for extractor in extractors)
-        for i, x in enumerate(first):
-            for j, y in enumerate(second):
-                total[i, j] += hsic(x, y) / (hsic(x, x) * hsic(y, y)).sqrt()
-    return total / len(batches)
+def extractors(models: list[nn.Module], features: Pooling) -> dict[str, FeatureExtractor]:
+    layers = feature_layers(models[0])
+    return {f"model_{i}": FeatureExtractor(model, layers, features=features) for i, model in enumerate(models)}
 
 
-def hsic(x: Tensor, y: Tensor) -> Tensor:
-    n = len(x)
-    centring = torch.eye(n) - 1 / n
-    return torch.trace(x @ x.T @ centring @ y @ y.T @ centring) / (n - 1) ** 2
+def smooth_images(number: int, size: int) -> Tensor:
+    """Images that differ: of plain noise, untrained networks make features so equal that torch_cka gives NaN."""
+    coarse = 2 * torch.randn(number, 3, 7, 7) + 2 * torch.randn(number, 3, 1, 1)
+    return nn.functional.interpolate(coarse, size, mode="bilinear")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--batches", type=int, default=2)
-    parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument("--image-size", type=int, default=224)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--model", default="resnet50")
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
+def every_layer(models: list[nn.Module], batches: list[Tensor]) -> np.ndarray:
+    """Minibatch CKA of flattened features, layers of the first model by layers of the second."""
+    table = cka_between(extractors(models, "flattened"), batches, layer_pairs="all")
+    return table["cka"].to_numpy().reshape(len(feature_layers(models[0])), -1)
+
+
+@torch.no_grad()
+def published(models: list[nn.Module], batches: list[Tensor]) -> np.ndarray | None:
+    """The same by torch_cka; None where it is not installed."""
+    try:
+        from torch_cka import CKA
+    except ImportError:
+        return None
+    layers = list(feature_layers(models[0]).values())
+    images = DataLoader(TensorDataset(torch.cat(batches)), batch_size=len(batches[0]))
+    copies = deepcopy(models)  # it never removes its hooks
+    with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
+        warnings.simplefilter("ignore")
+        cka = CKA(*copies, model1_layers=layers, model2_layers=layers)
+        cka.compare(images, images)
+    return cka.export()["CKA"].numpy()
+
+
+def compare(arguments: argparse.Namespace) -> None:
     torch.manual_seed(0)
     models = [torchvision.models.get_model(arguments.model, weights=None).eval() for _ in range(2)]
-    shape = (arguments.batch_size, 3, arguments.image_size, arguments.image_size)
-    batches = [torch.randn(shape) for _ in range(arguments.batches)]
-    layers = feature_layers(models[0])
+    batches = [smooth_images(arguments.batch_size, arguments.image_size) for _ in range(arguments.batches)]
+    values: dict[str, np.ndarray | None] = {}
 
-    def extract(features: str) -> dict[str, FeatureExtractor]:
-        return {f"model_{i}": FeatureExtractor(model, layers, features=features) for i, model in enumerate(models)}
+    def keep(name: str, work: Callable[[], np.ndarray | None]) -> Callable[[], None]:
+        return lambda: values.update({name: work()})
 
-    forward(models, batches[:1])
-    timed = {
-        "forward": seconds(lambda: forward(models, batches)),
-        "pooled, exact": seconds(lambda: cka_between(extract("pooled"), batches)),
-        "flattened, minibatch": seconds(lambda: cka_between(extract("flattened"), batches)),
-        "naive": seconds(lambda: naive(list(extract("flattened").values()), batches)),
+    works: dict[str, Callable[[], object]] = {
+        "forward": lambda: forward(models, batches),
+        "pooled, debiased": lambda: cka_between(extractors(models, "pooled"), batches),
+        "flattened, minibatch": lambda: cka_between(extractors(models, "flattened"), batches),
+        "every layer, flattened": keep("every layer, flattened", lambda: every_layer(models, batches)),
+        "torch_cka": keep("torch_cka", lambda: published(models, batches)),
     }
-    num_pairs = arguments.batches * arguments.batch_size
-    print(f"{arguments.model}, {num_pairs} images, {arguments.threads} thread(s)")
-    print(f"{'':24}{'wall s':>8}{'CPU s':>8}{'images/s':>10}{'of forward (wall | CPU)':>26}{'faster than naive':>26}")
-    for name, (wall, cpu) in timed.items():
-        of_forward, over_naive = timed["forward"] / timed[name], timed["naive"] / timed[name]
+    if arguments.bfloat16:
+        halves = [deepcopy(model).bfloat16() for model in models]
+        half_batches = [images.bfloat16() for images in batches]
+        works["every layer, bfloat16"] = keep("every layer, bfloat16", lambda: every_layer(halves, half_batches))
+    forward(models, batches[:1])
+    timed: dict[str, list[float]] = {name: [] for name in works}
+    for _ in range(arguments.repeats):
+        for name, work in works.items():
+            timed[name].append(cpu_seconds(work))
+    doubles = [deepcopy(model).double() for model in models]
+    exact = every_layer(doubles, [images.double() for images in batches])
+    num_images = arguments.batches * arguments.batch_size
+    print(f"{arguments.model}, {num_images} images of {arguments.image_size} px, {arguments.repeats} repeats")
+    print(f"{'':24}{'CPU s':>8}{'images/s':>10}{'of forward':>12}{'to torch_cka':>14}{'error':>10}")
+    medians = {name: float(np.median(seconds)) for name, seconds in timed.items()}
+    if values["torch_cka"] is None:
+        print("torch_cka is not installed: left out")
+        del medians["torch_cka"]
+    for name, seconds in medians.items():
+        ratio = medians["torch_cka"] / seconds if "torch_cka" in medians else float("nan")
+        found = values.get(name)
+        error = f"{np.abs(found - exact).max():10.1e}" if found is not None else ""
         print(
-            f"{name:24}{wall:8.2f}{cpu:8.2f}{num_pairs / wall:10.1f}{of_forward[0]:15.2f} | {of_forward[1]:.2f}"
-            f"{over_naive[0]:18.1f} | {over_naive[1]:.1f}"
+            f"{name:24}{seconds:8.2f}{num_images / seconds:10.1f}{medians['forward'] / seconds:12.2f}{ratio:14.2f}{error}"
         )
-    print(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB")
-    streaming_against_gram()
 
 
 def streaming_against_gram(num_examples: int = 2000, num_features: int = 256) -> None:
+    """Exact sums over batches against one Gram matrix of all examples, on features alone."""
     x, y = torch.randn(2, num_examples, num_features)
     streaming = StreamingCKA()
     values: list[float] = []
@@ -107,11 +139,75 @@ def streaming_against_gram(num_examples: int = 2000, num_features: int = 256) ->
 
     # Zero columns change no value, but let linear_cka take the Gram matrices.
     wide_x, wide_y = (nn.functional.pad(f, (0, num_examples + 1 - num_features)) for f in (x, y))
-    exact, gram = seconds(stream), seconds(lambda: values.append(linear_cka(wide_x[:, :num_features], wide_y)))
+    exact, gram = cpu_seconds(stream), cpu_seconds(lambda: values.append(linear_cka(wide_x, wide_y)))
     print(
-        f"{num_examples} examples of {num_features} features: streaming {exact[0]:.2f} s ({exact[1]:.2f} CPU), Gram "
-        f"{gram[0]:.2f} s ({gram[1]:.2f} CPU), ratio {gram[0] / exact[0]:.1f}, difference {abs(values[0] - values[1]):.1e}"
+        f"{num_examples} examples of {num_features} features: streaming {exact:.2f} CPU s, Gram {gram:.2f}, "
+        f"ratio {gram / exact:.1f}, difference {abs(values[0] - values[1]):.1e}"
     )
+
+
+def small_models(number: int) -> list[nn.Module]:
+    torch.manual_seed(0)
+    return [build_model("fixup_resnet_small", 10).eval() for _ in range(number)]
+
+
+def random_batches(num_images: int, size: int) -> Iterator[Tensor]:
+    for start in range(0, num_images, 100):
+        yield torch.randn(min(100, num_images - start), 3, size, size)
+
+
+def peak_memory(num_images: int) -> None:
+    """All estimators on pooled and flattened features of one process; prints the peak in MiB."""
+    models = [build_model("fixup_resnet_small", 10, widths=[4, 8, 8]).eval() for _ in range(2)]
+    for features in ("pooled", "flattened"):
+        estimators = ("biased", "debiased", "minibatch") if features == "pooled" else ("minibatch",)
+        cka_between(extractors(models, features), random_batches(num_images, 16), estimators=estimators)
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+
+
+def memory() -> None:
+    peaks = {}
+    for number in (1000, 50000):
+        command = [sys.executable, __file__, "--memory-of", str(number)]
+        peaks[number] = float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    print(", ".join(f"{number:,} images: {peak:.0f} MiB" for number, peak in peaks.items()))
+    print(f"ratio {peaks[50000] / peaks[1000]:.3f}")
+
+
+def many_models() -> None:
+    """CPU seconds for all pairs among m models: near proportional to m, where pairs grow as its square."""
+    for number in (2, 4, 8):
+        models = small_models(number)
+        batches = list(random_batches(800, 32))
+        work = cpu_seconds(lambda: cka_between(extractors(models, "pooled"), batches))  # noqa: B023
+        passes = cpu_seconds(lambda: forward(models, batches))  # noqa: B023
+        pairs = number * (number - 1) // 2
+        print(f"{number} models, {pairs} pairs: {work:.2f} CPU s, {work / number:.2f} a model, forward {passes:.2f}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--batches", type=int, default=1)
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--image-size", type=int, default=224)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--model", default="resnet50")
+    parser.add_argument("--bfloat16", action="store_true", help="also with bfloat16 models")
+    parser.add_argument("--memory", action="store_true")
+    parser.add_argument("--memory-of", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--models", action="store_true")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    if arguments.memory_of:
+        peak_memory(arguments.memory_of)
+    elif arguments.memory:
+        memory()
+    elif arguments.models:
+        many_models()
+    else:
+        compare(arguments)
+        streaming_against_gram()
 
 
 if __name__ == "__main__":

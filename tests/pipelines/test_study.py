@@ -159,6 +159,52 @@ def test_small_singular_values_are_compared_and_every_layer_has_its_panels(proje
     assert pages.count(b"/Type /Page ") == -(-layers // 4)
 
 
+def test_all_estimators_are_stated_with_their_floor(project) -> None:
+    """Pooled features by three estimators, flattened ones by the one whose memory they allow."""
+    cka = table(project, "clipart.cka")
+    found = cka.groupby("features")["estimator"].unique().map(set).to_dict()
+    assert found == {"pooled": {"biased", "debiased", "minibatch"}, "flattened": {"minibatch"}}
+    opinion = table(project, "clipart.second_opinion")
+    assert set(opinion["measure"]) == {"SVCCA", "Procrustes"}
+    assert set(opinion["pair_kind"]) == set(cka["pair_kind"])
+
+
+def test_every_block_is_compared_with_every_block(project) -> None:
+    """One pair of each kind and of each control, a row for each pair of blocks; a model is at 1 on its diagonal."""
+    layers = table(project, "clipart.cka_layers")
+    assert set(layers["pair_kind"]) == set(table(project, "clipart.cka")["pair_kind"])
+    assert (layers.groupby("pair_kind").size() == 7 * 7).all()
+    same = layers[layers["pair_kind"] == "same model"]
+    assert same[same["layer"] == same["layer_b"]]["cka"].to_numpy() == pytest.approx(1)
+
+
+def test_the_way_ends_at_the_distance_to_the_initial_weights(project) -> None:
+    """0 at epoch 0, every saved epoch between, and at the end the number of Table 8."""
+    way = table(project, "clipart.distance_travelled")
+    way = way[(way["run"] == "clipart.pt_1") & (way["module"] == "all")].set_index("epoch")["l2"]
+    ends = table(project, "clipart.distances")
+    ends = ends[(ends["pair_kind"] == "P-T & init") & (ends["module"] == "all")].set_index("checkpoint_a")["l2"]
+    assert list(way.index) == [0, 1, 2]
+    assert way[0] == 0
+    assert way[2] == ends["clipart.pt_1@final"]
+
+
+def test_mistakes_are_spread_over_the_pairs_of_a_kind(project) -> None:
+    """Mean and range of four P-T & RI-T pairs are those of the table of pairs."""
+    pairs, spread = table(project, "clipart.mistakes"), table(project, "clipart.mistakes_spread")
+    ratios = pairs[pairs["pair_kind"] == "P-T & RI-T"]["uncommon_ratio_b"]
+    row = spread[(spread["pair_kind"] == "P-T & RI-T") & (spread["statistic"] == "uncommon_ratio_b")].iloc[0]
+    assert row["num_pairs"] == len(ratios) == 4
+    assert [row["mean"], row["min"], row["max"]] == pytest.approx([ratios.mean(), ratios.min(), ratios.max()])
+
+
+def test_the_report_shows_the_new_tables(project) -> None:
+    """Heat map, floor, second opinion and spread stand in the report."""
+    page = (project.folder / "data/08_reporting/report.html").read_text()
+    for text in ("cka heat map, clipart", "permuted examples (floor)", "SVCCA similarity", "spread over the pairs"):
+        assert text in page
+
+
 def test_cross_domain_lines_are_measured_on_the_task_they_name(project) -> None:
     """Figure 19 walks from a clipart to a real model and is measured on clipart."""
     lines = table(project, "cross_domain.interpolation")
