@@ -180,6 +180,8 @@ class SimilarityOptions(Options):
     epoch: Literal["best", "final"] = "final"
     features: Annotated[tuple[Literal["pooled", "flattened"], ...], Field(min_length=1)] = ("pooled", "flattened")
     """Averaged over pixels, or every value; the first one also makes the heat map."""
+    layers: tuple[str, ...] | None = None
+    """Paths of submodules, e.g. layer1.0; None: conv1 and the end of each stage, or five blocks of other models."""
     estimators: Annotated[tuple[Literal["biased", "debiased", "minibatch"], ...], Field(min_length=1)] = (
         "debiased",
         "biased",

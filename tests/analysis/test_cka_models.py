@@ -140,6 +140,8 @@ def test_bad_input_is_named():
     models = extractors("ab")
     with pytest.raises(UserError, match="no model named c; there are: a, b"):
         cka_between(models, [IMAGES], pairs=[("a", "c")])
+    with pytest.raises(UserError, match="no layer named layer9; there are: conv1, conv2"):
+        LayerSimilarity(models, [Comparison((("a", "b"),), layers=("conv1", "layer9"))])
     other = FeatureExtractor(model(5), {"last": "2"})
     with pytest.raises(UserError, match="a and z have no layer name in common: conv1, conv2 and last"):
         cka_between({"a": models["a"], "z": other}, [IMAGES])

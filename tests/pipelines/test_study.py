@@ -178,6 +178,16 @@ def test_every_block_is_compared_with_every_block(project) -> None:
     assert same[same["layer"] == same["layer_b"]]["cka"].to_numpy() == pytest.approx(1)
 
 
+def test_layers_are_chosen_by_their_path(project) -> None:
+    """A layer that does not exist is named with those that do, before any image is read."""
+    options = {"analyses": {"similarity": {"layers": ["conv1", "layer9"]}}}
+    with (
+        project.session(params=options) as session,
+        pytest.raises(UserError, match=r"no layer layer9 in FixupResNet; its layers are: conv1, .*layer3\.1"),
+    ):
+        session.run(node_names=["clipart.similarity.measure_cka"])
+
+
 def test_the_way_ends_at_the_distance_to_the_initial_weights(project) -> None:
     """0 at epoch 0, every saved epoch between, and at the end the number of Table 8."""
     way = table(project, "clipart.distance_travelled")

@@ -45,10 +45,14 @@ class Comparison:
     estimators: tuple[Estimator, ...] = ("debiased",)
 
     def unit_pairs(self, extractors: Extractors) -> list[UnitPair]:
-        """The pairs of layers; UserError for unknown models, no common layer, or nothing to compare."""
+        """The pairs of layers; UserError for unknown models or layers, no common layer, or nothing to compare."""
         unknown = sorted({name for pair in self.pairs for name in pair} - set(extractors))
         if unknown:
             raise UserError(f"no model named {', '.join(unknown)}; there are: {', '.join(extractors)}")
+        known = list(dict.fromkeys(layer for extractor in extractors.values() for layer in extractor.layers))
+        missing = [layer for layer in self.layers or () if layer not in known]
+        if missing:
+            raise UserError(f"no layer named {', '.join(missing)}; there are: {', '.join(known)}")
         if self.layer_pairs not in ("same", "all"):
             raise UserError(f"layer_pairs {self.layer_pairs!r}: expected 'same' or 'all'")
         for estimator in self.estimators:

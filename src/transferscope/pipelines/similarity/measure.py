@@ -72,16 +72,17 @@ def _of_features(
     heat_map = _first_of_each_kind(kinds, options.heat_map_pairs if features == options.features[0] else 0)
     mapped = {name for pair in heat_map for name in pair}
     extractors: dict[str, FeatureExtractor] = {}
-    stages: dict[str, str] = {}
+    layers: dict[str, str] = {}
     blocks: dict[str, str] = {}
     for name in dict.fromkeys(name for pair in kinds for name in pair):
         model = _model(series, name)
-        own_stages, own_blocks = feature_layers(model), block_layers(model) if name in mapped else {}
-        extractors[name] = FeatureExtractor(model, own_stages | own_blocks, features=features)
-        stages |= own_stages
+        own_layers = {path: path for path in options.layers} if options.layers else feature_layers(model)
+        own_blocks = block_layers(model) if name in mapped else {}
+        extractors[name] = FeatureExtractor(model, own_layers | own_blocks, features=features)
+        layers |= own_layers
         blocks |= own_blocks
     estimators = options.estimators if features == "pooled" else MINIBATCH
-    by_layer = Comparison(tuple(kinds), tuple(stages), estimators=estimators)
+    by_layer = Comparison(tuple(kinds), tuple(layers), estimators=estimators)
     every_block = Comparison(heat_map, tuple(blocks), "all", MINIBATCH)
     similarity = LayerSimilarity(extractors, [by_layer, every_block] if heat_map else [by_layer])
     order = _order(split, options.max_examples)
