@@ -161,8 +161,8 @@ class MistakesOptions(Options):
 
     pairs: tuple[KindPair, ...] = (("pt", "pt"), ("pt", "rit"), ("rit", "rit"))
     epoch: Literal["best", "final"] = "final"
-    gallery_classes: GalleryClasses | dict[str, GalleryClasses] = 4
-    """Classes or findings in the gallery of uncommon mistakes; of one task by `{task: ...}`, where others have 4."""
+    gallery_classes: GalleryClasses | dict[str, GalleryClasses] = 5
+    """Classes or findings in the gallery of uncommon mistakes; of one task by `{task: ...}`, where others have 5."""
     gallery_rows_of: PositiveInt = 1
     """Images per class and model in the gallery."""
     bootstrap: PositiveInt = 1000
@@ -170,7 +170,7 @@ class MistakesOptions(Options):
 
     def gallery_of(self, task: str) -> GalleryClasses:
         """The classes in a task's gallery, or how many."""
-        return self.gallery_classes.get(task, 4) if isinstance(self.gallery_classes, dict) else self.gallery_classes
+        return self.gallery_classes.get(task, 5) if isinstance(self.gallery_classes, dict) else self.gallery_classes
 
 
 class SimilarityOptions(Options):

@@ -176,8 +176,9 @@ def with_intervals(
     intervals = bootstrap_intervals(comparison, num_resamples=num_resamples, seed=seed)
     columns = {}
     for statistic, rows in intervals.groupby("statistic", sort=False):
-        columns[str(statistic)] = rows["value"].to_numpy()
         columns |= {f"{statistic}_{bound}": rows[bound].to_numpy() for bound in ("low", "high")}
+        if statistic not in table:
+            columns[str(statistic)] = rows["value"].to_numpy()
     return table.assign(**columns)
 
 

@@ -22,7 +22,7 @@ def uncommon_examples(
     labels: ArrayLike,
     *,
     multi_label: bool = False,
-    classes: int | Sequence[int] = 4,
+    classes: int | Sequence[int] = 5,
     examples_per_cell: int = 1,
 ) -> pd.DataFrame:
     """Choose examples for a gallery: a column per class, row "only_a_correct" above row "only_b_correct".

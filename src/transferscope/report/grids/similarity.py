@@ -16,13 +16,12 @@ FLOOR = "permuted examples (floor)"
 
 
 def cka(results: Results) -> list[Grid]:
-    """Pair kinds by layers, as Tables 1 and 7, for one sort of features and one estimator; then the second opinion."""
-    found = [_cka_grid(f"Ours: {task}", task, one_cka(table)) for task, table in each(results, "cka")]
-    return found + _second_opinions(results)
+    """Pair kinds by layers, as Tables 1 and 7, for one sort of features and one estimator."""
+    return [_cka_grid(f"Ours: {task}", task, one_cka(table)) for task, table in each(results, "cka")]
 
 
 def cka_other(results: Results) -> list[Grid]:
-    """The other sorts of features and estimators, and every pair with its interval."""
+    """The other sorts of features and estimators, every pair with its interval, and the second opinion."""
     found = []
     for task, table in each(results, "cka"):
         shown = one_cka(table)
@@ -30,7 +29,7 @@ def cka_other(results: Results) -> list[Grid]:
             found.append(_cka_grid(f"{task}, {features}, {estimator}", task, part))
         if "low" in shown.columns:
             found.append(_cka_intervals(task, shown))
-    return found
+    return found + _second_opinions(results)
 
 
 def _cka_grid(caption: str, task: str, table: pd.DataFrame) -> Grid:
@@ -50,13 +49,13 @@ def _second_opinions(results: Results) -> list[Grid]:
                 f"{part['features'].iloc[0]} features, {int(part['num_examples'].iloc[0]):,} examples, not debiased: "
                 "compare with the floor; mean (range over pairs)."
             )
-            caption = f"Ours: {task}, {measure} similarity"
+            caption = f"{task}, {measure} similarity"
             found.append(_layers_grid(caption, part, "value", note, f"{task}.second_opinion.table"))
     return found
 
 
 def _layers_grid(caption: str, table: pd.DataFrame, value: str, note: str, entry: str) -> Grid:
-    """Kinds of pairs by layers, controls last, and under them the floor: the mean over all pairs of two models."""
+    """Kinds of pairs and controls by layers; last the floor: all pairs of two models with permuted examples."""
     layers = list(dict.fromkeys(table["layer"].astype(str)))
     rows = [(str(kind), *_cells(part, layers, value)) for kind, part in table.groupby("pair_kind", sort=False)]
     if "permuted" in table.columns:
