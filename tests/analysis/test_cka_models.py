@@ -10,7 +10,8 @@ from torch import nn
 
 from transferscope.analysis.cca import mean_squared_cca
 from transferscope.analysis.cka import ESTIMATORS, linear_cka
-from transferscope.analysis.cka_models import Comparison, LayerSimilarity, cka_between
+from transferscope.analysis.cka_models import LayerSimilarity, cka_between
+from transferscope.analysis.comparisons import Comparison
 from transferscope.analysis.features import FeatureExtractor
 from transferscope.analysis.procrustes import procrustes_similarity
 from transferscope.analysis.second_opinion import second_opinion

@@ -174,7 +174,7 @@ def with_intervals(
 ) -> pd.DataFrame:
     """`to_frame` with the two differences, and for every statistic of `bootstrap_intervals` its `_low` and `_high`."""
     intervals = bootstrap_intervals(comparison, num_resamples=num_resamples, seed=seed)
-    columns = {}
+    columns: dict[str, NDArray[np.float64]] = {}
     for statistic, rows in intervals.groupby("statistic", sort=False):
         columns |= {f"{statistic}_{bound}": rows[bound].to_numpy() for bound in ("low", "high")}
         if statistic not in table:

@@ -8,7 +8,8 @@ import pandas as pd
 from torch import Tensor
 
 from transferscope.analysis.cca import cca_of_moments, whitening
-from transferscope.analysis.cka_models import Comparison, LayerSimilarity, UnitPair, unit_table
+from transferscope.analysis.cka_models import LayerSimilarity
+from transferscope.analysis.comparisons import Comparison, UnitPair, unit_table
 from transferscope.analysis.procrustes import procrustes_of_moments
 
 

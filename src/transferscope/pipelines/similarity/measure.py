@@ -10,7 +10,8 @@ import pandas as pd
 from torch import Tensor
 
 from transferscope.analysis.cka import Estimator
-from transferscope.analysis.cka_models import Comparison, LayerSimilarity
+from transferscope.analysis.cka_models import LayerSimilarity
+from transferscope.analysis.comparisons import Comparison
 from transferscope.analysis.evaluation import prepare
 from transferscope.analysis.features import FeatureExtractor, Pooling
 from transferscope.analysis.second_opinion import second_opinion
