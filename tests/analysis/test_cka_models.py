@@ -152,6 +152,8 @@ def test_bad_input_is_named():
         cka_between(models, [])
     with pytest.raises(UserError, match="layer conv1 of a, conv1 of b, conv2 of a, conv2 of b"):
         cka_between(models, [torch.ones(8, 3, 8, 8)])
+    with pytest.raises(UserError, match="not finite, or the same for all examples, in layer conv1 of a"):
+        cka_between(models, [IMAGES * float("nan")])
     with pytest.raises(UserError, match="no pair of models"):
         cka_between(models, [IMAGES], pairs=[])
     with pytest.raises(UserError, match="expected 'same' or 'all'"):

@@ -187,7 +187,9 @@ def _check_variation(own: Mapping[Unit, float], pairs: Sequence[UnitPair]) -> No
     constant = [unit for unit in dict.fromkeys(unit for pair in pairs for unit in pair) if not own[unit] > 0]
     if constant:
         names = ", ".join(f"{unit.layer} of {unit.model}" for unit in constant)
-        raise UserError(f"features that are not finite, or the same for all examples, in layer {names}: CKA is undefined there")
+        raise UserError(
+            f"features that are not finite, or the same for all examples, in layer {names}: CKA is undefined there"
+        )
 
 
 def _exact(features: Mapping[Unit, Tensor], unit: Unit) -> Tensor:
