@@ -204,7 +204,20 @@ BAD = [
     ({"analyses__spectrum__kinds": ["x"]}, "analyses.spectrum.kinds: 'x' is unknown"),
     ({"analyses__spectrum__layer_pages": ["x"]}, "analyses.spectrum.layer_pages: 'x' is unknown"),
     ({"analyses__landscape__criticality": {"runs": ["pt_9"]}}, "criticality.runs: 'pt_9' is unknown; allowed: p_1"),
-    ({"analyses__landscape__alphas": {"point": 3}}, "alphas.point: unknown key; allowed: points, start, stop"),
+    ({"analyses__landscape__alphas": {"point": 3}}, "alphas.point: unknown key; allowed: at, points, start, stop"),
+    ({"analyses__landscape__alphas": {"at": []}}, "landscape.alphas.at: .* at least 1 item"),
+    ({"analyses__landscape__alphas": {"at": [0, 0.5]}}, "alphas: 0 and 1 must be among the alphas"),
+    ({"analyses__landscape__alphas_on": {"sketch": {"points": 5}}}, "alphas_on: 'sketch' is unknown"),
+    (
+        {"analyses__landscape__planes": [{"name": "a", "task": "clipart", "checkpoints": ["pt_1", "pt_2", "pt_9@0"]}]},
+        r"planes \(a\).checkpoints: 'pt_9' is unknown; allowed: pt_1",
+    ),
+    (
+        {"analyses__landscape__planes": [{"name": "a", "task": "clipart", "checkpoints": ["pt_1", "pt_2"]}]},
+        "planes.0.checkpoints.2: this key is missing",
+    ),
+    ({"analyses__landscape__basin": {"kinds": ["x"]}}, "basin.kinds: 'x' is unknown; allowed: p, pt"),
+    ({"analyses__landscape__basin": {"deltas": [0]}}, "basin.deltas.0: .* greater than 0"),
     ({"pictures": {"store_size": 32, "crop_size": 64}}, "crop_size 64 is larger than store_size 32"),
     (
         {"pictures": {"store_size": 32, "shuffle": {"block_size": 5}}},

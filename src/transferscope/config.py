@@ -81,8 +81,9 @@ class PlanConfigLoader(OmegaConfigLoader):
     def _merge_configs(self, config: dict[str, Any], env_config: dict[str, Any], key: str, env_path: str) -> Any:
         if key == "parameters" and not env_config.pop("inherit_study", True):
             config = {name: value for name, value in config.items() if name not in STUDY_KEYS}
-            config.get("analyses", {}).get("landscape", {}).pop("cross_domain", None)
-            config.get("analyses", {}).get("landscape", {}).pop("criticality", None)
+            landscape = config.get("analyses", {}).get("landscape", {})
+            for part in ("cross_domain", "planes", "basin", "criticality"):
+                landscape.pop(part, None)
         return super()._merge_configs(config, env_config, key, env_path)
 
 
@@ -153,7 +154,17 @@ def _pair_parameters(plan: Plan) -> dict[str, Any]:
         "pairs": pairs,
         "cross_domain": {figure: scenario.model_dump(mode="json") for figure, scenario in scenarios.items()},
         "cross_domain_pairs": across,
+        "planes": _plane_parameters(plan),
     }
+
+
+def _plane_parameters(plan: Plan) -> dict[str, Any]:
+    """The planes of every task by name."""
+    landscape = plan.study.analyses.landscape
+    found: dict[str, Any] = {}
+    for plane in landscape.planes if landscape else ():
+        found.setdefault(plane.task, {})[plane.name] = plane.model_dump(mode="json")
+    return found
 
 
 def _pair(pair: Pair) -> dict[str, str]:

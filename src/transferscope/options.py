@@ -202,13 +202,17 @@ class SimilarityOptions(Options):
 
 
 class GridOptions(Options):
-    """Evenly spaced points from `start` to `stop`, both included."""
+    """Evenly spaced points from `start` to `stop`, both included, or any list of points."""
 
     start: float = 0.0
     stop: float = 1.0
     points: Annotated[int, Field(ge=2)] = 11
+    at: Annotated[tuple[float, ...], Field(min_length=1)] | None = None
+    """These points instead of even ones."""
 
     def values(self) -> list[float]:
+        if self.at is not None:
+            return list(self.at)
         step = (self.stop - self.start) / (self.points - 1)
         return [round(self.start + step * index, 10) for index in range(self.points)]
 
@@ -239,6 +243,47 @@ class CriticalityOptions(Options):
     max_examples: PositiveInt | None = 256
     epsilon: Annotated[float, Field(gt=0)] = 0.1
     """Largest train loss in nats per example above that of the unperturbed model."""
+    rewind_epochs: tuple[Annotated[int, Field(ge=0)], ...] = (0,)
+    """Saved epochs to which each module is set back."""
+    pages: bool = True
+    """A PDF with the heat maps of every module of each run; half a second a module."""
+
+
+CheckpointName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*(@(best|final|\d+))?$")]
+"""A run of a task, by its final epoch or by the one after the sign: pt_1, pt_1@best, pt_1@0."""
+
+
+class PlaneOptions(Options):
+    """Metrics on the plane through three models of a task (beyond the paper)."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+    """Names the table and the figure."""
+    task: str
+    checkpoints: tuple[CheckpointName, CheckpointName, CheckpointName]
+    """P has a classifier of another shape, so it takes part as epoch 0 of a P-T: P with the P-T's new classifier."""
+    points: Annotated[int, Field(ge=2)] = 15
+    """Points of the grid, a side."""
+    margin: Annotated[float, Field(ge=0)] = 0.3
+    """What the grid covers beyond the three models, as a fraction of their extent."""
+    max_examples: PositiveInt | None = 500
+    """Largest number of test examples; None: all."""
+
+
+class BasinOptions(Options):
+    """(epsilon, delta) of the convex hull of all runs of a kind (Definition 3.1)."""
+
+    tasks: tuple[str, ...] | None = None
+    """Tasks that are analysed; None: every task that has two runs of a kind."""
+    kinds: tuple[str, ...] = ("pt", "rit")
+    epoch: Literal["best", "final"] = "final"
+    points: Annotated[int, Field(ge=2)] = 32
+    """Random points of the hull."""
+    rays: PositiveInt = 32
+    """Random rays that leave it."""
+    deltas: tuple[Annotated[float, Field(gt=0)], ...] = (0.25, 0.5, 1.0)
+    """Lengths that are tried, as fractions of the largest distance between two of the runs."""
+    max_examples: PositiveInt | None = 500
+    """Largest number of test examples; None: all."""
 
 
 class CrossDomainOptions(Options):
@@ -255,11 +300,30 @@ class LandscapeOptions(Options):
     pairs: tuple[KindPair, ...] = (("pt", "pt"), ("pt", "rit"), ("rit", "rit"), ("rit", "rit_same_init"))
     ends: tuple[Literal["best", "final"], ...] = ("final",)
     alphas: GridOptions = GridOptions()
+    alphas_on: dict[str, GridOptions] = Field(default_factory=dict)
+    """Other alphas for lines that are measured on single tasks."""
     extrapolation: ExtrapolationOptions | None = ExtrapolationOptions()
     max_examples: PositiveInt | None = None
     """Largest number of examples of each part (train, test) that a point is measured on; None: all."""
+    resamples: Annotated[int, Field(ge=0)] = 300
+    """Bootstrap resamples of the examples behind the interval of every barrier; 0: no intervals."""
     cross_domain: tuple[CrossDomainOptions, ...] = ()
+    planes: tuple[PlaneOptions, ...] = ()
+    basin: BasinOptions | None = BasinOptions()
     criticality: CriticalityOptions | None = CriticalityOptions()
+
+    def alphas_for(self, task: str) -> list[float]:
+        """Points between two models, measured on a task."""
+        return self.alphas_on.get(task, self.alphas).values()
+
+    @model_validator(mode="after")
+    def _alphas_hold_the_ends(self) -> LandscapeOptions:
+        for name, grid in {"alphas": self.alphas, **self.alphas_on}.items():
+            if not {0.0, 1.0} <= set(grid.values()):
+                raise ValueError(
+                    f"{name}: 0 and 1 must be among the alphas, for a barrier is measured against both ends"
+                )
+        return self
 
 
 class SpectrumOptions(Options):

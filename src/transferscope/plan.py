@@ -288,16 +288,33 @@ def _check_analyses(plan: Plan) -> None:
         _check_known("analyses.spectrum.kinds", kind, kinds)
     for task in (analyses.spectrum.layer_pages or ()) if analyses.spectrum else ():
         _check_known("analyses.spectrum.layer_pages", task, plan.targets())
-    landscape = analyses.landscape
-    for scenario in landscape.cross_domain if landscape else ():
+    if analyses.landscape:
+        _check_landscape(plan, analyses.landscape)
+
+
+def _check_landscape(plan: Plan, landscape: opt.LandscapeOptions) -> None:
+    key, tasks = "analyses.landscape", plan.study.tasks
+    for scenario in landscape.cross_domain:
         for task in (scenario.evaluated_on, *scenario.tasks):
-            _check_known(f"analyses.landscape.cross_domain ({scenario.figure})", task, plan.study.tasks)
-    if landscape and landscape.criticality:
+            _check_known(f"{key}.cross_domain ({scenario.figure})", task, tasks)
+    for task in landscape.alphas_on:
+        _check_known(f"{key}.alphas_on", task, tasks)
+    for plane in landscape.planes:
+        _check_known(f"{key}.planes ({plane.name}).task", plane.task, tasks)
+        names = {run.name for run in plan.runs_of(plane.task)}
+        for checkpoint in plane.checkpoints:
+            _check_known(f"{key}.planes ({plane.name}).checkpoints", checkpoint.split("@")[0], names)
+    if landscape.basin:
+        for kind in landscape.basin.kinds:
+            _check_known(f"{key}.basin.kinds", kind, plan.study.runs)
+        for task in landscape.basin.tasks or ():
+            _check_known(f"{key}.basin.tasks", task, tasks)
+    if landscape.criticality:
         names = {run.name for run in plan.runs.values()}
-        for run in landscape.criticality.runs:
-            _check_known("analyses.landscape.criticality.runs", run, names)
+        for name in landscape.criticality.runs:
+            _check_known(f"{key}.criticality.runs", name, names)
         for task in landscape.criticality.tasks or ():
-            _check_known("analyses.landscape.criticality.tasks", task, plan.study.tasks)
+            _check_known(f"{key}.criticality.tasks", task, tasks)
 
 
 def _check_known(key: str, name: str, known: Iterable[str]) -> None:

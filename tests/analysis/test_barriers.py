@@ -8,11 +8,10 @@ import pytest
 
 from transferscope.analysis.barriers import (
     barrier,
-    barrier_intervals,
-    barrier_over_examples,
-    barrier_table,
+    barrier_row,
     bootstrap_mean,
     find_barrier,
+    summarise_barriers,
 )
 from transferscope.errors import UserError
 
@@ -106,18 +105,6 @@ def test_ends_may_miss_by_rounding() -> None:
     assert barrier([1e-16, 0.5, 1 - 1e-12], [1, 0, 1], higher_is_better=True) == pytest.approx(1)
 
 
-def test_barrier_table_has_a_row_per_curve() -> None:
-    """Columns beside alpha and value identify a curve; a loss is measured upwards, accuracy downwards."""
-    curves = [("p", "accuracy", [0.9, 0.9, 0.9]), ("r", "accuracy", [0.7, 0.1, 0.7]), ("r", "loss", [1.0, 3.0, 1.5])]
-    table = pd.DataFrame(
-        [(pair, metric, alpha, v) for pair, metric, vs in curves for alpha, v in zip([0, 0.5, 1], vs, strict=True)],
-        columns=["pair_kind", "metric", "alpha", "value"],
-    )
-    found = barrier_table(table)
-    assert list(found.columns) == ["pair_kind", "metric", "barrier", "barrier_alpha", "midpoint_gain"]
-    assert found["barrier"].tolist() == pytest.approx([0, 0.6, 1.75])
-
-
 def test_bootstrap_interval_covers_the_mean() -> None:
     """In about 95 of 100 samples of 40 pairs the interval holds the true mean."""
     generator = np.random.default_rng(0)
@@ -135,26 +122,53 @@ def test_one_pair_has_no_interval_and_nan_pairs_do_not_count() -> None:
     assert bootstrap_mean([]).num == 0
 
 
-def test_barrier_intervals_group_the_pairs() -> None:
-    """One row per group and measure with the number of pairs."""
-    barriers = pd.DataFrame(
-        {"pair_kind": ["r", "r", "p"], "barrier": [0.4, 0.6, 0.0], "midpoint_gain": [-0.4, -0.6, 0.01]}
-    )
-    found = barrier_intervals(barriers, ["pair_kind"]).set_index(["pair_kind", "measure"])
-    row = found.loc[("r", "barrier")]
-    assert (row["mean"], row["low"], row["high"], row["num_pairs"]) == (0.5, 0.4, 0.6, 2)
-
-
-def test_barrier_over_examples_is_the_barrier_of_the_means() -> None:
-    """The point estimate uses all examples; the interval holds it, and is a point where all examples agree."""
+def test_barrier_row_is_the_barrier_of_every_resample() -> None:
+    """The point estimate is that of all examples; the bounds are percentiles of barriers computed one by one."""
     generator = np.random.default_rng(1)
-    probabilities = np.array([0.9, 0.4, 0.9])
-    correct = (generator.random((3, 400)) < probabilities[:, None]).astype(float)
-    found = barrier_over_examples([0, 0.5, 1], correct, higher_is_better=True)
-    assert found.value == pytest.approx(barrier([0, 0.5, 1], correct.mean(axis=1), higher_is_better=True))
-    assert found.low < 0.5 < found.high
-    assert found.high - found.low < 0.15
-    certain = barrier_over_examples([0, 0.5, 1], np.array([[1.0] * 9, [0.0] * 9, [1.0] * 9]), higher_is_better=True)
-    assert (certain.value, certain.low, certain.high) == (1, 1, 1)
-    with pytest.raises(UserError, match="num_examples"):
-        barrier_over_examples([0, 1], np.zeros(2), higher_is_better=True)
+    alphas = np.array([1.0, 0.0, 0.7, 0.3, 1.5])
+    values = generator.random((201, 5))
+    found = barrier_row(alphas, values, higher_is_better=True)
+    each = [find_barrier(alphas, row, higher_is_better=True) for row in values]
+    assert (found["barrier"], found["barrier_alpha"], found["midpoint_gain"]) == tuple(vars(each[0]).values())
+    for low, high, name in (("barrier_low", "barrier_high", "barrier"), ("gain_low", "gain_high", "midpoint_gain")):
+        expected = np.percentile([getattr(one, name) for one in each[1:]], [2.5, 97.5])
+        assert [found[low], found[high]] == pytest.approx(expected.tolist())
+
+
+def test_without_resamples_there_is_no_interval() -> None:
+    """A plain curve has its barrier and NaN for bounds; so has one with a NaN."""
+    found = barrier_row([0, 0.5, 1], [1, 0.4, 1], higher_is_better=True)
+    assert found["barrier"] == pytest.approx(0.6)
+    assert math.isnan(found["barrier_low"])
+    unknown = barrier_row([0, 0.5, 1], [[1, math.nan, 1]] * 4, higher_is_better=True)
+    assert all(math.isnan(value) for value in unknown.values())
+
+
+def test_intervals_cover_the_true_barrier() -> None:
+    """In nearly all of 60 samples of 300 examples the 95 % interval holds the barrier of the whole population."""
+    generator = np.random.default_rng(0)
+    hits = 0
+    for _ in range(60):
+        correct = generator.random((3, 300)) < np.array([0.9, 0.4, 0.8])[:, None]
+        counts = generator.multinomial(300, np.full(300, 1 / 300), 300)
+        values = np.vstack([correct.mean(axis=1), counts @ correct.T / 300])
+        found = barrier_row([0, 0.5, 1], values, higher_is_better=True)
+        hits += found["barrier_low"] <= 0.45 <= found["barrier_high"]
+    assert hits >= 52
+
+
+def test_summary_has_a_row_per_scenario_and_kind() -> None:
+    """Means, extremes and intervals of hand-made pairs; best and final are kept apart."""
+    keys = {"scenario": "within", "task": "real", "split": "test", "pair_kind": "P-T & P-T", "metric": "accuracy"}
+    rows = [
+        {**keys, "checkpoint_a": f"real.pt_1@{epoch}", "checkpoint_b": f"real.pt_{other}@{epoch}", "barrier": height,
+         "midpoint_gain": -height, "barrier_low": height - 0.1, "barrier_high": height + 0.1}
+        for epoch, other, height in (("final", 2, 0.2), ("final", 3, 0.4), ("best", 2, 0.7))
+    ]  # fmt: skip
+    table = summarise_barriers(pd.DataFrame(rows)).set_index("epochs")
+    final, best = table.loc["final & final"], table.loc["best & best"]
+    assert (final["pairs"], best["pairs"]) == (2, 1)
+    assert final[["mean", "smallest", "largest", "midpoint_gain"]].tolist() == pytest.approx([0.3, 0.2, 0.4, -0.3])
+    assert final[["examples_low", "examples_high"]].tolist() == pytest.approx([0.1, 0.5])
+    assert (final["pairs_low"], final["pairs_high"]) == pytest.approx((0.2, 0.4))
+    assert math.isnan(best["pairs_low"])

@@ -6,7 +6,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from transferscope.analysis.batchnorm import batchnorm_layers, recompute_statistics, with_recomputed_statistics
+from transferscope.analysis.batchnorm import (
+    batchnorm_layers,
+    recompute_statistics,
+    with_own_statistics,
+    with_recomputed_statistics,
+)
 from transferscope.analysis.evaluation import Evaluator
 from transferscope.analysis.interpolation import barrier, walk
 from transferscope.errors import UserError
@@ -92,18 +97,11 @@ def test_no_examples_are_refused() -> None:
         recompute_statistics(make_net(), [])
 
 
-def test_networks_without_batchnorm_are_left_alone() -> None:
-    """No pass is made, and both sets of metrics are the same."""
-    net = nn.Sequential(nn.Flatten(), nn.Linear(108, 2))
-    calls = []
-
-    def evaluate(model: nn.Module) -> dict[str, float]:
-        calls.append(1)
-        return {"loss": 1.0}
-
-    assert with_recomputed_statistics(evaluate, [])(net) == {"loss": 1.0, "naive_loss": 1.0}
-    assert with_recomputed_statistics(evaluate, [], naive=False)(net) == {"loss": 1.0}
-    assert len(calls) == 2
+def test_own_statistics_stand_under_both_names() -> None:
+    """A checkpoint is measured once, and nothing is recomputed; names keep their part in front."""
+    assert with_own_statistics(lambda model: {"test/loss": 1.0, "auc": 2.0})(make_net()) == {
+        "test/loss": 1.0, "auc": 2.0, "test/naive_loss": 1.0, "naive_auc": 2.0,
+    }  # fmt: skip
 
 
 def test_recomputed_and_naive_stand_side_by_side() -> None:

@@ -8,17 +8,15 @@ import pytest
 import torch
 from torch import nn
 
-from transferscope.analysis.barriers import barrier_over_examples
-from transferscope.analysis.evaluation import Evaluator
+from transferscope.analysis.evaluation import Remembered
 from transferscope.analysis.interpolation import (
-    MetricCache,
     alpha_grid,
     barrier,
     coarse_first,
     interpolate,
     interpolate_into,
+    trace,
     walk,
-    walk_examples,
 )
 from transferscope.errors import UserError
 
@@ -166,8 +164,8 @@ def test_walk_keeps_a_nan_metric() -> None:
     assert table["value"].isna().sum() == 1
 
 
-def test_walk_computes_only_new_alphas() -> None:
-    """With a cache, a rerun on a finer grid measures the points that were not there; other data measures all."""
+def test_a_walk_that_remembers_computes_only_new_alphas() -> None:
+    """A rerun on a finer grid measures the points that were not there; other data measures all."""
     calls: list[int] = []
 
     def evaluate(model: nn.Module) -> dict[str, float]:
@@ -175,16 +173,36 @@ def test_walk_computes_only_new_alphas() -> None:
         return norm_of_weights(model)
 
     store: dict[str, dict[str, float]] = {}
-    first = walk(make_net(1), STATE_A, STATE_B, [0, 0.5, 1], evaluate, cache=MetricCache(store, "data 1"))
-    again = walk(make_net(1), STATE_A, STATE_B, alpha_grid(0, 1, 5), evaluate, cache=MetricCache(store, "data 1"))
+    data_1, data_2 = (Remembered(evaluate, store, f"data {number}") for number in (1, 2))
+    first = walk(make_net(1), STATE_A, STATE_B, [0, 0.5, 1], data_1)
+    again = walk(make_net(1), STATE_A, STATE_B, alpha_grid(0, 1, 5), data_1)
     assert len(calls) == 5
     assert again["value"].iloc[::2].tolist() == first["value"].tolist()
-    walk(make_net(1), STATE_A, STATE_B, [0, 1], evaluate, cache=MetricCache(store, "data 2"))
+    walk(make_net(1), STATE_A, STATE_B, [0, 1], data_2)
     assert len(calls) == 7
-    # The ends are known from the other pair; what lies between them is not.
-    other = walk(make_net(1), STATE_B, STATE_A, [0, 0.25, 1], evaluate, cache=MetricCache(store, "data 1"))
+    # The ends are known from the other direction; what lies between them is other weights.
+    other = walk(make_net(1), STATE_B, STATE_A, [0, 0.3, 1], data_1)
     assert len(calls) == 8
     assert other["value"].iloc[[0, 2]].tolist() == first["value"].iloc[[2, 0]].tolist()
+
+
+def test_trace_measures_the_ends_apart_and_coarse_first() -> None:
+    """`at_ends` is asked at 0 and 1 alone, wherever they stand in the list; `seen` hears the ends first."""
+    order: list[float] = []
+    found = trace(
+        make_net(1), STATE_A, STATE_B, [-1, 0, 0.5, 1, 2], lambda model: {"x": 1.0},
+        at_ends=lambda model: {"x": 2.0}, seen=lambda alpha, metrics: order.append(alpha),
+    )  # fmt: skip
+    assert {alpha: metrics["x"] for alpha, metrics in found.items()} == {-1: 1, 0: 2, 0.5: 1, 1: 2, 2: 1}
+    assert order[:3] == [-1, 2, 0.5]
+
+
+def test_trace_keeps_arrays_and_makes_them_nan_at_a_diverged_end() -> None:
+    """Metrics may be arrays (resamples); a non-finite end makes all of their values NaN."""
+    broken = {key: tensor * math.nan if tensor.is_floating_point() else tensor for key, tensor in STATE_B.items()}
+    found = trace(make_net(1), STATE_A, broken, [0, 1], lambda model: {"x": np.arange(3.0)})
+    np.testing.assert_array_equal(found[0]["x"], [0, 1, 2])
+    assert np.isnan(found[1]["x"]).tolist() == [True] * 3
 
 
 def test_walk_reports_progress() -> None:
@@ -250,29 +268,3 @@ def test_permuted_hidden_units_make_the_known_barrier() -> None:
     ends = Absolute([1.0, -1.0]).state_dict(), Absolute([-1.0, 1.0]).state_dict()
     table = walk(Absolute([0.0, 0.0]), *ends, np.linspace(0, 1, 5), squared_error)
     assert barrier(table["alpha"], table["value"], higher_is_better=False) == pytest.approx(2.5)
-
-
-def test_walk_examples_average_to_the_walk() -> None:
-    """The means over examples are the metrics of `walk`; an interval over examples can be drawn from them."""
-    generator = torch.Generator().manual_seed(0)
-    images, labels = torch.randn(20, 2, 4, 4, generator=generator), torch.randint(0, 3, (20,), generator=generator)
-    evaluator = Evaluator(list(zip(images.split(8), labels.split(8), strict=True)))
-    table = walk(make_net(1), STATE_A, STATE_B, [0, 0.5, 1], evaluator).pivot(index="alpha", columns="metric")["value"]
-    found = walk_examples(make_net(1), STATE_A, STATE_B, [0, 0.5, 1], evaluator)
-    assert found["loss"].shape == (3, 20)
-    for metric in ("accuracy", "loss"):
-        np.testing.assert_allclose(found[metric].mean(axis=1), table[metric], rtol=1e-6)
-    interval = barrier_over_examples([0, 0.5, 1], found["loss"], higher_is_better=False)
-    assert interval.low <= interval.value <= interval.high
-    with pytest.raises(UserError, match="alphas is empty"):
-        walk_examples(make_net(1), STATE_A, STATE_B, [], evaluator)
-
-
-def test_walk_examples_leave_out_examples_without_labels() -> None:
-    """With several labels each example counts once, by its known labels."""
-    images = torch.randn(3, 2, 4, 4, generator=torch.Generator().manual_seed(0))
-    labels = torch.tensor([[1, 0, -1], [-1, -1, -1], [0, 0, 1]], dtype=torch.int8)
-    found = walk_examples(make_net(1), STATE_A, STATE_B, [0.0], Evaluator([(images, labels)]))["accuracy"]
-    logits = make_net(10)(images)
-    right = ((logits > 0) == (labels > 0)).double()
-    np.testing.assert_allclose(found, [[right[0, :2].mean(), right[2].mean()]])

@@ -1,7 +1,7 @@
 """Interpolation and criticality against the bare forward pass and against the usual ways, side by side.
 
     python tests/benchmarks/bench_landscape.py [--model fixup_resnet50 --size 224 --images 64 --batch-size 16]
-        [--only interpolation|criticality|cost] [--repeats 5] [--threads 2] [--precision float32|bfloat16]
+        [--only interpolation|criticality|cost|intervals] [--repeats 5] [--threads 2] [--precision float32|bfloat16]
 
 Prints CPU seconds (median over interleaved repeats; with one thread that is what an idle machine would take) and
 ratios. Nothing is asserted: speed depends on the machine.
@@ -14,6 +14,7 @@ import copy
 import statistics
 import tempfile
 import time
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,9 +25,20 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from transferscope.analysis.criticality import criticality
-from transferscope.analysis.evaluation import DTYPES, Evaluator, prepare, resident_batches, streamed_batches
-from transferscope.analysis.interpolation import interpolate, walk
+from transferscope.analysis.evaluation import (
+    DTYPES,
+    Evaluator,
+    Metrics,
+    Remembered,
+    accuracy_and_loss,
+    prepare,
+    resident_batches,
+    streamed_batches,
+)
+from transferscope.analysis.interpolation import interpolate, trace, walk
 from transferscope.analysis.perturbation import standard_noise
+from transferscope.analysis.resampling import Resampling, with_draws
+from transferscope.datasets.measurements import MeasurementFolder
 from transferscope.models.modules import find_modules
 from transferscope.models.parts import split_at_modules
 from transferscope.models.zoo import build_model
@@ -175,6 +187,35 @@ def bench_cost(options: argparse.Namespace, ends: list[dict[str, Tensor]], image
         print(f"  {points:3d} points {count:6d} images {seconds:8.3f} s  {each:8.1f} us each")
 
 
+def bench_intervals(options: argparse.Namespace, ends: list[dict[str, Tensor]], images: Tensor, labels: Tensor) -> None:
+    """What 300 resamples of the examples, and remembering on disk, add to a walk; and a walk that is remembered."""
+    model = prepare(build(options))
+    batches = resident_batches(images, labels, normalise, batch_size=options.batch_size)
+    alphas = np.linspace(0, 1, 11).tolist()
+    resampling = Resampling(len(images), 300, seed=0)
+
+    def resampled(logits: Tensor, targets: Tensor) -> Metrics:
+        return with_draws(dict(accuracy_and_loss(logits, targets)), resampling.metrics(logits, targets))
+
+    plain, drawn = Evaluator(batches), Evaluator(batches, resampled)
+    with tempfile.TemporaryDirectory() as folder:
+        known = Remembered(drawn, MeasurementFolder(Path(folder) / "known"), "")
+
+        def new() -> object:
+            store = MeasurementFolder(Path(folder) / uuid.uuid4().hex)
+            return trace(model, *ends, alphas, Remembered(drawn, store, ""))
+
+        ways = {
+            "walk": lambda: trace(model, *ends, alphas, plain),
+            "walk with 300 resamples": lambda: trace(model, *ends, alphas, drawn),
+            "the same, remembered on disk": new,
+            "the same again, all known": lambda: trace(model, *ends, alphas, known),
+        }
+        ways["the same again, all known"]()
+        seconds = side_by_side(ways, options.repeats)
+    show(f"Intervals, 11 points x {len(images)} images", seconds, "walk", 11 * len(images))
+
+
 def build(options: argparse.Namespace) -> nn.Module:
     return build_model(options.model, CLASSES, seed=0).eval()
 
@@ -197,7 +238,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--precision", choices=list(DTYPES), default="float32")
-    parser.add_argument("--only", choices=["interpolation", "criticality", "cost"])
+    parser.add_argument("--only", choices=["interpolation", "criticality", "cost", "intervals"])
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     generator = torch.Generator().manual_seed(0)
@@ -208,7 +249,12 @@ def main() -> None:
     ends = [shaken(build(options).state_dict(), seed) for seed in (1, 2)]
     setting = f"{options.size} px, {options.images} images, {options.threads} threads, torch {torch.__version__}"
     print(f"{options.model}, {setting}")
-    benches = {"interpolation": bench_interpolation, "criticality": bench_criticality, "cost": bench_cost}
+    benches = {
+        "interpolation": bench_interpolation,
+        "criticality": bench_criticality,
+        "cost": bench_cost,
+        "intervals": bench_intervals,
+    }
     for name, bench in benches.items():
         if options.only in (None, name):
             bench(options, ends, images, labels)

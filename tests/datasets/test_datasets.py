@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import base64
 import io
+import re
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +18,7 @@ from PIL import Image
 
 from transferscope.datasets.checkpoint_series import CheckpointSeriesDataset
 from transferscope.datasets.figure import FigureDataset
+from transferscope.datasets.measurements import MeasurementsDataset
 from transferscope.datasets.packed_split import PackedSplitDataset
 from transferscope.datasets.pages import PagesDataset
 from transferscope.datasets.results import ResultsDataset
@@ -131,13 +135,49 @@ def test_the_preview_of_a_split_is_a_contact_sheet(tmp_path: Path) -> None:
     assert min(picture.size) > 100
 
 
-def test_pages_are_one_pdf_with_the_same_bytes_each_time(tmp_path: Path) -> None:
-    """A page a figure; what is loaded is the file."""
-    dataset = PagesDataset(filepath=str(tmp_path / "pages.pdf"))
-    assert not dataset.exists()
+def test_pages_are_one_file_with_the_same_bytes(tmp_path: Path) -> None:
+    """A page for each figure, and no date."""
+
+    def pages() -> Iterator[Figure]:
+        for top in (1, 2, 3):
+            figure = Figure(figsize=(2, 2))
+            figure.add_subplot().plot([0, top])
+            yield figure
+
     contents = []
-    for _ in range(2):
-        dataset.save([Figure(figsize=(1, 1)), Figure(figsize=(2, 1))])
+    for name in ("a", "b"):
+        dataset = PagesDataset(filepath=str(tmp_path / f"{name}.pdf"))
+        assert not dataset.exists()
+        dataset.save(pages)
         contents.append(dataset.load().read_bytes())
     assert contents[0] == contents[1]
-    assert contents[0].count(b"/Type /Page ") == 2
+    assert len(re.findall(rb"/Type /Page\b", contents[0])) == 3
+
+
+def test_measurements_come_back_bit_for_bit(tmp_path: Path) -> None:
+    """Numbers, arrays and words by any key; another key has nothing, nor has one whose file is damaged."""
+    folder = MeasurementsDataset(filepath=str(tmp_path / "store")).load()
+    assert folder.get("a/b") is None
+    value = {"test/loss": 1 / 3, "draws": np.array([0.1, np.nan]), "split": np.array(["train", "test"])}
+    folder["a/b"] = value
+    again = MeasurementsDataset(filepath=str(tmp_path / "store")).load()
+    found = again.get("a/b")
+    assert found is not None
+    assert list(found) == list(value)
+    assert all(np.array_equal(found[name], value[name], equal_nan=name == "draws") for name in value)
+    assert again.get("a") is None
+    (file,) = (tmp_path / "store").rglob("*.npz")
+    for content in (file.read_bytes()[:-9], b"", b"nothing of this kind"):
+        file.write_bytes(content)
+        assert again.get("a/b") is None
+
+
+def test_measurements_may_be_put_by_several_threads(tmp_path: Path) -> None:
+    """The same key from many threads: a whole value at every moment, and no temporary file is left."""
+    folder = MeasurementsDataset(filepath=str(tmp_path)).load()
+    value = {"draws": np.arange(2000.0)}
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda _: folder.__setitem__("key", value), range(40)))
+        found = list(pool.map(lambda _: folder.get("key"), range(40)))
+    assert all(np.array_equal(one["draws"], value["draws"]) for one in found)
+    assert len([path for path in tmp_path.rglob("*") if path.is_file()]) == 1

@@ -114,6 +114,30 @@ def class_accuracy(task="clipart", num_classes=12, runs=("pt_1", "pt_2", "rit_1"
     )  # fmt: skip
 
 
+def plane(task="clipart", metrics=("accuracy", "loss"), width=3.0, points=7):
+    checkpoints = {f"{task}.pt_1@0": (0.0, 0.0), f"{task}.pt_1@final": (width, 0.0), f"{task}.pt_2@final": (1.0, 2.0)}
+    grid = [(x, y) for y in np.linspace(-1, 3, points) for x in np.linspace(-1, width + 1, points)]
+    places = [*((x, y, name) for name, (x, y) in checkpoints.items()), *((x, y, None) for x, y in grid)]
+    return pd.DataFrame(
+        {"task": task, "plane": "a", "split": "test", "x": x, "y": y, "checkpoint": name, "metric": metric,
+         "value": np.exp((x - 2) ** 2) if metric == "loss" else float(np.exp(-((x - 2) ** 2)))}
+        for x, y, name in places for metric in metrics
+    )  # fmt: skip
+
+
+def basin(task="clipart", delta=2.0):
+    rows = [
+        {"hull": hull, "quantity": quantity, "length": length, "value": value, "low": 0.8 * value, "high": 1.2 * value,
+         "threshold": 0.02}
+        for hull in ("P-T", "RI-T")
+        for quantity, length, value in (
+            ("epsilon", None, 0.01), ("delta", None, delta),
+            *((quantity, length, 0.01 * length) for quantity in ("noise", "ray") for length in (1.0, 2.0, 4.0)),
+        )
+    ]  # fmt: skip
+    return pd.DataFrame(rows).assign(task=task)
+
+
 def mistakes(task="clipart", classes=("all",), kinds=tuple(KINDS), seed=0):
     rng = np.random.default_rng(seed)
     return pd.DataFrame(
@@ -210,7 +234,8 @@ def gallery(columns=4, long=False, seed=0):
 
 
 BUILDERS = (
-    history, interpolation, distances, distance_travelled, cka, cka_layers, class_accuracy, mistakes, criticality, module_criticality, rewinding,
+    history, interpolation, distances, distance_travelled, cka, cka_layers, class_accuracy, mistakes, plane, basin,
+    criticality, module_criticality, rewinding,
     singular_values, spectrum, images, gallery,
 )  # fmt: skip
 

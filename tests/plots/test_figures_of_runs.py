@@ -9,7 +9,18 @@ from matplotlib.collections import QuadMesh
 from matplotlib.patches import Rectangle
 
 from transferscope.errors import UserError
-from transferscope.plots import barriers, cka, criticality, curves, distances, images, labels, mistakes, spectrum
+from transferscope.plots import (
+    barriers,
+    cka,
+    criticality,
+    curves,
+    distances,
+    images,
+    labels,
+    mistakes,
+    planes,
+    spectrum,
+)
 from transferscope.plots.lines import cell_edges
 from transferscope.plots.style import LOOKS
 
@@ -113,6 +124,27 @@ def test_barrier_heights_has_a_dot_for_every_pair():
     figure.draw_without_rendering()
     dots = [line for line in figure.axes[0].lines if line.get_linestyle() == "None"]
     assert [sorted(line.get_xdata()) for line in dots] == [[-0.01, -0.01], [0.6, 0.6]]
+
+
+def test_a_plane_marks_its_models_and_keeps_its_scale(drawn):
+    """Three marks a panel at the models' places, a name each, equal scales; a steep loss has a log scale."""
+    figure = planes.plane_contours(drawn.plane())
+    names = ["P with the new classifier of P-T 1", "P-T 1", "P-T 2"]
+    assert legend_texts(figure) == names
+    for ax in figure.axes[:2]:
+        assert [(line.get_xdata()[0], line.get_ydata()[0]) for line in ax.lines] == [(0, 0), (3, 0), (1, 2)]
+        assert ax.get_aspect() == 1
+    scales = [type(ax.collections[0].norm).__name__ for ax in figure.axes[:2]]
+    assert scales == ["Normalize", "LogNorm"]
+
+
+def test_the_walls_of_a_basin_say_epsilon_and_delta(drawn):
+    """A panel a hull, the dashed line at the threshold; a delta that was not found is said in words."""
+    figure = planes.basin_walls(drawn.basin(delta=np.inf))
+    assert [ax.get_title() for ax in figure.axes] == [
+        f"hull of {kind}: ε = 0.01, no δ found" for kind in ("P-T", "RI-T")
+    ]
+    assert all(0.02 in [line.get_ydata()[0] for line in ax.lines] for ax in figure.axes)
 
 
 def test_distances_to_what_a_model_started_from_are_told_apart():
@@ -226,7 +258,7 @@ def test_the_lower_part_ends_at_the_quantile():
 
 def test_pages_hold_four_layers_each_with_both_panels(drawn):
     """In the order of the forward pass; what is left of the last page is empty."""
-    pages = spectrum.layer_spectra(drawn.singular_values(modules=[f"layer{i}" for i in range(5)]))
+    pages = list(spectrum.layer_spectra(drawn.singular_values(modules=[f"layer{i}" for i in range(5)])))
     assert [len(page.axes) for page in pages] == [8, 8]
     titles = [[ax.get_title() for ax in page.axes if ax.get_visible() and ax.get_title()] for page in pages]
     assert titles == [["layer0", "layer1", "layer2", "layer3"], ["layer4"]]

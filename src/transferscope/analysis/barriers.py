@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -42,8 +40,7 @@ def find_barrier(alphas: ArrayLike, values: ArrayLike, *, higher_is_better: bool
     if np.isnan(gaps).any():
         return Barrier(np.nan, np.nan, np.nan)
     worst = int(gaps.argmax())
-    gain = -float(np.interp(0.5, inside, gaps))
-    return Barrier(float(gaps[worst]), float(inside[worst]), gain)
+    return Barrier(float(gaps[worst]), float(inside[worst]), float(_midpoint_gains(inside, gaps)))
 
 
 def _between_ends(alphas: ArrayLike, values: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -78,18 +75,30 @@ def higher_is_better(metric: str) -> bool:
     return not any(word in metric for word in ("loss", "error"))
 
 
-def barrier_table(interpolation: pd.DataFrame) -> pd.DataFrame:
-    """One row per curve of a long table with columns alpha, metric, value and any others, which identify the curve.
+def barrier_row(
+    alphas: ArrayLike, values: ArrayLike, *, higher_is_better: bool, confidence: float = 0.95
+) -> dict[str, float]:
+    """One line in numbers, with percentile bootstrap intervals over the choice of examples.
 
-    Returns the identifying columns, metric, barrier, barrier_alpha, midpoint_gain.
+    values: (1 + num_resamples, num_alphas), the metric on all examples and then under every resample, the same
+    examples for every alpha. Gives barrier, barrier_alpha, midpoint_gain, and the bounds barrier_low, barrier_high,
+    gain_low, gain_high, NaN without resamples. The largest gap of a noisy flat curve is positive, so an interval near
+    0 says "no barrier found" and not "a small one".
     """
-    keys = [column for column in interpolation.columns if column not in ("alpha", "value")]
-    rows = []
-    for group, curve in interpolation.groupby(keys, sort=False, dropna=False):
-        names: dict[str, Any] = dict(zip(keys, group, strict=True))
-        found = find_barrier(curve["alpha"], curve["value"], higher_is_better=higher_is_better(names["metric"]))
-        rows.append({**names, **vars(found)})
-    return pd.DataFrame(rows, columns=[*keys, "barrier", "barrier_alpha", "midpoint_gain"])
+    curves = np.atleast_2d(np.asarray(values, dtype=np.float64))
+    inside, between = _between_ends(alphas, curves[1:])
+    gaps = _gaps(inside, between, higher_is_better)
+    bounds = _percentiles(gaps.max(axis=1), confidence), _percentiles(_midpoint_gains(inside, gaps), confidence)
+    found = vars(find_barrier(alphas, curves[0], higher_is_better=higher_is_better))
+    return found | dict(zip(("barrier_low", "barrier_high", "gain_low", "gain_high"), sum(bounds, ()), strict=True))
+
+
+def _midpoint_gains(alphas: NDArray[np.float64], gaps: NDArray[np.float64]) -> NDArray[np.float64]:
+    """What the middle gains over the chord, (...,): interpolated between neighbours where .5 is not measured."""
+    right = min(int(np.searchsorted(alphas, 0.5)), len(alphas) - 1)
+    left = max(right - 1, 0)
+    part = (0.5 - alphas[left]) / (alphas[right] - alphas[left])
+    return -((1 - part) * gaps[..., left] + part * gaps[..., right])
 
 
 @dataclass(frozen=True)
@@ -120,44 +129,41 @@ def bootstrap_mean(
     return Interval(float(sample.mean()), low, high, len(sample))
 
 
-def barrier_intervals(barriers: pd.DataFrame, by: Sequence[str], **bootstrap: float) -> pd.DataFrame:
-    """Mean barrier and midpoint gain over the pairs of every group: `by`, measure, mean, low, high, num_pairs."""
-    rows = []
-    for group, part in barriers.groupby(list(by), sort=False, dropna=False):
-        for measure in ("barrier", "midpoint_gain"):
-            found = bootstrap_mean(part[measure], **bootstrap)  # type: ignore[arg-type]
-            rows.append((*group, measure, found.value, found.low, found.high, found.num))
-    return pd.DataFrame(rows, columns=[*by, "measure", "mean", "low", "high", "num_pairs"])
+SUMMARY_KEYS = ("scenario", "task", "split", "pair_kind", "metric")
 
 
-def barrier_over_examples(
-    alphas: ArrayLike,
-    values: ArrayLike,
-    *,
-    higher_is_better: bool,
-    confidence: float = 0.95,
-    num_resamples: int = 1000,
-    seed: int = 0,
-) -> Interval:
-    """The barrier of one pair with an interval over the choice of examples.
+def summarise_barriers(barriers: pd.DataFrame) -> pd.DataFrame:
+    """All scenarios in one table: a row per scenario, task, part, kind of pair, compared epochs and metric.
 
-    values: (num_alphas, num_examples), what every example contributes (correct as 0 or 1, or its loss). Examples are
-    resampled with replacement, the same ones for every alpha. The largest gap of a noisy flat curve is positive, so
-    an interval near 0 says "no barrier found" and not "a small one".
+    pairs: how many; mean, smallest, largest barrier of them; pairs_low, pairs_high: bootstrap of the mean over pairs,
+    empty for one pair; examples_low, examples_high: from the lowest to the highest bound of the pairs' own intervals
+    over examples; midpoint_gain: its mean over pairs.
     """
-    per_example = np.asarray(values, dtype=np.float64)
-    if per_example.ndim != 2 or per_example.shape[1] == 0:
-        raise UserError(f"values of shape {per_example.shape}: give (num_alphas, num_examples) with an example or more")
-    num_examples = per_example.shape[1]
-    counts = np.random.default_rng(seed).multinomial(
-        num_examples, np.full(num_examples, 1 / num_examples), num_resamples
-    )
-    inside, curves = _between_ends(alphas, counts @ per_example.T / num_examples)
-    low, high = _percentiles(_gaps(inside, curves, higher_is_better).max(axis=1), confidence)
-    found = barrier(alphas, per_example.mean(axis=1), higher_is_better=higher_is_better)
-    return Interval(found, low, high, num_examples)
+    epochs = [barriers[side].str.rpartition("@")[2] for side in ("checkpoint_a", "checkpoint_b")]
+    rows = []
+    for group, part in barriers.assign(epochs=epochs[0] + " & " + epochs[1]).groupby(
+        [*SUMMARY_KEYS, "epochs"], sort=False
+    ):
+        over_pairs = bootstrap_mean(part["barrier"])
+        rows.append(
+            {
+                **dict(zip((*SUMMARY_KEYS, "epochs"), group, strict=True)),
+                "pairs": len(part),
+                "mean": over_pairs.value,
+                "smallest": part["barrier"].min(),
+                "largest": part["barrier"].max(),
+                "pairs_low": over_pairs.low,
+                "pairs_high": over_pairs.high,
+                "examples_low": part["barrier_low"].min(),
+                "examples_high": part["barrier_high"].max(),
+                "midpoint_gain": part["midpoint_gain"].mean(),
+            }
+        )
+    return pd.DataFrame(rows)
 
 
 def _percentiles(draws: NDArray[np.float64], confidence: float) -> tuple[float, float]:
+    if len(draws) == 0:
+        return np.nan, np.nan
     low, high = np.percentile(draws, [50 * (1 - confidence), 50 * (1 + confidence)])
     return float(low), float(high)

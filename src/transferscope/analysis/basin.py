@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,10 +13,9 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 from transferscope.analysis.barriers import Interval, higher_is_better
+from transferscope.analysis.evaluation import Evaluate
 from transferscope.analysis.states import State, check_same_tensors, nonfinite_tensors, stored_like
 from transferscope.errors import UserError
-
-Evaluate = Callable[[nn.Module], Mapping[str, float]]
 
 TABLE = ["condition", "delta", "excess", "low", "high", "threshold", "num_samples"]
 

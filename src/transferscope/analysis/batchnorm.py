@@ -6,17 +6,15 @@ them is partly an artefact (Jordan et al., "REPAIR", ICLR 2023). The paper's net
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from transferscope.analysis.evaluation import Batches, iterate
+from transferscope.analysis.evaluation import Batches, Evaluate, Metrics, iterate
 from transferscope.errors import UserError
-
-Evaluate = Callable[[nn.Module], dict[str, float]]
 
 
 def batchnorm_layers(model: nn.Module) -> dict[str, _BatchNorm]:
@@ -98,19 +96,32 @@ def _collecting(layers: dict[str, _BatchNorm], pools: dict[str, _Pool]) -> Itera
             layer.momentum, layer.num_batches_tracked = momenta[name], tracked[name]
 
 
-def with_recomputed_statistics(evaluate: Evaluate, batches: Batches, *, naive: bool = True) -> Evaluate:
+def with_recomputed_statistics(evaluate: Evaluate, batches: Batches) -> Evaluate:
     """An `evaluate` that first recomputes the statistics on `batches` (training images).
 
-    With `naive`, what the interpolated statistics give stands beside it under names that begin with "naive_"; at
-    alpha 0 and 1 the naive values are the checkpoints' own. Without BatchNorm layers both are the same pass.
+    What the interpolated statistics give stands beside it under names that begin with "naive_". The model keeps the
+    recomputed statistics.
     """
 
-    def evaluate_both(model: nn.Module) -> dict[str, float]:
-        before = evaluate(model) if naive or not batchnorm_layers(model) else {}
-        after = before
-        if batchnorm_layers(model):
-            recompute_statistics(model, batches)
-            after = evaluate(model)
-        return {**after, **{f"naive_{metric}": value for metric, value in before.items() if naive}}
+    def evaluate_both(model: nn.Module) -> Metrics:
+        naive = evaluate(model)
+        recompute_statistics(model, batches)
+        return {**evaluate(model), **_naive(naive)}
 
     return evaluate_both
+
+
+def with_own_statistics(evaluate: Evaluate) -> Evaluate:
+    """The same names for a checkpoint itself, whose own statistics are right: both sets of metrics are equal."""
+
+    def evaluate_once(model: nn.Module) -> Metrics:
+        metrics = evaluate(model)
+        return {**metrics, **_naive(metrics)}
+
+    return evaluate_once
+
+
+def _naive(metrics: Metrics) -> Metrics:
+    """`test/loss` becomes `test/naive_loss`."""
+    named = {name: name.rpartition("/") for name in metrics}
+    return {f"{part}{slash}naive_{last}": metrics[name] for name, (part, slash, last) in named.items()}

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Protocol
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from transferscope.analysis.states import state_digest
 from transferscope.errors import UserError
 
 Batch = tuple[Tensor, Tensor]
@@ -16,6 +20,12 @@ Batch = tuple[Tensor, Tensor]
 
 Batches = Sequence[Batch] | Callable[[], Iterable[Batch]]
 """Batches that lie in memory, or a function that makes them anew for every pass."""
+
+Value = float | NDArray[np.float64]
+Metrics = Mapping[str, Value]
+"""A metric of a model by name: a number, or several (the number on all examples first, then under resamples)."""
+
+Evaluate = Callable[[nn.Module], Metrics]
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -72,7 +82,7 @@ class Evaluator:
     def __init__(
         self,
         batches: Batches,
-        metrics: Callable[[Tensor, Tensor], dict[str, float]] | None = None,
+        metrics: Callable[[Tensor, Tensor], Metrics] | None = None,
         *,
         precision: str = "float32",
     ) -> None:
@@ -84,7 +94,7 @@ class Evaluator:
         self.batches = batches if callable(batches) else [(inputs.to(self.dtype), labels) for inputs, labels in batches]
         self._shadows: dict[int, tuple[nn.Module, nn.Module]] = {}
 
-    def __call__(self, model: nn.Module) -> dict[str, float]:
+    def __call__(self, model: nn.Module) -> Metrics:
         logits, labels = self.logits_and_labels(model)
         return self.metrics(logits, labels)
 
@@ -109,6 +119,33 @@ class Evaluator:
         for own, rounded in zip(model.state_dict().values(), shadow.state_dict().values(), strict=True):
             rounded.copy_(own)
         return shadow
+
+
+class Store(Protocol):
+    """Where measurements are kept by key: a dict, or something that writes through to disk."""
+
+    def get(self, key: str, /) -> dict[str, Any] | None: ...
+
+    def __setitem__(self, key: str, value: dict[str, Any], /) -> None: ...
+
+
+class Remembered:
+    """An `evaluate` that measures each set of weights once: known by the digest of all of the model's tensors.
+
+    A store on disk makes a walk resumable, and a rerun with more points computes only the new ones. context: what is
+    measured, on which data, with which architecture; all that the weights themselves do not say. Digesting takes a
+    hundredth of a pass or less.
+    """
+
+    def __init__(self, evaluate: Evaluate, store: Store, context: str) -> None:
+        self.evaluate, self.store, self.context = evaluate, store, context
+
+    def __call__(self, model: nn.Module) -> Metrics:
+        key = f"{self.context}/{state_digest(model.state_dict())}"
+        found = self.store.get(key)
+        if found is None:
+            found = self.store[key] = dict(self.evaluate(model))
+        return found
 
 
 def prepare(model: nn.Module, device: torch.device | str | None = None) -> nn.Module:

@@ -4,42 +4,34 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterable, MutableMapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import pandas as pd
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from transferscope.analysis.barriers import barrier
-from transferscope.analysis.evaluation import Evaluator, per_example
+from transferscope.analysis.evaluation import Evaluate, Metrics
 from transferscope.analysis.states import (
     State,
     check_same_tensors,
     describe_nonfinite,
     nonfinite_tensors,
-    state_digest,
     stored_like,
 )
 from transferscope.errors import UserError
 
 __all__ = [
-    "MetricCache",
     "alpha_grid",
     "barrier",
     "blend",
     "coarse_first",
     "interpolate",
     "interpolate_into",
+    "trace",
     "walk",
-    "walk_examples",
 ]
-
-Metrics = dict[str, float]
-Evaluate = Callable[[nn.Module], Metrics]
 
 logger = logging.getLogger(__name__)
 
@@ -108,24 +100,6 @@ def coarse_first(count: int) -> list[int]:
     return list(dict.fromkeys(indices)) if count else []
 
 
-@dataclass(frozen=True)
-class MetricCache:
-    """Metrics remembered by content: of the weights, and of `context`, which says what is measured on which data.
-
-    `store` may be any mutable mapping from strings to dicts of floats; one that writes through to disk makes a walk
-    resumable, and a rerun with more alphas computes only the new ones.
-    """
-
-    store: MutableMapping[str, Metrics]
-    context: str
-
-    def recall(self, weights: str, measure: Callable[[], Metrics]) -> Metrics:
-        key = f"{self.context}/{weights}"
-        if key not in self.store:
-            self.store[key] = measure()
-        return self.store[key]
-
-
 def walk(
     model: nn.Module,
     state_a: State,
@@ -133,88 +107,61 @@ def walk(
     alphas: Iterable[float],
     evaluate: Evaluate,
     *,
-    cache: MetricCache | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> pd.DataFrame:
-    """Metrics of the weights at every alpha: columns alpha, metric, value, in the order of `alphas`.
+    """`trace` as a table of numbers: columns alpha, metric, value, in the order of `alphas`."""
+    alphas = [float(alpha) for alpha in alphas]
+    advance = (lambda alpha, metrics: progress(1)) if progress else None
+    measured = trace(model, state_a, state_b, alphas, evaluate, seen=advance)
+    rows = [(alpha, metric, float(value)) for alpha in alphas for metric, value in measured[alpha].items()]
+    return pd.DataFrame(rows, columns=["alpha", "metric", "value"])
+
+
+def trace(
+    model: nn.Module,
+    state_a: State,
+    state_b: State,
+    alphas: Iterable[float],
+    evaluate: Evaluate,
+    *,
+    at_ends: Evaluate | None = None,
+    seen: Callable[[float, Metrics], None] | None = None,
+) -> dict[float, Metrics]:
+    """Metrics of the weights at every alpha, by alpha.
 
     `model` is the workspace: its weights are overwritten in place and stay at the last point measured. `evaluate`
-    maps it to named metrics. The points are measured coarse first. Where an end that takes part in a point has
-    non-finite weights, its metrics are NaN and the log names the tensors: the arg-max of NaN logits is no accuracy.
-    `progress(1)` is called after every point.
+    maps it to named metrics; `at_ends` does so at alpha 0 and 1, where it is given (models with BatchNorm, whose
+    statistics are the checkpoints' own there). The points are measured coarse first, each once; `seen(alpha, metrics)`
+    is called after each. Where an end that takes part in a point has non-finite weights, its metrics are NaN and the
+    log names the tensors: the arg-max of NaN logits is no accuracy.
     """
     alphas = [float(alpha) for alpha in alphas]
     if not alphas:
         raise UserError("alphas is empty: give at least one, for example 0, 0.5 and 1")
     _check_ends(state_a, state_b, alphas[0])
-    line = _Line(model, stored_like(state_a, model), stored_like(state_b, model), evaluate)
-    digests = (state_digest(state_a), state_digest(state_b)) if cache else ("", "")
+    line = _Line(model, stored_like(state_a, model), stored_like(state_b, model), evaluate, at_ends or evaluate)
     measured: dict[float, Metrics] = {}
     for index in coarse_first(len(alphas)):
         alpha = alphas[index]
         if alpha not in measured:
-            measure = partial(line.measure, alpha)
-            measured[alpha] = cache.recall(_weights_key(*digests, alpha), measure) if cache else measure()
-        if progress:
-            progress(1)
-    return _as_table(alphas, measured)
-
-
-def _weights_key(digest_a: str, digest_b: str, alpha: float) -> str:
-    """Names the weights at alpha by content; an end by itself, so that all pairs of a checkpoint share it."""
-    if alpha in (0, 1):
-        return digest_b if alpha else digest_a
-    return f"{digest_a}/{digest_b}/{alpha!r}"
+            measured[alpha] = line.measure(alpha)
+        if seen:
+            seen(alpha, measured[alpha])
+    return measured
 
 
 class _Line:
     """The model as it moves between two states; knows which ends are finite."""
 
-    def __init__(self, model: nn.Module, state_a: State, state_b: State, evaluate: Evaluate) -> None:
-        self.model, self.state_a, self.state_b, self.evaluate = model, state_a, state_b, evaluate
+    def __init__(self, model: nn.Module, state_a: State, state_b: State, evaluate: Evaluate, at_ends: Evaluate) -> None:
+        self.model, self.state_a, self.state_b = model, state_a, state_b
+        self.evaluate, self.at_ends = evaluate, at_ends
         self.finite_a, self.finite_b = not nonfinite_tensors(state_a), not nonfinite_tensors(state_b)
         _warn_nonfinite(state_a, "a")
         _warn_nonfinite(state_b, "b")
 
     def measure(self, alpha: float) -> Metrics:
         interpolate_into(self.model, self.state_a, self.state_b, alpha)
-        metrics = self.evaluate(self.model)
+        metrics = (self.at_ends if alpha in (0, 1) else self.evaluate)(self.model)
         finite = (self.finite_a or alpha == 1) and (self.finite_b or alpha == 0)
-        return metrics if finite else dict.fromkeys(metrics, math.nan)
-
-
-def walk_examples(
-    model: nn.Module,
-    state_a: State,
-    state_b: State,
-    alphas: Iterable[float],
-    evaluator: Evaluator,
-    *,
-    progress: Callable[[int], None] | None = None,
-) -> dict[str, NDArray[np.float64]]:
-    """What every example contributes at every alpha: "accuracy" and "loss", each (num_alphas, num_examples).
-
-    For intervals over the choice of examples (`barriers.barrier_over_examples`). With several labels an example
-    contributes the mean over its known ones, and examples without any are left out, so these means differ slightly
-    from the metric over all labels.
-    """
-    ends = stored_like(state_a, model), stored_like(state_b, model)
-    correct, losses = [], []
-    for alpha in alphas:
-        interpolate_into(model, *ends, float(alpha))
-        right, loss, known = per_example(*evaluator.logits_and_labels(model))
-        if known.dim() == 2:
-            count = known.sum(dim=1)
-            right, loss = (values.sum(dim=1)[count > 0] / count[count > 0] for values in (right, loss))
-        correct.append(right.cpu().numpy())
-        losses.append(loss.cpu().numpy())
-        if progress:
-            progress(1)
-    if not correct:
-        raise UserError("alphas is empty: give at least one, for example 0, 0.5 and 1")
-    return {"accuracy": np.stack(correct), "loss": np.stack(losses)}
-
-
-def _as_table(alphas: Sequence[float], measured: dict[float, Metrics]) -> pd.DataFrame:
-    rows = [(alpha, metric, float(value)) for alpha in alphas for metric, value in measured[alpha].items()]
-    return pd.DataFrame(rows, columns=["alpha", "metric", "value"])
+        return metrics if finite else {name: np.full_like(value, np.nan) for name, value in metrics.items()}

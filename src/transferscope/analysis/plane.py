@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from itertools import product
 
 import numpy as np
@@ -12,10 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from transferscope.analysis.basin import combine
+from transferscope.analysis.evaluation import Evaluate
 from transferscope.analysis.states import State, check_same_tensors, stored_like
 from transferscope.errors import UserError
-
-Evaluate = Callable[[nn.Module], Mapping[str, float]]
 
 
 class Plane:
@@ -104,11 +103,14 @@ def evaluate_plane(
     y_values: Iterable[float],
     evaluate: Evaluate,
     *,
+    at_points: Evaluate | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> pd.DataFrame:
     """Metrics on the grid and at the three checkpoints themselves: columns x, y, point, metric, value.
 
-    `point` is "a", "b", "c" at the checkpoints and "" on the grid. `model` is the workspace.
+    `point` is "a", "b", "c" at the checkpoints and "" on the grid. `at_points` evaluates the
+    checkpoints, where it is given (models with BatchNorm, whose statistics are their own there). `model` is the
+    workspace.
     """
     grid = [(x, y, "") for y, x in product(list(y_values), list(x_values))]
     marked = [(*place, name) for place, name in zip(plane.points, "abc", strict=True)]
@@ -120,7 +122,8 @@ def evaluate_plane(
         values = _combine_states(states, plane.coefficients(x, y))
         for key, target in own.items():
             target.copy_(values[key])
-        rows += [(x, y, point, metric, float(value)) for metric, value in evaluate(model).items()]
+        measure = (point and at_points) or evaluate
+        rows += [(x, y, point, metric, float(value)) for metric, value in measure(model).items()]
         if progress:
             progress(1)
     return pd.DataFrame(rows, columns=["x", "y", "point", "metric", "value"])

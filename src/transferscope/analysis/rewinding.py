@@ -8,6 +8,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from transferscope.analysis.evaluation import Evaluate
 from transferscope.analysis.states import State, check_modules, check_same_tensors, find_module, write_state
 
 
@@ -26,7 +27,7 @@ def rewinding(
     state_final: State,
     earlier: Mapping[int, State],
     modules: Mapping[str, tuple[str, ...]],
-    evaluate: Callable[[nn.Module], dict[str, float]],
+    evaluate: Evaluate,
     *,
     only: Sequence[str] | None = None,
     progress: Callable[[int], None] | None = None,
@@ -40,14 +41,14 @@ def rewinding(
     check_modules(chosen, state_final)
     write_state(model, state_final)
     targets = model.state_dict()
-    rows = [("none", -1, metric, value) for metric, value in evaluate(model).items()]
+    rows = [("none", -1, metric, float(value)) for metric, value in evaluate(model).items()]
     with torch.no_grad():
         for epoch, state in earlier.items():
             check_same_tensors(state, state_final, f"epoch {epoch}", "the final checkpoint")
             for name, keys in chosen.items():
                 for key in keys:
                     targets[key].copy_(state[key])
-                rows += [(name, epoch, metric, value) for metric, value in evaluate(model).items()]
+                rows += [(name, epoch, metric, float(value)) for metric, value in evaluate(model).items()]
                 for key in keys:
                     targets[key].copy_(state_final[key])
                 if progress:

@@ -1,4 +1,4 @@
-"""Figures as PNG for the screen and PDF for print."""
+"""Figures as PNG for the screen and PDF for print, and many of them as the pages of one PDF."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,10 @@ from transferscope.atomic import atomic_file
 
 
 class PagesDataset(AbstractDataset):
-    """Saves a list of matplotlib `Figure` as one PDF, with the same bytes each time; loads its path."""
+    """Saves figures as the pages of one PDF, with the same bytes each time; loads its path.
+
+    What is saved is a function that gives the figures one after the other, so that one is in memory.
+    """
 
     def __init__(self, *, filepath: str, metadata: dict[str, Any] | None = None):
         self._path = Path(filepath)
@@ -20,11 +24,11 @@ class PagesDataset(AbstractDataset):
     def load(self) -> Path:
         return self._path
 
-    def save(self, data: Any) -> None:
+    def save(self, data: Callable[[], Iterable[Any]]) -> None:
         from matplotlib.backends.backend_pdf import PdfPages
 
         with atomic_file(self._path) as temporary, PdfPages(temporary, metadata={"CreationDate": None}) as pages:
-            for figure in data:
+            for figure in data():
                 pages.savefig(figure)
 
     def _exists(self) -> bool:

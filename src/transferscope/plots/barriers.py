@@ -114,13 +114,13 @@ def barrier_heights(
 
     Args:
         barriers: columns scenario, task, split, pair_kind, metric, barrier (units of the metric, positive: worse
-            than the chord between the ends).
+            than the chord between the ends); and, for a line from one to the other, barrier_low and barrier_high.
     """
     require_columns(barriers, ("scenario", "task", "split", "pair_kind", "metric", "barrier"), "barriers")
     rows = barriers[(barriers["metric"] == metric) & (barriers["split"] == split)]
     if rows.empty:
         return empty_figure(f"no barriers in {metric} to show", note)
-    places = rows["scenario"].astype(str) + ", " + rows["task"].astype(str)
+    places = rows["scenario"].astype(str).str.replace("_", " ") + ", " + rows["task"].astype(str)
     names, kinds = in_order(places), in_usual_order(in_order(rows["pair_kind"]))
     looks = looks_for(kinds)
     figure, axes = new_figure(width=DOUBLE_WIDTH, panel_height=0.7 + max(1.0, 0.26 * len(names)))
@@ -129,6 +129,9 @@ def barrier_heights(
         chosen = rows["pair_kind"] == kind
         place = places[chosen].map({name: row for row, name in enumerate(names)}).to_numpy(dtype=float)
         y = place + 0.5 * ((index + 0.5) / len(kinds) - 0.5)
+        if "barrier_low" in rows.columns:
+            ends = rows.loc[chosen, ["barrier_low", "barrier_high"]].to_numpy(dtype=float).T
+            ax.hlines(y, *ends, color=looks[kind].colour, linewidth=1.0, alpha=0.6)
         ax.plot(
             rows.loc[chosen, "barrier"],
             y,

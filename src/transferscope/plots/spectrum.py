@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import pandas as pd
@@ -96,19 +96,18 @@ def count_below_threshold(
 
 def layer_spectra(
     singular_values: pd.DataFrame, *, epoch: object | None = None, title: str | None = None, note: str | None = None
-) -> list[Figure]:
+) -> Iterator[Figure]:
     """Every layer, in the order of the table: histogram (left) and count below a threshold (right), four layers a page.
 
-    The accompanying files `spectrum-plots-*.pdf` of the paper; save the list as pages of one PDF.
+    The accompanying files `spectrum-plots-*.pdf` of the paper; save them as pages of one PDF.
 
     Args: as for `spectrum_histogram`.
     """
     rows = _rows(singular_values, epoch)
     layers = [(str(name), part) for name, part in rows.groupby("module", sort=False)]
     title = heading(title, rows)
-    return [
-        _page(layers[start : start + LAYERS_PER_PAGE], title, note) for start in range(0, len(layers), LAYERS_PER_PAGE)
-    ]
+    for start in range(0, len(layers), LAYERS_PER_PAGE):
+        yield _page(layers[start : start + LAYERS_PER_PAGE], title, note)
 
 
 def _page(layers: list[tuple[str, pd.DataFrame]], title: str, note: str | None) -> Figure:

@@ -154,6 +154,22 @@ CHAPTERS = (
         "B.4 to B.8",
         (
             Section(
+                "all_barriers",
+                "Figures 12 to 29",
+                "All barriers as numbers",
+                "P-T pairs should lie at 0, RI-T pairs far to the right, those with the same initialisation between "
+                "them, within a task as across domains.",
+                "landscape",
+                ("all_barriers",),
+                (),
+                grids.landscape.barrier_summary,
+                note="The interval over examples is a 95 % bootstrap of the test images, the same for all models; that "
+                "over pairs says little with few pairs, which share models. The largest gap of a noisy flat line is "
+                "never below 0, so an interval near 0 says that no barrier was found. Networks with BatchNorm layers "
+                "get their statistics anew at every point between two models, from training images; what the "
+                "averaged statistics give has names that begin with naive.",
+            ),
+            Section(
                 "figures_12_17",
                 "Figures 12 to 17",
                 "Barriers between two models",
@@ -178,6 +194,34 @@ CHAPTERS = (
                 ("extrapolation",),
                 (),
                 grids.landscape.extrapolation,
+            ),
+            Section(
+                "basin",
+                "Definition 3.1",
+                "The basin of all models of a kind",
+                "The hull of P-T should be a basin: a small ε, and walls (noise and steps outward) that reach 2ε at a "
+                "length δ that is no larger than the distance between the models. In the hull of RI-T ε should be so "
+                "large, because of the barrier inside, that no length satisfies the definition.",
+                "landscape.basin",
+                ("basin",),
+                (),
+                grids.surfaces.basin,
+                note="The loss is that of the test set. ε and δ depend on the points and rays that were drawn; their "
+                "numbers stand in the table. The paper reports (.0038, 49.14), (.0054, 98.28) and (.0034, 49.14) for "
+                "P-T of real, clipart and quickdraw.",
+            ),
+            Section(
+                "planes",
+                "Beyond the paper",
+                "The plane through three models",
+                "P, P-T 1 and P-T 2: both P-T should lie in one valley, which begins on the way from P. Three RI-T: "
+                "each should lie in a valley of its own, closer together where two share their initial weights.",
+                "landscape.planes",
+                ("plane",),
+                (),
+                grids.surfaces.planes,
+                note="P's classifier is for other classes, so P takes part with the new classifier that the P-T "
+                "started from, which knows nothing yet.",
             ),
             Section(
                 "figures_19_23",
@@ -218,7 +262,10 @@ CHAPTERS = (
                 (),
                 grids.criticality.module_criticality,
                 note="Criticality μ is the smallest distance² / σ² at which the training loss stays within ε on "
-                "the grid: 0 where the module can be set back, ∞ where no measured point stays within ε.",
+                "the grid: 0 where the module can be set back, ∞ where no measured point stays within ε. Shown is "
+                "the first module; all modules of a run, a page each, are, with analyses.landscape.criticality.pages, "
+                "in the file criticality_<run>.pdf of the "
+                "task's folder, beside the figures: <task>.criticality_<run>.pages in the catalog.",
             ),
             Section(
                 "figure_5",

@@ -222,7 +222,8 @@ def not_run(study: Mapping[str, Any], chapters: Chapters, results: Results) -> l
         for view in views
         if view.empty
     ]
-    present = set(results[CROSS_DOMAIN].figures) if CROSS_DOMAIN in results else set()
+    figures = results[CROSS_DOMAIN].figures if CROSS_DOMAIN in results else {}
+    present = {name for name in figures if name.startswith("figure_")}
     if present:
         absent = [str(number) for number in range(19, 30) if f"figure_{number}" not in present]
         if absent:

@@ -2,60 +2,92 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pandas as pd
 
-from transferscope.options import CriticalityOptions, LandscapeOptions
+from transferscope.options import BasinOptions, CriticalityOptions, LandscapeOptions, PlaneOptions
 
 
 def interpolate_pair(
-    pair: dict[str, Any], series_a: Any, series_b: Any, train_split: Any, test_split: Any, options: dict[str, Any]
-) -> pd.DataFrame:
-    """Metrics on the line between two models of one task, and beyond its ends (Figures 12 to 18)."""
-    from transferscope.pipelines.landscape import measure
+    pair: dict[str, Any],
+    series_a: Any,
+    series_b: Any,
+    train_split: Any,
+    test_split: Any,
+    options: dict[str, Any],
+    store: Any,
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Metrics on the line between two models of one task, and beyond its ends, and the barriers (Figures 12 to 18)."""
+    from transferscope.pipelines.landscape.lines import Ends, line
 
     chosen = LandscapeOptions.model_validate(options)
-    tables = []
-    for end in chosen.ends:
-        ends = measure.Ends(pair, series_a, series_b, end)
-        tables.append(measure.line(ends, {"train": train_split, "test": test_split}, chosen.alphas.values(), chosen))
-        outside = chosen.extrapolation.outside() if chosen.extrapolation else []
-        if outside:
-            tables.append(measure.line(ends, {"test": test_split}, outside, chosen))
-    table = pd.concat(tables, ignore_index=True)
-    table.insert(0, "scenario", "within")
-    return table
+    outside = chosen.extrapolation.outside() if chosen.extrapolation else []
+    splits = {"train": train_split, "test": test_split}
+    found = [
+        line(Ends(pair, series_a, series_b, end), splits, train_split, outside, chosen, store) for end in chosen.ends
+    ]
+    points, barriers = (pd.concat(tables, ignore_index=True) for tables in zip(*found, strict=True))
+    return points, barriers
 
 
 def interpolate_across(
-    pair: dict[str, Any], series_a: Any, series_b: Any, test_split: Any, options: dict[str, Any]
+    pair: dict[str, Any],
+    series_a: Any,
+    series_b: Any,
+    train_split: Any,
+    test_split: Any,
+    options: dict[str, Any],
+    store: Any,
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Test metrics on one task along the line between models of two tasks, and the barriers (Figures 19 to 29)."""
+    from transferscope.pipelines.landscape.lines import Ends, line
+
+    ends = Ends(pair, series_a, series_b, "final")
+    return line(ends, {"test": test_split}, train_split, [], LandscapeOptions.model_validate(options), store)
+
+
+def summarise_barriers(**barriers: pd.DataFrame) -> pd.DataFrame:
+    """The barriers of all tasks and scenarios in one table."""
+    from transferscope.analysis.barriers import summarise_barriers as summarise
+
+    return summarise(pd.concat(barriers.values(), ignore_index=True))
+
+
+def measure_plane(
+    options: dict[str, Any],
+    series_a: Any,
+    series_b: Any,
+    series_c: Any,
+    train_split: Any,
+    test_split: Any,
+    store: Any,
 ) -> pd.DataFrame:
-    """Metrics on one task along the line between models of two tasks (Figures 19 to 29)."""
-    from transferscope.pipelines.landscape import measure
+    """Metrics on the plane through three models."""
+    from transferscope.pipelines.landscape.surfaces import plane
 
-    chosen = LandscapeOptions.model_validate(options)
-    ends = measure.Ends(pair, series_a, series_b, "final")
-    table = measure.line(ends, {"test": test_split}, chosen.alphas.values(), chosen)
-    table.insert(0, "scenario", pair["scenario"])
-    return table
+    series = [series_a, series_b, series_c]
+    return plane(PlaneOptions.model_validate(options), series, train_split, test_split, store)
 
 
-def measure_barriers(interpolation: pd.DataFrame) -> pd.DataFrame:
-    """The largest gap to the chord, where it is, and the gain in the middle, for every line."""
-    from transferscope.analysis.barriers import barrier_table
+def measure_basin(
+    run: dict[str, Any], train_split: Any, test_split: Any, options: dict[str, Any], store: Any, *series: Any
+) -> pd.DataFrame:
+    """(epsilon, delta) of the convex hull of all runs of a kind (Definition 3.1); `run` is the first of them."""
+    from transferscope.pipelines.landscape.surfaces import basin
 
-    return barrier_table(interpolation)
+    return basin(run["label"], list(series), train_split, test_split, BasinOptions.model_validate(options), store)
 
 
 def measure_criticality(
-    run: dict[str, Any], series: Any, train_split: Any, test_split: Any, options: dict[str, Any]
+    run: dict[str, Any], series: Any, train_split: Any, test_split: Any, options: dict[str, Any], store: Any
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     """Noise and paths for every module, mu per module, and rewinding of each module (Figure 30)."""
-    from transferscope.pipelines.landscape import measure
+    from transferscope.pipelines.landscape.modules import modules
 
     splits = {"train": train_split, "test": test_split}
-    return measure.modules(run, series, splits, CriticalityOptions.model_validate(options))
+    return modules(run, series, splits, CriticalityOptions.model_validate(options), store)
 
 
 def draw_barriers(interpolation: pd.DataFrame, note: str | None) -> Any:
@@ -91,6 +123,43 @@ def draw_cross_domain(interpolation: pd.DataFrame, scenario: dict[str, Any], not
     first, second = scenario["tasks"]
     title = f"on {scenario['evaluated_on']}: {first} to {second}"
     return cross_domain_panels(interpolation[interpolation["scenario"] == scenario["figure"]], title=title, note=note)
+
+
+def draw_barrier_heights(note: str | None, **barriers: pd.DataFrame) -> Any:
+    """The test barrier of every pair of every scenario, in the metric of its task."""
+    from transferscope.plots.barriers import barrier_heights
+
+    rows = [table[table["metric"] == _main_metric(table)] for table in barriers.values()]
+    shown = pd.concat(rows, ignore_index=True).assign(metric="accuracy or AUC")
+    return barrier_heights(shown, metric="accuracy or AUC", note=note)
+
+
+def draw_plane(plane: pd.DataFrame, note: str | None) -> Any:
+    """Accuracy (or AUC) and loss on the plane through three models."""
+    from transferscope.plots.planes import plane_contours
+
+    return plane_contours(plane, metrics=(_main_metric(plane), "loss"), note=note)
+
+
+def draw_basin(basin: pd.DataFrame, note: str | None) -> Any:
+    """What noise and steps out of the hull cost, beside what a basin asks for."""
+    from transferscope.plots.planes import basin_walls
+
+    return basin_walls(basin, title=_task(basin), note=note)
+
+
+def draw_criticality_pages(criticality: pd.DataFrame, run: str, note: str | None) -> Callable[[], Iterator[Any]]:
+    """Figure 30 for every module of one run, a page each, drawn when they are saved."""
+    from transferscope.plots.criticality import criticality_heat_map
+
+    label = criticality.loc[criticality["run"] == run, "label"].iloc[0]
+
+    def pages() -> Iterator[Any]:
+        for module in criticality["module"].unique():
+            title = f"{_task(criticality)}, {label}, {module}"
+            yield criticality_heat_map(criticality, module, run=run, title=title, note=note)
+
+    return pages
 
 
 def draw_criticality(criticality: pd.DataFrame, run: str, note: str | None) -> Any:

@@ -1,15 +1,20 @@
-"""Interpolation between pairs, within and across tasks, and criticality of modules (appendix B.4 to B.9)."""
+"""Lines between pairs, planes, basins, and criticality of modules (appendix B.4 to B.9, Definition 3.1)."""
 
 from __future__ import annotations
 
 from kedro.pipeline import Node, Pipeline
 
-from transferscope.options import CrossDomainOptions, LandscapeOptions
+from transferscope.options import CriticalityOptions, CrossDomainOptions, LandscapeOptions
 from transferscope.pipelines.landscape import nodes
 from transferscope.pipelines.wiring import draw, gather
 from transferscope.plan import Pair, Plan, RunSpec
 
 STEP = "landscape"
+ACROSS = "cross_domain"
+"""Where results lie that belong to several tasks."""
+STORE = "landscape_measurements"
+TABLES = ("interpolation", "barriers")
+"""What is made of every pair."""
 
 
 def create_pipeline(plan: Plan) -> Pipeline:
@@ -18,14 +23,18 @@ def create_pipeline(plan: Plan) -> Pipeline:
     if options is None:
         return Pipeline([])
     found: list[Node] = []
-    for task in plan.targets():
-        pairs = plan.pairs(task, options.pairs)
-        if pairs:
-            found += _interpolation(task, pairs)
+    compared = [task for task in plan.targets() if plan.pairs(task, options.pairs)]
+    for task in compared:
+        found += _interpolation(task, plan.pairs(task, options.pairs))
+    across = _cross_domain(plan, options)
+    scopes = [*compared, *([ACROSS] if across else [])]
+    found += [*across, *(_all_barriers(scopes) if scopes else [])]
+    for task in plan.study.tasks:
+        found += [*_planes(task, options), *_basin(plan, task, options)]
         runs = _critical_runs(plan, task, options)
-        if runs:
-            found += _criticality(task, runs)
-    return Pipeline([*found, *_cross_domain(plan, options)])
+        if runs and options.criticality:
+            found += _criticality(task, runs, options.criticality)
+    return Pipeline(found)
 
 
 def _interpolation(task: str, pairs: list[Pair]) -> list[Node]:
@@ -40,8 +49,9 @@ def _interpolation(task: str, pairs: list[Pair]) -> list[Node]:
                 f"{task}.train_split",
                 f"{task}.test_split",
                 "params:analyses.landscape",
+                STORE,
             ],
-            outputs=f"{task}.{pair.name}.interpolation",
+            outputs=[f"{task}.{pair.name}.{table}" for table in TABLES],
             name=f"interpolate_{pair.name}",
             namespace=namespace,
         )
@@ -55,20 +65,86 @@ def _interpolation(task: str, pairs: list[Pair]) -> list[Node]:
     table = f"{task}.interpolation.table"
     return [
         *walks,
-        gather(STEP, task, "interpolation", (f"{task}.{pair.name}.interpolation" for pair in pairs)),
-        _barriers(task, namespace),
+        *(gather(STEP, task, name, (f"{task}.{pair.name}.{name}" for pair in pairs)) for name in TABLES),
         *(draw(STEP, task, name, function, [table]) for name, function in figures.items()),
     ]
 
 
-def _barriers(task: str, namespace: str) -> Node:
-    return Node(
-        nodes.measure_barriers,
-        inputs=f"{task}.interpolation.table",
-        outputs=f"{task}.barriers.table",
-        name="measure_barriers",
-        namespace=namespace,
-    )
+def _all_barriers(scopes: list[str]) -> list[Node]:
+    """The barriers of all tasks and scenarios, as one table and one figure."""
+    barriers = {scope: f"{scope}.barriers.table" for scope in scopes}
+    return [
+        Node(
+            nodes.summarise_barriers,
+            inputs=barriers,
+            outputs=f"{ACROSS}.barrier_summary.table",
+            name="summarise_barriers",
+            namespace=f"{ACROSS}.{STEP}",
+        ),
+        Node(
+            nodes.draw_barrier_heights,
+            inputs=barriers | {"note": f"params:plan.notes.{ACROSS}"},
+            outputs=f"{ACROSS}.all_barriers.figure",
+            name="draw_all_barriers",
+            namespace=f"{ACROSS}.{STEP}",
+        ),
+    ]
+
+
+def _planes(task: str, options: LandscapeOptions) -> list[Node]:
+    planes = [plane for plane in options.planes if plane.task == task]
+    if not planes:
+        return []
+    measured = [
+        Node(
+            nodes.measure_plane,
+            inputs=[
+                f"params:plan.planes.{task}.{plane.name}",
+                *(f"{task}.{checkpoint.split('@')[0]}.checkpoints" for checkpoint in plane.checkpoints),
+                f"{task}.train_split",
+                f"{task}.test_split",
+                STORE,
+            ],
+            outputs=f"{task}.{plane.name}.plane",
+            name=f"plane_{plane.name}",
+            namespace=f"{task}.{STEP}",
+        )
+        for plane in planes
+    ]
+    figures = [
+        draw(STEP, task, f"plane_{plane.name}", nodes.draw_plane, [f"{task}.{plane.name}.plane"]) for plane in planes
+    ]
+    gathered = gather(STEP, task, "planes", (f"{task}.{plane.name}.plane" for plane in planes))
+    return [*measured, gathered, *figures]
+
+
+def _basin(plan: Plan, task: str, options: LandscapeOptions) -> list[Node]:
+    """The hull of all runs of each kind that has two or more."""
+    if options.basin is None or task not in (options.basin.tasks or plan.targets()):
+        return []
+    runs = {kind: [run for run in plan.runs_of(task) if run.kind == kind] for kind in options.basin.kinds}
+    hulls = {kind: found for kind, found in runs.items() if len(found) > 1}
+    measured = [
+        Node(
+            nodes.measure_basin,
+            inputs=[
+                f"params:plan.runs.{found[0].full_name}",
+                f"{task}.train_split",
+                f"{task}.test_split",
+                "params:analyses.landscape.basin",
+                STORE,
+                *(f"{run.full_name}.checkpoints" for run in found),
+            ],
+            outputs=f"{task}.{kind}.basin",
+            name=f"basin_{kind}",
+            namespace=f"{task}.{STEP}",
+        )
+        for kind, found in hulls.items()
+    ]
+    if not measured:
+        return []
+    gathered = gather(STEP, task, "basin", (f"{task}.{kind}.basin" for kind in hulls))
+    return [*measured, gathered, draw(STEP, task, "basin", nodes.draw_basin, [f"{task}.basin.table"])]
 
 
 def _critical_runs(plan: Plan, task: str, options: LandscapeOptions) -> list[RunSpec]:
@@ -78,8 +154,9 @@ def _critical_runs(plan: Plan, task: str, options: LandscapeOptions) -> list[Run
     return [run for run in trained if run.name in options.criticality.runs]
 
 
-def _criticality(task: str, runs: list[RunSpec]) -> list[Node]:
+def _criticality(task: str, runs: list[RunSpec], options: CriticalityOptions) -> list[Node]:
     namespace = f"{task}.{STEP}"
+    tables = ("criticality", "module_criticality", "rewinding")
     measured = [
         Node(
             nodes.measure_criticality,
@@ -89,18 +166,14 @@ def _criticality(task: str, runs: list[RunSpec]) -> list[Node]:
                 f"{task}.train_split",
                 f"{task}.test_split",
                 "params:analyses.landscape.criticality",
+                STORE,
             ],
-            outputs=[
-                f"{run.full_name}.criticality",
-                f"{run.full_name}.module_criticality",
-                f"{run.full_name}.rewinding",
-            ],
+            outputs=[f"{run.full_name}.{table}" for table in tables],
             name=f"criticality_{run.name}",
             namespace=namespace,
         )
         for run in runs
     ]
-    tables = ("criticality", "module_criticality", "rewinding")
     figures = {
         "module_criticality": (nodes.draw_module_criticality, "module_criticality"),
         "rewinding": (nodes.draw_rewinding, "rewinding"),
@@ -108,49 +181,61 @@ def _criticality(task: str, runs: list[RunSpec]) -> list[Node]:
     return [
         *measured,
         *(gather(STEP, task, table, (f"{run.full_name}.{table}" for run in runs)) for table in tables),
-        *(
-            draw(
-                STEP,
-                task,
-                f"criticality_heat_maps_{run.name}",
-                nodes.draw_criticality,
-                [f"{task}.criticality.table", f"params:plan.runs.{run.full_name}.name"],
-            )
-            for run in runs
-        ),
+        *(node for run in runs for node in _heat_maps(task, run, options.pages)),
         *(draw(STEP, task, name, function, [f"{task}.{table}.table"]) for name, (function, table) in figures.items()),
     ]
 
 
+def _heat_maps(task: str, run: RunSpec, pages: bool) -> list[Node]:
+    """The first module of a run as a figure, and all of them as pages."""
+    inputs = [f"{task}.criticality.table", f"params:plan.runs.{run.full_name}.name"]
+    first = draw(STEP, task, f"criticality_heat_maps_{run.name}", nodes.draw_criticality, inputs)
+    if not pages:
+        return [first]
+    every = Node(
+        nodes.draw_criticality_pages,
+        inputs=[*inputs, f"params:plan.notes.{task}"],
+        outputs=f"{task}.criticality_{run.name}.pages",
+        name=f"draw_criticality_pages_{run.name}",
+        namespace=f"{task}.{STEP}",
+    )
+    return [first, every]
+
+
 def _cross_domain(plan: Plan, options: LandscapeOptions) -> list[Node]:
-    scope = "cross_domain"
-    found: list[Node] = []
-    walked: list[str] = []
+    walks: dict[str, Node] = {}
     for scenario in options.cross_domain:
         for name, pair in plan.cross_domain_pairs(scenario).items():
-            walked.append(f"{scope}.{name}.interpolation")
-            found.append(_walk_across(scope, scenario, name, pair))
-    if not walked:
+            walks[name] = _walk_across(scenario, name, pair)
+    if not walks:
         return []
-    table = f"{scope}.interpolation.table"
     figures = [
-        draw(STEP, scope, item.figure, nodes.draw_cross_domain, [table, f"params:plan.cross_domain.{item.figure}"])
+        draw(
+            STEP,
+            ACROSS,
+            item.figure,
+            nodes.draw_cross_domain,
+            [f"{ACROSS}.interpolation.table", f"params:plan.cross_domain.{item.figure}"],
+        )
         for item in options.cross_domain
     ]
-    return [*found, gather(STEP, scope, "interpolation", walked), _barriers(scope, f"{scope}.{STEP}"), *figures]
+    gathered = [gather(STEP, ACROSS, table, (f"{ACROSS}.{name}.{table}" for name in walks)) for table in TABLES]
+    return [*walks.values(), *gathered, *figures]
 
 
-def _walk_across(scope: str, scenario: CrossDomainOptions, name: str, pair: Pair) -> Node:
+def _walk_across(scenario: CrossDomainOptions, name: str, pair: Pair) -> Node:
     return Node(
         nodes.interpolate_across,
         inputs=[
             f"params:plan.cross_domain_pairs.{name}",
             f"{pair.run_a.full_name}.checkpoints",
             f"{pair.run_b.full_name}.checkpoints",
+            f"{scenario.evaluated_on}.train_split",
             f"{scenario.evaluated_on}.test_split",
             "params:analyses.landscape",
+            STORE,
         ],
-        outputs=f"{scope}.{name}.interpolation",
+        outputs=[f"{ACROSS}.{name}.{table}" for table in TABLES],
         name=f"interpolate_{name}",
-        namespace=f"{scope}.{STEP}",
+        namespace=f"{ACROSS}.{STEP}",
     )

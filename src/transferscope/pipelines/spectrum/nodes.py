@@ -46,8 +46,8 @@ def draw_counts(*inputs: Any) -> Any:
 
 
 def draw_layers(*inputs: Any) -> Any:
-    """Pages with the spectrum of every layer."""
-    return _draw("layer_spectra", inputs)
+    """Pages with the spectrum of every layer, drawn one by one."""
+    return lambda: _draw("layer_spectra", inputs)
 
 
 def draw_norm_ratios(spectrum: pd.DataFrame, note: str | None) -> Any:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pandas as pd
+
 from transferscope.report.evidence import main_metric
 from transferscope.report.grid import Grid
 from transferscope.report.grids.common import Results, each, pivot, score
@@ -22,25 +24,24 @@ def module_criticality(results: Results) -> list[Grid]:
 
 
 def rewinding(results: Results) -> list[Grid]:
-    """Test metric with each module set back to the first epoch, a column a run."""
+    """Test metric with each module set back to each epoch that was asked for, a column a run and epoch."""
     found = []
     for task, table in each(results, "rewinding"):
         metric = main_metric(table)
         rows = table[(table["split"] == "test") & (table["metric"] == metric)]
-        earliest = rows[rows["module"] != "none"]["epoch"].min()
-        rows = rows[(rows["module"] == "none") | (rows["epoch"] == earliest)].replace(
-            {"module": {"none": "nothing set back"}}
-        )
+        caption = f"Ours: {task}, test {metric.upper() if metric == 'auc' else metric}"
         entry = f"{task}.rewinding.table"
-        found.append(
-            pivot(
-                f"Ours: {task}, test {metric.upper() if metric == 'auc' else metric}",
-                rows,
-                "module",
-                "run",
-                "value",
-                entry,
-                score(metric),
-            )
-        )
+        found.append(pivot(caption, _by_epoch(rows), "module", "column", "value", entry, score(metric)))
     return found
+
+
+def _by_epoch(rows: pd.DataFrame) -> pd.DataFrame:
+    """`column` names run and epoch, the run alone where there is one epoch; the untouched model is in all of them."""
+    whole = rows[rows["module"] == "none"].assign(module="nothing set back")
+    epochs = sorted(rows.loc[rows["module"] != "none", "epoch"].unique())
+    parts = [
+        part.assign(column=part["run"].astype(str) + (f", epoch {epoch}" if len(epochs) > 1 else ""))
+        for epoch in epochs
+        for part in (whole, rows[(rows["module"] != "none") & (rows["epoch"] == epoch)])
+    ]
+    return pd.concat(parts)

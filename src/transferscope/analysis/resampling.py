@@ -1,0 +1,65 @@
+"""Metrics under resamples of the examples: intervals for anything that several models measure on the same images."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from transferscope.analysis.evaluation import per_example
+
+Draws = NDArray[np.float64]
+
+
+class Resampling:
+    """The same bootstrap resamples for every model, so that differences between models are paired.
+
+    A resample is a vector of counts, how often each example is drawn, and a metric under it a weighted metric: what a
+    model leaves behind is one number a resample, however many examples there are.
+    """
+
+    def __init__(self, num_examples: int, num_resamples: int, seed: int) -> None:
+        even = np.full(num_examples, 1 / max(num_examples, 1))
+        drawn = np.random.default_rng(seed).multinomial(num_examples, even, num_resamples)
+        self.counts = drawn.astype(np.float32)
+
+    def metrics(self, logits: Tensor, labels: Tensor) -> dict[str, Draws]:
+        """accuracy and loss, and for several labels an example auc, each (num_resamples,).
+
+        logits: (num_examples, num_classes); labels as in `evaluation.Batch`. The AUC of a class in which a resample
+        has one value only is left out of that resample's mean. Non-finite logits make loss and AUC NaN.
+        """
+        correct, losses, known = (
+            (values if values.dim() == 1 else values.sum(dim=1)).cpu().numpy()
+            for values in per_example(logits.double(), labels)
+        )
+        sums = self.counts @ np.stack([correct, losses, known], axis=1)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            found = {"accuracy": sums[:, 0] / sums[:, 2], "loss": sums[:, 1] / sums[:, 2]}
+        return found | ({"auc": self._mean_auc(logits, labels)} if labels.dim() == 2 else {})
+
+    def _mean_auc(self, logits: Tensor, labels: Tensor) -> Draws:
+        scores, targets = logits.double().cpu().numpy(), labels.cpu().numpy()
+        areas = np.stack([self._auc(scores[:, k], targets[:, k]) for k in range(targets.shape[1])])
+        defined = ~np.isnan(areas)
+        with np.errstate(invalid="ignore"):
+            return np.where(defined, areas, 0).sum(axis=0) / defined.sum(axis=0)
+
+    def _auc(self, scores: Draws, targets: NDArray[np.int8]) -> Draws:
+        """Chance that a positive example scores above a negative one, a tie counting half."""
+        rows = np.flatnonzero(targets >= 0)
+        if len(rows) == 0 or not np.isfinite(scores[rows]).all():
+            return np.full(len(self.counts), np.nan)
+        rows = rows[np.argsort(scores[rows], kind="stable")]
+        ties = np.flatnonzero(np.diff(scores[rows], prepend=-np.inf))
+        weights = self.counts[:, rows].astype(np.float64)
+        positive = np.add.reduceat(weights * (targets[rows] > 0), ties, axis=1)
+        negative = np.add.reduceat(weights, ties, axis=1) - positive
+        below = np.cumsum(negative, axis=1) - negative / 2
+        with np.errstate(invalid="ignore"):
+            return (positive * below).sum(axis=1) / (positive.sum(axis=1) * negative.sum(axis=1))
+
+
+def with_draws(metrics: dict[str, float], draws: dict[str, Draws]) -> dict[str, Draws]:
+    """Each metric as (1 + num_resamples,): on the examples themselves, then under every resample."""
+    return {name: np.concatenate([[value], draws[name]]) for name, value in metrics.items()}

@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import roc_auc_score
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
+
+from transferscope.analysis.resampling import Resampling, with_draws
+
+GENERATOR = torch.Generator().manual_seed(0)
+
+
+def drawn_rows(resampling: Resampling, draw: int) -> np.ndarray:
+    """The examples of one resample, repeated as often as it draws them."""
+    counts = resampling.counts[draw].astype(int)
+    return np.repeat(np.arange(len(counts)), counts)
+
+
+def test_single_label_metrics_are_those_of_the_drawn_examples() -> None:
+    """Accuracy and loss of a resample equal those of a batch in which the examples are repeated."""
+    logits, labels = torch.randn(40, 5, generator=GENERATOR), torch.randint(0, 5, (40,), generator=GENERATOR)
+    resampling = Resampling(40, 20, seed=3)
+    found = resampling.metrics(logits, labels)
+    for draw in range(20):
+        rows = drawn_rows(resampling, draw)
+        assert len(rows) == 40
+        assert found["accuracy"][draw] == pytest.approx((logits[rows].argmax(1) == labels[rows]).double().mean().item())
+        assert found["loss"][draw] == pytest.approx(cross_entropy(logits[rows].double(), labels[rows]).item())
+
+
+def test_multi_label_metrics_are_those_of_the_drawn_examples() -> None:
+    """The same with several labels, some unknown, and ties among the scores; AUC by scikit-learn."""
+    logits = torch.randn(60, 3, generator=GENERATOR).mul(3).round() / 3
+    labels = torch.randint(-1, 2, (60, 3), generator=GENERATOR).to(torch.int8)
+    resampling = Resampling(60, 15, seed=4)
+    found = resampling.metrics(logits, labels)
+    for draw in range(15):
+        rows = drawn_rows(resampling, draw)
+        scores, targets = logits[rows].double(), labels[rows]
+        known = targets >= 0
+        areas = [roc_auc_score(targets[known[:, k], k], scores[known[:, k], k]) for k in range(3)]
+        assert found["auc"][draw] == pytest.approx(np.mean(areas))
+        loss = binary_cross_entropy_with_logits(scores[known], targets[known].double())
+        assert found["loss"][draw] == pytest.approx(loss.item())
+        right = ((scores > 0) == (targets > 0))[known]
+        assert found["accuracy"][draw] == pytest.approx(right.double().mean().item())
+
+
+def test_a_class_with_one_value_has_no_auc() -> None:
+    """A label that is always positive is left out of the mean, in every resample."""
+    labels = torch.stack([torch.ones(30), torch.arange(30) % 2], dim=1).to(torch.int8)
+    logits = torch.randn(30, 2, generator=GENERATOR)
+    resampling = Resampling(30, 10, seed=0)
+    both = resampling.metrics(logits, labels)["auc"]
+    np.testing.assert_allclose(both, resampling.metrics(logits[:, 1:], labels[:, 1:])["auc"])
+
+
+def test_non_finite_logits_are_nan_and_wrong() -> None:
+    """A diverged model has no loss and no AUC, and its NaN predictions are no hits."""
+    logits = torch.full((8, 2), float("nan"))
+    single = Resampling(8, 4, seed=0).metrics(logits, torch.zeros(8, dtype=torch.int64))
+    assert single["accuracy"].tolist() == [0.0] * 4
+    assert np.isnan(single["loss"]).all()
+    assert np.isnan(Resampling(8, 4, 0).metrics(logits, torch.zeros(8, 2, dtype=torch.int8))["auc"]).all()
+
+
+def test_the_same_seed_draws_the_same_examples() -> None:
+    """Models are compared on the same resamples."""
+    assert np.array_equal(Resampling(9, 5, 1).counts, Resampling(9, 5, 1).counts)
+    assert not np.array_equal(Resampling(9, 5, 1).counts, Resampling(9, 5, 2).counts)
+
+
+def test_the_metric_itself_comes_first() -> None:
+    """On all examples, then under every resample."""
+    found = with_draws({"loss": 0.5}, {"loss": np.array([0.4, 0.6]), "accuracy": np.zeros(2)})
+    assert {name: values.tolist() for name, values in found.items()} == {"loss": [0.5, 0.4, 0.6]}

@@ -1,0 +1,303 @@
+"""What landscape measures: through its own functions on the tiny study's images and models."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from transferscope.analysis.batchnorm import recompute_statistics
+from transferscope.analysis.criticality import criticality, module_criticality
+from transferscope.analysis.distance import l2_distance
+from transferscope.analysis.evaluation import prepare
+from transferscope.analysis.interpolation import interpolate
+from transferscope.datasets.measurements import MeasurementFolder
+from transferscope.errors import UserError
+from transferscope.models.checkpoint import Checkpoint, CheckpointMetadata, save_checkpoint
+from transferscope.models.modules import find_modules
+from transferscope.models.series import CheckpointSeries
+from transferscope.models.zoo import build_model
+from transferscope.options import CriticalityOptions, LandscapeOptions
+from transferscope.pipelines.landscape.engine import Engine, batches, stream
+from transferscope.pipelines.landscape.lines import Ends, line
+from transferscope.pipelines.landscape.modules import modules
+from transferscope.plan import derive_seed
+from transferscope.training.evaluation import evaluate
+
+pytestmark = pytest.mark.xdist_group("project")
+
+POINTS = ["split", "metric", "alpha"]
+
+
+def splits_of(project: Any, task: str) -> dict[str, Any]:
+    return {part: project.load(f"{task}.{part}_split") for part in ("train", "test")}
+
+
+def ends_of(
+    project: Any, task: str = "clipart", runs: tuple[str, str] = ("pt_1", "rit_1"), epoch: Any = "final"
+) -> Ends:
+    series = [project.load(f"{task}.{run}.checkpoints") for run in runs]
+    pair = {"kind": "P-T & RI-T", "run_a": f"{task}.{runs[0]}", "run_b": f"{task}.{runs[1]}"}
+    return Ends(pair, *series, epoch)
+
+
+def options(*alphas: float, resamples: int = 20) -> LandscapeOptions:
+    return LandscapeOptions.model_validate({"alphas": {"at": alphas}, "resamples": resamples})
+
+
+class Counting(dict[str, Any]):
+    """A store that counts what is put into it, and fails from one put on."""
+
+    def __init__(self, fails_at: int = 10**9) -> None:
+        self.puts, self.fails_at = 0, fails_at
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        if self.puts == self.fails_at:
+            raise KeyboardInterrupt
+        self.puts += 1
+        super().__setitem__(key, value)
+
+
+@pytest.mark.parametrize("epoch", ["best", "final"])
+@pytest.mark.parametrize(("task", "metrics"), [("clipart", ("accuracy", "loss")), ("chest", ("auc", "loss"))])
+def test_ends_are_the_checkpoints_own_metrics(project, task: str, metrics: tuple[str, ...], epoch: str) -> None:
+    """On train and test, at alpha 0 and 1, best and final: the history's row, scores exactly, losses but for rounding."""
+    splits = splits_of(project, task)
+    points, _ = line(ends_of(project, task, epoch=epoch), splits, splits["train"], [], options(0, 1), {})
+    found = points.set_index(POINTS)["value"]
+    for alpha, run in ((0.0, "pt_1"), (1.0, "rit_1")):
+        history = project.load(f"{task}.{run}.history").set_index("epoch")
+        row = history.loc[project.load(f"{task}.{run}.checkpoints").epoch(epoch)]
+        for metric in metrics:
+            assert found["test", metric, alpha] == pytest.approx(
+                row[f"test_{metric}"], rel=1e-6 * (metric == "loss"), abs=0
+            )
+        name = "train_loss_eval" if "train_loss_eval" in row else "train_loss"
+        assert found["train", "loss", alpha] == pytest.approx(row[name], rel=1e-6)
+
+
+def test_barriers_have_intervals_over_examples(project) -> None:
+    """Each curve has one row whose interval holds its barrier, the same without intervals where none are asked for."""
+    splits, ends = splits_of(project, "chest"), ends_of(project, "chest")
+    points, barriers = line(ends, splits, splits["train"], [], options(0, 0.5, 1), {})
+    assert len(barriers) == 6  # two parts, three metrics
+    assert (barriers["barrier_low"] <= barriers["barrier_high"]).all()
+    plain_points, plain = line(ends, splits, splits["train"], [], options(0, 0.5, 1, resamples=0), {})
+    pd.testing.assert_frame_equal(points, plain_points)
+    assert plain["barrier"].tolist() == barriers["barrier"].tolist()
+    assert plain["barrier_low"].isna().all()
+
+
+def test_a_rerun_with_more_alphas_measures_only_the_new_ones(project) -> None:
+    """Twice two parts at first, two more for the new point, and the table is that of one run over all."""
+    splits, ends, store = splits_of(project, "clipart"), ends_of(project), Counting()
+    line(ends, splits, splits["train"], [], options(0, 1), store)
+    assert store.puts == 4
+    points, barriers = line(ends, splits, splits["train"], [-1], options(0, 0.5, 1), store)
+    assert store.puts == 7  # the middle on train and test, the point outside on test
+    fresh = line(ends, splits, splits["train"], [-1], options(0, 0.5, 1), {})
+    pd.testing.assert_frame_equal(points, fresh[0])
+    pd.testing.assert_frame_equal(barriers, fresh[1])
+
+
+def test_a_killed_walk_goes_on_where_it_was(project, tmp_path: Path) -> None:
+    """What was measured before the kill lies on disk and is not measured again; the result is the same."""
+    splits, ends = splits_of(project, "clipart"), ends_of(project)
+    killed = Counting(fails_at=3)
+    with pytest.raises(KeyboardInterrupt):
+        line(ends, splits, splits["train"], [], options(0, 0.5, 1), killed)
+    folder = MeasurementFolder(tmp_path)
+    for key, value in killed.items():
+        folder[key] = value
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.npz")}
+    resumed, _ = line(ends, splits, splits["train"], [], options(0, 0.5, 1), folder)
+    assert len(list(tmp_path.rglob("*.npz"))) == 6
+    assert all(path.stat().st_mtime_ns == time for path, time in before.items())
+    pd.testing.assert_frame_equal(resumed, line(ends, splits, splits["train"], [], options(0, 0.5, 1), {})[0])
+
+
+def test_other_examples_and_other_settings_are_measured_anew(project) -> None:
+    """Memory is by content: another split, another number of resamples or another architecture finds nothing."""
+    splits, store = splits_of(project, "clipart"), Counting()
+    checkpoint = project.load("clipart.pt_1.checkpoints").load("final")
+    model = prepare(checkpoint.build())
+    other = Checkpoint(checkpoint.state_dict, CheckpointMetadata(architecture="another"))
+    for made, part, resamples in (
+        (checkpoint, "test", 0), (checkpoint, "train", 0), (checkpoint, "test", 5), (other, "test", 0), (checkpoint, "test", 0),
+    ):  # fmt: skip
+        Engine(made, {"x": splits[part]}, store, resamples=resamples).checkpoint(model)
+    assert store.puts == 4
+
+
+@pytest.fixture(scope="module")
+def batchnorm_ends(project, tmp_path_factory: pytest.TempPathFactory) -> Ends:
+    """Two torchvision networks with BatchNorm layers, whose statistics are those of the training images."""
+    series = []
+    train = project.load("clipart.train_split")
+    for seed in (1, 2):
+        model = build_model("shufflenet_v2_x0_5", train.num_classes, seed=seed)
+        recompute_statistics(model, lambda: stream(train))
+        metadata = CheckpointMetadata(architecture="shufflenet_v2_x0_5", num_classes=train.num_classes)
+        path = tmp_path_factory.mktemp("batchnorm") / f"{seed}.safetensors"
+        save_checkpoint(Checkpoint(model.state_dict(), metadata), path)
+        series.append(CheckpointSeries.from_file(path, f"clipart.bn_{seed}"))
+    return Ends({"kind": "x", "run_a": "clipart.bn_1", "run_b": "clipart.bn_2"}, *series, "final")
+
+
+def test_batchnorm_statistics_are_recomputed_between_the_ends_alone(project, batchnorm_ends: Ends) -> None:
+    """At the ends both values are the checkpoint's own; half-way they are those of a model made by hand."""
+    splits, ends = splits_of(project, "clipart"), batchnorm_ends
+    points, barriers = line(ends, splits, splits["train"], [], options(0, 0.5, 1, resamples=0), {})
+    found = points.set_index(POINTS)["value"]
+    states = [series.load("final").state_dict for series in (ends.series_a, ends.series_b)]
+    model = prepare(ends.series_a.load("final").build())
+
+    def measured(state: dict[str, torch.Tensor], recompute: bool = False) -> Any:
+        model.load_state_dict(state)
+        if recompute:
+            recompute_statistics(model, lambda: stream(splits["train"]))
+        return Engine(ends.series_a.load("final"), splits, {}).checkpoint(model)
+
+    for alpha, state in ((0.0, states[0]), (1.0, states[1])):
+        assert found["test", "loss", alpha] == found["test", "naive_loss", alpha] == measured(state)["test/loss"]
+    half = interpolate(*states, 0.5)
+    assert found["test", "naive_loss", 0.5] == measured(half)["test/loss"]
+    assert found["test", "loss", 0.5] == measured(half, recompute=True)["test/loss"]
+    assert found["test", "loss", 0.5] != found["test", "naive_loss", 0.5]
+    assert set(barriers["metric"]) == {"accuracy", "loss", "naive_accuracy", "naive_loss"}
+
+
+def test_batchnorm_paths_are_remembered_too(project, batchnorm_ends: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second walk makes no pass at all, not even to recompute statistics."""
+    splits, store = splits_of(project, "clipart"), Counting()
+    first, _ = line(batchnorm_ends, splits, splits["train"], [], options(0, 0.5, 1), store)
+    monkeypatch.setattr("transferscope.pipelines.landscape.engine.stream", lambda split: pytest.fail("a pass was made"))
+    again, _ = line(batchnorm_ends, splits, splits["train"], [], options(0, 0.5, 1), store)
+    pd.testing.assert_frame_equal(first, again)
+
+
+def test_ends_of_different_shape_are_refused_by_tensor(project) -> None:
+    """A line from ten classes to five findings lists the tensors that differ."""
+    ends = ends_of(project)
+    across = Ends(ends.pair, ends.series_a, project.load("chest.pt_1.checkpoints"), "final")
+    with pytest.raises(UserError, match=r"fc.weight \(10, \d+\) in checkpoint a but \(5, \d+\) in checkpoint b"):
+        line(across, splits_of(project, "clipart"), None, [], options(0, 1), {})
+
+
+RUN = {"task": "clipart", "name": "pt_1", "label": "P-T"}
+
+
+def crit(**changes: Any) -> CriticalityOptions:
+    given = {"positions": {"points": 2}, "sigmas": (0.0, 0.1), "draws": 1, "max_examples": 16}
+    return CriticalityOptions.model_validate(given | changes)
+
+
+def test_criticality_is_remembered_case_by_case(project) -> None:
+    """With another sigma only its cases are measured; all rows are those of `criticality` over all modules at once."""
+    splits, series = splits_of(project, "clipart"), project.load("clipart.pt_1.checkpoints")
+    store, grid = Counting(), {"paths": ("direct",), "max_examples": None}
+    modules(RUN, series, splits, crit(**grid), store)
+    first = store.puts
+    table, *_ = modules(RUN, series, splits, crit(**grid, sigmas=(0.0, 0.1, 0.2)), store)
+    model = prepare(series.load("final").build())
+    found = find_modules(model)
+    assert store.puts - first == 2 * len(found)
+    whole = criticality(
+        model, series.load(0).state_dict, series.load("final").state_dict, found,
+        {part: batches(split) for part, split in splits.items()},
+        alphas=(0.0, 1.0), sigmas=(0.0, 0.1, 0.2), num_draws=1, seed=derive_seed(series.name, "criticality"),
+    )  # fmt: skip
+    keys = ["module", "split", "position", "sigma", "draw"]
+    both = table.merge(whole, on=keys, suffixes=("", "_whole"))
+    assert len(both) == len(table) == len(whole)
+    for column in ("distance", "loss", "error"):
+        np.testing.assert_allclose(both[column], both[f"{column}_whole"], rtol=1e-4, atol=1e-6)
+
+
+def test_the_four_paths_are_chosen(project) -> None:
+    """Paths times ends; each mu is held against the unperturbed loss of its own end."""
+    splits, series = splits_of(project, "clipart"), project.load("clipart.rit_1.checkpoints")
+    series = replace(series, best=1)
+    chosen = crit(paths=("direct", "optimization"), ends=("best", "final"), max_examples=None)
+    shaken, mu, _ = modules(RUN, series, splits, chosen, {})
+    paths = set(itertools.product(("direct", "optimization"), ("best", "final")))
+    for table in (shaken, mu):
+        assert set(table[["path", "end"]].itertuples(index=False, name=None)) == paths
+    for path, end in paths:
+        measured = shaken[(shaken["path"] == path) & (shaken["end"] == end)]
+        bound = evaluate(series.load(end).build(), splits["train"])["loss"] + chosen.epsilon
+        expected = module_criticality(measured, [bound]).set_index("module")["mu"]
+        found = mu[(mu["path"] == path) & (mu["end"] == end)].set_index("module")["mu"]
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_modules_go_back_to_any_saved_epoch(project) -> None:
+    """Rows for every epoch asked for; an epoch that was not saved is named with those that were."""
+    splits, series = splits_of(project, "clipart"), project.load("clipart.pt_1.checkpoints")
+    *_, back = modules(RUN, series, splits, crit(paths=("direct",), rewind_epochs=(0, 1)), {})
+    assert set(back["epoch"]) == {-1, 0, 1}
+    with pytest.raises(UserError, match="no checkpoint of epoch 9: there are 0, 1, 2"):
+        modules(RUN, series, splits, crit(paths=("direct",), rewind_epochs=(9,)), {})
+
+
+def test_the_models_of_a_plane_have_their_own_metrics(project) -> None:
+    """P (epoch 0 of a P-T) at the origin, the second on the x axis at its distance, each with its history's metrics."""
+    table = project.load("clipart.planes.table")
+    assert len(table[table["checkpoint"].isna()]) == 2 * 9
+    marked = table[table["checkpoint"].notna()].pivot(index="checkpoint", columns="metric", values=["x", "y", "value"])
+    series = project.load("clipart.pt_1.checkpoints")
+    assert tuple(marked.loc["clipart.pt_1@0", [("x", "loss"), ("y", "loss")]]) == (0, 0)
+    distance = l2_distance(series.load(0).state_dict, series.load("final").state_dict)
+    assert marked.loc["clipart.pt_1@final", ("x", "loss")] == pytest.approx(distance)
+    history = project.load("clipart.pt_1.history").set_index("epoch")
+    for name, epoch in (("clipart.pt_1@0", 0), ("clipart.pt_1@final", 2)):
+        assert marked.loc[name, ("value", "accuracy")] == history.loc[epoch, "test_accuracy"]
+        assert marked.loc[name, ("value", "loss")] == pytest.approx(history.loc[epoch, "test_loss"], rel=1e-6)
+
+
+def test_the_basin_says_what_it_sampled(project) -> None:
+    """A hull for P-T and one for RI-T, with sizes, distance, and a length tried that is a fraction of it."""
+    table = project.load("clipart.basin.table").set_index(["hull", "quantity"])
+    assert set(table.index.get_level_values("hull")) == {"P-T", "RI-T"}
+    states = [project.load(f"clipart.rit_{number}.checkpoints").load("final").state_dict for number in (1, 2)]
+    assert table.loc[("RI-T", "distance"), "value"] == pytest.approx(l2_distance(*states))
+    assert table.loc[("RI-T", "noise"), "length"] == pytest.approx(l2_distance(*states) / 2)
+    assert (table.loc[("RI-T", "mu"), "num_samples"], table.loc[("RI-T", "ray"), "num_samples"]) == (3, 2)
+    assert table.loc[("RI-T", "ray"), "threshold"] == pytest.approx(2 * table.loc[("RI-T", "epsilon"), "value"])
+
+
+def test_all_modules_are_pages_of_one_file(project) -> None:
+    """The PDF has a page for every module of the run."""
+    path = project.load("clipart.criticality_pt_1.pages")
+    pages = re.findall(rb"/Type /Page\b", path.read_bytes())
+    assert len(pages) == project.load("clipart.criticality.table")["module"].nunique()
+
+
+def test_every_scenario_is_in_the_summary(project) -> None:
+    """Within each task and across domains; means are those of the tables of pairs."""
+    summary = project.load("cross_domain.barrier_summary.table")
+    assert {"within", "figure_19"} <= set(summary["scenario"])
+    assert {"clipart", "real", "quickdraw", "chest"} <= set(summary["task"])
+    keys = {"split": "test", "pair_kind": "P-T & RI-T", "metric": "accuracy"}
+    barriers = project.load("clipart.barriers.table")
+    own = barriers[(barriers[list(keys)] == pd.Series(keys)).all(axis=1)]
+    keys |= {"scenario": "within", "task": "clipart"}
+    row = summary[(summary[list(keys)] == pd.Series(keys)).all(axis=1)].iloc[0]
+    assert (row["pairs"], row["mean"]) == (len(own), pytest.approx(own["barrier"].mean()))
+
+
+def test_the_report_shows_what_goes_beyond_the_paper(project) -> None:
+    """Sections, figures and tables of all barriers, the basin and the plane."""
+    page = (project.folder / "data/08_reporting/report.html").read_text()
+    for section in ("all_barriers", "basin", "planes"):
+        assert f'<h3 id="{section}">' in page
+    assert "Ours: every scenario, test" in page
+    assert "P-T of real, clipart and quickdraw" in page
+    assert "best of the grid" in page
