@@ -62,12 +62,13 @@ def _count_weights_and_modules(plan: Plan) -> tuple[dict[str, int], dict[str, in
     from transferscope.models.modules import find_modules
     from transferscope.models.zoo import build_model
 
+    modules = plan.study.analyses.modules.model_dump()
     counts: dict[str, tuple[int, int]] = {}
     for run in plan.runs.values():
         key = run.model.model_dump_json()
         if key not in counts:
             network = build_model(run.model.name, 2, **run.model.options)
-            counts[key] = sum(weight.numel() for weight in network.parameters()), len(find_modules(network))
+            counts[key] = sum(weight.numel() for weight in network.parameters()), len(find_modules(network, **modules))
     found = {name: counts[run.model.model_dump_json()] for name, run in plan.runs.items()}
     return {name: pair[0] for name, pair in found.items()}, {name: pair[1] for name, pair in found.items()}
 

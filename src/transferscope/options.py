@@ -350,8 +350,19 @@ class ReportOptions(Options):
     title: str = "What is being transferred?"
 
 
+class ModulesOptions(Options):
+    """What a module of a network is: the unit whose weights are compared, moved and set back together."""
+
+    granularity: Literal["blocks", "layers"] = "blocks"
+    """Stem, residual blocks and classifier (of other architectures their units), or every convolution and linear."""
+    groups: dict[str, tuple[str, ...]] | None = None
+    """Modules of one's own: name -> names of tensors, starts of such up to a dot, or patterns (`layer4.*.conv2.*`)."""
+
+
 class AnalysesOptions(Options):
     """What is analysed; None leaves an analysis out."""
+
+    modules: ModulesOptions = ModulesOptions()
 
     mistakes: MistakesOptions | None = MistakesOptions()
     similarity: SimilarityOptions | None = SimilarityOptions()

@@ -27,7 +27,7 @@ from transferscope.models.zoo import build_model
 from transferscope.options import CriticalityOptions, LandscapeOptions
 from transferscope.pipelines.landscape.engine import Engine, batches, stream
 from transferscope.pipelines.landscape.lines import Ends, line
-from transferscope.pipelines.landscape.modules import modules
+from transferscope.pipelines.landscape.modules import measure_modules
 from transferscope.plan import derive_seed
 from transferscope.training.evaluation import evaluate
 
@@ -197,6 +197,29 @@ RUN = {"task": "clipart", "name": "pt_1", "label": "P-T"}
 def crit(**changes: Any) -> CriticalityOptions:
     given = {"positions": {"points": 2}, "sigmas": (0.0, 0.1), "draws": 1, "max_examples": 16}
     return CriticalityOptions.model_validate(given | changes)
+
+
+def modules(run: Any, series: CheckpointSeries, splits: Any, chosen: CriticalityOptions, store: Any, **how: Any) -> Any:
+    found = find_modules(series.load("final").build(), **how)
+    return measure_modules(run, series, found, splits, chosen, store)
+
+
+def test_modules_of_ones_own(project) -> None:
+    """Groups of tensors are moved and set back together; a group of the same name with other tensors is another."""
+    splits, series = splits_of(project, "clipart"), project.load("clipart.pt_1.checkpoints")
+    store, chosen = Counting(), crit(paths=("direct",))
+    groups = {"body": ("conv1", "bias1", "layer*"), "head": ("bias2", "fc")}
+    shaken, mu, back = modules(RUN, series, splits, chosen, store, groups=groups)
+    assert list(mu["module"]) == ["body", "head"]
+    assert set(back["module"]) == {"none", "body", "head"}
+    initial, final = (series.load(epoch).state_dict for epoch in (0, "final"))
+    moved = [(final[key] - initial[key]).square().sum() for key in final if not key.startswith(("bias2", "fc"))]
+    start = shaken[(shaken["module"] == "body") & (shaken["position"] == 1)]["distance"]
+    assert start.to_numpy() == pytest.approx(float(sum(moved)) ** 0.5, rel=1e-5)
+    groups = {"body": ("conv1", "bias1", "layer*", "bias2"), "head": ("fc",)}
+    before = store.puts
+    modules(RUN, series, splits, chosen, store, groups=groups)
+    assert store.puts > before
 
 
 def test_criticality_is_remembered_case_by_case(project) -> None:

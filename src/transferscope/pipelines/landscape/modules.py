@@ -11,7 +11,7 @@ from transferscope.analysis.criticality import MEASUREMENTS, criticality, module
 from transferscope.analysis.evaluation import Store, prepare
 from transferscope.analysis.rewinding import rewinding
 from transferscope.analysis.states import State, state_digest
-from transferscope.models.modules import find_modules
+from transferscope.models.modules import Modules
 from transferscope.models.parts import split_at_modules
 from transferscope.models.series import CheckpointSeries, Epoch
 from transferscope.options import CriticalityOptions
@@ -22,8 +22,13 @@ from transferscope.progress import progress_bar
 MODULES_AT_ONCE = 4
 
 
-def modules(
-    run: dict[str, Any], series: CheckpointSeries, splits: dict[str, Any], options: CriticalityOptions, store: Store
+def measure_modules(
+    run: dict[str, Any],
+    series: CheckpointSeries,
+    modules: Modules,
+    splits: dict[str, Any],
+    options: CriticalityOptions,
+    store: Store,
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     """Criticality, mu per module, and rewinding, of one run."""
     chosen = {part: subset(split, options.max_examples, part) for part, split in splits.items()}
@@ -31,10 +36,10 @@ def modules(
     for end in options.ends:
         bound = _unperturbed_loss(series, end, chosen["train"], store) + options.epsilon
         for path in options.paths:
-            table = _shake(series, chosen, options, end, path, store)
+            table = _shake(series, modules, chosen, options, end, path, store)
             shaken.append(table)
             mu.append(module_criticality(table, [bound]).assign(epsilon=options.epsilon))
-    back = _rewind(series, splits["test"], options, store)
+    back = _rewind(series, modules, splits["test"], options, store)
     names = {"task": run["task"], "run": run["name"], "label": run["label"]}
     tables = (pd.concat(shaken, ignore_index=True), pd.concat(mu, ignore_index=True), back)
     shaken_all, mu_all, back = (table.assign(**names)[[*names, *table.columns]] for table in tables)
@@ -46,19 +51,26 @@ def _unperturbed_loss(series: CheckpointSeries, end: Epoch, split: Any, store: S
     return float(Engine(checkpoint, {"train": split}, store).checkpoint(prepare(checkpoint.build()))["train/loss"])
 
 
-def _rewind(series: CheckpointSeries, split: Any, options: CriticalityOptions, store: Store) -> pd.DataFrame:
+def _rewind(
+    series: CheckpointSeries, modules: Modules, split: Any, options: CriticalityOptions, store: Store
+) -> pd.DataFrame:
     final = series.load("final")
     model = prepare(final.build())
-    found = find_modules(model)
     earlier = {epoch: series.load(epoch).state_dict for epoch in options.rewind_epochs}
     evaluate = Engine(final, {"test": split}, store).checkpoint
-    with progress_bar(f"{series.name}: modules set back", len(found) * len(earlier)) as advance:
-        table = rewinding(model, final.state_dict, earlier, found, evaluate, progress=advance)
+    with progress_bar(f"{series.name}: modules set back", len(modules) * len(earlier)) as advance:
+        table = rewinding(model, final.state_dict, earlier, modules, evaluate, progress=advance)
     return table.assign(split="test", metric=table["metric"].str.removeprefix("test/"))
 
 
 def _shake(
-    series: CheckpointSeries, splits: dict[str, Any], options: CriticalityOptions, end: Epoch, path: str, store: Store
+    series: CheckpointSeries,
+    modules: Modules,
+    splits: dict[str, Any],
+    options: CriticalityOptions,
+    end: Epoch,
+    path: str,
+    store: Store,
 ) -> pd.DataFrame:
     """Criticality of every module on one path; what the store has is not measured again."""
     final, initial = series.load(end), series.load(0).state_dict
@@ -67,25 +79,26 @@ def _shake(
     trajectory = {epoch: series.load(epoch).state_dict for epoch in epochs} if path == "optimization" else None
     positions: list[float] = options.positions.values() if trajectory is None else list(epochs)
     seed = derive_seed(series.name, "criticality")
-    found = find_modules(model)
-    cases = [(name, at, sigma) for name in found for at in positions for sigma in options.sigmas]
+    cases = [(name, at, sigma) for name in modules for at in positions for sigma in options.sigmas]
     places = _places(initial, final.state_dict, positions, trajectory)
     context = Engine(final, {}, store).context
     keys = {
-        (name, at, sigma): context("criticality", name, places[at], sigma, options.draws, seed, *splits.values())
+        (name, at, sigma): context(
+            "criticality", name, *modules[name], places[at], sigma, options.draws, seed, *splits.values()
+        )
         for name, at, sigma in cases
     }
     rows = {case: store.get(keys[case]) for case in cases}
     examples = {part: batches(split) for part, split in splits.items()}
-    with progress_bar(f"{series.name}: {path} path to {end}", len(found)) as advance:
-        for group in _groups(list(found)):
+    with progress_bar(f"{series.name}: {path} path to {end}", len(modules)) as advance:
+        for group in _groups(list(modules)):
             missing = {case for case in cases if case[0] in group and rows[case] is None}
             if missing:
                 table = criticality(
                     model,
                     initial,
                     final.state_dict,
-                    {name: found[name] for name in group},
+                    {name: modules[name] for name in group},
                     examples,
                     alphas=positions,
                     sigmas=options.sigmas,

@@ -81,13 +81,21 @@ def measure_basin(
 
 
 def measure_criticality(
-    run: dict[str, Any], series: Any, train_split: Any, test_split: Any, options: dict[str, Any], store: Any
+    run: dict[str, Any],
+    series: Any,
+    train_split: Any,
+    test_split: Any,
+    options: dict[str, Any],
+    modules: dict[str, Any],
+    store: Any,
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     """Noise and paths for every module, mu per module, and rewinding of each module (Figure 30)."""
-    from transferscope.pipelines.landscape.modules import modules
+    from transferscope.models.modules import find_modules
+    from transferscope.pipelines.landscape.modules import measure_modules
 
     splits = {"train": train_split, "test": test_split}
-    return modules(run, series, splits, CriticalityOptions.model_validate(options), store)
+    found = find_modules(series.load("final").build(), **modules)
+    return measure_modules(run, series, found, splits, CriticalityOptions.model_validate(options), store)
 
 
 def draw_barriers(interpolation: pd.DataFrame, note: str | None) -> Any:

@@ -166,6 +166,7 @@ def _criticality(task: str, runs: list[RunSpec], options: CriticalityOptions) ->
                 f"{task}.train_split",
                 f"{task}.test_split",
                 "params:analyses.landscape.criticality",
+                "params:analyses.modules",
                 STORE,
             ],
             outputs=[f"{run.full_name}.{table}" for table in tables],

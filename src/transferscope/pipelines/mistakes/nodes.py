@@ -107,6 +107,7 @@ def draw_gallery(
 ) -> Any:
     """Figure 9: images that only one of two models gets right."""
     from transferscope.analysis.uncommon_examples import class_indices, uncommon_examples
+    from transferscope.images.augment import SeenImages
     from transferscope.plots.images import uncommon_mistakes_gallery
 
     chosen = MistakesOptions.model_validate(options)
@@ -121,7 +122,12 @@ def draw_gallery(
     )
     name_a, name_b = pair["kind"].split(" & ")
     return uncommon_mistakes_gallery(
-        test_split.images, _captions(found, test_split), name_a=name_a, name_b=name_b, title=test_split.name, note=note
+        SeenImages(test_split),
+        _captions(found, test_split),
+        name_a=name_a,
+        name_b=name_b,
+        title=test_split.name,
+        note=note,
     )
 
 

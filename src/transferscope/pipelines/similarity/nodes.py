@@ -19,14 +19,16 @@ def measure_cka(
     return measure.cka(pairs, runs, by_name, test_split, SimilarityOptions.model_validate(options))
 
 
-def measure_distance(pair: dict[str, Any], series_a: Any, series_b: Any, options: dict[str, Any]) -> pd.DataFrame:
+def measure_distance(
+    pair: dict[str, Any], series_a: Any, series_b: Any, options: dict[str, Any], modules: dict[str, Any]
+) -> pd.DataFrame:
     """Distance between two trained models: global, per module, and summed over modules (Table 2, Figure 10)."""
     from transferscope.analysis.distance import module_distances
     from transferscope.models.modules import find_modules
 
     epoch = SimilarityOptions.model_validate(options).epoch
     a, b = series_a.load(epoch), series_b.load(epoch)
-    table = module_distances(a.state_dict, b.state_dict, find_modules(a.build()))
+    table = module_distances(a.state_dict, b.state_dict, find_modules(a.build(), **modules))
     names = {
         "pair_kind": pair["kind"],
         "checkpoint_a": f"{pair['run_a']}@{epoch}",
@@ -36,7 +38,7 @@ def measure_distance(pair: dict[str, Any], series_a: Any, series_b: Any, options
 
 
 def measure_distance_travelled(
-    series: Any, run: dict[str, Any], options: dict[str, Any]
+    series: Any, run: dict[str, Any], options: dict[str, Any], modules: dict[str, Any]
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Distance from the initial weights at the end (Table 8, Figure 11) and at every saved epoch; P-T starts at P."""
     from transferscope.analysis.distance import distances_from
@@ -44,7 +46,7 @@ def measure_distance_travelled(
 
     start = series.load(0)
     states = ((epoch, series.load(epoch).state_dict) for epoch in series.epochs)
-    travelled = distances_from(start.state_dict, states, find_modules(start.build()))
+    travelled = distances_from(start.state_dict, states, find_modules(start.build(), **modules))
     end = SimilarityOptions.model_validate(options).epoch
     names = {
         "pair_kind": f"{run['label']} & init",

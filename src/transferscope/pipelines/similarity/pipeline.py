@@ -87,6 +87,7 @@ def _distance(task: str, pair: Pair) -> Node:
             f"{pair.run_a.full_name}.checkpoints",
             f"{pair.run_b.full_name}.checkpoints",
             "params:analyses.similarity",
+            "params:analyses.modules",
         ],
         outputs=f"{task}.{pair.name}.distances",
         name=f"distance_{pair.name}",
@@ -97,7 +98,12 @@ def _distance(task: str, pair: Pair) -> Node:
 def _distance_travelled(run: RunSpec) -> Node:
     return Node(
         nodes.measure_distance_travelled,
-        inputs=[f"{run.full_name}.checkpoints", f"params:plan.runs.{run.full_name}", "params:analyses.similarity"],
+        inputs=[
+            f"{run.full_name}.checkpoints",
+            f"params:plan.runs.{run.full_name}",
+            "params:analyses.similarity",
+            "params:analyses.modules",
+        ],
         outputs=[f"{run.full_name}.distances", f"{run.full_name}.distance_travelled"],
         name=f"distance_travelled_{run.name}",
         namespace=f"{run.task}.{STEP}",
