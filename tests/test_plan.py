@@ -182,7 +182,7 @@ BAD = [
     ({"trainig": {}}, "trainig: unknown key; allowed: analyses, generated, model"),
     ({"training__num_nodes": 2}, r"num_nodes above 1 and rendezvous .* go together"),
     ({"training__lrr": 1}, "training.lrr: unknown key; allowed: .*lr, "),
-    ({"tasks__clipart__rot": "x"}, r"tasks.clipart.rot: unknown key; allowed: blank, domain"),
+    ({"tasks__clipart__rot": "x"}, r"tasks.clipart.rot: unknown key; allowed: blank, class_list, domain"),
     (
         {"tasks__clipart__format": "zip"},
         "tasks.clipart.format: Input should be 'domainnet', 'chexpert' or 'image_folder'",
@@ -223,7 +223,7 @@ BAD = [
         {"pictures": {"store_size": 32, "shuffle": {"block_size": 5}}},
         "block_size 5 does not tile 32 pixels: give one of 1",
     ),
-    ({"tasks__clipart__select_best_on": "validation"}, "the layout domainnet has no validation part"),
+    ({"tasks__clipart__select_best_on": "validation"}, "this layout has no validation part"),
     ({"tasks__chest__select_best_on": "validation"}, "validation and num_validation go together"),
     ({"tasks__chest__num_validation": 10}, "validation and num_validation go together"),
     (

@@ -19,6 +19,8 @@ ONLY_FOR = {
     "domain": "domainnet",
     "limit": "domainnet",
     "untrained_classes": "domainnet",
+    "test_share": "image_folder",
+    "class_list": "image_folder",
     "num_train": "chexpert",
     "num_test": "chexpert",
     "num_validation": "chexpert",
@@ -45,6 +47,10 @@ class TaskOptions(opt.Options):
     """DomainNet: largest number of images of a part, drawn as the study drew them; None: 50,000."""
     untrained_classes: Literal["refuse", "keep"] = "refuse"
     """DomainNet: classes that the test list has and the train list lacks."""
+    test_share: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Class folders without train/ and val/: the share of each class that is for testing."""
+    class_list: str | None = None
+    """Class folders: a text file with a class a line, in the order of a classifier's outputs."""
     num_train: opt.PositiveInt | None = None
     num_test: opt.PositiveInt | None = None
     """CheXpert: sizes of the samples; None: 50,000 each."""
@@ -84,8 +90,8 @@ class TaskOptions(opt.Options):
 
     @model_validator(mode="after")
     def _validation_part_is_there_and_used(self) -> TaskOptions:
-        if self.select_best_on == "validation" and self.format == "domainnet":
-            raise ValueError("select_best_on: the layout domainnet has no validation part")
+        if self.select_best_on == "validation" and (self.format == "domainnet" or self.test_share is not None):
+            raise ValueError("select_best_on: this layout has no validation part")
         if self.format == "chexpert" and (self.select_best_on == "validation") != (self.num_validation is not None):
             raise ValueError("select_best_on: validation and num_validation go together")
         return self

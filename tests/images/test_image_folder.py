@@ -69,3 +69,56 @@ def test_missing_part(tmp_path: Path) -> None:
     (tmp_path / "train").mkdir()
     with pytest.raises(UserError, match=r"needs the folders train/ and val/ or test/"):
         read_image_folder(tmp_path)
+
+
+@pytest.fixture
+def classes(tmp_path: Path, write_image: Callable[..., Path]) -> Path:
+    for name, count in (("cat", 10), ("dog", 5)):
+        for number in range(count):
+            write_image(tmp_path / "classes" / name / f"{number}.png")
+    return tmp_path / "classes"
+
+
+def test_class_folders_alone_are_shared_out(classes: Path) -> None:
+    """A share of each class is for testing, the same each time; every image is in one part."""
+    source = read_image_folder(classes, test_share=0.2)
+    assert source.test.labels.tolist() == [0, 0, 1]
+    assert sorted([*source.train.paths, *source.test.paths]) == sorted(
+        f"{name}/{number}.png" for name, count in (("cat", 10), ("dog", 5)) for number in range(count)
+    )
+    assert read_image_folder(classes, test_share=0.2).test.paths == source.test.paths
+    assert "test_share 0.2" in source.sampling
+
+
+def test_a_list_gives_the_order_of_the_classes(classes: Path, tmp_path: Path) -> None:
+    """Labels are positions in the list, which may name classes that have no folder."""
+    (tmp_path / "list.txt").write_text("emu\ndog\ncat\n")
+    source = read_image_folder(classes, test_share=0.5, class_list=tmp_path / "list.txt")
+    assert source.class_names == ("emu", "dog", "cat")
+    assert set(source.train.labels.tolist()) == {1, 2}
+    (tmp_path / "list.txt").write_text("emu\ndog\n")
+    with pytest.raises(UserError, match=r"classes/cat: class 'cat' is not in .*list.txt"):
+        read_image_folder(classes, test_share=0.5, class_list=tmp_path / "list.txt")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"), [(b"", "no class in it"), (b"a\nb\na\n", "'a' is there twice"), (b"\xff", "cannot be read")]
+)
+def test_lists_that_cannot_be_used(classes: Path, tmp_path: Path, content: bytes, message: str) -> None:
+    """Each with what is wrong in it."""
+    (tmp_path / "list.txt").write_bytes(content)
+    with pytest.raises(UserError, match=message):
+        read_image_folder(classes, test_share=0.5, class_list=tmp_path / "list.txt")
+
+
+def test_a_share_where_there_are_parts(root: Path) -> None:
+    """Parts that are there are not mixed; the message says to leave the share out."""
+    with pytest.raises(UserError, match="there is train/: leave it out"):
+        read_image_folder(root, test_share=0.2)
+
+
+def test_one_image_cannot_be_shared_out(classes: Path, write_image: Callable[..., Path]) -> None:
+    """A class needs an image on each side."""
+    write_image(classes / "emu/1.png")
+    with pytest.raises(UserError, match=r"emu/1.png: the only image of its class"):
+        read_image_folder(classes, test_share=0.2)

@@ -46,7 +46,7 @@ class ImageSourceDataset(AbstractDataset):
             return read_chexpert(self._root, **given)
         from transferscope.images.image_folder import read_image_folder
 
-        return read_image_folder(self._root)
+        return read_image_folder(self._root, **given)
 
     def save(self, data: Callable[[Path], object]) -> None:
         """Draw the images: `data(root)` writes them in the distributed layout, or finds them there."""
