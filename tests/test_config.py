@@ -53,6 +53,7 @@ def test_every_environment_is_a_valid_plan() -> None:
     assert len(load().plan.runs) == 24
     assert len(load(env="own_images").plan.runs) == 18
     assert len(load(env="paper").plan.runs) == 43
+    assert list(load(env="own_checkpoints").plan.runs) == ["images.a_1", "images.b_1"]
 
 
 def test_an_environment_may_leave_the_study_of_base() -> None:

@@ -25,6 +25,9 @@ from transferscope.study import ONLY_FOR
 STUDY_KEYS = ("tasks", "generated", "runs")
 """What an environment with `inherit_study: false` takes nothing of from base."""
 
+NAMING_TASKS = {"landscape": ("cross_domain", "planes", "basin", "criticality"), "spectrum": ("layer_pages",)}
+"""Options of analyses that name tasks or runs of base, and go with them."""
+
 SOURCE_KEYS = {"format", *ONLY_FOR}
 """Options of a task that decide which images and labels are read."""
 
@@ -81,9 +84,9 @@ class PlanConfigLoader(OmegaConfigLoader):
     def _merge_configs(self, config: dict[str, Any], env_config: dict[str, Any], key: str, env_path: str) -> Any:
         if key == "parameters" and not env_config.pop("inherit_study", True):
             config = {name: value for name, value in config.items() if name not in STUDY_KEYS}
-            landscape = config.get("analyses", {}).get("landscape", {})
-            for part in ("cross_domain", "planes", "basin", "criticality"):
-                landscape.pop(part, None)
+            for analysis, options in NAMING_TASKS.items():
+                for option in options:
+                    config.get("analyses", {}).get(analysis, {}).pop(option, None)
         return super()._merge_configs(config, env_config, key, env_path)
 
 
