@@ -98,7 +98,10 @@ def _figure(rows: pd.DataFrame, measure: str, y_label: str, title: str | None, n
     if not modules:
         return empty_figure("no distances to show", note)
     kinds = in_usual_order(in_order(rows["pair_kind"]))
-    looks = looks_for(kinds)
+    # A run against its own start has the run's colour.
+    runs = {kind: kind.removesuffix(" & init") for kind in kinds}
+    looks_of_runs = looks_for(list(runs.values()))
+    looks = {kind: looks_of_runs[run] for kind, run in runs.items()}
     figure, axes = new_figure(width=PANEL_WIDTH if len(modules) <= 24 else DOUBLE_WIDTH, panel_height=2.7)
     ax = axes[0, 0]
     groups = {kind: rows[rows["pair_kind"] == kind] for kind in kinds}
