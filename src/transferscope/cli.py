@@ -1,4 +1,4 @@
-"""The command line of this project: Kedro's, with a runner that uses all cores, and `kedro cost`."""
+"""The command line of this project: Kedro's, with a runner that uses all GPUs and cores, and `kedro cost`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import click
 from kedro.framework.cli.project import run as kedro_run
 from kedro.framework.cli.utils import env_option
 
-DEFAULT_RUNNER = "transferscope.runners.CoresRunner"
+DEFAULT_RUNNER = "transferscope.runners.GpuRunner"
 
 
 def _with_default_runner(command: click.Command) -> click.Command:

@@ -95,6 +95,11 @@ def active_plan() -> Plan:
     return load_plan(os.environ.get("KEDRO_ENV")) if _active is None else _active.plan
 
 
+def present_plan() -> Plan | None:
+    """The plan of the loader that Kedro built last; None outside a session."""
+    return None if _active is None else _active.plan
+
+
 def load_plan(env: str | None) -> Plan:
     """The plan of an environment of the project in the present folder."""
     from kedro.framework.project import settings

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from transferscope.errors import UserError
-from transferscope.options import LandscapeOptions, ModelOptions, TrainingOptions
+from transferscope.options import CriticalityOptions, LandscapeOptions, ModelOptions, TrainingOptions
 from transferscope.plan import Pair, Plan, pictures_of
 
 PAPER_SAMPLE = 50_000
@@ -212,16 +212,23 @@ def _landscape_needs(
         found[scenario.figure.replace("_", " ").capitalize()] = _runs_of(across), images
     critical = options.criticality
     if critical:
-        tasks = critical.tasks or plan.targets()
-        used = {name for name, run in plan.runs.items() if run.task in tasks and run.name in critical.runs}
-        moves = critical.positions.points * len(critical.sigmas) * critical.draws
-        moves *= len(critical.paths) * len(critical.ends)
-        images = sum(
-            num_modules[run] * moves * sum(_at_most(critical.max_examples, size) for size in sizes[plan.runs[run].task])
-            for run in used
-        )
+        used = _critical_runs(plan, critical)
+        images = sum(_criticality_images(plan, critical, run, sizes, num_modules) for run in used)
         found["Figure 30, Figure 5"] = used, images
     return found
+
+
+def _critical_runs(plan: Plan, options: CriticalityOptions) -> set[str]:
+    tasks = options.tasks or plan.targets()
+    return {name for name, run in plan.runs.items() if run.task in tasks and run.name in options.runs}
+
+
+def _criticality_images(
+    plan: Plan, options: CriticalityOptions, run: str, sizes: Sizes, num_modules: Mapping[str, int]
+) -> int:
+    moves = options.positions.points * len(options.sigmas) * options.draws * len(options.paths) * len(options.ends)
+    images = sum(_at_most(options.max_examples, size) for size in sizes[plan.runs[run].task])
+    return num_modules[run] * moves * images
 
 
 def _pairs(plan: Plan, kinds: tuple[tuple[str, str], ...]) -> list[tuple[str, Pair]]:
@@ -285,3 +292,36 @@ def _rate(action, device, seconds: float) -> float:  # type: ignore[no-untyped-d
     if device.type == "cuda":
         torch.cuda.synchronize()
     return count / (time.perf_counter() - started)
+
+
+BACKWARD = 3
+"""A training step costs about as much as this many forward passes."""
+
+
+def step_costs(plan: Plan) -> dict[str, float]:
+    """Images through a network by Kedro node, for those steps that take long; UserError as in `plan_costs`."""
+    sizes = task_sizes(plan, {})
+    found: dict[str, float] = {}
+    for run in plan.runs.values():
+        if run.checkpoint is None:
+            train, test = sizes[run.task]
+            evaluated = _num_evaluations(run.training) * (train + test)
+            found[f"{run.task}.training.{run.name}"] = BACKWARD * run.training.epochs * train + evaluated
+    options = plan.study.analyses.landscape
+    if options is None:
+        return found
+    points, ends = options.alphas.points, len(options.ends)
+    parts = {task: [_at_most(options.max_examples, size) for size in sizes[task]] for task in sizes}
+    outside = len(options.extrapolation.outside()) if options.extrapolation else 0
+    for task, pair in _pairs(plan, options.pairs):
+        images = ends * (points * sum(parts[task]) + outside * parts[task][1])
+        found[f"{task}.landscape.interpolate_{pair.name}"] = images
+    for scenario in options.cross_domain:
+        for name in plan.cross_domain_pairs(scenario):
+            found[f"cross_domain.landscape.interpolate_{name}"] = points * parts[scenario.evaluated_on][1]
+    if options.criticality:
+        _, modules = _count_weights_and_modules(plan)
+        for run in _critical_runs(plan, options.criticality):
+            images = _criticality_images(plan, options.criticality, run, sizes, modules)
+            found[f"{plan.runs[run].task}.landscape.criticality_{plan.runs[run].name}"] = images
+    return found

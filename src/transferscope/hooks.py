@@ -1,4 +1,4 @@
-"""What happens around a run: checks before it, one line per node during it, where the report lies after it."""
+"""What happens around a run: checks before it, what went wrong in it, where the report lies after it."""
 
 from __future__ import annotations
 
@@ -9,13 +9,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import click
+from kedro.framework.context import KedroContext
 from kedro.framework.hooks import hook_impl
 from kedro.io import CatalogProtocol
 from kedro.pipeline import Pipeline
-from kedro.pipeline.node import Node
 
 from transferscope.config import CommandLineError, active_plan
 from transferscope.errors import UserError
+from transferscope.folder_lock import FolderLock
+from transferscope.plan import RunSpec
+from transferscope.report.terminal import print_tables
+from transferscope.runners.failures import StepsFailed, repeat_command, users_mistake
+from transferscope.runners.tables import failures_table
 
 logger = logging.getLogger("transferscope")
 
@@ -24,34 +30,28 @@ class StudyHooks:
     """Hooks of every `kedro run`."""
 
     def __init__(self) -> None:
-        self._started: dict[str, float] = {}
-        self._unsaved: dict[str, set[str]] = {}
-        self._done = 0
-        self._total = 0
         self._begin = 0.0
+        self._folder: Path | None = None
+        self._lock: FolderLock | None = None
+
+    @hook_impl
+    def after_context_created(self, context: KedroContext) -> None:
+        self._folder = Path(context.project_path) / context.config_loader["globals"].get("data", "data")
 
     @hook_impl
     def before_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: CatalogProtocol) -> None:
-        """Refuse before any work what would fail later: inputs that do not exist or are stale."""
-        self._done, self._total, self._begin = 0, len(pipeline.nodes), time.perf_counter()
-        check_inputs(pipeline, catalog)
-        check_trainings(pipeline)
-        logger.info("%d steps; what is already finished is recognised", self._total)
-
-    @hook_impl
-    def before_node_run(self, node: Node) -> None:
-        self._started[node.name] = time.perf_counter()
-        self._unsaved[node.name] = set(node.outputs)
-
-    @hook_impl
-    def after_dataset_saved(self, dataset_name: str, node: Node) -> None:
-        """A node is done when its last output is saved: large outputs are made while they are written."""
-        unsaved = self._unsaved[node.name]
-        unsaved.discard(dataset_name)
-        if not unsaved:
-            self._done += 1
-            seconds = time.perf_counter() - self._started.pop(node.name)
-            logger.info("[%d/%d] %s %.1f s", self._done, self._total, node.name, seconds)
+        """Refuse before any work what would fail later: a second run on the same data, inputs that do not exist."""
+        self._begin = time.perf_counter()
+        self._release()
+        if self._folder is not None:
+            self._lock = FolderLock(self._folder, shared=trains_on_several_machines(pipeline))
+        try:
+            check_inputs(pipeline, catalog)
+            check_models(pipeline)
+        except BaseException:
+            self._release()
+            raise
+        logger.info("%d steps; what is already finished is recognised", len(pipeline.nodes))
 
     @hook_impl
     def after_dataset_loaded(self, dataset_name: str, data: Any) -> None:
@@ -60,19 +60,30 @@ class StudyHooks:
             check_fingerprint(dataset_name, data.fingerprint)
 
     @hook_impl
-    def on_pipeline_error(self, error: Exception) -> None:
-        """A user's mistake is one line, not a traceback."""
-        cause: BaseException | None = error
-        while cause is not None:
-            if isinstance(cause, UserError):
-                raise CommandLineError(str(cause)) from error
-            cause = cause.__cause__
+    def on_pipeline_error(self, error: Exception, run_params: dict[str, Any]) -> None:
+        """What failed and the command that repeats it; a user's mistake is one line, not a traceback."""
+        self._release()
+        if isinstance(error, StepsFailed):
+            print_tables({"What failed": failures_table(error.steps)})
+            click.echo(
+                f"To repeat what failed, and what was not run for it:\n{repeat_command(error.steps, run_params)}"
+            )
+            raise CommandLineError(str(error)) from error
+        mistake = users_mistake(error)
+        if mistake is not None:
+            raise CommandLineError(str(mistake)) from error
 
     @hook_impl
     def after_pipeline_run(self, pipeline: Pipeline, catalog: CatalogProtocol) -> None:
+        self._release()
         logger.info("done in %.0f s", time.perf_counter() - self._begin)
         if "report" in pipeline.all_outputs():
             logger.info("the report: %s", _place(catalog, "report"))
+
+    def _release(self) -> None:
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
 
 
 def check_inputs(pipeline: Pipeline, catalog: CatalogProtocol) -> None:
@@ -92,25 +103,26 @@ def check_inputs(pipeline: Pipeline, catalog: CatalogProtocol) -> None:
         raise CommandLineError(f"{first}{more}: not there yet; {_how_to_make(first, catalog)}")
 
 
-def check_trainings(pipeline: Pipeline) -> None:
-    """Every architecture that is to be trained exists, with its options, and so do the processes that are asked for."""
-    names = {node.name for node in pipeline.nodes}
-    plan = active_plan()
-    trained = [run for run in plan.runs.values() if f"{run.task}.training.{run.name}" in names]
+def trains_on_several_machines(pipeline: Pipeline) -> bool:
+    """Whether a training of the pipeline has `num_nodes` above 1: then each machine runs the same command."""
+    return any(run.training.num_nodes > 1 for run in _trained_in(pipeline))
+
+
+def check_models(pipeline: Pipeline) -> None:
+    """Every architecture that is to be trained exists, with its options."""
+    trained = _trained_in(pipeline)
     if not trained:
         return
-    import torch
-
     from transferscope.models.zoo import build_model
-    from transferscope.training.launch import count_processes
 
-    kind = "cuda" if torch.cuda.is_available() else "cpu"
     for model in {run.model.model_dump_json(): run.model for run in trained}.values():
         with _one_line(f"model {model.name}: "):
             build_model(model.name, 2, **model.options)
-    for run in trained:
-        with _one_line(f"{run.full_name}: "):
-            count_processes(run.training.num_processes, kind)
+
+
+def _trained_in(pipeline: Pipeline) -> list[RunSpec]:
+    names = {node.name for node in pipeline.nodes}
+    return [run for run in active_plan().runs.values() if f"{run.task}.training.{run.name}" in names]
 
 
 @contextmanager

@@ -127,7 +127,7 @@ class TrainingOptions(Options):
     compile: bool = False
     deterministic: bool = True
     num_processes: PositiveInt | Literal["auto"] = 1
-    """Processes on each machine; auto: one for each GPU, one on the CPU."""
+    """Processes on each machine, a GPU each; auto: one for each GPU that the runner grants, one on the CPU."""
     num_nodes: PositiveInt = 1
     """Machines that train one run together, each by the same `kedro run`; the data lie on storage that all see."""
     rendezvous: str | None = None

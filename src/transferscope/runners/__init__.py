@@ -1,5 +1,5 @@
-"""Kedro runners that use all of a machine."""
+"""Kedro runners that use all of a machine, or of a cluster."""
 
-from transferscope.runners.cores_runner import CoresRunner
+from transferscope.runners.gpu_runner import GpuRunner
 
-__all__ = ["CoresRunner"]
+__all__ = ["GpuRunner"]

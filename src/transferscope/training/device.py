@@ -12,15 +12,19 @@ import torch
 from torch import Tensor, nn
 from torch.utils import deterministic as deterministic_settings
 
+from transferscope.devices import granted_gpus
 from transferscope.models.zoo import private_random_state
 
 Precision = Literal["float32", "bfloat16"]
 
 
 def choose_device(device: str | torch.device | None) -> torch.device:
-    """The given device; None: the current GPU if there is one, else the CPU."""
+    """The given device; None: the first GPU granted to this thread, else the current GPU if there is one, else the CPU."""
     if device is not None:
         return torch.device(device)
+    granted = granted_gpus()
+    if granted:
+        return torch.device("cuda", granted[0])
     return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
 
 

@@ -20,6 +20,7 @@ import pandas as pd
 import torch
 
 import transferscope
+from transferscope.devices import granted_gpus, visible_to_child
 from transferscope.errors import UserError
 from transferscope.images.split import PackedSplit
 from transferscope.models.checkpoint import Checkpoint, save_checkpoint
@@ -54,7 +55,8 @@ def train(
     """`train_run` in as many processes and on as many machines as `run.training` says.
 
     One process on the CPU is this one; otherwise torch's elastic launcher starts one process for each GPU (NCCL), or
-    each share of the CPU's cores (gloo). Batches, their order, and up to rounding the weights are those of one
+    each share of the CPU's cores (gloo); where a runner grants GPUs to this thread, the workers see those alone. Batches,
+    their order, and up to rounding the weights are those of one
     process. Workers that die are started again `max_restarts` times and go on from the last snapshot.
 
     On several machines call it on each, with the same arguments: `run.training.num_nodes` of them meet at
@@ -86,15 +88,20 @@ def train(
             with progress_bar(f"{run.task}.{run.name}", num_steps) as advance:
                 listener = _Listener(job, advance)
                 command = _command(run, num_processes, job)
-                return_code = _run_launcher(command, _environment(num_processes), job, listener)
+                return_code = _run_launcher(command, _environment(num_processes, kind), job, listener)
             if return_code != 0:
                 raise _failure(job, files.folder, f"{run.task}.{run.name}")
     return files.result()
 
 
 def count_processes(asked: int | Literal["auto"], kind: str) -> int:
-    """Processes on this machine: a number that it can carry, or for "auto" one for each GPU (one on the CPU)."""
-    available = torch.cuda.device_count() if kind == "cuda" else _num_cores()
+    """Processes on this machine: a number that it can carry, or for "auto" one for each GPU (one on the CPU).
+
+    GPUs are those that were granted to this thread; where nobody grants any, all.
+    """
+    granted = granted_gpus()
+    gpus = torch.cuda.device_count() if granted is None else len(granted)
+    available = gpus if kind == "cuda" else _num_cores()
     if asked == "auto":
         return available if kind == "cuda" else 1
     if asked > available:
@@ -132,13 +139,17 @@ def _command(run: RunLike, num_processes: int, job: Path) -> list[str]:
     ]
 
 
-def _environment(num_processes: int) -> dict[str, str]:
-    """Ours, with this package in reach and the cores shared out."""
+def _environment(num_processes: int, kind: str) -> dict[str, str]:
+    """Ours, with this package in reach, the granted GPUs alone, and the cores shared out."""
     source = str(Path(transferscope.__file__).parents[1])
+    # Beside a training run others: on the other GPUs, or on the cores that this thread was not given.
+    shares = max(num_processes, torch.cuda.device_count()) if kind == "cuda" else num_processes
+    threads = max(1, _num_cores() // shares)
     return {
         **os.environ,
+        **visible_to_child(),
         "PYTHONPATH": os.pathsep.join([source, *filter(None, [os.environ.get("PYTHONPATH")])]),
-        "OMP_NUM_THREADS": str(max(1, _num_cores() // num_processes)),
+        "OMP_NUM_THREADS": str(threads if kind == "cuda" else min(threads, torch.get_num_threads())),
         "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "5",
         # Else workers that are started again find in the launcher's store the addresses of those that died.
         "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",

@@ -24,14 +24,14 @@ def _train(plan: Plan, run: RunSpec) -> Node:
     more = {"source": f"{run.pretrained}.checkpoints"} if run.pretrained in plan.runs else {}
     if "validation" in plan.study.tasks[run.task].parts:
         more["validation_split"] = f"{run.task}.validation_split"
-    return _node(run, nodes.train, more)
+    return _node(run, nodes.train, more, tags=[f"gpus-{run.training.num_processes}"])
 
 
 def _adopt(run: RunSpec) -> Node:
-    return _node(run, nodes.adopt_checkpoint, {})
+    return _node(run, nodes.adopt_checkpoint, {}, tags=[])
 
 
-def _node(run: RunSpec, function: Callable[..., object], more: dict[str, str]) -> Node:
+def _node(run: RunSpec, function: Callable[..., object], more: dict[str, str], tags: list[str]) -> Node:
     return Node(
         function,
         inputs={
@@ -44,7 +44,7 @@ def _node(run: RunSpec, function: Callable[..., object], more: dict[str, str]) -
         outputs=[f"{run.full_name}.checkpoints", f"{run.full_name}.history"],
         name=run.name,
         namespace=f"{run.task}.{STEP}",
-        tags=[f"gpus-{run.training.num_processes}"],
+        tags=tags,
     )
 
 

@@ -1,0 +1,35 @@
+"""The GPUs that the present thread may use: granted by a runner, read by whatever computes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+_granted: ContextVar[tuple[int, ...] | None] = ContextVar("granted_gpus", default=None)
+
+
+@contextmanager
+def granted(gpus: tuple[int, ...]) -> Iterator[None]:
+    """Inside, this thread has these GPUs, by torch's indices in this process, and no others."""
+    token = _granted.set(gpus)
+    try:
+        yield
+    finally:
+        _granted.reset(token)
+
+
+def granted_gpus() -> tuple[int, ...] | None:
+    """Torch's indices of the GPUs that were granted to this thread; None where nobody grants any."""
+    return _granted.get()
+
+
+def visible_to_child() -> dict[str, str]:
+    """The environment variable that shows a child process the granted GPUs only; empty where nobody grants any."""
+    gpus = granted_gpus()
+    if gpus is None:
+        return {}
+    ours = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = ours.split(",") if ours else None
+    return {"CUDA_VISIBLE_DEVICES": ",".join(names[gpu].strip() if names else str(gpu) for gpu in gpus)}

@@ -1,0 +1,73 @@
+"""What is raised when steps of a run failed, and the command that repeats them."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from typing import Any
+
+from transferscope.errors import UserError
+from transferscope.runners.steps import Steps
+
+
+class StepsFailed(RuntimeError):
+    """Some steps failed; the others were done. One line; the errors themselves are in `steps`."""
+
+    def __init__(self, steps: Steps) -> None:
+        self.steps = steps
+        if len(steps.failed) == 1:
+            (node, error), *_ = steps.failed.items()
+            message = reason(error) if users_mistake(error) else f"{node.name}: {reason(error)}"
+        else:
+            message = f"{len(steps.failed)} steps failed: " + ", ".join(node.name for node in steps.failed)
+        super().__init__(message)
+
+
+def users_mistake(error: BaseException) -> UserError | None:
+    """The user's mistake that an error is, or comes from."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, UserError):
+        cause = cause.__cause__
+    return cause
+
+
+def reason(error: BaseException) -> str:
+    """An error in one line; of a user's mistake its message alone."""
+    mistake = users_mistake(error)
+    if mistake is not None:
+        return " ".join(str(mistake).split())
+    return f"{type(error).__name__}: {' '.join(str(error).split())}".rstrip(": ")
+
+
+LISTS = {
+    "pipeline_names": "--pipelines",
+    "tags": "--tags",
+    "namespaces": "--namespaces",
+    "node_names": "--nodes",
+    "to_nodes": "--to-nodes",
+    "from_inputs": "--from-inputs",
+    "to_outputs": "--to-outputs",
+}
+"""Options of `kedro run` by Kedro's names for them."""
+
+
+def repeat_command(steps: Steps, run_params: Mapping[str, Any]) -> str:
+    """The command that runs what failed and what was skipped for it, with the options of the run that failed."""
+    words = ["kedro", "run"]
+    if run_params.get("env"):
+        words += ["--env", str(run_params["env"])]
+    changed = _flat(run_params.get("runtime_params") or {})
+    if changed:
+        words += ["--params", ",".join(f"{key}={value}" for key, value in changed.items())]
+    for name, option in LISTS.items():
+        if run_params.get(name):
+            words += [option, ",".join(run_params[name])]
+    words += ["--from-nodes", ",".join(node.name for node in steps.failed)]
+    return shlex.join(words)
+
+
+def _flat(values: Mapping[str, Any], before: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        found |= _flat(value, f"{before}{key}.") if isinstance(value, Mapping) else {f"{before}{key}": value}
+    return found
