@@ -317,11 +317,11 @@ def step_costs(plan: Plan) -> dict[str, float]:
         images = ends * (points * sum(parts[task]) + outside * parts[task][1])
         found[f"{task}.landscape.interpolate_{pair.name}"] = images
     for scenario in options.cross_domain:
-        for name in plan.cross_domain_pairs(scenario):
-            found[f"cross_domain.landscape.interpolate_{name}"] = points * parts[scenario.evaluated_on][1]
+        for walk in plan.cross_domain_pairs(scenario):
+            found[f"cross_domain.landscape.interpolate_{walk}"] = points * parts[scenario.evaluated_on][1]
     if options.criticality:
         _, modules = _count_weights_and_modules(plan)
-        for run in _critical_runs(plan, options.criticality):
-            images = _criticality_images(plan, options.criticality, run, sizes, modules)
-            found[f"{plan.runs[run].task}.landscape.criticality_{plan.runs[run].name}"] = images
+        for name in sorted(_critical_runs(plan, options.criticality)):
+            images = _criticality_images(plan, options.criticality, name, sizes, modules)
+            found[f"{plan.runs[name].task}.landscape.criticality_{plan.runs[name].name}"] = images
     return found

@@ -44,7 +44,8 @@ class StudyHooks:
         self._begin = time.perf_counter()
         self._release()
         if self._folder is not None:
-            self._lock = FolderLock(self._folder, shared=trains_on_several_machines(pipeline))
+            with _one_line(""):
+                self._lock = FolderLock(self._folder, shared=trains_on_several_machines(pipeline))
         try:
             check_inputs(pipeline, catalog)
             check_models(pipeline)
@@ -65,9 +66,8 @@ class StudyHooks:
         self._release()
         if isinstance(error, StepsFailed):
             print_tables({"What failed": failures_table(error.steps)})
-            click.echo(
-                f"To repeat what failed, and what was not run for it:\n{repeat_command(error.steps, run_params)}"
-            )
+            click.echo("To repeat what failed, and what was not run for it:")
+            click.echo(repeat_command(error.steps, run_params))
             raise CommandLineError(str(error)) from error
         mistake = users_mistake(error)
         if mistake is not None:

@@ -19,7 +19,7 @@ Precision = Literal["float32", "bfloat16"]
 
 
 def choose_device(device: str | torch.device | None) -> torch.device:
-    """The given device; None: the first GPU granted to this thread, else the current GPU if there is one, else the CPU."""
+    """The given device; None: the first GPU granted to this thread, else the current GPU, else the CPU."""
     if device is not None:
         return torch.device(device)
     granted = granted_gpus()
