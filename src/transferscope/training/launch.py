@@ -56,7 +56,8 @@ def train(
 
     One process on the CPU is this one; otherwise torch's elastic launcher starts one process for each GPU (NCCL), or
     each share of the CPU's cores (gloo); where GPUs were granted to this thread, the workers see those alone.
-    Batches, their order, and up to rounding the weights are those of one process. Workers that die are started again `max_restarts` times and go on from the last snapshot.
+    Batches, their order, and up to rounding the weights are those of one process. Workers that die are started
+    again `max_restarts` times and go on from the last snapshot.
 
     On several machines call it on each, with the same arguments: `run.training.num_nodes` of them meet at
     `run.training.rendezvous`, the `host:port` of one. `folder` and the splits must be on storage that all of them see.
