@@ -9,6 +9,7 @@ catalog, so that nodes and datasets refer to them by name.
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +99,32 @@ def active_plan() -> Plan:
 def present_plan() -> Plan | None:
     """The plan of the loader that Kedro built last; None outside a session."""
     return None if _active is None else _active.plan
+
+
+@dataclass(frozen=True)
+class StudySource:
+    """Where a plan comes from, for another process that needs the same."""
+
+    conf: str
+    env: str | None
+    runtime_params: dict[str, Any]
+
+
+def present_source() -> StudySource | None:
+    """That of the loader that Kedro built last; None outside a session."""
+    if _active is None:
+        return None
+    return StudySource(str(_active.conf_source), _active.env, dict(_active.runtime_params or {}))
+
+
+def open_study(source: StudySource) -> None:
+    """Make the plan of another process the present one."""
+    if present_source() != source:
+        from kedro.framework.project import settings
+
+        PlanConfigLoader(
+            source.conf, env=source.env, runtime_params=source.runtime_params, **settings.CONFIG_LOADER_ARGS
+        )
 
 
 def load_plan(env: str | None) -> Plan:

@@ -31,21 +31,22 @@ class StudyHooks:
 
     def __init__(self) -> None:
         self._begin = 0.0
-        self._folder: Path | None = None
+        self._context: KedroContext | None = None
         self._lock: FolderLock | None = None
 
     @hook_impl
     def after_context_created(self, context: KedroContext) -> None:
-        self._folder = Path(context.project_path) / context.config_loader["globals"].get("data", "data")
+        self._context = context
 
     @hook_impl
     def before_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: CatalogProtocol) -> None:
         """Refuse before any work what would fail later: a second run on the same data, inputs that do not exist."""
         self._begin = time.perf_counter()
         self._release()
-        if self._folder is not None:
+        if self._context is not None:
+            folder = Path(self._context.project_path) / self._context.config_loader["globals"].get("data", "data")
             with _one_line(""):
-                self._lock = FolderLock(self._folder, shared=trains_on_several_machines(pipeline))
+                self._lock = FolderLock(folder, shared=trains_on_several_machines(pipeline))
         try:
             check_inputs(pipeline, catalog)
             check_models(pipeline)

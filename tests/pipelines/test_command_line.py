@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tiny_project import make_project
+from transferscope.folder_lock import FolderLock
 
 pytestmark = pytest.mark.xdist_group("command_line")
 
@@ -42,6 +43,8 @@ def kedro(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         (["run", "--env", "paper"], "chexpert does not exist: put the images there"),
         (["run", "--params", "model.name=resnet51"], "model resnet51: unknown model 'resnet51'"),
         (["run", "--params", "training.num_processes=999"], "training.num_processes is 999, but there are"),
+        (["run", "--runner-params", "gpus=99"], "--runner-params gpus=99: there are"),
+        (["run", "--runner-params", "gpu=1"], "--runner-params gpu: GpuRunner has only gpus, max_workers"),
         (["run", "--env", "nowhere"], "conf/nowhere does not exist; there are: base, local, own_images, paper"),
     ],
 )
@@ -52,6 +55,40 @@ def test_a_mistake_ends_in_one_line(folder: Path, arguments: list[str], message:
     assert done.returncode == 1
     assert message in output
     assert "Traceback" not in output
+
+
+def test_a_failing_step_leaves_the_others_and_a_command_to_repeat_it(folder: Path) -> None:
+    """A file where a folder should be: the task cannot be packed, the other is; the command given repeats the rest."""
+    task = folder / "data/05_model_input/clipart"
+    task.parent.mkdir(parents=True)
+    task.touch()
+    arguments = ["run", "--pipelines", "data_prep", "--params", "seed=7"]
+    arguments += ["--nodes", "generated.draw_domains,clipart.data_prep.pack_train,real.data_prep.pack_train"]
+    done = kedro(folder, *arguments)
+    output = done.stdout + done.stderr
+    assert done.returncode == 1
+    assert "real.data_prep.pack_train" in done.stdout
+    assert (folder / "data/05_model_input/real/train/images.npy").is_file()
+    assert "What failed" in output
+    assert "Error: " in output
+    command = next(line for line in output.splitlines() if line.startswith("kedro run"))
+    assert command.endswith("--from-nodes clipart.data_prep.pack_train")
+    task.unlink()
+    again = kedro(folder, *command.split()[1:])
+    assert again.returncode == 0
+    assert (task / "train/images.npy").is_file()
+
+
+def test_two_runs_on_one_data_folder(folder: Path) -> None:
+    """The second is refused in one line that names the first."""
+    lock = FolderLock(folder / "data")
+    try:
+        done = kedro(folder, "run", "--nodes", "generated.draw_domains")
+    finally:
+        lock.release()
+    assert done.returncode == 1
+    assert f"is in use by another run (process {os.getpid()} on " in done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
 
 
 def test_the_registry_follows_the_environment(folder: Path) -> None:

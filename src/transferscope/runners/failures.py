@@ -31,12 +31,17 @@ def users_mistake(error: BaseException) -> UserError | None:
     return cause
 
 
+class RemoteError(RuntimeError):
+    """An error of a step on another machine: its kind and message in one line; its traceback is in that step's log."""
+
+
 def reason(error: BaseException) -> str:
     """An error in one line; of a user's mistake its message alone."""
     mistake = users_mistake(error)
     if mistake is not None:
         return " ".join(str(mistake).split())
-    return f"{type(error).__name__}: {' '.join(str(error).split())}".rstrip(": ")
+    kind = "" if isinstance(error, RemoteError) else f"{type(error).__name__}: "
+    return f"{kind}{' '.join(str(error).split())}".rstrip(": ")
 
 
 LISTS = {

@@ -1,0 +1,148 @@
+"""A Ray cluster: a task per step."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from kedro.io import CatalogProtocol, MemoryDataset
+from kedro.pipeline import Pipeline
+from kedro.pipeline.node import Node
+from pluggy import PluginManager
+
+from transferscope.config import CommandLineError, present_source
+from transferscope.errors import UserError
+from transferscope.runners.failures import RemoteError
+from transferscope.runners.ray_step import Step, carry_out
+from transferscope.runners.steps_runner import StepsRunner, gpus_asked, positive, refuse_unknown
+
+KNOCK_SECONDS = 10.0
+
+
+class RayRunner(StepsRunner):
+    """Runs each step as a Ray task as soon as its inputs are there; Ray decides where.
+
+    A step gets the GPUs that its tag `gpus-N` asks for, all of one machine (`gpus-auto`: as many as the largest machine
+    has), and a core for each; in a cluster without GPUs the cores alone. The project folder and everything in the
+    catalog lie on storage that all machines see at the same path. The project's hooks run where the step runs.
+
+    A step whose worker or machine is lost is run again, up to `retries` times: a training goes on from its snapshot.
+    An error of a step is not retried.
+
+    address: of a cluster that runs, as for `ray.init` (`auto`, `host:6379`, `ray://host:10001`); None: the one that
+    RAY_ADDRESS or this machine has, else a new one on this machine.
+    """
+
+    def __init__(self, address: str | None = None, retries: int = 3, is_async: bool = False, **unknown: Any) -> None:
+        super().__init__(is_async=is_async)
+        refuse_unknown("RayRunner", unknown, "address", "retries", "is_async")
+        self._address = address
+        self._retries = positive("retries", retries)
+
+    @contextmanager
+    def _workers(
+        self, pipeline: Pipeline, catalog: CatalogProtocol, hook_manager: PluginManager, run_id: str | None
+    ) -> Iterator[_Tasks]:
+        _refuse_memory(pipeline, catalog)
+        ray = _connect(self._address)
+        try:
+            machines = [machine["Resources"] for machine in ray.nodes() if machine["Alive"]]
+            asked = {node: _resources(node, machines) for node in pipeline.nodes}
+            remote = ray.remote(max_retries=self._retries, retry_exceptions=False)(carry_out)
+
+            def start(node: Node) -> Any:
+                datasets = {name: catalog.get(name) for name in {*node.inputs, *node.outputs}}
+                step = Step(node, datasets, present_source(), Path.cwd(), run_id, self._is_async)
+                return remote.options(name=node.name, **asked[node]).remote(step)
+
+            yield _Tasks(ray, start)
+        finally:
+            ray.shutdown()
+
+
+def _connect(address: str | None) -> Any:
+    """Ray, connected; one line where it is not installed or nothing answers."""
+    try:
+        import ray
+    except ImportError:
+        raise CommandLineError("RayRunner needs Ray: pip install 'transferscope[ray]'") from None
+    try:
+        _knock(address)
+        ray.init(address=address, logging_level="warning")
+    except Exception as error:  # of many kinds: sockets, time-outs, versions that differ
+        reason = " ".join(str(error).split())[:200]
+        raise CommandLineError(
+            f"--runner-params address={address}: no Ray cluster answers there ({reason}); "
+            "start one with `ray start --head`, or leave the address out"
+        ) from None
+    return ray
+
+
+def _knock(address: str | None) -> None:
+    """OSError where nothing listens at `host:port`: Ray itself would try for minutes."""
+    host, _, port = (address or "").rpartition("://")[2].rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), KNOCK_SECONDS).close()
+
+
+def _refuse_memory(pipeline: Pipeline, catalog: CatalogProtocol) -> None:
+    """What a step hands on must lie where other machines find it."""
+    made = {name for node in pipeline.nodes for name in node.outputs}
+    lost = sorted(name for name in made if isinstance(catalog.get(name), MemoryDataset))
+    if lost:
+        raise CommandLineError(
+            f"RayRunner: {', '.join(lost)} live in memory only: give them entries in conf/base/catalog.yml "
+            "on storage that all machines see"
+        )
+
+
+def _resources(node: Node, machines: list[dict[str, float]]) -> dict[str, float]:
+    """What a task asks of one machine; refuses what no machine has."""
+    asked = gpus_asked(node)
+    most_gpus = int(max((machine.get("GPU", 0) for machine in machines), default=0))
+    most_cores = int(max((machine.get("CPU", 0) for machine in machines), default=0))
+    if asked is None:
+        return {"num_cpus": 1, "num_gpus": 0}
+    count = asked if isinstance(asked, int) else max(1, most_gpus)
+    most, unit = (most_gpus, "GPUs") if most_gpus else (most_cores, "CPU cores")
+    if count > most:
+        raise CommandLineError(
+            f"{node.name}: training.num_processes is {count}, but no machine of the cluster has more than {most} {unit}"
+        )
+    return {"num_cpus": min(count, most_cores), "num_gpus": count if most_gpus else 0}
+
+
+class _Tasks:
+    """Ray tasks by step; from here a task that waits for room is one that runs."""
+
+    def __init__(self, ray: Any, start: Any) -> None:
+        self._ray = ray
+        self._start = start
+        self._nodes: dict[Any, Node] = {}
+        self._submitted: list[Node] = []
+
+    def submit(self, node: Node) -> None:
+        self._nodes[self._start(node)] = node
+        self._submitted.append(node)
+
+    def started(self) -> list[Node]:
+        started, self._submitted = self._submitted, []
+        return started
+
+    def finished(self, seconds: float) -> list[tuple[Node, BaseException | None]]:
+        references = list(self._nodes)
+        done, _ = self._ray.wait(references, num_returns=1, timeout=seconds)
+        more, _ = self._ray.wait(references, num_returns=len(references), timeout=0)
+        return [(self._nodes.pop(reference), self._error(reference)) for reference in dict.fromkeys([*done, *more])]
+
+    def _error(self, reference: Any) -> BaseException | None:
+        try:
+            failure = self._ray.get(reference)
+        except self._ray.exceptions.RayError as error:  # the worker was lost more often than it may be
+            return RemoteError(f"{type(error).__name__}: {error}")
+        if failure is None:
+            return None
+        return UserError(failure.reason) if failure.is_users else RemoteError(failure.reason)

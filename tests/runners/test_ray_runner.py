@@ -1,0 +1,134 @@
+"""The runner of a cluster, on a real one of two machines in this one: skipped where Ray is not installed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kedro.io import DataCatalog, MemoryDataset
+from kedro.pipeline import Node, Pipeline
+
+from transferscope.config import CommandLineError
+from transferscope.datasets.text import TextDataset
+from transferscope.runners import RayRunner
+from transferscope.runners.failures import StepsFailed
+
+ray = pytest.importorskip("ray", reason="the extra `ray` is not installed")
+
+pytestmark = pytest.mark.xdist_group("ray")
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    """Of a cluster of two machines with two cores each; one has four GPUs, as it says."""
+    from ray.cluster_utils import Cluster
+
+    os.environ["PYTHONPATH"] = os.pathsep.join(sys.path)
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "num_gpus": 4, "include_dashboard": False})
+    cluster.add_node(num_cpus=2, num_gpus=1)
+    yield cluster.address
+    cluster.shutdown()
+
+
+def run(nodes: list[Node], folder: Path, address: str, **options: Any) -> DataCatalog:
+    outputs = [name for node in nodes for name in node.outputs]
+    catalog = DataCatalog({name: TextDataset(filepath=str(folder / name)) for name in outputs})
+    RayRunner(address=address, **options).run(Pipeline(nodes), catalog)
+    return catalog
+
+
+def step(function: Callable[..., Any], name: str, *, inputs: Any = None, gpus: int | str | None = None) -> Node:
+    tags = [] if gpus is None else [f"gpus-{gpus}"]
+    return Node(function, inputs=inputs, outputs=f"{name}_out", name=name, tags=tags)
+
+
+def test_steps_run_in_workers_with_their_gpus(tmp_path: Path, address: str) -> None:
+    """Results come back through the catalog; a step sees as many GPUs as its tag says, `auto` those of one machine."""
+
+    def look() -> str:
+        import torch
+
+        return f"{os.getpid()} {len(os.environ['CUDA_VISIBLE_DEVICES'].split(','))} {torch.get_num_threads()}"
+
+    nodes = [
+        step(look, "two", gpus=2),
+        step(look, "all", gpus="auto"),
+        step(lambda a, b: f"{a};{b}", "join", inputs=["two_out", "all_out"]),
+    ]
+    catalog = run(nodes, tmp_path, address)
+    two, every = (catalog.load(f"{name}_out").split() for name in ("two", "all"))
+    assert two[1:] == ["2", "1"]
+    assert every[1:] == ["4", "1"]
+    assert int(two[0]) != os.getpid()
+    assert catalog.load("join_out") == f"{' '.join(two)};{' '.join(every)}"
+
+
+def test_a_lost_worker_is_retried(tmp_path: Path, address: str) -> None:
+    """The first worker kills itself; the second finds what the first left and goes on."""
+    mark = tmp_path / "mark"
+
+    def dies_once() -> str:
+        if not mark.exists():
+            mark.write_text("half")
+            os.kill(os.getpid(), signal.SIGKILL)
+        return f"{mark.read_text()} done"
+
+    assert run([step(dies_once, "a")], tmp_path, address).load("a_out") == "half done"
+
+
+def test_errors_come_back_in_one_line(tmp_path: Path, address: str) -> None:
+    """As with the other runners: independent steps go on; an error is not retried, and a user's mistake is his."""
+    count = tmp_path / "count"
+
+    def bad() -> str:
+        from transferscope.errors import UserError
+
+        count.write_text(f"{count.read_text() if count.exists() else ''}x")
+        raise UserError("images: 3 files cannot be read")
+
+    def broken() -> str:
+        return str(1 / 0)
+
+    nodes = [
+        step(bad, "bad"),
+        step(broken, "broken"),
+        step(lambda: "x", "good"),
+        step(lambda a: a, "after", inputs="bad_out"),
+    ]
+    with pytest.raises(StepsFailed, match="2 steps failed: ") as caught:
+        run(nodes, tmp_path, address)
+    steps = caught.value.steps
+    assert {node.name: str(error) for node, error in steps.failed.items()} == {
+        "bad": "images: 3 files cannot be read",
+        "broken": "ZeroDivisionError: division by zero",
+    }
+    assert [node.name for node in steps.seconds] == ["good"]
+    assert [node.name for node in steps.skipped] == ["after"]
+    assert count.read_text() == "x"
+
+
+def test_what_no_machine_has_is_refused(tmp_path: Path, address: str) -> None:
+    """Five GPUs there are, but not in one machine."""
+    with pytest.raises(CommandLineError, match=r"a: training.num_processes is 5, but no machine .* more than 4 GPUs"):
+        run([step(lambda: "x", "a", gpus=5)], tmp_path, address)
+
+
+def test_entries_in_memory_are_named_before_anything_starts(tmp_path: Path) -> None:
+    """No cluster is looked for."""
+    nodes = [step(lambda: 1, "a"), step(lambda a: a, "b", inputs="a_out")]
+    catalog = DataCatalog({"a_out": MemoryDataset(), "b_out": TextDataset(filepath=str(tmp_path / "b"))})
+    with pytest.raises(CommandLineError, match="RayRunner: a_out live in memory only"):
+        RayRunner(address="localhost:1").run(Pipeline(nodes), catalog)
+
+
+def test_an_address_where_nobody_is(tmp_path: Path) -> None:
+    begin = time.monotonic()
+    with pytest.raises(CommandLineError, match="address=localhost:1: no Ray cluster answers there"):
+        run([step(lambda: "x", "a")], tmp_path, "localhost:1")
+    assert time.monotonic() - begin < 60
