@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -12,6 +13,7 @@ import torch
 
 from transferscope.analysis.distance import l2_distance
 from transferscope.errors import UserError
+from transferscope.runners import GpuRunner
 
 pytestmark = pytest.mark.xdist_group("project")
 
@@ -249,6 +251,25 @@ def test_the_same_plan_gives_the_same_bytes(project) -> None:
     project.run(node_names=["clipart.training.rit_1", "clipart.mistakes.predict_rit_1"])
     project.run(pipeline_names=["mistakes"], namespaces=["clipart.mistakes"])
     assert (digest(models), digest(outputs)) == before
+
+
+def test_steps_side_by_side_give_the_same_bytes(project) -> None:
+    """The default runner, several steps at once, leaves what one after the other left: weights, histories, tables."""
+    models, outputs = project.folder / "data/06_models/quickdraw", project.folder / "data/07_model_output/quickdraw"
+    before = digest(models), digest(outputs)
+    shutil.rmtree(models)
+    shutil.rmtree(outputs)
+    project.run(
+        runner=GpuRunner(max_workers=4),
+        pipeline_names=["data_prep", "training", "mistakes", "landscape"],
+        namespaces=["quickdraw.data_prep", "quickdraw.training", "quickdraw.mistakes", "quickdraw.landscape"],
+    )
+    again = digest(models), digest(outputs)
+    assert again[0] == before[0]
+    assert set(again[1]) > {"mistakes.csv", "interpolation.csv", "history/pt_1.csv"}
+    assert again[1].items() <= before[1].items()
+    project.run(pipeline_names=["similarity", "spectrum"], namespaces=["quickdraw.similarity", "quickdraw.spectrum"])
+    assert digest(outputs) == before[1]
 
 
 def test_a_second_run_finds_nothing_missing(project, caplog: pytest.LogCaptureFixture) -> None:

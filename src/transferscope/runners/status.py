@@ -18,6 +18,8 @@ OTHER_COST = 1000.0
 """What a step costs of which no cost is known, in images: one or two seconds of a small network."""
 
 NAMED = 3
+LOOK_SECONDS = 0.5
+"""Between looks at all steps: there may be thousands, and they may be short."""
 
 
 class Status:
@@ -30,6 +32,7 @@ class Status:
         self._total = sum(self._costs.values())
         self._line_seconds = line_seconds
         self._begin = self._last_line = time.perf_counter()
+        self._last_look = 0.0
 
     @contextmanager
     def shown(self) -> Iterator[Callable[[], None]]:
@@ -39,9 +42,12 @@ class Status:
 
             def update() -> None:
                 nonlocal shown
+                now = time.perf_counter()
+                if now - self._last_look < LOOK_SECONDS:
+                    return
+                self._last_look = now
                 advance(100 * self.share - shown, note=self.line())
                 shown = 100 * self.share
-                now = time.perf_counter()
                 if not rich.get_console().is_terminal and now - self._last_line >= self._line_seconds:
                     self._last_line = now
                     logger.info("%s", self.line())

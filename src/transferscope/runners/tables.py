@@ -17,7 +17,7 @@ METRICS = ("train_loss", "test_accuracy", "test_auc")
 
 def plan_table(nodes: Iterable[Node]) -> pd.DataFrame:
     """How many steps of each part of the study will be run, in the order of the first of each."""
-    counts = Counter((node.namespace or node.name).rpartition(".")[2] for node in nodes)
+    counts = Counter((node.namespace or "other").rpartition(".")[2] for node in nodes)
     return pd.DataFrame({"part": list(counts), "steps": list(counts.values())})
 
 
