@@ -45,7 +45,10 @@ def kedro(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         (["run", "--params", "training.num_processes=999"], "training.num_processes is 999, but there are"),
         (["run", "--runner-params", "gpus=99"], "--runner-params gpus=99: there are"),
         (["run", "--runner-params", "gpu=1"], "--runner-params gpu: GpuRunner has only gpus, max_workers"),
-        (["run", "--env", "nowhere"], "conf/nowhere does not exist; there are: base, local, own_images, paper"),
+        (
+            ["run", "--env", "nowhere"],
+            "conf/nowhere does not exist; there are: base, local, own_checkpoints, own_images, paper",
+        ),
     ],
 )
 def test_a_mistake_ends_in_one_line(folder: Path, arguments: list[str], message: str) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from transferscope.errors import UserError
 from transferscope.options import MistakesOptions
@@ -66,7 +67,12 @@ def chest(labels: list[list[int]]) -> SimpleNamespace:
     """A multi-label split, as far as mistakes need one."""
     images = np.zeros((len(labels), 1, 8, 8), dtype=np.uint8)
     return SimpleNamespace(
-        name="chest", multi_label=True, labels=np.array(labels), class_names=FINDINGS, images=images, pictures=None
+        name="chest",
+        multi_label=True,
+        labels=np.array(labels),
+        class_names=FINDINGS,
+        gather=lambda rows: torch.from_numpy(images[rows]),
+        pictures=PictureOptions(store_size=8, style="chest"),
     )
 
 
