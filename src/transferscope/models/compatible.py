@@ -22,7 +22,7 @@ def check_compatible(
     expected: str | None = None,
     ignore: Collection[str] = (),
 ) -> None:
-    """Raise UserError unless the weights have the names and shapes of the model's, `ignore`d keys apart.
+    """Raise UserError unless the weights have the names and shapes of the model's; keys in `ignore` do not count.
 
     The error names `source`, the model as `expected`, and the tensors that are missing, unexpected or of another
     shape; where only the classifier differs it names the two numbers of classes.
