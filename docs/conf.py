@@ -23,5 +23,7 @@ myst_heading_anchors = 3
 
 autodoc_default_options = {"members": True, "member-order": "bysource"}
 autodoc_typehints_format = "short"
+autodoc_type_aliases = {name: name for name in ("ArrayLike", "Batches", "Evaluate", "Metrics", "Modules", "State")}
+add_module_names = False
 napoleon_custom_sections = [("Attributes", "params_style")]
 default_role = "py:obj"  # code in single backticks; a link where it names something that is documented

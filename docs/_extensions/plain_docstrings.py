@@ -1,12 +1,13 @@
 """Docstrings as they are written here: plain text with code in backticks, not reStructuredText.
 
-Signs that mean something in reStructuredText (`|x|`, `a*b`, `x_`) are escaped outside of backticks, and options show
-their keys instead of a signature as long as a page.
+Signs that mean something in reStructuredText (`|x|`, `a*b`, `x_`) are escaped outside of backticks. Options have no
+signature, which would be as long as a page: each key says its default instead.
 """
 
 from __future__ import annotations
 
 import re
+import sys
 from typing import Any
 
 from pydantic import BaseModel
@@ -29,6 +30,22 @@ def _escape_docstring(app: Any, what: str, name: str, obj: Any, options: Any, li
     if what in ("attribute", "data", "property"):
         # An escaped line break shows nothing; without it Napoleon takes what stands before a colon for a type.
         lines.insert(0, "\\")
+        lines += _default(name)
+
+
+def _default(name: str) -> list[str]:
+    """What is said of the default of a key, if `module.Class.key` is a key of options."""
+    owner, _, key = name.rpartition(".")
+    module, _, class_name = owner.rpartition(".")
+    options = getattr(sys.modules.get(module), class_name, None)
+    if not isinstance(options, type) or not issubclass(options, BaseModel) or key not in options.model_fields:
+        return []
+    field = options.model_fields[key]
+    if field.is_required():
+        return ["", "Required."]
+    default = field.get_default(call_default_factory=True)
+    shown = f"{type(default).__name__}()" if isinstance(default, BaseModel) else repr(default)
+    return ["", f"Default: ``{shown}``."]
 
 
 def _drop_signature_of_options(
