@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from transferscope.errors import UserError
-from transferscope.options import MistakesOptions
+from transferscope.options import MistakesOptions, PictureOptions
 from transferscope.pipelines.mistakes import create_pipeline as mistakes
 from transferscope.pipelines.mistakes.nodes import compare_pair, draw_gallery
 from transferscope.pipelines.similarity import create_pipeline as similarity
