@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+import numpy as np
 import pandas as pd
 
 from transferscope.report import formats
@@ -27,12 +28,12 @@ def each(results: Results, name: str) -> list[tuple[str, pd.DataFrame]]:
 
 def spread(values: pd.Series, say: Callable[[float], str]) -> str:
     """Mean, and where there are several values their range: `0.81 (0.79 to 0.83)`."""
-    values = values.astype(float).dropna()
-    if values.empty:
+    numbers = values.to_numpy(dtype=float)
+    numbers = numbers[~np.isnan(numbers)]
+    if not len(numbers):
         return formats.MISSING
-    if len(values) == 1 or say(values.min()) == say(values.max()):
-        return say(float(values.mean()))
-    return f"{say(float(values.mean()))} ({say(float(values.min()))} to {say(float(values.max()))})"
+    mean, low, high = (say(float(number)) for number in (numbers.mean(), numbers.min(), numbers.max()))
+    return mean if len(numbers) == 1 or low == high else f"{mean} ({low} to {high})"
 
 
 def pivot(

@@ -64,7 +64,10 @@ def _layers_grid(caption: str, table: pd.DataFrame, value: str, note: str, entry
 
 
 def _cells(table: pd.DataFrame, layers: list[str], value: str) -> list[str]:
-    return [spread(table[table["layer"].astype(str) == layer][value], formats.decimals) for layer in layers]
+    found = {
+        str(layer): spread(values, formats.decimals) for layer, values in table.groupby("layer", sort=False)[value]
+    }
+    return [found.get(layer, formats.MISSING) for layer in layers]
 
 
 def _cka_intervals(task: str, table: pd.DataFrame) -> Grid:
