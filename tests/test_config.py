@@ -50,7 +50,7 @@ def test_pipelines_follow_runtime_parameters() -> None:
 
 def test_every_environment_is_a_valid_plan() -> None:
     """The configuration that the project ships is accepted, and paper has the study's forty-three runs."""
-    assert len(load().plan.runs) == 24
+    assert len(load().plan.runs) == 23
     assert len(load(env="own_images").plan.runs) == 18
     assert len(load(env="paper").plan.runs) == 43
     assert list(load(env="own_checkpoints").plan.runs) == ["images.a_1", "images.b_1"]

@@ -32,6 +32,12 @@ ELSEWHERE = {
     "uv run ruff format --check .": ".ci/run runs it",
     "uv run mypy": ".ci/run runs it",
     "uv run lint-imports": ".ci/run runs it",
+    "pip install 'transferscope[ray]'": "it needs the package index",
+    "ray start --head --port=6379": "a server",
+    "ray start --address=HEAD:6379": "a server",
+    "uv run kedro run --runner transferscope.runners.RayRunner --runner-params address=HEAD:6379": (
+        "tests/runners/test_ray_runner.py runs a study on a cluster of its own, where Ray is installed"
+    ),
     "uv run kedro run --env my_study": "data_prep of it is run; training and analyses are those of the tiny study",
     "uv run kedro run --env my_study --only-missing-outputs": "as above",
 }
@@ -43,6 +49,7 @@ OWN_CHECKPOINTS = (
 )
 SHORTENED = {
     "uv run kedro run --params training.epochs=20": "--nodes clipart.training.rit_small_lr_1",
+    "uv run kedro run --runner-params max_workers=8": "--pipelines data_prep",
     OWN_CHECKPOINTS.replace("resnet50", "resnet18,pictures.store_size=32"): "--pipelines data_prep,training",
 }
 """Commands that would take too long on all of a study, and what is added to them."""
@@ -51,6 +58,9 @@ INSTEAD = {OWN_CHECKPOINTS: OWN_CHECKPOINTS.replace("resnet50", "resnet18,pictur
 """Commands that are run with a smaller network."""
 
 REFUSED = {
+    "uv run kedro run --runner-params gpus=4": "--runner-params gpus=4: there are 0 GPUs here",
+    "uv run kedro run --env paper --nodes imagenet.training.p_1 --params "
+    "training.num_nodes=2,training.num_processes=8,training.rendezvous=HOST0:29400": "`kedro run --pipelines data_prep`",
     "uv run kedro run --env own_images": "office_caltech10 does not exist: put the images there",
     "uv run kedro run --env paper": "chexpert does not exist: put the images there",
     "uv run kedro run --env paper --pipelines data_prep": "chexpert does not exist: put the images there",
@@ -134,6 +144,12 @@ def finished(project: Project, tmp_path_factory: pytest.TempPathFactory) -> Path
     folder = make_project(tmp_path_factory.mktemp("finished")).folder
     shutil.copytree(project.folder / "data", folder / "data", dirs_exist_ok=True)
     return folder
+
+
+@pytest.mark.parametrize("script", [text for page in PAGES for text in blocks(page, "sh")])
+def test_scripts_for_a_cluster_are_shell(script: str) -> None:
+    """They need Slurm to be run; that the shell can read them is checked."""
+    subprocess.run(["bash", "-n"], input=script, text=True, check=True)
 
 
 def test_the_tables_above_are_about_commands_that_exist() -> None:
