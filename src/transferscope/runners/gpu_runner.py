@@ -31,8 +31,8 @@ class GpuRunner(StepsRunner):
     A node's tag `gpus-N` says how many GPUs it gets (`gpus-auto`: all); requests are served first in, first out. Steps
     without a tag run beside them, one for each core. Where there is no GPU, cores take their place: a training with N
     processes gets N, and small runs train side by side with one thread each. Small networks gain little from several
-    threads within an operation, and nearly all from a second run beside the first (docs/log.md). Results are those of one
-    step after the other with as many threads in an operation; another number of threads rounds differently.
+    threads within an operation, and nearly all from a second run beside the first (docs/log.md). Results are those of
+    one step after the other with as many threads in an operation; another number of threads rounds differently.
 
     gpus: how many GPUs to use, the first ones; None: all. max_workers: steps without a GPU that run at once, which
     share the cores; None: one for each core.
