@@ -218,7 +218,7 @@ def test_options_that_mean_nothing_are_refused(options: dict[str, Any], message:
 
 
 INTERRUPTED = """
-import subprocess, sys, time
+import signal, subprocess, sys, time
 from kedro.io import DataCatalog
 from kedro.pipeline import Node, Pipeline
 from transferscope.runners import GpuRunner
@@ -235,6 +235,7 @@ def busy(name):
     return Node(work, None, f"{name}.out", name=name)
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job inherits that it is ignored
     GpuRunner(max_workers=2).run(Pipeline([busy("a"), busy("b")]), DataCatalog())
 """
 
