@@ -65,6 +65,7 @@ def test_what_was_drawn_is_listed(project) -> None:
     splits = table(project, "chest.splits")
     assert splits["num_examples"].tolist() == [30, 36, 8]
     assert splits["sampling"].str.startswith("by_patient").all()
+    assert all(project.load(f"chest.{name}contact_sheet.figure").png.is_file() for name in ("", "test_", "validation_"))
 
 
 def test_a_view_shows_another_tasks_images(project) -> None:

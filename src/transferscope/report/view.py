@@ -158,7 +158,14 @@ def _num_test(result: TaskResults) -> int | None:
 
 def data_panels(study: Mapping[str, Any], results: Results) -> list[list[Panel]]:
     """Contact sheets of all tasks, images shuffled, sizes of the classes, and which findings come together."""
-    names = ("contact_sheet", "test_contact_sheet", "shuffled_images", "class_sizes", "label_cooccurrence")
+    names = (
+        "contact_sheet",
+        "test_contact_sheet",
+        "validation_contact_sheet",
+        "shuffled_images",
+        "class_sizes",
+        "label_cooccurrence",
+    )
     rows = [_panels(name, "Images", study, results) for name in names]
     return [row for row in rows if row]
 

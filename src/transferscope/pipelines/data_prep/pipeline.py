@@ -53,10 +53,10 @@ def _describe(task: str, splits: list[str]) -> list[Node]:
 
 
 def _figures(task: str, splits: list[str], *, multi_label: bool) -> list[Node]:
-    train, test = splits[:2]
+    train = splits[0]
     found = [
         draw(STEP, task, "contact_sheet", nodes.draw_contact_sheet, [train]),
-        draw(STEP, task, "test_contact_sheet", nodes.draw_contact_sheet, [test]),
+        *(draw(STEP, task, f"{_part(split)}_contact_sheet", nodes.draw_contact_sheet, [split]) for split in splits[1:]),
         draw(STEP, task, "shuffled_images", nodes.draw_shuffled_images, [train]),
         draw(STEP, task, "class_sizes", nodes.draw_class_sizes, splits),
     ]
@@ -64,6 +64,11 @@ def _figures(task: str, splits: list[str], *, multi_label: bool) -> list[Node]:
         found.append(_table(nodes.count_cooccurrence, task, splits, f"{task}.label_cooccurrence.table"))
         found.append(draw(STEP, task, "label_cooccurrence", nodes.draw_label_cooccurrence, [train]))
     return found
+
+
+def _part(split: str) -> str:
+    """`test` of `clipart.test_split`."""
+    return split.rpartition(".")[2].removesuffix("_split")
 
 
 def _table(function: Callable[..., Any], task: str, inputs: list[str], outputs: str | list[str]) -> Node:
