@@ -12,11 +12,9 @@ from kedro_datasets._typing import ImagePreview
 from transferscope.atomic import atomic_file
 from transferscope.report.results import SavedFigure
 
-DPI = 200
-
 
 class FigureDataset(AbstractDataset):
-    """Saves a matplotlib `Figure` as PNG and PDF with the same bytes each time; loads a `SavedFigure`."""
+    """Saves a matplotlib `Figure`, or what `render` made of it, as PNG and PDF; loads a `SavedFigure`."""
 
     def __init__(self, *, filepath: str, metadata: dict[str, Any] | None = None):
         self._path = Path(filepath)
@@ -26,10 +24,12 @@ class FigureDataset(AbstractDataset):
         return SavedFigure(self._path)
 
     def save(self, data: Any) -> None:
-        with atomic_file(self._path.with_suffix(".pdf")) as temporary:
-            data.savefig(temporary, format="pdf", metadata={"CreationDate": None}, bbox_inches="tight")
-        with atomic_file(self._path) as temporary:
-            data.savefig(temporary, format="png", dpi=DPI, metadata={"Software": None}, bbox_inches="tight")
+        from transferscope.plots.rendered import RenderedFigure, render
+
+        rendered = data if isinstance(data, RenderedFigure) else render(data)
+        for suffix, content in ((".pdf", rendered.pdf), (".png", rendered.png)):
+            with atomic_file(self._path.with_suffix(suffix)) as temporary:
+                temporary.write_bytes(content)
 
     def preview(self) -> ImagePreview:
         """The PNG."""

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -26,6 +29,7 @@ from transferscope.images.drawing.shapes import SHAPES
 from transferscope.images.drawing.styles import STYLES, clipart, quickdraw, real
 from transferscope.images.drawing.thorax import Exposure, draw_thorax
 from transferscope.images.source import GENERATED_MARK
+from transferscope.processes import spread
 from transferscope.progress import progress_bar
 
 DOMAINS = ("real", "clipart", "quickdraw")
@@ -33,7 +37,11 @@ CHEXPERT_FOLDER = "CheXpert-v1.0-small"
 SMALLEST_TO_LARGEST = 0.25
 """About the size of the smallest class of a domain, divided by that of the largest."""
 
-Advance = Callable[..., None]
+CHUNK = 64
+"""Images that a process draws before it says so."""
+
+Drawings = dict[str, Callable[[], Image.Image]]
+"""What draws each image, by its path below the root."""
 
 
 def generate_source(
@@ -47,17 +55,13 @@ def generate_source(
     settings = {"kind": "source", "num_train": num_train, "num_test": num_test, "seed": seed, "size": size}
     _check_counts(len(SHAPES), num_train=num_train, num_test=num_test, size=size)
 
-    def write(folder: Path, advance: Advance) -> None:
-        for part, count in (("train", num_train), ("val", num_test)):
-            for label, (name, sketch) in enumerate(SHAPES.items()):
-                (folder / part / name).mkdir(parents=True)
-                for index in range(label, count, len(SHAPES)):
-                    rng = _generator(seed, "source", part, index)
-                    style = STYLES[str(rng.choice(list(STYLES)))]
-                    _save(style(sketch(rng), rng, size), folder / part / name / f"{name}_{index:05d}.png")
-                    advance()
-
-    return _generate(Path(root), settings, num_train + num_test, write)
+    drawings: Drawings = {
+        f"{part}/{name}/{name}_{index:05d}.png": partial(_draw_source, seed, part, index, name, size)
+        for part, count in (("train", num_train), ("val", num_test))
+        for label, name in enumerate(SHAPES)
+        for index in range(label, count, len(SHAPES))
+    }
+    return _generate(Path(root), settings, drawings)
 
 
 def generate_domains(
@@ -82,11 +86,14 @@ def generate_domains(
     settings = {"kind": "domains", "domains": list(domains), "num_train": num_train, "num_test": num_test}
     settings |= {"seed": seed, "size": size}
 
-    def write(folder: Path, advance: Advance) -> None:
-        for domain in domains:
-            _write_domain(folder, domain, num_train, num_test, seed, size, advance)
-
-    return _generate(Path(root), settings, len(domains) * (num_train + num_test), write)
+    drawings: Drawings = {}
+    lists: dict[str, str] = {}
+    for domain in domains:
+        for part, paths in _domain_paths(domain, num_train, num_test, seed).items():
+            lists[f"{domain}_{part}.txt"] = "".join(f"{path} {label}\n" for path, (label, _, _) in paths.items())
+            for path, (_, name, number) in paths.items():
+                drawings[path] = partial(_draw_domain, seed, domain, name, number, size)
+    return _generate(Path(root), settings, drawings, lists)
 
 
 def generate_chest(root: str | Path, *, num_images: int = 1500, seed: int = 0, size: int = 48) -> Path:
@@ -99,47 +106,63 @@ def generate_chest(root: str | Path, *, num_images: int = 1500, seed: int = 0, s
     settings = {"kind": "chest", "num_images": num_images, "seed": seed, "size": size}
     _check_counts(1, num_images=num_images, size=size)
 
-    def write(folder: Path, advance: Advance) -> None:
-        with_header = [dict(zip(COLUMNS, COLUMNS, strict=True))]
-        for index, (study, view) in zip(range(num_images), _views(_generator(seed, "patients")), strict=False):
-            path = f"train/patient{study.patient:05d}/study{study.number}/view{view}_frontal.jpg"
-            rng = _generator(seed, "chest", index)
-            exposure = Exposure.draw(rng, portable=study.portable, devices=study.devices)
-            image = draw_thorax(study.body, exposure, study.severities, rng, size)
-            file = folder / CHEXPERT_FOLDER / path
-            file.parent.mkdir(parents=True, exist_ok=True)
-            image.save(file, quality=95)
-            with_header.append({"Path": f"{CHEXPERT_FOLDER}/{path}", **study.report})
-            advance()
-        with (folder / CHEXPERT_FOLDER / "train.csv").open("w", newline="", encoding="utf-8") as stream:
-            csv.DictWriter(stream, COLUMNS, restval="", lineterminator="\n").writerows(with_header)
-
-    return _generate(Path(root), settings, num_images, write)
+    drawings: Drawings = {}
+    rows: list[dict[str, str]] = []
+    for index, (study, view) in zip(range(num_images), _views(_generator(seed, "patients")), strict=False):
+        path = f"{CHEXPERT_FOLDER}/train/patient{study.patient:05d}/study{study.number}/view{view}_frontal.jpg"
+        drawings[path] = partial(_draw_chest, seed, index, study, size)
+        rows.append({"Path": path, **study.report})
+    table = io.StringIO(newline="")
+    writer = csv.DictWriter(table, COLUMNS, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return _generate(Path(root), settings, drawings, {f"{CHEXPERT_FOLDER}/train.csv": table.getvalue()})
 
 
-def _write_domain(
-    folder: Path, domain: str, num_train: int, num_test: int, seed: int, size: int, advance: Advance
-) -> None:
+def _draw_source(seed: int, part: str, index: int, name: str, size: int) -> Image.Image:
+    rng = _generator(seed, "source", part, index)
+    style = STYLES[str(rng.choice(list(STYLES)))]
+    return style(SHAPES[name](rng), rng, size)
+
+
+def _draw_domain(seed: int, domain: str, name: str, number: int, size: int) -> Image.Image:
+    rng = _generator(seed, domain, name, number)
     style = {"real": real, "clipart": clipart, "quickdraw": quickdraw}[domain]
-    lists: dict[str, list[str]] = {"train": [], "test": []}
+    return style(OBJECTS[name](rng), rng, size)
+
+
+def _draw_chest(seed: int, index: int, study: Study, size: int) -> Image.Image:
+    rng = _generator(seed, "chest", index)
+    exposure = Exposure.draw(rng, portable=study.portable, devices=study.devices)
+    return draw_thorax(study.body, exposure, study.severities, rng, size)
+
+
+def _domain_paths(domain: str, num_train: int, num_test: int, seed: int) -> dict[str, dict[str, tuple[int, str, int]]]:
+    """By part and path of a domain's images: the label, its name, and the number of the image among those of it."""
+    paths: dict[str, dict[str, tuple[int, str, int]]] = {"train": {}, "test": {}}
     rng = _generator(seed, "sizes", domain)
     profile = _profile(len(OBJECTS), _generator(seed, "profile"), rng)
-    sizes = {"train": _apportion(profile, num_train), "test": _apportion(profile, num_test)}
-    for label, (name, sketch) in enumerate(OBJECTS.items()):
-        (folder / domain / name).mkdir(parents=True)
-        parts = ["train"] * sizes["train"][label] + ["test"] * sizes["test"][label]
-        for number, part in enumerate(rng.permutation(parts), start=1):
-            path = f"{domain}/{name}/{domain}_{number:04d}.png"
-            image_rng = _generator(seed, domain, name, number)
-            _save(style(sketch(image_rng), image_rng, size), folder / path)
-            lists[str(part)].append(f"{path} {label}\n")
-            advance()
-    for part, lines in lists.items():
-        (folder / f"{domain}_{part}.txt").write_text("".join(lines), encoding="utf-8")
+    train, test = _apportion(profile, num_train), _apportion(profile, num_test)
+    for label, name in enumerate(OBJECTS):
+        for number, part in enumerate(rng.permutation(["train"] * train[label] + ["test"] * test[label]), start=1):
+            paths[str(part)][f"{domain}/{name}/{domain}_{number:04d}.png"] = (label, name, number)
+    return paths
+
+
+def _write_images(folder: Path, drawings: Drawings) -> int:
+    """Draw some images and save them; how many."""
+    for path, draw in drawings.items():
+        file = folder / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        _save(draw(), file)
+    return len(drawings)
 
 
 def _save(image: Image.Image, path: Path) -> None:
-    image.save(path, compress_level=1)  # twice as fast as the default, a tenth larger
+    if path.suffix == ".jpg":
+        image.save(path, quality=95)
+    else:
+        image.save(path, compress_level=1)  # twice as fast as the default, a tenth larger
 
 
 def _views(rng: np.random.Generator) -> Iterator[tuple[Study, int]]:
@@ -178,18 +201,26 @@ def _check_counts(smallest: int, *, size: int, **counts: int) -> None:
         raise UserError(f"size: generated images of {size} pixels a side show nothing: choose 16 or more")
 
 
-def _generate(root: Path, settings: dict[str, object], total: int, write: Callable[[Path, Advance], None]) -> Path:
-    """Write a root anew unless its marker agrees."""
-    marker = _marker(settings, total)
-    if _is_current(root, marker, total):
+def _generate(root: Path, settings: dict[str, object], drawings: Drawings, texts: dict[str, str] | None = None) -> Path:
+    """Write a root anew unless its marker agrees; drawing takes all processes that there are."""
+    marker = _marker(settings, len(drawings))
+    if _is_current(root, marker, len(drawings)):
         return root
     if root.exists() and (root.is_file() or any(root.iterdir())) and not (root / GENERATED_MARK).is_file():
         raise UserError(f"{root} holds files that were not generated: name another folder for generated images")
-    with _new_folder(root) as folder, progress_bar(f"drawing {settings['kind']}", total) as advance:
+    with _new_folder(root) as folder, progress_bar(f"drawing {settings['kind']}", len(drawings)) as advance:
         folder.mkdir()
-        write(folder, advance)
-        (folder / GENERATED_MARK).write_text(marker, encoding="utf-8")
+        for count in spread(partial(_write_images, folder), _chunks(drawings)):
+            advance(count)
+        for path, text in ((texts or {}) | {GENERATED_MARK: marker}).items():
+            (folder / path).write_text(text, encoding="utf-8")
     return root
+
+
+def _chunks(drawings: Drawings) -> Iterator[Drawings]:
+    remaining = iter(drawings.items())
+    while chunk := dict(islice(remaining, CHUNK)):
+        yield chunk
 
 
 @contextmanager

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import update_wrapper
 from typing import Any
 
 import pandas as pd
 from kedro.pipeline import Node
+
+from transferscope.processes import elsewhere
 
 
 def concatenate(*tables: pd.DataFrame) -> pd.DataFrame:
@@ -28,9 +31,28 @@ def gather(step: str, task: str, name: str, inputs: Iterable[str]) -> Node:
 def draw(step: str, task: str, name: str, function: Callable[..., Any], inputs: Iterable[str]) -> Node:
     """The node that draws `{task}.{name}.figure`; `function` gets the inputs and what must be said of the images."""
     return Node(
-        function,
+        Drawing(function),
         inputs=[*inputs, f"params:plan.notes.{task}"],
         outputs=f"{task}.{name}.figure",
         name=f"draw_{name}",
         namespace=f"{task}.{step}",
     )
+
+
+class Drawing:
+    """A function that returns a figure, drawn and rendered in a process beside this one where there are some."""
+
+    __name__: str
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        update_wrapper(self, function)
+        self._function = function
+
+    def __call__(self, *inputs: Any, **named: Any) -> Any:
+        return elsewhere(_render, self._function, inputs, named)
+
+
+def _render(function: Callable[..., Any], inputs: tuple[Any, ...], named: dict[str, Any]) -> Any:
+    from transferscope.plots.rendered import render
+
+    return render(function(*inputs, **named))

@@ -19,6 +19,7 @@ from pluggy import PluginManager
 
 from transferscope.config import CommandLineError
 from transferscope.devices import granted
+from transferscope.processes import side_processes
 from transferscope.runners.devices import DevicePool
 from transferscope.runners.steps_runner import StepsRunner, gpus_asked, positive, refuse_unknown
 
@@ -67,10 +68,11 @@ class GpuRunner(StepsRunner):
             Task(node=node, catalog=catalog, hook_manager=hook_manager, is_async=self._is_async, run_id=run_id)()
 
         threads = _Threads(carry_out, requests, gpus, cores, has_gpus=there > 0)
-        try:
-            yield threads
-        finally:
-            threads.interrupt()
+        with side_processes(self._cores):
+            try:
+                yield threads
+            finally:
+                threads.interrupt()
 
 
 def _devices_asked(node: Node, gpus: DevicePool[Node], *, has_gpus: bool) -> int:
