@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -34,7 +35,7 @@ def test_with_processes_it_is_done_elsewhere_and_in_order():
         process = elsewhere(os.getpid)
         results = list(spread(abs, range(-5, 5)))
         with pytest.raises(UserError, match="3 generated images are too few"):
-            elsewhere(generate_source, "unused", num_train=3)
+            elsewhere(partial(generate_source, "unused", num_train=3))
     assert process != os.getpid()
     assert results == [5, 4, 3, 2, 1, 0, 1, 2, 3, 4]
 
