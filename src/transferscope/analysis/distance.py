@@ -9,6 +9,7 @@ means and variances do count, since they move the function as weights do; `runni
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 
 import pandas as pd
@@ -27,7 +28,7 @@ def l2_distance(state_a: State, state_b: State, *, running_statistics: bool = Tr
     """
     check_same_tensors(state_a, state_b)
     keys = [key for key in state_a if _counts(key, state_a[key], running_statistics)]
-    return sum(_squared_difference(state_a[key], state_b[key]) for key in keys) ** 0.5
+    return math.fsum(_squared_difference(state_a[key], state_b[key]) for key in keys) ** 0.5
 
 
 def module_distances(
@@ -54,14 +55,14 @@ def module_distances(
     rows = []
     for module, keys in modules.items():
         counted = [key for key in keys if _counts(key, state_a[key], running_statistics)]
-        squared = sum(_squared_difference(state_a[key], state_b[key]) for key in counted)
-        squared_norm = sum(_squared_norm(state_a[key]) for key in counted)
+        squared = math.fsum(_squared_difference(state_a[key], state_b[key]) for key in counted)
+        squared_norm = math.fsum(_squared_norm(state_a[key]) for key in counted)
         rows.append((module, squared, squared_norm, sum(state_a[key].numel() for key in counted)))
 
     num_parameters = sum(row[3] for row in rows)
-    sum_of_l2 = sum(row[1] ** 0.5 for row in rows)
-    sum_of_norms = sum(row[2] ** 0.5 for row in rows)
-    rows.append(("all", sum(row[1] for row in rows), sum(row[2] for row in rows), num_parameters))
+    sum_of_l2 = math.fsum(row[1] ** 0.5 for row in rows)
+    sum_of_norms = math.fsum(row[2] ** 0.5 for row in rows)
+    rows.append(("all", math.fsum(row[1] for row in rows), math.fsum(row[2] for row in rows), num_parameters))
     rows.append(("sum", sum_of_l2**2, sum_of_norms**2, num_parameters))
     return pd.DataFrame([_table_row(*row) for row in rows])
 

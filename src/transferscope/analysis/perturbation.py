@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -93,7 +94,7 @@ class Mover:
         """l2 distance of the module's parameters at `position` from their initial value."""
         values = self.path.values(self.keys, position)
         squares = ((values[key].double() - self.path.initial[key].double()).square().sum() for key in self.shaken)
-        return float(sum(square.item() for square in squares) ** 0.5)
+        return math.fsum(square.item() for square in squares) ** 0.5
 
     def restore(self) -> None:
         """Write the final values back."""

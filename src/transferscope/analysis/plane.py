@@ -65,13 +65,14 @@ class Plane:
     def _inner(self, state_a: State, state_b: State) -> float:
         """<a - origin, b - origin> in float64."""
         origin = self.states[0]
-        return sum(
+        products = [
             torch.dot(
                 (state_a[key].double() - origin[key].double()).flatten(),
                 (state_b[key].double() - origin[key].double()).flatten(),
-            ).item()
+            )
             for key in self.keys
-        )
+        ]
+        return torch.stack(products).sum().item()
 
     def grid(self, num: int = 15, margin: float = 0.3) -> tuple[list[float], list[float]]:
         """x and y values that cover the three checkpoints and a margin, as a fraction of the extent, on every side."""

@@ -48,7 +48,7 @@ def _multi_label(logits: Tensor, labels: Tensor, names: Sequence[str]) -> dict[s
     aucs = [_auc(logits[known[:, k], k], labels[known[:, k], k]) for k in range(logits.shape[1])]
     defined = [auc for auc in aucs if not math.isnan(auc)]
     per_class = {f"auc/{name}": auc for name, auc in zip(names, aucs, strict=True)}
-    mean = sum(defined) / len(defined) if defined else math.nan
+    mean = math.fsum(defined) / len(defined) if defined else math.nan
     return {"accuracy": float(correct.mean()), "loss": float(loss), "auc": mean} | per_class
 
 
