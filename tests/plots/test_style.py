@@ -101,3 +101,13 @@ assert "torch" not in sys.modules and "matplotlib.pyplot" not in sys.modules and
 assert matplotlib.rcParams.copy() == before
 """
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_layout_has_no_last_digits():
+    """Positions are whole multiples of a millionth of the figure: what the solver adds below that varies by run."""
+    figure, axes = style.new_figure(2, 3)
+    axes[0, 0].set_ylabel("a label that takes room")
+    figure.draw_without_rendering()
+    bounds = np.array([ax.get_position(original=True).bounds for ax in figure.axes])
+    assert (bounds == np.round(bounds, 6)).all()
+    assert len(np.unique(bounds[:, 0])) == 3

@@ -18,6 +18,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, SymmetricalLogLocator
 
+from transferscope.plots.layout import SettledLayout
+
 PANEL_WIDTH = 3.4
 DOUBLE_WIDTH = 7.0
 DPI = 200
@@ -131,7 +133,7 @@ def new_figure(
     if margins:
         figure.subplots_adjust(**margins)
     else:
-        figure.set_layout_engine("constrained", w_pad=0.04, h_pad=0.04)
+        figure.set_layout_engine(SettledLayout(w_pad=0.04, h_pad=0.04))
     axes = figure.subplots(rows, columns, squeeze=False, sharex=sharex, sharey=sharey)  # type: ignore[arg-type]
     for ax in axes.flat:
         _dress(ax)
