@@ -108,6 +108,6 @@ def test_the_layout_has_no_last_digits():
     figure, axes = style.new_figure(2, 3)
     axes[0, 0].set_ylabel("a label that takes room")
     figure.draw_without_rendering()
-    bounds = np.array([ax.get_position(original=True).bounds for ax in figure.axes])
-    assert (bounds == np.round(bounds, 6)).all()
-    assert len(np.unique(bounds[:, 0])) == 3
+    corners = np.array([ax.get_position(original=True).get_points() for ax in figure.axes])
+    assert (corners == np.round(corners, 6)).all()
+    assert len(np.unique(corners[:, 0, 0])) == 3

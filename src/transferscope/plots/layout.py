@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.transforms import Bbox
 
 
 class SettledLayout(ConstrainedLayoutEngine):
@@ -17,5 +18,6 @@ class SettledLayout(ConstrainedLayoutEngine):
         """Lay the figure out, as matplotlib does before it draws."""
         super().execute(fig)
         for ax in fig.axes:
+            corners = np.round(ax.get_position(original=True).get_points(), 6)
             # Not `set_position`, which takes the axes out of the layout.
-            ax._set_position(np.round(ax.get_position(original=True).bounds, 6), which="original")  # type: ignore[attr-defined]
+            ax._set_position(Bbox(corners), which="original")  # type: ignore[attr-defined]
