@@ -4,11 +4,14 @@ import warnings
 
 from transferscope.config import PlanConfigLoader
 from transferscope.hooks import StudyHooks
+from transferscope.run_status import RunStatus
 
 # Entries are named by what they belong to, also where a node of another task reads them.
 warnings.filterwarnings("ignore", message="One or more dataset names contain '.' characters")
 
-HOOKS = (StudyHooks(),)
+# The last is called first: what went wrong is recorded before it becomes a line for the user.
+HOOKS = (StudyHooks(), RunStatus())
+DISABLE_HOOKS_FOR_PLUGINS = ("kedro-viz",)  # RunStatus stands in for them
 CONFIG_LOADER_CLASS = PlanConfigLoader
 CONFIG_LOADER_ARGS = {
     "base_env": "base",
