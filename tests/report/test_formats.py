@@ -23,6 +23,7 @@ from transferscope.report.grid import from_table
         ("mu", math.inf, "∞"),
         ("learned", True, "yes"),
         ("run", "pt_1", "pt_1"),
+        ("metric", "auc", "AUC"),
         ("accuracy", math.nan, formats.MISSING),
         ("best_epoch", 15.0, "15"),
     ],

@@ -13,7 +13,7 @@ import pytest
 
 from transferscope.report.claims import CLAIMS, decide_claims
 from transferscope.report.grid import Grid
-from transferscope.report.page import write_page
+from transferscope.report.page import code, ranges, units, write_page
 from transferscope.report.results import TaskResults
 from transferscope.report.summary import cell, markdown_table, write_markdown
 
@@ -160,6 +160,16 @@ def test_long_tables_are_folded(page: str) -> None:
     folded = re.findall(r"<details><summary>(.*?)</summary>", page)
     assert "real, every pair" in folded
     assert "chest, class by class" in folded
+
+
+def test_text_is_set_for_reading(page: str) -> None:
+    """Backticks become code, markup in them stays text; ranges go below their number; units stay with it."""
+    assert "(<code>select_best_on</code>)" in page
+    assert "`" not in read(page).text
+    assert code("a `<b>` c") == "a <code>&lt;b&gt;</code> c"
+    assert ranges("18.2 % (17.9 % to 18.5 %) [15.1 %, 21.0 %]") == ["18.2 %", "(17.9 % to 18.5 %)", "[15.1 %, 21.0 %]"]
+    assert ranges("no range") == ["no range"]
+    assert units("real 78.4 % | 61.5 %, 2.4 points") == "real 78.4\u00a0% | 61.5\u00a0%, 2.4\u00a0points"
 
 
 def test_provenance_is_shown(page: str) -> None:

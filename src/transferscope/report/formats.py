@@ -57,6 +57,11 @@ def score(value: float, metric: str) -> str:
     return percent(value) if metric == "accuracy" else decimals(value)
 
 
+def metric_name(metric: str) -> str:
+    """A metric as it is written in text."""
+    return metric.upper() if metric == "auc" else metric
+
+
 def cell(column: str, value: Any) -> str:
     """A value of a table by the name of its column."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
@@ -64,7 +69,7 @@ def cell(column: str, value: Any) -> str:
     if isinstance(value, bool) or type(value).__name__ == "bool_":
         return "yes" if value else "no"
     if isinstance(value, str):
-        return value
+        return metric_name(value)
     number = float(value)
     name = column.lower()
     if any(part in name for part in _TWO_SIGNIFICANT):

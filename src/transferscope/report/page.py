@@ -83,6 +83,22 @@ def keep_together(text: str) -> Markup:
     )
 
 
+def code(text: str) -> Markup:
+    """What stands between backticks as code."""
+    frames = (Markup("{}"), Markup("<code>{}</code>"))
+    return Markup("").join(frames[index % 2].format(part) for index, part in enumerate(text.split("`")))
+
+
+def units(text: str) -> str:
+    """Text in which no line breaks between a number and its unit."""
+    return re.sub(r"(?<=\d) (?=%|points)", "\u00a0", text)
+
+
+def ranges(cell: str) -> list[str]:
+    """A number, and what is shown smaller below it: its ranges, in brackets of either kind."""
+    return re.split(r" (?=[(\[])", cell)
+
+
 @cache
 def _environment() -> Environment:
     environment = Environment(
@@ -92,5 +108,5 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["keep_together"] = keep_together
+    environment.filters |= {"keep_together": keep_together, "code": code, "units": units, "ranges": ranges}
     return environment

@@ -49,7 +49,7 @@ def write_summary(study: dict[str, Any], claims: pd.DataFrame, **results: TaskRe
     from transferscope.report.provenance import provenance
     from transferscope.report.summary import write_markdown
 
-    return write_markdown(study, claims, results, provenance=provenance(study))
+    return write_markdown(study, claims, results, provenance=provenance(study, results))
 
 
 def write_report(study: dict[str, Any], claims: pd.DataFrame, **results: TaskResults) -> str:
@@ -57,4 +57,4 @@ def write_report(study: dict[str, Any], claims: pd.DataFrame, **results: TaskRes
     from transferscope.report.page import write_page
     from transferscope.report.provenance import provenance
 
-    return write_page(study, claims, results, provenance=provenance(study))
+    return write_page(study, claims, results, provenance=provenance(study, results))

@@ -59,6 +59,13 @@ def summarise_runs(history: pd.DataFrame, class_sizes: pd.DataFrame, **series: A
     return summarise(history, class_sizes, {run: item.status for run, item in series.items()})
 
 
+def gather_timings(*series: Any) -> pd.DataFrame:
+    """How long each run of a task took."""
+    from transferscope.training.timings import gather_timings as gather
+
+    return gather(series)
+
+
 def draw_learning_curves(history: pd.DataFrame, note: str | None) -> Any:
     """Figure 2."""
     from transferscope.plots.curves import learning_curves

@@ -70,5 +70,12 @@ def _curves(plan: Plan, task: str) -> list[Node]:
             name="summarise_runs",
             namespace=namespace,
         ),
+        Node(
+            nodes.gather_timings,
+            inputs=[f"{run.full_name}.checkpoints" for run in runs],
+            outputs=f"{task}.timings.table",
+            name="gather_timings",
+            namespace=namespace,
+        ),
         draw(STEP, task, "learning_curves", nodes.draw_learning_curves, [f"{task}.history.table"]),
     ]

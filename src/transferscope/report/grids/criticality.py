@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
+from transferscope.report import formats
 from transferscope.report.evidence import main_metric
 from transferscope.report.grid import Grid
 from transferscope.report.grids.common import Results, each, pivot, score
@@ -29,7 +30,7 @@ def rewinding(results: Results) -> list[Grid]:
     for task, table in each(results, "rewinding"):
         metric = main_metric(table)
         rows = table[(table["split"] == "test") & (table["metric"] == metric)]
-        caption = f"Ours: {task}, test {metric.upper() if metric == 'auc' else metric}"
+        caption = f"Ours: {task}, test {formats.metric_name(metric)}"
         entry = f"{task}.rewinding.table"
         found.append(pivot(caption, _by_epoch(rows), "module", "column", "value", entry, score(metric)))
     return found

@@ -28,7 +28,7 @@ def _barrier_rows(table: pd.DataFrame, key: str) -> list[tuple[str, ...]]:
         (
             str(kind),
             str(len(part)),
-            str(part["metric"].iloc[0]),
+            formats.metric_name(str(part["metric"].iloc[0])),
             spread(part["barrier"], formats.points),
             spread(part["midpoint_gain"], formats.points),
         )
@@ -48,7 +48,7 @@ def barrier_summary(results: Results) -> list[Grid]:
             str(row["scenario"]).replace("_", " "),
             str(row["pair_kind"]),
             str(row["task"]),
-            f"{row['metric']}, {row['epochs']}",
+            f"{formats.metric_name(row['metric'])}, {row['epochs']}",
             f"{row['pairs']:.0f}",
             _range(row["mean"], row["smallest"], row["largest"]),
             _bounds(row["examples_low"], row["examples_high"]),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
+from transferscope.report import formats
 from transferscope.report.evidence import Evidence
 from transferscope.report.grid import Grid, from_table
 from transferscope.report.grids.common import Results, each, if_any, score, spread
@@ -18,7 +19,7 @@ def final_metrics(results: Results) -> list[Grid]:
         say = score(metric)
         rates = ", ".join(f"{rate:g}" for rate in sorted(part["lr"].unique()))
         rows.append((
-            str(task), str(label), rates, str(len(part)), metric.upper() if metric == "auc" else metric,
+            str(task), str(label), rates, str(len(part)), formats.metric_name(metric),
             spread(part["score"], say), spread(part["speed"], say),
         ))  # fmt: skip
     columns = ("task", "kind", "lr", "runs", "metric", "final, test", "optimization speed")
