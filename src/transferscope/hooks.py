@@ -12,6 +12,7 @@ from typing import Any
 import click
 from kedro.framework.context import KedroContext
 from kedro.framework.hooks import hook_impl
+from kedro.framework.project import pipelines
 from kedro.io import CatalogProtocol
 from kedro.pipeline import Pipeline
 
@@ -21,6 +22,7 @@ from transferscope.folder_lock import FolderLock
 from transferscope.plan import RunSpec
 from transferscope.report.terminal import print_tables
 from transferscope.runners.failures import StepsFailed, repeat_command, users_mistake
+from transferscope.runners.status import duration
 from transferscope.runners.tables import failures_table
 
 logger = logging.getLogger("transferscope")
@@ -53,7 +55,9 @@ class StudyHooks:
         except BaseException:
             self._release()
             raise
-        logger.info("%d steps; what is already finished is recognised", len(pipeline.nodes))
+        missing = "those whose outputs are there are left out"
+        finished = missing if run_params.get("only_missing_outputs") else "what is already finished is recognised"
+        logger.info("%d steps; %s", len(pipeline.nodes), finished)
 
     @hook_impl
     def after_dataset_loaded(self, dataset_name: str, data: Any) -> None:
@@ -77,9 +81,11 @@ class StudyHooks:
     @hook_impl
     def after_pipeline_run(self, pipeline: Pipeline, catalog: CatalogProtocol) -> None:
         self._release()
-        logger.info("done in %.0f s", time.perf_counter() - self._begin)
+        logger.info("done in %s", duration(time.perf_counter() - self._begin))
         if "report" in pipeline.all_outputs():
             logger.info("the report: %s", _place(catalog, "report"))
+        elif places := _folders(pipeline, catalog):
+            logger.info("the results: %s", ", ".join(places))
 
     def _release(self) -> None:
         if self._lock is not None:
@@ -147,10 +153,20 @@ def check_fingerprint(name: str, fingerprint: str) -> None:
 def _how_to_make(name: str, catalog: CatalogProtocol) -> str:
     if name.endswith(".source"):
         return f"the folder {_place(catalog, name)} does not exist: put the images there"
-    step = "data_prep" if name.endswith("_split") or ".class_sizes." in name else "training"
-    if name.endswith((".table", ".figure")) and step == "training":
-        return "run the pipeline that makes it, or all with `kedro run`"
-    return f"make it with `kedro run --pipelines {step}`"
+    makers = (step for step, pipeline in pipelines.items() if step != "__default__" and name in pipeline.all_outputs())
+    return f"make it with `kedro run --pipelines {next(makers, '__default__')}`"
+
+
+def _folders(pipeline: Pipeline, catalog: CatalogProtocol) -> list[str]:
+    """The folders in which the results of a pipeline lie, up to that of the task."""
+    files = [name for name in pipeline.all_outputs() if "filepath" in catalog[name]._describe()]
+    places = {name: Path(_place(catalog, name)) for name in files}
+    return sorted({str(_above(place, name.partition(".")[0])) for name, place in places.items()})
+
+
+def _above(place: Path, task: str) -> Path:
+    """The task's folder in a path, or the folder of a file that belongs to no task."""
+    return next((folder for folder in place.parents if folder.name == task), place.parent)
 
 
 def _place(catalog: CatalogProtocol, name: str) -> str:

@@ -69,8 +69,9 @@ class RunStatus:
 
     @hook_impl
     def after_node_run(self, node: Node) -> None:
-        seconds = time.perf_counter() - self._begun.pop(node.name)
-        self._note({"event": "after_node_run", "node": node.name, "duration": seconds, "status": "success"}, node)
+        """The duration is that until here; large outputs are made when they are saved, and add to it."""
+        event = {"event": "after_node_run", "node": node.name, "status": "success"}
+        self._note(event | {"duration": time.perf_counter() - self._begun[node.name]}, node)
         if time.perf_counter() - self._written > WRITE_SECONDS:
             self._write()
 
@@ -83,7 +84,8 @@ class RunStatus:
         self._note_entry("after_dataset_loaded", dataset_name, data)
 
     @hook_impl
-    def after_dataset_saved(self, dataset_name: str, data: Any) -> None:
+    def after_dataset_saved(self, dataset_name: str, data: Any, node: Node) -> None:
+        self._events[hash_node(node)]["duration"] = time.perf_counter() - self._begun[node.name]
         self._note_entry("after_dataset_saved", dataset_name, data)
 
     @hook_impl

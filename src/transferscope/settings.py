@@ -4,13 +4,15 @@ import warnings
 
 from transferscope.config import PlanConfigLoader
 from transferscope.hooks import StudyHooks
+from transferscope.made_by import MadeBy
 from transferscope.run_status import RunStatus
 
 # Entries are named by what they belong to, also where a node of another task reads them.
 warnings.filterwarnings("ignore", message="One or more dataset names contain '.' characters")
 
-# The last is called first: what went wrong is recorded before it becomes a line for the user.
-HOOKS = (StudyHooks(), RunStatus())
+# The last is called first: what went wrong is recorded before it becomes a line for the user, and results of another
+# plan are named after missing ones.
+HOOKS = (MadeBy(), StudyHooks(), RunStatus())
 DISABLE_HOOKS_FOR_PLUGINS = ("kedro-viz",)  # RunStatus stands in for them
 CONFIG_LOADER_CLASS = PlanConfigLoader
 CONFIG_LOADER_ARGS = {

@@ -79,6 +79,7 @@ def test_a_failing_step_leaves_the_others_and_a_command_to_repeat_it(folder: Pat
     task.unlink()
     again = kedro(folder, *command.split()[1:])
     assert again.returncode == 0
+    assert "the results: data/05_model_input/clipart" in " ".join(again.stdout.split())
     assert (task / "train/images.npy").is_file()
 
 

@@ -291,6 +291,23 @@ def test_an_analysis_refuses_checkpoints_of_another_plan(project) -> None:
         session.run(pipeline_names=["mistakes"])
 
 
+def test_results_of_another_plan_are_not_taken_for_what_is_there(project) -> None:
+    """More epochs, only what is missing: refused before anything runs, since every checkpoint is of another plan."""
+    with (
+        project.session(params={"training": {"epochs": 3}}) as session,
+        pytest.raises(UserError, match=r"^chest\.pt_1\.checkpoints, .* and --only-missing-outputs would keep them"),
+    ):
+        session.run(only_missing_outputs=True)
+
+
+def test_the_times_of_all_trainings_are_in_the_report(project) -> None:
+    """A row per run with its seconds; their sum stands among the provenance."""
+    timings = table(project, "clipart.timings")
+    assert set(timings["run"]) == set(table(project, "clipart.runs")["run"])
+    assert (timings["seconds"] > 0).all()
+    assert f" for {len(timings)} runs" in (project.folder / "data/08_reporting/report.html").read_text()
+
+
 def test_the_tables_name_no_machine(project) -> None:
     """No result depends on where it was computed: no path of this project's folder in any table."""
     for path in (project.folder / "data/08_reporting").rglob("results/*"):

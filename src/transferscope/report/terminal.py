@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Literal
 
 import pandas as pd
 import rich
@@ -23,7 +24,9 @@ def print_tables(tables: Mapping[str, pd.DataFrame], *, markdown: bool = False) 
         grid = from_table(title, table, list(table.columns), most=len(table))
         shown = Table(title=None if markdown else title, box=box.MARKDOWN if markdown else box.SIMPLE)
         for index, head in enumerate(grid.columns):
-            shown.add_column(head, justify="left" if index < grid.text_columns else "right", no_wrap=markdown)
+            side: Literal["left", "right"] = "left" if index < grid.text_columns else "right"
+            # Names in the first column stay whole where a terminal is narrow; heads of numbers wrap instead.
+            shown.add_column(head, justify=side, no_wrap=markdown or index == 0)
         for row in grid.rows:
             shown.add_row(*row)
         console.print(shown)

@@ -75,7 +75,10 @@ class StepsRunner(AbstractRunner):
         status = Status(steps, _costs())
         unread = Counter(chain.from_iterable(node.inputs for node in steps.all))
         with self._workers(pipeline, catalog, hook_manager, run_id) as workers:
-            print_tables({"To be done": plan_table(steps.all)})
+            if steps.all:
+                print_tables({"To be done": plan_table(steps.all)})
+            else:
+                logger.info("nothing is to be done")
             with status.shown() as update:
                 while not steps.are_over:
                     for node in steps.take_ready():
