@@ -73,7 +73,9 @@ def test_what_is_read_as_it_is_is_named_with_what_makes_it(study: Any) -> None:
 def test_weights_of_another_plan_are_not_kept_for_missing_outputs(study: Any) -> None:
     """`--only-missing-outputs` is refused where weights are stale, and names other results that it keeps."""
     study([TRAIN, TABLE], epochs=1)
-    with pytest.raises(CommandLineError, match=r"^t\.pt\.checkpoints: made by another plan, and --only-missing-outputs"):
+    with pytest.raises(
+        CommandLineError, match=r"^t\.pt\.checkpoints: made by another plan, and --only-missing-outputs"
+    ):
         study([TRAIN, TABLE, FIGURE], epochs=2, only_missing=True)
     told = study([TRAIN, TABLE], epochs=1, points=9, only_missing=True)
     assert "made by another plan, and kept: t.table; `kedro run --pipelines landscape` makes them anew" in told

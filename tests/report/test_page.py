@@ -86,6 +86,18 @@ def test_well_formed_with_unique_ids_and_links_that_lead_somewhere(page: str) ->
     assert all(link.startswith("#") for link in checker.links)
 
 
+def test_it_is_html_without_a_parse_error(page: str) -> None:
+    """The HTML standard's parsing algorithm finds nothing to repair; in a page with a stray element it does."""
+    import html5lib
+
+    def parse(text: str) -> None:
+        html5lib.HTMLParser(strict=True).parse(text)
+
+    parse(page)
+    with pytest.raises(html5lib.html5parser.ParseError):
+        parse(page.replace("</table>", "<p></table>", 1))
+
+
 def test_nothing_is_fetched(page: str) -> None:
     """Images are data URIs, and the page forbids itself every request."""
     assert all(source.startswith("data:") for source in read(page).sources)

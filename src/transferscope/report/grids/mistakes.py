@@ -96,7 +96,8 @@ def _pairs(caption: str, task: str, rows: pd.DataFrame, names: tuple[str, ...], 
         for name in ranged
     }
     columns = [*names, *MEASURES]
-    grid = from_table(caption, rows.assign(**texts), columns, entry=f"{task}.mistakes.table", note=note)
+    shown = {name: rows[name].str.removeprefix(f"{task}.") for name in ("checkpoint_a", "checkpoint_b")}
+    grid = from_table(caption, rows.assign(**texts, **shown), columns, entry=f"{task}.mistakes.table", note=note)
     return replace(grid, text_columns=len(names))
 
 
