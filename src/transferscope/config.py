@@ -79,7 +79,8 @@ class PlanConfigLoader(OmegaConfigLoader):
         if key == "parameters":
             return plan_parameters(self.plan)
         if key == "catalog":
-            return super().__getitem__(key) | source_entries(self.plan)
+            entries = super().__getitem__(key)
+            return entries | source_entries(self.plan) | pretrained_entries(self.plan, entries)
         return super().__getitem__(key)
 
     def _merge_configs(self, config: dict[str, Any], env_config: dict[str, Any], key: str, env_path: str) -> Any:
@@ -219,6 +220,22 @@ def source_entries(plan: Plan) -> dict[str, Any]:
                 "options": options,
                 "metadata": {"kedro-viz": {"layer": "raw"}},
             }
+    return entries
+
+
+def pretrained_entries(plan: Plan, patterns: dict[str, Any]) -> dict[str, Any]:
+    """What target tasks read of a run that others start from: model input to them, like their images.
+
+    As model output it would stand before the splits of the targets and after those of its own task, and Kedro-Viz
+    shows no layers where they go in a circle.
+    """
+    entries = {}
+    for run in (plan.runs[name] for name in {run.pretrained for run in plan.runs.values()} & plan.runs.keys()):
+        for kind in ("checkpoints", "singular_values"):
+            pattern = patterns[f"{{task}}.{{run}}.{kind}"]
+            place = pattern["filepath"].replace("{task}", run.task).replace("{run}", run.name)
+            layer = {"metadata": {"kedro-viz": {"layer": "model_input"}}}
+            entries[f"{run.full_name}.{kind}"] = pattern | {"filepath": place} | layer
     return entries
 
 
