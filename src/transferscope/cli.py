@@ -1,8 +1,17 @@
-"""The command line of this project: Kedro's, with a runner that uses all GPUs and cores, and `kedro cost`."""
+"""The command line of this project: Kedro's, with a runner that uses all GPUs and cores, and `kedro cost`.
+
+What a user mistypes ends in one line.
+"""
 
 from __future__ import annotations
 
+import re
+import traceback
+from collections.abc import Callable
 from copy import copy
+from difflib import get_close_matches
+from functools import wraps
+from typing import Any
 
 import click
 from kedro.framework.cli.project import run as kedro_run
@@ -11,8 +20,46 @@ from kedro.framework.cli.utils import env_option
 DEFAULT_RUNNER = "transferscope.runners.GpuRunner"
 
 
+KEDRO_SELECTS = ("kedro/pipeline/pipeline.py", "kedro/framework/session/session.py")
+"""Where Kedro finds the steps that were asked for, or raises a ValueError."""
+
+
+def _in_one_line(callback: Callable[..., Any]) -> Callable[..., Any]:
+    """The same command; names of pipelines, steps and namespaces that do not exist end in a line with what is near."""
+
+    @wraps(callback)
+    def run(*args: Any, **options: Any) -> Any:
+        try:
+            return callback(*args, **options)
+        except ValueError as error:
+            raised_in = traceback.extract_tb(error.__traceback__)[-1].filename.replace("\\", "/")
+            if not raised_in.endswith(KEDRO_SELECTS):
+                raise
+            raise click.ClickException(_with_hint(str(error))) from error
+
+    return run
+
+
+def _with_hint(message: str) -> str:
+    """Kedro's message in one line, and the names of the study that are nearest to those that it quotes."""
+    from kedro.framework.project import pipelines
+
+    message = " ".join(message.split())
+    if "Did you mean" in message:
+        return message
+    nodes = pipelines["__default__"].nodes
+    known = {
+        name for node in nodes for name in (node.name, node.namespace, (node.namespace or "").split(".")[0]) if name
+    }
+    near = [name for word in re.findall(r"'([^']+)'", message) for name in get_close_matches(word, known)]
+    hint = f"did you mean {', '.join(near)}?" if near else "`kedro registry describe` lists the steps"
+    return f"{message.rstrip('.')}: {hint}"
+
+
 def _with_default_runner(command: click.Command) -> click.Command:
     changed = copy(command)
+    assert changed.callback is not None
+    changed.callback = _in_one_line(changed.callback)
     changed.params = [copy(parameter) for parameter in command.params]
     runner = next(parameter for parameter in changed.params if parameter.name == "runner")
     runner.default = DEFAULT_RUNNER

@@ -230,7 +230,8 @@ def pretrained_entries(plan: Plan, patterns: dict[str, Any]) -> dict[str, Any]:
     shows no layers where they go in a circle.
     """
     entries = {}
-    for run in (plan.runs[name] for name in {run.pretrained for run in plan.runs.values()} & plan.runs.keys()):
+    starts = {run.pretrained for run in plan.runs.values()}
+    for run in (run for name, run in plan.runs.items() if name in starts):
         for kind in ("checkpoints", "singular_values"):
             pattern = patterns[f"{{task}}.{{run}}.{kind}"]
             place = pattern["filepath"].replace("{task}", run.task).replace("{run}", run.name)
