@@ -29,7 +29,15 @@ def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCap
     monkeypatch.setattr(made_by, "pipelines", STEPS | {"__default__": Pipeline([*STEPS.values()])})
     caplog.set_level(logging.INFO, "transferscope")
 
-    def run(nodes: list[Node], *, epochs: int, points: int = 5, workers: int = 1, only_missing: bool = False) -> str:
+    def run(
+        nodes: list[Node],
+        *,
+        epochs: int,
+        points: int = 5,
+        workers: int = 1,
+        only_missing: bool = False,
+        elsewhere: bool = False,
+    ) -> str:
         caplog.clear()
         names = ("t.pt.checkpoints", "t.table", "t.figure")
         catalog = DataCatalog({name: TextDataset(filepath=str(tmp_path / f"{name}.txt")) for name in names})
@@ -41,8 +49,8 @@ def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCap
         loader = {"globals": {"data": "results"}}
         hooks.after_context_created(SimpleNamespace(project_path=tmp_path, config_loader=loader))  # type: ignore[arg-type]
         hooks.before_pipeline_run({"only_missing_outputs": only_missing}, Pipeline(nodes), catalog)
-        SequentialRunner().run(Pipeline(nodes), catalog, manager)
-        hooks.after_pipeline_run()
+        SequentialRunner().run(Pipeline(nodes), catalog, None if elsewhere else manager)
+        hooks.after_pipeline_run({"only_missing_outputs": only_missing}, Pipeline(nodes))
         return caplog.text
 
     return run
@@ -68,6 +76,13 @@ def test_what_is_read_as_it_is_is_named_with_what_makes_it(study: Any) -> None:
     told = study([FIGURE], epochs=1, points=7)
     assert "made by another plan, and used as it is: t.table; `kedro run --pipelines landscape` makes them anew" in told
     assert "now made anew: t.figure, t.table" in study([TABLE, FIGURE], epochs=1, points=7)
+
+
+def test_steps_that_ran_elsewhere_are_of_the_plan_of_their_run(study: Any) -> None:
+    """No hook is called for them, and the run has succeeded."""
+    study([TRAIN, TABLE, FIGURE], epochs=1)
+    assert "now made anew" in study([TRAIN, TABLE, FIGURE], epochs=2, elsewhere=True)
+    assert "another plan" not in study([TRAIN, TABLE, FIGURE], epochs=2)
 
 
 def test_weights_of_another_plan_are_not_kept_for_missing_outputs(study: Any) -> None:

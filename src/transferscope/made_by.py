@@ -44,6 +44,7 @@ class MadeBy:
         self._file = Path(FILE)
         self._present: dict[str, str] = {}
         self._made: dict[str, str] = {}
+        self._saved: set[str] = set()
         self._written = 0.0
         self._lock = threading.Lock()
 
@@ -56,7 +57,7 @@ class MadeBy:
         if self._context is not None:
             folder = self._context.config_loader["globals"].get("data", "data")
             self._file = Path(self._context.project_path) / folder / FILE
-        self._made = _read(self._file)
+        self._made, self._saved = _read(self._file), set()
         self._present = present_keys(pipelines["__default__"].nodes, catalog.load)
         stale = {name for name in self._stale() if _exists(catalog, name)}
         _tell(stale, pipeline, only_missing=bool(run_params.get("only_missing_outputs")))
@@ -68,6 +69,7 @@ class MadeBy:
         if key is None:
             return
         with self._lock:
+            self._saved.add(dataset_name)
             of_another = [name for name in node.inputs if self._made.get(name) != self._present.get(name)]
             mixed = [name for name in of_another if name in self._made]
             self._made[dataset_name] = _digest([key, *mixed]) if mixed else key
@@ -75,7 +77,11 @@ class MadeBy:
                 self._write()
 
     @hook_impl
-    def after_pipeline_run(self) -> None:
+    def after_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline) -> None:
+        """Steps that ran in other processes, as with Ray, have called no hook here; all of them have succeeded."""
+        if not run_params.get("only_missing_outputs"):
+            elsewhere = (pipeline.all_outputs() & self._present.keys()) - self._saved
+            self._made |= {name: self._present[name] for name in elsewhere}
         self._write()
 
     @hook_impl

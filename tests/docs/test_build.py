@@ -41,3 +41,9 @@ def test_every_pattern_of_the_catalog_is_explained() -> None:
     patterns = re.findall(r'^"?([\w{}.]+)"?:$', (ROOT / "conf" / "base" / "catalog.yml").read_text(), re.MULTILINE)
     page = (ROOT / "docs" / "catalog.md").read_text()
     assert [pattern for pattern in patterns if f"`{pattern}`" not in page] == []
+
+
+def test_the_readme_leads_to_every_page() -> None:
+    """It links all pages of docs/ but their index and the library's reference, and no page that is not there."""
+    linked = set(re.findall(r"\]\(docs/([\w/]+\.md)\)", (ROOT / "README.md").read_text()))
+    assert linked == {path.name for path in (ROOT / "docs").glob("*.md")} - {"index.md"}

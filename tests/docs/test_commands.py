@@ -25,6 +25,7 @@ ELSEWHERE = {
     "uv run pytest": "it is running",
     "uv run kedro cost": "it is run with two speeds; tests/test_cost.py measures them",
     "uv run kedro viz run": "a server, which does not end",
+    "uv run kedro viz build --include-previews": "tests/test_kedro_viz.py builds the site",
     "uv run --with jupyterlab jupyter lab": "a server; tests/test_notebooks.py runs every notebook",
     "tensorboard --logdir data/06_models": "a server; tests/training/test_events.py reads the events",
     "uv run sphinx-build -W -q docs docs/_build": "test_build.py builds the pages",
