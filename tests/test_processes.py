@@ -14,7 +14,7 @@ import pytest
 
 from transferscope.errors import UserError
 from transferscope.images.generated import generate_chest, generate_domains, generate_source
-from transferscope.pipelines.wiring import Drawing
+from transferscope.pipelines.wiring import drawn_beside
 from transferscope.plots.style import empty_figure
 from transferscope.processes import elsewhere, side_processes, spread
 
@@ -42,7 +42,7 @@ def test_with_processes_it_is_done_elsewhere_and_in_order():
 
 def test_figures_and_images_are_the_same_wherever_they_are_drawn(tmp_path):
     """Rendered figures and generated images do not depend on the process, byte for byte."""
-    drawing = Drawing(empty_figure)
+    drawing = drawn_beside(empty_figure)
 
     def draw(folder: Path) -> object:
         generate_source(folder / "source", num_train=70, num_test=12, size=16)
@@ -60,7 +60,7 @@ def test_figures_and_images_are_the_same_wherever_they_are_drawn(tmp_path):
 
 def test_a_drawing_shows_itself_as_the_function_that_it_wraps():
     """Kedro and Kedro-Viz name the function and show its source and documentation."""
-    drawing = Drawing(empty_figure)
+    drawing = drawn_beside(empty_figure)
     assert drawing.__name__ == "empty_figure"
     assert drawing.__doc__ == empty_figure.__doc__
     assert inspect.unwrap(drawing) is empty_figure

@@ -20,9 +20,9 @@ from transferscope.config import CommandLineError, active_plan
 from transferscope.errors import UserError
 from transferscope.folder_lock import FolderLock
 from transferscope.plan import RunSpec
+from transferscope.report.formats import duration
 from transferscope.report.terminal import print_tables
 from transferscope.runners.failures import StepsFailed, repeat_command, users_mistake
-from transferscope.runners.status import duration
 from transferscope.runners.tables import failures_table
 
 logger = logging.getLogger("transferscope")

@@ -167,6 +167,20 @@ def test_runs_that_did_not_learn_stand_out(study: dict[str, Any], drawn: Draw, m
     assert page.count('<tr class="bad">') == 2
 
 
+def test_claims_that_were_not_run_are_listed_at_the_end(study: dict[str, Any], drawn: Draw) -> None:
+    """Of two checkpoints without labels of the study: no empty table of claims, and what each claim needs."""
+    results = {
+        name: replace(result, tables={key: table for key, table in result.tables.items() if key == "splits"})
+        for name, result in drawn().items()
+    }
+    claims = decide_claims(study, results)
+    page = write_page(study, claims, results, provenance={})
+    assert '<tr id="claim_' not in page
+    assert page.index(f"{len(CLAIMS)} of the study’s claims") > page.index('id="not_run"')
+    assert read(page).text.count("not run: needs") == len(CLAIMS)
+    assert len({link.removeprefix("#") for link in read(page).links} - set(read(page).ids)) == 0
+
+
 def test_long_tables_are_folded(page: str) -> None:
     """Tables of every class and pair are closed until they are opened."""
     folded = re.findall(r"<details><summary>(.*?)</summary>", page)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from functools import update_wrapper
+from functools import wraps
 from typing import Any
 
 import pandas as pd
@@ -31,7 +31,7 @@ def gather(step: str, task: str, name: str, inputs: Iterable[str]) -> Node:
 def draw(step: str, task: str, name: str, function: Callable[..., Any], inputs: Iterable[str]) -> Node:
     """The node that draws `{task}.{name}.figure`; `function` gets the inputs and what must be said of the images."""
     return Node(
-        Drawing(function),
+        drawn_beside(function),
         inputs=[*inputs, f"params:plan.notes.{task}"],
         outputs=f"{task}.{name}.figure",
         name=f"draw_{name}",
@@ -39,17 +39,17 @@ def draw(step: str, task: str, name: str, function: Callable[..., Any], inputs: 
     )
 
 
-class Drawing:
-    """A function that returns a figure, drawn and rendered in a process beside this one where there are some."""
+def drawn_beside(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function that returns a figure, drawn and rendered in a process beside this one where there are some.
 
-    __name__: str
+    It stays a function, so that Kedro-Viz shows the code of the one that it wraps.
+    """
 
-    def __init__(self, function: Callable[..., Any]) -> None:
-        update_wrapper(self, function)
-        self._function = function
+    @wraps(function)
+    def draw(*inputs: Any, **named: Any) -> Any:
+        return elsewhere(_render, function, inputs, named)
 
-    def __call__(self, *inputs: Any, **named: Any) -> Any:
-        return elsewhere(_render, self._function, inputs, named)
+    return draw
 
 
 def _render(function: Callable[..., Any], inputs: tuple[Any, ...], named: dict[str, Any]) -> Any:

@@ -57,6 +57,14 @@ def score(value: float, metric: str) -> str:
     return percent(value) if metric == "accuracy" else decimals(value)
 
 
+def duration(seconds: float) -> str:
+    """`1 h 2 min 3 s`."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    parts = [f"{value} {unit}" for value, unit in ((hours, "h"), (minutes, "min"), (rest, "s")) if value]
+    return " ".join(parts) or "0 s"
+
+
 def metric_name(metric: str) -> str:
     """A metric as it is written in text."""
     return metric.upper() if metric == "auc" else metric

@@ -46,8 +46,9 @@ def context(
     """What both templates are filled with."""
     drawn = view.generated_tasks(study, results)
     claim_views = view.claim_views(claims)
-    chapters = view.section_views(study, results, claim_views)
-    counts = Counter(claim.verdict for claim in claim_views)
+    decided = [claim for claim in claim_views if not claim.missing]
+    chapters = view.section_views(study, results, decided)
+    counts = Counter(claim.verdict for claim in decided)
     return {
         "title": (study.get("report") or {}).get("title") or DEFAULT_TITLE,
         "model": (study.get("model") or {}).get("name", ""),
@@ -64,7 +65,8 @@ def context(
             *grids.images.label_shift(results),
             *grids.images.label_cooccurrence(results),
         ],
-        "claims": claim_views,
+        "claims": decided,
+        "claims_not_run": [claim for claim in claim_views if claim.missing],
         "counts": [(verdict, counts[verdict], *MARKS[verdict]) for verdict in MARKS],
         "rule": RULE,
         "chapters": [(chapter, [item for item in views if not item.empty]) for chapter, views in chapters],

@@ -14,6 +14,7 @@ from typing import Any
 import psutil
 import torch
 
+from transferscope.report import formats
 from transferscope.report.grids.common import each
 from transferscope.report.results import TaskResults
 
@@ -61,18 +62,9 @@ def _processor() -> str:
 def _durations(results: Mapping[str, TaskResults]) -> dict[str, str]:
     """Time of all trainings by task."""
     return {
-        task: f"{_time(table['seconds'].sum())} for {len(table)} run{'s' if len(table) > 1 else ''}"
+        task: f"{formats.duration(table['seconds'].sum())} for {len(table)} run{'s' if len(table) > 1 else ''}"
         for task, table in each(results, "timings")
     }
-
-
-def _time(seconds: float) -> str:
-    """`1 h 2 min 3 s`."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return (
-        " ".join(f"{value} {unit}" for value, unit in ((hours, "h"), (minutes, "min"), (rest, "s")) if value) or "0 s"
-    )
 
 
 def _digests(results: Mapping[str, TaskResults]) -> dict[str, str]:

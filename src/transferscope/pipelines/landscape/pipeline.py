@@ -6,7 +6,7 @@ from kedro.pipeline import Node, Pipeline
 
 from transferscope.options import CriticalityOptions, CrossDomainOptions, LandscapeOptions
 from transferscope.pipelines.landscape import nodes
-from transferscope.pipelines.wiring import Drawing, draw, gather
+from transferscope.pipelines.wiring import draw, drawn_beside, gather
 from transferscope.plan import Pair, Plan, RunSpec
 
 STEP = "landscape"
@@ -82,7 +82,7 @@ def _all_barriers(scopes: list[str]) -> list[Node]:
             namespace=f"{ACROSS}.{STEP}",
         ),
         Node(
-            Drawing(nodes.draw_barrier_heights),
+            drawn_beside(nodes.draw_barrier_heights),
             inputs=barriers | {"note": f"params:plan.notes.{ACROSS}"},
             outputs=f"{ACROSS}.all_barriers.figure",
             name="draw_all_barriers",
