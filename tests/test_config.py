@@ -56,6 +56,32 @@ def test_every_environment_is_a_valid_plan() -> None:
     assert list(load(env="own_checkpoints").plan.runs) == ["images.a_1", "images.b_1"]
 
 
+def test_weights_that_others_start_from_are_input_to_them() -> None:
+    """Kedro-Viz puts P beside the images of the targets; its entry lies where those of other runs do."""
+    catalog = load()["catalog"]
+    layers = {
+        name: catalog[name]["metadata"]["kedro-viz"]["layer"] for name in catalog if name.startswith("shapes.p_1.")
+    }
+    assert layers == {"shapes.p_1.checkpoints": "model_input", "shapes.p_1.singular_values": "model_input"}
+    place = catalog["{task}.{run}.checkpoints"]["filepath"]
+    assert catalog["shapes.p_1.checkpoints"]["filepath"] == place.format(task="shapes", run="p_1")
+
+
+def test_no_figure_of_training_is_drawn_of_checkpoints_from_elsewhere() -> None:
+    """They have one epoch and no start; what compares them is drawn."""
+    load(env="own_checkpoints")
+    drawn = {name for name in nodes_of("__default__") if ".draw_" in name}
+    of_training = {
+        "training.draw_learning_curves",
+        "similarity.draw_distance_to_initialisation",
+        "spectrum.draw_spectrum_training",
+    }
+    assert {"images.landscape.draw_barrier", "images.similarity.draw_distance_per_module"} <= drawn
+    assert not {f"images.{name}" for name in of_training} & drawn
+    load()
+    assert {f"clipart.{name}" for name in of_training} <= nodes_of("__default__")
+
+
 def test_an_environment_may_leave_the_study_of_base() -> None:
     """`inherit_study: false` drops tasks, runs and scenarios of base, and keeps its model and training."""
     plan = load(env="own_images").plan

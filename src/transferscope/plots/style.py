@@ -63,11 +63,11 @@ LOOKS = {
 }
 SPARE_LOOKS = (
     Look(BLACK, "X"),
-    Look(GREY, "<"),
     Look(ORANGE, ">"),
     Look(GREEN, "*"),
     Look(SKY, "h"),
     Look(PURPLE, "p"),
+    Look(GREY, "<"),
 )
 
 

@@ -47,7 +47,7 @@ def _task(task: str, pairs: list[Pair], feature_tables: list[str]) -> list[Node]
         *(
             draw(STEP, task, figure, function, [f"{task}.{table}.table"])
             for figure, (function, table) in FIGURES.items()
-            if table in tables
+            if table in tables and (own or figure != "distance_to_initialisation")
         ),
     ]
 

@@ -70,7 +70,7 @@ def _small_values(task: str, runs: list[RunSpec]) -> Node:
 
 
 def _figures(plan: Plan, task: str, runs: list[RunSpec], options: SpectrumOptions) -> list[Node]:
-    """P itself is drawn beside the models that were fine-tuned from it."""
+    """P itself is drawn beside the models that were fine-tuned from it; checkpoints from elsewhere have no training."""
     origins = [plan.runs[run.pretrained] for run in runs if run.pretrained in plan.runs]
     shown = [*runs, *(origin for origin in origins if origin.kind in options.kinds)]
     values = list(dict.fromkeys(f"{run.full_name}.singular_values" for run in shown))
@@ -79,8 +79,9 @@ def _figures(plan: Plan, task: str, runs: list[RunSpec], options: SpectrumOption
         draw(STEP, task, "spectrum_histogram", nodes.draw_histogram, values),
         draw(STEP, task, "spectrum_counts", nodes.draw_counts, values),
         draw(STEP, task, "norm_ratios", nodes.draw_norm_ratios, summaries),
-        draw(STEP, task, "spectrum_training", nodes.draw_training, summaries),
     ]
+    if any(run.checkpoint is None for run in runs):
+        figures.append(draw(STEP, task, "spectrum_training", nodes.draw_training, summaries))
     return [*figures, _pages(task, values)] if task in (options.layer_pages or plan.targets()) else figures
 
 

@@ -51,6 +51,8 @@ def _node(run: RunSpec, function: Callable[..., object], more: dict[str, str], t
 def _curves(plan: Plan, task: str) -> list[Node]:
     runs = plan.runs_of(task)
     namespace = f"{task}.{STEP}"
+    trained = any(run.checkpoint is None for run in runs)
+    curves = draw(STEP, task, "learning_curves", nodes.draw_learning_curves, [f"{task}.history.table"])
     return [
         Node(
             nodes.gather_histories,
@@ -77,5 +79,5 @@ def _curves(plan: Plan, task: str) -> list[Node]:
             name="gather_timings",
             namespace=namespace,
         ),
-        draw(STEP, task, "learning_curves", nodes.draw_learning_curves, [f"{task}.history.table"]),
+        *([curves] if trained else []),
     ]

@@ -17,7 +17,7 @@ def final_metrics(results: Results) -> list[Grid]:
     for (task, label), part in runs.groupby(["task", "label"], sort=False):
         metric = str(part["metric"].iloc[0])
         say = score(metric)
-        rates = ", ".join(f"{rate:g}" for rate in sorted(part["lr"].unique()))
+        rates = ", ".join(f"{rate:g}" for rate in sorted(part["lr"].dropna().unique())) or formats.MISSING
         rows.append((
             str(task), str(label), rates, str(len(part)), formats.metric_name(metric),
             spread(part["score"], say), spread(part["speed"], say),
