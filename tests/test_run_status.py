@@ -28,7 +28,7 @@ def _fail(_: pd.DataFrame) -> int:
 
 TABLE = Node(lambda: pd.DataFrame({"a": [1, 2, 3], "b": 0}), None, "one.table", name="make", namespace="one")
 COUNT = Node(len, "one.table", "rows", name="count", namespace="one")
-BROKEN = Node(_fail, "one.table", "broken", name="fail")
+BROKEN = Node(_fail, "one.table", "broken", name="fail", namespace="two.inner")
 
 
 def run(folder: Path, nodes: list[Node], runner: AbstractRunner) -> None:
@@ -63,7 +63,10 @@ def test_every_step_and_entry_of_a_run_has_its_status(tmp_path: Path, runner: Ab
     assert {identity: node.status for identity, node in status.nodes.items()} == {
         hash_node(TABLE): "success",
         hash_node(COUNT): "success",
+        "one": "success",
     }
+    steps = status.nodes[hash_node(TABLE)].duration + status.nodes[hash_node(COUNT)].duration
+    assert status.nodes["one"].duration == pytest.approx(steps)
     assert 0 < status.nodes[hash_node(TABLE)].duration <= status.pipeline.duration
     size = (tmp_path / "one.csv").stat().st_size
     assert status.datasets[_hash_input_output("one.table")].size == size
@@ -81,11 +84,17 @@ def test_a_partial_run_leaves_the_status_of_the_others(tmp_path: Path) -> None:
     failed = status.nodes[hash_node(BROKEN)]
     assert (failed.status, failed.error.message if failed.error else "") == ("failed", "too few rows")
     assert status.pipeline.status == "failed"
-    repaired = Node(len, "one.table", "broken", name="fail")
+    assert {box: status.nodes[box].status for box in ("one", "two", "two.inner")} == {
+        "one": "success",
+        "two": "failed",
+        "two.inner": "failed",
+    }
+    repaired = Node(len, "one.table", "broken", name="fail", namespace="two.inner")
     run(tmp_path, [repaired], SequentialRunner())
     status = shown(tmp_path)
     assert status.pipeline.status == "success"
     assert set(status.nodes) >= {hash_node(TABLE), hash_node(COUNT)}
+    assert {node.status for node in status.nodes.values()} == {"success"}
 
 
 def test_a_file_that_cannot_be_read_is_begun_anew(tmp_path: Path) -> None:
@@ -93,4 +102,4 @@ def test_a_file_that_cannot_be_read_is_begun_anew(tmp_path: Path) -> None:
     (tmp_path / ".viz").mkdir()
     (tmp_path / ".viz/kedro_pipeline_events.json").write_text('[{"event": ')
     run(tmp_path, [TABLE], SequentialRunner())
-    assert set(shown(tmp_path).nodes) == {hash_node(TABLE)}
+    assert set(shown(tmp_path).nodes) == {hash_node(TABLE), "one"}

@@ -10,6 +10,7 @@ import json
 import threading
 import time
 import traceback
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,9 @@ class RunStatus:
         """Begin with what earlier runs have left, but for how they began and ended."""
         earlier = _read(self._folder / PIPELINE_EVENTS_FILENAME, [])
         self._events = {"begin": {"event": "before_pipeline_run", "timestamp": generate_timestamp()}}
-        self._events |= {event["node_id"]: event for event in earlier if "node_id" in event}
+        self._events |= {
+            event.get("node", event["node_id"]): event for event in earlier if "node_id" in event and "box" not in event
+        }
         self._stats = _read(self._folder / STATS_FILENAME, {})
         self._written = time.perf_counter()
 
@@ -85,7 +88,7 @@ class RunStatus:
 
     @hook_impl
     def after_dataset_saved(self, dataset_name: str, data: Any, node: Node) -> None:
-        self._events[hash_node(node)]["duration"] = time.perf_counter() - self._begun[node.name]
+        self._events[node.name]["duration"] = time.perf_counter() - self._begun[node.name]
         self._note_entry("after_dataset_saved", dataset_name, data)
 
     @hook_impl
@@ -98,7 +101,7 @@ class RunStatus:
 
     def _note(self, event: Event, node: Node) -> None:
         with self._lock:
-            self._events[hash_node(node)] = event | {"node_id": hash_node(node)}
+            self._events[node.name] = event | {"node_id": hash_node(node)}
 
     def _note_entry(self, event: str, name: str, data: Any) -> None:
         identity = _hash_input_output(name)
@@ -113,9 +116,26 @@ class RunStatus:
     def _write(self, *end: Event) -> None:
         with self._lock:
             self._written = time.perf_counter()
-            events = [*self._events.values(), *end]
+            events = [*self._events.values(), *_boxes(self._events.values()), *end]
             _write(self._folder / PIPELINE_EVENTS_FILENAME, events)
             _write(self._folder / STATS_FILENAME, self._stats)
+
+
+def _boxes(events: Iterable[Event]) -> list[Event]:
+    """An event for every namespace, which Kedro-Viz draws as a box: the time of its steps, or which of them failed."""
+    inside: dict[str, list[Event]] = {}
+    for event in events:
+        parts = event.get("node", "").split(".")[:-1]
+        for depth in range(1, len(parts) + 1):
+            inside.setdefault(".".join(parts[:depth]), []).append(event)
+    return [_box(namespace, steps) | {"node_id": namespace, "box": True} for namespace, steps in inside.items()]
+
+
+def _box(namespace: str, steps: list[Event]) -> Event:
+    failed = [step["node"] for step in steps if step["event"] == "on_node_error"]
+    if failed:
+        return {"event": "on_node_error", "error": f"failed in {namespace}: {', '.join(failed)}"}
+    return {"event": "after_node_run", "status": "success", "duration": sum(step["duration"] for step in steps)}
 
 
 def _what_went_wrong(error: Exception) -> Event:
