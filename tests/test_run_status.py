@@ -97,9 +97,12 @@ def test_a_partial_run_leaves_the_status_of_the_others(tmp_path: Path) -> None:
     assert {node.status for node in status.nodes.values()} == {"success"}
 
 
-def test_a_file_that_cannot_be_read_is_begun_anew(tmp_path: Path) -> None:
-    """Half a file, as another program may have left it, costs the history and not the run."""
+@pytest.mark.parametrize(
+    "left", ['[{"event": ', "{}", '[{"event": "on_pipeline_error", "node": "a.b", "node_id": "c"}]']
+)
+def test_a_file_that_holds_something_else_is_begun_anew(tmp_path: Path, left: str) -> None:
+    """Half a file, or what another program has left, costs the history and not the run."""
     (tmp_path / ".viz").mkdir()
-    (tmp_path / ".viz/kedro_pipeline_events.json").write_text('[{"event": ')
+    (tmp_path / ".viz/kedro_pipeline_events.json").write_text(left)
     run(tmp_path, [TABLE], SequentialRunner())
     assert set(shown(tmp_path).nodes) == {hash_node(TABLE), "one"}

@@ -26,6 +26,9 @@ from transferscope.atomic import atomic_file
 
 STATS_FILENAME = "stats.json"
 
+KEPT = {"after_node_run", "on_node_error", "after_dataset_loaded", "after_dataset_saved"}
+"""Events that stay until the same step runs again, or the same entry is read or written again."""
+
 WRITE_SECONDS = 30.0
 """Between writes while steps run, so that a long run can be watched, and a killed one leaves what was done."""
 
@@ -60,9 +63,8 @@ class RunStatus:
         """Begin with what earlier runs have left, but for how they began and ended."""
         earlier = _read(self._folder / PIPELINE_EVENTS_FILENAME, [])
         self._events = {"begin": {"event": "before_pipeline_run", "timestamp": generate_timestamp()}}
-        self._events |= {
-            event.get("node", event["node_id"]): event for event in earlier if "node_id" in event and "box" not in event
-        }
+        kept = (event for event in earlier if event["event"] in KEPT and "box" not in event)
+        self._events |= {event.get("node", event["node_id"]): event for event in kept}
         self._stats = _read(self._folder / STATS_FILENAME, {})
         self._written = time.perf_counter()
 
@@ -159,9 +161,10 @@ def _size(dataset: Any) -> int:
 def _read(path: Path, missing: Any) -> Any:
     """The content of a JSON file; `missing` where there is none that can be read."""
     try:
-        return json.loads(path.read_text(encoding="utf8"))
+        found = json.loads(path.read_text(encoding="utf8"))
     except (OSError, ValueError):
         return missing
+    return found if isinstance(found, type(missing)) else missing
 
 
 def _write(path: Path, content: Any) -> None:
