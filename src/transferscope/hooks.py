@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 from kedro.framework.context import KedroContext
 from kedro.framework.hooks import hook_impl
 from kedro.framework.project import pipelines
@@ -72,7 +73,7 @@ class StudyHooks:
         if isinstance(error, StepsFailed):
             print_tables({"What failed": failures_table(error.steps)})
             click.echo("To repeat what failed, and what was not run for it:")
-            click.echo(repeat_command(error.steps, run_params))
+            click.echo(repeat_command(error.steps, run_params | _options_of_command()))
             raise CommandLineError(str(error)) from error
         mistake = users_mistake(error)
         if mistake is not None:
@@ -91,6 +92,16 @@ class StudyHooks:
         if self._lock is not None:
             self._lock.release()
             self._lock = None
+
+
+def _options_of_command() -> dict[str, Any]:
+    """Options that Kedro does not tell its hooks; the runner where another than the default was chosen."""
+    context = click.get_current_context(silent=True)
+    if context is None:
+        return {"runner": None}
+    is_default = context.get_parameter_source("runner") is ParameterSource.DEFAULT
+    given = {name: context.params.get(name) for name in ("runner", "runner_params", "conf_source")}
+    return given | ({"runner": None} if is_default else {})
 
 
 def check_inputs(pipeline: Pipeline, catalog: CatalogProtocol) -> None:

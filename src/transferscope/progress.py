@@ -5,12 +5,32 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import TypeVar
 
 import rich
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
 
 Item = TypeVar("Item")
+
+
+class _TimeLeft(TimeRemainingColumn):
+    """The estimate of a bar that has one of its own; else by its pace in the last half minute."""
+
+    def render(self, task: Task) -> Text:
+        if "seconds_left" not in task.fields:
+            return super().render(task)
+        left = task.fields["seconds_left"]
+        return Text("-:--:--" if left is None else str(timedelta(seconds=round(left))), style="progress.remaining")
 
 
 class _Display:
@@ -32,7 +52,7 @@ class _Display:
                     MofNCompleteColumn(),
                     TimeElapsedColumn(),
                     TextColumn("left"),
-                    TimeRemainingColumn(),
+                    _TimeLeft(),
                     TextColumn("{task.fields[note]}"),
                 )
                 self._progress = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
@@ -53,13 +73,16 @@ _display = _Display()
 
 @contextmanager
 def progress_bar(description: str, total: int) -> Iterator[Callable[..., None]]:
-    """Yield `advance(steps=1, note=None)`; draws nothing where the output is no terminal."""
+    """Yield `advance(steps=1, note=None)`; draws nothing where the output is no terminal.
+
+    `advance` also takes `seconds_left`, of a bar whose own estimate is better than its pace (None: not known yet).
+    """
     progress = _display.join()
     task = progress.add_task(description, total=total, note="")
 
-    def advance(steps: int = 1, note: str | None = None) -> None:
-        fields = {} if note is None else {"note": note}
-        progress.update(task, advance=steps, **fields)  # type: ignore[arg-type]
+    def advance(steps: int = 1, note: str | None = None, **fields: float | None) -> None:
+        notes = {} if note is None else {"note": note}
+        progress.update(task, advance=steps, **notes, **fields)  # type: ignore[arg-type]
 
     try:
         yield advance

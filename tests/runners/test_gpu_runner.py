@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -14,6 +15,8 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from kedro.framework.hooks import hook_impl
 from kedro.framework.hooks.manager import _create_hook_manager
 from kedro.io import DataCatalog, MemoryDataset
@@ -25,7 +28,7 @@ from transferscope.errors import UserError
 from transferscope.runners import GpuRunner
 from transferscope.runners.failures import StepsFailed
 from transferscope.training.device import choose_device
-from transferscope.training.launch import _environment, count_processes
+from transferscope.training.launch import OUTPUT, _environment, _run_launcher, count_processes
 
 
 def step(function: Callable[..., Any], name: str, *, inputs: Any = None, gpus: int | str | None = None) -> Node:
@@ -47,17 +50,19 @@ def four_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("four_gpus")
-def test_each_step_sees_its_own_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A request of two and two of one at once: disjoint devices, in the child's environment and in this process."""
+def test_each_step_sees_its_own_gpus(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A request of two and two of one at once: disjoint devices, in a process that each launches and in this one."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3,6,7")
     together = threading.Barrier(3, timeout=30)
 
     def look() -> dict[str, Any]:
         together.wait()
-        environment = _environment(1, "cuda")["CUDA_VISIBLE_DEVICES"]
-        return {"gpus": granted_gpus(), "child": environment, "here": str(choose_device(None))} | {
-            "auto": count_processes("auto", "cuda")
-        }
+        job = Path(tempfile.mkdtemp(dir=tmp_path))
+        tell = [sys.executable, "-c", "import os; print(os.environ['CUDA_VISIBLE_DEVICES'])"]
+        assert _run_launcher(tell, _environment(1, "cuda"), job, lambda: None) == 0
+        child = (job / OUTPUT).read_text().strip()
+        auto = count_processes("auto", "cuda")
+        return {"gpus": granted_gpus(), "child": child, "here": str(choose_device(None)), "auto": auto}
 
     seen = run([step(look, "pair", gpus=2), step(look, "a", gpus=1), step(look, "b", gpus=1)])
     values = {name: seen.load(f"{name}.out") for name in ("a", "b", "pair")}
@@ -66,6 +71,36 @@ def test_each_step_sees_its_own_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     assert values["pair"] == {"gpus": (2, 3), "child": "6,7", "here": "cuda:2", "auto": 2}
     assert granted_gpus() is None
     assert visible_to_child() == {}
+
+
+@given(st.lists(st.tuples(st.sampled_from([1, 2, 8]), st.sampled_from([0, 1, 4])), min_size=1, max_size=25))
+@settings(max_examples=15, deadline=None)
+def test_sixteen_gpus_and_mixed_steps(wishes: list[tuple[int, int]]) -> None:
+    """Steps that ask for 1, 2 or 8 and take some milliseconds: each gets its number, no GPU is held by two at once."""
+    held: list[int] = []
+    lock = threading.Lock()
+
+    def work(count: int, milliseconds: int) -> Callable[[], int]:
+        def inside() -> int:
+            mine = granted_gpus()
+            assert mine is not None
+            assert len(mine) == count
+            with lock:
+                held.extend(mine)
+                assert len(held) == len(set(held))
+                assert set(held) <= set(range(16))
+            time.sleep(milliseconds / 1000)
+            with lock:
+                for gpu in mine:
+                    held.remove(gpu)
+            return 1
+
+        return inside
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.cuda, "is_available", lambda: True)
+        patch.setattr(torch.cuda, "device_count", lambda: 16)
+        run([step(work(*wish), f"step_{index}", gpus=wish[0]) for index, wish in enumerate(wishes)])
 
 
 @pytest.mark.usefixtures("four_gpus")
@@ -159,6 +194,21 @@ def test_a_users_mistake_keeps_its_own_words() -> None:
 
     with pytest.raises(StepsFailed, match=r"^images: 3 files cannot be read$"):
         run([step(mistaken, "a")])
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux that is always full")
+def test_storage_that_takes_nothing_is_one_line(caplog: pytest.LogCaptureFixture) -> None:
+    """Also where it comes from within another error, as from Kedro's datasets; no traceback."""
+
+    def save() -> None:
+        try:
+            Path("/dev/full").write_text("x")
+        except OSError as error:
+            raise RuntimeError("Failed while saving data") from error
+
+    with pytest.raises(StepsFailed, match=r"^storage: No space left on device$"):
+        run([step(save, "a")])
+    assert "Traceback" not in caplog.text
 
 
 def test_hooks_see_every_step() -> None:

@@ -16,8 +16,9 @@ from kedro.pipeline import Node, Pipeline
 
 from transferscope.config import CommandLineError
 from transferscope.datasets.text import TextDataset
-from transferscope.runners import RayRunner
+from transferscope.runners import RayRunner, steps_runner
 from transferscope.runners.failures import StepsFailed
+from transferscope.runners.status import Status
 
 ray = pytest.importorskip("ray", reason="the extra `ray` is not installed")
 
@@ -69,8 +70,24 @@ def test_steps_run_in_workers_with_their_gpus(tmp_path: Path, address: str) -> N
     assert catalog.load("join_out") == f"{' '.join(two)};{' '.join(every)}"
 
 
-def test_a_lost_worker_is_retried(tmp_path: Path, address: str) -> None:
-    """The first worker kills itself; the second finds what the first left and goes on."""
+def test_steps_without_room_wait(tmp_path: Path, address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray has all three at once, but the only machine with two GPUs has cores for one of them: the status says so."""
+    seen: list[tuple[int, int]] = []
+
+    class Watched(Status):
+        def seconds_left(self) -> float | None:
+            seen.append((len(self._steps.running), self._steps.num_waiting))
+            return super().seconds_left()
+
+    monkeypatch.setattr(steps_runner, "Status", Watched)
+    nodes = [step(lambda: str(time.sleep(3)), name, gpus=2) for name in ("a", "b", "c")]
+    run(nodes, tmp_path, address)
+    assert {(1, 2), (1, 1), (1, 0)} <= set(seen)
+    assert max(running for running, _ in seen) == 1
+
+
+def test_a_lost_worker_is_retried(tmp_path: Path, address: str, caplog: pytest.LogCaptureFixture) -> None:
+    """The first worker kills itself; the second finds what the first left and goes on, and the log says so."""
     mark = tmp_path / "mark"
 
     def dies_once() -> str:
@@ -80,6 +97,7 @@ def test_a_lost_worker_is_retried(tmp_path: Path, address: str) -> None:
         return f"{mark.read_text()} done"
 
     assert run([step(dies_once, "a")], tmp_path, address).load("a_out") == "half done"
+    assert "a: its worker or machine was lost; it begins again on " in caplog.text
 
 
 def test_errors_come_back_in_one_line(tmp_path: Path, address: str) -> None:
@@ -123,7 +141,7 @@ def test_entries_in_memory_are_named_before_anything_starts(tmp_path: Path) -> N
     """No cluster is looked for."""
     nodes = [step(lambda: 1, "a"), step(lambda a: a, "b", inputs="a_out")]
     catalog = DataCatalog({"a_out": MemoryDataset(), "b_out": TextDataset(filepath=str(tmp_path / "b"))})
-    with pytest.raises(CommandLineError, match="RayRunner: a_out live in memory only"):
+    with pytest.raises(CommandLineError, match="RayRunner: in memory only: a_out; "):
         RayRunner(address="localhost:1").run(Pipeline(nodes), catalog)
 
 

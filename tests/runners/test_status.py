@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 
 import pandas as pd
 import pytest
@@ -13,7 +14,7 @@ from transferscope.cost import Speed, plan_costs, step_costs
 from transferscope.errors import UserError
 from transferscope.runners.failures import repeat_command
 from transferscope.runners.status import Status, duration
-from transferscope.runners.steps import Steps
+from transferscope.runners.steps import Ended, Steps
 from transferscope.runners.tables import failures_table, plan_table, runs_table
 
 
@@ -32,25 +33,44 @@ def by_name(steps: Steps) -> dict[str, Node]:
     return {node.name: node for node in steps.all}
 
 
-def test_the_share_follows_the_costs(caplog: pytest.LogCaptureFixture) -> None:
-    """Of 100 images 60 are behind us: 60 % are done, and what is left takes two thirds of the time until now."""
-    steps = chain()
-    status = Status(steps, {"a": 60, "b": 20, "c": 10, "d": 10}, line_seconds=0)
+def test_what_is_left_follows_the_costs(caplog: pytest.LogCaptureFixture) -> None:
+    """By hand: 60 images took 30 s, so 20 and 10 take 10 and 5; `d`, of unknown cost, takes as long as `e` did, 3 s.
+
+    `d` has run for 1 s of it, and steps have run for 34 s in 17 s: two at once. So (10 + 5 + 2) / 2 s are left.
+    """
+    nodes = [*chain().all, Node(lambda: 1, None, "e.out", name="e")]
+    steps = Steps(Pipeline(nodes))
+    status = Status(steps, {"a": 60, "b": 20, "c": 10}, line_seconds=0)
     node = by_name(steps)
-    assert [ready.name for ready in steps.take_ready()] == ["a", "d"]
+    assert [ready.name for ready in steps.take_ready()] == ["a", "d", "e"]
     assert steps.take_ready() == []
     steps.start(node["a"])
     assert status.seconds_left() is None
-    assert status.line() == "0 of 4 done, 1 running (a), 3 wait"
-    steps.finish(node["a"])
+    assert status.line() == "0 of 5 done, 1 running (a), 4 wait"
+    steps.end(Ended(node["a"], 30.0))
     assert [ready.name for ready in steps.take_ready()] == ["b"]
-    assert status.share == pytest.approx(0.6)
-    status._begin -= 3600
-    assert status.seconds_left() == pytest.approx(2400, rel=1e-3)
+    assert status.seconds_left() is None
+    steps.end(Ended(node["e"], 3.0))
+    steps.start(node["d"])
+    steps._started[node["d"]] -= 1
+    status._begin -= 17
+    assert status.seconds_left() == pytest.approx(8.5, rel=0.02)
     caplog.set_level(logging.INFO, "transferscope")
     with status.shown() as update:
         update()
-    assert "1 of 4 done, 3 wait, about 40 min left" in caplog.text
+    assert "2 of 5 done, 1 running (d), 2 wait, about 8 s left" in caplog.text
+
+
+def test_a_step_that_was_found_finished_tells_nothing_of_the_speed() -> None:
+    """Costs of 60 done in a moment: as long as no other has run, nobody knows how long 20 and 10 take."""
+    steps = chain()
+    node = by_name(steps)
+    status = Status(steps, {"a": 60, "b": 20, "c": 10, "d": 60})
+    steps.end(Ended(node["a"], 0.1))
+    assert status.seconds_left() is None
+    steps.end(Ended(node["d"], 60.0))
+    status._begin -= 60.1
+    assert status.seconds_left() == pytest.approx(30, rel=0.02)
 
 
 def test_failures_are_counted_with_what_they_stop() -> None:
@@ -58,10 +78,10 @@ def test_failures_are_counted_with_what_they_stop() -> None:
     node = by_name(steps)
     steps.take_ready()
     steps.start(node["a"])
-    steps.fail(node["a"], OSError("disk on fire"))
+    steps.end(Ended(node["a"], 1.0, OSError("disk on fire")))
     assert not steps.are_over
     steps.start(node["d"])
-    steps.finish(node["d"])
+    steps.end(Ended(node["d"], 1.0))
     assert steps.are_over
     assert Status(steps, {}).line() == "1 of 4 done, 1 failed, 2 cannot run"
     table = failures_table(steps)
@@ -69,14 +89,23 @@ def test_failures_are_counted_with_what_they_stop() -> None:
 
 
 def test_the_command_repeats_what_failed_with_the_same_options() -> None:
-    """Environment, parameters and pipelines are those of the run; `--from-nodes` takes what was skipped along."""
+    """All that chose what was run, and how, stays; `--from-nodes` takes what was skipped along."""
     steps = chain()
-    node = by_name(steps)
-    steps.start(node["a"])
-    steps.fail(node["a"], UserError("no"))
-    params = {"env": "paper", "pipeline_names": ["training"], "runtime_params": {"training": {"epochs": 3}}, "tags": ()}
-    expected = "kedro run --env paper --params training.epochs=3 --pipelines training --from-nodes a"
-    assert repeat_command(steps, params) == expected
+    steps.end(Ended(by_name(steps)["a"], 1.0, UserError("no")))
+    options = {
+        "env": "paper",
+        "pipeline_names": ["training"],
+        "runtime_params": {"training": {"epochs": 3, "precision": None}},
+        "tags": (),
+        "runner": "transferscope.runners.RayRunner",
+        "runner_params": {"address": "head:6379"},
+        "only_missing_outputs": True,
+    }
+    assert shlex.split(repeat_command(steps, options)) == [
+        *("kedro", "run", "--env", "paper", "--runner", "transferscope.runners.RayRunner"),
+        *("--runner-params", "address=head:6379", "--params", "training.epochs=3,training.precision=null"),
+        *("--pipelines", "training", "--only-missing-outputs", "--from-nodes", "a"),
+    ]
     assert repeat_command(steps, {}) == "kedro run --from-nodes a"
 
 

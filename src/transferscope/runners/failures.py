@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shlex
 from collections.abc import Mapping
 from typing import Any
@@ -23,12 +24,20 @@ class StepsFailed(RuntimeError):
         super().__init__(message)
 
 
+STORAGE = (errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM)
+"""What a file system says where the user has to make room, or give rights."""
+
+
 def users_mistake(error: BaseException) -> UserError | None:
-    """The user's mistake that an error is, or comes from."""
+    """The user's mistake that an error is, or comes from: one that says so, or storage that takes nothing."""
     cause: BaseException | None = error
-    while cause is not None and not isinstance(cause, UserError):
+    while cause is not None:
+        if isinstance(cause, UserError):
+            return cause
+        if isinstance(cause, OSError) and cause.errno in STORAGE:
+            return UserError(f"{cause.filename or 'storage'}: {cause.strerror}")
         cause = cause.__cause__
-    return cause
+    return None
 
 
 class RemoteError(RuntimeError):
@@ -56,17 +65,25 @@ LISTS = {
 """Options of `kedro run` by Kedro's names for them."""
 
 
-def repeat_command(steps: Steps, run_params: Mapping[str, Any]) -> str:
-    """The command that runs what failed and what was skipped for it, with the options of the run that failed."""
+def repeat_command(steps: Steps, options: Mapping[str, Any]) -> str:
+    """The command that runs what failed and what was skipped for it, with the options of the run that failed.
+
+    options: by Kedro's names; `runner` only where another than the default was chosen.
+    """
     words = ["kedro", "run"]
-    if run_params.get("env"):
-        words += ["--env", str(run_params["env"])]
-    changed = _flat(run_params.get("runtime_params") or {})
-    if changed:
-        words += ["--params", ",".join(f"{key}={value}" for key, value in changed.items())]
+    for name, option in (("env", "--env"), ("conf_source", "--conf-source"), ("runner", "--runner")):
+        if options.get(name):
+            words += [option, str(options[name])]
+    for name, option in (("runner_params", "--runner-params"), ("runtime_params", "--params")):
+        changed = _flat(options.get(name) or {})
+        if changed:
+            values = {key: "null" if value is None else value for key, value in changed.items()}
+            words += [option, ",".join(f"{key}={value}" for key, value in values.items())]
     for name, option in LISTS.items():
-        if run_params.get(name):
-            words += [option, ",".join(run_params[name])]
+        if options.get(name):
+            words += [option, ",".join(options[name])]
+    if options.get("only_missing_outputs"):
+        words.append("--only-missing-outputs")
     words += ["--from-nodes", ",".join(node.name for node in steps.failed)]
     return shlex.join(words)
 

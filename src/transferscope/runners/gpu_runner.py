@@ -21,6 +21,7 @@ from transferscope.config import CommandLineError
 from transferscope.devices import granted
 from transferscope.processes import side_processes
 from transferscope.runners.devices import DevicePool
+from transferscope.runners.steps import Ended
 from transferscope.runners.steps_runner import StepsRunner, gpus_asked, positive, refuse_unknown
 
 PATIENCE_SECONDS = 10.0
@@ -107,7 +108,7 @@ class _Threads:
         self._requests = requests
         self._gpus, self._cores, self._has_gpus = gpus, cores, has_gpus
         self._running: dict[Node, threading.Thread] = {}
-        self._ended: queue.SimpleQueue[tuple[Node, BaseException | None]] = queue.SimpleQueue()
+        self._ended: queue.SimpleQueue[Ended] = queue.SimpleQueue()
 
     def submit(self, node: Node) -> None:
         self._pool(node).request(node, max(1, self._requests[node]))
@@ -121,18 +122,18 @@ class _Threads:
             thread.start()
         return [node for node, _ in served]
 
-    def finished(self, seconds: float) -> list[tuple[Node, BaseException | None]]:
-        ended = []
+    def ended(self, seconds: float) -> list[Ended]:
+        found = []
         try:
-            ended.append(self._ended.get(timeout=seconds))
+            found.append(self._ended.get(timeout=seconds))
             while True:
-                ended.append(self._ended.get_nowait())
+                found.append(self._ended.get_nowait())
         except queue.Empty:
             pass
-        for node, _ in ended:
+        for node, *_ in found:
             del self._running[node]
             self._pool(node).give_back(node)
-        return ended
+        return found
 
     def interrupt(self) -> None:
         """Stop what still runs as Ctrl-C would: trainings in processes of their own end with their step."""
@@ -147,10 +148,11 @@ class _Threads:
         return self._gpus if self._requests[node] else self._cores
 
     def _work(self, node: Node, devices: tuple[int, ...]) -> None:
+        begin = time.perf_counter()
         error: BaseException | None = None
         try:
             with granted(devices) if self._has_gpus and self._requests[node] else nullcontext():
                 self._carry_out(node)
         except BaseException as raised:  # whatever it is, the runner must hear of it
             error = raised
-        self._ended.put((node, error))
+        self._ended.put(Ended(node, time.perf_counter() - begin, error))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,8 +17,11 @@ from pluggy import PluginManager
 from transferscope.config import CommandLineError, present_source
 from transferscope.errors import UserError
 from transferscope.runners.failures import RemoteError
-from transferscope.runners.ray_step import Step, carry_out
+from transferscope.runners.ray_step import Board, Outcome, Step, carry_out
+from transferscope.runners.steps import Ended
 from transferscope.runners.steps_runner import StepsRunner, gpus_asked, positive, refuse_unknown
+
+logger = logging.getLogger("transferscope")
 
 KNOCK_SECONDS = 10.0
 
@@ -52,13 +56,14 @@ class RayRunner(StepsRunner):
             machines = [machine["Resources"] for machine in ray.nodes() if machine["Alive"]]
             asked = {node: _resources(node, machines) for node in pipeline.nodes}
             remote = ray.remote(max_retries=self._retries, retry_exceptions=False)(carry_out)
+            board = _put_up_board(ray)
 
             def start(node: Node) -> Any:
                 datasets = {name: catalog.get(name) for name in {*node.inputs, *node.outputs}}
                 step = Step(node, datasets, present_source(), Path.cwd(), run_id, self._is_async)
-                return remote.options(name=node.name, **asked[node]).remote(step)
+                return remote.options(name=node.name, **asked[node]).remote(step, board)
 
-            yield _Tasks(ray, start)
+            yield _Tasks(ray, start, board)
         finally:
             ray.shutdown()
 
@@ -94,8 +99,8 @@ def _refuse_memory(pipeline: Pipeline, catalog: CatalogProtocol) -> None:
     lost = sorted(name for name in made if isinstance(catalog.get(name), MemoryDataset))
     if lost:
         raise CommandLineError(
-            f"RayRunner: {', '.join(lost)} live in memory only: give them entries in conf/base/catalog.yml "
-            "on storage that all machines see"
+            f"RayRunner: in memory only: {', '.join(lost)}; what one step hands to another needs an entry "
+            "in conf/base/catalog.yml, on storage that all machines see"
         )
 
 
@@ -115,34 +120,55 @@ def _resources(node: Node, machines: list[dict[str, float]]) -> dict[str, float]
     return {"num_cpus": min(count, most_cores), "num_gpus": count if most_gpus else 0}
 
 
-class _Tasks:
-    """Ray tasks by step; from here a task that waits for room is one that runs."""
+def _put_up_board(ray: Any) -> Any:
+    """On the driver's machine: if that is lost, all is."""
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    def __init__(self, ray: Any, start: Any) -> None:
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    return ray.remote(num_cpus=0, scheduling_strategy=here)(Board).remote()
+
+
+class _Tasks:
+    """Ray tasks by step."""
+
+    def __init__(self, ray: Any, start: Any, board: Any) -> None:
         self._ray = ray
         self._start = start
+        self._board = board
         self._nodes: dict[Any, Node] = {}
-        self._submitted: list[Node] = []
+        self._begun: set[str] = set()
 
     def submit(self, node: Node) -> None:
         self._nodes[self._start(node)] = node
-        self._submitted.append(node)
 
     def started(self) -> list[Node]:
-        started, self._submitted = self._submitted, []
-        return started
+        submitted = {node.name: node for node in self._nodes.values()}
+        begun = [(name, machine) for name, machine in self._news() if name in submitted]
+        for name, machine in begun:
+            if name in self._begun:
+                logger.warning("%s: its worker or machine was lost; it begins again on %s", name, machine)
+            self._begun.add(name)
+        return [submitted[name] for name, _ in begun]
 
-    def finished(self, seconds: float) -> list[tuple[Node, BaseException | None]]:
+    def _news(self) -> list[tuple[str, str]]:
+        try:
+            return self._ray.get(self._board.take.remote())
+        except self._ray.exceptions.RayError:  # the board is lost: steps go on untold
+            return []
+
+    def ended(self, seconds: float) -> list[Ended]:
         references = list(self._nodes)
         done, _ = self._ray.wait(references, num_returns=1, timeout=seconds)
         more, _ = self._ray.wait(references, num_returns=len(references), timeout=0)
-        return [(self._nodes.pop(reference), self._error(reference)) for reference in dict.fromkeys([*done, *more])]
+        return [self._ending(reference) for reference in dict.fromkeys([*done, *more])]
 
-    def _error(self, reference: Any) -> BaseException | None:
+    def _ending(self, reference: Any) -> Ended:
+        node = self._nodes.pop(reference)
         try:
-            failure = self._ray.get(reference)
+            outcome: Outcome = self._ray.get(reference)
         except self._ray.exceptions.RayError as error:  # the worker was lost more often than it may be
-            return RemoteError(f"{type(error).__name__}: {error}")
-        if failure is None:
-            return None
-        return UserError(failure.reason) if failure.is_users else RemoteError(failure.reason)
+            return Ended(node, 0.0, RemoteError(f"{type(error).__name__}: {error}"))
+        if outcome.failure is None:
+            return Ended(node, outcome.seconds)
+        kind = UserError if outcome.is_users else RemoteError
+        return Ended(node, outcome.seconds, kind(outcome.failure))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import time
 import traceback
 from dataclasses import dataclass
 from functools import cache
@@ -33,15 +34,42 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Failure:
-    """What is told of an error: not every error can be sent to another process, and none keeps its cause."""
+class Outcome:
+    """What is told of a step: not every error can be sent to another process, and none keeps its cause."""
 
-    reason: str
-    is_users: bool
+    seconds: float
+    failure: str | None = None
+    """Its error in one line; None where it is done."""
+    is_users: bool = False
 
 
-def carry_out(step: Step) -> Failure | None:
+class Board:
+    """An actor beside the driver, on which steps write that they have begun and where: Ray itself does not tell."""
+
+    def __init__(self) -> None:
+        self._begun: list[tuple[str, str]] = []
+
+    def tell(self, name: str, machine: str) -> None:
+        self._begun.append((name, machine))
+
+    def take(self) -> list[tuple[str, str]]:
+        """Names and machines since the last call."""
+        begun, self._begun = self._begun, []
+        return begun
+
+
+def carry_out(step: Step, board: Any) -> Outcome:
     """Run the node with the project's hooks; its traceback goes to the log, which Ray passes on."""
+    import ray.util
+
+    board.tell.remote(step.node.name, ray.util.get_node_ip_address())
+    begin = time.perf_counter()
+    error = _run(step)
+    seconds = time.perf_counter() - begin
+    return Outcome(seconds) if error is None else Outcome(seconds, reason(error), users_mistake(error) is not None)
+
+
+def _run(step: Step) -> Exception | None:
     import torch
 
     from transferscope.memory import keep_freed_memory
@@ -56,10 +84,9 @@ def carry_out(step: Step) -> Failure | None:
     try:
         Task(step.node, catalog, step.is_async, hook_manager=hooks, run_id=step.run_id)()
     except Exception as error:
-        is_users = users_mistake(error) is not None
-        if not is_users:
+        if users_mistake(error) is None:
             traceback.print_exc()
-        return Failure(reason(error), is_users)
+        return error
     return None
 
 

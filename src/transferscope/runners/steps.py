@@ -4,9 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from typing import NamedTuple
 
 from kedro.pipeline import Pipeline
 from kedro.pipeline.node import Node
+
+
+class Ended(NamedTuple):
+    """A step that has ended: the seconds that it ran, and the error of one that failed."""
+
+    node: Node
+    seconds: float
+    error: BaseException | None = None
 
 
 class Steps:
@@ -29,9 +38,16 @@ class Steps:
         """Steps that cannot run, with the one that failed."""
 
     @property
-    def running(self) -> list[Node]:
-        """Steps that were started and have not ended, the oldest first."""
-        return list(self._started)
+    def running(self) -> dict[Node, float]:
+        """Steps that were started and have not ended, the oldest first, with the seconds that each has run."""
+        now = time.perf_counter()
+        return {node: now - start for node, start in self._started.items()}
+
+    @property
+    def unfinished(self) -> list[Node]:
+        """Steps that are still to be done: neither done nor failed nor skipped."""
+        over = self.seconds.keys() | self.failed.keys() | self.skipped.keys()
+        return [node for node in self.all if node not in over]
 
     @property
     def num_waiting(self) -> int:
@@ -48,22 +64,26 @@ class Steps:
         return ready
 
     def start(self, node: Node) -> None:
+        """The step runs; where it ran before and was lost, it begins again."""
         self._started[node] = time.perf_counter()
 
-    def finish(self, node: Node) -> None:
-        """The step is done: what waited only for it is ready."""
-        self.seconds[node] = time.perf_counter() - self._started.pop(node)
+    def end(self, ended: Ended) -> None:
+        """A step that is done makes ready what waited only for it; one that failed stops all that needs its outputs."""
+        node, seconds, error = ended
+        self._started.pop(node, None)
+        if error is None:
+            self.seconds[node] = seconds
+            self._release(node)
+        else:
+            self.failed[node] = error
+            for child in self._below(node):
+                self.skipped.setdefault(child, node)
+
+    def _release(self, node: Node) -> None:
         for child in self._children[node]:
             self._missing[child] -= 1
             if not self._missing[child] and child not in self.skipped:
                 self._ready.append(child)
-
-    def fail(self, node: Node, error: BaseException) -> None:
-        """The step failed: everything that needs it, directly or not, is skipped."""
-        del self._started[node]
-        self.failed[node] = error
-        for child in self._below(node):
-            self.skipped.setdefault(child, node)
 
     def _below(self, node: Node) -> Iterable[Node]:
         stack, seen = [node], {node}

@@ -22,7 +22,7 @@ from transferscope.errors import UserError
 from transferscope.report.terminal import print_tables
 from transferscope.runners.failures import StepsFailed, reason, users_mistake
 from transferscope.runners.status import Status
-from transferscope.runners.steps import Steps
+from transferscope.runners.steps import Ended, Steps
 from transferscope.runners.tables import plan_table, runs_table
 
 logger = logging.getLogger("transferscope")
@@ -37,14 +37,11 @@ class Workers(Protocol):
         """Queue a step whose inputs are there."""
 
     def started(self) -> list[Node]:
-        """Steps that have started since the last call."""
+        """Steps that have started since the last call; short ones may end without having been among them."""
         ...
 
-    def finished(self, seconds: float) -> list[tuple[Node, BaseException | None]]:
-        """Wait for at most `seconds`; steps that have ended since the last call, with the error of those that failed.
-
-        A step that ends has been among those that `started` gave.
-        """
+    def ended(self, seconds: float) -> list[Ended]:
+        """Wait for at most `seconds`; steps that have ended since the last call."""
         ...
 
 
@@ -86,10 +83,11 @@ class StepsRunner(AbstractRunner):
                     for node in workers.started():
                         steps.start(node)
                     update()
-                    for node, error in workers.finished(POLL_SECONDS):
-                        _note(steps, node, error)
-                        if error is None:
-                            self._release_datasets(node, catalog, unread, pipeline)
+                    for ended in workers.ended(POLL_SECONDS):
+                        steps.end(ended)
+                        _report(steps, ended)
+                        if ended.error is None:
+                            self._release_datasets(ended.node, catalog, unread, pipeline)
         trained = runs_table(steps.seconds, catalog)
         if len(trained):
             print_tables({"Trainings": trained})
@@ -97,12 +95,11 @@ class StepsRunner(AbstractRunner):
             raise StepsFailed(steps) from next(iter(steps.failed.values()))
 
 
-def _note(steps: Steps, node: Node, error: BaseException | None) -> None:
+def _report(steps: Steps, ended: Ended) -> None:
+    node, seconds, error = ended
     if error is None:
-        steps.finish(node)
-        logger.info("[%d/%d] %s %.1f s", len(steps.seconds), len(steps.all), node.name, steps.seconds[node])
+        logger.info("[%d/%d] %s %.1f s", len(steps.seconds), len(steps.all), node.name, seconds)
         return
-    steps.fail(node, error)
     details = None if users_mistake(error) else error
     logger.error("%s failed, what does not need it goes on: %s", node.name, reason(error), exc_info=details)
 
