@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -76,6 +77,8 @@ def _connect(address: str | None) -> Any:
         raise CommandLineError("RayRunner needs Ray: pip install 'transferscope[ray]'") from None
     try:
         _knock(address)
+        if address:  # one attempt, of 40 s: at a port where something else listens it would make twenty
+            os.environ.setdefault("RAY_gcs_server_port_wait_time_s", "1")
         ray.init(address=address, logging_level="warning")
     except Exception as error:  # of many kinds: sockets, time-outs, versions that differ
         reason = " ".join(str(error).split())[:200]
