@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -25,6 +26,17 @@ def test_a_bar_says_what_is_done_and_how_much(terminal: io.StringIO) -> None:
     with progress_bar("packing", 3) as advance:
         advance(2, note="loss 1.2")
     assert "packing" in terminal.getvalue()
+
+
+def test_a_long_note_cuts_itself_off(terminal: io.StringIO) -> None:
+    """On 120 columns: count and the bar's own estimate, of 2 h, stay whole."""
+    with progress_bar("all steps", 4000) as advance:
+        advance(319, note="x" * 200, seconds_left=7200.4)
+        time.sleep(0.5)  # the screen is drawn ten times a second
+    last = terminal.getvalue()
+    assert "319/4000" in last
+    assert "2:00:00" in last
+    assert "…" in last
 
 
 def test_bars_of_several_threads_live_together(terminal: io.StringIO) -> None:

@@ -18,6 +18,7 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.table import Column
 from rich.text import Text
 
 Item = TypeVar("Item")
@@ -53,9 +54,11 @@ class _Display:
                     TimeElapsedColumn(),
                     TextColumn("left"),
                     _TimeLeft(),
-                    TextColumn("{task.fields[note]}"),
+                    # Takes what the others leave, so that a long note cuts itself off and not the counts.
+                    TextColumn("{task.fields[note]}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")),
                 )
-                self._progress = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+                hidden = not console.is_terminal
+                self._progress = Progress(*columns, console=console, transient=True, expand=True, disable=hidden)
                 self._progress.start()
             self._bars += 1
             return self._progress

@@ -46,7 +46,7 @@ def test_what_is_left_follows_the_costs(caplog: pytest.LogCaptureFixture) -> Non
     assert steps.take_ready() == []
     steps.start(node["a"])
     assert status.seconds_left() is None
-    assert status.line() == "0 of 5 done, 1 running (a), 4 wait"
+    assert status.line() == "0 of 5 done, 4 wait, 1 running (a)"
     steps.end(Ended(node["a"], 30.0))
     assert [ready.name for ready in steps.take_ready()] == ["b"]
     assert status.seconds_left() is None
@@ -58,7 +58,7 @@ def test_what_is_left_follows_the_costs(caplog: pytest.LogCaptureFixture) -> Non
     caplog.set_level(logging.INFO, "transferscope")
     with status.shown() as update:
         update()
-    assert "2 of 5 done, 1 running (d), 2 wait, about 8 s left" in caplog.text
+    assert "2 of 5 done, 2 wait, 1 running (d), about 8 s left" in caplog.text
 
 
 def test_a_step_that_was_found_finished_tells_nothing_of_the_speed() -> None:

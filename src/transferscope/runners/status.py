@@ -82,7 +82,7 @@ class Status:
         return sum(others) / len(others) if others else None
 
     def line(self) -> str:
-        """`12 of 140 done, 2 running (clipart.training.rit_1, ...), 126 wait, about 3 min left`."""
+        """`12 of 140 done, 126 wait, 2 running (clipart.training.rit_1, ...), about 3 min left`."""
         parts = [f"{len(self._steps.seconds)} of {len(self._steps.all)} done", self._note()]
         left = self.seconds_left()
         parts += [f"about {duration(left)} left"] if left else []
@@ -91,9 +91,9 @@ class Status:
     def _note(self) -> str:
         steps, running = self._steps, [node.name for node in self._steps.running]
         names = ", ".join(running[:NAMED]) + (", ..." if len(running) > NAMED else "")
-        parts = [f"{len(running)} running ({names})"] if running else []
-        parts += [f"{steps.num_waiting} wait"] if steps.num_waiting else []
+        parts = [f"{steps.num_waiting} wait"] if steps.num_waiting else []
         parts += [f"{len(steps.failed)} failed, {len(steps.skipped)} cannot run"] if steps.failed else []
+        parts += [f"{len(running)} running ({names})"] if running else []
         return ", ".join(parts)
 
 
