@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from transferscope.cli import cli
-from transferscope.cost import Speed, figure_costs, measure_speed, plan_costs, run_costs, split_bytes, task_sizes
+from transferscope.cost import Speed, figure_costs, measure_speed, plan_costs, run_costs, split_bytes, step_costs, task_sizes
 from transferscope.errors import UserError
 from transferscope.options import ModelOptions
 from transferscope.plan import Plan, make_plan
@@ -120,3 +120,16 @@ def test_sizes_are_written_in_one_way(text: str) -> None:
     result = CliRunner().invoke(cli, ["cost", "--images", text])
     assert result.exit_code == 2
     assert "write TASK=TRAIN,TEST" in result.output
+
+
+def test_steps_of_tasks_of_unknown_size_have_a_cost(plan: Plan) -> None:
+    """`source` as if it had 1,000 images a part: five epochs, three passes an image, and four evaluations of all."""
+    costs = step_costs(plan)
+    assert costs["source.training.p_1"] == 3 * 5 * 1000 + 4 * 2000
+    assert costs["clipart.training.rit_1"] == 3 * 5 * 100 + 4 * 200
+    assert not [name for name in costs if ".draw_" in name]
+
+
+def test_drawing_costs_ten_passes_an_image() -> None:
+    drawn = {"pics": {"draws": "domains", "tasks": ["clipart", "real"], "num_train": 10, "num_test": 5}}
+    assert step_costs(make_plan(STUDY | {"generated": drawn}))["generated.draw_pics"] == 10 * 2 * 15
