@@ -8,7 +8,16 @@ import pytest
 from click.testing import CliRunner
 
 from transferscope.cli import cli
-from transferscope.cost import Speed, figure_costs, measure_speed, plan_costs, run_costs, split_bytes, step_costs, task_sizes
+from transferscope.cost import (
+    Speed,
+    figure_costs,
+    measure_speed,
+    plan_costs,
+    run_costs,
+    split_bytes,
+    step_costs,
+    task_sizes,
+)
 from transferscope.errors import UserError
 from transferscope.options import ModelOptions
 from transferscope.plan import Plan, make_plan
