@@ -31,6 +31,7 @@ def history(test: list[float]) -> pd.DataFrame:
             "label": "P-T",
             "epoch": range(epochs),
             "train_accuracy": [0.1, 0.5, 0.7][:epochs],
+            "lr": [math.nan, 0.1, 0.01][:epochs],
             "train_loss_eval": 1.0,
             "test_accuracy": test,
             "test_loss": 2.0,
@@ -44,6 +45,17 @@ def test_final_best_and_speed() -> None:
     assert (row["final_test"], row["best_test"], row["best_epoch"]) == (0.9, 0.95, 1)
     assert row["optimization_speed"] == pytest.approx(0.6)
     assert row["status"] == "finished"
+
+
+def test_the_learning_rate_is_the_largest_of_the_schedule() -> None:
+    """Later drops do not count."""
+    assert summarise(history([0.1, 0.9, 0.9]), SIZES, {"pt_1": "finished"}).iloc[0]["lr"] == 0.1
+
+
+def test_a_checkpoint_file_has_no_speed() -> None:
+    """Its one epoch says nothing of the training that made it."""
+    file = history([0.1, 0.9]).iloc[1:].assign(lr=math.nan)
+    assert math.isnan(summarise(file, SIZES, {"pt_1": "finished"}).iloc[0]["optimization_speed"])
 
 
 def test_learned_means_beyond_the_largest_class() -> None:

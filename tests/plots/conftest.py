@@ -29,6 +29,13 @@ def history(task="clipart", runs=("pt_1", "pt_2", "rit_1", "rit_2"), epochs=15, 
     return pd.DataFrame(rows)
 
 
+def runs(names=("pt_1", "pt_2", "pt_large_lr_1", "rit_1", "rit_2", "rit_small_lr_1"), metric="accuracy"):
+    small = [name.startswith("pt") != ("_lr_" in name) for name in names]
+    speed = [0.8 + place / 100 if name.startswith("pt") else 0.5 + place / 50 for place, name in enumerate(names)]
+    table = pd.DataFrame({"task": "clipart", "run": names, "metric": metric, "optimization_speed": speed})
+    return table.assign(lr=np.where(small, 0.01, 0.05), status="finished")
+
+
 def interpolation(
     task="clipart", alphas=None, kinds=tuple(KINDS), splits=("train", "test"), metrics=("accuracy", "loss"),
     ends=(("final", "final"),), trained_on=None, seed=0,
@@ -234,7 +241,7 @@ def gallery(columns=4, long=False, seed=0):
 
 
 BUILDERS = (
-    history, interpolation, distances, distance_travelled, cka, cka_layers, class_accuracy, mistakes, plane, basin,
+    history, runs, interpolation, distances, distance_travelled, cka, cka_layers, class_accuracy, mistakes, plane, basin,
     criticality, module_criticality, rewinding,
     singular_values, spectrum, images, gallery,
 )  # fmt: skip

@@ -23,6 +23,7 @@ from transferscope.plots import (
     planes,
     shuffled,
     spectrum,
+    speed,
 )
 
 FINDINGS = ("Cardiomegaly", "Edema", "Consolidation", "Atelectasis", "Pleural Effusion")
@@ -62,7 +63,12 @@ CASES = {
     "curves, diverged": lambda d: curves.learning_curves(diverged(d)),
     "curves, diverged loss": lambda d: curves.learning_curves(diverged(d), metric="loss"),
     "curves, no value": lambda d: curves.learning_curves(never_learned(d)),
+    "curves, a file": lambda d: curves.learning_curves(d.history(epochs=0).assign(lr=np.nan)),
     "curves, one epoch": lambda d: curves.learning_curves(d.history(epochs=0)),
+    "speed": lambda d: speed.optimization_speed(d.runs(), note="generated images"),
+    "speed, AUC, one run": lambda d: speed.optimization_speed(d.runs(names=("pt_1",), metric="auc")),
+    "speed, diverged": lambda d: speed.optimization_speed(d.runs().assign(status="diverged")),
+    "speed, no value": lambda d: speed.optimization_speed(d.runs().assign(optimization_speed=np.nan)),
     "barriers": lambda d: barriers.barrier_panels(d.interpolation(), note="generated images"),
     "barriers of the loss": lambda d: barriers.barrier_panels(d.interpolation(), metric="loss"),
     "barriers, one alpha": lambda d: barriers.barrier_panels(d.interpolation(alphas=[0.5])),
@@ -158,6 +164,7 @@ CASES = {
 
 EMPTY = {
     "curves": (curves.learning_curves, "history"),
+    "speed": (speed.optimization_speed, "runs"),
     "barriers": (barriers.barrier_panels, "interpolation"),
     "cross domain": (barriers.cross_domain_panels, "interpolation"),
     "distances": (distances.distance_per_module, "distances"),

@@ -20,6 +20,7 @@ from transferscope.plots import (
     mistakes,
     planes,
     spectrum,
+    speed,
 )
 from transferscope.plots.lines import cell_edges
 from transferscope.plots.style import LOOKS
@@ -62,6 +63,30 @@ def test_a_diverged_run_ends_in_a_cross(drawn):
     history.loc[history["epoch"] > 8, ["train_loss", "test_accuracy", "train_accuracy"]] = np.nan
     crosses = [line for line in curves.learning_curves(history).axes[0].lines if line.get_marker() == "X"]
     assert [cross.get_xdata()[0] for cross in crosses] == [8]
+
+
+def test_a_checkpoint_file_is_drawn_though_it_has_no_learning_rate(drawn):
+    """Its one epoch is a point, and its kind alone is its name."""
+    figure = curves.learning_curves(drawn.history(runs=("pt_1",), epochs=0).assign(lr=np.nan))
+    assert legend_texts(figure)[0] == "P-T"
+    assert len(figure.axes[1].lines[0].get_xdata()) == 1
+
+
+def test_optimization_speed_has_a_row_for_each_kind_and_rate(drawn):
+    """A point a replica in its kind's colour, a tick at their mean; a diverged one is a cross that counts in no mean."""
+    runs = drawn.runs()
+    runs.loc[runs["run"] == "rit_2", "status"] = "diverged"
+    ax = speed.optimization_speed(runs).axes[0]
+    names = [text.get_text() for text in ax.get_yticklabels()]
+    assert names == ["P-T, lr 0.01", "P-T, lr 0.05", "RI-T, lr 0.01", "RI-T, lr 0.05"]
+    marks = {(names[round(y)], line.get_marker()): line.get_xdata() for line in ax.lines for y in line.get_ydata()[:1]}
+    value = runs.set_index("run")["optimization_speed"]
+    assert list(marks["P-T, lr 0.01", LOOKS["P-T"].marker]) == [value["pt_1"], value["pt_2"]]
+    assert list(marks["P-T, lr 0.01", "|"]) == pytest.approx([(value["pt_1"] + value["pt_2"]) / 2])
+    assert list(marks["RI-T, lr 0.05", "X"]) == [value["rit_2"]]
+    assert list(marks["RI-T, lr 0.05", "|"]) == [value["rit_1"]]
+    points = [line for line in ax.lines if line.get_marker() == LOOKS["RI-T"].marker]
+    assert {line.get_color() for line in points} == {LOOKS["RI-T"].colour}
 
 
 def test_barriers_draw_train_dashed_and_test_solid(drawn):

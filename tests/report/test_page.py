@@ -108,7 +108,7 @@ def test_nothing_is_fetched(page: str) -> None:
 def test_images_have_descriptions(page: str) -> None:
     """Every figure says in words what it is, of which task, and whether its images are drawn."""
     alts = [alt for alt in read(page).alts if alt]
-    assert "Learning curves: learning curves, real, generated images" in alts
+    assert "Learning curves and optimization speed: learning curves, real, generated images" in alts
     assert any(alt.endswith("figure 19, cross domain, generated images") for alt in alts)
     assert any(alt.endswith("learning curves, chest") for alt in alts)
 

@@ -14,13 +14,14 @@ CHANCE_MARGIN = 3.0
 def summarise(history: pd.DataFrame, class_sizes: pd.DataFrame, status: Mapping[str, str]) -> pd.DataFrame:
     """A row per run: final and best metrics, optimisation speed, status.
 
-    history: rows of one task, a row per run and epoch, columns run, kind, label, epoch, train_accuracy, test_accuracy,
-    ... (AUC where the task is multi-label). class_sizes: columns part, class_name, count, negatives.
+    history: rows of one task, a row per run and epoch, columns run, kind, label, epoch, lr, train_accuracy,
+    test_accuracy, ... (AUC where the task is multi-label). class_sizes: columns part, class_name, count, negatives.
     status: run -> "finished" or "diverged".
 
-    `metric` is what the task is judged by: AUC of a multi-label task, else accuracy. `best_epoch` is the best trained
-    one on the part `chosen_on`: validation where the history has it, else test, as the authors chose.
-    `optimization_speed` is the train metric averaged over the epochs from 1 on (facts of the main text, Figure 3).
+    `lr` is the largest of the schedule. `metric` is what the task is judged by: AUC of a multi-label task, else
+    accuracy. `best_epoch` is the best trained one on the part `chosen_on`: validation where the history has it, else
+    test, as the authors chose. `optimization_speed` is the train metric averaged over the measured epochs from 1 on
+    (facts of the main text, Figure 3); nan for a checkpoint file, whose training is not known.
     `learned` says that the final test metric is more than three standard errors above chance: the share of the largest
     class, or an AUC of 1/2.
     """
@@ -41,6 +42,7 @@ def summarise(history: pd.DataFrame, class_sizes: pd.DataFrame, status: Mapping[
                 "run": run,
                 "kind": last["kind"],
                 "label": last["label"],
+                "lr": epochs["lr"].max(),
                 "status": status[str(run)],
                 "metric": metric,
                 "epochs": int(last["epoch"]),
@@ -51,7 +53,7 @@ def summarise(history: pd.DataFrame, class_sizes: pd.DataFrame, status: Mapping[
                 "chosen_on": chosen_on,
                 "final_train_loss": last["train_loss_eval"],
                 "final_test_loss": last["test_loss"],
-                "optimization_speed": trained[f"train_{metric}"].mean() if len(trained) else math.nan,
+                "optimization_speed": trained.loc[trained["lr"].notna(), f"train_{metric}"].mean(),
                 "chance": chance,
                 "learned": bool(final > chance + CHANCE_MARGIN * error),
             }

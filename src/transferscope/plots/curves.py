@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 import numpy as np
 import pandas as pd
 from matplotlib.artist import Artist
@@ -13,22 +11,17 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from transferscope.plots.lines import banded_line
-from transferscope.plots.series import heading, in_order, kinds_of, require_columns, spread
+from transferscope.plots.rates import by_kind_and_rate, looks_by_kind_and_rate
+from transferscope.plots.series import heading, require_columns, spread
 from transferscope.plots.style import (
-    DASHES,
     Look,
     add_note,
     empty_figure,
-    in_usual_order,
     label,
     legend_below,
-    looks_for,
     metric_axis,
     new_figure,
 )
-
-RATE_WORDS = re.compile(r"( \w+)? lr\b.*")
-"""What a kind's name says of the learning rate; the legend gives the number instead."""
 
 
 def learning_curves(
@@ -51,8 +44,8 @@ def learning_curves(
     if history.empty:
         return empty_figure("no history to show", note)
     figure, axes = new_figure(2, 1, panel_height=1.75, sharex=True)
-    groups = _groups(history)
-    looks = _looks(groups)
+    groups = by_kind_and_rate(history)
+    looks = looks_by_kind_and_rate(groups)
     part = "validation" if f"validation_{metric}" in history.columns else "test"
     handles: dict[str, Artist] = {}
     for ax, (split, column) in zip(axes[:, 0], columns.items(), strict=True):
@@ -75,29 +68,6 @@ def default_metric(history: pd.DataFrame) -> str:
     if "test_auc" in history.columns and np.isfinite(pd.to_numeric(history["test_auc"], errors="coerce")).any():
         return "auc"
     return "accuracy"
-
-
-def _groups(history: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Rows by kind of run and base learning rate, named for the legend; smallest rate first within a kind."""
-    rates = history.groupby("run")["lr"].max().map(lambda rate: float(f"{rate:.3g}"))
-    kinds = kinds_of(history).map(lambda kind: RATE_WORDS.sub("", kind))
-    rate = history["run"].map(rates)
-    groups = {}
-    for kind in in_usual_order(in_order(kinds)):
-        for value in sorted(rate[kinds == kind].unique()):
-            groups[f"{kind}, lr {value:g}"] = history[(kinds == kind) & (rate == value)]
-    return groups
-
-
-def _looks(groups: dict[str, pd.DataFrame]) -> dict[str, Look]:
-    """The colour of the kind of run; a dash for each learning rate of it."""
-    kinds = [name.rsplit(", lr ", 1)[0] for name in groups]
-    plain = looks_for(kinds)
-    ranks = [kinds[:index].count(kind) for index, kind in enumerate(kinds)]
-    return {
-        name: Look(plain[kind].colour, plain[kind].marker, DASHES[rank % len(DASHES)])
-        for name, kind, rank in zip(groups, kinds, ranks, strict=True)
-    }
 
 
 def _mark_ends(ax: Axes, rows: pd.DataFrame, column: str, look: Look, *, best: str | None, metric: str) -> None:

@@ -71,3 +71,10 @@ def draw_learning_curves(history: pd.DataFrame, note: str | None) -> Any:
     from transferscope.plots.curves import learning_curves
 
     return learning_curves(history, title=str(history["task"].iloc[0]), note=note)
+
+
+def draw_optimization_speed(runs: pd.DataFrame, note: str | None) -> Any:
+    """The paper's second measure of training, beside Figure 2."""
+    from transferscope.plots.speed import optimization_speed
+
+    return optimization_speed(runs, title=str(runs["task"].iloc[0]), note=note)

@@ -52,7 +52,10 @@ def _curves(plan: Plan, task: str) -> list[Node]:
     runs = plan.runs_of(task)
     namespace = f"{task}.{STEP}"
     trained = any(run.checkpoint is None for run in runs)
-    curves = draw(STEP, task, "learning_curves", nodes.draw_learning_curves, [f"{task}.history.table"])
+    figures = [
+        draw(STEP, task, "learning_curves", nodes.draw_learning_curves, [f"{task}.history.table"]),
+        draw(STEP, task, "optimization_speed", nodes.draw_optimization_speed, [f"{task}.runs.table"]),
+    ]
     return [
         Node(
             nodes.gather_histories,
@@ -79,5 +82,5 @@ def _curves(plan: Plan, task: str) -> list[Node]:
             name="gather_timings",
             namespace=namespace,
         ),
-        *([curves] if trained else []),
+        *(figures if trained else []),
     ]
