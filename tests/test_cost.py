@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from kedro.framework.startup import bootstrap_project
 
+from tiny_project import ROOT
 from transferscope.cli import cli
 from transferscope.cost import (
     Speed,
@@ -50,6 +52,7 @@ STUDY: dict[str, Any] = {
             "pairs": [["pt", "pt"]],
             "max_examples": 150,
             "alphas": {"points": 3},
+            "alphas_on": {"real": {"points": 5}},
             "extrapolation": None,
             "criticality": None,
             "cross_domain": [{"figure": "figure_19", "evaluated_on": "clipart", "tasks": ["clipart", "real"]}],
@@ -86,7 +89,7 @@ def test_runs_by_hand(plan: Plan) -> None:
 
 
 def test_figures_by_hand(plan: Plan) -> None:
-    """A figure needs the runs of its pairs and what they start from, and evaluates pairs x points x images."""
+    """A figure needs the runs of its pairs and what they start from, and evaluates pairs x points x images, the points of the task."""
     sizes = task_sizes(plan, SIZES)
     runs = run_costs(plan, sizes, SPEED, dict.fromkeys(plan.runs, 250))
     table = figure_costs(plan, sizes, SPEED, runs, dict.fromkeys(plan.runs, 6)).set_index("figure")
@@ -95,7 +98,7 @@ def test_figures_by_hand(plan: Plan) -> None:
     assert table.loc["Figures 12 to 17", "training_hours"] == pytest.approx(
         hours["source.p_1"] + 2 * hours["clipart.pt_1"] + 2 * hours["real.pt_1"]
     )
-    inside = 3 * (100 + 100) + 3 * (150 + 150)
+    inside = 3 * (100 + 100) + 5 * (150 + 150)
     assert table.loc["Figures 12 to 17", "evaluation_hours"] == pytest.approx(inside / 100 / 3600)
     # One curve for each of P-T & P-T, P-T & RI-T, RI-T & RI-T.
     assert table.loc["Figure 19", "evaluation_hours"] == pytest.approx(3 * 3 * 100 / 100 / 3600)
@@ -121,6 +124,22 @@ def test_the_speed_is_measured_on_this_machine() -> None:
     """A forward pass is quicker than a step of training."""
     speed = measure_speed(ModelOptions(options={"widths": [4, 4, 4]}), 16, seconds=0.3)
     assert speed.forward > speed.train > 0
+
+
+def test_the_table_in_the_docs_is_that_of_the_plan(monkeypatch: pytest.MonkeyPatch) -> None:
+    """docs/paper.md shows, cell by cell, what its command prints for conf/paper."""
+    monkeypatch.chdir(ROOT)
+    bootstrap_project(ROOT)
+    page = ROOT / "docs" / "paper.md"
+    command = next(line for line in page.read_text().splitlines() if line.startswith("uv run kedro cost"))
+    words = command.removeprefix("uv run kedro ").split()
+    printed = CliRunner().invoke(cli, [*words, "--markdown"], catch_exceptions=False)
+    assert rows_about_figures(page.read_text()) == rows_about_figures(printed.stdout)
+
+
+def rows_about_figures(text: str) -> list[list[str]]:
+    lines = (line for line in text.splitlines() if line.startswith(("| Figure", "| Table")))
+    return [[cell.strip() for cell in line.split("|")] for line in lines]
 
 
 @pytest.mark.parametrize("text", ["imagenet", "imagenet=5", "imagenet=a,b"])

@@ -199,16 +199,16 @@ def _landscape_needs(
     plan: Plan, sizes: Sizes, options: LandscapeOptions, num_modules: Mapping[str, int]
 ) -> dict[str, tuple[set[str], int]]:
     pairs = _pairs(plan, options.pairs)
-    points, ends = options.alphas.points, len(options.ends)
+    ends = len(options.ends)
     parts = {task: [_at_most(options.max_examples, size) for size in sizes[task]] for task in sizes}
-    inside = sum(ends * points * sum(parts[task]) for task, _ in pairs)
+    inside = sum(ends * len(options.alphas_for(task)) * sum(parts[task]) for task, _ in pairs)
     found = {"Figures 12 to 17": (_runs_of(pairs), inside)}
     if options.extrapolation:
         outside = len(options.extrapolation.outside())
         found["Figure 18"] = _runs_of(pairs), sum(ends * outside * parts[task][1] for task, _ in pairs)
     for scenario in options.cross_domain:
         across = [(scenario.evaluated_on, pair) for pair in plan.cross_domain_pairs(scenario).values()]
-        images = len(across) * points * parts[scenario.evaluated_on][1]
+        images = len(across) * len(options.alphas_for(scenario.evaluated_on)) * parts[scenario.evaluated_on][1]
         found[scenario.figure.replace("_", " ").capitalize()] = _runs_of(across), images
     critical = options.criticality
     if critical:
@@ -330,15 +330,17 @@ def step_costs(plan: Plan) -> dict[str, float]:
     options = plan.study.analyses.landscape
     if options is None:
         return found
-    points, ends = options.alphas.points, len(options.ends)
+    ends = len(options.ends)
     parts = {task: [_at_most(options.max_examples, size) for size in sizes[task]] for task in sizes}
     outside = len(options.extrapolation.outside()) if options.extrapolation else 0
     for task, pair in _pairs(plan, options.pairs):
-        images = ends * (points * sum(parts[task]) + outside * parts[task][1])
+        images = ends * (len(options.alphas_for(task)) * sum(parts[task]) + outside * parts[task][1])
         found[f"{task}.landscape.interpolate_{pair.name}"] = images
     for scenario in options.cross_domain:
         for walk in plan.cross_domain_pairs(scenario):
-            found[f"cross_domain.landscape.interpolate_{walk}"] = points * parts[scenario.evaluated_on][1]
+            found[f"cross_domain.landscape.interpolate_{walk}"] = (
+                len(options.alphas_for(scenario.evaluated_on)) * parts[scenario.evaluated_on][1]
+            )
     if options.criticality:
         _, modules = _count_weights_and_modules(plan)
         for name in sorted(_critical_runs(plan, options.criticality)):
