@@ -38,9 +38,9 @@ def test_released_means_free(tmp_path: Path) -> None:
 
 
 def test_the_machines_of_one_training_share(tmp_path: Path) -> None:
-    """Two shared locks go together; an exclusive one does not go with them."""
+    """Two shared locks go together; an exclusive one does not go with them, and is told who holds them."""
     locks = [FolderLock(tmp_path, shared=True), FolderLock(tmp_path, shared=True)]
-    with pytest.raises(UserError, match="in use by another run"):
+    with pytest.raises(UserError, match=rf"in use by another run \(process {os.getpid()} on "):
         FolderLock(tmp_path)
     for lock in locks:
         lock.release()

@@ -19,7 +19,8 @@ class FolderLock:
     """Holds a folder until `release`, or until this process ends, however it ends.
 
     The system's lock on the file `.running` counts, not that the file exists: a file that is left over locks nothing.
-    A shared lock is for the machines of one training, which all run one command on one folder; it keeps others out.
+    A shared lock is for the machines of one training, which all run one command on one folder; it keeps others out,
+    and names the last of the machines to them.
 
     Raises:
         UserError: Another process holds the folder, or it cannot be written.
@@ -41,10 +42,9 @@ class FolderLock:
                 f"{folder} is in use by another run ({holder}): wait until it has ended, "
                 "or give this one a folder of its own (`data` in conf/<env>/globals.yml)"
             ) from None
-        if not shared:
-            self._file.truncate(0)
-            self._file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-            self._file.flush()
+        self._file.truncate(0)
+        self._file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        self._file.flush()
 
     def release(self) -> None:
         self._file.close()

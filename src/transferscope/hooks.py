@@ -48,8 +48,9 @@ class StudyHooks:
         self._release()
         if self._context is not None:
             folder = Path(self._context.project_path) / self._context.config_loader["globals"].get("data", "data")
+            several = trains_on_several_machines(pipeline, catalog)
             with _one_line(""):
-                self._lock = FolderLock(folder, shared=trains_on_several_machines(pipeline))
+                self._lock = FolderLock(folder, shared=several)
         try:
             check_inputs(pipeline, catalog)
             check_models(pipeline)
@@ -118,12 +119,29 @@ def check_inputs(pipeline: Pipeline, catalog: CatalogProtocol) -> None:
     if missing:
         first = missing[0]
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        raise CommandLineError(f"{first}{more}: not there yet; {_how_to_make(first, catalog)}")
+        raise CommandLineError(f"{first}{more}: not there yet; {_how_to_make(first, missing, catalog)}")
 
 
-def trains_on_several_machines(pipeline: Pipeline) -> bool:
-    """Whether a training of the pipeline has `num_nodes` above 1: then each machine runs the same command."""
-    return any(run.training.num_nodes > 1 for run in _trained_in(pipeline))
+def trains_on_several_machines(pipeline: Pipeline, catalog: CatalogProtocol) -> bool:
+    """Whether each of several machines runs this command, for the one training that it holds.
+
+    CommandLineError where it holds more: all machines would do the other steps too, into the same files, and might
+    come to the trainings in different orders.
+    """
+    waiting = [run for run in _trained_in(pipeline) if run.training.num_nodes > 1 and not _is_done(run, catalog)]
+    if waiting and len(pipeline.nodes) > 1:
+        run = waiting[0]
+        raise CommandLineError(
+            f"training.num_nodes is {run.training.num_nodes} for {run.full_name}: run that training alone, by the same "
+            f"command on each machine, `--nodes {run.task}.training.{run.name}`, before it on one machine what it "
+            "needs, and after it the rest"
+        )
+    return bool(waiting)
+
+
+def _is_done(run: RunSpec, catalog: CatalogProtocol) -> bool:
+    series = catalog.get(f"{run.full_name}.checkpoints")
+    return series is not None and series.exists() and series.load().fingerprint == run.fingerprint
 
 
 def check_models(pipeline: Pipeline) -> None:
@@ -161,9 +179,12 @@ def check_fingerprint(name: str, fingerprint: str) -> None:
         )
 
 
-def _how_to_make(name: str, catalog: CatalogProtocol) -> str:
+def _how_to_make(name: str, missing: list[str], catalog: CatalogProtocol) -> str:
+    """What to do for the input `name`; where images are missing, also for all others that are."""
     if name.endswith(".source"):
-        return f"the folder {_place(catalog, name)} does not exist: put the images there"
+        first, *others = dict.fromkeys(_place(catalog, item) for item in missing if item.endswith(".source"))
+        more = f" (nor do {', '.join(others)})" if others else ""
+        return f"the folder {first} does not exist: put the images there{more}"
     makers = (step for step, pipeline in pipelines.items() if step != "__default__" and name in pipeline.all_outputs())
     return f"make it with `kedro run --pipelines {next(makers, '__default__')}`"
 

@@ -44,7 +44,11 @@ def kedro(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         (["run", "--namespaces", "clipart.mistake"], "['clipart.mistake']: did you mean clipart.mistakes"),
         (["run", "--nodes", "clipart.training.pt_9"], "['clipart.training.pt_9']: did you mean clipart.training.pt_"),
         (["run", "--tags", "nothing"], "`kedro registry describe` lists the steps"),
-        (["run", "--env", "paper"], "chexpert does not exist: put the images there"),
+        (["run", "--env", "paper"], "chexpert does not exist: put the images there (nor do "),
+        (
+            ["run", "--params", "training.num_nodes=2,training.rendezvous=localhost:29400"],
+            "training.num_nodes is 2 for shapes.p_1: run that training alone",
+        ),
         (["run", "--params", "model.name=resnet51"], "model resnet51: unknown model 'resnet51'"),
         (["run", "--params", "training.num_processes=999"], "training.num_processes is 999, but there are"),
         (["run", "--runner-params", "gpus=99"], "--runner-params gpus=99: there are"),

@@ -21,7 +21,8 @@ import torch
 
 from transferscope.errors import UserError
 from transferscope.training import launch, worker
-from transferscope.training.launch import WorkerError, count_processes, train
+from transferscope.training.failure import WorkerError, failure
+from transferscope.training.launch import count_processes, train
 from transferscope.training.loop import train_run
 from transferscope.training.run import TrainingRun
 
@@ -45,6 +46,12 @@ def wait_for(condition: Callable[[], Any]) -> None:
     while not condition():
         assert time.monotonic() < deadline, "nothing happened"
         time.sleep(0.02)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        return int(probe.getsockname()[1])
 
 
 @pytest.fixture
@@ -114,9 +121,7 @@ def forked(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def run_launcher(command: list[str], environment: dict[str, str], job: Path, listen: Callable[[], None]) -> int:
         (job / launch.OUTPUT).touch()
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
+        port = free_port()
         context = multiprocessing.get_context("fork")
         processes = [context.Process(target=work, args=(job, rank, port)) for rank in range(2)]
         for process in processes:
@@ -160,23 +165,39 @@ def test_the_users_mistake_reaches_the_user(make_split: Make, make_run: Make, jo
     assert not (tmp_path / "run").exists()
 
 
-def test_one_line_tells_why_workers_failed(tmp_path: Path) -> None:
+def test_one_line_tells_why_workers_failed(make_run: Make, tmp_path: Path) -> None:
     """The first error counts, a deadly signal before it, the user's mistake before all; the rest is in a file."""
     job = tmp_path / "job"
     job.mkdir()
-    (job / launch.OUTPUT).write_text("exitcode : -9 of an earlier attempt. FAILED Root cause: exitcode  : 1 (pid: 2)")
+
+    def shown(output: str) -> Exception:
+        return failure(make_run(), output, job, tmp_path / "run")
+
     for number, message in enumerate(["OSError: earlier attempt", "KeyError: 'x'", "RuntimeError: closed"]):
         error = {"user": False, "message": message, "time": number, "restart": min(number, 1), "traceback": message}
         (job / f"error_{number}.json").write_text(json.dumps(error))
-    first = launch._failure(job, tmp_path / "run", "clipart.rit_1")
+    first = shown("exitcode : -9 of an earlier attempt. FAILED Root cause: exitcode  : 1 (pid: 2)")
     assert isinstance(first, WorkerError)
-    assert "clipart.rit_1: a worker process raised KeyError: 'x'" in str(first)
+    assert "toy.rit_1: a worker process raised KeyError: 'x'" in str(first)
     assert "RuntimeError: closed" in (tmp_path / "run" / "workers.log").read_text()
-    (job / launch.OUTPUT).write_text("FAILED\nexitcode  : -15 (pid: 1)\nexitcode  : -9 (pid: 2)")
-    assert "was ended by signal 9 (killed; often" in str(launch._failure(job, tmp_path / "run", "a.b"))
+    ended = shown("FAILED\nexitcode  : -15 (pid: 1)\nexitcode  : -9 (pid: 2)")
+    assert "was ended by signal 9 (killed; often" in str(ended)
     user = {"user": True, "message": "no such model", "time": 3, "restart": 0, "traceback": ""}
     (job / "error_3.json").write_text(json.dumps(user))
-    assert isinstance(launch._failure(job, tmp_path / "run", "a.b"), UserError)
+    assert isinstance(shown("exitcode  : -9 (pid: 2)"), UserError)
+
+
+def test_machines_that_do_not_meet_are_one_line(
+    make_split: Make, make_run: Make, jobs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of two machines gives up; the line names the place, and nothing is left."""
+    monkeypatch.setattr(launch, "MEETING_SECONDS", 1)
+    place = f"localhost:{free_port()}"
+    run = make_run(num_nodes=2, rendezvous=place)
+    with pytest.raises(UserError, match=f"2 machines did not meet at {place}"):
+        train(run, make_split(40), make_split(24), initial=None, folder=tmp_path / "run", device_type="cpu")
+    assert not workers_of(jobs)
+    assert not list(jobs.glob("transferscope-*"))
 
 
 def test_more_processes_than_cores_or_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -204,11 +225,8 @@ def test_one_process_on_the_cpu_is_this_one(
 
 def test_two_machines_train_one_run(make_split: Make, make_run: Make, tmp_path: Path) -> None:
     """Two launchers that meet at one port, as on two machines, give what one process gives; both return it."""
-    with socket.socket() as probe:
-        probe.bind(("localhost", 0))
-        port = probe.getsockname()[1]
     parts = make_split(40), make_split(24, part="test")
-    run = make_run(epochs=1, num_nodes=2, rendezvous=f"localhost:{port}")
+    run = make_run(epochs=1, num_nodes=2, rendezvous=f"localhost:{free_port()}")
     with ThreadPoolExecutor(2) as machines:
         started = [
             machines.submit(train, run, *parts, initial=None, folder=tmp_path / "two", device_type="cpu")

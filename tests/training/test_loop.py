@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,7 +22,8 @@ from transferscope.models.initialisation import initialise
 from transferscope.options import AugmentationOptions
 from transferscope.training import loop
 from transferscope.training.evaluation import evaluate
-from transferscope.training.loop import epoch_order, step_seed, train_run
+from transferscope.training.loop import train_run
+from transferscope.training.order import epoch_order, step_seed
 from transferscope.training.run import TrainingRun
 
 Make = Callable[..., Any]
@@ -247,6 +249,25 @@ def test_options_train(
     train, test = (make_split(48, part=part, multi_label=multi_label) for part in ("train", "test"))
     _, history = train_run(make_run(epochs=6, lr=0.2, **options), train, test, initial=None, folder=tmp_path)
     assert history["train_loss_eval"].iloc[-1] < history["train_loss_eval"].iloc[0]
+
+
+def test_a_compiled_model_leaves_the_same_checkpoints(
+    train_split: PackedSplit, held_out_split: PackedSplit, make_run: Make, tmp_path: Path, monkeypatch: Any
+) -> None:
+    """Same names and, by a backend that generates no code, same values; also where the run goes on from a snapshot."""
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    plain, expected = train_run(make_run(), train_split, held_out_split, initial=None, folder=tmp_path / "plain")
+    run = make_run(compile=True)
+
+    def killed(steps: int, note: str) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_run(run, train_split, held_out_split, initial=None, folder=tmp_path / "fast", progress=killed)
+    fast, history = train_run(run, train_split, held_out_split, initial=None, folder=tmp_path / "fast")
+    assert history.equals(expected)
+    for name, value in plain.load("final").state_dict.items():
+        assert torch.equal(fast.load("final").state_dict[name], value), name
 
 
 def test_progress_counts_every_step(

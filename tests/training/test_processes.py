@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
 
 from transferscope.errors import UserError
 from transferscope.images.split import PackedSplit
@@ -113,6 +113,19 @@ def test_shares_make_up_the_batch(num_examples: int, size: int) -> None:
         assert len(examples) <= num_examples // size + 1
         taken += examples if factor else []
     assert taken == list(range(num_examples))
+
+
+def test_machines_that_see_different_snapshots_stop(make_split: Make, make_run: Make, tmp_path: Path) -> None:
+    """Shared storage may show one an older file: they must not go on from different epochs."""
+
+    class BesideOneAhead(OneProcess):
+        rank, size = 1, 2
+
+        def sum_(self, tensor: Tensor) -> Tensor:
+            return tensor + torch.tensor([1, 0])
+
+    with pytest.raises(UserError, match="the machines see different snapshots"):
+        train_run(make_run(), make_split(40), make_split(24), initial=None, folder=tmp_path, group=BesideOneAhead())
 
 
 def test_batchnorm_in_several_processes_on_the_cpu_is_refused() -> None:

@@ -7,7 +7,6 @@ import logging
 import math
 import os
 import pickle
-import re
 import subprocess
 import sys
 import tempfile
@@ -26,8 +25,10 @@ from transferscope.images.split import PackedSplit
 from transferscope.models.checkpoint import Checkpoint, save_checkpoint
 from transferscope.models.series import CheckpointSeries
 from transferscope.progress import progress_bar
-from transferscope.training.loop import check_inputs, train_run
-from transferscope.training.record import RunFolder, inputs_of
+from transferscope.training.failure import failure
+from transferscope.training.inputs import by_part, check_inputs, inputs_of
+from transferscope.training.loop import train_run
+from transferscope.training.record import RunFolder
 from transferscope.training.run import RunLike, TrainingRun
 
 log = logging.getLogger(__name__)
@@ -35,11 +36,8 @@ log = logging.getLogger(__name__)
 OUTPUT = "output.txt"
 POLL_SECONDS = 0.2
 STOP_SECONDS = 30
-DEADLY_SIGNALS = {6: "abort", 7: "bus error", 9: "killed; often the memory ran out", 11: "segmentation fault"}
-
-
-class WorkerError(RuntimeError):
-    """A training process failed; one line, and the path of the log with the rest."""
+MEETING_SECONDS = 600
+"""How long a machine waits for the others, whichever comes first."""
 
 
 def train(
@@ -67,7 +65,7 @@ def train(
     """
     kind = device_type or ("cuda" if torch.cuda.is_available() else "cpu")
     num_processes, num_nodes = count_processes(run.training.num_processes, kind), run.training.num_nodes
-    splits = {"train": train_split, "test": test_split} | ({"validation": validation_split} if validation_split else {})
+    splits = by_part(train_split, test_split, validation_split)
     check_inputs(run, splits, initial)
     if kind == "cpu" and num_processes * num_nodes == 1:
         return train_run(
@@ -90,7 +88,7 @@ def train(
                 command = _command(run, num_processes, job)
                 return_code = _run_launcher(command, _environment(num_processes, kind), job, listener)
             if return_code != 0:
-                raise _failure(job, files.folder, f"{run.task}.{run.name}")
+                raise failure(run, (job / OUTPUT).read_text(errors="replace"), job, files.folder)
     return files.result()
 
 
@@ -132,6 +130,7 @@ def _command(run: RunLike, num_processes: int, job: Path) -> list[str]:
     if nodes > 1:
         name = f"{run.task}.{run.name}.{run.fingerprint}"
         meeting = [f"--nnodes={nodes}", "--rdzv-backend=c10d", f"--rdzv-endpoint={place}", f"--rdzv-id={name}"]
+        meeting += [f"--rdzv-conf=join_timeout={MEETING_SECONDS},read_timeout={MEETING_SECONDS}"]
     return [
         *(sys.executable, "-m", "torch.distributed.run", *meeting),
         *(f"--nproc-per-node={num_processes}", f"--max-restarts={run.training.max_restarts}", "--monitor-interval=0.1"),
@@ -201,22 +200,3 @@ class _Listener:
 
 def _read(path: Path) -> str:
     return path.read_text() if path.exists() else ""
-
-
-def _failure(job: Path, folder: Path, name: str) -> Exception:
-    """The one error to show: the user's, a deadly signal, or the first that a worker raised in the last attempt."""
-    output = (job / OUTPUT).read_text(errors="replace")
-    errors = [json.loads(path.read_text()) for path in job.glob("error_*.json")]
-    errors.sort(key=lambda error: (-error["restart"], error["time"]))
-    for error in errors:
-        if error["user"]:
-            return UserError(error["message"])
-    folder.mkdir(parents=True, exist_ok=True)
-    details = folder / "workers.log"
-    details.write_text(output + "".join(error["traceback"] for error in errors))
-    summary = output.rpartition("FAILED")[2]  # of the last attempt, by the launcher
-    codes = [int(code) for code in re.findall(r"exitcode\s*:\s*-(\d+)", summary)]
-    signals = [f"was ended by signal {code} ({DEADLY_SIGNALS[code]})" for code in codes if code in DEADLY_SIGNALS]
-    raised = [f"raised {error['message']}" for error in errors]
-    what = [*signals, *raised, "ended before training began"][0]
-    return WorkerError(f"training of {name}: a worker process {what}; the rest is in {details}")

@@ -37,9 +37,11 @@ from transferscope.training.events import EVENTS, Events
 from transferscope.training.feed import Feed
 from transferscope.training.group import OneProcess
 from transferscope.training.history import Row, metric_columns, score
+from transferscope.training.inputs import by_part, check_inputs, inputs_of
 from transferscope.training.objective import loss_weight, summed_loss, targets_of
 from transferscope.training.optim import learning_rate, make_optimizer, set_learning_rate
-from transferscope.training.record import RunFolder, checkpoint_of, inputs_of
+from transferscope.training.order import epoch_order, step_seed
+from transferscope.training.record import RunFolder, checkpoint_of
 from transferscope.training.run import RunLike
 from transferscope.training.snapshot import TrainingState
 
@@ -83,7 +85,7 @@ def train_run(
     Raises UserError for splits that do not fit each other, the model or `initial`.
     """
     group = group or OneProcess()
-    splits = {"train": train_split, "test": test_split} | ({"validation": validation_split} if validation_split else {})
+    splits = by_part(train_split, test_split, validation_split)
     check_inputs(run, splits, initial)
     files = RunFolder(folder, run, inputs_of(run, splits, initial))
     if not files.is_finished():
@@ -123,7 +125,7 @@ class _Training:
         model.to(device=device, memory_format=layout)  # type: ignore[call-overload]
         self.state = TrainingState(model, make_optimizer(model, self.options))
         self.resumed = files.resume(self.state)
-        group.wait()  # the leader changes files only after all have read them
+        self._check_that_all_resume_alike()
         self.network: nn.Module = torch.compile(model) if self.options.compile else model  # type: ignore[assignment]
         self.forward = group.wrap(self.network)
 
@@ -138,6 +140,18 @@ class _Training:
         self.events = Events(files.folder / EVENTS, after=self.state.epoch) if log_events else None
         # Augmentation draws for the whole batch, so that the draws do not depend on how many processes share it.
         self.whole_batches = group.size > 1 and self.options.augmentation != AugmentationOptions()
+
+    def _check_that_all_resume_alike(self) -> None:
+        """Raise UserError where shared storage shows processes different snapshots.
+
+        No process comes back before all have read theirs, so the leader does not change files under them.
+        """
+        here = torch.tensor([self.state.epoch, self.state.step], dtype=torch.float64, device=self.device)
+        if not torch.equal(self.group.sum_(here.clone()), here * self.group.size):
+            raise UserError(
+                f"{self.name}: the machines see different snapshots in {self.files.folder}: "
+                "the storage is slow to show what another machine has written; run again in a minute"
+            )
 
     def go(self, advance: Advance) -> None:
         """Train to the end."""
@@ -296,36 +310,11 @@ class _Training:
 
 @contextmanager
 def _advancing(training: _Training, progress: Advance | None) -> Iterator[Advance]:
-    """The caller's hook, a bar where there is none, and nothing in processes that do not lead."""
-    if not training.group.leads:
-        yield lambda steps, note: None
-    elif progress is not None:
+    """The caller's hook; where there is none a bar, but nothing in processes that do not lead."""
+    if progress is not None:
         yield progress
+    elif not training.group.leads:
+        yield lambda steps, note: None
     else:
         with progress_bar(training.name, training.options.epochs * training.steps_per_epoch) as advance:
             yield advance
-
-
-def epoch_order(order_seed: int, epoch: int, num_examples: int) -> np.ndarray:
-    """Permutation of the training examples in an epoch; depends on nothing else."""
-    return np.random.default_rng([order_seed, epoch]).permutation(num_examples)
-
-
-def step_seed(order_seed: int, epoch: int, step: int) -> int:
-    """Seed of all draws of a step: augmentation, mixup, dropout."""
-    return int(np.random.SeedSequence([order_seed, epoch, step, 1]).generate_state(1, np.uint64)[0]) >> 2
-
-
-def check_inputs(run: RunLike, splits: dict[str, PackedSplit], initial: Checkpoint | None) -> None:
-    """Raise UserError for splits without examples or of different classes, and for a wrong start."""
-    name, train = f"{run.task}.{run.name}", splits["train"]
-    for part, split in splits.items():
-        if len(split) == 0:
-            raise UserError(f"run '{name}': the {part} split of '{split.name}' is empty")
-        if tuple(split.class_names) != tuple(train.class_names) or split.multi_label != train.multi_label:
-            raise UserError(f"run '{name}': the {part} split of '{split.name}' has other classes than the train split")
-    if run.initialisation == "checkpoint":
-        raise UserError(f"run '{name}' is a checkpoint file: there is nothing to train")
-    if (run.initialisation == "pretrained") != (initial is not None):
-        expected = "needs the checkpoint it starts from" if initial is None else "takes no checkpoint to start from"
-        raise UserError(f"run '{name}' has initialisation '{run.initialisation}' and {expected}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import shutil
@@ -110,20 +109,6 @@ class RunFolder:
                 path.unlink()
         for leftover in self.folder.glob(".*.tmp"):  # of a process that was killed while it wrote
             leftover.unlink()
-
-
-def inputs_of(run: RunLike, splits: dict[str, PackedSplit], initial: Checkpoint | None) -> dict[str, str]:
-    """Digests of all that decides what a training leaves: its plan, its images, the weights it starts from."""
-    weights = {} if initial is None else {"initial": _digest(initial)}
-    return {"fingerprint": run.fingerprint} | {part: split.digest for part, split in splits.items()} | weights
-
-
-def _digest(checkpoint: Checkpoint) -> str:
-    digest = hashlib.sha256()
-    for name, value in sorted(checkpoint.state_dict.items()):
-        digest.update(f"{name} {value.dtype} {tuple(value.shape)} ".encode())
-        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
 
 
 def checkpoint_of(run: RunLike, split: PackedSplit, state: TrainingState) -> Checkpoint:

@@ -68,7 +68,7 @@ def main(job: Path) -> None:
     rank, restart = int(os.environ["RANK"]), int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
     if any(json.loads(path.read_text())["user"] for path in job.glob("error_*.json")):
         sys.exit(1)  # a restart does not mend the user's mistake
-    if rank == 0:
+    if _tells():
         _log_to(job / "messages.txt")
         if restart:
             log.warning("a worker died: all were started again (%d of %d)", restart, content["max_restarts"])
@@ -102,9 +102,14 @@ def _train(job: Path, content: dict[str, Any]) -> None:
         validation_split=splits.get("validation"),
         device=device,
         group=ProcessGroup(device),
-        progress=_Teller(job / "progress.json"),
+        progress=_Teller(job / "progress.json") if _tells() else None,
     )
     dist.destroy_process_group()
+
+
+def _tells() -> bool:
+    """One process of each machine tells the one that launched it how training goes on."""
+    return os.environ["LOCAL_RANK"] == "0"
 
 
 class _Teller:
