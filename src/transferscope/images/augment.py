@@ -1,4 +1,7 @@
-"""From stored uint8 batches to what a network sees, in batches and on the device of the batch."""
+"""From stored uint8 batches to what a network sees, in batches and on the device of the batch.
+
+What is drawn on the CPU goes to a GPU without waiting for it: CUDA has taken its copy of ordinary memory on return.
+"""
 
 from __future__ import annotations
 
@@ -101,9 +104,11 @@ class TrainingTransform:
         flipped = _draw(generator, len(batch), 0, 1) < 0.5 if options.flip else None
         if not self._moves and options.random_resized_crop is None:
             if flipped is not None:
-                batch = torch.where(flipped.to(batch.device)[:, None, None, None], batch.flip(-1), batch)
+                batch = torch.where(
+                    flipped.to(batch.device, non_blocking=True)[:, None, None, None], batch.flip(-1), batch
+                )
             return self._evaluation(batch, out)
-        theta = self._affine(len(batch), batch.shape[-1], flipped, generator).to(batch.device)
+        theta = self._affine(len(batch), batch.shape[-1], flipped, generator).to(batch.device, non_blocking=True)
         return self._evaluation.finish(self._sample(batch, theta), out)
 
     def _affine(self, count: int, side: int, flipped: Tensor | None, generator: torch.Generator) -> Tensor:
@@ -146,7 +151,7 @@ def mixup(batch: Tensor, targets: Tensor, alpha: float, generator: torch.Generat
     assert targets.is_floating_point()
     assert len(targets) == len(batch)
     weight = _draw_beta(alpha, generator)
-    other = torch.randperm(len(batch), generator=generator, device=generator.device).to(batch.device)
+    other = torch.randperm(len(batch), generator=generator, device=generator.device).to(batch.device, non_blocking=True)
     ignored = (targets < 0) | (targets[other] < 0)
     blended = torch.lerp(targets[other], targets, weight).masked_fill_(ignored, -1.0)
     return torch.lerp(batch[other], batch, weight), blended
@@ -177,7 +182,8 @@ def _normalise(batch: Tensor, scale: Tensor, offset: Tensor, out: Tensor | None)
     if out.is_cpu:
         _normalise_in_pieces(batch.numpy(), scale.numpy(), offset.numpy(), out.numpy())
         return out
-    return out.copy_(batch).mul_(scale.to(batch.device)).add_(offset.to(batch.device))
+    scale, offset = (values.to(batch.device, non_blocking=True) for values in (scale, offset))
+    return out.copy_(batch).mul_(scale).add_(offset)
 
 
 def _normalise_in_pieces(batch: np.ndarray, scale: np.ndarray, offset: np.ndarray, out: np.ndarray) -> None:

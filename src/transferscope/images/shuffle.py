@@ -59,7 +59,7 @@ class Shuffle:
             raise ValueError(f"images of shape {tuple(batch.shape[1:])}, but the shuffle is for {self.image_shape}")
         # Values move across channels, pixels within each: the last axis is what is permuted.
         flat = batch.flatten(1) if self.block_size == "values" else batch.flatten(2)
-        return flat.index_select(-1, order.to(batch.device)).view(batch.shape)
+        return flat.index_select(-1, order.to(batch.device, non_blocking=True)).view(batch.shape)
 
 
 def _pixel_order(height: int, width: int, block_size: int, seed: int) -> np.ndarray:

@@ -97,9 +97,12 @@ class Evidence:
 
     @cached_property
     def runs(self) -> pd.DataFrame:
-        """All runs by full name: task, label, lr (largest), score (final, test), metric, speed, learned."""
+        """All runs by full name: task, label, lr (largest), score (final, test), metric, speed, learned, diverged.
+
+        A run that diverged is the worst there is, not a missing value: score and speed are 0.
+        """
         rows = [row for task, history in self.each("history") for row in self._runs_of(task, history)]
-        columns = ["name", "task", "label", "lr", "score", "metric", "speed", "learned"]
+        columns = ["name", "task", "label", "lr", "score", "metric", "speed", "learned", "diverged"]
         return pd.DataFrame(rows, columns=columns).set_index("name")
 
     def _runs_of(self, task: str, history: pd.DataFrame) -> list[tuple[Any, ...]]:
@@ -110,14 +113,21 @@ class Evidence:
         for run, epochs in history.sort_values("epoch", kind="stable").groupby("run", sort=False):
             fact: Mapping[Any, Any] = facts.get(str(run), {})
             diverged = fact.get("status") == "diverged"
-            last = float(epochs[f"test_{metric}"].iloc[-1])
-            # A run that diverged is the worst there is, not a missing value.
-            final = 0.0 if diverged and np.isnan(last) else last
-            learned = bool(fact.get("learned", True)) and not diverged
+            score = float(epochs[f"test_{metric}"].iloc[-1])
             speed = float(fact.get("optimization_speed", np.nan))
-            label = str(epochs["label"].iloc[0])
+            learned = bool(fact.get("learned", True)) and not diverged
             rows.append(
-                (full_name(task, str(run)), task, label, float(epochs["lr"].max()), final, metric, speed, learned)
+                (
+                    full_name(task, str(run)),
+                    task,
+                    str(epochs["label"].iloc[0]),
+                    float(epochs["lr"].max()),
+                    0.0 if diverged else score,
+                    metric,
+                    0.0 if diverged else speed,
+                    learned,
+                    diverged,
+                )
             )
         return rows
 

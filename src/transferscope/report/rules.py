@@ -20,7 +20,8 @@ RULE = (
     "does not hold: the mean effect has the opposite sign in at least half of the tasks (with at least two "
     "comparisons); "
     "cannot tell: anything else, also where the plan did not run what the claim needs. "
-    "Runs that have not learned are left out of comparisons of mistakes, features, weights and landscapes."
+    "Runs that have not learned are left out of comparisons of mistakes, features, weights and landscapes. "
+    "The final metric and the speed of a run that diverged count as 0."
 )
 
 Unit = Literal["score", "points", "share", "number", "cka"]

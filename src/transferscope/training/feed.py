@@ -35,7 +35,7 @@ class Feed:
         """One tensor for each array of indices, in order."""
         if self.resident is not None:
             for indices in batches_of_indices:
-                yield self.resident[torch.from_numpy(np.ascontiguousarray(indices)).to(self.device)]
+                yield self.resident[torch.from_numpy(np.ascontiguousarray(indices)).to(self.device, non_blocking=True)]
         elif self.device.type == "cuda":
             yield from self._ahead(batches_of_indices)
         else:

@@ -24,7 +24,7 @@ def targets_of(labels: Tensor, num_classes: int, *, multi_label: bool, mixed: bo
 def loss_weight(targets: Tensor, *, multi_label: bool) -> Tensor:
     """What the loss is divided by, float64: the number of examples, or of known findings; at least 1."""
     if not multi_label:
-        return torch.tensor(len(targets), dtype=torch.float64, device=targets.device)
+        return torch.tensor(len(targets), dtype=torch.float64).to(targets.device, non_blocking=True)
     return (targets != IGNORED).sum().clamp(min=1).double()
 
 

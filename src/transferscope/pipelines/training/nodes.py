@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from transferscope.plan import RunSpec
+
+log = logging.getLogger(__name__)
 
 
 def train(
@@ -29,6 +32,8 @@ def train(
     spec = RunSpec.model_validate(run)
     initial = load_checkpoint(spec.pretrained) if spec.pretrained and source is None else None
     if source is not None:
+        if source.status == "diverged":
+            log.warning("%s starts from %s, which diverged", spec.full_name, spec.pretrained)
         initial = source.load(spec.pretrained_epoch)
     folder = Path(models_folder) / spec.task / spec.name
     return launch(spec, train_split, test_split, validation_split=validation_split, initial=initial, folder=folder)

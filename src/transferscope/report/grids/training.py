@@ -18,12 +18,15 @@ def final_metrics(results: Results) -> list[Grid]:
         metric = str(part["metric"].iloc[0])
         say = score(metric)
         rates = ", ".join(f"{rate:g}" for rate in sorted(part["lr"].dropna().unique())) or formats.MISSING
-        rows.append((
-            str(task), str(label), rates, str(len(part)), formats.metric_name(metric),
-            spread(part["score"], say), spread(part["speed"], say),
-        ))  # fmt: skip
+        whole = part[~part["diverged"].astype(bool)]
+        number = f"{len(part)}" if len(whole) == len(part) else f"{len(part)}, {len(part) - len(whole)} diverged"
+        shown = (spread(whole[name], say) for name in ("score", "speed"))
+        rows.append((str(task), str(label), rates, number, formats.metric_name(metric), *shown))
     columns = ("task", "kind", "lr", "runs", "metric", "final, test", "optimization speed")
-    note = "Mean (smallest to largest run). Optimization speed: train metric averaged over the epochs."
+    note = (
+        "Mean (smallest to largest run), without runs that diverged. Optimization speed: train metric averaged over "
+        "the epochs."
+    )
     return if_any("Ours: final test metric and speed", columns, rows, note, "<task>.runs.table")
 
 
