@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import combinations
 from typing import Any, Literal
 
@@ -117,15 +117,34 @@ class LayerSimilarity:
         self._cross.append(hsic[self._a, self._b])
         self._floor.append(floor[self._a, self._b])
 
-    def cka(self, comparison: Comparison, *, num_resamples: int = 1000, confidence: float = 0.95) -> pd.DataFrame:
+    def undefined(self, comparison: Comparison) -> list[Unit]:
+        """Layers of a comparison whose features are not finite, or the same for all examples: they have no CKA."""
+        units = dict.fromkeys(unit for pair in self.unit_pairs(comparison) for unit in pair)
+        owns = [self._own_hsic(list(units), estimator) for estimator in comparison.estimators]
+        return [unit for unit in units if not all(0 < own[unit] < np.inf for own in owns)]
+
+    def cka(
+        self,
+        comparison: Comparison,
+        *,
+        num_resamples: int = 1000,
+        confidence: float = 0.95,
+        allow_undefined: bool = False,
+    ) -> pd.DataFrame:
         """A row per pair of models, pair of layers and estimator.
 
         Columns checkpoint_a, checkpoint_b, layer, layer_b, features, estimator, num_examples, cka, low, high, permuted.
         `low` and `high` bound a percentile bootstrap over batches of the mini-batch estimator, moved to `cka`; NaN for
         a single batch. `permuted` is the floor: the same estimate when the second model's examples are put in another
-        order within each batch. Raises UserError where a layer's features do not vary.
+        order within each batch. Raises UserError where a layer is `undefined`, or, if that is allowed, gives NaN there.
         """
         pairs = self.unit_pairs(comparison)
+        undefined = self.undefined(comparison)
+        if undefined and not allow_undefined:
+            raise UserError(
+                "features that are not finite, or the same for all examples, in layer "
+                f"{', '.join(map(str, undefined))}: CKA is undefined there"
+            )
         rows = np.array([self._place[pair] for pair in pairs])
         low, high = self._interval(rows, num_resamples, confidence)
         tables = []
@@ -148,16 +167,22 @@ class LayerSimilarity:
         self, pairs: list[UnitPair], rows: NDArray[np.int64], estimator: Estimator
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """The CKA of each pair, and that of permuted examples."""
+        own = self._own_hsic([unit for pair in pairs for unit in pair], estimator)
         if estimator == "minibatch":
-            own = dict(zip(self._units, np.sum(self._own, axis=0), strict=True))
             cross, floor = np.sum(self._cross, axis=0)[rows], np.sum(self._floor, axis=0)[rows]
         else:
-            hsic = FeatureSums.unbiased if estimator == "debiased" else FeatureSums.biased
-            own = {unit: hsic(self.sums[unit, unit]) for pair in pairs for unit in pair}
+            hsic = _hsic_of(estimator)
             cross, floor = (np.array([hsic(sums[pair]) for pair in pairs]) for sums in (self.sums, self.permuted_sums))
-        _check_variation(own, pairs)
-        scale = np.array([(own[a] * own[b]) ** 0.5 for a, b in pairs])
+        defined = {unit: value if 0 < value < np.inf else np.nan for unit, value in own.items()}
+        scale = np.array([(defined[a] * defined[b]) ** 0.5 for a, b in pairs])
         return cross / scale, floor / scale
+
+    def _own_hsic(self, units: Iterable[Unit], estimator: Estimator) -> dict[Unit, float]:
+        """HSIC of each layer with itself."""
+        if estimator == "minibatch":
+            return dict(zip(self._units, np.sum(self._own, axis=0), strict=True))
+        hsic = _hsic_of(estimator)
+        return {unit: hsic(self.sums[unit, unit]) for unit in units}
 
     def _interval(
         self, rows: NDArray[np.int64], num_resamples: int, confidence: float
@@ -183,13 +208,8 @@ class LayerSimilarity:
         return ratios
 
 
-def _check_variation(own: Mapping[Unit, float], pairs: Sequence[UnitPair]) -> None:
-    constant = [unit for unit in dict.fromkeys(unit for pair in pairs for unit in pair) if not own[unit] > 0]
-    if constant:
-        names = ", ".join(f"{unit.layer} of {unit.model}" for unit in constant)
-        raise UserError(
-            f"features that are not finite, or the same for all examples, in layer {names}: CKA is undefined there"
-        )
+def _hsic_of(estimator: Estimator) -> Callable[[FeatureSums], float]:
+    return FeatureSums.unbiased if estimator == "debiased" else FeatureSums.biased
 
 
 def _exact(features: Mapping[Unit, Tensor], unit: Unit) -> Tensor:

@@ -21,6 +21,9 @@ class Unit(NamedTuple):
     model: str
     layer: str
 
+    def __str__(self) -> str:
+        return f"{self.layer} of {self.model}"
+
 
 UnitPair = tuple[Unit, Unit]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import pandas as pd
@@ -18,11 +19,14 @@ def second_opinion(similarity: LayerSimilarity, comparison: Comparison) -> pd.Da
 
     The comparison must have an exact estimator. Returns a row per pair of models, pair of layers and measure:
     checkpoint_a, checkpoint_b, layer, layer_b, features, num_examples, measure, value, permuted. Neither measure is
-    debiased, so read a value against `permuted`, the same of the second model's examples in another order.
+    debiased, so read a value against `permuted`, the same of the second model's examples in another order. Layers that
+    have no CKA (`LayerSimilarity.undefined`) have NaN.
     """
     pairs = similarity.unit_pairs(comparison)
-    own = {unit: similarity.sums[unit, unit].cross_moments() for pair in pairs for unit in pair}
-    white = {unit: whitening(moments, f"features {unit.layer} of {unit.model}") for unit, moments in own.items()}
+    undefined = set(similarity.undefined(comparison))
+    units = {unit for pair in pairs for unit in pair} - undefined
+    own = {unit: similarity.sums[unit, unit].cross_moments() for unit in units}
+    white = {unit: whitening(moments, f"features {unit}") for unit, moments in own.items()}
     table = unit_table(pairs, similarity.extractors).assign(num_examples=similarity.num_examples)
     measures: dict[str, Callable[[UnitPair, Tensor], float]] = {
         "SVCCA": lambda pair, cross: cca_of_moments(cross, *(white[unit] for unit in pair)),
@@ -31,7 +35,7 @@ def second_opinion(similarity: LayerSimilarity, comparison: Comparison) -> pd.Da
     tables = []
     for name, measure in measures.items():
         value, permuted = (
-            [measure(pair, sums[pair].cross_moments()) for pair in pairs]
+            [math.nan if undefined & {*pair} else measure(pair, sums[pair].cross_moments()) for pair in pairs]
             for sums in (similarity.sums, similarity.permuted_sums)
         )
         tables.append(table.assign(measure=name, value=value, permuted=permuted))

@@ -92,6 +92,10 @@ class CheckpointSeries:
         assert isinstance(number, int)
         return number
 
+    def reached(self, epochs: Iterable[int]) -> list[int]:
+        """Those of `epochs` that a run came to before it diverged; of a run that did not, all."""
+        return [epoch for epoch in epochs if self.status != "diverged" or epoch <= self.final]
+
     def path(self, which: Epoch) -> Path:
         """File of an epoch."""
         return self.files[self.epoch(which)]

@@ -56,7 +56,7 @@ def _rewind(
 ) -> pd.DataFrame:
     final = series.load("final")
     model = prepare(final.build())
-    earlier = {epoch: series.load(epoch).state_dict for epoch in options.rewind_epochs}
+    earlier = {epoch: series.load(epoch).state_dict for epoch in series.reached(options.rewind_epochs)}
     evaluate = Engine(final, {"test": split}, store).checkpoint
     with progress_bar(f"{series.name}: modules set back", len(modules) * len(earlier)) as advance:
         table = rewinding(model, final.state_dict, earlier, modules, evaluate, progress=advance)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from typing import Any
 
@@ -21,6 +22,8 @@ from transferscope.models.series import CheckpointSeries
 from transferscope.options import SimilarityOptions
 from transferscope.plan import derive_seed
 from transferscope.progress import progress_bar
+
+log = logging.getLogger(__name__)
 
 Names = tuple[str, str]
 Kinds = dict[Names, str]
@@ -89,9 +92,12 @@ def _of_features(
     order = _order(split, options.max_examples)
     with progress_bar(f"CKA of {split.name}, {features} features", len(order)) as advance:
         similarity.update_all(_batches(split, order, options.batch_size, advance))
-    tables = {"cka": similarity.cka(by_layer)}
+    undefined = similarity.undefined(by_layer)
+    if undefined:  # of a run that diverged, or whose units are all dead: it costs the others nothing
+        log.warning("%s, %s features: no CKA of %s", split.name, features, ", ".join(map(str, undefined)))
+    tables = {"cka": similarity.cka(by_layer, allow_undefined=True)}
     if heat_map:
-        tables["cka_layers"] = similarity.cka(every_block)
+        tables["cka_layers"] = similarity.cka(every_block, allow_undefined=True)
     if by_layer.exact:
         tables["second_opinion"] = second_opinion(similarity, by_layer)
     return tables
