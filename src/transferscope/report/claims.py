@@ -31,14 +31,14 @@ def decide_claims(study: Mapping[str, Any], results: Mapping[str, TaskResults]) 
 
 def _decide(claim: Claim, evidence: Evidence) -> dict[str, Any]:
     evidence.left_out.clear()
+    evidence.worst.clear()
     found = claim.measure(evidence)
-    left_out = list(evidence.left_out)
     return {
         "claim": claim.claim,
         "source": claim.source,
         "paper": claim.paper,
         "ours": say_ours(found, claim.unit, claim.sides) or f"not run: needs {claim.needs}",
-        "interval": say_interval(found, claim.unit, left_out),
+        "interval": say_interval(found, claim.unit, list(evidence.left_out), list(evidence.worst)),
         "verdict": decide(found),
         "rule": claim.effect,
         "num_effects": len(found),

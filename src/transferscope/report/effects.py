@@ -44,7 +44,7 @@ def _compare_runs(evidence: Evidence, column: str) -> list[Effect]:
         pt, rit = evidence.runs_of(task, "P-T"), evidence.runs_of(task, "RI-T")
         if len(pt) and len(rit):
             metric = str(pt["metric"].iloc[0])
-            found += compare(task, named(pt[column]), named(rit[column]), metric=metric)
+            found += compare(task, evidence.values(pt, column), evidence.values(rit, column), metric=metric)
     return found
 
 
@@ -63,9 +63,9 @@ def _learning_rates(evidence: Evidence, label: str, *, smaller: bool) -> list[Ef
     runs = evidence.runs
     of_kind = runs[(runs["label"] == label) | runs["label"].str.match(rf"{label} .*\blr$")]
     for task, rows in of_kind.groupby("task", sort=False):
-        low, high = (named(rows[rows["lr"] == extreme]["score"]) for extreme in (rows["lr"].min(), rows["lr"].max()))
         if rows["lr"].nunique() > 1:
-            first, second = (low, high) if smaller else (high, low)
+            extremes = sorted((rows["lr"].min(), rows["lr"].max()), reverse=not smaller)
+            first, second = (evidence.values(rows[rows["lr"] == extreme], "score") for extreme in extremes)
             found += compare(str(task), first, second, metric=str(rows["metric"].iloc[0]))
     return found
 

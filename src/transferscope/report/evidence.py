@@ -84,6 +84,8 @@ class Evidence:
         self.tasks = [name for name in results if name != CROSS_DOMAIN]
         self.left_out: dict[str, None] = {}
         """Units that an effect left out because a run had not learned, in order of appearance."""
+        self.worst: dict[str, None] = {}
+        """Runs that diverged, whose score or speed an effect took as 0."""
         self._pairs: dict[tuple[str, str, str], tuple[pd.DataFrame, tuple[str, ...]]] = {}
 
     def table(self, task: str, name: str) -> pd.DataFrame | None:
@@ -136,11 +138,18 @@ class Evidence:
         runs = self.runs
         return runs[(runs["task"] == task) & (runs["label"] == label)]
 
+    def values(self, runs: pd.DataFrame, column: str) -> dict[str, float]:
+        """A column of some rows of `runs` by name; those that diverged are noted."""
+        self.worst.update(dict.fromkeys(runs.index[runs["diverged"].astype(bool)]))
+        return named(runs[column])
+
     def learned(self, *checkpoints: str) -> bool:
         """Whether all of these runs are known not to be at chance; a run without history counts as learned."""
         names = [str(name).split("@")[0] for name in checkpoints]
         failed = [name for name in names if name in self.runs.index and not self.runs.at[name, "learned"]]
-        self.left_out.update(dict.fromkeys(failed))
+        self.left_out.update(
+            {f"{name} (diverged)" if self.runs.at[name, "diverged"] else name: None for name in failed}
+        )
         return not failed
 
     def pairs(self, task: str, name: str, pair_kind: str) -> pd.DataFrame:

@@ -83,14 +83,17 @@ def say_ours(effects: Sequence[Effect], unit: Unit, sides: tuple[str, ...]) -> s
     return f"{' | '.join(sides)}: {'; '.join(parts)}" if parts else ""
 
 
-def say_interval(effects: Sequence[Effect], unit: Unit, left_out: Sequence[str] = ()) -> str:
+def say_interval(
+    effects: Sequence[Effect], unit: Unit, left_out: Sequence[str] = (), diverged: Sequence[str] = ()
+) -> str:
     """Smallest and largest value over all comparisons, and how many there are; a range, no confidence interval.
 
     Of differences where two kinds are compared (positive: as claimed), of the measured value where there is a bound.
     """
-    omitted = f"left out, not learned: {', '.join(left_out)}" if left_out else ""
+    runs = [f"left out, not learned: {', '.join(left_out)}"] if left_out else []
+    runs += [f"diverged, counted as 0: {', '.join(diverged)}"] if diverged else []
     if not effects:
-        return omitted
+        return "; ".join(runs)
     differences = effects[0].second is not None
     values = [effect.value if differences else effect.first for effect in effects]
     low, high = min(values), max(values)
@@ -102,8 +105,7 @@ def say_interval(effects: Sequence[Effect], unit: Unit, left_out: Sequence[str] 
         text = f"{formats.significant(low, 3, sign=differences)} to {formats.significant(high, 3, sign=differences)}"
     places = len(by_place(effects))
     count = f"{len(effects)} {_plural('comparison' if differences else 'value', len(effects))}"
-    text = f"{text} ({count}, {places} {_plural(_place_word(effects), places)})"
-    return f"{text}; {omitted}" if omitted else text
+    return "; ".join([f"{text} ({count}, {places} {_plural(_place_word(effects), places)})", *runs])
 
 
 def _place_word(effects: Sequence[Effect]) -> str:

@@ -29,8 +29,11 @@ def runs_table(seconds: Mapping[Node, float], catalog: CatalogProtocol) -> pd.Da
             if not name.endswith(".history"):
                 continue
             history = catalog.load(name)
-            row: dict[str, object] = {"run": name.removesuffix(".history"), "epochs": history["epoch"].iloc[-1]}
-            row |= {metric: history[metric].iloc[-1] for metric in METRICS if metric in history}
+            last = history.iloc[-1]
+            row: dict[str, object] = {"run": name.removesuffix(".history"), "epochs": last["epoch"]}
+            if pd.isna(last["train_loss"]) and pd.notna(last["lr"]):
+                row["epochs"] = f"{last['epoch']}, diverged"
+            row |= {metric: last[metric] for metric in METRICS if metric in history}
             rows.append(row | {"seconds": round(spent, 1)})
     table = pd.DataFrame(rows)
     return table[[*table.columns.drop("seconds"), "seconds"]] if rows else table
