@@ -12,6 +12,7 @@ from kedro.pipeline import Node, Pipeline
 
 from transferscope.cost import Speed, plan_costs, step_costs
 from transferscope.errors import UserError
+from transferscope.report.terminal import print_tables
 from transferscope.runners.failures import repeat_command
 from transferscope.runners.status import Status, duration
 from transferscope.runners.steps import Ended, Steps
@@ -124,6 +125,23 @@ def test_before_and_after_a_run() -> None:
     assert table.to_dict("records") == [
         {"run": "t.one", "epochs": 1, "train_loss": 0.5, "test_accuracy": 0.75, "seconds": 61.3}
     ]
+
+
+def test_a_training_that_diverged_says_so() -> None:
+    """In the table of trainings, beside the epoch; a checkpoint file, which has no loss either, has not diverged."""
+    node = Node(lambda: 1, None, "t.one.history", name="one", namespace="t.training")
+    history = pd.DataFrame(
+        {"epoch": [0, 1], "lr": [None, 0.1], "train_loss": [None, None], "test_accuracy": [0.1, None]}
+    )
+    for rows, shown in ((history, "1, diverged"), (history[:1], 0)):
+        catalog = DataCatalog({"t.one.history": MemoryDataset(rows)})
+        assert runs_table({node: 1.0}, catalog)["epochs"].tolist() == [shown]
+
+
+def test_an_error_is_shown_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    """Brackets in it are no markup."""
+    print_tables({"What failed": pd.DataFrame({"failed": ["a"], "why": ["[/b/pair.cc:545] closed"]})})
+    assert "[/b/pair.cc:545] closed" in capsys.readouterr().out
 
 
 def test_durations() -> None:

@@ -182,6 +182,11 @@ def test_one_line_tells_why_workers_failed(make_run: Make, tmp_path: Path) -> No
     assert "RuntimeError: closed" in (tmp_path / "run" / "workers.log").read_text()
     ended = shown("FAILED\nexitcode  : -15 (pid: 1)\nexitcode  : -9 (pid: 2)")
     assert "was ended by signal 9 (killed; often" in str(ended)
+    for path in job.iterdir():
+        path.unlink()
+    assert "was ended by signal 2 (interrupt)" in str(
+        shown("FAILED\nexitcode  : -15 (pid: 1)\nexitcode  : -2 (pid: 2)")
+    )
     user = {"user": True, "message": "no such model", "time": 3, "restart": 0, "traceback": ""}
     (job / "error_3.json").write_text(json.dumps(user))
     assert isinstance(shown("exitcode  : -9 (pid: 2)"), UserError)

@@ -10,6 +10,7 @@ import rich
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from transferscope.report.grid import from_table
 
@@ -28,5 +29,5 @@ def print_tables(tables: Mapping[str, pd.DataFrame], *, markdown: bool = False) 
             # Names in the first column stay whole where a terminal is narrow; heads of numbers wrap instead.
             shown.add_column(head, justify=side, no_wrap=markdown or index == 0)
         for row in grid.rows:
-            shown.add_row(*row)
+            shown.add_row(*map(Text, row))  # as it is: an error may hold what rich takes for markup
         console.print(shown)

@@ -30,9 +30,9 @@ def runs_table(seconds: Mapping[Node, float], catalog: CatalogProtocol) -> pd.Da
                 continue
             history = catalog.load(name)
             last = history.iloc[-1]
-            row: dict[str, object] = {"run": name.removesuffix(".history"), "epochs": last["epoch"]}
-            if pd.isna(last["train_loss"]) and pd.notna(last["lr"]):
-                row["epochs"] = f"{last['epoch']}, diverged"
+            row: dict[str, object] = {"run": name.removesuffix(".history"), "epochs": int(last["epoch"])}
+            if pd.isna(last["train_loss"]) and pd.notna(last.get("lr")):  # a checkpoint file has neither
+                row["epochs"] = f"{row['epochs']}, diverged"
             row |= {metric: last[metric] for metric in METRICS if metric in history}
             rows.append(row | {"seconds": round(spent, 1)})
     table = pd.DataFrame(rows)

@@ -30,6 +30,8 @@ from transferscope.training.run import TrainingRun
 log = logging.getLogger("transferscope")
 
 TELL_SECONDS = 0.5
+PATIENCE = timedelta(minutes=30)
+"""How long a process waits for the others in any exchange: the leader writes files meanwhile."""
 
 
 class ProcessGroup(OneProcess):
@@ -92,7 +94,7 @@ def _train(job: Path, content: dict[str, Any]) -> None:
     if device.type == "cuda":
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timedelta(hours=2))
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
     train_run(
         run,
         splits["train"],
