@@ -111,6 +111,8 @@ def test_diverged_run_is_the_worst(study: dict[str, Any], drawn: Draw) -> None:
     claims = decide_claims(study, results).set_index("id")
     assert claims.at["pt_small_lr", "num_effects"] == 4
     assert claims.at["pt_small_lr", "interval"].split(" to ")[1].startswith("+")
+    assert claims.at["pt_small_lr", "interval"].endswith("; diverged, counted as 0: clipart.pt_large_lr_1")
+    assert "diverged" not in claims.at["final_score", "interval"]
 
 
 def test_runs_that_did_not_learn_are_left_out_of_geometry(study: dict[str, Any], drawn: Draw) -> None:

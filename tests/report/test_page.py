@@ -165,6 +165,11 @@ def test_runs_that_did_not_learn_stand_out(study: dict[str, Any], drawn: Draw, m
     page = make(study, results | {"real": changed})
     assert "real.pt_1 (diverged), real.rit_2 (did not learn)" in read(page).text
     assert page.count('<tr class="bad">') == 2
+    under_figures = re.findall(r"<figcaption>(\w+).*?</figcaption>", page)
+    named = re.findall(r"<figcaption>(\w+)[^\n]*✗ diverged: real.pt_1</span></figcaption>", page)
+    assert set(named) >= {"real"}
+    assert "chest" in under_figures
+    assert "chest" not in named
 
 
 def test_claims_that_were_not_run_are_listed_at_the_end(study: dict[str, Any], drawn: Draw) -> None:

@@ -64,6 +64,7 @@ def test_words() -> None:
     assert say_ours(found, "score", ("P-T", "RI-T")) == "P-T | RI-T: real 70.0 % | 50.0 %; clipart 70.0 % | 50.0 %"
     assert say_interval(found, "score") == "+10.0 to +30.0 points (3 comparisons, 2 tasks)"
     assert say_interval(found, "score", ["real.rit_1"]).endswith("; left out, not learned: real.rit_1")
+    assert say_interval([], "score", ["a"], ["b"]) == "left out, not learned: a; diverged, counted as 0: b"
 
 
 def test_range_of_what_is_held_against_a_bound() -> None:

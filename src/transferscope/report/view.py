@@ -29,6 +29,8 @@ class Panel:
 
     task: str
     generated: bool
+    diverged: str
+    """Runs behind the figure that diverged: what is shown of them is their last whole epoch."""
     alt: str
     src: str
     width: int
@@ -166,7 +168,7 @@ def data_panels(study: Mapping[str, Any], results: Results) -> list[list[Panel]]
         "class_sizes",
         "label_cooccurrence",
     )
-    rows = [_panels(name, "Images", study, results) for name in names]
+    rows = [_panels(name, "Images", study, results, {}) for name in names]
     return [row for row in rows if row]
 
 
@@ -179,7 +181,8 @@ def section_views(study: Mapping[str, Any], results: Results, claims: list[Claim
 
 
 def _section_view(section: Section, study: Mapping[str, Any], results: Results, claims: list[ClaimView]) -> SectionView:
-    rows = [_panels(name, section.title, study, results) for name in _figure_names(section, results)]
+    diverged = diverged_runs(results)
+    rows = [_panels(name, section.title, study, results, diverged) for name in _figure_names(section, results)]
     if section.analysis == "landscape.cross_domain":
         # One panel a figure, where other sections have one a task.
         rows = [[panel for row in rows for panel in row]]
@@ -199,8 +202,11 @@ def _figure_names(section: Section, results: Results) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def _panels(name: str, title: str, study: Mapping[str, Any], results: Results) -> list[Panel]:
+def _panels(
+    name: str, title: str, study: Mapping[str, Any], results: Results, diverged: Mapping[str, list[str]]
+) -> list[Panel]:
     drawn = generated_tasks(study, results)
+    scenarios = {item["figure"]: item["tasks"] for item in _landscape(study).get("cross_domain") or ()}
     found = []
     for task, result in results.items():
         figure = result.figures.get(name)
@@ -208,9 +214,10 @@ def _panels(name: str, title: str, study: Mapping[str, Any], results: Results) -
             words = name.replace("_", " ")
             shown = words.capitalize() if task == CROSS_DOMAIN else task
             note = ", generated images" if task in drawn else ""
-            found.append(
-                Panel(shown, task in drawn, f"{title}: {words}, {task.replace('_', ' ')}{note}", *_embed(figure))
-            )
+            tasks = scenarios.get(name, diverged) if task == CROSS_DOMAIN else [task]
+            broken = ", ".join(run for part in tasks for run in diverged.get(part, ()))
+            alt = f"{title}: {words}, {task.replace('_', ' ')}{note}"
+            found.append(Panel(shown, task in drawn, broken, alt, *_embed(figure)))
     return found
 
 
@@ -246,6 +253,15 @@ def _reason(study: Mapping[str, Any], analysis: str) -> str:
             return f"the plan has no analyses.{analysis}"
         options = options.get(part) or {}
     return f"{analysis} made no figure or table of it"
+
+
+def diverged_runs(results: Results) -> dict[str, list[str]]:
+    """Full names of the runs of each task that diverged."""
+    return {
+        task: [f"{task}.{run}" for run in table.loc[table["status"] == "diverged", "run"]]
+        for task, table in grids.common.each(results, "runs")
+        if "status" in table.columns
+    }
 
 
 def unlearned(results: Results) -> list[str]:

@@ -190,7 +190,8 @@ class _Listener:
     def __call__(self) -> None:
         lines = _read(self.job / "messages.txt").splitlines()
         for line in lines[self.num_lines :]:
-            log.info("%s", line)
+            level, _, message = line.partition(" ")
+            log.log(int(level), "%s", message)
         self.num_lines = len(lines)
         told = json.loads(_read(self.job / "progress.json") or "null")
         if told is not None:

@@ -134,7 +134,7 @@ class _Teller:
 def _log_to(path: Path) -> None:
     """Our own messages, to be passed on to the user."""
     handler = logging.FileHandler(path)
-    handler.setFormatter(logging.Formatter("%(message)s"))
+    handler.setFormatter(logging.Formatter("%(levelno)d %(message)s"))
     log.addHandler(handler)
     log.setLevel(logging.INFO)
 
