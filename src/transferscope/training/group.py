@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 
 class OneProcess:
-    """A group of one: nothing to exchange. `launch.ProcessGroup` is the same for several processes."""
+    """A group of one: nothing to exchange. `worker.ProcessGroup` is the same for several processes."""
 
     rank = 0
     size = 1
