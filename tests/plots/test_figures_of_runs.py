@@ -89,6 +89,18 @@ def test_optimization_speed_has_a_row_for_each_kind_and_rate(drawn):
     assert {line.get_color() for line in points} == {LOOKS["RI-T"].colour}
 
 
+def test_a_run_that_diverged_at_once_keeps_its_row(drawn):
+    """It has no speed: a word stands in the place of its point."""
+    runs = drawn.runs()
+    lost = runs["run"] == "rit_small_lr_1"
+    runs = runs.assign(status=np.where(lost, "diverged", "finished")).assign(
+        optimization_speed=runs["optimization_speed"].mask(lost)
+    )
+    ax = speed.optimization_speed(runs).axes[0]
+    assert [text.get_text() for text in ax.get_yticklabels()][2] == "RI-T, lr 0.01"
+    assert [(text.get_text(), text.get_position()[1]) for text in ax.texts] == [("diverged in the first epoch", 2)]
+
+
 def test_barriers_draw_train_dashed_and_test_solid(drawn):
     """Three kinds of pair on two splits are six curves, in the colours of the kinds."""
     figure = barriers.barrier_panels(drawn.interpolation())

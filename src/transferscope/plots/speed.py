@@ -11,7 +11,16 @@ from matplotlib.ticker import MaxNLocator
 
 from transferscope.plots.rates import by_kind_and_rate, looks_by_kind_and_rate
 from transferscope.plots.series import heading, require_columns
-from transferscope.plots.style import METRIC_NAMES, Look, add_note, empty_figure, label, legend_below, new_figure
+from transferscope.plots.style import (
+    METRIC_NAMES,
+    SMALL_SIZE,
+    Look,
+    add_note,
+    empty_figure,
+    label,
+    legend_below,
+    new_figure,
+)
 
 ROW_HEIGHT = 0.26
 """Inches."""
@@ -24,7 +33,8 @@ def optimization_speed(runs: pd.DataFrame, *, title: str | None = None, note: st
     """The train metric averaged over epochs, a row for each kind of run and learning rate: one task.
 
     A point for each replica, a tick at their mean, a line from the smallest to the largest. A run that diverged is a
-    cross, at the mean over the epochs before; it counts neither in the mean nor in the line. Source: the measure of
+    cross, at the mean over the epochs before, or a word where there was none; it counts neither in the mean nor in the
+    line. Source: the measure of
     Figure 3 of the main text, beside the curves of Figure 2.
 
     Args:
@@ -32,10 +42,11 @@ def optimization_speed(runs: pd.DataFrame, *, title: str | None = None, note: st
             of the metric (accuracy: a fraction); and label.
     """
     require_columns(runs, COLUMNS, "runs")
-    shown = runs[np.isfinite(runs["optimization_speed"].astype(float))]
-    if shown.empty:
+    finite = np.isfinite(runs["optimization_speed"].astype(float))
+    if not finite.any():
         return empty_figure("no optimization speed to show", note)
-    groups = by_kind_and_rate(shown)
+    shown = runs[finite]
+    groups = by_kind_and_rate(runs[finite | (runs["status"] == "diverged")])
     looks = looks_by_kind_and_rate(groups)
     figure, axes = new_figure(panel_height=0.75 + ROW_HEIGHT * max(2, len(groups)))
     ax = axes[0, 0]
@@ -64,6 +75,11 @@ def _draw_row(ax: Axes, row: int, rows: pd.DataFrame, look: Look) -> None:
         row_of_each = np.full(len(values), row)
         ax.plot(values, row_of_each, look.marker, color=look.colour, markersize=4.5, mec="white", mew=0.4, zorder=4)
     crosses = rows.loc[diverged, "optimization_speed"].to_numpy(dtype=float)
+    at_once = int(np.isnan(crosses).sum())
+    if at_once:
+        words = f"{at_once} diverged in the first epoch" if at_once > 1 else "diverged in the first epoch"
+        side = ax.get_yaxis_transform()
+        ax.text(0.02, row, words, transform=side, va="center", fontsize=SMALL_SIZE, color=look.colour)
     ax.plot(crosses, np.full(len(crosses), row), "X", color=look.colour, markersize=5.5, mec="black", mew=0.5, zorder=5)
 
 
