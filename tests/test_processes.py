@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -38,6 +39,16 @@ def test_with_processes_it_is_done_elsewhere_and_in_order():
             elsewhere(partial(generate_source, "unused", num_train=3))
     assert process != os.getpid()
     assert results == [5, 4, 3, 2, 1, 0, 1, 2, 3, 4]
+
+
+def test_what_a_killed_process_did_is_done_here():
+    """A process that is killed costs its own work and no result."""
+    with side_processes(1):
+        process = elsewhere(os.getpid)
+        results = spread(time.sleep, [1.0, 0.0])
+        os.kill(process, signal.SIGKILL)
+        assert list(results) == [None, None]
+        assert elsewhere(os.getpid) == os.getpid()
 
 
 def test_figures_and_images_are_the_same_wherever_they_are_drawn(tmp_path):

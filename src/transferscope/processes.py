@@ -12,7 +12,9 @@ import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from functools import partial
 from typing import TypeVar
 
 Item = TypeVar("Item")
@@ -38,14 +40,35 @@ def side_processes(count: int) -> Iterator[None]:
 def elsewhere(function: Callable[..., Result], *arguments: object) -> Result:
     """`function(*arguments)`, in a process beside this one where there are some, else here.
 
-    The function, what it takes and what it returns must be picklable. Its errors are raised here.
+    The function, what it takes and what it returns must be picklable. Its errors are raised here. Where a process was
+    killed, for want of memory say, the work is done here.
     """
-    return function(*arguments) if _pool is None else _pool.submit(function, *arguments).result()
+    return _begun(function, *arguments)()
 
 
 def spread(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
     """`map(function, items)`, on all processes beside this one where there are some, else here."""
-    return map(function, items) if _pool is None else _pool.map(function, items)
+    for result in [_begun(function, item) for item in items]:
+        yield result()
+
+
+def _begun(function: Callable[..., Result], *arguments: object) -> Callable[[], Result]:
+    """What gives the result of a call that begins now, or is carried out here when it is asked for."""
+    here = partial(function, *arguments)
+    if _pool is None:
+        return here
+    try:
+        future = _pool.submit(function, *arguments)
+    except BrokenProcessPool:
+        return here
+
+    def result() -> Result:
+        try:
+            return future.result()
+        except BrokenProcessPool:
+            return here()
+
+    return result
 
 
 def _begin() -> None:
