@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -53,9 +54,13 @@ class Project:
         with self.session() as session:
             session.run(**options)
 
-    def load(self, name: str) -> Any:
+    @cached_property
+    def catalog(self) -> Any:
         with self.session() as session:
-            return session.load_context().catalog.load(name)
+            return session.load_context().catalog
+
+    def load(self, name: str) -> Any:
+        return self.catalog.load(name)
 
 
 def make_project(folder: Path) -> Project:
