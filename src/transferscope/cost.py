@@ -191,7 +191,8 @@ def _needs(plan: Plan, sizes: Sizes, num_modules: Mapping[str, int]) -> dict[str
         found |= _landscape_needs(plan, sizes, analyses.landscape, num_modules)
     if analyses.spectrum:
         chosen = set(analyses.spectrum.kinds)
-        found["Figures 31 to 33"] = {name for name, run in plan.runs.items() if run.kind in chosen}, 0
+        used = {name for name, run in plan.runs.items() if run.kind in chosen}
+        found["Figures 31 to 33"] = used, sum(sizes[plan.runs[run].task][0] for run in used)  # for their margins
     return found
 
 

@@ -62,11 +62,13 @@ def test_bound_factors_by_hand():
     second = pd.DataFrame({"module": ["a", "b"], "value": [1.0, 1.0], "multiplicity": [4, 1]})
     names = {"task": "t", "run": "r", "label": "P"}
     tables = [spectrum_table(values).assign(epoch=epoch, **names) for epoch, values in enumerate((first, second))]
-    factors = bound_factors(pd.concat(tables)).set_index("epoch")
+    margins = pd.DataFrame([{**names, "epoch": 1, "margin": 2.5}])
+    factors = bound_factors(pd.concat(tables), margins).set_index("epoch")
     assert factors["sum_of_ratios"].to_list() == pytest.approx([5 / 4 + 3, 2 + 1])
     assert factors["sum_of_squared_ratios"].to_list() == pytest.approx([25 / 16 + 9, 4 + 1])
     assert factors["log_product_of_norms"].to_list() == pytest.approx([np.log(8), 0])
     assert factors["num_layers"].to_list() == [2, 2]
+    assert factors["margin"].to_list() == pytest.approx([np.nan, 2.5], nan_ok=True)
 
 
 def test_a_size_that_the_stride_does_not_divide_is_taken_up():

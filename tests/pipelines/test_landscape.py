@@ -25,7 +25,7 @@ from transferscope.models.modules import find_modules
 from transferscope.models.series import CheckpointSeries
 from transferscope.models.zoo import build_model
 from transferscope.options import CriticalityOptions, LandscapeOptions
-from transferscope.pipelines.landscape.engine import Engine, batches, stream
+from transferscope.pipelines.landscape.engine import Engine, batches, feed_of, stream
 from transferscope.pipelines.landscape.lines import Ends, line
 from transferscope.pipelines.landscape.modules import measure_modules
 from transferscope.plan import derive_seed
@@ -143,7 +143,7 @@ def batchnorm_ends(project, tmp_path_factory: pytest.TempPathFactory) -> Ends:
     train = project.load("clipart.train_split")
     for seed in (1, 2):
         model = build_model("shufflenet_v2_x0_5", train.num_classes, seed=seed)
-        recompute_statistics(model, lambda: stream(train))
+        recompute_statistics(model, lambda: stream(feed_of(train)))
         metadata = CheckpointMetadata(architecture="shufflenet_v2_x0_5", num_classes=train.num_classes)
         path = tmp_path_factory.mktemp("batchnorm") / f"{seed}.safetensors"
         save_checkpoint(Checkpoint(model.state_dict(), metadata), path)
@@ -162,7 +162,7 @@ def test_batchnorm_statistics_are_recomputed_between_the_ends_alone(project, bat
     def measured(state: dict[str, torch.Tensor], recompute: bool = False) -> Any:
         model.load_state_dict(state)
         if recompute:
-            recompute_statistics(model, lambda: stream(splits["train"]))
+            recompute_statistics(model, lambda: stream(feed_of(splits["train"])))
         return Engine(ends.series_a.load("final"), splits, {}).checkpoint(model)
 
     for alpha, state in ((0.0, states[0]), (1.0, states[1])):
@@ -178,7 +178,7 @@ def test_batchnorm_paths_are_remembered_too(project, batchnorm_ends: Ends, monke
     """A second walk makes no pass at all, not even to recompute statistics."""
     splits, store = splits_of(project, "clipart"), Counting()
     first, _ = line(batchnorm_ends, splits, splits["train"], [], options(0, 0.5, 1), store)
-    monkeypatch.setattr("transferscope.pipelines.landscape.engine.stream", lambda split: pytest.fail("a pass was made"))
+    monkeypatch.setattr("transferscope.pipelines.landscape.engine.stream", lambda feed: pytest.fail("a pass was made"))
     again, _ = line(batchnorm_ends, splits, splits["train"], [], options(0, 0.5, 1), store)
     pd.testing.assert_frame_equal(first, again)
 

@@ -7,13 +7,16 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 
 from transferscope.analysis.distance import l2_distance
 from transferscope.errors import UserError
+from transferscope.images.augment import EvaluationTransform
 from transferscope.runners import GpuRunner
+from transferscope.training.evaluation import predict
 
 pytestmark = pytest.mark.xdist_group("project")
 
@@ -146,6 +149,27 @@ def test_spectra_go_along_training(project) -> None:
     sums = summary[summary["module"] == "sum"].set_index(["run", "epoch"])["ratio"]
     factors = table(project, "clipart.bound_factors").set_index(["run", "epoch"])["sum_of_ratios"]
     pd.testing.assert_series_equal(factors.sort_index(), sums.sort_index(), check_names=False)
+
+
+@pytest.mark.parametrize("task", ["clipart", "chest"])
+def test_margins_are_those_of_the_training_examples(project, task: str) -> None:
+    """Example by example from the logits, and the norm of the images as the network sees them."""
+    split, series = project.load(f"{task}.train_split"), project.load(f"{task}.pt_1.checkpoints")
+    logits = predict(series.load("final").build(), split).double().numpy()
+    expected = []
+    for row, label in zip(logits, np.asarray(split.labels), strict=True):
+        if split.multi_label:
+            expected += [value if known else -value for value, known in zip(row, label, strict=True) if known >= 0]
+        else:
+            expected.append(row[label] - max(np.delete(row, label)))
+    found = table(project, f"{task}.bound_factors").set_index(["run", "epoch"])
+    last = series.epoch("final")
+    assert found.at[("pt_1", last), "margin"] == pytest.approx(np.percentile(expected, 5), rel=1e-4)
+    assert found.at[("pt_1", last), "margin_median"] == pytest.approx(np.median(expected), rel=1e-4)
+    images = EvaluationTransform(split.pictures)(split.gather(range(len(split)))).flatten(1)
+    assert found.at[("pt_1", last), "input_norm"] == pytest.approx(float(images.norm(dim=1).max()))
+    assert found.at[("pt_1", last), "input_dimension"] == images.shape[1]
+    assert np.isnan(found.at[("pt_1", 0), "margin"])
 
 
 def test_small_singular_values_are_compared_and_every_layer_has_its_panels(project) -> None:

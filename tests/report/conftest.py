@@ -281,6 +281,7 @@ class Drawn:
 
     def of_spectra(self) -> dict[str, pd.DataFrame]:
         factors = {"sum_of_ratios": 40.0, "sum_of_squared_ratios": 500.0, "log_product_of_norms": 7.0, "num_layers": 4}
+        factors |= {"margin": 2.5, "margin_median": 6.0, "input_norm": 80.0, "input_dimension": 3072}
         small = {
             "threshold": 0.1,
             "difference": 0.05,

@@ -89,17 +89,17 @@ def _summary_row(name: str, values: pd.DataFrame, thresholds: Sequence[float]) -
     return {"module": name, **summarise(values["value"], values["multiplicity"], thresholds)}
 
 
-def bound_factors(spectrum: pd.DataFrame) -> pd.DataFrame:
-    """The spectral factors of the generalisation bounds that appendix C names, for every run and epoch.
+def bound_factors(spectrum: pd.DataFrame, margins: pd.DataFrame) -> pd.DataFrame:
+    """The factors of the generalisation bounds that appendix C names, for every run and epoch.
 
     spectrum: rows of `spectrum_table` with the columns task, run, label and epoch before them. Columns added to these
     four: sum_of_ratios, the sum of |W_i|_F/|W_i|_2 (the paper's); sum_of_squared_ratios, the form of Neyshabur et al.
     2018; log_product_of_norms, the natural logarithm of the product of |W_i|_2; num_layers, the depth. All-zero layers
-    are left out of all four.
+    are left out of all four. The columns of `margins` follow, matched by run and epoch, empty where it has no row.
     """
     layers = spectrum[~spectrum["module"].isin(["all", "sum"]) & (spectrum["spectral_norm"] > 0)]
     layers = layers.assign(log_norm=np.log(layers["spectral_norm"]))
-    return (
+    factors = (
         layers.groupby(["task", "run", "label", "epoch"], sort=False)
         .agg(
             sum_of_ratios=("ratio", "sum"),
@@ -109,6 +109,7 @@ def bound_factors(spectrum: pd.DataFrame) -> pd.DataFrame:
         )
         .reset_index()
     )
+    return factors.merge(margins.drop(columns=["task", "label"]), on=["run", "epoch"], how="left")
 
 
 def compare_small_values(

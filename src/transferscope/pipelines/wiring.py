@@ -11,6 +11,9 @@ from kedro.pipeline import Node
 
 from transferscope.processes import elsewhere
 
+ON_A_GPU = ["gpus-1"]
+"""The tag of a node that runs networks: runners give it a GPU of its own where there are any, else a core."""
+
 
 def concatenate(*tables: pd.DataFrame) -> pd.DataFrame:
     """One table of all rows, in the order of the inputs."""

@@ -40,7 +40,7 @@ class Feed:
             yield from self._ahead(batches_of_indices)
         else:
             for indices in batches_of_indices:
-                yield self.split.gather(indices)
+                yield self.split.gather(indices).to(self.device)
 
     def _ahead(self, batches_of_indices: Iterable[np.ndarray]) -> Iterator[Tensor]:
         remaining = iter(batches_of_indices)

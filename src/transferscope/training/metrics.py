@@ -29,7 +29,7 @@ def metrics_from_logits(
     No example, or no known finding: all nan. An AUC of scores that are not finite is nan.
     """
     logits = logits.detach().to("cpu", torch.float64)
-    labels = torch.as_tensor(np.asarray(labels))
+    labels = torch.as_tensor(labels).cpu()
     if not multi_label:
         return _single_label(logits, labels.long())
     names = class_names if class_names is not None else [str(index) for index in range(logits.shape[1])]

@@ -12,11 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from transferscope.analysis.batchnorm import batchnorm_layers, with_own_statistics, with_recomputed_statistics
-from transferscope.analysis.evaluation import Batch, Evaluate, Evaluator, Metrics, Remembered, Store
+from transferscope.analysis.evaluation import Batch, Evaluate, Evaluator, Metrics, Remembered, Store, prepare
 from transferscope.analysis.resampling import Resampling, with_draws
 from transferscope.images.augment import EvaluationTransform
 from transferscope.models.checkpoint import Checkpoint
 from transferscope.plan import derive_seed
+from transferscope.training.device import choose_device
+from transferscope.training.feed import Feed
 from transferscope.training.metrics import metrics_from_logits
 
 VERSION = 1
@@ -73,7 +75,7 @@ class Engine:
             return self.checkpoint
         examples = self._recompute_on
         # `batches` is asked for only where something is not remembered.
-        both = with_recomputed_statistics(self.checkpoint, lambda: stream(examples))
+        both = with_recomputed_statistics(self.checkpoint, lambda: stream(feed_of(examples)))
         return Remembered(both, self.store, self.context("recomputed on", examples, *self._splits.values()))
 
     def at_checkpoints(self, model: nn.Module) -> Evaluate:
@@ -105,18 +107,34 @@ class SplitEvaluator:
         return with_draws(chosen, self._resampling.metrics(logits, labels)) if self.resamples else chosen
 
 
+def workspace(checkpoint: Checkpoint) -> nn.Module:
+    """A network to write weights into, on the GPU that was granted to this step, else on the CPU."""
+    return prepare(checkpoint.build(), choose_device(None))
+
+
 def batches(split: Any) -> list[Batch] | Callable[[], Iterator[Batch]]:
-    """Network inputs and labels: kept in memory where they take less than a GiB, else made anew for every pass."""
+    """Network inputs and labels where the `workspace` is: kept if they take less than a GiB, else made for every pass.
+
+    The packed images of a large split stay on a GPU that has room for them.
+    """
     side = split.pictures.seen_size
-    return list(stream(split)) if len(split) * 3 * side * side * 4 < RESIDENT_BYTES else lambda: stream(split)
+    feed = feed_of(split)
+    return list(stream(feed)) if len(split) * 3 * side * side * 4 < RESIDENT_BYTES else lambda: stream(feed)
 
 
-def stream(split: Any, size: int = 128) -> Iterator[Batch]:
+def feed_of(split: Any) -> Feed:
+    """The split's packed images, batch by batch, where the `workspace` is."""
+    return Feed(split, choose_device(None))
+
+
+def stream(feed: Feed, size: int = 128) -> Iterator[Batch]:
     """The same, made batch by batch from the packed images."""
+    split = feed.split
     transform = EvaluationTransform(split.pictures)
-    labels = torch.as_tensor(np.asarray(split.labels))
-    for part in torch.arange(len(split)).split(size):
-        yield transform(split.gather(part)).contiguous(memory_format=torch.channels_last), labels[part]
+    labels = torch.as_tensor(np.asarray(split.labels)).to(feed.device)
+    parts = np.array_split(np.arange(len(split)), range(size, len(split), size))
+    for part, images in zip(parts, feed.batches(parts), strict=True):
+        yield transform(images).contiguous(memory_format=torch.channels_last), labels[part[0] : part[-1] + 1]
 
 
 def subset(split: Any, limit: int | None, *seed: object) -> Any:

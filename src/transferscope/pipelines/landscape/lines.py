@@ -11,11 +11,11 @@ import numpy as np
 import pandas as pd
 
 from transferscope.analysis.barriers import barrier_row, higher_is_better
-from transferscope.analysis.evaluation import Metrics, Store, prepare
+from transferscope.analysis.evaluation import Metrics, Store
 from transferscope.analysis.interpolation import trace
 from transferscope.models.series import CheckpointSeries, Epoch
 from transferscope.options import LandscapeOptions
-from transferscope.pipelines.landscape.engine import Engine, subset
+from transferscope.pipelines.landscape.engine import Engine, subset, workspace
 from transferscope.progress import progress_bar
 
 
@@ -50,7 +50,7 @@ def line(
     train_split: where BatchNorm's statistics are recomputed.
     """
     checkpoint_a, checkpoint_b = ends.series_a.load(ends.epoch), ends.series_b.load(ends.epoch)
-    model = prepare(checkpoint_a.build())
+    model = workspace(checkpoint_a)
     chosen = {part: subset(split, options.max_examples, part) for part, split in splits.items()}
     task = splits["test"].name
     inside = options.alphas_for(task)

@@ -8,14 +8,14 @@ from typing import Any
 import pandas as pd
 
 from transferscope.analysis.criticality import MEASUREMENTS, criticality, module_criticality
-from transferscope.analysis.evaluation import Store, prepare
+from transferscope.analysis.evaluation import Store
 from transferscope.analysis.rewinding import rewinding
 from transferscope.analysis.states import State, state_digest
 from transferscope.models.modules import Modules
 from transferscope.models.parts import split_at_modules
 from transferscope.models.series import CheckpointSeries, Epoch
 from transferscope.options import CriticalityOptions
-from transferscope.pipelines.landscape.engine import Engine, batches, subset
+from transferscope.pipelines.landscape.engine import Engine, batches, subset, workspace
 from transferscope.plan import derive_seed
 from transferscope.progress import progress_bar
 
@@ -48,14 +48,14 @@ def measure_modules(
 
 def _unperturbed_loss(series: CheckpointSeries, end: Epoch, split: Any, store: Store) -> float:
     checkpoint = series.load(end)
-    return float(Engine(checkpoint, {"train": split}, store).checkpoint(prepare(checkpoint.build()))["train/loss"])
+    return float(Engine(checkpoint, {"train": split}, store).checkpoint(workspace(checkpoint))["train/loss"])
 
 
 def _rewind(
     series: CheckpointSeries, modules: Modules, split: Any, options: CriticalityOptions, store: Store
 ) -> pd.DataFrame:
     final = series.load("final")
-    model = prepare(final.build())
+    model = workspace(final)
     earlier = {epoch: series.load(epoch).state_dict for epoch in series.reached(options.rewind_epochs)}
     evaluate = Engine(final, {"test": split}, store).checkpoint
     with progress_bar(f"{series.name}: modules set back", len(modules) * len(earlier)) as advance:
@@ -74,7 +74,7 @@ def _shake(
 ) -> pd.DataFrame:
     """Criticality of every module on one path; what the store has is not measured again."""
     final, initial = series.load(end), series.load(0).state_dict
-    model = prepare(final.build())
+    model = workspace(final)
     epochs = [epoch for epoch in series.epochs if epoch <= series.epoch(end)]
     trajectory = {epoch: series.load(epoch).state_dict for epoch in epochs} if path == "optimization" else None
     positions: list[float] = options.positions.values() if trajectory is None else list(epochs)

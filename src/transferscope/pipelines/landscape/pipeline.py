@@ -6,7 +6,7 @@ from kedro.pipeline import Node, Pipeline
 
 from transferscope.options import CriticalityOptions, CrossDomainOptions, LandscapeOptions
 from transferscope.pipelines.landscape import nodes
-from transferscope.pipelines.wiring import draw, drawn_beside, gather
+from transferscope.pipelines.wiring import ON_A_GPU, draw, drawn_beside, gather
 from transferscope.plan import Pair, Plan, RunSpec
 
 STEP = "landscape"
@@ -54,6 +54,7 @@ def _interpolation(task: str, pairs: list[Pair]) -> list[Node]:
             outputs=[f"{task}.{pair.name}.{table}" for table in TABLES],
             name=f"interpolate_{pair.name}",
             namespace=namespace,
+            tags=ON_A_GPU,
         )
         for pair in pairs
     ]
@@ -108,6 +109,7 @@ def _planes(task: str, options: LandscapeOptions) -> list[Node]:
             outputs=f"{task}.{plane.name}.plane",
             name=f"plane_{plane.name}",
             namespace=f"{task}.{STEP}",
+            tags=ON_A_GPU,
         )
         for plane in planes
     ]
@@ -138,6 +140,7 @@ def _basin(plan: Plan, task: str, options: LandscapeOptions) -> list[Node]:
             outputs=f"{task}.{kind}.basin",
             name=f"basin_{kind}",
             namespace=f"{task}.{STEP}",
+            tags=ON_A_GPU,
         )
         for kind, found in hulls.items()
     ]
@@ -172,6 +175,7 @@ def _criticality(task: str, runs: list[RunSpec], options: CriticalityOptions) ->
             outputs=[f"{run.full_name}.{table}" for table in tables],
             name=f"criticality_{run.name}",
             namespace=namespace,
+            tags=ON_A_GPU,
         )
         for run in runs
     ]
@@ -239,4 +243,5 @@ def _walk_across(scenario: CrossDomainOptions, name: str, pair: Pair) -> Node:
         outputs=[f"{ACROSS}.{name}.{table}" for table in TABLES],
         name=f"interpolate_{name}",
         namespace=f"{ACROSS}.{STEP}",
+        tags=ON_A_GPU,
     )

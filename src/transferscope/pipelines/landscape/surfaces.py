@@ -9,11 +9,11 @@ import pandas as pd
 
 from transferscope.analysis.basin import Basin, estimate_basin
 from transferscope.analysis.distance import l2_distance
-from transferscope.analysis.evaluation import Metrics, Store, prepare
+from transferscope.analysis.evaluation import Metrics, Store
 from transferscope.analysis.plane import Plane, evaluate_plane
 from transferscope.models.series import CheckpointSeries, Epoch
 from transferscope.options import BasinOptions, PlaneOptions
-from transferscope.pipelines.landscape.engine import Engine, subset
+from transferscope.pipelines.landscape.engine import Engine, subset, workspace
 from transferscope.plan import derive_seed
 from transferscope.progress import progress_bar
 
@@ -28,7 +28,7 @@ def plane(
     """
     names = [_full_name(options.task, name) for name in options.checkpoints]
     loaded = [found.load(_epoch(name)) for found, name in zip(series, names, strict=True)]
-    model = prepare(loaded[0].build())
+    model = workspace(loaded[0])
     engine = Engine(
         loaded[0],
         {"test": subset(test_split, options.max_examples, "test")},
@@ -75,7 +75,7 @@ def basin(
     loaded = [found.load(options.epoch) for found in series]
     states = [checkpoint.state_dict for checkpoint in loaded]
     distance = max(l2_distance(a, b) for a, b in itertools.combinations(states, 2))
-    model = prepare(loaded[0].build())
+    model = workspace(loaded[0])
     split = subset(test_split, options.max_examples, "test")
     recompute_on = subset(train_split, options.max_examples, "train")
     measure = Engine(loaded[0], {"test": split}, store, recompute_on=recompute_on).between(model)

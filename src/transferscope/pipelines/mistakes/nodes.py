@@ -14,10 +14,11 @@ from transferscope.plan import derive_seed
 def predict_test(series: Any, test_split: Any, options: dict[str, Any]) -> dict[str, Any]:
     """Logits of a run on the test split, computed once for all that needs them."""
     from transferscope.analysis.evaluation import prepare
+    from transferscope.training.device import choose_device
     from transferscope.training.evaluation import predict
 
     epoch = MistakesOptions.model_validate(options).epoch
-    return {"test": predict(prepare(series.load(epoch).build()), test_split)}
+    return {"test": predict(prepare(series.load(epoch).build(), choose_device(None)), test_split)}
 
 
 def compare_pair(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from kedro.pipeline import Node, Pipeline
 
 from transferscope.pipelines.mistakes import nodes
-from transferscope.pipelines.wiring import draw, gather
+from transferscope.pipelines.wiring import ON_A_GPU, draw, gather
 from transferscope.plan import Pair, Plan, RunSpec
 
 STEP = "mistakes"
@@ -75,6 +75,7 @@ def _predict(run: RunSpec) -> Node:
         outputs=f"{run.full_name}.predictions",
         name=f"predict_{run.name}",
         namespace=f"{run.task}.{STEP}",
+        tags=ON_A_GPU,
     )
 
 

@@ -22,6 +22,8 @@ from transferscope.models.series import CheckpointSeries
 from transferscope.options import SimilarityOptions
 from transferscope.plan import derive_seed
 from transferscope.progress import progress_bar
+from transferscope.training.device import choose_device
+from transferscope.training.feed import Feed
 
 log = logging.getLogger(__name__)
 
@@ -112,7 +114,8 @@ def _first_of_each_kind(kinds: Kinds, number: int) -> tuple[Names, ...]:
 
 def _model(series: dict[str, CheckpointSeries], name: str) -> Any:
     run, _, epoch = name.rpartition("@")
-    return prepare(series[run].load(int(epoch) if epoch.isdigit() else epoch).build())  # type: ignore[arg-type]
+    checkpoint = series[run].load(int(epoch) if epoch.isdigit() else epoch)  # type: ignore[arg-type]
+    return prepare(checkpoint.build(), choose_device(None))
 
 
 def _order(split: Any, limit: int | None) -> np.ndarray:
@@ -123,10 +126,10 @@ def _order(split: Any, limit: int | None) -> np.ndarray:
 
 def _batches(split: Any, order: np.ndarray, size: int, advance: Any) -> Iterator[Tensor]:
     transform = EvaluationTransform(split.pictures)
-    for start in range(0, len(order), size):
-        indices = order[start : start + size]
-        yield transform(split.gather(indices))
-        advance(len(indices))
+    feed = Feed(split, choose_device(None), keep_resident=False)
+    for images in feed.batches(order[start : start + size] for start in range(0, len(order), size)):
+        yield transform(images)
+        advance(len(images))
 
 
 def _named(table: pd.DataFrame, kinds: Kinds, task: str) -> pd.DataFrame:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from kedro.pipeline import Node, Pipeline
 
 from transferscope.pipelines.similarity import nodes
-from transferscope.pipelines.wiring import draw, gather
+from transferscope.pipelines.wiring import ON_A_GPU, draw, gather
 from transferscope.plan import Pair, Plan, RunSpec
 
 STEP = "similarity"
@@ -76,6 +76,7 @@ def _cka(task: str, runs: list[RunSpec], tables: list[str]) -> Node:
         outputs={name: f"{task}.{name}.table" for name in tables},
         name="measure_cka",
         namespace=f"{task}.{STEP}",
+        tags=ON_A_GPU,
     )
 
 

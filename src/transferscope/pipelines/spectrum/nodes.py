@@ -20,11 +20,18 @@ def measure_spectrum(
     return measure.epochs(run, series, pictures.seen_size, chosen)
 
 
-def measure_bound_factors(spectrum: pd.DataFrame) -> pd.DataFrame:
-    """Norm ratios, product of norms and depth of every network: what the generalisation bounds are made of."""
+def measure_margin(series: Any, run: dict[str, Any], train_split: Any) -> pd.DataFrame:
+    """The margin that the trained network leaves on its training examples, and the largest norm of its inputs."""
+    from transferscope.pipelines.spectrum.margin import margin_table
+
+    return margin_table(series, run, train_split)
+
+
+def measure_bound_factors(spectrum: pd.DataFrame, *margins: pd.DataFrame) -> pd.DataFrame:
+    """Norm ratios, product of norms, depth, margin and inputs: what the generalisation bounds are made of."""
     from transferscope.analysis.spectrum_tables import bound_factors
 
-    return bound_factors(spectrum)
+    return bound_factors(spectrum, pd.concat(margins, ignore_index=True))
 
 
 def compare_small_values(options: dict[str, Any], seed: int, *singular_values: pd.DataFrame) -> pd.DataFrame:

@@ -6,7 +6,7 @@ from kedro.pipeline import Node, Pipeline
 
 from transferscope.options import SpectrumOptions
 from transferscope.pipelines.spectrum import nodes
-from transferscope.pipelines.wiring import draw, gather
+from transferscope.pipelines.wiring import ON_A_GPU, draw, gather
 from transferscope.plan import Plan, RunSpec
 
 STEP = "spectrum"
@@ -28,7 +28,7 @@ def create_pipeline(plan: Plan) -> Pipeline:
 def _task(plan: Plan, task: str, runs: list[RunSpec], options: SpectrumOptions) -> list[Node]:
     measured = [_measure(run) for run in runs]
     spectra = gather(STEP, task, "spectrum", [f"{run.full_name}.spectrum" for run in runs])
-    found = [*measured, spectra, _bound_factors(task)]
+    found = [*measured, *(_margin(run) for run in runs), spectra, _bound_factors(task, runs)]
     if {"P-T", "RI-T"} <= {run.label for run in runs}:
         found.append(_small_values(task, runs))
     return [*found, *_figures(plan, task, runs, options)] if task in plan.targets() else found
@@ -49,10 +49,21 @@ def _measure(run: RunSpec) -> Node:
     )
 
 
-def _bound_factors(task: str) -> Node:
+def _margin(run: RunSpec) -> Node:
+    return Node(
+        nodes.measure_margin,
+        inputs=[f"{run.full_name}.checkpoints", f"params:plan.runs.{run.full_name}", f"{run.task}.train_split"],
+        outputs=f"{run.full_name}.margin",
+        name=f"margin_{run.name}",
+        namespace=f"{run.task}.{STEP}",
+        tags=ON_A_GPU,
+    )
+
+
+def _bound_factors(task: str, runs: list[RunSpec]) -> Node:
     return Node(
         nodes.measure_bound_factors,
-        inputs=f"{task}.spectrum.table",
+        inputs=[f"{task}.spectrum.table", *(f"{run.full_name}.margin" for run in runs)],
         outputs=f"{task}.bound_factors.table",
         name="measure_bound_factors",
         namespace=f"{task}.{STEP}",
