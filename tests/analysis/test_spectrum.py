@@ -167,11 +167,27 @@ def test_auto_takes_the_svd_only_where_needed(monkeypatch):
     """A well-conditioned layer is done by Gram matrices alone; a graded one sends all its blocks to the SVD."""
     decomposed = []
     original = spectrum.singular_values
-    monkeypatch.setattr(spectrum, "singular_values", lambda m: decomposed.append(m.shape[1]) or original(m))
+
+    def counted(batches):
+        taken = list(batches)
+        decomposed.extend(batch.shape[1] for batch in taken)
+        return original(taken)
+
+    monkeypatch.setattr(spectrum, "singular_values", counted)
     conv_singular_values(random_weight(4, 8, 3, 3), 6)
     assert decomposed == []
     conv_singular_values(graded_weight(1e-9)[0], 6)
     assert sum(decomposed) == 20  # of 36 frequencies 4 are their own conjugate, the other 32 are pairs
+
+
+@pytest.mark.parametrize("method", ["auto", "svd"])
+def test_a_few_frequencies_at_a_time_give_what_all_at_once_give(monkeypatch, method):
+    """Values and their order do not depend on how much memory is used."""
+    weight = random_weight(6, 8, 3, 3)
+    together = conv_singular_values(weight, (10, 8), stride=(2, 1), method=method)
+    monkeypatch.setattr(spectrum, "CHUNK_BYTES", 7 * 16 * 6 * 6)
+    for one, other in zip(together, conv_singular_values(weight, (10, 8), stride=(2, 1), method=method), strict=True):
+        assert torch.allclose(one, other, rtol=1e-12, atol=0)
 
 
 def test_zero_weights_have_zero_values():

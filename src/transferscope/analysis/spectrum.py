@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from typing import Literal
 
 import torch
@@ -28,7 +28,7 @@ GRAM_LIMIT = 1e-6
 The error of an eigenvalue is about 1e-15 of the largest one, so at 1e-6 a singular value is still good to about 1e-3.
 """
 CHUNK_BYTES = 32 * 2**20
-"""Largest size of the complex matrices held at once."""
+"""Largest size of the complex matrices that are made at once; as many are being decomposed meanwhile."""
 
 
 def conv_singular_values(
@@ -80,9 +80,11 @@ def _operator_values(operator: ConvOperator, method: Method) -> tuple[Tensor, Te
     frequencies, weights = half_of_the_frequencies(operator.grid)
     rows, columns = operator.taps.shape[2:]
     if min(rows, columns) == 1:
-        block_values = _in_chunks(operator, frequencies, _norms)
+        # Blocks of one row or column (depthwise convolutions) have their norm as the only singular value.
+        norms = [torch.linalg.vector_norm(part, dim=(2, 3)) for part in _blocks(operator, frequencies)]
+        block_values = torch.cat(norms, dim=1).unsqueeze(-1).cpu()
     elif method == "svd":
-        block_values = _in_chunks(operator, frequencies, _by_svd)
+        block_values = _by_svd(operator, frequencies)
     else:
         block_values = _by_gram(operator, frequencies)
         if method == "auto":
@@ -91,58 +93,48 @@ def _operator_values(operator: ConvOperator, method: Method) -> tuple[Tensor, Te
     return block_values.flatten(), multiplicities.flatten()
 
 
-def _in_chunks(
-    operator: ConvOperator, frequencies: Tensor, decompose: Callable[[ConvOperator, Tensor], Tensor]
-) -> Tensor:
-    """Apply `decompose` to the blocks of a few frequencies at a time: (groups, num_frequencies, num_values)."""
-    groups, _, rows, columns = operator.taps.shape
-    step = max(1, CHUNK_BYTES // (16 * groups * rows * columns))
-    return torch.cat([decompose(operator, part) for part in frequencies.split(step)], dim=1)
-
-
-def _norms(operator: ConvOperator, frequencies: Tensor) -> Tensor:
-    """Blocks of one row or column (depthwise convolutions) have their norm as the only singular value."""
-    return torch.linalg.vector_norm(blocks(operator, frequencies), dim=(2, 3)).unsqueeze(-1).cpu()
-
-
 def _by_svd(operator: ConvOperator, frequencies: Tensor) -> Tensor:
-    return singular_values(_real_if_single(operator, blocks(operator, frequencies))).cpu()
+    return singular_values(_blocks(operator, frequencies)).cpu()
+
+
+def _by_gram(operator: ConvOperator, frequencies: Tensor) -> Tensor:
+    """Square roots of the eigenvalues of the blocks' Gram matrices, descending; rounding may leave some below 0."""
+    eigenvalues = hermitian_eigenvalues(_gram_matrices(operator, frequencies))
+    return eigenvalues.cpu().clamp_min(0).sqrt().flip(-1)
+
+
+def _gram_matrices(operator: ConvOperator, frequencies: Tensor) -> Iterator[Tensor]:
+    """The blocks' Gram matrices, a few frequencies at a time.
+
+    They come from the taps' autocorrelation, where that is cheaper than multiplying the blocks: t taps need t*t/2 real
+    products of matrices once, the blocks a complex one (worth four) at each frequency.
+    """
+    groups, num_taps, rows, columns = operator.taps.shape
+    if num_taps**2 > 8 * len(frequencies):
+        for part in _blocks(operator, frequencies):
+            matrices = part.mH if rows > columns else part
+            yield matrices @ matrices.mH
+        return
+    lags, even, odd = lag_sums(operator)
+    for chunk in _chunks(frequencies, groups * min(rows, columns) ** 2):
+        yield _real_if_single(operator, gram_matrices(lags, even, odd, chunk, operator.grid))
+
+
+def _blocks(operator: ConvOperator, frequencies: Tensor) -> Iterator[Tensor]:
+    """The blocks of all groups, a few frequencies at a time: (groups, num_frequencies, rows, columns)."""
+    groups, _, rows, columns = operator.taps.shape
+    for chunk in _chunks(frequencies, groups * rows * columns):
+        yield _real_if_single(operator, blocks(operator, chunk))
+
+
+def _chunks(frequencies: Tensor, num_values: int) -> tuple[Tensor, ...]:
+    """As many frequencies at a time as their complex values may take memory."""
+    return frequencies.split(max(1, CHUNK_BYTES // (16 * num_values)))
 
 
 def _real_if_single(operator: ConvOperator, matrices: Tensor) -> Tensor:
     """With a single tap every block is that tap: real, at a quarter of the cost."""
     return matrices.real.contiguous() if operator.taps.shape[1] == 1 else matrices
-
-
-def _by_gram(operator: ConvOperator, frequencies: Tensor) -> Tensor:
-    """Square roots of the eigenvalues of the blocks' Gram matrices, descending.
-
-    The matrices come from the taps' autocorrelation, where that is cheaper than multiplying the blocks: t taps need
-    t*t/2 real products of matrices once, the blocks a complex one (worth four) at each frequency.
-    """
-    num_taps = operator.taps.shape[1]
-    if num_taps**2 > 8 * len(frequencies):
-        return _in_chunks(operator, frequencies, _by_gram_of_blocks)
-    lags, even, odd = lag_sums(operator)
-    step = max(1, CHUNK_BYTES // (16 * even.shape[0] * even.shape[-1] ** 2))
-
-    def decompose(part: Tensor) -> Tensor:
-        gram = _real_if_single(operator, gram_matrices(lags, even, odd, part, operator.grid))
-        return _roots(hermitian_eigenvalues(gram))
-
-    return torch.cat([decompose(part) for part in frequencies.split(step)], dim=1)
-
-
-def _by_gram_of_blocks(operator: ConvOperator, frequencies: Tensor) -> Tensor:
-    matrices = blocks(operator, frequencies)
-    if matrices.shape[2] > matrices.shape[3]:
-        matrices = matrices.mH
-    return _roots(hermitian_eigenvalues(matrices @ matrices.mH))
-
-
-def _roots(eigenvalues: Tensor) -> Tensor:
-    """Descending singular values; rounding may leave eigenvalues a little below 0."""
-    return eigenvalues.cpu().clamp_min(0).sqrt().flip(-1)
 
 
 def _settle_by_svd(operator: ConvOperator, frequencies: Tensor, block_values: Tensor) -> None:
@@ -153,7 +145,7 @@ def _settle_by_svd(operator: ConvOperator, frequencies: Tensor, block_values: Te
             operator.taps[group : group + 1], operator.positions, operator.grid, operator.repeats, 0
         )
         chosen = doubtful[group]
-        block_values[group, chosen] = _in_chunks(one_group, frequencies[chosen], _by_svd)[0]
+        block_values[group, chosen] = _by_svd(one_group, frequencies[chosen])[0]
 
 
 def _pair(name: str, value: int | tuple[int, int]) -> tuple[int, int]:
