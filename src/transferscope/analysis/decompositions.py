@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 from functools import cache
 
 import numpy as np
@@ -31,7 +31,7 @@ def hermitian_eigenvalues(batches: Iterable[Tensor]) -> Tensor:
 def _decompose(
     on_cpu: Callable[[np.ndarray], np.ndarray], elsewhere: Callable[[Tensor], Tensor], batches: Iterable[Tensor]
 ) -> Tensor:
-    """Decompose batch after batch; on the CPU the next one is made while one is decomposed.
+    """Decompose batch after batch; on several threads of the CPU the next one is made while one is decomposed.
 
     There each is shared between as many Python threads as torch may use, each with a single BLAS thread. For sizes of
     64 to 512 this is several times faster than one matrix after the other on several BLAS threads, and the result does
@@ -48,6 +48,8 @@ def _decompose(
             started = _Running(pool, on_cpu, matrices, 4 * num_workers)
             if running is not None:
                 found.append(running.result())
+            if num_workers == 1:  # one thread is one thread: nothing is made meanwhile
+                wait(started.parts)
             running = started
         if running is not None:
             found.append(running.result())
@@ -63,10 +65,10 @@ class _Running:
         batch = matrices.reshape(-1, *matrices.shape[-2:]).numpy()
         parts = np.array_split(batch, min(len(batch), num_parts))
         self._shape = matrices.shape[:-2]
-        self._parts: list[Future[np.ndarray]] = [pool.submit(decompose, part) for part in parts]
+        self.parts: list[Future[np.ndarray]] = [pool.submit(decompose, part) for part in parts]
 
     def result(self) -> Tensor:
-        values = np.concatenate([part.result() for part in self._parts])
+        values = np.concatenate([part.result() for part in self.parts])
         return torch.from_numpy(values).reshape(*self._shape, values.shape[-1])
 
 

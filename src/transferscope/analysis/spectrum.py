@@ -27,7 +27,7 @@ GRAM_LIMIT = 1e-6
 
 The error of an eigenvalue is about 1e-15 of the largest one, so at 1e-6 a singular value is still good to about 1e-3.
 """
-CHUNK_BYTES = 32 * 2**20
+CHUNK_BYTES = 16 * 2**20
 """Largest size of the complex matrices that are made at once; as many are being decomposed meanwhile."""
 
 
