@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from threadpoolctl import threadpool_limits
 
 from transferscope.analysis.spectrum import conv_singular_values
 from transferscope.analysis.spectrum_summary import count_below, probability_smaller, summarise, weighted_histogram
@@ -88,3 +89,14 @@ def test_bad_input_is_named():
         summarise(VALUES, [1, 2])
     with pytest.raises(UserError, match="expected"):
         summarise([], [])
+
+
+def test_the_number_of_threads_does_not_matter():
+    """To the last bit, on as many values as BLAS shares between threads."""
+    generator = np.random.default_rng(0)
+    values, counts = generator.random(100_003), generator.integers(1, 3, 100_003)
+    found = []
+    for threads in (1, 2):
+        with threadpool_limits(threads):
+            found.append((summarise(values, counts), probability_smaller(values, counts, values**2, counts)))
+    assert found[0] == found[1]

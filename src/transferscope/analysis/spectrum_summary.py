@@ -27,7 +27,7 @@ def summarise(
     count_below_<t>: values below t. num_values. For an all-zero map ratio, ranks and condition are NaN.
     """
     sigma, counts = _as_arrays(values, multiplicities)
-    frobenius, largest = float(np.sqrt(counts @ sigma**2)), float(sigma.max())
+    frobenius, largest = float(np.sqrt(_sum(counts * sigma**2))), float(sigma.max())
     smallest = float(sigma.min())
     below = count_below(sigma, counts, thresholds)
     ratio = frobenius / largest if largest else float("nan")
@@ -76,15 +76,20 @@ def probability_smaller(
     smaller_b = cumulative[np.searchsorted(b[order], a, side="left")]
     not_larger_b = cumulative[np.searchsorted(b[order], a, side="right")]
     larger_b = cumulative[-1] - (smaller_b + not_larger_b) / 2
-    return float(counts_a @ larger_b / (counts_a.sum() * cumulative[-1]))
+    return float(_sum(counts_a * larger_b) / (counts_a.sum() * cumulative[-1]))
 
 
 def _effective_rank(sigma: NDArray[np.float64], counts: NDArray[np.int64]) -> float:
-    total = counts @ sigma
+    total = _sum(counts * sigma)
     if total == 0:
         return float("nan")
     share = sigma[sigma > 0] / total
-    return float(np.exp(-(counts[sigma > 0] * share) @ np.log(share)))
+    return float(np.exp(-_sum(counts[sigma > 0] * share * np.log(share))))
+
+
+def _sum(terms: NDArray[np.float64]) -> float:
+    """NumPy's own sum: a dot product rounds otherwise with another number of BLAS threads."""
+    return float(terms.sum())
 
 
 def _as_arrays(values: ArrayLike, multiplicities: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
