@@ -65,20 +65,32 @@ class MadeBy:
     @hook_impl
     def after_dataset_saved(self, dataset_name: str, node: Node) -> None:
         """The result is of the present plan, if all that its step has read is."""
-        key = self._present.get(dataset_name)
-        if key is None:
-            return
         with self._lock:
             self._saved.add(dataset_name)
+            key = self._present.get(dataset_name)
+            if key is None:
+                return
             of_another = [name for name in node.inputs if self._made.get(name) != self._present.get(name)]
             mixed = [name for name in of_another if name in self._made]
             self._made[dataset_name] = _digest([key, *mixed]) if mixed else key
             if time.perf_counter() - self._written > WRITE_SECONDS:
                 self._write()
 
+    def notes(self) -> list[str]:
+        """Entries that were saved in a process in which no run began, since the last call."""
+        with self._lock:
+            saved = sorted(self._saved)
+            self._saved = set()
+        return saved
+
+    def add_notes(self, node: Node, notes: list[str]) -> None:
+        """Take over what another process has saved."""
+        for name in notes:
+            self.after_dataset_saved(name, node)
+
     @hook_impl
     def after_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline) -> None:
-        """Steps that ran in other processes, as with Ray, have called no hook here; all of them have succeeded."""
+        """Where other processes do not tell what they save, as by Kedro's ParallelRunner: all steps have succeeded."""
         if not run_params.get("only_missing_outputs"):
             elsewhere = (pipeline.all_outputs() & self._present.keys()) - self._saved
             self._made |= {name: self._present[name] for name in elsewhere}

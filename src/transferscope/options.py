@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 PositiveInt = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+Precision = Literal["float32", "bfloat16"]
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -122,7 +123,7 @@ class TrainingOptions(Options):
     """Epochs between full evaluations of train and test."""
     keep_epochs: Literal["all"] | tuple[Annotated[int, Field(ge=0)], ...] = ()
     """Epochs whose weights are kept beside 0, best and final."""
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Precision = "float32"
     channels_last: bool = False
     compile: bool = False
     deterministic: bool = True
@@ -363,6 +364,8 @@ class AnalysesOptions(Options):
     """What is analysed; None leaves an analysis out."""
 
     modules: ModulesOptions = ModulesOptions()
+    precision: Precision = "float32"
+    """Of the networks in similarity and landscape; in bfloat16 losses are off by up to a few percent."""
 
     mistakes: MistakesOptions | None = MistakesOptions()
     similarity: SimilarityOptions | None = SimilarityOptions()

@@ -7,6 +7,7 @@ what was recorded before, for any runner that calls hooks and for any part of th
 from __future__ import annotations
 
 import json
+import math
 import threading
 import time
 import traceback
@@ -48,7 +49,8 @@ class RunStatus:
         self._events: dict[str, Event] = {}
         self._stats: dict[str, dict[str, int]] = {}
         self._lock = threading.Lock()
-        self._written = 0.0
+        self._written = math.inf
+        """When; a process in which no run begins, as a worker of Ray, writes nothing."""
 
     @hook_impl
     def after_context_created(self, context: KedroContext) -> None:
@@ -77,8 +79,7 @@ class RunStatus:
         """The duration is that until here; large outputs are made when they are saved, and add to it."""
         event = {"event": "after_node_run", "node": node.name, "status": "success"}
         self._note(event | {"duration": time.perf_counter() - self._begun[node.name]}, node)
-        if time.perf_counter() - self._written > WRITE_SECONDS:
-            self._write()
+        self._write_at_times()
 
     @hook_impl
     def on_node_error(self, error: Exception, node: Node) -> None:
@@ -101,6 +102,21 @@ class RunStatus:
     def on_pipeline_error(self, error: Exception) -> None:
         self._write({"event": "on_pipeline_error", **_what_went_wrong(error)})
 
+    def notes(self) -> tuple[dict[str, Event], dict[str, dict[str, int]]]:
+        """Events and sizes of tables that were noted since the last call, for the process of the run."""
+        with self._lock:
+            noted = self._events, self._stats
+            self._events, self._stats = {}, {}
+        return noted
+
+    def add_notes(self, node: Node, notes: tuple[dict[str, Event], dict[str, dict[str, int]]]) -> None:
+        """Take over what another process has noted."""
+        events, stats = notes
+        with self._lock:
+            self._events |= events
+            self._stats |= stats
+        self._write_at_times()
+
     def _note(self, event: Event, node: Node) -> None:
         with self._lock:
             self._events[node.name] = event | {"node_id": hash_node(node)}
@@ -114,6 +130,10 @@ class RunStatus:
             if hasattr(data, "columns") and hasattr(data, "shape"):
                 rows, columns = data.shape
                 self._stats[name] = {"rows": int(rows), "columns": int(columns)} | ({"file_size": size} if size else {})
+
+    def _write_at_times(self) -> None:
+        if time.perf_counter() - self._written > WRITE_SECONDS:
+            self._write()
 
     def _write(self, *end: Event) -> None:
         with self._lock:

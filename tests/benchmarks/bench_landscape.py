@@ -23,6 +23,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
+from torch.utils.flop_counter import FlopCounterMode
 
 from transferscope.analysis.criticality import criticality
 from transferscope.analysis.evaluation import (
@@ -171,6 +172,19 @@ def bench_criticality(
     cases = len(alphas) * len(sigmas) * draws
     title = f"Criticality, {len(modules)} modules x {cases} perturbations x {len(images)} images"
     show(title, side_by_side(ways, options.repeats), next(iter(ways)), len(modules) * cases * len(images))
+    print(f"  reuse of what lies in front of a module can give at most {most_by_reuse(model, batches[0][0]):.2f} x")
+
+
+def most_by_reuse(model: nn.Module, inputs: Tensor) -> float:
+    """Modules over the mean share of the operations that lie in each module and behind it."""
+    hidden, flops = inputs.to(next(model.parameters()).dtype), []
+    with torch.inference_mode():
+        for _, stage in split_at_modules(model):
+            with FlopCounterMode(display=False) as counter:
+                hidden = stage(hidden)
+            flops.append(counter.get_total_flops())
+    behind = np.cumsum(flops[::-1])
+    return float(len(flops) * behind[-1] / behind.sum())
 
 
 def bench_cost(options: argparse.Namespace, ends: list[dict[str, Tensor]], images: Tensor, labels: Tensor) -> None:

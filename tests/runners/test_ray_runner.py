@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import pandas as pd
 import pytest
+from kedro.framework.hooks.manager import _create_hook_manager
 from kedro.io import DataCatalog, MemoryDataset
 from kedro.pipeline import Node, Pipeline
+from kedro_viz.api.rest.responses.run_events import transform_events_to_structured_format
+from kedro_viz.integrations.kedro.hooks_utils import hash_node
+from kedro_viz.utils import _hash_input_output
 
+from transferscope import made_by
 from transferscope.config import CommandLineError
+from transferscope.datasets.table import TableDataset
 from transferscope.datasets.text import TextDataset
+from transferscope.made_by import MadeBy
+from transferscope.run_status import RunStatus
 from transferscope.runners import RayRunner, steps_runner
 from transferscope.runners.failures import StepsFailed
 from transferscope.runners.status import Status
@@ -150,3 +161,56 @@ def test_an_address_where_nobody_is(tmp_path: Path) -> None:
     with pytest.raises(CommandLineError, match="address=localhost:1: no Ray cluster answers there"):
         run([step(lambda: "x", "a")], tmp_path, "localhost:1")
     assert time.monotonic() - begin < 60
+
+
+def _break(_: pd.DataFrame) -> str:
+    raise ValueError("too few rows")
+
+
+def test_what_hooks_record_comes_back(tmp_path: Path, address: str) -> None:
+    """Kedro-Viz shows the steps' status, durations, sizes of tables and the error, as after a run in one process."""
+    table = Node(lambda: pd.DataFrame({"a": [1, 2, 3], "b": 0}), None, "table", name="make")
+    count = Node(lambda rows: str(len(rows)), "table", "count", name="count")
+    broken = Node(_break, "table", "broken", name="fail")
+    catalog = DataCatalog({name: TextDataset(filepath=str(tmp_path / name)) for name in ("count", "broken")})
+    catalog["table"] = TableDataset(filepath=str(tmp_path / "table.csv"))
+    status, hooks = RunStatus(), _create_hook_manager()
+    hooks.register(status)
+    status.after_context_created(SimpleNamespace(project_path=tmp_path))  # type: ignore[arg-type]
+    status.after_catalog_created(catalog)
+    status.before_pipeline_run()
+    with pytest.raises(StepsFailed) as failure:
+        RayRunner(address=address).run(Pipeline([table, count, broken]), catalog, hooks)
+    status.on_pipeline_error(failure.value)
+    shown = transform_events_to_structured_format(
+        json.loads((tmp_path / ".viz/kedro_pipeline_events.json").read_text())
+    )
+    seen = {identity: node.status for identity, node in shown.nodes.items()}
+    assert seen == {hash_node(table): "success", hash_node(count): "success", hash_node(broken): "failed"}
+    assert shown.nodes[hash_node(table)].duration > 0
+    error = shown.nodes[hash_node(broken)].error
+    assert error is not None
+    assert error.message == "too few rows"
+    size = (tmp_path / "table.csv").stat().st_size
+    assert shown.datasets[_hash_input_output("table")].size == size
+    assert json.loads((tmp_path / ".viz/stats.json").read_text()) == {
+        "table": {"rows": 3, "columns": 2, "file_size": size}
+    }
+
+
+def test_results_of_a_run_are_known_as_made_by_its_plan(
+    tmp_path: Path, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What one step has made, though the next one failed."""
+    nodes = [step(lambda: "x", "a"), step(lambda _: str(1 / 0), "b", inputs="a_out")]
+    monkeypatch.setattr(made_by, "pipelines", {"__default__": Pipeline(nodes)})
+    catalog = DataCatalog({name: TextDataset(filepath=str(tmp_path / name)) for name in ("a_out", "b_out")})
+    recorder, hooks = MadeBy(), _create_hook_manager()
+    hooks.register(recorder)
+    loader = {"globals": {"data": "results"}}
+    recorder.after_context_created(SimpleNamespace(project_path=tmp_path, config_loader=loader))  # type: ignore[arg-type]
+    recorder.before_pipeline_run({}, Pipeline(nodes), catalog)
+    with pytest.raises(StepsFailed):
+        RayRunner(address=address).run(Pipeline(nodes), catalog, hooks)
+    recorder.on_pipeline_error()
+    assert list(json.loads((tmp_path / "results" / made_by.FILE).read_text())) == ["a_out"]

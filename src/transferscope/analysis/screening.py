@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -29,6 +29,7 @@ def screened_criticality(
     *,
     split: Callable[[nn.Module], Stages] | None = None,
     margin: float = 0.1,
+    only: Collection[Case] | None = None,
     **options: Any,
 ) -> pd.DataFrame:
     """`criticality`, computed in bfloat16, and again in float32 where a mean loss lies within `margin` of an epsilon.
@@ -44,7 +45,7 @@ def screened_criticality(
         )
     rounded = copy.deepcopy(model).to(torch.bfloat16)
     ends = (state_initial, state_final, modules, examples)
-    table = criticality(rounded, *ends, stages=split(rounded) if split else None, **options)
+    table = criticality(rounded, *ends, stages=split(rounded) if split else None, only=only, **options)
     if not (cases := cases_near(table, epsilons, margin)):
         return table
     settled = criticality(model, *ends, stages=split(model) if split else None, only=cases, **options)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from pluggy import PluginManager
 from transferscope.config import CommandLineError, present_source
 from transferscope.errors import UserError
 from transferscope.runners.failures import RemoteError
+from transferscope.runners.notes import Notes, add_notes
 from transferscope.runners.ray_step import Board, Outcome, Step, carry_out
 from transferscope.runners.steps import Ended
 from transferscope.runners.steps_runner import StepsRunner, gpus_asked, positive, refuse_unknown
@@ -64,7 +66,12 @@ class RayRunner(StepsRunner):
                 step = Step(node, datasets, present_source(), Path.cwd(), run_id, self._is_async)
                 return remote.options(name=node.name, **asked[node]).remote(step, board)
 
-            yield _Tasks(ray, start, board)
+            def lost(node: Node, error: Exception) -> None:
+                hook_manager.hook.on_node_error(
+                    error=error, node=node, catalog=catalog, inputs={}, is_async=self._is_async, run_id=run_id
+                )
+
+            yield _Tasks(ray, start, board, partial(add_notes, hook_manager), lost)
         finally:
             ray.shutdown()
 
@@ -134,10 +141,19 @@ def _put_up_board(ray: Any) -> Any:
 class _Tasks:
     """Ray tasks by step."""
 
-    def __init__(self, ray: Any, start: Any, board: Any) -> None:
+    def __init__(
+        self,
+        ray: Any,
+        start: Callable[[Node], Any],
+        board: Any,
+        noted: Callable[[Node, Notes], None],
+        lost: Callable[[Node, Exception], None],
+    ) -> None:
         self._ray = ray
         self._start = start
         self._board = board
+        self._noted = noted
+        self._lost = lost
         self._nodes: dict[Any, Node] = {}
         self._begun: set[str] = set()
 
@@ -170,7 +186,10 @@ class _Tasks:
         try:
             outcome: Outcome = self._ray.get(reference)
         except self._ray.exceptions.RayError as error:  # the worker was lost more often than it may be
-            return Ended(node, 0.0, RemoteError(f"{type(error).__name__}: {error}"))
+            failure = RemoteError(f"{type(error).__name__}: {error}")
+            self._lost(node, failure)
+            return Ended(node, 0.0, failure)
+        self._noted(node, outcome.notes)
         if outcome.failure is None:
             return Ended(node, outcome.seconds)
         kind = UserError if outcome.is_users else RemoteError

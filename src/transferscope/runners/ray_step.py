@@ -7,7 +7,7 @@ import os
 import sys
 import time
 import traceback
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from pluggy import PluginManager
 
 from transferscope.config import StudySource, open_study
 from transferscope.runners.failures import reason, users_mistake
+from transferscope.runners.notes import Notes, notes_of
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,8 @@ class Outcome:
     failure: str | None = None
     """Its error in one line; None where it is done."""
     is_users: bool = False
+    notes: Notes = field(default_factory=dict)
+    """What the project's hooks have noted of it."""
 
 
 class Board:
@@ -64,23 +67,28 @@ def carry_out(step: Step, board: Any) -> Outcome:
 
     board.tell.remote(step.node.name, ray.util.get_node_ip_address())
     begin = time.perf_counter()
-    error = _run(step)
-    seconds = time.perf_counter() - begin
-    return Outcome(seconds) if error is None else Outcome(seconds, reason(error), users_mistake(error) is not None)
+    os.chdir(step.folder)
+    hooks = _hooks()
+    error = _run(step, hooks)
+    seconds, notes = time.perf_counter() - begin, notes_of(hooks)
+    if error is None:
+        return Outcome(seconds, notes=notes)
+    return Outcome(seconds, reason(error), users_mistake(error) is not None, notes)
 
 
-def _run(step: Step) -> Exception | None:
+def _run(step: Step, hooks: PluginManager) -> Exception | None:
     import torch
 
     from transferscope.memory import keep_freed_memory
 
-    os.chdir(step.folder)
     torch.set_num_threads(1)
     keep_freed_memory()
-    hooks = _hooks()
     if step.study is not None:
         open_study(step.study)
     catalog = DataCatalog({name: dataset for name, dataset in step.datasets.items() if dataset is not None})
+    hooks.hook.after_catalog_created(
+        catalog=catalog, conf_catalog={}, conf_creds={}, parameters={}, save_version=None, load_versions={}
+    )
     try:
         Task(step.node, catalog, step.is_async, hook_manager=hooks, run_id=step.run_id)()
     except Exception as error:

@@ -6,7 +6,6 @@ import os
 import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -14,8 +13,7 @@ from torch.utils import deterministic as deterministic_settings
 
 from transferscope.devices import granted_gpus
 from transferscope.models.zoo import private_random_state
-
-Precision = Literal["float32", "bfloat16"]
+from transferscope.options import Precision
 
 
 def choose_device(device: str | torch.device | None) -> torch.device:

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from transferscope.errors import UserError
 from transferscope.images.augment import EvaluationTransform
 from transferscope.images.split import PackedSplit
-from transferscope.training.device import Precision, as_input, autocast, first_weight
+from transferscope.options import Precision
+from transferscope.training.device import as_input, autocast, first_weight
 from transferscope.training.feed import Feed
 from transferscope.training.group import OneProcess
 from transferscope.training.metrics import metrics_from_logits

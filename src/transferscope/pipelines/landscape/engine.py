@@ -16,6 +16,7 @@ from transferscope.analysis.evaluation import Batch, Evaluate, Evaluator, Metric
 from transferscope.analysis.resampling import Resampling, with_draws
 from transferscope.images.augment import EvaluationTransform
 from transferscope.models.checkpoint import Checkpoint
+from transferscope.options import Precision
 from transferscope.plan import derive_seed
 from transferscope.training.device import choose_device
 from transferscope.training.feed import Feed
@@ -31,7 +32,8 @@ class Engine:
     """Measures models of one architecture on some parts of a task, `part/metric -> value`.
 
     splits: part ("train", "test") -> examples. store: where measurements are remembered by content. resamples: with
-    any, each value is an array, the metric on all examples first and then under every resample of them.
+    any, each value is an array, the metric on all examples first and then under every resample of them. precision: of
+    the forward passes; BatchNorm's statistics are recomputed in float32.
     recompute_on: training examples on which models with BatchNorm layers get their statistics between checkpoints.
     """
 
@@ -41,18 +43,21 @@ class Engine:
         splits: dict[str, Any],
         store: Store,
         *,
+        precision: Precision = "float32",
         resamples: int = 0,
         recompute_on: Any = None,
     ) -> None:
         metadata = checkpoint.metadata
-        self.architecture = json.dumps([VERSION, metadata.architecture, metadata.model_options], sort_keys=True)
+        self.architecture = json.dumps(
+            [VERSION, metadata.architecture, metadata.model_options, precision], sort_keys=True
+        )
         self.store = store
-        self._parts = {part: self._remember(split, resamples) for part, split in splits.items()}
+        self._parts = {part: self._remember(split, resamples, precision) for part, split in splits.items()}
         self._recompute_on = recompute_on
         self._splits = splits
 
-    def _remember(self, split: Any, resamples: int) -> Evaluate:
-        return Remembered(SplitEvaluator(split, resamples), self.store, self.context(split, resamples))
+    def _remember(self, split: Any, resamples: int, precision: Precision) -> Evaluate:
+        return Remembered(SplitEvaluator(split, resamples, precision), self.store, self.context(split, resamples))
 
     def context(self, *what: Any) -> str:
         """What is measured on what, besides the weights."""
@@ -86,15 +91,15 @@ class Engine:
 class SplitEvaluator:
     """Metrics of a model on a split; its images are prepared once for all models, when the first is measured."""
 
-    def __init__(self, split: Any, resamples: int) -> None:
-        self.split, self.resamples = split, resamples
+    def __init__(self, split: Any, resamples: int, precision: Precision) -> None:
+        self.split, self.resamples, self.precision = split, resamples, precision
 
     def __call__(self, model: nn.Module) -> Metrics:
         return self._evaluator(model)
 
     @cached_property
     def _evaluator(self) -> Evaluator:
-        return Evaluator(batches(self.split), self._metrics)
+        return Evaluator(batches(self.split), self._metrics, precision=self.precision)
 
     @cached_property
     def _resampling(self) -> Resampling:

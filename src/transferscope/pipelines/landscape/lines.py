@@ -14,7 +14,7 @@ from transferscope.analysis.barriers import barrier_row, higher_is_better
 from transferscope.analysis.evaluation import Metrics, Store
 from transferscope.analysis.interpolation import trace
 from transferscope.models.series import CheckpointSeries, Epoch
-from transferscope.options import LandscapeOptions
+from transferscope.options import LandscapeOptions, Precision
 from transferscope.pipelines.landscape.engine import Engine, subset, workspace
 from transferscope.progress import progress_bar
 
@@ -44,6 +44,7 @@ def line(
     outside: list[float],
     options: LandscapeOptions,
     store: Store,
+    precision: Precision = "float32",
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Every metric on every split between the models, and on test at the alphas `outside`; and each curve's barrier.
 
@@ -61,6 +62,7 @@ def line(
             checkpoint_a,
             parts,
             store,
+            precision=precision,
             resamples=options.resamples,
             recompute_on=subset(train_split, options.max_examples, "train"),
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -10,11 +11,12 @@ import pandas as pd
 from transferscope.analysis.criticality import MEASUREMENTS, criticality, module_criticality
 from transferscope.analysis.evaluation import Store
 from transferscope.analysis.rewinding import rewinding
+from transferscope.analysis.screening import screened_criticality
 from transferscope.analysis.states import State, state_digest
 from transferscope.models.modules import Modules
 from transferscope.models.parts import split_at_modules
 from transferscope.models.series import CheckpointSeries, Epoch
-from transferscope.options import CriticalityOptions
+from transferscope.options import CriticalityOptions, Precision
 from transferscope.pipelines.landscape.engine import Engine, batches, subset, workspace
 from transferscope.plan import derive_seed
 from transferscope.progress import progress_bar
@@ -29,17 +31,21 @@ def measure_modules(
     splits: dict[str, Any],
     options: CriticalityOptions,
     store: Store,
+    precision: Precision = "float32",
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
-    """Criticality, mu per module, and rewinding, of one run."""
+    """Criticality, mu per module, and rewinding, of one run.
+
+    In bfloat16 what lies near the bound of mu, and the bound itself, are measured in float32.
+    """
     chosen = {part: subset(split, options.max_examples, part) for part, split in splits.items()}
     shaken, mu = [], []
     for end in options.ends:
         bound = _unperturbed_loss(series, end, chosen["train"], store) + options.epsilon
         for path in options.paths:
-            table = _shake(series, modules, chosen, options, end, path, store)
+            table = _shake(series, modules, chosen, options, end, path, store, bound, precision)
             shaken.append(table)
             mu.append(module_criticality(table, [bound]).assign(epsilon=options.epsilon))
-    back = _rewind(series, modules, splits["test"], options, store)
+    back = _rewind(series, modules, splits["test"], options, store, precision)
     names = {"task": run["task"], "run": run["name"], "label": run["label"]}
     tables = (pd.concat(shaken, ignore_index=True), pd.concat(mu, ignore_index=True), back)
     shaken_all, mu_all, back = (table.assign(**names)[[*names, *table.columns]] for table in tables)
@@ -52,12 +58,17 @@ def _unperturbed_loss(series: CheckpointSeries, end: Epoch, split: Any, store: S
 
 
 def _rewind(
-    series: CheckpointSeries, modules: Modules, split: Any, options: CriticalityOptions, store: Store
+    series: CheckpointSeries,
+    modules: Modules,
+    split: Any,
+    options: CriticalityOptions,
+    store: Store,
+    precision: Precision,
 ) -> pd.DataFrame:
     final = series.load("final")
     model = workspace(final)
     earlier = {epoch: series.load(epoch).state_dict for epoch in series.reached(options.rewind_epochs)}
-    evaluate = Engine(final, {"test": split}, store).checkpoint
+    evaluate = Engine(final, {"test": split}, store, precision=precision).checkpoint
     with progress_bar(f"{series.name}: modules set back", len(modules) * len(earlier)) as advance:
         table = rewinding(model, final.state_dict, earlier, modules, evaluate, progress=advance)
     return table.assign(split="test", metric=table["metric"].str.removeprefix("test/"))
@@ -71,6 +82,8 @@ def _shake(
     end: Epoch,
     path: str,
     store: Store,
+    bound: float,
+    precision: Precision,
 ) -> pd.DataFrame:
     """Criticality of every module on one path; what the store has is not measured again."""
     final, initial = series.load(end), series.load(0).state_dict
@@ -81,20 +94,26 @@ def _shake(
     seed = derive_seed(series.name, "criticality")
     cases = [(name, at, sigma) for name in modules for at in positions for sigma in options.sigmas]
     places = _places(initial, final.state_dict, positions, trajectory)
-    context = Engine(final, {}, store).context
+    context = Engine(final, {}, store, precision=precision).context
+    settled = [] if precision == "float32" else [bound]
     keys = {
         (name, at, sigma): context(
-            "criticality", name, *modules[name], places[at], sigma, options.draws, seed, *splits.values()
+            "criticality", name, *modules[name], places[at], sigma, options.draws, seed, *settled, *splits.values()
         )
         for name, at, sigma in cases
     }
     rows = {case: store.get(keys[case]) for case in cases}
     examples = {part: batches(split) for part, split in splits.items()}
+    measure = (
+        partial(criticality, stages=split_at_modules(model))
+        if precision == "float32"
+        else partial(screened_criticality, epsilons=[bound], split=split_at_modules)
+    )
     with progress_bar(f"{series.name}: {path} path to {end}", len(modules)) as advance:
         for group in _groups(list(modules)):
             missing = {case for case in cases if case[0] in group and rows[case] is None}
             if missing:
-                table = criticality(
+                table = measure(
                     model,
                     initial,
                     final.state_dict,
@@ -105,7 +124,6 @@ def _shake(
                     num_draws=options.draws,
                     seed=seed,
                     trajectory=trajectory,
-                    stages=split_at_modules(model),
                     only=missing,
                 )
                 for case, measured in _by_case(table).items():

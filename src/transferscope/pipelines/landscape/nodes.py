@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from transferscope.options import BasinOptions, CriticalityOptions, LandscapeOptions, PlaneOptions
+from transferscope.options import BasinOptions, CriticalityOptions, LandscapeOptions, PlaneOptions, Precision
 
 
 def interpolate_pair(
@@ -17,6 +17,7 @@ def interpolate_pair(
     train_split: Any,
     test_split: Any,
     options: dict[str, Any],
+    precision: Precision,
     store: Any,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Metrics on the line between two models of one task, and beyond its ends, and the barriers (Figures 12 to 18)."""
@@ -26,7 +27,8 @@ def interpolate_pair(
     outside = chosen.extrapolation.outside() if chosen.extrapolation else []
     splits = {"train": train_split, "test": test_split}
     found = [
-        line(Ends(pair, series_a, series_b, end), splits, train_split, outside, chosen, store) for end in chosen.ends
+        line(Ends(pair, series_a, series_b, end), splits, train_split, outside, chosen, store, precision)
+        for end in chosen.ends
     ]
     points, barriers = (pd.concat(tables, ignore_index=True) for tables in zip(*found, strict=True))
     return points, barriers
@@ -39,13 +41,15 @@ def interpolate_across(
     train_split: Any,
     test_split: Any,
     options: dict[str, Any],
+    precision: Precision,
     store: Any,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Test metrics on one task along the line between models of two tasks, and the barriers (Figures 19 to 29)."""
     from transferscope.pipelines.landscape.lines import Ends, line
 
     ends = Ends(pair, series_a, series_b, "final")
-    return line(ends, {"test": test_split}, train_split, [], LandscapeOptions.model_validate(options), store)
+    chosen = LandscapeOptions.model_validate(options)
+    return line(ends, {"test": test_split}, train_split, [], chosen, store, precision)
 
 
 def summarise_barriers(**barriers: pd.DataFrame) -> pd.DataFrame:
@@ -62,22 +66,30 @@ def measure_plane(
     series_c: Any,
     train_split: Any,
     test_split: Any,
+    precision: Precision,
     store: Any,
 ) -> pd.DataFrame:
     """Metrics on the plane through three models."""
     from transferscope.pipelines.landscape.surfaces import plane
 
     series = [series_a, series_b, series_c]
-    return plane(PlaneOptions.model_validate(options), series, train_split, test_split, store)
+    return plane(PlaneOptions.model_validate(options), series, train_split, test_split, store, precision)
 
 
 def measure_basin(
-    run: dict[str, Any], train_split: Any, test_split: Any, options: dict[str, Any], store: Any, *series: Any
+    run: dict[str, Any],
+    train_split: Any,
+    test_split: Any,
+    options: dict[str, Any],
+    precision: Precision,
+    store: Any,
+    *series: Any,
 ) -> pd.DataFrame:
     """(epsilon, delta) of the convex hull of all runs of a kind (Definition 3.1); `run` is the first of them."""
     from transferscope.pipelines.landscape.surfaces import basin
 
-    return basin(run["label"], list(series), train_split, test_split, BasinOptions.model_validate(options), store)
+    chosen = BasinOptions.model_validate(options)
+    return basin(run["label"], list(series), train_split, test_split, chosen, store, precision)
 
 
 def measure_criticality(
@@ -87,6 +99,7 @@ def measure_criticality(
     test_split: Any,
     options: dict[str, Any],
     modules: dict[str, Any],
+    precision: Precision,
     store: Any,
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     """Noise and paths for every module, mu per module, and rewinding of each module (Figure 30)."""
@@ -95,7 +108,7 @@ def measure_criticality(
 
     splits = {"train": train_split, "test": test_split}
     found = find_modules(series.load("final").build(), **modules)
-    return measure_modules(run, series, found, splits, CriticalityOptions.model_validate(options), store)
+    return measure_modules(run, series, found, splits, CriticalityOptions.model_validate(options), store, precision)
 
 
 def draw_barriers(interpolation: pd.DataFrame, note: str | None) -> Any:

@@ -13,6 +13,7 @@ STEP = "landscape"
 ACROSS = "cross_domain"
 """Where results lie that belong to several tasks."""
 STORE = "landscape_measurements"
+PRECISION = "params:analyses.precision"
 TABLES = ("interpolation", "barriers")
 """What is made of every pair."""
 
@@ -49,6 +50,7 @@ def _interpolation(task: str, pairs: list[Pair]) -> list[Node]:
                 f"{task}.train_split",
                 f"{task}.test_split",
                 "params:analyses.landscape",
+                PRECISION,
                 STORE,
             ],
             outputs=[f"{task}.{pair.name}.{table}" for table in TABLES],
@@ -104,6 +106,7 @@ def _planes(task: str, options: LandscapeOptions) -> list[Node]:
                 *(f"{task}.{checkpoint.split('@')[0]}.checkpoints" for checkpoint in plane.checkpoints),
                 f"{task}.train_split",
                 f"{task}.test_split",
+                PRECISION,
                 STORE,
             ],
             outputs=f"{task}.{plane.name}.plane",
@@ -134,6 +137,7 @@ def _basin(plan: Plan, task: str, options: LandscapeOptions) -> list[Node]:
                 f"{task}.train_split",
                 f"{task}.test_split",
                 "params:analyses.landscape.basin",
+                PRECISION,
                 STORE,
                 *(f"{run.full_name}.checkpoints" for run in found),
             ],
@@ -170,6 +174,7 @@ def _criticality(task: str, runs: list[RunSpec], options: CriticalityOptions) ->
                 f"{task}.test_split",
                 "params:analyses.landscape.criticality",
                 "params:analyses.modules",
+                PRECISION,
                 STORE,
             ],
             outputs=[f"{run.full_name}.{table}" for table in tables],
@@ -238,6 +243,7 @@ def _walk_across(scenario: CrossDomainOptions, name: str, pair: Pair) -> Node:
             f"{scenario.evaluated_on}.train_split",
             f"{scenario.evaluated_on}.test_split",
             "params:analyses.landscape",
+            PRECISION,
             STORE,
         ],
         outputs=[f"{ACROSS}.{name}.{table}" for table in TABLES],

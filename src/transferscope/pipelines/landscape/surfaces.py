@@ -12,14 +12,19 @@ from transferscope.analysis.distance import l2_distance
 from transferscope.analysis.evaluation import Metrics, Store
 from transferscope.analysis.plane import Plane, evaluate_plane
 from transferscope.models.series import CheckpointSeries, Epoch
-from transferscope.options import BasinOptions, PlaneOptions
+from transferscope.options import BasinOptions, PlaneOptions, Precision
 from transferscope.pipelines.landscape.engine import Engine, subset, workspace
 from transferscope.plan import derive_seed
 from transferscope.progress import progress_bar
 
 
 def plane(
-    options: PlaneOptions, series: list[CheckpointSeries], train_split: Any, test_split: Any, store: Store
+    options: PlaneOptions,
+    series: list[CheckpointSeries],
+    train_split: Any,
+    test_split: Any,
+    store: Store,
+    precision: Precision = "float32",
 ) -> pd.DataFrame:
     """Test metrics on the plane through three checkpoints: a row per point and metric, the checkpoints first.
 
@@ -33,6 +38,7 @@ def plane(
         loaded[0],
         {"test": subset(test_split, options.max_examples, "test")},
         store,
+        precision=precision,
         recompute_on=subset(train_split, options.max_examples, "train"),
     )
     found = Plane(*(checkpoint.state_dict for checkpoint in loaded))
@@ -64,6 +70,7 @@ def basin(
     test_split: Any,
     options: BasinOptions,
     store: Store,
+    precision: Precision = "float32",
 ) -> pd.DataFrame:
     """(epsilon, delta) of the test loss over the convex hull of some runs, in one long table.
 
@@ -78,7 +85,7 @@ def basin(
     model = workspace(loaded[0])
     split = subset(test_split, options.max_examples, "test")
     recompute_on = subset(train_split, options.max_examples, "train")
-    measure = Engine(loaded[0], {"test": split}, store, recompute_on=recompute_on).between(model)
+    measure = Engine(loaded[0], {"test": split}, store, precision=precision, recompute_on=recompute_on).between(model)
 
     def loss(model: Any) -> Metrics:
         return {"loss": measure(model)["test/loss"]}

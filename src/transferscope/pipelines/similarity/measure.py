@@ -8,18 +8,19 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from torch import Tensor
 
 from transferscope.analysis.cka import Estimator
 from transferscope.analysis.cka_models import LayerSimilarity
 from transferscope.analysis.comparisons import Comparison
-from transferscope.analysis.evaluation import prepare
+from transferscope.analysis.evaluation import DTYPES, prepare
 from transferscope.analysis.features import FeatureExtractor, Pooling
 from transferscope.analysis.second_opinion import second_opinion
 from transferscope.images.augment import EvaluationTransform
 from transferscope.models.layers import block_layers, feature_layers
 from transferscope.models.series import CheckpointSeries
-from transferscope.options import SimilarityOptions
+from transferscope.options import Precision, SimilarityOptions
 from transferscope.plan import derive_seed
 from transferscope.progress import progress_bar
 from transferscope.training.device import choose_device
@@ -38,11 +39,12 @@ def cka(
     series: dict[str, CheckpointSeries],
     split: Any,
     options: SimilarityOptions,
+    precision: Precision = "float32",
 ) -> dict[str, pd.DataFrame]:
     """Tables of every pair and control, from one pass for each way to make features.
 
     cka: layer by layer, as Tables 1 and 7. cka_layers: every block with every block, of the first pairs of each kind.
-    second_opinion: other measures of the same layers.
+    second_opinion: other measures of the same layers. Features are computed in `precision` and compared in float64.
     """
     kinds = {
         (f"{pair['run_a']}@{options.epoch}", f"{pair['run_b']}@{options.epoch}"): pair["kind"]
@@ -52,7 +54,7 @@ def cka(
     kinds |= _controls(runs, split.name, list(kinds))
     found: dict[str, list[pd.DataFrame]] = {"cka": [], "cka_layers": [], "second_opinion": []}
     for features in options.features:
-        for name, table in _of_features(features, kinds, series, split, options).items():
+        for name, table in _of_features(features, kinds, series, split, options, precision).items():
             found[name].append(_named(table, kinds, split.name))
     return {name: pd.concat(tables, ignore_index=True) for name, tables in found.items() if tables}
 
@@ -73,7 +75,12 @@ def _controls(runs: dict[str, Any], task: str, pairs: list[Names]) -> Kinds:
 
 
 def _of_features(
-    features: Pooling, kinds: Kinds, series: dict[str, CheckpointSeries], split: Any, options: SimilarityOptions
+    features: Pooling,
+    kinds: Kinds,
+    series: dict[str, CheckpointSeries],
+    split: Any,
+    options: SimilarityOptions,
+    precision: Precision,
 ) -> dict[str, pd.DataFrame]:
     heat_map = _first_of_each_kind(kinds, options.heat_map_pairs if features == options.features[0] else 0)
     mapped = {name for pair in heat_map for name in pair}
@@ -81,7 +88,7 @@ def _of_features(
     layers: dict[str, str] = {}
     blocks: dict[str, str] = {}
     for name in dict.fromkeys(name for pair in kinds for name in pair):
-        model = _model(series, name)
+        model = _model(series, name).to(DTYPES[precision])
         own_layers = {path: path for path in options.layers} if options.layers else feature_layers(model)
         own_blocks = block_layers(model) if name in mapped else {}
         extractors[name] = FeatureExtractor(model, own_layers | own_blocks, features=features)
@@ -93,7 +100,7 @@ def _of_features(
     similarity = LayerSimilarity(extractors, [by_layer, every_block] if heat_map else [by_layer])
     order = _order(split, options.max_examples)
     with progress_bar(f"CKA of {split.name}, {features} features", len(order)) as advance:
-        similarity.update_all(_batches(split, order, options.batch_size, advance))
+        similarity.update_all(_batches(split, order, options.batch_size, DTYPES[precision], advance))
     undefined = similarity.undefined(by_layer)
     if undefined:  # of a run that diverged, or whose units are all dead: it costs the others nothing
         log.warning("%s, %s features: no CKA of %s", split.name, features, ", ".join(map(str, undefined)))
@@ -124,11 +131,11 @@ def _order(split: Any, limit: int | None) -> np.ndarray:
     return order[:limit]
 
 
-def _batches(split: Any, order: np.ndarray, size: int, advance: Any) -> Iterator[Tensor]:
+def _batches(split: Any, order: np.ndarray, size: int, dtype: torch.dtype, advance: Any) -> Iterator[Tensor]:
     transform = EvaluationTransform(split.pictures)
     feed = Feed(split, choose_device(None), keep_resident=False)
     for images in feed.batches(order[start : start + size] for start in range(0, len(order), size)):
-        yield transform(images)
+        yield transform(images).to(dtype)
         advance(len(images))
 
 

@@ -6,17 +6,22 @@ from typing import Any
 
 import pandas as pd
 
-from transferscope.options import SimilarityOptions
+from transferscope.options import Precision, SimilarityOptions
 
 
 def measure_cka(
-    pairs: dict[str, Any], runs: dict[str, Any], options: dict[str, Any], test_split: Any, **series: Any
+    pairs: dict[str, Any],
+    runs: dict[str, Any],
+    options: dict[str, Any],
+    precision: Precision,
+    test_split: Any,
+    **series: Any,
 ) -> dict[str, pd.DataFrame]:
     """CKA at every layer for every pair of a task, as `SimilarityOptions.feature_tables`; images are seen once."""
     from transferscope.pipelines.similarity import measure
 
     by_name = {run.name: run for run in series.values()}
-    return measure.cka(pairs, runs, by_name, test_split, SimilarityOptions.model_validate(options))
+    return measure.cka(pairs, runs, by_name, test_split, SimilarityOptions.model_validate(options), precision)
 
 
 def measure_distance(

@@ -70,6 +70,7 @@ def _cka(task: str, runs: list[RunSpec], tables: list[str]) -> Node:
             "pairs": f"params:plan.pairs.{task}",
             "runs": f"params:plan.runs.{task}",
             "options": "params:analyses.similarity",
+            "precision": "params:analyses.precision",
             "test_split": f"{task}.test_split",
             **{f"{run.task}_{run.name}": f"{run.full_name}.checkpoints" for run in runs},
         },

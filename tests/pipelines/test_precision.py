@@ -1,0 +1,145 @@
+"""`analyses.precision: bfloat16` reaches every network of similarity and landscape, and stays close to float32."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+
+from transferscope.models.modules import find_modules
+from transferscope.models.series import CheckpointSeries
+from transferscope.options import (
+    BasinOptions,
+    CriticalityOptions,
+    LandscapeOptions,
+    PlaneOptions,
+    Precision,
+    SimilarityOptions,
+)
+from transferscope.pipelines.landscape.lines import Ends, line
+from transferscope.pipelines.landscape.modules import measure_modules
+from transferscope.pipelines.landscape.surfaces import basin, plane
+from transferscope.pipelines.similarity.measure import cka
+from transferscope.training.evaluation import evaluate
+
+pytestmark = pytest.mark.xdist_group("project")
+
+PAIR = {"kind": "P-T & P-T", "run_a": "clipart.pt_1", "run_b": "clipart.pt_2"}
+RUN = {"task": "clipart", "name": "pt_1", "label": "P-T"}
+
+
+@pytest.fixture(scope="module")
+def splits(project: Any) -> dict[str, Any]:
+    return {part: project.load(f"clipart.{part}_split") for part in ("train", "test")}
+
+
+@pytest.fixture(scope="module")
+def series(project: Any) -> list[CheckpointSeries]:
+    return [project.load(f"clipart.pt_{number}.checkpoints") for number in (1, 2)]
+
+
+@pytest.fixture
+def computed_in(monkeypatch: pytest.MonkeyPatch) -> set[torch.dtype]:
+    """Types in which convolutions have been computed."""
+    found: set[torch.dtype] = set()
+    forward = nn.Conv2d.forward
+
+    def watched(self: nn.Conv2d, images: torch.Tensor) -> torch.Tensor:
+        found.add(images.dtype)
+        return forward(self, images)
+
+    monkeypatch.setattr(nn.Conv2d, "forward", watched)
+    return found
+
+
+def both(measure: Any, computed_in: set[torch.dtype]) -> tuple[Any, Any]:
+    """What `measure(precision, store)` gives in each precision, with one store for both."""
+    store: dict[str, Any] = {}
+    exact = measure("float32", store)
+    assert computed_in == {torch.float32}
+    computed_in.clear()
+    rounded = measure("bfloat16", store)
+    assert torch.bfloat16 in computed_in
+    return exact, rounded
+
+
+def assert_close(exact: pd.DataFrame, rounded: pd.DataFrame, values: str, tolerance: float) -> None:
+    """The same rows, other values, and those no further off than `tolerance`."""
+    assert list(exact.columns) == list(rounded.columns)
+    assert len(exact) == len(rounded)
+    assert not np.array_equal(exact[values], rounded[values])
+    np.testing.assert_allclose(rounded[values].astype(float), exact[values].astype(float), atol=tolerance)
+
+
+def test_lines(splits: Any, series: Any, computed_in: set[torch.dtype]) -> None:
+    options = LandscapeOptions.model_validate({"alphas": {"at": (0, 0.5, 1)}, "resamples": 0})
+
+    def measure(precision: Precision, store: Any) -> pd.DataFrame:
+        points, _ = line(Ends(PAIR, *series, "final"), splits, splits["train"], [2.0], options, store, precision)
+        return points[points["metric"] == "loss"]
+
+    assert_close(*both(measure, computed_in), "value", 0.1)
+
+
+def test_planes(splits: Any, series: Any, computed_in: set[torch.dtype]) -> None:
+    options = PlaneOptions(name="p", task="clipart", checkpoints=("pt_1@0", "pt_1", "pt_2"), points=2)
+
+    def measure(precision: Precision, store: Any) -> pd.DataFrame:
+        table = plane(options, [series[0], *series], splits["train"], splits["test"], store, precision)
+        return table[table["metric"] == "loss"]
+
+    assert_close(*both(measure, computed_in), "value", 0.1)
+
+
+def test_basins(splits: Any, series: Any, computed_in: set[torch.dtype]) -> None:
+    options = BasinOptions(points=3, rays=2, deltas=(0.5,))
+
+    def measure(precision: Precision, store: Any) -> pd.DataFrame:
+        table = basin("P-T", series, splits["train"], splits["test"], options, store, precision)
+        return table[table["quantity"].isin(["mu", "epsilon", "noise", "ray"])]
+
+    assert_close(*both(measure, computed_in), "value", 0.1)
+
+
+def test_modules(splits: Any, series: Any, computed_in: set[torch.dtype]) -> None:
+    """Losses are off where mu's bound is far; those near it are settled in float32, and mu is that of float32."""
+    grid = {"positions": {"points": 3}, "sigmas": (0.0, 0.1), "draws": 1, "paths": ("direct",)}
+    modules = find_modules(series[0].load("final").build())
+    store: dict[str, Any] = {}
+
+    def measure(precision: Precision, epsilon: float) -> Any:
+        options = CriticalityOptions.model_validate(grid | {"epsilon": epsilon})
+        return measure_modules(RUN, series[0], modules, splits, options, store, precision)
+
+    losses = measure("float32", 1.0)[0]["loss"]
+    bound = losses.quantile(0.8) / 0.9  # 0.9 of the bound and more is near it
+    unperturbed = evaluate(series[0].load("final").build(), splits["train"])["loss"]
+    exact, mu, back = measure("float32", bound - unperturbed)
+    rounded, screened_mu, rounded_back = measure("bfloat16", bound - unperturbed)
+    assert_close(exact, rounded, "loss", 0.1)
+    settled = exact["loss"] == rounded["loss"]
+    assert settled.any()
+    assert settled[exact["loss"] > 0.91 * bound].all()
+    pd.testing.assert_frame_equal(mu, screened_mu)
+    assert_close(*(table[table["metric"] == "loss"] for table in (back, rounded_back)), "value", 0.1)
+    assert computed_in == {torch.bfloat16, torch.float32}
+
+
+@pytest.mark.parametrize("features", ["pooled", "flattened"])
+def test_features(splits: Any, series: Any, computed_in: set[torch.dtype], features: str) -> None:
+    options = SimilarityOptions.model_validate({"features": [features], "heat_map_pairs": 1, "batch_size": 16})
+    runs = {name: {"initialisation": "pretrained", "init_seed": 0} for name in ("pt_1", "pt_2")}
+    by_name = {item.name: item for item in series}
+
+    def measure(precision: Precision, _: Any) -> dict[str, pd.DataFrame]:
+        return cka({"pair": PAIR}, runs, by_name, splits["test"], options, precision)
+
+    exact, rounded = both(measure, computed_in)
+    assert exact.keys() == rounded.keys()
+    for name in ("cka", "cka_layers"):
+        assert_close(exact[name], rounded[name], "cka", 0.02)
+    assert computed_in == {torch.bfloat16}
