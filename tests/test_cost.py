@@ -161,3 +161,19 @@ def test_steps_of_tasks_of_unknown_size_have_a_cost(plan: Plan) -> None:
 def test_drawing_costs_ten_passes_an_image() -> None:
     drawn = {"pics": {"draws": "domains", "tasks": ["clipart", "real"], "num_train": 10, "num_test": 5}}
     assert step_costs(make_plan(STUDY | {"generated": drawn}))["generated.draw_pics"] == 10 * 2 * 15
+
+
+def test_a_study_of_checkpoints_trains_nothing() -> None:
+    """Its tables have their columns and no trainings."""
+    runs = {
+        name: {"label": name, "tasks": ["photos"], "initialisation": "checkpoint", "checkpoint": "a.pth"}
+        for name in "ab"
+    }
+    none = dict.fromkeys(("mistakes", "similarity", "landscape", "spectrum"))
+    tasks = {"photos": {"format": "image_folder", "root": "photos"}}
+    plan = make_plan({"tasks": tasks, "runs": runs, "analyses": none | {"mistakes": {"pairs": [["a", "b"]]}}})
+    sizes = task_sizes(plan, {"photos": (500, 500)})
+    costs = run_costs(plan, sizes, SPEED, {})
+    assert len(costs) == 0
+    table = figure_costs(plan, sizes, SPEED, costs, {})
+    assert table["training_hours"].tolist() == [0.0] * len(table)

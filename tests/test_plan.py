@@ -197,6 +197,30 @@ BAD = [
     ({"runs__pt__pretrained": None}, "runs.pt: initialisation: pretrained and the key pretrained go together"),
     ({"runs__rit_same_init__shares_initialisation_with": "x"}, "'x' is unknown; allowed: p, pt, rit"),
     ({"runs__rit_same_init__replicas": 3}, "runs.rit_same_init.replicas: 3, but 'rit' has 2"),
+    (
+        {"runs__again": {"label": "x", "tasks": ["clipart"], "shares_initialisation_with": "rit_same_init"}},
+        "runs.again.shares_initialisation_with: 'rit_same_init' draws no initialisation of its own",
+    ),
+    (
+        {"runs__rit_same_init__shares_initialisation_with": "pt"},
+        "shares_initialisation_with: 'pt' draws no initialisation of its own",
+    ),
+    (
+        {"runs__pt__pretrained_epoch": 2},
+        "runs.pt.pretrained_epoch: shapes.p_1 does not keep epoch 2, only 0, 3, and best",
+    ),
+    (
+        {"analyses__landscape__criticality": {"runs": ["pt_1"], "rewind_epochs": [0, 1]}},
+        "criticality.rewind_epochs: clipart.pt_1 does not keep epoch 1, only 0, 3",
+    ),
+    (
+        {
+            "analyses__landscape__planes": [
+                {"name": "a", "task": "clipart", "checkpoints": ["pt_1@0", "pt_1", "pt_2@9"]}
+            ]
+        },
+        r"planes \(a\).checkpoints: clipart.pt_2 does not keep epoch 9, only 0, 3",
+    ),
     ({"runs__rit__replicas": 0}, r"runs.rit.replicas: .* greater than 0 \(got 0\)"),
     ({"runs__rit__training": {"lr": -1}}, r"runs.rit.training.lr: .* greater than 0 \(got -1\)"),
     ({"runs__rit__training_on": {"shapes": {}}}, "runs.rit.training_on: 'shapes' is unknown; allowed: chest"),
@@ -240,3 +264,11 @@ def test_a_mistake_is_one_line_that_names_the_key(changes: dict[str, Any], messa
     with pytest.raises(UserError, match=message) as caught:
         make_plan(study(**changes))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("keep", ["all", [1, 2]])
+def test_an_epoch_that_is_kept_may_be_started_from(keep: Any) -> None:
+    """As may the last one, by number."""
+    for epoch in (0, 2, 3, "best"):
+        plan = make_plan(study(runs__p__training={"lr": 0.1, "keep_epochs": keep}, runs__pt__pretrained_epoch=epoch))
+        assert plan.runs["clipart.pt_1"].pretrained_epoch == epoch

@@ -176,10 +176,8 @@ def _pair_parameters(plan: Plan) -> dict[str, Any]:
     """Every pair of every analysis by task and name, and the cross-domain scenarios."""
     analyses = plan.study.analyses
     compared = [options for options in (analyses.mistakes, analyses.similarity, analyses.landscape) if options]
-    pairs = {
-        task: {pair.name: _pair(pair) for options in compared for pair in plan.pairs(task, options.pairs)}
-        for task in plan.targets()
-    }
+    pairs = {task: _pairs(plan, task, *compared) for task in plan.targets()}
+    alike = {task: _pairs(plan, task, analyses.similarity) for task in plan.targets()} if analyses.similarity else {}
     scenarios = {item.figure: item for item in (analyses.landscape.cross_domain if analyses.landscape else ())}
     across = {
         name: _pair(pair) | {"scenario": figure, "evaluated_on": scenario.evaluated_on}
@@ -188,6 +186,7 @@ def _pair_parameters(plan: Plan) -> dict[str, Any]:
     }
     return {
         "pairs": pairs,
+        "similarity_pairs": alike,
         "cross_domain": {figure: scenario.model_dump(mode="json") for figure, scenario in scenarios.items()},
         "cross_domain_pairs": across,
         "planes": _plane_parameters(plan),
@@ -201,6 +200,10 @@ def _plane_parameters(plan: Plan) -> dict[str, Any]:
     for plane in landscape.planes if landscape else ():
         found.setdefault(plane.task, {})[plane.name] = plane.model_dump(mode="json")
     return found
+
+
+def _pairs(plan: Plan, task: str, *analyses: Any) -> dict[str, dict[str, str]]:
+    return {pair.name: _pair(pair) for options in analyses for pair in plan.pairs(task, options.pairs)}
 
 
 def _pair(pair: Pair) -> dict[str, str]:

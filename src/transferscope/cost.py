@@ -98,6 +98,11 @@ def _sizes_of(plan: Plan, task: str, given: Sizes) -> tuple[int, int]:
     raise UserError(f"--images {task}=TRAIN,TEST is missing: how many images task {task} has is not in the plan")
 
 
+RUN_COLUMNS = (
+    "run", "label", "epochs", "images_trained", "images_evaluated", "hours", "checkpoints", "gigabytes",
+)  # fmt: skip
+
+
 def run_costs(plan: Plan, sizes: Sizes, speed: Speed, num_weights: Mapping[str, int]) -> pd.DataFrame:
     """A row per training: run, epochs, images trained on and evaluated, hours on one device, checkpoints, gigabytes.
 
@@ -125,7 +130,7 @@ def run_costs(plan: Plan, sizes: Sizes, speed: Speed, num_weights: Mapping[str, 
                 "gigabytes": checkpoints * num_weights[run.full_name] * BYTES_PER_WEIGHT / 1e9,
             }
         )
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=list(RUN_COLUMNS))
 
 
 def _num_evaluations(options: TrainingOptions) -> int:
@@ -227,7 +232,8 @@ def _critical_runs(plan: Plan, options: CriticalityOptions) -> set[str]:
 def _criticality_images(
     plan: Plan, options: CriticalityOptions, run: str, sizes: Sizes, num_modules: Mapping[str, int]
 ) -> int:
-    moves = options.positions.points * len(options.sigmas) * options.draws * len(options.paths) * len(options.ends)
+    places = {"direct": len(options.positions.values()), "optimization": _num_checkpoints(plan.runs[run].training)}
+    moves = sum(places[path] for path in options.paths) * len(options.sigmas) * options.draws * len(options.ends)
     images = sum(_at_most(options.max_examples, size) for size in sizes[plan.runs[run].task])
     return num_modules[run] * moves * images
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -23,6 +24,13 @@ def granted(gpus: tuple[int, ...]) -> Iterator[None]:
 def granted_gpus() -> tuple[int, ...] | None:
     """Torch's indices of the GPUs that were granted to this thread; None where nobody grants any."""
     return _granted.get()
+
+
+def give_back_memory() -> None:
+    """Let go of the GPU memory that torch keeps for later: a training in a process of its own may need it."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
 
 
 def visible_to_child() -> dict[str, str]:

@@ -18,7 +18,6 @@ from kedro.io import CatalogProtocol
 from kedro.pipeline import Pipeline
 
 from transferscope.config import CommandLineError, active_plan
-from transferscope.errors import UserError
 from transferscope.folder_lock import FolderLock
 from transferscope.plan import RunSpec
 from transferscope.report.formats import duration
@@ -48,12 +47,12 @@ class StudyHooks:
         self._release()
         if self._context is not None:
             folder = Path(self._context.project_path) / self._context.config_loader["globals"].get("data", "data")
-            several = trains_on_several_machines(pipeline, catalog)
             with _one_line(""):
-                self._lock = FolderLock(folder, shared=several)
+                self._lock = FolderLock(folder, shared=trains_on_several_machines(pipeline, catalog))
         try:
-            check_inputs(pipeline, catalog)
-            check_models(pipeline)
+            with _one_line(""):
+                check_inputs(pipeline, catalog)
+                check_models(pipeline)
         except BaseException:
             self._release()
             raise
@@ -165,8 +164,13 @@ def _trained_in(pipeline: Pipeline) -> list[RunSpec]:
 def _one_line(where: str) -> Iterator[None]:
     try:
         yield
-    except UserError as error:
-        raise CommandLineError(f"{where}{error}") from error
+    except CommandLineError:
+        raise
+    except Exception as error:  # of Kedro, around ours
+        mistake = users_mistake(error)
+        if mistake is None:
+            raise
+        raise CommandLineError(f"{where}{mistake}") from error
 
 
 def check_fingerprint(name: str, fingerprint: str) -> None:

@@ -22,6 +22,7 @@ from kedro.framework.project import pipelines
 from kedro.io import CatalogProtocol
 from kedro.pipeline import Node, Pipeline
 
+from transferscope.atomic import atomic_file
 from transferscope.config import CommandLineError
 
 logger = logging.getLogger("transferscope")
@@ -104,11 +105,8 @@ class MadeBy:
         return (name for name, key in self._present.items() if self._made.get(name, key) != key)
 
     def _write(self) -> None:
-        """Written often, so renamed into place and not flushed: a lost file costs only what it would have named."""
-        temporary = self._file.with_suffix(".tmp")
-        temporary.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps(self._made, indent=0))
-        temporary.replace(self._file)
+        with atomic_file(self._file) as temporary:
+            temporary.write_text(json.dumps(self._made, indent=0))
         self._written = time.perf_counter()
 
 

@@ -295,11 +295,15 @@ class CrossDomainOptions(Options):
     tasks: tuple[str, str]
 
 
+BestOrFinal = Literal["best", "final"]
+
+
 class LandscapeOptions(Options):
     """Interpolation, barriers, criticality (appendix B.4 to B.9)."""
 
     pairs: tuple[KindPair, ...] = (("pt", "pt"), ("pt", "rit"), ("rit", "rit"), ("rit", "rit_same_init"))
-    ends: tuple[Literal["best", "final"], ...] = ("final",)
+    ends: Annotated[tuple[BestOrFinal | tuple[BestOrFinal, BestOrFinal], ...], Field(min_length=1)] = ("final",)
+    """Epochs of the two models: of both, or of the first and the second, as in [best, final, [best, final]]."""
     alphas: GridOptions = GridOptions()
     alphas_on: dict[str, GridOptions] = Field(default_factory=dict)
     """Other alphas for lines that are measured on single tasks."""
@@ -312,6 +316,10 @@ class LandscapeOptions(Options):
     planes: tuple[PlaneOptions, ...] = ()
     basin: BasinOptions | None = BasinOptions()
     criticality: CriticalityOptions | None = CriticalityOptions()
+
+    def end_points(self) -> list[tuple[BestOrFinal, BestOrFinal]]:
+        """Epochs of the first and the second model of a line."""
+        return [(end, end) if isinstance(end, str) else end for end in self.ends]
 
     def alphas_for(self, task: str) -> list[float]:
         """Points between two models, measured on a task."""

@@ -151,6 +151,8 @@ def _expand(study: Study, kind: str, task: str, replica: int, earlier: dict[str,
             f"{key}.pretrained: no run is named '{options.pretrained}'; "
             f"runs that exist: {listed(earlier)}; or give the path of a .safetensors, .pt, .pth or .pth.tar file"
         )
+    if options.pretrained in earlier:
+        _check_saved(f"{key}.pretrained_epoch", options.pretrained_epoch, earlier[options.pretrained])
     values: dict[str, Any] = {
         "task": task,
         "kind": kind,
@@ -269,10 +271,14 @@ def _check_kinds(study: Study) -> None:
                 raise UserError(
                     f"runs.{kind}.shares_initialisation_with: only runs with initialisation: random can share"
                 )
-            if options.replicas > study.runs[shared].replicas:
+            origin = study.runs[shared]
+            if origin.initialisation != "random" or origin.shares_initialisation_with is not None:
                 raise UserError(
-                    f"runs.{kind}.replicas: {options.replicas}, but '{shared}' has {study.runs[shared].replicas}"
+                    f"runs.{kind}.shares_initialisation_with: '{shared}' draws no initialisation of its own; "
+                    "name the kind whose weights are drawn"
                 )
+            if options.replicas > origin.replicas:
+                raise UserError(f"runs.{kind}.replicas: {options.replicas}, but '{shared}' has {origin.replicas}")
 
 
 def _check_analyses(plan: Plan) -> None:
@@ -301,9 +307,11 @@ def _check_landscape(plan: Plan, landscape: opt.LandscapeOptions) -> None:
         _check_known(f"{key}.alphas_on", task, tasks)
     for plane in landscape.planes:
         _check_known(f"{key}.planes ({plane.name}).task", plane.task, tasks)
-        names = {run.name for run in plan.runs_of(plane.task)}
+        runs = {run.name: run for run in plan.runs_of(plane.task)}
         for checkpoint in plane.checkpoints:
-            _check_known(f"{key}.planes ({plane.name}).checkpoints", checkpoint.split("@")[0], names)
+            where, (name, _, epoch) = f"{key}.planes ({plane.name}).checkpoints", checkpoint.partition("@")
+            _check_known(where, name, runs)
+            _check_saved(where, int(epoch) if epoch.isdigit() else epoch, runs[name])
     if landscape.basin:
         for kind in landscape.basin.kinds:
             _check_known(f"{key}.basin.kinds", kind, plan.study.runs)
@@ -315,6 +323,24 @@ def _check_landscape(plan: Plan, landscape: opt.LandscapeOptions) -> None:
             _check_known(f"{key}.criticality.runs", name, names)
         for task in landscape.criticality.tasks or ():
             _check_known(f"{key}.criticality.tasks", task, tasks)
+        for run in plan.runs.values():
+            if run.name in landscape.criticality.runs and run.task in (landscape.criticality.tasks or plan.targets()):
+                for back_to in landscape.criticality.rewind_epochs:
+                    _check_saved(f"{key}.criticality.rewind_epochs", back_to, run)
+
+
+def _check_saved(key: str, epoch: int | str, run: RunSpec) -> None:
+    """An epoch by number is one that the run will save; which one is the best is not known before."""
+    training = run.training
+    if not isinstance(epoch, int) or run.checkpoint is not None:
+        return
+    kept = range(training.epochs) if training.keep_epochs == "all" else training.keep_epochs
+    saved = {0, *(other for other in kept if other < training.epochs), training.epochs}
+    if epoch not in saved:
+        raise UserError(
+            f"{key}: {run.full_name} does not keep epoch {epoch}, only {', '.join(map(str, sorted(saved)))}, and best; "
+            "its training.keep_epochs says which"
+        )
 
 
 def _check_known(key: str, name: str, known: Iterable[str]) -> None:

@@ -163,3 +163,10 @@ def test_permuted_channels_make_a_barrier_that_recomputing_lowers() -> None:
     naive = barrier(values.index, values["naive_loss"], higher_is_better=False)
     recomputed = barrier(values.index, values["loss"], higher_is_better=False)
     assert recomputed < 0.8 * naive
+
+
+def test_one_value_a_channel_is_refused() -> None:
+    """A batch of one image where a layer sees single pixels has no variance."""
+    model = nn.Sequential(nn.Conv2d(3, 4, 8), nn.BatchNorm2d(4))
+    with pytest.raises(UserError, match="at least two values a channel; give more examples"):
+        recompute_statistics(model, [(torch.zeros(1, 3, 8, 8), torch.zeros(1))])

@@ -248,3 +248,10 @@ def test_models_of_other_tasks_are_refused():
     labels = np.array([[1, 0, -1]] * 4)
     with pytest.raises(UserError, match="no example has a label for edema: leave it out"):
         compare_predictions(logits, logits, labels, ["a", "b", "edema"], multi_label=True)
+
+
+def test_what_is_not_finite_is_wrong() -> None:
+    """A diverged model predicts neither class 0 nor "no finding"."""
+    logits = np.array([[np.nan, np.nan], [np.inf, 0.0], [2.0, 1.0]])
+    assert correct_from_logits(logits, np.zeros(3, int), multi_label=False)[0].tolist() == [False, False, True]
+    assert correct_from_logits(logits, np.zeros((3, 2), int), multi_label=True)[0].sum() == 1

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.metrics import roc_auc_score
+from threadpoolctl import threadpool_limits
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
 from transferscope.analysis.resampling import Resampling, with_draws
@@ -75,3 +76,13 @@ def test_the_metric_itself_comes_first() -> None:
     """On all examples, then under every resample."""
     found = with_draws({"loss": 0.5}, {"loss": np.array([0.4, 0.6]), "accuracy": np.zeros(2)})
     assert {name: values.tolist() for name, values in found.items()} == {"loss": [0.5, 0.4, 0.6]}
+
+
+def test_the_number_of_blas_threads_changes_nothing() -> None:
+    """Runs on other machines, or beside other steps, have other numbers of them."""
+    logits, labels = torch.randn(3000, 4, generator=torch.Generator().manual_seed(0)), torch.zeros(3000, dtype=int)
+    found = []
+    for threads in (1, 2):
+        with threadpool_limits(threads):
+            found.append(Resampling(3000, 300, seed=0).metrics(logits, labels))
+    assert all(np.array_equal(found[0][name], found[1][name]) for name in ("accuracy", "loss"))

@@ -27,16 +27,15 @@ ELSEWHERE = {
     "uv run kedro viz run": "a server, which does not end",
     "uv run kedro viz build --include-previews": "tests/test_kedro_viz.py builds the site",
     "uv run --with jupyterlab jupyter lab": "a server; tests/test_notebooks.py runs every notebook",
-    "tensorboard --logdir data/06_models": "a server; tests/training/test_events.py reads the events",
+    "uv run tensorboard --logdir data/06_models": "a server; tests/training/test_events.py reads the events",
     "uv run sphinx-build -W -q docs docs/_build": "test_build.py builds the pages",
     "uv run ruff check .": ".ci/run runs it",
     "uv run ruff format --check .": ".ci/run runs it",
     "uv run mypy": ".ci/run runs it",
     "uv run lint-imports": ".ci/run runs it",
-    "pip install 'transferscope[ray]'": "it needs the package index",
-    "ray start --head --port=6379": "a server",
-    "ray start --address=HEAD:6379": "a server",
-    "uv run kedro run --runner transferscope.runners.RayRunner --runner-params address=HEAD:6379": (
+    "uv run --extra ray ray start --head --port=6379": "a server",
+    "uv run --extra ray ray start --address=HEAD:6379": "a server",
+    "uv run --extra ray kedro run --runner transferscope.runners.RayRunner --runner-params address=HEAD:6379": (
         "tests/runners/test_ray_runner.py runs a study on a cluster of its own, where Ray is installed"
     ),
     "uv run kedro run --env my_study": "data_prep of it is run; training and analyses are those of the tiny study",
@@ -61,7 +60,7 @@ INSTEAD = {OWN_CHECKPOINTS: OWN_CHECKPOINTS.replace("resnet50", "resnet18,pictur
 REFUSED = {
     "uv run kedro run --runner-params gpus=4": "--runner-params gpus=4: there are 0 GPUs here",
     "uv run kedro run --env paper --nodes imagenet.training.p_1 --params "
-    "training.num_nodes=2,training.num_processes=8,training.rendezvous=HOST0:29400": "`kedro run --pipelines data_prep`",
+    "training.num_nodes=2,training.rendezvous=HOST0:29400": "`kedro run --pipelines data_prep`",
     "uv run kedro run --env own_images": "office_caltech10 does not exist: put the images there",
     "uv run kedro run --env paper": "chexpert does not exist: put the images there",
     "uv run kedro run --env paper --pipelines data_prep": "chexpert does not exist: put the images there",

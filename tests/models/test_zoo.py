@@ -85,7 +85,7 @@ def test_unknown_names_are_answered_with_near_ones(name: str, message: str) -> N
 def test_without_timm_an_unknown_name_says_how_to_install_it(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """timm is optional."""
     monkeypatch.setattr(zoo, "_has_timm", lambda: False)
-    with pytest.raises(UserError, match=r"pip install 'transferscope\[timm\]'"):
+    with pytest.raises(UserError, match=r"pip install -e '.\[timm\]'"):
         build_model(name, 3)
 
 

@@ -76,7 +76,7 @@ def with_batchnorm(study: Study, tmp_path) -> Ends:
         metadata = CheckpointMetadata(architecture="shufflenet_v2_x0_5", num_classes=10)
         save_checkpoint(Checkpoint(model.state_dict(), metadata), tmp_path / f"{seed}.safetensors")
         made.append(CheckpointSeries.from_file(tmp_path / f"{seed}.safetensors", f"clipart.bn_{seed}"))
-    return Ends({"kind": "x", "run_a": "clipart.bn_1", "run_b": "clipart.bn_2"}, *made, "final")
+    return Ends({"kind": "x", "run_a": "clipart.bn_1", "run_b": "clipart.bn_2"}, *made)
 
 
 def elsewhere(measure: Callable[[], Any], monkeypatch: pytest.MonkeyPatch) -> Any:
@@ -107,7 +107,7 @@ def on_both(measure: Callable[[], tuple[pd.DataFrame, ...]], monkeypatch: pytest
 def test_lines(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
     """Points and barriers with their intervals, on train and test and beyond the ends."""
     pair = {"kind": "P-T & RI-T", "run_a": "clipart.pt_1", "run_b": "clipart.rit_1"}
-    ends = Ends(pair, study.series["pt_1"], study.series["rit_1"], "final")
+    ends = Ends(pair, study.series["pt_1"], study.series["rit_1"])
     options = LandscapeOptions.model_validate({"alphas": {"at": (0, 0.5, 1)}, "resamples": 5})
     on_both(lambda: line(ends, study.splits, study.splits["train"], [-1.0], options, {}), monkeypatch)
 

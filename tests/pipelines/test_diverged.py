@@ -38,7 +38,9 @@ analyses:
     alphas: {points: 3}
     extrapolation: {points: 4}
     resamples: 20
-    planes: [{name: rit_rit_pt, task: clipart, checkpoints: [rit_1, rit_2, pt_1], points: 3}]
+    planes:
+      - {name: rit_rit_pt, task: clipart, checkpoints: [rit_1, rit_2, pt_1], points: 3}
+      - {name: gone, task: clipart, checkpoints: [rit_1@0, rit_1, pt_1], points: 3}
     basin: {points: 3, rays: 2, deltas: [0.5]}
     criticality:
       {rewind_epochs: [0, 1], positions: {points: 2}, sigmas: [0.0, 0.1], draws: 1, max_examples: 16, pages: false}
@@ -97,6 +99,12 @@ def test_claims_take_them_for_the_worst_or_leave_them_out(project: Project) -> N
     assert "diverged, counted as 0: clipart.rit_1" in claims.at["final_score", "interval"]
     for claim in ("uncommon_mistakes", "cka_mixed", "l2", "near_zero"):
         assert "chest.rit_1 (diverged)" in claims.at[claim, "interval"], claim
+
+
+def test_a_plane_that_is_left_with_two_points_is_left_out(project: Project) -> None:
+    """The final weights of a run that diverged at once are its initial ones."""
+    assert set(table(project, "clipart.planes")["plane"]) == {"rit_rit_pt"}
+    assert len(project.load("clipart.gone.plane")) == 0
 
 
 def test_report_and_summary_name_them(project: Project) -> None:

@@ -45,7 +45,7 @@ def ends_of(
 ) -> Ends:
     series = [project.load(f"{task}.{run}.checkpoints") for run in runs]
     pair = {"kind": "P-T & RI-T", "run_a": f"{task}.{runs[0]}", "run_b": f"{task}.{runs[1]}"}
-    return Ends(pair, *series, epoch)
+    return Ends(pair, *series, epoch, epoch)
 
 
 def options(*alphas: float, resamples: int = 20) -> LandscapeOptions:
@@ -136,6 +136,12 @@ def test_other_examples_and_other_settings_are_measured_anew(project) -> None:
     assert store.puts == 4
 
 
+def test_a_last_image_goes_with_the_batch_before(project) -> None:
+    """BatchNorm cannot take statistics of one."""
+    sizes = [len(images) for images, _ in stream(feed_of(project.load("clipart.test_split")), size=13)]
+    assert sizes == [13, 13, 14]
+
+
 @pytest.fixture(scope="module")
 def batchnorm_ends(project, tmp_path_factory: pytest.TempPathFactory) -> Ends:
     """Two torchvision networks with BatchNorm layers, whose statistics are those of the training images."""
@@ -148,7 +154,7 @@ def batchnorm_ends(project, tmp_path_factory: pytest.TempPathFactory) -> Ends:
         path = tmp_path_factory.mktemp("batchnorm") / f"{seed}.safetensors"
         save_checkpoint(Checkpoint(model.state_dict(), metadata), path)
         series.append(CheckpointSeries.from_file(path, f"clipart.bn_{seed}"))
-    return Ends({"kind": "x", "run_a": "clipart.bn_1", "run_b": "clipart.bn_2"}, *series, "final")
+    return Ends({"kind": "x", "run_a": "clipart.bn_1", "run_b": "clipart.bn_2"}, *series)
 
 
 def test_batchnorm_statistics_are_recomputed_between_the_ends_alone(project, batchnorm_ends: Ends) -> None:
@@ -183,10 +189,34 @@ def test_batchnorm_paths_are_remembered_too(project, batchnorm_ends: Ends, monke
     pd.testing.assert_frame_equal(first, again)
 
 
+def test_batchnorm_paths_with_other_intervals_are_measured_anew(project, batchnorm_ends: Ends) -> None:
+    """Values with 20 resamples do not fit those without."""
+    splits, store = splits_of(project, "clipart"), Counting()
+    line(batchnorm_ends, splits, splits["train"], [], options(0, 0.5, 1), store)
+    points, _ = line(batchnorm_ends, splits, splits["train"], [], options(0, 0.5, 1, resamples=0), store)
+    pd.testing.assert_frame_equal(
+        points, line(batchnorm_ends, splits, splits["train"], [], options(0, 0.5, 1, resamples=0), {})[0]
+    )
+
+
+def test_a_line_may_go_from_best_to_final(project) -> None:
+    """The paper's Figures 14 and 15 have such pairs; each end has its own checkpoint's metrics."""
+    chosen = LandscapeOptions.model_validate({"ends": ["final", ["best", "final"]], "alphas": {"at": (0, 1)}})
+    assert chosen.end_points() == [("final", "final"), ("best", "final")]
+    splits, ends = splits_of(project, "clipart"), ends_of(project)
+    mixed = replace(ends, series_a=replace(ends.series_a, best=1), epoch_a="best")
+    points, barriers = line(mixed, splits, splits["train"], [], options(0, 1), {})
+    assert set(barriers["checkpoint_a"] + barriers["checkpoint_b"]) == {"clipart.pt_1@bestclipart.rit_1@final"}
+    accuracy = points[(points["metric"] == "accuracy") & (points["split"] == "test")].set_index("alpha")["value"]
+    for alpha, run, epoch in ((0, "pt_1", 1), (1, "rit_1", 2)):
+        history = project.load(f"clipart.{run}.history").set_index("epoch")
+        assert accuracy[alpha] == history.loc[epoch, "test_accuracy"]
+
+
 def test_ends_of_different_shape_are_refused_by_tensor(project) -> None:
     """A line from ten classes to five findings lists the tensors that differ."""
     ends = ends_of(project)
-    across = Ends(ends.pair, ends.series_a, project.load("chest.pt_1.checkpoints"), "final")
+    across = Ends(ends.pair, ends.series_a, project.load("chest.pt_1.checkpoints"))
     with pytest.raises(UserError, match=r"fc.weight \(10, \d+\) in checkpoint a but \(5, \d+\) in checkpoint b"):
         line(across, splits_of(project, "clipart"), None, [], options(0, 1), {})
 

@@ -79,7 +79,7 @@ def test_lines(splits: Any, series: Any, computed_in: set[torch.dtype]) -> None:
     options = LandscapeOptions.model_validate({"alphas": {"at": (0, 0.5, 1)}, "resamples": 0})
 
     def measure(precision: Precision, store: Any) -> pd.DataFrame:
-        points, _ = line(Ends(PAIR, *series, "final"), splits, splits["train"], [2.0], options, store, precision)
+        points, _ = line(Ends(PAIR, *series), splits, splits["train"], [2.0], options, store, precision)
         return points[points["metric"] == "loss"]
 
     assert_close(*both(measure, computed_in), "value", 0.1)

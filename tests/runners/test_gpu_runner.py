@@ -21,6 +21,7 @@ from kedro.framework.hooks import hook_impl
 from kedro.framework.hooks.manager import _create_hook_manager
 from kedro.io import DataCatalog, MemoryDataset
 from kedro.pipeline import Node, Pipeline
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from transferscope.config import CommandLineError
 from transferscope.devices import granted_gpus, visible_to_child
@@ -268,7 +269,7 @@ def test_options_that_mean_nothing_are_refused(options: dict[str, Any], message:
 
 
 INTERRUPTED = """
-import signal, subprocess, sys, time
+import os, signal, subprocess, sys, time
 from kedro.io import DataCatalog
 from kedro.pipeline import Node, Pipeline
 from transferscope.runners import GpuRunner
@@ -277,7 +278,9 @@ def busy(name):
     def work():
         child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
         try:
-            print("child", child.pid, flush=True)
+            with open(f"{name}.tmp", "w") as file:
+                file.write(str(child.pid))
+            os.rename(f"{name}.tmp", f"{name}.child")
             while True:
                 time.sleep(0.05)
         finally:
@@ -294,14 +297,11 @@ def test_ctrl_c_ends_all_at_once(tmp_path: Path) -> None:
     """An interrupt of the process alone: steps are unwound, and their processes gone."""
     script = tmp_path / "run.py"
     script.write_text(INTERRUPTED)
-    process = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    children: list[int] = []
-    while len(children) < 2:
-        line = process.stdout.readline()
-        assert line or process.poll() is None, process.stderr
-        if line.startswith("child"):
-            children.append(int(line.split()[1]))
+    process = subprocess.Popen([sys.executable, str(script)], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    while len(told := list(tmp_path.glob("*.child"))) < 2:
+        assert process.poll() is None
+        time.sleep(0.05)
+    children = [int(path.read_text()) for path in told]
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=300)
     assert "KeyboardInterrupt" in errors
@@ -316,3 +316,40 @@ def _alive(process: int) -> bool:
     except ProcessLookupError:
         return False
     return True
+
+
+@pytest.mark.usefixtures("four_gpus")
+def test_memory_of_a_gpu_is_given_back_after_each_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next step on that GPU may be a training in a process of its own. Without CUDA in use there is nothing to do."""
+    calls: list[str] = []
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: calls.append(threading.current_thread().name))
+    run([step(lambda: 1, "a", gpus=1)])
+    assert not calls
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    run([step(lambda: 1, "a", gpus=1), step(lambda: 1, "b"), step(lambda: 1, "c", gpus=4)])
+    assert sorted(calls) == ["a", "c"]
+
+
+def test_steps_have_one_blas_thread_whatever_their_neighbours_do() -> None:
+    """The limit belongs to the process: a step that sets one of its own and takes it back changes nothing."""
+    limited, taken_back = threading.Event(), threading.Event()
+
+    def decompose() -> str:
+        with threadpool_limits(1, "blas"):
+            limited.set()
+        taken_back.set()
+        return ""
+
+    def look() -> set[int]:
+        assert limited.wait(30)
+        assert taken_back.wait(30)
+        return blas_threads()
+
+    with threadpool_limits(2, "blas"):
+        seen = run([step(decompose, "a"), step(look, "b")], max_workers=2)
+        assert seen.load("b.out") == {1}
+        assert blas_threads() == {2}
+
+
+def blas_threads() -> set[int]:
+    return {library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"}

@@ -13,6 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
+import psutil
 import pytest
 from kedro.framework.hooks.manager import _create_hook_manager
 from kedro.io import DataCatalog, MemoryDataset
@@ -79,6 +80,17 @@ def test_steps_run_in_workers_with_their_gpus(tmp_path: Path, address: str) -> N
     assert every[1:] == ["4", "1"]
     assert int(two[0]) != os.getpid()
     assert catalog.load("join_out") == f"{' '.join(two)};{' '.join(every)}"
+
+
+def test_a_worker_that_had_gpus_ends_with_its_step(tmp_path: Path, address: str) -> None:
+    """CUDA keeps to the GPUs that a process saw first, and to their memory; workers without GPUs serve again."""
+    nodes = [step(lambda: str(os.getpid()), "a", gpus=2)]
+    for name, before in (("b", "a"), ("c", "b"), ("d", "c")):
+        nodes.append(step(lambda _: str(os.getpid()), name, inputs=f"{before}_out", gpus=2 if name == "b" else None))
+    catalog = run(nodes, tmp_path, address)
+    workers = {name: int(catalog.load(f"{name}_out")) for name in "abcd"}
+    assert workers["a"] != workers["b"]
+    assert not any(psutil.pid_exists(workers[name]) for name in "ab")
 
 
 def test_steps_without_room_wait(tmp_path: Path, address: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 
@@ -58,4 +59,40 @@ def test_another_architecture_is_refused_by_tensor_name(adopted, train_split, he
     other = replace(run, model=run.model.model_copy(update={"options": {}}))
     with pytest.raises(UserError, match="layer"):
         adopt(other, train_split, held_out_split, folder=tmp_path / "series")
+    assert not (tmp_path / "series" / "series.json").exists()
+
+
+def test_the_same_file_is_recognised(adopted, train_split, held_out_split, tmp_path, monkeypatch) -> None:
+    """Nothing is measured again; other images are."""
+    run, _ = adopted
+    first = adopt(run, train_split, held_out_split, folder=tmp_path / "series")
+    calls: list[int] = []
+    monkeypatch.setattr("transferscope.training.adopt.evaluate", lambda *a, **k: calls.append(1) or evaluate(*a, **k))
+    series, history = adopt(run, train_split, held_out_split, folder=tmp_path / "series")
+    assert series == first[0]
+    pd.testing.assert_frame_equal(history, first[1])
+    assert not calls
+    adopt(run, train_split, train_split, folder=tmp_path / "series")
+    assert len(calls) == 2
+
+
+def test_a_stop_while_another_file_is_taken_in_leaves_no_series(
+    adopted, train_split, held_out_split, tmp_path, monkeypatch
+) -> None:
+    """The old index must not stand beside the new weights."""
+    run, model = adopted
+    adopt(run, train_split, held_out_split, folder=tmp_path / "series")
+    torch.save({name: value + 1 for name, value in model.state_dict().items()}, tmp_path / "other.pth")
+
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("transferscope.training.adopt.write_series", stop)
+    with pytest.raises(KeyboardInterrupt):
+        adopt(
+            replace(run, checkpoint=str(tmp_path / "other.pth")),
+            train_split,
+            held_out_split,
+            folder=tmp_path / "series",
+        )
     assert not (tmp_path / "series" / "series.json").exists()

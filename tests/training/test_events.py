@@ -54,5 +54,5 @@ def test_what_a_killed_attempt_wrote_beyond_is_not_shown(tmp_path: Path) -> None
 def test_without_the_package_one_line_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The message names the key and the extra."""
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    with pytest.raises(UserError, match=r"training.tensorboard: .*transferscope\[tensorboard\]"):
+    with pytest.raises(UserError, match=r"training.tensorboard: .*pip install -e '.\[tensorboard\]'"):
         Events(tmp_path, after=0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,7 +20,7 @@ from torch import nn
 from transferscope.errors import UserError
 from transferscope.images.split import PackedSplit
 from transferscope.models.initialisation import initialise
-from transferscope.options import AugmentationOptions
+from transferscope.options import AugmentationOptions, ModelOptions
 from transferscope.training import loop
 from transferscope.training.evaluation import evaluate
 from transferscope.training.loop import train_run
@@ -305,3 +306,18 @@ def test_inputs_that_do_not_fit_are_refused(make_split: Make, make_run: Make, tm
         with pytest.raises(UserError, match=message):
             train_run(given, part, held_out, initial=initial, folder=tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("images", "fits"), [(33, False), (34, True)])
+def test_one_image_left_over_for_batchnorm_is_named_before_training(
+    make_split, make_run, tmp_path, images, fits
+) -> None:
+    """Where the last layers of a network see one pixel, BatchNorm cannot train on one image."""
+    run = replace(make_run(epochs=1), model=ModelOptions(name="resnet18"))
+    splits = make_split(images), make_split(8, part="test")
+    if fits:
+        train_run(run, *splits, initial=None, folder=tmp_path)
+        return
+    with pytest.raises(UserError, match=r"training.batch_size: 16 leaves one of the 33 images of toy over"):
+        train_run(run, *splits, initial=None, folder=tmp_path)
+    assert not list(tmp_path.rglob("*.safetensors"))

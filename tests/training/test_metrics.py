@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from transferscope.training import metrics as metrics_module
 from transferscope.training.evaluation import metrics_from_logits
 
 
@@ -71,3 +72,19 @@ def test_logits_that_are_not_finite_give_nan() -> None:
     logits = torch.full((4, 2), math.nan)
     assert math.isnan(metrics_from_logits(logits, np.zeros(4, int), multi_label=False)["loss"])
     assert math.isnan(metrics_from_logits(logits, np.eye(4, 2, dtype=int), multi_label=True)["auc"])
+
+
+def test_predictions_that_are_not_finite_are_wrong() -> None:
+    """Not class 0, and not "no finding"; the others count as ever."""
+    logits = torch.tensor([[math.nan, math.nan], [math.inf, 0.0], [2.0, 1.0]])
+    assert metrics_from_logits(logits, np.zeros(3, int), multi_label=False)["accuracy"] == 1 / 3
+    assert metrics_from_logits(logits, np.zeros((3, 2), int), multi_label=True)["accuracy"] == 1 / 6
+
+
+def test_parts_make_the_same_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many examples are taken part by part, so that float64 logits of all never lie in memory."""
+    generator = np.random.default_rng(0)
+    logits, labels = torch.from_numpy(generator.normal(size=(31, 4))), generator.integers(0, 4, 31)
+    whole = metrics_from_logits(logits, labels, multi_label=False)
+    monkeypatch.setattr(metrics_module, "VALUES_AT_ONCE", 20)
+    assert metrics_from_logits(logits, labels, multi_label=False) == pytest.approx(whole, rel=1e-14)

@@ -60,6 +60,8 @@ class _Pool:
         axes = [axis for axis in range(inputs.dim()) if axis != 1]
         values = inputs.detach()
         count = values.numel() // values.shape[1]
+        if count < 2:
+            raise UserError("BatchNorm: statistics of a batch need at least two values a channel; give more examples")
         variance, mean = torch.var_mean(values.float(), axes, correction=0)
         mean, squares = mean.double(), variance.double() * count
         total = self.count + count

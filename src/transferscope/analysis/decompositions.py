@@ -35,7 +35,8 @@ def _decompose(
 
     There each is shared between as many Python threads as torch may use, each with a single BLAS thread. For sizes of
     64 to 512 this is several times faster than one matrix after the other on several BLAS threads, and the result does
-    not depend on the number of threads. NumPy's LAPACK releases the interpreter lock.
+    not depend on the number of threads. NumPy's LAPACK releases the interpreter lock. The limit of BLAS threads belongs
+    to the process: who decomposes in several threads at once sets it around all of them, as the project's runners do.
     """
     found: list[Tensor] = []
     running: _Running | None = None

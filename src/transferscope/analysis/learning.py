@@ -11,17 +11,24 @@ CHANCE_MARGIN = 3.0
 """Standard errors above chance from which a run counts as having learned."""
 
 
-def summarise(history: pd.DataFrame, class_sizes: pd.DataFrame, status: Mapping[str, str]) -> pd.DataFrame:
+def summarise(
+    history: pd.DataFrame,
+    class_sizes: pd.DataFrame,
+    status: Mapping[str, str],
+    learning_rates: Mapping[str, float],
+) -> pd.DataFrame:
     """A row per run: final and best metrics, optimisation speed, status.
 
     history: rows of one task, a row per run and epoch, columns run, kind, label, epoch, lr, train_accuracy,
     test_accuracy, ... (AUC where the task is multi-label). class_sizes: columns part, class_name, count, negatives.
-    status: run -> "finished" or "diverged".
+    status: run -> "finished" or "diverged". learning_rates: the largest of each run's schedule, by plan: a run that
+    diverges in its warm-up never sees it; nan for a run without one.
 
-    `lr` is the largest of the schedule. `metric` is what the task is judged by: AUC of a multi-label task, else
-    accuracy. `best_epoch` is the best trained one on the part `chosen_on`: validation where the history has it, else
-    test, as the authors chose. `optimization_speed` is the train metric averaged over the measured epochs from 1 on
-    (facts of the main text, Figure 3); nan for a checkpoint file, whose training is not known.
+    Metrics are those of the last epoch that has the task's metric; all nan where none has. `metric` is what the task is
+    judged by: AUC of a multi-label task, else accuracy. `best_epoch` is the best trained one on the part `chosen_on`:
+    validation where the history has it, else test, as the authors chose. `optimization_speed` is the train metric
+    averaged over the measured epochs from 1 on (facts of the main text, Figure 3); nan for a checkpoint file, whose
+    training is not known.
     `learned` says that the final test metric is more than three standard errors above chance: the share of the largest
     class, or an AUC of 1/2.
     """
@@ -31,10 +38,11 @@ def summarise(history: pd.DataFrame, class_sizes: pd.DataFrame, status: Mapping[
     rows = []
     for run, epochs in history.groupby("run", sort=False):
         measured = epochs.dropna(subset=[f"test_{metric}"])
+        measured = measured if len(measured) else epochs
         last = measured.iloc[-1]
         trained = measured[measured["epoch"] > 0]
         choice = trained if len(trained) else measured
-        best = choice.iloc[int(choice[f"{chosen_on}_{metric}"].to_numpy().argmax())]
+        best = choice.iloc[int(choice[f"{chosen_on}_{metric}"].fillna(-math.inf).to_numpy().argmax())]
         final = last[f"test_{metric}"]
         rows.append(
             {
@@ -42,7 +50,7 @@ def summarise(history: pd.DataFrame, class_sizes: pd.DataFrame, status: Mapping[
                 "run": run,
                 "kind": last["kind"],
                 "label": last["label"],
-                "lr": epochs["lr"].max(),
+                "lr": learning_rates.get(str(run), math.nan),
                 "status": status[str(run)],
                 "metric": metric,
                 "epochs": int(last["epoch"]),

@@ -6,6 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+ROWS_AT_ONCE = 1 << 14
+
 LOW = 0.05
 """The share of examples that may lie below the margin of a network, as in Neyshabur et al. 2018."""
 
@@ -17,11 +19,14 @@ def margins(logits: Tensor, labels: Tensor) -> Tensor:
     {1, 0, -1}. Of several labels an example each known one has a margin, its logit with the sign of the label, and all
     are returned in one row; -1 is unknown. Positive where the prediction is right.
     """
-    logits = logits.double()
     if labels.dim() == 2:
         known = labels >= 0
-        return torch.where(labels > 0, logits, -logits)[known]
-    own = labels.long()[:, None]
+        return torch.where(labels > 0, logits, -logits)[known].double()
+    parts = zip(logits.split(ROWS_AT_ONCE), labels.long()[:, None].split(ROWS_AT_ONCE), strict=True)
+    return torch.cat([_of_one_label(part.double(), own) for part, own in parts])
+
+
+def _of_one_label(logits: Tensor, own: Tensor) -> Tensor:
     return (logits.gather(1, own) - logits.scatter(1, own, -torch.inf).amax(dim=1, keepdim=True))[:, 0]
 
 

@@ -135,15 +135,15 @@ def correct_from_logits(
 
     Single-label: logits (num_examples, num_classes), labels int (num_examples,); both results (num_examples,).
     Multi-label: labels (num_examples, num_classes) of 1, 0 and -1 (no label); a finding is predicted where its
-    probability is above .5; both results (num_examples, num_classes).
+    probability is above .5; both results (num_examples, num_classes). What is not finite is wrong.
     """
     scores, truth = np.asarray(logits), np.asarray(labels)
     expected = scores.shape if multi_label else scores.shape[:1]
     if scores.ndim != 2 or truth.shape != expected:
         raise UserError(f"labels of shape {truth.shape} do not fit logits of shape {scores.shape}")
     if multi_label:
-        return (scores > 0) == (truth == 1), truth != -1
-    return scores.argmax(axis=1) == truth, np.ones(len(truth), dtype=bool)
+        return ((scores > 0) == (truth == 1)) & np.isfinite(scores), truth != -1
+    return (scores.argmax(axis=1) == truth) & np.isfinite(scores).all(axis=1), np.ones(len(truth), dtype=bool)
 
 
 def bootstrap_intervals(

@@ -33,7 +33,8 @@ class Resampling:
             (values if values.dim() == 1 else values.sum(dim=1)).cpu().numpy()
             for values in per_example(logits.double(), labels)
         )
-        sums = self.counts @ np.stack([correct, losses, known], axis=1)
+        # Sums, not a matrix product, which rounds otherwise with another number of BLAS threads.
+        sums = np.array([[(row * values).sum() for values in (correct, losses, known)] for row in self.counts])
         with np.errstate(invalid="ignore", divide="ignore"):
             found = {"accuracy": sums[:, 0] / sums[:, 2], "loss": sums[:, 1] / sums[:, 2]}
         return found | ({"auc": self._mean_auc(logits, labels)} if labels.dim() == 2 else {})

@@ -152,10 +152,10 @@ def patient_overlap(source: ImageSource) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _one_hot(split: PackedSplit) -> np.ndarray:
-    return np.eye(split.num_classes, dtype=np.int64)[split.labels]
-
-
 def _counts(split: PackedSplit) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    labels = split.labels if split.multi_label else _one_hot(split)
-    return (labels == 1).sum(0), (labels == 0).sum(0), (labels == -1).sum(0)
+    """Examples with, without and of unknown label of every class; of one label an example none is unknown."""
+    labels = np.asarray(split.labels)
+    if split.multi_label:
+        return (labels == 1).sum(0), (labels == 0).sum(0), (labels == -1).sum(0)
+    positives = np.bincount(labels, minlength=split.num_classes)
+    return positives, len(labels) - positives, np.zeros_like(positives)

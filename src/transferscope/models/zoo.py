@@ -86,7 +86,7 @@ def _constructor(name: str) -> Callable[[int, dict[str, Any]], nn.Module]:
 
 
 def _unknown_name(name: str, provider: str, bare_name: str) -> UserError:
-    missing = "" if _has_timm() else "; timm's models need the package timm: pip install 'transferscope[timm]'"
+    missing = "" if _has_timm() else "; timm's models need the package timm: pip install -e '.[timm]'"
     if provider and provider not in _PROVIDERS:
         return UserError(f"unknown model {name!r}: before '/' stands torchvision or timm")
     if provider == "timm" and missing:

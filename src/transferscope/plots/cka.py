@@ -47,7 +47,7 @@ def cka_bars(
     Args:
         cka: columns pair_kind, layer, features, estimator, cka (at most 1, without unit).
         features: "pooled" or "flattened"; default: pooled, else what the table has first.
-        estimator: default: debiased, else what the table has first.
+        estimator: default: debiased, else minibatch, else what the table has.
     """
     rows = _choose(cka, features, estimator)
     if rows.empty:
@@ -131,7 +131,7 @@ def _layer_panel(ax: Axes, means: pd.DataFrame, kind: str) -> AxesImage:
 
 def _choose(cka: pd.DataFrame, features: str | None, estimator: str | None) -> pd.DataFrame:
     require_columns(cka, COLUMNS, "cka")
-    return choose(choose(cka, "features", features, ("pooled",)), "estimator", estimator, ("debiased",))
+    return choose(choose(cka, "features", features, ("pooled",)), "estimator", estimator, ("debiased", "minibatch"))
 
 
 def _measure(rows: pd.DataFrame) -> str:

@@ -19,7 +19,7 @@ from transferscope.report.evidence import (
 )
 
 CKA_FLOOR = 0.1
-"""CKA below this, averaged over layers, counts as no similarity: the paper prints .0012 to .0424 for two RI-T."""
+"""CKA below this, averaged over layers, counts as no similarity: the paper prints .0004 to .0424 for two RI-T."""
 LOWER_PART = 0.1
 """Singular values are counted below the threshold that has about this share of P-T's and RI-T's below it."""
 
@@ -71,13 +71,14 @@ def _learning_rates(evidence: Evidence, label: str, *, smaller: bool) -> list[Ef
 
 
 def uncommon_ratio(evidence: Evidence) -> list[Effect]:
-    """Share of a model's mistakes that the other does not make, RI-T's against P-T's in a pair, mean over classes."""
+    """Share of a model's mistakes that the other does not make, RI-T's against P-T's, mean over classes with both."""
     found: list[Effect] = []
     for task, _ in evidence.each("mistakes"):
         rows = evidence.pairs(task, "mistakes", "P-T & RI-T")
         if rows.empty:
             continue
-        pt, rit = (by_pair(rows, rows[f"uncommon_ratio_{side}"]) for side in "ab")
+        both = rows[["uncommon_ratio_a", "uncommon_ratio_b"]].notna().all(axis=1)  # a model may make no mistake
+        pt, rit = (by_pair(rows, rows[f"uncommon_ratio_{side}"].where(both)) for side in "ab")
         found += [
             Effect(task, pair, rit[pair] - pt[pair], rit[pair], pt[pair])
             for pair in pt
@@ -131,26 +132,27 @@ def cka_with_p(evidence: Evidence) -> list[Effect]:
 
 
 def cka_floor(evidence: Evidence) -> list[Effect]:
-    """CKA averaged over layers of RI-T & RI-T against the floor."""
+    """CKA averaged over layers of RI-T & RI-T against the floor; not of a biased estimate, which is far above 0."""
     found: list[Effect] = []
     for task, _ in evidence.each("cka"):
         rows = evidence.pairs(task, "cka", "RI-T & RI-T")
-        if len(rows):
+        if len(rows) and set(one_cka(rows).get("estimator", ())) != {"biased"}:
             found += against_bound(task, mean_cka(rows), CKA_FLOOR, above=False)
     return found
 
 
 def mean_cka(rows: pd.DataFrame) -> dict[str, float]:
-    """CKA by pair, averaged over layers; pooled features and the debiased estimate where there is a choice."""
+    """CKA by pair, averaged over layers; pooled features and an unbiased estimate where there is a choice."""
     rows = one_cka(rows)
     return by_pair(rows, rows["cka"].astype(float))
 
 
 def one_cka(rows: pd.DataFrame) -> pd.DataFrame:
     """Rows with one sort of features and one estimator."""
-    for column, preferred in (("features", "pooled"), ("estimator", "debiased")):
+    for column, preferred in (("features", ("pooled",)), ("estimator", ("debiased", "minibatch"))):
         if column in rows.columns and rows[column].nunique() > 1:
-            chosen = preferred if (rows[column] == preferred).any() else rows[column].iloc[0]
+            present = set(rows[column])
+            chosen = next((value for value in preferred if value in present), rows[column].iloc[0])
             rows = rows[rows[column] == chosen]
     return rows
 

@@ -123,7 +123,7 @@ class Evidence:
                     full_name(task, str(run)),
                     task,
                     str(epochs["label"].iloc[0]),
-                    float(epochs["lr"].max()),
+                    float(fact.get("lr", epochs["lr"].max())),
                     0.0 if diverged else score,
                     metric,
                     0.0 if diverged else speed,

@@ -1,6 +1,7 @@
 """The paper's own figures, as tables that stand beside ours.
 
-From its appendix; Tables 1 and 2 are of the main text, learning curves and Figure 5 are read off figures (± .5).
+From its appendix; Tables 1 and 2 are of the main text. Learning curves (Figure 2), barriers (Figures 4 and 16) and
+Figure 5 are read off figures, accuracies to ± .5 points.
 """
 
 from __future__ import annotations
@@ -119,7 +120,7 @@ FIGURE_8 = Grid(
     ),
 )
 FIGURE_12 = Grid(
-    "Paper, Figures 12 and 16: lowest test accuracy on the line (read off the figures)",
+    "Paper, Figures 4 and 16: lowest test accuracy on the line (read off the figures)",
     ("pair", "real", "clipart", "quickdraw"),
     _rows(
         """P-T & P-T | no fall | no fall | no fall
@@ -128,7 +129,7 @@ FIGURE_12 = Grid(
     ),
 )
 FIGURE_14 = Grid(
-    "Paper, Figure 14: lowest test AUC on the line, CheXpert (read off the figure)",
+    "Paper, Figure 4: lowest test AUC on the line, CheXpert (read off the figure)",
     ("pair", "AUC"),
     _rows(
         """RI-T best & RI-T best | .53

@@ -16,9 +16,10 @@ from kedro.pipeline import Pipeline
 from kedro.pipeline.node import Node
 from kedro.runner import Task
 from pluggy import PluginManager
+from threadpoolctl import threadpool_limits
 
 from transferscope.config import CommandLineError
-from transferscope.devices import granted
+from transferscope.devices import give_back_memory, granted
 from transferscope.processes import side_processes
 from transferscope.runners.devices import DevicePool
 from transferscope.runners.steps import Ended
@@ -69,7 +70,8 @@ class GpuRunner(StepsRunner):
             Task(node=node, catalog=catalog, hook_manager=hook_manager, is_async=self._is_async, run_id=run_id)()
 
         threads = _Threads(carry_out, requests, gpus, cores, has_gpus=there > 0)
-        with side_processes(self._cores):
+        # For all steps at once: one thread of a process cannot limit BLAS for itself.
+        with threadpool_limits(1, "blas"), side_processes(self._cores):
             try:
                 yield threads
             finally:
@@ -155,4 +157,6 @@ class _Threads:
                 self._carry_out(node)
         except BaseException as raised:  # whatever it is, the runner must hear of it
             error = raised
+        if self._has_gpus and self._requests[node]:
+            give_back_memory()
         self._ended.put(Ended(node, time.perf_counter() - begin, error))

@@ -58,12 +58,16 @@ class RayRunner(StepsRunner):
         try:
             machines = [machine["Resources"] for machine in ray.nodes() if machine["Alive"]]
             asked = {node: _resources(node, machines) for node in pipeline.nodes}
-            remote = ray.remote(max_retries=self._retries, retry_exceptions=False)(carry_out)
+            again = {"max_retries": self._retries, "retry_exceptions": False}
+            on_cores = ray.remote(**again)(carry_out)
+            # A worker that has used a GPU ends with its step: CUDA keeps to the GPUs that it saw first, and to memory.
+            on_gpus = ray.remote(num_gpus=1, max_calls=1, **again)(carry_out)
             board = _put_up_board(ray)
 
             def start(node: Node) -> Any:
                 datasets = {name: catalog.get(name) for name in {*node.inputs, *node.outputs}}
                 step = Step(node, datasets, present_source(), Path.cwd(), run_id, self._is_async)
+                remote = on_gpus if asked[node]["num_gpus"] else on_cores
                 return remote.options(name=node.name, **asked[node]).remote(step, board)
 
             def lost(node: Node, error: Exception) -> None:
@@ -81,7 +85,9 @@ def _connect(address: str | None) -> Any:
     try:
         import ray
     except ImportError:
-        raise CommandLineError("RayRunner needs Ray: pip install 'transferscope[ray]'") from None
+        raise CommandLineError(
+            "RayRunner needs Ray: `uv run --extra ray kedro run ...`, or without uv: pip install -e '.[ray]'"
+        ) from None
     try:
         _knock(address)
         if address:  # one attempt, of 40 s: at a port where something else listens it would make twenty

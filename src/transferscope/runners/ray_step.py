@@ -78,10 +78,12 @@ def carry_out(step: Step, board: Any) -> Outcome:
 
 def _run(step: Step, hooks: PluginManager) -> Exception | None:
     import torch
+    from threadpoolctl import threadpool_limits
 
     from transferscope.memory import keep_freed_memory
 
     torch.set_num_threads(1)
+    threadpool_limits(1, "blas")
     keep_freed_memory()
     if step.study is not None:
         open_study(step.study)

@@ -8,12 +8,16 @@ from typing import Any
 
 import pandas as pd
 
+from transferscope.atomic import atomic_file
 from transferscope.errors import UserError
 from transferscope.images.split import PackedSplit
 from transferscope.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from transferscope.models.series import CheckpointSeries, epoch_file, write_series
+from transferscope.training.device import choose_device
 from transferscope.training.evaluation import evaluate
 from transferscope.training.history import history_table, metric_columns
+from transferscope.training.inputs import inputs_of
+from transferscope.training.record import HISTORY, RunFolder
 
 EPOCH = 1
 """Of a file that does not say its own; 0 would mean untrained."""
@@ -24,18 +28,25 @@ def adopt(
 ) -> tuple[CheckpointSeries, pd.DataFrame]:
     """A series of one epoch made of the file `run.checkpoint`, and a history of one row with its metrics.
 
+    Measured on the GPU that this step was granted, else on the CPU. The same file with the same images is recognised.
     Raises UserError if the file does not fit the run's architecture or the task's classes.
     """
     checkpoint = _described(run, load_checkpoint(run.checkpoint), test_split)
-    model = checkpoint.build()
+    files = RunFolder(folder, run, inputs_of(run, {"train": train_split, "test": test_split}, checkpoint))
+    if files.is_finished():
+        return files.result()
+    model, device = checkpoint.build(), choose_device(None)
     row: dict[str, Any] = {"task": run.task, "run": run.name, "epoch": checkpoint.metadata.epoch}
     row |= {"lr": math.nan, "train_loss": math.nan}
     for part, split in (("train", train_split), ("test", test_split)):
-        row |= metric_columns(part, evaluate(model, split))
+        row |= metric_columns(part, evaluate(model, split, device=device))
     epoch = checkpoint.metadata.epoch
     assert epoch is not None
+    files.start()
     save_checkpoint(checkpoint, folder / epoch_file(epoch))
-    series = write_series(
+    with atomic_file(folder / HISTORY) as temporary:
+        history_table([row]).to_csv(temporary, index=False)
+    write_series(
         folder,
         task=run.task,
         run=run.name,
@@ -43,8 +54,9 @@ def adopt(
         epochs=[epoch],
         best=epoch,
         final=epoch,
+        inputs=files.inputs,
     )
-    return series, history_table([row])
+    return files.result()
 
 
 def _described(run: Any, checkpoint: Checkpoint, split: PackedSplit) -> Checkpoint:

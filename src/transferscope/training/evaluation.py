@@ -35,7 +35,7 @@ def evaluate(
     progress: Callable[[int], None] | None = None,
 ) -> dict[str, float]:
     """Metrics of `model` on `split`, or on the examples `indices` of it: see `metrics_from_logits`, `predict`."""
-    logits = predict(
+    logits = _logits(
         model,
         split,
         batch_size=batch_size,
@@ -70,6 +70,30 @@ def predict(
     processes whole batches are shared out, so each is computed as one process would, and all get all logits.
     `progress` is called with the number of examples done since its last call.
     """
+    return _logits(
+        model,
+        split,
+        batch_size=batch_size,
+        device=device,
+        precision=precision,
+        indices=indices,
+        group=group,
+        progress=progress,
+    ).cpu()
+
+
+def _logits(
+    model: nn.Module,
+    split: PackedSplit | Feed,
+    *,
+    batch_size: int,
+    device: str | torch.device | None,
+    precision: Precision,
+    indices: np.ndarray | None,
+    group: OneProcess | None,
+    progress: Callable[[int], None] | None,
+) -> Tensor:
+    """`predict`, but the logits stay where they were computed."""
     group = group or OneProcess()
     weight = first_weight(model)
     device = torch.device(device) if device is not None else weight.device
@@ -90,7 +114,7 @@ def predict(
             logits[start : start + len(part)] = part
             if progress is not None:
                 progress(len(part))
-    return group.sum_(logits).cpu()
+    return group.sum_(logits)
 
 
 @contextmanager

@@ -30,9 +30,7 @@ class Events:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
-            raise UserError(
-                "training.tensorboard: the package is missing: pip install 'transferscope[tensorboard]'"
-            ) from error
+            raise UserError("training.tensorboard: the package is missing: pip install -e '.[tensorboard]'") from error
         self._open = lambda: SummaryWriter(str(folder), purge_step=after + 1)
 
     @cached_property

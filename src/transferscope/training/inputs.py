@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
 from transferscope.errors import UserError
+from transferscope.images.augment import EvaluationTransform
 from transferscope.images.split import PackedSplit
 from transferscope.models.checkpoint import Checkpoint
+from transferscope.training.device import as_input, first_weight
 from transferscope.training.run import RunLike
 
 
@@ -28,6 +35,23 @@ def check_inputs(run: RunLike, splits: dict[str, PackedSplit], initial: Checkpoi
     if (run.initialisation == "pretrained") != (initial is not None):
         expected = "needs the checkpoint it starts from" if initial is None else "takes no checkpoint to start from"
         raise UserError(f"run '{name}' has initialisation '{run.initialisation}' and {expected}")
+
+
+def check_last_batch(model: nn.Module, split: PackedSplit, batch_size: int) -> None:
+    """Raise UserError where an epoch ends with one image on which the model's BatchNorm cannot train."""
+    norms = any(isinstance(module, _BatchNorm) for module in model.modules())
+    if not norms or len(split) % batch_size != 1:
+        return
+    trial, weight = copy.deepcopy(model).train(), first_weight(model)
+    image = EvaluationTransform(split.pictures)(split.gather([0])).to(weight.device)
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        try:
+            trial(as_input(image, weight))
+        except ValueError as error:
+            raise UserError(
+                f"training.batch_size: {batch_size} leaves one of the {len(split)} images of {split.name} over, and "
+                f"BatchNorm cannot train on one ({error}); choose another"
+            ) from None
 
 
 def inputs_of(run: RunLike, splits: dict[str, PackedSplit], initial: Checkpoint | None) -> dict[str, str]:

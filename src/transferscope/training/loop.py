@@ -37,7 +37,7 @@ from transferscope.training.events import EVENTS, Events
 from transferscope.training.feed import Feed
 from transferscope.training.group import OneProcess
 from transferscope.training.history import Row, metric_columns, score
-from transferscope.training.inputs import by_part, check_inputs, inputs_of
+from transferscope.training.inputs import by_part, check_inputs, check_last_batch, inputs_of
 from transferscope.training.objective import loss_weight, summed_loss, targets_of
 from transferscope.training.optim import learning_rate, make_optimizer, set_learning_rate
 from transferscope.training.order import epoch_order, step_seed
@@ -75,9 +75,10 @@ def train_run(
     best and final.
 
     The state is saved after every epoch, and within one every `snapshot_seconds`: a run that was killed goes on from
-    there, and on the CPU ends with the same bytes as if it had not been. A finished run of the same plan and data is
-    returned at once; snapshots and series of another are not used. A run whose loss is no longer finite stops: its
-    series has the status "diverged", its last row says in which epoch, and `final` is the epoch before.
+    there, and on the CPU, in one or two processes, ends with the same bytes as if it had not been. A finished run of
+    the same plan and data is returned at once; snapshots and series of another are not used. A run whose loss is no
+    longer finite stops: its series has the status "diverged", its last row says in which epoch, and `final` is the
+    epoch before.
 
     `device` defaults to the GPU if there is one. `group` joins several processes (see `launch`), and `progress` is
     called with steps done and a note; by default there is a bar.
@@ -126,6 +127,7 @@ class _Training:
         self.state = TrainingState(model, make_optimizer(model, self.options))
         self.resumed = files.resume(self.state)
         self._check_that_all_resume_alike()
+        check_last_batch(model, self.train_split, self.options.batch_size)
         self.network: nn.Module = torch.compile(model) if self.options.compile else model  # type: ignore[assignment]
         self.forward = group.wrap(self.network)
 
@@ -146,7 +148,8 @@ class _Training:
 
         No process comes back before all have read theirs, so the leader does not change files under them.
         """
-        here = torch.tensor([self.state.epoch, self.state.step], dtype=torch.float64, device=self.device)
+        found = [self.resumed, self.state.epoch, self.state.step]
+        here = torch.tensor(found, dtype=torch.float64, device=self.device)
         if not torch.equal(self.group.sum_(here.clone()), here * self.group.size):
             raise UserError(
                 f"{self.name}: the machines see different snapshots in {self.files.folder}: "

@@ -12,6 +12,8 @@ from torch import Tensor
 
 from transferscope.training.objective import IGNORED
 
+VALUES_AT_ONCE = 1 << 24
+
 
 def metrics_from_logits(
     logits: Tensor, labels: Tensor | np.ndarray, *, multi_label: bool, class_names: Sequence[str] | None = None
@@ -26,24 +28,33 @@ def metrics_from_logits(
     classes and examples), `auc/<class>` (area under the ROC curve over the examples whose finding is known; nan where
     only one of the two values occurs) and `auc` (mean over the classes that have one).
 
-    No example, or no known finding: all nan. An AUC of scores that are not finite is nan.
+    No example, or no known finding: all nan. A prediction that is not finite is wrong, and its AUC and loss are not
+    finite either.
     """
-    logits = logits.detach().to("cpu", torch.float64)
-    labels = torch.as_tensor(labels).cpu()
+    logits, labels = logits.detach(), torch.as_tensor(labels).cpu()
     if not multi_label:
         return _single_label(logits, labels.long())
+    logits = logits.to("cpu", torch.float64)
     names = class_names if class_names is not None else [str(index) for index in range(logits.shape[1])]
     return _multi_label(logits, labels, names)
 
 
 def _single_label(logits: Tensor, labels: Tensor) -> dict[str, float]:
-    correct = (logits.argmax(dim=1) == labels).double()
-    return {"accuracy": float(correct.mean()), "loss": float(F.cross_entropy(logits, labels))}
+    """Part by part: float64 logits of all examples of ImageNet would take 10 GB."""
+    if len(labels) == 0:
+        return {"accuracy": math.nan, "loss": math.nan}
+    rows = max(1, VALUES_AT_ONCE // logits.shape[1])
+    correct, losses = 0, []
+    for stored, targets in zip(logits.split(rows), labels.split(rows), strict=True):
+        part = stored.to("cpu", torch.float64)
+        correct += int(((part.argmax(dim=1) == targets) & part.isfinite().all(dim=1)).sum())
+        losses.append(float(F.cross_entropy(part, targets, reduction="sum")))
+    return {"accuracy": correct / len(labels), "loss": math.fsum(losses) / len(labels)}
 
 
 def _multi_label(logits: Tensor, labels: Tensor, names: Sequence[str]) -> dict[str, float]:
     known = labels != IGNORED
-    correct = ((logits > 0) == (labels == 1)).double()[known]
+    correct = (((logits > 0) == (labels == 1)) & logits.isfinite()).double()[known]
     loss = F.binary_cross_entropy_with_logits(logits[known], labels[known].double())
     aucs = [_auc(logits[known[:, k], k], labels[known[:, k], k]) for k in range(logits.shape[1])]
     defined = [auc for auc in aucs if not math.isnan(auc)]

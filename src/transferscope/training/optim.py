@@ -17,6 +17,11 @@ REFERENCE_BATCH = 256
 """`scale_lr_by_batch`: the batch size at which the learning rate is taken as written."""
 
 
+def peak_learning_rate(options: TrainingOptions) -> float:
+    """The largest learning rate of the schedule, whether or not a run lives to see it."""
+    return options.lr * (options.batch_size / REFERENCE_BATCH if options.scale_lr_by_batch else 1.0)
+
+
 def learning_rate(options: TrainingOptions, step: int, steps_per_epoch: int) -> float:
     """Learning rate of step `step` (0-based, counted over the whole run); a pure function of its arguments.
 
@@ -24,7 +29,7 @@ def learning_rate(options: TrainingOptions, step: int, steps_per_epoch: int) -> 
     as by torch's `MultiStepLR`. Step s of w warm-up steps takes the fraction (s + 1) / w of it, so that no step is lost
     at 0 and the last one of the warm-up is whole.
     """
-    lr = options.lr * (options.batch_size / REFERENCE_BATCH if options.scale_lr_by_batch else 1.0)
+    lr = peak_learning_rate(options)
     epoch = step // steps_per_epoch
     lr *= options.decay_factor ** sum(epoch >= milestone for milestone in options.milestones)
     warmup_steps = round(options.warmup_fraction * options.epochs * steps_per_epoch)

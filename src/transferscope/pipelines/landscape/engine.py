@@ -54,7 +54,7 @@ class Engine:
         self.store = store
         self._parts = {part: self._remember(split, resamples, precision) for part, split in splits.items()}
         self._recompute_on = recompute_on
-        self._splits = splits
+        self._splits, self._resamples = splits, resamples
 
     def _remember(self, split: Any, resamples: int, precision: Precision) -> Evaluate:
         return Remembered(SplitEvaluator(split, resamples, precision), self.store, self.context(split, resamples))
@@ -81,7 +81,8 @@ class Engine:
         examples = self._recompute_on
         # `batches` is asked for only where something is not remembered.
         both = with_recomputed_statistics(self.checkpoint, lambda: stream(feed_of(examples)))
-        return Remembered(both, self.store, self.context("recomputed on", examples, *self._splits.values()))
+        what = self.context("recomputed on", examples, *self._splits.values(), self._resamples)
+        return Remembered(both, self.store, what)
 
     def at_checkpoints(self, model: nn.Module) -> Evaluate:
         """The measure for the checkpoints themselves, with the names that `between` gives."""
@@ -133,11 +134,14 @@ def feed_of(split: Any) -> Feed:
 
 
 def stream(feed: Feed, size: int = 128) -> Iterator[Batch]:
-    """The same, made batch by batch from the packed images."""
+    """The same, made batch by batch from the packed images.
+
+    A last batch of one image goes with the one before: BatchNorm cannot take statistics of one value.
+    """
     split = feed.split
     transform = EvaluationTransform(split.pictures)
     labels = torch.as_tensor(np.asarray(split.labels)).to(feed.device)
-    parts = np.array_split(np.arange(len(split)), range(size, len(split), size))
+    parts = np.array_split(np.arange(len(split)), range(size, len(split) - 1, size))
     for part, images in zip(parts, feed.batches(parts), strict=True):
         yield transform(images).contiguous(memory_format=torch.channels_last), labels[part[0] : part[-1] + 1]
 

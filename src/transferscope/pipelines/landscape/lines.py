@@ -26,14 +26,15 @@ class Ends:
     pair: dict[str, Any]
     series_a: CheckpointSeries
     series_b: CheckpointSeries
-    epoch: Epoch
+    epoch_a: Epoch = "final"
+    epoch_b: Epoch = "final"
 
     @property
     def names(self) -> dict[str, str]:
         return {
             "pair_kind": self.pair["kind"],
-            "checkpoint_a": f"{self.pair['run_a']}@{self.epoch}",
-            "checkpoint_b": f"{self.pair['run_b']}@{self.epoch}",
+            "checkpoint_a": f"{self.pair['run_a']}@{self.epoch_a}",
+            "checkpoint_b": f"{self.pair['run_b']}@{self.epoch_b}",
         }
 
 
@@ -50,7 +51,7 @@ def line(
 
     train_split: where BatchNorm's statistics are recomputed.
     """
-    checkpoint_a, checkpoint_b = ends.series_a.load(ends.epoch), ends.series_b.load(ends.epoch)
+    checkpoint_a, checkpoint_b = ends.series_a.load(ends.epoch_a), ends.series_b.load(ends.epoch_b)
     model = workspace(checkpoint_a)
     chosen = {part: subset(split, options.max_examples, part) for part, split in splits.items()}
     task = splits["test"].name

@@ -27,8 +27,8 @@ def interpolate_pair(
     outside = chosen.extrapolation.outside() if chosen.extrapolation else []
     splits = {"train": train_split, "test": test_split}
     found = [
-        line(Ends(pair, series_a, series_b, end), splits, train_split, outside, chosen, store, precision)
-        for end in chosen.ends
+        line(Ends(pair, series_a, series_b, *epochs), splits, train_split, outside, chosen, store, precision)
+        for epochs in chosen.end_points()
     ]
     points, barriers = (pd.concat(tables, ignore_index=True) for tables in zip(*found, strict=True))
     return points, barriers
@@ -47,7 +47,7 @@ def interpolate_across(
     """Test metrics on one task along the line between models of two tasks, and the barriers (Figures 19 to 29)."""
     from transferscope.pipelines.landscape.lines import Ends, line
 
-    ends = Ends(pair, series_a, series_b, "final")
+    ends = Ends(pair, series_a, series_b)
     chosen = LandscapeOptions.model_validate(options)
     return line(ends, {"test": test_split}, train_split, [], chosen, store, precision)
 

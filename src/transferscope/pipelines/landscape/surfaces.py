@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 from typing import Any
 
 import pandas as pd
@@ -11,11 +12,16 @@ from transferscope.analysis.basin import Basin, estimate_basin
 from transferscope.analysis.distance import l2_distance
 from transferscope.analysis.evaluation import Metrics, Store
 from transferscope.analysis.plane import Plane, evaluate_plane
+from transferscope.errors import UserError
 from transferscope.models.series import CheckpointSeries, Epoch
 from transferscope.options import BasinOptions, PlaneOptions, Precision
 from transferscope.pipelines.landscape.engine import Engine, subset, workspace
 from transferscope.plan import derive_seed
 from transferscope.progress import progress_bar
+
+logger = logging.getLogger(__name__)
+
+PLANE_COLUMNS = ["task", "plane", "split", "x", "y", "checkpoint", "metric", "value"]
 
 
 def plane(
@@ -29,10 +35,18 @@ def plane(
     """Test metrics on the plane through three checkpoints: a row per point and metric, the checkpoints first.
 
     x and y are l2 distances; the first checkpoint is the origin, the second lies on the x axis. `checkpoint` is empty
-    on the grid.
+    on the grid. No rows where a run diverged so early that no plane is left.
     """
     names = [_full_name(options.task, name) for name in options.checkpoints]
-    loaded = [found.load(_epoch(name)) for found, name in zip(series, names, strict=True)]
+    try:
+        loaded = [found.load(_epoch(name)) for found, name in zip(series, names, strict=True)]
+        found = Plane(*(checkpoint.state_dict for checkpoint in loaded))
+    except UserError as error:
+        diverged = [run.name for run in series if run.status == "diverged"]
+        if not diverged:
+            raise
+        logger.warning("%s: no plane %s, for %s diverged: %s", options.task, options.name, ", ".join(diverged), error)
+        return pd.DataFrame(columns=PLANE_COLUMNS)
     model = workspace(loaded[0])
     engine = Engine(
         loaded[0],
@@ -41,7 +55,6 @@ def plane(
         precision=precision,
         recompute_on=subset(train_split, options.max_examples, "train"),
     )
-    found = Plane(*(checkpoint.state_dict for checkpoint in loaded))
     x, y = found.grid(options.points, options.margin)
     with progress_bar(f"{options.task}: plane {options.name}", len(x) * len(y) + len(names)) as advance:
         table = evaluate_plane(
@@ -49,7 +62,7 @@ def plane(
         )
     table["metric"] = table["metric"].str.removeprefix("test/")
     table.insert(2, "checkpoint", table.pop("point").map({"": "", **dict(zip("abc", names, strict=True))}))
-    return table.assign(task=options.task, plane=options.name, split="test")[["task", "plane", "split", *table.columns]]
+    return table.assign(task=options.task, plane=options.name, split="test")[PLANE_COLUMNS]
 
 
 def _full_name(task: str, checkpoint: str) -> str:

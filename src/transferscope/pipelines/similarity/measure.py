@@ -49,7 +49,6 @@ def cka(
     kinds = {
         (f"{pair['run_a']}@{options.epoch}", f"{pair['run_b']}@{options.epoch}"): pair["kind"]
         for pair in pairs.values()
-        if pair["run_a"] in series and pair["run_b"] in series
     }
     kinds |= _controls(runs, split.name, list(kinds))
     found: dict[str, list[pd.DataFrame]] = {"cka": [], "cka_layers": [], "second_opinion": []}

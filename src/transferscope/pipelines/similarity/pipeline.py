@@ -67,7 +67,7 @@ def _cka(task: str, runs: list[RunSpec], tables: list[str]) -> Node:
     return Node(
         nodes.measure_cka,
         inputs={
-            "pairs": f"params:plan.pairs.{task}",
+            "pairs": f"params:plan.similarity_pairs.{task}",
             "runs": f"params:plan.runs.{task}",
             "options": "params:analyses.similarity",
             "precision": "params:analyses.precision",

@@ -57,11 +57,16 @@ def gather_histories(runs: dict[str, Any], *histories: pd.DataFrame) -> pd.DataF
     return table
 
 
-def summarise_runs(history: pd.DataFrame, class_sizes: pd.DataFrame, **series: Any) -> pd.DataFrame:
+def summarise_runs(
+    history: pd.DataFrame, class_sizes: pd.DataFrame, runs: dict[str, Any], **series: Any
+) -> pd.DataFrame:
     """A row per run: final and best metrics, optimisation speed, and whether it learned at all."""
     from transferscope.analysis.learning import summarise
+    from transferscope.training.optim import peak_learning_rate
 
-    return summarise(history, class_sizes, {run: item.status for run, item in series.items()})
+    specs = [RunSpec.model_validate(run) for run in runs.values()]
+    rates = {spec.name: peak_learning_rate(spec.training) for spec in specs if spec.checkpoint is None}
+    return summarise(history, class_sizes, {run: item.status for run, item in series.items()}, rates)
 
 
 def gather_timings(*series: Any) -> pd.DataFrame:

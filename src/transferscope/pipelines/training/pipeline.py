@@ -7,7 +7,7 @@ from collections.abc import Callable
 from kedro.pipeline import Node, Pipeline
 
 from transferscope.pipelines.training import nodes
-from transferscope.pipelines.wiring import draw
+from transferscope.pipelines.wiring import ON_A_GPU, draw
 from transferscope.plan import Plan, RunSpec
 
 STEP = "training"
@@ -28,7 +28,7 @@ def _train(plan: Plan, run: RunSpec) -> Node:
 
 
 def _adopt(run: RunSpec) -> Node:
-    return _node(run, nodes.adopt_checkpoint, {}, tags=[])
+    return _node(run, nodes.adopt_checkpoint, {}, tags=ON_A_GPU)
 
 
 def _node(run: RunSpec, function: Callable[..., object], more: dict[str, str], tags: list[str]) -> Node:
@@ -69,6 +69,7 @@ def _curves(plan: Plan, task: str) -> list[Node]:
             inputs={
                 "history": f"{task}.history.table",
                 "class_sizes": f"{task}.class_sizes.table",
+                "runs": f"params:plan.runs.{task}",
                 **{run.name: f"{run.full_name}.checkpoints" for run in runs},
             },
             outputs=f"{task}.runs.table",

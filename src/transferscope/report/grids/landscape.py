@@ -18,12 +18,13 @@ def barriers(results: Results) -> list[Grid]:
     rows = []
     for task, table in each(results, "barriers"):
         part = table[(table["split"] == "test") & (table["metric"] == main_metric(table))]
-        rows += [(task, *row) for row in _barrier_rows(part, "pair_kind")]
+        rows += [(task, *row) for row in _barrier_rows(part)]
     columns = ("task", "pair", "curves", "metric", "barrier (points)", "gain half-way (points)")
     return if_any("Ours: barriers, test", columns, rows, "Mean (range over pairs).", "<task>.barriers.table")
 
 
-def _barrier_rows(table: pd.DataFrame, key: str) -> list[tuple[str, ...]]:
+def _barrier_rows(table: pd.DataFrame) -> list[tuple[str, ...]]:
+    """A row per kind of pair, and per pair of epochs where the table compares several."""
     return [
         (
             str(kind),
@@ -32,8 +33,15 @@ def _barrier_rows(table: pd.DataFrame, key: str) -> list[tuple[str, ...]]:
             spread(part["barrier"], formats.points),
             spread(part["midpoint_gain"], formats.points),
         )
-        for kind, part in table.groupby(key, sort=False)
+        for kind, part in table.groupby(_kinds(table), sort=False)
     ]
+
+
+def _kinds(table: pd.DataFrame) -> pd.Series:
+    """`P-T & P-T`, with the epochs of its ends where there are several: `P-T & P-T, best & final`."""
+    epochs = [table[side].str.rpartition("@")[2] for side in ("checkpoint_a", "checkpoint_b")]
+    ends = epochs[0] + " & " + epochs[1]
+    return table["pair_kind"] + (", " + ends if ends.nunique() > 1 else "")
 
 
 def barrier_summary(results: Results) -> list[Grid]:
@@ -97,7 +105,7 @@ def extrapolation(results: Results) -> list[Grid]:
         rows = table[(table["split"] == "test") & (table["metric"] == main_metric(table))]
         if rows["alpha"].min() < 0:
             alphas = sorted({float(rows["alpha"].min()), -0.5, 0.0, 0.5, 1.0, 1.5, float(rows["alpha"].max())})
-            rows = rows.assign(alpha=rows["alpha"].round(6))
+            rows = rows.assign(alpha=rows["alpha"].round(6), pair_kind=_kinds(rows))
             rows = rows[rows["alpha"].isin(alphas)]
             say = score(main_metric(table))
             entry = f"{task}.interpolation.table"
@@ -123,7 +131,7 @@ def _scenarios(results: Results, numbers: range, caption: str) -> list[Grid]:
     table = table[(table["split"] == "test") & (table["metric"] == main_metric(table))]
     for scenario, part in table.groupby("scenario", sort=False):
         if figure_number(str(scenario)) in numbers:
-            rows += [(place(scenario, part), *row) for row in _barrier_rows(part, "pair_kind")]
+            rows += [(place(scenario, part), *row) for row in _barrier_rows(part)]
     columns = ("scenario", "pair", "curves", "metric", "barrier (points)", "gain half-way (points)")
     return if_any(caption, columns, rows, "", f"{CROSS_DOMAIN}.barriers.table")
 

@@ -1,0 +1,63 @@
+"""Numbers behind the claims, where the tables lack something."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from transferscope.report import effects
+from transferscope.report.evidence import Evidence
+from transferscope.report.results import TaskResults
+
+
+def evidence(**tables: pd.DataFrame) -> Evidence:
+    return Evidence({}, {"clipart": TaskResults("clipart", tables=tables)})
+
+
+def cka(**values: float) -> pd.DataFrame:
+    """One pair of RI-T at one layer, a row for each estimator."""
+    rows: list[dict[str, Any]] = [{"estimator": name, "cka": value} for name, value in values.items()]
+    pair = {"pair_kind": "RI-T & RI-T", "checkpoint_a": "clipart.rit_1@final", "checkpoint_b": "clipart.rit_2@final"}
+    return pd.DataFrame(rows).assign(features="pooled", layer="conv1", **pair)
+
+
+def test_the_floor_is_not_held_against_a_biased_estimate() -> None:
+    """Of unrelated features that is far above 0; the unbiased one beside it decides, and alone it says nothing."""
+    assert [effect.first for effect in effects.cka_floor(evidence(cka=cka(biased=0.5, minibatch=0.03)))] == [0.03]
+    assert [effect.first for effect in effects.cka_floor(evidence(cka=cka(minibatch=0.03, debiased=0.02)))] == [0.02]
+    assert effects.cka_floor(evidence(cka=cka(biased=0.5))) == []
+
+
+def test_ratios_are_compared_on_the_classes_that_both_have() -> None:
+    """A model without mistakes in a class has no ratio there; the other's must not count either."""
+    pair = {"pair_kind": "P-T & RI-T", "checkpoint_a": "clipart.pt_1@final", "checkpoint_b": "clipart.rit_1@final"}
+    ratios = {"uncommon_ratio_a": [np.nan, 0.3], "uncommon_ratio_b": [1.0, 0.2]}
+    (effect,) = effects.uncommon_ratio(evidence(mistakes=pd.DataFrame(ratios).assign(class_name=["A", "B"], **pair)))
+    assert np.isclose(effect.value, -0.1)
+
+
+def test_a_large_learning_rate_that_diverged_in_its_warm_up_is_the_large_one() -> None:
+    """Its history has seen a small part of it only."""
+    history = pd.DataFrame(
+        {
+            "task": "clipart",
+            "run": ["pt_1", "pt_1", "pt_large_lr_1"],
+            "label": ["P-T", "P-T", "P-T large lr"],
+            "epoch": [0, 1, 0],
+            "lr": [np.nan, 0.01, 0.05 / 38],
+            "test_accuracy": [0.1, 0.7, 0.1],
+        }
+    )
+    runs = pd.DataFrame(
+        {
+            "run": ["pt_1", "pt_large_lr_1"],
+            "lr": [0.01, 0.05],
+            "status": ["finished", "diverged"],
+            "learned": [True, False],
+            "optimization_speed": [0.6, np.nan],
+        }
+    )
+    (effect,) = effects.pt_prefers_smaller_lr(evidence(history=history, runs=runs))
+    assert effect.value == 0.7
