@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
@@ -29,6 +32,7 @@ from transferscope.pipelines.similarity.measure import cka
 from transferscope.pipelines.spectrum import create_pipeline as spectrum
 from transferscope.pipelines.spectrum.margin import margin_table
 from transferscope.plan import make_plan
+from transferscope.training.adopt import adopt
 
 pytestmark = pytest.mark.xdist_group("project")
 
@@ -37,6 +41,7 @@ ASK_FOR_THE_DEVICE = (
     "transferscope.pipelines.similarity.measure.choose_device",
     "transferscope.pipelines.spectrum.margin.choose_device",
     "transferscope.training.device.choose_device",
+    "transferscope.training.adopt.choose_device",
 )
 
 
@@ -155,6 +160,17 @@ def test_predictions(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
         return predict_test(study.series["pt_1"], study.splits["test"], {})["test"]
 
     assert torch.equal(measure(), elsewhere(measure, monkeypatch))
+
+
+def test_a_checkpoint_file(study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its metrics on both parts, when it is taken in as a run."""
+    file = str(study.series["pt_1"].path("final"))
+    run = SimpleNamespace(task="clipart", name="mine_1", checkpoint=file, fingerprint="f", model=None)
+
+    def measure() -> tuple[pd.DataFrame]:
+        return (adopt(run, study.splits["train"], study.splits["test"], folder=tmp_path / uuid.uuid4().hex)[1],)
+
+    on_both(measure, monkeypatch)
 
 
 def test_margins(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -209,8 +209,8 @@ def test_a_line_may_go_from_best_to_final(project) -> None:
     assert set(barriers["checkpoint_a"] + barriers["checkpoint_b"]) == {"clipart.pt_1@bestclipart.rit_1@final"}
     accuracy = points[(points["metric"] == "accuracy") & (points["split"] == "test")].set_index("alpha")["value"]
     for alpha, run, epoch in ((0, "pt_1", 1), (1, "rit_1", 2)):
-        history = project.load(f"clipart.{run}.history").set_index("epoch")
-        assert accuracy[alpha] == history.loc[epoch, "test_accuracy"]
+        model = project.load(f"clipart.{run}.checkpoints").load(epoch).build()
+        assert accuracy[alpha] == evaluate(model, splits["test"])["accuracy"]
 
 
 def test_ends_of_different_shape_are_refused_by_tensor(project) -> None:
