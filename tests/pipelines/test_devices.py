@@ -31,6 +31,7 @@ from transferscope.pipelines.similarity import create_pipeline as similarity
 from transferscope.pipelines.similarity.measure import cka
 from transferscope.pipelines.spectrum import create_pipeline as spectrum
 from transferscope.pipelines.spectrum.margin import margin_table
+from transferscope.pipelines.training import create_pipeline as training
 from transferscope.plan import make_plan
 from transferscope.training.adopt import adopt
 
@@ -177,6 +178,15 @@ def test_margins(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of the last network, on its training examples."""
     run = {"task": "clipart", "name": "pt_1", "label": "P-T"}
     on_both(lambda: (margin_table(study.series["pt_1"], run, study.splits["train"]),), monkeypatch)
+
+
+def test_a_checkpoint_file_asks_for_a_device() -> None:
+    """As a training does; each gets one of its own."""
+    photos = {"photos": {"format": "image_folder", "root": "photos"}}
+    runs = {"a": {"label": "a", "tasks": ["photos"], "initialisation": "checkpoint", "checkpoint": "a.pth"}}
+    none = dict.fromkeys(("mistakes", "similarity", "landscape", "spectrum"))
+    nodes = training(make_plan({"tasks": photos, "runs": runs, "analyses": none})).nodes
+    assert {node.name: node.tags for node in nodes if "gpus-1" in node.tags} == {"photos.training.a_1": {"gpus-1"}}
 
 
 def test_each_asks_for_a_device_of_its_own() -> None:

@@ -55,6 +55,12 @@ def test_the_star_is_the_best_epoch_of_a_replica(drawn):
     assert [line.get_xdata()[0] for line in loss.lines if line.get_marker() == "*"] == [15]
 
 
+def test_a_run_without_a_validation_metric_has_no_star(drawn):
+    """A checkpoint file beside runs whose best epoch was chosen there, or an AUC of one value only."""
+    figure = curves.learning_curves(drawn.history().assign(validation_accuracy=np.nan))
+    assert not [line for ax in figure.axes for line in ax.lines if line.get_marker() == "*"]
+
+
 def test_a_diverged_run_ends_in_a_cross(drawn):
     """At its last finite value; epochs that were not evaluated are no divergence."""
     history = drawn.history(runs=("rit_1",))
@@ -329,6 +335,11 @@ def test_the_given_correlation_is_written_in_the_legend(drawn):
     assert legend_texts(mistakes.accuracy_by_class_size(rows)) == [f"P-T:  Pearson r = {r:.2f}"]
 
 
+@pytest.mark.parametrize(("p", "text"), [(0.305, "0.4"), (0.3, "0.3"), (1.2e-12, "2e-12"), (0.96, "1"), (0.0, "0")])
+def test_at_most_is_rounded_up(p, text):
+    assert mistakes._rounded_up(p) == text
+
+
 def test_mistake_bars_are_shares_of_the_examples(drawn):
     """Mistakes of the first model only are what only the second gets right."""
     table = drawn.mistakes(kinds=("P-T & RI-T",)).iloc[:1]
@@ -355,7 +366,7 @@ def test_only_shown_images_are_read(drawn):
     assert split.read == set(table["image"])
     split = OnlySome(drawn.images())
     images.contact_sheet(split, np.arange(60) % 3, ["a", "b", "c"], per_class=2)
-    assert split.read == {0, 1, 2, 3, 4, 5}
+    assert split.read == {0, 1, 2, 57, 58, 59}  # the first and the last of each class: of a union, some of each part
 
 
 def test_the_gallery_names_truth_and_both_predictions(drawn):

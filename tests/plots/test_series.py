@@ -10,12 +10,14 @@ from transferscope.errors import UserError
 from transferscope.plots.series import (
     choose,
     heading,
+    how_many,
     kind_of_run,
     kinds_of,
     last_epoch_rows,
     require_columns,
     spread,
     spread_by_name,
+    without_gaps,
 )
 
 
@@ -107,3 +109,22 @@ def test_an_empty_title_is_a_title():
     """Only a title that is not given is replaced by the task."""
     table = pd.DataFrame({"task": ["real"]})
     assert (heading(None, table), heading("", table)) == ("real", "")
+
+
+def test_the_number_of_images_is_said_where_it_is_known():
+    """One number of one part, of several parts the same or each its own."""
+    table = pd.DataFrame({"split": ["test", "train"], "num_examples": [400, 400]})
+    assert how_many(table) == " (400 images each)"
+    assert how_many(table[:1]) == " (400 images)"
+    assert how_many(table.assign(num_examples=[300, 1200])) == " (300 test, 1,200 train images)"
+    assert how_many(table[["split"]]) == ""
+
+
+def test_an_epoch_that_one_replica_alone_has_is_left_out():
+    """Not the last ones of the runs that went on where another diverged."""
+    of_run = {"a": [0, 3, 5, 6], "b": [0, 3, 6], "diverged": [0]}
+    rows = [{"run": run, "epoch": epoch} for run, epochs in of_run.items() for epoch in epochs]
+    kept = without_gaps(pd.DataFrame(rows), "epoch")
+    assert sorted(zip(kept["run"], kept["epoch"], strict=True)) == [
+        ("a", 0), ("a", 3), ("a", 6), ("b", 0), ("b", 3), ("b", 6), ("diverged", 0),
+    ]  # fmt: skip

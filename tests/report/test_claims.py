@@ -126,7 +126,7 @@ def test_runs_that_did_not_learn_are_left_out_of_geometry(study: dict[str, Any],
     part = decide_claims(study, change(drawn(), "real", "runs", mark)).set_index("id")
     assert whole.at["barrier_rit", "num_effects"] == 3
     assert part.at["barrier_rit", "num_effects"] == 2
-    assert "left out, not learned: real.rit_2" in part.at["barrier_rit", "interval"]
+    assert "left out: real.rit_2 (not learned)" in part.at["barrier_rit", "interval"]
     assert part.at["final_score", "num_effects"] == whole.at["final_score", "num_effects"]
 
 

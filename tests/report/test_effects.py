@@ -61,3 +61,52 @@ def test_a_large_learning_rate_that_diverged_in_its_warm_up_is_the_large_one() -
     )
     (effect,) = effects.pt_prefers_smaller_lr(evidence(history=history, runs=runs))
     assert effect.value == 0.7
+
+
+def mistakes(kind: str, name: str, predicted: int, common: int) -> dict[str, Any]:
+    runs = {"P-T & P-T": ("pt_1", "pt_2"), "P-T & RI-T": ("pt_1", "rit_1")}[kind]
+    pair = {f"checkpoint_{side}": f"chest.{run}@final" for side, run in zip("ab", runs, strict=True)}
+    counts = {"common_mistakes": common, "only_a_correct": 10, "only_b_correct": 10}
+    ratios = dict.fromkeys(("uncommon_ratio_a", "uncommon_ratio_b"), 10 / (10 + common))
+    return {
+        "pair_kind": kind,
+        "class_name": name,
+        "num_predicted_a": predicted,
+        "num_predicted_b": 0,
+        **pair,
+        **counts,
+        **ratios,
+    }
+
+
+def test_findings_that_nobody_predicts_are_left_out_of_mistakes() -> None:
+    """In all kinds of pairs, so that means are over the same findings; the claim names them."""
+    table = pd.DataFrame(
+        [
+            mistakes("P-T & P-T", "edema", 5, 80),
+            mistakes("P-T & RI-T", "edema", 5, 30),
+            mistakes("P-T & P-T", "atelectasis", 5, 80),
+            mistakes("P-T & RI-T", "atelectasis", 0, 80),
+        ]
+    )
+    found = evidence(mistakes=table)
+    (effect,) = effects.shared_mistakes_over_mixed(found)
+    assert np.isclose(effect.value, 80 / 100 - 30 / 50)
+    assert list(found.left_out) == ["clipart, atelectasis (predicted by neither model)"]
+
+
+def test_small_values_are_counted_below_one_threshold_for_all_tasks() -> None:
+    """Shares of two tasks stand side by side, so they must be of the same thing."""
+    runs = pd.DataFrame({"run": ["pt_1", "rit_1"], "status": "finished", "learned": True, "lr": 0.1})
+    history = pd.DataFrame(
+        {"run": ["pt_1", "rit_1"], "label": ["P-T", "RI-T"], "epoch": 1, "lr": 0.1, "test_accuracy": 0.9}
+    )
+
+    def task(name: str, below_small: int, below_large: int) -> TaskResults:
+        spectrum = pd.DataFrame({"run": ["pt_1", "rit_1"], "epoch": 1, "module": "all", "num_values": 100})
+        counts = {"count_below_0.01": [below_small, below_small + 2], "count_below_0.1": [below_large, below_large + 4]}
+        tables = {"spectrum": spectrum.assign(**counts), "runs": runs, "history": history.assign(task=name)}
+        return TaskResults(name, tables=tables)
+
+    both = Evidence({}, {"a": task("a", 9, 60), "b": task("b", 1, 11)})
+    assert {(effect.place, round(effect.first, 2)) for effect in effects.near_zero(both)} == {("a", 0.11), ("b", 0.03)}

@@ -21,7 +21,8 @@ def effects(**values_of_place: list[float]) -> list[Effect]:
     [
         ({"real": [0.1, 0.2], "clipart": [0.3]}, "holds"),
         ({"real": [0.1, 0.2], "clipart": [-0.01, 0.3]}, "cannot tell"),
-        ({"real": [0.1, 0.2], "clipart": [-0.3, 0.1]}, "does not hold"),
+        ({"real": [0.1, 0.2], "clipart": [-0.3, 0.1]}, "cannot tell"),
+        ({"real": [0.1, 0.2], "clipart": [-0.3, 0.1], "quickdraw": [-0.1]}, "does not hold"),
         ({"real": [0.1], "clipart": [0.1], "quickdraw": [-0.3]}, "cannot tell"),
         ({"real": [-0.1, -0.2]}, "does not hold"),
         ({"real": [0.0, 0.0]}, "cannot tell"),
@@ -32,7 +33,7 @@ def effects(**values_of_place: list[float]) -> list[Effect]:
     ],
 )
 def test_verdict(values: dict[str, list[float]], verdict: str) -> None:
-    """All comparisons must agree for `holds`; half of the tasks against it are enough for `does not hold`."""
+    """All comparisons must agree for `holds`; more than half of the tasks against it are `does not hold`."""
     assert decide(effects(**values)) == verdict
 
 
@@ -63,8 +64,16 @@ def test_words() -> None:
     found = effects(real=[0.1, 0.3], clipart=[0.2])
     assert say_ours(found, "score", ("P-T", "RI-T")) == "P-T | RI-T: real 70.0 % | 50.0 %; clipart 70.0 % | 50.0 %"
     assert say_interval(found, "score") == "+10.0 to +30.0 points (3 comparisons, 2 tasks)"
-    assert say_interval(found, "score", ["real.rit_1"]).endswith("; left out, not learned: real.rit_1")
-    assert say_interval([], "score", ["a"], ["b"]) == "left out, not learned: a; diverged, counted as 0: b"
+    assert say_interval(found, "score", ["real.rit_1 (not learned)"]).endswith("; left out: real.rit_1 (not learned)")
+    assert say_interval([], "score", ["a"], ["b"]) == "left out: a; diverged, counted as 0: b"
+
+
+def test_places_are_called_what_they_are() -> None:
+    """Tasks, figures of several tasks, or a task on another's images."""
+    assert say_interval(effects(real=[0.1]), "score").endswith("(1 comparison, 1 task)")
+    for places, text in ((["a on b"], "1 pair of domains"), (["a on b", "b on a"], "2 pairs of domains")):
+        found = [Effect(place, "x", 0.1, 0.6, 0.5) for place in places]
+        assert say_interval(found, "score").endswith(f", {text})")
 
 
 def test_range_of_what_is_held_against_a_bound() -> None:

@@ -328,6 +328,8 @@ def test_memory_of_a_gpu_is_given_back_after_each_step(monkeypatch: pytest.Monke
     monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
     run([step(lambda: 1, "a", gpus=1), step(lambda: 1, "b"), step(lambda: 1, "c", gpus=4)])
     assert sorted(calls) == ["a", "c"]
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: 1 / 0)  # CUDA, broken by the step before
+    assert run([step(lambda: 1, "a", gpus=1)]).load("a.out") == 1
 
 
 def test_steps_have_one_blas_thread_whatever_their_neighbours_do() -> None:

@@ -96,3 +96,26 @@ def test_a_stop_while_another_file_is_taken_in_leaves_no_series(
             folder=tmp_path / "series",
         )
     assert not (tmp_path / "series" / "series.json").exists()
+
+
+def test_a_file_of_rounded_weights_is_taken_in(adopted, train_split, held_out_split, tmp_path) -> None:
+    """As some networks are distributed."""
+    run, model = adopted
+    torch.save({name: value.bfloat16() for name, value in model.state_dict().items()}, run.checkpoint)
+    series, _ = adopt(run, train_split, held_out_split, folder=tmp_path / "series")
+    assert sum(parameter.numel() for parameter in series.load("best").build().parameters()) > 0
+
+
+def test_a_file_of_the_runs_own_folder_is_refused_and_stays(adopted, train_split, held_out_split, tmp_path) -> None:
+    """A run writes its folder anew."""
+    run, _ = adopted
+    with pytest.raises(UserError, match="lies in the folder that this run writes: copy the file elsewhere first"):
+        adopt(run, train_split, held_out_split, folder=Path(run.checkpoint).parent)
+    assert Path(run.checkpoint).exists()
+
+
+def test_a_validation_part_is_measured_too(adopted, make_split, train_split, held_out_split, tmp_path) -> None:
+    """So that it stands beside runs whose best epoch was chosen there."""
+    validation = make_split(16, part="validation")
+    _, history = adopt(adopted[0], train_split, held_out_split, validation_split=validation, folder=tmp_path / "series")
+    assert history["validation_loss"].notna().all()

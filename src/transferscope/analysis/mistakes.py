@@ -146,6 +146,12 @@ def correct_from_logits(
     return (scores.argmax(axis=1) == truth) & np.isfinite(scores).all(axis=1), np.ones(len(truth), dtype=bool)
 
 
+def num_predicted(logits: ArrayLike) -> NDArray[np.int64]:
+    """On how many examples each finding is predicted, (num_classes,); logits (num_examples, num_classes)."""
+    found: NDArray[np.int64] = (np.asarray(logits) > 0).sum(axis=0)
+    return found
+
+
 def bootstrap_intervals(
     comparison: MistakeComparison, *, num_resamples: int = 2000, confidence: float = 0.95, seed: int = 0
 ) -> pd.DataFrame:

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from transferscope.plots.lines import banded_line
-from transferscope.plots.series import heading, in_order, require_columns, spread, task_title
+from transferscope.plots.series import heading, how_many, in_order, require_columns, spread, task_title
 from transferscope.plots.style import (
     ALPHA,
     DOUBLE_WIDTH,
@@ -67,7 +67,7 @@ def barrier_panels(
     handles: dict[str, Artist] = {}
     for ax, combination in zip(axes.flat, combinations, strict=False):
         handles |= _draw(ax, rows[ends == combination], metric, limits_of=rows)
-        name = heading(title, rows)
+        name = heading(title, rows) + how_many(rows)
         label(ax, x=ALPHA_LABEL, title=f"{name}, {combination}" if len(combinations) > 1 else name)
     _finish_grid(axes, len(combinations))
     _legend(figure, handles, rows)
@@ -102,7 +102,8 @@ def cross_domain_panels(
         handles |= _draw(ax, chosen, metric, limits_of=chosen)
         label(ax, x=_alpha_label(rows))
     evaluated_on = f"on {task_title(rows)}" if "task" in rows.columns else ""
-    figure.suptitle(title if title is not None else f"{_between(rows)}, {evaluated_on}", fontsize=8.5)
+    name = title if title is not None else f"{_between(rows)}, {evaluated_on}"
+    figure.suptitle(name + how_many(rows), fontsize=8.5)
     _legend(figure, handles, rows)
     return add_note(figure, note)
 

@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from transferscope.plots.lines import cell_edges, grouped_bars
-from transferscope.plots.series import choose, heading, in_order, kinds_of, require_columns
+from transferscope.plots.series import choose, heading, how_many, in_order, kinds_of, require_columns
 from transferscope.plots.style import (
     DIVERGING_MAP,
     DOUBLE_WIDTH,
@@ -43,6 +43,9 @@ from transferscope.plots.style import (
 MEASURES = {"error": f"error (1 {MINUS} accuracy)", "loss": "loss (nats/example)"}
 ROWS = ("train", "test", f"test {MINUS} train")
 UNTOUCHED = ("none", "unrewound")
+
+LEAST_RANGE = 0.05
+"""Of a colour scale: a single example more or less must not look like a cliff."""
 """Names of a module in the rewinding table that mean: nothing was set back."""
 
 
@@ -61,7 +64,7 @@ def criticality_heat_map(
     final weights). x is the distance of the module from its initial value, y the standard deviation of the Gaussian
     noise that is added to it (the paper's y axis is labelled variance). Cells are means over draws; grey cells hold
     no finite value. Train and test share one colour scale, over all runs in the table, so that the maps of P-T and
-    RI-T can be compared; the gap has its own, symmetric about 0.
+    RI-T can be compared; so do the gaps, symmetric about 0.
 
     Args:
         criticality: columns run, module, path, end, split, position, distance, sigma, <measure>.
@@ -77,7 +80,7 @@ def criticality_heat_map(
     paths = list(rows[["path", "end"]].drop_duplicates().itertuples(index=False, name=None))
     maps = [_maps(rows[(rows["path"] == path) & (rows["end"] == end)], measure) for path, end in paths]
     limits = _limits(of_module, measure)
-    widest = max(0.01, *(float(np.nanmax(np.abs(cells[2]), initial=0.0)) for _, _, cells in maps))
+    widest = max(LEAST_RANGE, _widest_gap(of_module, measure))
     width = min(DOUBLE_WIDTH, 1.3 + 1.75 * len(paths)) if len(paths) > 1 else PANEL_WIDTH
     figure, axes = new_figure(3, len(paths), width=width, panel_height=1.35, sharex="col", sharey=True)
     meshes = []
@@ -92,7 +95,8 @@ def criticality_heat_map(
         label(axes[row, 0], y=f"{name}\n{SIGMA} of noise")
     _colour_bar(figure, meshes[0], axes[:2], MEASURES.get(measure, measure))
     _colour_bar(figure, meshes[2], axes[2:], "gap")
-    figure.suptitle(title if title is not None else f"{rows['run'].iloc[0]}, {module}", fontsize=TITLE_SIZE)
+    name = title if title is not None else f"{rows['run'].iloc[0]}, {module}"
+    figure.suptitle(name + how_many(rows), fontsize=TITLE_SIZE)
     return add_note(figure, note)
 
 
@@ -114,7 +118,14 @@ def _limits(rows: pd.DataFrame, measure: str) -> tuple[float, float]:
     if values.empty:
         return 0.0, 1.0
     low, high = float(values.min()), float(values.max())
-    return low, max(high, low + 0.01)
+    return low, max(high, low + LEAST_RANGE)
+
+
+def _widest_gap(rows: pd.DataFrame, measure: str) -> float:
+    """The largest difference of test and train over all runs and paths."""
+    places = rows.groupby(["run", "path", "end"], sort=False)
+    gaps = (_maps(part, measure)[2][2] for _, part in places)
+    return max(float(np.nanmax(np.abs(cells), initial=0.0)) for cells in gaps)
 
 
 def _mesh(

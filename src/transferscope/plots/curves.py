@@ -50,7 +50,7 @@ def learning_curves(
     handles: dict[str, Artist] = {}
     for ax, (split, column) in zip(axes[:, 0], columns.items(), strict=True):
         for name, rows in groups.items():
-            handles[name] = banded_line(ax, spread(rows, "epoch", column), looks[name], few=1)
+            handles[name] = banded_line(ax, spread(rows, "epoch", column), looks[name])
             best = f"{part}_{metric}" if split == "test" else None
             _mark_ends(ax, rows, column, looks[name], best=best, metric=metric)
         metric_axis(ax, metric, history[column].to_numpy(dtype=float), prefix=split)
@@ -77,8 +77,9 @@ def _mark_ends(ax: Axes, rows: pd.DataFrame, column: str, look: Look, *, best: s
         shown = run[np.isfinite(pd.to_numeric(run[column], errors="coerce"))]
         if shown.empty:
             continue
-        if best is not None:
-            values = shown.loc[(shown["epoch"] > 0) | (len(shown) == 1), best].astype(float)
+        candidates = shown if len(shown) == 1 else shown[shown["epoch"] > 0]
+        values = candidates[best].astype(float) if best is not None else pd.Series(dtype=float)
+        if values.notna().any():
             row = shown.loc[values.idxmin() if metric == "loss" else values.idxmax()]
             ax.plot(row["epoch"], row[column], "*", color=look.colour, markersize=6.5, mec="white", mew=0.4, zorder=5)
         if _diverged(run):

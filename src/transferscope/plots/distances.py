@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from transferscope.plots.lines import banded_line, module_lines
-from transferscope.plots.series import heading, in_order, kinds_of, require_columns, spread
+from transferscope.plots.series import heading, in_order, kinds_of, require_columns, spread, without_gaps
 from transferscope.plots.style import (
     DOUBLE_WIDTH,
     PANEL_WIDTH,
@@ -75,7 +75,10 @@ def distance_travelled(travelled: pd.DataFrame, *, title: str | None = None, not
     looks = looks_for(kinds)
     figure, axes = new_figure(panel_height=2.5)
     ax = axes[0, 0]
-    handles = [banded_line(ax, spread(rows[rows["kind"] == kind], "epoch", "l2"), looks[kind]) for kind in kinds]
+    handles = [
+        banded_line(ax, spread(without_gaps(rows[rows["kind"] == kind], "epoch"), "epoch", "l2"), looks[kind])
+        for kind in kinds
+    ]
     ax.set_ylim(bottom=0)
     ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     label(ax, x="epoch", y=f"{MEASURES['l2']} from initial", title=heading(title, rows))

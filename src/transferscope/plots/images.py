@@ -103,7 +103,7 @@ def contact_sheet(
     title: str | None = None,
     note: str | None = None,
 ) -> Figure:
-    """The first images of a split, a row a class; only the images that are shown are read.
+    """Some images of a split, a row a class, evenly spaced over each; only the images that are shown are read.
 
     A multi-label task has a row of examples with each finding and one of examples with none. Of more than
     `max_classes` classes, evenly spaced ones are shown.
@@ -118,7 +118,7 @@ def contact_sheet(
     members = _members(labels, class_names)
     shown = sorted(set(np.linspace(0, len(members) - 1, min(max_classes, len(members))).round().astype(int)))
     rows = [list(members.items())[index] for index in shown]
-    sheet = _mosaic(images, [indices[:per_class] for _, indices in rows], per_class)
+    sheet = _mosaic(images, [_evenly(indices, per_class) for _, indices in rows], per_class)
     inches = 0.52 / sheet.shape[0] * len(rows)
     names = [shorten(name) for name, _ in rows]
     width = max(2.0, inches * sheet.shape[1] + 0.055 * max(map(len, names)) + 0.25)
@@ -132,6 +132,11 @@ def contact_sheet(
     ax.tick_params(length=0)
     label(ax, title=title)
     return add_note(figure, note)
+
+
+def _evenly(indices: np.ndarray, number: int) -> np.ndarray:
+    """At most `number` of them: of a union, whose parts lie one after the other, some of each."""
+    return indices[np.linspace(0, len(indices) - 1, min(number, len(indices))).round().astype(int)]
 
 
 def _mosaic(images: Any, rows: Sequence[np.ndarray], columns: int) -> np.ndarray:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -90,17 +92,27 @@ def _trend(ax: Axes, points: pd.DataFrame, colour: str, log: bool) -> None:
 
 
 def _pearson(kind: str, points: pd.DataFrame, correlation: pd.DataFrame | None) -> str:
-    """`: r = 0.37 (p = 1e-12)`, the mean r over replicas where the table has them."""
+    """`: r = 0.37 (p ≤ 2e-12)`: the mean r over replicas and their largest p, where the table has them."""
     if correlation is not None and not correlation.empty:
         require_columns(correlation, ("run", "pearson_r", "p_value"), "class_size_correlation")
         rows = correlation[(kinds_of(correlation) == kind) & (correlation["run"] != "mean")]
         r, p = rows["pearson_r"].mean(), rows["p_value"].max()
         if np.isfinite(r):
-            return f":  Pearson r = {r:.2f}".replace("-", MINUS) + (f"  (p ≤ {p:.1g})" if np.isfinite(p) else "")
+            return f":  Pearson r = {r:.2f}".replace("-", MINUS) + (
+                f"  (p ≤ {_rounded_up(p)})" if np.isfinite(p) else ""
+            )
     if len(points) < 3 or points.std().min() == 0:
         return ""
     r = float(np.corrcoef(points["class_size"], points["accuracy"])[0, 1])
     return f":  Pearson r = {r:.2f}".replace("-", MINUS)
+
+
+def _rounded_up(p: float) -> str:
+    """To one digit, so that "at most" is true."""
+    if p <= 0:
+        return "0"
+    unit = 10.0 ** math.floor(math.log10(p))
+    return f"{math.ceil(p / unit - 1e-9) * unit:.1g}"
 
 
 PARTS = {

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from transferscope.plots.series import in_order, kind_of_run, require_columns
+from transferscope.plots.series import how_many, in_order, kind_of_run, require_columns
 from transferscope.plots.style import (
     BLUE,
     DOUBLE_WIDTH,
@@ -72,7 +72,7 @@ def plane_contours(
         handles = _mark(ax, points)
     split = f", {plane['split'].iloc[0]} set" if "split" in plane.columns else ""
     task = f"{plane['task'].iloc[0]}{split}" if "task" in plane.columns else ""
-    figure.suptitle(task if title is None else title, fontsize=8.5)
+    figure.suptitle((task if title is None else title) + how_many(plane), fontsize=8.5)
     legend_below(figure, handles, [point_name(name) for name in points["checkpoint"]])
     return add_note(figure, note)
 

@@ -77,6 +77,26 @@ def task_title(table: pd.DataFrame) -> str:
     return ", ".join(tasks)
 
 
+def how_many(table: pd.DataFrame) -> str:
+    """` (400 images)`, ` (400 images each)` of several parts; nothing where the table does not say."""
+    if "num_examples" not in table.columns or "split" not in table.columns or table.empty:
+        return ""
+    sizes = table.drop_duplicates("split").set_index("split")["num_examples"].astype(int)
+    if sizes.nunique() == 1:
+        return f" ({sizes.iloc[0]:,} images{' each' if len(sizes) > 1 else ''})"
+    return f" ({', '.join(f'{size:,} {split}' for split, size in sizes.items())} images)"
+
+
+def without_gaps(table: pd.DataFrame, x: str) -> pd.DataFrame:
+    """Rows at values of `x` that no fewer runs have than any later one.
+
+    An epoch that one replica alone has kept, as its best, is no mean over replicas; runs that end early are.
+    """
+    counts = table.groupby(x)["run"].nunique().sort_index()
+    later = counts[::-1].cummax()[::-1]
+    return table[table[x].isin(counts.index[counts >= later])]
+
+
 def spread(table: pd.DataFrame, x: str, y: str) -> pd.DataFrame:
     """Mean, smallest and largest finite `y` at each `x`: columns x, mean, low, high; rows in order of `x`."""
     values = pd.to_numeric(table[y], errors="coerce").replace([np.inf, -np.inf], np.nan)

@@ -12,7 +12,15 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator
 
 from transferscope.plots.lines import banded_line, module_lines
-from transferscope.plots.series import heading, in_order, kinds_of, last_epoch_rows, require_columns, spread
+from transferscope.plots.series import (
+    heading,
+    in_order,
+    kinds_of,
+    last_epoch_rows,
+    require_columns,
+    spread,
+    without_gaps,
+)
 from transferscope.plots.style import (
     DOUBLE_WIDTH,
     GREY,
@@ -65,7 +73,7 @@ def spectrum_histogram(
     trained = rows[(rows["kind"] != "RI") & (rows["value"] > 0)]
     _histogram(lower, rows, _quantile(trained, LOWER_SHARE) if len(trained) else largest, log_counts=False)
     label(whole, x="singular value", title=heading(title, rows))
-    label(lower, x="singular value", title="lower part")
+    label(lower, x="singular value", title="lower part, without zeros")
     legend_below(figure, list(handles.values()), list(handles))
     return add_note(figure, note)
 
@@ -153,7 +161,9 @@ def spectrum_along_training(spectrum: pd.DataFrame, *, title: str | None = None,
     handles: dict[str, Artist] = {}
     for ax, (name, rows) in zip(axes[0], panels.items(), strict=True):
         for kind in kinds:
-            handles[kind] = banded_line(ax, spread(rows[kinds_of(rows) == kind], "epoch", "y"), looks[kind])
+            handles[kind] = banded_line(
+                ax, spread(without_gaps(rows[kinds_of(rows) == kind], "epoch"), "epoch", "y"), looks[kind]
+            )
         label(ax, x="epoch", y=name)
         ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     label(axes[0, 0], title=heading(title, spectrum))
@@ -271,13 +281,16 @@ def _cumulative(ax: Axes, rows: pd.DataFrame) -> dict[str, Artist]:
     thresholds = np.geomspace(min(bottom, 0.5 * top), 1.05 * top, 200)
     looks = looks_for(in_order(rows["kind"]))
     handles: dict[str, Artist] = {}
+    smallest = float(rows["multiplicity"].sum())
     for kind, runs in _per_run(rows).items():
         counts = np.stack([_count_below(values, times, thresholds) for values, times in runs])
         look = looks[kind]
         mean = counts.mean(axis=0)
         shown = np.where(mean > 0, mean, np.nan)
+        smallest = min(smallest, float(np.nanmin(shown)))
         zorder = ABOVE if kind in ("P-T", "RI-T") else BELOW
-        (handles[kind],) = ax.plot(thresholds, shown, color=look.colour, linewidth=1.2, zorder=zorder)
+        style = {"linestyle": "--", "zorder": ABOVE + 1} if kind == "P" else {"zorder": zorder}  # P-T may cover it
+        (handles[kind],) = ax.plot(thresholds, shown, color=look.colour, linewidth=1.2, **style)
         if len(counts) > 1:
             low, high = np.maximum(counts.min(axis=0), 0.1), counts.max(axis=0)
             ax.fill_between(thresholds, low, high, color=look.colour, alpha=0.18, linewidth=0)
@@ -285,7 +298,7 @@ def _cumulative(ax: Axes, rows: pd.DataFrame) -> dict[str, Artist]:
     set_scale(ax, "y", "log")
     ax.set_xlim(thresholds[0], thresholds[-1])
     minor_labels_if_short(ax, "x")
-    ax.set_ylim(bottom=0.8)
+    ax.set_ylim(bottom=0.8 * smallest)
     return handles
 
 

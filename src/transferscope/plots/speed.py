@@ -60,7 +60,7 @@ def optimization_speed(runs: pd.DataFrame, *, title: str | None = None, note: st
     ax.margins(x=0.08)
     ax.xaxis.set_major_locator(MaxNLocator(5))
     metric = str(shown["metric"].iloc[0])
-    name = f"train {METRIC_NAMES.get(metric, metric)}, mean over epochs"
+    name = f"train {METRIC_NAMES.get(metric, metric)}, mean over measured epochs"
     label(ax, x=name, y="kind of run", title=heading(title, runs))
     _legend(figure, diverged=bool((shown["status"] == "diverged").any()))
     return add_note(figure, note)

@@ -74,7 +74,7 @@ def uncommon_ratio(evidence: Evidence) -> list[Effect]:
     """Share of a model's mistakes that the other does not make, RI-T's against P-T's, mean over classes with both."""
     found: list[Effect] = []
     for task, _ in evidence.each("mistakes"):
-        rows = evidence.pairs(task, "mistakes", "P-T & RI-T")
+        (rows,) = _with_predictions(evidence, task, evidence.pairs(task, "mistakes", "P-T & RI-T"))
         if rows.empty:
             continue
         both = rows[["uncommon_ratio_a", "uncommon_ratio_b"]].notna().all(axis=1)  # a model may make no mistake
@@ -89,12 +89,30 @@ def uncommon_ratio(evidence: Evidence) -> list[Effect]:
 
 def shared_mistakes_over_mixed(evidence: Evidence) -> list[Effect]:
     """Share of all mistakes of a pair that both make, P-T & P-T against P-T & RI-T."""
-    return _compare_pairs(evidence, "mistakes", shared_mistakes, "P-T & P-T", "P-T & RI-T")
+    return _shared_mistakes(evidence, "P-T & P-T", "P-T & RI-T")
 
 
 def shared_mistakes_over_rit(evidence: Evidence) -> list[Effect]:
     """The same, P-T & P-T against RI-T & RI-T."""
-    return _compare_pairs(evidence, "mistakes", shared_mistakes, "P-T & P-T", "RI-T & RI-T")
+    return _shared_mistakes(evidence, "P-T & P-T", "RI-T & RI-T")
+
+
+def _shared_mistakes(evidence: Evidence, first: str, second: str) -> list[Effect]:
+    found: list[Effect] = []
+    for task, _ in evidence.each("mistakes"):
+        both = _with_predictions(evidence, task, *(evidence.pairs(task, "mistakes", kind) for kind in (first, second)))
+        found += compare(task, *(shared_mistakes(rows) if len(rows) else {} for rows in both))
+    return found
+
+
+def _with_predictions(evidence: Evidence, task: str, *tables: pd.DataFrame) -> list[pd.DataFrame]:
+    """Without the findings that neither model of some pair ever predicts: their mistakes are all positives."""
+    mute: set[str] = set()
+    for rows in tables:
+        if "num_predicted_a" in rows.columns:
+            mute |= set(rows.loc[(rows["num_predicted_a"] == 0) & (rows["num_predicted_b"] == 0), "class_name"])
+    evidence.left_out.update({f"{task}, {name} (predicted by neither model)": None for name in sorted(mute)})
+    return [rows[~rows["class_name"].isin(mute)] if len(rows) else rows for rows in tables]
 
 
 def shared_mistakes(rows: pd.DataFrame) -> dict[str, float]:
@@ -174,11 +192,11 @@ def global_l2(rows: pd.DataFrame) -> dict[str, float]:
 
 
 def near_zero(evidence: Evidence) -> list[Effect]:
-    """Share of the whole network's singular values below a threshold, every RI-T against every P-T."""
+    """Share of the whole network's singular values below one threshold for all tasks, every RI-T against every P-T."""
     found: list[Effect] = []
-    for task, table in evidence.each("spectrum"):
-        rows = _whole_network(evidence, task, table)
-        threshold = lower_threshold(rows)
+    of_tasks = {task: _whole_network(evidence, task, table) for task, table in evidence.each("spectrum")}
+    threshold = lower_threshold(pd.concat(of_tasks.values())) if of_tasks else None
+    for task, rows in of_tasks.items():
         if threshold is not None:
             rows = rows.assign(share=rows[threshold] / rows["num_values"])
             found += compare(task, _of(rows, "RI-T", "share"), _of(rows, "P-T", "share"))

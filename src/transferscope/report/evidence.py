@@ -83,7 +83,7 @@ class Evidence:
         self.unions = {name for name, task in options.items() if isinstance(task, Mapping) and task.get("union")}
         self.tasks = [name for name in results if name != CROSS_DOMAIN]
         self.left_out: dict[str, None] = {}
-        """Units that an effect left out because a run had not learned, in order of appearance."""
+        """Units that an effect left out, with the reason, in order of appearance."""
         self.worst: dict[str, None] = {}
         """Runs that diverged, whose score or speed an effect took as 0."""
         self._pairs: dict[tuple[str, str, str], tuple[pd.DataFrame, tuple[str, ...]]] = {}
@@ -148,7 +148,7 @@ class Evidence:
         names = [str(name).split("@")[0] for name in checkpoints]
         failed = [name for name in names if name in self.runs.index and not self.runs.at[name, "learned"]]
         self.left_out.update(
-            {f"{name} (diverged)" if self.runs.at[name, "diverged"] else name: None for name in failed}
+            {f"{name} ({'diverged' if self.runs.at[name, 'diverged'] else 'not learned'})": None for name in failed}
         )
         return not failed
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 from transferscope.report import landscape_effects as lx
 from transferscope.report.rules import BETWEEN_PAIRS, BETWEEN_RUNS, Claim
 
-_NO_BARRIER = f"largest fall below the chord of the ends, test set; claimed: below {100 * lx.NO_BARRIER:.0f} points"
+_NO_BARRIER = (
+    "largest fall below the chord of the ends, test set, the estimate without its interval; "
+    f"claimed: below {100 * lx.NO_BARRIER:.0f} points"
+)
 _BARRIER = f"largest fall below the chord of the ends, test set; claimed: above {100 * lx.BARRIER:.0f} points"
 
 LANDSCAPE_CLAIMS = (

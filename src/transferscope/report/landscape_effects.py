@@ -212,7 +212,11 @@ def criticality_grows(evidence: Evidence) -> list[Effect]:
         for name, mu in mu_of_runs(task, table).items():
             mu = mu.iloc[:-1]
             known = name in evidence.runs.index and evidence.runs.at[name, "label"] == "P-T"
-            if known and len(mu) > 2 and mu.nunique() > 1 and evidence.learned(name):
+            if not known or len(mu) < 3 or not evidence.learned(name):
+                continue
+            if mu.nunique() == 1:
+                evidence.left_out[f"{name} (the same criticality in all modules)"] = None
+            else:
                 # Ranks, because mu may be infinite; floats cannot be ranked past infinity by subtraction.
                 correlations[name] = float(spearmanr(np.arange(len(mu)), mu.rank().to_numpy()).statistic)
         found += against_bound(task, correlations, 0.0, above=True)

@@ -25,7 +25,7 @@ MODEL_CLAIMS = (
         "Section B.1, Figure 2",
         "on all four data sets (a curve, no number)",
         fx.speed,
-        f"train accuracy (AUC where multi-label) averaged over the epochs, {BETWEEN_RUNS}",
+        f"train accuracy (AUC where multi-label) averaged over the measured epochs, {BETWEEN_RUNS}",
         "score",
         ("P-T", "RI-T"),
         "runs labelled P-T and RI-T on one task",

@@ -17,7 +17,7 @@ MIN_UNITS = 2
 RULE = (
     "holds: the effect has the claimed sign in every comparison of every task (or scenario), and there are at "
     "least two; "
-    "does not hold: the mean effect has the opposite sign in at least half of the tasks (with at least two "
+    "does not hold: the mean effect has the opposite sign in more than half of the tasks (with at least two "
     "comparisons); "
     "cannot tell: anything else, also where the plan did not run what the claim needs. "
     "Runs that have not learned are left out of comparisons of mistakes, features, weights and landscapes. "
@@ -60,7 +60,7 @@ def decide(effects: Sequence[Effect]) -> str:
         return HOLDS
     places = by_place(effects)
     against = sum(float(np.mean([effect.value for effect in part])) < 0 for part in places.values())
-    return FAILS if 2 * against >= len(places) else UNKNOWN
+    return FAILS if 2 * against > len(places) else UNKNOWN
 
 
 def by_place(effects: Sequence[Effect]) -> dict[str, list[Effect]]:
@@ -90,7 +90,7 @@ def say_interval(
 
     Of differences where two kinds are compared (positive: as claimed), of the measured value where there is a bound.
     """
-    runs = [f"left out, not learned: {', '.join(left_out)}"] if left_out else []
+    runs = [f"left out: {', '.join(left_out)}"] if left_out else []
     runs += [f"diverged, counted as 0: {', '.join(diverged)}"] if diverged else []
     if not effects:
         return "; ".join(runs)
@@ -109,11 +109,12 @@ def say_interval(
 
 
 def _place_word(effects: Sequence[Effect]) -> str:
-    return "scenario" if effects[0].place.startswith("Figure") else "task"
+    place = effects[0].place
+    return "scenario" if place.startswith("Figure") else "pair of domains" if " on " in place else "task"
 
 
 def _plural(word: str, count: int) -> str:
-    return word if count == 1 else f"{word}s"
+    return word if count == 1 else f"{word}s" if " " not in word else "pairs of domains"
 
 
 def _formatter(unit: Unit, metric: str) -> Callable[[float], str]:

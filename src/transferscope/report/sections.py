@@ -50,7 +50,7 @@ CHAPTERS = (
                 "figure_2",
                 "Figure 2",
                 "Learning curves and optimization speed",
-                "P-T should start higher, rise faster and end higher than RI-T; the smaller learning rate should "
+                "P-T should rise faster and end higher than RI-T; the smaller learning rate should "
                 "suit P-T, the larger one RI-T.",
                 "training",
                 ("learning_curves", "optimization_speed"),
@@ -58,7 +58,7 @@ CHAPTERS = (
                 grids.training.final_metrics,
                 note="A star is the best epoch. Chosen on the test set, as in the paper, its metric is no estimate of "
                 "performance; chosen on a validation part (`select_best_on`) it is one. Optimization speed is the "
-                "metric on the training images, averaged over the epochs.",
+                "metric on the training images, averaged over the epochs after which it was measured.",
             ),
         ),
     ),
@@ -80,7 +80,8 @@ CHAPTERS = (
                 "Uncommon, first: mistakes that only the first model makes / all mistakes of the first model. "
                 "g1 counts what only the first model gets right; the paper's Table 6 prints the other convention "
                 "(g1: only the first is wrong), so its two counts are exchanged here. "
-                "The accuracies printed in Tables 3 to 5 do not follow from their counts and are left out.",
+                "The accuracies printed in Tables 3 to 5 do not follow from their counts and are left out. "
+                "Of several labels an image each is predicted where its probability is above .5.",
             ),
             Section(
                 "figure_8",
@@ -256,8 +257,8 @@ CHAPTERS = (
                 "figure_30",
                 "Figure 30",
                 "Module criticality",
-                "The darker a map stays towards the left and the top, the less critical the module: it bears "
-                "being moved to its initial value and being shaken.",
+                "The darker the maps of train and test stay towards the left and the top, the less critical the "
+                "module: it bears being moved to its initial value and being shaken.",
                 "landscape.criticality",
                 ("criticality_heat_maps", "module_criticality"),
                 (),
@@ -294,9 +295,10 @@ CHAPTERS = (
                 (),
                 grids.spectrum.networks,
                 grids.spectrum.layers,
-                note="RI is RI-T before training. Every layer has its own panels in the catalog entries "
-                "<task>.layer_spectra.pages, files layer_spectra.pdf beside the figures. docs/spectrum.md says how to "
-                "read them.",
+                note="RI is RI-T before training. The lower part leaves out values of exactly 0, of which RI has many. "
+                "For the tasks in analyses.spectrum.layer_pages every layer has its own panels in the file "
+                "layer_spectra.pdf beside the figures, in the catalog <task>.layer_spectra.pages. docs/spectrum.md "
+                "says how to read them.",
             ),
             Section(
                 "figure_33",

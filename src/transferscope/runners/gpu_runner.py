@@ -8,7 +8,7 @@ import queue
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from typing import Any
 
 from kedro.io import CatalogProtocol
@@ -158,5 +158,6 @@ class _Threads:
         except BaseException as raised:  # whatever it is, the runner must hear of it
             error = raised
         if self._has_gpus and self._requests[node]:
-            give_back_memory()
+            with suppress(Exception):  # CUDA may be broken by the step's own error, which is told
+                give_back_memory()
         self._ended.put(Ended(node, time.perf_counter() - begin, error))

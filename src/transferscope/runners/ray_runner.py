@@ -82,6 +82,8 @@ class RayRunner(StepsRunner):
 
 def _connect(address: str | None) -> Any:
     """Ray, connected; one line where it is not installed or nothing answers."""
+    # Workers use the environment that is there; Ray would build one anew on each, where `uv run` has started this.
+    os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
     try:
         import ray
     except ImportError:
@@ -195,7 +197,10 @@ class _Tasks:
             failure = RemoteError(f"{type(error).__name__}: {error}")
             self._lost(node, failure)
             return Ended(node, 0.0, failure)
-        self._noted(node, outcome.notes)
+        try:
+            self._noted(node, outcome.notes)
+        except (OSError, UserError) as error:  # the step itself is done, and others go on
+            logger.warning("%s is done, but what was recorded of it could not be saved: %s", node.name, error)
         if outcome.failure is None:
             return Ended(node, outcome.seconds)
         kind = UserError if outcome.is_users else RemoteError

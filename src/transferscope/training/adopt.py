@@ -16,7 +16,7 @@ from transferscope.models.series import CheckpointSeries, epoch_file, write_seri
 from transferscope.training.device import choose_device
 from transferscope.training.evaluation import evaluate
 from transferscope.training.history import history_table, metric_columns
-from transferscope.training.inputs import inputs_of
+from transferscope.training.inputs import by_part, inputs_of
 from transferscope.training.record import HISTORY, RunFolder
 
 EPOCH = 1
@@ -24,21 +24,29 @@ EPOCH = 1
 
 
 def adopt(
-    run: Any, train_split: PackedSplit, test_split: PackedSplit, *, folder: Path
+    run: Any,
+    train_split: PackedSplit,
+    test_split: PackedSplit,
+    *,
+    folder: Path,
+    validation_split: PackedSplit | None = None,
 ) -> tuple[CheckpointSeries, pd.DataFrame]:
     """A series of one epoch made of the file `run.checkpoint`, and a history of one row with its metrics.
 
     Measured on the GPU that this step was granted, else on the CPU. The same file with the same images is recognised.
-    Raises UserError if the file does not fit the run's architecture or the task's classes.
+    Raises UserError if the file does not fit the run's architecture or the task's classes, or lies in `folder`.
     """
+    if Path(run.checkpoint).resolve().parent == folder.resolve():
+        raise UserError(f"{run.checkpoint} lies in the folder that this run writes: copy the file elsewhere first")
     checkpoint = _described(run, load_checkpoint(run.checkpoint), test_split)
-    files = RunFolder(folder, run, inputs_of(run, {"train": train_split, "test": test_split}, checkpoint))
+    splits = by_part(train_split, test_split, validation_split)
+    files = RunFolder(folder, run, inputs_of(run, splits, checkpoint))
     if files.is_finished():
         return files.result()
     model, device = checkpoint.build(), choose_device(None)
     row: dict[str, Any] = {"task": run.task, "run": run.name, "epoch": checkpoint.metadata.epoch}
     row |= {"lr": math.nan, "train_loss": math.nan}
-    for part, split in (("train", train_split), ("test", test_split)):
+    for part, split in splits.items():
         row |= metric_columns(part, evaluate(model, split, device=device))
     epoch = checkpoint.metadata.epoch
     assert epoch is not None

@@ -40,7 +40,7 @@ def check_inputs(run: RunLike, splits: dict[str, PackedSplit], initial: Checkpoi
 def check_last_batch(model: nn.Module, split: PackedSplit, batch_size: int) -> None:
     """Raise UserError where an epoch ends with one image on which the model's BatchNorm cannot train."""
     norms = any(isinstance(module, _BatchNorm) for module in model.modules())
-    if not norms or len(split) % batch_size != 1:
+    if not norms or (len(split) % batch_size or batch_size) != 1:
         return
     trial, weight = copy.deepcopy(model).train(), first_weight(model)
     image = EvaluationTransform(split.pictures)(split.gather([0])).to(weight.device)
@@ -64,5 +64,5 @@ def _digest(checkpoint: Checkpoint) -> str:
     digest = hashlib.sha256()
     for name, value in sorted(checkpoint.state_dict.items()):
         digest.update(f"{name} {value.dtype} {tuple(value.shape)} ".encode())
-        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()

@@ -127,7 +127,8 @@ class _Training:
         self.state = TrainingState(model, make_optimizer(model, self.options))
         self.resumed = files.resume(self.state)
         self._check_that_all_resume_alike()
-        check_last_batch(model, self.train_split, self.options.batch_size)
+        if group.size == 1:  # several share BatchNorm's statistics
+            check_last_batch(model, self.train_split, self.options.batch_size)
         self.network: nn.Module = torch.compile(model) if self.options.compile else model  # type: ignore[assignment]
         self.forward = group.wrap(self.network)
 

@@ -120,4 +120,4 @@ def draw_label_cooccurrence(split: Any, note: str | None) -> Any:
     """Which findings occur together."""
     from transferscope.plots.labels import label_cooccurrence
 
-    return label_cooccurrence(split.labels, split.class_names, title=split.name, note=note)
+    return label_cooccurrence(split.labels, split.class_names, title=f"{split.name}, {split.part}", note=note)

@@ -83,7 +83,10 @@ def line(
         between = walk(inside, chosen, EarlyAnswer(advance))
         beyond = walk(outside, {"test": chosen["test"]}, lambda *_: advance()) if outside else {}
     points = pd.concat([_points(names, inside, between), *([_points(names, outside, beyond)] if outside else [])])
-    return points.reset_index(drop=True), _barriers(names, inside, between)
+    tables = points.reset_index(drop=True), _barriers(names, inside, between)
+    sizes = {part: len(split) for part, split in chosen.items()}
+    points, barriers = (table.assign(num_examples=table["split"].map(sizes)) for table in tables)
+    return points, barriers
 
 
 Curves = dict[str, Any]

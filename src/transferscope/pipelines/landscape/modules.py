@@ -49,7 +49,8 @@ def measure_modules(
     names = {"task": run["task"], "run": run["name"], "label": run["label"]}
     tables = (pd.concat(shaken, ignore_index=True), pd.concat(mu, ignore_index=True), back)
     shaken_all, mu_all, back = (table.assign(**names)[[*names, *table.columns]] for table in tables)
-    return shaken_all, mu_all, back
+    shaken_all["num_examples"] = shaken_all["split"].map({part: len(split) for part, split in chosen.items()})
+    return shaken_all, mu_all.assign(num_examples=len(chosen["train"])), back.assign(num_examples=len(splits["test"]))
 
 
 def _unperturbed_loss(series: CheckpointSeries, end: Epoch, split: Any, store: Store) -> float:

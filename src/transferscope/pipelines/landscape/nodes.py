@@ -133,7 +133,7 @@ def draw_extrapolation(interpolation: pd.DataFrame, note: str | None) -> Any:
 
     shown = interpolation[interpolation["split"] == "test"]
     return barrier_panels(
-        shown, metric=_main_metric(interpolation), splits=("test",), title=_task(interpolation), note=note
+        shown, metric=_main_metric(interpolation), splits=("test",), title=f"{_task(interpolation)}, test", note=note
     )
 
 
@@ -142,7 +142,7 @@ def draw_cross_domain(interpolation: pd.DataFrame, scenario: dict[str, Any], not
     from transferscope.plots.barriers import cross_domain_panels
 
     first, second = scenario["tasks"]
-    title = f"on {scenario['evaluated_on']}: {first} to {second}"
+    title = f"on {scenario['evaluated_on']}, test: {first} to {second}"
     return cross_domain_panels(interpolation[interpolation["scenario"] == scenario["figure"]], title=title, note=note)
 
 
@@ -188,8 +188,9 @@ def draw_criticality(criticality: pd.DataFrame, run: str, note: str | None) -> A
     from transferscope.plots.criticality import criticality_heat_map
 
     label = criticality.loc[criticality["run"] == run, "label"].iloc[0]
-    title = f"{_task(criticality)}, {label}"
-    return criticality_heat_map(criticality, criticality["module"].iloc[0], run=run, title=title, note=note)
+    module = criticality["module"].iloc[0]
+    title = f"{_task(criticality)}, {label}, {module}"
+    return criticality_heat_map(criticality, module, run=run, title=title, note=note)
 
 
 def draw_module_criticality(module_criticality: pd.DataFrame, note: str | None) -> Any:

@@ -21,7 +21,7 @@ from transferscope.progress import progress_bar
 
 logger = logging.getLogger(__name__)
 
-PLANE_COLUMNS = ["task", "plane", "split", "x", "y", "checkpoint", "metric", "value"]
+PLANE_COLUMNS = ["task", "plane", "split", "x", "y", "checkpoint", "metric", "value", "num_examples"]
 
 
 def plane(
@@ -48,9 +48,10 @@ def plane(
         logger.warning("%s: no plane %s, for %s diverged: %s", options.task, options.name, ", ".join(diverged), error)
         return pd.DataFrame(columns=PLANE_COLUMNS)
     model = workspace(loaded[0])
+    chosen = subset(test_split, options.max_examples, "test")
     engine = Engine(
         loaded[0],
-        {"test": subset(test_split, options.max_examples, "test")},
+        {"test": chosen},
         store,
         precision=precision,
         recompute_on=subset(train_split, options.max_examples, "train"),
@@ -62,7 +63,8 @@ def plane(
         )
     table["metric"] = table["metric"].str.removeprefix("test/")
     table.insert(2, "checkpoint", table.pop("point").map({"": "", **dict(zip("abc", names, strict=True))}))
-    return table.assign(task=options.task, plane=options.name, split="test")[PLANE_COLUMNS]
+    table = table.assign(task=options.task, plane=options.name, split="test", num_examples=len(chosen))
+    return table[PLANE_COLUMNS]
 
 
 def _full_name(task: str, checkpoint: str) -> str:

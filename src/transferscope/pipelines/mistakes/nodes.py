@@ -29,7 +29,7 @@ def compare_pair(
     options: dict[str, Any],
 ) -> pd.DataFrame:
     """A row of Tables 3 to 6 per class, with bootstrap intervals."""
-    from transferscope.analysis.mistakes import compare_predictions, with_intervals
+    from transferscope.analysis.mistakes import compare_predictions, num_predicted, with_intervals
 
     chosen = MistakesOptions.model_validate(options)
     names = {
@@ -48,6 +48,9 @@ def compare_pair(
     table = comparison.to_frame(test_split.class_names if test_split.multi_label else None)
     seed = derive_seed(names["checkpoint_a"], names["checkpoint_b"], "bootstrap")
     table = with_intervals(table, comparison, num_resamples=chosen.bootstrap, seed=seed)
+    if test_split.multi_label:
+        for side, logits in (("a", predictions_a), ("b", predictions_b)):
+            table[f"num_predicted_{side}"] = num_predicted(logits["test"])
     return table.assign(**names)[[*names, *table.columns]]
 
 

@@ -40,13 +40,14 @@ def train(
 
 
 def adopt_checkpoint(
-    run: dict[str, Any], models_folder: str, train_split: Any, test_split: Any
+    run: dict[str, Any], models_folder: str, train_split: Any, test_split: Any, validation_split: Any = None
 ) -> tuple[Any, pd.DataFrame]:
     """A series of one epoch made of a checkpoint file that exists, and its metrics as a history of one row."""
     from transferscope.training.adopt import adopt
 
     spec = RunSpec.model_validate(run)
-    return adopt(spec, train_split, test_split, folder=Path(models_folder) / spec.task / spec.name)
+    folder = Path(models_folder) / spec.task / spec.name
+    return adopt(spec, train_split, test_split, validation_split=validation_split, folder=folder)
 
 
 def gather_histories(runs: dict[str, Any], *histories: pd.DataFrame) -> pd.DataFrame:
@@ -76,10 +77,11 @@ def gather_timings(*series: Any) -> pd.DataFrame:
     return gather(series)
 
 
-def draw_learning_curves(history: pd.DataFrame, note: str | None) -> Any:
-    """Figure 2."""
+def draw_learning_curves(history: pd.DataFrame, runs: pd.DataFrame, note: str | None) -> Any:
+    """Figure 2; runs go by the learning rate of the plan, also where one diverged before it saw all of it."""
     from transferscope.plots.curves import learning_curves
 
+    history = history.assign(lr=history["run"].map(runs.set_index("run")["lr"]))
     return learning_curves(history, title=str(history["task"].iloc[0]), note=note)
 
 

@@ -15,23 +15,23 @@ STEP = "training"
 
 def create_pipeline(plan: Plan) -> Pipeline:
     """`splits (and the pre-trained run) → checkpoints, history`, a node per run; the fan-in per task."""
-    runs = [_adopt(run) if run.checkpoint else _train(plan, run) for run in plan.runs.values()]
+    runs = [_adopt(plan, run) if run.checkpoint else _train(plan, run) for run in plan.runs.values()]
     tasks = dict.fromkeys(run.task for run in plan.runs.values())
     return Pipeline([*runs, *(node for task in tasks for node in _curves(plan, task))])
 
 
 def _train(plan: Plan, run: RunSpec) -> Node:
     more = {"source": f"{run.pretrained}.checkpoints"} if run.pretrained in plan.runs else {}
+    return _node(plan, run, nodes.train, more, tags=[f"gpus-{run.training.num_processes}"])
+
+
+def _adopt(plan: Plan, run: RunSpec) -> Node:
+    return _node(plan, run, nodes.adopt_checkpoint, {}, tags=ON_A_GPU)
+
+
+def _node(plan: Plan, run: RunSpec, function: Callable[..., object], more: dict[str, str], tags: list[str]) -> Node:
     if "validation" in plan.study.tasks[run.task].parts:
-        more["validation_split"] = f"{run.task}.validation_split"
-    return _node(run, nodes.train, more, tags=[f"gpus-{run.training.num_processes}"])
-
-
-def _adopt(run: RunSpec) -> Node:
-    return _node(run, nodes.adopt_checkpoint, {}, tags=ON_A_GPU)
-
-
-def _node(run: RunSpec, function: Callable[..., object], more: dict[str, str], tags: list[str]) -> Node:
+        more = {**more, "validation_split": f"{run.task}.validation_split"}
     return Node(
         function,
         inputs={
@@ -53,7 +53,9 @@ def _curves(plan: Plan, task: str) -> list[Node]:
     namespace = f"{task}.{STEP}"
     trained = any(run.checkpoint is None for run in runs)
     figures = [
-        draw(STEP, task, "learning_curves", nodes.draw_learning_curves, [f"{task}.history.table"]),
+        draw(
+            STEP, task, "learning_curves", nodes.draw_learning_curves, [f"{task}.history.table", f"{task}.runs.table"]
+        ),
         draw(STEP, task, "optimization_speed", nodes.draw_optimization_speed, [f"{task}.runs.table"]),
     ]
     return [

@@ -109,7 +109,8 @@ def extrapolation(results: Results) -> list[Grid]:
             rows = rows[rows["alpha"].isin(alphas)]
             say = score(main_metric(table))
             entry = f"{task}.interpolation.table"
-            found.append(pivot(f"Ours: {task}, test metric by alpha", rows, "pair_kind", "alpha", "value", entry, say))
+            caption = f"Ours: {task}, test {formats.metric_name(main_metric(table))} by alpha"
+            found.append(pivot(caption, rows, "pair_kind", "alpha", "value", entry, say))
     return found
 
 

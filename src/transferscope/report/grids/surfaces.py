@@ -25,7 +25,7 @@ def basin(results: Results) -> list[Grid]:
                 str(hull),
                 formats.decimals(mu["value"]),
                 f"{formats.decimals(epsilon['value'], 4)} ({interval})",
-                formats.significant(delta, 3) if math.isfinite(delta) else "none tried",
+                formats.significant(delta, 3) if math.isfinite(delta) else "none of those tried",
                 ", ".join(formats.significant(row["length"], 3) for row in tried),
                 formats.significant(found["distance"]["value"], 3),
                 f"{mu['num_samples']:.0f}",
@@ -50,7 +50,7 @@ def planes(results: Results) -> list[Grid]:
             marked = [row for row in records if row["checkpoint"]]
             rows += [_place(task, name, row, metric) for row in [*marked, {**best, "checkpoint": "best of the grid"}]]
     columns = ("task", "plane", "model", "x", "y", "test metric")
-    note = "x and y are l2 distances in the plane."
+    note = "x and y are l2 distances in the plane. The metric is that of the images of the plane, some of the test set."
     return [Grid("Ours: planes", columns, tuple(rows), note, "<task>.planes.table", 3)] if rows else []
 
 

@@ -25,7 +25,7 @@ def final_metrics(results: Results) -> list[Grid]:
     columns = ("task", "kind", "lr", "runs", "metric", "final, test", "optimization speed")
     note = (
         "Mean (smallest to largest run), without runs that diverged. Optimization speed: train metric averaged over "
-        "the epochs."
+        "the measured epochs."
     )
     return if_any("Ours: final test metric and speed", columns, rows, note, "<task>.runs.table")
 
