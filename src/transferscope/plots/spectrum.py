@@ -299,6 +299,7 @@ def _cumulative(ax: Axes, rows: pd.DataFrame) -> dict[str, Artist]:
     ax.set_xlim(thresholds[0], thresholds[-1])
     minor_labels_if_short(ax, "x")
     ax.set_ylim(bottom=0.8 * smallest)
+    minor_labels_if_short(ax, "y")
     return handles
 
 
