@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,50 @@ def test_several_processes_equal_one(
         assert value.dtype == torch.float64
         torch.testing.assert_close(several.state_dict[name], value, rtol=1e-6, atol=1e-12, msg=name)
     assert several.metadata.metrics == pytest.approx(one.metadata.metrics, rel=1e-6)
+
+
+class Stopped(BaseException):
+    """As if all processes were killed."""
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_stopped_processes_go_on_to_the_same_bytes(size: int, make_split: Make, make_run: Make, tmp_path: Path) -> None:
+    """Gradients are added in one order, whether a process takes its first step or its hundredth."""
+    train, test = make_split(40), make_split(24, part="test")
+    run = make_run(epochs=2, batch_size=8, lr=0.1)
+
+    def work(folder: str, last: int) -> Callable[[ProcessGroup], None]:
+        def train_until(group: ProcessGroup) -> None:
+            loop.CHECK_EVERY = 1
+            done: list[int] = []
+
+            def advance(steps: int, _: str) -> None:
+                done.append(steps)
+                if len(done) == last:
+                    raise Stopped
+
+            with suppress(Stopped):
+                train_run(
+                    run,
+                    train,
+                    test,
+                    initial=None,
+                    folder=tmp_path / folder,
+                    group=group,
+                    progress=advance,
+                    snapshot_seconds=0,
+                )
+
+        return train_until
+
+    in_processes(size, tmp_path / "a", work("whole", 10**6))
+    in_processes(size, tmp_path / "b", work("broken", 4))
+    assert not (tmp_path / "broken" / "series.json").exists()
+    in_processes(size, tmp_path / "c", work("broken", 10**6))
+    whole, broken = (
+        CheckpointSeries.open(tmp_path / folder).load("final").state_dict for folder in ("whole", "broken")
+    )
+    assert [name for name, value in whole.items() if not torch.equal(value, broken[name])] == []
 
 
 def test_predictions_of_several_processes_are_equal_bit_for_bit(

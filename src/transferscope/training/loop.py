@@ -75,7 +75,7 @@ def train_run(
     best and final.
 
     The state is saved after every epoch, and within one every `snapshot_seconds`: a run that was killed goes on from
-    there, and on the CPU, in one or two processes, ends with the same bytes as if it had not been. A finished run of
+    there, and on the CPU ends with the same bytes as if it had not been, in any number of processes. A finished run of
     the same plan and data is returned at once; snapshots and series of another are not used. A run whose loss is no
     longer finite stops: its series has the status "diverged", its last row says in which epoch, and `final` is the
     epoch before.

@@ -52,7 +52,11 @@ class ProcessGroup(OneProcess):
                 raise UserError("training.num_processes: a model with BatchNorm trains in one process on the CPU")
             nn.SyncBatchNorm.convert_sync_batchnorm(model)
         devices = [self.device.index] if self.device.type == "cuda" else None
-        return DistributedDataParallel(model, device_ids=devices, gradient_as_bucket_view=True)
+        # Else it would order its buckets anew after the first step of each process, and gradients of three and more
+        # would then be added in another order after a restart.
+        return DistributedDataParallel(
+            model, device_ids=devices, gradient_as_bucket_view=True, find_unused_parameters=True
+        )
 
     def sum_(self, tensor: Tensor) -> Tensor:
         dist.all_reduce(tensor)
