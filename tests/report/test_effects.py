@@ -92,7 +92,7 @@ def test_findings_that_nobody_predicts_are_left_out_of_mistakes() -> None:
     found = evidence(mistakes=table)
     (effect,) = effects.shared_mistakes_over_mixed(found)
     assert np.isclose(effect.value, 80 / 100 - 30 / 50)
-    assert list(found.left_out) == ["clipart, atelectasis (predicted by neither model)"]
+    assert list(found.left_out) == ["clipart: atelectasis (predicted by neither model)"]
 
 
 def test_small_values_are_counted_below_one_threshold_for_all_tasks() -> None:

@@ -111,7 +111,8 @@ def _with_predictions(evidence: Evidence, task: str, *tables: pd.DataFrame) -> l
     for rows in tables:
         if "num_predicted_a" in rows.columns:
             mute |= set(rows.loc[(rows["num_predicted_a"] == 0) & (rows["num_predicted_b"] == 0), "class_name"])
-    evidence.left_out.update({f"{task}, {name} (predicted by neither model)": None for name in sorted(mute)})
+    if mute:
+        evidence.left_out[f"{task}: {', '.join(sorted(mute))} (predicted by neither model)"] = None
     return [rows[~rows["class_name"].isin(mute)] if len(rows) else rows for rows in tables]
 
 
