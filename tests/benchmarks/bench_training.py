@@ -28,6 +28,7 @@ from torchvision.datasets import ImageFolder
 from transferscope.images.image_folder import read_image_folder
 from transferscope.images.pack import pack_split
 from transferscope.images.split import PackedSplit
+from transferscope.memory import keep_freed_memory
 from transferscope.models.zoo import build_model
 from transferscope.options import IMAGENET_MEAN, IMAGENET_STD, ModelOptions, PictureOptions, TrainingOptions
 from transferscope.training.device import as_input, autocast, choose_device, first_weight
@@ -215,6 +216,7 @@ def side_by_side(title: str, ways: dict[str, Way], repeats: int) -> None:
 
 
 def main() -> None:
+    keep_freed_memory()  # as in `kedro run`, for all ways
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="fixup_resnet_small")
     parser.add_argument("--size", type=int, default=32)
