@@ -35,7 +35,7 @@ def evaluate(
     progress: Callable[[int], None] | None = None,
 ) -> dict[str, float]:
     """Metrics of `model` on `split`, or on the examples `indices` of it: see `metrics_from_logits`, `predict`."""
-    logits = _logits(
+    logits = predict(
         model,
         split,
         batch_size=batch_size,
@@ -44,6 +44,7 @@ def evaluate(
         indices=indices,
         group=group,
         progress=progress,
+        to_cpu=False,
     )
     source = split.split if isinstance(split, Feed) else split
     labels = source.labels if indices is None else source.labels[indices]
@@ -62,38 +63,15 @@ def predict(
     indices: np.ndarray | None = None,
     group: OneProcess | None = None,
     progress: Callable[[int], None] | None = None,
+    to_cpu: bool = True,
 ) -> Tensor:
-    """Logits `(num_examples, num_classes)` of `model` in evaluation mode, float32 (float64 of such a model) on the CPU.
+    """Logits `(num_examples, num_classes)` of `model` in evaluation mode, float32 (float64 of such a model).
 
     Examples come in the order of the split, or of `indices`, through the split's `EvaluationTransform`. `device`
     defaults to the model's own; the model is moved there and put back into its mode. With a `group` of several
     processes whole batches are shared out, so each is computed as one process would, and all get all logits.
-    `progress` is called with the number of examples done since its last call.
+    `progress` is called with the number of examples done since its last call. Without `to_cpu` they stay on the device.
     """
-    return _logits(
-        model,
-        split,
-        batch_size=batch_size,
-        device=device,
-        precision=precision,
-        indices=indices,
-        group=group,
-        progress=progress,
-    ).cpu()
-
-
-def _logits(
-    model: nn.Module,
-    split: PackedSplit | Feed,
-    *,
-    batch_size: int,
-    device: str | torch.device | None,
-    precision: Precision,
-    indices: np.ndarray | None,
-    group: OneProcess | None,
-    progress: Callable[[int], None] | None,
-) -> Tensor:
-    """`predict`, but the logits stay where they were computed."""
     group = group or OneProcess()
     weight = first_weight(model)
     device = torch.device(device) if device is not None else weight.device
@@ -114,7 +92,8 @@ def _logits(
             logits[start : start + len(part)] = part
             if progress is not None:
                 progress(len(part))
-    return group.sum_(logits)
+    logits = group.sum_(logits)
+    return logits.cpu() if to_cpu else logits
 
 
 @contextmanager
