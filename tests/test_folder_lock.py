@@ -46,10 +46,11 @@ def test_the_machines_of_one_training_share(tmp_path: Path) -> None:
         lock.release()
 
 
-@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may write everywhere")
 def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     try:
+        if os.access(tmp_path, os.W_OK):
+            pytest.skip("this user may write everywhere, as root may")
         with pytest.raises(UserError, match="cannot be written"):
             FolderLock(tmp_path / "data")
     finally:

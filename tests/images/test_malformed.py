@@ -379,12 +379,13 @@ def test_folder_above_itself(tmp_path: Path, make_domain: Callable[..., Path]) -
     assert said == f"{root}/train/apple/again: a link to a folder that holds it: remove the link"
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
 def test_no_permission(make_domain: Callable[..., Path], tmp_path: Path) -> None:
     """A file that may not be read is named."""
     root = make_domain()
     path = root / "clipart/apple/train_0.png"
     path.chmod(0)
+    if os.access(path, os.R_OK):
+        pytest.skip("this user may read everything, as root may")
     source = read_domainnet(root, "clipart")
     said = told(lambda: pack_split(source, "train", PictureOptions(store_size=8), tmp_path / "out"))
     assert said == f"{path}: cannot be read (Permission denied)"

@@ -15,10 +15,10 @@ from transferscope.plots.style import Look
 FEW_POINTS = 30
 
 
-def banded_line(ax: Axes, curve: pd.DataFrame, look: Look, *, dash: str | None = None, few: int = FEW_POINTS) -> Artist:
+def banded_line(ax: Axes, curve: pd.DataFrame, look: Look, *, dash: str | None = None) -> Artist:
     """Mean line and min-max band of a table as `series.spread` makes it; gives the line back for the legend.
 
-    Up to `few` points, each gets a marker.
+    Of few points each gets a marker.
     """
     x = curve["x"].to_numpy()
     dash = dash or look.dash
@@ -28,7 +28,7 @@ def banded_line(ax: Axes, curve: pd.DataFrame, look: Look, *, dash: str | None =
         linestyle=dash,
         color=look.colour,
         linewidth=1.2,
-        marker=look.marker if len(curve) <= few else "",
+        marker=look.marker if len(curve) <= FEW_POINTS else "",
         markersize=2.8,
         markerfacecolor=look.colour if dash == "-" else "white",
         markeredgewidth=0.6,
