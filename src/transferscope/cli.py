@@ -17,7 +17,7 @@ import click
 from kedro.framework.cli.project import run as kedro_run
 from kedro.framework.cli.utils import env_option
 
-DEFAULT_RUNNER = "transferscope.runners.GpuRunner"
+DEFAULT_RUNNER = "transferscope.framework.runners.GpuRunner"
 
 
 KEDRO_SELECTS = ("kedro/pipeline/pipeline.py", "kedro/framework/session/session.py")
@@ -97,11 +97,11 @@ def cost(
 
     Without both speeds this machine is measured for some seconds, on random images.
     """
-    from transferscope.config import CommandLineError, load_plan
-    from transferscope.cost import Speed, measure_speed, plan_costs
-    from transferscope.errors import UserError
-    from transferscope.plan import pictures_of
-    from transferscope.report.terminal import print_tables
+    from transferscope.cost.plan_cost import Speed, measure_speed, plan_costs
+    from transferscope.experiment.plan import pictures_of
+    from transferscope.framework.config import CommandLineError, load_plan
+    from transferscope.system.errors import UserError
+    from transferscope.tables.terminal import print_tables
 
     plan = load_plan(env)
     try:

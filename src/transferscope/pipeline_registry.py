@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from kedro.pipeline import Pipeline
 
-from transferscope.config import active_plan
+from transferscope.framework.config import active_plan
 from transferscope.pipelines import data_prep, landscape, mistakes, report, similarity, spectrum, training
 
 

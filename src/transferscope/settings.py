@@ -2,10 +2,10 @@
 
 import warnings
 
-from transferscope.config import PlanConfigLoader
-from transferscope.hooks import StudyHooks
-from transferscope.made_by import MadeBy
-from transferscope.run_status import RunStatus
+from transferscope.framework.config import PlanConfigLoader
+from transferscope.framework.hooks import StudyHooks
+from transferscope.framework.staleness import MadeBy
+from transferscope.framework.viz_status import RunStatus
 
 # Entries are named by what they belong to, also where a node of another task reads them.
 warnings.filterwarnings("ignore", message="One or more dataset names contain '.' characters")

@@ -13,7 +13,7 @@ from transferscope.analysis.barriers import (
     find_barrier,
     summarise_barriers,
 )
-from transferscope.errors import UserError
+from transferscope.system.errors import UserError
 
 ALPHAS = np.linspace(0, 1, 21)
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from transferscope.analysis.basin import combine, estimate_basin, last_inside, line_boundary
-from transferscope.errors import UserError
+from transferscope.system.errors import UserError
 
 
 class Point(nn.Module):

@@ -14,7 +14,7 @@ from transferscope.analysis.batchnorm import (
 )
 from transferscope.analysis.evaluation import Evaluator
 from transferscope.analysis.interpolation import barrier, walk
-from transferscope.errors import UserError
+from transferscope.system.errors import UserError
 
 GENERATOR = torch.Generator().manual_seed(0)
 IMAGES = torch.randn(23, 3, 6, 6, generator=GENERATOR)

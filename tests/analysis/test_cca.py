@@ -8,7 +8,7 @@ import torch
 from sklearn.cross_decomposition import CCA
 
 from transferscope.analysis.cca import mean_squared_cca
-from transferscope.errors import UserError
+from transferscope.system.errors import UserError
 
 GENERATOR = torch.Generator().manual_seed(0)
 X = torch.randn(80, 4, generator=GENERATOR, dtype=torch.float64)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from transferscope.analysis.cka import ESTIMATORS, StreamingCKA, linear_cka
 from transferscope.analysis.hsic import FeatureSums, centre_unbiased, gram_matrix
-from transferscope.errors import UserError
+from transferscope.system.errors import UserError
 
 
 def related_features(num_examples: int = 60, num_x: int = 8, num_y: int = 11, seed: int = 0) -> tuple[Tensor, Tensor]:

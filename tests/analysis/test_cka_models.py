@@ -15,7 +15,7 @@ from transferscope.analysis.comparisons import Comparison
 from transferscope.analysis.features import FeatureExtractor
 from transferscope.analysis.procrustes import procrustes_similarity
 from transferscope.analysis.second_opinion import second_opinion
-from transferscope.errors import UserError
+from transferscope.system.errors import UserError
 
 LAYERS = {"conv1": "0", "conv2": "2"}
 IMAGES = torch.randn(160, 3, 8, 8, generator=torch.Generator().manual_seed(0))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from transferscope.analysis.class_size import class_accuracy, class_size_correlation
-from transferscope.errors import UserError
+from transferscope.system.errors import UserError
 
 
 def correlated(pearson_r: float, n: int) -> tuple[np.ndarray, np.ndarray]:

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from transferscope.analysis.criticality import criticality, module_criticality, network_criticality, rewind, rewinding
 from transferscope.analysis.interpolation import interpolate
 from transferscope.analysis.perturbation import standard_noise
-from transferscope.errors import UserError
 from transferscope.models.modules import find_modules
 from transferscope.models.parts import split_at_modules
 from transferscope.models.zoo import build_model
+from transferscope.system.errors import UserError
 
 OPTIONS = {"blocks": [1, 1], "widths": [4, 8]}
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from transferscope.analysis.distance import distances_from, l2_distance, module_distances
-from transferscope.errors import UserError
+from transferscope.system.errors import UserError
 
 STATE_A = {"stem.weight": torch.tensor([[3.0, 0.0]]), "stem.bias": torch.tensor([0.0]), "fc.weight": torch.zeros(2)}
 STATE_B = {

@@ -15,7 +15,7 @@ from transferscope.analysis.evaluation import (
     resident_batches,
     streamed_batches,
 )
-from transferscope.errors import UserError
+from transferscope.system.errors import UserError
 
 GENERATOR = torch.Generator().manual_seed(0)
 IMAGES = torch.randint(0, 256, (11, 3, 8, 8), dtype=torch.uint8, generator=GENERATOR)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from transferscope.analysis.features import FeatureExtractor
-from transferscope.errors import UserError
+from transferscope.system.errors import UserError
 
 
 def small_model() -> nn.Sequential:

@@ -18,7 +18,7 @@ from transferscope.analysis.interpolation import (
     trace,
     walk,
 )
-from transferscope.errors import UserError
+from transferscope.system.errors import UserError
 
 
 def make_net(seed: int) -> nn.Module:

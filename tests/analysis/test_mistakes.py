@@ -19,7 +19,7 @@ from transferscope.analysis.mistakes import (
     uncommon_ratio,
     with_intervals,
 )
-from transferscope.errors import UserError
+from transferscope.system.errors import UserError
 
 # g1, g2, common mistakes, and r1, r2 as printed. In Tables 3 to 5 g1 counts what only model 1 gets right.
 TABLE_3 = [

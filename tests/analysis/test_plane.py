@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from transferscope.analysis.plane import Plane, evaluate_plane
-from transferscope.errors import UserError
+from transferscope.system.errors import UserError
 
 
 def make_state(seed: int) -> dict[str, torch.Tensor]:

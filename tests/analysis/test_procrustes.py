@@ -7,7 +7,7 @@ import torch
 from scipy.spatial import procrustes
 
 from transferscope.analysis.procrustes import procrustes_similarity
-from transferscope.errors import UserError
+from transferscope.system.errors import UserError
 
 X, Y = torch.randn(2, 40, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 

@@ -7,10 +7,10 @@ from torch import Tensor, nn
 
 from transferscope.analysis.criticality import criticality, module_criticality
 from transferscope.analysis.screening import cases_near, screened_criticality
-from transferscope.errors import UserError
 from transferscope.models.modules import find_modules
 from transferscope.models.parts import split_at_modules
 from transferscope.models.zoo import build_model
+from transferscope.system.errors import UserError
 
 
 def make_net(seed: int) -> nn.Module:

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from transferscope.analysis import spectrum
 from transferscope.analysis.spectrum import conv_singular_values, linear_singular_values
-from transferscope.errors import UserError
+from transferscope.system.errors import UserError
 
 
 def dense_matrix(

@@ -9,7 +9,7 @@ from threadpoolctl import threadpool_limits
 
 from transferscope.analysis.spectrum import conv_singular_values
 from transferscope.analysis.spectrum_summary import count_below, probability_smaller, summarise, weighted_histogram
-from transferscope.errors import UserError
+from transferscope.system.errors import UserError
 
 VALUES, MULTIPLICITIES = np.array([4.0, 3.0, 0.05]), np.array([1, 2, 5])
 REPEATED = np.repeat(VALUES, MULTIPLICITIES)

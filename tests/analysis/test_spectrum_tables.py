@@ -17,8 +17,8 @@ from transferscope.analysis.spectrum_tables import (
     layers_without_spectrum,
     spectrum_table,
 )
-from transferscope.errors import UserError
 from transferscope.models.layers import LayerInput, trace_conv_inputs
+from transferscope.system.errors import UserError
 
 
 def network(seed: int = 0, scale: float = 1.0) -> nn.Sequential:

@@ -14,7 +14,7 @@ from transferscope.analysis.states import (
     stored_like,
     write_state,
 )
-from transferscope.errors import UserError
+from transferscope.system.errors import UserError
 
 
 def test_long_lists_of_differences_are_cut() -> None:

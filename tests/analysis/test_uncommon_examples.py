@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from transferscope.analysis.uncommon_examples import class_indices, uncommon_examples
-from transferscope.errors import UserError
+from transferscope.system.errors import UserError
 
 # Class 0: example 0 only a right, example 1 only b right. Class 1: only a right, twice. Class 2: both right.
 LABELS = np.array([0, 0, 1, 1, 2])

@@ -22,11 +22,11 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
+from transferscope.experiment.options import IMAGENET_MEAN, IMAGENET_STD, PictureOptions
 from transferscope.images.augment import EvaluationTransform
 from transferscope.images.domainnet import read_domainnet
 from transferscope.images.pack import pack_split
 from transferscope.images.split import PackedSplit
-from transferscope.options import IMAGENET_MEAN, IMAGENET_STD, PictureOptions
 
 BATCH = 64
 

@@ -27,9 +27,9 @@ from kedro.io import DataCatalog, MemoryDataset
 from kedro.pipeline import Node, Pipeline
 from kedro.runner import AbstractRunner, SequentialRunner
 
+from transferscope.experiment.options import ModelOptions, PictureOptions, TrainingOptions
+from transferscope.framework.runners import GpuRunner, RayRunner
 from transferscope.images.split import PackedSplit, SplitInfo
-from transferscope.options import ModelOptions, PictureOptions, TrainingOptions
-from transferscope.runners import GpuRunner, RayRunner
 from transferscope.training.launch import train
 from transferscope.training.run import TrainingRun
 

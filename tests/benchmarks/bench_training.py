@@ -25,12 +25,12 @@ from torch.utils.data import DataLoader
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
+from transferscope.experiment.options import IMAGENET_MEAN, IMAGENET_STD, ModelOptions, PictureOptions, TrainingOptions
 from transferscope.images.image_folder import read_image_folder
 from transferscope.images.pack import pack_split
 from transferscope.images.split import PackedSplit
-from transferscope.memory import keep_freed_memory
 from transferscope.models.zoo import build_model
-from transferscope.options import IMAGENET_MEAN, IMAGENET_STD, ModelOptions, PictureOptions, TrainingOptions
+from transferscope.system.memory import keep_freed_memory
 from transferscope.training.device import as_input, autocast, choose_device, first_weight
 from transferscope.training.evaluation import predict
 from transferscope.training.loop import CHECK_EVERY, train_run

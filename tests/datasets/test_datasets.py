@@ -16,6 +16,7 @@ import torch
 from matplotlib.figure import Figure
 from PIL import Image
 
+from transferscope.claims.results import SavedFigure, TaskResults
 from transferscope.datasets.checkpoint_series import CheckpointSeriesDataset
 from transferscope.datasets.figure import FigureDataset
 from transferscope.datasets.measurements import MeasurementsDataset
@@ -25,13 +26,12 @@ from transferscope.datasets.results import ResultsDataset
 from transferscope.datasets.table import TableDataset
 from transferscope.datasets.tensors import TensorsDataset
 from transferscope.datasets.text import TextDataset
+from transferscope.experiment.options import PictureOptions
+from transferscope.generated.draw import generate_domains
 from transferscope.images.domainnet import read_domainnet
-from transferscope.images.generated import generate_domains
 from transferscope.images.pack import pack_split
 from transferscope.models.checkpoint import Checkpoint, CheckpointMetadata, save_checkpoint
 from transferscope.models.series import CheckpointSeries, epoch_file, write_series
-from transferscope.options import PictureOptions
-from transferscope.report.results import SavedFigure, TaskResults
 
 TABLE = pd.DataFrame({"task": ["clipart", "None"], "value": [1 / 3, np.nan], "count": [1, 2], "ok": [True, False]})
 

@@ -35,7 +35,7 @@ ELSEWHERE = {
     "uv run lint-imports": ".ci/run runs it",
     "uv run --extra ray ray start --head --port=6379": "a server",
     "uv run --extra ray ray start --address=HEAD:6379": "a server",
-    "uv run --extra ray kedro run --runner transferscope.runners.RayRunner --runner-params address=HEAD:6379": (
+    "uv run --extra ray kedro run --runner transferscope.framework.runners.RayRunner --runner-params address=HEAD:6379": (
         "tests/runners/test_ray_runner.py runs a study on a cluster of its own, where Ray is installed"
     ),
     "uv run kedro run --env my_study": "data_prep of it is run; training and analyses are those of the tiny study",

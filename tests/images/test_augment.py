@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 from torchvision.transforms import functional
 
-from transferscope.errors import UserError
+from transferscope.experiment.options import IMAGENET_MEAN, IMAGENET_STD, AugmentationOptions, PictureOptions
 from transferscope.images.augment import EvaluationTransform, TrainingTransform, mixup
 from transferscope.images.shuffle import Shuffle
-from transferscope.options import IMAGENET_MEAN, IMAGENET_STD, AugmentationOptions, PictureOptions
+from transferscope.system.errors import UserError
 
 PLAIN = {"mean": (0.0,), "std": (1 / 255,)}
 """Normalisation under which a value v in 0..255 stays v."""

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from transferscope.errors import UserError
 from transferscope.images.chexpert import FINDINGS, read_chexpert
 from transferscope.images.summary import patient_overlap
+from transferscope.system.errors import UserError
 
 ALL_UNCERTAIN = dict.fromkeys(FINDINGS, "-1.0")
 

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from PIL import Image
 from torchvision.transforms import functional
 
-from transferscope.errors import UserError
+from transferscope.experiment.options import PictureOptions
 from transferscope.images import decode
 from transferscope.images.decode import blur, chest_square, decode_image, equalise, photo_square, store_image
-from transferscope.options import PictureOptions
+from transferscope.system.errors import UserError
 
 ORIENTATION = 0x0112
 

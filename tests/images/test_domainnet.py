@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from transferscope.errors import UserError
 from transferscope.images.domainnet import read_domainnet
+from transferscope.system.errors import UserError
 
 
 def test_reads_lists_in_their_order(make_domain: Callable[..., Path]) -> None:

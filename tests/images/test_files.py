@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from transferscope.errors import UserError
+from transferscope.experiment.options import PictureOptions
 from transferscope.images.chexpert import read_chexpert
 from transferscope.images.domainnet import read_domainnet
 from transferscope.images.files import open_tree, printable, unsafe_reason
 from transferscope.images.image_folder import read_image_folder
 from transferscope.images.pack import pack_split
-from transferscope.options import PictureOptions
+from transferscope.system.errors import UserError
 
 PICTURES = PictureOptions(store_size=8)
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from transferscope.errors import UserError
 from transferscope.images.image_folder import read_image_folder
+from transferscope.system.errors import UserError
 
 
 @pytest.fixture

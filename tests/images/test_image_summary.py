@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from transferscope.experiment.options import PictureOptions
 from transferscope.images.chexpert import read_chexpert
 from transferscope.images.domainnet import read_domainnet
 from transferscope.images.pack import pack_split
@@ -20,7 +21,6 @@ from transferscope.images.summary import (
     patient_overlap,
     summarise_splits,
 )
-from transferscope.options import PictureOptions
 
 PICTURES = PictureOptions(store_size=8)
 

@@ -16,13 +16,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from transferscope.errors import UserError
+from transferscope.experiment.options import PictureOptions
 from transferscope.images.chexpert import read_chexpert
 from transferscope.images.decode import FORMATS
 from transferscope.images.domainnet import read_domainnet
 from transferscope.images.image_folder import read_image_folder
 from transferscope.images.pack import pack_split
-from transferscope.options import PictureOptions
+from transferscope.system.errors import UserError
 
 LIST = "clipart/apple/train_0.png 0\n"
 HEADER = "Path,Cardiomegaly,Edema,Consolidation,Atelectasis,Pleural Effusion\n"

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from transferscope.errors import UserError
+from transferscope.experiment.options import PictureOptions
 from transferscope.images import pack as pack_module
 from transferscope.images import partial as partial_module
 from transferscope.images.decode import decode_image
 from transferscope.images.domainnet import read_domainnet
 from transferscope.images.pack import pack_split
 from transferscope.images.split import PackedSplit
-from transferscope.options import PictureOptions
+from transferscope.system.errors import UserError
 
 PICTURES = PictureOptions(store_size=8)
 MakeDomain = Callable[..., Path]

@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from transferscope.errors import UserError
 from transferscope.images.sampling import draw_by_example, draw_by_group, draw_subset, patient_of
+from transferscope.system.errors import UserError
 
 
 @pytest.mark.parametrize(

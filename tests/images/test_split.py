@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 import torch
 
-from transferscope.errors import UserError
+from transferscope.experiment.options import PictureOptions
 from transferscope.images.augment import SeenImages
 from transferscope.images.domainnet import read_domainnet
 from transferscope.images.pack import pack_split
 from transferscope.images.shuffle import Shuffle
 from transferscope.images.split import PackedSplit
 from transferscope.images.union import union_split
-from transferscope.options import PictureOptions
+from transferscope.system.errors import UserError
 
 PICTURES = PictureOptions(store_size=8)
 

@@ -10,7 +10,6 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from transferscope.errors import UserError
 from transferscope.models.checkpoint import (
     Checkpoint,
     CheckpointMetadata,
@@ -19,6 +18,7 @@ from transferscope.models.checkpoint import (
     save_checkpoint,
 )
 from transferscope.models.zoo import build_model
+from transferscope.system.errors import UserError
 
 METADATA = CheckpointMetadata(
     architecture="fixup_resnet_small",

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from transferscope.errors import UserError
 from transferscope.models.compatible import check_compatible, infer_num_classes
 from transferscope.models.zoo import build_model
+from transferscope.system.errors import UserError
 
 
 def small(num_classes: int = 3, **options: object) -> torch.nn.Module:

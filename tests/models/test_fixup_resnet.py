@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from transferscope.errors import UserError
 from transferscope.models.fixup_resnet import FixupBasicBlock, FixupBottleneck
 from transferscope.models.zoo import build_model
+from transferscope.system.errors import UserError
 
 SHALLOW = {"blocks": [1, 1], "widths": [16, 32]}
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from transferscope.errors import UserError
+from transferscope.experiment.options import ModelOptions
 from transferscope.models.checkpoint import Checkpoint, CheckpointMetadata
 from transferscope.models.initialisation import initialise
 from transferscope.models.zoo import build_model
-from transferscope.options import ModelOptions
+from transferscope.system.errors import UserError
 
 NAME = "fixup_resnet_small"
 

@@ -7,7 +7,6 @@ import torch
 from torch import nn
 from torchvision.models import VisionTransformer
 
-from transferscope.errors import UserError
 from transferscope.models.layers import (
     LayerInput,
     block_layers,
@@ -17,6 +16,7 @@ from transferscope.models.layers import (
     units,
 )
 from transferscope.models.zoo import build_model
+from transferscope.system.errors import UserError
 
 OTHERS = ["mnasnet0_5", "mobilenet_v3_small", "densenet121", "squeezenet1_0", "shufflenet_v2_x0_5", "regnet_y_400mf"]
 

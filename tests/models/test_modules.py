@@ -6,10 +6,10 @@ import pytest
 from torch import nn
 from torchvision.models import VisionTransformer
 
-from transferscope.errors import UserError
 from transferscope.models.layers import classifier_layers, weight_layers
 from transferscope.models.modules import find_modules
 from transferscope.models.zoo import build_model
+from transferscope.system.errors import UserError
 
 NAMES = ["fixup_resnet_small", "fixup_resnet50", "resnet18", "mnasnet0_5", "mobilenet_v3_small", "densenet121"]
 

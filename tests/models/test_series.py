@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from transferscope.errors import UserError
 from transferscope.models.checkpoint import Checkpoint, CheckpointMetadata, save_checkpoint
 from transferscope.models.series import CheckpointSeries, epoch_file, write_series
 from transferscope.models.zoo import build_model
+from transferscope.system.errors import UserError
 
 INDEX = {"task": "clipart", "run": "pt_1", "fingerprint": "abc", "best": 5, "final": 10}
 

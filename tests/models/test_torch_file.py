@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import nn
 
-from transferscope.errors import UserError
 from transferscope.models.checkpoint import load_checkpoint
+from transferscope.system.errors import UserError
 
 WEIGHTS = {"fc.weight": torch.arange(6.0).view(2, 3), "fc.bias": torch.zeros(2)}
 PREFIXED = {f"module.{key}": value for key, value in WEIGHTS.items()}

@@ -9,9 +9,9 @@ import sys
 import pytest
 import torch
 
-from transferscope.errors import UserError
 from transferscope.models import zoo
 from transferscope.models.zoo import build_model, model_names
+from transferscope.system.errors import UserError
 
 needs_timm = pytest.mark.skipif(importlib.util.find_spec("timm") is None, reason="timm is not installed")
 

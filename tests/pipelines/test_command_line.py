@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tiny_project import make_project
-from transferscope.folder_lock import FolderLock
+from transferscope.system.folder_lock import FolderLock
 
 pytestmark = pytest.mark.xdist_group("command_line")
 

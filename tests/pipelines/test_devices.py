@@ -15,32 +15,38 @@ from torch import Tensor, nn
 
 from pretended_device import PretendedTensor, pretended_device
 from transferscope.analysis.batchnorm import recompute_statistics
+from transferscope.experiment.options import (
+    BasinOptions,
+    CriticalityOptions,
+    LandscapeOptions,
+    PlaneOptions,
+    SimilarityOptions,
+)
+from transferscope.experiment.plan import make_plan
+from transferscope.measure.bench import feed_of, stream
+from transferscope.measure.criticality import measure_modules
+from transferscope.measure.line import Ends, line
+from transferscope.measure.margin import margin_table
+from transferscope.measure.similarity import cka
+from transferscope.measure.surfaces import basin, plane
 from transferscope.models.checkpoint import Checkpoint, CheckpointMetadata, save_checkpoint
 from transferscope.models.modules import find_modules
 from transferscope.models.series import CheckpointSeries
 from transferscope.models.zoo import build_model
-from transferscope.options import BasinOptions, CriticalityOptions, LandscapeOptions, PlaneOptions, SimilarityOptions
 from transferscope.pipelines.landscape import create_pipeline as landscape
-from transferscope.pipelines.landscape.engine import feed_of, stream
-from transferscope.pipelines.landscape.lines import Ends, line
-from transferscope.pipelines.landscape.modules import measure_modules
-from transferscope.pipelines.landscape.surfaces import basin, plane
 from transferscope.pipelines.mistakes import create_pipeline as mistakes
 from transferscope.pipelines.mistakes.nodes import predict_test
 from transferscope.pipelines.similarity import create_pipeline as similarity
-from transferscope.pipelines.similarity.measure import cka
 from transferscope.pipelines.spectrum import create_pipeline as spectrum
-from transferscope.pipelines.spectrum.margin import margin_table
 from transferscope.pipelines.training import create_pipeline as training
-from transferscope.plan import make_plan
 from transferscope.training.adopt import adopt
 
 pytestmark = pytest.mark.xdist_group("project")
 
 ASK_FOR_THE_DEVICE = (
-    "transferscope.pipelines.landscape.engine.choose_device",
-    "transferscope.pipelines.similarity.measure.choose_device",
-    "transferscope.pipelines.spectrum.margin.choose_device",
+    "transferscope.measure.bench.choose_device",
+    "transferscope.measure.similarity.choose_device",
+    "transferscope.measure.margin.choose_device",
     "transferscope.training.device.choose_device",
     "transferscope.training.adopt.choose_device",
 )

@@ -19,16 +19,16 @@ from transferscope.analysis.distance import l2_distance
 from transferscope.analysis.evaluation import prepare
 from transferscope.analysis.interpolation import interpolate
 from transferscope.datasets.measurements import MeasurementFolder
-from transferscope.errors import UserError
+from transferscope.experiment.options import CriticalityOptions, LandscapeOptions
+from transferscope.experiment.plan import derive_seed
+from transferscope.measure.bench import Engine, batches, feed_of, stream
+from transferscope.measure.criticality import measure_modules
+from transferscope.measure.line import Ends, line
 from transferscope.models.checkpoint import Checkpoint, CheckpointMetadata, save_checkpoint
 from transferscope.models.modules import find_modules
 from transferscope.models.series import CheckpointSeries
 from transferscope.models.zoo import build_model
-from transferscope.options import CriticalityOptions, LandscapeOptions
-from transferscope.pipelines.landscape.engine import Engine, batches, feed_of, stream
-from transferscope.pipelines.landscape.lines import Ends, line
-from transferscope.pipelines.landscape.modules import measure_modules
-from transferscope.plan import derive_seed
+from transferscope.system.errors import UserError
 from transferscope.training.evaluation import evaluate
 
 pytestmark = pytest.mark.xdist_group("project")
@@ -184,7 +184,7 @@ def test_batchnorm_paths_are_remembered_too(project, batchnorm_ends: Ends, monke
     """A second walk makes no pass at all, not even to recompute statistics."""
     splits, store = splits_of(project, "clipart"), Counting()
     first, _ = line(batchnorm_ends, splits, splits["train"], [], options(0, 0.5, 1), store)
-    monkeypatch.setattr("transferscope.pipelines.landscape.engine.stream", lambda feed: pytest.fail("a pass was made"))
+    monkeypatch.setattr("transferscope.measure.bench.stream", lambda feed: pytest.fail("a pass was made"))
     again, _ = line(batchnorm_ends, splits, splits["train"], [], options(0, 0.5, 1), store)
     pd.testing.assert_frame_equal(first, again)
 

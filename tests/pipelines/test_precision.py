@@ -10,9 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from transferscope.models.modules import find_modules
-from transferscope.models.series import CheckpointSeries
-from transferscope.options import (
+from transferscope.experiment.options import (
     BasinOptions,
     CriticalityOptions,
     LandscapeOptions,
@@ -20,10 +18,12 @@ from transferscope.options import (
     Precision,
     SimilarityOptions,
 )
-from transferscope.pipelines.landscape.lines import Ends, line
-from transferscope.pipelines.landscape.modules import measure_modules
-from transferscope.pipelines.landscape.surfaces import basin, plane
-from transferscope.pipelines.similarity.measure import cka
+from transferscope.measure.criticality import measure_modules
+from transferscope.measure.line import Ends, line
+from transferscope.measure.similarity import cka
+from transferscope.measure.surfaces import basin, plane
+from transferscope.models.modules import find_modules
+from transferscope.models.series import CheckpointSeries
 from transferscope.training.evaluation import evaluate
 
 pytestmark = pytest.mark.xdist_group("project")

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from transferscope.errors import UserError
-from transferscope.options import MistakesOptions, PictureOptions
+from transferscope.experiment.options import MistakesOptions, PictureOptions
+from transferscope.experiment.plan import Plan, make_plan
 from transferscope.pipelines.mistakes import create_pipeline as mistakes
 from transferscope.pipelines.mistakes.nodes import compare_pair, draw_gallery
 from transferscope.pipelines.similarity import create_pipeline as similarity
-from transferscope.plan import Plan, make_plan
+from transferscope.system.errors import UserError
 
 STUDY: dict[str, Any] = {
     "tasks": {"clipart": {"format": "domainnet", "root": "somewhere"}},

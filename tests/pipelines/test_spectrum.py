@@ -9,10 +9,10 @@ import torch
 from torch import nn
 
 from transferscope.analysis.spectrum import conv_singular_values
-from transferscope.errors import UserError
+from transferscope.experiment.options import SpectrumOptions
+from transferscope.measure import spectrum as measure
 from transferscope.models.checkpoint import Checkpoint
-from transferscope.options import SpectrumOptions
-from transferscope.pipelines.spectrum import measure
+from transferscope.system.errors import UserError
 
 RUN = {"task": "clipart", "name": "pt_1", "label": "P-T"}
 

@@ -13,9 +13,9 @@ import pytest
 import torch
 
 from transferscope.analysis.distance import l2_distance
-from transferscope.errors import UserError
+from transferscope.framework.runners import GpuRunner
 from transferscope.images.augment import EvaluationTransform
-from transferscope.runners import GpuRunner
+from transferscope.system.errors import UserError
 from transferscope.training.evaluation import predict
 
 pytestmark = pytest.mark.xdist_group("project")

@@ -10,7 +10,6 @@ import pandas as pd
 import pytest
 import torch
 
-from transferscope.errors import UserError
 from transferscope.plots import (
     barriers,
     cka,
@@ -25,6 +24,7 @@ from transferscope.plots import (
     spectrum,
     speed,
 )
+from transferscope.system.errors import UserError
 
 FINDINGS = ("Cardiomegaly", "Edema", "Consolidation", "Atelectasis", "Pleural Effusion")
 DEEP = [f"layer{stage}.{block}.conv{conv}" for stage in range(1, 5) for block in range(5) for conv in (1, 2, 3)]

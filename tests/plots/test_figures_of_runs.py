@@ -8,7 +8,6 @@ import pytest
 from matplotlib.collections import QuadMesh
 from matplotlib.patches import Rectangle
 
-from transferscope.errors import UserError
 from transferscope.plots import (
     barriers,
     cka,
@@ -24,6 +23,7 @@ from transferscope.plots import (
 )
 from transferscope.plots.lines import cell_edges
 from transferscope.plots.style import LOOKS
+from transferscope.system.errors import UserError
 
 
 def legend_texts(figure):

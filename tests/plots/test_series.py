@@ -6,7 +6,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from transferscope.errors import UserError
 from transferscope.plots.series import (
     choose,
     heading,
@@ -19,6 +18,7 @@ from transferscope.plots.series import (
     spread_by_name,
     without_gaps,
 )
+from transferscope.system.errors import UserError
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from transferscope.report.results import SavedFigure, TaskResults
+from transferscope.claims.results import SavedFigure, TaskResults
 
 DOMAINS = ("real", "clipart")
 CHEST = "chest"

@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from transferscope.report.claims import CLAIMS, COLUMNS, decide_claims
-from transferscope.report.results import SavedFigure, TaskResults
+from transferscope.claims.decide import CLAIMS, COLUMNS, decide_claims
+from transferscope.claims.results import SavedFigure, TaskResults
 from transferscope.report.sections import CHAPTERS
 
 Results = dict[str, TaskResults]

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from transferscope.report import effects
-from transferscope.report.evidence import Evidence
-from transferscope.report.results import TaskResults
+from transferscope.claims import effects
+from transferscope.claims.evidence import Evidence
+from transferscope.claims.results import TaskResults
 
 
 def evidence(**tables: pd.DataFrame) -> Evidence:

@@ -7,8 +7,8 @@ import math
 import pandas as pd
 import pytest
 
-from transferscope.report import formats
-from transferscope.report.grid import from_table
+from transferscope.tables import formats
+from transferscope.tables.grid import from_table
 
 
 @pytest.mark.parametrize(

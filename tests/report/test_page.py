@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from transferscope.report.claims import CLAIMS, decide_claims
-from transferscope.report.grid import Grid
+from transferscope.claims.decide import CLAIMS, decide_claims
+from transferscope.claims.results import TaskResults
 from transferscope.report.page import code, ranges, units, write_page
-from transferscope.report.results import TaskResults
 from transferscope.report.summary import cell, markdown_table, write_markdown
+from transferscope.tables.grid import Grid
 
 Draw = Callable[..., dict[str, TaskResults]]
 PROVENANCE = {"seed": 1, "plan_digest": "abc123", "versions": {"torch": "2.15.0"}, "durations": {"training": 61.5}}

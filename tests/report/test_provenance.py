@@ -6,8 +6,8 @@ from typing import Any
 
 import pandas as pd
 
+from transferscope.claims.results import TaskResults
 from transferscope.report.provenance import provenance
-from transferscope.report.results import TaskResults
 
 STUDY: dict[str, Any] = {
     "seed": 3,

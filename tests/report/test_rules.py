@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from transferscope.report.evidence import Effect, against_bound, compare
-from transferscope.report.rules import decide, say_interval, say_ours
+from transferscope.claims.evidence import Effect, against_bound, compare
+from transferscope.claims.rules import decide, say_interval, say_ours
 
 
 def effects(**values_of_place: list[float]) -> list[Effect]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pandas as pd
 
+from transferscope.claims.results import TaskResults
 from transferscope.report import grids
-from transferscope.report.results import TaskResults
 
 KEYS = {"task": "clipart", "features": "pooled", "estimator": "debiased", "num_examples": 512}
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pandas as pd
 
+from transferscope.claims.results import TaskResults
 from transferscope.report.grids import spectrum
-from transferscope.report.results import TaskResults
 
 
 def results(stride: str = "honoured") -> dict[str, TaskResults]:

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
+from transferscope.experiment.options import ModelOptions, PictureOptions, TrainingOptions
 from transferscope.images.split import PackedSplit, SplitInfo, write_split_files
-from transferscope.options import ModelOptions, PictureOptions, TrainingOptions
 from transferscope.training.run import TrainingRun
 
 SIZE = 8

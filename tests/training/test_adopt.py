@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 import torch
 
-from transferscope.errors import UserError
 from transferscope.models import build_model
+from transferscope.system.errors import UserError
 from transferscope.training.adopt import adopt
 from transferscope.training.evaluation import evaluate
 

@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import nn
 
-from transferscope.errors import UserError
 from transferscope.images.augment import EvaluationTransform
 from transferscope.images.split import PackedSplit
+from transferscope.system.errors import UserError
 from transferscope.training.evaluation import evaluate, metrics_from_logits, predict
 from transferscope.training.feed import Feed
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from transferscope.errors import UserError
 from transferscope.images.split import PackedSplit
+from transferscope.system.errors import UserError
 from transferscope.training.events import Events
 from transferscope.training.loop import train_run
 

@@ -19,7 +19,7 @@ import psutil
 import pytest
 import torch
 
-from transferscope.errors import UserError
+from transferscope.system.errors import UserError
 from transferscope.training import launch, worker
 from transferscope.training.failure import WorkerError, failure
 from transferscope.training.launch import count_processes, train

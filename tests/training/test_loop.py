@@ -17,10 +17,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from transferscope.errors import UserError
+from transferscope.experiment.options import AugmentationOptions, ModelOptions
 from transferscope.images.split import PackedSplit
 from transferscope.models.initialisation import initialise
-from transferscope.options import AugmentationOptions, ModelOptions
+from transferscope.system.errors import UserError
 from transferscope.training import loop
 from transferscope.training.evaluation import evaluate
 from transferscope.training.loop import train_run

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from transferscope.options import TrainingOptions
+from transferscope.experiment.options import TrainingOptions
 from transferscope.training.optim import learning_rate, make_optimizer, parameter_groups, set_learning_rate
 
 

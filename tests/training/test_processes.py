@@ -14,11 +14,11 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from transferscope.errors import UserError
+from transferscope.experiment.options import AugmentationOptions
 from transferscope.images.split import PackedSplit
 from transferscope.models.initialisation import initialise
 from transferscope.models.series import CheckpointSeries
-from transferscope.options import AugmentationOptions
+from transferscope.system.errors import UserError
 from transferscope.training import loop
 from transferscope.training.evaluation import predict
 from transferscope.training.group import OneProcess

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 import torch
 
+from transferscope.experiment.options import AugmentationOptions
 from transferscope.images.split import PackedSplit
-from transferscope.options import AugmentationOptions
 from transferscope.training import loop, record
 from transferscope.training.loop import train_run
 from transferscope.training.run import TrainingRun

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from transferscope.errors import UserError
+from transferscope.system.errors import UserError
 
 _SNAP = 1e-9
 """How far from 0 or 1 an alpha still counts as an end: grids in floating point miss them by rounding."""

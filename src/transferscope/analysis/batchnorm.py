@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from transferscope.analysis.evaluation import Batches, Evaluate, Metrics, iterate
-from transferscope.errors import UserError
+from transferscope.system.errors import UserError
 
 
 def batchnorm_layers(model: nn.Module) -> dict[str, _BatchNorm]:

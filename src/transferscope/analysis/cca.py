@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from transferscope.analysis.hsic import FeatureSums
-from transferscope.errors import UserError
+from transferscope.system.errors import UserError
 
 VARIANCE = 0.99
 """The part of each side's variance that its principal components must hold."""

@@ -20,7 +20,7 @@ from transferscope.analysis.hsic import (
     check_num_examples,
     gram_matrix,
 )
-from transferscope.errors import UserError
+from transferscope.system.errors import UserError
 
 Estimator = Literal["biased", "debiased", "minibatch"]
 ESTIMATORS = ("biased", "debiased", "minibatch")

@@ -15,7 +15,7 @@ from torch import Tensor
 from transferscope.analysis.cka import MAX_EXACT_FEATURES, Estimator
 from transferscope.analysis.comparisons import Comparison, Extractors, Unit, UnitPair, unit_table
 from transferscope.analysis.hsic import MIN_EXAMPLES, FeatureSums, centre_unbiased, check_num_examples, gram_matrix
-from transferscope.errors import UserError
+from transferscope.system.errors import UserError
 
 
 def cka_between(

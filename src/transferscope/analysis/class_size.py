@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 from scipy.stats import pearsonr
 
-from transferscope.errors import UserError
+from transferscope.system.errors import UserError
 
 
 @dataclass(frozen=True)

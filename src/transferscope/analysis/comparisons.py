@@ -10,7 +10,7 @@ import pandas as pd
 
 from transferscope.analysis.cka import Estimator, check_estimator
 from transferscope.analysis.features import FeatureExtractor
-from transferscope.errors import UserError
+from transferscope.system.errors import UserError
 
 Extractors = Mapping[str, FeatureExtractor]
 

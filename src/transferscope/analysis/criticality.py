@@ -19,7 +19,7 @@ from transferscope.analysis.evaluation import Batches, iterate, per_example
 from transferscope.analysis.perturbation import Case, DirectPath, Mover, OptimizationPath, Path
 from transferscope.analysis.rewinding import rewind, rewinding
 from transferscope.analysis.states import State, check_modules, check_same_tensors, stored_like, write_state
-from transferscope.errors import UserError
+from transferscope.system.errors import UserError
 
 __all__ = ["criticality", "module_criticality", "network_criticality", "rewind", "rewinding"]
 

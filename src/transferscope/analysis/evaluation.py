@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from transferscope.analysis.states import state_digest
-from transferscope.errors import UserError
+from transferscope.system.errors import UserError
 
 Batch = tuple[Tensor, Tensor]
 """Network input (B, 3, H, W) and labels: int64 (B,) classes, or (B, num_classes) in {1, 0, -1}, -1 = ignored."""

@@ -9,8 +9,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from transferscope.errors import UserError
 from transferscope.models.layers import evaluation_mode
+from transferscope.system.errors import UserError
 
 Pooling = Literal["pooled", "flattened"]
 POOLINGS = ("pooled", "flattened")

@@ -13,7 +13,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from transferscope.errors import UserError
+from transferscope.system.errors import UserError
 
 MIN_EXAMPLES = 4
 CHUNK_FEATURES = 65536

@@ -20,7 +20,7 @@ from transferscope.analysis.states import (
     nonfinite_tensors,
     stored_like,
 )
-from transferscope.errors import UserError
+from transferscope.system.errors import UserError
 
 __all__ = [
     "alpha_grid",

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.metrics import cohen_kappa_score
 from statsmodels.stats.contingency_tables import mcnemar
 
-from transferscope.errors import UserError
+from transferscope.system.errors import UserError
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from transferscope.analysis.basin import combine
 from transferscope.analysis.evaluation import Evaluate
 from transferscope.analysis.states import State, check_same_tensors, stored_like
-from transferscope.errors import UserError
+from transferscope.system.errors import UserError
 
 
 class Plane:

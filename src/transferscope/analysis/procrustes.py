@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from transferscope.errors import UserError
+from transferscope.system.errors import UserError
 
 
 def procrustes_similarity(features_x: Tensor, features_y: Tensor) -> float:

@@ -14,7 +14,7 @@ from transferscope.analysis.criticality import Modules, Stages, criticality
 from transferscope.analysis.evaluation import Batches
 from transferscope.analysis.perturbation import Case
 from transferscope.analysis.states import State
-from transferscope.errors import UserError
+from transferscope.system.errors import UserError
 
 _ROW = ["module", "path", "split", "position", "sigma", "draw"]
 

@@ -17,7 +17,7 @@ from transferscope.analysis.conv_operator import (
     lag_sums,
 )
 from transferscope.analysis.decompositions import hermitian_eigenvalues, singular_values
-from transferscope.errors import UserError
+from transferscope.system.errors import UserError
 
 Method = Literal["auto", "gram", "svd", "published"]
 METHODS = ("auto", "gram", "svd", "published")

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from transferscope.errors import UserError
+from transferscope.system.errors import UserError
 
 THRESHOLDS = (0.001, 0.01, 0.1)
 

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from transferscope.analysis.spectrum import Method, conv_singular_values, linear_singular_values
 from transferscope.analysis.spectrum_summary import THRESHOLDS, count_below, probability_smaller, summarise
 from transferscope.analysis.states import State
-from transferscope.errors import UserError
 from transferscope.models.layers import LayerInput
+from transferscope.system.errors import UserError
 
 logger = logging.getLogger(__name__)
 

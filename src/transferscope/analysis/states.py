@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor, nn
 
-from transferscope.errors import UserError
+from transferscope.system.errors import UserError
 
 State = Mapping[str, Tensor]
 

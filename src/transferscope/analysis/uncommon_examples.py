@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import expit, softmax
 
 from transferscope.analysis.mistakes import correct_from_logits
-from transferscope.errors import UserError
+from transferscope.system.errors import UserError
 
 COLUMNS = ["class_index", "row", "rank", "example", "label"]
 COLUMNS += ["prediction_a", "confidence_a", "prediction_b", "confidence_b"]

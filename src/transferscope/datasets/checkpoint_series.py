@@ -9,7 +9,7 @@ from typing import Any
 from kedro.io import AbstractDataset
 from kedro_datasets._typing import TablePreview
 
-from transferscope.atomic import atomic_folder, replace_folder
+from transferscope.system.atomic import atomic_folder, replace_folder
 
 
 class CheckpointSeriesDataset(AbstractDataset):

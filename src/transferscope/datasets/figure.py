@@ -9,8 +9,8 @@ from typing import Any
 from kedro.io import AbstractDataset
 from kedro_datasets._typing import ImagePreview
 
-from transferscope.atomic import atomic_file
-from transferscope.report.results import SavedFigure
+from transferscope.claims.results import SavedFigure
+from transferscope.system.atomic import atomic_file
 
 
 class FigureDataset(AbstractDataset):

@@ -9,8 +9,8 @@ from typing import Any
 
 from kedro.io import AbstractDataset
 
-from transferscope.errors import UserError
-from transferscope.study import ONLY_FOR
+from transferscope.experiment.study import ONLY_FOR
+from transferscope.system.errors import UserError
 
 
 class ImageSourceDataset(AbstractDataset):

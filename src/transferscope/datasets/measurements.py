@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from kedro.io import AbstractDataset
 
-from transferscope.atomic import space_errors
+from transferscope.system.atomic import space_errors
 
 
 class MeasurementFolder:

@@ -8,7 +8,7 @@ from typing import Any
 
 from kedro.io import AbstractDataset
 
-from transferscope.atomic import atomic_file
+from transferscope.system.atomic import atomic_file
 
 
 class PagesDataset(AbstractDataset):

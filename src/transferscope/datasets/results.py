@@ -9,9 +9,9 @@ from typing import Any
 
 from kedro.io import AbstractDataset
 
-from transferscope.atomic import atomic_folder
+from transferscope.claims.results import SavedFigure, TaskResults
 from transferscope.datasets.table import read_table, write_table
-from transferscope.report.results import SavedFigure, TaskResults
+from transferscope.system.atomic import atomic_folder
 
 
 class ResultsDataset(AbstractDataset[TaskResults, TaskResults]):

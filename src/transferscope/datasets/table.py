@@ -9,7 +9,7 @@ import pandas as pd
 from kedro.io import AbstractDataset
 from kedro_datasets._typing import TablePreview
 
-from transferscope.atomic import atomic_file
+from transferscope.system.atomic import atomic_file
 
 
 class TableDataset(AbstractDataset[pd.DataFrame, pd.DataFrame]):

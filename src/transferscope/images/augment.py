@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from transferscope.errors import UserError
+from transferscope.experiment.options import AugmentationOptions, PictureOptions
 from transferscope.images.shuffle import Shuffle
 from transferscope.images.split import PackedSplit
-from transferscope.options import AugmentationOptions, PictureOptions
+from transferscope.system.errors import UserError
 
 NETWORK_CHANNELS = 3
 CROP_ASPECT = (3 / 4, 4 / 3)

@@ -16,10 +16,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from transferscope.errors import UserError
 from transferscope.images.files import FileTree, open_tree, unsafe_reason
 from transferscope.images.sampling import CHEXPERT_SEED, draw_by_example, draw_by_group, patient_of
 from transferscope.images.source import GENERATED_MARK, ExampleList, ImageSource
+from transferscope.system.errors import UserError
 
 FINDINGS = ("Cardiomegaly", "Edema", "Consolidation", "Atelectasis", "Pleural Effusion")
 """The five findings, in the study's order (classes 1 to 5)."""

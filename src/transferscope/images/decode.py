@@ -12,8 +12,8 @@ import io
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from transferscope.errors import UserError
-from transferscope.options import PictureOptions
+from transferscope.experiment.options import PictureOptions
+from transferscope.system.errors import UserError
 
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "JPEG2000")
 MAX_PIXELS = 89_478_485

@@ -14,10 +14,10 @@ from typing import Literal
 
 import numpy as np
 
-from transferscope.errors import UserError
 from transferscope.images.files import FileTree, open_tree, unsafe_reason
 from transferscope.images.sampling import DOMAINNET_SEED, draw_subset
 from transferscope.images.source import GENERATED_MARK, ExampleList, ImageSource
+from transferscope.system.errors import UserError
 
 
 def read_domainnet(

@@ -14,7 +14,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from transferscope.errors import UserError
+from transferscope.system.errors import UserError
 
 MAX_FILE_BYTES = 1 << 30
 """Larger files are refused: no list and no image is that large, a crafted archive member may be."""

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from transferscope.experiment.options import PictureOptions
 from transferscope.images.files import FileTree
 from transferscope.images.source import ExampleList, ImageSource
-from transferscope.options import PictureOptions
 
 PACKING_VERSION = 1
 """To be raised when the same files and settings would be stored as other pixels."""

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from transferscope.errors import UserError
 from transferscope.images.files import FileTree, open_tree
 from transferscope.images.source import GENERATED_MARK, ExampleList, ImageSource
+from transferscope.system.errors import UserError
 
 SHARE_SEED = 0
 

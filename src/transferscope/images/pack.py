@@ -11,15 +11,15 @@ from typing import Literal
 
 import numpy as np
 
-from transferscope.errors import UserError
+from transferscope.experiment.options import PictureOptions
 from transferscope.images.decode import decode_image, store_image
 from transferscope.images.files import FileTree, open_tree, printable
 from transferscope.images.fingerprint import file_fingerprints, picture_key, source_digest
 from transferscope.images.partial import PartialSplit
 from transferscope.images.source import ExampleList, ImageSource
 from transferscope.images.split import DroppedImage, PackedSplit, SplitInfo, content_digest, write_split_files
-from transferscope.options import PictureOptions
-from transferscope.progress import progress_bar
+from transferscope.system.errors import UserError
+from transferscope.system.progress import progress_bar
 
 CHUNK = 32
 """Images that a thread packs before the journal notes them."""

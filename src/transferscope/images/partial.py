@@ -18,8 +18,8 @@ from pathlib import Path
 
 import numpy as np
 
-from transferscope.atomic import replace_folder
-from transferscope.errors import UserError
+from transferscope.system.atomic import replace_folder
+from transferscope.system.errors import UserError
 
 JOURNAL_DTYPE = np.dtype([("fingerprint", "<u8"), ("digest", "u1", (32,)), ("size", "<i4", (2,))])
 _FULL = (errno.ENOSPC, errno.EDQUOT)

@@ -6,7 +6,7 @@ import re
 
 import numpy as np
 
-from transferscope.errors import UserError
+from transferscope.system.errors import UserError
 
 DOMAINNET_SEED = 2020
 CHEXPERT_SEED = 1234

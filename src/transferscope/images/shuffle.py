@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from transferscope.errors import UserError
-from transferscope.options import block_sizes
+from transferscope.experiment.options import block_sizes
+from transferscope.system.errors import UserError
 
 BlockSize = int | Literal["values"]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from transferscope.errors import UserError
+from transferscope.system.errors import UserError
 
 GENERATED_MARK = "GENERATED.txt"
 """A file of this name in a root says that its images were drawn by the generator."""

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from pydantic import ValidationError
 
-from transferscope.errors import UserError
+from transferscope.experiment.options import PictureOptions
 from transferscope.images.image_array import ConcatenatedImages, ImageArray, SelectedImages, resolve_rows, take
-from transferscope.options import PictureOptions
+from transferscope.system.errors import UserError
 
 FORMAT = 1
 

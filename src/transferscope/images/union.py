@@ -8,10 +8,10 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from transferscope.atomic import atomic_folder
-from transferscope.errors import UserError
+from transferscope.experiment.options import PictureOptions
 from transferscope.images.split import PackedSplit, SplitInfo, write_description
-from transferscope.options import PictureOptions
+from transferscope.system.atomic import atomic_folder
+from transferscope.system.errors import UserError
 
 
 def union_split(

@@ -13,11 +13,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from transferscope.atomic import atomic_file
-from transferscope.errors import UserError
 from transferscope.models.compatible import check_compatible, infer_num_classes
 from transferscope.models.torch_file import read_torch_file
 from transferscope.models.zoo import build_model
+from transferscope.system.atomic import atomic_file
+from transferscope.system.errors import UserError
 
 TORCH_SUFFIXES = (".pth", ".pth.tar", ".pt")
 # One key: the order of several would differ from process to process, and with it the bytes of the file.

@@ -7,9 +7,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from transferscope.errors import UserError
 from transferscope.models.layers import classifier_layers
 from transferscope.models.zoo import build_model
+from transferscope.system.errors import UserError
 
 MAX_LISTED = 10
 

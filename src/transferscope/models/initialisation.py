@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from torch import nn
 
-from transferscope.errors import UserError
+from transferscope.experiment.options import ModelOptions
 from transferscope.models.checkpoint import Checkpoint
 from transferscope.models.compatible import check_compatible, classifier_keys
 from transferscope.models.zoo import build_model
-from transferscope.options import ModelOptions
+from transferscope.system.errors import UserError
 
 
 def initialise(

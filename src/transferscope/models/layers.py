@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
-from transferscope.errors import UserError
+from transferscope.system.errors import UserError
 
 STAGE = re.compile(r"layer\d+")
 NUM_GENERIC_FEATURES = 5

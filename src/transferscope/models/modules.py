@@ -9,9 +9,9 @@ from typing import Literal
 
 from torch import nn
 
-from transferscope.errors import UserError
 from transferscope.models.fixup_resnet import FixupResNet
 from transferscope.models.layers import is_resnet_like, units, weight_layers
+from transferscope.system.errors import UserError
 
 Modules = dict[str, tuple[str, ...]]
 

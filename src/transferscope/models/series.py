@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from transferscope.atomic import atomic_file
-from transferscope.errors import UserError
 from transferscope.models.checkpoint import Checkpoint, load_checkpoint
+from transferscope.system.atomic import atomic_file
+from transferscope.system.errors import UserError
 
 INDEX = "series.json"
 Epoch = int | Literal["best", "final"]

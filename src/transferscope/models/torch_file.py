@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from transferscope.errors import UserError
+from transferscope.system.errors import UserError
 
 _NESTED = ("state_dict", "model", "model_state_dict", "model_state", "net", "network", "module", "weights", "params")
 _PREFIXES = ("module.", "_orig_mod.", "model.")

@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from transferscope.errors import UserError
 from transferscope.models.fixup_resnet import FIXUP_LAYOUTS, fixup_resnet
 from transferscope.models.layers import classifier_layers
 from transferscope.models.near import near_matches
+from transferscope.system.errors import UserError
 
 _PROVIDERS = ("torchvision", "timm")
 _WEIGHT_OPTIONS = ("weights", "weights_backbone", "pretrained", "checkpoint_path")

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 from kedro.pipeline import Node
 
-from transferscope.processes import elsewhere
+from transferscope.system.processes import elsewhere
 
 ON_A_GPU = ["gpus-1"]
 """The tag of a node that runs networks: runners give it a GPU of its own where there are any, else a core."""

@@ -10,7 +10,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from transferscope.errors import UserError
 from transferscope.plots.lines import write_in_cells
 from transferscope.plots.style import (
     BLUE,
@@ -28,6 +27,7 @@ from transferscope.plots.style import (
     legend_below,
     new_figure,
 )
+from transferscope.system.errors import UserError
 
 MANY_CLASSES = 40
 PART_COLOURS = {"train": BLUE, "test": ORANGE}

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import pandas as pd
 
-from transferscope.errors import UserError
+from transferscope.system.errors import UserError
 
 _KINDS = (("rit", "RI-T"), ("ri", "RI"), ("pt", "P-T"), ("p", "P"))
 

@@ -6,8 +6,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from transferscope.experiment.options import block_sizes
 from transferscope.images.shuffle import Shuffle
-from transferscope.options import block_sizes
 from transferscope.plots.images import show_image
 from transferscope.plots.style import LABEL_SIZE, TITLE_SIZE, add_note, new_figure
 

@@ -12,10 +12,10 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
+from transferscope.claims.evidence import CROSS_DOMAIN
+from transferscope.claims.results import TaskResults
+from transferscope.claims.rules import RULE
 from transferscope.report import grids, view
-from transferscope.report.evidence import CROSS_DOMAIN
-from transferscope.report.results import TaskResults
-from transferscope.report.rules import RULE
 from transferscope.report.view import MARKS
 
 KINDS = ("P-T", "RI-T")

@@ -14,9 +14,9 @@ from typing import Any
 import psutil
 import torch
 
-from transferscope.report import formats
+from transferscope.claims.results import TaskResults
 from transferscope.report.grids.common import each
-from transferscope.report.results import TaskResults
+from transferscope.tables import formats
 
 CPU_FILE = Path("/proc/cpuinfo")
 

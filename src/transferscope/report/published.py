@@ -6,7 +6,7 @@ Figure 5 are read off figures, accuracies to ± .5 points.
 
 from __future__ import annotations
 
-from transferscope.report.grid import Grid
+from transferscope.tables.grid import Grid
 
 _LAYERS = ("conv1", "layer1", "layer2", "layer3", "layer4")
 _COUNTS = ("only first right", "only second right", "common mistakes", "uncommon, first", "uncommon, second")

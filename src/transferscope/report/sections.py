@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from transferscope.claims.results import TaskResults
 from transferscope.report import grids, published
-from transferscope.report.grid import Grid
-from transferscope.report.results import TaskResults
+from transferscope.tables.grid import Grid
 
 Results = Mapping[str, TaskResults]
 

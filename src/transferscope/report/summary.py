@@ -7,9 +7,9 @@ from typing import Any
 
 import pandas as pd
 
-from transferscope.report.grid import Grid
+from transferscope.claims.results import TaskResults
 from transferscope.report.page import _environment, context
-from transferscope.report.results import TaskResults
+from transferscope.tables.grid import Grid
 
 
 def write_markdown(

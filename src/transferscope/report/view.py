@@ -10,13 +10,14 @@ from typing import Any
 
 import pandas as pd
 
-from transferscope.report import formats, grids
-from transferscope.report.claims import CLAIMS
-from transferscope.report.evidence import CROSS_DOMAIN
-from transferscope.report.grid import Grid
-from transferscope.report.results import SavedFigure, TaskResults
-from transferscope.report.rules import FAILS, HOLDS, UNKNOWN
+from transferscope.claims.decide import CLAIMS
+from transferscope.claims.evidence import CROSS_DOMAIN
+from transferscope.claims.results import SavedFigure, TaskResults
+from transferscope.claims.rules import FAILS, HOLDS, UNKNOWN
+from transferscope.report import grids
 from transferscope.report.sections import CHAPTERS, Chapter, Section
+from transferscope.tables import formats
+from transferscope.tables.grid import Grid
 
 Results = Mapping[str, TaskResults]
 MARKS = {HOLDS: ("✓", "holds"), FAILS: ("✗", "fails"), UNKNOWN: ("?", "unknown")}

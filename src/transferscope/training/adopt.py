@@ -8,11 +8,11 @@ from typing import Any
 
 import pandas as pd
 
-from transferscope.atomic import atomic_file
-from transferscope.errors import UserError
 from transferscope.images.split import PackedSplit
 from transferscope.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from transferscope.models.series import CheckpointSeries, epoch_file, write_series
+from transferscope.system.atomic import atomic_file
+from transferscope.system.errors import UserError
 from transferscope.training.device import choose_device
 from transferscope.training.evaluation import evaluate
 from transferscope.training.history import history_table, metric_columns

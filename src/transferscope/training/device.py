@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils import deterministic as deterministic_settings
 
-from transferscope.devices import granted_gpus
+from transferscope.experiment.options import Precision
 from transferscope.models.zoo import private_random_state
-from transferscope.options import Precision
+from transferscope.system.gpu_grants import granted_gpus
 
 
 def choose_device(device: str | torch.device | None) -> torch.device:

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from transferscope.errors import UserError
+from transferscope.experiment.options import Precision
 from transferscope.images.augment import EvaluationTransform
 from transferscope.images.split import PackedSplit
-from transferscope.options import Precision
+from transferscope.system.errors import UserError
 from transferscope.training.device import as_input, autocast, first_weight
 from transferscope.training.feed import Feed
 from transferscope.training.group import OneProcess

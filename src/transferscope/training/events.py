@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from transferscope.errors import UserError
+from transferscope.system.errors import UserError
 from transferscope.training.history import LEADING, Row
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ import re
 import socket
 from pathlib import Path
 
-from transferscope.errors import UserError
+from transferscope.system.errors import UserError
 from transferscope.training.run import RunLike
 
 DEADLY_SIGNALS = {6: "abort", 7: "bus error", 9: "killed; often the memory ran out", 11: "segmentation fault"}

@@ -9,10 +9,10 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from transferscope.errors import UserError
 from transferscope.images.augment import EvaluationTransform
 from transferscope.images.split import PackedSplit
 from transferscope.models.checkpoint import Checkpoint
+from transferscope.system.errors import UserError
 from transferscope.training.device import as_input, first_weight
 from transferscope.training.run import RunLike
 

@@ -19,12 +19,12 @@ import pandas as pd
 import torch
 
 import transferscope
-from transferscope.devices import granted_gpus, visible_to_child
-from transferscope.errors import UserError
 from transferscope.images.split import PackedSplit
 from transferscope.models.checkpoint import Checkpoint, save_checkpoint
 from transferscope.models.series import CheckpointSeries
-from transferscope.progress import progress_bar
+from transferscope.system.errors import UserError
+from transferscope.system.gpu_grants import granted_gpus, visible_to_child
+from transferscope.system.progress import progress_bar
 from transferscope.training.failure import failure
 from transferscope.training.inputs import by_part, check_inputs, inputs_of
 from transferscope.training.loop import train_run

@@ -15,14 +15,14 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from transferscope.errors import UserError
+from transferscope.experiment.options import AugmentationOptions
 from transferscope.images.augment import TrainingTransform, mixup
 from transferscope.images.split import PackedSplit
 from transferscope.models.checkpoint import Checkpoint
 from transferscope.models.initialisation import initialise
 from transferscope.models.series import CheckpointSeries
-from transferscope.options import AugmentationOptions
-from transferscope.progress import progress_bar
+from transferscope.system.errors import UserError
+from transferscope.system.progress import progress_bar
 from transferscope.training.device import (
     as_input,
     autocast,

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from transferscope.options import TrainingOptions
+from transferscope.experiment.options import TrainingOptions
 
 REFERENCE_BATCH = 256
 """`scale_lr_by_batch`: the batch size at which the learning rate is taken as written."""

@@ -10,10 +10,10 @@ from typing import Literal
 
 import pandas as pd
 
-from transferscope.atomic import atomic_file
 from transferscope.images.split import PackedSplit
 from transferscope.models.checkpoint import Checkpoint, CheckpointMetadata, save_checkpoint
 from transferscope.models.series import INDEX, CheckpointSeries, epoch_file, write_series
+from transferscope.system.atomic import atomic_file
 from transferscope.training.events import EVENTS
 from transferscope.training.history import history_table
 from transferscope.training.run import RunLike

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Protocol
 
-from transferscope.options import ModelOptions, TrainingOptions
+from transferscope.experiment.options import ModelOptions, TrainingOptions
 
 Initialisation = Literal["random", "pretrained", "checkpoint"]
 

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from transferscope.atomic import atomic_file
+from transferscope.system.atomic import atomic_file
 from transferscope.training.history import Row
 
 log = logging.getLogger(__name__)

@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
-from transferscope.errors import UserError
 from transferscope.models.checkpoint import load_checkpoint
+from transferscope.system.errors import UserError
 from transferscope.training.group import OneProcess
 from transferscope.training.loop import train_run
 from transferscope.training.run import TrainingRun

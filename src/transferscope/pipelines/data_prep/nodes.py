@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from transferscope.options import PictureOptions
-from transferscope.study import GeneratedOptions
+from transferscope.experiment.options import PictureOptions
+from transferscope.experiment.study import GeneratedOptions
 
 SHUFFLED_SHOWN = 4
 """Images on the sheet of shuffled images."""
@@ -24,7 +24,7 @@ Recipe = Callable[[Path], object]
 
 def draw_images(options: dict[str, Any], seed: int) -> list[Recipe]:
     """A recipe per task that draws its images; those that share a root are drawn once."""
-    from transferscope.images import generated
+    from transferscope.generated import draw as generated
 
     drawn = GeneratedOptions.model_validate(options)
     seed_and_size: dict[str, Any] = {"seed": seed, "size": drawn.size}

@@ -7,9 +7,9 @@ from typing import Any
 
 from kedro.pipeline import Node, Pipeline
 
+from transferscope.experiment.plan import Plan
 from transferscope.pipelines.data_prep import nodes
 from transferscope.pipelines.wiring import draw
-from transferscope.plan import Plan
 
 STEP = "data_prep"
 

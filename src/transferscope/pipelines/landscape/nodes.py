@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from transferscope.options import BasinOptions, CriticalityOptions, LandscapeOptions, PlaneOptions, Precision
+from transferscope.experiment.options import BasinOptions, CriticalityOptions, LandscapeOptions, PlaneOptions, Precision
 
 
 def interpolate_pair(
@@ -21,7 +21,7 @@ def interpolate_pair(
     store: Any,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Metrics on the line between two models of one task, and beyond its ends, and the barriers (Figures 12 to 18)."""
-    from transferscope.pipelines.landscape.lines import Ends, line
+    from transferscope.measure.line import Ends, line
 
     chosen = LandscapeOptions.model_validate(options)
     outside = chosen.extrapolation.outside() if chosen.extrapolation else []
@@ -45,7 +45,7 @@ def interpolate_across(
     store: Any,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Test metrics on one task along the line between models of two tasks, and the barriers (Figures 19 to 29)."""
-    from transferscope.pipelines.landscape.lines import Ends, line
+    from transferscope.measure.line import Ends, line
 
     ends = Ends(pair, series_a, series_b)
     chosen = LandscapeOptions.model_validate(options)
@@ -70,7 +70,7 @@ def measure_plane(
     store: Any,
 ) -> pd.DataFrame:
     """Metrics on the plane through three models."""
-    from transferscope.pipelines.landscape.surfaces import plane
+    from transferscope.measure.surfaces import plane
 
     series = [series_a, series_b, series_c]
     return plane(PlaneOptions.model_validate(options), series, train_split, test_split, store, precision)
@@ -86,7 +86,7 @@ def measure_basin(
     *series: Any,
 ) -> pd.DataFrame:
     """(epsilon, delta) of the convex hull of all runs of a kind (Definition 3.1); `run` is the first of them."""
-    from transferscope.pipelines.landscape.surfaces import basin
+    from transferscope.measure.surfaces import basin
 
     chosen = BasinOptions.model_validate(options)
     return basin(run["label"], list(series), train_split, test_split, chosen, store, precision)
@@ -103,8 +103,8 @@ def measure_criticality(
     store: Any,
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     """Noise and paths for every module, mu per module, and rewinding of each module (Figure 30)."""
+    from transferscope.measure.criticality import measure_modules
     from transferscope.models.modules import find_modules
-    from transferscope.pipelines.landscape.modules import measure_modules
 
     splits = {"train": train_split, "test": test_split}
     found = find_modules(series.load("final").build(), **modules)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from kedro.pipeline import Node, Pipeline
 
-from transferscope.options import CriticalityOptions, CrossDomainOptions, LandscapeOptions
+from transferscope.experiment.options import CriticalityOptions, CrossDomainOptions, LandscapeOptions
+from transferscope.experiment.plan import Pair, Plan, RunSpec
 from transferscope.pipelines.landscape import nodes
 from transferscope.pipelines.wiring import ON_A_GPU, draw, drawn_beside, gather
-from transferscope.plan import Pair, Plan, RunSpec
 
 STEP = "landscape"
 ACROSS = "cross_domain"

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from transferscope.options import MistakesOptions
-from transferscope.plan import derive_seed
+from transferscope.experiment.options import MistakesOptions
+from transferscope.experiment.plan import derive_seed
 
 
 def predict_test(series: Any, test_split: Any, options: dict[str, Any]) -> dict[str, Any]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from kedro.pipeline import Node, Pipeline
 
+from transferscope.experiment.plan import Pair, Plan, RunSpec
 from transferscope.pipelines.mistakes import nodes
 from transferscope.pipelines.wiring import ON_A_GPU, draw, gather
-from transferscope.plan import Pair, Plan, RunSpec
 
 STEP = "mistakes"
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from transferscope.report.results import SavedFigure, TaskResults
+from transferscope.claims.results import SavedFigure, TaskResults
 
 
 def gather_results(
@@ -39,7 +39,7 @@ def _facts(split: Any, test_split: Any) -> dict[str, Any]:
 
 def decide_claims(study: dict[str, Any], **results: TaskResults) -> pd.DataFrame:
     """Every claim of the study with our figures and a verdict by a stated rule."""
-    from transferscope.report.claims import decide_claims as decide
+    from transferscope.claims.decide import decide_claims as decide
 
     return decide(study, results)
 

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 
 from kedro.pipeline import Node, Pipeline
 
+from transferscope.experiment.plan import Plan
 from transferscope.pipelines.report import nodes
-from transferscope.plan import Plan
 
 STEP = "report"
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from transferscope.options import Precision, SimilarityOptions
+from transferscope.experiment.options import Precision, SimilarityOptions
 
 
 def measure_cka(
@@ -18,7 +18,7 @@ def measure_cka(
     **series: Any,
 ) -> dict[str, pd.DataFrame]:
     """CKA at every layer for every pair of a task, as `SimilarityOptions.feature_tables`; images are seen once."""
-    from transferscope.pipelines.similarity import measure
+    from transferscope.measure import similarity as measure
 
     by_name = {run.name: run for run in series.values()}
     return measure.cka(pairs, runs, by_name, test_split, SimilarityOptions.model_validate(options), precision)

@@ -6,14 +6,14 @@ from typing import Any
 
 import pandas as pd
 
-from transferscope.options import PictureOptions, SpectrumOptions
+from transferscope.experiment.options import PictureOptions, SpectrumOptions
 
 
 def measure_spectrum(
     series: Any, run: dict[str, Any], part: dict[str, Any], options: dict[str, Any]
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Singular values of every layer at the chosen epochs, and what they sum up to at every saved one."""
-    from transferscope.pipelines.spectrum import measure
+    from transferscope.measure import spectrum as measure
 
     chosen = SpectrumOptions.model_validate(options)
     pictures = PictureOptions.model_validate(part["pictures"])
@@ -22,7 +22,7 @@ def measure_spectrum(
 
 def measure_margin(series: Any, run: dict[str, Any], train_split: Any) -> pd.DataFrame:
     """The margin that the trained network leaves on its training examples, and the largest norm of its inputs."""
-    from transferscope.pipelines.spectrum.margin import margin_table
+    from transferscope.measure.margin import margin_table
 
     return margin_table(series, run, train_split)
 
@@ -36,7 +36,7 @@ def measure_bound_factors(spectrum: pd.DataFrame, *margins: pd.DataFrame) -> pd.
 
 def compare_small_values(options: dict[str, Any], seed: int, *singular_values: pd.DataFrame) -> pd.DataFrame:
     """Has RI-T more small singular values than P-T? A number with an interval for each threshold."""
-    from transferscope.pipelines.spectrum import measure
+    from transferscope.measure import spectrum as measure
 
     values = pd.concat(singular_values, ignore_index=True)
     return measure.small_values(values, str(values["task"].iloc[0]), SpectrumOptions.model_validate(options), seed)

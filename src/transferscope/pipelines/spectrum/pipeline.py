@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from kedro.pipeline import Node, Pipeline
 
-from transferscope.options import SpectrumOptions
+from transferscope.experiment.options import SpectrumOptions
+from transferscope.experiment.plan import Plan, RunSpec
 from transferscope.pipelines.spectrum import nodes
 from transferscope.pipelines.wiring import ON_A_GPU, draw, gather
-from transferscope.plan import Plan, RunSpec
 
 STEP = "spectrum"
 

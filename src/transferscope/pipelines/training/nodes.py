@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from transferscope.plan import RunSpec
+from transferscope.experiment.plan import RunSpec
 
 log = logging.getLogger(__name__)
 

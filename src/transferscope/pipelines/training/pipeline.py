@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 from kedro.pipeline import Node, Pipeline
 
+from transferscope.experiment.plan import Plan, RunSpec
 from transferscope.pipelines.training import nodes
 from transferscope.pipelines.wiring import ON_A_GPU, draw
-from transferscope.plan import Plan, RunSpec
 
 STEP = "training"
 

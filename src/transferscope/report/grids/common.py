@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from transferscope.report import formats
-from transferscope.report.evidence import CROSS_DOMAIN
-from transferscope.report.grid import Grid
-from transferscope.report.results import TaskResults
+from transferscope.claims.evidence import CROSS_DOMAIN
+from transferscope.claims.results import TaskResults
+from transferscope.tables import formats
+from transferscope.tables.grid import Grid
 
 Results = Mapping[str, TaskResults]
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pandas as pd
 
-from transferscope.report import formats
-from transferscope.report.evidence import main_metric
-from transferscope.report.grid import Grid
+from transferscope.claims.evidence import main_metric
 from transferscope.report.grids.common import Results, each, pivot, score
+from transferscope.tables import formats
+from transferscope.tables.grid import Grid
 
 
 def module_criticality(results: Results) -> list[Grid]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pandas as pd
 
-from transferscope.report import formats
-from transferscope.report.grid import Grid, from_table
 from transferscope.report.grids.common import Results, each, if_any
+from transferscope.tables import formats
+from transferscope.tables.grid import Grid, from_table
 
 SPLITS = (
     "task", "part", "num_examples", "num_classes", "channels", "side", "source_width_median", "source_height_median",

@@ -6,11 +6,11 @@ import math
 
 import pandas as pd
 
-from transferscope.report import formats
-from transferscope.report.evidence import CROSS_DOMAIN, main_metric
-from transferscope.report.grid import Grid, from_table
+from transferscope.claims.evidence import CROSS_DOMAIN, main_metric
+from transferscope.claims.landscape_effects import place
 from transferscope.report.grids.common import Results, each, if_any, pivot, score, spread
-from transferscope.report.landscape_effects import place
+from transferscope.tables import formats
+from transferscope.tables.grid import Grid, from_table
 
 
 def barriers(results: Results) -> list[Grid]:

@@ -8,10 +8,10 @@ from typing import Any
 
 import pandas as pd
 
-from transferscope.report import formats
-from transferscope.report.grid import HEADINGS, Grid, from_table
 from transferscope.report.grids.common import Results, each
 from transferscope.report.published import TABLE_3, TABLE_4, TABLE_5
+from transferscope.tables import formats
+from transferscope.tables.grid import HEADINGS, Grid, from_table
 
 PAIR = ("pair_kind", "checkpoint_a", "checkpoint_b")
 MEASURES = (

@@ -7,10 +7,10 @@ from typing import Any
 
 import pandas as pd
 
-from transferscope.report import formats
-from transferscope.report.effects import one_cka
-from transferscope.report.grid import Grid
+from transferscope.claims.effects import one_cka
 from transferscope.report.grids.common import Results, each, if_any, number, pivot, spread
+from transferscope.tables import formats
+from transferscope.tables.grid import Grid
 
 FLOOR = "permuted examples (floor)"
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pandas as pd
 
-from transferscope.report import formats
-from transferscope.report.evidence import last_epochs
-from transferscope.report.grid import Grid
+from transferscope.claims.evidence import last_epochs
 from transferscope.report.grids.common import Results, each, if_any, number, pivot, spread
+from transferscope.tables import formats
+from transferscope.tables.grid import Grid
 
 SUMMARIES = {
     "frobenius": "‖W‖_F",

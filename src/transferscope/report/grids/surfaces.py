@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from transferscope.report import formats
-from transferscope.report.evidence import main_metric
-from transferscope.report.grid import Grid
+from transferscope.claims.evidence import main_metric
 from transferscope.report.grids.common import Results, each, if_any, score
+from transferscope.tables import formats
+from transferscope.tables.grid import Grid
 
 
 def basin(results: Results) -> list[Grid]:

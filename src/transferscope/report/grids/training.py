@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pandas as pd
 
-from transferscope.report import formats
-from transferscope.report.evidence import Evidence
-from transferscope.report.grid import Grid, from_table
+from transferscope.claims.evidence import Evidence
 from transferscope.report.grids.common import Results, each, if_any, score, spread
+from transferscope.tables import formats
+from transferscope.tables.grid import Grid, from_table
 
 
 def final_metrics(results: Results) -> list[Grid]:

@@ -1,0 +1,1 @@
+"""What the study claims, and whether the tables bear it out."""

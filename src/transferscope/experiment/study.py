@@ -1,0 +1,190 @@
+"""What a user writes in `parameters*.yml`, and what is said when it is wrong.
+
+Pure and typed; `transferscope.experiment.plan` expands it into runs and pairs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError, model_validator
+
+from transferscope.experiment import options as opt
+
+Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+
+
+ONLY_FOR = {
+    "domain": "domainnet",
+    "limit": "domainnet",
+    "untrained_classes": "domainnet",
+    "test_share": "image_folder",
+    "class_list": "image_folder",
+    "num_train": "chexpert",
+    "num_test": "chexpert",
+    "num_validation": "chexpert",
+    "sampling": "chexpert",
+    "uncertain": "chexpert",
+    "blank": "chexpert",
+    "views": "chexpert",
+    "double_positives": "chexpert",
+}
+"""Keys of a task that one layout alone has."""
+
+LabelPolicy = Literal["ones", "zeros", "ignore"]
+"""What a label that is not known becomes; ignored labels count neither in the loss nor in metrics."""
+
+
+class TaskOptions(opt.Options):
+    """A data set with a label space: a folder in a known layout, or the union of other tasks."""
+
+    format: Literal["domainnet", "chexpert", "image_folder"] | None = None
+    root: str | None = None
+    domain: str | None = None
+    """DomainNet: the domain; default: the task's name."""
+    limit: opt.PositiveInt | None = None
+    """DomainNet: largest number of images of a part, drawn as the study drew them; None: 50,000."""
+    untrained_classes: Literal["refuse", "keep"] = "refuse"
+    """DomainNet: classes that the test list has and the train list lacks."""
+    test_share: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Class folders without train/ and val/: the share of each class that is for testing."""
+    class_list: str | None = None
+    """Class folders: a text file with a class a line, in the order of a classifier's outputs."""
+    num_train: opt.PositiveInt | None = None
+    num_test: opt.PositiveInt | None = None
+    """CheXpert: sizes of the samples; None: 50,000 each."""
+    num_validation: opt.PositiveInt | None = None
+    """CheXpert: images beside these for choosing `best`; needs select_best_on: validation."""
+    sampling: Literal["paper", "by_patient"] = "paper"
+    """CheXpert: images drawn one by one, as in the study, or whole patients, so that none is in two parts."""
+    uncertain: LabelPolicy | dict[str, LabelPolicy] = Field(default_factory=dict)
+    """CheXpert: what -1 becomes, for all findings or by finding; default: as the authors' code has it."""
+    blank: LabelPolicy | dict[str, LabelPolicy] = "zeros"
+    """CheXpert: what a finding becomes that is not mentioned."""
+    views: Literal["all", "frontal", "lateral"] = "all"
+    double_positives: tuple[str, ...] = ()
+    """CheXpert: findings whose positive train rows come twice; the authors' code: Cardiomegaly, Consolidation."""
+    select_best_on: Literal["test", "validation"] = "test"
+    """The part on which the epoch `best` is chosen. The authors chose on test, which flatters `best`."""
+    on_bad_image: Literal["stop", "drop"] = "stop"
+    num_workers: opt.PositiveInt | None = None
+    """Threads that pack the images; None: one for each core."""
+    union: tuple[str, ...] | None = None
+    """Tasks of one label space to be joined, without storing an image twice; one task: a view of it."""
+    pictures: opt.PictureOptions | None = None
+    """Overrides the study's pictures, whole. A union may differ from its parts in what happens after storing."""
+    training: dict[str, Any] = Field(default_factory=dict)
+    """Overrides of the study's training for runs on this task."""
+
+    @model_validator(mode="after")
+    def _either_folder_or_union(self) -> TaskOptions:
+        if (self.union is None) == (self.format is None):
+            raise ValueError("give either format and root, or union")
+        if self.format is not None and self.root is None:
+            raise ValueError("root is missing: the folder that holds the images")
+        for key in self.model_fields_set & ONLY_FOR.keys():
+            if self.format != ONLY_FOR[key]:
+                raise ValueError(f"{key} is only for format {ONLY_FOR[key]}")
+        return self
+
+    @model_validator(mode="after")
+    def _validation_part_is_there_and_used(self) -> TaskOptions:
+        if self.select_best_on == "validation" and (self.format == "domainnet" or self.test_share is not None):
+            raise ValueError("select_best_on: this layout has no validation part")
+        if self.format == "chexpert" and (self.select_best_on == "validation") != (self.num_validation is not None):
+            raise ValueError("select_best_on: validation and num_validation go together")
+        return self
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The splits of the task."""
+        return ("train", "test", "validation") if self.select_best_on == "validation" else ("train", "test")
+
+
+class GeneratedOptions(opt.Options):
+    """Images drawn by seed for tasks that have no data set."""
+
+    draws: Literal["source", "domains", "chest"]
+    tasks: tuple[str, ...]
+    num_train: opt.PositiveInt = 1000
+    num_test: opt.PositiveInt = 500
+    size: opt.PositiveInt = 48
+
+
+class RunKindOptions(opt.Options):
+    """Runs that differ in task and replica only."""
+
+    label: str
+    """Name in tables and figures: P, P-T, RI-T, ..."""
+    tasks: tuple[str, ...]
+    replicas: opt.PositiveInt = 1
+    initialisation: Literal["random", "pretrained", "checkpoint"] = "random"
+    pretrained: str | None = None
+    """Run whose weights are taken, e.g. shapes.p_1, or the path of a checkpoint file."""
+    pretrained_epoch: Literal["best", "final"] | Annotated[int, Field(ge=0)] = "final"
+    shares_initialisation_with: str | None = None
+    """Kind whose replica of the same number gives the initial weights."""
+    checkpoint: str | None = None
+    """A checkpoint file that exists: nothing is trained."""
+    model: opt.ModelOptions | None = None
+    training: dict[str, Any] = Field(default_factory=dict)
+    training_on: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    """Further overrides for single tasks."""
+
+    @model_validator(mode="after")
+    def _initialisation_has_its_source(self) -> RunKindOptions:
+        for initialisation, field in (("pretrained", "pretrained"), ("checkpoint", "checkpoint")):
+            if (self.initialisation == initialisation) != (getattr(self, field) is not None):
+                raise ValueError(f"initialisation: {initialisation} and the key {field} go together")
+        return self
+
+
+class Study(opt.Options):
+    """What a user writes in `parameters*.yml`."""
+
+    seed: Annotated[int, Field(ge=0)] = 0
+    models_folder: str = "data/06_models"
+    """Where runs train; the catalog's checkpoints lie there."""
+    tasks: dict[Name, TaskOptions]
+    generated: dict[Name, GeneratedOptions] = Field(default_factory=dict)
+    runs: dict[Name, RunKindOptions]
+    pictures: opt.PictureOptions = opt.PictureOptions()
+    model: opt.ModelOptions = opt.ModelOptions()
+    training: dict[str, Any] = Field(default_factory=dict)
+    analyses: opt.AnalysesOptions = opt.AnalysesOptions()
+    report: opt.ReportOptions = opt.ReportOptions()
+
+
+def listed(names: Iterable[str]) -> str:
+    return ", ".join(sorted(names)) or "none"
+
+
+def explain(error: ValidationError, model: type[opt.Options], prefix: str = "") -> str:
+    """The first fault of a validation error as one line: the key, what is wrong, what is allowed."""
+    fault = error.errors()[0]
+    location = ".".join(str(part) for part in (prefix, *fault["loc"]) if part != "")
+    if fault["type"] == "extra_forbidden":
+        allowed = _fields_at(model, fault["loc"][:-1])
+        return f"{location}: unknown key; allowed: {listed(allowed)}"
+    if fault["type"] == "missing":
+        return f"{location}: this key is missing"
+    message = fault["msg"].removeprefix("Value error, ")
+    given = "" if isinstance(fault["input"], dict) else f" (got {fault['input']!r})"
+    return f"{location or 'parameters'}: {message}{given}"
+
+
+def _fields_at(model: Any, location: tuple[int | str, ...]) -> Iterable[str]:
+    """Field names of the options that a location inside `model` leads to."""
+    for part in location:
+        annotation = model.model_fields[part].annotation if part in getattr(model, "model_fields", {}) else model
+        model = _options_in(annotation) or model
+    return model.model_fields
+
+
+def _options_in(annotation: Any) -> type[opt.Options] | None:
+    """The options class inside an annotation such as `dict[str, X]`, `X | None` or `tuple[X, ...]`."""
+    if isinstance(annotation, type) and issubclass(annotation, opt.Options):
+        return annotation
+    inner = (_options_in(argument) for argument in getattr(annotation, "__args__", ()))
+    return next((found for found in inner if found is not None), None)

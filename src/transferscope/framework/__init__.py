@@ -1,0 +1,1 @@
+"""The Kedro side: configuration loader, hooks, staleness, Kedro-Viz status, runners."""

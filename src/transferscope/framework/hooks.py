@@ -1,0 +1,213 @@
+"""What happens around a run: checks before it, what went wrong in it, where the report lies after it."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+from click.core import ParameterSource
+from kedro.framework.context import KedroContext
+from kedro.framework.hooks import hook_impl
+from kedro.framework.project import pipelines
+from kedro.io import CatalogProtocol
+from kedro.pipeline import Pipeline
+
+from transferscope.experiment.plan import RunSpec
+from transferscope.framework.config import CommandLineError, active_plan
+from transferscope.framework.runners.failures import StepsFailed, repeat_command, users_mistake
+from transferscope.framework.runners.run_tables import failures_table
+from transferscope.system.folder_lock import FolderLock
+from transferscope.tables.formats import duration
+from transferscope.tables.terminal import print_tables
+
+logger = logging.getLogger("transferscope")
+
+
+class StudyHooks:
+    """Hooks of every `kedro run`."""
+
+    def __init__(self) -> None:
+        self._begin = 0.0
+        self._context: KedroContext | None = None
+        self._lock: FolderLock | None = None
+
+    @hook_impl
+    def after_context_created(self, context: KedroContext) -> None:
+        self._context = context
+
+    @hook_impl
+    def before_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: CatalogProtocol) -> None:
+        """Refuse before any work what would fail later: a second run on the same data, inputs that do not exist."""
+        self._begin = time.perf_counter()
+        self._release()
+        if self._context is not None:
+            folder = Path(self._context.project_path) / self._context.config_loader["globals"].get("data", "data")
+            with _one_line(""):
+                self._lock = FolderLock(folder, shared=trains_on_several_machines(pipeline, catalog))
+        try:
+            with _one_line(""):
+                check_inputs(pipeline, catalog)
+                check_models(pipeline)
+        except BaseException:
+            self._release()
+            raise
+        missing = "those whose outputs are there are left out"
+        finished = missing if run_params.get("only_missing_outputs") else "what is already finished is recognised"
+        logger.info("%d steps; %s", len(pipeline.nodes), finished)
+
+    @hook_impl
+    def after_dataset_loaded(self, dataset_name: str, data: Any) -> None:
+        """Refuse, by name, a checkpoint that the present plan would have made differently."""
+        if dataset_name.endswith(".checkpoints"):
+            check_fingerprint(dataset_name, data.fingerprint)
+
+    @hook_impl
+    def on_pipeline_error(self, error: Exception, run_params: dict[str, Any]) -> None:
+        """What failed and the command that repeats it; a user's mistake is one line, not a traceback."""
+        self._release()
+        if isinstance(error, StepsFailed):
+            print_tables({"What failed": failures_table(error.steps)})
+            click.echo("To repeat what failed, and what was not run for it:")
+            click.echo(repeat_command(error.steps, run_params | _options_of_command()))
+            raise CommandLineError(str(error)) from error
+        mistake = users_mistake(error)
+        if mistake is not None:
+            raise CommandLineError(str(mistake)) from error
+
+    @hook_impl
+    def after_pipeline_run(self, pipeline: Pipeline, catalog: CatalogProtocol) -> None:
+        self._release()
+        logger.info("done in %s", duration(time.perf_counter() - self._begin))
+        if "report" in pipeline.all_outputs():
+            logger.info("the report: %s", _place(catalog, "report"))
+        elif places := _folders(pipeline, catalog):
+            logger.info("the results: %s", ", ".join(places))
+
+    def _release(self) -> None:
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+
+def _options_of_command() -> dict[str, Any]:
+    """Options that Kedro does not tell its hooks; the runner where another than the default was chosen."""
+    context = click.get_current_context(silent=True)
+    if context is None:
+        return {"runner": None}
+    is_default = context.get_parameter_source("runner") is ParameterSource.DEFAULT
+    given = {name: context.params.get(name) for name in ("runner", "runner_params", "conf_source")}
+    return given | ({"runner": None} if is_default else {})
+
+
+def check_inputs(pipeline: Pipeline, catalog: CatalogProtocol) -> None:
+    """Every free input of the pipeline exists, and its checkpoints belong to the plan."""
+    missing = []
+    for name in sorted(pipeline.inputs()):
+        if name.startswith("params:") or name == "parameters":
+            continue
+        dataset = catalog.get(name)
+        if dataset is None or not dataset.exists():
+            missing.append(name)
+        elif name.endswith(".checkpoints"):
+            check_fingerprint(name, dataset.load().fingerprint)
+    if missing:
+        first = missing[0]
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise CommandLineError(f"{first}{more}: not there yet; {_how_to_make(first, missing, catalog)}")
+
+
+def trains_on_several_machines(pipeline: Pipeline, catalog: CatalogProtocol) -> bool:
+    """Whether each of several machines runs this command, for the one training that it holds.
+
+    CommandLineError where it holds more: all machines would do the other steps too, into the same files, and might
+    come to the trainings in different orders.
+    """
+    waiting = [run for run in _trained_in(pipeline) if run.training.num_nodes > 1 and not _is_done(run, catalog)]
+    if waiting and len(pipeline.nodes) > 1:
+        run = waiting[0]
+        raise CommandLineError(
+            f"training.num_nodes is {run.training.num_nodes} for {run.full_name}: run that training alone, by the same "
+            f"command on each machine, `--nodes {run.task}.training.{run.name}`, before it on one machine what it "
+            "needs, and after it the rest"
+        )
+    return bool(waiting)
+
+
+def _is_done(run: RunSpec, catalog: CatalogProtocol) -> bool:
+    series = catalog.get(f"{run.full_name}.checkpoints")
+    return series is not None and series.exists() and series.load().fingerprint == run.fingerprint
+
+
+def check_models(pipeline: Pipeline) -> None:
+    """Every architecture that is to be trained exists, with its options."""
+    trained = _trained_in(pipeline)
+    if not trained:
+        return
+    from transferscope.models.zoo import build_model
+
+    for model in {run.model.model_dump_json(): run.model for run in trained}.values():
+        with _one_line(f"model {model.name}: "):
+            build_model(model.name, 2, **model.options)
+
+
+def _trained_in(pipeline: Pipeline) -> list[RunSpec]:
+    names = {node.name for node in pipeline.nodes}
+    return [run for run in active_plan().runs.values() if f"{run.task}.training.{run.name}" in names]
+
+
+@contextmanager
+def _one_line(where: str) -> Iterator[None]:
+    try:
+        yield
+    except CommandLineError:
+        raise
+    except Exception as error:  # of Kedro, around ours
+        mistake = users_mistake(error)
+        if mistake is None:
+            raise
+        raise CommandLineError(f"{where}{mistake}") from error
+
+
+def check_fingerprint(name: str, fingerprint: str) -> None:
+    """The checkpoints of a run were made as the present plan would make them."""
+    run = active_plan().runs.get(name.removesuffix(".checkpoints"))
+    if run is not None and fingerprint != run.fingerprint:
+        raise CommandLineError(
+            f"{name}: made by another plan (fingerprint {fingerprint}, now {run.fingerprint}); "
+            f"train again with `kedro run --nodes {run.task}.training.{run.name}`, or undo the change of parameters"
+        )
+
+
+def _how_to_make(name: str, missing: list[str], catalog: CatalogProtocol) -> str:
+    """What to do for the input `name`; where images are missing, also for all others that are."""
+    if name.endswith(".source"):
+        first, *others = dict.fromkeys(_place(catalog, item) for item in missing if item.endswith(".source"))
+        more = f" (nor do {', '.join(others)})" if others else ""
+        return f"the folder {first} does not exist: put the images there{more}"
+    makers = (step for step, pipeline in pipelines.items() if step != "__default__" and name in pipeline.all_outputs())
+    return f"make it with `kedro run --pipelines {next(makers, '__default__')}`"
+
+
+def _folders(pipeline: Pipeline, catalog: CatalogProtocol) -> list[str]:
+    """The folders in which the results of a pipeline lie, up to that of the task."""
+    files = [name for name in pipeline.all_outputs() if "filepath" in catalog[name]._describe()]
+    places = {name: Path(_place(catalog, name)) for name in files}
+    return sorted({str(_above(place, name.partition(".")[0])) for name, place in places.items()})
+
+
+def _above(place: Path, task: str) -> Path:
+    """The task's folder in a path, or the folder of a file that belongs to no task."""
+    return next((folder for folder in place.parents if folder.name == task), place.parent)
+
+
+def _place(catalog: CatalogProtocol, name: str) -> str:
+    """Where an entry lies, relative to the working folder where possible."""
+    dataset = catalog.get(name)
+    assert dataset is not None
+    path = Path(dataset._describe()["filepath"]).resolve()
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)

@@ -1,0 +1,95 @@
+"""What is raised when steps of a run failed, and the command that repeats them."""
+
+from __future__ import annotations
+
+import errno
+import shlex
+from collections.abc import Mapping
+from typing import Any
+
+from transferscope.framework.runners.node_times import Steps
+from transferscope.system.errors import UserError
+
+
+class StepsFailed(RuntimeError):
+    """Some steps failed; the others were done. One line; the errors themselves are in `steps`."""
+
+    def __init__(self, steps: Steps) -> None:
+        self.steps = steps
+        if len(steps.failed) == 1:
+            (node, error), *_ = steps.failed.items()
+            message = reason(error) if users_mistake(error) else f"{node.name}: {reason(error)}"
+        else:
+            message = f"{len(steps.failed)} steps failed: " + ", ".join(node.name for node in steps.failed)
+        super().__init__(message)
+
+
+STORAGE = (errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM)
+"""What a file system says where the user has to make room, or give rights."""
+
+
+def users_mistake(error: BaseException) -> UserError | None:
+    """The user's mistake that an error is, or comes from: one that says so, or storage that takes nothing."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, UserError):
+            return cause
+        if isinstance(cause, OSError) and cause.errno in STORAGE:
+            return UserError(f"{cause.filename or 'storage'}: {cause.strerror}")
+        cause = cause.__cause__
+    return None
+
+
+class RemoteError(RuntimeError):
+    """An error of a step on another machine: its kind and message in one line; its traceback is in that step's log."""
+
+
+def reason(error: BaseException) -> str:
+    """An error in one line; of a user's mistake its message alone."""
+    mistake = users_mistake(error)
+    if mistake is not None:
+        return " ".join(str(mistake).split())
+    kind = "" if isinstance(error, RemoteError) else f"{type(error).__name__}: "
+    return f"{kind}{' '.join(str(error).split())}".rstrip(": ")
+
+
+LISTS = {
+    "pipeline_names": "--pipelines",
+    "tags": "--tags",
+    "namespaces": "--namespaces",
+    "node_names": "--nodes",
+    "to_nodes": "--to-nodes",
+    "from_inputs": "--from-inputs",
+    "to_outputs": "--to-outputs",
+}
+"""Options of `kedro run` by Kedro's names for them."""
+
+
+def repeat_command(steps: Steps, options: Mapping[str, Any]) -> str:
+    """The command that runs what failed and what was skipped for it, with the options of the run that failed.
+
+    options: by Kedro's names; `runner` only where another than the default was chosen.
+    """
+    words = ["kedro", "run"]
+    for name, option in (("env", "--env"), ("conf_source", "--conf-source"), ("runner", "--runner")):
+        if options.get(name):
+            words += [option, str(options[name])]
+    for name, option in (("runner_params", "--runner-params"), ("runtime_params", "--params")):
+        changed = _flat(options.get(name) or {})
+        if changed:
+            values = {key: "null" if value is None else value for key, value in changed.items()}
+            words += [option, ",".join(f"{key}={value}" for key, value in values.items())]
+    for name, option in LISTS.items():
+        if options.get(name):
+            words += [option, ",".join(options[name])]
+    if options.get("only_missing_outputs"):
+        words.append("--only-missing-outputs")
+    words += ["--from-nodes", ",".join(node.name for node in steps.failed)]
+    return shlex.join(words)
+
+
+def _flat(values: Mapping[str, Any], before: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        found |= _flat(value, f"{before}{key}.") if isinstance(value, Mapping) else {f"{before}{key}": value}
+    return found

@@ -1,0 +1,135 @@
+"""What the runners of this project have in common: independent steps at once, failures, status, tables."""
+
+from __future__ import annotations
+
+import logging
+from abc import abstractmethod
+from collections import Counter
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from itertools import chain
+from typing import Any, Protocol
+
+from kedro.io import CatalogProtocol
+from kedro.pipeline import Pipeline
+from kedro.pipeline.node import Node
+from kedro.runner import AbstractRunner
+from pluggy import PluginManager
+
+from transferscope.cost.plan_cost import step_costs
+from transferscope.framework.config import CommandLineError, present_plan
+from transferscope.framework.runners.failures import StepsFailed, reason, users_mistake
+from transferscope.framework.runners.node_times import Ended, Steps
+from transferscope.framework.runners.run_status import Status
+from transferscope.framework.runners.run_tables import plan_table, runs_table
+from transferscope.system.errors import UserError
+from transferscope.tables.terminal import print_tables
+
+logger = logging.getLogger("transferscope")
+
+POLL_SECONDS = 1.0
+
+
+class Workers(Protocol):
+    """Whatever carries steps out."""
+
+    def submit(self, node: Node) -> None:
+        """Queue a step whose inputs are there."""
+
+    def started(self) -> list[Node]:
+        """Steps that have started since the last call; short ones may end without having been among them."""
+        ...
+
+    def ended(self, seconds: float) -> list[Ended]:
+        """Wait for at most `seconds`; steps that have ended since the last call."""
+        ...
+
+
+class StepsRunner(AbstractRunner):
+    """Runs each step as soon as its inputs are there and there is room for it.
+
+    A step that fails stops those that need its outputs, and no others. At the end StepsFailed says which failed.
+    """
+
+    @abstractmethod
+    def _workers(
+        self, pipeline: Pipeline, catalog: CatalogProtocol, hook_manager: PluginManager, run_id: str | None
+    ) -> AbstractContextManager[Workers]:
+        """Check that everything can run, and open what carries it out; ends it however the run ends."""
+
+    def _get_executor(self, max_workers: int) -> None:
+        return None
+
+    def _run(
+        self,
+        pipeline: Pipeline,
+        catalog: CatalogProtocol,
+        hook_manager: PluginManager | None = None,
+        run_id: str | None = None,
+    ) -> None:
+        assert hook_manager is not None
+        steps = Steps(pipeline)
+        status = Status(steps, _costs())
+        unread = Counter(chain.from_iterable(node.inputs for node in steps.all))
+        with self._workers(pipeline, catalog, hook_manager, run_id) as workers:
+            if steps.all:
+                print_tables({"To be done": plan_table(steps.all)})
+            else:
+                logger.info("nothing is to be done")
+            with status.shown() as update:
+                while not steps.are_over:
+                    for node in steps.take_ready():
+                        workers.submit(node)
+                    for node in workers.started():
+                        steps.start(node)
+                    update()
+                    for ended in workers.ended(POLL_SECONDS):
+                        steps.end(ended)
+                        _report(steps, ended)
+                        if ended.error is None:
+                            self._release_datasets(ended.node, catalog, unread, pipeline)
+        trained = runs_table(steps.seconds, catalog)
+        if len(trained):
+            print_tables({"Trainings": trained})
+        if steps.failed:
+            raise StepsFailed(steps) from next(iter(steps.failed.values()))
+
+
+def _report(steps: Steps, ended: Ended) -> None:
+    node, seconds, error = ended
+    if error is None:
+        logger.info("[%d/%d] %s %.1f s", len(steps.seconds), len(steps.all), node.name, seconds)
+        return
+    details = None if users_mistake(error) else error
+    logger.error("%s failed, what does not need it goes on: %s", node.name, reason(error), exc_info=details)
+
+
+def _costs() -> Mapping[str, float]:
+    """Images through networks by step; nothing where there is no plan, or the plan does not say how many images."""
+    plan = present_plan()
+    try:
+        return step_costs(plan) if plan else {}
+    except UserError:
+        return {}
+
+
+def gpus_asked(node: Node) -> int | str | None:
+    """What the node's tag `gpus-N` asks for: a number, "auto", or None without such a tag."""
+    for tag in node.tags:
+        if tag.startswith("gpus-"):
+            count = tag.removeprefix("gpus-")
+            return count if count == "auto" else int(count)
+    return None
+
+
+def positive(name: str, value: Any) -> int:
+    """A count that was given by `--runner-params`."""
+    if not isinstance(value, int) or value < 1:
+        raise CommandLineError(f"--runner-params {name}={value}: give a whole number above 0")
+    return value
+
+
+def refuse_unknown(runner: str, unknown: Mapping[str, Any], *known: str) -> None:
+    """One line for an option that the runner does not have."""
+    if unknown:
+        raise CommandLineError(f"--runner-params {next(iter(unknown))}: {runner} has only {', '.join(known)}")

@@ -1,0 +1,207 @@
+"""A Ray cluster: a task per step."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from kedro.io import CatalogProtocol, MemoryDataset
+from kedro.pipeline import Pipeline
+from kedro.pipeline.node import Node
+from pluggy import PluginManager
+
+from transferscope.framework.config import CommandLineError, present_source
+from transferscope.framework.runners.failures import RemoteError
+from transferscope.framework.runners.node_runner import StepsRunner, gpus_asked, positive, refuse_unknown
+from transferscope.framework.runners.node_times import Ended
+from transferscope.framework.runners.notes import Notes, add_notes
+from transferscope.framework.runners.ray_node import Board, Outcome, Step, carry_out
+from transferscope.system.errors import UserError
+
+logger = logging.getLogger("transferscope")
+
+KNOCK_SECONDS = 10.0
+
+
+class RayRunner(StepsRunner):
+    """Runs each step as a Ray task as soon as its inputs are there; Ray decides where.
+
+    A step gets the GPUs that its tag `gpus-N` asks for, all of one machine (`gpus-auto`: as many as the largest machine
+    has), and a core for each; in a cluster without GPUs the cores alone. The project folder and everything in the
+    catalog lie on storage that all machines see at the same path. The project's hooks run where the step runs.
+
+    A step whose worker or machine is lost is run again, up to `retries` times: a training goes on from its snapshot.
+    An error of a step is not retried.
+
+    address: of a cluster that runs, as for `ray.init` (`auto`, `host:6379`, `ray://host:10001`); None: the one that
+    RAY_ADDRESS or this machine has, else a new one on this machine.
+    """
+
+    def __init__(self, address: str | None = None, retries: int = 3, is_async: bool = False, **unknown: Any) -> None:
+        super().__init__(is_async=is_async)
+        refuse_unknown("RayRunner", unknown, "address", "retries", "is_async")
+        self._address = address
+        self._retries = positive("retries", retries)
+
+    @contextmanager
+    def _workers(
+        self, pipeline: Pipeline, catalog: CatalogProtocol, hook_manager: PluginManager, run_id: str | None
+    ) -> Iterator[_Tasks]:
+        _refuse_memory(pipeline, catalog)
+        ray = _connect(self._address)
+        try:
+            machines = [machine["Resources"] for machine in ray.nodes() if machine["Alive"]]
+            asked = {node: _resources(node, machines) for node in pipeline.nodes}
+            again = {"max_retries": self._retries, "retry_exceptions": False}
+            on_cores = ray.remote(**again)(carry_out)
+            # A worker that has used a GPU ends with its step: CUDA keeps to the GPUs that it saw first, and to memory.
+            on_gpus = ray.remote(num_gpus=1, max_calls=1, **again)(carry_out)
+            board = _put_up_board(ray)
+
+            def start(node: Node) -> Any:
+                datasets = {name: catalog.get(name) for name in {*node.inputs, *node.outputs}}
+                step = Step(node, datasets, present_source(), Path.cwd(), run_id, self._is_async)
+                remote = on_gpus if asked[node]["num_gpus"] else on_cores
+                return remote.options(name=node.name, **asked[node]).remote(step, board)
+
+            def lost(node: Node, error: Exception) -> None:
+                hook_manager.hook.on_node_error(
+                    error=error, node=node, catalog=catalog, inputs={}, is_async=self._is_async, run_id=run_id
+                )
+
+            yield _Tasks(ray, start, board, partial(add_notes, hook_manager), lost)
+        finally:
+            ray.shutdown()
+
+
+def _connect(address: str | None) -> Any:
+    """Ray, connected; one line where it is not installed or nothing answers."""
+    # Workers use the environment that is there; Ray would build one anew on each, where `uv run` has started this.
+    os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
+    try:
+        import ray
+    except ImportError:
+        raise CommandLineError(
+            "RayRunner needs Ray: `uv run --extra ray kedro run ...`, or without uv: pip install -e '.[ray]'"
+        ) from None
+    try:
+        _knock(address)
+        if address:  # one attempt, of 40 s: at a port where something else listens it would make twenty
+            os.environ.setdefault("RAY_gcs_server_port_wait_time_s", "1")
+        ray.init(address=address, logging_level="warning")
+    except Exception as error:  # of many kinds: sockets, time-outs, versions that differ
+        reason = " ".join(str(error).split())[:200]
+        raise CommandLineError(
+            f"--runner-params address={address}: no Ray cluster answers there ({reason}); "
+            "start one with `ray start --head`, or leave the address out"
+        ) from None
+    return ray
+
+
+def _knock(address: str | None) -> None:
+    """OSError where nothing listens at `host:port`: Ray itself would try for minutes."""
+    host, _, port = (address or "").rpartition("://")[2].rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), KNOCK_SECONDS).close()
+
+
+def _refuse_memory(pipeline: Pipeline, catalog: CatalogProtocol) -> None:
+    """What a step hands on must lie where other machines find it."""
+    made = {name for node in pipeline.nodes for name in node.outputs}
+    lost = sorted(name for name in made if isinstance(catalog.get(name), MemoryDataset))
+    if lost:
+        raise CommandLineError(
+            f"RayRunner: in memory only: {', '.join(lost)}; what one step hands to another needs an entry "
+            "in conf/base/catalog.yml, on storage that all machines see"
+        )
+
+
+def _resources(node: Node, machines: list[dict[str, float]]) -> dict[str, float]:
+    """What a task asks of one machine; refuses what no machine has."""
+    asked = gpus_asked(node)
+    most_gpus = int(max((machine.get("GPU", 0) for machine in machines), default=0))
+    most_cores = int(max((machine.get("CPU", 0) for machine in machines), default=0))
+    if asked is None:
+        return {"num_cpus": 1, "num_gpus": 0}
+    count = asked if isinstance(asked, int) else max(1, most_gpus)
+    most, unit = (most_gpus, "GPUs") if most_gpus else (most_cores, "CPU cores")
+    if count > most:
+        raise CommandLineError(
+            f"{node.name}: training.num_processes is {count}, but no machine of the cluster has more than {most} {unit}"
+        )
+    return {"num_cpus": min(count, most_cores), "num_gpus": count if most_gpus else 0}
+
+
+def _put_up_board(ray: Any) -> Any:
+    """On the driver's machine: if that is lost, all is."""
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    return ray.remote(num_cpus=0, scheduling_strategy=here)(Board).remote()
+
+
+class _Tasks:
+    """Ray tasks by step."""
+
+    def __init__(
+        self,
+        ray: Any,
+        start: Callable[[Node], Any],
+        board: Any,
+        noted: Callable[[Node, Notes], None],
+        lost: Callable[[Node, Exception], None],
+    ) -> None:
+        self._ray = ray
+        self._start = start
+        self._board = board
+        self._noted = noted
+        self._lost = lost
+        self._nodes: dict[Any, Node] = {}
+        self._begun: set[str] = set()
+
+    def submit(self, node: Node) -> None:
+        self._nodes[self._start(node)] = node
+
+    def started(self) -> list[Node]:
+        submitted = {node.name: node for node in self._nodes.values()}
+        begun = [(name, machine) for name, machine in self._news() if name in submitted]
+        for name, machine in begun:
+            if name in self._begun:
+                logger.warning("%s: its worker or machine was lost; it begins again on %s", name, machine)
+            self._begun.add(name)
+        return [submitted[name] for name, _ in begun]
+
+    def _news(self) -> list[tuple[str, str]]:
+        try:
+            return self._ray.get(self._board.take.remote())
+        except self._ray.exceptions.RayError:  # the board is lost: steps go on untold
+            return []
+
+    def ended(self, seconds: float) -> list[Ended]:
+        references = list(self._nodes)
+        done, _ = self._ray.wait(references, num_returns=1, timeout=seconds)
+        more, _ = self._ray.wait(references, num_returns=len(references), timeout=0)
+        return [self._ending(reference) for reference in dict.fromkeys([*done, *more])]
+
+    def _ending(self, reference: Any) -> Ended:
+        node = self._nodes.pop(reference)
+        try:
+            outcome: Outcome = self._ray.get(reference)
+        except self._ray.exceptions.RayError as error:  # the worker was lost more often than it may be
+            failure = RemoteError(f"{type(error).__name__}: {error}")
+            self._lost(node, failure)
+            return Ended(node, 0.0, failure)
+        try:
+            self._noted(node, outcome.notes)
+        except (OSError, UserError) as error:  # the step itself is done, and others go on
+            logger.warning("%s is done, but what was recorded of it could not be saved: %s", node.name, error)
+        if outcome.failure is None:
+            return Ended(node, outcome.seconds)
+        kind = UserError if outcome.is_users else RemoteError
+        return Ended(node, outcome.seconds, kind(outcome.failure))

@@ -1,0 +1,48 @@
+"""What is shown on the terminal before and after a run."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+
+import pandas as pd
+from kedro.io import CatalogProtocol
+from kedro.pipeline.node import Node
+
+from transferscope.framework.runners.failures import reason
+from transferscope.framework.runners.node_times import Steps
+
+METRICS = ("train_loss", "test_accuracy", "test_auc")
+
+
+def plan_table(nodes: Iterable[Node]) -> pd.DataFrame:
+    """How many steps of each part of the study will be run, in the order of the first of each."""
+    counts = Counter((node.namespace or "other").rpartition(".")[2] for node in nodes)
+    return pd.DataFrame({"part": list(counts), "steps": list(counts.values())})
+
+
+def runs_table(seconds: Mapping[Node, float], catalog: CatalogProtocol) -> pd.DataFrame:
+    """A row per training that is done: its final metrics and the time that it took now."""
+    rows = []
+    for node, spent in seconds.items():
+        for name in node.outputs:
+            if not name.endswith(".history"):
+                continue
+            history = catalog.load(name)
+            last = history.iloc[-1]
+            row: dict[str, object] = {"run": name.removesuffix(".history"), "epochs": int(last["epoch"])}
+            if pd.isna(last["train_loss"]) and pd.notna(last.get("lr")):  # a checkpoint file has neither
+                row["epochs"] = f"{row['epochs']}, diverged"
+            row |= {metric: last[metric] for metric in METRICS if metric in history}
+            rows.append(row | {"seconds": round(spent, 1)})
+    table = pd.DataFrame(rows)
+    return table[[*table.columns.drop("seconds"), "seconds"]] if rows else table
+
+
+def failures_table(steps: Steps) -> pd.DataFrame:
+    """A row per step that failed: why, and how many steps could not run for it."""
+    rows = [
+        {"failed": node.name, "why": reason(error), "steps_not_run": list(steps.skipped.values()).count(node)}
+        for node, error in steps.failed.items()
+    ]
+    return pd.DataFrame(rows)

@@ -1,0 +1,182 @@
+"""Which plan made each result, so that those of another plan are named before anything runs.
+
+The fingerprint of a run says whether its weights are of the present plan. Tables and figures bear none; here each
+entry has a key that follows from its step, the parameters of that step, and the keys of what the step reads. The keys
+under which results were made are kept beside them, and compared with those that the present plan gives.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from kedro.framework.context import KedroContext
+from kedro.framework.hooks import hook_impl
+from kedro.framework.project import pipelines
+from kedro.io import CatalogProtocol
+from kedro.pipeline import Node, Pipeline
+
+from transferscope.framework.config import CommandLineError
+from transferscope.system.atomic import atomic_file
+
+logger = logging.getLogger("transferscope")
+
+FILE = ".made_by.json"
+
+IRRELEVANT = {"models_folder", "num_workers"}
+"""Parameters that change no result."""
+
+WRITE_SECONDS = 2.0
+
+NAMED = 3
+
+
+class MadeBy:
+    """Hooks that keep the keys of all results in the data folder, and name what another plan has made."""
+
+    def __init__(self) -> None:
+        self._context: KedroContext | None = None
+        self._file = Path(FILE)
+        self._present: dict[str, str] = {}
+        self._made: dict[str, str] = {}
+        self._saved: set[str] = set()
+        self._written = 0.0
+        self._lock = threading.Lock()
+
+    @hook_impl
+    def after_context_created(self, context: KedroContext) -> None:
+        self._context = context
+
+    @hook_impl
+    def before_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: CatalogProtocol) -> None:
+        if self._context is not None:
+            folder = self._context.config_loader["globals"].get("data", "data")
+            self._file = Path(self._context.project_path) / folder / FILE
+        self._made, self._saved = _read(self._file), set()
+        self._present = present_keys(pipelines["__default__"].nodes, catalog.load)
+        stale = {name for name in self._stale() if _exists(catalog, name)}
+        _tell(stale, pipeline, only_missing=bool(run_params.get("only_missing_outputs")))
+
+    @hook_impl
+    def after_dataset_saved(self, dataset_name: str, node: Node) -> None:
+        """The result is of the present plan, if all that its step has read is."""
+        with self._lock:
+            self._saved.add(dataset_name)
+            key = self._present.get(dataset_name)
+            if key is None:
+                return
+            of_another = [name for name in node.inputs if self._made.get(name) != self._present.get(name)]
+            mixed = [name for name in of_another if name in self._made]
+            self._made[dataset_name] = _digest([key, *mixed]) if mixed else key
+            if time.perf_counter() - self._written > WRITE_SECONDS:
+                self._write()
+
+    def notes(self) -> list[str]:
+        """Entries that were saved in a process in which no run began, since the last call."""
+        with self._lock:
+            saved = sorted(self._saved)
+            self._saved = set()
+        return saved
+
+    def add_notes(self, node: Node, notes: list[str]) -> None:
+        """Take over what another process has saved."""
+        for name in notes:
+            self.after_dataset_saved(name, node)
+
+    @hook_impl
+    def after_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline) -> None:
+        """Where other processes do not tell what they save, as by Kedro's ParallelRunner: all steps have succeeded."""
+        if not run_params.get("only_missing_outputs"):
+            elsewhere = (pipeline.all_outputs() & self._present.keys()) - self._saved
+            self._made |= {name: self._present[name] for name in elsewhere}
+        self._write()
+
+    @hook_impl
+    def on_pipeline_error(self) -> None:
+        self._write()
+
+    def _stale(self) -> Iterable[str]:
+        return (name for name, key in self._present.items() if self._made.get(name, key) != key)
+
+    def _write(self) -> None:
+        with atomic_file(self._file) as temporary:
+            temporary.write_text(json.dumps(self._made, indent=0))
+        self._written = time.perf_counter()
+
+
+def present_keys(nodes: Iterable[Node], load: Callable[[str], Any]) -> dict[str, str]:
+    """The key of every output of `nodes`, which come in the order of their dependencies; `load` gives parameters."""
+    keys: dict[str, str] = {}
+    values: dict[str, str] = {}
+    for node in nodes:
+        parts = [node.name]
+        for name in node.inputs:
+            if name == "parameters" or name.startswith("params:"):
+                if name not in values:
+                    values[name] = "" if name == "params:models_folder" else _digest(_relevant(load(name)))
+                parts.append(values[name])
+            else:
+                parts.append(keys.get(name, ""))
+        keys |= {name: _digest([name, *parts]) for name in node.outputs}
+    return keys
+
+
+def _relevant(value: Any) -> Any:
+    """Parameters without those that change no result; of a run what its fingerprint says."""
+    if isinstance(value, Mapping):
+        if "fingerprint" in value:
+            return value["fingerprint"]
+        return {str(name): _relevant(inner) for name, inner in value.items() if name not in IRRELEVANT}
+    return [_relevant(inner) for inner in value] if isinstance(value, list | tuple) else value
+
+
+def _tell(stale: set[str], pipeline: Pipeline, *, only_missing: bool) -> None:
+    """What of another plan is made anew, what is read as it is, and what would be kept."""
+    made_here, read_here = stale & pipeline.all_outputs(), stale & pipeline.inputs()
+    if only_missing and made_here:
+        weights = sorted(name for name in made_here if name.endswith(".checkpoints"))
+        if weights:
+            raise CommandLineError(
+                f"{_names(weights)}: made by another plan, and --only-missing-outputs would keep them; "
+                "leave it out, or undo the change of parameters"
+            )
+        logger.warning("made by another plan, and kept: %s; %s", _names(made_here), _how_to_make(made_here))
+    elif made_here:
+        logger.info("made by another plan, and now made anew: %s", _names(made_here))
+    if read_here:
+        logger.warning("made by another plan, and used as it is: %s; %s", _names(read_here), _how_to_make(read_here))
+
+
+def _names(entries: Iterable[str]) -> str:
+    """The first names, weights before all others, and how many more there are."""
+    ordered = sorted(entries, key=lambda name: (not name.endswith(".checkpoints"), name))
+    more = f" and {len(ordered) - NAMED} more" if len(ordered) > NAMED else ""
+    return ", ".join(ordered[:NAMED]) + more
+
+
+def _how_to_make(entries: set[str]) -> str:
+    steps = [name for name, step in pipelines.items() if name != "__default__" and entries & step.all_outputs()]
+    return f"`kedro run --pipelines {','.join(steps)}` makes them anew"
+
+
+def _exists(catalog: CatalogProtocol, name: str) -> bool:
+    dataset = catalog.get(name)
+    return dataset is not None and bool(dataset.exists())
+
+
+def _read(path: Path) -> dict[str, str]:
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _digest(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:16]

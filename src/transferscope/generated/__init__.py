@@ -1,0 +1,1 @@
+"""The images that are drawn for the default study."""

@@ -1,0 +1,1 @@
+"""Analyses applied to checkpoints and splits; usable without Kedro."""

@@ -1,0 +1,143 @@
+"""CKA of the pairs of a task, with its controls, a heat map of all blocks and a second opinion."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from transferscope.analysis.cka import Estimator
+from transferscope.analysis.cka_models import LayerSimilarity
+from transferscope.analysis.comparisons import Comparison
+from transferscope.analysis.evaluation import DTYPES, prepare
+from transferscope.analysis.features import FeatureExtractor, Pooling
+from transferscope.analysis.second_opinion import second_opinion
+from transferscope.experiment.options import Precision, SimilarityOptions
+from transferscope.experiment.plan import derive_seed
+from transferscope.images.augment import EvaluationTransform
+from transferscope.models.layers import block_layers, feature_layers
+from transferscope.models.series import CheckpointSeries
+from transferscope.system.progress import progress_bar
+from transferscope.training.device import choose_device
+from transferscope.training.feed import Feed
+
+log = logging.getLogger(__name__)
+
+Names = tuple[str, str]
+Kinds = dict[Names, str]
+MINIBATCH: tuple[Estimator, ...] = ("minibatch",)
+
+
+def cka(
+    pairs: dict[str, Any],
+    runs: dict[str, Any],
+    series: dict[str, CheckpointSeries],
+    split: Any,
+    options: SimilarityOptions,
+    precision: Precision = "float32",
+) -> dict[str, pd.DataFrame]:
+    """Tables of every pair and control, from one pass for each way to make features.
+
+    cka: layer by layer, as Tables 1 and 7. cka_layers: every block with every block, of the first pairs of each kind.
+    second_opinion: other measures of the same layers. Features are computed in `precision` and compared in float64.
+    """
+    kinds = {
+        (f"{pair['run_a']}@{options.epoch}", f"{pair['run_b']}@{options.epoch}"): pair["kind"]
+        for pair in pairs.values()
+    }
+    kinds |= _controls(runs, split.name, list(kinds))
+    found: dict[str, list[pd.DataFrame]] = {"cka": [], "cka_layers": [], "second_opinion": []}
+    for features in options.features:
+        for name, table in _of_features(features, kinds, series, split, options, precision).items():
+            found[name].append(_named(table, kinds, split.name))
+    return {name: pd.concat(tables, ignore_index=True) for name, tables in found.items() if tables}
+
+
+def _controls(runs: dict[str, Any], task: str, pairs: list[Names]) -> Kinds:
+    """A model with itself, and two models before training whose initial weights were drawn apart."""
+    own = pairs[0][0]
+    controls: Kinds = {(own, own): "same model"}
+    compared = {name.rpartition("@")[0] for pair in pairs for name in pair}
+    untrained: dict[int, str] = {}
+    for name, run in runs.items():
+        if run["initialisation"] == "random" and f"{task}.{name}" in compared:
+            untrained.setdefault(run["init_seed"], f"{task}.{name}@0")
+    if len(untrained) > 1:
+        first, second, *_ = untrained.values()
+        controls[first, second] = "RI & RI"
+    return controls
+
+
+def _of_features(
+    features: Pooling,
+    kinds: Kinds,
+    series: dict[str, CheckpointSeries],
+    split: Any,
+    options: SimilarityOptions,
+    precision: Precision,
+) -> dict[str, pd.DataFrame]:
+    heat_map = _first_of_each_kind(kinds, options.heat_map_pairs if features == options.features[0] else 0)
+    mapped = {name for pair in heat_map for name in pair}
+    extractors: dict[str, FeatureExtractor] = {}
+    layers: dict[str, str] = {}
+    blocks: dict[str, str] = {}
+    for name in dict.fromkeys(name for pair in kinds for name in pair):
+        model = _model(series, name).to(DTYPES[precision])
+        own_layers = {path: path for path in options.layers} if options.layers else feature_layers(model)
+        own_blocks = block_layers(model) if name in mapped else {}
+        extractors[name] = FeatureExtractor(model, own_layers | own_blocks, features=features)
+        layers |= own_layers
+        blocks |= own_blocks
+    estimators = options.estimators if features == "pooled" else MINIBATCH
+    by_layer = Comparison(tuple(kinds), tuple(layers), estimators=estimators)
+    every_block = Comparison(heat_map, tuple(blocks), "all", MINIBATCH)
+    similarity = LayerSimilarity(extractors, [by_layer, every_block] if heat_map else [by_layer])
+    order = _order(split, options.max_examples)
+    with progress_bar(f"CKA of {split.name}, {features} features", len(order)) as advance:
+        similarity.update_all(_batches(split, order, options.batch_size, DTYPES[precision], advance))
+    undefined = similarity.undefined(by_layer)
+    if undefined:  # of a run that diverged, or whose units are all dead: it costs the others nothing
+        log.warning("%s, %s features: no CKA of %s", split.name, features, ", ".join(map(str, undefined)))
+    tables = {"cka": similarity.cka(by_layer, allow_undefined=True)}
+    if heat_map:
+        tables["cka_layers"] = similarity.cka(every_block, allow_undefined=True)
+    if by_layer.exact:
+        tables["second_opinion"] = second_opinion(similarity, by_layer)
+    return tables
+
+
+def _first_of_each_kind(kinds: Kinds, number: int) -> tuple[Names, ...]:
+    by_kind: dict[str, list[Names]] = {}
+    for pair, kind in kinds.items():
+        by_kind.setdefault(kind, []).append(pair)
+    return tuple(pair for pairs in by_kind.values() for pair in pairs[:number])
+
+
+def _model(series: dict[str, CheckpointSeries], name: str) -> Any:
+    run, _, epoch = name.rpartition("@")
+    checkpoint = series[run].load(int(epoch) if epoch.isdigit() else epoch)  # type: ignore[arg-type]
+    return prepare(checkpoint.build(), choose_device(None))
+
+
+def _order(split: Any, limit: int | None) -> np.ndarray:
+    """Examples in a random order: the mini-batch estimator wants batches that are alike."""
+    order = np.random.default_rng(derive_seed(split.name, "cka")).permutation(len(split))
+    return order[:limit]
+
+
+def _batches(split: Any, order: np.ndarray, size: int, dtype: torch.dtype, advance: Any) -> Iterator[Tensor]:
+    transform = EvaluationTransform(split.pictures)
+    feed = Feed(split, choose_device(None), keep_resident=False)
+    for images in feed.batches(order[start : start + size] for start in range(0, len(order), size)):
+        yield transform(images).to(dtype)
+        advance(len(images))
+
+
+def _named(table: pd.DataFrame, kinds: Kinds, task: str) -> pd.DataFrame:
+    pair_kinds = [kinds[pair] for pair in zip(table["checkpoint_a"], table["checkpoint_b"], strict=True)]
+    return pd.concat([pd.DataFrame({"task": task, "pair_kind": pair_kinds}), table], axis=1)

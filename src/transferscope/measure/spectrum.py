@@ -1,0 +1,75 @@
+"""Spectra of a run along its training, and the comparison of two kinds of run."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import pandas as pd
+
+from transferscope.analysis.spectrum import Method
+from transferscope.analysis.spectrum_tables import (
+    compare_small_values,
+    layer_singular_values,
+    layers_without_spectrum,
+    spectrum_table,
+)
+from transferscope.experiment.options import SpectrumOptions
+from transferscope.experiment.plan import derive_seed
+from transferscope.models.layers import trace_conv_inputs
+from transferscope.models.series import CheckpointSeries
+from transferscope.system.errors import UserError
+from transferscope.system.progress import track
+
+logger = logging.getLogger(__name__)
+
+
+def epochs(
+    run: dict[str, Any], series: CheckpointSeries, image_size: int, options: SpectrumOptions
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Singular values of every layer at the chosen epochs; norms, ranks and counts of layers and network at all.
+
+    Epochs that the series lacks are left out: a checkpoint file has no untrained model.
+    """
+    model = series.load("final").build()
+    inputs = trace_conv_inputs(model, image_size)
+    left_out = layers_without_spectrum(model, inputs)
+    if left_out:
+        listed = ", ".join(f"{name} ({kind})" for name, kind in left_out.items())
+        logger.warning("spectrum of %s leaves out what is no 2-d convolution or linear layer: %s", series.name, listed)
+    method: Method = "auto" if options.honour_stride else "published"
+    kept = {series.epoch(epoch) for epoch in options.epochs if isinstance(epoch, str) or epoch in series.epochs}
+    measured = kept.union(series.epochs) if options.along_training else kept
+    values, summaries = [], []
+    for epoch in track(sorted(measured), f"spectrum of {series.name}"):
+        try:
+            table = layer_singular_values(series.load(epoch).state_dict, inputs, method=method)
+        except UserError as error:
+            raise UserError(f"{series.name}, epoch {epoch}, {error}") from error
+        names = {"task": run["task"], "run": run["name"], "label": run["label"], "epoch": epoch}
+        if epoch in kept:
+            values.append(_named(table, names))
+        stride = {"stride": "honoured" if options.honour_stride else "ignored"}
+        summaries.append(_named(spectrum_table(table, options.thresholds), names | stride))
+    return pd.concat(values, ignore_index=True), pd.concat(summaries, ignore_index=True)
+
+
+def small_values(singular_values: pd.DataFrame, task: str, options: SpectrumOptions, seed: int) -> pd.DataFrame:
+    """Whether RI-T (a) has more small singular values than P-T (b) at the end of training."""
+    last = singular_values["epoch"] == singular_values.groupby("run")["epoch"].transform("max")
+    networks = {
+        label: [network for _, network in rows.groupby("run", sort=False)]
+        for label, rows in singular_values[last].groupby("label", sort=False)
+    }
+    table = compare_small_values(
+        networks["RI-T"],
+        networks["P-T"],
+        options.thresholds,
+        num_resamples=options.bootstrap,
+        seed=derive_seed(seed, task, "small_values"),
+    )
+    return _named(table, {"task": task, "label_a": "RI-T", "label_b": "P-T"})
+
+
+def _named(table: pd.DataFrame, names: dict[str, Any]) -> pd.DataFrame:
+    return table.assign(**names)[[*names, *table.columns]]

@@ -1,6 +1,0 @@
-"""Kedro runners that use all of a machine, or of a cluster."""
-
-from transferscope.runners.gpu_runner import GpuRunner
-from transferscope.runners.ray_runner import RayRunner
-
-__all__ = ["GpuRunner", "RayRunner"]

@@ -1,0 +1,1 @@
+"""Files, locks, processes, GPU grants, memory, progress, errors."""

@@ -1,0 +1,83 @@
+"""Writes that leave the old content or the new, never a half."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from transferscope.system.errors import UserError
+
+
+@contextmanager
+def atomic_file(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; on success it becomes `path`, on failure it is removed."""
+    path = Path(path)
+    temporary = _temporary_beside(path)
+    try:
+        with space_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield temporary
+            _flush(temporary)
+            os.replace(temporary, path)
+            _flush(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(path: str | Path) -> Iterator[Path]:
+    """Yield a new empty folder beside `path`; on success it takes the place of `path`, on failure it is removed.
+
+    A folder cannot be replaced in one step: between two renames the old content lies in a hidden sibling and
+    `path` does not exist, so a reader sees the old folder, none, or the new one, never a mixture.
+    """
+    path = Path(path)
+    temporary = _temporary_beside(path)
+    try:
+        with space_errors(path):
+            temporary.mkdir(parents=True)
+            yield temporary
+            for file in temporary.rglob("*"):
+                _flush(file)
+            replace_folder(temporary, path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def replace_folder(new: Path, path: Path) -> None:
+    """Rename `new` to `path`, removing what was there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    old = _temporary_beside(path)
+    if path.exists():
+        os.rename(path, old)
+    os.rename(new, path)
+    _flush(path.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _temporary_beside(path: Path) -> Path:
+    return path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}.tmp"
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def space_errors(path: Path) -> Iterator[None]:
+    """Turn a full disk into a `UserError` that names `path`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise UserError(f"no space left on device while writing {path}: free some space and run again") from error

@@ -1,0 +1,1 @@
+"""Tables for people: cells, grids, the terminal."""

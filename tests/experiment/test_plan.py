@@ -1,0 +1,274 @@
+"""The plan: what compact parameters mean, and what they may not say."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from typing import Any
+
+import pytest
+
+from transferscope.experiment.plan import derive_seed, make_plan, pictures_of
+from transferscope.system.errors import UserError
+
+STUDY: dict[str, Any] = {
+    "seed": 1,
+    "tasks": {
+        "shapes": {"format": "image_folder", "root": "shapes"},
+        "clipart": {"format": "domainnet", "root": "domains"},
+        "real": {"format": "domainnet", "root": "domains"},
+        "chest": {"format": "chexpert", "root": "chest"},
+        "real_clipart": {"union": ["real", "clipart"]},
+    },
+    "training": {"epochs": 3},
+    "runs": {
+        "pt": {
+            "label": "P-T",
+            "tasks": ["clipart", "real", "real_clipart"],
+            "replicas": 2,
+            "initialisation": "pretrained",
+            "pretrained": "shapes.p_1",
+            "training": {"lr": 0.01},
+        },
+        "p": {"label": "P", "tasks": ["shapes"], "training": {"lr": 0.1}},
+        "rit": {"label": "RI-T", "tasks": ["clipart", "real", "chest", "real_clipart"], "replicas": 2},
+        "rit_same_init": {"label": "RI-T same init", "tasks": ["clipart"], "shares_initialisation_with": "rit"},
+    },
+}
+
+
+def study(**changes: Any) -> dict[str, Any]:
+    """The study with values set at dotted keys."""
+    parameters = deepcopy(STUDY)
+    for key, value in changes.items():
+        *path, last = key.split("__")
+        place = parameters
+        for step in path:
+            place = place.setdefault(step, {})
+        place[last] = value
+    return parameters
+
+
+def test_runs_are_tasks_times_replicas() -> None:
+    """Every kind gives a run for each of its tasks and replicas, named task.kind_replica."""
+    runs = make_plan(STUDY).runs
+    assert "clipart.pt_2" in runs
+    assert "chest.rit_1" in runs
+    assert "chest.pt_1" not in runs
+    assert len(runs) == 6 + 1 + 8 + 1
+
+
+def test_what_others_start_from_comes_first() -> None:
+    """The order of the runs is one in which they can be trained, whatever the order in the file."""
+    names = list(make_plan(STUDY).runs)
+    assert names.index("shapes.p_1") < names.index("clipart.pt_1")
+
+
+def test_replicas_differ_in_all_seeds_unless_the_initialisation_is_shared() -> None:
+    """Two replicas have other data orders and initial weights; a sharing run has only another order."""
+    runs = make_plan(STUDY).runs
+    first, second, shared = (runs[f"clipart.{name}"] for name in ("rit_1", "rit_2", "rit_same_init_1"))
+    assert first.init_seed != second.init_seed
+    assert first.order_seed != second.order_seed
+    assert first.init_seed == shared.init_seed
+    assert first.order_seed != shared.order_seed
+
+
+def test_seeds_are_the_same_everywhere() -> None:
+    """Derived seeds depend on the names alone: this value holds on any machine."""
+    assert derive_seed(2020, "clipart", "rit", 1, "order") == 5376127753931733902
+
+
+def test_overrides_apply_in_order() -> None:
+    """The task overrides the study, the kind overrides the task, and the kind on a task overrides the kind."""
+    plan = make_plan(
+        study(
+            tasks__clipart__training={"lr": 0.5, "epochs": 4},
+            runs__rit__training={"lr": 0.2},
+            runs__rit__training_on={"chest": {"lr": 0.3}},
+        )
+    )
+    assert plan.runs["clipart.rit_1"].training.lr == 0.2
+    assert plan.runs["clipart.rit_1"].training.epochs == 4
+    assert plan.runs["chest.rit_1"].training.lr == 0.3
+    assert plan.runs["real.rit_1"].training.epochs == 3
+
+
+def test_pairs_of_one_kind_are_combinations_and_of_two_kinds_products() -> None:
+    """Two replicas give one pair within a kind and four between kinds."""
+    pairs = make_plan(STUDY).pairs("clipart", [("rit", "rit"), ("pt", "rit")])
+    assert [pair.name for pair in pairs] == [
+        "rit_1__rit_2",
+        "pt_1__rit_1",
+        "pt_1__rit_2",
+        "pt_2__rit_1",
+        "pt_2__rit_2",
+    ]
+    assert {pair.kind for pair in pairs} == {"RI-T & RI-T", "P-T & RI-T"}
+
+
+def test_runs_that_share_an_initialisation_pair_by_replica() -> None:
+    """rit_same_init_1 is compared with rit_1, whose initial weights it has, and not with rit_2."""
+    pairs = make_plan(STUDY).pairs("clipart", [("rit", "rit_same_init")])
+    assert [pair.name for pair in pairs] == ["rit_1__rit_same_init_1"]
+
+
+def test_a_pair_with_p_finds_the_model_that_the_runs_start_from() -> None:
+    """P lives on the source task; pairs with it exist on every task that is fine-tuned from it, and on no other."""
+    plan = make_plan(STUDY)
+    assert [pair.run_b.full_name for pair in plan.pairs("real", [("pt", "p")])] == ["shapes.p_1"] * 2
+    assert plan.pairs("chest", [("pt", "p")]) == []
+
+
+def test_targets_leave_out_tasks_that_only_pretrain() -> None:
+    """The source task is no target; a union is."""
+    assert make_plan(STUDY).targets() == ["clipart", "real", "chest", "real_clipart"]
+
+
+def fingerprint(name: str, **changes: Any) -> str:
+    return make_plan(study(**changes)).runs[name].fingerprint
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"training__epochs": 4},
+        {"seed": 2},
+        {"model": {"name": "fixup_resnet18"}},
+        {"tasks__clipart__limit": 10},
+        {"pictures": {"store_size": 16}},
+        {"runs__p__training": {"lr": 0.2}},
+    ],
+)
+def test_the_fingerprint_changes_with_what_decides_the_weights(changes: dict[str, Any]) -> None:
+    """Training, seed, model, data and the pre-training all count."""
+    assert fingerprint("clipart.pt_1", **changes) != fingerprint("clipart.pt_1")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"training__num_processes": 2},
+        {"training__num_nodes": 2, "training__rendezvous": "first:29500"},
+        {"training__tensorboard": True},
+        {"tasks__clipart__root": "elsewhere"},
+        {"tasks__clipart__num_workers": 3},
+        {"runs__rit__training": {"lr": 0.3}},
+    ],
+)
+def test_the_fingerprint_ignores_what_does_not(changes: dict[str, Any]) -> None:
+    """Not the number of processes, nor where the images lie, nor other runs."""
+    assert fingerprint("clipart.pt_1", **changes) == fingerprint("clipart.pt_1")
+
+
+def test_a_view_of_a_task_is_other_data() -> None:
+    """A task that shows the images of another, shuffled, has its settings and its own fingerprints."""
+    shuffled = {"store_size": 32, "shuffle": {"block_size": 4}}
+    changes = {"tasks__view": {"union": ["clipart"], "pictures": shuffled}, "runs__pt__tasks": ["clipart", "view"]}
+    plan = make_plan(study(**changes))
+    assert pictures_of(plan.study, "view").shuffle.block_size == 4
+    assert not pictures_of(plan.study, "clipart").shuffle
+    changes["tasks__view"] = {"union": ["clipart"]}
+    assert make_plan(study(**changes)).runs["view.pt_1"].fingerprint != plan.runs["view.pt_1"].fingerprint
+
+
+def test_a_union_shows_its_images_as_its_parts_do() -> None:
+    """Without settings of its own a union has those of its parts, not the study's."""
+    own = {"store_size": 16, "style": "chest"}
+    plan = make_plan(study(tasks__chest__pictures=own, tasks__view={"union": ["chest"]}))
+    assert pictures_of(plan.study, "view").style == "chest"
+
+
+BAD = [
+    ({"trainig": {}}, "trainig: unknown key; allowed: analyses, generated, model"),
+    ({"training__num_nodes": 2}, r"num_nodes above 1 and rendezvous .* go together"),
+    ({"training__lrr": 1}, "training.lrr: unknown key; allowed: .*lr, "),
+    ({"tasks__clipart__rot": "x"}, r"tasks.clipart.rot: unknown key; allowed: blank, class_list, domain"),
+    (
+        {"tasks__clipart__format": "zip"},
+        "tasks.clipart.format: Input should be 'domainnet', 'chexpert' or 'image_folder'",
+    ),
+    ({"tasks__new": {"format": "domainnet"}}, "tasks.new: root is missing"),
+    ({"tasks__new": {}}, "tasks.new: give either format and root, or union"),
+    ({"tasks__clipart__num_train": 10}, "tasks.clipart: num_train is only for format chexpert"),
+    ({"tasks__new": {"union": ["real", "sketch"]}}, "tasks.new.union: 'sketch' is unknown; allowed: .*clipart"),
+    ({"tasks__new": {"union": ["real_clipart"]}}, "'real_clipart' is a union itself"),
+    ({"runs__rit__tasks": ["sketch"]}, "runs.rit.tasks: 'sketch' is unknown; allowed: chest, clipart"),
+    ({"runs__pt__pretrained": "shapes.q_1"}, "no run is named 'shapes.q_1'; runs that exist: .*shapes.p_1"),
+    ({"runs__pt__pretrained": None}, "runs.pt: initialisation: pretrained and the key pretrained go together"),
+    ({"runs__rit_same_init__shares_initialisation_with": "x"}, "'x' is unknown; allowed: p, pt, rit"),
+    ({"runs__rit_same_init__replicas": 3}, "runs.rit_same_init.replicas: 3, but 'rit' has 2"),
+    (
+        {"runs__again": {"label": "x", "tasks": ["clipart"], "shares_initialisation_with": "rit_same_init"}},
+        "runs.again.shares_initialisation_with: 'rit_same_init' draws no initialisation of its own",
+    ),
+    (
+        {"runs__rit_same_init__shares_initialisation_with": "pt"},
+        "shares_initialisation_with: 'pt' draws no initialisation of its own",
+    ),
+    (
+        {"runs__pt__pretrained_epoch": 2},
+        "runs.pt.pretrained_epoch: shapes.p_1 does not keep epoch 2, only 0, 3, and best",
+    ),
+    (
+        {"analyses__landscape__criticality": {"runs": ["pt_1"], "rewind_epochs": [0, 1]}},
+        "criticality.rewind_epochs: clipart.pt_1 does not keep epoch 1, only 0, 3",
+    ),
+    (
+        {
+            "analyses__landscape__planes": [
+                {"name": "a", "task": "clipart", "checkpoints": ["pt_1@0", "pt_1", "pt_2@9"]}
+            ]
+        },
+        r"planes \(a\).checkpoints: clipart.pt_2 does not keep epoch 9, only 0, 3",
+    ),
+    ({"runs__rit__replicas": 0}, r"runs.rit.replicas: .* greater than 0 \(got 0\)"),
+    ({"runs__rit__training": {"lr": -1}}, r"runs.rit.training.lr: .* greater than 0 \(got -1\)"),
+    ({"runs__rit__training_on": {"shapes": {}}}, "runs.rit.training_on: 'shapes' is unknown; allowed: chest"),
+    ({"analyses__mistakes__pairs": [["pt", "x"]]}, "analyses.mistakes.pairs: 'x' is unknown; allowed: p, pt"),
+    ({"analyses__spectrum__kinds": ["x"]}, "analyses.spectrum.kinds: 'x' is unknown"),
+    ({"analyses__spectrum__layer_pages": ["x"]}, "analyses.spectrum.layer_pages: 'x' is unknown"),
+    ({"analyses__landscape__criticality": {"runs": ["pt_9"]}}, "criticality.runs: 'pt_9' is unknown; allowed: p_1"),
+    ({"analyses__landscape__alphas": {"point": 3}}, "alphas.point: unknown key; allowed: at, points, start, stop"),
+    ({"analyses__landscape__alphas": {"at": []}}, "landscape.alphas.at: .* at least 1 item"),
+    ({"analyses__landscape__alphas": {"at": [0, 0.5]}}, "alphas: 0 and 1 must be among the alphas"),
+    ({"analyses__landscape__alphas_on": {"sketch": {"points": 5}}}, "alphas_on: 'sketch' is unknown"),
+    (
+        {"analyses__landscape__planes": [{"name": "a", "task": "clipart", "checkpoints": ["pt_1", "pt_2", "pt_9@0"]}]},
+        r"planes \(a\).checkpoints: 'pt_9' is unknown; allowed: pt_1",
+    ),
+    (
+        {"analyses__landscape__planes": [{"name": "a", "task": "clipart", "checkpoints": ["pt_1", "pt_2"]}]},
+        "planes.0.checkpoints.2: this key is missing",
+    ),
+    ({"analyses__landscape__basin": {"kinds": ["x"]}}, "basin.kinds: 'x' is unknown; allowed: p, pt"),
+    ({"analyses__landscape__basin": {"deltas": [0]}}, "basin.deltas.0: .* greater than 0"),
+    ({"pictures": {"store_size": 32, "crop_size": 64}}, "crop_size 64 is larger than store_size 32"),
+    (
+        {"pictures": {"store_size": 32, "shuffle": {"block_size": 5}}},
+        "block_size 5 does not tile 32 pixels: give one of 1",
+    ),
+    ({"tasks__clipart__select_best_on": "validation"}, "this layout has no validation part"),
+    ({"tasks__chest__select_best_on": "validation"}, "validation and num_validation go together"),
+    ({"tasks__chest__num_validation": 10}, "validation and num_validation go together"),
+    (
+        {"tasks__new": {"union": ["real"], "pictures": {"store_size": 8}}},
+        "tasks.new.pictures: store_size and style must",
+    ),
+    ({"tasks__new": {"union": ["real"], "select_best_on": "validation"}}, "tasks.new.select_best_on: 'real' has test"),
+]
+
+
+@pytest.mark.parametrize(("changes", "message"), BAD)
+def test_a_mistake_is_one_line_that_names_the_key(changes: dict[str, Any], message: str) -> None:
+    """Every mistake raises a `UserError` of one line with the key and what would be allowed."""
+    with pytest.raises(UserError, match=message) as caught:
+        make_plan(study(**changes))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("keep", ["all", [1, 2]])
+def test_an_epoch_that_is_kept_may_be_started_from(keep: Any) -> None:
+    """As may the last one, by number."""
+    for epoch in (0, 2, 3, "best"):
+        plan = make_plan(study(runs__p__training={"lr": 0.1, "keep_epochs": keep}, runs__pt__pretrained_epoch=epoch))
+        assert plan.runs["clipart.pt_1"].pretrained_epoch == epoch

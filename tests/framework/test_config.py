@@ -1,0 +1,125 @@
+"""The configuration loader: one plan for every entry point, and what environments and parameters do to it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kedro.framework.project import configure_project, pipelines
+
+from tiny_project import ROOT
+from transferscope.framework.config import CommandLineError, PlanConfigLoader
+from transferscope.settings import CONFIG_LOADER_ARGS
+
+
+@pytest.fixture(autouse=True)
+def _project() -> Iterator[None]:
+    configure_project("transferscope")
+    yield
+    load()  # leaves the plan of base for whoever comes next
+
+
+def load(conf: Path = ROOT / "conf", **options: Any) -> PlanConfigLoader:
+    return PlanConfigLoader(str(conf), **{**CONFIG_LOADER_ARGS, "default_run_env": "base", **options})
+
+
+def nodes_of(name: str) -> set[str]:
+    return {node.name for node in pipelines[name].nodes}
+
+
+def test_pipelines_follow_the_environment_of_the_last_loader() -> None:
+    """Building a loader for another environment is enough to change the pipelines, whoever builds it."""
+    load()
+    assert "clipart.training.pt_1" in nodes_of("training")
+    load(env="own_images")
+    assert "clipart.training.pt_1" not in nodes_of("training")
+    assert "amazon.training.pt_1" in nodes_of("training")
+
+
+def test_pipelines_follow_runtime_parameters() -> None:
+    """One replica more is one node more for each task, and its siblings stay."""
+    load()
+    before = nodes_of("training")
+    load(runtime_params={"runs": {"pt": {"replicas": 3}}})
+    assert nodes_of("training") - before == {
+        f"{task}.training.pt_3" for task in ("real", "clipart", "quickdraw", "chest")
+    }
+
+
+def test_every_environment_is_a_valid_plan() -> None:
+    """The configuration that the project ships is accepted, and paper has the study's forty-three runs."""
+    assert len(load().plan.runs) == 23
+    assert len(load(env="own_images").plan.runs) == 18
+    assert len(load(env="paper").plan.runs) == 43
+    assert list(load(env="own_checkpoints").plan.runs) == ["images.a_1", "images.b_1"]
+
+
+def test_weights_that_others_start_from_are_input_to_them() -> None:
+    """Kedro-Viz puts P beside the images of the targets; its entry lies where those of other runs do."""
+    catalog = load()["catalog"]
+    layers = {
+        name: catalog[name]["metadata"]["kedro-viz"]["layer"] for name in catalog if name.startswith("shapes.p_1.")
+    }
+    assert layers == {"shapes.p_1.checkpoints": "model_input", "shapes.p_1.singular_values": "model_input"}
+    place = catalog["{task}.{run}.checkpoints"]["filepath"]
+    assert catalog["shapes.p_1.checkpoints"]["filepath"] == place.format(task="shapes", run="p_1")
+
+
+def test_no_figure_of_training_is_drawn_of_checkpoints_from_elsewhere() -> None:
+    """They have one epoch and no start; what compares them is drawn."""
+    load(env="own_checkpoints")
+    drawn = {name for name in nodes_of("__default__") if ".draw_" in name}
+    of_training = {
+        "training.draw_learning_curves",
+        "similarity.draw_distance_to_initialisation",
+        "spectrum.draw_spectrum_training",
+    }
+    assert {"images.landscape.draw_barrier", "images.similarity.draw_distance_per_module"} <= drawn
+    assert not {f"images.{name}" for name in of_training} & drawn
+    load()
+    assert {f"clipart.{name}" for name in of_training} <= nodes_of("__default__")
+
+
+def test_an_environment_may_leave_the_study_of_base() -> None:
+    """`inherit_study: false` drops tasks, runs and scenarios of base, and keeps its model and training."""
+    plan = load(env="own_images").plan
+    assert "clipart" not in plan.study.tasks
+    assert plan.study.model.name == load().plan.study.model.name
+    assert plan.runs["amazon.rit_1"].training.clip_norm == 2.0
+
+
+def test_an_environment_may_change_one_value(tmp_path: Path) -> None:
+    """Without that key an environment is merged into base, key by key."""
+    for env in ("base", "local"):
+        (tmp_path / env).mkdir()
+    for name in ("parameters.yml", "globals.yml"):
+        (tmp_path / "base" / name).write_text((ROOT / "conf/base" / name).read_text())
+    (tmp_path / "local/parameters.yml").write_text("tasks: {clipart: {root: elsewhere}}\n")
+    plan = load(tmp_path, env="local").plan
+    assert plan.study.tasks["clipart"].root == "elsewhere"
+    assert plan.study.tasks["clipart"].format == "domainnet"
+    assert "real" in plan.study.tasks
+
+
+def test_sources_are_catalog_entries_where_the_task_says() -> None:
+    """Every task with a folder has an entry; a union, which has none, has not."""
+    catalog = load()["catalog"]
+    assert catalog["clipart.source"]["filepath"] == "data/01_raw/generated/domains"
+    assert "real_clipart.source" not in catalog
+
+
+def test_nodes_find_their_run_among_the_parameters() -> None:
+    """`params:plan.runs.clipart.pt_1` is the run with its seeds and its fingerprint."""
+    loader = load()
+    run = loader["parameters"]["plan"]["runs"]["clipart"]["pt_1"]
+    assert run["fingerprint"] == loader.plan.runs["clipart.pt_1"].fingerprint
+
+
+def test_a_mistake_is_an_error_of_the_command_line() -> None:
+    """The message is one line with the key; click shows it without a traceback."""
+    with pytest.raises(CommandLineError, match=r"parameters: runs\.pt\.replica: unknown key") as caught:
+        _ = load(runtime_params={"runs": {"pt": {"replica": 3}}}).plan
+    assert caught.value.exit_code == 1
+    assert "\n" not in caught.value.format_message()

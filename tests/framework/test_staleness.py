@@ -1,0 +1,96 @@
+"""Results of another plan are named before anything runs, and those of the present one are not."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from kedro.framework.hooks.manager import _create_hook_manager
+from kedro.io import DataCatalog, MemoryDataset
+from kedro.pipeline import Node, Pipeline
+from kedro.runner import SequentialRunner
+
+from transferscope.datasets.text import TextDataset
+from transferscope.framework import staleness as made_by
+from transferscope.framework.config import CommandLineError
+
+TRAIN = Node(lambda run: str(run["epochs"]), "params:run", "t.pt.checkpoints", name="train")
+TABLE = Node(lambda weights, options: weights * 2, ["t.pt.checkpoints", "params:options"], "t.table", name="tabulate")
+FIGURE = Node(lambda table: table, "t.table", "t.figure", name="draw")
+STEPS = {"training": Pipeline([TRAIN]), "landscape": Pipeline([TABLE, FIGURE])}
+
+
+@pytest.fixture
+def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> Any:
+    """`study(steps, epochs, points, ...)` runs some steps of a study of three and gives what was said before."""
+    monkeypatch.setattr(made_by, "pipelines", STEPS | {"__default__": Pipeline([*STEPS.values()])})
+    caplog.set_level(logging.INFO, "transferscope")
+
+    def run(
+        nodes: list[Node],
+        *,
+        epochs: int,
+        points: int = 5,
+        workers: int = 1,
+        only_missing: bool = False,
+        elsewhere: bool = False,
+    ) -> str:
+        caplog.clear()
+        names = ("t.pt.checkpoints", "t.table", "t.figure")
+        catalog = DataCatalog({name: TextDataset(filepath=str(tmp_path / f"{name}.txt")) for name in names})
+        run = {"epochs": epochs, "fingerprint": f"f{epochs}", "num_processes": workers}
+        catalog["params:run"] = MemoryDataset(run)
+        catalog["params:options"] = MemoryDataset({"points": points, "num_workers": workers})
+        hooks, manager = made_by.MadeBy(), _create_hook_manager()
+        manager.register(hooks)
+        loader = {"globals": {"data": "results"}}
+        hooks.after_context_created(SimpleNamespace(project_path=tmp_path, config_loader=loader))  # type: ignore[arg-type]
+        hooks.before_pipeline_run({"only_missing_outputs": only_missing}, Pipeline(nodes), catalog)
+        SequentialRunner().run(Pipeline(nodes), catalog, None if elsewhere else manager)
+        hooks.after_pipeline_run({"only_missing_outputs": only_missing}, Pipeline(nodes))
+        return caplog.text
+
+    return run
+
+
+def test_nothing_is_said_of_results_of_the_present_plan(study: Any) -> None:
+    """Nor of those that do not exist, nor where what has changed changes no result."""
+    assert "another plan" not in study([TRAIN, TABLE, FIGURE], epochs=1)
+    assert "another plan" not in study([FIGURE], epochs=1)
+    assert "another plan" not in study([TRAIN, TABLE, FIGURE], epochs=1, workers=4)
+
+
+def test_what_is_made_anew_is_named(study: Any) -> None:
+    """Another number of points: table and figure, not the weights."""
+    study([TRAIN, TABLE, FIGURE], epochs=1)
+    assert "made by another plan, and now made anew: t.figure, t.table\n" in study([TABLE, FIGURE], epochs=1, points=7)
+    assert "another plan" not in study([TABLE, FIGURE], epochs=1, points=7)
+
+
+def test_what_is_read_as_it_is_is_named_with_what_makes_it(study: Any) -> None:
+    """The figure alone, from a table of other options; what comes of it is not taken for the present plan's."""
+    study([TRAIN, TABLE, FIGURE], epochs=1)
+    told = study([FIGURE], epochs=1, points=7)
+    assert "made by another plan, and used as it is: t.table; `kedro run --pipelines landscape` makes them anew" in told
+    assert "now made anew: t.figure, t.table" in study([TABLE, FIGURE], epochs=1, points=7)
+
+
+def test_steps_that_ran_elsewhere_are_of_the_plan_of_their_run(study: Any) -> None:
+    """No hook is called for them, and the run has succeeded."""
+    study([TRAIN, TABLE, FIGURE], epochs=1)
+    assert "now made anew" in study([TRAIN, TABLE, FIGURE], epochs=2, elsewhere=True)
+    assert "another plan" not in study([TRAIN, TABLE, FIGURE], epochs=2)
+
+
+def test_weights_of_another_plan_are_not_kept_for_missing_outputs(study: Any) -> None:
+    """`--only-missing-outputs` is refused where weights are stale, and names other results that it keeps."""
+    study([TRAIN, TABLE], epochs=1)
+    with pytest.raises(
+        CommandLineError, match=r"^t\.pt\.checkpoints: made by another plan, and --only-missing-outputs"
+    ):
+        study([TRAIN, TABLE, FIGURE], epochs=2, only_missing=True)
+    told = study([TRAIN, TABLE], epochs=1, points=9, only_missing=True)
+    assert "made by another plan, and kept: t.table; `kedro run --pipelines landscape` makes them anew" in told
