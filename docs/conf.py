@@ -14,14 +14,37 @@ html_theme = "furo"
 html_show_copyright = False
 html_show_sourcelink = False
 templates_path: list[str] = []
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "api/modules.rst"]
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "plain_docstrings", "mathml"]
+extensions = [
+    "myst_parser",
+    "sphinx.ext.apidoc",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "plain_docstrings",
+    "mathml",
+]
+
+# The reference: a page per room of the package, written by Sphinx into docs/api, which is not kept in git.
+apidoc_modules = [
+    {
+        "path": "../src/transferscope",
+        "destination": "api",
+        "exclude_patterns": [f"../src/transferscope/{name}" for name in ("framework", "pipelines", "settings.py")],
+        "automodule_options": {"members", "undoc-members"},
+        "max_depth": 2,
+        "module_first": True,
+    }
+]
 
 myst_enable_extensions = ["dollarmath", "colon_fence"]
 myst_heading_anchors = 3
 
-autodoc_default_options = {"members": True, "member-order": "bysource"}
+autodoc_default_options = {
+    "members": True,
+    "member-order": "bysource",
+    "exclude-members": "model_config, CheckpointName",
+}
 autodoc_typehints_format = "short"
 autodoc_type_aliases = {name: name for name in ("ArrayLike", "Batches", "Evaluate", "Metrics", "Modules", "State")}
 add_module_names = False

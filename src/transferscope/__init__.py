@@ -1,3 +1,7 @@
 """What does a pre-trained network pass on when it is fine-tuned?"""
 
-__version__ = "0.1.0"
+from transferscope.system import renamed
+
+__version__ = "0.2.0.dev0"
+
+renamed.install()

@@ -1,4 +1,4 @@
-"""The pages are built without a warning, and the library's reference is complete."""
+"""Check that the pages build without a warning and that they cover what the project has."""
 
 from __future__ import annotations
 
@@ -7,12 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from tiny_project import ROOT
-
-PACKAGES = ("analysis", "images", "models", "plots", "report", "training")
-SOURCE = ROOT / "src" / "transferscope"
 
 
 def test_the_pages_are_built_strictly(tmp_path: Path) -> None:
@@ -21,19 +16,7 @@ def test_the_pages_are_built_strictly(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "<math" in (tmp_path / "similarity.html").read_text()
-    assert "linear_cka" in (tmp_path / "api" / "analysis.html").read_text()
-
-
-@pytest.mark.parametrize("package", PACKAGES)
-def test_every_module_is_in_the_reference(package: str) -> None:
-    """Each module of a package has its entry on the package's page."""
-    modules = {
-        ".".join(path.relative_to(SOURCE.parent).with_suffix("").parts)
-        for path in (SOURCE / package).rglob("*.py")
-        if not path.stem.startswith("_")
-    }
-    page = (ROOT / "docs" / "api" / f"{package}.md").read_text()
-    assert set(re.findall(r"automodule:: (\S+)", page)) == modules
+    assert "linear_cka" in (tmp_path / "api" / "transferscope.analysis.html").read_text()
 
 
 def test_every_pattern_of_the_catalog_is_explained() -> None:
