@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from transferscope.generated import draw
 from transferscope.generated import draw as generated
 from transferscope.generated.draw import DOMAINS, generate_chest, generate_domains, generate_source
 from transferscope.generated.objects import OBJECTS
@@ -148,6 +149,14 @@ def test_impossible_settings_are_named(call, message, tmp_path):
     with pytest.raises(UserError, match=message):
         call(tmp_path / "a")
     assert not (tmp_path / "a").exists()
+
+
+def test_only_code_draws_images_anew():
+    """Comments, docstrings and layout leave the digest of the drawing code as it is; another number changes it."""
+    plain = "def side(x):\n    return 2 * x\n"
+    worded = '"""A module."""\n# why\ndef side(x):\n    """Say so."""\n    return (2 *\n            x)  # because\n'
+    assert draw._statements(plain) == draw._statements(worded)
+    assert draw._statements(plain) != draw._statements(plain.replace("2", "3"))
 
 
 def test_source_is_read_as_class_folders(tmp_path):

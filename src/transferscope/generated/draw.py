@@ -6,6 +6,7 @@ is. The same settings give the same bytes with the same versions of NumPy and Pi
 
 from __future__ import annotations
 
+import ast
 import csv
 import hashlib
 import io
@@ -20,7 +21,6 @@ from tempfile import TemporaryDirectory
 import numpy as np
 from PIL import Image
 
-import transferscope.generated
 from transferscope.generated.objects import OBJECTS
 from transferscope.generated.patients import COLUMNS, Study, draw_studies
 from transferscope.generated.shapes import SHAPES
@@ -241,14 +241,27 @@ def _marker(settings: dict[str, object], total: int) -> str:
     """Text of GENERATED.txt; the last line also changes with the code that draws."""
     written = json.dumps(settings, sort_keys=True)
     digest = hashlib.sha256(written.encode())
-    for file in [*sorted(Path(transferscope.generated.__file__).parent.glob("*.py")), Path(__file__)]:
-        digest.update(file.read_bytes())
+    for file in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(_statements(file.read_text(encoding="utf-8")).encode())
     return (
         f"The {total} images in this folder are generated: a program drew them, they show nothing real.\n"
         f"Drawn by transferscope.generated.draw with seed {settings['seed']}.\n"
         f"Settings: {written}\n"
         f"Digest of settings and drawing code: {digest.hexdigest()}\n"
     )
+
+
+def _statements(source: str) -> str:
+    """The code without comments, docstrings and layout, so that only a change of what it does draws images anew."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
+            node.body = [part for part in node.body if not _is_text(part)] or [ast.Pass()]
+    return ast.unparse(tree)
+
+
+def _is_text(statement: ast.stmt) -> bool:
+    return isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
 
 
 def _is_current(root: Path, marker: str, total: int) -> bool:

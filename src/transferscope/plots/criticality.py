@@ -42,11 +42,11 @@ from transferscope.plots.style import (
 
 MEASURES = {"error": f"error (1 {MINUS} accuracy)", "loss": "loss (nats/example)"}
 ROWS = ("train", "test", f"test {MINUS} train")
-UNTOUCHED = ("none", "unrewound")
+UNTOUCHED = "none"
+"""Module of the rewinding table's rows in which nothing was set back."""
 
 LEAST_RANGE = 0.05
 """Of a colour scale: a single example more or less must not look like a cliff."""
-"""Names of a module in the rewinding table that mean: nothing was set back."""
 
 
 def criticality_heat_map(
@@ -255,7 +255,7 @@ def rewinding_bars(
     require_columns(rewinding, ("run", "module", "epoch", "split", "metric", "value"), "rewinding")
     rows = choose(rewinding[rewinding["split"] == split], "metric", metric, ("auc", "accuracy"))
     rows = rows.assign(kind=kinds_of(rows))
-    untouched = rows["module"].isin(UNTOUCHED)
+    untouched = rows["module"] == UNTOUCHED
     moved, whole = rows[~untouched], rows[untouched]
     if moved.empty:
         return empty_figure("no rewinding to show", note)
