@@ -176,13 +176,13 @@ def _by_folder(members: Iterable[str]) -> dict[str, tuple[set[str], list[str]]]:
         folder, _, name = member.rpartition("/")
         if is_clutter(name):
             continue
-        new = []
-        while folder not in found:
-            new.append(folder)
-            folder = folder.rpartition("/")[0]
-        for folder in reversed(new):
-            above, _, own_name = folder.rpartition("/")
-            found[folder] = (set(), [])
+        new, holder = [], folder
+        while holder not in found:
+            new.append(holder)
+            holder = holder.rpartition("/")[0]
+        for holder in reversed(new):
+            above, _, own_name = holder.rpartition("/")
+            found[holder] = (set(), [])
             if not is_clutter(own_name):
                 found[above][0].add(own_name)
         found[folder][1].append(name)

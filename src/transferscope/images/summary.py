@@ -152,6 +152,28 @@ def patient_overlap(source: ImageSource) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def image_overlap(splits: Sequence[PackedSplit]) -> pd.DataFrame:
+    """A row per pair of parts: how many images of each are in the other one, too, pixel for pixel as stored.
+
+    Costs n log n in the number of images; no image is read.
+    """
+    digests = {split.part: np.ascontiguousarray(split.image_digests()[:, :8]).view("<u8").ravel() for split in splits}
+    rows = []
+    for a, b in combinations(digests, 2):
+        rows.append(
+            {
+                "task": splits[0].name,
+                "part_a": a,
+                "part_b": b,
+                "images_a": len(digests[a]),
+                "images_b": len(digests[b]),
+                "shared_a": int(np.isin(digests[a], digests[b]).sum()),
+                "shared_b": int(np.isin(digests[b], digests[a]).sum()),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
 def _counts(split: PackedSplit) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Examples with, without and of unknown label of every class; of one label an example none is unknown."""
     labels = np.asarray(split.labels)
