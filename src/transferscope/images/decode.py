@@ -17,8 +17,8 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError, features
 
-from transferscope.system.errors import UserError
 from transferscope.experiment.options import PictureOptions
+from transferscope.system.errors import UserError
 
 _OPTIONAL = {"webp": "WEBP", "jpg_2000": "JPEG2000", "avif": "AVIF"}
 FORMATS = (
@@ -79,22 +79,22 @@ def decode_image(
     if not data:
         raise UserError(f"{where}: the file is empty (0 bytes): replace it or drop it from the list")
     try:
-        image: Image.Image = opened = Image.open(io.BytesIO(data), formats=FORMATS)
+        opened = Image.open(io.BytesIO(data), formats=FORMATS)
     except UnidentifiedImageError as error:
         raise UserError(f"{where}: not an image in a known format ({', '.join(FORMATS)})") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise _too_large(where, "too many pixels") from error
     except Exception as error:  # decoders raise anything on malformed data
         raise _damaged(where, error) from error
-    _check_pixels(image.size, where)
+    _check_pixels(opened.size, where)
     remark = remark or (lambda _: None)
-    if _has_several_frames(image.format, data):
+    if _has_several_frames(opened.format, data):
         remark(SEVERAL_FRAMES)
     try:
         deep_colour = any(";16" in str(tile[-1]) for tile in opened.tile)
-        inverted = getattr(image, "tag_v2", {}).get(_HOW_SEEN) == 0
-        image.load()
-        image = _upright(image)
+        inverted = getattr(opened, "tag_v2", {}).get(_HOW_SEEN) == 0
+        opened.load()
+        image = _upright(opened)
         if image.mode.startswith("I") or image.mode == "F":
             grey = _from_wide(image, where, value_range, remark)
             return ImageOps.invert(grey) if inverted else grey
