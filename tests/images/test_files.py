@@ -55,7 +55,7 @@ def test_every_layout_may_be_archived(
     suffix: str,
 ) -> None:
     """Packing from an archive gives the split of the unpacked folder, in all three layouts."""
-    for path in ("train/cat/1.png", "test/cat/2.png"):
+    for path in ("train/cat/1.png", "train/dog/1.png", "test/cat/2.png"):
         write_image(tmp_path / "tree" / path)
     readers = {
         make_domain(): lambda root: read_domainnet(root, "clipart"),

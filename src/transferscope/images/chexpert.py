@@ -325,7 +325,7 @@ def _example_list(tree: FileTree, table: _Table, labels: np.ndarray, chosen: np.
     paths = tuple(table.paths[i] for i in chosen)
     first, missing = tree.first_missing(paths)
     if missing:
-        more = f" (nor do {missing - 1} more of the {len(paths)} files used exist)" if missing > 1 else ""
+        more = f" (and {missing - 1} more of the {len(paths)} files used)" if missing > 1 else ""
         raise UserError(
             f"{table.line(int(chosen[first]))}: {tree.where(paths[first])} {tree.no_file(paths[first])}{more}: "
             f"correct the CSV or add the file"

@@ -56,12 +56,12 @@ def read_domainnet(
     base = _find_base(tree, domain)
     lists = {part: _read_list(tree, _find_list(tree, base, domain, part)) for part in ("train", "test")}
     class_names = _class_names(tree, base, domain, lists)
-    check_classes(class_names, lists["train"].where)
     if untrained_classes == "refuse":
         _check_untrained(lists["train"], lists["test"], class_names)
     images = _image_tree(tree, base, domain)
     start = base if images is tree else ""
     train, test = (_draw(images, start, lists[part], limit, seed) for part in ("train", "test"))
+    check_classes(class_names, lists["train"].where)
     _report_shared(lists, train, test)
     drawn = any(len(lists[part].paths) > len(used) for part, used in (("train", train), ("test", test)))
     return ImageSource(
@@ -260,7 +260,7 @@ def _draw(images: FileTree, start: str, found: _List, limit: int | None, seed: i
     if missing:
         raise UserError(
             f"{found.line(int(indices[first]))}: {images.where(paths[first])} {images.no_file(paths[first])}"
-            + (f" (nor do {missing - 1} more of the {len(paths)} files used exist)" if missing > 1 else "")
+            + (f" (and {missing - 1} more of the {len(paths)} files used)" if missing > 1 else "")
             + ": correct the list or add the file"
         )
     labels = np.array([found.labels[i] for i in indices], dtype=np.int64)

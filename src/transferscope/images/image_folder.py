@@ -93,7 +93,6 @@ def read_image_folder(
         parts = {part: _class_folders(tree, _through(tree, folder), passed) for part, folder in folders.items()}
     in_train = parts.get("train", parts.get("", {}))
     class_names = listed or printable_names(tuple(in_train), tree.where(""))
-    check_classes(class_names, tree.where(base) if listed is None else f"class_list {class_list}")
     known = f"{folders['train']}/" if folders is not None and listed is None else f"{class_list}"
     index_of = {_key(class_name): index for index, class_name in enumerate(listed or in_train)}
     if len(index_of) < len(class_names):
@@ -101,6 +100,7 @@ def read_image_folder(
             f"{tree.where(base)}: two class folders differ in the spelling of their accents only: join them"
         )
     examples = {part: _read_part(tree, classes, index_of, known, passed) for part, classes in parts.items()}
+    check_classes(class_names, tree.where(base) if listed is None else f"class_list {class_list}")
     passed.report()
     sampling = "all"
     if folders is None:
