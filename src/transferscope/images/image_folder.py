@@ -87,10 +87,11 @@ def read_image_folder(
     listed = None if class_list is None else _read_class_list(Path(class_list))
     base, folders = _find_parts(tree, test_share)
     passed = _PassedOver(tree)
-    if folders is None:
-        parts = {"": _class_folders(tree, base, passed)}
-    else:
-        parts = {part: _class_folders(tree, _through(tree, folder), passed) for part, folder in folders.items()}
+    holders = {"": base} if folders is None else {part: _through(tree, folder) for part, folder in folders.items()}
+    parts = {part: _class_folders(tree, holder, passed) for part, holder in holders.items()}
+    if listed is None:
+        for classes in parts.values():
+            _check_not_nested(tree, classes)
     in_train = parts.get("train", parts.get("", {}))
     class_names = listed or printable_names(tuple(in_train), tree.where(""))
     known = f"{folders['train']}/" if folders is not None and listed is None else f"{class_list}"
@@ -130,7 +131,8 @@ class _PassedOver:
     suffixes: Counter[str] = field(default_factory=Counter)
 
     def report(self) -> None:
-        found = [f"{self.beside} images beside the class folders"] if self.beside else []
+        images = "1 image" if self.beside == 1 else f"{self.beside} images"
+        found = [f"{images} beside the class folders"] if self.beside else []
         if self.suffixes:
             found.append(f"{_counted(self.suffixes)} in class folders (convert what is an image to PNG or JPEG)")
         if found:
@@ -139,7 +141,8 @@ class _PassedOver:
 
 def _counted(suffixes: Counter[str]) -> str:
     """`12 .heic, 1 .txt` of the most common suffixes."""
-    shown = [f"{count} {printable(suffix)}" for suffix, count in suffixes.most_common(6)]
+    ordered = sorted(((count, suffix) for suffix, count in suffixes.items()), key=lambda item: (-item[0], item[1]))
+    shown = [f"{count} {printable(suffix)}" for count, suffix in ordered[:6]]
     return ", ".join(shown) + (", ..." if len(suffixes) > 6 else "")
 
 
@@ -280,6 +283,24 @@ def _class_folders(tree: FileTree, holder: str, passed: _PassedOver) -> dict[str
     return {name: _join(holder, name) for name in names}
 
 
+def _check_not_nested(tree: FileTree, classes: dict[str, str]) -> None:
+    """Refuse domains, or parts under other names, as classes: each holds folders of the same names and no image."""
+    common: list[str] | None = None
+    for folder in classes.values():
+        inner, files = tree.entries(folder)
+        if len(inner) < 2 or (common is not None and inner != common) or any(map(_has_image_suffix, files)):
+            return
+        common = inner
+    if common is not None and len(classes) > 1:
+        names = " and ".join(f"{printable(name)}/" for name in list(classes)[:2])
+        inside = ", ".join(map(printable, common[:3])) + (", ..." if len(common) > 3 else "")
+        raise UserError(
+            f"{tree.where(next(iter(classes.values())).rpartition('/')[0])}: {names} hold folders of the same names "
+            f"({inside}), as parts or domains do: give one of them as root, name parts train/, val/ or test/, or list "
+            "the classes with class_list"
+        )
+
+
 def _read_part(
     tree: FileTree, classes: dict[str, str], index_of: dict[str, int], known: str, passed: _PassedOver
 ) -> ExampleList:
@@ -341,8 +362,10 @@ def _report_untested(tree: FileTree, examples: dict[str, ExampleList], class_nam
     for part, found in examples.items():
         missing = sorted(trained - set(np.unique(found.labels).tolist()))
         if missing:
-            shown = ", ".join(class_names[label] for label in missing[:5]) + (", ..." if len(missing) > 5 else "")
-            warn_once(f"{tree.where('')}: the {part} part has no image of {len(missing)} classes: {shown}")
+            shown = ", ".join(class_names[label] for label in missing[:5]) + (
+                f" and {len(missing) - 5} more" if len(missing) > 5 else ""
+            )
+            warn_once(f"{tree.where('')}: the {part} part lacks images of {shown}")
 
 
 def _key(name: str) -> str:

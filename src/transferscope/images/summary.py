@@ -8,6 +8,7 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 
+from transferscope.images.files import printable
 from transferscope.images.sampling import patient_of
 from transferscope.images.source import ImageSource
 from transferscope.images.split import PackedSplit
@@ -121,7 +122,7 @@ def drawn_examples(source: ImageSource) -> pd.DataFrame:
         examples = source.part(part)
         rows = np.arange(len(examples)) if examples.rows is None else examples.rows
         table = pd.DataFrame({"task": source.name, "part": part, "position": np.arange(len(examples)), "row": rows})
-        table["example_id"], table["path"] = examples.example_ids, examples.paths
+        table["example_id"], table["path"] = examples.example_ids, [printable(path) for path in examples.paths]
         tables.append(table)
     return pd.concat(tables, ignore_index=True)
 
