@@ -290,11 +290,15 @@ def _tar_members(root: Path) -> Iterator[tarfile.TarInfo]:
 
 
 def _archive_notes(root: Path, repeated: int, links: int) -> tuple[str, ...]:
-    found = []
+    where, found = printable(str(root)), []
     if repeated:
-        found.append(f"{printable(str(root))}: {repeated} members come again under the same name; the last one counts")
+        members = "1 member comes" if repeated == 1 else f"{repeated} members come"
+        found.append(f"{where}: {members} again under the same name; the last one counts")
     if links:
-        found.append(f"{printable(str(root))}: {links} members are links or devices and are not read")
+        members = (
+            "1 member is a link or device and is" if links == 1 else f"{links} members are links or devices and are"
+        )
+        found.append(f"{where}: {members} not read")
     return tuple(found)
 
 
@@ -359,7 +363,7 @@ def printable(text: str) -> str:
 
 def plain(path: str) -> str:
     """`path` without `.` and empty components, so that every file has one spelling; an absolute one stays absolute."""
-    if "//" not in path and "./" not in path and not path.endswith(("/", "/.")):
+    if "//" not in path and "./" not in path and path != "." and not path.endswith(("/", "/.")):
         return path
     start = "/" if path.startswith("/") else ""
     return start + "/".join(part for part in path.split("/") if part not in ("", "."))
