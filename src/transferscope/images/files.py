@@ -199,7 +199,7 @@ class ZipTree(ArchiveTree):
             raise UserError(f"{printable(str(root))}: not a readable .zip archive ({_reason(error)})") from error
         self._infos: dict[str, zipfile.ZipInfo] = {}
         repeated = links = 0
-        infos = [info for info in self._zip.infolist() if not info.is_dir()]
+        infos = [info for info in self._zip.infolist() if info.filename and not info.is_dir()]
         windows = not any("/" in info.filename for info in infos)
         for info in infos:
             name = _member_name(root, _zip_name(info, windows=windows))
