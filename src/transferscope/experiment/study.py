@@ -5,6 +5,7 @@ Pure and typed; `transferscope.experiment.plan` expands it into runs and pairs.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
@@ -95,7 +96,7 @@ class TaskOptions(opt.Options):
         if self.value_range is not None:
             if self.union is not None:
                 raise ValueError("value_range belongs to the single tasks of a union: its images are not stored again")
-            if not self.value_range[0] < self.value_range[1]:
+            if not -math.inf < self.value_range[0] < self.value_range[1] < math.inf:
                 raise ValueError("value_range: give the value of black and then the larger one of white")
         return self
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections import Counter
 from collections.abc import Callable
@@ -69,7 +70,7 @@ def pack_split(
         raise UserError(f"on_bad_image is {on_bad_image!r}: it may be 'stop' or 'drop'")
     if num_workers is not None and num_workers < 1:
         raise UserError(f"num_workers is {num_workers}: give a positive number, or None for one for each core")
-    if value_range is not None and not value_range[0] < value_range[1]:
+    if value_range is not None and not -math.inf < value_range[0] < value_range[1] < math.inf:
         raise UserError(f"value_range is {list(value_range)}: give the value of black and then the larger one of white")
     examples = source.part(part)
     if not len(examples):
