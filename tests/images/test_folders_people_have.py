@@ -283,7 +283,7 @@ def special(path: Path, kind: str) -> None:
 
 SPECIAL = {
     "pipe": "is a named pipe and no file: remove it",
-    "socket": "cannot be read (No such device or address)",
+    "socket": "is a socket and no file: remove it",
     "device": "is a device and no file: remove it",
     "dangling": "cannot be read (No such file or directory)",
     "loop": "cannot be read (Too many levels of symbolic links)",

@@ -264,6 +264,10 @@ IMAGES = {
     "zero bytes": (b"", "the file is empty (0 bytes): replace it or drop it from the list"),
     "text": (b"this is no image", UNKNOWN),
     "a web page": (b"<!doctype html><title>404</title>", UNKNOWN),
+    "a pointer of Git LFS": (
+        b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n",
+        "a pointer of Git LFS, not the image itself: fetch the images with `git lfs pull`",
+    ),
     "PostScript": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", UNKNOWN),
     "half a PNG": (png()[:70], f"damaged or truncated image (...): {REPLACE}"),
     "a decompression bomb": (png_of_size(60_000, 60_000), f"too many pixels, {LIMIT}"),

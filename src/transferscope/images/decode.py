@@ -36,6 +36,7 @@ PADDING = 128
 """Grey value beside a chest image that is not square."""
 SEVERAL_FRAMES = "hold several frames or pages, of which the first counts"
 CLIPPED = "hold values outside value_range, which become black or white"
+_LFS_POINTER = b"version https://git-lfs"
 _HOW_SEEN = 0x0106
 """TIFF's tag for how values are to be seen; 0: white is zero, which Pillow undoes for 8 bits alone."""
 _EXAMPLES = (1, 255, 1023, 4095, 16383, 65535)
@@ -78,6 +79,8 @@ def decode_image(
     """
     if not data:
         raise UserError(f"{where}: the file is empty (0 bytes): replace it or drop it from the list")
+    if data.startswith(_LFS_POINTER):
+        raise UserError(f"{where}: a pointer of Git LFS, not the image itself: fetch the images with `git lfs pull`")
     try:
         opened = Image.open(io.BytesIO(data), formats=FORMATS)
     except UnidentifiedImageError as error:
@@ -88,7 +91,7 @@ def decode_image(
         raise _damaged(where, error) from error
     _check_pixels(opened.size, where)
     remark = remark or (lambda _: None)
-    if _has_several_frames(opened.format, data):
+    if _has_several_frames(opened, data):
         remark(SEVERAL_FRAMES)
     try:
         deep_colour = any(";16" in str(tile[-1]) for tile in opened.tile)
@@ -176,12 +179,13 @@ def blur(grey: np.ndarray) -> np.ndarray:
     return ((total + 8) >> 4).astype(np.uint8)
 
 
-def _has_several_frames(format: str | None, data: bytes) -> bool:
-    """Whether a file holds more than one image; a second opening, as looking ahead would move the first one."""
-    if format not in ("GIF", "TIFF", "PNG", "WEBP", "AVIF"):
-        return False
-    with contextlib.suppress(Exception), Image.open(io.BytesIO(data), formats=(format,)) as image:
-        return bool(getattr(image, "is_animated", False))
+def _has_several_frames(opened: Image.Image, data: bytes) -> bool:
+    """Whether a file holds more than one image; a GIF or TIFF is opened again, as looking ahead moves the first."""
+    if opened.format in ("PNG", "WEBP", "AVIF"):
+        return bool(getattr(opened, "is_animated", False))
+    if opened.format in ("GIF", "TIFF"):
+        with contextlib.suppress(Exception), Image.open(io.BytesIO(data), formats=(opened.format,)) as image:
+            return bool(getattr(image, "is_animated", False))
     return False
 
 

@@ -333,6 +333,8 @@ def read_file(path: str | Path, where: str) -> bytes:
             _check_size(status.st_size, where)
             return file.read()
     except OSError as error:
+        if error.errno == errno.ENXIO:
+            raise UserError(f"{where}: is a socket and no file: remove it") from error
         raise UserError(f"{where}: cannot be read ({error.strerror})") from error
 
 
