@@ -208,11 +208,9 @@ class ZipTree(ArchiveTree):
             if not _is_zip_file(info):
                 links += 1
                 continue
-            if info.flag_bits & _ENCRYPTED or info.compress_type not in _COMPRESSION:
-                kind = "encrypted" if info.flag_bits & _ENCRYPTED else f"compressed by method {info.compress_type}"
-                raise UserError(f"{printable(str(root))}: member {name!r} is {kind}: unpack the archive first")
-            other = self._infos.get(name)
-            repeated += other is not None and (other.CRC, other.file_size) != (info.CRC, info.file_size)
+            _check_readable(root, name, info)
+            other = self._infos.get(name, info)
+            repeated += (other.CRC, other.file_size) != (info.CRC, info.file_size)
             self._infos[name] = info
         self.notes = _archive_notes(root, repeated, links)
         super().__init__(root, {name: (info.file_size, info.CRC) for name, info in self._infos.items()})
@@ -402,6 +400,12 @@ def _zip_name(info: zipfile.ZipInfo, *, windows: bool) -> str:
         except UnicodeError:
             name = info.filename
     return name.replace("\\", "/") if windows else name
+
+
+def _check_readable(root: Path, name: str, info: zipfile.ZipInfo) -> None:
+    if info.flag_bits & _ENCRYPTED or info.compress_type not in _COMPRESSION:
+        kind = "encrypted" if info.flag_bits & _ENCRYPTED else f"compressed by method {info.compress_type}"
+        raise UserError(f"{printable(str(root))}: member {name!r} is {kind}: unpack the archive first")
 
 
 def _is_zip_file(info: zipfile.ZipInfo) -> bool:

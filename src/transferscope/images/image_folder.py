@@ -92,14 +92,10 @@ def read_image_folder(
     if listed is None:
         for classes in parts.values():
             _check_not_nested(tree, classes)
-    in_train = parts.get("train", parts.get("", {}))
-    class_names = listed or printable_names(tuple(in_train), tree.where(""))
+    in_train = tuple(parts["" if folders is None else "train"])
+    class_names = listed or printable_names(in_train, tree.where(base))
     known = f"{folders['train']}/" if folders is not None and listed is None else f"{class_list}"
-    index_of = {_key(class_name): index for index, class_name in enumerate(listed or in_train)}
-    if len(index_of) < len(class_names):
-        raise UserError(
-            f"{tree.where(base)}: two class folders differ in the spelling of their accents only: join them"
-        )
+    index_of = _index_of(listed or in_train, tree.where(base))
     examples = {part: _read_part(tree, classes, index_of, known, passed) for part, classes in parts.items()}
     check_classes(class_names, tree.where(base) if listed is None else f"class_list {class_list}")
     passed.report()
@@ -116,7 +112,7 @@ def read_image_folder(
         multi_label=False,
         generated=tree.is_file(GENERATED_MARK),
         train=examples["train"],
-        test=examples.get("test", examples.get("val", examples["train"])),
+        test=examples["test" if "test" in examples else "val"],
         validation=examples["val"] if "val" in examples and "test" in examples else None,
         sampling=sampling,
     )
@@ -281,6 +277,15 @@ def _class_folders(tree: FileTree, holder: str, passed: _PassedOver) -> dict[str
         raise UserError(f"{tree.where(holder)}: no class folder: put the images of each class in a folder of its own")
     passed.beside += sum(_has_image_suffix(name) for name in files)
     return {name: _join(holder, name) for name in names}
+
+
+def _index_of(names: Iterable[str], where: str) -> dict[str, int]:
+    """Position of each class, by its name in one spelling; `UserError` where two folders have the same."""
+    index_of: dict[str, int] = {}
+    for index, name in enumerate(names):
+        if index_of.setdefault(_key(name), index) != index:
+            raise UserError(f"{where}: two class folders differ in the spelling of their accents only: join them")
+    return index_of
 
 
 def _check_not_nested(tree: FileTree, classes: dict[str, str]) -> None:
