@@ -137,6 +137,7 @@ def fingerprint(name: str, **changes: Any) -> str:
         {"tasks__clipart__limit": 10},
         {"pictures": {"store_size": 16}},
         {"runs__p__training": {"lr": 0.2}},
+        {"tasks__clipart__value_range": (0, 4095)},
     ],
 )
 def test_the_fingerprint_changes_with_what_decides_the_weights(changes: dict[str, Any]) -> None:
@@ -254,6 +255,12 @@ BAD = [
         {"tasks__new": {"union": ["real"], "pictures": {"store_size": 8}}},
         "tasks.new.pictures: store_size and style must",
     ),
+    (
+        {"tasks__clipart__value_range": [4095, 0]},
+        "value_range: give the value of black and then the larger one of white",
+    ),
+    ({"tasks__clipart__value_range": [0, float("inf")]}, "value_range"),
+    ({"tasks__new": {"union": ["real"], "value_range": [0, 1]}}, "value_range belongs to the single tasks of a union"),
     ({"tasks__new": {"union": ["real"], "select_best_on": "validation"}}, "tasks.new.select_best_on: 'real' has test"),
 ]
 

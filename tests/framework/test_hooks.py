@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 from kedro.io import AbstractDataset, DataCatalog
 from kedro.pipeline import Node, Pipeline
+from PIL import Image
 
+from transferscope.datasets.image_source import ImageSourceDataset
 from transferscope.framework.config import CommandLineError
 from transferscope.framework.hooks import StudyHooks
 from transferscope.system.errors import UserError
@@ -34,3 +37,14 @@ def test_a_damaged_series_is_one_line_before_anything_runs() -> None:
     pipeline = Pipeline([Node(lambda _: 1, "clipart.pt_1.checkpoints", "x", name="compare")])
     with pytest.raises(CommandLineError, match=r"epoch_0003.safetensors is missing$"):
         StudyHooks().before_pipeline_run({}, pipeline, DataCatalog({"clipart.pt_1.checkpoints": Damaged()}))
+
+
+def test_images_that_cannot_be_read_stop_before_anything_runs(tmp_path: Path) -> None:
+    """Lists, names and parts of every data set are read before the first node, so before any image is decoded."""
+    (tmp_path / "cat").mkdir()
+    Image.new("L", (4, 4)).save(tmp_path / "cat/1.png")
+    options = {"format": "image_folder", "test_share": 0.5, "class_list": None}
+    source = ImageSourceDataset(filepath=str(tmp_path), task="photos", options=options)
+    pipeline = Pipeline([Node(lambda _: 1, "photos.source", "x", name="pack")])
+    with pytest.raises(CommandLineError, match=r"one class only \(cat\): a task needs two classes"):
+        StudyHooks().before_pipeline_run({}, pipeline, DataCatalog({"photos.source": source}))

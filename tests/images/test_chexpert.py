@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -134,3 +135,49 @@ def test_bad_options(make_chexpert: Callable[..., Path], options: dict[str, obje
     """A wrong option is named with what it may be."""
     with pytest.raises(UserError, match=message):
         read_chexpert(make_chexpert(rows(2)), **{"num_train": 1, "num_test": 1, **options})
+
+
+def content_of(root: Path) -> tuple[tuple[str, ...], list[list[int]]]:
+    source = read_chexpert(root, num_train=3, num_test=1)
+    return source.train.paths, source.train.labels.tolist()
+
+
+TEXTS = {
+    "a blank last line": lambda text: text + "\n",
+    "blank lines and blank values": lambda text: text.replace("\n", "\n\n") + "," * 18 + "\n , ,\n",
+    "a byte order mark": lambda text: "\ufeff" + text,
+    "Windows line ends": lambda text: text.replace("\n", "\r\n"),
+    "line ends of old Macs": lambda text: text.replace("\n", "\r"),
+    "semicolons": lambda text: text.replace(",", ";"),
+    "semicolons and decimal commas": lambda text: text.replace(",", ";").replace("1.0;", "1,0;"),
+    "tabs": lambda text: text.replace(",", "\t"),
+    "trailing commas": lambda text: text.replace("\n", ",\n"),
+    "trailing commas in rows alone": lambda text: text.replace("\n", ",,\n").replace(",,\n", "\n", 1),
+    "spaces around values": lambda text: text.replace(",", " , "),
+    "a blank first line": lambda text: "\n" + text,
+    "everything in quotes": lambda text: "\n".join(
+        ",".join(f'"{value}"' for value in line.split(",")) for line in text.splitlines()
+    ),
+}
+
+
+@pytest.mark.parametrize("case", TEXTS)
+def test_odd_but_valid_tables(case: str, make_chexpert: Callable[..., Path]) -> None:
+    """Whatever a spreadsheet makes of the CSV is read as before: the same files and labels."""
+    root = make_chexpert([(number, 0, {"Edema": f"{number % 2}.0"}) for number in range(4)])
+    expected = content_of(root)
+    path = root / "CheXpert-v1.0-small/train.csv"
+    path.write_bytes(TEXTS[case](path.read_text()).replace("v1.0,0", "v1.0.0").encode())
+    assert content_of(root) == expected
+
+
+@pytest.mark.parametrize("archive", [False, True], ids=["folder", "zip"])
+def test_one_folder_too_many(make_chexpert: Callable[..., Path], tmp_path: Path, archive: bool) -> None:
+    """A folder that is alone in the root is passed through."""
+    root = make_chexpert(rows(4))
+    root.rename(tmp_path / "data")
+    root.mkdir()
+    (tmp_path / "data").rename(root / "data")
+    if archive:
+        root = Path(shutil.make_archive(str(root), "zip", root))
+    assert content_of(root)[0][0].startswith("data/CheXpert-v1.0-small/train/patient")

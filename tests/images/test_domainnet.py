@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from transferscope.experiment.options import PictureOptions
 from transferscope.images.domainnet import read_domainnet
+from transferscope.images.pack import pack_split
 from transferscope.system.errors import UserError
 
 
@@ -72,3 +75,46 @@ def test_untrained_class_is_refused_or_kept(make_domain: Callable[..., Path]) ->
     ):
         read_domainnet(root, "clipart")
     assert read_domainnet(root, "clipart", untrained_classes="keep").class_names == ("apple", "owl", "zebra")
+
+
+@pytest.mark.parametrize("archive", [False, True], ids=["folder", "zip"])
+def test_one_folder_too_many(make_domain: Callable[..., Path], tmp_path: Path, archive: bool) -> None:
+    """A folder that is alone in the root is passed through; ids stay those of the list."""
+    root = make_domain(folder="outer/data").parent
+    (root / "__MACOSX").mkdir()
+    (root / "__MACOSX/._data").write_bytes(b"x")
+    if archive:
+        root = Path(shutil.make_archive(str(tmp_path / "a"), "zip", root))
+    source = read_domainnet(root, "clipart")
+    assert source.train.paths[0] == "data/clipart/apple/train_0.png"
+    assert source.train.example_ids[0] == "clipart/apple/train_0.png"
+    assert len(pack_split(source, "train", PictureOptions(store_size=8), tmp_path / "out")) == 5
+
+
+def test_images_in_both_lists(make_domain: Callable[..., Path], caplog: pytest.LogCaptureFixture) -> None:
+    """A file in the train and in the test list is counted in a warning, however it is spelled."""
+    root = make_domain()
+    with open(root / "clipart_test.txt", "a") as file:
+        file.write("clipart/apple/train_0.png 0\n./clipart//owl/train_1.png 1\n")
+    read_domainnet(root, "clipart")
+    assert caplog.messages == [
+        f"{root}/clipart_test.txt: 2 of 5 images are in the train list, too, as 'clipart/apple/train_0.png': metrics on "
+        "them say nothing about new images"
+    ]
+
+
+def test_line_ends_of_old_macs(make_domain: Callable[..., Path]) -> None:
+    """A carriage return alone ends a line."""
+    root = make_domain()
+    expected = read_domainnet(root, "clipart").train.paths
+    path = root / "clipart_train.txt"
+    path.write_bytes(path.read_bytes().replace(b"\n", b"\r"))
+    assert read_domainnet(root, "clipart").train.paths == expected
+
+
+def test_lists_that_macos_leaves(make_domain: Callable[..., Path]) -> None:
+    """`._real_train.txt` is no list of another domain."""
+    root = make_domain(train=(1, 0, 1), test=(1, 0, 1))
+    make_domain("real", train=(1, 1, 1), test=(1, 1, 1))
+    (root / "._real_train.txt").write_bytes(b"\0\5\x16\x07\xff")
+    assert read_domainnet(root, "clipart").class_names == ("apple", "owl", "zebra")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import tarfile
 import zipfile
 from collections.abc import Callable
@@ -10,7 +11,7 @@ import pytest
 from transferscope.experiment.options import PictureOptions
 from transferscope.images.chexpert import read_chexpert
 from transferscope.images.domainnet import read_domainnet
-from transferscope.images.files import open_tree, printable, unsafe_reason
+from transferscope.images.files import open_tree, plain, printable, unsafe_reason
 from transferscope.images.image_folder import read_image_folder
 from transferscope.images.pack import pack_split
 from transferscope.system.errors import UserError
@@ -55,7 +56,7 @@ def test_every_layout_may_be_archived(
     suffix: str,
 ) -> None:
     """Packing from an archive gives the split of the unpacked folder, in all three layouts."""
-    for path in ("train/cat/1.png", "test/cat/2.png"):
+    for path in ("train/cat/1.png", "train/dog/1.png", "test/cat/2.png"):
         write_image(tmp_path / "tree" / path)
     readers = {
         make_domain(): lambda root: read_domainnet(root, "clipart"),
@@ -121,3 +122,77 @@ def test_too_large_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     (tmp_path / "big").write_bytes(bytes(11))
     with pytest.raises(UserError, match=r"big: 11 bytes, more than the 10 that are read"):
         open_tree(tmp_path).read("big")
+
+
+def test_names_that_packers_write(tmp_path: Path) -> None:
+    """UTF-8 without its flag, as macOS writes it, backslashes, and `./` or `//` are undone; others stay."""
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in ("xcafe/1.png", "./x//2.png"):
+            archive.writestr(name, b"x")
+    path.write_bytes(path.read_bytes().replace(b"xcafe", b"caf\xc3\xa9"))
+    assert list(open_tree(path).files()) == ["caf\u00e9/1.png", "x/2.png"]
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(zipfile.ZipInfo("cat_1.png"), b"x")
+    path.write_bytes(path.read_bytes().replace(b"cat_1", b"cat\\1"))
+    tree = open_tree(path)
+    assert list(tree.files()) == ["cat/1.png"]
+    assert tree.read("cat/1.png") == b"x"
+
+
+def test_hard_links_in_a_tar_are_files(tmp_path: Path) -> None:
+    """Files that share their content are stored once in a tar, and read under both names."""
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/a.png").write_bytes(b"content")
+    (tmp_path / "in/b.png").hardlink_to(tmp_path / "in/a.png")
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        archive.add(tmp_path / "in", ".")
+    tree = open_tree(tmp_path / "a.tar")
+    assert [tree.read(path) for path in tree.files()] == [b"content", b"content"]
+
+
+@pytest.mark.parametrize("suffix", [".zip", ".tar"])
+def test_what_an_archive_does_not_show_is_said(tmp_path: Path, suffix: str) -> None:
+    """Links are counted; of members of one name the last counts, as in unpacking, and that is said."""
+    path = tmp_path / f"a{suffix}"
+    if suffix == ".zip":
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("x.png", b"old")
+            with pytest.warns(UserWarning, match="Duplicate name"):
+                archive.writestr("x.png", b"new")
+            link = zipfile.ZipInfo("link.png")
+            link.external_attr = 0o120777 << 16
+            archive.writestr(link, "x.png")
+    else:
+        with tarfile.open(path, "w") as tar:
+            for content in (b"old", b"new"):
+                info = tarfile.TarInfo("x.png")
+                info.size = 3
+                tar.addfile(info, io.BytesIO(content))
+            info = tarfile.TarInfo("link.png")
+            info.type, info.linkname = tarfile.SYMTYPE, "x.png"
+            tar.addfile(info)
+    tree = open_tree(path)
+    assert tree.read("x.png") == b"new"
+    assert list(tree.files()) == ["x.png"]
+    assert tree.notes == (
+        f"{path}: 1 member comes again under the same name; the last one counts",
+        f"{path}: 1 member is a link or device and is not read",
+    )
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("a/b", "a/b"),
+        ("./a//b/./c.png", "a/b/c.png"),
+        ("a/", "a"),
+        ("/a", "/a"),
+        ("a/.", "a"),
+        ("a./b", "a./b"),
+        (".", ""),
+    ],
+)
+def test_one_spelling(path: str, expected: str) -> None:
+    """Empty components and dots are left out."""
+    assert plain(path) == expected

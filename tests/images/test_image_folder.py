@@ -102,7 +102,8 @@ def test_a_list_gives_the_order_of_the_classes(classes: Path, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("content", "message"), [(b"", "no class in it"), (b"a\nb\na\n", "'a' is there twice"), (b"\xff", "cannot be read")]
+    ("content", "message"),
+    [(b"", "no class in it"), (b"a\nb\na\n", "'a' is there twice"), (b"\xff", "line 1: not UTF-8 text")],
 )
 def test_lists_that_cannot_be_used(classes: Path, tmp_path: Path, content: bytes, message: str) -> None:
     """Each with what is wrong in it."""
@@ -111,10 +112,12 @@ def test_lists_that_cannot_be_used(classes: Path, tmp_path: Path, content: bytes
         read_image_folder(classes, test_share=0.5, class_list=tmp_path / "list.txt")
 
 
-def test_a_share_where_there_are_parts(root: Path) -> None:
-    """Parts that are there are not mixed; the message says to leave the share out."""
-    with pytest.raises(UserError, match="there is train/: leave it out"):
-        read_image_folder(root, test_share=0.2)
+def test_a_share_where_there_are_parts(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Parts that are there are taken as they are, and a sentence says that the share is not used."""
+    source = read_image_folder(root, test_share=0.2)
+    assert source.train.paths == read_image_folder(root).train.paths
+    assert source.sampling == "all"
+    assert caplog.messages == [f"{root}: test_share 0.2 is not used, because train/ and val/ are there"]
 
 
 def test_one_image_cannot_be_shared_out(classes: Path, write_image: Callable[..., Path]) -> None:

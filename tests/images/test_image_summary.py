@@ -10,10 +10,11 @@ from transferscope.experiment.options import PictureOptions
 from transferscope.images.chexpert import read_chexpert
 from transferscope.images.domainnet import read_domainnet
 from transferscope.images.pack import pack_split
-from transferscope.images.split import PackedSplit
+from transferscope.images.split import PackedSplit, replace_info
 from transferscope.images.summary import (
     drawn_examples,
     dropped_files,
+    image_overlap,
     label_cooccurrence,
     label_counts,
     label_distance,
@@ -21,6 +22,8 @@ from transferscope.images.summary import (
     patient_overlap,
     summarise_splits,
 )
+from transferscope.images.union import union_split
+from transferscope.pipelines.data_prep.nodes import count_shared_images
 
 PICTURES = PictureOptions(store_size=8)
 
@@ -92,3 +95,46 @@ def test_patient_overlap_by_hand(make_chexpert: Callable[..., Path]) -> None:
     """One patient of four images, two in each part, is shared by both parts with all images."""
     table = patient_overlap(read_chexpert(make_chexpert([(0, i, {}) for i in range(4)]), num_train=2, num_test=2))
     assert table.iloc[0].tolist() == ["chexpert", "train", "test", 1, 1, 1, 2, 2, 2, 2]
+
+
+def test_images_in_two_parts(make_domain: Callable[..., Path], tmp_path: Path) -> None:
+    """Equal images are counted by content on both sides of every pair of parts, also in unions and subsets."""
+    root = make_domain(train=(3, 2), test=(2, 2))
+    picture = (root / "clipart/apple/train_1.png").read_bytes()
+    for name in ("apple/train_2", "apple/test_0", "owl/test_1"):
+        (root / f"clipart/{name}.png").write_bytes(picture)
+    source = read_domainnet(root, "clipart")
+    train, test = (pack_split(source, part, PICTURES, tmp_path / part) for part in source.parts)
+    table = image_overlap([train, test])
+    assert table.to_dict("records") == [
+        {
+            "task": "clipart",
+            "part_a": "train",
+            "part_b": "test",
+            "images_a": 5,
+            "images_b": 4,
+            "shared_a": 2,
+            "shared_b": 2,
+        }
+    ]
+    union = union_split([train], "view", tmp_path / "union")
+    assert image_overlap([union, test])["shared_a"].tolist() == [2]
+    assert image_overlap([union.subset([0, 1]), test.subset([0])])[["shared_a", "shared_b"]].to_numpy().tolist() == [
+        [1, 1]
+    ]
+
+
+def test_shared_images_are_warned_of(photos: list[PackedSplit], caplog: pytest.LogCaptureFixture) -> None:
+    """The node of data_prep warns of images in two parts, with their number; without any it is silent."""
+    count_shared_images(*photos)
+    assert caplog.messages == []
+    train = photos[0]
+    test = PackedSplit(
+        replace_info(train.info, part="test"), train.images, train.labels, train.example_ids, train.source_sizes,
+        folder=train.folder,
+    )  # fmt: skip
+    count_shared_images(train, test)
+    assert caplog.messages == [
+        "clipart: 3 of 3 images of the test part are in the train part, too, pixel for pixel as stored: "
+        "metrics on them say nothing about new images"
+    ]

@@ -93,20 +93,20 @@ LISTS = {
     ),
     "several missing files": (
         LIST + "clipart/apple/none.png 0\nclipart/apple/nor.png 0\n",
-        ", line 2: {root}/clipart/apple/none.png does not exist (nor do 1 more of the 3 files used): correct the list or "
+        ", line 2: {root}/clipart/apple/none.png does not exist (and 1 more of the 3 files used): correct the list or "
         "add the file",
     ),
     "a folder for a file": (
         "clipart/apple/folder.png 0\n",
-        ", line 1: {root}/clipart/apple/folder.png does not exist: correct the list or add the file",
+        ", line 1: {root}/clipart/apple/folder.png is a folder: correct the list or add the file",
     ),
     "a broken link": (
         "clipart/apple/broken.png 0\n",
-        ", line 1: {root}/clipart/apple/broken.png does not exist: correct the list or add the file",
+        ", line 1: {root}/clipart/apple/broken.png is a link to nothing: correct the list or add the file",
     ),
     "a link to itself": (
         "clipart/apple/loop.png 0\n",
-        "{root}/clipart/apple/loop.png: cannot be read (Too many levels of symbolic links)",
+        ", line 1: {root}/clipart/apple/loop.png is a link that leads to itself: correct the list or add the file",
     ),
     "an endless name": (
         f"clipart/apple/{'x' * 300}.png 0\n",
@@ -130,6 +130,19 @@ LISTS = {
         LIST + LIST,
         ", line 2: 'clipart/apple/train_0.png' is already in line 1: remove one of them",
     ),
+    "the same file in another spelling": (
+        LIST + "./clipart//apple/./train_0.png 0\n",
+        ", line 2: 'clipart/apple/train_0.png' is already in line 1: remove one of them",
+    ),
+    "a named pipe": (
+        "clipart/apple/pipe.png 0\n",
+        ", line 1: {root}/clipart/apple/pipe.png is a named pipe: correct the list or add the file",
+    ),
+    "a device": (
+        "clipart/apple/zero.png 0\n",
+        ", line 1: {root}/clipart/apple/zero.png is a device: correct the list or add the file",
+    ),
+    "one class": (LIST, ": one class only (apple): a task needs two classes at least, each with its images"),
     "a class with two labels": (
         LIST + "clipart/apple/train_1.png 1\n",
         ", line 2: class 'apple' with label 1, but 0 in {root}/clipart_train.txt, line 1",
@@ -156,6 +169,8 @@ def test_lists(case: str, make_domain: Callable[..., Path]) -> None:
     (root / "clipart/apple/folder.png").mkdir()
     (root / "clipart/apple/broken.png").symlink_to("nowhere.png")
     (root / "clipart/apple/loop.png").symlink_to("loop.png")
+    (root / "clipart/apple/zero.png").symlink_to("/dev/zero")
+    os.mkfifo(root / "clipart/apple/pipe.png")
     content, message = LISTS[case]
     data = content if isinstance(content, bytes) else content.encode("utf-16" if case == "UTF-16" else "utf-8")
     (root / "clipart_train.txt").write_bytes(data)
@@ -197,6 +212,23 @@ TABLES = {
         HEADER + ROW + ROW,
         ", line 3: 'train/patient00000/study0/view1_frontal.png' is already in line 2: remove one of them",
     ),
+    "the same image in another spelling": (
+        HEADER + ROW + "CheXpert-v1.0-small/./" + ROW.replace("/study0", "//study0"),
+        ", line 3: 'CheXpert-v1.0-small/./train/patient00000//study0/view1_frontal.png' is already in line 2: remove one "
+        "of them",
+    ),
+    "a column twice": (
+        HEADER.replace("Edema,", "Edema,Edema,") + ROW.replace(",,,,,", ",,,,,,"),
+        ": two columns are named 'Edema': remove one of them",
+    ),
+    "another column twice": (
+        HEADER.strip() + ",Age,Age\n" + ROW.strip() + ",1,2\n",
+        ": two columns are named 'Age': remove one of them",
+    ),
+    "a decimal comma that is none": (
+        HEADER.replace(",", ";") + ROW.replace(",,,,,", ";1,5;;;;"),
+        ", line 2: Cardiomegaly is '1,5': it may be 1, 0, -1 or blank",
+    ),
     "a missing image": (
         HEADER + ROW + ROW.replace("study0", "study7"),
         ", line 3: {root}/CheXpert-v1.0-small/train/patient00000/study7/view1_frontal.png does not exist: correct the CSV "
@@ -232,6 +264,10 @@ IMAGES = {
     "zero bytes": (b"", "the file is empty (0 bytes): replace it or drop it from the list"),
     "text": (b"this is no image", UNKNOWN),
     "a web page": (b"<!doctype html><title>404</title>", UNKNOWN),
+    "a pointer of Git LFS": (
+        b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n",
+        "a pointer of Git LFS, not the image itself: fetch the images with `git lfs pull`",
+    ),
     "PostScript": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", UNKNOWN),
     "half a PNG": (png()[:70], f"damaged or truncated image (...): {REPLACE}"),
     "a decompression bomb": (png_of_size(60_000, 60_000), f"too many pixels, {LIMIT}"),
@@ -337,6 +373,89 @@ def test_roots(case: str, tmp_path: Path) -> None:
     assert told(lambda: read_domainnet(root, "clipart")) == message.replace("{root}", str(root))
 
 
+def test_views_of_another_name(make_chexpert: Callable[..., Path]) -> None:
+    """A view that is neither frontal nor lateral is refused, as its rows would be left out silently."""
+    path = make_chexpert([(0, 0, {}), (1, 0, {})]) / "CheXpert-v1.0-small/train.csv"
+    path.write_text(path.read_text().replace("Frontal,", "PA,", 2).replace("PA/Lateral", "Frontal/Lateral"))
+    said = told(lambda: read_chexpert(path.parent, num_train=1, num_test=1, views="frontal"))
+    assert said == f"{path}, line 2: Frontal/Lateral is 'PA': it may be Frontal, Lateral or blank"
+
+
+def odd_zip(path: Path, find: bytes, put: bytes, *, last: bool = True) -> Path:
+    """A zip of two classes with some bytes replaced where they come last, or first."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in ("cat/1.png", "dog/1.png"):
+            archive.writestr(name, png())
+    data = path.read_bytes()
+    at = data.rindex(find) if last else data.index(find)
+    path.write_bytes(data[:at] + put + data[at + len(find) :])
+    return path
+
+
+def odd_tar(path: Path, change: Callable[[tarfile.TarInfo], None]) -> Path:
+    """A tar of a class folder whose header was changed."""
+    with tarfile.open(path, "w") as archive:
+        info = tarfile.TarInfo("cat/1.png")
+        change(info)
+        archive.addfile(info)
+        archive.fileobj.write(bytes(1024))  # type: ignore[union-attr]
+    return path
+
+
+CENTRAL = b"PK\x01\x02"
+ARCHIVES: dict[str, tuple[Callable[[Path], Path], str]] = {
+    "a zip of a later version": (
+        lambda at: odd_zip(at / "a.zip", CENTRAL + b"\x14\x03\x14", CENTRAL + b"\x14\x03\xff"),
+        "not a readable .zip archive",
+    ),
+    "a zip whose directory lies elsewhere": (
+        lambda at: odd_zip(at / "a.zip", b"PK\x05\x06", b"PK\x05\x07"),
+        "not a readable .zip archive",
+    ),
+    "an encrypted member": (
+        lambda at: odd_zip(at / "a.zip", CENTRAL + b"\x14\x03\x14\0\0", CENTRAL + b"\x14\x03\x14\0\x01"),
+        "member 'dog/1.png' is encrypted: unpack the archive first",
+    ),
+    "a member of another compression": (
+        lambda at: odd_zip(at / "a.zip", CENTRAL + b"\x14\x03\x14\0\0\0\x08", CENTRAL + b"\x14\x03\x14\0\0\0\x5d"),
+        "member 'dog/1.png' is compressed by method 93: unpack the archive first",
+    ),
+    "a name without end": (
+        lambda at: zip_with(at / "a.zip", "d/" * 5000 + "x.png"),
+        "has a name of more characters than any file: refused",
+    ),
+    "a tar member of 9e18 bytes": (
+        lambda at: odd_tar(at / "a.tar", lambda info: setattr(info, "size", 9 * 10**18)),
+        "not a readable, uncompressed .tar archive",
+    ),
+    "a tar member of negative size": (
+        lambda at: odd_tar(at / "a.tar", lambda info: setattr(info, "size", -512)),
+        "not a readable, uncompressed .tar archive",
+    ),
+    "a sparse tar member": (
+        lambda at: odd_tar(at / "a.tar", lambda info: setattr(info, "type", tarfile.GNUTYPE_SPARSE)),
+        "is a sparse file: unpack the archive",
+    ),
+    "a truncated .tar.gz": (
+        lambda at: cut(tar_with(at / "a.tar.gz", "x.png", mode="w:gz")),
+        "neither a folder nor a .zip or uncompressed .tar archive: unpack it first",
+    ),
+    "an archive in an archive": (
+        lambda at: zip_with(at / "a.zip", "photos.zip", zip_with(at / "b.zip", "cat/1.png").read_bytes()),
+        "no class folder",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", ARCHIVES)
+def test_odd_archives(case: str, tmp_path: Path) -> None:
+    """Every archive that cannot be read as it is meant is refused by name before any image is decoded."""
+    make, message = ARCHIVES[case]
+    said = told(lambda: read_image_folder(make(tmp_path), test_share=0.5))
+    assert said.startswith(str(tmp_path / "a."))
+    assert message in said
+
+
 def test_links_in_archives_are_no_files(tmp_path: Path) -> None:
     """A link in an archive is not followed: what it stands for counts as missing."""
     archives = {
@@ -360,8 +479,10 @@ def test_damaged_member_of_an_archive(tmp_path: Path) -> None:
     path = zip_with(tmp_path / "clipart.zip", "clipart/apple/train_0.png", png())
     data = path.read_bytes()
     path.write_bytes(data.replace(png()[20:40], bytes(20), 1))
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("clipart/owl/train_0.png", png())
     for part in ("train", "test"):
-        (tmp_path / f"clipart_{part}.txt").write_text(LIST)
+        (tmp_path / f"clipart_{part}.txt").write_text(LIST + "clipart/owl/train_0.png 1\n")
     source = read_domainnet(tmp_path, "clipart")
     said = told(lambda: pack_split(source, "train", PictureOptions(store_size=8), tmp_path / "out"))
     member = "clipart/apple/train_0.png"
@@ -371,9 +492,9 @@ def test_damaged_member_of_an_archive(tmp_path: Path) -> None:
 def test_folder_above_itself(tmp_path: Path, make_domain: Callable[..., Path]) -> None:
     """A link to a folder that holds it would be walked for ever."""
     root = make_domain()
-    for part in ("train", "val"):
+    for part, name in (("train", "apple"), ("val", "owl")):
         (root / part).mkdir()
-        (root / "clipart/apple").rename(root / part / "apple") if part == "train" else None
+        (root / "clipart" / name).rename(root / part / "apple")
     (root / "train/apple/again").symlink_to(root / "train")
     said = told(lambda: read_image_folder(root))
     assert said == f"{root}/train/apple/again: a link to a folder that holds it: remove the link"

@@ -5,6 +5,7 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,9 +29,9 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The files that packing decodes, as they are."""
     seen: list[str] = []
 
-    def spy(data: bytes, where: str) -> Image.Image:
+    def spy(data: bytes, where: str, *options: Any) -> Image.Image:
         seen.append(where)
-        return decode_image(data, where)
+        return decode_image(data, where, *options)
 
     monkeypatch.setattr(pack_module, "decode_image", spy)
     return seen

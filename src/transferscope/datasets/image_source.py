@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -26,7 +27,7 @@ class ImageSourceDataset(AbstractDataset):
         return replace(self._read(), name=self._task)
 
     def _read(self) -> Any:
-        if not self._root.exists():
+        if not self._exists():
             raise UserError(
                 f"tasks.{self._task}.root: the folder {self._root} does not exist; put the images there or name another"
             )
@@ -53,7 +54,7 @@ class ImageSourceDataset(AbstractDataset):
         data(self._root)
 
     def _exists(self) -> bool:
-        return self._root.exists()
+        return os.path.exists(self._root)
 
     def _describe(self) -> dict[str, Any]:
         return {"filepath": str(self._root), "task": self._task, "format": self._options["format"]}

@@ -198,6 +198,8 @@ def _data_identity(study: Study, task: str) -> dict[str, Any]:
         return {"union": parts, "pictures": shown, "select_best_on": options.select_best_on}
     drawn = [item.model_dump() for item in study.generated.values() if task in item.tasks]
     identity = options.model_dump(exclude={"root", "training", "pictures", "num_workers"})
+    if options.value_range is None:  # as before there was this key
+        del identity["value_range"]
     return identity | {
         "drawn": drawn,
         "seed": study.seed if drawn else None,

@@ -5,6 +5,7 @@ Pure and typed; `transferscope.experiment.plan` expands it into runs and pairs.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
@@ -48,7 +49,7 @@ class TaskOptions(opt.Options):
     untrained_classes: Literal["refuse", "keep"] = "refuse"
     """DomainNet: classes that the test list has and the train list lacks."""
     test_share: Annotated[float, Field(gt=0, lt=1)] | None = None
-    """Class folders without train/ and val/: the share of each class that is for testing."""
+    """Class folders without parts: the share of each class that is for testing; not used where there are parts."""
     class_list: str | None = None
     """Class folders: a text file with a class a line, in the order of a classifier's outputs."""
     num_train: opt.PositiveInt | None = None
@@ -68,6 +69,8 @@ class TaskOptions(opt.Options):
     select_best_on: Literal["test", "validation"] = "test"
     """The part on which the epoch `best` is chosen. The authors chose on test, which flatters `best`."""
     on_bad_image: Literal["stop", "drop"] = "stop"
+    value_range: tuple[float, float] | None = None
+    """Values of black and white in grey images of more than 8 bits, e.g. [0, 4095] of 12 bits; others are clipped."""
     num_workers: opt.PositiveInt | None = None
     """Threads that pack the images; None: one for each core."""
     union: tuple[str, ...] | None = None
@@ -86,6 +89,15 @@ class TaskOptions(opt.Options):
         for key in self.model_fields_set & ONLY_FOR.keys():
             if self.format != ONLY_FOR[key]:
                 raise ValueError(f"{key} is only for format {ONLY_FOR[key]}")
+        return self
+
+    @model_validator(mode="after")
+    def _white_is_above_black(self) -> TaskOptions:
+        if self.value_range is not None:
+            if self.union is not None:
+                raise ValueError("value_range belongs to the single tasks of a union: its images are not stored again")
+            if not -math.inf < self.value_range[0] < self.value_range[1] < math.inf:
+                raise ValueError("value_range: give the value of black and then the larger one of white")
         return self
 
     @model_validator(mode="after")

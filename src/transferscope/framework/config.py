@@ -165,6 +165,7 @@ def _task_parameters(plan: Plan) -> dict[str, Any]:
                 "pictures": pictures_of(study, task).model_dump(mode="json"),
                 "on_bad_image": options.on_bad_image,
                 "num_workers": options.num_workers,
+                **({} if options.value_range is None else {"value_range": list(options.value_range)}),
             }
             for part in options.parts
         }

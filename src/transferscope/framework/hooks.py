@@ -105,7 +105,7 @@ def _options_of_command() -> dict[str, Any]:
 
 
 def check_inputs(pipeline: Pipeline, catalog: CatalogProtocol) -> None:
-    """Every free input of the pipeline exists, and its checkpoints belong to the plan."""
+    """Every free input of the pipeline exists, its images can be read, and its checkpoints belong to the plan."""
     missing = []
     for name in sorted(pipeline.inputs()):
         if name.startswith("params:") or name == "parameters":
@@ -115,6 +115,8 @@ def check_inputs(pipeline: Pipeline, catalog: CatalogProtocol) -> None:
             missing.append(name)
         elif name.endswith(".checkpoints"):
             check_fingerprint(name, dataset.load().fingerprint)
+        elif name.endswith(".source"):
+            dataset.load()  # reads names, lists and labels, and refuses those that cannot be used
     if missing:
         first = missing[0]
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""

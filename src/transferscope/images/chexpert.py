@@ -1,7 +1,8 @@
 """Reading CheXpert's layout: a `train.csv` of findings beside the images.
 
 The root is the folder (or archive) that holds `CheXpert-v1.0-small` or `CheXpert-v1.0`, or that folder itself; the
-paths in the CSV may begin with either name or leave it out.
+paths in the CSV may begin with either name or leave it out. A root that holds nothing but one folder is passed through.
+The CSV may be separated by commas, semicolons or tabs; blank lines and blank values behind the last column are ignored.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import csv
 import io
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +18,16 @@ from typing import Any, Literal
 
 import numpy as np
 
-from transferscope.images.files import FileTree, open_tree, unsafe_reason
+from transferscope.images.files import FileTree, open_tree, plain, unsafe_reason
 from transferscope.images.sampling import CHEXPERT_SEED, draw_by_example, draw_by_group, patient_of
-from transferscope.images.source import GENERATED_MARK, ExampleList, ImageSource
+from transferscope.images.source import (
+    GENERATED_MARK,
+    ExampleList,
+    ImageSource,
+    printable_names,
+    report_notes,
+    warn_once,
+)
 from transferscope.system.errors import UserError
 
 FINDINGS = ("Cardiomegaly", "Edema", "Consolidation", "Atelectasis", "Pleural Effusion")
@@ -74,6 +83,7 @@ def read_chexpert(
     _check_choice("views", views, ("all", "frontal", "lateral"))
     _check_findings("double_positives", double_positives)
     tree = open_tree(root)
+    report_notes(tree.notes)
     table = _read_table(tree, views)
     sizes = (num_train, num_test, num_validation)
     pieces = _draw(table, sizes, sampling, seed)
@@ -95,10 +105,10 @@ def read_chexpert(
 @dataclass(frozen=True)
 class _Table:
     where: str
-    folder: str
-    """Of the CSV, relative to the root; "" or with a slash at its end."""
     ids: list[str]
     """Paths as the CSV has them."""
+    paths: list[str]
+    """Files relative to the root, each in its one spelling."""
     codes: np.ndarray
     """int8 (n, 5): 0, 1, _UNCERTAIN or _BLANK."""
     lines: list[int]
@@ -129,28 +139,54 @@ def _check_choice(key: str, value: str, allowed: tuple[str, ...]) -> None:
 
 
 def _find_csv(tree: FileTree) -> str:
-    for path in ("train.csv", "CheXpert-v1.0-small/train.csv", "CheXpert-v1.0/train.csv"):
-        if tree.is_file(path):
-            return path
-    raise UserError(f"{tree.where('')}: no train.csv, neither there nor in CheXpert-v1.0-small/ or CheXpert-v1.0/")
+    base = ""
+    while True:
+        for folder in ("", "CheXpert-v1.0-small/", "CheXpert-v1.0/"):
+            if tree.is_file(f"{base}{folder}train.csv"):
+                if base:
+                    warn_once(f"{tree.where(base + folder)}: train.csv is taken from here")
+                return f"{base}{folder}train.csv"
+        folders = tree.entries(base.rstrip("/"))[0]
+        if len(folders) != 1:
+            where = tree.where("")
+            raise UserError(f"{where}: no train.csv, neither there nor in CheXpert-v1.0-small/ or CheXpert-v1.0/")
+        base += f"{folders[0]}/"
 
 
 def _read_table(tree: FileTree, views: str) -> _Table:
     path = _find_csv(tree)
     where = tree.where(path)
-    reader = csv.reader(io.StringIO(tree.read_text(path), newline=""), strict=True)
+    text = tree.read_text(path)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(text), strict=True)
     try:
-        columns = _columns(where, next(reader, []), views)
+        columns = _columns(where, _header(reader), views)
         ids, codes, lines, rows = _read_rows(where, reader, columns, views)
     except csv.Error as error:
         raise UserError(f"{where}, line {reader.line_num}: not a CSV line ({error})") from error
     if not ids:
         kind = "" if views == "all" else f" with a {views} image"
         raise UserError(f"{where}: no row{kind}: it needs one for each image")
-    if len(set(ids)) < len(ids):
-        raise _duplicate(where, ids, lines)
     folder = path[: -len("train.csv")]
-    return _Table(where, folder, ids, np.array(codes, dtype=np.int8), lines, np.array(rows, dtype=np.int64))
+    paths = [folder + _ROOT_NAME.sub("", plain(name)) for name in ids]
+    if len(set(paths)) < len(paths):
+        raise _duplicate(where, ids, paths, lines)
+    shown = list(printable_names(ids, where))
+    return _Table(where, shown, paths, np.array(codes, dtype=np.int8), lines, np.array(rows, dtype=np.int64))
+
+
+def _delimiter(text: str) -> str:
+    """What separates the names of columns: the first line shows it."""
+    header = next((line for line in text.splitlines() if line.strip()), "")
+    return max(",;\t", key=header.count)
+
+
+def _header(reader: Any) -> list[str]:
+    """Names of the columns, in the first line that is not blank."""
+    for row in reader:
+        names = [name.strip() for name in row]
+        if any(names):
+            return names
+    return []
 
 
 def _columns(where: str, header: list[str], views: str) -> tuple[int, list[int], int, int]:
@@ -159,7 +195,12 @@ def _columns(where: str, header: list[str], views: str) -> tuple[int, list[int],
     missing = [name for name in needed if name not in header]
     if missing:
         raise UserError(f"{where}: no column {', '.join(map(repr, missing))}: it needs {', '.join(needed)}")
+    twice = next((name for name, count in Counter(filter(None, header)).items() if count > 1), None)
+    if twice is not None:
+        raise UserError(f"{where}: two columns are named {twice!r}: remove one of them")
     view = header.index("Frontal/Lateral") if views != "all" else -1
+    while not header[-1]:  # behind a trailing comma
+        header = header[:-1]
     return header.index("Path"), [header.index(finding) for finding in FINDINGS], view, len(header)
 
 
@@ -169,22 +210,34 @@ def _read_rows(
     path_column, finding_columns, view_column, width = columns
     known_codes = {"": _BLANK, "1.0": 1, "0.0": 0, "-1.0": _UNCERTAIN}
     ids, codes, lines, rows = [], [], [], []
-    for position, row in enumerate(reader):
-        if len(row) != width:
+    position = -1
+    for row in reader:
+        path = row[path_column].strip() if len(row) > path_column else ""
+        if not path and not "".join(row).strip():
+            continue
+        position += 1
+        if len(row) != width and (len(row) < width or "".join(row[width:]).strip()):
             raise UserError(f"{where}, line {reader.line_num}: {len(row)} values where the header has {width}")
-        if view_column >= 0 and row[view_column].lower() != views:
+        if view_column >= 0 and _view(where, reader.line_num, row[view_column]) != views:
             continue
         texts = [row[column] for column in finding_columns]
         try:
             code = [known_codes[text] for text in texts]
         except KeyError:
             code = [_code(f"{where}, line {reader.line_num}", *pair) for pair in zip(FINDINGS, texts, strict=True)]
-        _check_path(where, reader.line_num, row[path_column])
-        ids.append(row[path_column])
+        _check_path(where, reader.line_num, path)
+        ids.append(path)
         codes.append(code)
         lines.append(reader.line_num)
         rows.append(position)
     return ids, codes, lines, rows
+
+
+def _view(where: str, line: int, text: str) -> str:
+    view = text.strip().lower()
+    if view not in ("frontal", "lateral", ""):
+        raise UserError(f"{where}, line {line}: Frontal/Lateral is {text!r}: it may be Frontal, Lateral or blank")
+    return view
 
 
 def _code(where: str, finding: str, text: str) -> int:
@@ -192,7 +245,7 @@ def _code(where: str, finding: str, text: str) -> int:
     if not text:
         return _BLANK
     try:
-        return {1.0: 1, 0.0: 0, -1.0: _UNCERTAIN}[float(text)]
+        return {1.0: 1, 0.0: 0, -1.0: _UNCERTAIN}[float(text.replace(",", "."))]
     except (ValueError, KeyError):
         raise UserError(f"{where}: {finding} is {text!r}: it may be 1, 0, -1 or blank") from None
 
@@ -205,13 +258,11 @@ def _check_path(where: str, line: int, path: str) -> None:
         raise UserError(f"{where}, line {line}: {path!r} {reason}: refused")
 
 
-def _duplicate(where: str, ids: list[str], lines: list[int]) -> UserError:
+def _duplicate(where: str, ids: list[str], paths: list[str], lines: list[int]) -> UserError:
     first: dict[str, int] = {}
-    for path, line in zip(ids, lines, strict=True):
-        if path in first:
-            break
-        first[path] = line
-    return UserError(f"{where}, line {line}: {path!r} is already in line {first[path]}: remove one of them")
+    row = next(row for row, path in enumerate(paths) if first.setdefault(path, row) != row)
+    earlier = lines[first[paths[row]]]
+    return UserError(f"{where}, line {lines[row]}: {ids[row]!r} is already in line {earlier}: remove one of them")
 
 
 def _draw(table: _Table, sizes: tuple[int, int, int], sampling: str, seed: int) -> list[np.ndarray]:
@@ -271,12 +322,12 @@ def _apply_policies(codes: np.ndarray, uncertain: list[int], blank: list[int]) -
 
 def _example_list(tree: FileTree, table: _Table, labels: np.ndarray, chosen: np.ndarray) -> ExampleList:
     ids = tuple(table.ids[i] for i in chosen)
-    paths = tuple(table.folder + _ROOT_NAME.sub("", path) for path in ids)
+    paths = tuple(table.paths[i] for i in chosen)
     first, missing = tree.first_missing(paths)
     if missing:
-        more = f" (nor do {missing - 1} more of the {len(paths)} files used)" if missing > 1 else ""
+        more = f" (and {missing - 1} more of the {len(paths)} files used)" if missing > 1 else ""
         raise UserError(
-            f"{table.line(int(chosen[first]))}: {tree.where(paths[first])} does not exist{more}: "
+            f"{table.line(int(chosen[first]))}: {tree.where(paths[first])} {tree.no_file(paths[first])}{more}: "
             f"correct the CSV or add the file"
         )
     return ExampleList(paths=paths, labels=labels[chosen], example_ids=ids, rows=table.rows[chosen])

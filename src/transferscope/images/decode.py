@@ -1,51 +1,109 @@
 """From the bytes of an image file to the stored square.
 
-What comes out is what a person sees: palettes and transparency (on white) resolved, CMYK turned to RGB, 16 bits scaled
-to 8, EXIF rotation undone. Embedded colour profiles are not applied.
+What comes out is what a person sees: palettes and transparency (on white) resolved, CMYK turned to RGB, EXIF rotation
+undone. Embedded colour profiles are not applied.
+
+Grey images of more than 8 bits are scaled to 8 by one range for the whole data set, `value_range`. Without it 0 to
+65535 is taken where an image shows that it uses all 16 bits; otherwise the range is asked for, because an image of 12
+bits scaled by that of 16 would keep 17 grey levels.
 """
 
 from __future__ import annotations
 
 import contextlib
 import io
+from collections.abc import Callable
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError, features
 
 from transferscope.experiment.options import PictureOptions
 from transferscope.system.errors import UserError
 
-FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "JPEG2000")
+_OPTIONAL = {"webp": "WEBP", "jpg_2000": "JPEG2000", "avif": "AVIF"}
+FORMATS = (
+    *("JPEG", "PNG", "GIF", "BMP", "TIFF", "PPM"),
+    *(
+        name
+        for part, name in _OPTIONAL.items()
+        if part in {**features.modules, **features.codecs} and features.check(part)
+    ),
+)
+"""Formats that are read, by Pillow's names; some only where Pillow was built with their codec."""
 MAX_PIXELS = 89_478_485
 """Larger images are refused: they may be made to fill the memory. Pillow's own warning starts there, too."""
 PADDING = 128
 """Grey value beside a chest image that is not square."""
+SEVERAL_FRAMES = "hold several frames or pages, of which the first counts"
+CLIPPED = "hold values outside value_range, which become black or white"
+_LFS_POINTER = b"version https://git-lfs"
+_HOW_SEEN = 0x0106
+"""TIFF's tag for how values are to be seen; 0: white is zero, which Pillow undoes for 8 bits alone."""
+_EXAMPLES = (1, 255, 1023, 4095, 16383, 65535)
+"""Usual values of white: a fraction; 8, 10, 12, 14 and 16 bits."""
+
+ValueRange = tuple[float, float]
 
 
-def decode_image(data: bytes, where: str) -> Image.Image:
+class UnknownRangeError(UserError):
+    """The values of an image do not say which of them are black and white; a matter of the whole data set."""
+
+
+def is_image(data: bytes) -> bool:
+    """Whether the content begins as that of an image in a known format."""
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS):
+            return True
+    except Exception:  # decoders raise anything on malformed data
+        return False
+
+
+def decode_image(
+    data: bytes,
+    where: str,
+    value_range: ValueRange | None = None,
+    remark: Callable[[str], None] | None = None,
+) -> Image.Image:
     """The image of a file as a person sees it, of mode L or RGB.
 
     Args:
         data: Content of the file.
         where: The file's name in messages.
+        value_range: Values that become black and white in grey images of more than 8 bits; others are clipped. None:
+            0 and 65535, where the image shows that it uses all 16 bits.
+        remark: Called with `SEVERAL_FRAMES` or `CLIPPED` where it holds.
 
     Raises:
         UserError: Naming the file, when it is empty, no image, truncated or too large.
+        UnknownRangeError: More than 8 bits, and no `value_range` although the values do not show it.
     """
     if not data:
         raise UserError(f"{where}: the file is empty (0 bytes): replace it or drop it from the list")
+    if data.startswith(_LFS_POINTER):
+        raise UserError(f"{where}: a pointer of Git LFS, not the image itself: fetch the images with `git lfs pull`")
     try:
-        image = Image.open(io.BytesIO(data), formats=FORMATS)
+        opened = Image.open(io.BytesIO(data), formats=FORMATS)
     except UnidentifiedImageError as error:
         raise UserError(f"{where}: not an image in a known format ({', '.join(FORMATS)})") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise _too_large(where, "too many pixels") from error
     except Exception as error:  # decoders raise anything on malformed data
         raise _damaged(where, error) from error
-    _check_pixels(image.size, where)
+    _check_pixels(opened.size, where)
+    remark = remark or (lambda _: None)
+    if _has_several_frames(opened, data):
+        remark(SEVERAL_FRAMES)
     try:
-        image.load()
-        return _as_seen(_upright(image), where)
+        deep_colour = any(";16" in str(tile[-1]) for tile in opened.tile)
+        inverted = getattr(opened, "tag_v2", {}).get(_HOW_SEEN) == 0
+        opened.load()
+        image = _upright(opened)
+        if image.mode.startswith("I") or image.mode == "F":
+            grey = _from_wide(image, where, value_range, remark)
+            return ImageOps.invert(grey) if inverted else grey
+        if deep_colour:
+            _check_deep_colour(image, where, value_range)
+        return _as_seen(image)
     except UserError:
         raise
     except Exception as error:
@@ -121,6 +179,16 @@ def blur(grey: np.ndarray) -> np.ndarray:
     return ((total + 8) >> 4).astype(np.uint8)
 
 
+def _has_several_frames(opened: Image.Image, data: bytes) -> bool:
+    """Whether a file holds more than one image; a GIF or TIFF is opened again, as looking ahead moves the first."""
+    if opened.format in ("PNG", "WEBP", "AVIF"):
+        return bool(getattr(opened, "is_animated", False))
+    if opened.format in ("GIF", "TIFF"):
+        with contextlib.suppress(Exception), Image.open(io.BytesIO(data), formats=(opened.format,)) as image:
+            return bool(getattr(image, "is_animated", False))
+    return False
+
+
 def _upright(image: Image.Image) -> Image.Image:
     """Undo an EXIF rotation; damaged EXIF data is passed over, as viewers do."""
     with contextlib.suppress(Exception):  # whatever a damaged header makes Pillow raise
@@ -128,12 +196,8 @@ def _upright(image: Image.Image) -> Image.Image:
     return image
 
 
-def _as_seen(image: Image.Image, where: str) -> Image.Image:
+def _as_seen(image: Image.Image) -> Image.Image:
     """Mode L or RGB."""
-    if image.mode.startswith("I"):
-        return _from_wide(image, where)
-    if image.mode == "F":
-        raise UserError(f"{where}: floating-point pixels have no fixed range: convert the image to 8 or 16 bits")
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         return _on_white(image.convert("RGBA"))
     if image.mode in ("1", "L"):
@@ -146,13 +210,46 @@ def _on_white(image: Image.Image) -> Image.Image:
     return Image.alpha_composite(canvas, image).convert("RGB")
 
 
-def _from_wide(image: Image.Image, where: str) -> Image.Image:
-    """16-bit grey to 8 bits, 65535 becoming 255."""
-    pixels = np.asarray(image).astype(np.int64)
-    # A transparent colour of a 16-bit grey image is passed over.
-    if pixels.min() < 0 or pixels.max() > 65535:
-        raise UserError(f"{where}: 32-bit pixels outside 0..65535: convert the image to 8 or 16 bits")
-    return Image.fromarray(((pixels * 255 + 32767) // 65535).astype(np.uint8))
+def _from_wide(
+    image: Image.Image, where: str, value_range: ValueRange | None, remark: Callable[[str], None]
+) -> Image.Image:
+    """Grey of more than 8 bits to 8; a transparent colour is passed over."""
+    pixels = np.asarray(image)
+    if not np.isfinite(pixels).all():
+        raise UserError(f"{where}: pixels that are infinite or not a number: replace it or drop it from the list")
+    low, high = float(pixels.min()), float(pixels.max())
+    if value_range is None:
+        uses_all_bits = image.mode != "F" and low >= 0 and (32768 <= high <= 65535 or high == 0)
+        if not uses_all_bits:
+            raise UnknownRangeError(
+                f"{where}: more than 8 bits with values from {low:g} to {high:g}, and nothing says which are black and "
+                f"white: give the task value_range, for example value_range: {_likely_range(low, high)}"
+            )
+        value_range = (0, 65535)
+    black, white = value_range
+    if low < black or high > white:
+        remark(CLIPPED)
+    scaled = (pixels.astype(np.float64) - black) * (255 / (white - black))
+    return Image.fromarray(np.rint(scaled.clip(0, 255)).astype(np.uint8))
+
+
+def _likely_range(low: float, high: float) -> str:
+    """The narrowest usual range that holds the values of an image, as it is written in parameters."""
+    white = next((white for white in _EXAMPLES if high <= white), high)
+    return f"[{min(low, 0):g}, {white:g}]"
+
+
+def _check_deep_colour(image: Image.Image, where: str, value_range: ValueRange | None) -> None:
+    """Of 16-bit colour Pillow keeps the upper 8 bits, which is right only where the values use all 16."""
+    if value_range is not None and value_range != (0, 65535):
+        raise UnknownRangeError(f"{where}: value_range is for grey images, this is 16-bit colour: convert it to 8 bits")
+    colours = [band for name, band in zip(image.getbands(), image.split(), strict=True) if name not in "Aa"]
+    brightest = max(int(np.asarray(band).max()) for band in colours)
+    if value_range is None and 0 < brightest < 128:
+        raise UnknownRangeError(
+            f"{where}: 16-bit colour with values below 32768 only, of which few levels would be left: convert it to 8 "
+            "bits, or say value_range: [0, 65535] if the image is meant to be dark"
+        )
 
 
 def _check_pixels(size: tuple[int, int], where: str) -> None:

@@ -2,11 +2,13 @@
 
 `<domain>/<class>/<file>`, with `<domain>_train.txt` and `<domain>_test.txt` beside the domain or in `txt/`; each line
 of a list is `clipart/aircraft_carrier/clipart_001.jpg 0`. The root is a folder or an archive; a folder may hold the
-domain as `<domain>.zip` or `<domain>.tar`, as it is distributed.
+domain as `<domain>.zip` or `<domain>.tar`, as it is distributed. A root that holds nothing but one folder is passed
+through.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +16,17 @@ from typing import Literal
 
 import numpy as np
 
-from transferscope.images.files import FileTree, open_tree, unsafe_reason
+from transferscope.images.files import FileTree, open_tree, plain, printable, unsafe_reason
 from transferscope.images.sampling import DOMAINNET_SEED, draw_subset
-from transferscope.images.source import GENERATED_MARK, ExampleList, ImageSource
+from transferscope.images.source import (
+    GENERATED_MARK,
+    ExampleList,
+    ImageSource,
+    check_classes,
+    printable_names,
+    report_notes,
+    warn_once,
+)
 from transferscope.system.errors import UserError
 
 
@@ -42,12 +52,17 @@ def read_domainnet(
     if untrained_classes not in ("refuse", "keep"):
         raise UserError(f"untrained_classes is {untrained_classes!r}: it may be 'refuse' or 'keep'")
     tree = open_tree(root)
-    lists = {part: _read_list(tree, _find_list(tree, domain, part)) for part in ("train", "test")}
-    class_names = _class_names(tree, domain, lists)
+    report_notes(tree.notes)
+    base = _find_base(tree, domain)
+    lists = {part: _read_list(tree, _find_list(tree, base, domain, part)) for part in ("train", "test")}
+    class_names = _class_names(tree, base, domain, lists)
     if untrained_classes == "refuse":
         _check_untrained(lists["train"], lists["test"], class_names)
-    images = _image_tree(tree, domain)
-    train, test = (_draw(images, lists[part], limit, seed) for part in ("train", "test"))
+    images = _image_tree(tree, base, domain)
+    start = base if images is tree else ""
+    train, test = (_draw(images, start, lists[part], limit, seed) for part in ("train", "test"))
+    check_classes(class_names, lists["train"].where)
+    _report_shared(lists, train, test)
     drawn = any(len(lists[part].paths) > len(used) for part, used in (("train", train), ("test", test)))
     return ImageSource(
         name=domain,
@@ -74,35 +89,47 @@ class _List:
         return f"{self.where}, line {self.line_numbers[example]}"
 
 
-def _find_list(tree: FileTree, domain: str, part: str) -> str:
+def _find_base(tree: FileTree, domain: str) -> str:
+    """The folder of the lists, "" or with a slash at its end; a folder that is alone in the root is passed."""
+    base = ""
+    while not any(tree.is_file(f"{base}{folder}{domain}_train.txt") for folder in ("", "txt/")):
+        folders = tree.entries(base.rstrip("/"))[0]
+        if len(folders) != 1 or folders[0] == domain:
+            return ""
+        base += f"{folders[0]}/"
+    if base:
+        warn_once(f"{tree.where(base.rstrip('/'))}: the lists are taken from here, for above there is no other folder")
+    return base
+
+
+def _find_list(tree: FileTree, base: str, domain: str, part: str) -> str:
     name = f"{domain}_{part}.txt"
-    for path in (name, f"txt/{name}"):
+    for path in (base + name, f"{base}txt/{name}"):
         if tree.is_file(path):
             return path
     raise UserError(
-        f"{tree.where('')}: no list {name}, neither there nor in txt/: check the domain's name and that the lists "
-        f"were downloaded"
+        f"{tree.where(base.rstrip('/'))}: no list {printable(name)}, neither there nor in txt/: check the domain's "
+        f"name and that the lists were downloaded"
     )
 
 
 def _read_list(tree: FileTree, path: str) -> _List:
     where = tree.where(path)
-    lines = tree.read_text(path).split("\n")
+    lines = re.split("\r\n|\n|\r", tree.read_text(path))
     paths: list[str] = []
     labels: list[int] = []
     numbers: list[int] = []
     known_labels: dict[str, int] = {}
     for number, line in enumerate(lines, start=1):
-        line = line.rstrip(" \t\r")
+        line = line.rstrip(" \t")
         if not line:
             continue
         file, _, text = line.rpartition(" ")
         label = known_labels.get(text)
         if label is None:
             label = known_labels[text] = _parse_label(f"{where}, line {number}", file, text)
-        if ".." in file or file.startswith("/") or "\0" in file or file.count("/") < 1:
-            _check_path(f"{where}, line {number}", file)
-        paths.append(file)
+        _check_path(f"{where}, line {number}", file)
+        paths.append(plain(file))
         labels.append(label)
         numbers.append(number)
     if not paths:
@@ -126,7 +153,7 @@ def _check_path(where: str, file: str) -> None:
     reason = unsafe_reason(file)
     if reason:
         raise UserError(f"{where}: {file!r} {reason}: refused")
-    if "/" not in file:
+    if "/" not in plain(file):
         raise UserError(f"{where}: {file!r} names no class: expected <domain>/<class>/<file>")
 
 
@@ -145,13 +172,13 @@ def _class_of(path: str) -> str:
     return path.rsplit("/", 2)[-2]
 
 
-def _class_names(tree: FileTree, domain: str, lists: dict[str, _List]) -> tuple[str, ...]:
+def _class_names(tree: FileTree, base: str, domain: str, lists: dict[str, _List]) -> tuple[str, ...]:
     """Names by label, from the paths; a label that this domain does not use takes its name from another domain."""
     names = _names_by_label(list(lists.values()))
     num_classes = max(names) + 1
     gaps = [label for label in range(num_classes) if label not in names]
     if gaps:
-        others = _names_of_other_domains(tree, domain)
+        others = _names_of_other_domains(tree, base, domain)
         unknown = [label for label in gaps if label not in others]
         if unknown:
             raise UserError(
@@ -162,7 +189,7 @@ def _class_names(tree: FileTree, domain: str, lists: dict[str, _List]) -> tuple[
     if len(set(names.values())) < num_classes:
         twice = next(name for name in names.values() if list(names.values()).count(name) > 1)
         raise UserError(f"{lists['train'].where}: two labels belong to the class {twice!r}")
-    return tuple(names[label] for label in range(num_classes))
+    return printable_names([names[label] for label in range(num_classes)], lists["train"].where)
 
 
 def _names_by_label(lists: Sequence[_List]) -> dict[int, str]:
@@ -192,13 +219,15 @@ def _disagreement(lists: Sequence[_List]) -> UserError:
     raise AssertionError("no disagreement")
 
 
-def _names_of_other_domains(tree: FileTree, domain: str) -> dict[int, str]:
+def _names_of_other_domains(tree: FileTree, base: str, domain: str) -> dict[int, str]:
     """Names by label from the train lists of the other domains beside this one; the label space is shared."""
     names: dict[int, str] = {}
-    for folder in ("", "txt"):
-        for name in tree.entries(folder)[1] if not folder or folder in tree.entries()[0] else []:
+    for folder in (base, f"{base}txt/"):
+        if folder != base and "txt" not in tree.entries(base.rstrip("/"))[0]:
+            continue
+        for name in tree.entries(folder.rstrip("/"))[1]:
             if name.endswith("_train.txt") and name != f"{domain}_train.txt":
-                names = _names_by_label([_read_list(tree, f"{folder}/{name}".lstrip("/"))]) | names
+                names = _names_by_label([_read_list(tree, folder + name)]) | names
     return names
 
 
@@ -212,24 +241,38 @@ def _check_untrained(train: _List, test: _List, class_names: tuple[str, ...]) ->
         )
 
 
-def _image_tree(tree: FileTree, domain: str) -> FileTree:
+def _image_tree(tree: FileTree, base: str, domain: str) -> FileTree:
     """Where the images are: beside the lists, or in an archive of the domain."""
-    if domain not in tree.entries()[0]:
+    if domain not in tree.entries(base.rstrip("/"))[0]:
         for suffix in (".zip", ".tar"):
-            if tree.is_file(f"{domain}{suffix}") and tree.root.is_dir():
-                return open_tree(tree.root / f"{domain}{suffix}")
+            if tree.is_file(f"{base}{domain}{suffix}") and tree.root.is_dir():
+                images = open_tree(tree.root / f"{base}{domain}{suffix}")
+                report_notes(images.notes)
+                return images
     return tree
 
 
-def _draw(images: FileTree, found: _List, limit: int | None, seed: int) -> ExampleList:
+def _draw(images: FileTree, start: str, found: _List, limit: int | None, seed: int) -> ExampleList:
     indices = draw_subset(len(found.paths), limit, seed)
-    paths = tuple(found.paths[i] for i in indices)
+    ids = printable_names([found.paths[i] for i in indices], found.where)
+    paths = tuple(start + found.paths[i] for i in indices)
     first, missing = images.first_missing(paths)
     if missing:
         raise UserError(
-            f"{found.line(int(indices[first]))}: {images.where(paths[first])} does not exist"
-            + (f" (nor do {missing - 1} more of the {len(paths)} files used)" if missing > 1 else "")
+            f"{found.line(int(indices[first]))}: {images.where(paths[first])} {images.no_file(paths[first])}"
+            + (f" (and {missing - 1} more of the {len(paths)} files used)" if missing > 1 else "")
             + ": correct the list or add the file"
         )
     labels = np.array([found.labels[i] for i in indices], dtype=np.int64)
-    return ExampleList(paths=paths, labels=labels, example_ids=paths, rows=indices)
+    return ExampleList(paths=paths, labels=labels, example_ids=ids, rows=indices)
+
+
+def _report_shared(lists: dict[str, _List], train: ExampleList, test: ExampleList) -> None:
+    """Warn of files that are in both lists."""
+    trained = set(train.paths)
+    shared = [path for path in test.paths if path in trained]
+    if shared:
+        warn_once(
+            f"{lists['test'].where}: {len(shared)} of {len(test)} images are in the train list, too, as "
+            f"{printable(shared[0])!r}: metrics on them say nothing about new images"
+        )

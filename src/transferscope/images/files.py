@@ -1,15 +1,17 @@
 """Reading files below one root, which is a folder, a .zip or an uncompressed .tar.
 
-Every path given here is relative to the root, uses forward slashes and may not leave the root.
+Every path given here is relative to the root, uses forward slashes and may not leave the root. Hidden files and what
+file managers, storage systems and editors leave behind (`is_clutter`) are never listed.
 """
 
 from __future__ import annotations
 
+import errno
+import math
 import os
 import stat
 import tarfile
 import zipfile
-import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -19,9 +21,34 @@ from transferscope.system.errors import UserError
 MAX_FILE_BYTES = 1 << 30
 """Larger files are refused: no list and no image is that large, a crafted archive member may be."""
 
+MAX_NAME = 4096
+"""Characters in the path of an archive's member; no file system has longer ones."""
+
+CLUTTER = frozenset(
+    {
+        "__macosx", "__pycache__", "@eadir", "@recycle", "@recently-snapshot", "#recycle", "#snapshot", "$recycle.bin",
+        "recycler", "system volume information", "lost+found", "network trash folder", "temporary items",
+        "thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", "icon\r",
+    }
+)  # fmt: skip
+"""Files and folders, in lower case, that file managers and storage systems leave behind."""
+
+_KINDS = {
+    stat.S_IFDIR: "is a folder",
+    stat.S_IFIFO: "is a named pipe",
+    stat.S_IFSOCK: "is a socket",
+    stat.S_IFCHR: "is a device",
+    stat.S_IFBLK: "is a device",
+}
+_COMPRESSION = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA}
+_ENCRYPTED, _UTF8 = 0x1, 0x800
+
 
 class FileTree(ABC):
     """Files below a root; safe to read from several threads."""
+
+    notes: tuple[str, ...] = ()
+    """Sentences on what the tree holds and does not show."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -41,15 +68,21 @@ class FileTree(ABC):
 
     @abstractmethod
     def entries(self, folder: str = "") -> tuple[list[str], list[str]]:
-        """Sorted names of the (folders, files) directly in `folder`."""
+        """Sorted names of the (folders, files) directly in `folder`, clutter left out."""
 
     def files(self, folder: str = "") -> Iterator[str]:
-        """Paths of all files anywhere below `folder`, in a fixed order."""
-        folders, names = self.entries(folder)
-        start = f"{folder}/" if folder else ""
-        yield from (start + name for name in names)
-        for name in folders:
-            yield from self.files(start + name)
+        """Paths of all files anywhere below `folder`, in a fixed order, clutter left out."""
+        waiting = [folder]
+        while waiting:
+            folder = waiting.pop()
+            folders, names = self.entries(folder)
+            start = f"{folder}/" if folder else ""
+            yield from (start + name for name in names)
+            waiting.extend(start + name for name in reversed(folders))
+
+    def no_file(self, path: str) -> str:
+        """Why `path` names no regular file."""
+        return "does not exist"
 
     def is_file(self, path: str) -> bool:
         """Whether there is a regular file, or a link to one."""
@@ -57,12 +90,7 @@ class FileTree(ABC):
 
     def read_text(self, path: str) -> str:
         """A UTF-8 text, with or without byte order mark."""
-        data = self.read(path)
-        try:
-            return data.decode("utf-8-sig")
-        except UnicodeDecodeError as error:
-            line = data.count(b"\n", 0, error.start) + 1
-            raise UserError(f"{self.where(path)}, line {line}: not UTF-8 text: save the file as UTF-8") from error
+        return decode_text(self.read(path), self.where(path))
 
     def first_missing(self, paths: Iterable[str]) -> tuple[int, int]:
         """(position of the first path without a file, how many there are); (-1, 0) when every file exists."""
@@ -76,35 +104,53 @@ class FolderTree(FileTree):
     def stamp(self, path: str) -> tuple[int, ...] | None:
         try:
             status = os.stat(self._start + path)
-        except (FileNotFoundError, NotADirectoryError):
-            return None
         except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+                return None
             raise UserError(f"{self.where(path)}: cannot be read ({error.strerror})") from error
         return (status.st_size, status.st_mtime_ns) if stat.S_ISREG(status.st_mode) else None
 
-    def read(self, path: str) -> bytes:
+    def no_file(self, path: str) -> str:
         try:
-            with open(self._start + path, "rb") as file:
-                size = os.fstat(file.fileno()).st_size
-                _check_size(size, self.where(path))
-                return file.read()
+            return _KINDS.get(stat.S_IFMT(os.stat(self._start + path).st_mode), "is no file")
         except OSError as error:
-            raise UserError(f"{self.where(path)}: cannot be read ({error.strerror})") from error
+            if error.errno == errno.ELOOP:
+                return "is a link that leads to itself"
+            return "is a link to nothing" if os.path.islink(self._start + path) else "does not exist"
+
+    def read(self, path: str) -> bytes:
+        return read_file(self._start + path, self.where(path))
 
     def entries(self, folder: str = "") -> tuple[list[str], list[str]]:
-        where = f"{self.root}/{folder}"
         try:
-            with os.scandir(where) as found:
-                kinds = [(entry.name, entry.is_dir(), entry.is_symlink()) for entry in found]
+            with os.scandir(f"{self.root}/{folder}") as found:
+                kinds = [(entry.name, _is_folder(entry)) for entry in found if not is_clutter(entry.name)]
         except OSError as error:
             raise UserError(f"{self.where(folder)}: cannot be read ({error.strerror})") from error
-        for name, is_folder, is_link in kinds:
-            if is_folder and is_link and os.path.realpath(where).startswith(os.path.realpath(f"{where}/{name}")):
-                raise UserError(f"{self.where(f'{folder}/{name}')}: a link to a folder that holds it: remove the link")
         return (
-            sorted(name for name, is_folder, _ in kinds if is_folder),
-            sorted(name for name, is_folder, _ in kinds if not is_folder),
+            sorted(name for name, is_folder in kinds if is_folder),
+            sorted(name for name, is_folder in kinds if not is_folder),
         )
+
+    def files(self, folder: str = "") -> Iterator[str]:
+        above = [folder[:end] for end, character in enumerate(folder) if character == "/"]
+        waiting = [(folder, tuple(self._identity(path) for path in dict.fromkeys(["", *above])) if folder else ())]
+        while waiting:
+            folder, holders = waiting.pop()
+            identity = self._identity(folder)
+            if identity in holders:
+                raise UserError(f"{self.where(folder)}: a link to a folder that holds it: remove the link")
+            folders, names = self.entries(folder)
+            start = f"{folder}/" if folder else ""
+            yield from (start + name for name in names)
+            waiting.extend((start + name, (*holders, identity)) for name in reversed(folders))
+
+    def _identity(self, folder: str) -> tuple[int, int]:
+        try:
+            status = os.stat(self._start + folder)
+        except OSError as error:
+            raise UserError(f"{self.where(folder)}: cannot be read ({error.strerror})") from error
+        return status.st_dev, status.st_ino
 
 
 class ArchiveTree(FileTree):
@@ -113,10 +159,6 @@ class ArchiveTree(FileTree):
     def __init__(self, root: Path, members: dict[str, tuple[int, ...]]) -> None:
         super().__init__(root)
         self._members = members
-        for name in members:
-            reason = unsafe_reason(name)
-            if reason:
-                raise UserError(f"{printable(str(root))}: member {name!r} {reason}: refused")
         self._folders = _by_folder(members)
 
     def stamp(self, path: str) -> tuple[int, ...] | None:
@@ -128,23 +170,23 @@ class ArchiveTree(FileTree):
 
 
 def _by_folder(members: Iterable[str]) -> dict[str, tuple[set[str], list[str]]]:
-    """Folder -> names of the (folders, files) directly in it."""
-    found: dict[str, tuple[set[str], list[str]]] = {}
+    """Folder -> names of the (folders, files) directly in it, clutter left out."""
+    found: dict[str, tuple[set[str], list[str]]] = {"": (set(), [])}
     for member in members:
         folder, _, name = member.rpartition("/")
-        if folder not in found:
-            _add_folder(found, folder)
+        if is_clutter(name):
+            continue
+        new, holder = [], folder
+        while holder not in found:
+            new.append(holder)
+            holder = holder.rpartition("/")[0]
+        for holder in reversed(new):
+            above, _, own_name = holder.rpartition("/")
+            found[holder] = (set(), [])
+            if not is_clutter(own_name):
+                found[above][0].add(own_name)
         found[folder][1].append(name)
     return found
-
-
-def _add_folder(found: dict[str, tuple[set[str], list[str]]], folder: str) -> None:
-    found[folder] = (set(), [])
-    above, _, name = folder.rpartition("/")
-    if folder:
-        if above not in found:
-            _add_folder(found, above)
-        found[above][0].add(name)
 
 
 class ZipTree(ArchiveTree):
@@ -153,11 +195,25 @@ class ZipTree(ArchiveTree):
     def __init__(self, root: Path) -> None:
         try:
             self._zip = zipfile.ZipFile(root)
-        except (OSError, zipfile.BadZipFile) as error:
-            raise UserError(f"{printable(str(root))}: not a readable .zip archive ({error})") from error
-        members = {_plain(info.filename): info for info in self._zip.infolist() if _is_zip_file(info)}
-        self._infos = members
-        super().__init__(root, {name: (info.file_size, info.CRC) for name, info in members.items()})
+        except Exception as error:  # zipfile raises anything on malformed data
+            raise UserError(f"{printable(str(root))}: not a readable .zip archive ({_reason(error)})") from error
+        self._infos: dict[str, zipfile.ZipInfo] = {}
+        repeated = links = 0
+        infos = [info for info in self._zip.infolist() if info.filename and not info.is_dir()]
+        windows = not any("/" in info.filename for info in infos)
+        for info in infos:
+            name = _member_name(root, _zip_name(info, windows=windows))
+            if not name:
+                continue
+            if not _is_zip_file(info):
+                links += 1
+                continue
+            _check_readable(root, name, info)
+            other = self._infos.get(name, info)
+            repeated += (other.CRC, other.file_size) != (info.CRC, info.file_size)
+            self._infos[name] = info
+        self.notes = _archive_notes(root, repeated, links)
+        super().__init__(root, {name: (info.file_size, info.CRC) for name, info in self._infos.items()})
 
     def read(self, path: str) -> bytes:
         if path not in self._infos:
@@ -165,29 +221,50 @@ class ZipTree(ArchiveTree):
         _check_size(self._infos[path].file_size, self.where(path))
         try:
             return self._zip.read(self._infos[path])
-        except (OSError, EOFError, zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError) as error:
-            raise UserError(f"{self.where(path)}: cannot be read from the archive ({error})") from error
+        except Exception as error:  # zipfile raises anything on malformed data
+            raise UserError(f"{self.where(path)}: cannot be read from the archive ({_reason(error)})") from error
 
 
 class TarTree(ArchiveTree):
     """An uncompressed .tar; the stamp of a member is its place in the archive and its time."""
 
     def __init__(self, root: Path) -> None:
+        self._places: dict[str, tuple[int, int]] = {}
+        members: dict[str, tuple[int, ...]] = {}
+        repeated = links = 0
         try:
-            with tarfile.open(root, "r:") as archive:
-                found = [(_plain(m.name), m.offset_data, m.size, int(m.mtime)) for m in archive if m.isreg()]
-        except (OSError, tarfile.TarError, EOFError) as error:
+            for member in _tar_members(root):
+                name = _member_name(root, member.name)
+                if not name or member.isdir():
+                    continue
+                place = (member.offset_data, member.size)
+                if member.islnk():  # a further name of an earlier member
+                    place = self._places.get(plain(member.linkname), (-1, -1))
+                elif not member.isreg():
+                    place = (-1, -1)
+                if place[0] < 0:
+                    links += 1
+                    continue
+                repeated += name in members
+                self._places[name] = place
+                members[name] = (place[1], place[0], int(member.mtime) if math.isfinite(member.mtime) else 0)
+        except UserError:
+            raise
+        except Exception as error:  # tarfile raises anything on malformed data
             raise UserError(f"{printable(str(root))}: not a readable, uncompressed .tar archive") from error
-        self._places = {name: (offset, size) for name, offset, size, _ in found}
         self._file = open(root, "rb")  # noqa: SIM115 - open as long as the tree lives
-        super().__init__(root, {name: (size, offset, time) for name, offset, size, time in found})
+        self.notes = _archive_notes(root, repeated, links)
+        super().__init__(root, members)
 
     def read(self, path: str) -> bytes:
         if path not in self._places:
             raise UserError(f"{self.where(path)}: no such file in the archive")
         offset, size = self._places[path]
         _check_size(size, self.where(path))
-        data = os.pread(self._file.fileno(), size, offset)
+        try:
+            data = os.pread(self._file.fileno(), size, offset)
+        except OSError as error:
+            raise UserError(f"{self.where(path)}: cannot be read from the archive ({error.strerror})") from error
         if len(data) != size:
             raise UserError(f"{self.where(path)}: cannot be read from the archive (it ends too early)")
         return data
@@ -197,19 +274,75 @@ class TarTree(ArchiveTree):
             self._file.close()
 
 
+def _tar_members(root: Path) -> Iterator[tarfile.TarInfo]:
+    """Headers in their order; an archive whose headers lead backwards would be read for ever and is refused."""
+    last = -1
+    with tarfile.open(root, "r:") as archive:
+        for member in archive:
+            if member.size < 0 or member.offset <= last:
+                raise tarfile.ReadError("a header leads backwards")
+            if member.issparse():
+                raise UserError(f"{printable(str(root))}: member {member.name!r} is a sparse file: unpack the archive")
+            last = member.offset
+            yield member
+
+
+def _archive_notes(root: Path, repeated: int, links: int) -> tuple[str, ...]:
+    where, found = printable(str(root)), []
+    if repeated:
+        members = "1 member comes" if repeated == 1 else f"{repeated} members come"
+        found.append(f"{where}: {members} again under the same name; the last one counts")
+    if links:
+        members = (
+            "1 member is a link or device and is" if links == 1 else f"{links} members are links or devices and are"
+        )
+        found.append(f"{where}: {members} not read")
+    return tuple(found)
+
+
 def open_tree(root: str | Path) -> FileTree:
     """Open a folder, a .zip or a .tar; `UserError` when there is none."""
     root = Path(root)
-    if root.is_dir():
+    if os.path.isdir(root):
         return FolderTree(root)
-    if not root.exists():
+    if not os.path.lexists(root):
         raise UserError(f"image folder {printable(str(root))} does not exist: give a folder, a .zip or a .tar")
     kinds = {".zip": ZipTree, ".tar": TarTree}
-    if root.suffix.lower() not in kinds:
+    if root.suffix.lower() not in kinds or not os.path.isfile(root):
         raise UserError(
             f"{printable(str(root))}: neither a folder nor a .zip or uncompressed .tar archive: unpack it first"
         )
     return kinds[root.suffix.lower()](root)
+
+
+def is_clutter(name: str) -> bool:
+    """Whether a file or folder is hidden, or left behind by a file manager, a storage system or an editor."""
+    return name.startswith((".", "~$")) or name.endswith("~") or name.casefold() in CLUTTER
+
+
+def read_file(path: str | Path, where: str) -> bytes:
+    """The bytes of a regular file; `UserError` for anything else, without waiting for a pipe or a device."""
+    try:
+        with open(path, "rb", opener=_open_without_waiting) as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                kind = _KINDS.get(stat.S_IFMT(status.st_mode), "is no file")
+                raise UserError(f"{where}: {kind} and no file: remove it")
+            _check_size(status.st_size, where)
+            return file.read()
+    except OSError as error:
+        if error.errno == errno.ENXIO:
+            raise UserError(f"{where}: is a socket and no file: remove it") from error
+        raise UserError(f"{where}: cannot be read ({error.strerror})") from error
+
+
+def decode_text(data: bytes, where: str) -> str:
+    """A UTF-8 text, with or without byte order mark."""
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise UserError(f"{where}, line {line}: not UTF-8 text: save the file as UTF-8") from error
 
 
 def unsafe_reason(path: str) -> str | None:
@@ -228,15 +361,61 @@ def printable(text: str) -> str:
     return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
-def _plain(name: str) -> str:
-    return name.removeprefix("./")
+def plain(path: str) -> str:
+    """`path` without `.` and empty components, so that every file has one spelling; an absolute one stays absolute."""
+    if "//" not in path and "./" not in path and path != "." and not path.endswith(("/", "/.")):
+        return path
+    start = "/" if path.startswith("/") else ""
+    return start + "/".join(part for part in path.split("/") if part not in ("", "."))
+
+
+def _open_without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads to itself
+        return False
+
+
+def _member_name(root: Path, name: str) -> str:
+    """The path of a member in its one spelling; `UserError` where it would leave the root."""
+    reason = unsafe_reason(name) or ("has a name of more characters than any file" if len(name) > MAX_NAME else None)
+    if reason:
+        raise UserError(f"{printable(str(root))}: member {name[:200]!r} {reason}: refused")
+    return plain(name)
+
+
+def _zip_name(info: zipfile.ZipInfo, *, windows: bool) -> str:
+    """The name of a member, with the faults of common packers undone.
+
+    Some write UTF-8 without saying so, which the standard reads as code page 437; some write backslashes.
+    """
+    name = info.filename
+    if not info.flag_bits & _UTF8 and not name.isascii():
+        try:
+            name = name.encode("cp437").decode("utf-8")
+        except UnicodeError:
+            name = info.filename
+    return name.replace("\\", "/") if windows else name
+
+
+def _check_readable(root: Path, name: str, info: zipfile.ZipInfo) -> None:
+    if info.flag_bits & _ENCRYPTED or info.compress_type not in _COMPRESSION:
+        kind = "encrypted" if info.flag_bits & _ENCRYPTED else f"compressed by method {info.compress_type}"
+        raise UserError(f"{printable(str(root))}: member {name!r} is {kind}: unpack the archive first")
 
 
 def _is_zip_file(info: zipfile.ZipInfo) -> bool:
-    kind = stat.S_IFMT(info.external_attr >> 16)
-    return not info.is_dir() and kind in (0, stat.S_IFREG)
+    return stat.S_IFMT(info.external_attr >> 16) in (0, stat.S_IFREG)
 
 
 def _check_size(size: int, where: str) -> None:
     if size > MAX_FILE_BYTES:
         raise UserError(f"{where}: {size:,} bytes, more than the {MAX_FILE_BYTES:,} that are read: remove the file")
+
+
+def _reason(error: Exception) -> str:
+    return printable(" ".join(str(error).split())) or type(error).__name__

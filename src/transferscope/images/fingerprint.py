@@ -12,7 +12,7 @@ from transferscope.experiment.options import PictureOptions
 from transferscope.images.files import FileTree
 from transferscope.images.source import ExampleList, ImageSource
 
-PACKING_VERSION = 1
+PACKING_VERSION = 2
 """To be raised when the same files and settings would be stored as other pixels."""
 
 
@@ -27,13 +27,25 @@ def file_fingerprints(tree: FileTree, paths: Sequence[str]) -> np.ndarray:
     return prints
 
 
-def picture_key(pictures: PictureOptions, num_examples: int) -> str:
+def picture_key(pictures: PictureOptions, num_examples: int, value_range: tuple[float, float] | None) -> str:
     """What half-done packing must share with a new attempt to be continued by it."""
-    stored = {"version": PACKING_VERSION, "style": pictures.style, "store_size": pictures.store_size, "n": num_examples}
+    stored = {
+        "version": PACKING_VERSION,
+        "style": pictures.style,
+        "store_size": pictures.store_size,
+        "value_range": value_range,
+        "n": num_examples,
+    }
     return json.dumps(stored, sort_keys=True)
 
 
-def source_digest(source: ImageSource, examples: ExampleList, pictures: PictureOptions, prints: np.ndarray) -> str:
+def source_digest(
+    source: ImageSource,
+    examples: ExampleList,
+    pictures: PictureOptions,
+    prints: np.ndarray,
+    value_range: tuple[float, float] | None,
+) -> str:
     """sha256 of everything that a packed split follows from: settings, names, labels, ids and files."""
     head = {
         "version": PACKING_VERSION,
@@ -43,6 +55,7 @@ def source_digest(source: ImageSource, examples: ExampleList, pictures: PictureO
         "generated": source.generated,
         "sampling": source.sampling,
         "pictures": pictures.model_dump(mode="json"),
+        "value_range": value_range,
         "labels": f"{examples.labels.dtype} {examples.labels.shape}",
         "example_ids": examples.example_ids,
     }

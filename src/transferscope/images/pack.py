@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -12,12 +14,19 @@ from typing import Literal
 import numpy as np
 
 from transferscope.experiment.options import PictureOptions
-from transferscope.images.decode import decode_image, store_image
+from transferscope.images.decode import UnknownRangeError, decode_image, store_image
 from transferscope.images.files import FileTree, open_tree, printable
 from transferscope.images.fingerprint import file_fingerprints, picture_key, source_digest
 from transferscope.images.partial import PartialSplit
-from transferscope.images.source import ExampleList, ImageSource
-from transferscope.images.split import DroppedImage, PackedSplit, SplitInfo, content_digest, write_split_files
+from transferscope.images.source import ExampleList, ImageSource, warn_once
+from transferscope.images.split import (
+    IMAGE_DIGESTS,
+    DroppedImage,
+    PackedSplit,
+    SplitInfo,
+    content_digest,
+    write_split_files,
+)
 from transferscope.system.errors import UserError
 from transferscope.system.progress import progress_bar
 
@@ -33,6 +42,7 @@ def pack_split(
     *,
     num_workers: int | None = None,
     on_bad_image: Literal["stop", "drop"] = "stop",
+    value_range: tuple[float, float] | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> PackedSplit:
     """Decode, presize and store all images of a part, and open the result.
@@ -49,6 +59,7 @@ def pack_split(
             as well as processes.)
         on_bad_image: "stop" at the first file that is no whole image, or "drop" it and go on; what was dropped is kept
             in the split's `dropped`.
+        value_range: Values that become black and white in grey images of more than 8 bits.
         progress: Called with the number of images done since the last call.
 
     Raises:
@@ -59,16 +70,20 @@ def pack_split(
         raise UserError(f"on_bad_image is {on_bad_image!r}: it may be 'stop' or 'drop'")
     if num_workers is not None and num_workers < 1:
         raise UserError(f"num_workers is {num_workers}: give a positive number, or None for one for each core")
+    if value_range is not None and not -math.inf < value_range[0] < value_range[1] < math.inf:
+        raise UserError(f"value_range is {list(value_range)}: give the value of black and then the larger one of white")
     examples = source.part(part)
     if not len(examples):
         raise UserError(f"{source.name}: part {part} is empty: there is nothing to pack")
     tree = open_tree(source.root)
     prints = file_fingerprints(tree, examples.paths)
-    digest = source_digest(source, examples, pictures, prints)
+    if on_bad_image == "stop" and not prints.all():
+        tree.read(examples.paths[int(prints.argmin())])  # says what is wrong with the first that is no file
+    digest = source_digest(source, examples, pictures, prints, value_range)
     present = _open_unchanged(folder, digest, on_bad_image)
     if present is not None:
         return present
-    packer = _Packer(source, part, examples, pictures, tree, prints, on_bad_image == "drop")
+    packer = _Packer(source, part, examples, pictures, tree, prints, on_bad_image == "drop", value_range)
     packer.pack(folder, digest, num_workers or len(os.sched_getaffinity(0)), progress)
     return PackedSplit.open(folder)
 
@@ -92,11 +107,12 @@ class _Packer:
     tree: FileTree
     prints: np.ndarray
     drop: bool
+    value_range: tuple[float, float] | None
 
     def pack(self, folder: Path, digest: str, num_workers: int, progress: Callable[[int], None] | None) -> None:
         channels = 1 if self.pictures.style == "chest" else 3
         num_examples, size = len(self.examples), self.pictures.store_size
-        key = picture_key(self.pictures, num_examples)
+        key = picture_key(self.pictures, num_examples, self.value_range)
         shape = (num_examples, channels, size, size)
         with (
             PartialSplit(folder, key, shape) as partial,
@@ -116,29 +132,37 @@ class _Packer:
         missing = np.flatnonzero(partial.journal["fingerprint"] == 0)
         chunks = [missing[start : start + CHUNK] for start in range(0, len(missing), CHUNK)]
         dropped: dict[int, DroppedImage] = {}
+        remarks = Counter[str]()
         description = f"packing {self.source.name}.{self.part}"
         with progress_bar(description, len(self.examples)) as advance:
             advance(len(self.examples) - len(missing))
             try:
                 results = executor.map(lambda rows: self._pack_chunk(partial, rows), chunks)
-                for chunk, bad in zip(chunks, results, strict=True):
+                for chunk, (bad, remarked) in zip(chunks, results, strict=True):
                     partial.note(int(chunk[0]), int(chunk[-1]) + 1)
                     dropped.update(bad)
+                    remarks.update(remarked)
                     advance(len(chunk))
                     if progress is not None:
                         progress(len(chunk))
             finally:
                 executor.shutdown(wait=True, cancel_futures=True)
+        for remark, count in sorted(remarks.items()):
+            warn_once(f"{self.source.name}.{self.part}: {count} of the files {remark}")
         return dropped
 
-    def _pack_chunk(self, partial: PartialSplit, rows: np.ndarray) -> dict[int, DroppedImage]:
+    def _pack_chunk(self, partial: PartialSplit, rows: np.ndarray) -> tuple[dict[int, DroppedImage], list[str]]:
+        """Pack some examples; those that could not be read, and what is remarkable of others."""
         dropped: dict[int, DroppedImage] = {}
+        remarks: list[str] = []
         for row in rows.tolist():
             path = self.examples.paths[row]
             where = self.tree.where(path)
             try:
-                image = decode_image(self.tree.read(path), where)
+                image = decode_image(self.tree.read(path), where, self.value_range, remarks.append)
                 pixels = store_image(image, self.pictures, where)
+            except UnknownRangeError:
+                raise
             except UserError as error:
                 if not self.drop:
                     raise
@@ -148,7 +172,7 @@ class _Packer:
             partial.journal["digest"][row] = np.frombuffer(digest, dtype=np.uint8)
             partial.journal["size"][row] = image.size
             partial.journal["fingerprint"][row] = self.prints[row]
-        return dropped
+        return dropped, remarks
 
     def _finish(
         self, partial: PartialSplit, kept: np.ndarray, dropped: tuple[DroppedImage, ...], source_digest: str
@@ -170,4 +194,5 @@ class _Packer:
         )
         ids = [self.examples.example_ids[i] for i in kept]
         write_split_files(partial.folder, info, labels, ids, journal["size"])
+        np.save(partial.folder / IMAGE_DIGESTS, journal["digest"])
         partial.publish()

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import functools
+import logging
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from transferscope.images.files import printable
 from transferscope.system.errors import UserError
+
+logger = logging.getLogger("transferscope")
 
 GENERATED_MARK = "GENERATED.txt"
 """A file of this name in a root says that its images were drawn by the generator."""
@@ -70,3 +76,39 @@ class ImageSource:
     def parts(self) -> tuple[str, ...]:
         """Names of the parts that exist."""
         return ("train", "test") if self.validation is None else ("train", "test", "validation")
+
+
+@functools.cache
+def warn_once(message: str) -> None:
+    """Log a warning, once in a process: a run reads each data set several times."""
+    logger.warning(message)
+
+
+def printable_names(names: Sequence[str], what: str) -> tuple[str, ...]:
+    """Names fit for tables and figures: line breaks and bytes that are no UTF-8 are escaped; `UserError` if two agree.
+
+    Args:
+        what: What is named, in messages.
+    """
+    shown = tuple(map(printable, names))
+    if len(set(shown)) < len(set(names)):
+        raise UserError(f"{what}: two names differ in unprintable characters only: rename one of them")
+    return shown
+
+
+def check_classes(class_names: Sequence[str], where: str) -> None:
+    """Refuse a task of one class and report classes whose names differ in case only."""
+    if len(class_names) < 2:
+        only = f" ({class_names[0]})" if class_names else ""
+        raise UserError(f"{where}: one class only{only}: a task needs two classes at least, each with its images")
+    by_case: dict[str, str] = {}
+    for name in class_names:
+        other = by_case.setdefault(name.casefold(), name)
+        if other != name:
+            warn_once(f"{where}: classes {other!r} and {name!r} differ in case only; they are two classes")
+
+
+def report_notes(notes: Iterable[str]) -> None:
+    """Log every note of a tree or a reader once."""
+    for note in notes:
+        warn_once(note)

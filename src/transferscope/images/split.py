@@ -18,6 +18,8 @@ from transferscope.images.image_array import ConcatenatedImages, ImageArray, Sel
 from transferscope.system.errors import UserError
 
 FORMAT = 1
+IMAGE_DIGESTS = "image_digests.npy"
+"""File with the sha256 of each stored image."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,7 @@ class PackedSplit:
         folder: Path | None = None,
         parent: PackedSplit | None = None,
         rows: np.ndarray | None = None,
+        parts: Sequence[PackedSplit] = (),
     ) -> None:
         assert len(images) == len(labels) == len(example_ids) == len(source_sizes)
         self.info = info
@@ -81,6 +84,7 @@ class PackedSplit:
         self.folder = folder
         self._parent = parent
         self._rows = rows
+        self._parts = tuple(parts)
 
     @staticmethod
     def open(folder: str | Path) -> PackedSplit:
@@ -119,6 +123,18 @@ class PackedSplit:
     def __repr__(self) -> str:
         shape = "x".join(map(str, self.images.shape))
         return f"PackedSplit({self.name}.{self.part}, {shape}, {self.num_classes} classes, {self.digest[:12]})"
+
+    def image_digests(self) -> np.ndarray:
+        """sha256 of every stored image: uint8 (N, 32); equal images have equal rows."""
+        if self._parent is not None:
+            return self._parent.image_digests()[self._rows]
+        if self._parts:
+            return np.concatenate([part.image_digests() for part in self._parts])
+        assert self.folder is not None
+        try:
+            return np.load(self.folder / IMAGE_DIGESTS)
+        except (OSError, ValueError) as error:
+            raise UserError(f"{self.folder}: damaged split ({_one_line(error)}): delete it and pack again") from error
 
     def gather(self, indices: np.ndarray | torch.Tensor | Sequence[int]) -> torch.Tensor:
         """Copy images into a new uint8 tensor (B, C, H, W), in the order of `indices`."""
@@ -216,6 +232,7 @@ def union_of(parts: Sequence[PackedSplit], info: SplitInfo, folder: Path | None)
         [name for part in parts for name in part.example_ids],
         np.concatenate([part.source_sizes for part in parts]),
         folder=folder,
+        parts=parts,
     )
 
 

@@ -58,6 +58,7 @@ def context(
         "data": [
             *grids.images.splits(results),
             *grids.images.shared_patients(results),
+            *grids.images.shared_images(results),
             *grids.images.dropped_files(results),
         ],
         "data_folded": [

@@ -5,6 +5,7 @@ Heavy modules are imported inside the nodes, so that listing pipelines stays qui
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -15,6 +16,8 @@ import pandas as pd
 
 from transferscope.experiment.options import PictureOptions
 from transferscope.experiment.study import GeneratedOptions
+
+logger = logging.getLogger("transferscope")
 
 SHUFFLED_SHOWN = 4
 """Images on the sheet of shuffled images."""
@@ -45,7 +48,7 @@ def pack_images(source: Any, options: dict[str, Any]) -> Recipe:
 
     pictures = PictureOptions.model_validate(options["pictures"])
     how = {key: options[key] for key in ("on_bad_image", "num_workers")}
-    return partial(pack_split, source, options["part"], pictures, **how)
+    return partial(pack_split, source, options["part"], pictures, value_range=options.get("value_range"), **how)
 
 
 def join_splits(options: dict[str, Any], *parts: Any) -> Recipe:
@@ -81,6 +84,20 @@ def count_shared_patients(source: Any) -> pd.DataFrame:
     from transferscope.images.summary import patient_overlap
 
     return patient_overlap(source)
+
+
+def count_shared_images(*splits: Any) -> pd.DataFrame:
+    """How many images are in two parts; a warning where there are any."""
+    from transferscope.images.summary import image_overlap
+
+    table = image_overlap(splits)
+    for row in table[table["shared_b"] > 0].to_dict("records"):
+        logger.warning(
+            "%s: %d of %d images of the %s part are in the %s part, too, pixel for pixel as stored: "
+            "metrics on them say nothing about new images",
+            *(row[key] for key in ("task", "shared_b", "images_b", "part_b", "part_a")),
+        )
+    return table
 
 
 def count_cooccurrence(*splits: Any) -> pd.DataFrame:

@@ -49,7 +49,10 @@ def _describe_source(task: str, *, patients: bool) -> list[Node]:
 
 def _describe(task: str, splits: list[str]) -> list[Node]:
     names = ("splits", "class_sizes", "label_shift", "dropped_files")
-    return [_table(nodes.describe_splits, task, splits, [f"{task}.{name}.table" for name in names])]
+    return [
+        _table(nodes.describe_splits, task, splits, [f"{task}.{name}.table" for name in names]),
+        _table(nodes.count_shared_images, task, splits, f"{task}.shared_images.table"),
+    ]
 
 
 def _figures(task: str, splits: list[str], *, multi_label: bool) -> list[Node]:

@@ -37,6 +37,19 @@ def shared_patients(results: Results) -> list[Grid]:
     return if_any("Patients in two parts", columns, rows, note, "<task>.shared_patients.table")
 
 
+def shared_images(results: Results) -> list[Grid]:
+    """Tasks with images that are in two parts, pixel for pixel as stored."""
+    rows = []
+    for task, table in each(results, "shared_images"):
+        for row in table[table["shared_b"] > 0].to_dict("records"):
+            counts = (str(row[key]) for key in ("images_a", "images_b", "shared_b"))
+            share = formats.percent(row["shared_b"] / row["images_b"])
+            rows.append((task, f"{row['part_a']} and {row['part_b']}", *counts, share))
+    columns = ("task", "parts", "images, first", "images, second", "of the second in the first", "as a share")
+    note = "Equal pixels as stored. Metrics on images that a model was trained on say nothing about new ones."
+    return if_any("Images in two parts", columns, rows, note, "<task>.shared_images.table")
+
+
 def dropped_files(results: Results) -> list[Grid]:
     """Every file that was left out, with the reason."""
     tables = [table for _, table in each(results, "dropped_files")]
