@@ -15,7 +15,13 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from transferscope.models.checkpoint_files import files_of
-from transferscope.models.compatible import check_compatible, fit_to_model, infer_num_classes, load_weights
+from transferscope.models.compatible import (
+    check_compatible,
+    classifier_keys,
+    fit_to_model,
+    infer_num_classes,
+    load_weights,
+)
 from transferscope.models.file_kind import kind_of
 from transferscope.models.state_dicts import read_torch_file, rename
 from transferscope.models.torch_file import first_line
@@ -159,6 +165,40 @@ def load_checkpoint(
         log.info("checkpoint %s: %s", path, note)
     checkpoint = Checkpoint({name: state_dict[old] for old, name in names.items()}, parts[0].metadata, path)
     return checkpoint.with_notes(notes)
+
+
+def check_checkpoint_file(
+    path: str | Path,
+    *,
+    architecture: str | None = None,
+    model_options: Mapping[str, Any] | None = None,
+    num_classes: int | None = None,
+    any_classifier: bool = False,
+    weights: str | None = None,
+    prefix: str | None = None,
+) -> CheckpointMetadata:
+    """The metadata of a file that can be read and fits `architecture`, from names, shapes and dtypes alone.
+
+    No weights are read, so that a gigabyte takes as long as the construction of the network. An architecture that the
+    file names itself goes first. With `any_classifier` the classifier need not fit, as for pre-trained weights.
+
+    Raises UserError as `load_checkpoint` and `Checkpoint.build` do.
+    """
+    checkpoint = load_checkpoint(path, weights=weights, prefix=prefix, values=False)
+    known = checkpoint.metadata
+    name = known.architecture or architecture
+    if name is None:
+        return known
+    options = known.model_options or dict(model_options or {})
+    classes = known.num_classes or num_classes
+    if not any_classifier:
+        described = checkpoint.with_metadata(architecture=name, model_options=options, num_classes=classes)
+        return described.fitted().metadata
+    model = build_model(name, classes or 2, seed=0, **options)
+    new = classifier_keys(model)
+    state_dict, _ = fit_to_model(checkpoint.state_dict, model, ignore=new)
+    check_compatible(state_dict, model, source=checkpoint.source, expected=name, ignore=new)
+    return known
 
 
 def read_metadata(path: str | Path) -> CheckpointMetadata:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from transferscope.models.layers import classifier_layers
-from transferscope.models.state_dicts import is_averaged, listed
+from transferscope.models.state_dicts import WRAPPERS, is_averaged, listed
 from transferscope.models.zoo import build_model
 from transferscope.system.errors import UserError
 
@@ -75,7 +75,7 @@ def fit_to_model(
     needed = [key for key in wanted if key not in ignore]
     if set(needed) <= state_dict.keys() <= wanted.keys():
         return dict(state_dict), []
-    fitted, notes = _with_the_models_names(dict(state_dict), needed)
+    fitted, notes = _with_the_models_names(dict(state_dict), needed, wanted)
     for fit in (_by_the_models_rules, _without_auxiliary, _without_surplus_counters, _without_other_head):
         fitted, more = fit(fitted, model, ignore)
         notes += more
@@ -115,7 +115,7 @@ def infer_num_classes(
 Fit = tuple[dict[str, Tensor], list[str]]
 
 
-def _with_the_models_names(given: dict[str, Tensor], needed: Sequence[str]) -> Fit:
+def _with_the_models_names(given: dict[str, Tensor], needed: Sequence[str], wanted: Collection[str]) -> Fit:
     """Drop the prefix below which most of the needed names are found, or put one before all names."""
     needed = [key for key in needed if not _is_counter(key)]
     if not needed or all(key in given for key in needed):
@@ -131,7 +131,7 @@ def _with_the_models_names(given: dict[str, Tensor], needed: Sequence[str]) -> F
     best = [prefix for prefix, count in counts.items() if count == most]
     prefix = next((prefix for prefix in best if not is_averaged(prefix)), best[0])
     if prefix == "" or most < len(needed) / 2:
-        return _by_parts(given, needed)
+        return _by_parts(given, needed, wanted)
     fitted = {key.removeprefix(prefix): value for key, value in given.items() if key.startswith(prefix)}
     left = [key for key in given if not key.startswith(prefix)]
     others = [other for other in best if other != prefix and most == len(needed)]
@@ -175,26 +175,25 @@ def _missing_prefix(given: Mapping[str, Tensor], needed: Sequence[str]) -> str:
     return ""
 
 
-def _by_parts(given: dict[str, Tensor], needed: Sequence[str]) -> Fit:
+def _by_parts(given: dict[str, Tensor], needed: Sequence[str], wanted: Collection[str]) -> Fit:
     """Drop wrappers' parts from each name by itself, where that gives the needed names without a doubt."""
-    wanted = set(needed)
     renamed = {key: _nearest(key, wanted) for key in given}
-    if len(set(renamed.values())) < len(renamed) or sum(new in wanted for new in renamed.values()) < len(needed):
+    names = set(renamed.values())
+    if len(names) < len(renamed) or not names.issuperset(needed):
         return given, []
     changed = [key for key, new in renamed.items() if key != new]
     fitted = {renamed[key]: value for key, value in given.items()}
-    return fitted, [f"removed parts of {len(changed)} names that the model's lack, as in {listed(changed, 1)}"]
+    return fitted, [f"renamed {len(changed)} tensors, as {changed[0]} to {renamed[changed[0]]}"] if changed else []
 
 
 def _nearest(name: str, wanted: Collection[str]) -> str:
-    """The needed name that is left when leading parts or wrappers' parts are removed, or the name itself."""
+    """The model's name that is left when wrappers' parts are removed, or the name itself."""
     parts = name.split(".")
-    joined = _OLD_DENSENET.sub(r"\1\2", name)
-    for candidate in (name, joined, *(".".join(parts[start:]) for start in range(1, len(parts) - 1))):
-        if candidate in wanted:
-            return candidate
-    inner = ".".join(part for part in parts if part not in ("module", "_orig_mod"))
-    return inner if inner in wanted or not _is_counter(inner) else name
+    leading = next((at for at, part in enumerate(parts) if part not in WRAPPERS), 0)
+    inner = [part for part in parts if part != "module"]
+    shorter = (".".join(parts[start:]) for start in range(1, leading + 1))
+    candidates = (name, _OLD_DENSENET.sub(r"\1\2", name), ".".join(inner), *shorter)
+    return next((candidate for candidate in candidates if candidate in wanted), name)
 
 
 def _by_the_models_rules(given: dict[str, Tensor], model: nn.Module, ignore: Collection[str]) -> Fit:
@@ -204,6 +203,8 @@ def _by_the_models_rules(given: dict[str, Tensor], model: nn.Module, ignore: Col
     if not strange or all(key in given or key in ignore or _is_counter(key) for key in wanted):
         return given, []
     trial = copy.deepcopy(model)
+    if any(value.is_meta for value in given.values()):
+        trial = trial.to("meta")
     try:
         result = trial.load_state_dict(OrderedDict(given), strict=False)
     except (RuntimeError, ValueError, KeyError):

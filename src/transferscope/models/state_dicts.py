@@ -251,8 +251,9 @@ def describe(content: Any) -> str:
         return f"it is a {content.type}"
     if isinstance(content, dict):
         return "its keys are " + listed(content, 8) if content else "it is empty"
-    name = {"TensorRef": "tensor", "ArrayRef": "array of NumPy"}.get(type(content).__name__, type(content).__name__)
-    return f"it is a {name}"
+    own = {"TensorRef": "tensor", "ArrayRef": "array of NumPy", "StorageRef": "storage"}
+    name = type(content).__name__
+    return f"it is a {own.get(name, name)}"
 
 
 def _whole_model(content: Any) -> str | None:

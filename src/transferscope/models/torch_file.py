@@ -80,6 +80,9 @@ _DATA = frozenset(
         "builtins.bool",
         "builtins.bytes",
         "builtins.dict",
+        "builtins.xrange",
+        "builtins.long",
+        "builtins.unicode",
         "functools.partial",
         "random.Random",
         "re._compile",
@@ -416,9 +419,10 @@ def _stream_file(path: Path) -> Iterator[TorchFile]:
 
         elements: dict[str, int] = {}
 
-        def refer(identifier: Any) -> StorageRef:
+        def refer(identifier: Any) -> StorageRef | Name:
             ref = _storage_ref(identifier)
-            elements[ref.key] = 1 if ref.dtype is None else ref.dtype.itemsize
+            if isinstance(ref, StorageRef):
+                elements[ref.key] = 1 if ref.dtype is None else ref.dtype.itemsize
             return ref
 
         content = decode()
@@ -459,9 +463,11 @@ class _StreamStorage:
         return bytearray(self.stream[begin : begin + length])
 
 
-def _storage_ref(identifier: Any) -> StorageRef:
+def _storage_ref(identifier: Any) -> StorageRef | Name:
     """The storage that a persistent id of torch.save names: ("storage", class, key, device, elements, view or None)."""
     match identifier:
+        case ("module" | b"module", Name() as model, *_):  # with its source, in whole models of old torch
+            return model
         case ("storage" | b"storage", Name(path), str() | int() as key, _, int() as size, *view):
             module, _, cls = path.rpartition(".")
             known = module in ("torch", "torch.cuda", "torch.storage")
