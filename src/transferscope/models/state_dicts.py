@@ -74,8 +74,13 @@ def is_averaged(name: str) -> bool:
 
 
 def find_state_dicts(content: Any) -> dict[str, Content]:
-    """Each mapping of names to tensors in `content`, by the keys that lead to it (`""`, `model`, `ema.state_dict`)."""
-    return dict(_found(content, "", set()))
+    """Each mapping of names to tensors in `content`, by the keys that lead to it (`""`, `model`, `ema.state_dict`).
+
+    Beside mappings with names of modules (`fc.weight`), others of tensors (`mean`, `std`) do not count.
+    """
+    found = dict(_found(content, "", set()))
+    modules = {path: value for path, value in found.items() if any("." in str(name) for name in value)}
+    return modules or found
 
 
 def _found(content: Any, path: str, seen: set[int], depth: int = 0) -> Iterator[tuple[str, Content]]:
@@ -251,9 +256,9 @@ def describe(content: Any) -> str:
         return f"it is a {content.type}"
     if isinstance(content, dict):
         return "its keys are " + listed(content, 8) if content else "it is empty"
-    own = {"TensorRef": "tensor", "ArrayRef": "array of NumPy", "StorageRef": "storage"}
+    own = {"TensorRef": "a tensor", "ArrayRef": "an array of NumPy", "StorageRef": "a storage"}
     name = type(content).__name__
-    return f"it is a {own.get(name, name)}"
+    return f"it is {own.get(name, f'a {name}')}"
 
 
 def _whole_model(content: Any) -> str | None:

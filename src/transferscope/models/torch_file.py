@@ -91,6 +91,7 @@ _DATA = frozenset(
         "torch.device",
         "torch.Generator",
         "torch.serialization._get_layout",
+        "torch.storage._load_from_bytes",
         "_codecs.encode",
     ]
 )
@@ -337,7 +338,7 @@ def _tensor_ref(
 ) -> TensorRef:
     size = size.args[0] if isinstance(size, Opaque) and size.type == "torch.Size" and size.args else size
     if isinstance(storage, Opaque):
-        return TensorRef(fault="lies in a pickle within the pickle (pickle.dump)")
+        return TensorRef(fault="was written by pickle.dump, not by torch.save")
     dtype = dtype or (storage.dtype if isinstance(storage, StorageRef) else None)
     if not (
         isinstance(storage, StorageRef)
