@@ -8,13 +8,13 @@ with a list of allowed names, no constructor of Python, NumPy or torch ever rece
 from __future__ import annotations
 
 import pickletools
+from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 MAX_INSTRUCTIONS = 5_000_000
 """Bounds memory at some 0.5 GB, whatever the file holds; a ResNet-50 has 10,000, with its optimizer 40,000."""
-_RENAMED = {"__builtin__": "builtins", "copy_reg": "copyreg"}
 _CONSTANTS: dict[str, Any] = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 _VALUES = frozenset(
     [
@@ -286,7 +286,9 @@ class _Machine:
 
 
 def _name(module: str, name: str) -> Name:
-    return Name(f"{_RENAMED.get(module, module)}.{name}")
+    """The name in Python 3: protocols up to 2 have those of Python 2."""
+    module, name = NAME_MAPPING.get((module, name), (IMPORT_MAPPING.get(module, module), name))
+    return Name(f"{module}.{name}")
 
 
 def _as_key(key: Any) -> Any:

@@ -80,9 +80,6 @@ _DATA = frozenset(
         "builtins.bool",
         "builtins.bytes",
         "builtins.dict",
-        "builtins.xrange",
-        "builtins.long",
-        "builtins.unicode",
         "functools.partial",
         "random.Random",
         "re._compile",
@@ -248,7 +245,7 @@ def open_torch_file(path: Path, kind: Kind | None) -> Iterator[TorchFile]:
         raise
     except NeedsCode as error:
         raise UserError(
-            f"checkpoint {path} holds objects that need code of their own, which is not run ({error}): "
+            f"checkpoint {path} holds objects that need code of their own, which is not run ({first_line(error)}): "
             "save only model.state_dict()"
         ) from error
     except MemoryError as error:
