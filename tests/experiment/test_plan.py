@@ -195,7 +195,7 @@ BAD = [
     ({"runs__rit__tasks": ["sketch"]}, "runs.rit.tasks: 'sketch' is unknown; allowed: chest, clipart"),
     ({"runs__p__weights": "ema"}, "runs.p: weights is only for runs with a file, given as checkpoint or pretrained"),
     ({"runs__rit__prefix": "net"}, "runs.rit: prefix is only for runs with a file"),
-    ({"runs__pt__weights": "ema"}, "runs.pt.weights is for files; shapes.p_1 is a run of this study"),
+    ({"runs__pt__weights": "ema"}, "runs.pt.weights is for files made elsewhere; shapes.p_1 is a run of this study"),
     ({"runs__pt__pretrained": "shapes.q_1"}, "no run is named 'shapes.q_1'; runs that exist: .*shapes.p_1"),
     ({"runs__pt__pretrained": None}, "runs.pt: initialisation: pretrained and the key pretrained go together"),
     ({"runs__rit_same_init__shares_initialisation_with": "x"}, "'x' is unknown; allowed: p, pt, rit"),

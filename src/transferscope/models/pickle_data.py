@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 MAX_INSTRUCTIONS = 5_000_000
-"""Bounds memory at some 0.5 GB, whatever the file holds; a ResNet-50 has 10,000, with its optimizer 40,000."""
+"""Bounds memory below 1 GB, whatever the file holds; a ResNet-50 has 11,000, with Adam's state 26,000."""
 _CONSTANTS: dict[str, Any] = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 _VALUES = frozenset(
     [
@@ -58,7 +58,7 @@ class Name:
     path: str
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Opaque:
     """An object that is known by the name of its class only, with the values that it was given."""
 
