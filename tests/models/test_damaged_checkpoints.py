@@ -155,7 +155,6 @@ CLAIMS = {
     "nested": archive_of(b"\x80\x02}" + b"\x85" * 500_000 + b"."),
     "nested key": archive_of(b"\x80\x02})" + b"\x85" * 500_000 + b"Ns."),
     "nested lists": archive_of(b"\x80\x02" + b"](" * 200_000 + b"e" * 200_000 + b"."),
-    "instructions": archive_of(b"\x80\x02" + b"0]" * 10 + b"]0" * 3_000_000 + b"}."),
     "no header": archive_of(b""),
     "old": pickle.dumps(0x1950A86A20F9469CFC6C, 2)
     + pickle.dumps(1001, 2)
@@ -217,12 +216,12 @@ def test_a_compressed_archive_is_refused(tmp_path: Path) -> None:
     """It may grow a thousandfold; torch.save does not compress."""
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("a/data.pkl", tensor(size=(10**8,), elements=10**8))
-        archive.writestr("a/data/0", bytes(4 * 10**8))
+        archive.writestr("a/data.pkl", tensor(size=(10**7,), elements=10**7))
+        archive.writestr("a/data/0", bytes(4 * 10**7))
     (tmp_path / "a.pth").write_bytes(stream.getvalue())
     outcomes, growth = read_in_another_process(tmp_path / "a.pth")
     assert "compressed, which torch.save does not do" in outcomes[0]
-    assert growth < 100_000
+    assert growth < 20_000
 
 
 @pytest.mark.parametrize(

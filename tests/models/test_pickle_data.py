@@ -116,3 +116,11 @@ def test_deep_keys_are_not_hashed() -> None:
     content = b"\x80\x02})" + b"\x85" * 200_000 + b"K\x01s."
     (key,) = decode_pickle(io.BytesIO(content), construct)
     assert isinstance(key, Opaque)
+
+
+def test_the_number_of_instructions_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each may take a hundred bytes of memory for one of the file."""
+    monkeypatch.setattr("transferscope.models.pickle_data.MAX_INSTRUCTIONS", 1000)
+    assert decode_pickle(io.BytesIO(b"\x80\x02" + b"]0" * 490 + b"}."), construct) == {}
+    with pytest.raises(MalformedPickle, match="more than 1,000 instructions"):
+        decode_pickle(io.BytesIO(b"\x80\x02" + b"]0" * 510 + b"}."), construct)
