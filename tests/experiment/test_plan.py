@@ -194,6 +194,9 @@ BAD = [
     ({"tasks__new": {"union": ["real", "sketch"]}}, "tasks.new.union: 'sketch' is unknown; allowed: .*clipart"),
     ({"tasks__new": {"union": ["real_clipart"]}}, "'real_clipart' is a union itself"),
     ({"runs__rit__tasks": ["sketch"]}, "runs.rit.tasks: 'sketch' is unknown; allowed: chest, clipart"),
+    ({"runs__p__weights": "ema"}, "runs.p: weights is only for runs with a file, given as checkpoint or pretrained"),
+    ({"runs__rit__prefix": "net"}, "runs.rit: prefix is only for runs with a file"),
+    ({"runs__pt__weights": "ema"}, "runs.pt.weights is for files made elsewhere; shapes.p_1 is a run of this study"),
     ({"runs__pt__pretrained": "shapes.q_1"}, "no run is named 'shapes.q_1'; runs that exist: .*shapes.p_1"),
     ({"runs__pt__pretrained": None}, "runs.pt: initialisation: pretrained and the key pretrained go together"),
     ({"runs__rit_same_init__shares_initialisation_with": "x"}, "'x' is unknown; allowed: p, pt, rit"),
@@ -279,3 +282,17 @@ def test_an_epoch_that_is_kept_may_be_started_from(keep: Any) -> None:
     for epoch in (0, 2, 3, "best"):
         plan = make_plan(study(runs__p__training={"lr": 0.1, "keep_epochs": keep}, runs__pt__pretrained_epoch=epoch))
         assert plan.runs["clipart.pt_1"].pretrained_epoch == epoch
+
+
+@pytest.mark.parametrize("path", ["a.PTH", "a.ckpt", "a.bin", "folder/weights", "./a.model"])
+def test_pre_trained_weights_may_be_any_file_and_a_part_of_it(path: str) -> None:
+    """The options that choose from the file decide the weights, so they are in the fingerprint, but only if given."""
+
+    def run(**changes: Any) -> Any:
+        options = {f"runs__pt__{key}": value for key, value in changes.items()}
+        return make_plan(study(runs__pt__pretrained=path, **options)).runs["clipart.pt_1"]
+
+    plain, averaged, below = run(), run(weights="model_ema"), run(prefix="net")
+    assert (plain.pretrained, averaged.weights, below.prefix) == (path, "model_ema", "net")
+    assert len({plain.fingerprint, averaged.fingerprint, below.fingerprint}) == 3
+    assert run(weights=None).fingerprint == plain.fingerprint

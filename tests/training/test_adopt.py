@@ -25,6 +25,8 @@ class Adopted:
     task: str = "toy"
     name: str = "mine_1"
     fingerprint: str = "f"
+    weights: str | None = None
+    prefix: str | None = None
 
 
 @pytest.fixture
@@ -119,3 +121,20 @@ def test_a_validation_part_is_measured_too(adopted, make_split, train_split, hel
     validation = make_split(16, part="validation")
     _, history = adopt(adopted[0], train_split, held_out_split, validation_split=validation, folder=tmp_path / "series")
     assert history["validation_loss"].notna().all()
+
+
+def test_the_series_has_the_names_of_the_architecture(adopted, train_split, held_out_split, tmp_path) -> None:
+    """Below a prefix, beside a loss, of an average that an option takes; a sentence of each stays in the metadata."""
+    run, model = adopted
+    plain = {f"net.{key}": value for key, value in model.state_dict().items()} | {"loss.weight": torch.zeros(2)}
+    averaged = {key: value + 1 for key, value in plain.items()}
+    torch.save({"model": plain, "model_ema": averaged}, run.checkpoint)
+    for weights, offset in ((None, 0), ("model_ema", 1)):
+        options = replace(run, weights=weights, fingerprint=str(weights))
+        series, _ = adopt(options, train_split, held_out_split, folder=tmp_path / str(weights))
+        taken = series.load("final")
+        assert list(taken.state_dict) == list(model.state_dict())
+        assert all(torch.equal(taken.state_dict[key], value + offset) for key, value in model.state_dict().items())
+        assert "took the tensors below 'net.' and left out 1: loss.weight" in taken.metadata.extra["notes"]
+    series, _ = adopt(replace(run, prefix="net"), train_split, held_out_split, folder=tmp_path / "prefix")
+    assert list(series.load("final").state_dict) == list(model.state_dict())

@@ -34,6 +34,8 @@ class RunSpec(opt.Options):
     pretrained: str | None
     pretrained_epoch: str | int
     checkpoint: str | None
+    weights: str | None = None
+    prefix: str | None = None
     init_seed: int
     order_seed: int
     model: opt.ModelOptions
@@ -148,10 +150,15 @@ def _expand(study: Study, kind: str, task: str, replica: int, earlier: dict[str,
     if options.pretrained is not None and options.pretrained not in earlier and not _is_file(options.pretrained):
         raise UserError(
             f"{key}.pretrained: no run is named '{options.pretrained}'; "
-            f"runs that exist: {listed(earlier)}; or give the path of a .safetensors, .pt, .pth or .pth.tar file"
+            f"runs that exist: {listed(earlier)}; or give the path of a checkpoint file, as in ./weights.pth"
         )
     if options.pretrained in earlier:
         _check_saved(f"{key}.pretrained_epoch", options.pretrained_epoch, earlier[options.pretrained])
+        for option in ("weights", "prefix"):
+            if getattr(options, option) is not None:
+                raise UserError(
+                    f"{key}.{option} is for files made elsewhere; {options.pretrained} is a run of this study"
+                )
     values: dict[str, Any] = {
         "task": task,
         "kind": kind,
@@ -166,6 +173,9 @@ def _expand(study: Study, kind: str, task: str, replica: int, earlier: dict[str,
         "order_seed": derive_seed(study.seed, task, kind, replica, "order"),
         "model": options.model or study.model,
         "training": _training(study, kind, task),
+    }
+    values |= {
+        key: value for key, value in (("weights", options.weights), ("prefix", options.prefix)) if value is not None
     }
     source = earlier[options.pretrained].fingerprint if options.pretrained in earlier else options.pretrained
     fingerprint = _fingerprint(values | {"pretrained": source, "data": _data_identity(study, task)})
@@ -237,7 +247,10 @@ def _in_order_of_need(study: Study) -> list[str]:
 
 
 def _is_file(text: str) -> bool:
-    return text.endswith((".safetensors", ".pt", ".pth", ".pth.tar"))
+    """Whether a text is the path of a checkpoint rather than a run's name; a file of another suffix needs a folder."""
+    return (
+        "/" in text or "\\" in text or text.lower().endswith((".safetensors", ".pt", ".pth", ".tar", ".ckpt", ".bin"))
+    )
 
 
 def _check_tasks(study: Study) -> None:

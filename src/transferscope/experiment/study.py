@@ -139,6 +139,10 @@ class RunKindOptions(opt.Options):
     """Kind whose replica of the same number gives the initial weights."""
     checkpoint: str | None = None
     """A checkpoint file that exists: nothing is trained."""
+    weights: str | None = None
+    """Of the file given as checkpoint or pretrained: the key of the weights that are taken, e.g. model_ema."""
+    prefix: str | None = None
+    """Of that file: what stands before the names of the network, e.g. student.backbone; the rest is left out."""
     model: opt.ModelOptions | None = None
     training: dict[str, Any] = Field(default_factory=dict)
     training_on: dict[str, dict[str, Any]] = Field(default_factory=dict)
@@ -149,6 +153,9 @@ class RunKindOptions(opt.Options):
         for initialisation, field in (("pretrained", "pretrained"), ("checkpoint", "checkpoint")):
             if (self.initialisation == initialisation) != (getattr(self, field) is not None):
                 raise ValueError(f"initialisation: {initialisation} and the key {field} go together")
+        for key in ("weights", "prefix"):
+            if getattr(self, key) is not None and self.initialisation == "random":
+                raise ValueError(f"{key} is only for runs with a file, given as checkpoint or pretrained")
         return self
 
 

@@ -8,7 +8,13 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "checkpoint": ["Checkpoint", "CheckpointMetadata", "load_checkpoint", "save_checkpoint"],
+        "checkpoint": [
+            "Checkpoint",
+            "CheckpointMetadata",
+            "check_checkpoint_file",
+            "load_checkpoint",
+            "save_checkpoint",
+        ],
         "compatible": ["check_compatible"],
         "initialisation": ["initialise"],
         "layers": ["block_layers", "feature_layers", "trace_conv_inputs"],

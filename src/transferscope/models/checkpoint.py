@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,22 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from transferscope.models.compatible import check_compatible, infer_num_classes
-from transferscope.models.torch_file import read_torch_file
+from transferscope.models.checkpoint_files import files_of
+from transferscope.models.compatible import (
+    check_compatible,
+    classifier_keys,
+    fit_to_model,
+    infer_num_classes,
+    load_weights,
+)
+from transferscope.models.file_kind import kind_of
+from transferscope.models.state_dicts import read_torch_file, rename
+from transferscope.models.torch_file import first_line
 from transferscope.models.zoo import build_model
 from transferscope.system.atomic import atomic_file
 from transferscope.system.errors import UserError
 
-TORCH_SUFFIXES = (".pth", ".pth.tar", ".pt")
+log = logging.getLogger(__name__)
 # One key: the order of several would differ from process to process, and with it the bytes of the file.
 HEADER_KEY = "transferscope"
 
@@ -71,17 +81,40 @@ class Checkpoint:
 
         Raises UserError if the metadata names no architecture, or if the weights do not fit it.
         """
-        name = self.metadata.architecture
+        checkpoint, model = self._fitted()
+        load_weights(model, checkpoint.state_dict)
+        return model.eval()
+
+    def fitted(self) -> Checkpoint:
+        """The same weights under the names that the architecture has.
+
+        A prefix of all its names, averages beside it, and auxiliary classifiers that it lacks are left out, counters
+        that old torch did not have are filled in, and names of older versions are brought up to date, each with a
+        sentence in the log and in `metadata.extra["notes"]`. Weights that fit as they are stay as they are.
+
+        Raises UserError if the metadata names no architecture, or if the weights do not fit it.
+        """
+        return self._fitted()[0]
+
+    def with_notes(self, notes: Sequence[str]) -> Checkpoint:
+        """The same weights, with sentences added to `metadata.extra["notes"]`."""
+        extra = self.metadata.extra
+        return self.with_metadata(extra=extra | {"notes": [*extra.get("notes", []), *notes]}) if notes else self
+
+    def _fitted(self) -> tuple[Checkpoint, nn.Module]:
+        name, options = self.metadata.architecture, self.metadata.model_options
         if name is None:
             raise UserError(f"{self.source} does not say its architecture: name it where the file is named")
         num_classes = self.metadata.num_classes
         if num_classes is None:
-            num_classes = infer_num_classes(self.state_dict, name, self.metadata.model_options, source=self.source)
+            num_classes = infer_num_classes(self.state_dict, name, options, source=self.source)
         # A seed only so that torch's global generator stays as it is; every weight is replaced.
-        model = build_model(name, num_classes, seed=0, **self.metadata.model_options)
-        check_compatible(self.state_dict, model, source=self.source, expected=f"{name} with {num_classes} classes")
-        model.load_state_dict(self.state_dict)
-        return model.eval()
+        model = build_model(name, num_classes, seed=0, **options)
+        state_dict, notes = fit_to_model(self.state_dict, model)
+        check_compatible(state_dict, model, source=self.source, expected=f"{name} with {num_classes} classes")
+        for note in notes:
+            log.info("%s: %s", self.source, note)
+        return (replace(self, state_dict=state_dict).with_notes(notes) if notes else self), model
 
 
 def save_checkpoint(checkpoint: Checkpoint, path: str | Path) -> None:
@@ -96,23 +129,76 @@ def save_checkpoint(checkpoint: Checkpoint, path: str | Path) -> None:
         temporary.write_bytes(content)
 
 
-def load_checkpoint(path: str | Path) -> Checkpoint:
-    """Read a `.safetensors` file, or a `.pth`, `.pth.tar` or `.pt` file without running code from it.
+def load_checkpoint(
+    path: str | Path, *, weights: str | None = None, prefix: str | None = None, values: bool = True
+) -> Checkpoint:
+    """Read a checkpoint without running code from it; the kind of a file follows from its content, not from its name.
 
-    From torch's files the state_dict is found under `state_dict`, `model` and the like; the prefixes that
-    DataParallel, `torch.compile` and Lightning put before every key are dropped.
+    Read are safetensors, files of `torch.save` of any version, pickles of NumPy arrays, and folders in Hugging Face's
+    layout. In what a training script saved, the state_dict is found under `state_dict`, `model` and the like; `weights`
+    names the key where there are several, e.g. `model_ema`. Of the names only those below `prefix` are taken; without
+    it, parts that wrappers put before every name are removed (`module.`, `_orig_mod.`, `model.`, `backbone.`, ...).
+    Each choice is a sentence in the log and in `metadata.extra["notes"]`.
 
-    Raises UserError, naming the file, where it is missing, cut off, of another kind, or holds no state_dict.
+    Tensors keep the dtype they have in the file, float16 and bfloat16 too. Without `values` they are on the device
+    `meta` and have names, shapes and dtypes only, which is cheap.
+
+    Raises UserError, naming the file, where it is missing, damaged, of another kind (which it names), or holds no
+    state_dict, and where a tensor is sparse, quantised or without values.
     """
     path = Path(path)
-    if not path.is_file():
-        raise UserError(f"checkpoint {path} does not exist: check the path")
-    if path.suffix == ".safetensors":
-        return _load_safetensors(path)
-    if path.name.endswith(TORCH_SUFFIXES):
-        state_dict, about = read_torch_file(path)
-        return Checkpoint(state_dict, CheckpointMetadata(**about), path)
-    raise UserError(f"checkpoint {path} is of an unknown kind: expected .safetensors, {', '.join(TORCH_SUFFIXES)}")
+    files = files_of(path)
+    parts = [_load_file(file, weights, values) for file in files]
+    if len(parts) == 1 and HEADER_KEY in parts[0].made_by:
+        if weights is not None or prefix is not None:
+            raise UserError(f"checkpoint {path} holds one set of weights: leave out the options weights and prefix")
+        return Checkpoint(parts[0].state_dict, parts[0].metadata, path)
+    state_dict: dict[str, Tensor] = {}
+    for file, part in zip(files, parts, strict=True):
+        twice = state_dict.keys() & part.state_dict.keys()
+        if twice:
+            raise UserError(f"checkpoint {file} holds {min(twice)!r}, which another file of {path} holds too")
+        state_dict |= part.state_dict
+    names, renaming = rename(list(state_dict), prefix, where=f"checkpoint {path}")
+    notes = [*dict.fromkeys(note for part in parts for note in part.notes), *renaming]
+    for note in notes:
+        log.info("checkpoint %s: %s", path, note)
+    checkpoint = Checkpoint({name: state_dict[old] for old, name in names.items()}, parts[0].metadata, path)
+    return checkpoint.with_notes(notes)
+
+
+def check_checkpoint_file(
+    path: str | Path,
+    *,
+    architecture: str | None = None,
+    model_options: Mapping[str, Any] | None = None,
+    num_classes: int | None = None,
+    any_classifier: bool = False,
+    weights: str | None = None,
+    prefix: str | None = None,
+) -> CheckpointMetadata:
+    """The metadata of a file that can be read and fits `architecture`, from names, shapes and dtypes alone.
+
+    No weights are read, so that a gigabyte takes as long as the construction of the network. An architecture that the
+    file names itself goes first. With `any_classifier` the classifier need not fit, as for pre-trained weights.
+
+    Raises UserError as `load_checkpoint` and `Checkpoint.build` do.
+    """
+    checkpoint = load_checkpoint(path, weights=weights, prefix=prefix, values=False)
+    known = checkpoint.metadata
+    name = known.architecture or architecture
+    if name is None:
+        return known
+    options = known.model_options or dict(model_options or {})
+    classes = known.num_classes or num_classes
+    if not any_classifier:
+        described = checkpoint.with_metadata(architecture=name, model_options=options, num_classes=classes)
+        return described.fitted().metadata
+    model = build_model(name, classes or 2, seed=0, **options)
+    new = classifier_keys(model)
+    state_dict, _ = fit_to_model(checkpoint.state_dict, model, ignore=new)
+    check_compatible(state_dict, model, source=checkpoint.source, expected=name, ignore=new)
+    return known
 
 
 def read_metadata(path: str | Path) -> CheckpointMetadata:
@@ -121,13 +207,43 @@ def read_metadata(path: str | Path) -> CheckpointMetadata:
         return _metadata(Path(path), file.metadata())[0]
 
 
-def _load_safetensors(path: Path) -> Checkpoint:
+@dataclass(frozen=True)
+class _Part:
+    """The content of one file, under the names that it gives."""
+
+    state_dict: dict[str, Tensor]
+    metadata: CheckpointMetadata
+    notes: list[str] = field(default_factory=list)
+    made_by: tuple[str, ...] = ()
+
+
+def _load_file(path: Path, weights: str | None, values: bool) -> _Part:
+    kind = kind_of(path)
+    if kind == "safetensors" or (kind is None and path.suffix == ".safetensors"):
+        if weights is not None:
+            raise UserError(f"checkpoint {path} is a safetensors file, which has no keys: leave out the option weights")
+        return _load_safetensors(path, values)
+    state_dict, about, notes = read_torch_file(path, kind, weights=weights, values=values)
+    return _Part(state_dict, CheckpointMetadata(**about), notes)
+
+
+def _load_safetensors(path: Path, values: bool = True) -> _Part:
     with _opened(path) as file:
-        metadata, order = _metadata(path, file.metadata())
+        header = file.metadata()
+        metadata, order = _metadata(path, header)
         keys = file.keys()
         order = order if set(order) == set(keys) else list(keys)
         # Copies: what get_tensor gives lies in the mapped file, at addresses that are not aligned.
-        return Checkpoint({key: file.get_tensor(key).clone() for key in order}, metadata, path)
+        state_dict = {key: _read_tensor(path, file, key, values) for key in order}
+        return _Part(state_dict, metadata, made_by=tuple(header or ()))
+
+
+def _read_tensor(path: Path, file: Any, key: str, values: bool) -> Tensor:
+    try:
+        tensor = file.get_tensor(key)
+        return tensor.clone() if values else tensor.to("meta")
+    except Exception as error:  # of dtypes that torch lacks, the library raises errors of several types
+        raise UserError(f"checkpoint {path}: tensor {key!r} cannot be read ({first_line(error)})") from error
 
 
 def _opened(path: Path) -> Any:
@@ -135,8 +251,10 @@ def _opened(path: Path) -> Any:
         return safe_open(path, framework="pt")
     except FileNotFoundError as error:
         raise UserError(f"checkpoint {path} does not exist: check the path") from error
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"checkpoint {path} is cut off or no safetensors file ({error}): copy it again") from error
+    except (SafetensorError, OSError, ValueError, TypeError, OverflowError) as error:
+        raise UserError(
+            f"checkpoint {path} is cut off or no safetensors file ({first_line(error)}): copy it again"
+        ) from error
 
 
 def _metadata(path: Path, header: Mapping[str, str] | None) -> tuple[CheckpointMetadata, list[str]]:
@@ -144,13 +262,16 @@ def _metadata(path: Path, header: Mapping[str, str] | None) -> tuple[CheckpointM
     text = (header or {}).get(HEADER_KEY)
     if text is None:
         return CheckpointMetadata(), []
-    content = json.loads(text)
-    values = content["metadata"]
+    try:
+        content = json.loads(text)
+        values, keys = dict(content["metadata"]), [str(key) for key in content["keys"]]
+        values["class_names"] = tuple(values["class_names"])
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise UserError(f"checkpoint {path} has a damaged header ({first_line(error)}): copy it again") from error
     unknown = values.keys() - {known.name for known in fields(CheckpointMetadata)}
     if unknown:
         raise UserError(f"checkpoint {path} holds unknown metadata {sorted(unknown)}: it needs a newer transferscope")
-    values["class_names"] = tuple(values["class_names"])
-    return CheckpointMetadata(**values), content["keys"]
+    return CheckpointMetadata(**values), keys
 
 
 def _plain(tensor: Tensor) -> Tensor:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import logging
+
 from torch import nn
 
 from transferscope.experiment.options import ModelOptions
 from transferscope.models.checkpoint import Checkpoint
-from transferscope.models.compatible import check_compatible, classifier_keys
+from transferscope.models.compatible import check_compatible, classifier_keys, fit_to_model
 from transferscope.models.zoo import build_model
 from transferscope.system.errors import UserError
+
+log = logging.getLogger(__name__)
 
 
 def initialise(
@@ -29,8 +33,11 @@ def initialise(
         return network
     _check_architecture(pretrained, options)
     new = classifier_keys(network)
-    check_compatible(pretrained.state_dict, network, source=pretrained.source, expected=options.name, ignore=new)
-    taken = {key: value for key, value in pretrained.state_dict.items() if key not in new}
+    weights, notes = fit_to_model(pretrained.state_dict, network, ignore=new)
+    for note in notes:
+        log.info("%s: %s", pretrained.source, note)
+    check_compatible(weights, network, source=pretrained.source, expected=options.name, ignore=new)
+    taken = {key: value for key, value in weights.items() if key not in new}
     network.load_state_dict(taken, strict=False)
     return network
 

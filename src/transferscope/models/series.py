@@ -32,6 +32,10 @@ class CheckpointSeries:
     folder: Path | None = None
     about: Mapping[str, Any] | None = None
     """Metadata that files made elsewhere lack; what contradicts a file is an error."""
+    weights: str | None = None
+    """Key of the weights in files that hold several, e.g. `model_ema`."""
+    prefix: str | None = None
+    """Prefix of the names that are taken from files made elsewhere."""
 
     @classmethod
     def open(cls, folder: str | Path) -> CheckpointSeries:
@@ -48,16 +52,21 @@ class CheckpointSeries:
         return cls(name, files, index["best"], index["final"], index["fingerprint"], index["status"], folder)
 
     @classmethod
-    def from_file(cls, path: str | Path, name: str, **about: Any) -> CheckpointSeries:
+    def from_file(
+        cls, path: str | Path, name: str, *, weights: str | None = None, prefix: str | None = None, **about: Any
+    ) -> CheckpointSeries:
         """A series of the one checkpoint in a file, which is its best and its final.
+
+        `weights` and `prefix` choose among what the file holds, as for `load_checkpoint`.
 
         `about` fills metadata that the file lacks (`architecture`, `model_options`, `num_classes`, `class_names`, ...).
         A file that does not say its epoch counts as epoch 1: 0 would mean untrained. What contradicts the file is
         a UserError when it is loaded.
         """
-        metadata = load_checkpoint(path).metadata
+        metadata = load_checkpoint(path, weights=weights, prefix=prefix, values=False).metadata
         epoch = 1 if metadata.epoch is None else metadata.epoch
-        return cls.from_files({epoch: path}, name, fingerprint=metadata.fingerprint, **about)
+        fingerprint = metadata.fingerprint
+        return cls.from_files({epoch: path}, name, fingerprint=fingerprint, weights=weights, prefix=prefix, **about)
 
     @classmethod
     def from_files(
@@ -68,15 +77,24 @@ class CheckpointSeries:
         best: int | None = None,
         final: int | None = None,
         fingerprint: str | None = None,
+        weights: str | None = None,
+        prefix: str | None = None,
         **about: Any,
     ) -> CheckpointSeries:
-        """A series of files made elsewhere, by epoch; `final` is the last unless given, `best` the final."""
+        """A series of files made elsewhere, by epoch; `final` is the last unless given, `best` the final.
+
+        With `architecture` among `about`, the weights are loaded under the architecture's own names.
+        """
+        if not files:
+            raise UserError(f"{name} has no files: give the path of a checkpoint for each epoch")
         paths = {epoch: Path(files[epoch]) for epoch in sorted(files)}
         for path in paths.values():
-            if not path.is_file():
+            if not path.exists():
                 raise UserError(f"checkpoint {path} of {name} does not exist: check the path")
         last = max(paths) if final is None else final
-        return cls(name, paths, last if best is None else best, last, fingerprint, about=about)
+        return cls(
+            name, paths, last if best is None else best, last, fingerprint, about=about, weights=weights, prefix=prefix
+        )
 
     @property
     def epochs(self) -> tuple[int, ...]:
@@ -102,7 +120,7 @@ class CheckpointSeries:
 
     def load(self, which: Epoch = "final") -> Checkpoint:
         """Read the checkpoint of an epoch."""
-        checkpoint = load_checkpoint(self.path(which))
+        checkpoint = load_checkpoint(self.path(which), weights=self.weights, prefix=self.prefix)
         known = checkpoint.metadata
         for key, value in (self.about or {}).items():
             if getattr(known, key) not in (None, (), {}, value):
@@ -110,7 +128,8 @@ class CheckpointSeries:
         changes: dict[str, Any] = {"epoch": self.epoch(which) if known.epoch is None else known.epoch}
         if isinstance(which, str):
             changes["epoch_name"] = which
-        return checkpoint.with_metadata(**(self.about or {}), **changes)
+        described = checkpoint.with_metadata(**(self.about or {}), **changes)
+        return described.fitted() if (self.about or {}).get("architecture") else described
 
 
 def write_series(

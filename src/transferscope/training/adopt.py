@@ -34,11 +34,16 @@ def adopt(
     """A series of one epoch made of the file `run.checkpoint`, and a history of one row with its metrics.
 
     Measured on the GPU that this step was granted, else on the CPU. The same file with the same images is recognised.
+    `run.weights` and `run.prefix` choose among what the file holds. The series holds the weights under the
+    architecture's own names; what was left out or renamed is said in the log and in the checkpoint's metadata.
+
     Raises UserError if the file does not fit the run's architecture or the task's classes, or lies in `folder`.
     """
     if Path(run.checkpoint).resolve().parent == folder.resolve():
         raise UserError(f"{run.checkpoint} lies in the folder that this run writes: copy the file elsewhere first")
-    checkpoint = _described(run, load_checkpoint(run.checkpoint), test_split)
+    weights, prefix = getattr(run, "weights", None), getattr(run, "prefix", None)
+    loaded = load_checkpoint(run.checkpoint, weights=weights, prefix=prefix)
+    checkpoint = _described(run, loaded, test_split).fitted()
     splits = by_part(train_split, test_split, validation_split)
     files = RunFolder(folder, run, inputs_of(run, splits, checkpoint))
     if files.is_finished():

@@ -30,7 +30,9 @@ def train(
     from transferscope.training.launch import train as launch
 
     spec = RunSpec.model_validate(run)
-    initial = load_checkpoint(spec.pretrained) if spec.pretrained and source is None else None
+    initial = None
+    if spec.pretrained and source is None:
+        initial = load_checkpoint(spec.pretrained, weights=spec.weights, prefix=spec.prefix)
     if source is not None:
         if source.status == "diverged":
             log.warning("%s starts from %s, which diverged", spec.full_name, spec.pretrained)
