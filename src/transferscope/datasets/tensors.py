@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 from kedro.io import AbstractDataset
 
-from transferscope.system.atomic import atomic_file
+from transferscope.system.stored import UNSEALED, check, is_whole, write_sealed
 
 
 class TensorsDataset(AbstractDataset):
@@ -20,16 +21,19 @@ class TensorsDataset(AbstractDataset):
     def load(self) -> Any:
         from safetensors.torch import load_file
 
+        check(self._path)
         return load_file(self._path)
 
     def save(self, data: Any) -> None:
-        from safetensors.torch import save_file
+        from safetensors.torch import save
 
-        with atomic_file(self._path) as temporary:
-            save_file({name: tensor.contiguous() for name, tensor in data.items()}, temporary)
+        from transferscope.models.checkpoint import HEADER_KEY
+
+        tensors = {name: tensor.contiguous() for name, tensor in data.items()}
+        write_sealed(self._path, save(tensors, {HEADER_KEY: json.dumps({"digest": UNSEALED})}))
 
     def _exists(self) -> bool:
-        return self._path.is_file()
+        return is_whole(self._path)
 
     def _describe(self) -> dict[str, Any]:
         return {"filepath": str(self._path)}

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from transferscope.models.compatible import check_compatible, infer_num_classes
 from transferscope.models.torch_file import read_torch_file
 from transferscope.models.zoo import build_model
-from transferscope.system.atomic import atomic_file
 from transferscope.system.errors import UserError
+from transferscope.system.stored import UNSEALED, check, seal_of, write_sealed
 
 TORCH_SUFFIXES = (".pth", ".pth.tar", ".pt")
 # One key: the order of several would differ from process to process, and with it the bytes of the file.
@@ -85,15 +85,16 @@ class Checkpoint:
 
 
 def save_checkpoint(checkpoint: Checkpoint, path: str | Path) -> None:
-    """Write a `.safetensors` file, atomically. Equal contents give equal bytes, on any device and memory layout."""
+    """Write a `.safetensors` file, atomically, with a digest of all its bytes in the header.
+
+    Equal contents give equal bytes, on any device and memory layout.
+    """
     path = Path(path)
     if path.suffix != ".safetensors":
         raise UserError(f"cannot save the checkpoint {path}: its name must end in .safetensors")
-    header = {"metadata": asdict(checkpoint.metadata), "keys": list(checkpoint.state_dict)}
+    header = {"digest": UNSEALED, "metadata": asdict(checkpoint.metadata), "keys": list(checkpoint.state_dict)}
     tensors = {key: _plain(tensor) for key, tensor in checkpoint.state_dict.items()}
-    content = save(tensors, {HEADER_KEY: json.dumps(header, sort_keys=True)})
-    with atomic_file(path) as temporary:
-        temporary.write_bytes(content)
+    write_sealed(path, save(tensors, {HEADER_KEY: json.dumps(header, sort_keys=True)}))
 
 
 def load_checkpoint(path: str | Path) -> Checkpoint:
@@ -102,7 +103,8 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     From torch's files the state_dict is found under `state_dict`, `model` and the like; the prefixes that
     DataParallel, `torch.compile` and Lightning put before every key are dropped.
 
-    Raises UserError, naming the file, where it is missing, cut off, of another kind, or holds no state_dict.
+    Raises UserError, naming the file, where it is missing, cut off, of another kind, or holds no state_dict, and
+    DamagedError where a file that bears a digest has another content.
     """
     path = Path(path)
     if not path.is_file():
@@ -122,6 +124,8 @@ def read_metadata(path: str | Path) -> CheckpointMetadata:
 
 
 def _load_safetensors(path: Path) -> Checkpoint:
+    if seal_of(path):  # files made elsewhere bear none
+        check(path)
     with _opened(path) as file:
         metadata, order = _metadata(path, file.metadata())
         keys = file.keys()
