@@ -42,10 +42,11 @@ class CheckpointSeriesDataset(AbstractDataset):
 
     def _exists(self) -> bool:
         """Whether the index is there, and every checkpoint that it lists is whole."""
+        from transferscope.models.series import CheckpointSeries
         from transferscope.system.errors import UserError
 
         try:
-            self.load().check()
+            CheckpointSeries.open(self._folder).check()
         except UserError:
             return False
         return True

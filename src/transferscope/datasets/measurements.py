@@ -37,9 +37,10 @@ class MeasurementFolder:
             check(path)
             with safe_open(path, framework="numpy") as file:
                 noted = json.loads(file.metadata()[HEADER_KEY])
-                if noted["key"] != key:
+                if noted.get("key") != key:
                     raise DamagedError(path, "it holds another measurement")
-                return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+                words = {name: np.array(entry) for name, entry in noted["words"].items()}
+                return {name: words[name] if name in words else file.get_tensor(name) for name in noted["names"]}
         except FileNotFoundError:
             return None
         except DamagedError as error:
@@ -48,8 +49,10 @@ class MeasurementFolder:
 
     def __setitem__(self, key: str, value: dict[str, Any]) -> None:
         arrays = {name: np.asarray(entry, order="C") for name, entry in value.items()}
-        header = json.dumps({"digest": UNSEALED, "key": key})
-        write_sealed(self._path(key), save(arrays, {HEADER_KEY: header}), flush=False)
+        words = {name: array.tolist() for name, array in arrays.items() if array.dtype.kind == "U"}
+        header = json.dumps({"digest": UNSEALED, "key": key, "names": list(arrays), "words": words})
+        numbers = {name: array for name, array in arrays.items() if name not in words}
+        write_sealed(self._path(key), save(numbers, {HEADER_KEY: header}), flush=False)
 
     def _path(self, key: str) -> Path:
         digest = hashlib.sha256(key.encode()).hexdigest()

@@ -26,7 +26,8 @@ class ResultsDataset(AbstractDataset[TaskResults, TaskResults]):
         tables = {name: read_table(self._folder / f"{name}.csv") for name in index["tables"]}
         figures = {name: SavedFigure(self._folder / path) for name, path in index["figures"].items()}
         for figure in figures.values():
-            check(figure.png)
+            if figure.png.is_file():
+                check(figure.png)
         return TaskResults(index["task"], index["facts"], tables, figures)
 
     def save(self, data: TaskResults) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from kedro.io import AbstractDataset
 
-from transferscope.system.stored import UNSEALED, check, is_whole, write_sealed
+from transferscope.system.stored import UNSEALED, DamagedError, check, is_whole, write_sealed
 
 
 class TensorsDataset(AbstractDataset):
@@ -19,9 +19,16 @@ class TensorsDataset(AbstractDataset):
         self.metadata = metadata
 
     def load(self) -> Any:
+        from safetensors import safe_open
         from safetensors.torch import load_file
 
+        from transferscope.models.checkpoint import HEADER_KEY
+
         check(self._path)
+        with safe_open(self._path, framework="pt") as file:
+            written = json.loads((file.metadata() or {}).get(HEADER_KEY, "{}")).get("file")
+        if written != self._name():
+            raise DamagedError(self._path, f"it was written as {written}")
         return load_file(self._path)
 
     def save(self, data: Any) -> None:
@@ -30,7 +37,11 @@ class TensorsDataset(AbstractDataset):
         from transferscope.models.checkpoint import HEADER_KEY
 
         tensors = {name: tensor.contiguous() for name, tensor in data.items()}
-        write_sealed(self._path, save(tensors, {HEADER_KEY: json.dumps({"digest": UNSEALED})}))
+        write_sealed(self._path, save(tensors, {HEADER_KEY: json.dumps({"digest": UNSEALED, "file": self._name()})}))
+
+    def _name(self) -> str:
+        """The end of its path, by which a file of another run in its place is noticed."""
+        return "/".join(self._path.parts[-3:])
 
     def _exists(self) -> bool:
         return is_whole(self._path)

@@ -17,7 +17,7 @@ from transferscope.models.compatible import check_compatible, infer_num_classes
 from transferscope.models.torch_file import read_torch_file
 from transferscope.models.zoo import build_model
 from transferscope.system.errors import UserError
-from transferscope.system.stored import UNSEALED, check, seal_of, write_sealed
+from transferscope.system.stored import UNSEALED, DamagedError, check, seal_of, write_sealed
 
 TORCH_SUFFIXES = (".pth", ".pth.tar", ".pt")
 # One key: the order of several would differ from process to process, and with it the bytes of the file.
@@ -124,14 +124,21 @@ def read_metadata(path: str | Path) -> CheckpointMetadata:
 
 
 def _load_safetensors(path: Path) -> Checkpoint:
-    if seal_of(path):  # files made elsewhere bear none
-        check(path)
     with _opened(path) as file:
+        if seal_of(path):  # files made elsewhere bear none
+            _check(path)
         metadata, order = _metadata(path, file.metadata())
         keys = file.keys()
         order = order if set(order) == set(keys) else list(keys)
         # Copies: what get_tensor gives lies in the mapped file, at addresses that are not aligned.
         return Checkpoint({key: file.get_tensor(key).clone() for key in order}, metadata, path)
+
+
+def _check(path: Path) -> None:
+    try:
+        check(path)
+    except DamagedError as error:
+        raise DamagedError(path, error.reason, "copy it again, or train its run again") from None
 
 
 def _opened(path: Path) -> Any:

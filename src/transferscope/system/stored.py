@@ -76,8 +76,8 @@ def write_sealed(path: str | Path, content: bytes, *, flush: bool = True) -> Non
 
 
 def write_json(path: str | Path, content: dict[str, Any]) -> None:
-    """Write a JSON file with its digest as the first key."""
-    text = json.dumps({"digest": UNSEALED} | content, indent=1)
+    """Write a JSON file that begins with its digest and its name."""
+    text = json.dumps({"digest": UNSEALED, "file": Path(path).name} | content, indent=1)
     write_sealed(path, (text + "\n").encode())
 
 
@@ -85,10 +85,13 @@ def read_json(path: str | Path) -> dict[str, Any]:
     """The content that `write_json` wrote. DamagedError where it is another, FileNotFoundError where there is none."""
     path = Path(path)
     check(path)
-    content = json.loads(path.read_bytes())
-    assert isinstance(content, dict)
-    del content["digest"]
-    return content
+    try:
+        content = json.loads(path.read_bytes())
+    except ValueError:
+        content = {}
+    if not isinstance(content, dict) or content.get("file") != path.name:
+        raise DamagedError(path, "another file is in its place")
+    return {key: value for key, value in content.items() if key not in ("digest", "file")}
 
 
 def check(path: str | Path) -> None:
