@@ -50,7 +50,7 @@ class MeasurementFolder:
     def __setitem__(self, key: str, value: dict[str, Any]) -> None:
         arrays = {name: np.asarray(entry, order="C") for name, entry in value.items()}
         words = {name: array.tolist() for name, array in arrays.items() if array.dtype.kind == "U"}
-        header = json.dumps({"digest": UNSEALED, "key": key, "names": list(arrays), "words": words})
+        header = json.dumps({"seal": UNSEALED, "key": key, "names": list(arrays), "words": words})
         numbers = {name: array for name, array in arrays.items() if name not in words}
         write_sealed(self._path(key), save(numbers, {HEADER_KEY: header}), flush=False)
 

@@ -41,7 +41,15 @@ class PackedSplitDataset(AbstractDataset):
         return ImagePreview(base64.b64encode(content.getvalue()).decode())
 
     def _exists(self) -> bool:
-        return (self._folder / "split.json").is_file()
+        """Whether a split is there, as it was packed."""
+        from transferscope.images.split import PackedSplit
+        from transferscope.system.errors import UserError
+
+        try:
+            PackedSplit.open(self._folder).check()
+        except UserError:
+            return False
+        return True
 
     def _describe(self) -> dict[str, Any]:
         return {"filepath": str(self._folder)}

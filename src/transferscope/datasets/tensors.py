@@ -37,7 +37,7 @@ class TensorsDataset(AbstractDataset):
         from transferscope.models.checkpoint import HEADER_KEY
 
         tensors = {name: tensor.contiguous() for name, tensor in data.items()}
-        write_sealed(self._path, save(tensors, {HEADER_KEY: json.dumps({"digest": UNSEALED, "file": self._name()})}))
+        write_sealed(self._path, save(tensors, {HEADER_KEY: json.dumps({"seal": UNSEALED, "file": self._name()})}))
 
     def _name(self) -> str:
         """The end of its path, by which a file of another run in its place is noticed."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +21,9 @@ from transferscope.images.source import ExampleList, ImageSource
 from transferscope.images.split import DroppedImage, PackedSplit, SplitInfo, content_digest, write_split_files
 from transferscope.system.errors import UserError
 from transferscope.system.progress import progress_bar
+from transferscope.system.stored import DamagedError
+
+log = logging.getLogger(__name__)
 
 CHUNK = 32
 """Images that a thread packs before the journal notes them."""
@@ -38,7 +42,8 @@ def pack_split(
     """Decode, presize and store all images of a part, and open the result.
 
     A folder that already holds what these files and settings would give is opened as it is; this is told from names,
-    sizes and times of the files, without reading images. Otherwise the folder is made anew and replaces an old one when
+    sizes and times of the files, without reading images. Packed images that were written since they were packed are
+    compared with their digests. Otherwise the folder is made anew and replaces an old one when
     it is complete. A killed or failed attempt is continued by the next one. Memory does not grow with the number of
     images. The digest depends on the stored content alone.
 
@@ -77,10 +82,19 @@ def _open_unchanged(folder: Path, digest: str, on_bad_image: str) -> PackedSplit
     """The split that is there, if it was packed from the same files and settings."""
     try:
         split = PackedSplit.open(folder)
+    except DamagedError as error:
+        log.warning("%s: %s is damaged (%s): packed again", folder, error.path.name, error.reason)
+        return None
     except UserError:
         return None
-    unchanged = split.source_digest == digest and (not split.dropped or on_bad_image == "drop")
-    return split if unchanged else None
+    if split.source_digest != digest or (split.dropped and on_bad_image != "drop"):
+        return None
+    try:
+        split.check()
+    except DamagedError as error:
+        log.warning("%s: %s is damaged (%s): packed again", folder, error.path.name, error.reason)
+        return None
+    return split
 
 
 @dataclass(frozen=True)
@@ -169,5 +183,5 @@ class _Packer:
             sampling=self.source.sampling,
         )
         ids = [self.examples.example_ids[i] for i in kept]
-        write_split_files(partial.folder, info, labels, ids, journal["size"])
+        write_split_files(partial.folder, info, labels, ids, journal["size"], journal["digest"], partial.shape[1:])
         partial.publish()

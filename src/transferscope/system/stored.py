@@ -77,7 +77,7 @@ def write_sealed(path: str | Path, content: bytes, *, flush: bool = True) -> Non
 
 def write_json(path: str | Path, content: dict[str, Any]) -> None:
     """Write a JSON file that begins with its digest and its name."""
-    text = json.dumps({"digest": UNSEALED, "file": Path(path).name} | content, indent=1)
+    text = json.dumps({"seal": UNSEALED, "file": Path(path).name} | content, indent=1)
     write_sealed(path, (text + "\n").encode())
 
 
@@ -91,7 +91,7 @@ def read_json(path: str | Path) -> dict[str, Any]:
         content = {}
     if not isinstance(content, dict) or content.get("file") != path.name:
         raise DamagedError(path, "another file is in its place")
-    return {key: value for key, value in content.items() if key not in ("digest", "file")}
+    return {key: value for key, value in content.items() if key not in ("seal", "file")}
 
 
 def check(path: str | Path) -> None:

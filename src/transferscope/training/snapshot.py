@@ -79,7 +79,7 @@ def save_snapshot(path: Path, state: TrainingState, identity: str) -> None:
     content: dict[str, Any] = {name: getattr(state, name) for name in PLAIN}
     content |= {"version": VERSION, "identity": identity}
     content |= {"optimizer": {"state": values, "param_groups": optimizer["param_groups"]}}
-    header = json.dumps({"digest": UNSEALED} | content)
+    header = json.dumps({"seal": UNSEALED} | content)
     copies = {
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()
     }
