@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from damage import flip
 from transferscope.generated import draw as generated
 from transferscope.generated.draw import DOMAINS, generate_chest, generate_domains, generate_source
 from transferscope.generated.objects import OBJECTS
@@ -172,11 +174,32 @@ def test_source_mixes_all_styles(tmp_path, monkeypatch):
     assert all(70 < used[name] < 140 for name in STYLES)
 
 
+@pytest.mark.parametrize("name", ["clipart/*/*.png", "clipart_train.txt", "GENERATED.txt", ".digests.json"])
+@pytest.mark.parametrize("damage", ["bit", "deleted", "cut off"])
+def test_damaged_images_are_drawn_again(tmp_path, name, damage):
+    """A pixel, a list of labels, the mark or the digests: the next call leaves the files that there were."""
+    arguments = {"domains": ("clipart",), "num_train": 20, "num_test": 20, "size": 16}
+    root = generate_domains(tmp_path / "a", **arguments)
+    before = contents(root)
+    path = next(root.glob(name))
+    time.sleep(0.02)
+    if damage == "bit":
+        flip(path, path.stat().st_size // 2)
+    elif damage == "deleted":
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[:-4])
+    assert contents(root) != before
+    generate_domains(root, **arguments)
+    assert contents(root) == before
+
+
 def test_more_images_keep_the_first_ones(tmp_path):
     """An image of the source does not depend on how many there are."""
     few = contents(generate_source(tmp_path / "a", num_train=12, num_test=12))
     more = contents(generate_source(tmp_path / "b", num_train=30, num_test=12))
     few.pop("GENERATED.txt")
+    few.pop(".digests.json")
     assert few.items() <= more.items()
 
 
