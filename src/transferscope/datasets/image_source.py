@@ -11,6 +11,7 @@ from kedro.io import AbstractDataset
 
 from transferscope.experiment.study import ONLY_FOR
 from transferscope.system.errors import UserError
+from transferscope.system.stored import DamagedError
 
 
 class ImageSourceDataset(AbstractDataset):
@@ -30,6 +31,9 @@ class ImageSourceDataset(AbstractDataset):
             raise UserError(
                 f"tasks.{self._task}.root: the folder {self._root} does not exist; put the images there or name another"
             )
+        from transferscope.generated.draw import check_generated
+
+        check_generated(self._root)
         layout = self._options["format"]
         given = {
             key: value
@@ -53,6 +57,12 @@ class ImageSourceDataset(AbstractDataset):
         data(self._root)
 
     def _exists(self) -> bool:
+        from transferscope.generated.draw import check_generated
+
+        try:
+            check_generated(self._root)
+        except (OSError, DamagedError):
+            return False
         return self._root.exists()
 
     def _describe(self) -> dict[str, Any]:

@@ -27,6 +27,15 @@ class PackedSplitDataset(AbstractDataset):
     def save(self, data: Callable[[Path], object]) -> None:
         data(self._folder)
 
+    def content_digest(self) -> str:
+        """The digest of images, labels and settings; "" where no split is there."""
+        from transferscope.system.stored import DamagedError, read_json
+
+        try:
+            return str(read_json(self._folder / "split.json")["digest"])
+        except (OSError, DamagedError):
+            return ""
+
     def preview(self) -> ImagePreview:
         """A contact sheet."""
         from transferscope.images.augment import SeenImages

@@ -1,7 +1,8 @@
 """The embedded images: drawn by seed, written as the real ones are distributed, to be read by the same readers.
 
 Every root holds GENERATED.txt, which says so, with seed and settings, and a hidden file with the digests of all others.
-A root whose GENERATED.txt agrees and whose files are whole is left as it is. The same settings give the same bytes with the same versions of NumPy and Pillow.
+A root whose GENERATED.txt agrees and whose files are whole is left as it is. The same settings give the same bytes with
+the same versions of NumPy and Pillow.
 """
 
 from __future__ import annotations
@@ -44,6 +45,8 @@ SMALLEST_TO_LARGEST = 0.25
 
 DIGESTS = ".digests.json"
 """The file in a root with the digests of all others."""
+
+REDRAW = "`kedro run --pipelines data_prep` draws it again"
 
 CHUNK = 64
 """Images that a process draws before it says so."""
@@ -276,6 +279,20 @@ def _is_current(root: Path, marker: str, total: int) -> bool:
         log.warning("generated images are drawn again: %s", error)
         return False
     return True
+
+
+def check_generated(root: Path) -> None:
+    """Raise DamagedError for a file of generated images that is missing or not as it was drawn.
+
+    Of other images nothing is known, so nothing is checked.
+    """
+    if (root / DIGESTS).is_file():
+        try:
+            _check_files(root)
+        except FileNotFoundError as error:
+            raise DamagedError(Path(str(error.filename)), "it is missing", REDRAW) from None
+        except DamagedError as error:
+            raise DamagedError(error.path, error.reason, REDRAW) from None
 
 
 def _check_files(root: Path) -> None:

@@ -78,6 +78,12 @@ def pack_split(
     return PackedSplit.open(folder)
 
 
+def digest_of_source(source: ImageSource, part: str, pictures: PictureOptions) -> str:
+    """The `source_digest` that a split has which is packed from these files now; no image is read."""
+    examples = source.part(part)
+    return source_digest(source, examples, pictures, file_fingerprints(open_tree(source.root), examples.paths))
+
+
 def _open_unchanged(folder: Path, digest: str, on_bad_image: str) -> PackedSplit | None:
     """The split that is there, if it was packed from the same files and settings."""
     try:

@@ -178,4 +178,4 @@ def _checksums(rows: np.ndarray) -> np.ndarray:
     """uint32 (n,): of each row without its checksum."""
     width = JOURNAL_DTYPE.itemsize - 4
     content = np.ascontiguousarray(rows).view(np.uint8).reshape(len(rows), -1)
-    return np.array([zlib.crc32(row[:width]) for row in content], dtype=np.uint32)
+    return np.array([zlib.crc32(row[:width].tobytes()) for row in content], dtype=np.uint32)

@@ -12,7 +12,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -164,10 +164,9 @@ def remembered_digests(memory: Path) -> Callable[[str | Path], str | None]:
             found = stored_digest(path)
         except OSError:
             return None
-        try:
+        # On storage that takes nothing, or is full, the file is read again by the next command.
+        with suppress(OSError, UserError):
             write_json(memory, {"files": known | {place: [now, found]}})
-        except (OSError, UserError):
-            pass  # on storage that takes nothing, or is full, the file is read again by the next command
         return found
 
     return digest
