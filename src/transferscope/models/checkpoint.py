@@ -93,7 +93,7 @@ def save_checkpoint(checkpoint: Checkpoint, path: str | Path) -> None:
     if path.suffix != ".safetensors":
         raise UserError(f"cannot save the checkpoint {path}: its name must end in .safetensors")
     header = {"digest": UNSEALED, "metadata": asdict(checkpoint.metadata), "keys": list(checkpoint.state_dict)}
-    tensors = {key: _plain(tensor) for key, tensor in checkpoint.state_dict.items()}
+    tensors = {key: plain(tensor) for key, tensor in checkpoint.state_dict.items()}
     write_sealed(path, save(tensors, {HEADER_KEY: json.dumps(header, sort_keys=True)}))
 
 
@@ -164,6 +164,6 @@ def _metadata(path: Path, header: Mapping[str, str] | None) -> tuple[CheckpointM
     return CheckpointMetadata(**values), content["keys"]
 
 
-def _plain(tensor: Tensor) -> Tensor:
+def plain(tensor: Tensor) -> Tensor:
     """A contiguous copy on the CPU that shares memory with no other tensor."""
     return tensor.detach().to("cpu").clone(memory_format=torch.contiguous_format)

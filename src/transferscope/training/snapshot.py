@@ -19,7 +19,7 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from transferscope.models.checkpoint import HEADER_KEY
+from transferscope.models.checkpoint import HEADER_KEY, plain
 from transferscope.system.stored import UNSEALED, DamagedError, check, is_whole, write_sealed
 from transferscope.training.history import Row
 
@@ -80,9 +80,7 @@ def save_snapshot(path: Path, state: TrainingState, identity: str) -> None:
     content |= {"version": VERSION, "identity": identity}
     content |= {"optimizer": {"state": values, "param_groups": optimizer["param_groups"]}}
     header = json.dumps({"seal": UNSEALED} | content)
-    copies = {
-        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()
-    }
+    copies = {name: plain(tensor) for name, tensor in tensors.items()}
     if is_whole(path):
         os.replace(path, earlier(path))
     write_sealed(path, save(copies, {HEADER_KEY: header}))
