@@ -206,9 +206,14 @@ def check_fingerprint(name: str, fingerprint: str) -> None:
     run = active_plan().runs.get(name.removesuffix(".checkpoints"))
     if run is not None and fingerprint != run.fingerprint:
         raise CommandLineError(
-            f"{name}: made by another plan (fingerprint {fingerprint}, now {run.fingerprint}); "
+            f"{name}: made by another plan{_or_file(run)} (fingerprint {fingerprint}, now {run.fingerprint}); "
             f"train again with `kedro run --nodes {run.task}.training.{run.name}`, or undo the change of parameters"
         )
+
+
+def _or_file(run: RunSpec) -> str:
+    """The file that a run is read from, whose content is part of its fingerprint."""
+    return "" if run.checkpoint is None else f", or from another content of {run.checkpoint}"
 
 
 def _how_to_make(name: str, missing: list[str], catalog: CatalogProtocol) -> str:

@@ -178,7 +178,7 @@ def _tell(stale: set[str], pipeline: Pipeline, *, only_missing: bool) -> None:
         if weights:
             raise CommandLineError(
                 f"{_names(weights)}: made by another plan, and --only-missing-outputs would keep them; "
-                "leave it out, or undo the change of parameters"
+                "leave it out, or undo the change of parameters or files"
             )
         logger.warning("made by another plan, and kept: %s; %s", _names(made_here), _how_to_make(made_here))
     elif made_here:

@@ -25,6 +25,8 @@ UNSEALED = "sha256:" + "0" * 64
 """Stands near the start of what is to be sealed."""
 
 INSIDE = (".json", ".safetensors")
+LARGE = 1 << 26
+"""Bytes from which the digest of a user's file is remembered across commands."""
 _HEAD = 256
 _PIECE = 1 << 20
 _SEAL = re.compile(rb"sha256:[0-9a-f]{64}")
@@ -149,20 +151,25 @@ def stored_digest(path: str | Path) -> str:
 _digests: dict[Path, tuple[Stamp, str]] = {}
 
 
-def remembered_digests(memory: Path) -> Callable[[str | Path], str | None]:
-    """`stored_digest` for files of the user, remembered in the file `memory` from one command to the next.
+def remembered_digests(memory: Path) -> Callable[[str], str | None]:
+    """`stored_digest` for files of the user; those of large ones are remembered in `memory` across commands.
 
-    The function gives None for a file that cannot be read, which is reported where the file is used.
+    The function gives None for a file that cannot be read, which is reported where the file is used. A file counts as
+    unchanged while its stamp is the same.
     """
 
-    def digest(path: str | Path) -> str | None:
+    def digest(path: str) -> str | None:
         try:
+            if not Path(path).is_file():  # a pipe or a device may have no end
+                return None
             place, now = str(Path(path).resolve()), list(stamp(Path(path)))
+            if now[2] < LARGE:
+                return stored_digest(path)
             known = _read_memory(memory)
             if known.get(place, [None])[0] == now:
                 return str(known[place][1])
             found = stored_digest(path)
-        except OSError:
+        except (OSError, ValueError):
             return None
         # On storage that takes nothing, or is full, the file is read again by the next command.
         with suppress(OSError, UserError):

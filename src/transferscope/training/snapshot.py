@@ -96,11 +96,11 @@ def read_snapshot(path: Path, identity: str) -> Snapshot | None:
     try:
         check(path)
         with safe_open(path, framework="pt") as file:
-            plain = json.loads(file.metadata()[HEADER_KEY])
-            if plain.get("version") != VERSION or plain.get("identity") != identity:
+            content = json.loads(file.metadata()[HEADER_KEY])
+            if content.get("version") != VERSION or content.get("identity") != identity:
                 log.warning("snapshot %s is of another plan or of other images: it is not used", path)
                 return None
-            return Snapshot(plain, {name: file.get_tensor(name).clone() for name in file.keys()})  # noqa: SIM118
+            return Snapshot(content, {name: file.get_tensor(name).clone() for name in file.keys()})  # noqa: SIM118
     except FileNotFoundError:
         return None
     except DamagedError as error:
