@@ -87,6 +87,13 @@ class MadeBy:
         _tell(stale, pipeline, only_missing=bool(run_params.get("only_missing_outputs")))
 
     @hook_impl
+    def before_dataset_saved(self, dataset_name: str) -> None:
+        """Note that it is not known what made the result, for the case that the run is killed while it is saved."""
+        with self._lock:
+            if dataset_name in self._present:
+                _append(_journal(self._file), dataset_name, UNKNOWN)
+
+    @hook_impl
     def after_dataset_saved(self, dataset_name: str, node: Node) -> None:
         """The result is of the present plan, if all that its step has read is."""
         with self._lock:
