@@ -66,13 +66,11 @@ class RunFolder:
         stored = self.folder / STORED_TIMINGS
         try:
             self._write_again(TIMINGS, pd.DataFrame(read_json(stored)["rows"]))
-        except FileNotFoundError:
-            pass  # of a checkpoint that was made elsewhere
-        except DamagedError as error:
-            log.warning(
-                "%s is damaged (%s): the times of this run are lost, its weights are whole", stored, error.reason
-            )
-            stored.unlink()
+        except (FileNotFoundError, DamagedError):
+            # A checkpoint that was made elsewhere has no times, and neither file.
+            if stored.exists() or (self.folder / TIMINGS).exists():
+                log.warning("%s is missing or damaged: the run's times are lost, its weights are whole", stored)
+            stored.unlink(missing_ok=True)
             (self.folder / TIMINGS).unlink(missing_ok=True)
         return CheckpointSeries.open(self.folder), pd.read_csv(self.folder / HISTORY, float_precision="round_trip")
 
