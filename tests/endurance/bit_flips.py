@@ -33,8 +33,8 @@ from transferscope.training.record import HISTORY
 from transferscope.training.timings import STORED_TIMINGS, TIMINGS
 
 DECIDES_NOTHING = {".running": "names the last process that ran here", ".gitkeep": "keeps an empty folder in git"}
-TIMES = ("timings", "report.html", "summary.md", ".running")
-"""Parts of the names of files that hold times, which differ between runs."""
+TIMES = ("timings", "report.html", "summary.md", ".running", "split.json")
+"""Parts of the names of files that hold times, which differ between runs; split.json a digest of those of the images."""
 
 
 def files_of(data: Path) -> list[Path]:

@@ -189,5 +189,5 @@ class _Packer:
             sampling=self.source.sampling,
         )
         ids = [self.examples.example_ids[i] for i in kept]
-        write_split_files(partial.folder, info, labels, ids, journal["size"], journal["digest"], partial.shape[1:])
+        write_split_files(partial.folder, info, labels, ids, journal["size"], journal["digest"])
         partial.publish()

@@ -202,16 +202,22 @@ def write_split_files(
     labels: np.ndarray,
     example_ids: Sequence[str],
     source_sizes: np.ndarray,
-    image_digests: np.ndarray,
-    image_shape: tuple[int, ...],
+    image_digests: np.ndarray | None = None,
 ) -> None:
-    """Everything of a split but its images; image_digests: uint8 (N, 32), the sha256 of each."""
+    """Write everything of a split but `images.npy`, which lies in `folder` already.
+
+    image_digests: uint8 (N, 32), the sha256 of each image; None: they are computed.
+    """
+    images = np.load(folder / IMAGES, mmap_mode="r")
+    if image_digests is None:
+        hashes = [hashlib.sha256(image).digest() for image in images]
+        image_digests = np.frombuffer(b"".join(hashes), dtype=np.uint8).reshape(-1, 32)
     np.save(folder / "labels.npy", labels)
     np.save(folder / "source_sizes.npy", source_sizes)
     np.save(folder / "image_digests.npy", image_digests)
     (folder / "example_ids.json").write_text(json.dumps(list(example_ids)), encoding="utf-8")
     files = {name: file_digest(folder / name) for name in LISTED}
-    write_description(folder, info, {"shape": [len(labels), *image_shape], "files": files})
+    write_description(folder, info, {"shape": list(images.shape), "files": files})
 
 
 def write_description(folder: Path, info: SplitInfo, more: dict[str, Any]) -> None:
