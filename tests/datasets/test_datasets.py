@@ -166,7 +166,7 @@ def test_measurements_come_back_bit_for_bit(tmp_path: Path) -> None:
     assert list(found) == list(value)
     assert all(np.array_equal(found[name], value[name], equal_nan=name == "draws") for name in value)
     assert again.get("a") is None
-    (file,) = (tmp_path / "store").rglob("*.npz")
+    (file,) = (tmp_path / "store").rglob("*.safetensors")
     for content in (file.read_bytes()[:-9], b"", b"nothing of this kind"):
         file.write_bytes(content)
         assert again.get("a/b") is None

@@ -94,3 +94,63 @@ def test_weights_of_another_plan_are_not_kept_for_missing_outputs(study: Any) ->
         study([TRAIN, TABLE, FIGURE], epochs=2, only_missing=True)
     told = study([TRAIN, TABLE], epochs=1, points=9, only_missing=True)
     assert "made by another plan, and kept: t.table; `kedro run --pipelines landscape` makes them anew" in told
+
+
+def killed(study: Any, tmp_path: Path, nodes: list[Node], **options: Any) -> Path:
+    """A run of some steps that is killed before it ends; the journal that it leaves."""
+    folder = tmp_path / "results"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(made_by.MadeBy, "after_pipeline_run", lambda *_: None)
+        study(nodes, **options)
+    return folder / ".made_by.journal"
+
+
+def test_a_run_that_was_killed_has_noted_what_it_made(study: Any, tmp_path: Path) -> None:
+    """Its table of the old plan is named after a change, though the run never came to its end."""
+    journal = killed(study, tmp_path, [TRAIN, TABLE, FIGURE], epochs=1)
+    assert journal.is_file()
+    assert "now made anew: t.figure, t.table\n" in study([TABLE, FIGURE], epochs=1, points=7)
+    assert not journal.exists()
+
+
+def test_a_result_that_was_saved_and_not_noted_is_not_trusted(study: Any, tmp_path: Path) -> None:
+    """A kill between the two: it counts as made by another plan."""
+    study([TRAIN], epochs=1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(made_by.MadeBy, "after_dataset_saved", lambda *_: None)
+        killed(study, tmp_path, [TABLE], epochs=1)
+    assert "made by another plan, and used as it is: t.table" in study([FIGURE], epochs=1)
+
+
+def test_kills_leave_the_same_list(study: Any, tmp_path: Path) -> None:
+    """After a killed run and one that ends, the file holds what an undisturbed run writes, to the byte."""
+    study([TRAIN, TABLE, FIGURE], epochs=1)
+    path = tmp_path / "results" / ".made_by.json"
+    undisturbed = path.read_bytes()
+    path.unlink()
+    killed(study, tmp_path, [TABLE], epochs=1)
+    study([TRAIN, TABLE, FIGURE], epochs=1)
+    assert path.read_bytes() == undisturbed
+
+
+def test_a_last_line_that_is_cut_off_is_left_out(study: Any, tmp_path: Path) -> None:
+    """A kill in the middle of a line; a damaged line before it is reported, and all results count as unknown."""
+    journal = killed(study, tmp_path, [TRAIN, TABLE], epochs=1)
+    whole = journal.read_bytes()
+    journal.write_bytes(whole[:-5])
+    assert "is damaged" not in study([FIGURE], epochs=1)
+    journal.write_bytes(whole.replace(b"t.table", b"t.tabla"))
+    told = study([FIGURE], epochs=1)
+    assert told.count(".made_by.journal is damaged (a line is not what was written): which plan made the results") == 1
+    assert "made by another plan, and used as it is: t.table" in told
+
+
+def test_other_images_make_results_stale() -> None:
+    """The keys of what is made from a split follow from its content, that of the split itself does not."""
+    nodes = [
+        Node(lambda options: options, "params:part", "t.train_split", name="pack"),
+        Node(lambda split: split, "t.train_split", "t.table", name="tabulate"),
+    ]
+    first, second = (made_by.present_keys(nodes, lambda _: {}, lambda _, d=digest: d) for digest in ("a", "b"))
+    assert first["t.train_split"] == second["t.train_split"]
+    assert first["t.table"] != second["t.table"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from transferscope.generated import draw
+from damage import flip
 from transferscope.generated import draw as generated
 from transferscope.generated.draw import DOMAINS, generate_chest, generate_domains, generate_source
 from transferscope.generated.objects import OBJECTS
@@ -155,8 +156,8 @@ def test_only_code_draws_images_anew():
     """Comments, docstrings and layout leave the digest of the drawing code as it is; another number changes it."""
     plain = "def side(x):\n    return 2 * x\n"
     worded = '"""A module."""\n# why\ndef side(x):\n    """Say so."""\n    return (2 *\n            x)  # because\n'
-    assert draw._statements(plain) == draw._statements(worded)
-    assert draw._statements(plain) != draw._statements(plain.replace("2", "3"))
+    assert generated._statements(plain) == generated._statements(worded)
+    assert generated._statements(plain) != generated._statements(plain.replace("2", "3"))
 
 
 def test_source_is_read_as_class_folders(tmp_path):
@@ -181,11 +182,32 @@ def test_source_mixes_all_styles(tmp_path, monkeypatch):
     assert all(70 < used[name] < 140 for name in STYLES)
 
 
+@pytest.mark.parametrize("name", ["clipart/*/*.png", "clipart_train.txt", "GENERATED.txt", ".digests.json"])
+@pytest.mark.parametrize("damage", ["bit", "deleted", "cut off"])
+def test_damaged_images_are_drawn_again(tmp_path, name, damage):
+    """A pixel, a list of labels, the mark or the digests: the next call leaves the files that there were."""
+    arguments = {"domains": ("clipart",), "num_train": 20, "num_test": 20, "size": 16}
+    root = generate_domains(tmp_path / "a", **arguments)
+    before = contents(root)
+    path = next(root.glob(name))
+    time.sleep(0.02)
+    if damage == "bit":
+        flip(path, path.stat().st_size // 2)
+    elif damage == "deleted":
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[:-4])
+    assert contents(root) != before
+    generate_domains(root, **arguments)
+    assert contents(root) == before
+
+
 def test_more_images_keep_the_first_ones(tmp_path):
     """An image of the source does not depend on how many there are."""
     few = contents(generate_source(tmp_path / "a", num_train=12, num_test=12))
     more = contents(generate_source(tmp_path / "b", num_train=30, num_test=12))
     few.pop("GENERATED.txt")
+    few.pop(".digests.json")
     assert few.items() <= more.items()
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from damage import flip
 from transferscope.experiment.options import PictureOptions
 from transferscope.images import pack as pack_module
 from transferscope.images import partial as partial_module
@@ -130,6 +132,64 @@ def test_torn_images_of_a_stopped_attempt_are_packed_again(make_domain: MakeDoma
         file.seek(300)
         file.write(b"torn")
     assert pack_split(source, "train", PICTURES, tmp_path / "out").digest == whole.digest
+
+
+@pytest.mark.parametrize("field", ["fingerprint", "digest", "size", "checksum"])
+def test_a_damaged_journal_is_not_trusted(make_domain: MakeDomain, tmp_path: Path, field: str) -> None:
+    """One bit of any field of a row: its image is packed again, with the size of the original."""
+    root = make_domain(train=(20, 20))
+    source = read_domainnet(root, "clipart")
+    whole = pack_split(source, "train", PICTURES, tmp_path / "whole")
+    bad = root / "clipart/owl/train_19.png"
+    good = bad.read_bytes()
+    bad.write_bytes(b"no image")
+    with pytest.raises(UserError, match=r"train_19.png: not an image"):
+        pack_split(source, "train", PICTURES, tmp_path / "out", num_workers=1)
+    bad.write_bytes(good)
+    dtype = partial_module.JOURNAL_DTYPE
+    flip(tmp_path / ".out.partial/journal.bin", 3 * dtype.itemsize + dtype.fields[field][1])
+    split = pack_split(source, "train", PICTURES, tmp_path / "out")
+    assert split.digest == whole.digest
+    assert np.array_equal(split.source_sizes, whole.source_sizes)
+
+
+@pytest.mark.parametrize(
+    "name", ["images.npy", "image_digests.npy", "labels.npy", "source_sizes.npy", "example_ids.json", "split.json"]
+)
+@pytest.mark.parametrize("damage", ["bit", "cut off", "deleted"])
+def test_a_damaged_split_is_packed_again(
+    make_domain: MakeDomain, tmp_path: Path, name: str, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With the bytes that there were; a warning names the file."""
+    source = read_domainnet(make_domain(), "clipart")
+    folder = tmp_path / "out"
+    pack_split(source, "train", PICTURES, folder)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    time.sleep(0.02)
+    if damage == "bit":
+        flip(folder / name, -2)
+    elif damage == "deleted":
+        (folder / name).unlink()
+    else:
+        (folder / name).write_bytes(before[name][:-2])
+    pack_split(source, "train", PICTURES, folder)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    assert f"{name} is damaged" in caplog.text or damage == "deleted"
+
+
+def test_damage_that_shows_when_an_image_is_read_is_packed_again(make_domain: MakeDomain, tmp_path: Path) -> None:
+    """A bad disk changes no time: the image is refused when it is read, and the next packing reads them all."""
+    source = read_domainnet(make_domain(), "clipart")
+    folder = tmp_path / "out"
+    before = pack_split(source, "train", PICTURES, folder).gather([0])
+    flip(folder / "images.npy", 130)
+    time.sleep(0.02)
+    os.utime(folder / "split.json")  # as if the image had been damaged before
+    assert pack_split(source, "train", PICTURES, folder).gather([1]).shape[0] == 1
+    time.sleep(0.02)
+    with pytest.raises(UserError, match="image 0 is not what was packed"):
+        PackedSplit.open(folder).gather([0])
+    assert (pack_split(source, "train", PICTURES, folder).gather([0]) == before).all()
 
 
 def test_other_settings_start_anew(make_domain: MakeDomain, tmp_path: Path) -> None:

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from damage import flip
 from transferscope.experiment.options import PictureOptions
 from transferscope.images.augment import SeenImages
 from transferscope.images.domainnet import read_domainnet
@@ -16,7 +19,9 @@ from transferscope.images.pack import pack_split
 from transferscope.images.shuffle import Shuffle
 from transferscope.images.split import PackedSplit
 from transferscope.images.union import union_split
+from transferscope.images.verified import VerifiedImages
 from transferscope.system.errors import UserError
+from transferscope.system.stored import DamagedError
 
 PICTURES = PictureOptions(store_size=8)
 
@@ -42,8 +47,9 @@ def test_opened_split_knows_itself(split: PackedSplit) -> None:
     assert (opened.name, opened.part, opened.class_names) == ("clipart", "train", ("apple", "owl"))
     assert (opened.num_classes, opened.multi_label, opened.generated, opened.pictures) == (2, False, False, PICTURES)
     assert (opened.labels.dtype, opened.images.dtype, len(opened)) == (np.int64, np.uint8, 5)
-    assert isinstance(opened.images.base, np.memmap) or opened.images.base is not None
-    assert not opened.images.flags.writeable
+    assert isinstance(opened.images, VerifiedImages)
+    assert isinstance(opened.images._images.base, np.memmap)
+    assert not opened.images._images.flags.writeable
 
 
 @pytest.mark.parametrize("kind", ["split", "union", "subset"])
@@ -157,21 +163,73 @@ def test_folder_without_split(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("file", "change", "message"),
+    ("file", "change"),
     [
-        ("split.json", lambda data: data[:50], "damaged split"),
-        ("split.json", lambda data: data.replace(b'"format": 1', b'"format": 7'), "packed in format 7, not 1"),
-        ("split.json", lambda data: data.replace(b"crop_size", b"crop_sise"), "damaged split"),
-        ("images.npy", lambda data: data[:-1], "damaged split"),
-        ("labels.npy", lambda data: data[:20], "damaged split"),
-        ("example_ids.json", lambda data: b'["a"]', "damaged split .5 examples expected, files hold .1, 5."),
+        ("split.json", lambda data: data[:50]),
+        ("split.json", lambda data: data.replace(b"crop_size", b"crop_sise")),
+        ("split.json", lambda data: data.replace(b'"format": 2', b'"format": 1')),
+        ("images.npy", lambda data: data[:-1]),
+        ("images.npy", lambda data: data.replace(b"|u1", b"<f8", 1)),
+        ("images.npy", lambda data: data.replace(b"(5, ", b"(4, ", 1)),
+        ("labels.npy", lambda data: data[:20]),
+        ("labels.npy", lambda data: data.replace(b"(5,)", b"(9,)", 1)),
+        ("labels.npy", lambda data: data[:-8] + bytes([1 - data[-8]]) + data[-7:]),
+        ("source_sizes.npy", lambda data: data[:-1] + b"x"),
+        ("image_digests.npy", lambda data: data[:-1] + bytes([data[-1] ^ 1])),
+        ("example_ids.json", lambda data: b'["a"]'),
     ],
 )
-def test_damaged_folder(split: PackedSplit, file: str, change: Callable[[bytes], bytes], message: str) -> None:
-    """A damaged file is noticed when the split is opened."""
+def test_damaged_folder(split: PackedSplit, file: str, change: Callable[[bytes], bytes]) -> None:
+    """A damaged file is noticed when the split is opened: cut off, of another type or shape, one label changed."""
     path = split.folder / file
-    path.write_bytes(change(path.read_bytes()))
-    with pytest.raises(UserError, match=message):
+    before = path.read_bytes()
+    path.write_bytes(change(before))
+    assert path.read_bytes() != before
+    with pytest.raises(
+        DamagedError, match=rf"{file} is damaged \(.*\): `kedro run --pipelines data_prep` packs it again"
+    ):
+        PackedSplit.open(split.folder)
+
+
+@pytest.mark.parametrize("read", ["one", "gather", "slice", "union", "subset"])
+def test_a_changed_pixel_is_noticed_when_its_image_is_read(split: PackedSplit, union: PackedSplit, read: str) -> None:
+    """However it is read; the others can still be read, and opening reads none."""
+    flip(split.folder / "images.npy", -1)  # of the last image, 4
+    opened = PackedSplit.open(split.folder)
+    assert opened.gather([0, 1, 2, 3]).shape[0] == 4
+    place = len(opened) - 1
+    reads: dict[str, Callable[[], object]] = {
+        "one": lambda: opened.images[place],
+        "gather": lambda: opened.gather([0, place]),
+        "slice": lambda: opened.images[:],
+        "union": lambda: PackedSplit.open(union.folder).images[:],
+        "subset": lambda: opened.subset([place]).images[0],
+    }
+    with pytest.raises(DamagedError, match=rf"images\.npy is damaged \(image {place} is not what was packed\)"):
+        reads[read]()
+
+
+def test_images_are_read_whole_only_where_they_were_written_since(split: PackedSplit) -> None:
+    """`check` finds a changed pixel by the file's time of change; a whole split is not read again."""
+    split.check()
+    time.sleep(0.02)
+    os.utime(split.folder / "images.npy")
+    opened = PackedSplit.open(split.folder)
+    opened.check()
+    assert opened.images._verified.all()
+    os.utime(split.folder / "split.json")
+    again = PackedSplit.open(split.folder)
+    time.sleep(0.02)
+    flip(split.folder / "images.npy", 128)
+    with pytest.raises(DamagedError, match="image 0 is not what was packed"):
+        PackedSplit.open(split.folder).check()
+    assert again.digest == opened.digest
+
+
+def test_a_file_that_is_gone_is_named(split: PackedSplit) -> None:
+    """With what makes it."""
+    (split.folder / "labels.npy").unlink()
+    with pytest.raises(UserError, match=r"no packed split \(.*labels\.npy does not exist\): run data_prep"):
         PackedSplit.open(split.folder)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import os
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from transferscope.models.checkpoint import (
     save_checkpoint,
 )
 from transferscope.models.zoo import build_model
+from transferscope.system import atomic
 from transferscope.system.errors import UserError
 
 METADATA = CheckpointMetadata(
@@ -152,12 +154,11 @@ def test_a_full_disk_leaves_the_old_file(
     save_checkpoint(checkpoint, path)
     before = digest(path)
 
-    def fill(self: Path, content: bytes) -> int:
-        with self.open("wb") as file:
-            file.write(content[:100])
+    def fill(path: Path) -> None:
+        os.truncate(path, 100)
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_bytes", fill)
+    monkeypatch.setattr(atomic, "_flush", fill)
     with pytest.raises(UserError, match=r"no space left on device while writing .*a\.safetensors"):
         save_checkpoint(checkpoint.with_metadata(epoch=8), path)
     assert digest(path) == before

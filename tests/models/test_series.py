@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 
+from damage import flip
 from transferscope.models.checkpoint import Checkpoint, CheckpointMetadata, save_checkpoint
 from transferscope.models.series import CheckpointSeries, epoch_file, write_series
 from transferscope.models.zoo import build_model
 from transferscope.system.errors import UserError
+from transferscope.system.stored import DamagedError
 
 INDEX = {"task": "clipart", "run": "pt_1", "fingerprint": "abc", "best": 5, "final": 10}
 
@@ -68,26 +71,54 @@ def test_a_folder_without_index_is_no_series(tmp_path: Path) -> None:
         CheckpointSeries.open(tmp_path)
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ('{"task": "clip', "is no index of a checkpoint series"),
-        ("[]", "is no index of a checkpoint series"),
-        ('{"task": "a", "run": "b"}', "lacks best, epochs, final, fingerprint, status"),
-    ],
-)
-def test_a_broken_index_is_named(folder: Path, content: str, message: str) -> None:
-    """Cut off, of another kind, or without an entry."""
+@pytest.mark.parametrize("content", ['{"task": "clip', "[]", '{"task": "a", "run": "b"}', ""])
+def test_a_broken_index_is_named(folder: Path, content: str) -> None:
+    """Cut off, of another kind, without an entry, or empty: it is not what was written."""
     (folder / "series.json").write_text(content)
-    with pytest.raises(UserError, match=rf"series\.json {message}"):
+    with pytest.raises(DamagedError, match=r"series\.json is damaged \(it bears no digest\): `kedro run` trains"):
+        CheckpointSeries.open(folder)
+
+
+def test_a_changed_index_is_named(folder: Path) -> None:
+    """Another best epoch, by hand."""
+    path = folder / "series.json"
+    path.write_text(path.read_text().replace('"best": 5', '"best": 0'))
+    with pytest.raises(DamagedError, match=r"series\.json is damaged \(its content is not what was written\)"):
         CheckpointSeries.open(folder)
 
 
 def test_a_listed_file_that_is_gone_is_named(folder: Path) -> None:
     """On opening, not in the middle of an analysis."""
     (folder / epoch_file(5)).unlink()
-    with pytest.raises(UserError, match=r"lacks epoch_0005\.safetensors"):
+    with pytest.raises(
+        UserError, match=r"epoch_0005\.safetensors is damaged \(it is missing, and series\.json lists it\)"
+    ):
         CheckpointSeries.open(folder)
+
+
+def test_one_bit_of_a_weight_is_noticed(folder: Path) -> None:
+    """Also after the file was read before by the same process; the message has the command that repairs it."""
+    series = CheckpointSeries.open(folder)
+    series.load(5)
+    flip(folder / epoch_file(5), -1)
+    with pytest.raises(DamagedError, match=r"epoch_0005.* is damaged .*`kedro run --nodes clipart\.training\.pt_1`"):
+        series.load(5)
+    with pytest.raises(DamagedError):
+        series.check()
+
+
+@pytest.mark.parametrize("other", ["of another run", "of another epoch"])
+def test_another_whole_file_in_the_place_of_a_checkpoint_is_noticed(folder: Path, other: str, tmp_path: Path) -> None:
+    """Its own digest is right, but the index lists another."""
+    if other == "of another run":
+        (tmp_path / "elsewhere").mkdir()
+        source = save_epoch(tmp_path / "elsewhere", 5)
+        save_checkpoint(Checkpoint({"a": torch.tensor([5.0])}, CheckpointMetadata(epoch=5, run="x")), source)
+        shutil.copy(source, folder / epoch_file(5))
+    else:
+        shutil.copy(folder / epoch_file(10), folder / epoch_file(5))
+    with pytest.raises(DamagedError, match=r"it is another file than series\.json lists"):
+        CheckpointSeries.open(folder).load("best")
 
 
 def test_one_file_is_a_series_of_its_best_and_final(tmp_path: Path) -> None:

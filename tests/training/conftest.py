@@ -86,7 +86,7 @@ def files_of() -> Callable[[Path], dict[str, bytes]]:
     """All files of a folder but the times, with their bytes."""
 
     def read(folder: Path) -> dict[str, bytes]:
-        files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != "timings.csv")
+        files = sorted(path for path in folder.rglob("*") if path.is_file() and "timings" not in path.name)
         return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
     return read

@@ -8,18 +8,20 @@ import random
 import signal
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from damage import flip
 from transferscope.experiment.options import AugmentationOptions
 from transferscope.images.split import PackedSplit
 from transferscope.training import loop, record
 from transferscope.training.loop import train_run
 from transferscope.training.run import TrainingRun
-from transferscope.training.snapshot import TrainingState, load_snapshot, save_snapshot
+from transferscope.training.snapshot import TrainingState, earlier, read_snapshot, restore, save_snapshot
 
 Make = Callable[..., Any]
 
@@ -178,9 +180,10 @@ def test_snapshot_restores_everything(run: TrainingRun, tmp_path: Path) -> None:
     before.optimizer.step()
     before.epoch, before.step, before.loss_sum, before.best_score = 3, 2, 0.1, 0.7
     before.rows.append({"epoch": 3, "test_loss": 1 / 3})
-    save_snapshot(tmp_path / "snapshot.pt", before, "me")
-    after = state()
-    assert load_snapshot(tmp_path / "snapshot.pt", after, "me")
+    save_snapshot(tmp_path / "snapshot.safetensors", before, "me")
+    after, found = state(), read_snapshot(tmp_path / "snapshot.safetensors", "me")
+    assert found is not None
+    restore(after, found)
     assert (after.epoch, after.step, after.loss_sum, after.best_score) == (3, 2, 0.1, 0.7)
     assert after.rows == before.rows
     assert torch.equal(after.model.weight, before.model.weight)
@@ -188,15 +191,148 @@ def test_snapshot_restores_everything(run: TrainingRun, tmp_path: Path) -> None:
     assert torch.equal(*momenta)
 
 
+@pytest.mark.parametrize("name", ["sgd", "adam"])
+def test_a_snapshot_keeps_the_optimizer_whatever_it_remembers(name: str, tmp_path: Path) -> None:
+    """Steps after it equal those without it, in the memory layout of the weights."""
+
+    def state() -> TrainingState:
+        torch.manual_seed(0)
+        model = torch.nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last)
+        make = {"sgd": partial(torch.optim.SGD, momentum=0.9), "adam": torch.optim.Adam}[name]
+        return TrainingState(model, make(model.parameters(), lr=0.1))
+
+    def step(one: TrainingState) -> None:
+        one.optimizer.zero_grad()
+        one.model(torch.linspace(0, 1, 75).reshape(1, 3, 5, 5)).square().sum().backward()
+        one.optimizer.step()
+
+    going_on, resumed = state(), state()
+    step(going_on)
+    save_snapshot(tmp_path / "snapshot.safetensors", going_on, "me")
+    found = read_snapshot(tmp_path / "snapshot.safetensors", "me")
+    assert found is not None
+    restore(resumed, found)
+    for one in (going_on, resumed):
+        step(one)
+    assert torch.equal(going_on.model.weight, resumed.model.weight)
+    for entries in resumed.optimizer.state.values():
+        assert all(
+            v.stride() == resumed.model.weight.stride() for v in entries.values() if torch.is_tensor(v) and v.ndim == 4
+        )
+
+
 def test_snapshots_that_are_not_mine_are_left_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """No file, another identity, or rubbish: nothing is restored, and the last two are said."""
     model = torch.nn.Linear(1, 1)
     state = TrainingState(model, torch.optim.SGD(model.parameters(), lr=0.1))
-    path = tmp_path / "snapshot.pt"
-    assert not load_snapshot(path, state, "me")
+    path = tmp_path / "snapshot.safetensors"
+    assert read_snapshot(path, "me") is None
     save_snapshot(path, state, "you")
-    assert not load_snapshot(path, state, "me")
+    assert read_snapshot(path, "me") is None
     assert "another plan" in caplog.text
     path.write_bytes(b"rubbish")
-    assert not load_snapshot(path, state, "you")
-    assert "cannot be read" in caplog.text
+    assert read_snapshot(path, "you") is None
+    assert "is damaged" in caplog.text
+
+
+def interrupted(run: TrainingRun, splits: list[PackedSplit], folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A training that ended in its third epoch; its last snapshot."""
+    with monkeypatch.context() as patch:
+        fail_at(loop._Training, "_step", 13, after=False, monkeypatch=patch)
+        with pytest.raises(KilledError):
+            train_run(run, *splits, initial=None, folder=folder)
+    return folder / record.SNAPSHOT
+
+
+@pytest.mark.parametrize("both", [False, True], ids=["last", "both"])
+def test_a_damaged_snapshot_is_not_used(
+    both: bool,
+    run: TrainingRun,
+    train_split: PackedSplit,
+    held_out_split: PackedSplit,
+    files_of: Make,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """One bit of a weight: the snapshot before it is used, without one the training begins again; the bytes are equal."""
+    splits = [train_split, held_out_split]
+    train_run(run, *splits, initial=None, folder=tmp_path / "whole")
+    snapshot = interrupted(run, splits, tmp_path / "broken", monkeypatch)
+    for path in (snapshot, earlier(snapshot))[: 1 + both]:
+        flip(path, path.stat().st_size - 9)
+    epochs: list[int] = []
+    original = loop._Training._train_epoch
+    monkeypatch.setattr(
+        loop._Training, "_train_epoch", lambda self, a: epochs.append(self.state.epoch + 1) or original(self, a)
+    )
+    train_run(run, *splits, initial=None, folder=tmp_path / "broken")
+    assert epochs == ([1, 2, 3] if both else [2, 3])
+    assert "is damaged (its content is not what was written): it is not used" in caplog.text
+    assert files_of(tmp_path / "broken") == files_of(tmp_path / "whole")
+
+
+def test_a_checkpoint_that_is_damaged_while_a_run_waits_is_made_again(
+    run: TrainingRun,
+    train_split: PackedSplit,
+    held_out_split: PackedSplit,
+    files_of: Make,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """No snapshot holds the untrained weights, so the training begins again."""
+    splits = [train_split, held_out_split]
+    train_run(run, *splits, initial=None, folder=tmp_path / "whole")
+    interrupted(run, splits, tmp_path / "broken", monkeypatch)
+    flip(tmp_path / "broken" / "epoch_0000.safetensors", -5)
+    train_run(run, *splits, initial=None, folder=tmp_path / "broken")
+    assert "cannot be used: epoch_0000.safetensors is damaged or missing" in caplog.text
+    assert files_of(tmp_path / "broken") == files_of(tmp_path / "whole")
+
+
+DAMAGES: dict[str, Callable[[Path], None]] = {
+    "deleted": Path.unlink,
+    "cut off": lambda path: path.write_bytes(path.read_bytes()[:-7]),
+    "one bit": lambda path: flip(path, path.stat().st_size // 2),
+    "empty": lambda path: path.write_bytes(b""),
+    "another epoch": lambda path: path.write_bytes(path.with_name("epoch_0000.safetensors").read_bytes()),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize(
+    "name", ["epoch_0003.safetensors", "history.csv", "timings.csv", ".timings.json", "series.json"]
+)
+def test_a_finished_run_that_is_damaged_is_repaired(
+    name: str,
+    damage: str,
+    run: TrainingRun,
+    train_split: PackedSplit,
+    held_out_split: PackedSplit,
+    files_of: Make,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """It is recognised as damaged; tables are written again, weights are trained again to the same bytes."""
+    train_run(run, train_split, held_out_split, initial=None, folder=tmp_path)
+    before = files_of(tmp_path)
+    DAMAGES[damage](tmp_path / name)
+    _, history = train_run(run, train_split, held_out_split, initial=None, folder=tmp_path)
+    assert files_of(tmp_path) == before
+    assert history["epoch"].tolist() == [0, 1, 2, 3]
+    assert name in caplog.text or damage == "deleted"
+    caplog.clear()
+    train_run(run, train_split, held_out_split, initial=None, folder=tmp_path)
+    assert not caplog.text
+
+
+def test_times_come_back_with_what_they_were(
+    run: TrainingRun, train_split: PackedSplit, held_out_split: PackedSplit, tmp_path: Path
+) -> None:
+    """From the hidden file beside them; the run is not trained again for its times."""
+    train_run(run, train_split, held_out_split, initial=None, folder=tmp_path)
+    before = (tmp_path / "timings.csv").read_bytes()
+    (tmp_path / "timings.csv").write_text("epoch\n")
+    train_run(run, train_split, held_out_split, initial=None, folder=tmp_path)
+    assert (tmp_path / "timings.csv").read_bytes() == before

@@ -41,7 +41,15 @@ class CheckpointSeriesDataset(AbstractDataset):
         return TablePreview({"index": list(range(len(rows))), "columns": ["epoch", "name", "bytes"], "data": rows})
 
     def _exists(self) -> bool:
-        return (self._folder / "series.json").is_file()
+        """Whether the index is there, and every checkpoint that it lists is whole."""
+        from transferscope.models.series import CheckpointSeries
+        from transferscope.system.errors import UserError
+
+        try:
+            CheckpointSeries.open(self._folder).check()
+        except UserError:
+            return False
+        return True
 
     def _describe(self) -> dict[str, Any]:
         return {"filepath": str(self._folder)}

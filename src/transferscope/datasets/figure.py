@@ -10,7 +10,7 @@ from kedro.io import AbstractDataset
 from kedro_datasets._typing import ImagePreview
 
 from transferscope.claims.results import SavedFigure
-from transferscope.system.atomic import atomic_file
+from transferscope.system.stored import check, is_whole, stored_file
 
 
 class FigureDataset(AbstractDataset):
@@ -21,6 +21,8 @@ class FigureDataset(AbstractDataset):
         self.metadata = metadata
 
     def load(self) -> SavedFigure:
+        for path in (self._path, self._path.with_suffix(".pdf")):
+            check(path)
         return SavedFigure(self._path)
 
     def save(self, data: Any) -> None:
@@ -28,15 +30,16 @@ class FigureDataset(AbstractDataset):
 
         rendered = data if isinstance(data, RenderedFigure) else render(data)
         for suffix, content in ((".pdf", rendered.pdf), (".png", rendered.png)):
-            with atomic_file(self._path.with_suffix(suffix)) as temporary:
+            with stored_file(self._path.with_suffix(suffix)) as temporary:
                 temporary.write_bytes(content)
 
     def preview(self) -> ImagePreview:
         """The PNG."""
+        check(self._path)
         return ImagePreview(base64.b64encode(self._path.read_bytes()).decode())
 
     def _exists(self) -> bool:
-        return self._path.is_file()
+        return is_whole(self._path) and is_whole(self._path.with_suffix(".pdf"))
 
     def _describe(self) -> dict[str, Any]:
         return {"filepath": str(self._path)}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +11,7 @@ from kedro.io import AbstractDataset
 
 from transferscope.experiment.study import ONLY_FOR
 from transferscope.system.errors import UserError
+from transferscope.system.stored import DamagedError
 
 
 class ImageSourceDataset(AbstractDataset):
@@ -31,6 +31,9 @@ class ImageSourceDataset(AbstractDataset):
             raise UserError(
                 f"tasks.{self._task}.root: the folder {self._root} does not exist; put the images there or name another"
             )
+        from transferscope.generated.draw import check_generated
+
+        check_generated(self._root)
         layout = self._options["format"]
         given = {
             key: value
@@ -54,7 +57,13 @@ class ImageSourceDataset(AbstractDataset):
         data(self._root)
 
     def _exists(self) -> bool:
-        return os.path.exists(self._root)
+        from transferscope.generated.draw import check_generated
+
+        try:
+            check_generated(self._root)
+        except (OSError, DamagedError):
+            return False
+        return self._root.exists()
 
     def _describe(self) -> dict[str, Any]:
         return {"filepath": str(self._root), "task": self._task, "format": self._options["format"]}

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import uuid
-import zipfile
+import json
+import logging
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from kedro.io import AbstractDataset
+from safetensors import safe_open
+from safetensors.numpy import save
 
-from transferscope.system.atomic import space_errors
+from transferscope.models.checkpoint import HEADER_KEY
+from transferscope.system.stored import UNSEALED, DamagedError, check, write_sealed
+
+log = logging.getLogger(__name__)
 
 
 class MeasurementFolder:
     """Named arrays by long keys, in a folder.
 
     A file is written beside its place and renamed, so that a killed process and others that write at the same time
-    leave whole files; one that cannot be read counts as missing. Nothing is flushed to the disk: what a power cut
-    takes is measured again.
+    leave whole files. It holds its key; one that is damaged, or holds another, is reported and counts as missing.
+    Nothing is flushed to the disk: what a power cut takes is measured again.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -28,26 +32,31 @@ class MeasurementFolder:
 
     def get(self, key: str) -> dict[str, Any] | None:
         """What was put under `key`, or None."""
+        path = self._path(key)
         try:
-            with np.load(self._path(key)) as arrays:
-                return {name: arrays[name] for name in arrays.files}
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+            check(path)
+            with safe_open(path, framework="numpy") as file:
+                noted = json.loads(file.metadata()[HEADER_KEY])
+                if noted.get("key") != key:
+                    raise DamagedError(path, "it holds another measurement")
+                words = {name: np.array(entry) for name, entry in noted["words"].items()}
+                return {name: words[name] if name in words else file.get_tensor(name) for name in noted["names"]}
+        except FileNotFoundError:
+            return None
+        except DamagedError as error:
+            log.warning("%s is damaged (%s): it is measured again", path, error.reason)
             return None
 
     def __setitem__(self, key: str, value: dict[str, Any]) -> None:
-        path = self._path(key)
-        temporary = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}.npz")
-        try:
-            with space_errors(path):
-                path.parent.mkdir(parents=True, exist_ok=True)
-                np.savez(temporary, **value)
-                os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        arrays = {name: np.asarray(entry, order="C") for name, entry in value.items()}
+        words = {name: array.tolist() for name, array in arrays.items() if array.dtype.kind == "U"}
+        header = json.dumps({"seal": UNSEALED, "key": key, "names": list(arrays), "words": words})
+        numbers = {name: array for name, array in arrays.items() if name not in words}
+        write_sealed(self._path(key), save(numbers, {HEADER_KEY: header}), flush=False)
 
     def _path(self, key: str) -> Path:
         digest = hashlib.sha256(key.encode()).hexdigest()
-        return self.folder / digest[:2] / f"{digest}.npz"
+        return self.folder / digest[:2] / f"{digest}.safetensors"
 
 
 class MeasurementsDataset(AbstractDataset):

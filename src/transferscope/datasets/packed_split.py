@@ -27,6 +27,15 @@ class PackedSplitDataset(AbstractDataset):
     def save(self, data: Callable[[Path], object]) -> None:
         data(self._folder)
 
+    def content_digest(self) -> str:
+        """The digest of images, labels and settings; "" where no split is there."""
+        from transferscope.system.stored import DamagedError, read_json
+
+        try:
+            return str(read_json(self._folder / "split.json")["digest"])
+        except (OSError, DamagedError):
+            return ""
+
     def preview(self) -> ImagePreview:
         """A contact sheet."""
         from transferscope.images.augment import SeenImages
@@ -41,7 +50,15 @@ class PackedSplitDataset(AbstractDataset):
         return ImagePreview(base64.b64encode(content.getvalue()).decode())
 
     def _exists(self) -> bool:
-        return (self._folder / "split.json").is_file()
+        """Whether a split is there, as it was packed."""
+        from transferscope.images.split import PackedSplit
+        from transferscope.system.errors import UserError
+
+        try:
+            PackedSplit.open(self._folder).check()
+        except UserError:
+            return False
+        return True
 
     def _describe(self) -> dict[str, Any]:
         return {"filepath": str(self._folder)}

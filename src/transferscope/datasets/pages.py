@@ -8,7 +8,7 @@ from typing import Any
 
 from kedro.io import AbstractDataset
 
-from transferscope.system.atomic import atomic_file
+from transferscope.system.stored import check, is_whole, stored_file
 
 
 class PagesDataset(AbstractDataset):
@@ -22,17 +22,18 @@ class PagesDataset(AbstractDataset):
         self.metadata = metadata
 
     def load(self) -> Path:
+        check(self._path)
         return self._path
 
     def save(self, data: Callable[[], Iterable[Any]]) -> None:
         from matplotlib.backends.backend_pdf import PdfPages
 
-        with atomic_file(self._path) as temporary, PdfPages(temporary, metadata={"CreationDate": None}) as pages:
+        with stored_file(self._path) as temporary, PdfPages(temporary, metadata={"CreationDate": None}) as pages:
             for figure in data():
                 pages.savefig(figure)
 
     def _exists(self) -> bool:
-        return self._path.is_file()
+        return is_whole(self._path)
 
     def _describe(self) -> dict[str, Any]:
         return {"filepath": str(self._path)}

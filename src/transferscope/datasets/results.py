@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from kedro.io import AbstractDataset
 from transferscope.claims.results import SavedFigure, TaskResults
 from transferscope.datasets.table import read_table, write_table
 from transferscope.system.atomic import atomic_folder
+from transferscope.system.stored import DamagedError, check, is_whole, read_json, write_json
 
 
 class ResultsDataset(AbstractDataset[TaskResults, TaskResults]):
@@ -22,9 +22,12 @@ class ResultsDataset(AbstractDataset[TaskResults, TaskResults]):
         self.metadata = metadata
 
     def load(self) -> TaskResults:
-        index = json.loads((self._folder / "results.json").read_text())
+        index = read_json(self._folder / "results.json")
         tables = {name: read_table(self._folder / f"{name}.csv") for name in index["tables"]}
         figures = {name: SavedFigure(self._folder / path) for name, path in index["figures"].items()}
+        for figure in figures.values():
+            if figure.png.is_file():
+                check(figure.png)
         return TaskResults(index["task"], index["facts"], tables, figures)
 
     def save(self, data: TaskResults) -> None:
@@ -33,10 +36,15 @@ class ResultsDataset(AbstractDataset[TaskResults, TaskResults]):
                 write_table(table, folder / f"{name}.csv")
             figures = {name: os.path.relpath(figure.png, self._folder) for name, figure in data.figures.items()}
             index = {"task": data.task, "facts": data.facts, "tables": list(data.tables), "figures": figures}
-            (folder / "results.json").write_text(json.dumps(index, indent=1))
+            write_json(folder / "results.json", index)
 
     def _exists(self) -> bool:
-        return (self._folder / "results.json").is_file()
+        """All files whole; a figure that is not is drawn by another step."""
+        try:
+            index = read_json(self._folder / "results.json")
+        except (OSError, DamagedError):
+            return False
+        return all(is_whole(self._folder / f"{name}.csv") for name in index["tables"])
 
     def _describe(self) -> dict[str, Any]:
         return {"filepath": str(self._folder)}

@@ -9,7 +9,7 @@ import pandas as pd
 from kedro.io import AbstractDataset
 from kedro_datasets._typing import TablePreview
 
-from transferscope.system.atomic import atomic_file
+from transferscope.system.stored import check, is_whole, stored_file
 
 
 class TableDataset(AbstractDataset[pd.DataFrame, pd.DataFrame]):
@@ -32,22 +32,23 @@ class TableDataset(AbstractDataset[pd.DataFrame, pd.DataFrame]):
         )
 
     def _exists(self) -> bool:
-        return self._path.is_file()
+        return is_whole(self._path)
 
     def _describe(self) -> dict[str, Any]:
         return {"filepath": str(self._path)}
 
 
 def read_table(path: Path) -> pd.DataFrame:
-    """Read a CSV or Parquet file; floats come back bit for bit."""
+    """Read a CSV or Parquet file; floats come back bit for bit. DamagedError where it is not as it was written."""
+    check(path)
     if path.suffix == ".parquet":
         return pd.read_parquet(path)
     return pd.read_csv(path, float_precision="round_trip", keep_default_na=False, na_values=[""])
 
 
 def write_table(table: pd.DataFrame, path: Path) -> None:
-    """Write a CSV or Parquet file atomically."""
-    with atomic_file(path) as temporary:
+    """Write a CSV or Parquet file atomically, with its digest beside it."""
+    with stored_file(path) as temporary:
         if path.suffix == ".parquet":
             table.to_parquet(temporary, index=False)
         else:

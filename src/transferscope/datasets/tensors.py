@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 from kedro.io import AbstractDataset
 
-from transferscope.system.atomic import atomic_file
+from transferscope.system.stored import UNSEALED, DamagedError, check, is_whole, write_sealed
 
 
 class TensorsDataset(AbstractDataset):
@@ -18,18 +19,32 @@ class TensorsDataset(AbstractDataset):
         self.metadata = metadata
 
     def load(self) -> Any:
+        from safetensors import safe_open
         from safetensors.torch import load_file
 
+        from transferscope.models.checkpoint import HEADER_KEY
+
+        check(self._path)
+        with safe_open(self._path, framework="pt") as file:
+            written = json.loads((file.metadata() or {}).get(HEADER_KEY, "{}")).get("file")
+        if written != self._name():
+            raise DamagedError(self._path, f"it was written as {written}")
         return load_file(self._path)
 
     def save(self, data: Any) -> None:
-        from safetensors.torch import save_file
+        from safetensors.torch import save
 
-        with atomic_file(self._path) as temporary:
-            save_file({name: tensor.contiguous() for name, tensor in data.items()}, temporary)
+        from transferscope.models.checkpoint import HEADER_KEY
+
+        tensors = {name: tensor.contiguous() for name, tensor in data.items()}
+        write_sealed(self._path, save(tensors, {HEADER_KEY: json.dumps({"seal": UNSEALED, "file": self._name()})}))
+
+    def _name(self) -> str:
+        """The end of its path, by which a file of another run in its place is noticed."""
+        return "/".join(self._path.parts[-3:])
 
     def _exists(self) -> bool:
-        return self._path.is_file()
+        return is_whole(self._path)
 
     def _describe(self) -> dict[str, Any]:
         return {"filepath": str(self._path)}

@@ -7,7 +7,7 @@ from typing import Any
 
 from kedro.io import AbstractDataset
 
-from transferscope.system.atomic import atomic_file
+from transferscope.system.stored import check, is_whole, stored_file
 
 
 class TextDataset(AbstractDataset[str, str]):
@@ -18,14 +18,15 @@ class TextDataset(AbstractDataset[str, str]):
         self.metadata = metadata
 
     def load(self) -> str:
+        check(self._path)
         return self._path.read_text(encoding="utf-8")
 
     def save(self, data: str) -> None:
-        with atomic_file(self._path) as temporary:
+        with stored_file(self._path) as temporary:
             temporary.write_text(data, encoding="utf-8")
 
     def _exists(self) -> bool:
-        return self._path.is_file()
+        return is_whole(self._path)
 
     def _describe(self) -> dict[str, Any]:
         return {"filepath": str(self._path)}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import combinations, product
 from typing import Any, Literal
@@ -18,6 +18,8 @@ from pydantic import ValidationError
 from transferscope.experiment import options as opt
 from transferscope.experiment.study import Study, explain, listed
 from transferscope.system.errors import UserError
+
+FileDigest = Callable[[str], str | None]
 
 ANALYSES = ("mistakes", "similarity", "landscape", "spectrum")
 
@@ -124,8 +126,12 @@ class Plan:
         return {self.study.runs[kind].shares_initialisation_with}
 
 
-def make_plan(parameters: dict[str, Any]) -> Plan:
-    """Validate the parameters and expand them; one `UserError` names the key that is wrong."""
+def make_plan(parameters: dict[str, Any], file_digest: FileDigest = lambda path: None) -> Plan:
+    """Validate the parameters and expand them; one `UserError` names the key that is wrong.
+
+    `file_digest` gives the digest of a checkpoint file that a run starts from or consists of, by its path as written,
+    or None where it is not known: the run's fingerprint then follows from the path alone.
+    """
     try:
         study = Study.model_validate(parameters)
     except ValidationError as error:
@@ -136,14 +142,16 @@ def make_plan(parameters: dict[str, Any]) -> Plan:
     for kind in _in_order_of_need(study):
         for task in study.runs[kind].tasks:
             for replica in range(1, study.runs[kind].replicas + 1):
-                run = _expand(study, kind, task, replica, runs)
+                run = _expand(study, kind, task, replica, runs, file_digest)
                 runs[run.full_name] = run
     plan = Plan(study, runs)
     _check_analyses(plan)
     return plan
 
 
-def _expand(study: Study, kind: str, task: str, replica: int, earlier: dict[str, RunSpec]) -> RunSpec:
+def _expand(
+    study: Study, kind: str, task: str, replica: int, earlier: dict[str, RunSpec], file_digest: FileDigest
+) -> RunSpec:
     options = study.runs[kind]
     name = f"{kind}_{replica}"
     key = f"runs.{kind}"
@@ -178,7 +186,10 @@ def _expand(study: Study, kind: str, task: str, replica: int, earlier: dict[str,
         key: value for key, value in (("weights", options.weights), ("prefix", options.prefix)) if value is not None
     }
     source = earlier[options.pretrained].fingerprint if options.pretrained in earlier else options.pretrained
-    fingerprint = _fingerprint(values | {"pretrained": source, "data": _data_identity(study, task)})
+    files = [options.checkpoint, None if options.pretrained in earlier else options.pretrained]
+    digests = [digest for file in files if file is not None and (digest := file_digest(file)) is not None]
+    content = {"files": digests} if digests else {}
+    fingerprint = _fingerprint(values | {"pretrained": source, "data": _data_identity(study, task)} | content)
     return RunSpec(name=name, label=options.label, fingerprint=fingerprint, **values)
 
 

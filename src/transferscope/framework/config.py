@@ -22,6 +22,7 @@ from yaml.parser import ParserError
 from transferscope.experiment.plan import Pair, Plan, make_plan, pictures_of
 from transferscope.experiment.study import ONLY_FOR
 from transferscope.system.errors import UserError
+from transferscope.system.stored import remembered_digests
 
 STUDY_KEYS = ("tasks", "generated", "runs")
 """What an environment with `inherit_study: false` takes nothing of from base."""
@@ -60,7 +61,7 @@ class PlanConfigLoader(OmegaConfigLoader):
         """The plan of this environment with its runtime parameters; made on first use."""
         if self._plan is None:
             try:
-                self._plan = make_plan(super().__getitem__("parameters"))
+                self._plan = make_plan(super().__getitem__("parameters"), remembered_digests(_memory()))
             except UserError as error:
                 raise CommandLineError(f"parameters: {error}") from None
             except (MissingConfigException, ParserError, OmegaConfBaseException) as error:
@@ -90,6 +91,12 @@ class PlanConfigLoader(OmegaConfigLoader):
                 for option in options:
                     config.get("analyses", {}).get(analysis, {}).pop(option, None)
         return super()._merge_configs(config, env_config, key, env_path)
+
+
+def _memory() -> Path:
+    """Where digests of the user's checkpoint files are remembered, so that a command need not read them again."""
+    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return Path(cache) / "transferscope" / "file_digests.json"
 
 
 def active_plan() -> Plan:

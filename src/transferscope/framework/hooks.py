@@ -22,6 +22,7 @@ from transferscope.framework.config import CommandLineError, active_plan
 from transferscope.framework.runners.failures import StepsFailed, repeat_command, users_mistake
 from transferscope.framework.runners.run_tables import failures_table
 from transferscope.system.folder_lock import FolderLock
+from transferscope.system.stored import DamagedError
 from transferscope.tables.formats import duration
 from transferscope.tables.terminal import print_tables
 
@@ -112,6 +113,9 @@ def check_inputs(pipeline: Pipeline, catalog: CatalogProtocol) -> None:
             continue
         dataset = catalog.get(name)
         if dataset is None or not dataset.exists():
+            damage = _damage(dataset)
+            if damage is not None:
+                raise CommandLineError(f"{damage.path} is damaged ({damage.reason}): {_repair(name)}")
             missing.append(name)
         elif name.endswith(".checkpoints"):
             check_fingerprint(name, dataset.load().fingerprint)
@@ -121,6 +125,30 @@ def check_inputs(pipeline: Pipeline, catalog: CatalogProtocol) -> None:
         first = missing[0]
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise CommandLineError(f"{first}{more}: not there yet; {_how_to_make(first, missing, catalog)}")
+
+
+def _damage(dataset: Any) -> DamagedError | None:
+    """What is wrong with an entry that is there but not as it was written; None for one that is not there."""
+    from transferscope.images.split import PackedSplit
+    from transferscope.models.series import CheckpointSeries
+
+    try:
+        if dataset is not None:
+            content = dataset.load()
+            if isinstance(content, CheckpointSeries | PackedSplit):
+                content.check()
+    except Exception as error:  # of Kedro, around ours
+        mistake = users_mistake(error)
+        return mistake if isinstance(mistake, DamagedError) else None
+    return None
+
+
+def _repair(name: str) -> str:
+    """The command that makes a damaged entry anew."""
+    run = active_plan().runs.get(name.removesuffix(".checkpoints")) if name.endswith(".checkpoints") else None
+    if run is not None:
+        return f"`kedro run --nodes {run.task}.training.{run.name}` repairs it"
+    return f"make it anew with `kedro run --pipelines {_maker(name)}`"
 
 
 def trains_on_several_machines(pipeline: Pipeline, catalog: CatalogProtocol) -> bool:
@@ -180,9 +208,14 @@ def check_fingerprint(name: str, fingerprint: str) -> None:
     run = active_plan().runs.get(name.removesuffix(".checkpoints"))
     if run is not None and fingerprint != run.fingerprint:
         raise CommandLineError(
-            f"{name}: made by another plan (fingerprint {fingerprint}, now {run.fingerprint}); "
+            f"{name}: made by another plan{_or_file(run)} (fingerprint {fingerprint}, now {run.fingerprint}); "
             f"train again with `kedro run --nodes {run.task}.training.{run.name}`, or undo the change of parameters"
         )
+
+
+def _or_file(run: RunSpec) -> str:
+    """The file that a run is read from, whose content is part of its fingerprint."""
+    return "" if run.checkpoint is None else f", or from another content of {run.checkpoint}"
 
 
 def _how_to_make(name: str, missing: list[str], catalog: CatalogProtocol) -> str:
@@ -191,8 +224,13 @@ def _how_to_make(name: str, missing: list[str], catalog: CatalogProtocol) -> str
         first, *others = dict.fromkeys(_place(catalog, item) for item in missing if item.endswith(".source"))
         more = f" (nor do {', '.join(others)})" if others else ""
         return f"the folder {first} does not exist: put the images there{more}"
+    return f"make it with `kedro run --pipelines {_maker(name)}`"
+
+
+def _maker(name: str) -> str:
+    """The pipeline that makes an entry."""
     makers = (step for step, pipeline in pipelines.items() if step != "__default__" and name in pipeline.all_outputs())
-    return f"make it with `kedro run --pipelines {next(makers, '__default__')}`"
+    return next(makers, "__default__")
 
 
 def _folders(pipeline: Pipeline, catalog: CatalogProtocol) -> list[str]:

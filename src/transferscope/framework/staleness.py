@@ -11,8 +11,9 @@ import hashlib
 import json
 import logging
 import threading
-import time
+import zlib
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,10 @@ from kedro.framework.project import pipelines
 from kedro.io import CatalogProtocol
 from kedro.pipeline import Node, Pipeline
 
+from transferscope.datasets.packed_split import PackedSplitDataset
 from transferscope.framework.config import CommandLineError
-from transferscope.system.atomic import atomic_file
+from transferscope.framework.stale_inputs import check_images
+from transferscope.system.stored import DamagedError, read_json, write_json
 
 logger = logging.getLogger("transferscope")
 
@@ -32,7 +35,8 @@ FILE = ".made_by.json"
 IRRELEVANT = {"models_folder", "num_workers"}
 """Parameters that change no result."""
 
-WRITE_SECONDS = 2.0
+UNKNOWN = "unknown"
+"""The key of a result of which it is not known what made it."""
 
 NAMED = 3
 
@@ -43,10 +47,12 @@ class MadeBy:
     def __init__(self) -> None:
         self._context: KedroContext | None = None
         self._file = Path(FILE)
+        self._compute: Callable[[], dict[str, str]] = dict
         self._present: dict[str, str] = {}
+        self._outdated = False
+        """Whether a split was packed since the keys were computed, which depend on its content."""
         self._made: dict[str, str] = {}
         self._saved: set[str] = set()
-        self._written = 0.0
         self._lock = threading.Lock()
 
     @hook_impl
@@ -58,24 +64,51 @@ class MadeBy:
         if self._context is not None:
             folder = self._context.config_loader["globals"].get("data", "data")
             self._file = Path(self._context.project_path) / folder / FILE
-        self._made, self._saved = _read(self._file), set()
-        self._present = present_keys(pipelines["__default__"].nodes, catalog.load)
+        self._compute = lambda: present_keys(
+            pipelines["__default__"].nodes, catalog.load, partial(_content_digest, catalog)
+        )
+        self._present, self._outdated, self._saved = self._compute(), False, set()
+        try:
+            self._made = _read(self._file)
+        except DamagedError as error:
+            logger.warning(
+                "%s is damaged (%s): which plan made the results is not known; `kedro run` makes them anew",
+                error.path,
+                error.reason,
+            )
+            names = [name for name in self._present if not name.endswith(".checkpoints") and _exists(catalog, name)]
+            self._made = dict.fromkeys(names, UNKNOWN)
+            self._write()
+        if _journal(self._file).is_file():  # of a run that was killed
+            self._write()
+        if self._context is not None:
+            check_images(pipeline, catalog, only_missing=bool(run_params.get("only_missing_outputs")))
         stale = {name for name in self._stale() if _exists(catalog, name)}
         _tell(stale, pipeline, only_missing=bool(run_params.get("only_missing_outputs")))
+
+    @hook_impl
+    def before_dataset_saved(self, dataset_name: str) -> None:
+        """Note that it is not known what made the result, for the case that the run is killed while it is saved."""
+        with self._lock:
+            if dataset_name in self._present:
+                _append(_journal(self._file), dataset_name, UNKNOWN)
 
     @hook_impl
     def after_dataset_saved(self, dataset_name: str, node: Node) -> None:
         """The result is of the present plan, if all that its step has read is."""
         with self._lock:
             self._saved.add(dataset_name)
+            if dataset_name.endswith("_split"):
+                self._outdated = True
+            elif self._outdated:
+                self._present, self._outdated = self._compute(), False
             key = self._present.get(dataset_name)
             if key is None:
                 return
             of_another = [name for name in node.inputs if self._made.get(name) != self._present.get(name)]
             mixed = [name for name in of_another if name in self._made]
             self._made[dataset_name] = _digest([key, *mixed]) if mixed else key
-            if time.perf_counter() - self._written > WRITE_SECONDS:
-                self._write()
+            _append(_journal(self._file), dataset_name, self._made[dataset_name])
 
     def notes(self) -> list[str]:
         """Entries that were saved in a process in which no run began, since the last call."""
@@ -93,6 +126,8 @@ class MadeBy:
     def after_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline) -> None:
         """Where other processes do not tell what they save, as by Kedro's ParallelRunner: all steps have succeeded."""
         if not run_params.get("only_missing_outputs"):
+            if self._outdated or not self._saved:
+                self._present, self._outdated = self._compute(), False
             elsewhere = (pipeline.all_outputs() & self._present.keys()) - self._saved
             self._made |= {name: self._present[name] for name in elsewhere}
         self._write()
@@ -105,13 +140,17 @@ class MadeBy:
         return (name for name, key in self._present.items() if self._made.get(name, key) != key)
 
     def _write(self) -> None:
-        with atomic_file(self._file) as temporary:
-            temporary.write_text(json.dumps(self._made, indent=0))
-        self._written = time.perf_counter()
+        write_json(self._file, {"made": dict(sorted(self._made.items()))})
+        _journal(self._file).unlink(missing_ok=True)
 
 
-def present_keys(nodes: Iterable[Node], load: Callable[[str], Any]) -> dict[str, str]:
-    """The key of every output of `nodes`, which come in the order of their dependencies; `load` gives parameters."""
+def present_keys(
+    nodes: Iterable[Node], load: Callable[[str], Any], content: Callable[[str], str] = lambda name: ""
+) -> dict[str, str]:
+    """The key of every output of `nodes`, which come in the order of their dependencies.
+
+    `load` gives parameters, and `content` the digest of a packed split, by which other images are noticed.
+    """
     keys: dict[str, str] = {}
     values: dict[str, str] = {}
     for node in nodes:
@@ -122,7 +161,9 @@ def present_keys(nodes: Iterable[Node], load: Callable[[str], Any]) -> dict[str,
                     values[name] = "" if name == "params:models_folder" else _digest(_relevant(load(name)))
                 parts.append(values[name])
             else:
-                parts.append(keys.get(name, ""))
+                if name.endswith("_split") and name not in values:
+                    values[name] = content(name)
+                parts.append(keys.get(name, "") + values.get(name, ""))
         keys |= {name: _digest([name, *parts]) for name in node.outputs}
     return keys
 
@@ -144,7 +185,7 @@ def _tell(stale: set[str], pipeline: Pipeline, *, only_missing: bool) -> None:
         if weights:
             raise CommandLineError(
                 f"{_names(weights)}: made by another plan, and --only-missing-outputs would keep them; "
-                "leave it out, or undo the change of parameters"
+                "leave it out, or undo the change of parameters or files"
             )
         logger.warning("made by another plan, and kept: %s; %s", _names(made_here), _how_to_make(made_here))
     elif made_here:
@@ -170,12 +211,43 @@ def _exists(catalog: CatalogProtocol, name: str) -> bool:
     return dataset is not None and bool(dataset.exists())
 
 
+def _content_digest(catalog: CatalogProtocol, name: str) -> str:
+    dataset = catalog.get(name)
+    return str(dataset.content_digest()) if isinstance(dataset, PackedSplitDataset) else ""
+
+
 def _read(path: Path) -> dict[str, str]:
+    """The keys under which results were made, with what a run that was killed has noted since."""
     try:
-        found = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
+        made = dict(read_json(path)["made"])
+    except FileNotFoundError:
+        made = {}
+    return made | dict(_noted(_journal(path)))
+
+
+def _journal(path: Path) -> Path:
+    """What a run under way notes of each result when it is saved, a line each, before all is written in one file."""
+    return path.with_name(f"{path.stem}.journal")
+
+
+def _append(journal: Path, name: str, key: str) -> None:
+    journal.parent.mkdir(parents=True, exist_ok=True)
+    line = f"{name} {key}"
+    with journal.open("a", encoding="utf-8") as file:
+        file.write(f"{line} {zlib.crc32(line.encode()):08x}\n")
+
+
+def _noted(journal: Path) -> Iterable[tuple[str, str]]:
+    """Names and keys; a last line that is cut off is of a result that counts as unknown to its reader."""
+    if not journal.is_file():
+        return
+    lines = journal.read_bytes().split(b"\n")
+    for line in lines[:-1]:
+        content, _, checksum = line.rpartition(b" ")
+        if checksum != f"{zlib.crc32(content):08x}".encode():
+            raise DamagedError(journal, "a line is not what was written")
+        name, _, key = content.decode().partition(" ")
+        yield name, key
 
 
 def _digest(content: Any) -> str:

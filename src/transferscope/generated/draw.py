@@ -1,7 +1,8 @@
 """The embedded images: drawn by seed, written as the real ones are distributed, to be read by the same readers.
 
-Every root holds GENERATED.txt, which says so, with seed and settings. A root whose GENERATED.txt agrees is left as it
-is. The same settings give the same bytes with the same versions of NumPy and Pillow.
+Every root holds GENERATED.txt, which says so, with seed and settings, and a hidden file with the digests of all others.
+A root whose GENERATED.txt agrees and whose files are whole is left as it is. The same settings give the same bytes with
+the same versions of NumPy and Pillow.
 """
 
 from __future__ import annotations
@@ -11,8 +12,10 @@ import csv
 import hashlib
 import io
 import json
+import logging
+import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -31,11 +34,19 @@ from transferscope.system.atomic import replace_folder, space_errors
 from transferscope.system.errors import UserError
 from transferscope.system.processes import spread
 from transferscope.system.progress import progress_bar
+from transferscope.system.stored import DamagedError, file_digest, is_whole, read_json, write_json
+
+log = logging.getLogger(__name__)
 
 DOMAINS = ("real", "clipart", "quickdraw")
 CHEXPERT_FOLDER = "CheXpert-v1.0-small"
 SMALLEST_TO_LARGEST = 0.25
 """About the size of the smallest class of a domain, divided by that of the largest."""
+
+DIGESTS = ".digests.json"
+"""The file in a root with the digests of all others."""
+
+REDRAW = "`kedro run --pipelines data_prep` draws it again"
 
 CHUNK = 64
 """Images that a process draws before it says so."""
@@ -149,13 +160,13 @@ def _domain_paths(domain: str, num_train: int, num_test: int, seed: int) -> dict
     return paths
 
 
-def _write_images(folder: Path, drawings: Drawings) -> int:
-    """Draw some images and save them; how many."""
+def _write_images(folder: Path, drawings: Drawings) -> dict[str, str]:
+    """Draw some images and save them; their digests by path."""
     for path, draw in drawings.items():
         file = folder / path
         file.parent.mkdir(parents=True, exist_ok=True)
         _save(draw(), file)
-    return len(drawings)
+    return {path: file_digest(folder / path) for path in drawings}
 
 
 def _save(image: Image.Image, path: Path) -> None:
@@ -202,18 +213,23 @@ def _check_counts(smallest: int, *, size: int, **counts: int) -> None:
 
 
 def _generate(root: Path, settings: dict[str, object], drawings: Drawings, texts: dict[str, str] | None = None) -> Path:
-    """Write a root anew unless its marker agrees; drawing takes all processes that there are."""
+    """Write a root anew unless it is whole and its marker agrees; drawing takes all processes that there are."""
     marker = _marker(settings, len(drawings))
     if _is_current(root, marker, len(drawings)):
         return root
-    if root.exists() and (root.is_file() or any(root.iterdir())) and not (root / GENERATED_MARK).is_file():
+    ours = (root / GENERATED_MARK).is_file() or is_whole(root / DIGESTS)
+    if root.exists() and (root.is_file() or any(root.iterdir())) and not ours:
         raise UserError(f"{root} holds files that were not generated: name another folder for generated images")
     with _new_folder(root) as folder, progress_bar(f"drawing {settings['kind']}", len(drawings)) as advance:
         folder.mkdir()
-        for count in spread(partial(_write_images, folder), _chunks(drawings)):
-            advance(count)
+        digests: dict[str, str] = {}
+        for drawn in spread(partial(_write_images, folder), _chunks(drawings)):
+            digests |= drawn
+            advance(len(drawn))
         for path, text in ((texts or {}) | {GENERATED_MARK: marker}).items():
             (folder / path).write_text(text, encoding="utf-8")
+            digests[path] = file_digest(folder / path)
+        write_json(folder / DIGESTS, {"files": dict(sorted(digests.items()))})
     return root
 
 
@@ -266,6 +282,44 @@ def _is_text(statement: ast.stmt) -> bool:
 
 def _is_current(root: Path, marker: str, total: int) -> bool:
     path = root / GENERATED_MARK
-    if not path.is_file() or path.read_text(encoding="utf-8") != marker:
+    if not path.is_file() or path.read_bytes() != marker.encode():
         return False
-    return sum(file.suffix in (".png", ".jpg") for file in root.rglob("*")) == total
+    if sum(file.suffix in (".png", ".jpg") for file in root.rglob("*")) != total:
+        return False
+    try:
+        _check_files(root)
+    except (OSError, DamagedError) as error:
+        log.warning("generated images are drawn again: %s", error)
+        return False
+    return True
+
+
+def check_generated(root: Path) -> None:
+    """Raise DamagedError for a file of generated images that is missing or not as it was drawn.
+
+    Of other images nothing is known, so nothing is checked.
+    """
+    if (root / DIGESTS).is_file():
+        try:
+            _check_files(root)
+        except FileNotFoundError as error:
+            raise DamagedError(Path(str(error.filename)), "it is missing", REDRAW) from None
+        except DamagedError as error:
+            raise DamagedError(error.path, error.reason, REDRAW) from None
+
+
+def _check_files(root: Path) -> None:
+    """Raise DamagedError or FileNotFoundError for a file that is not as it was drawn.
+
+    Files that were not written since, which their times of change show, are not read.
+    """
+    index = root / DIGESTS
+    digests = read_json(index)["files"]
+    drawn = index.stat().st_ctime_ns
+    written = [name for name in digests if (root / name).stat().st_ctime_ns > drawn]
+    for name in written:
+        if file_digest(root / name) != digests[name]:
+            raise DamagedError(root / name, "it is not what was drawn")
+    if written:
+        with suppress(OSError):
+            os.utime(index)

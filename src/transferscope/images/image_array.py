@@ -49,7 +49,7 @@ def resolve_rows(index: Index | Sequence[int], length: int) -> np.ndarray:
     return np.where(rows < 0, rows + length, rows)
 
 
-class _View(ABC):
+class View(ABC):
     """Indexing by a number, a slice or an array, from `_take`."""
 
     shape: tuple[int, ...]
@@ -62,12 +62,16 @@ class _View(ABC):
         rows = resolve_rows(index, len(self))
         return self._take(rows) if rows.ndim else self._take(rows[None])[0]
 
+    def __array__(self, dtype: np.dtype | None = None, copy: bool | None = None) -> np.ndarray:
+        """All images in memory."""
+        return self[:] if dtype is None else self[:].astype(dtype)
+
     @abstractmethod
     def _take(self, rows: np.ndarray) -> np.ndarray:
         """Copies of the images at `rows`, int64 (n,), in that order."""
 
 
-class ConcatenatedImages(_View):
+class ConcatenatedImages(View):
     """Several arrays of images of one size, one after the other."""
 
     def __init__(self, parts: Sequence[ImageArray]) -> None:
@@ -87,7 +91,7 @@ class ConcatenatedImages(_View):
         return images
 
 
-class SelectedImages(_View):
+class SelectedImages(View):
     """Some rows of an array of images."""
 
     def __init__(self, images: ImageArray, rows: np.ndarray) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 from collections import Counter
@@ -20,7 +21,6 @@ from transferscope.images.fingerprint import file_fingerprints, picture_key, sou
 from transferscope.images.partial import PartialSplit
 from transferscope.images.source import ExampleList, ImageSource, warn_once
 from transferscope.images.split import (
-    IMAGE_DIGESTS,
     DroppedImage,
     PackedSplit,
     SplitInfo,
@@ -29,6 +29,9 @@ from transferscope.images.split import (
 )
 from transferscope.system.errors import UserError
 from transferscope.system.progress import progress_bar
+from transferscope.system.stored import DamagedError
+
+log = logging.getLogger(__name__)
 
 CHUNK = 32
 """Images that a thread packs before the journal notes them."""
@@ -48,7 +51,8 @@ def pack_split(
     """Decode, presize and store all images of a part, and open the result.
 
     A folder that already holds what these files and settings would give is opened as it is; this is told from names,
-    sizes and times of the files, without reading images. Otherwise the folder is made anew and replaces an old one when
+    sizes and times of the files, without reading images. Packed images that were written since they were packed are
+    compared with their digests. Otherwise the folder is made anew and replaces an old one when
     it is complete. A killed or failed attempt is continued by the next one. Memory does not grow with the number of
     images. The digest depends on the stored content alone.
 
@@ -88,14 +92,32 @@ def pack_split(
     return PackedSplit.open(folder)
 
 
+def digest_of_source(
+    source: ImageSource, part: str, pictures: PictureOptions, value_range: tuple[float, float] | None = None
+) -> str:
+    """The `source_digest` that a split has which is packed from these files now; no image is read."""
+    examples = source.part(part)
+    prints = file_fingerprints(open_tree(source.root), examples.paths)
+    return source_digest(source, examples, pictures, prints, value_range)
+
+
 def _open_unchanged(folder: Path, digest: str, on_bad_image: str) -> PackedSplit | None:
     """The split that is there, if it was packed from the same files and settings."""
     try:
         split = PackedSplit.open(folder)
+    except DamagedError as error:
+        log.warning("%s: %s is damaged (%s): packed again", folder, error.path.name, error.reason)
+        return None
     except UserError:
         return None
-    unchanged = split.source_digest == digest and (not split.dropped or on_bad_image == "drop")
-    return split if unchanged else None
+    if split.source_digest != digest or (split.dropped and on_bad_image != "drop"):
+        return None
+    try:
+        split.check()
+    except DamagedError as error:
+        log.warning("%s: %s is damaged (%s): packed again", folder, error.path.name, error.reason)
+        return None
+    return split
 
 
 @dataclass(frozen=True)
@@ -193,6 +215,5 @@ class _Packer:
             sampling=self.source.sampling,
         )
         ids = [self.examples.example_ids[i] for i in kept]
-        write_split_files(partial.folder, info, labels, ids, journal["size"])
-        np.save(partial.folder / IMAGE_DIGESTS, journal["digest"])
+        write_split_files(partial.folder, info, labels, ids, journal["size"], journal["digest"])
         partial.publish()

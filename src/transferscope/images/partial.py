@@ -1,9 +1,9 @@
 """Half-done packing that a later attempt continues.
 
 A hidden folder beside the split's holds the images packed so far and a journal: for each example the fingerprint of its
-file, the sha256 of its stored pixels and the size of the original. A row of the journal is written after its image; an
-attempt that continues checks the stored pixels against the journal, so whatever a killed process left, only whole
-images are kept.
+file, the sha256 of its stored pixels, the size of the original and a checksum of the row. A row of the journal is
+written after its image; an attempt that continues checks rows and stored pixels, so whatever a killed process or a bad
+disk left, only whole images are kept.
 """
 
 from __future__ import annotations
@@ -13,15 +13,17 @@ import fcntl
 import hashlib
 import os
 import shutil
+import zlib
 from concurrent.futures import Executor
 from pathlib import Path
 
 import numpy as np
 
+from transferscope.images.verified import npy_header
 from transferscope.system.atomic import replace_folder
 from transferscope.system.errors import UserError
 
-JOURNAL_DTYPE = np.dtype([("fingerprint", "<u8"), ("digest", "u1", (32,)), ("size", "<i4", (2,))])
+JOURNAL_DTYPE = np.dtype([("fingerprint", "<u8"), ("digest", "u1", (32,)), ("size", "<i4", (2,)), ("checksum", "<u4")])
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -37,7 +39,7 @@ class PartialSplit:
         self.shape = shape
         self._key = key
         self._image_bytes = int(np.prod(shape[1:]))
-        self._header = _npy_header(shape)
+        self._header = npy_header(shape)
 
     def __enter__(self) -> PartialSplit:
         try:
@@ -125,11 +127,13 @@ class PartialSplit:
 
     def note(self, start: int, stop: int) -> None:
         """Write rows [start, stop) of the journal, after their images."""
-        rows = self.journal[start:stop].tobytes()
-        os.pwrite(self._journal_file, rows, start * JOURNAL_DTYPE.itemsize)
+        rows = self.journal[start:stop]
+        rows["checksum"] = _checksums(rows)
+        os.pwrite(self._journal_file, rows.tobytes(), start * JOURNAL_DTYPE.itemsize)
 
     def forget_stale(self, fingerprints: np.ndarray, executor: Executor) -> None:
-        """Drop journal rows whose file has changed or whose stored pixels are not those noted."""
+        """Drop journal rows that are damaged, whose file has changed, or whose stored pixels are not those noted."""
+        self.journal[self.journal["checksum"] != _checksums(self.journal)] = 0
         done = self.journal["fingerprint"] != 0
         stale = done & (self.journal["fingerprint"] != fingerprints)
         self.journal[stale] = 0
@@ -153,7 +157,7 @@ class PartialSplit:
             if new != old:
                 pixels = os.pread(self._images_file, self._image_bytes, self._offset(old))
                 os.pwrite(self._images_file, pixels, self._offset(new))
-        header = _npy_header((len(rows), *self.shape[1:]))
+        header = npy_header((len(rows), *self.shape[1:]))
         assert len(header) == len(self._header)
         os.pwrite(self._images_file, header, 0)
         os.ftruncate(self._images_file, self._offset(len(rows)))
@@ -170,7 +174,8 @@ class PartialSplit:
         replace_folder(self.folder, self.target)
 
 
-def _npy_header(shape: tuple[int, ...]) -> bytes:
-    """A .npy header of 128 bytes, whatever the shape, so that the shape can be changed in place."""
-    text = f"{{'descr': '|u1', 'fortran_order': False, 'shape': {tuple(int(n) for n in shape)}, }}"
-    return b"\x93NUMPY\x01\x00" + (118).to_bytes(2, "little") + text.ljust(117).encode() + b"\n"
+def _checksums(rows: np.ndarray) -> np.ndarray:
+    """uint32 (n,): of each row without its checksum."""
+    width = JOURNAL_DTYPE.itemsize - 4
+    content = np.ascontiguousarray(rows).view(np.uint8).reshape(len(rows), -1)
+    return np.array([zlib.crc32(row[:width].tobytes()) for row in content], dtype=np.uint32)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,11 +17,16 @@ from pydantic import ValidationError
 
 from transferscope.experiment.options import PictureOptions
 from transferscope.images.image_array import ConcatenatedImages, ImageArray, SelectedImages, resolve_rows, take
+from transferscope.images.verified import IMAGES, REPACK, VerifiedImages
 from transferscope.system.errors import UserError
+from transferscope.system.progress import progress_bar
+from transferscope.system.stored import DamagedError, file_digest, read_json, stored_digest, write_json
 
-FORMAT = 1
+FORMAT = 2
 IMAGE_DIGESTS = "image_digests.npy"
 """File with the sha256 of each stored image."""
+LISTED = ("labels.npy", "source_sizes.npy", IMAGE_DIGESTS, "example_ids.json")
+"""Files whose digests split.json holds; images.npy has one for each image."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +57,8 @@ class PackedSplit:
     """Images, labels and names of one part of a task.
 
     Attributes:
-        images: uint8 (N, C, H, W), memory-mapped; for unions and subsets a view that is indexed in the same way.
+        images: uint8 (N, C, H, W), memory-mapped, each compared with its digest when it is first read; for unions and
+            subsets a view that is indexed in the same way.
         labels: int64 (N,), or int8 (N, num_classes) in {1, 0, -1} with -1 ignored.
         example_ids: N unique names.
         source_sizes: int32 (N, 2), width and height of the images as distributed.
@@ -88,20 +96,22 @@ class PackedSplit:
 
     @staticmethod
     def open(folder: str | Path) -> PackedSplit:
-        """Open a packed split or a union; `UserError` when the folder holds none or a damaged one."""
+        """Open a packed split or a union; `UserError` when the folder holds none, `DamagedError` for a damaged one."""
         folder = Path(folder)
         try:
-            description = json.loads((folder / "split.json").read_text(encoding="utf-8"))
+            description = read_json(folder / "split.json")
             if description["format"] != FORMAT:
                 raise UserError(f"{folder}: packed in format {description['format']}, not {FORMAT}: pack it again")
             opened = _open_union if "parts" in description else _open_packed
             return opened(folder, description)
         except FileNotFoundError as error:
             raise UserError(f"{folder}: no packed split ({error.filename} does not exist): run data_prep") from error
+        except DamagedError as error:
+            raise DamagedError(error.path, error.reason, REPACK) from None
         except UserError:
             raise
         except (OSError, ValueError, KeyError, TypeError, ValidationError) as error:
-            raise UserError(f"{folder}: damaged split ({_one_line(error)}): delete it and pack again") from error
+            raise DamagedError(folder, _one_line(error), REPACK) from error
 
     name = property(lambda self: self.info.name)
     part = property(lambda self: self.info.part)
@@ -141,6 +151,22 @@ class PackedSplit:
         if isinstance(indices, torch.Tensor):
             indices = indices.cpu().numpy()
         return torch.from_numpy(take(self.images, resolve_rows(indices, len(self))))
+
+    def check(self) -> None:
+        """Raise DamagedError where an image is not as it was packed.
+
+        All are read if the file was written since it was packed, which its time of change shows; else each is
+        compared when it is first read.
+        """
+        if isinstance(self.images, VerifiedImages) and self.folder is not None:
+            images, index = self.images.path, self.folder / "split.json"
+            if images.stat().st_ctime_ns > index.stat().st_ctime_ns:
+                with progress_bar(f"verifying {self.name}.{self.part}", len(self)) as advance:
+                    self.images.verify(len(os.sched_getaffinity(0)), advance)
+                with suppress(OSError):
+                    os.utime(index)
+        for part in self._parts:
+            part.check()
 
     def subset(self, indices: np.ndarray | torch.Tensor | Sequence[int]) -> PackedSplit:
         """A view of some examples, in the order of `indices`; no image is copied."""
@@ -185,32 +211,44 @@ def content_digest(
 
 
 def write_split_files(
-    folder: Path, info: SplitInfo, labels: np.ndarray, example_ids: Sequence[str], source_sizes: np.ndarray
+    folder: Path,
+    info: SplitInfo,
+    labels: np.ndarray,
+    example_ids: Sequence[str],
+    source_sizes: np.ndarray,
+    image_digests: np.ndarray | None = None,
 ) -> None:
-    """Everything of a split but its images."""
+    """Write everything of a split but `images.npy`, which lies in `folder` already.
+
+    image_digests: uint8 (N, 32), the sha256 of each image; None: they are computed.
+    """
+    images = np.load(folder / IMAGES, mmap_mode="r")
+    if image_digests is None:
+        hashes = [hashlib.sha256(image).digest() for image in images]
+        image_digests = np.frombuffer(b"".join(hashes), dtype=np.uint8).reshape(-1, 32)
     np.save(folder / "labels.npy", labels)
     np.save(folder / "source_sizes.npy", source_sizes)
+    np.save(folder / IMAGE_DIGESTS, image_digests)
     (folder / "example_ids.json").write_text(json.dumps(list(example_ids)), encoding="utf-8")
-    write_description(folder, info, {"num_examples": len(labels)})
+    files = {name: file_digest(folder / name) for name in LISTED}
+    write_description(folder, info, {"shape": list(images.shape), "files": files})
 
 
 def write_description(folder: Path, info: SplitInfo, more: dict[str, Any]) -> None:
-    """split.json: the format, `info` and what else is to be known."""
+    """split.json: the format, `info` and what else is to be known, with the digests of the other files."""
     described = {**asdict(info), "pictures": info.pictures.model_dump(mode="json")}
-    text = json.dumps({"format": FORMAT, **more, **described}, indent=1)
-    (folder / "split.json").write_text(text, encoding="utf-8")
+    write_json(folder / "split.json", {"format": FORMAT, **more, **described})
 
 
 def _open_packed(folder: Path, description: dict[str, Any]) -> PackedSplit:
-    images = np.load(folder / "images.npy", mmap_mode="r")
-    # A plain view of the mapped memory: every access through np.memmap costs microseconds.
-    images = images.view(np.ndarray)
+    for name, digest in description["files"].items():
+        if stored_digest(folder / name) != digest:
+            raise DamagedError(folder / name, "its content is not what was packed", REPACK)
+    digests = np.load(folder / IMAGE_DIGESTS, mmap_mode="r")
+    images = VerifiedImages(folder / IMAGES, tuple(description["shape"]), digests)
     labels = np.load(folder / "labels.npy")
     example_ids = json.loads((folder / "example_ids.json").read_text(encoding="utf-8"))
     source_sizes = np.load(folder / "source_sizes.npy")
-    lengths = {len(images), len(labels), len(example_ids), len(source_sizes)}
-    if lengths != {description["num_examples"]}:
-        raise ValueError(f"{description['num_examples']} examples expected, files hold {sorted(lengths)}")
     return PackedSplit(_parse_info(description), images, labels, example_ids, source_sizes, folder=folder)
 
 

@@ -26,8 +26,8 @@ from transferscope.models.file_kind import kind_of
 from transferscope.models.state_dicts import read_torch_file, rename
 from transferscope.models.torch_file import first_line
 from transferscope.models.zoo import build_model
-from transferscope.system.atomic import atomic_file
 from transferscope.system.errors import UserError
+from transferscope.system.stored import UNSEALED, DamagedError, check, seal_of, write_sealed
 
 log = logging.getLogger(__name__)
 # One key: the order of several would differ from process to process, and with it the bytes of the file.
@@ -118,15 +118,16 @@ class Checkpoint:
 
 
 def save_checkpoint(checkpoint: Checkpoint, path: str | Path) -> None:
-    """Write a `.safetensors` file, atomically. Equal contents give equal bytes, on any device and memory layout."""
+    """Write a `.safetensors` file, atomically, with a digest of all its bytes in the header.
+
+    Equal contents give equal bytes, on any device and memory layout.
+    """
     path = Path(path)
     if path.suffix != ".safetensors":
         raise UserError(f"cannot save the checkpoint {path}: its name must end in .safetensors")
-    header = {"metadata": asdict(checkpoint.metadata), "keys": list(checkpoint.state_dict)}
-    tensors = {key: _plain(tensor) for key, tensor in checkpoint.state_dict.items()}
-    content = save(tensors, {HEADER_KEY: json.dumps(header, sort_keys=True)})
-    with atomic_file(path) as temporary:
-        temporary.write_bytes(content)
+    header = {"digest": UNSEALED, "metadata": asdict(checkpoint.metadata), "keys": list(checkpoint.state_dict)}
+    tensors = {key: plain(tensor) for key, tensor in checkpoint.state_dict.items()}
+    write_sealed(path, save(tensors, {HEADER_KEY: json.dumps(header, sort_keys=True)}))
 
 
 def load_checkpoint(
@@ -144,7 +145,8 @@ def load_checkpoint(
     `meta` and have names, shapes and dtypes only, which is cheap.
 
     Raises UserError, naming the file, where it is missing, damaged, of another kind (which it names), or holds no
-    state_dict, and where a tensor is sparse, quantised or without values.
+    state_dict, and where a tensor is sparse, quantised or without values; DamagedError, a UserError, where a file that
+    bears a digest has another content.
     """
     path = Path(path)
     files = files_of(path)
@@ -229,6 +231,8 @@ def _load_file(path: Path, weights: str | None, values: bool) -> _Part:
 
 def _load_safetensors(path: Path, values: bool = True) -> _Part:
     with _opened(path) as file:
+        if seal_of(path):  # files made elsewhere bear none
+            _check(path)
         header = file.metadata()
         metadata, order = _metadata(path, header)
         keys = file.keys()
@@ -244,6 +248,13 @@ def _read_tensor(path: Path, file: Any, key: str, values: bool) -> Tensor:
         return tensor.clone() if values else tensor.to("meta")
     except Exception as error:  # of dtypes that torch lacks, the library raises errors of several types
         raise UserError(f"checkpoint {path}: tensor {key!r} cannot be read ({first_line(error)})") from error
+
+
+def _check(path: Path) -> None:
+    try:
+        check(path)
+    except DamagedError as error:
+        raise DamagedError(path, error.reason, "copy it again, or train its run again") from None
 
 
 def _opened(path: Path) -> Any:
@@ -274,6 +285,6 @@ def _metadata(path: Path, header: Mapping[str, str] | None) -> tuple[CheckpointM
     return CheckpointMetadata(**values), keys
 
 
-def _plain(tensor: Tensor) -> Tensor:
+def plain(tensor: Tensor) -> Tensor:
     """A contiguous copy on the CPU that shares memory with no other tensor."""
     return tensor.detach().to("cpu").clone(memory_format=torch.contiguous_format)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from transferscope.models.checkpoint import Checkpoint, load_checkpoint
-from transferscope.system.atomic import atomic_file
 from transferscope.system.errors import UserError
+from transferscope.system.stored import DamagedError, check, read_json, seal_of, write_json
 
 INDEX = "series.json"
 Epoch = int | Literal["best", "final"]
@@ -36,20 +35,36 @@ class CheckpointSeries:
     """Key of the weights in files that hold several, e.g. `model_ema`."""
     prefix: str | None = None
     """Prefix of the names that are taken from files made elsewhere."""
+    digests: Mapping[int, str] = field(default_factory=dict)
+    """The digest that the file of each epoch must bear; empty for files made elsewhere."""
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    """Digests of what the run was trained on, by part (`train`, `test`, ...), and of what it started from."""
 
     @classmethod
     def open(cls, folder: str | Path) -> CheckpointSeries:
-        """Open a folder with an index (`write_series`). Raises UserError if it has none or lacks a file it lists."""
+        """Open a folder with an index (`write_series`).
+
+        Raises UserError if it has none or lacks a file it lists, DamagedError where the index is not as written.
+        Checkpoints are verified when they are loaded, or all by `check`.
+        """
         folder = Path(folder)
-        index = _read_index(folder)
+        index = read_index(folder)
+        name = f"{index['task']}.{index['run']}"
         files = {epoch: folder / epoch_file(epoch) for epoch in index["epochs"]}
         for path in files.values():
             if not path.is_file():
-                raise UserError(
-                    f"checkpoint series {folder} lacks {path.name}, which its {INDEX} lists: train it again"
-                )
-        name = f"{index['task']}.{index['run']}"
-        return cls(name, files, index["best"], index["final"], index["fingerprint"], index["status"], folder)
+                raise DamagedError(path, f"it is missing, and {INDEX} lists it", repair_command(name))
+        return cls(
+            name,
+            files,
+            index["best"],
+            index["final"],
+            index["fingerprint"],
+            index["status"],
+            folder,
+            digests={int(epoch): digest for epoch, digest in index["digests"].items()},
+            inputs=index.get("inputs", {}),
+        )
 
     @classmethod
     def from_file(
@@ -120,6 +135,7 @@ class CheckpointSeries:
 
     def load(self, which: Epoch = "final") -> Checkpoint:
         """Read the checkpoint of an epoch."""
+        self._check_epoch(self.epoch(which))
         checkpoint = load_checkpoint(self.path(which), weights=self.weights, prefix=self.prefix)
         known = checkpoint.metadata
         for key, value in (self.about or {}).items():
@@ -130,6 +146,24 @@ class CheckpointSeries:
             changes["epoch_name"] = which
         described = checkpoint.with_metadata(**(self.about or {}), **changes)
         return described.fitted() if (self.about or {}).get("architecture") else described
+
+    def check(self) -> None:
+        """Raise DamagedError where the file of an epoch is missing, damaged, or another than the run has written."""
+        for epoch in self.digests:
+            self._check_epoch(epoch)
+
+    def _check_epoch(self, epoch: int) -> None:
+        if not self.digests:
+            return
+        path, fix = self.files[epoch], repair_command(self.name)
+        try:
+            check(path)
+        except FileNotFoundError:
+            raise DamagedError(path, "it is missing", fix) from None
+        except DamagedError as error:
+            raise DamagedError(path, error.reason, fix) from None
+        if seal_of(path) != self.digests[epoch]:
+            raise DamagedError(path, f"it is another file than {INDEX} lists", fix)
 
 
 def write_series(
@@ -146,12 +180,14 @@ def write_series(
 ) -> CheckpointSeries:
     """Declare the checkpoints in `folder` a series, by writing its index atomically, and open it.
 
-    The files (`epoch_file`) are there before, so a reader finds a whole series or none. `extra` stays in the index.
+    The files (`epoch_file`) are there before, so a reader finds a whole series or none. The index lists the digests
+    that they bear, so that the file of another epoch or run is noticed. `extra` stays in the index.
     """
+    folder, epochs = Path(folder), sorted(epochs)
     index: dict[str, Any] = {"task": task, "run": run, "fingerprint": fingerprint, "status": status}
-    index |= {"epochs": sorted(epochs), "best": best, "final": final}
-    with atomic_file(Path(folder) / INDEX) as temporary:
-        temporary.write_text(json.dumps(index | extra, indent=2) + "\n")
+    index |= {"epochs": epochs, "best": best, "final": final}
+    index["digests"] = {str(epoch): seal_of(folder / epoch_file(epoch)) for epoch in epochs}
+    write_json(folder / INDEX, index | extra)
     return CheckpointSeries.open(folder)
 
 
@@ -160,15 +196,18 @@ def epoch_file(epoch: int) -> str:
     return f"epoch_{epoch:04d}.safetensors"
 
 
-def _read_index(folder: Path) -> dict[str, Any]:
+def read_index(folder: Path) -> dict[str, Any]:
+    """The index of a series. UserError where there is none, DamagedError where it is not as it was written."""
     path = folder / INDEX
     if not path.is_file():
         raise UserError(f"{folder} is no checkpoint series: it has no {INDEX}; train the run or check the path")
     try:
-        index = json.loads(path.read_text())
-        missing = {"task", "run", "fingerprint", "status", "epochs", "best", "final"} - index.keys()
-    except (json.JSONDecodeError, AttributeError) as error:
-        raise UserError(f"{path} is no index of a checkpoint series ({error}): train the run again") from error
-    if missing:
-        raise UserError(f"{path} lacks {', '.join(sorted(missing))}: train the run again")
-    return index
+        return read_json(path)
+    except DamagedError as error:
+        raise DamagedError(path, error.reason, "`kedro run` trains the run again") from None
+
+
+def repair_command(name: str) -> str:
+    """The command that repairs the run `task.run`."""
+    task, _, run = name.partition(".")
+    return f"`kedro run --nodes {task}.training.{run}` repairs it"

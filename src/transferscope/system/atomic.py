@@ -14,17 +14,22 @@ from transferscope.system.errors import UserError
 
 
 @contextmanager
-def atomic_file(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; on success it becomes `path`, on failure it is removed."""
+def atomic_file(path: str | Path, *, flush: bool = True) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; on success it becomes `path`, on failure it is removed.
+
+    Without `flush` a process that is killed still leaves a whole file, but a power cut may take it.
+    """
     path = Path(path)
     temporary = _temporary_beside(path)
     try:
         with space_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             yield temporary
-            _flush(temporary)
+            if flush:
+                _flush(temporary)
             os.replace(temporary, path)
-            _flush(path.parent)
+            if flush:
+                _flush(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 

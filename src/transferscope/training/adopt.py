@@ -11,13 +11,12 @@ import pandas as pd
 from transferscope.images.split import PackedSplit
 from transferscope.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from transferscope.models.series import CheckpointSeries, epoch_file, write_series
-from transferscope.system.atomic import atomic_file
 from transferscope.system.errors import UserError
 from transferscope.training.device import choose_device
 from transferscope.training.evaluation import evaluate
-from transferscope.training.history import history_table, metric_columns
+from transferscope.training.history import metric_columns
 from transferscope.training.inputs import by_part, inputs_of
-from transferscope.training.record import HISTORY, RunFolder
+from transferscope.training.record import RunFolder
 
 EPOCH = 1
 """Of a file that does not say its own; 0 would mean untrained."""
@@ -57,8 +56,7 @@ def adopt(
     assert epoch is not None
     files.start()
     save_checkpoint(checkpoint, folder / epoch_file(epoch))
-    with atomic_file(folder / HISTORY) as temporary:
-        history_table([row]).to_csv(temporary, index=False)
+    files.write_history([row])
     write_series(
         folder,
         task=run.task,
@@ -68,6 +66,7 @@ def adopt(
         best=epoch,
         final=epoch,
         inputs=files.inputs,
+        history=[row],
     )
     return files.result()
 

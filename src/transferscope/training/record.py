@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import shutil
 from pathlib import Path
@@ -12,24 +13,30 @@ import pandas as pd
 
 from transferscope.images.split import PackedSplit
 from transferscope.models.checkpoint import Checkpoint, CheckpointMetadata, save_checkpoint
-from transferscope.models.series import INDEX, CheckpointSeries, epoch_file, write_series
+from transferscope.models.series import INDEX, CheckpointSeries, epoch_file, read_index, write_series
 from transferscope.system.atomic import atomic_file
+from transferscope.system.stored import DamagedError, check, is_whole, read_json, write_json
 from transferscope.training.events import EVENTS
-from transferscope.training.history import history_table
+from transferscope.training.history import Row, history_table
 from transferscope.training.run import RunLike
-from transferscope.training.snapshot import TrainingState, load_snapshot, save_snapshot
+from transferscope.training.snapshot import TrainingState, earlier, read_snapshot, restore, save_snapshot
+from transferscope.training.timings import STORED_TIMINGS, TIMINGS
 
-SNAPSHOT, HISTORY, TIMINGS = "snapshot.pt", "history.csv", "timings.csv"
+log = logging.getLogger(__name__)
+
+SNAPSHOT, HISTORY = "snapshot.safetensors", "history.csv"
 
 
 class RunFolder:
-    """The checkpoint series of a run, `history.csv`, `timings.csv` and, while it trains, `snapshot.pt`.
+    """The checkpoint series of a run, `history.csv`, `timings.csv` and, while it trains, its last two snapshots.
 
     Snapshot and index say which plan, images and initial weights they come from: what comes from others is not used,
     and is removed when training starts. Times differ between identical runs, so they stand apart from the history.
 
     The snapshot of an epoch is written before the epoch's checkpoint. A process that is killed between the two writes
     the checkpoint when it starts again, so both agree whenever training goes on. The index of the series comes last.
+    It holds the history; times lie in a hidden file beside it. Both tables are written from there, and again where
+    somebody has changed or deleted them.
     """
 
     def __init__(self, folder: str | Path, run: RunLike, inputs: dict[str, str]) -> None:
@@ -37,70 +44,130 @@ class RunFolder:
         self.run = run
         self.inputs = inputs
         self.identity = json.dumps(inputs, sort_keys=True)
+        self._kept: tuple[set[int], set[int]] = (set(), set())
+        """Epochs whose checkpoints the snapshot before the last, and the last, would go on with."""
 
     def is_finished(self) -> bool:
-        """Whether a training with these inputs has come to its end here."""
-        try:
-            index = json.loads((self.folder / INDEX).read_text())
-        except (OSError, ValueError):
+        """Whether a training with these inputs has come to its end here, and its files are whole."""
+        if not (self.folder / INDEX).is_file():
             return False
-        return isinstance(index, dict) and index.get("inputs") == self.inputs
+        try:
+            if read_index(self.folder).get("inputs") != self.inputs:
+                return False
+            CheckpointSeries.open(self.folder).check()
+        except DamagedError as error:
+            log.warning("%s is damaged (%s): the run is trained again", error.path, error.reason)
+            return False
+        return True
 
     def result(self) -> tuple[CheckpointSeries, pd.DataFrame]:
-        """Series and history of the finished run."""
-        history = pd.read_csv(self.folder / HISTORY, float_precision="round_trip")
-        return CheckpointSeries.open(self.folder), history
+        """Series and history of the finished run; tables that are not as they were written are written again."""
+        self._write_again(HISTORY, history_table(read_index(self.folder)["history"]))
+        stored = self.folder / STORED_TIMINGS
+        try:
+            self._write_again(TIMINGS, pd.DataFrame(read_json(stored)["rows"]))
+        except (FileNotFoundError, DamagedError):
+            # A checkpoint that was made elsewhere has no times, and neither file.
+            if stored.exists() or (self.folder / TIMINGS).exists():
+                log.warning("%s is missing or damaged: the run's times are lost, its weights are whole", stored)
+            stored.unlink(missing_ok=True)
+            (self.folder / TIMINGS).unlink(missing_ok=True)
+        return CheckpointSeries.open(self.folder), pd.read_csv(self.folder / HISTORY, float_precision="round_trip")
 
     def resume(self, state: TrainingState) -> bool:
-        """Bring `state` to where a killed training left it; False where there is nothing to go on from."""
-        return load_snapshot(self.folder / SNAPSHOT, state, self.identity)
+        """Bring `state` to where a killed training left it; False where there is nothing to go on from.
+
+        The last snapshot counts, or where it is damaged the one before.
+        """
+        for path in (self.folder / SNAPSHOT, earlier(self.folder / SNAPSHOT)):
+            snapshot = read_snapshot(path, self.identity)
+            if snapshot is None:
+                continue
+            epoch, best = snapshot.plain["epoch"], snapshot.plain["best_epoch"]
+            needed = self._kept_epochs(epoch, best) - ({epoch} if snapshot.plain["step"] == 0 else set())
+            damaged = [name for name in map(epoch_file, sorted(needed)) if not is_whole(self.folder / name)]
+            if damaged:
+                log.warning("snapshot %s cannot be used: %s is damaged or missing", path, damaged[0])
+                continue
+            restore(state, snapshot)
+            self._kept = (set(range(epoch + 1)), self.kept_epochs(state))
+            return True
+        return False
 
     def start(self) -> None:
         """Remove what another training left."""
-        for name in (INDEX, SNAPSHOT, HISTORY, TIMINGS):  # the index first: without it there is no series
+        for name in (INDEX, HISTORY, TIMINGS, STORED_TIMINGS):  # the index first: without it there is no series
             (self.folder / name).unlink(missing_ok=True)
+        self.tidy()
         shutil.rmtree(self.folder / EVENTS, ignore_errors=True)
         self._remove_checkpoints_but(set())
 
     def save(self, state: TrainingState) -> None:
         """Save the state, to go on from here."""
         save_snapshot(self.folder / SNAPSHOT, state, self.identity)
+        self._kept = (self._kept[1], self.kept_epochs(state))
 
     def add_checkpoint(self, state: TrainingState, checkpoint: Checkpoint) -> None:
-        """Write the checkpoint of the last whole epoch, and remove those that stay no longer."""
+        """Write the checkpoint of the last whole epoch, and remove those that no snapshot needs any longer."""
         save_checkpoint(checkpoint, self.folder / epoch_file(state.epoch))
-        self._remove_checkpoints_but(self.kept_epochs(state))
+        self._remove_checkpoints_but(self.kept_epochs(state) | self._kept[0] | self._kept[1])
 
     def kept_epochs(self, state: TrainingState) -> set[int]:
         """Epochs whose checkpoints stay, if the last whole epoch is the final one."""
+        return self._kept_epochs(state.epoch, state.best_epoch)
+
+    def _kept_epochs(self, last: int, best: int) -> set[int]:
         keep = self.run.training.keep_epochs
-        chosen = set(range(state.epoch)) if keep == "all" else {epoch for epoch in keep if epoch < state.epoch}
-        return chosen | {0, state.best_epoch, state.epoch}
+        chosen = set(range(last)) if keep == "all" else {epoch for epoch in keep if epoch < last}
+        return chosen | {0, best, last}
 
     def write_tables(self, state: TrainingState) -> None:
         """History and times so far, which may be looked at while the run goes on."""
-        for table, name in ((history_table(state.rows), HISTORY), (pd.DataFrame(state.timings), TIMINGS)):
-            with atomic_file(self.folder / name) as temporary:
-                table.to_csv(temporary, index=False)
+        self.write_history(state.rows)
+        self._write(TIMINGS, _csv(pd.DataFrame(state.timings)))
+
+    def write_history(self, rows: list[Row]) -> None:
+        """The table of some rows."""
+        self._write(HISTORY, _csv(history_table(rows)))
 
     def finish(self, state: TrainingState, status: Literal["finished", "diverged"]) -> None:
-        """Write the index of the series: from now on the run is finished."""
-        run = self.run
+        """Write the index of the series: from now on the run is finished.
+
+        DamagedError where a checkpoint that was written before is not whole any more.
+        """
+        run, kept = self.run, self.kept_epochs(state)
+        self._remove_checkpoints_but(kept)
+        for epoch in kept:
+            check(self.folder / epoch_file(epoch))
+        write_json(self.folder / STORED_TIMINGS, {"rows": state.timings})
         write_series(
             self.folder,
             task=run.task,
             run=run.name,
             fingerprint=run.fingerprint,
-            epochs=self.kept_epochs(state),
+            epochs=kept,
             best=state.best_epoch,
             final=state.epoch,
             status=status,
             inputs=self.inputs,
+            history=state.rows,
         )
 
     def tidy(self) -> None:
         """Remove what only an unfinished training needs."""
-        (self.folder / SNAPSHOT).unlink(missing_ok=True)
+        for path in (self.folder / SNAPSHOT, earlier(self.folder / SNAPSHOT)):
+            path.unlink(missing_ok=True)
+
+    def _write_again(self, name: str, table: pd.DataFrame) -> None:
+        """Write a table of the finished run unless the file is as it should be."""
+        path, content = self.folder / name, _csv(table)
+        if not path.is_file() or path.read_bytes() != content:
+            log.warning("%s is missing or damaged: it is written again", path)
+            self._write(name, content)
+
+    def _write(self, name: str, content: bytes) -> None:
+        with atomic_file(self.folder / name) as temporary:
+            temporary.write_bytes(content)
 
     def _remove_checkpoints_but(self, epochs: set[int]) -> None:
         kept = {epoch_file(epoch) for epoch in epochs}
@@ -109,6 +176,10 @@ class RunFolder:
                 path.unlink()
         for leftover in self.folder.glob(".*.tmp"):  # of a process that was killed while it wrote
             leftover.unlink()
+
+
+def _csv(table: pd.DataFrame) -> bytes:
+    return table.to_csv(index=False, lineterminator="\n").encode()
 
 
 def checkpoint_of(run: RunLike, split: PackedSplit, state: TrainingState) -> Checkpoint:

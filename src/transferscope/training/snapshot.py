@@ -6,21 +6,26 @@ No state of a random generator is stored: the order of an epoch and every draw o
 
 from __future__ import annotations
 
+import json
 import logging
 import math
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from safetensors import safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
 
-from transferscope.system.atomic import atomic_file
+from transferscope.models.checkpoint import HEADER_KEY, plain
+from transferscope.system.stored import UNSEALED, DamagedError, check, is_whole, write_sealed
 from transferscope.training.history import Row
 
 log = logging.getLogger(__name__)
 
-VERSION = 1
+VERSION = 2
 
 
 @dataclass
@@ -52,29 +57,77 @@ class TrainingState:
 PLAIN = ("epoch", "step", "loss_sum", "loss_weight", "seconds", "rows", "timings", "best_epoch", "best_score")
 
 
+@dataclass(frozen=True)
+class Snapshot:
+    """A state as it was saved: plain values by name, and the tensors of the model and of the optimizer."""
+
+    plain: dict[str, Any]
+    tensors: dict[str, Tensor]
+
+
 def save_snapshot(path: Path, state: TrainingState, identity: str) -> None:
-    """Write `state` to `path` in one step; `identity` says which training it belongs to."""
+    """Write `state` to `path`, a safetensors file; `identity` says which training it belongs to.
+
+    The snapshot that was there stays as `earlier(path)`, for the case that the new one is damaged.
+    """
+    optimizer = state.optimizer.state_dict()
+    tensors = {f"model/{name}": tensor for name, tensor in state.model.state_dict().items()}
+    values: dict[str, dict[str, Any]] = {}
+    for index, entries in optimizer["state"].items():
+        values[str(index)] = {name: value for name, value in entries.items() if not isinstance(value, Tensor)}
+        tensors |= {f"optimizer/{index}/{name}": v for name, v in entries.items() if isinstance(v, Tensor)}
     content: dict[str, Any] = {name: getattr(state, name) for name in PLAIN}
     content |= {"version": VERSION, "identity": identity}
-    content |= {"model": state.model.state_dict(), "optimizer": state.optimizer.state_dict()}
-    with atomic_file(path) as temporary:
-        torch.save(content, temporary)
+    content |= {"optimizer": {"state": values, "param_groups": optimizer["param_groups"]}}
+    header = json.dumps({"seal": UNSEALED} | content)
+    copies = {name: plain(tensor) for name, tensor in tensors.items()}
+    if is_whole(path):
+        os.replace(path, earlier(path))
+    write_sealed(path, save(copies, {HEADER_KEY: header}))
 
 
-def load_snapshot(path: Path, state: TrainingState, identity: str) -> bool:
-    """Bring `state` to where the snapshot at `path` left it; False where there is none of this identity."""
-    if not path.exists():
-        return False
+def earlier(path: Path) -> Path:
+    """Where the snapshot before the one at `path` lies."""
+    return path.with_stem(f"{path.stem}_before")
+
+
+def read_snapshot(path: Path, identity: str) -> Snapshot | None:
+    """The snapshot at `path`; None, with a warning, where it is damaged or of another training."""
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds for a file that is no snapshot
-        log.warning("snapshot %s cannot be read (%s): training starts from the beginning", path, type(error).__name__)
-        return False
-    if content.get("version") != VERSION or content.get("identity") != identity:
-        log.warning("snapshot %s is of another plan or of other images: training starts from the beginning", path)
-        return False
+        check(path)
+        with safe_open(path, framework="pt") as file:
+            content = json.loads(file.metadata()[HEADER_KEY])
+            if content.get("version") != VERSION or content.get("identity") != identity:
+                log.warning("snapshot %s is of another plan or of other images: it is not used", path)
+                return None
+            return Snapshot(content, {name: file.get_tensor(name).clone() for name in file.keys()})  # noqa: SIM118
+    except FileNotFoundError:
+        return None
+    except DamagedError as error:
+        log.warning("snapshot %s is damaged (%s): it is not used", path, error.reason)
+        return None
+
+
+def restore(state: TrainingState, snapshot: Snapshot) -> None:
+    """Bring `state` to where the snapshot left it."""
     for name in PLAIN:
-        setattr(state, name, content[name])
-    state.model.load_state_dict(content["model"])
-    state.optimizer.load_state_dict(content["optimizer"])
-    return True
+        setattr(state, name, snapshot.plain[name])
+    tensors = {"model": {}, "optimizer": {}}  # type: dict[str, dict[str, Tensor]]
+    for key, tensor in snapshot.tensors.items():
+        kind, _, name = key.partition("/")
+        tensors[kind][name] = tensor
+    state.model.load_state_dict(tensors["model"])
+    optimizer = snapshot.plain["optimizer"]
+    states = {int(index): dict(values) for index, values in optimizer["state"].items()}
+    parameters = [parameter for group in state.optimizer.param_groups for parameter in group["params"]]
+    for key, tensor in tensors["optimizer"].items():
+        index, _, name = key.partition("/")
+        states[int(index)][name] = _laid_out_as(parameters[int(index)], tensor)
+    state.optimizer.load_state_dict({"state": states, "param_groups": optimizer["param_groups"]})
+
+
+def _laid_out_as(parameter: Tensor, tensor: Tensor) -> Tensor:
+    """The tensor in the memory layout of its parameter (`channels_last`), which files do not keep."""
+    if tensor.shape != parameter.shape:
+        return tensor
+    return torch.empty_like(parameter, dtype=tensor.dtype, device="cpu").copy_(tensor)

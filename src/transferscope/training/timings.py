@@ -6,9 +6,11 @@ from collections.abc import Iterable
 
 import pandas as pd
 
-from transferscope.models.series import CheckpointSeries
-from transferscope.training.record import TIMINGS
+from transferscope.models.series import CheckpointSeries, repair_command
+from transferscope.system.stored import DamagedError, read_json
 
+TIMINGS, STORED_TIMINGS = "timings.csv", ".timings.json"
+"""Of a run: the table to look at, and what it is written from."""
 COLUMNS = ("task", "run", "epochs", "seconds", "images_per_second")
 
 
@@ -19,10 +21,13 @@ def gather_timings(series: Iterable[CheckpointSeries]) -> pd.DataFrame:
     """
     rows = []
     for one in series:
-        path = one.folder / TIMINGS if one.folder else None
+        path = one.folder / STORED_TIMINGS if one.folder else None
         if path is None or not path.is_file():
             continue
-        times = pd.read_csv(path)
+        try:
+            times = pd.DataFrame(read_json(path)["rows"])
+        except DamagedError as error:
+            raise DamagedError(path, error.reason, repair_command(one.name)) from None
         task, _, run = one.name.partition(".")
         speed = times["images_per_second"].median()
         rows.append((task, run, int(times["epoch"].max()), times["seconds"].sum(), speed))

@@ -1,0 +1,80 @@
+"""Refuse to use what was made from images that have changed since."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kedro.io import CatalogProtocol, DatasetError
+from kedro.pipeline import Pipeline
+
+from transferscope.experiment.plan import Plan, RunSpec, pictures_of
+from transferscope.framework.config import CommandLineError, active_plan
+
+KEPT = "; --only-missing-outputs would keep them, so leave it out"
+
+
+def check_images(pipeline: Pipeline, catalog: CatalogProtocol, *, only_missing: bool) -> None:
+    """Compare splits that are read, or kept, with the files they were packed from, and weights with those splits.
+
+    Files are told by name, size and time, as when they are packed. Images that are not there are not compared, nor are
+    generated ones, which follow from parameters. Raises CommandLineError with the command that makes it anew.
+    """
+    used = pipeline.inputs() | (pipeline.all_outputs() if only_missing else set())
+    plan, kept = active_plan(), KEPT if only_missing else ""
+    for task in plan.study.tasks:
+        if any(f"{whole}.{part}_split" in used for whole in _with(plan, task) for part in _parts(plan, task)):
+            _check_splits(plan, task, catalog, kept)
+    for run in plan.runs.values():
+        if f"{run.full_name}.checkpoints" in used:
+            _check_run(plan, run, catalog, kept)
+
+
+def _with(plan: Plan, task: str) -> list[str]:
+    """The task, and the unions that it is a part of."""
+    return [task, *(name for name, options in plan.study.tasks.items() if task in (options.union or ()))]
+
+
+def _parts(plan: Plan, task: str) -> tuple[str, ...]:
+    return tuple(plan.study.tasks[task].parts)
+
+
+def _check_splits(plan: Plan, task: str, catalog: CatalogProtocol, kept: str) -> None:
+    from transferscope.images.pack import digest_of_source
+
+    source_entry = catalog.get(f"{task}.source")
+    if plan.study.tasks[task].union or plan.is_generated(task) or source_entry is None or not source_entry.exists():
+        return
+    source, options = source_entry.load(), plan.study.tasks[task]
+    for part in _parts(plan, task):
+        name = f"{task}.{part}_split"
+        split = _loaded(catalog, name)
+        if split is None:
+            continue
+        if split.source_digest != digest_of_source(source, part, pictures_of(plan.study, task), options.value_range):
+            raise CommandLineError(
+                f"{name}: its images, labels or settings have changed since they were packed; "
+                f"`kedro run --pipelines data_prep` packs them again{kept}"
+            )
+
+
+def _check_run(plan: Plan, run: RunSpec, catalog: CatalogProtocol, kept: str) -> None:
+    series = _loaded(catalog, f"{run.full_name}.checkpoints")
+    if series is None or series.fingerprint != run.fingerprint:
+        return
+    for part in _parts(plan, run.task):
+        name = f"{run.task}.{part}_split"
+        split = _loaded(catalog, name)
+        if split is not None and series.inputs.get(part, split.digest) != split.digest:
+            raise CommandLineError(
+                f"{run.full_name}.checkpoints: trained on other images than {name} holds now; "
+                f"train again with `kedro run --nodes {run.task}.training.{run.name}`{kept}"
+            )
+
+
+def _loaded(catalog: CatalogProtocol, name: str) -> Any:
+    """An entry; None where it is missing or damaged, which is reported elsewhere."""
+    dataset = catalog.get(name)
+    try:
+        return None if dataset is None else dataset.load()
+    except DatasetError:
+        return None

@@ -1,0 +1,216 @@
+"""Files of results that prove their content: written with a digest, verified when they are read.
+
+JSON and safetensors have room for it: their first bytes hold `sha256:` and the digest of all bytes of the file, taken
+with zeros in its own place. Beside every other file lies a hidden one, `.table.csv.sha256`, that `sha256sum -c` reads.
+It is written after the file, so a kill between the two leaves a file that counts as damaged and is made again, never a
+damaged one that counts as whole. A file is read for its digest once per process and change.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from transferscope.system.atomic import atomic_file
+from transferscope.system.errors import UserError
+
+Stamp = tuple[int, ...]
+
+UNSEALED = "sha256:" + "0" * 64
+"""Stands near the start of what is to be sealed."""
+
+INSIDE = (".json", ".safetensors")
+LARGE = 1 << 26
+"""Bytes from which the digest of a user's file is remembered across commands."""
+_HEAD = 256
+_PIECE = 1 << 20
+_SEAL = re.compile(rb"sha256:[0-9a-f]{64}")
+
+_whole: dict[Path, Stamp] = {}
+"""Files that this process has found whole, as they were then."""
+
+
+class DamagedError(UserError):
+    """A stored file whose content is not what was written; one line that names it."""
+
+    def __init__(self, path: Path, reason: str, fix: str = "`kedro run` makes it anew") -> None:
+        super().__init__(f"{path} is damaged ({reason}): {fix}")
+        self.path = path
+        self.reason = reason
+
+
+def stamp(path: Path) -> Stamp:
+    """Device, inode, size and times of a file, which change when its content does; OSError where there is none."""
+    status = path.stat()
+    return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+
+@contextmanager
+def stored_file(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary path; on success it becomes `path` in one step, and its digest is written beside it."""
+    path = Path(path)
+    with atomic_file(path) as temporary:
+        yield temporary
+        digest = file_digest(temporary)
+    with atomic_file(_beside(path), flush=False) as beside:
+        beside.write_text(f"{digest}  {path.name}\n")
+    _whole[path.absolute()] = stamp(path)
+
+
+def write_sealed(path: str | Path, content: bytes, *, flush: bool = True) -> None:
+    """Write bytes that hold `UNSEALED` near their start, with their digest in its place.
+
+    Without `flush` a power cut may take the file, which then counts as damaged.
+    """
+    path = Path(path)
+    start = content.index(UNSEALED.encode(), 0, _HEAD) + len("sha256:")
+    digest = hashlib.sha256(content).hexdigest()
+    view = memoryview(content)
+    with atomic_file(path, flush=flush) as temporary, temporary.open("wb") as file:
+        for piece in (view[:start], digest.encode(), view[start + 64 :]):
+            file.write(piece)
+    _whole[path.absolute()] = stamp(path)
+
+
+def write_json(path: str | Path, content: dict[str, Any]) -> None:
+    """Write a JSON file that begins with its digest and its name."""
+    text = json.dumps({"seal": UNSEALED, "file": Path(path).name} | content, indent=1)
+    write_sealed(path, (text + "\n").encode())
+
+
+def read_json(path: str | Path) -> dict[str, Any]:
+    """The content that `write_json` wrote. DamagedError where it is another, FileNotFoundError where there is none."""
+    path = Path(path)
+    check(path)
+    try:
+        content = json.loads(path.read_bytes())
+    except ValueError:
+        content = {}
+    if not isinstance(content, dict) or content.get("file") != path.name:
+        raise DamagedError(path, "another file is in its place")
+    return {key: value for key, value in content.items() if key not in ("seal", "file")}
+
+
+def check(path: str | Path) -> None:
+    """Raise DamagedError for a file without its digest or of other content, FileNotFoundError where there is none."""
+    path = Path(path)
+    now = stamp(path)
+    if _whole.get(path.absolute()) == now:
+        return
+    if not path.is_file():
+        raise DamagedError(path, "it is no file")
+    reason = _sealed_damage(path) if path.suffix in INSIDE else _damage_beside(path)
+    if reason is not None:
+        raise DamagedError(path, reason)
+    _whole[path.absolute()] = now
+
+
+def is_whole(path: str | Path) -> bool:
+    """Whether a file is there with the content that was written."""
+    try:
+        check(path)
+    except (OSError, DamagedError):
+        return False
+    return True
+
+
+def discard(path: Path) -> None:
+    """Remove a file and the digest beside it, if they are there."""
+    path.unlink(missing_ok=True)
+    _beside(path).unlink(missing_ok=True)
+
+
+def seal_of(path: str | Path) -> str:
+    """The digest that a sealed file bears, not compared with its content; "" where it bears none."""
+    with Path(path).open("rb") as file:
+        found = _SEAL.search(file.read(_HEAD))
+    return "" if found is None else found.group()[len("sha256:") :].decode()
+
+
+def file_digest(path: str | Path) -> str:
+    """sha256 of a file's bytes, as hexadecimal digits."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def stored_digest(path: str | Path) -> str:
+    """sha256 of a file's bytes, read once per process and change."""
+    path = Path(path).absolute()
+    now = stamp(path)
+    known = _digests.get(path)
+    if known is None or known[0] != now:
+        known = _digests[path] = (now, file_digest(path))
+    return known[1]
+
+
+_digests: dict[Path, tuple[Stamp, str]] = {}
+
+
+def remembered_digests(memory: Path) -> Callable[[str], str | None]:
+    """`stored_digest` for files of the user; those of large ones are remembered in `memory` across commands.
+
+    The function gives None for a file that cannot be read, which is reported where the file is used. A file counts as
+    unchanged while its stamp is the same.
+    """
+
+    def digest(path: str) -> str | None:
+        try:
+            if not Path(path).is_file():  # a pipe or a device may have no end
+                return None
+            place, now = str(Path(path).resolve()), list(stamp(Path(path)))
+            if now[2] < LARGE:
+                return stored_digest(path)
+            known = _read_memory(memory)
+            if known.get(place, [None])[0] == now:
+                return str(known[place][1])
+            found = stored_digest(path)
+        except (OSError, ValueError):
+            return None
+        # On storage that takes nothing, or is full, the file is read again by the next command.
+        with suppress(OSError, UserError):
+            write_json(memory, {"files": known | {place: [now, found]}})
+        return found
+
+    return digest
+
+
+def _read_memory(memory: Path) -> dict[str, Any]:
+    try:
+        files = read_json(memory)["files"]
+    except (OSError, DamagedError):
+        return {}
+    assert isinstance(files, dict)
+    return files
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.sha256")
+
+
+def _damage_beside(path: Path) -> str | None:
+    """How the file differs from the digest beside it; None if it does not."""
+    try:
+        noted = _beside(path).read_bytes()
+    except OSError:
+        return f"its digest {_beside(path).name} is missing"
+    if noted != f"{file_digest(path)}  {path.name}\n".encode():
+        return "its content is not what was written"
+    return None
+
+
+def _sealed_damage(path: Path) -> str | None:
+    """How the file differs from the digest in it; None if it does not."""
+    with path.open("rb") as file:
+        head = file.read(_HEAD)
+        found = _SEAL.search(head)
+        if found is None:
+            return "it bears no digest"
+        digest = hashlib.sha256(head.replace(found.group(), UNSEALED.encode(), 1))
+        while piece := file.read(_PIECE):
+            digest.update(piece)
+    return None if found.group().decode() == f"sha256:{digest.hexdigest()}" else "its content is not what was written"
