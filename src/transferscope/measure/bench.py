@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from transferscope.analysis.batchnorm import batchnorm_layers, with_own_statistics, with_recomputed_statistics
+from transferscope.analysis.batchnorm import batchnorm_layers, with_recomputed_statistics
 from transferscope.analysis.evaluation import Batch, Evaluate, Evaluator, Metrics, Remembered, Store, prepare
 from transferscope.analysis.resampling import Resampling, with_draws
 from transferscope.experiment.options import Precision
@@ -34,7 +34,7 @@ class Engine:
     splits: part ("train", "test") -> examples. store: where measurements are remembered by content. resamples: with
     any, each value is an array, the metric on all examples first and then under every resample of them. precision: of
     the forward passes; BatchNorm's statistics are recomputed in float32.
-    recompute_on: training examples on which models with BatchNorm layers get their statistics between checkpoints.
+    recompute_on: training examples on which models with BatchNorm layers get their statistics anew at every point.
     """
 
     def __init__(
@@ -71,10 +71,11 @@ class Engine:
             for metric, value in measure(model).items()
         }
 
-    def between(self, model: nn.Module) -> Evaluate:
-        """The measure for weights that no training has visited: BatchNorm's statistics are recomputed first.
+    def along(self, model: nn.Module) -> Evaluate:
+        """The measure for all points of a line, a plane or a hull: BatchNorm's statistics are recomputed first.
 
-        `naive_` metrics, with the statistics that the model holds, stand beside it.
+        `naive_` metrics, with the statistics that the model holds, stand beside it. The checkpoints themselves are
+        measured in the same way, so that a difference between points is one of weights.
         """
         if not batchnorm_layers(model):
             return self.checkpoint
@@ -83,10 +84,6 @@ class Engine:
         both = with_recomputed_statistics(self.checkpoint, lambda: stream(feed_of(examples)))
         what = self.context("recomputed on", examples, *self._splits.values(), self._resamples)
         return Remembered(both, self.store, what)
-
-    def at_checkpoints(self, model: nn.Module) -> Evaluate:
-        """The measure for the checkpoints themselves, with the names that `between` gives."""
-        return with_own_statistics(self.checkpoint) if batchnorm_layers(model) else self.checkpoint
 
 
 class SplitEvaluator:

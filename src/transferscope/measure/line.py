@@ -72,8 +72,7 @@ def line(
             checkpoint_a.state_dict,
             checkpoint_b.state_dict,
             alphas,
-            engine.between(model),
-            at_ends=engine.at_checkpoints(model),
+            engine.along(model),
             seen=seen,
         )
         return {name: np.stack([measured[alpha][name] for alpha in alphas], axis=-1) for name in measured[alphas[0]]}

@@ -58,9 +58,7 @@ def plane(
     )
     x, y = found.grid(options.points, options.margin)
     with progress_bar(f"{options.task}: plane {options.name}", len(x) * len(y) + len(names)) as advance:
-        table = evaluate_plane(
-            model, found, x, y, engine.between(model), at_points=engine.at_checkpoints(model), progress=advance
-        )
+        table = evaluate_plane(model, found, x, y, engine.along(model), progress=advance)
     table["metric"] = table["metric"].str.removeprefix("test/")
     table.insert(2, "checkpoint", table.pop("point").map({"": "", **dict(zip("abc", names, strict=True))}))
     table = table.assign(task=options.task, plane=options.name, split="test", num_examples=len(chosen))
@@ -100,7 +98,7 @@ def basin(
     model = workspace(loaded[0])
     split = subset(test_split, options.max_examples, "test")
     recompute_on = subset(train_split, options.max_examples, "train")
-    measure = Engine(loaded[0], {"test": split}, store, precision=precision, recompute_on=recompute_on).between(model)
+    measure = Engine(loaded[0], {"test": split}, store, precision=precision, recompute_on=recompute_on).along(model)
 
     def loss(model: Any) -> Metrics:
         return {"loss": measure(model)["test/loss"]}
