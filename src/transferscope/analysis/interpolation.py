@@ -146,8 +146,8 @@ def trace(
 
     `model` is the workspace: its weights are overwritten in place and stay at the last point measured. `evaluate`
     maps it to named metrics, at the ends as between them. The points are measured coarse first, each once;
-    `seen(alpha, metrics)` is called after each. Where an end that takes part in a point has non-finite weights, its metrics are NaN and the
-    log names the tensors: the arg-max of NaN logits is no accuracy.
+    `seen(alpha, metrics)` is called after each. Where an end that takes part in a point has non-finite weights, its
+    metrics are NaN and the log names the tensors: the arg-max of NaN logits is no accuracy.
     """
     alphas = [float(alpha) for alpha in alphas]
     if not alphas:
