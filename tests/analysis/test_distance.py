@@ -120,7 +120,7 @@ def test_equal_weights_are_at_distance_exactly_0_in_every_precision(dtype: torch
 
 def test_complex_weights_are_refused_by_name():
     """Half of a complex number is no distance."""
-    with pytest.raises(UserError, match="complex tensors.*filter"):
+    with pytest.raises(UserError, match=r"complex tensors.*filter"):
         l2_distance({"filter": torch.ones(2, dtype=torch.complex64)}, {"filter": torch.ones(2, dtype=torch.complex64)})
 
 

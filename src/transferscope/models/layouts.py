@@ -81,7 +81,6 @@ def first_tensor(output: Any) -> Tensor:
     return output
 
 
-@torch.no_grad()
 def find_layouts(
     model: nn.Module, paths: Iterable[str], image_shape: tuple[int, ...], *, channels: bool = True
 ) -> dict[str, Layout]:
@@ -93,10 +92,28 @@ def find_layouts(
 
     Raises UserError that names the layer where examples are mixed or no axis, or more than one, behaves like channels.
     """
+    found, refused = try_layouts(model, paths, image_shape, channels=channels)
+    if refused:
+        raise UserError("; ".join(refused.values()))
+    return found
+
+
+@torch.no_grad()
+def try_layouts(
+    model: nn.Module, paths: Iterable[str], image_shape: tuple[int, ...], *, channels: bool = True
+) -> tuple[dict[str, Layout], dict[str, str]]:
+    """As `find_layouts`; the layers that have no layout, with the reason, are returned beside those that do."""
+    found: dict[str, Layout] = {}
+    refused: dict[str, str] = {}
     with evaluation_mode(model), _noise_for_weights(model):
         trial = _Trial(model, tuple(paths), image_shape)
-        found = {path: trial.examples(path) for path in trial.paths}
-        return {path: trial.with_channels(path, found[path]) if channels else found[path] for path in trial.paths}
+        for path in trial.paths:
+            try:
+                layout = trial.examples(path)
+                found[path] = trial.with_channels(path, layout) if channels else layout
+            except UserError as error:
+                refused[path] = str(error)
+    return found, refused
 
 
 @contextmanager

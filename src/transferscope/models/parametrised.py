@@ -84,7 +84,7 @@ def make_plain(model: nn.Module) -> nn.Module:
         except UserError as error:
             logger.warning("layer %s (%s) is compared by its stored tensors: it %s", name, type(layer).__name__, error)
             continue
-        if not torch.equal(value, layer.weight.double()):  # type: ignore[operator, union-attr]
+        if not torch.equal(value, _weight(layer).double()):
             _bake(layer, value)
     return model
 
@@ -152,7 +152,7 @@ def computed_weight(layer: nn.Module) -> Tensor:
         except (RuntimeError, TypeError, ValueError, AssertionError) as error:
             raise UserError(f"cannot be called by itself ({str(error).splitlines()[0]})") from error
         weights.append(_checked_weight(layer, inputs, maps, output))
-    if not torch.allclose(*weights):
+    if not torch.allclose(weights[0], weights[1]):
         raise UserError("computes its weight from its input")
     return weights[0]
 
@@ -162,7 +162,6 @@ def _checked_weight(layer: nn.Module, inputs: Tensor, maps: _LinearMaps, output:
         raise UserError(f"computes {len(maps.calls)} linear maps, not one")
     _, args, kwargs, result = maps.calls[0]
     given = dict(zip(_ARGUMENTS, args, strict=False)) | kwargs
-
     bias = given.get("bias")
     if not isinstance(output, Tensor) or output.shape != result.shape or not torch.equal(output, result):
         raise UserError("changes what its linear map gives")
@@ -170,7 +169,7 @@ def _checked_weight(layer: nn.Module, inputs: Tensor, maps: _LinearMaps, output:
         raise UserError("changes its input before its linear map")
     if bias is not None and bias.ndim != 1:
         raise UserError("has no bias of one value a channel")
-    expected = tuple(layer.weight.shape)
+    expected = tuple(_weight(layer).shape)
     if tuple(given["weight"].shape) != expected:
         raise UserError(f"applies a weight of shape {tuple(given['weight'].shape)}, not {expected}")
     if isinstance(layer, _ConvNd):
@@ -207,6 +206,12 @@ def _input_shape(layer: nn.Module) -> tuple[int, ...]:
     return (2, layer.in_channels, *sizes)
 
 
+def _weight(layer: nn.Module) -> Tensor:
+    weight = layer.weight
+    assert isinstance(weight, Tensor)
+    return weight
+
+
 def _device(layer: nn.Module) -> torch.device:
     return next(layer.parameters()).device
 
@@ -216,7 +221,7 @@ def _bake(layer: nn.Module, value: Tensor) -> None:
 
     What else the weight was computed from, as a gain, is no parameter any more.
     """
-    layer.weight.copy_(value)  # type: ignore[operator, union-attr]
+    _weight(layer).copy_(value)
     own = type(layer)
     layer.__class__ = type(own.__name__, (own,), {"forward": _forward_with_stored_weight(own)})
     for name, parameter in list(layer.named_parameters(recurse=False)):
@@ -227,7 +232,7 @@ def _bake(layer: nn.Module, value: Tensor) -> None:
 
 def _forward_with_stored_weight(own: type[nn.Module]) -> Callable[..., Tensor]:
     def forward(layer: nn.Module, *inputs: Any) -> Tensor:
-        with _StoredWeight(layer.weight):  # type: ignore[arg-type]
+        with _StoredWeight(_weight(layer)):
             return own.forward(layer, *inputs)
 
     return forward
