@@ -27,6 +27,7 @@ from transferscope.analysis.rewinding import rewinding
 from transferscope.analysis.spectrum_tables import layer_singular_values
 from transferscope.analysis.states import TensorKinds
 from transferscope.models.layers import feature_layers, trace_conv_inputs
+from transferscope.models.layouts import try_layouts
 from transferscope.models.modules import find_modules
 from transferscope.models.parametrised import layers_of_unknown_map, make_plain
 from transferscope.models.zoo import build_model
@@ -96,8 +97,8 @@ def _perturb(model: nn.Module, seed: int) -> None:
 def similarity(subject: Subject) -> None:
     """A network with itself: 1. Swapped networks and permuted images: the same."""
     a, b, _ = subject.networks
-    first = FeatureExtractor(a, feature_layers(a))
-    extractors = {"a": first, "b": FeatureExtractor(b, feature_layers(b), layouts=first.layouts)}
+    layouts, refused = try_layouts(a, feature_layers(a).values(), tuple(subject.images.shape[1:]))
+    extractors = {name: FeatureExtractor(model, list(layouts), layouts=layouts) for name, model in (("a", a), ("b", b))}
     pairs = [("a", "a"), ("a", "b"), ("b", "a")]
     table = cka_between(extractors, [subject.images], pairs=pairs)
     by_pair = [part["cka"].to_numpy() for _, part in table.groupby(["checkpoint_a", "checkpoint_b"], sort=False)]
@@ -106,6 +107,8 @@ def similarity(subject: Subject) -> None:
     assert (by_pair[1] < 1 + 1e-6).all()
     permuted = cka_between(extractors, [subject.images.flip(0)], pairs=[("a", "b")])["cka"].to_numpy()
     assert permuted == pytest.approx(by_pair[1], rel=1e-2, abs=2e-3)
+    if refused:
+        raise UserError("; ".join(refused.values()))
 
 
 def distances(subject: Subject) -> None:
@@ -183,7 +186,8 @@ def spectra(subject: Subject) -> None:
     table = layer_singular_values(subject.states[0], picked)
     for name, part in table.groupby("module"):
         layer = subject.model.get_submodule(str(name))
-        shape = (1, layer.in_features) if isinstance(layer, nn.Linear) else (1, layer.in_channels, 8, 8)
+        is_linear = isinstance(layer, nn.Linear)
+        shape = (1, layer.in_features) if is_linear else (1, layer.in_channels, *(2 * k for k in layer.kernel_size))
         noise = torch.randn(shape, generator=torch.Generator().manual_seed(0))
         subject.model.load_state_dict(subject.states[0])
         with torch.no_grad():

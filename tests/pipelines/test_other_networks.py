@@ -92,8 +92,8 @@ def test_layers_without_features_are_left_out_by_name_unless_they_are_asked_for(
 def test_networks_of_one_channel_pass_every_analysis(tmp_path: Path, split: PackedSplit) -> None:
     """Colour images reach a network of one channel as grey; next to one of three channels, too."""
     options = {"in_chans": 1}
-    a, b = (series_of(tmp_path, run, "timm/resnet10t", seed, **options) for run, seed in (("a", 1), ("b", 2)))
-    colour = series_of(tmp_path, "c", "timm/resnet10t", 3)
+    a, b = (series_of(tmp_path, run, "timm/lcnet_035", seed, **options) for run, seed in (("a", 1), ("b", 2)))
+    colour = series_of(tmp_path, "c", "timm/lcnet_035", 3)
     assert predict(a.load().build(), split).shape == (12, 3)
     assert similarity(split, a, b)["cka"].notna().all()
     assert similarity(split, a, colour)["cka"].notna().all()
@@ -108,7 +108,7 @@ def test_networks_of_one_channel_pass_every_analysis(tmp_path: Path, split: Pack
 
 def test_networks_of_four_channels_are_refused_in_one_line(tmp_path: Path, split: PackedSplit) -> None:
     """By whatever reaches for images; spectra and distances need none."""
-    a, b = (series_of(tmp_path, run, "timm/resnet10t", seed, in_chans=4) for run, seed in (("a", 1), ("b", 2)))
+    a, b = (series_of(tmp_path, run, "timm/lcnet_035", seed, in_chans=4) for run, seed in (("a", 1), ("b", 2)))
     choice = LandscapeOptions(alphas=GridOptions(points=3), resamples=0)
     for measure in (
         lambda: predict(a.load().build(), split),
