@@ -199,7 +199,7 @@ def test_batchnorm_paths_are_remembered_too(project, batchnorm_ends: Ends, monke
     """A second walk makes no pass at all, not even to recompute statistics."""
     splits, store = splits_of(project, "clipart"), Counting()
     first, _ = line(batchnorm_ends, splits, splits["train"], [], options(0, 0.5, 1), store)
-    monkeypatch.setattr("transferscope.measure.bench.stream", lambda feed: pytest.fail("a pass was made"))
+    monkeypatch.setattr("transferscope.measure.bench.stream", lambda *_: pytest.fail("a pass was made"))
     again, _ = line(batchnorm_ends, splits, splits["train"], [], options(0, 0.5, 1), store)
     pd.testing.assert_frame_equal(first, again)
 
