@@ -8,6 +8,9 @@ import torch
 from torch import nn
 
 from transferscope.analysis.distance import distances_from, l2_distance, module_distances
+from transferscope.analysis.states import TensorKinds
+from transferscope.models.modules import find_modules
+from transferscope.models.zoo import build_model
 from transferscope.system.errors import UserError
 
 STATE_A = {"stem.weight": torch.tensor([[3.0, 0.0]]), "stem.bias": torch.tensor([0.0]), "fc.weight": torch.zeros(2)}
@@ -59,16 +62,66 @@ def test_half_precision_is_summed_in_float64():
     assert l2_distance(state_a, state_b) == pytest.approx(100_000**0.5, rel=1e-12)
 
 
-def test_counters_never_count_and_running_statistics_do_by_choice():
-    """num_batches_tracked is no weight; running means and variances are left out on request."""
-    norm = nn.BatchNorm2d(3)
-    state_a = {key: value.clone() for key, value in norm.state_dict().items()}
-    state_b = {key: value.clone() for key, value in norm.state_dict().items()}
-    state_b["num_batches_tracked"] += 100
-    assert l2_distance(state_a, state_b) == 0
-    state_b["running_mean"] += 1
-    assert l2_distance(state_a, state_b) == pytest.approx(3**0.5)
-    assert l2_distance(state_a, state_b, running_statistics=False) == 0
+def test_statistics_have_a_column_of_their_own_and_counters_none():
+    """Running means and variances are no weights: the distance is that of weights alone, by name and by model."""
+    model = nn.Sequential(nn.Linear(3, 3, bias=False), nn.BatchNorm1d(3))
+    state_a = {key: value.clone() for key, value in model.state_dict().items()}
+    state_b = {key: value.clone() for key, value in state_a.items()}
+    state_b["1.num_batches_tracked"] += 100
+    state_b["1.running_mean"] += 2
+    state_b["1.running_var"] += 1
+    state_b["0.weight"][0, 0] += 0.5
+    for kinds in (None, TensorKinds.of_model(model)):
+        assert l2_distance(state_a, state_b, kinds=kinds) == pytest.approx(0.5)
+        table = module_distances(state_a, state_b, {"all_of_it": tuple(state_a)}, kinds=kinds).set_index("module")
+        assert table.loc["all_of_it", "l2"] == pytest.approx(0.5)
+        assert table.loc["all_of_it", "statistics_l2"] == pytest.approx(15**0.5)
+        assert table.loc["all", ["num_parameters", "num_statistics"]].tolist() == [15, 6]
+        norm = (state_a["0.weight"].double().square().sum() + 3).sqrt().item()
+        assert table.loc["all", "relative"] == pytest.approx(0.5 / norm)
+
+
+def test_the_classifier_of_a_fine_tuned_batchnorm_network_moved_most():
+    """ResNet-18 whose statistics run away while its classifier learns: weights say fc, the statistics do not."""
+    model = build_model("resnet18", 5, seed=0)
+    state_a = {key: value.clone() for key, value in model.state_dict().items()}
+    state_b = {key: value + 9.0 if "running" in key else value.clone() for key, value in state_a.items()}
+    state_b["fc.weight"] += 0.02
+    state_b["layer4.1.conv2.weight"] += 1e-5
+    table = module_distances(state_a, state_b, find_modules(model), kinds=TensorKinds.of_model(model))
+    modules = table[~table["module"].isin(["all", "sum"])].set_index("module")
+    assert modules["l2"].idxmax() == modules["relative"].idxmax() == "fc"
+    assert modules["statistics_l2"].idxmax() == "layer4.0"
+    assert table.set_index("module").loc["all", "l2"] < 2
+
+
+def test_what_two_layers_share_counts_once_and_constants_do_not_count():
+    """A tied weight is one tensor; an index is no weight, and a constant buffer of floats is none either."""
+    model = nn.Sequential(nn.Linear(2, 2, bias=False), nn.Linear(2, 2, bias=False))
+    model[1].weight = model[0].weight
+    model.register_buffer("relative_position_index", torch.arange(4))
+    model.register_buffer("anchors", torch.ones(7))
+    state_a = {key: value.clone() for key, value in model.state_dict().items()}
+    state_b = {key: value + 1 if key.endswith("weight") else value for key, value in state_a.items()}
+    kinds = TensorKinds.of_model(model)
+    assert kinds.weights == {"0.weight"}
+    assert l2_distance(state_a, state_b, kinds=kinds) == pytest.approx(2)
+    table = module_distances(state_a, state_b, find_modules(model), kinds=kinds).set_index("module")
+    assert table.loc["all", ["l2", "num_parameters", "statistics_l2"]].tolist() == pytest.approx([2, 4, 0])
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_equal_weights_are_at_distance_exactly_0_in_every_precision(dtype: torch.dtype):
+    """Not nearly 0; and precisions can be mixed."""
+    state = {"w": torch.randn(100, generator=torch.Generator().manual_seed(1)).to(dtype)}
+    assert l2_distance(state, {"w": state["w"].clone()}) == 0
+    assert l2_distance(state, {"w": state["w"].double()}) == 0
+
+
+def test_complex_weights_are_refused_by_name():
+    """Half of a complex number is no distance."""
+    with pytest.raises(UserError, match=r"complex tensors.*filter"):
+        l2_distance({"filter": torch.ones(2, dtype=torch.complex64)}, {"filter": torch.ones(2, dtype=torch.complex64)})
 
 
 def test_only_the_named_tensors_are_compared():

@@ -186,15 +186,48 @@ def test_a_walk_that_remembers_computes_only_new_alphas() -> None:
     assert other["value"].iloc[[0, 2]].tolist() == first["value"].iloc[[2, 0]].tolist()
 
 
-def test_trace_measures_the_ends_apart_and_coarse_first() -> None:
-    """`at_ends` is asked at 0 and 1 alone, wherever they stand in the list; `seen` hears the ends first."""
+def test_trace_measures_coarse_first() -> None:
+    """`seen` hears the ends first, then the middle."""
     order: list[float] = []
-    found = trace(
-        make_net(1), STATE_A, STATE_B, [-1, 0, 0.5, 1, 2], lambda model: {"x": 1.0},
-        at_ends=lambda model: {"x": 2.0}, seen=lambda alpha, metrics: order.append(alpha),
+    trace(
+        make_net(1), STATE_A, STATE_B, [-1, 0, 0.5, 1, 2], norm_of_weights,
+        seen=lambda alpha, metrics: order.append(alpha),
     )  # fmt: skip
-    assert {alpha: metrics["x"] for alpha, metrics in found.items()} == {-1: 1, 0: 2, 0.5: 1, 1: 2, 2: 1}
     assert order[:3] == [-1, 2, 0.5]
+
+
+HALVES = [torch.float16, torch.bfloat16]
+
+
+@pytest.mark.parametrize("dtype_a", [*HALVES, torch.float32, torch.float64])
+@pytest.mark.parametrize("dtype_b", [*HALVES, torch.float32, torch.float64])
+def test_files_of_any_precision_are_interpolated_in_float32_at_least(
+    dtype_a: torch.dtype, dtype_b: torch.dtype
+) -> None:
+    """Points between two half-precision files, or of mixed precision, are those of the same values in float64."""
+    state_a = {"w": STATE_A["0.weight"].to(dtype_a)}
+    state_b = {"w": STATE_B["0.weight"].to(dtype_b)}
+    for alpha in (0.0, 0.1, 0.5, 0.7, 1.0, 1.5):
+        found = interpolate(state_a, state_b, alpha)["w"]
+        assert found.dtype in (torch.float32, torch.float64)
+        expected = (1 - alpha) * state_a["w"].double() + alpha * state_b["w"].double()
+        torch.testing.assert_close(found.double(), expected, rtol=1e-6, atol=1e-6)
+        net = nn.Conv2d(2, 4, 3, bias=False)
+        interpolate_into(net, {"weight": state_a["w"]}, {"weight": state_b["w"]}, alpha)
+        assert torch.equal(net.weight.detach(), found.float())
+
+
+@pytest.mark.parametrize("dtypes", [(torch.float32,) * 2, (torch.bfloat16, torch.float32), (torch.float16,) * 2])
+def test_swapped_ends_give_the_mirrored_curve_to_the_last_bit(dtypes: tuple[torch.dtype, torch.dtype]) -> None:
+    """From b to a at 1 - alpha are the weights from a to b at alpha, on any grid and beyond the ends."""
+    state_a, state_b = (
+        {key: value.to(dtype) if value.is_floating_point() else value for key, value in state.items()}
+        for state, dtype in zip((STATE_A, STATE_B), dtypes, strict=True)
+    )
+    grid = alpha_grid(-1, 2, 31)
+    there = walk(make_net(1), state_a, state_b, grid, norm_of_weights)
+    back = walk(make_net(1), state_b, state_a, grid, norm_of_weights)
+    assert there["value"].tolist() == back["value"].tolist()[::-1]
 
 
 def test_trace_keeps_arrays_and_makes_them_nan_at_a_diverged_end() -> None:

@@ -238,3 +238,24 @@ def _fix_draws(monkeypatch: pytest.MonkeyPatch, values: dict[tuple[float, float]
         return torch.full((count,), values.get((low, high), (low + high) / 2))
 
     monkeypatch.setattr("transferscope.images.augment._draw", draw)
+
+
+@pytest.mark.parametrize("stored", [1, 3])
+@pytest.mark.parametrize("shuffle", [None, {"block_size": 4}])
+def test_a_network_of_one_channel_sees_the_weighted_sum_of_colours(stored: int, shuffle: dict[str, int] | None) -> None:
+    """.299 red + .587 green + .114 blue of what a network of three channels sees, grey images and shuffles included."""
+    batch = batch_of()[:, :stored]
+    pictures = PictureOptions(store_size=8, mean=[0.4, 0.5, 0.6], std=[0.2, 0.3, 0.25], shuffle=shuffle)
+    red, green, blue = EvaluationTransform(pictures)(batch).unbind(1)
+    expected = (0.299 * red + 0.587 * green + 0.114 * blue)[:, None]
+    found = EvaluationTransform(pictures, 1)(batch)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+    assert torch.equal(EvaluationTransform(pictures, 1)(batch, out=torch.empty_like(found)), found)
+    assert torch.equal(TrainingTransform(pictures, AugmentationOptions(), 1)(batch, generator()), found)
+
+
+@pytest.mark.parametrize("channels", [2, 4, 13])
+def test_networks_of_other_numbers_of_channels_are_refused(channels: int) -> None:
+    """One line says how many channels there are and how many there should be."""
+    with pytest.raises(UserError, match=rf"takes images of {channels} channels, but images have 1 \(grey\) or 3"):
+        EvaluationTransform(PictureOptions(store_size=8), channels)

@@ -157,8 +157,8 @@ def batchnorm_ends(project, tmp_path_factory: pytest.TempPathFactory) -> Ends:
     return Ends({"kind": "x", "run_a": "clipart.bn_1", "run_b": "clipart.bn_2"}, *series)
 
 
-def test_batchnorm_statistics_are_recomputed_between_the_ends_alone(project, batchnorm_ends: Ends) -> None:
-    """At the ends both values are the checkpoint's own; half-way they are those of a model made by hand."""
+def test_batchnorm_statistics_are_recomputed_at_every_point(project, batchnorm_ends: Ends) -> None:
+    """The ends too; beside it stands what the checkpoint's own, or the interpolated, statistics give."""
     splits, ends = splits_of(project, "clipart"), batchnorm_ends
     points, barriers = line(ends, splits, splits["train"], [], options(0, 0.5, 1, resamples=0), {})
     found = points.set_index(POINTS)["value"]
@@ -171,20 +171,35 @@ def test_batchnorm_statistics_are_recomputed_between_the_ends_alone(project, bat
             recompute_statistics(model, lambda: stream(feed_of(splits["train"])))
         return Engine(ends.series_a.load("final"), splits, {}).checkpoint(model)
 
-    for alpha, state in ((0.0, states[0]), (1.0, states[1])):
-        assert found["test", "loss", alpha] == found["test", "naive_loss", alpha] == measured(state)["test/loss"]
-    half = interpolate(*states, 0.5)
-    assert found["test", "naive_loss", 0.5] == measured(half)["test/loss"]
-    assert found["test", "loss", 0.5] == measured(half, recompute=True)["test/loss"]
+    for alpha, state in ((0.0, states[0]), (0.5, interpolate(*states, 0.5)), (1.0, states[1])):
+        assert found["test", "naive_loss", alpha] == measured(state)["test/loss"]
+        assert found["test", "loss", alpha] == measured(state, recompute=True)["test/loss"]
     assert found["test", "loss", 0.5] != found["test", "naive_loss", 0.5]
     assert set(barriers["metric"]) == {"accuracy", "loss", "naive_accuracy", "naive_loss"}
+
+
+def test_a_batchnorm_network_against_itself_has_no_barrier(project, batchnorm_ends: Ends) -> None:
+    """Neither with its own statistics nor with recomputed ones, though these two differ."""
+    series = batchnorm_ends.series_a
+    shifted = series.load("final").build()
+    shifted.state_dict()["conv1.1.running_mean"].add_(0.5)
+    path = series.path("final").with_name("shifted.safetensors")
+    save_checkpoint(Checkpoint(shifted.state_dict(), series.load("final").metadata), path)
+    same = CheckpointSeries.from_file(path, "clipart.bn_1")
+    splits = splits_of(project, "clipart")
+    ends = Ends({"kind": "x", "run_a": "clipart.bn_1", "run_b": "clipart.bn_1"}, same, same)
+    points, barriers = line(ends, splits, splits["train"], [], options(0, 0.3, 0.5, 1, resamples=0), {})
+    assert (barriers["barrier"] == 0).all()
+    assert (barriers["midpoint_gain"] == 0).all()
+    found = points.set_index(POINTS)["value"]
+    assert found["test", "loss", 0.0] != found["test", "naive_loss", 0.0]
 
 
 def test_batchnorm_paths_are_remembered_too(project, batchnorm_ends: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
     """A second walk makes no pass at all, not even to recompute statistics."""
     splits, store = splits_of(project, "clipart"), Counting()
     first, _ = line(batchnorm_ends, splits, splits["train"], [], options(0, 0.5, 1), store)
-    monkeypatch.setattr("transferscope.measure.bench.stream", lambda feed: pytest.fail("a pass was made"))
+    monkeypatch.setattr("transferscope.measure.bench.stream", lambda *_: pytest.fail("a pass was made"))
     again, _ = line(batchnorm_ends, splits, splits["train"], [], options(0, 0.5, 1), store)
     pd.testing.assert_frame_equal(first, again)
 

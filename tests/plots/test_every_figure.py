@@ -87,7 +87,7 @@ CASES = {
     "cross domain, AUC": lambda d: barriers.cross_domain_panels(d.interpolation(metrics=("auc", "loss"))),
     "cross domain, no loss": lambda d: barriers.cross_domain_panels(d.interpolation(metrics=("accuracy",))),
     "distances": lambda d: distances.distance_per_module(d.distances(), note="generated images"),
-    "distances, deep": lambda d: distances.distance_per_module(d.distances(modules=DEEP), measure="relative"),
+    "distances, deep": lambda d: distances.distance_per_module(d.distances(modules=DEEP), measures=("relative",)),
     "distances, zero": lambda d: distances.distance_per_module(d.distances().assign(l2=0.0)),
     "distances, some zero": lambda d: distances.distance_per_module(
         d.distances().assign(l2=lambda t: t["l2"].where(t["module"] != "stem", 0.0))

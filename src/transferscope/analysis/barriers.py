@@ -64,7 +64,9 @@ def _gaps(alphas: NDArray[np.float64], curve: NDArray[np.float64], higher_is_bet
     """How much worse than the chord, (..., num_points); exactly 0 at the ends."""
     # Written so that no infinity is multiplied by 0: a diverged end still has a gap of 0 to itself.
     with np.errstate(invalid="ignore"):
-        chord = (1 - alphas) * curve[..., :1] + alphas * curve[..., -1:]
+        first, last = curve[..., :1], curve[..., -1:]
+        # Between equal ends the chord is flat to the last bit, so that a model has no barrier with itself.
+        chord = np.where(first == last, first, (1 - alphas) * first + alphas * last)
         gaps = chord - curve if higher_is_better else curve - chord
     gaps[..., [0, -1]] = np.where(np.isnan(curve[..., [0, -1]]), np.nan, 0.0)
     return gaps

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -197,12 +198,17 @@ class _Hull:
 
 
 def combine(tensors: Sequence[Tensor], coefficients: NDArray[np.float64]) -> Tensor:
-    """sum_i c_i tensor_i, where the c_i sum to 1: equal tensors stay equal, a coefficient of 0 leaves no trace."""
+    """sum_i c_i tensor_i, where the c_i sum to 1: equal tensors stay equal, a coefficient of 0 leaves no trace.
+
+    Computed in float32 at least.
+    """
     nearest = int(np.argmax(coefficients))
-    total = tensors[nearest].detach().clone()
-    for index, (tensor, coefficient) in enumerate(zip(tensors, coefficients, strict=True)):
+    dtype = functools.reduce(torch.promote_types, (tensor.dtype for tensor in tensors), torch.float32)
+    wide = [tensor.detach().to(dtype) for tensor in tensors]
+    total = wide[nearest].clone()
+    for index, (tensor, coefficient) in enumerate(zip(wide, coefficients, strict=True)):
         if index != nearest and coefficient != 0:
-            total.add_(tensor - tensors[nearest], alpha=float(coefficient))
+            total.add_(tensor - wide[nearest], alpha=float(coefficient))
     return total
 
 

@@ -101,8 +101,9 @@ def _collecting(layers: dict[str, _BatchNorm], pools: dict[str, _Pool]) -> Itera
 def with_recomputed_statistics(evaluate: Evaluate, batches: Batches) -> Evaluate:
     """An `evaluate` that first recomputes the statistics on `batches` (training images).
 
-    What the interpolated statistics give stands beside it under names that begin with "naive_". The model keeps the
-    recomputed statistics.
+    What the statistics that the model holds give (stored at the checkpoints, interpolated between them) stands beside
+    it under names that begin with "naive_". Used at the checkpoints as between them, so that both variants compare like
+    with like. The model keeps the recomputed statistics.
     """
 
     def evaluate_both(model: nn.Module) -> Metrics:
@@ -111,16 +112,6 @@ def with_recomputed_statistics(evaluate: Evaluate, batches: Batches) -> Evaluate
         return {**evaluate(model), **_naive(naive)}
 
     return evaluate_both
-
-
-def with_own_statistics(evaluate: Evaluate) -> Evaluate:
-    """The same names for a checkpoint itself, whose own statistics are right: both sets of metrics are equal."""
-
-    def evaluate_once(model: nn.Module) -> Metrics:
-        metrics = evaluate(model)
-        return {**metrics, **_naive(metrics)}
-
-    return evaluate_once
 
 
 def _naive(metrics: Metrics) -> Metrics:

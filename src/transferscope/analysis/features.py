@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from transferscope.models.layers import evaluation_mode
+from transferscope.models.layouts import Layout, find_layouts, first_tensor
 from transferscope.system.errors import UserError
 
 Pooling = Literal["pooled", "flattened"]
@@ -19,21 +20,30 @@ POOLINGS = ("pooled", "flattened")
 class FeatureExtractor:
     """The outputs of named layers for a batch of images, from one forward pass in evaluation mode.
 
-    layers: name of a feature -> dotted path of the submodule (or a list of paths). features: "pooled" averages a
-    convolution's output (B, C, H, W) over its pixels and a transformer's (B, T, D) over its tokens; "flattened" keeps
-    every value. A layer that runs more than once gives its last output; one that returns several, the first tensor.
+    layers: name of a feature -> dotted path of the submodule (or a list of paths). features: "pooled" averages over all
+    that is no channel, be it pixels, tokens (class and register tokens included) or windows; "flattened" keeps every
+    value. Which axis holds the channels is found by trying the network, not from the number of dimensions. A layer that
+    runs more than once gives its last output; one that returns several, the first tensor.
+    layouts: path -> layout, filled at the first call; extractors of one architecture can share it.
 
-    Raises UserError for a layer that does not exist (listing those that do) and for one that did not run.
+    Raises UserError for a layer that does not exist (listing those that do), for one that did not run, and for one
+    whose output has no axis of examples or, pooled, of channels.
     """
 
     def __init__(
-        self, model: nn.Module, layers: Mapping[str, str] | Sequence[str], *, features: Pooling = "pooled"
+        self,
+        model: nn.Module,
+        layers: Mapping[str, str] | Sequence[str],
+        *,
+        features: Pooling = "pooled",
+        layouts: dict[str, Layout] | None = None,
     ) -> None:
         if features not in POOLINGS:
             raise UserError(f"features {features!r}: expected one of {', '.join(POOLINGS)}")
         self.model = model
         self.layers = dict(layers) if isinstance(layers, Mapping) else {path: path for path in layers}
         self.features = features
+        self.layouts = {} if layouts is None else layouts
         existing = dict(model.named_modules())
         missing = [path for path in self.layers.values() if path not in existing or not path]
         if missing:
@@ -47,20 +57,24 @@ class FeatureExtractor:
         `reduce` is applied while the model runs, so that a layer's features can be dropped before the next one's exist.
         """
         found: dict[str, Any] = {}
+        self._find_layouts(images)
 
         def keep(name: str, output: Any) -> None:
-            value = _flat(_first_tensor(output), self.features)
+            layout = self.layouts[self.layers[name]]
+            flat = layout.pooled if self.features == "pooled" else layout.flattened
+            value = flat(first_tensor(output), len(images))
             # Without the copy a later in-place operation (ReLU) would change what is only a view of the output.
             found[name] = value.clone() if reduce is None else reduce(value)
 
         with evaluation_mode(self.model), self._hooks(keep):
             self.model(images)
-        silent = [path for name, path in self.layers.items() if name not in found]
-        if silent:
-            raise UserError(
-                f"layer {', '.join(silent)} took no part in the forward pass of {type(self.model).__name__}"
-            )
         return {name: found[name] for name in self.layers}
+
+    def _find_layouts(self, images: Tensor) -> None:
+        missing = [path for path in dict.fromkeys(self.layers.values()) if path not in self.layouts]
+        if missing:
+            pooled = self.features == "pooled"
+            self.layouts |= find_layouts(self.model, missing, tuple(images.shape[1:]), channels=pooled)
 
     @contextmanager
     def _hooks(self, keep: Callable[[str, Any], None]) -> Iterator[None]:
@@ -75,18 +89,3 @@ class FeatureExtractor:
         finally:
             for handle in handles:
                 handle.remove()
-
-
-def _first_tensor(output: Any) -> Tensor:
-    while not isinstance(output, Tensor):
-        output = next(iter(output.values() if isinstance(output, Mapping) else output))
-    return output
-
-
-def _flat(output: Tensor, features: Pooling) -> Tensor:
-    """(num_examples, num_features) in the output's own floating-point type, pooled in float32 at least."""
-    if features == "flattened" or output.ndim == 2:
-        return output.flatten(1)
-    if output.ndim == 3:
-        return output.mean(dim=1, dtype=torch.promote_types(output.dtype, torch.float32))
-    return output.flatten(2).mean(dim=2, dtype=torch.promote_types(output.dtype, torch.float32))

@@ -19,6 +19,7 @@ from transferscope.analysis.states import (
     describe_nonfinite,
     nonfinite_tensors,
     stored_like,
+    widened,
 )
 from transferscope.system.errors import UserError
 
@@ -39,9 +40,10 @@ logger = logging.getLogger(__name__)
 def interpolate(state_a: State, state_b: State, alpha: float) -> dict[str, Tensor]:
     """(1 - alpha) a + alpha b for every floating-point tensor; alpha may lie outside [0, 1].
 
-    alpha 0 and 1 give the very bits of a and b, and equal tensors stay equal at every alpha. Integer tensors
-    (counters of BatchNorm) come from the nearer end. Non-finite weights stay non-finite and are named in a warning.
-    Returns new tensors of a's dtypes. UserError lists the tensors where the states are not of one architecture.
+    alpha 0 and 1 give the very values of a and b, and equal tensors stay equal at every alpha. Swapping a and b and
+    putting 1 - alpha for alpha gives the same bits. Integer tensors (counters of BatchNorm) come from the nearer end.
+    Non-finite weights stay non-finite and are named in a warning. Returns new tensors, in float32 at least and in
+    float64 where a or b is. UserError lists the tensors where the states are not of one architecture.
     """
     _check_ends(state_a, state_b, alpha)
     for state, name in ((state_a, "a"), (state_b, "b")):
@@ -62,17 +64,31 @@ def interpolate_into(model: nn.Module, state_a: State, state_b: State, alpha: fl
     for key, target in own.items():
         start, end = state_a[key], state_b[key]
         direct = target.dtype == start.dtype == end.dtype and target.device == start.device == end.device
-        if direct and alpha not in (0, 1) and target.is_floating_point():
-            torch.lerp(start, end, alpha, out=target)
+        if direct and alpha not in (0, 1) and widened(target) is target and target.is_floating_point():
+            _mix(start, end, alpha, target)
         else:
             target.copy_(blend(start, end, alpha))
 
 
 def blend(start: Tensor, end: Tensor, alpha: float) -> Tensor:
     """`interpolate` for one tensor, unchecked."""
-    if alpha in (0, 1) or not start.is_floating_point():
+    if not start.is_floating_point():
         return (start if alpha < 0.5 else end).detach().clone()
-    return torch.lerp(start.detach(), end.detach().to(start.device, start.dtype), alpha)
+    start, end = widened(start.detach()), widened(end.detach().to(start.device))
+    dtype = torch.promote_types(start.dtype, end.dtype)
+    start, end = start.to(dtype), end.to(dtype)
+    if alpha in (0, 1):
+        return (end if alpha else start).clone()
+    return _mix(start, end, alpha, torch.empty_like(start))
+
+
+def _mix(start: Tensor, end: Tensor, alpha: float, out: Tensor) -> Tensor:
+    """The nearer end plus a part of the difference, rounded alike whichever end is called a."""
+    if alpha == 0.5:
+        return torch.add(start, end, out=out).mul_(0.5)
+    if alpha < 0.5:
+        return torch.lerp(start, end, alpha, out=out)
+    return torch.lerp(end, start, round(1 - alpha, 15), out=out)
 
 
 def _check_ends(state_a: State, state_b: State, alpha: float) -> None:
@@ -124,22 +140,20 @@ def trace(
     alphas: Iterable[float],
     evaluate: Evaluate,
     *,
-    at_ends: Evaluate | None = None,
     seen: Callable[[float, Metrics], None] | None = None,
 ) -> dict[float, Metrics]:
     """Metrics of the weights at every alpha, by alpha.
 
     `model` is the workspace: its weights are overwritten in place and stay at the last point measured. `evaluate`
-    maps it to named metrics; `at_ends` does so at alpha 0 and 1, where it is given (models with BatchNorm, whose
-    statistics are the checkpoints' own there). The points are measured coarse first, each once; `seen(alpha, metrics)`
-    is called after each. Where an end that takes part in a point has non-finite weights, its metrics are NaN and the
-    log names the tensors: the arg-max of NaN logits is no accuracy.
+    maps it to named metrics, at the ends as between them. The points are measured coarse first, each once;
+    `seen(alpha, metrics)` is called after each. Where an end that takes part in a point has non-finite weights, its
+    metrics are NaN and the log names the tensors: the arg-max of NaN logits is no accuracy.
     """
     alphas = [float(alpha) for alpha in alphas]
     if not alphas:
         raise UserError("alphas is empty: give at least one, for example 0, 0.5 and 1")
     _check_ends(state_a, state_b, alphas[0])
-    line = _Line(model, stored_like(state_a, model), stored_like(state_b, model), evaluate, at_ends or evaluate)
+    line = _Line(model, stored_like(state_a, model), stored_like(state_b, model), evaluate)
     measured: dict[float, Metrics] = {}
     for index in coarse_first(len(alphas)):
         alpha = alphas[index]
@@ -153,15 +167,14 @@ def trace(
 class _Line:
     """The model as it moves between two states; knows which ends are finite."""
 
-    def __init__(self, model: nn.Module, state_a: State, state_b: State, evaluate: Evaluate, at_ends: Evaluate) -> None:
-        self.model, self.state_a, self.state_b = model, state_a, state_b
-        self.evaluate, self.at_ends = evaluate, at_ends
+    def __init__(self, model: nn.Module, state_a: State, state_b: State, evaluate: Evaluate) -> None:
+        self.model, self.state_a, self.state_b, self.evaluate = model, state_a, state_b, evaluate
         self.finite_a, self.finite_b = not nonfinite_tensors(state_a), not nonfinite_tensors(state_b)
         _warn_nonfinite(state_a, "a")
         _warn_nonfinite(state_b, "b")
 
     def measure(self, alpha: float) -> Metrics:
         interpolate_into(self.model, self.state_a, self.state_b, alpha)
-        metrics = (self.at_ends if alpha in (0, 1) else self.evaluate)(self.model)
+        metrics = self.evaluate(self.model)
         finite = (self.finite_a or alpha == 1) and (self.finite_b or alpha == 0)
         return metrics if finite else {name: np.full_like(value, np.nan) for name, value in metrics.items()}

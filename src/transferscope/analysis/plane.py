@@ -13,22 +13,24 @@ from torch import Tensor, nn
 
 from transferscope.analysis.basin import combine
 from transferscope.analysis.evaluation import Evaluate
-from transferscope.analysis.states import State, check_same_tensors, stored_like
+from transferscope.analysis.states import State, TensorKinds, check_same_tensors, stored_like
 from transferscope.system.errors import UserError
 
 
 class Plane:
     """Orthonormal coordinates on the plane through three checkpoints, in units of l2 distance over their weights.
 
-    The first checkpoint is the origin, the x axis goes through the second, the third has y > 0. All floating-point
-    tensors count. UserError where the three lie on a line, or are not of one architecture.
+    The first checkpoint is the origin, the x axis goes through the second, the third has y > 0. Weights count, running
+    statistics of BatchNorm do not; kinds says which tensors are which (`TensorKinds.of_model`), by their names where it
+    is not given. UserError where the three lie on a line, or are not of one architecture.
     """
 
-    def __init__(self, origin: State, second: State, third: State) -> None:
+    def __init__(self, origin: State, second: State, third: State, *, kinds: TensorKinds | None = None) -> None:
         check_same_tensors(origin, second, "the first checkpoint", "the second checkpoint")
         check_same_tensors(origin, third, "the first checkpoint", "the third checkpoint")
         self.states = (origin, second, third)
-        self.keys = [key for key, tensor in origin.items() if tensor.is_floating_point()]
+        weights = (kinds or TensorKinds.of_state(origin)).weights
+        self.keys = [key for key in origin if key in weights]
         self.length = math.sqrt(self._inner(second, second))
         along = self._inner(third, second) / self.length if self.length else 0.0
         self.slant = along
@@ -104,14 +106,11 @@ def evaluate_plane(
     y_values: Iterable[float],
     evaluate: Evaluate,
     *,
-    at_points: Evaluate | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> pd.DataFrame:
     """Metrics on the grid and at the three checkpoints themselves: columns x, y, point, metric, value.
 
-    `point` is "a", "b", "c" at the checkpoints and "" on the grid. `at_points` evaluates the
-    checkpoints, where it is given (models with BatchNorm, whose statistics are their own there). `model` is the
-    workspace.
+    `point` is "a", "b", "c" at the checkpoints and "" on the grid. `model` is the workspace.
     """
     grid = [(x, y, "") for y, x in product(list(y_values), list(x_values))]
     marked = [(*place, name) for place, name in zip(plane.points, "abc", strict=True)]
@@ -123,8 +122,7 @@ def evaluate_plane(
         values = _combine_states(states, plane.coefficients(x, y))
         for key, target in own.items():
             target.copy_(values[key])
-        measure = (point and at_points) or evaluate
-        rows += [(x, y, point, metric, float(value)) for metric, value in measure(model).items()]
+        rows += [(x, y, point, metric, float(value)) for metric, value in evaluate(model).items()]
         if progress:
             progress(1)
     return pd.DataFrame(rows, columns=["x", "y", "point", "metric", "value"])

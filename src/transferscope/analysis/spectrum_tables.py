@@ -58,7 +58,7 @@ def _of_layer(state: State, name: str, entering: LayerInput, method: Method) -> 
     )
 
 
-def layers_without_spectrum(model: nn.Module, inputs: Mapping[str, LayerInput]) -> dict[str, str]:
+def layers_without_spectrum(model: nn.Module, inputs: Mapping[str, LayerInput | str]) -> dict[str, str]:
     """Layers with a weight of two or more dimensions that `layer_singular_values` leaves out, and their types.
 
     These are types that are no 2-d convolution and no linear layer (embeddings, 1-d convolutions, attention's own

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +14,43 @@ from transferscope.system.errors import UserError
 
 State = Mapping[str, Tensor]
 
+RUNNING_STATISTICS = ("running_mean", "running_var")
+
 _NAMED = 8
+
+
+@dataclass(frozen=True)
+class TensorKinds:
+    """Which tensors of a state_dict are weights and which are statistics; counters and the like are neither.
+
+    weights: parameters, a tensor that several layers share once. statistics: floating-point buffers, as the running
+    means and variances of BatchNorm, which follow from weights and images.
+    """
+
+    weights: frozenset[str]
+    statistics: frozenset[str]
+
+    @staticmethod
+    def of_model(model: nn.Module) -> TensorKinds:
+        """As the model registered them."""
+        every = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+        own = {name for name, parameter in model.named_parameters() if parameter.is_floating_point()}
+        buffers = {key for key, tensor in model.state_dict().items() if tensor.is_floating_point()} - every
+        return TensorKinds(frozenset(own), frozenset(key for key in buffers if not _is_auxiliary(model, key)))
+
+    @staticmethod
+    def of_state(state: State) -> TensorKinds:
+        """By name, where no model is at hand: what is called running_mean or running_var is a statistic."""
+        floating = {key for key, tensor in state.items() if tensor.is_floating_point()}
+        statistics = {key for key in floating if key.rpartition(".")[2] in RUNNING_STATISTICS}
+        return TensorKinds(frozenset(floating - statistics), frozenset(statistics))
+
+
+def _is_auxiliary(model: nn.Module, key: str) -> bool:
+    """Whether a buffer holds the vectors of spectral normalisation's power iteration."""
+    path, _, name = key.rpartition(".")
+    layer = model.get_submodule(path)
+    return hasattr(layer, name.removesuffix("_u").removesuffix("_v") + "_orig") or name in ("_u", "_v")
 
 
 def check_same_tensors(state_a: State, state_b: State, name_a: str = "a", name_b: str = "b") -> None:
@@ -25,6 +62,9 @@ def check_same_tensors(state_a: State, state_b: State, name_a: str = "a", name_b
         for key, tensor in state_a.items()
         if key in state_b and tensor.shape != state_b[key].shape
     ]
+    complex_valued = [key for key, tensor in state_a.items() if tensor.is_complex()]
+    if complex_valued:
+        raise UserError(f"{name_a} holds complex tensors, which have no analysis yet: {_enumerate(complex_valued)}")
     if differences:
         raise UserError(
             f"{name_a} and {name_b} are not weights of one architecture: {_enumerate(differences)}; "
@@ -71,7 +111,7 @@ def write_state(model: nn.Module, state: State) -> None:
 def stored_like(state: State, model: nn.Module) -> dict[str, Tensor]:
     """`state` on the model's devices and in its memory formats, so that repeated in-place writes stream through memory.
 
-    The dtype stays that of `state`: a bfloat16 model is still interpolated in float32.
+    Half precision becomes float32, float64 stays: points between two states are computed in float32 at least.
     """
     own = model.state_dict()
     check_same_tensors(own, state, "the model", "the state")
@@ -79,10 +119,17 @@ def stored_like(state: State, model: nn.Module) -> dict[str, Tensor]:
 
 
 def _stored_like(tensor: Tensor, like: Tensor) -> Tensor:
-    moved = tensor.detach().to(like.device)
+    moved = widened(tensor.detach().to(like.device))
     if like.dim() == 4 and like.is_contiguous(memory_format=torch.channels_last):
         return moved.contiguous(memory_format=torch.channels_last)
     return moved.contiguous()
+
+
+def widened(tensor: Tensor) -> Tensor:
+    """A floating-point tensor in float32 at least, which holds every half-precision value exactly."""
+    if not tensor.is_floating_point():
+        return tensor
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
 def state_digest(state: State) -> str:

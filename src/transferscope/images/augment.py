@@ -18,6 +18,8 @@ from transferscope.images.split import PackedSplit
 from transferscope.system.errors import UserError
 
 NETWORK_CHANNELS = 3
+GREY_WEIGHTS = (0.299, 0.587, 0.114)
+"""Parts of red, green and blue in the grey that a network of one channel sees (ITU-R BT.601)."""
 CROP_ASPECT = (3 / 4, 4 / 3)
 """Range of width / height of a random crop, as in ImageNet practice."""
 CROP_TRIALS = 10
@@ -25,13 +27,16 @@ CACHED_VALUES = 3 * 224 * 224
 
 
 class EvaluationTransform:
-    """Centre crop, normalisation, shuffle: uint8 (B, 1 or 3, S, S) -> float32 (B, 3, crop, crop).
+    """Centre crop, normalisation, shuffle: uint8 (B, 1 or 3, S, S) -> float32 (B, channels, crop, crop).
 
-    A value v of channel c becomes (v / 255 - mean_c) / std_c. One stored channel is shown to all three inputs.
+    A value v of channel c becomes (v / 255 - mean_c) / std_c. One stored channel is shown to all three inputs. A
+    network that takes one channel sees the weighted sum of these three, .299 red + .587 green + .114 blue. Raises
+    UserError for networks of other numbers of channels.
     """
 
-    def __init__(self, pictures: PictureOptions) -> None:
-        self.pictures = pictures
+    def __init__(self, pictures: PictureOptions, channels: int = NETWORK_CHANNELS) -> None:
+        check_channels(channels)
+        self.pictures, self.channels = pictures, channels
         self.crop_size = pictures.seen_size
         self._scale, self._offset = _normalisation(pictures)
         self._shuffle = shuffle_of(pictures)
@@ -45,10 +50,30 @@ class EvaluationTransform:
 
     def finish(self, batch: Tensor, out: Tensor | None = None) -> Tensor:
         """What follows after all geometry: uint8 or float32 values in 0..255 (B, 1 or 3, crop, crop) to the result."""
-        if self._shuffle is None:
+        if self._shuffle is None and self.channels == NETWORK_CHANNELS:
             return _normalise(batch, self._scale, self._offset, out)
-        shuffled = self._shuffle(_normalise(batch, self._scale, self._offset, None))
-        return shuffled if out is None else out.copy_(shuffled)
+        images = _normalise(batch, self._scale, self._offset, None)
+        if self._shuffle is not None:
+            images = self._shuffle(images)
+        if self.channels == 1:
+            images = to_grey(images)
+        return images if out is None else out.copy_(images)
+
+
+def check_channels(channels: int) -> None:
+    """Raise a UserError for networks whose input no stored image can be turned into."""
+    if channels not in (1, NETWORK_CHANNELS):
+        raise UserError(
+            f"the model takes images of {channels} channels, but images have 1 (grey) or 3 (colour): take a model of "
+            "1 or 3 input channels"
+        )
+
+
+def to_grey(images: Tensor) -> Tensor:
+    """(B, 3, H, W) -> (B, 1, H, W), the weighted sum of the three channels; one channel stays as it is."""
+    if images.shape[1] == 1:
+        return images
+    return (images * images.new_tensor(GREY_WEIGHTS)[:, None, None]).sum(dim=1, keepdim=True)
 
 
 def shuffle_of(pictures: PictureOptions) -> Shuffle | None:
@@ -79,19 +104,21 @@ class SeenImages:
 class TrainingTransform:
     """Random crop, affine map and mirror for each example of its own, then normalisation and shuffle.
 
-    uint8 (B, 1 or 3, S, S) -> float32 (B, 3, crop, crop). All geometry is one bilinear sampling on the device of the
-    batch; without geometry it is the evaluation transform, mirrored at random. Draws come from the given generator
-    only, in a fixed order, so the same generator state gives the same batch. Departs from the authors' practice in two
-    points: crops are cut from the stored square, not from the original, and are not antialiased; chest images are
-    mapped after the equalising chain, not before.
+    uint8 (B, 1 or 3, S, S) -> float32 (B, channels, crop, crop), as `EvaluationTransform`. All geometry is one
+    bilinear sampling on the device of the batch; without geometry it is the evaluation transform, mirrored at random.
+    Draws come from the given generator only, in a fixed order, so the same generator state gives the same batch.
+    Departs from the authors' practice in two points: crops are cut from the stored square, not from the original, and
+    are not antialiased; chest images are mapped after the equalising chain, not before.
     """
 
-    def __init__(self, pictures: PictureOptions, augmentation: AugmentationOptions) -> None:
+    def __init__(
+        self, pictures: PictureOptions, augmentation: AugmentationOptions, channels: int = NETWORK_CHANNELS
+    ) -> None:
         _check_range("random_resized_crop", augmentation.random_resized_crop, 1.0)
         _check_range("scale", augmentation.scale, math.inf)
         self.augmentation = augmentation
         self.crop_size = pictures.seen_size
-        self._evaluation = EvaluationTransform(pictures)
+        self._evaluation = EvaluationTransform(pictures, channels)
 
     @property
     def _moves(self) -> bool:

@@ -11,13 +11,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from transferscope.analysis.batchnorm import batchnorm_layers, with_own_statistics, with_recomputed_statistics
+from transferscope.analysis.batchnorm import batchnorm_layers, with_recomputed_statistics
 from transferscope.analysis.evaluation import Batch, Evaluate, Evaluator, Metrics, Remembered, Store, prepare
 from transferscope.analysis.resampling import Resampling, with_draws
 from transferscope.experiment.options import Precision
 from transferscope.experiment.plan import derive_seed
-from transferscope.images.augment import EvaluationTransform
+from transferscope.images.augment import NETWORK_CHANNELS, EvaluationTransform
 from transferscope.models.checkpoint import Checkpoint
+from transferscope.models.layers import image_channels
+from transferscope.models.parametrised import analysed_model
 from transferscope.training.device import choose_device
 from transferscope.training.feed import Feed
 from transferscope.training.metrics import metrics_from_logits
@@ -34,7 +36,7 @@ class Engine:
     splits: part ("train", "test") -> examples. store: where measurements are remembered by content. resamples: with
     any, each value is an array, the metric on all examples first and then under every resample of them. precision: of
     the forward passes; BatchNorm's statistics are recomputed in float32.
-    recompute_on: training examples on which models with BatchNorm layers get their statistics between checkpoints.
+    recompute_on: training examples on which models with BatchNorm layers get their statistics anew at every point.
     """
 
     def __init__(
@@ -71,22 +73,19 @@ class Engine:
             for metric, value in measure(model).items()
         }
 
-    def between(self, model: nn.Module) -> Evaluate:
-        """The measure for weights that no training has visited: BatchNorm's statistics are recomputed first.
+    def along(self, model: nn.Module) -> Evaluate:
+        """The measure for all points of a line, a plane or a hull: BatchNorm's statistics are recomputed first.
 
-        `naive_` metrics, with the statistics that the model holds, stand beside it.
+        `naive_` metrics, with the statistics that the model holds, stand beside it. The checkpoints themselves are
+        measured in the same way, so that a difference between points is one of weights.
         """
         if not batchnorm_layers(model):
             return self.checkpoint
-        examples = self._recompute_on
+        examples, channels = self._recompute_on, image_channels(model)
         # `batches` is asked for only where something is not remembered.
-        both = with_recomputed_statistics(self.checkpoint, lambda: stream(feed_of(examples)))
+        both = with_recomputed_statistics(self.checkpoint, lambda: stream(feed_of(examples), channels))
         what = self.context("recomputed on", examples, *self._splits.values(), self._resamples)
         return Remembered(both, self.store, what)
-
-    def at_checkpoints(self, model: nn.Module) -> Evaluate:
-        """The measure for the checkpoints themselves, with the names that `between` gives."""
-        return with_own_statistics(self.checkpoint) if batchnorm_layers(model) else self.checkpoint
 
 
 class SplitEvaluator:
@@ -94,13 +93,13 @@ class SplitEvaluator:
 
     def __init__(self, split: Any, resamples: int, precision: Precision) -> None:
         self.split, self.resamples, self.precision = split, resamples, precision
+        self._evaluator: Evaluator | None = None
 
     def __call__(self, model: nn.Module) -> Metrics:
+        if self._evaluator is None:
+            inputs = batches(self.split, image_channels(model))
+            self._evaluator = Evaluator(inputs, self._metrics, precision=self.precision)
         return self._evaluator(model)
-
-    @cached_property
-    def _evaluator(self) -> Evaluator:
-        return Evaluator(batches(self.split), self._metrics, precision=self.precision)
 
     @cached_property
     def _resampling(self) -> Resampling:
@@ -114,18 +113,20 @@ class SplitEvaluator:
 
 
 def workspace(checkpoint: Checkpoint) -> nn.Module:
-    """A network to write weights into, on the GPU that was granted to this step, else on the CPU."""
-    return prepare(checkpoint.build(), choose_device(None))
+    """A network of plain layers to write weights into, on the GPU that was granted to this step, else on the CPU."""
+    return prepare(analysed_model(checkpoint), choose_device(None))
 
 
-def batches(split: Any) -> list[Batch] | Callable[[], Iterator[Batch]]:
+def batches(split: Any, channels: int = NETWORK_CHANNELS) -> list[Batch] | Callable[[], Iterator[Batch]]:
     """Network inputs and labels where the `workspace` is: kept if they take less than a GiB, else made for every pass.
 
     The packed images of a large split stay on a GPU that has room for them.
     """
     side = split.pictures.seen_size
     feed = feed_of(split)
-    return list(stream(feed)) if len(split) * 3 * side * side * 4 < RESIDENT_BYTES else lambda: stream(feed)
+    if len(split) * channels * side * side * 4 < RESIDENT_BYTES:
+        return list(stream(feed, channels))
+    return lambda: stream(feed, channels)
 
 
 def feed_of(split: Any) -> Feed:
@@ -133,13 +134,13 @@ def feed_of(split: Any) -> Feed:
     return Feed(split, choose_device(None))
 
 
-def stream(feed: Feed, size: int = 128) -> Iterator[Batch]:
+def stream(feed: Feed, channels: int = NETWORK_CHANNELS, *, size: int = 128) -> Iterator[Batch]:
     """The same, made batch by batch from the packed images.
 
     A last batch of one image goes with the one before: BatchNorm cannot take statistics of one value.
     """
     split = feed.split
-    transform = EvaluationTransform(split.pictures)
+    transform = EvaluationTransform(split.pictures, channels)
     labels = torch.as_tensor(np.asarray(split.labels)).to(feed.device)
     parts = np.array_split(np.arange(len(split)), range(size, len(split) - 1, size))
     for part, images in zip(parts, feed.batches(parts), strict=True):

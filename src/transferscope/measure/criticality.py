@@ -16,7 +16,9 @@ from transferscope.analysis.states import State, state_digest
 from transferscope.experiment.options import CriticalityOptions, Precision
 from transferscope.experiment.plan import derive_seed
 from transferscope.measure.bench import Engine, batches, subset, workspace
+from transferscope.models.layers import image_channels
 from transferscope.models.modules import Modules
+from transferscope.models.parametrised import analysed_state
 from transferscope.models.parts import split_at_modules
 from transferscope.models.series import CheckpointSeries, Epoch
 from transferscope.system.progress import progress_bar
@@ -68,10 +70,10 @@ def _rewind(
 ) -> pd.DataFrame:
     final = series.load("final")
     model = workspace(final)
-    earlier = {epoch: series.load(epoch).state_dict for epoch in series.reached(options.rewind_epochs)}
+    earlier = {epoch: analysed_state(series.load(epoch)) for epoch in series.reached(options.rewind_epochs)}
     evaluate = Engine(final, {"test": split}, store, precision=precision).checkpoint
     with progress_bar(f"{series.name}: modules set back", len(modules) * len(earlier)) as advance:
-        table = rewinding(model, final.state_dict, earlier, modules, evaluate, progress=advance)
+        table = rewinding(model, analysed_state(final), earlier, modules, evaluate, progress=advance)
     return table.assign(split="test", metric=table["metric"].str.removeprefix("test/"))
 
 
@@ -87,14 +89,14 @@ def _shake(
     precision: Precision,
 ) -> pd.DataFrame:
     """Criticality of every module on one path; what the store has is not measured again."""
-    final, initial = series.load(end), series.load(0).state_dict
-    model = workspace(final)
+    final, initial = series.load(end), analysed_state(series.load(0))
+    model, final_state = workspace(final), analysed_state(final)
     epochs = [epoch for epoch in series.epochs if epoch <= series.epoch(end)]
-    trajectory = {epoch: series.load(epoch).state_dict for epoch in epochs} if path == "optimization" else None
+    trajectory = {epoch: analysed_state(series.load(epoch)) for epoch in epochs} if path == "optimization" else None
     positions: list[float] = options.positions.values() if trajectory is None else list(epochs)
     seed = derive_seed(series.name, "criticality")
     cases = [(name, at, sigma) for name in modules for at in positions for sigma in options.sigmas]
-    places = _places(initial, final.state_dict, positions, trajectory)
+    places = _places(initial, final_state, positions, trajectory)
     context = Engine(final, {}, store, precision=precision).context
     settled = [] if precision == "float32" else [bound]
     keys = {
@@ -104,7 +106,7 @@ def _shake(
         for name, at, sigma in cases
     }
     rows = {case: store.get(keys[case]) for case in cases}
-    examples = {part: batches(split) for part, split in splits.items()}
+    examples = {part: batches(split, image_channels(model)) for part, split in splits.items()}
     measure = (
         partial(criticality, stages=split_at_modules(model))
         if precision == "float32"
@@ -117,7 +119,7 @@ def _shake(
                 table = measure(
                     model,
                     initial,
-                    final.state_dict,
+                    final_state,
                     {name: modules[name] for name in group},
                     examples,
                     alphas=positions,

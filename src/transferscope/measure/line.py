@@ -15,6 +15,7 @@ from transferscope.analysis.evaluation import Metrics, Store
 from transferscope.analysis.interpolation import trace
 from transferscope.experiment.options import LandscapeOptions, Precision
 from transferscope.measure.bench import Engine, subset, workspace
+from transferscope.models.parametrised import analysed_state
 from transferscope.models.series import CheckpointSeries, Epoch
 from transferscope.system.progress import progress_bar
 
@@ -53,6 +54,7 @@ def line(
     """
     checkpoint_a, checkpoint_b = ends.series_a.load(ends.epoch_a), ends.series_b.load(ends.epoch_b)
     model = workspace(checkpoint_a)
+    state_a, state_b = analysed_state(checkpoint_a), analysed_state(checkpoint_b)
     chosen = {part: subset(split, options.max_examples, part) for part, split in splits.items()}
     task = splits["test"].name
     inside = options.alphas_for(task)
@@ -69,11 +71,10 @@ def line(
         )
         measured = trace(
             model,
-            checkpoint_a.state_dict,
-            checkpoint_b.state_dict,
+            state_a,
+            state_b,
             alphas,
-            engine.between(model),
-            at_ends=engine.at_checkpoints(model),
+            engine.along(model),
             seen=seen,
         )
         return {name: np.stack([measured[alpha][name] for alpha in alphas], axis=-1) for name in measured[alphas[0]]}

@@ -11,6 +11,7 @@ import torch
 from transferscope.analysis.evaluation import prepare
 from transferscope.analysis.margin import margin_row
 from transferscope.images.augment import EvaluationTransform
+from transferscope.models.layers import image_channels
 from transferscope.models.series import CheckpointSeries
 from transferscope.system.progress import progress_bar
 from transferscope.training.device import choose_device
@@ -32,14 +33,14 @@ def margin_table(series: CheckpointSeries, run: dict[str, Any], train_split: Any
         "label": run["label"],
         "epoch": series.epoch("final"),
         **margin_row(logits, torch.as_tensor(np.asarray(train_split.labels))),
-        **_inputs(train_split),
+        **_inputs(train_split, image_channels(model)),
         "num_examples": len(train_split),
     }
     return pd.DataFrame([row])
 
 
-def _inputs(split: Any) -> dict[str, float]:
-    transform = EvaluationTransform(split.pictures)
+def _inputs(split: Any, channels: int) -> dict[str, float]:
+    transform = EvaluationTransform(split.pictures, channels)
     largest, dimension = 0.0, 0
     for start in range(0, len(split), BATCH_SIZE):
         images = transform(split.gather(np.arange(start, min(start + BATCH_SIZE, len(split))))).flatten(1)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from transferscope.analysis.cka import Estimator
 from transferscope.analysis.cka_models import LayerSimilarity
@@ -19,9 +19,12 @@ from transferscope.analysis.features import FeatureExtractor, Pooling
 from transferscope.analysis.second_opinion import second_opinion
 from transferscope.experiment.options import Precision, SimilarityOptions
 from transferscope.experiment.plan import derive_seed
-from transferscope.images.augment import EvaluationTransform
-from transferscope.models.layers import block_layers, feature_layers
+from transferscope.images.augment import NETWORK_CHANNELS, EvaluationTransform, check_channels, to_grey
+from transferscope.models.layers import block_layers, feature_layers, image_channels
+from transferscope.models.layouts import Layout, try_layouts
+from transferscope.models.parametrised import analysed_model
 from transferscope.models.series import CheckpointSeries
+from transferscope.system.errors import UserError
 from transferscope.system.progress import progress_bar
 from transferscope.training.device import choose_device
 from transferscope.training.feed import Feed
@@ -86,11 +89,16 @@ def _of_features(
     extractors: dict[str, FeatureExtractor] = {}
     layers: dict[str, str] = {}
     blocks: dict[str, str] = {}
+    layouts = Layouts(features, split.pictures.seen_size)
     for name in dict.fromkeys(name for pair in kinds for name in pair):
-        model = _model(series, name).to(DTYPES[precision])
+        architecture, model = _model(series, name, precision)
         own_layers = {path: path for path in options.layers} if options.layers else feature_layers(model)
         own_blocks = block_layers(model) if name in mapped else {}
-        extractors[name] = FeatureExtractor(model, own_layers | own_blocks, features=features)
+        known = layouts.of(architecture, model, own_layers, own_blocks, required=bool(options.layers))
+        own_layers, own_blocks = (
+            {key: path for key, path in found.items() if path in known} for found in (own_layers, own_blocks)
+        )
+        extractors[name] = FeatureExtractor(model, own_layers | own_blocks, features=features, layouts=known)
         layers |= own_layers
         blocks |= own_blocks
     estimators = options.estimators if features == "pooled" else MINIBATCH
@@ -111,6 +119,40 @@ def _of_features(
     return tables
 
 
+class Layouts:
+    """The axes of layers' outputs, found once for each architecture; layers without are left out and named."""
+
+    def __init__(self, features: Pooling, side: int) -> None:
+        self.channels, self.side = features == "pooled", side
+        self._known: dict[str, dict[str, Layout]] = {}
+        self._refused: dict[str, dict[str, str]] = {}
+
+    def of(
+        self,
+        architecture: str,
+        model: nn.Module,
+        layers: Mapping[str, str],
+        blocks: Mapping[str, str],
+        *,
+        required: bool,
+    ) -> dict[str, Layout]:
+        """Those that exist. UserError where one of `layers` has none and is required, or where all have none."""
+        known = self._known.setdefault(architecture, {})
+        refused = self._refused.setdefault(architecture, {})
+        wanted = dict.fromkeys((*layers.values(), *blocks.values()))
+        if missing := [path for path in wanted if path not in known and path not in refused]:
+            shape = (NETWORK_CHANNELS, self.side, self.side)
+            found, lacking = try_layouts(model, missing, shape, channels=self.channels)
+            known |= found
+            refused |= lacking
+            for reason in lacking.values():
+                log.warning("left out: %s", reason)
+        without = [refused[path] for path in layers.values() if path in refused]
+        if without and (required or len(without) == len(layers)):
+            raise UserError(without[0])
+        return known
+
+
 def _first_of_each_kind(kinds: Kinds, number: int) -> tuple[Names, ...]:
     by_kind: dict[str, list[Names]] = {}
     for pair, kind in kinds.items():
@@ -118,10 +160,16 @@ def _first_of_each_kind(kinds: Kinds, number: int) -> tuple[Names, ...]:
     return tuple(pair for pairs in by_kind.values() for pair in pairs[:number])
 
 
-def _model(series: dict[str, CheckpointSeries], name: str) -> Any:
+def _model(series: dict[str, CheckpointSeries], name: str, precision: Precision) -> tuple[str, nn.Module]:
+    """A checkpoint's architecture and its model, which takes images of three channels, whatever its own number is."""
     run, _, epoch = name.rpartition("@")
     checkpoint = series[run].load(int(epoch) if epoch.isdigit() else epoch)  # type: ignore[arg-type]
-    return prepare(checkpoint.build(), choose_device(None))
+    model = prepare(analysed_model(checkpoint), choose_device(None)).to(DTYPES[precision])
+    channels = image_channels(model)
+    check_channels(channels)
+    if channels == 1:
+        model.register_forward_pre_hook(lambda _, inputs: (to_grey(inputs[0]), *inputs[1:]))
+    return f"{checkpoint.metadata.architecture} {checkpoint.metadata.model_options}", model
 
 
 def _order(split: Any, limit: int | None) -> np.ndarray:

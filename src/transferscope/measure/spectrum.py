@@ -17,6 +17,7 @@ from transferscope.analysis.spectrum_tables import (
 from transferscope.experiment.options import SpectrumOptions
 from transferscope.experiment.plan import derive_seed
 from transferscope.models.layers import trace_conv_inputs
+from transferscope.models.parametrised import analysed_model, analysed_state, layers_of_unknown_map
 from transferscope.models.series import CheckpointSeries
 from transferscope.system.errors import UserError
 from transferscope.system.progress import track
@@ -31,9 +32,12 @@ def epochs(
 
     Epochs that the series lacks are left out: a checkpoint file has no untrained model.
     """
-    model = series.load("final").build()
-    inputs = trace_conv_inputs(model, image_size)
-    left_out = layers_without_spectrum(model, inputs)
+    model = analysed_model(series.load("final"))
+    unknown = layers_of_unknown_map(model)
+    inputs = {name: entering for name, entering in trace_conv_inputs(model, image_size).items() if name not in unknown}
+    for name, reason in unknown.items():
+        logger.warning("spectrum of %s leaves out layer %s, for it %s", series.name, name, reason)
+    left_out = layers_without_spectrum(model, {**inputs, **unknown})
     if left_out:
         listed = ", ".join(f"{name} ({kind})" for name, kind in left_out.items())
         logger.warning("spectrum of %s leaves out what is no 2-d convolution or linear layer: %s", series.name, listed)
@@ -43,7 +47,7 @@ def epochs(
     values, summaries = [], []
     for epoch in track(sorted(measured), f"spectrum of {series.name}"):
         try:
-            table = layer_singular_values(series.load(epoch).state_dict, inputs, method=method)
+            table = layer_singular_values(analysed_state(series.load(epoch)), inputs, method=method)
         except UserError as error:
             raise UserError(f"{series.name}, epoch {epoch}, {error}") from error
         names = {"task": run["task"], "run": run["name"], "label": run["label"], "epoch": epoch}

@@ -12,9 +12,11 @@ from transferscope.analysis.basin import Basin, estimate_basin
 from transferscope.analysis.distance import l2_distance
 from transferscope.analysis.evaluation import Metrics, Store
 from transferscope.analysis.plane import Plane, evaluate_plane
+from transferscope.analysis.states import TensorKinds
 from transferscope.experiment.options import BasinOptions, PlaneOptions, Precision
 from transferscope.experiment.plan import derive_seed
 from transferscope.measure.bench import Engine, subset, workspace
+from transferscope.models.parametrised import analysed_state
 from transferscope.models.series import CheckpointSeries, Epoch
 from transferscope.system.errors import UserError
 from transferscope.system.progress import progress_bar
@@ -40,14 +42,15 @@ def plane(
     names = [_full_name(options.task, name) for name in options.checkpoints]
     try:
         loaded = [found.load(_epoch(name)) for found, name in zip(series, names, strict=True)]
-        found = Plane(*(checkpoint.state_dict for checkpoint in loaded))
+        model = workspace(loaded[0])
+        states = [analysed_state(checkpoint) for checkpoint in loaded]
+        found = Plane(*states, kinds=TensorKinds.of_model(model))
     except UserError as error:
         diverged = [run.name for run in series if run.status == "diverged"]
         if not diverged:
             raise
         logger.warning("%s: no plane %s, for %s diverged: %s", options.task, options.name, ", ".join(diverged), error)
         return pd.DataFrame(columns=PLANE_COLUMNS)
-    model = workspace(loaded[0])
     chosen = subset(test_split, options.max_examples, "test")
     engine = Engine(
         loaded[0],
@@ -58,9 +61,7 @@ def plane(
     )
     x, y = found.grid(options.points, options.margin)
     with progress_bar(f"{options.task}: plane {options.name}", len(x) * len(y) + len(names)) as advance:
-        table = evaluate_plane(
-            model, found, x, y, engine.between(model), at_points=engine.at_checkpoints(model), progress=advance
-        )
+        table = evaluate_plane(model, found, x, y, engine.along(model), progress=advance)
     table["metric"] = table["metric"].str.removeprefix("test/")
     table.insert(2, "checkpoint", table.pop("point").map({"": "", **dict(zip("abc", names, strict=True))}))
     table = table.assign(task=options.task, plane=options.name, split="test", num_examples=len(chosen))
@@ -95,12 +96,13 @@ def basin(
     must reach.
     """
     loaded = [found.load(options.epoch) for found in series]
-    states = [checkpoint.state_dict for checkpoint in loaded]
-    distance = max(l2_distance(a, b) for a, b in itertools.combinations(states, 2))
+    states = [analysed_state(checkpoint) for checkpoint in loaded]
     model = workspace(loaded[0])
+    kinds = TensorKinds.of_model(model)
+    distance = max(l2_distance(a, b, kinds=kinds) for a, b in itertools.combinations(states, 2))
     split = subset(test_split, options.max_examples, "test")
     recompute_on = subset(train_split, options.max_examples, "train")
-    measure = Engine(loaded[0], {"test": split}, store, precision=precision, recompute_on=recompute_on).between(model)
+    measure = Engine(loaded[0], {"test": split}, store, precision=precision, recompute_on=recompute_on).along(model)
 
     def loss(model: Any) -> Metrics:
         return {"loss": measure(model)["test/loss"]}

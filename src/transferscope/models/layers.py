@@ -132,7 +132,7 @@ def trace_conv_inputs(model: nn.Module, image_size: int | tuple[int, int]) -> di
     height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
     found: dict[str, LayerInput] = {}
     parameter = next(model.parameters())
-    image = torch.zeros(1, _image_channels(model), height, width, device=parameter.device, dtype=parameter.dtype)
+    image = torch.zeros(1, image_channels(model), height, width, device=parameter.device, dtype=parameter.dtype)
     with evaluation_mode(model), _hooks(model, found):
         try:
             model(image)
@@ -184,6 +184,7 @@ def _pair(values: tuple[int, ...]) -> tuple[int, int]:
     return first, second
 
 
-def _image_channels(model: nn.Module) -> int:
+def image_channels(model: nn.Module) -> int:
+    """Number of channels of the images that a model takes: those of its first convolution, 3 where it has none."""
     first = next((module for module in model.modules() if isinstance(module, nn.Conv2d)), None)
     return 3 if first is None else first.in_channels

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
@@ -26,36 +28,40 @@ from transferscope.plots.style import (
 
 WHOLE = ("all", "sum")
 MEASURES = {"l2": "ℓ₂ distance", "squared": "squared ℓ₂ distance", "relative": "relative ℓ₂ distance"}
+BOTH = ("l2", "relative")
 UNTRAINED = ("0", "initial", "init")
 
 
 def distance_per_module(
-    distances: pd.DataFrame, *, measure: str = "l2", title: str | None = None, note: str | None = None
+    distances: pd.DataFrame, *, measures: Sequence[str] = BOTH, title: str | None = None, note: str | None = None
 ) -> Figure:
     """Distance between two trained models in every module, by kind of pair: Figure 10, one task.
 
-    Dots are means over pairs, bands go from the smallest to the largest pair; the legend gives the overall distance.
-    Rows that measure a distance to initial weights are left to `distance_to_initialisation`.
+    A panel each for the l2 distance and for the relative one, which says which module changed most. Dots are means over
+    pairs, bands go from the smallest to the largest pair; the legend gives the overall value of the first panel. Rows
+    that measure a distance to initial weights are left to `distance_to_initialisation`.
 
     Args:
         distances: columns pair_kind, checkpoint_a, checkpoint_b, module, l2, squared, relative; modules in the order
             of the forward pass, "all" for the whole network.
-        measure: "l2", "squared" or "relative" (all without unit).
+        measures: "l2", "squared" or "relative" (all without unit), a panel each.
     """
-    require_columns(distances, ("pair_kind", "checkpoint_a", "checkpoint_b", "module", measure), "distances")
-    return _figure(distances[~to_initialisation(distances)], measure, f"{MEASURES[measure]} of a pair", title, note)
+    require_columns(distances, ("pair_kind", "checkpoint_a", "checkpoint_b", "module", *measures), "distances")
+    labels = {measure: f"{MEASURES[measure]} of a pair" for measure in measures}
+    return _figure(distances[~to_initialisation(distances)], labels, title, note)
 
 
 def distance_to_initialisation(
-    distances: pd.DataFrame, *, measure: str = "l2", title: str | None = None, note: str | None = None
+    distances: pd.DataFrame, *, measures: Sequence[str] = BOTH, title: str | None = None, note: str | None = None
 ) -> Figure:
     """Distance of a trained model to what it started from, in every module: Figure 11 (Table 8 overall), one task.
 
     Args:
         distances: as for `distance_per_module`; used are the rows that `to_initialisation` picks.
     """
-    require_columns(distances, ("pair_kind", "checkpoint_a", "checkpoint_b", "module", measure), "distances")
-    return _figure(distances[to_initialisation(distances)], measure, f"{MEASURES[measure]} to initial", title, note)
+    require_columns(distances, ("pair_kind", "checkpoint_a", "checkpoint_b", "module", *measures), "distances")
+    labels = {measure: f"{MEASURES[measure]} to initial" for measure in measures}
+    return _figure(distances[to_initialisation(distances)], labels, title, note)
 
 
 def distance_travelled(travelled: pd.DataFrame, *, title: str | None = None, note: str | None = None) -> Figure:
@@ -96,7 +102,7 @@ def to_initialisation(distances: pd.DataFrame) -> pd.Series:
     return kinds.astype(bool) | epoch_a.astype(bool) | epoch_b.astype(bool)
 
 
-def _figure(rows: pd.DataFrame, measure: str, y_label: str, title: str | None, note: str | None) -> Figure:
+def _figure(rows: pd.DataFrame, labels: Mapping[str, str], title: str | None, note: str | None) -> Figure:
     modules = [name for name in in_order(rows["module"]) if name not in WHOLE]
     if not modules:
         return empty_figure("no distances to show", note)
@@ -105,18 +111,21 @@ def _figure(rows: pd.DataFrame, measure: str, y_label: str, title: str | None, n
     runs = {kind: kind.removesuffix(" & init") for kind in kinds}
     looks_of_runs = looks_for(list(runs.values()))
     looks = {kind: looks_of_runs[run] for kind, run in runs.items()}
-    figure, axes = new_figure(width=PANEL_WIDTH if len(modules) <= 24 else DOUBLE_WIDTH, panel_height=2.7)
-    ax = axes[0, 0]
+    width = PANEL_WIDTH if len(modules) <= 24 else DOUBLE_WIDTH
+    figure, axes = new_figure(len(labels), width=width, panel_height=2.7)
     groups = {kind: rows[rows["pair_kind"] == kind] for kind in kinds}
-    handles = module_lines(ax, groups, "module", measure, modules, looks)
-    values = rows.loc[rows["module"].isin(modules), measure].to_numpy(dtype=float)
-    if scale_for(ax, values, ratio=10) == "log":
-        minor_labels_if_short(ax)
-    else:
-        ax.set_ylim(bottom=min(0.0, float(np.nanmin(values))) if np.isfinite(values).any() else None)
-    label(ax, x="module, input to output", y=y_label, title=heading(title, rows))
-    category_ticks(ax, modules)
-    legend_below(figure, handles, [f"{kind}{_overall(group, measure)}" for kind, group in groups.items()])
+    for ax, (measure, y_label) in zip(axes[:, 0], labels.items(), strict=True):
+        handles = module_lines(ax, groups, "module", measure, modules, looks)
+        values = rows.loc[rows["module"].isin(modules), measure].to_numpy(dtype=float)
+        if scale_for(ax, values, ratio=10) == "log":
+            minor_labels_if_short(ax)
+        else:
+            ax.set_ylim(bottom=min(0.0, float(np.nanmin(values))) if np.isfinite(values).any() else None)
+        label(ax, y=y_label, title=heading(title, rows) if ax is axes[0, 0] else None)
+        category_ticks(ax, modules)
+    label(ax, x="module, input to output")
+    first = next(iter(labels))
+    legend_below(figure, handles, [f"{kind}{_overall(group, first)}" for kind, group in groups.items()])
     return add_note(figure, note)
 
 

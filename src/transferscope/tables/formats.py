@@ -67,6 +67,8 @@ def duration(seconds: float) -> str:
 
 def metric_name(metric: str) -> str:
     """A metric as it is written in text."""
+    if metric.startswith("naive_"):
+        return f"{metric_name(metric.removeprefix('naive_'))} with statistics as stored"
     return metric.upper() if metric == "auc" else metric
 
 

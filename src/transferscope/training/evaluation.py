@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from transferscope.experiment.options import Precision
 from transferscope.images.augment import EvaluationTransform
 from transferscope.images.split import PackedSplit
+from transferscope.models.layers import image_channels
 from transferscope.system.errors import UserError
 from transferscope.training.device import as_input, autocast, first_weight
 from transferscope.training.feed import Feed
@@ -79,7 +80,7 @@ def predict(
     order = np.arange(len(feed.split)) if indices is None else np.asarray(indices)
     starts = range(group.rank * batch_size, len(order), group.size * batch_size)
     batches = feed.batches(order[start : start + batch_size] for start in starts)
-    transform = EvaluationTransform(feed.split.pictures)
+    transform = EvaluationTransform(feed.split.pictures, image_channels(model))
     dtype = torch.promote_types(weight.dtype, torch.float32)
     images: Tensor | None = None
     logits = torch.zeros(len(order), feed.split.num_classes, dtype=dtype, device=device)

@@ -12,6 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from transferscope.images.augment import EvaluationTransform
 from transferscope.images.split import PackedSplit
 from transferscope.models.checkpoint import Checkpoint
+from transferscope.models.layers import image_channels
 from transferscope.system.errors import UserError
 from transferscope.training.device import as_input, first_weight
 from transferscope.training.run import RunLike
@@ -43,7 +44,7 @@ def check_last_batch(model: nn.Module, split: PackedSplit, batch_size: int) -> N
     if not norms or (len(split) % batch_size or batch_size) != 1:
         return
     trial, weight = copy.deepcopy(model).train(), first_weight(model)
-    image = EvaluationTransform(split.pictures)(split.gather([0])).to(weight.device)
+    image = EvaluationTransform(split.pictures, image_channels(model))(split.gather([0])).to(weight.device)
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         try:
             trial(as_input(image, weight))

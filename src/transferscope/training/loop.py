@@ -20,6 +20,7 @@ from transferscope.images.augment import TrainingTransform, mixup
 from transferscope.images.split import PackedSplit
 from transferscope.models.checkpoint import Checkpoint
 from transferscope.models.initialisation import initialise
+from transferscope.models.layers import image_channels
 from transferscope.models.series import CheckpointSeries
 from transferscope.system.errors import UserError
 from transferscope.system.progress import progress_bar
@@ -136,7 +137,7 @@ class _Training:
         self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self.feeds = {part: Feed(split, device) for part, split in splits.items()}
         self.labels = torch.from_numpy(np.array(self.train_split.labels))
-        self.transform = TrainingTransform(self.train_split.pictures, self.options.augmentation)
+        self.transform = TrainingTransform(self.train_split.pictures, self.options.augmentation, image_channels(model))
         self.generator = torch.Generator()
         self.layers_draw = False
         log_events = self.options.tensorboard and group.leads

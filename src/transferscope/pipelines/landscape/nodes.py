@@ -105,9 +105,10 @@ def measure_criticality(
     """Noise and paths for every module, mu per module, and rewinding of each module (Figure 30)."""
     from transferscope.measure.criticality import measure_modules
     from transferscope.models.modules import find_modules
+    from transferscope.models.parametrised import analysed_model
 
     splits = {"train": train_split, "test": test_split}
-    found = find_modules(series.load("final").build(), **modules)
+    found = find_modules(analysed_model(series.load("final")), **modules)
     return measure_modules(run, series, found, splits, CriticalityOptions.model_validate(options), store, precision)
 
 

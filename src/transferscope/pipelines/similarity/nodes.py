@@ -29,11 +29,16 @@ def measure_distance(
 ) -> pd.DataFrame:
     """Distance between two trained models: global, per module, and summed over modules (Table 2, Figure 10)."""
     from transferscope.analysis.distance import module_distances
+    from transferscope.analysis.states import TensorKinds
     from transferscope.models.modules import find_modules
+    from transferscope.models.parametrised import analysed_model, analysed_state
 
     epoch = SimilarityOptions.model_validate(options).epoch
     a, b = series_a.load(epoch), series_b.load(epoch)
-    table = module_distances(a.state_dict, b.state_dict, find_modules(a.build(), **modules))
+    model = analysed_model(a)
+    table = module_distances(
+        analysed_state(a), analysed_state(b), find_modules(model, **modules), kinds=TensorKinds.of_model(model)
+    )
     names = {
         "pair_kind": pair["kind"],
         "checkpoint_a": f"{pair['run_a']}@{epoch}",
@@ -47,11 +52,16 @@ def measure_distance_travelled(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Distance from the initial weights at the end (Table 8, Figure 11) and at every saved epoch; P-T starts at P."""
     from transferscope.analysis.distance import distances_from
+    from transferscope.analysis.states import TensorKinds
     from transferscope.models.modules import find_modules
+    from transferscope.models.parametrised import analysed_model, analysed_state
 
     start = series.load(0)
-    states = ((epoch, series.load(epoch).state_dict) for epoch in series.epochs)
-    travelled = distances_from(start.state_dict, states, find_modules(start.build(), **modules))
+    model = analysed_model(start)
+    states = ((epoch, analysed_state(series.load(epoch))) for epoch in series.epochs)
+    travelled = distances_from(
+        analysed_state(start), states, find_modules(model, **modules), kinds=TensorKinds.of_model(model)
+    )
     end = SimilarityOptions.model_validate(options).epoch
     names = {
         "pair_kind": f"{run['label']} & init",

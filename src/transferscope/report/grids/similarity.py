@@ -111,12 +111,19 @@ def _distances(results: Results, caption: str, *, initial: bool) -> list[Grid]:
     return if_any(caption, columns, rows, "Mean (range).", "<task>.distances.table")
 
 
+PER_MODULE = {"l2": "l2", "relative": "relative to the first", "statistics_l2": "l2 of running statistics"}
+
+
 def distances_per_module(results: Results) -> list[Grid]:
-    """l2 of every module, mean over pairs: modules by pair kinds."""
+    """l2 and relative distance of every module, mean over pairs: modules by pair kinds.
+
+    Of networks with BatchNorm also the distance of their running statistics, which are no weights.
+    """
     found = []
     for task, table in each(results, "distances"):
         rows = table[~table["module"].isin(("all", "sum"))]
-        found.append(
-            pivot(f"{task}, module by module (l2)", rows, "module", "pair_kind", "l2", f"{task}.distances.table")
-        )
+        for column, name in PER_MODULE.items():
+            if column in rows.columns and (column != "statistics_l2" or rows["num_statistics"].any()):
+                caption = f"{task}, module by module ({name})"
+                found.append(pivot(caption, rows, "module", "pair_kind", column, f"{task}.distances.table"))
     return found

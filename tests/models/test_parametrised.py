@@ -1,0 +1,205 @@
+"""Weights that forward computes from what is stored."""
+
+from __future__ import annotations
+
+import copy
+import logging
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils import parametrizations, parametrize, prune, spectral_norm, weight_norm
+
+from transferscope.analysis.distance import l2_distance
+from transferscope.analysis.interpolation import interpolate
+from transferscope.analysis.spectrum_tables import layer_singular_values
+from transferscope.models.checkpoint import Checkpoint, CheckpointMetadata
+from transferscope.models.layers import trace_conv_inputs
+from transferscope.models.parametrised import (
+    analysed_model,
+    analysed_state,
+    computed_weight,
+    computing_layers,
+    layers_of_unknown_map,
+    make_plain,
+)
+from transferscope.models.zoo import build_model
+
+IMAGES = torch.randn(4, 3, 12, 12, generator=torch.Generator().manual_seed(0))
+
+
+class Standardised(nn.Conv2d):
+    """Weight standardisation with a gain, computed in forward."""
+
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        super().__init__(*args, **kwargs)
+        self.gain = nn.Parameter(torch.rand(self.out_channels, 1, 1, 1) + 0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        deviation, mean = torch.std_mean(self.weight, dim=(1, 2, 3), keepdim=True)
+        return F.conv2d(
+            F.pad(x, (0, 1, 1, 1)),
+            self.gain * (self.weight - mean) / deviation,
+            self.bias,
+            self.stride,
+            0,
+            self.dilation,
+        )
+
+
+def networks() -> dict[str, nn.Module]:
+    conv = lambda: nn.Conv2d(3, 6, 3, padding=1)  # noqa: E731
+    return {
+        "spectral norm": spectral_norm(conv()),
+        "spectral norm, parametrised": parametrizations.spectral_norm(conv()),
+        "weight norm": weight_norm(conv()),
+        "weight norm, parametrised": parametrizations.weight_norm(conv()),
+        "weight standardisation": Standardised(3, 6, 3),
+    }
+
+
+def names_of_scaled_tensors(layer: nn.Module) -> list[str]:
+    """Stored tensors whose scale the function does not see."""
+    known = ("weight", "weight_orig", "weight_v", "original", "original1")
+    return [name for name, _ in layer.named_parameters() if name.rpartition(".")[2] in known]
+
+
+@pytest.mark.parametrize("kind", list(networks()))
+def test_ten_times_the_weights_of_the_same_function_are_the_same_layer(kind: str) -> None:
+    """Spectrum, distance and points between: all from the weight that is applied, which a plain layer then holds."""
+    torch.manual_seed(0)
+    layer = networks()[kind].eval()
+    scaled = networks()[kind].eval()
+    scaled.load_state_dict(layer.state_dict())
+    with torch.no_grad():
+        stored = dict(scaled.named_parameters())
+        assert len(names_of_scaled_tensors(scaled)) == 1
+        stored[names_of_scaled_tensors(scaled)[0]].mul_(10)
+    expected = layer(IMAGES)
+    torch.testing.assert_close(scaled(IMAGES), expected, rtol=1e-4, atol=1e-5)
+    states = []
+    for given in (layer, scaled):
+        model = make_plain(nn.Sequential(given))
+        torch.testing.assert_close(model(IMAGES), expected, rtol=1e-4, atol=1e-5)
+        assert set(model.state_dict()) == {"0.weight", "0.bias"}
+        torch.testing.assert_close(computed_weight(model[0]).float(), model.state_dict()["0.weight"])
+        states.append({key: value.clone() for key, value in model.state_dict().items()})
+    assert l2_distance(*states) < 1e-5
+    spectra = [layer_singular_values(state, trace_conv_inputs(model, 12))["value"] for state in states]
+    assert spectra[0].max() == pytest.approx(spectra[1].max(), rel=1e-5)
+    torch.testing.assert_close(interpolate(*states, 0.5)["0.weight"], states[0]["0.weight"])
+
+
+def test_the_spectrum_is_that_of_the_map() -> None:
+    """The norms of a standardised 1x1 layer are those of the matrix that its outputs on unit vectors make."""
+    layer = Standardised(3, 6, 1, bias=False)
+    units = torch.eye(3)[:, :, None, None].expand(3, 3, 2, 2)
+    matrix = layer(units)[:, :, 1, 0].T.double()
+    model = make_plain(nn.Sequential(layer))
+    found = layer_singular_values(model.state_dict(), trace_conv_inputs(model, 4))
+    torch.testing.assert_close(
+        torch.tensor(sorted(found["value"]), dtype=torch.float64),
+        torch.linalg.svdvals(matrix).sort().values,
+        rtol=1e-5,
+        atol=1e-6,
+    )
+
+
+def test_a_networks_function_stays_and_its_weights_can_be_written() -> None:
+    """timm's network with standardised weights and gains: the plain model is the same function and takes weights."""
+    states = []
+    for seed in (1, 2):
+        model = build_model("timm/nf_resnet26", 3, seed=seed).eval()
+        metadata = CheckpointMetadata(architecture="timm/nf_resnet26", num_classes=3)
+        checkpoint = Checkpoint(model.state_dict(), metadata)
+        plain = analysed_model(checkpoint)
+        with torch.no_grad():
+            torch.testing.assert_close(plain(IMAGES), model(IMAGES), rtol=1e-3, atol=1e-4)
+            scaled = {k: v * 10 if k.endswith("conv2.weight") else v for k, v in model.state_dict().items()}
+        states.append(analysed_state(checkpoint))
+        assert list(states[-1]) == list(plain.state_dict())
+        assert not any(key.endswith("gain") and "skipinit" not in key for key in states[-1])
+        other = analysed_state(Checkpoint(scaled, metadata))
+        assert l2_distance(states[-1], other) < 1e-2 * l2_distance(model.state_dict(), scaled)
+    plain.load_state_dict(interpolate(*states, 0.5))
+    half = plain.stages[0][0].conv2
+    torch.testing.assert_close(computed_weight(half).float(), half.weight.detach())
+    copied = copy.deepcopy(plain).bfloat16()
+    assert copied(IMAGES.bfloat16()).isfinite().all()
+
+
+def test_plain_networks_are_left_as_they_are() -> None:
+    """The very tensors of the checkpoint; half precision is widened without loss."""
+    model = build_model("resnet18", 3, seed=0)
+    checkpoint = Checkpoint(model.state_dict(), CheckpointMetadata(architecture="resnet18", num_classes=3))
+    state = analysed_state(checkpoint)
+    assert all(state[key] is value for key, value in checkpoint.state_dict.items())
+    half = {key: v.bfloat16() if v.is_floating_point() else v for key, v in checkpoint.state_dict.items()}
+    wide = analysed_state(Checkpoint(half, checkpoint.metadata))
+    assert wide["conv1.weight"].dtype == torch.float32
+    assert torch.equal(wide["conv1.weight"], half["conv1.weight"].float())
+    assert not list(computing_layers(model))
+
+
+def test_pruned_and_freely_parametrised_weights_are_those_that_are_applied() -> None:
+    """A mask and a parametrisation of one's own end in the plain weight, of other types of layers too."""
+
+    class Exponential(nn.Module):
+        def forward(self, weight: Tensor) -> Tensor:
+            return weight.exp()
+
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4), nn.Embedding(3, 2))
+    prune.random_unstructured(model[0], "weight", amount=0.5)
+    parametrize.register_parametrization(model[1], "weight", Exponential())
+    parametrize.register_parametrization(model[2], "weight", Exponential())
+    weights = [layer.weight.clone() for layer in model]
+    make_plain(model)
+    assert list(model.state_dict()) == ["0.bias", "0.weight", "1.bias", "1.weight", "2.weight"]
+    assert (model[0].weight == 0).sum() == 8
+    for layer, weight in zip(model, weights, strict=True):
+        assert torch.equal(layer.weight, weight)
+
+
+class Cosine(nn.Linear):
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(F.normalize(x), F.normalize(self.weight))
+
+
+class TwoMaps(nn.Linear):
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight) + F.linear(x, self.weight * 2)
+
+
+class Scaled(nn.Linear):
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight) * 3
+
+
+class Dynamic(nn.Conv2d):
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(x, self.weight * x.mean(), None, self.stride, self.padding)
+
+
+@pytest.mark.parametrize(
+    ("layer", "reason"),
+    [
+        (Cosine(4, 3), "changes its input"),
+        (TwoMaps(4, 3), "computes 2 linear maps"),
+        (Scaled(4, 3), "changes what its linear map gives"),
+        (Dynamic(4, 3, 1), "computes its weight from its input"),
+    ],
+)
+def test_a_layer_that_is_no_one_linear_map_is_named(
+    layer: nn.Module, reason: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its spectrum is left out with the reason, and a warning says that its stored tensors are compared."""
+    model = nn.Sequential(nn.Linear(4, 4), layer)
+    assert list(layers_of_unknown_map(model)) == ["1"]
+    assert reason in layers_of_unknown_map(model)["1"]
+    before = layer.weight.clone()
+    with caplog.at_level(logging.WARNING):
+        make_plain(model)
+    assert "layer 1 (" in caplog.text
+    assert reason in caplog.text
+    assert torch.equal(layer.weight, before)

@@ -1,0 +1,151 @@
+"""Pipelines on networks that are laid out, parametrised or fed in other ways than a residual network is."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from transferscope.experiment.options import (
+    GridOptions,
+    LandscapeOptions,
+    PictureOptions,
+    SimilarityOptions,
+    SpectrumOptions,
+)
+from transferscope.images.split import PackedSplit, SplitInfo
+from transferscope.measure.line import Ends, line
+from transferscope.measure.margin import margin_table
+from transferscope.measure.similarity import cka
+from transferscope.measure.spectrum import epochs
+from transferscope.models.checkpoint import Checkpoint, CheckpointMetadata, save_checkpoint
+from transferscope.models.series import CheckpointSeries
+from transferscope.models.zoo import build_model
+from transferscope.pipelines.similarity.nodes import measure_distance
+from transferscope.system.errors import UserError
+from transferscope.training.evaluation import predict
+
+SIDE = 32
+RUN = {"task": "toy", "name": "a", "label": "A"}
+THIN_SWIN = {"img_size": SIDE, "window_size": 2, "embed_dim": 8, "depths": (1, 1, 1, 1), "num_heads": (1, 1, 2, 2)}
+SHALLOW_XCIT = {"img_size": SIDE, "depth": 2}
+
+
+@pytest.fixture
+def split() -> PackedSplit:
+    generator = np.random.default_rng(0)
+    images = generator.integers(0, 256, (12, 3, SIDE, SIDE), dtype=np.uint8)
+    info = SplitInfo("toy", "test", ("ant", "bee", "cat"), False, True, PictureOptions(store_size=SIDE), "toy")
+    sizes = np.full((12, 2), SIDE, dtype=np.int32)
+    return PackedSplit(info, images, np.arange(12) % 3, [str(index) for index in range(12)], sizes)
+
+
+def series_of(folder: Path, name: str, architecture: str, seed: int, factor: float = 1, **options: Any) -> Any:
+    model = build_model(architecture, 3, seed=seed, **options)
+    state = {
+        key: value * factor if "conv" in key and value.ndim == 4 else value for key, value in model.state_dict().items()
+    }
+    metadata = CheckpointMetadata(architecture=architecture, num_classes=3, model_options=options)
+    path = folder / f"{name}.safetensors"
+    save_checkpoint(Checkpoint(state, metadata), path)
+    return CheckpointSeries.from_file(path, f"toy.{name}")
+
+
+PAIR = {"kind": "x", "run_a": "toy.a", "run_b": "toy.b"}
+
+
+def similarity(split: PackedSplit, a: Any, b: Any, **options: Any) -> pd.DataFrame:
+    chosen = SimilarityOptions(batch_size=6, features=("pooled",), **options)
+    return cka({"a__b": PAIR}, {}, {"toy.a": a, "toy.b": b}, split, chosen)["cka"]
+
+
+def test_swin_has_cka_1_with_itself_and_less_with_another(tmp_path: Path, split: PackedSplit) -> None:
+    """Channels-last blocks of timm pass through the pipeline; layouts are found once for both networks."""
+    name = "timm/swin_tiny_patch4_window7_224"
+    a, b = (series_of(tmp_path, run, name, seed, **THIN_SWIN) for run, seed in (("a", 1), ("b", 2)))
+    table = similarity(split, a, b)
+    own = table[table["pair_kind"] == "same model"]
+    assert own["cka"].to_numpy() == pytest.approx(1, abs=1e-6)
+    assert table["cka"].notna().all()
+    assert table["layer"].nunique() > 2
+
+
+def test_layers_without_features_are_left_out_by_name_unless_they_are_asked_for(
+    tmp_path: Path, split: PackedSplit, caplog: pytest.LogCaptureFixture
+) -> None:
+    """XCiT's position embedding depends on no image."""
+    name = "timm/xcit_nano_12_p16_224"
+    a, b = (series_of(tmp_path, run, name, seed, **SHALLOW_XCIT) for run, seed in (("a", 1), ("b", 2)))
+    with caplog.at_level(logging.WARNING):
+        table = similarity(split, a, b)
+    assert "left out: layer pos_embed of Xcit" in caplog.text
+    assert "pos_embed" not in set(table["layer"])
+    with pytest.raises(UserError, match=r"layer pos_embed of Xcit puts out .*no axis holds the examples"):
+        similarity(split, a, b, layers=("pos_embed",), heat_map_pairs=0)
+
+
+def test_networks_of_one_channel_pass_every_analysis(tmp_path: Path, split: PackedSplit) -> None:
+    """Colour images reach a network of one channel as grey; next to one of three channels, too."""
+    options = {"in_chans": 1}
+    a, b = (series_of(tmp_path, run, "timm/lcnet_035", seed, **options) for run, seed in (("a", 1), ("b", 2)))
+    colour = series_of(tmp_path, "c", "timm/lcnet_035", 3)
+    assert predict(a.load().build(), split).shape == (12, 3)
+    assert similarity(split, a, b)["cka"].notna().all()
+    assert similarity(split, a, colour)["cka"].notna().all()
+    choice = LandscapeOptions(alphas=GridOptions(points=3), resamples=0)
+    points, _ = line(Ends(PAIR, a, b), {"test": split}, split, [], choice, {})
+    assert points["value"].notna().all()
+    margin = margin_table(a, RUN, split).iloc[0]
+    assert margin["input_dimension"] == SIDE**2
+    table, _ = epochs(RUN, a, SIDE, SpectrumOptions(epochs=("final",), along_training=False))
+    assert not table.empty
+
+
+def test_networks_of_four_channels_are_refused_in_one_line(tmp_path: Path, split: PackedSplit) -> None:
+    """By whatever reaches for images; spectra and distances need none."""
+    a, b = (series_of(tmp_path, run, "timm/lcnet_035", seed, in_chans=4) for run, seed in (("a", 1), ("b", 2)))
+    choice = LandscapeOptions(alphas=GridOptions(points=3), resamples=0)
+    for measure in (
+        lambda: predict(a.load().build(), split),
+        lambda: similarity(split, a, b),
+        lambda: line(Ends(PAIR, a, b), {"test": split}, split, [], choice, {}),
+    ):
+        with pytest.raises(UserError, match="takes images of 4 channels"):
+            measure()
+    assert measure_distance(PAIR, a, b, {}, {})["l2"].gt(0).all()
+
+
+def test_ten_times_the_standardised_weights_give_the_same_tables(tmp_path: Path, split: PackedSplit) -> None:
+    """timm's normaliser-free network scaled by 10: the same distances, lines and spectra, and no distance to itself."""
+    name = "timm/nf_resnet26"
+    a, b, scaled = (
+        series_of(tmp_path, run, name, seed, factor) for run, seed, factor in (("a", 1, 1), ("b", 2, 1), ("s", 2, 10))
+    )
+    tables = [measure_distance(PAIR, a, other, {}, {}).set_index("module") for other in (b, scaled)]
+    np.testing.assert_allclose(tables[0]["l2"], tables[1]["l2"], rtol=1e-2)
+    assert measure_distance(PAIR, b, scaled, {}, {})["relative"].max() < 0.02
+    choice = LandscapeOptions(alphas=GridOptions(points=3), resamples=0)
+    lines = [line(Ends(PAIR, a, other), {"test": split}, split, [], choice, {})[0] for other in (b, scaled)]
+    losses = [found[found["metric"] == "loss"]["value"].to_numpy() for found in lines]
+    np.testing.assert_allclose(*losses, rtol=2e-2)
+
+
+def test_half_precision_files_give_the_mirrored_curve_when_swapped(tmp_path: Path, split: PackedSplit) -> None:
+    """A bfloat16 file and a float32 one: weights between them are computed in float32."""
+    options = {"widths": [4, 8, 8]}
+    a, b = (series_of(tmp_path, run, "fixup_resnet_small", seed, **options) for run, seed in (("a", 1), ("b", 2)))
+    half = a.load()
+    state = {key: (value + 0.02 * torch.randn(value.shape)).bfloat16() for key, value in half.state_dict.items()}
+    save_checkpoint(Checkpoint(state, half.metadata), a.path("final"))
+    choice = LandscapeOptions(alphas=GridOptions(points=5), resamples=0)
+    there, back = (
+        line(ends, {"test": split}, split, [], choice, {})[0] for ends in (Ends(PAIR, a, b), Ends(PAIR, b, a))
+    )
+    for metric in ("loss", "accuracy"):
+        forth, reverse = (table[table["metric"] == metric]["value"].tolist() for table in (there, back))
+        assert forth == reverse[::-1]
