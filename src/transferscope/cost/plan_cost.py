@@ -340,9 +340,10 @@ def step_costs(plan: Plan) -> dict[str, float]:
     ends = len(options.ends)
     parts = {task: [_at_most(options.max_examples, size) for size in sizes[task]] for task in sizes}
     outside = len(options.extrapolation.outside()) if options.extrapolation else 0
-    for task, pair in _pairs(plan, options.pairs):
+    for task in plan.targets():
         images = ends * (len(options.alphas_for(task)) * sum(parts[task]) + outside * parts[task][1])
-        found[f"{task}.landscape.interpolate_{pair.name}"] = images
+        for group in plan.pair_groups(task, options.pairs):
+            found[f"{task}.landscape.interpolate_{group.name}"] = images * len(group.pairs)
     for scenario in options.cross_domain:
         for walk in plan.cross_domain_pairs(scenario):
             found[f"cross_domain.landscape.interpolate_{walk}"] = (

@@ -34,7 +34,7 @@ MINIBATCH: tuple[Estimator, ...] = ("minibatch",)
 
 
 def cka(
-    pairs: dict[str, Any],
+    pairs: list[dict[str, Any]],
     runs: dict[str, Any],
     series: dict[str, CheckpointSeries],
     split: Any,
@@ -46,15 +46,14 @@ def cka(
     cka: layer by layer, as Tables 1 and 7. cka_layers: every block with every block, of the first pairs of each kind.
     second_opinion: other measures of the same layers. Features are computed in `precision` and compared in float64.
     """
-    kinds = {
-        (f"{pair['run_a']}@{options.epoch}", f"{pair['run_b']}@{options.epoch}"): pair["kind"]
-        for pair in pairs.values()
-    }
+    kinds = {(f"{pair['run_a']}@{options.epoch}", f"{pair['run_b']}@{options.epoch}"): pair["kind"] for pair in pairs}
+    labels = {kind: (pair["label_a"], pair["label_b"]) for kind, pair in zip(kinds.values(), pairs, strict=True)}
     kinds |= _controls(runs, split.name, list(kinds))
     found: dict[str, list[pd.DataFrame]] = {"cka": [], "cka_layers": [], "second_opinion": []}
     for features in options.features:
         for name, table in _of_features(features, kinds, series, split, options, precision).items():
-            found[name].append(_named(table, kinds, split.name))
+            named = _named(table, kinds, split.name)
+            found[name].append(_labelled(named, labels) if name == "cka_layers" else named)
     return {name: pd.concat(tables, ignore_index=True) for name, tables in found.items() if tables}
 
 
@@ -136,6 +135,13 @@ def _batches(split: Any, order: np.ndarray, size: int, dtype: torch.dtype, advan
     for images in feed.batches(order[start : start + size] for start in range(0, len(order), size)):
         yield transform(images).to(dtype)
         advance(len(images))
+
+
+def _labelled(table: pd.DataFrame, labels: dict[str, Names]) -> pd.DataFrame:
+    """The table with the labels of the two models of every pair; a control has none."""
+    for position, column in enumerate(("label_a", "label_b")):
+        table[column] = [labels.get(kind, ("the model", "the model"))[position] for kind in table["pair_kind"]]
+    return table
 
 
 def _named(table: pd.DataFrame, kinds: Kinds, task: str) -> pd.DataFrame:
