@@ -161,7 +161,7 @@ class TrainingOptions(Options):
     Where there are fewer GPUs or cores it is what there is, with a note: the weights do not depend on it but for
     rounding, and fingerprints do not count it. At most 4,096."""
     num_nodes: Processes = 1
-    """Machines (at most 4,096) that train one run together, each by the same `kedro run`; the data lie on storage that all see."""
+    """Machines that train one run together, each by the same `kedro run`; the data lie on storage that all see."""
     rendezvous: str | None = None
     """Where these machines meet: `host:port` of one of them."""
     max_restarts: Annotated[int, Field(ge=0, le=1000)] = 0

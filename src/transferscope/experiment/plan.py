@@ -68,8 +68,8 @@ class Pair:
 
 def pair_kind(label_a: str, label_b: str) -> str:
     """The kind of a pair as tables and figures name it: `P-T & RI-T`; a label that holds " & " is put in quotes."""
-    return " & ".join(f"\N{LEFT DOUBLE QUOTATION MARK}{label}\N{RIGHT DOUBLE QUOTATION MARK}" if " & " in label else label
-                      for label in (label_a, label_b))  # fmt: skip
+    left, right = "\N{LEFT DOUBLE QUOTATION MARK}", "\N{RIGHT DOUBLE QUOTATION MARK}"
+    return " & ".join(f"{left}{label}{right}" if " & " in label else label for label in (label_a, label_b))
 
 
 @dataclass(frozen=True)
@@ -388,7 +388,7 @@ def _faults_of_analyses(study: Study) -> Iterator[str]:
         yield from _twice(f"analyses.{name}.pairs", (f"[{a}, {b}]" for a, b in pairs))
         number = sum(_num_pairs(study, a, b) for a, b in pairs if a in kinds and b in kinds)
         if number > MAX_PAIRS:
-            yield f"analyses.{name}.pairs: {number:,} pairs in all; at most {MAX_PAIRS:,}: fewer replicas, or fewer kinds"
+            yield f"analyses.{name}.pairs: {number:,} pairs in all; at most {MAX_PAIRS:,}"
     classes = analyses.mistakes.gallery_classes if analyses.mistakes else 0
     if isinstance(classes, dict):
         yield from _all_known("analyses.mistakes.gallery_classes", classes, study.tasks)

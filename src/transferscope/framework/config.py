@@ -22,7 +22,7 @@ from kedro.framework.project import pipelines
 from kedro.utils import find_kedro_project
 from omegaconf.errors import OmegaConfBaseException
 
-from transferscope.experiment.plan import Pair, PairGroup, Plan, make_plan, pictures_of
+from transferscope.experiment.plan import Pair, PairGroup, Plan, RunSpec, make_plan, pictures_of
 from transferscope.experiment.study import ONLY_FOR
 from transferscope.framework.yaml_files import read_mapping
 from transferscope.system.errors import UserError, one_line, one_message
@@ -81,7 +81,7 @@ class PlanConfigLoader(OmegaConfigLoader):
     def plan(self) -> Plan:
         """The plan of this environment with its runtime parameters; made on first use."""
         if self._plan is None:
-            with _one_line("parameters: "):
+            with _one_line("", is_needed=True):
                 parameters = self._checked_item("parameters")
             with _one_line("parameters: "):
                 self._plan = make_plan(parameters)
@@ -90,6 +90,15 @@ class PlanConfigLoader(OmegaConfigLoader):
     def place(self, path: str) -> str:
         """A path of the parameters, absolute: relative ones begin at the project's folder."""
         return str(self.project / Path(path).expanduser())
+
+    def with_places(self, run: RunSpec) -> RunSpec:
+        """The run with absolute paths of the files that it reads; its fingerprint is of those that the user wrote."""
+        files = {
+            key: self.place(path)
+            for key, path in (("checkpoint", run.checkpoint), ("pretrained", run.pretrained))
+            if path is not None and path not in self.plan.runs
+        }
+        return run.model_copy(update=files)
 
     def _checked_item(self, key: str) -> dict[str, Any]:
         """What Kedro reads for `key`, after a check of the files that it reads."""
@@ -140,8 +149,8 @@ class PlanConfigLoader(OmegaConfigLoader):
 
     def __getitem__(self, key: str) -> dict[str, Any]:
         if key == "parameters":
-            return plan_parameters(self.plan, self.place)
-        with _one_line(f"{key}: "):
+            return plan_parameters(self.plan, self)
+        with _one_line(""):
             entries = self._checked_item(key)
         if key == "catalog":
             return entries | source_entries(self.plan, self.place) | pretrained_entries(self.plan, entries)
@@ -157,10 +166,10 @@ class PlanConfigLoader(OmegaConfigLoader):
 
 
 @contextmanager
-def _one_line(where: str) -> Iterator[None]:
+def _one_line(where: str, *, is_needed: bool = False) -> Iterator[None]:
     """What is wrong in the configuration as an error of the command line.
 
-    What Kedro itself expects to catch, files that are not there, it gets as it is.
+    Where files may be missing, as those of credentials, Kedro gets its own error.
     """
     try:
         yield
@@ -170,7 +179,7 @@ def _one_line(where: str) -> Iterator[None]:
         key = getattr(error, "full_key", None)
         raise CommandLineError(f"{where}{f'{key}: ' if key else ''}{_first_lines(error)}") from None
     except MissingConfigException as error:
-        if where != "parameters: ":
+        if not is_needed:
             raise
         raise CommandLineError(f"{where}{one_line(str(error))}") from None
 
@@ -193,6 +202,16 @@ def active_plan() -> Plan:
 def present_plan() -> Plan | None:
     """The plan of the loader that Kedro built last; None outside a session."""
     return None if _active is None else _active.plan
+
+
+def active_run(run: RunSpec) -> RunSpec:
+    """A run of the active plan with absolute paths of the files that it reads."""
+    return run if _active is None else _active.with_places(run)
+
+
+def active_place(path: str) -> str:
+    """A path of the parameters, absolute."""
+    return path if _active is None else _active.place(path)
 
 
 @dataclass(frozen=True)
@@ -229,22 +248,16 @@ def load_plan(env: str | None) -> Plan:
     return PlanConfigLoader(str(conf), env=env, **settings.CONFIG_LOADER_ARGS).plan
 
 
-def plan_parameters(plan: Plan, place: Callable[[str], str] = str) -> dict[str, Any]:
-    """The study as validated, and under `plan` each task, run and scenario that a node takes.
-
-    place: makes the paths that nodes open absolute; fingerprints are of those that the user wrote.
-    """
+def plan_parameters(plan: Plan, loader: PlanConfigLoader) -> dict[str, Any]:
+    """The study as validated, and under `plan` each task, run and scenario that a node takes; with absolute paths."""
     study = plan.study.model_dump(mode="json")
-    study["models_folder"] = place(plan.study.models_folder)
+    study["models_folder"] = loader.place(plan.study.models_folder)
     trainings: dict[int, Any] = {}
     runs: dict[str, dict[str, Any]] = {}
     for run in plan.runs.values():
-        values = run.model_dump(mode="json", exclude={"training"})
+        values = loader.with_places(run).model_dump(mode="json", exclude={"training"})
         key = id(run.training)  # one object for all replicas
         trainings[key] = trainings.get(key) or run.training.model_dump(mode="json")
-        for path in ("checkpoint", "pretrained"):
-            if values[path] is not None and values[path] not in plan.runs:
-                values[path] = place(values[path])
         runs.setdefault(run.task, {})[run.name] = values | {"training": trainings[key]}
     return study | {
         "plan": {"runs": runs, "tasks": _task_parameters(plan), "notes": _notes(plan), **_pair_parameters(plan)}

@@ -12,7 +12,7 @@ from transferscope.claims.results import SavedFigure, TaskResults
 def gather_results(
     train_split: Any = None, test_split: Any = None, **inputs: pd.DataFrame | SavedFigure
 ) -> TaskResults:
-    """All tables and figures of one task, by name; the keys of the inputs are `task.name.table` or `task.name.figure`."""
+    """All tables and figures of one task, by name; the inputs' keys are `task.name.table` and `task.name.figure`."""
     tables, figures = {}, {}
     for key, value in inputs.items():
         name = key.split(".")[1]

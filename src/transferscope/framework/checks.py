@@ -1,0 +1,204 @@
+"""What can be known to fail before the first node runs: images as distributed, networks, checkpoint files, GPUs.
+
+Each check is a function that yields faults, one line each, so that all of them are listed at once. No image is decoded.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from transferscope.experiment.gpu_support import gpu_fault
+from transferscope.experiment.options import ModelOptions
+from transferscope.experiment.plan import Plan, RunSpec, pictures_of
+from transferscope.system.errors import UserError
+
+ClassNames = tuple[str, ...]
+
+
+def images_faults(tasks: Iterable[str], load: Callable[[str], Any], known: dict[str, ClassNames]) -> Iterator[str]:
+    """Faults of the images as distributed: folders, lists, class lists, empty classes.
+
+    tasks: those whose images are about to be packed. load: gives the `ImageSource` of a task. known: takes their
+    classes.
+    """
+    for task in tasks:
+        try:
+            known[task] = tuple(load(task).class_names)
+        except UserError as error:
+            message = str(error)
+            yield message if message.startswith(f"tasks.{task}") else f"tasks.{task}: {message}"
+
+
+def networks_faults(plan: Plan, runs: Iterable[RunSpec], known: Mapping[str, ClassNames]) -> Iterator[str]:
+    """Faults of networks and of the files with their weights, for the runs that are about to be trained or adopted.
+
+    known: classes of tasks, where they are known.
+    """
+    broken: set[str] = set()
+    files: dict[str, Any] = {}
+    for run in runs:
+        key = run.model.model_dump_json()
+        if run.checkpoint is None and key not in broken:
+            fault = _network_fault(run.model)
+            if fault is not None:
+                broken.add(key)
+                yield fault
+        if key not in broken:
+            yield from _file_faults(plan, run, known.get(run.task), files)
+
+
+def _network_fault(model: ModelOptions) -> str | None:
+    from transferscope.models.zoo import build_model
+
+    try:
+        build_model(model.name, 2, seed=0, **model.options)
+    except UserError as error:
+        return f"model {model.name}: {error}"
+    return None
+
+
+def _file_faults(plan: Plan, run: RunSpec, classes: ClassNames | None, files: dict[str, Any]) -> Iterator[str]:
+    """Faults of the file that a run is, or starts from; a file is read once."""
+    pretrained = run.pretrained if run.pretrained not in plan.runs else None
+    path = run.checkpoint or pretrained
+    if path is None:
+        return
+    where = f"runs.{run.kind}.{'checkpoint' if run.checkpoint else 'pretrained'}"
+    try:
+        if path not in files:
+            files[path] = _read(path)
+        if isinstance(files[path], UserError):
+            raise files[path]
+        if run.checkpoint:
+            _check_adopted(plan, run, files[path], classes)
+        else:
+            _check_start(run, files[path])
+    except UserError as error:
+        yield f"{where}: {error}"
+
+
+def _read(path: str) -> Any:
+    """The checkpoint in a file, or the error of reading it."""
+    from transferscope.models.checkpoint import load_checkpoint
+
+    try:
+        return load_checkpoint(path)
+    except UserError as error:
+        return error
+
+
+def _check_adopted(plan: Plan, run: RunSpec, checkpoint: Any, classes: ClassNames | None) -> None:
+    """Raise UserError unless the weights fit the network, and its classes those of the images."""
+    about = checkpoint.metadata
+    described = checkpoint.with_metadata(
+        architecture=about.architecture or run.model.name,
+        model_options=about.model_options or dict(run.model.options),
+        num_classes=about.num_classes,
+    )
+    network = described.build()
+    if classes is None:
+        return
+    from transferscope.models.layers import classifier_layers
+
+    (layer, *_) = classifier_layers(network)
+    number = network.get_parameter(f"{layer}.weight").shape[0]
+    if number != len(classes):
+        raise UserError(_other_classes(plan, run, checkpoint.source, number, classes))
+
+
+def _other_classes(plan: Plan, run: RunSpec, source: str, number: int, classes: ClassNames) -> str:
+    some = ", ".join(classes[:3]) + (", ..." if len(classes) > 3 else "")
+    found = f"{source}: its classifier has {number} classes, the images of {run.task} have {len(classes)} ({some})"
+    if plan.study.tasks[run.task].format != "image_folder":
+        return found
+    return (
+        f"{found}; name all classes of the classifier, in the order of its outputs and a class a line, in a text file, "
+        f"and give that as tasks.{run.task}.class_list: the folders may be some of them"
+    )
+
+
+def _check_start(run: RunSpec, checkpoint: Any) -> None:
+    from transferscope.models.initialisation import initialise
+
+    initialise(run.model, 2, init_seed=0, pretrained=checkpoint)
+
+
+def packages_faults(runs: Iterable[RunSpec]) -> Iterator[str]:
+    """Optional packages and programs that trainings ask for and that are not there."""
+    trained = [run for run in runs if run.checkpoint is None]
+    if any(run.training.tensorboard for run in trained) and importlib.util.find_spec("tensorboard") is None:
+        yield (
+            "training.tensorboard: the package tensorboard is not installed: "
+            "`uv run --extra tensorboard kedro run`, or without uv: pip install -e '.[tensorboard]'"
+        )
+    compiled = any(run.training.compile for run in trained)
+    if compiled and not any(shutil.which(name) for name in ("c++", "g++", "clang++", "cl")):
+        yield "training.compile: torch compiles with a C++ compiler, and there is none: install g++, or write false"
+
+
+def gpus_faults(plan: Plan, runs: Iterable[RunSpec], *, analyses: bool) -> Iterator[str]:
+    """GPUs of this machine that lack kernels or bfloat16.
+
+    runs: those that are about to be trained. analyses: whether networks are measured, too.
+    """
+    import torch
+
+    if not torch.cuda.is_available():
+        return
+    precisions = {run.training.precision for run in runs if run.checkpoint is None}
+    precisions |= {plan.study.analyses.precision} if analyses else set()
+    for index in range(torch.cuda.device_count()):
+        fault = gpu_fault(
+            torch.cuda.get_device_name(index),
+            torch.cuda.get_device_capability(index),
+            torch.cuda.get_arch_list(),
+            precisions,
+        )
+        if fault is not None:
+            yield f"GPU {index}, {fault}"
+
+
+def sizes_faults(plan: Plan, runs: Iterable[RunSpec]) -> Iterator[str]:
+    """Networks that refuse images of the size that they will see, tried on one blank image each."""
+    tried: set[tuple[str, int]] = set()
+    for run in runs:
+        side = pictures_of(plan.study, run.task).seen_size
+        key = (run.model.model_dump_json(), side)
+        if key not in tried:
+            tried.add(key)
+            fault = _size_fault(run.model, side)
+            if fault is not None:
+                yield f"tasks.{run.task}.pictures: {side} pixels: {fault}"
+
+
+def _size_fault(model: ModelOptions, side: int) -> str | None:
+    import torch
+
+    from transferscope.models.zoo import build_model
+    from transferscope.training.device import first_weight
+
+    try:
+        network = build_model(model.name, 2, seed=0, **model.options).eval()
+    except UserError:
+        return None  # a fault of its own
+    weight = first_weight(network)
+    channels = weight.shape[1] if weight.ndim == 4 else 3
+    try:
+        with torch.inference_mode():
+            network(torch.zeros(1, channels, side, side))
+    except (RuntimeError, AssertionError, ValueError, TypeError) as error:
+        why = error or type(error).__name__
+        return f"{model.name} does not take images of this size ({why}); choose another store_size or crop_size"
+    return None
+
+
+def paths_faults(plan: Plan, runs: Iterable[RunSpec], models_folder: str) -> Iterator[str]:
+    """Checkpoint files that lie where the run would write its own."""
+    for run in (run for run in runs if run.checkpoint is not None):
+        own = Path(models_folder) / run.task / run.name
+        if Path(str(run.checkpoint)).resolve().parent == own.resolve():
+            yield f"runs.{run.kind}.checkpoint: {run.checkpoint} lies in the folder that this run writes: copy it first"
