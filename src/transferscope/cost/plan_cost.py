@@ -322,9 +322,12 @@ DRAWN = 10
 """Drawing an image takes about as long as this many passes of it through the default plan's network."""
 
 
-def step_costs(plan: Plan) -> dict[str, float]:
-    """Images through a network by Kedro node, for those steps that take long; UserError for an unknown network."""
-    sizes = _guessed_sizes(plan)
+def step_costs(plan: Plan, known: Sizes | None = None) -> dict[str, float]:
+    """Images through a network by Kedro node, for those steps that take long; UserError for an unknown network.
+
+    known: images of tasks in train and in test, where they have been counted.
+    """
+    sizes = {**_guessed_sizes(plan), **(known or {})}
     found: dict[str, float] = {}
     for name, drawn in plan.study.generated.items():
         scope = f"{drawn.tasks[0]}.data_prep" if len(drawn.tasks) == 1 else "generated"
@@ -334,6 +337,8 @@ def step_costs(plan: Plan) -> dict[str, float]:
             train, test = sizes[run.task]
             evaluated = _num_evaluations(run.training) * (train + test)
             found[f"{run.task}.training.{run.name}"] = BACKWARD * run.training.epochs * train + evaluated
+        else:
+            found[f"{run.task}.training.{run.name}"] = sum(sizes[run.task])
     options = plan.study.analyses.landscape
     if options is None:
         return found

@@ -62,7 +62,9 @@ class PictureOptions(Options):
     """How images are stored once, and what the network sees of them."""
 
     store_size: Pixels = 32
-    """Side in pixels of the stored square, at most 8,192."""
+    """Side in pixels of the stored square, at most 8,192.
+
+    In the study's `pictures` also auto: the median short side of the images, and at most 224."""
     crop_size: Pixels | None = None
     """Side that the network sees (centre crop in evaluation); None: all of the stored square."""
     style: Literal["photo", "chest"] = "photo"

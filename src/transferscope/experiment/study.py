@@ -218,8 +218,8 @@ def explain(error: ValidationError, model: type[opt.Options], prefix: str = "") 
 
 
 def _explained(fault: Any, model: type[opt.Options], prefix: str) -> tuple[str, str]:
-    parts = [str(part) for part in (prefix, *itertools.takewhile(_is_key, fault["loc"])) if part != ""]
-    key = ".".join(parts) or "parameters"
+    keys = [str(part) or "''" for part in itertools.takewhile(_is_key, fault["loc"])]
+    key = ".".join([*([prefix] if prefix else []), *keys]) or "parameters"
     if fault["type"] == "extra_forbidden":
         allowed = _fields_at(model, fault["loc"][:-1])
         return key, f"unknown key; allowed: {listed(allowed)}"

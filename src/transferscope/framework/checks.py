@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import shutil
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,15 +20,21 @@ from transferscope.system.errors import UserError
 ClassNames = tuple[str, ...]
 
 
-def images_faults(tasks: Iterable[str], load: Callable[[str], Any], known: dict[str, ClassNames]) -> Iterator[str]:
+def images_faults(
+    tasks: Iterable[str],
+    load: Callable[[str], Any],
+    known: dict[str, ClassNames],
+    sizes: dict[str, tuple[int, int]],
+) -> Iterator[str]:
     """Faults of the images as distributed: folders, lists, class lists, empty classes.
 
-    tasks: those whose images are about to be packed. load: gives the `ImageSource` of a task. known: takes their
-    classes.
+    tasks: those whose images are about to be packed. load: gives the `ImageSource` of a task. known, sizes: take their
+    classes and how many are in train and test.
     """
     for task in tasks:
         try:
-            known[task] = tuple(load(task).class_names)
+            source = load(task)
+            known[task], sizes[task] = tuple(source.class_names), (len(source.train), len(source.test))
         except UserError as error:
             message = str(error)
             yield message if message.startswith(f"tasks.{task}") else f"tasks.{task}: {message}"
@@ -194,6 +201,52 @@ def _size_fault(model: ModelOptions, side: int) -> str | None:
         why = error or type(error).__name__
         return f"{model.name} does not take images of this size ({why}); choose another store_size or crop_size"
     return None
+
+
+NOTED_SECONDS = 120
+TIMED_IMAGES = 4
+
+
+def cost_note(
+    plan: Plan, runs: Iterable[RunSpec], nodes: Iterable[str], sizes: Mapping[str, tuple[int, int]]
+) -> str | None:
+    """The hours that a comparison of checkpoint files will take on a CPU, from a few timed images; None if minutes.
+
+    runs: those that are adopted or trained. nodes: names of all nodes that will run. sizes: images in train and test.
+    """
+    import torch
+
+    from transferscope.cost.plan_cost import step_costs
+
+    adopted = [run for run in runs if run.checkpoint is not None]
+    if not adopted or torch.cuda.is_available():
+        return None
+    names = set(nodes)
+    passes = sum(images for node, images in step_costs(plan, sizes).items() if node in names)
+    side = pictures_of(plan.study, adopted[0].task).seen_size
+    seconds = passes * _seconds_an_image(adopted[0].model, side)
+    if seconds < NOTED_SECONDS:
+        return None
+    return (
+        f"at least {passes:,.0f} passes of an image of {side} px through {adopted[0].model.name}: about "
+        f"{seconds / 60:,.0f} minutes on this CPU; pictures.store_size and analyses.landscape.max_examples make it less"
+    )
+
+
+def _seconds_an_image(model: ModelOptions, side: int) -> float:
+    import torch
+
+    from transferscope.models.zoo import build_model
+    from transferscope.training.device import first_weight
+
+    network = build_model(model.name, 2, seed=0, **model.options).eval()
+    weight = first_weight(network)
+    images = torch.zeros(TIMED_IMAGES, weight.shape[1] if weight.ndim == 4 else 3, side, side)
+    with torch.inference_mode():
+        network(images)
+        started = time.perf_counter()
+        network(images)
+    return (time.perf_counter() - started) / TIMED_IMAGES
 
 
 def paths_faults(plan: Plan, runs: Iterable[RunSpec], models_folder: str) -> Iterator[str]:

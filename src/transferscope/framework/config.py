@@ -8,9 +8,10 @@ catalog, so that nodes and datasets refer to them by name.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,11 +22,15 @@ from kedro.config import MissingConfigException, OmegaConfigLoader
 from kedro.framework.project import pipelines
 from kedro.utils import find_kedro_project
 from omegaconf.errors import OmegaConfBaseException
+from pydantic import ValidationError
 
+from transferscope.datasets.picture_size import AUTO, choose_size
 from transferscope.experiment.plan import Pair, PairGroup, Plan, RunSpec, make_plan, pictures_of
-from transferscope.experiment.study import ONLY_FOR
+from transferscope.experiment.study import ONLY_FOR, TaskOptions
 from transferscope.framework.yaml_files import read_mapping
 from transferscope.system.errors import UserError, one_line, one_message
+
+log = logging.getLogger("transferscope")
 
 STUDY_KEYS = ("tasks", "generated", "runs")
 """What an environment with `inherit_study: false` takes nothing of from base."""
@@ -84,8 +89,24 @@ class PlanConfigLoader(OmegaConfigLoader):
             with _one_line("", is_needed=True):
                 parameters = self._checked_item("parameters")
             with _one_line("parameters: "):
-                self._plan = make_plan(parameters)
+                self._plan = make_plan(self._with_sizes(parameters))
         return self._plan
+
+    def _with_sizes(self, parameters: dict[str, Any]) -> dict[str, Any]:
+        """The parameters with a number in place of `pictures.store_size: auto`, as the images of all tasks have it."""
+        pictures = parameters.get("pictures")
+        if not isinstance(pictures, dict) or pictures.get("store_size") != AUTO:
+            return parameters
+        tasks = {}
+        for name, values in (parameters.get("tasks") or {}).items():
+            with suppress(ValidationError):  # reported by the plan
+                task = TaskOptions.model_validate(values)
+                paths = {key: self.place(path) for key in ("root", "class_list") if (path := getattr(task, key))}
+                if task.pictures is None:
+                    tasks[name] = task.model_copy(update=paths)
+        size = choose_size(tasks)
+        log.info("pictures.store_size is auto: images are stored at %d px, as their short sides have it", size)
+        return parameters | {"pictures": pictures | {"store_size": size}}
 
     def place(self, path: str) -> str:
         """A path of the parameters, absolute: relative ones begin at the project's folder."""

@@ -54,10 +54,14 @@ class StudyHooks:
                 self._lock = FolderLock(folder, shared=trains_on_several_machines(pipeline, catalog))
         try:
             with _one_line(""):
-                refuse(faults_before(pipeline, catalog, only_missing=bool(run_params.get("only_missing_outputs"))))
+                before = Before(pipeline, catalog, only_missing=bool(run_params.get("only_missing_outputs")))
+                refuse(before.faults())
+                note = before.note()
         except BaseException:
             self._release()
             raise
+        if note is not None:
+            logger.info("%s", note)
         missing = "those whose outputs are there are left out"
         finished = missing if run_params.get("only_missing_outputs") else "what is already finished is recognised"
         logger.info("%d steps; %s", len(pipeline.nodes), finished)
@@ -113,32 +117,45 @@ def refuse(faults: Iterable[str]) -> None:
         raise CommandLineError(one_message(found))
 
 
-def faults_before(pipeline: Pipeline, catalog: CatalogProtocol, *, only_missing: bool = False) -> Iterator[str]:
-    """Everything that would fail later and can be known now, of the nodes that will run.
+class Before:
+    """What can be known of a run before its first node: everything that would fail later, and what it will take."""
 
-    only_missing: nodes whose results are there will not.
-    """
-    from transferscope.framework import checks
+    def __init__(self, pipeline: Pipeline, catalog: CatalogProtocol, *, only_missing: bool = False) -> None:
+        """only_missing: nodes whose results are there will not run."""
+        self.pipeline, self.catalog, self.plan = pipeline, catalog, active_plan()
+        self.runs = [active_run(run) for run in _trained_in(pipeline)]
+        self.packed = _packed_in(pipeline)
+        if only_missing:
+            self.runs = [run for run in self.runs if not _exists(catalog, f"{run.full_name}.checkpoints")]
+            self.packed = [task for task in self.packed if not _exists(catalog, f"{task}.test_split")]
+        self.measures = any(node.tags & set(ON_A_GPU) for node in pipeline.nodes)
+        self.sizes: dict[str, tuple[int, int]] = {}
+        """Images in train and test of the tasks whose folders were read."""
 
-    plan = active_plan()
-    yield from input_faults(pipeline, catalog)
-    runs = [active_run(run) for run in _trained_in(pipeline)]
-    packed = _packed_in(pipeline)
-    if only_missing:
-        runs = [run for run in runs if not _exists(catalog, f"{run.full_name}.checkpoints")]
-        packed = [task for task in packed if not _exists(catalog, f"{task}.test_split")]
-    outputs = pipeline.all_outputs()
-    known: dict[str, tuple[str, ...]] = {}
-    there = [task for task in packed if f"{task}.source" not in outputs and _exists(catalog, f"{task}.source")]
-    yield from checks.images_faults(there, partial(_load_source, catalog), known)
-    _add_known_classes(known, runs, packed, catalog)
-    yield from checks.networks_faults(plan, runs, known)
-    yield from checks.sizes_faults(plan, runs)
-    yield from checks.paths_faults(plan, runs, active_place(plan.study.models_folder))
-    yield from checks.packages_faults(runs)
-    measured = any(node.tags & set(ON_A_GPU) for node in pipeline.nodes)
-    if runs or measured:
-        yield from checks.gpus_faults(plan, runs, analyses=measured)
+    def faults(self) -> Iterator[str]:
+        """A line each, of the nodes that will run."""
+        from transferscope.framework import checks
+
+        yield from input_faults(self.pipeline, self.catalog)
+        known: dict[str, tuple[str, ...]] = {}
+        drawn = self.pipeline.all_outputs()
+        read = [task for task in self.packed if f"{task}.source" not in drawn]
+        there = [task for task in read if _exists(self.catalog, f"{task}.source")]
+        yield from checks.images_faults(there, partial(_load_source, self.catalog), known, self.sizes)
+        _add_known_classes(known, self.runs, self.packed, self.catalog)
+        yield from checks.networks_faults(self.plan, self.runs, known)
+        yield from checks.sizes_faults(self.plan, self.runs)
+        yield from checks.paths_faults(self.plan, self.runs, active_place(self.plan.study.models_folder))
+        yield from checks.packages_faults(self.runs)
+        if self.runs or self.measures:
+            yield from checks.gpus_faults(self.plan, self.runs, analyses=self.measures)
+
+    def note(self) -> str | None:
+        """How long a comparison of checkpoint files will take, where that is more than minutes."""
+        from transferscope.framework import checks
+
+        names = (node.name for node in self.pipeline.nodes)
+        return checks.cost_note(self.plan, self.runs, names, self.sizes) if self.measures else None
 
 
 def input_faults(pipeline: Pipeline, catalog: CatalogProtocol) -> Iterator[str]:

@@ -21,7 +21,7 @@ class PlainFigure(Figure):
     def draw(self, renderer: Any) -> None:
         """Draw all, texts as plain ones."""
         for text in self.findobj(Text):
-            text.set_parse_math(False)  # type: ignore[attr-defined]
+            text.set_parse_math(False)
         super().draw(renderer)
 
 

@@ -92,9 +92,10 @@ def train(
 
 
 def count_processes(asked: int | Literal["auto"], kind: str) -> int:
-    """Processes on this machine: as many as asked for and at most one a GPU or core; "auto": one a GPU (one on the CPU).
+    """Processes on this machine: as many as are asked for and fit; "auto": one for each GPU, one on the CPU.
 
-    The weights do not depend on it but for rounding, so that fewer are a warning and no error. GPUs are those that were granted to this thread; where nobody grants any, all.
+    At most one for each GPU or core: fewer than asked for are a warning and no error, for the weights do not depend on
+    it but for rounding. GPUs are those that were granted to this thread; without a grant, all.
     """
     granted = granted_gpus()
     gpus = torch.cuda.device_count() if granted is None else len(granted)
