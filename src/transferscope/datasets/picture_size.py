@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 from typing import Any
 
+from kedro.io.core import DatasetError
+
 from transferscope.datasets.image_source import ImageSourceDataset
 from transferscope.experiment.study import ONLY_FOR, TaskOptions
 from transferscope.system.errors import UserError
@@ -39,6 +41,6 @@ def _short_sides(name: str, options: TaskOptions) -> list[int]:
         for index in range(0, len(paths), max(1, len(paths) // LOOKED_AT)):
             with Image.open(io.BytesIO(tree.read(paths[index]))) as image:
                 found.append(min(image.size))
-    except (UserError, OSError, Image.DecompressionBombError):
+    except (DatasetError, UserError, OSError, Image.DecompressionBombError):
         return found
     return found
