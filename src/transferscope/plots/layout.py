@@ -11,7 +11,12 @@ from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
 
-class PlainFigure(Figure):
+def plain_figure(**options: Any) -> Figure:
+    """A figure in which a dollar sign is a dollar sign: text is never read as mathematics. options: of `Figure`."""
+    return _PlainFigure(**options)
+
+
+class _PlainFigure(Figure):
     """A figure in which a dollar sign is a dollar sign: labels and names of classes are no formulas.
 
     Matplotlib would set text between two of them as mathematics, and raise an error where it is none. Its setting for

@@ -18,7 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, SymmetricalLogLocator
 
-from transferscope.plots.layout import PlainFigure, SettledLayout
+from transferscope.plots.layout import SettledLayout, plain_figure
 
 PANEL_WIDTH = 3.4
 DOUBLE_WIDTH = 7.0
@@ -129,7 +129,7 @@ def new_figure(
         margins: of `Figure.subplots_adjust`, for many pages alike: the layout engine takes most of a figure's time.
     """
     width = width or (PANEL_WIDTH if columns == 1 else DOUBLE_WIDTH)
-    figure = PlainFigure(figsize=(width, panel_height * rows), dpi=DPI, facecolor="white")
+    figure = plain_figure(figsize=(width, panel_height * rows), dpi=DPI, facecolor="white")
     if margins:
         figure.subplots_adjust(**margins)
     else:
