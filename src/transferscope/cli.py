@@ -54,13 +54,13 @@ def _with_hint(message: str) -> str:
     from kedro.framework.project import pipelines
 
     message = " ".join(message.split())
-    if "Did you mean" in message:
-        return message
     missing = re.search(r"pipeline named '([^']*)'", message)
     if missing:
         near = get_close_matches(missing[1], pipelines, 1)
         hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(sorted(pipelines))}"
         return f"there is no pipeline '{missing[1]}': {hint}"
+    if "Did you mean" in message:
+        return message
     nodes = pipelines["__default__"].nodes
     known = {
         name for node in nodes for name in (node.name, node.namespace, (node.namespace or "").split(".")[0]) if name

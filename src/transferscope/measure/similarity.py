@@ -31,6 +31,8 @@ log = logging.getLogger(__name__)
 Names = tuple[str, str]
 Kinds = dict[Names, str]
 MINIBATCH: tuple[Estimator, ...] = ("minibatch",)
+SAME_MODEL, UNTRAINED = "same model", "RI & RI"
+"""Controls, as kinds of pair."""
 
 
 def cka(
@@ -60,7 +62,7 @@ def cka(
 def _controls(runs: dict[str, Any], task: str, pairs: list[Names]) -> Kinds:
     """A model with itself, and two models before training whose initial weights were drawn apart."""
     own = pairs[0][0]
-    controls: Kinds = {(own, own): "same model"}
+    controls: Kinds = {(own, own): SAME_MODEL}
     compared = {name.rpartition("@")[0] for pair in pairs for name in pair}
     untrained: dict[int, str] = {}
     for name, run in runs.items():
@@ -68,7 +70,7 @@ def _controls(runs: dict[str, Any], task: str, pairs: list[Names]) -> Kinds:
             untrained.setdefault(run["init_seed"], f"{task}.{name}@0")
     if len(untrained) > 1:
         first, second, *_ = untrained.values()
-        controls[first, second] = "RI & RI"
+        controls[first, second] = UNTRAINED
     return controls
 
 
@@ -138,9 +140,10 @@ def _batches(split: Any, order: np.ndarray, size: int, dtype: torch.dtype, advan
 
 
 def _labelled(table: pd.DataFrame, labels: dict[str, Names]) -> pd.DataFrame:
-    """The table with the labels of the two models of every pair; a control has none."""
+    """The table with the labels of the two models of every pair, and what the controls compare."""
+    known = {SAME_MODEL: ("the model", "the model"), UNTRAINED: ("RI", "RI")} | labels
     for position, column in enumerate(("label_a", "label_b")):
-        table[column] = [labels.get(kind, ("the model", "the model"))[position] for kind in table["pair_kind"]]
+        table[column] = [known[kind][position] for kind in table["pair_kind"]]
     return table
 
 
