@@ -222,6 +222,7 @@ BAD = [
         },
         r"planes \(a\).checkpoints: clipart.pt_2 does not keep epoch 9, only 0, 3",
     ),
+    ({"analyses__spectrum__epochs": [0, 2]}, "analyses.spectrum.epochs: .* does not keep epoch 2, only 0, 3, and best"),
     ({"runs__rit__replicas": 0}, r"runs.rit.replicas: .* greater than 0 \(got 0\)"),
     ({"runs__rit__training": {"lr": -1}}, r"runs.rit.training.lr: .* greater than 0 \(got -1\)"),
     ({"runs__rit__training_on": {"shapes": {}}}, "runs.rit.training_on: 'shapes' is unknown; allowed: chest"),

@@ -468,6 +468,11 @@ def _faults_of_plan(plan: Plan) -> Iterator[str]:
     spectrum, landscape = plan.study.analyses.spectrum, plan.study.analyses.landscape
     if spectrum:
         yield from _all_known("analyses.spectrum.layer_pages", spectrum.layer_pages or (), plan.targets())
+        trained = [run for run in plan.runs.values() if run.kind in spectrum.kinds and run.checkpoint is None]
+        for epoch in spectrum.epochs:
+            faults = [next(_not_saved("analyses.spectrum.epochs", epoch, run), None) for run in trained]
+            if faults and faults[0] is not None and None not in faults:
+                yield faults[0]
     if landscape:
         yield from _faults_of_planes(plan, landscape)
         if landscape.criticality:
