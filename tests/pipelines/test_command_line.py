@@ -139,7 +139,6 @@ def test_commands_work_below_the_projects_folder(folder: Path, arguments: list[s
         ),
         ("local/globals.yml", b"dat: elsewhere\n", "globals.yml: unknown key 'dat': nothing refers to it"),
         ("local/catalog.yml", b"a: [1\n", "catalog.yml, line 2, column 1: expected ',' or ']'"),
-        ("local/catalog.yml", b"a: {type: none.Such, filepath: x}\n", "none.Such"),
         ("local/parameters.yml", "a: é".encode("latin-1"), "parameters.yml, line 1: the file is not UTF-8"),
         ("local/parameters.yml", b"a: ${globals:none}\n", "none"),
     ],

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -165,7 +166,8 @@ class PlanConfigLoader(OmegaConfigLoader):
             for path in self._files(conf / env, "globals"):
                 for name in read_mapping(path):
                     texts = texts or [file.read_text(errors="replace") for file in conf.rglob("*.y*ml")]
-                    if not any(f"${{globals:{name}" in text.replace(" ", "") for text in texts):
+                    used = re.compile(rf"\$\{{\s*globals\s*:\s*{re.escape(str(name))}\s*[.,}}\[]")
+                    if not any(used.search(text) for text in texts):
                         raise UserError(f"{path}: unknown key '{name}': nothing refers to it as ${{globals:{name}}}")
 
     def __getitem__(self, key: str) -> dict[str, Any]:
