@@ -16,6 +16,11 @@ from typing import Any
 import click
 from kedro.framework.cli.project import run as kedro_run
 from kedro.framework.cli.utils import env_option
+from kedro.io.core import DatasetError
+from omegaconf.errors import OmegaConfBaseException
+
+from transferscope.framework.yaml_files import read_mapping
+from transferscope.system.errors import UserError, one_line
 
 DEFAULT_RUNNER = "transferscope.framework.runners.GpuRunner"
 
@@ -31,6 +36,10 @@ def _in_one_line(callback: Callable[..., Any]) -> Callable[..., Any]:
     def run(*args: Any, **options: Any) -> Any:
         try:
             return callback(*args, **options)
+        except click.ClickException:
+            raise
+        except (DatasetError, OmegaConfBaseException) as error:  # an entry of the catalog that cannot be made
+            raise click.ClickException(one_line(str(error))) from error
         except ValueError as error:
             raised_in = traceback.extract_tb(error.__traceback__)[-1].filename.replace("\\", "/")
             if not raised_in.endswith(KEDRO_SELECTS):
@@ -45,6 +54,11 @@ def _with_hint(message: str) -> str:
     from kedro.framework.project import pipelines
 
     message = " ".join(message.split())
+    missing = re.search(r"pipeline named '([^']*)'", message)
+    if missing:
+        near = get_close_matches(missing[1], pipelines, 1)
+        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(sorted(pipelines))}"
+        return f"there is no pipeline '{missing[1]}': {hint}"
     if "Did you mean" in message:
         return message
     nodes = pipelines["__default__"].nodes
@@ -56,14 +70,74 @@ def _with_hint(message: str) -> str:
     return f"{message.rstrip('.')}: {hint}"
 
 
-def _with_default_runner(command: click.Command) -> click.Command:
+def _our_run(command: click.Command) -> click.Command:
+    """Kedro's `run` with our runner, and with checks of `--config` and `--params`."""
     changed = copy(command)
     assert changed.callback is not None
     changed.callback = _in_one_line(changed.callback)
     changed.params = [copy(parameter) for parameter in command.params]
-    runner = next(parameter for parameter in changed.params if parameter.name == "runner")
-    runner.default = DEFAULT_RUNNER
+    by_name = {parameter.name: parameter for parameter in changed.params}
+    by_name["runner"].default = DEFAULT_RUNNER
+    options = sorted(str(name) for name in by_name if name != "config")
+    by_name["config"].callback = _checked_file(options, by_name["config"].callback)
+    for name in ("params", "runner_params"):
+        by_name[name].callback = _checked_params(by_name[name].callback)
     return changed
+
+
+Callback = Callable[[click.Context, click.Parameter, Any], Any]
+
+
+def _checked_file(options: list[str], callback: Callback | None) -> Callback:
+    """Kedro's reading of `--config`, after a check that the file holds `run:` and below it options of `kedro run`."""
+
+    def read(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
+        assert callback is not None
+        if value:
+            try:
+                content = read_mapping(value)
+            except UserError as error:
+                raise click.ClickException(f"--config: {error}") from None
+            _check_overlay(value, content, options)
+        return callback(ctx, param, value)
+
+    return read
+
+
+def _check_overlay(path: str, content: dict[Any, Any], options: list[str]) -> None:
+    inside = content.get("run")
+    others = [key for key in content if key != "run"]
+    if others or not isinstance(inside, dict):
+        found = f"has the key '{others[0]}'" if others else "has no key 'run'"
+        raise click.ClickException(
+            one_line(f"--config {path}: the file {found}; options stand below `run:`, e.g. run: {{env: paper}}")
+        )
+    for key, value in inside.items():
+        if key not in options:
+            near = get_close_matches(str(key), options, 1)
+            hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(options)}"
+            raise click.ClickException(one_line(f"--config {path}: run.{key}: unknown option; {hint}"))
+        if key in ("params", "runner_params") and not isinstance(value, dict | str):
+            raise click.ClickException(f"--config {path}: run.{key}: write `key: value` lines below it")
+
+
+def _checked_params(callback: Callback | None) -> Callback:
+    """Kedro's reading of `--params`; what it cannot parse is one line."""
+
+    def read(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
+        assert callback is not None
+        try:
+            return callback(ctx, param, value)
+        except click.ClickException:
+            raise
+        except Exception as error:  # of OmegaConf and of its YAML parser, of several kinds
+            name = "--" + str(param.name).replace("_", "-")
+            raise click.ClickException(
+                f"{name}: cannot be read ({one_line(str(error))}); commas part the items, so a value with commas needs "
+                "a file: --config"
+            ) from None
+
+    return read
 
 
 class _Sizes(click.ParamType):
@@ -117,4 +191,4 @@ def cost(
     click.echo(f"At {speed.train:,.0f} images/s trained and {speed.forward:,.0f} images/s evaluated, one device.")
 
 
-cli = click.Group(name="transferscope", commands={"run": _with_default_runner(kedro_run), "cost": cost})
+cli = click.Group(name="transferscope", commands={"run": _our_run(kedro_run), "cost": cost})

@@ -1,6 +1,12 @@
 """Kedro's settings of this project."""
 
+import os
 import warnings
+from pathlib import Path
+
+import yaml
+from kedro.framework.project import LOGGING
+from kedro.utils import find_kedro_project
 
 from transferscope.framework.config import PlanConfigLoader
 from transferscope.framework.hooks import StudyHooks
@@ -9,6 +15,21 @@ from transferscope.framework.viz_status import RunStatus
 
 # Entries are named by what they belong to, also where a node of another task reads them.
 warnings.filterwarnings("ignore", message="One or more dataset names contain '.' characters")
+
+LOGGING_FILE = Path("conf") / "logging.yml"
+
+
+def _log_as_in_the_project() -> None:
+    """Below the project's folder, too: Kedro itself looks for the file in the working folder only."""
+    project = find_kedro_project(Path.cwd())
+    if project is None or "KEDRO_LOGGING_CONFIG" in os.environ or LOGGING_FILE.exists():
+        return
+    file = Path(project) / LOGGING_FILE
+    if file.is_file():
+        LOGGING.configure(yaml.safe_load(file.read_text(encoding="utf-8")))
+
+
+_log_as_in_the_project()
 
 # The last is called first: what went wrong is recorded before it becomes a line for the user, and results of another
 # plan are named after missing ones.

@@ -63,6 +63,7 @@ REFUSED = {
     "training.num_nodes=2,training.rendezvous=HOST0:29400": "`kedro run --pipelines data_prep`",
     "uv run kedro run --env own_images": "office_caltech10 does not exist: put the images there",
     "uv run kedro run --env paper": "chexpert does not exist: put the images there",
+    "uv run kedro run --config smaller.yml": "chexpert does not exist: put the images there",
     "uv run kedro run --env paper --pipelines data_prep": "chexpert does not exist: put the images there",
     "uv run kedro run --env paper --only-missing-outputs": "chexpert does not exist: put the images there",
     "uv run kedro run --env paper --nodes imagenet.training.p_1 "
@@ -75,6 +76,7 @@ ON_RESULTS = [
     "uv run kedro run --only-missing-outputs",
     "uv run kedro run --params training.epochs=20",
     "uv run kedro run --namespaces clipart.mistakes",
+    "uv run kedro run --tags cka",
     "uv run kedro run --nodes clipart.training.pt_1",
 ]
 """Commands that go on from a finished study."""
@@ -107,6 +109,8 @@ def unfinished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     study.mkdir()
     (study / "globals.yml").write_text(globals_)
     (study / "parameters.yml").write_text(parameters)
+    (overlay,) = blocks(ROOT / "docs" / "paper.md", "yaml")
+    (folder / "smaller.yml").write_text(overlay)
     for part in ("train", "val"):
         _draw(folder / "data" / "01_raw" / "photos" / part)
     sketches = _draw(folder / "data" / "01_raw" / "mine" / "sketches")

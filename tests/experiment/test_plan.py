@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from copy import deepcopy
 from typing import Any
 
 import pytest
 
-from transferscope.experiment.plan import derive_seed, make_plan, pictures_of
+from transferscope.experiment.plan import derive_seed, make_plan, pair_kind, pictures_of
 from transferscope.system.errors import UserError
 
 STUDY: dict[str, Any] = {
@@ -225,6 +226,7 @@ BAD = [
         },
         r"planes \(a\).checkpoints: clipart.pt_2 does not keep epoch 9, only 0, 3",
     ),
+    ({"analyses__spectrum__epochs": [0, 2]}, "analyses.spectrum.epochs: .* does not keep epoch 2, only 0, 3, and best"),
     ({"runs__rit__replicas": 0}, r"runs.rit.replicas: .* greater than 0 \(got 0\)"),
     ({"runs__rit__training": {"lr": -1}}, r"runs.rit.training.lr: .* greater than 0 \(got -1\)"),
     ({"runs__rit__training_on": {"shapes": {}}}, "runs.rit.training_on: 'shapes' is unknown; allowed: chest"),
@@ -274,6 +276,165 @@ def test_a_mistake_is_one_line_that_names_the_key(changes: dict[str, Any], messa
     with pytest.raises(UserError, match=message) as caught:
         make_plan(study(**changes))
     assert "\n" not in str(caught.value)
+
+
+HUGE = 1_000_000_000
+TOO_MANY = [
+    ({"runs__rit__replicas": HUGE}, "runs.rit.replicas: .* less than or equal to 10000"),
+    ({"runs__rit__replicas": 6000}, "runs: 24,0.. runs in all, replicas on all tasks; at most 20,000"),
+    ({"runs__rit__replicas": 900}, r"analyses.mistakes.pairs: 1,6.*,... pairs in all; at most 1,000,000"),
+    ({"training__epochs": HUGE}, "training.epochs: .* less than or equal to 100000"),
+    ({"training__batch_size": HUGE}, "training.batch_size: .* less than or equal to 1000000"),
+    ({"training__keep_epochs": [HUGE]}, "training.keep_epochs"),
+    ({"training__num_processes": HUGE}, "training.num_processes: .* less than or equal to 4096"),
+    ({"training__lr": float("inf")}, "training.lr: .* finite number"),
+    ({"pictures__store_size": HUGE}, "pictures.store_size: .* less than or equal to 8192"),
+    ({"generated__x": {"draws": "source", "tasks": ["shapes"], "num_train": 10 * HUGE}}, "num_train: .* 100000000"),
+    ({"analyses__mistakes__bootstrap": HUGE}, "bootstrap: .* less than or equal to 100000"),
+    ({"analyses__landscape__alphas__points": HUGE}, "alphas.points: .* less than or equal to 10000"),
+    ({"analyses__landscape__extrapolation__points": HUGE}, "extrapolation.points: .* less than or equal to 10000"),
+    ({"analyses__landscape__resamples": HUGE}, "resamples: .* less than or equal to 100000"),
+    ({"analyses__landscape__basin__rays": HUGE}, "basin.rays: .* less than or equal to 100000"),
+    ({"analyses__landscape__basin__points": HUGE}, "basin.points: .* less than or equal to 100000"),
+    ({"analyses__landscape__criticality__draws": HUGE}, "criticality.draws: .* less than or equal to 100000"),
+    (
+        {"analyses__landscape__planes": [{"name": "a", "task": "real", "checkpoints": ["pt_1"] * 3, "points": HUGE}]},
+        "planes.0.points: .* less than or equal to 1000",
+    ),
+    ({"analyses__spectrum__bootstrap": HUGE}, "spectrum.bootstrap: .* less than or equal to 100000"),
+    ({"tasks": {f"t{n}": {"format": "domainnet", "root": "x"} for n in range(1001)}}, "tasks: .* at most 1000 items"),
+    ({"seed": 2**70}, "seed: .* less than 9223372036854775808"),
+]
+
+
+@pytest.mark.parametrize(("changes", "message"), TOO_MANY)
+def test_counts_have_limits(changes: dict[str, Any], message: str) -> None:
+    """A count without end is refused with its key and the limit, before anything is expanded."""
+    started = time.perf_counter()
+    with pytest.raises(UserError, match=message):
+        make_plan(study(**changes))
+    assert time.perf_counter() - started < 3
+
+
+def test_all_faults_are_listed() -> None:
+    """Two unknown keys, a limit and a wrong kind of value are four lines below a count."""
+    changes = {"runs__pt__replica": 3, "runs__rit__replicas": HUGE, "analyses__mistakes": {"pair": []}, "seed": "x"}
+    with pytest.raises(UserError) as caught:
+        make_plan(study(**changes))
+    first, *lines = str(caught.value).splitlines()
+    assert first == "4 faults"
+    assert [line.split(":")[0].strip(" -") for line in lines] == [
+        "seed", "runs.pt.replica", "runs.rit.replicas", "analyses.mistakes.pair",
+    ]  # fmt: skip
+
+
+def test_all_names_that_are_unknown_are_listed() -> None:
+    """Those of unions, kinds, pairs, planes and criticality, in one error."""
+    changes: dict[str, Any] = {
+        "tasks__new": {"union": ["sketch"]},
+        "runs__rit__tasks": ["clipart", "painting"],
+        "analyses__mistakes": {"pairs": [["pt", "x"]]},
+        "analyses__landscape": {"basin": {"kinds": ["y"]}, "alphas_on": {"z": {}}},
+    }
+    with pytest.raises(UserError) as caught:
+        make_plan(study(**changes))
+    for name in ("sketch", "painting", "x", "y", "z"):
+        assert f"'{name}' is unknown" in str(caught.value)
+
+
+def test_one_value_with_a_choice_is_one_fault() -> None:
+    """What none of the alternatives takes is one line, not one for each alternative."""
+    with pytest.raises(UserError, match=r"training.num_processes: .*; or: .*'auto'.* \(got 'many'\)") as caught:
+        make_plan(study(training={"num_processes": "many"}))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("value", ["a\nb", "a\r\nb\tc", "\x1b[31mred", "x" * 5000])
+def test_any_value_stays_in_one_line(value: str) -> None:
+    """Line breaks and escapes in a value are written out, and a long one is shortened."""
+    with pytest.raises(UserError) as caught:
+        make_plan(study(tasks__clipart__on_bad_image=value))
+    message = str(caught.value)
+    assert message.isprintable()
+    assert len(message) < 300
+
+
+LABELS = ("SGD & mixup", "a.b", "@", "<b>", "$x_1$", "🦙 模型", "1", "NA", "x" * 200, "P-T & P-T", "/", " & ", "'\"")
+
+
+@pytest.mark.parametrize("label", LABELS)
+def test_any_text_is_a_label(label: str) -> None:
+    """It names runs and pairs, and decides neither seeds nor weights nor names of results."""
+    plan, before = make_plan(study(runs__rit__label=label)), make_plan(STUDY)
+    assert {run.label for run in plan.runs.values() if run.kind == "rit"} == {label.strip()}
+    assert [run.init_seed for run in plan.runs.values()] == [run.init_seed for run in before.runs.values()]
+    pairs = [("pt", "rit"), ("rit", "rit")]
+    assert [pair.name for pair in plan.pairs("real", pairs)] == [pair.name for pair in before.pairs("real", pairs)]
+
+
+def test_line_breaks_in_a_label_are_folded() -> None:
+    """As is white space at its ends."""
+    assert make_plan(study(runs__rit__label=" two\n lines\t")).runs["clipart.rit_1"].label == "two lines"
+
+
+@pytest.mark.parametrize("label", ["", " \n", "a\0b", "a\x1b[31m", "x" * 201])
+def test_labels_that_nobody_can_read_are_refused(label: str) -> None:
+    """Those without a letter, with control characters, and those of more than 200 letters."""
+    with pytest.raises(UserError, match=r"runs\.rit\.label: "):
+        make_plan(study(runs__rit__label=label))
+
+
+def test_kinds_of_pairs_stay_apart_whatever_the_labels() -> None:
+    """A label with the separator in it is put in quotes, so that other labels never make the same kind."""
+    assert pair_kind("P-T", "RI-T") == "P-T & RI-T"
+    assert pair_kind("a & b", "c") != pair_kind("a", "b & c")
+
+
+@pytest.mark.parametrize("name", ["claims", "cross_domain", "generated", "report", "a__b", "A", "a.b", "1a", "a-b", ""])
+def test_names_that_stand_for_something_else_are_refused(name: str) -> None:
+    """Names of tasks become names of files, nodes and results."""
+    with pytest.raises(UserError, match=r"tasks\."):
+        make_plan(study(tasks={name: {"format": "domainnet", "root": "x"}}))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"analyses__mistakes__pairs": [["pt", "rit"], ["pt", "rit"]]}, r"mistakes.pairs: \[pt, rit\] is there twice"),
+        ({"runs__rit__tasks": ["real", "real"]}, "runs.rit.tasks: real is there twice"),
+        ({"runs__rit__tasks": []}, "runs.rit.tasks: .* at least 1 item"),
+        (
+            {
+                "analyses__landscape__cross_domain": [
+                    {"figure": "f", "evaluated_on": "real", "tasks": ["real", "clipart"]}
+                ]
+                * 2
+            },
+            "cross_domain: f is there twice",
+        ),
+        ({"runs__pt__pretrained": "real.pt_1"}, "runs.pt.pretrained: no run is named|is pre-trained itself"),
+    ],
+)
+def test_what_is_there_twice_is_refused(changes: dict[str, Any], message: str) -> None:
+    """Two nodes of one name would be an error of Kedro's."""
+    with pytest.raises(UserError, match=message):
+        make_plan(study(**changes))
+
+
+def test_many_pairs_share_a_node() -> None:
+    """Above 100 pairs of two kinds on a task, or where the study says so; in the same order as one by one."""
+    kinds = [("pt", "rit"), ("rit", "rit")]
+    few = make_plan(STUDY)
+    assert [group.name for group in few.pair_groups("real", kinds)] == [pair.name for pair in few.pairs("real", kinds)]
+    asked = make_plan(study(analyses__pairs_in_one_node=True))
+    assert [group.name for group in asked.pair_groups("real", kinds)] == ["pt__rit", "rit__rit"]
+    assert [pair for group in asked.pair_groups("real", kinds) for pair in group.pairs] == asked.pairs("real", kinds)
+    many = make_plan(study(runs__rit__replicas=15))
+    names = [group.name for group in many.pair_groups("real", kinds)]
+    assert names[-1] == "rit__rit"  # 105
+    assert len(names) == 30 + 1
+    apart = make_plan(study(runs__rit__replicas=15, analyses__pairs_in_one_node=False))
+    assert len(apart.pair_groups("real", kinds)) == 30 + 105
 
 
 @pytest.mark.parametrize("keep", ["all", [1, 2]])

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from kedro.config import OmegaConfigLoader
 from kedro.framework.project import configure_project, pipelines
 
 from tiny_project import ROOT
 from transferscope.framework.config import CommandLineError, PlanConfigLoader
+from transferscope.framework.yaml_files import read_mapping
 from transferscope.settings import CONFIG_LOADER_ARGS
 
 
@@ -88,6 +90,43 @@ def test_an_environment_may_leave_the_study_of_base() -> None:
     assert "clipart" not in plan.study.tasks
     assert plan.study.model.name == load().plan.study.model.name
     assert plan.runs["amazon.rit_1"].training.clip_norm == 2.0
+
+
+INHERITED = {
+    "paper": {"models_folder"},
+    "own_images": {
+        "models_folder", "model.name", "training.batch_size", "training.warmup_fraction", "training.clip_norm",
+        "training.channels_last", "training.evaluate_every", "training.keep_epochs",
+        "analyses.mistakes", "analyses.similarity", "analyses.spectrum", "analyses.landscape.max_examples",
+        "analyses.landscape.extrapolation.points",
+    },
+    "own_checkpoints": {
+        "seed", "models_folder", "training.epochs", "training.batch_size", "training.warmup_fraction",
+        "training.clip_norm", "training.channels_last", "training.evaluate_every", "training.keep_epochs",
+    },
+}  # fmt: skip
+"""What each environment means to take from base; nothing is trained in own_checkpoints."""
+
+
+def leaves(values: Any, before: str = "") -> set[str]:
+    """Dotted keys of all values that are no mapping; of an empty mapping its own."""
+    if not isinstance(values, dict) or not values:
+        return {before}
+    return {leaf for key, value in values.items() for leaf in leaves(value, f"{before}.{key}" if before else str(key))}
+
+
+@pytest.mark.parametrize("env", INHERITED)
+def test_nothing_of_base_leaks_into_an_environment(env: str) -> None:
+    """Every key that a shipped environment takes from base is in the list above; `paper` says all that it means."""
+    own = leaves(read_mapping(ROOT / "conf" / env / "parameters.yml")) - {"inherit_study"}
+    merged = leaves(OmegaConfigLoader.__getitem__(load(env=env), "parameters"))
+    assert merged - own == INHERITED[env]
+
+
+def test_every_epoch_of_the_paper_is_a_point_of_figure_2() -> None:
+    """All runs on the target tasks are evaluated after every epoch."""
+    runs = load(env="paper").plan.runs
+    assert {run.training.evaluate_every for run in runs.values() if run.kind != "p"} == {1}
 
 
 def test_an_environment_may_change_one_value(tmp_path: Path) -> None:

@@ -2,22 +2,38 @@
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from kedro.framework.project import configure_project, pipelines
+from PIL import Image
 
-from tiny_project import make_project
+from tiny_project import ROOT, make_project
+from transferscope.framework.config import PlanConfigLoader
+from transferscope.settings import CONFIG_LOADER_ARGS
 from transferscope.system.folder_lock import FolderLock
 
 pytestmark = pytest.mark.xdist_group("command_line")
 
 
+def _png() -> bytes:
+    stream = io.BytesIO()
+    Image.new("RGB", (16, 16)).save(stream, "PNG")
+    return stream.getvalue()
+
+
+PIXEL = _png()
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_project(tmp_path_factory.mktemp("commands")).folder
+    made = make_project(tmp_path_factory.mktemp("commands")).folder
+    (made / "overlay.yml").write_text("run:\n  envv: paper\n")
+    return made
 
 
 def kedro(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -40,17 +56,20 @@ def kedro(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
             "Error: parameters: runs.pt.replica: unknown key; allowed: checkpoint",
         ),
         (["run", "--pipelines", "mistakes"], "not there yet; make it with `kedro run --pipelines training`"),
-        (["run", "--pipelines", "trainin"], "named 'trainin'. It needs to be generated"),
+        (["run", "--pipelines", "trainin"], "there is no pipeline 'trainin': did you mean training?"),
         (["run", "--namespaces", "clipart.mistake"], "['clipart.mistake']: did you mean clipart.mistakes"),
         (["run", "--nodes", "clipart.training.pt_9"], "['clipart.training.pt_9']: did you mean clipart.training.pt_"),
         (["run", "--tags", "nothing"], "`kedro registry describe` lists the steps"),
-        (["run", "--env", "paper"], "chexpert does not exist: put the images there (nor do "),
+        (["run", "--env", "paper"], "chexpert does not exist: put the images there"),
         (
             ["run", "--params", "training.num_nodes=2,training.rendezvous=localhost:29400"],
             "training.num_nodes is 2 for shapes.p_1: run that training alone",
         ),
         (["run", "--params", "model.name=resnet51"], "model resnet51: unknown model 'resnet51'"),
-        (["run", "--params", "training.num_processes=999"], "training.num_processes is 999, but there are"),
+        (["run", "--params", "runs.rit.replicas=1000000000"], "runs.rit.replicas: Input should be less than or equal"),
+        (["run", "--params", "training={a: b"], "--params: cannot be read"),
+        (["run", "--config", "overlay.yml"], "overlay.yml: run.envv: unknown option; did you mean env?"),
+        (["cost", "--env", "nowhere"], "--env nowhere: the folder"),
         (["run", "--runner-params", "gpus=99"], "--runner-params gpus=99: there are"),
         (["run", "--runner-params", "gpu=1"], "--runner-params gpu: GpuRunner has only gpus, max_workers"),
         (
@@ -66,6 +85,103 @@ def test_a_mistake_ends_in_one_line(folder: Path, arguments: list[str], message:
     assert done.returncode == 1
     assert message in output
     assert "Traceback" not in output
+
+
+def test_all_faults_of_a_run_are_listed_and_paths_begin_at_the_project(folder: Path) -> None:
+    """From a folder below: a class list and two checkpoints that are not there, before any image is packed."""
+    below = folder / "notes" / "deep"
+    below.mkdir(parents=True, exist_ok=True)
+    for name in ("cat", "dog"):
+        place = folder / "data/01_raw/images" / name
+        place.mkdir(parents=True, exist_ok=True)
+        for index in range(2):
+            (place / f"{index}.png").write_bytes(PIXEL)
+    values = "model.name=resnet18,runs.a.checkpoint=no/a.pth,runs.b.checkpoint=no/b.pth,tasks.images.class_list=no.txt"
+    done = kedro(below, "run", "--env", "own_checkpoints", "--params", values)
+    assert done.returncode == 1
+    assert "Error: 3 faults" in done.stderr
+    for fault in (
+        f"tasks.images: class_list {folder}/no.txt",
+        f"runs.a.checkpoint: checkpoint {folder}/no/a.pth does not exist",
+        f"runs.b.checkpoint: checkpoint {folder}/no/b.pth does not exist",
+    ):
+        assert fault in done.stderr
+    assert not (folder / "data/own_checkpoints/05_model_input").exists()
+    assert "Loading data" not in done.stdout, "the project's logging is used below its folder, too"
+    assert not list(below.iterdir())
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["registry", "list"],
+        ["catalog", "list-patterns"],
+        ["cost", "--train-speed", "100", "--forward-speed", "300"],
+        ["run", "--nodes", "generated.draw_domains"],
+    ],
+)
+def test_commands_work_below_the_projects_folder(folder: Path, arguments: list[str]) -> None:
+    """As in the folder itself, and nothing is written there."""
+    below = folder / "below"
+    below.mkdir(exist_ok=True)
+    done = kedro(below, *arguments)
+    assert done.returncode == 0, done.stderr
+    assert not list(below.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        (
+            "local/parameters.yml",
+            b"training: {lr: 1}\ntraining: {}\n",
+            "parameters.yml, line 2: the key 'training' is there",
+        ),
+        ("local/globals.yml", b"dat: elsewhere\n", "globals.yml: unknown key 'dat': nothing refers to it"),
+        ("local/catalog.yml", b"a: [1\n", "catalog.yml, line 2, column 1: expected ',' or ']'"),
+        ("local/parameters.yml", "a: é".encode("latin-1"), "parameters.yml, line 1: the file is not UTF-8"),
+        ("local/parameters.yml", b"a: ${globals:none}\n", "none"),
+    ],
+)
+def test_a_mistake_in_a_file_is_one_line(folder: Path, file: str, content: bytes, message: str) -> None:
+    """In parameters, globals and catalog alike; the file is named, and its line."""
+    path = folder / "conf" / file
+    before = path.read_bytes() if path.exists() else None
+    path.write_bytes(content)
+    try:
+        done = kedro(folder, "run", "--nodes", "generated.draw_domains")
+    finally:
+        path.write_bytes(before) if before is not None else path.unlink()
+    assert done.returncode == 1
+    assert message in " ".join((done.stdout + done.stderr).split())
+    assert "Traceback" not in done.stdout + done.stderr
+    assert len([line for line in done.stderr.splitlines() if line.startswith("Error: ")]) == 1
+
+
+def test_a_small_change_on_top_of_an_environment(folder: Path) -> None:
+    """`--config` lays parameters over an environment, deeply: siblings of what it names stay."""
+    overlay = folder / "two_ends.yml"
+    overlay.write_text("run:\n  env: paper\n  params: {analyses: {landscape: {ends: [[best, final]], endd: 1}}}\n")
+    done = kedro(folder, "run", "--config", "two_ends.yml")
+    assert done.returncode == 1
+    assert "Error: parameters: analyses.landscape.endd: unknown key; allowed: alphas" in done.stderr
+    overlay.write_text("run:\n  env: paper\n  params: {analyses: {landscape: {ends: [[best, final]]}}}\n")
+    done = kedro(folder, "run", "--config", "two_ends.yml")
+    assert "imagenet does not exist: put the images there" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("tag", "parts"), [("cka", {"similarity"}), ("mistakes", {"mistakes"}), ("lines", {"landscape"})]
+)
+def test_tags_select_an_analysis(tag: str, parts: set[str]) -> None:
+    """`--tags cka` is the CKA of every task with its figures, and nothing else."""
+    configure_project("transferscope")
+    PlanConfigLoader(str(ROOT / "conf"), **{**CONFIG_LOADER_ARGS, "default_run_env": "base"})
+    nodes = pipelines["__default__"].only_nodes_with_tags(tag).nodes
+    assert nodes
+    assert {str(node.namespace).rpartition(".")[2] for node in nodes} == parts
+    if tag == "cka":
+        assert {node.name.rpartition(".")[2] for node in nodes} == {"measure_cka", "draw_cka", "draw_cka_heat_map"}
 
 
 def test_a_failing_step_leaves_the_others_and_a_command_to_repeat_it(folder: Path) -> None:

@@ -154,7 +154,8 @@ def test_modules(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_cka(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
     """All estimators, the heat map and the second opinion, of pooled and flattened features."""
     series = {found.name: found for found in study.series.values()}
-    pairs = {"x": {"run_a": "clipart.pt_1", "run_b": "clipart.rit_1", "kind": "P-T & RI-T"}}
+    pair = {"run_a": "clipart.pt_1", "run_b": "clipart.rit_1", "kind": "P-T & RI-T"}
+    pairs = [pair | {"label_a": "P-T", "label_b": "RI-T"}]
     runs = {name: {"initialisation": "random", "init_seed": seed} for seed, name in enumerate(study.series)}
     options = SimilarityOptions.model_validate({"features": ("pooled", "flattened"), "heat_map_pairs": 1})
     on_both(lambda: tuple(cka(pairs, runs, series, study.splits["test"], options).values()), monkeypatch)

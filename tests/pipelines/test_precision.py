@@ -28,7 +28,13 @@ from transferscope.training.evaluation import evaluate
 
 pytestmark = pytest.mark.xdist_group("project")
 
-PAIR = {"kind": "P-T & P-T", "run_a": "clipart.pt_1", "run_b": "clipart.pt_2"}
+PAIR = {
+    "kind": "P-T & P-T",
+    "run_a": "clipart.pt_1",
+    "run_b": "clipart.pt_2",
+    "label_a": "P-T",
+    "label_b": "P-T",
+}
 RUN = {"task": "clipart", "name": "pt_1", "label": "P-T"}
 
 
@@ -136,7 +142,7 @@ def test_features(splits: Any, series: Any, computed_in: set[torch.dtype], featu
     by_name = {item.name: item for item in series}
 
     def measure(precision: Precision, _: Any) -> dict[str, pd.DataFrame]:
-        return cka({"pair": PAIR}, runs, by_name, splits["test"], options, precision)
+        return cka([PAIR], runs, by_name, splits["test"], options, precision)
 
     exact, rounded = both(measure, computed_in)
     assert exact.keys() == rounded.keys()

@@ -60,7 +60,13 @@ def test_gallery_classes_by_number_by_name_and_by_task():
 
 
 FINDINGS = ("edema", "atelectasis")
-PAIR = {"kind": "P-T & RI-T", "run_a": "chest.pt_1", "run_b": "chest.rit_1"}
+PAIR = {
+    "kind": "P-T & RI-T",
+    "run_a": "chest.pt_1",
+    "run_b": "chest.rit_1",
+    "label_a": "P-T",
+    "label_b": "RI-T",
+}
 
 
 def chest(labels: list[list[int]]) -> SimpleNamespace:

@@ -94,9 +94,11 @@ def cka(task="clipart", layers=("conv1", "layer1", "layer2", "layer3"), kinds=("
 def cka_layers(task="clipart", layers=MODULES[:-1], kinds=("P-T & P", *KINDS, "same model", "RI & RI"), seed=0):
     rng = np.random.default_rng(seed)
     place = {layer: index for index, layer in enumerate(layers)}
+    labels = {kind: kind.split(" & ") if " & " in kind else ["the model", "the model"] for kind in kinds}
     return pd.DataFrame(
         {"task": task, "pair_kind": kind, "checkpoint_a": "a", "checkpoint_b": "b", "layer": a, "layer_b": b,
          "features": "pooled", "estimator": "minibatch", "num_examples": 512,
+         "label_a": labels[kind][0], "label_b": labels[kind][1],
          "cka": (0.9 if kind in ("P-T & P", "same model") else 0.2) ** abs(place[a] - place[b]) - 0.1 * rng.uniform()}
         for kind in kinds for a in layers for b in layers
     )  # fmt: skip

@@ -322,9 +322,12 @@ DRAWN = 10
 """Drawing an image takes about as long as this many passes of it through the default plan's network."""
 
 
-def step_costs(plan: Plan) -> dict[str, float]:
-    """Images through a network by Kedro node, for those steps that take long; UserError for an unknown network."""
-    sizes = _guessed_sizes(plan)
+def step_costs(plan: Plan, known: Sizes | None = None) -> dict[str, float]:
+    """Images through a network by Kedro node, for those steps that take long; UserError for an unknown network.
+
+    known: images of tasks in train and in test, where they have been counted.
+    """
+    sizes = {**_guessed_sizes(plan), **(known or {})}
     found: dict[str, float] = {}
     for name, drawn in plan.study.generated.items():
         scope = f"{drawn.tasks[0]}.data_prep" if len(drawn.tasks) == 1 else "generated"
@@ -334,15 +337,18 @@ def step_costs(plan: Plan) -> dict[str, float]:
             train, test = sizes[run.task]
             evaluated = _num_evaluations(run.training) * (train + test)
             found[f"{run.task}.training.{run.name}"] = BACKWARD * run.training.epochs * train + evaluated
+        else:
+            found[f"{run.task}.training.{run.name}"] = sum(sizes[run.task])
     options = plan.study.analyses.landscape
     if options is None:
         return found
     ends = len(options.ends)
     parts = {task: [_at_most(options.max_examples, size) for size in sizes[task]] for task in sizes}
     outside = len(options.extrapolation.outside()) if options.extrapolation else 0
-    for task, pair in _pairs(plan, options.pairs):
+    for task in plan.targets():
         images = ends * (len(options.alphas_for(task)) * sum(parts[task]) + outside * parts[task][1])
-        found[f"{task}.landscape.interpolate_{pair.name}"] = images
+        for group in plan.pair_groups(task, options.pairs):
+            found[f"{task}.landscape.interpolate_{group.name}"] = images * len(group.pairs)
     for scenario in options.cross_domain:
         for walk in plan.cross_domain_pairs(scenario):
             found[f"cross_domain.landscape.interpolate_{walk}"] = (

@@ -38,12 +38,23 @@ class TableDataset(AbstractDataset[pd.DataFrame, pd.DataFrame]):
         return {"filepath": str(self._path)}
 
 
+TEXT = (
+    "task", "label", "label_a", "label_b", "pair_kind", "kind", "hull", "class_name", "class_a", "class_b", "run",
+    "checkpoint_a", "checkpoint_b", "module", "layer", "layer_b", "part", "split", "path", "example_id", "reason",
+)  # fmt: skip
+"""Columns that hold names: a class that is called 007, inf or NA keeps its name."""
+
+
 def read_table(path: Path) -> pd.DataFrame:
-    """Read a CSV or Parquet file; floats come back bit for bit. DamagedError where it is not as it was written."""
+    """Read a CSV or Parquet file; floats come back bit for bit, and names as they were.
+
+    DamagedError where the file is not as it was written.
+    """
     check(path)
     if path.suffix == ".parquet":
         return pd.read_parquet(path)
-    return pd.read_csv(path, float_precision="round_trip", keep_default_na=False, na_values=[""])
+    names = dict.fromkeys(TEXT, "str")
+    return pd.read_csv(path, float_precision="round_trip", keep_default_na=False, na_values=[""], dtype=names)
 
 
 def write_table(table: pd.DataFrame, path: Path) -> None:

@@ -12,6 +12,32 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 PositiveInt = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+
+# Counts have limits far above any study, so that a mistyped one is refused before it takes memory without end.
+MAX_EPOCHS = 100_000
+MAX_POINTS = 10_000
+"""Points of a line, or values in any list of them."""
+MAX_SIDE = 1_000
+"""Points of a plane, a side."""
+MAX_DRAWS = 100_000
+"""Random points, rays and draws."""
+MAX_RESAMPLES = 100_000
+MAX_PIXELS = 8_192
+"""Side of an image."""
+MAX_BATCH = 1_000_000
+MAX_PROCESSES = 4_096
+"""Processes, threads, machines."""
+MAX_SHOWN = 1_000
+"""Classes, rows and pairs in one figure."""
+
+Epochs = Annotated[int, Field(gt=0, le=MAX_EPOCHS)]
+Epoch = Annotated[int, Field(ge=0, le=MAX_EPOCHS)]
+Points = Annotated[int, Field(ge=2, le=MAX_POINTS)]
+Draws = Annotated[int, Field(gt=0, le=MAX_DRAWS)]
+Resamples = Annotated[int, Field(gt=0, le=MAX_RESAMPLES)]
+Pixels = Annotated[int, Field(gt=0, le=MAX_PIXELS)]
+Processes = Annotated[int, Field(gt=0, le=MAX_PROCESSES)]
+Shown = Annotated[int, Field(gt=0, le=MAX_SHOWN)]
 Precision = Literal["float32", "bfloat16"]
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -19,25 +45,27 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class Options(BaseModel):
-    """Base of all options: immutable, unknown keys refused."""
+    """Base of all options: immutable, unknown keys refused, as are numbers that are infinite or not a number."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class ShuffleOptions(Options):
     """One permutation of all images of a task, train and test alike (feature reuse, Figure 3 of the main text)."""
 
-    block_size: PositiveInt | Literal["values"]
+    block_size: Pixels | Literal["values"]
     """Side in pixels of the blocks that move as wholes (1: pixels), or "values": all values, across channels."""
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
 
 
 class PictureOptions(Options):
     """How images are stored once, and what the network sees of them."""
 
-    store_size: PositiveInt = 32
-    """Side in pixels of the stored square."""
-    crop_size: PositiveInt | None = None
+    store_size: Pixels = 32
+    """Side in pixels of the stored square, at most 8,192.
+
+    In the study's `pictures` also auto: the median short side of the images, and at most 224."""
+    crop_size: Pixels | None = None
     """Side that the network sees (centre crop in evaluation); None: all of the stored square."""
     style: Literal["photo", "chest"] = "photo"
     """`photo`: RGB, short side to store_size, centre square. `chest`: equalised, grey, padded with 128, blurred."""
@@ -101,8 +129,10 @@ class ModelOptions(Options):
 class TrainingOptions(Options):
     """One training: SGD with momentum, as in appendix A."""
 
-    epochs: PositiveInt = 15
-    batch_size: PositiveInt = 32
+    epochs: Epochs = 15
+    """Passes over the training images, at most 100,000."""
+    batch_size: Annotated[int, Field(gt=0, le=MAX_BATCH)] = 32
+    """Images of a step, over all processes; at most 1,000,000."""
     lr: Annotated[float, Field(gt=0)] = 0.05
     scale_lr_by_batch: bool = False
     """Multiply lr by batch_size / 256, as the authors' code does."""
@@ -110,7 +140,7 @@ class TrainingOptions(Options):
     weight_decay: Annotated[float, Field(ge=0)] = 1e-4
     scalar_lr_factor: Annotated[float, Field(gt=0)] = 0.1
     """Factor on the learning rate of Fixup's scalar biases and scales."""
-    milestones: tuple[PositiveInt, ...] = ()
+    milestones: tuple[Epochs, ...] = ()
     """Epochs after which the learning rate is multiplied by decay_factor."""
     decay_factor: Annotated[float, Field(gt=0, le=1)] = 0.1
     warmup_fraction: Fraction = 0.0
@@ -119,21 +149,24 @@ class TrainingOptions(Options):
     """Largest global l2 norm of the gradient; None: no clipping."""
     label_smoothing: Fraction = 0.0
     augmentation: AugmentationOptions = AugmentationOptions()
-    evaluate_every: PositiveInt = 1
+    evaluate_every: Epochs = 1
     """Epochs between full evaluations of train and test."""
-    keep_epochs: Literal["all"] | tuple[Annotated[int, Field(ge=0)], ...] = ()
+    keep_epochs: Literal["all"] | tuple[Epoch, ...] = ()
     """Epochs whose weights are kept beside 0, best and final."""
     precision: Precision = "float32"
     channels_last: bool = False
     compile: bool = False
     deterministic: bool = True
-    num_processes: PositiveInt | Literal["auto"] = 1
-    """Processes on each machine, a GPU each; auto: one for each GPU that the runner grants, one on the CPU."""
-    num_nodes: PositiveInt = 1
+    num_processes: Processes | Literal["auto"] = 1
+    """Processes on each machine, a GPU each (or a core); auto: one for each GPU that the runner grants, one on the CPU.
+
+    Where there are fewer GPUs or cores it is what there is, with a note: the weights do not depend on it but for
+    rounding, and fingerprints do not count it. At most 4,096."""
+    num_nodes: Processes = 1
     """Machines that train one run together, each by the same `kedro run`; the data lie on storage that all see."""
     rendezvous: str | None = None
     """Where these machines meet: `host:port` of one of them."""
-    max_restarts: Annotated[int, Field(ge=0)] = 0
+    max_restarts: Annotated[int, Field(ge=0, le=1000)] = 0
     """How often workers that died are started again, from the last snapshot."""
     tensorboard: bool = False
     """Write every row of the history as TensorBoard events, too: `tensorboard --logdir <the models folder>`."""
@@ -153,8 +186,8 @@ KindPair = tuple[str, str]
 """Two kinds of run by name, e.g. ("pt", "rit")."""
 
 
-GalleryClasses = PositiveInt | tuple[str, ...]
-"""Names of classes, or how many: those with the most uncommon mistakes."""
+GalleryClasses = Shown | tuple[str, ...]
+"""Names of classes, or how many (at most 1,000): those with the most uncommon mistakes."""
 
 
 class MistakesOptions(Options):
@@ -164,10 +197,10 @@ class MistakesOptions(Options):
     epoch: Literal["best", "final"] = "final"
     gallery_classes: GalleryClasses | dict[str, GalleryClasses] = 5
     """Classes or findings in the gallery of uncommon mistakes; of one task by `{task: ...}`, where others have 5."""
-    gallery_rows_of: PositiveInt = 1
+    gallery_rows_of: Shown = 1
     """Images per class and model in the gallery."""
-    bootstrap: PositiveInt = 1000
-    """Samples of the examples from which intervals are made."""
+    bootstrap: Resamples = 1000
+    """Samples of the examples from which intervals are made, at most 100,000."""
 
     def gallery_of(self, task: str) -> GalleryClasses:
         """The classes in a task's gallery, or how many."""
@@ -189,11 +222,11 @@ class SimilarityOptions(Options):
         "minibatch",
     )
     """Of pooled features; flattened ones are always compared by `minibatch`, whose memory does not grow with them."""
-    heat_map_pairs: Annotated[int, Field(ge=0)] = 1
+    heat_map_pairs: Annotated[int, Field(ge=0, le=MAX_SHOWN)] = 1
     """Pairs of each kind whose blocks are all compared with each other (`minibatch`); 0: no heat map."""
     max_examples: PositiveInt | None = 512
     """Examples of the test split; None: all."""
-    batch_size: Annotated[int, Field(ge=4)] = 64
+    batch_size: Annotated[int, Field(ge=4, le=MAX_BATCH)] = 64
     """Images in a batch; intervals are made by drawing batches again."""
 
     def feature_tables(self) -> list[str]:
@@ -207,8 +240,9 @@ class GridOptions(Options):
 
     start: float = 0.0
     stop: float = 1.0
-    points: Annotated[int, Field(ge=2)] = 11
-    at: Annotated[tuple[float, ...], Field(min_length=1)] | None = None
+    points: Points = 11
+    """At most 10,000."""
+    at: Annotated[tuple[float, ...], Field(min_length=1, max_length=MAX_POINTS)] | None = None
     """These points instead of even ones."""
 
     def values(self) -> list[float]:
@@ -223,7 +257,7 @@ class ExtrapolationOptions(GridOptions):
 
     start: float = -1.0
     stop: float = 2.0
-    points: Annotated[int, Field(ge=2)] = 13
+    points: Points = 13
 
     def outside(self) -> list[float]:
         """The points that do not lie between the models."""
@@ -237,14 +271,15 @@ class CriticalityOptions(Options):
     tasks: tuple[str, ...] | None = None
     """Tasks that are analysed; None: every task that has the runs."""
     positions: GridOptions = GridOptions(points=5)
-    sigmas: tuple[Annotated[float, Field(ge=0)], ...] = (0.0, 0.01, 0.03, 0.1)
-    draws: PositiveInt = 2
+    sigmas: Annotated[tuple[Annotated[float, Field(ge=0)], ...], Field(max_length=MAX_SHOWN)] = (0.0, 0.01, 0.03, 0.1)
+    draws: Draws = 2
+    """Of the noise at each place, at most 100,000."""
     paths: tuple[Literal["direct", "optimization"], ...] = ("direct", "optimization")
     ends: tuple[Literal["best", "final"], ...] = ("final",)
     max_examples: PositiveInt | None = 256
     epsilon: Annotated[float, Field(gt=0)] = 0.1
     """Largest train loss in nats per example above that of the unperturbed model."""
-    rewind_epochs: tuple[Annotated[int, Field(ge=0)], ...] = (0,)
+    rewind_epochs: tuple[Epoch, ...] = (0,)
     """Saved epochs to which each module is set back."""
     pages: bool = True
     """A PDF with the heat maps of every module of each run; half a second a module."""
@@ -262,9 +297,9 @@ class PlaneOptions(Options):
     task: str
     checkpoints: tuple[CheckpointName, CheckpointName, CheckpointName]
     """P has a classifier of another shape, so it takes part as epoch 0 of a P-T: P with the P-T's new classifier."""
-    points: Annotated[int, Field(ge=2)] = 15
-    """Points of the grid, a side."""
-    margin: Annotated[float, Field(ge=0)] = 0.3
+    points: Annotated[int, Field(ge=2, le=MAX_SIDE)] = 15
+    """Points of the grid, a side; at most 1,000."""
+    margin: Annotated[float, Field(ge=0, le=100)] = 0.3
     """What the grid covers beyond the three models, as a fraction of their extent."""
     max_examples: PositiveInt | None = 500
     """Largest number of test examples; None: all."""
@@ -277,11 +312,11 @@ class BasinOptions(Options):
     """Tasks that are analysed; None: every task that has two runs of a kind."""
     kinds: tuple[str, ...] = ("pt", "rit")
     epoch: Literal["best", "final"] = "final"
-    points: Annotated[int, Field(ge=2)] = 32
-    """Random points of the hull."""
-    rays: PositiveInt = 32
-    """Random rays that leave it."""
-    deltas: tuple[Annotated[float, Field(gt=0)], ...] = (0.25, 0.5, 1.0)
+    points: Annotated[int, Field(ge=2, le=MAX_DRAWS)] = 32
+    """Random points of the hull, at most 100,000."""
+    rays: Draws = 32
+    """Random rays that leave it, at most 100,000."""
+    deltas: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(max_length=MAX_SHOWN)] = (0.25, 0.5, 1.0)
     """Lengths that are tried, as fractions of the largest distance between two of the runs."""
     max_examples: PositiveInt | None = 500
     """Largest number of test examples; None: all."""
@@ -290,7 +325,8 @@ class BasinOptions(Options):
 class CrossDomainOptions(Options):
     """Interpolation between models of two tasks, measured on one (appendix B.7, B.8)."""
 
-    figure: str
+    figure: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+    """Names the figure: that of the paper, as in figure_19, or a name of one's own."""
     evaluated_on: str
     tasks: tuple[str, str]
 
@@ -310,8 +346,8 @@ class LandscapeOptions(Options):
     extrapolation: ExtrapolationOptions | None = ExtrapolationOptions()
     max_examples: PositiveInt | None = None
     """Largest number of examples of each part (train, test) that a point is measured on; None: all."""
-    resamples: Annotated[int, Field(ge=0)] = 300
-    """Bootstrap resamples of the examples behind the interval of every barrier; 0: no intervals."""
+    resamples: Annotated[int, Field(ge=0, le=MAX_RESAMPLES)] = 300
+    """Bootstrap resamples of the examples behind the interval of every barrier, at most 100,000; 0: no intervals."""
     cross_domain: tuple[CrossDomainOptions, ...] = ()
     planes: tuple[PlaneOptions, ...] = ()
     basin: BasinOptions | None = BasinOptions()
@@ -339,16 +375,22 @@ class SpectrumOptions(Options):
     """Singular values of every layer (appendix C)."""
 
     kinds: tuple[str, ...] = ("pt", "rit", "p")
-    epochs: tuple[Literal["best", "final"] | Annotated[int, Field(ge=0)], ...] = (0, "final")
+    epochs: tuple[Literal["best", "final"] | Epoch, ...] = (0, "final")
     """Epochs whose singular values are kept. Those of 0 (untrained) and of the last one are drawn."""
     along_training: bool = True
     """Whether norms, ranks and counts are tabled for every saved epoch, not only for `epochs`."""
     honour_stride: bool = True
     """False reproduces the published method, which treats a strided convolution as if its stride were 1."""
-    thresholds: tuple[Annotated[float, Field(gt=0)], ...] = (0.01, 0.03, 0.1, 0.3, 1.0)
+    thresholds: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(max_length=MAX_SHOWN)] = (
+        0.01,
+        0.03,
+        0.1,
+        0.3,
+        1.0,
+    )
     """Values below which singular values are counted."""
-    bootstrap: PositiveInt = 1000
-    """Resamples of the interval of "RI-T has more small singular values"."""
+    bootstrap: Resamples = 1000
+    """Resamples (at most 100,000) of the interval of "RI-T has more small singular values"."""
     layer_pages: tuple[str, ...] | None = None
     """Tasks that get a PDF with the spectrum of every layer; None: all. The paper has it for CheXpert and clipart."""
 
@@ -368,9 +410,18 @@ class ModulesOptions(Options):
     """Modules of one's own: name -> names of tensors, starts of such up to a dot, or patterns (`layer4.*.conv2.*`)."""
 
 
+PAIRS_APART = 100
+"""Pairs of two kinds of run on one task that get a node each, unless `pairs_in_one_node` says otherwise."""
+
+
 class AnalysesOptions(Options):
     """What is analysed; None leaves an analysis out."""
 
+    pairs_in_one_node: bool | None = None
+    """Whether all pairs of two kinds of run on a task are one node of each analysis, with one table.
+
+    None: where there are more than 100 such pairs. A matrix of pairs is then a few nodes; what is gathered of all
+    pairs is the same either way, e.g. `clipart.mistakes.table`."""
     modules: ModulesOptions = ModulesOptions()
     precision: Precision = "float32"
     """Of the networks in similarity and landscape; in bfloat16 losses are off by up to a few percent."""

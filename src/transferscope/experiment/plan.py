@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import combinations, product
 from typing import Any, Literal
 
@@ -17,11 +19,16 @@ from pydantic import ValidationError
 
 from transferscope.experiment import options as opt
 from transferscope.experiment.study import Study, explain, listed
-from transferscope.system.errors import UserError
+from transferscope.system.errors import UserError, one_message
 
 FileDigest = Callable[[str], str | None]
 
 ANALYSES = ("mistakes", "similarity", "landscape", "spectrum")
+
+MAX_RUNS = 20_000
+"""Runs of a study."""
+MAX_PAIRS = 1_000_000
+"""Pairs of an analysis, over all tasks."""
 
 
 class RunSpec(opt.Options):
@@ -63,6 +70,28 @@ class Pair:
         return f"{a.name}__{b.name}" if a.task == b.task else f"{a.task}_{a.name}__{b.task}_{b.name}"
 
 
+def pair_kind(label_a: str, label_b: str) -> str:
+    """The kind of a pair as tables and figures name it: `P-T & RI-T`; a label that holds " & " is put in quotes."""
+    left, right = "\N{LEFT DOUBLE QUOTATION MARK}", "\N{RIGHT DOUBLE QUOTATION MARK}"
+    return " & ".join(f"{left}{label}{right}" if " & " in label else label for label in (label_a, label_b))
+
+
+@dataclass(frozen=True)
+class PairGroup:
+    """Pairs of two kinds of run on a task that one node of each analysis measures: one of them, or all."""
+
+    name: str
+    """That of the pair, `pt_1__rit_2`, or of the two kinds, `pt__rit`."""
+    pairs: tuple[Pair, ...]
+    together: bool
+    """Whether the group stands for all pairs of the two kinds."""
+
+    @property
+    def runs(self) -> list[RunSpec]:
+        """The runs of the pairs, each once."""
+        return list({run.full_name: run for pair in self.pairs for run in (pair.run_a, pair.run_b)}.values())
+
+
 @dataclass(frozen=True)
 class Plan:
     """A validated study with every run spelled out."""
@@ -70,8 +99,15 @@ class Plan:
     study: Study
     runs: dict[str, RunSpec]
 
+    @cached_property
+    def _runs_by_task(self) -> dict[str, list[RunSpec]]:
+        found: dict[str, list[RunSpec]] = {}
+        for run in self.runs.values():
+            found.setdefault(run.task, []).append(run)
+        return found
+
     def runs_of(self, task: str) -> list[RunSpec]:
-        return [run for run in self.runs.values() if run.task == task]
+        return self._runs_by_task.get(task, [])
 
     def targets(self) -> list[str]:
         """Tasks that are compared on: all that a run is trained on, less those that only provide pre-training."""
@@ -96,16 +132,47 @@ class Plan:
             found += self._pairs_of_kind(task, kind_a, kind_b)
         return found
 
+    def pair_groups(self, task: str, kinds: Iterable[opt.KindPair]) -> list[PairGroup]:
+        """The pairs of `pairs`, in the same order, by the nodes that measure them."""
+        found: list[PairGroup] = []
+        for kind_a, kind_b in kinds:
+            pairs = self._pairs_of_kind(task, kind_a, kind_b)
+            together = self.study.analyses.pairs_in_one_node
+            if pairs and (len(pairs) > opt.PAIRS_APART if together is None else together):
+                found.append(PairGroup(f"{kind_a}__{kind_b}", tuple(pairs), together=True))
+            else:
+                found += [PairGroup(pair.name, (pair,), together=False) for pair in pairs]
+        return found
+
+    def gallery_pair(self, task: str) -> Pair | None:
+        """The first compared pair of two kinds of run with different labels, e.g. a P-T and an RI-T."""
+        mistakes = self.study.analyses.mistakes
+        for kinds in mistakes.pairs if mistakes else ():
+            for pair in self._pairs_of_kind(task, *kinds)[:1]:
+                if pair.run_a.label != pair.run_b.label:
+                    return pair
+        return None
+
     def cross_domain_pairs(self, scenario: opt.CrossDomainOptions) -> dict[str, Pair]:
         """The three curves of a cross-domain figure by name: P-T & P-T, P-T & RI-T, RI-T & RI-T."""
         first, second = ({run.label: run for run in reversed(self.runs_of(task))} for task in scenario.tasks)
         return {
-            f"{scenario.figure}_{first[a].name}__{second[b].name}": Pair(f"{a} & {b}", first[a], second[b])
+            f"{scenario.figure}_{first[a].name}__{second[b].name}": Pair(pair_kind(a, b), first[a], second[b])
             for a, b in (("P-T", "P-T"), ("P-T", "RI-T"), ("RI-T", "RI-T"))
             if a in first and b in second
         }
 
+    @cached_property
+    def _pairs(self) -> dict[tuple[str, str, str], list[Pair]]:
+        return {}
+
     def _pairs_of_kind(self, task: str, kind_a: str, kind_b: str) -> list[Pair]:
+        key = (task, kind_a, kind_b)
+        if key not in self._pairs:
+            self._pairs[key] = self._find_pairs(*key)
+        return self._pairs[key]
+
+    def _find_pairs(self, task: str, kind_a: str, kind_b: str) -> list[Pair]:
         runs_a, runs_b = self._of_kind(task, kind_a), self._of_kind(task, kind_b)
         if kind_a == kind_b:
             couples = list(combinations(runs_a, 2))
@@ -113,7 +180,8 @@ class Plan:
             couples = [(a, b) for a, b in product(runs_a, runs_b) if a.replica == b.replica]
         else:
             couples = list(product(runs_a, runs_b))
-        return [Pair(f"{a.label} & {b.label}", a, b) for a, b in couples]
+        kind = pair_kind(runs_a[0].label, runs_b[0].label) if couples else ""
+        return [Pair(kind, a, b) for a, b in couples]
 
     def _of_kind(self, task: str, kind: str) -> list[RunSpec]:
         own = [run for run in self.runs_of(task) if run.kind == kind]
@@ -127,7 +195,7 @@ class Plan:
 
 
 def make_plan(parameters: dict[str, Any], file_digest: FileDigest = lambda path: None) -> Plan:
-    """Validate the parameters and expand them; one `UserError` names the key that is wrong.
+    """Validate the parameters and expand them; one `UserError` names every key that is wrong.
 
     `file_digest` gives the digest of a checkpoint file that a run starts from or consists of, by its path as written,
     or None where it is not known: the run's fingerprint then follows from the path alone.
@@ -135,79 +203,86 @@ def make_plan(parameters: dict[str, Any], file_digest: FileDigest = lambda path:
     try:
         study = Study.model_validate(parameters)
     except ValidationError as error:
-        raise UserError(explain(error, Study)) from None
-    _check_tasks(study)
-    _check_kinds(study)
+        raise UserError(one_message(explain(error, Study))) from None
+    _refuse([*_faults_of_tasks(study), *_faults_of_kinds(study), *_faults_of_analyses(study)])
+    trainings, faults = _trainings(study)
+    _refuse([*faults, *_faults_of_starts(study)])
     runs: dict[str, RunSpec] = {}
     for kind in _in_order_of_need(study):
         for task in study.runs[kind].tasks:
-            for replica in range(1, study.runs[kind].replicas + 1):
-                run = _expand(study, kind, task, replica, runs, file_digest)
+            for run in _expand(study, kind, task, trainings[kind, task], runs, file_digest):
                 runs[run.full_name] = run
     plan = Plan(study, runs)
-    _check_analyses(plan)
+    _refuse(_faults_of_plan(plan))
     return plan
 
 
+def _refuse(faults: Iterable[str]) -> None:
+    """Raise one UserError that lists all faults, if there are any."""
+    found = list(faults)
+    if found:
+        raise UserError(one_message(found))
+
+
 def _expand(
-    study: Study, kind: str, task: str, replica: int, earlier: dict[str, RunSpec], file_digest: FileDigest
-) -> RunSpec:
+    study: Study,
+    kind: str,
+    task: str,
+    training: opt.TrainingOptions,
+    earlier: dict[str, RunSpec],
+    file_digest: FileDigest,
+) -> Iterator[RunSpec]:
+    """The replicas of a kind of run on a task."""
     options = study.runs[kind]
-    name = f"{kind}_{replica}"
-    key = f"runs.{kind}"
-    if options.pretrained is not None and options.pretrained not in earlier and not _is_file(options.pretrained):
-        raise UserError(
-            f"{key}.pretrained: no run is named '{options.pretrained}'; "
-            f"runs that exist: {listed(earlier)}; or give the path of a checkpoint file, as in ./weights.pth"
-        )
-    if options.pretrained in earlier:
-        _check_saved(f"{key}.pretrained_epoch", options.pretrained_epoch, earlier[options.pretrained])
-        for option in ("weights", "prefix"):
-            if getattr(options, option) is not None:
-                raise UserError(
-                    f"{key}.{option} is for files made elsewhere; {options.pretrained} is a run of this study"
-                )
-    values: dict[str, Any] = {
-        "task": task,
-        "kind": kind,
-        "replica": replica,
-        "initialisation": options.initialisation,
-        "pretrained": options.pretrained,
-        "pretrained_epoch": options.pretrained_epoch,
-        "checkpoint": options.checkpoint,
-        "init_seed": derive_seed(
-            study.seed, task, options.shares_initialisation_with or kind, replica, "initialisation"
-        ),
-        "order_seed": derive_seed(study.seed, task, kind, replica, "order"),
-        "model": options.model or study.model,
-        "training": _training(study, kind, task),
-    }
-    values |= {
-        key: value for key, value in (("weights", options.weights), ("prefix", options.prefix)) if value is not None
-    }
     source = earlier[options.pretrained].fingerprint if options.pretrained in earlier else options.pretrained
     files = [options.checkpoint, None if options.pretrained in earlier else options.pretrained]
     digests = [digest for file in files if file is not None and (digest := file_digest(file)) is not None]
-    content = {"files": digests} if digests else {}
-    fingerprint = _fingerprint(values | {"pretrained": source, "data": _data_identity(study, task)} | content)
-    return RunSpec(name=name, label=options.label, fingerprint=fingerprint, **values)
+    content = {"pretrained": source, "data": _data_identity(study, task)} | ({"files": digests} if digests else {})
+    chosen = {"weights": options.weights, "prefix": options.prefix}
+    for replica in range(1, options.replicas + 1):
+        values: dict[str, Any] = {
+            "task": task,
+            "kind": kind,
+            "replica": replica,
+            "initialisation": options.initialisation,
+            "pretrained": options.pretrained,
+            "pretrained_epoch": options.pretrained_epoch,
+            "checkpoint": options.checkpoint,
+            "init_seed": derive_seed(
+                study.seed, task, options.shares_initialisation_with or kind, replica, "initialisation"
+            ),
+            "order_seed": derive_seed(study.seed, task, kind, replica, "order"),
+            "model": options.model or study.model,
+            "training": training,
+        }
+        values |= {key: value for key, value in chosen.items() if value is not None}
+        fingerprint = _fingerprint(values | content)
+        yield RunSpec(name=f"{kind}_{replica}", label=options.label, fingerprint=fingerprint, **values)
 
 
-def _training(study: Study, kind: str, task: str) -> opt.TrainingOptions:
-    """The study's training, overridden by the task's, the kind's, and the kind's on this task."""
-    merged: dict[str, Any] = {}
-    for where, override in (
-        ("training", study.training),
-        (f"tasks.{task}.training", study.tasks[task].training),
-        (f"runs.{kind}.training", study.runs[kind].training),
-        (f"runs.{kind}.training_on.{task}", study.runs[kind].training_on.get(task, {})),
-    ):
-        merged = merged | override
-        try:
-            options = opt.TrainingOptions.model_validate(merged)
-        except ValidationError as error:
-            raise UserError(explain(error, opt.TrainingOptions, where)) from None
-    return options
+def _trainings(study: Study) -> tuple[dict[tuple[str, str], opt.TrainingOptions], list[str]]:
+    """The training of each kind of run on each of its tasks, and what is wrong in their options.
+
+    The study's training is overridden by the task's, the kind's, and the kind's on this task.
+    """
+    found: dict[tuple[str, str], opt.TrainingOptions] = {}
+    faults: list[str] = []
+    for kind, options in study.runs.items():
+        for task in options.tasks:
+            merged: dict[str, Any] = {}
+            for where, override in (
+                ("training", study.training),
+                (f"tasks.{task}.training", study.tasks[task].training),
+                (f"runs.{kind}.training", options.training),
+                (f"runs.{kind}.training_on.{task}", options.training_on.get(task, {})),
+            ):
+                merged = merged | override
+                try:
+                    found[kind, task] = opt.TrainingOptions.model_validate(merged)
+                except ValidationError as error:
+                    faults += explain(error, opt.TrainingOptions, where)
+                    break
+    return found, faults
 
 
 def _data_identity(study: Study, task: str) -> dict[str, Any]:
@@ -259,102 +334,201 @@ def _in_order_of_need(study: Study) -> list[str]:
 
 def _is_file(text: str) -> bool:
     """Whether a text is the path of a checkpoint rather than a run's name; a file of another suffix needs a folder."""
-    return (
-        "/" in text or "\\" in text or text.lower().endswith((".safetensors", ".pt", ".pth", ".tar", ".ckpt", ".bin"))
-    )
+    return "/" in text or "\\" in text or text.lower().endswith(CHECKPOINT_SUFFIXES)
 
 
-def _check_tasks(study: Study) -> None:
+CHECKPOINT_SUFFIXES = (".safetensors", ".pt", ".pth", ".tar", ".ckpt", ".bin")
+
+
+def _faults_of_tasks(study: Study) -> Iterator[str]:
     for name, options in study.tasks.items():
         for part in options.union or ():
-            _check_known(f"tasks.{name}.union", part, study.tasks)
-            if study.tasks[part].union:
-                raise UserError(f"tasks.{name}.union: '{part}' is a union itself; name the single tasks")
-            if options.select_best_on != study.tasks[part].select_best_on:
-                raise UserError(f"tasks.{name}.select_best_on: '{part}' has {study.tasks[part].select_best_on}")
-            own, shown = pictures_of(study, part), pictures_of(study, name)
-            if (own.store_size, own.style) != (shown.store_size, shown.style):
-                raise UserError(
-                    f"tasks.{name}.pictures: store_size and style must be those of '{part}' "
-                    f"({own.store_size}, {own.style}): its images are not stored again"
-                )
+            if part not in study.tasks:
+                yield _unknown(f"tasks.{name}.union", part, study.tasks)
+            elif study.tasks[part].union:
+                yield f"tasks.{name}.union: '{part}' is a union itself; name the single tasks"
+            else:
+                yield from _faults_of_part(study, name, part)
+        yield from _twice(f"tasks.{name}.union", options.union or ())
     for name, drawn in study.generated.items():
         for task in drawn.tasks:
-            _check_known(f"generated.{name}.tasks", task, study.tasks)
+            if task not in study.tasks:
+                yield _unknown(f"generated.{name}.tasks", task, study.tasks)
+            elif study.tasks[task].union:
+                yield f"generated.{name}.tasks: '{task}' is a union and has no images of its own"
+    drawn_tasks = [task for drawn in study.generated.values() for task in drawn.tasks]
+    yield from _twice("generated", drawn_tasks)
 
 
-def _check_kinds(study: Study) -> None:
+def _faults_of_part(study: Study, name: str, part: str) -> Iterator[str]:
+    if study.tasks[name].select_best_on != study.tasks[part].select_best_on:
+        yield f"tasks.{name}.select_best_on: '{part}' has {study.tasks[part].select_best_on}"
+    own, shown = pictures_of(study, part), pictures_of(study, name)
+    if (own.store_size, own.style) != (shown.store_size, shown.style):
+        yield (
+            f"tasks.{name}.pictures: store_size and style must be those of '{part}' "
+            f"({own.store_size}, {own.style}): its images are not stored again"
+        )
+
+
+def _faults_of_kinds(study: Study) -> Iterator[str]:
     for kind, options in study.runs.items():
-        for task in options.tasks:
-            _check_known(f"runs.{kind}.tasks", task, study.tasks)
-        for task in options.training_on:
-            _check_known(f"runs.{kind}.training_on", task, options.tasks)
+        yield from _all_known(f"runs.{kind}.tasks", options.tasks, study.tasks)
+        yield from _twice(f"runs.{kind}.tasks", options.tasks)
+        yield from _all_known(f"runs.{kind}.training_on", options.training_on, options.tasks)
         shared = options.shares_initialisation_with
         if shared is not None:
-            _check_known(f"runs.{kind}.shares_initialisation_with", shared, study.runs)
-            if options.initialisation != "random":
-                raise UserError(
-                    f"runs.{kind}.shares_initialisation_with: only runs with initialisation: random can share"
-                )
-            origin = study.runs[shared]
-            if origin.initialisation != "random" or origin.shares_initialisation_with is not None:
-                raise UserError(
-                    f"runs.{kind}.shares_initialisation_with: '{shared}' draws no initialisation of its own; "
-                    "name the kind whose weights are drawn"
-                )
-            if options.replicas > origin.replicas:
-                raise UserError(f"runs.{kind}.replicas: {options.replicas}, but '{shared}' has {origin.replicas}")
+            yield from _faults_of_sharing(study, kind, shared)
+    num_runs = sum(len(options.tasks) * options.replicas for options in study.runs.values())
+    if num_runs > MAX_RUNS:
+        yield f"runs: {num_runs:,} runs in all, replicas on all tasks; at most {MAX_RUNS:,}"
 
 
-def _check_analyses(plan: Plan) -> None:
-    analyses, kinds = plan.study.analyses, plan.study.runs
+def _faults_of_sharing(study: Study, kind: str, shared: str) -> Iterator[str]:
+    key, options, origin = f"runs.{kind}.shares_initialisation_with", study.runs[kind], study.runs.get(shared)
+    if origin is None:
+        yield _unknown(key, shared, study.runs)
+        return
+    if options.initialisation != "random":
+        yield f"{key}: only runs with initialisation: random can share"
+    if origin.initialisation != "random" or origin.shares_initialisation_with is not None:
+        yield f"{key}: '{shared}' draws no initialisation of its own; name the kind whose weights are drawn"
+    if options.replicas > origin.replicas:
+        yield f"runs.{kind}.replicas: {options.replicas}, but '{shared}' has {origin.replicas}"
+
+
+def _faults_of_analyses(study: Study) -> Iterator[str]:
+    """Names of kinds and tasks that do not exist, what is there twice, and more pairs than can be compared."""
+    analyses, kinds = study.analyses, study.runs
     for name in ("mistakes", "similarity", "landscape"):
         options = getattr(analyses, name)
-        for kind in {kind for pair in (options.pairs if options else ()) for kind in pair}:
-            _check_known(f"analyses.{name}.pairs", kind, kinds)
+        pairs = options.pairs if options else ()
+        yield from _all_known(f"analyses.{name}.pairs", dict.fromkeys(kind for pair in pairs for kind in pair), kinds)
+        yield from _twice(f"analyses.{name}.pairs", (f"[{a}, {b}]" for a, b in pairs))
+        number = sum(_num_pairs(study, a, b) for a, b in pairs if a in kinds and b in kinds)
+        if number > MAX_PAIRS:
+            yield f"analyses.{name}.pairs: {number:,} pairs in all; at most {MAX_PAIRS:,}"
     classes = analyses.mistakes.gallery_classes if analyses.mistakes else 0
-    for task in classes if isinstance(classes, dict) else ():
-        _check_known("analyses.mistakes.gallery_classes", task, plan.study.tasks)
-    for kind in analyses.spectrum.kinds if analyses.spectrum else ():
-        _check_known("analyses.spectrum.kinds", kind, kinds)
-    for task in (analyses.spectrum.layer_pages or ()) if analyses.spectrum else ():
-        _check_known("analyses.spectrum.layer_pages", task, plan.targets())
+    if isinstance(classes, dict):
+        yield from _all_known("analyses.mistakes.gallery_classes", classes, study.tasks)
+    if analyses.spectrum:
+        yield from _all_known("analyses.spectrum.kinds", analyses.spectrum.kinds, kinds)
     if analyses.landscape:
-        _check_landscape(plan, analyses.landscape)
+        yield from _faults_of_landscape(study, analyses.landscape)
 
 
-def _check_landscape(plan: Plan, landscape: opt.LandscapeOptions) -> None:
-    key, tasks = "analyses.landscape", plan.study.tasks
+def _num_pairs(study: Study, kind_a: str, kind_b: str) -> int:
+    """An upper bound of the pairs of two kinds of run, over all tasks."""
+    a, b = study.runs[kind_a], study.runs[kind_b]
+    if kind_a == kind_b:
+        return len(a.tasks) * a.replicas * (a.replicas - 1) // 2
+    return max(len(a.tasks), len(b.tasks)) * a.replicas * b.replicas
+
+
+def _faults_of_landscape(study: Study, landscape: opt.LandscapeOptions) -> Iterator[str]:
+    key, tasks = "analyses.landscape", study.tasks
     for scenario in landscape.cross_domain:
-        for task in (scenario.evaluated_on, *scenario.tasks):
-            _check_known(f"{key}.cross_domain ({scenario.figure})", task, tasks)
-    for task in landscape.alphas_on:
-        _check_known(f"{key}.alphas_on", task, tasks)
+        yield from _all_known(
+            f"{key}.cross_domain ({scenario.figure})", (scenario.evaluated_on, *scenario.tasks), tasks
+        )
+    yield from _twice(f"{key}.cross_domain", (scenario.figure for scenario in landscape.cross_domain))
+    yield from _all_known(f"{key}.alphas_on", landscape.alphas_on, tasks)
     for plane in landscape.planes:
-        _check_known(f"{key}.planes ({plane.name}).task", plane.task, tasks)
-        runs = {run.name: run for run in plan.runs_of(plane.task)}
-        for checkpoint in plane.checkpoints:
-            where, (name, _, epoch) = f"{key}.planes ({plane.name}).checkpoints", checkpoint.partition("@")
-            _check_known(where, name, runs)
-            _check_saved(where, int(epoch) if epoch.isdigit() else epoch, runs[name])
+        yield from _all_known(f"{key}.planes ({plane.name}).task", (plane.task,), tasks)
+    yield from _twice(f"{key}.planes", (f"{plane.task}.{plane.name}" for plane in landscape.planes))
     if landscape.basin:
-        for kind in landscape.basin.kinds:
-            _check_known(f"{key}.basin.kinds", kind, plan.study.runs)
-        for task in landscape.basin.tasks or ():
-            _check_known(f"{key}.basin.tasks", task, tasks)
+        yield from _all_known(f"{key}.basin.kinds", landscape.basin.kinds, study.runs)
+        yield from _all_known(f"{key}.basin.tasks", landscape.basin.tasks or (), tasks)
     if landscape.criticality:
-        names = {run.name for run in plan.runs.values()}
-        for name in landscape.criticality.runs:
-            _check_known(f"{key}.criticality.runs", name, names)
-        for task in landscape.criticality.tasks or ():
-            _check_known(f"{key}.criticality.tasks", task, tasks)
-        for run in plan.runs.values():
-            if run.name in landscape.criticality.runs and run.task in (landscape.criticality.tasks or plan.targets()):
-                for back_to in landscape.criticality.rewind_epochs:
-                    _check_saved(f"{key}.criticality.rewind_epochs", back_to, run)
+        yield from _all_known(f"{key}.criticality.tasks", landscape.criticality.tasks or (), tasks)
 
 
-def _check_saved(key: str, epoch: int | str, run: RunSpec) -> None:
+def _faults_of_starts(study: Study) -> Iterator[str]:
+    """Pre-trained kinds that start from a run that does not exist, or choose among the weights of one that does."""
+    earlier = [
+        f"{task}.{kind}_{replica}"
+        for kind, options in study.runs.items()
+        if options.initialisation != "pretrained"
+        for task in options.tasks
+        for replica in range(1, options.replicas + 1)
+    ]
+    later = {
+        f"{task}.{kind}_{replica}"
+        for kind, options in study.runs.items()
+        if options.initialisation == "pretrained"
+        for task in options.tasks
+        for replica in range(1, options.replicas + 1)
+    }
+    known = set(earlier)
+    order = [kind for kind in _in_order_of_need(study) if study.runs[kind].initialisation == "pretrained"]
+    for kind in order:
+        options = study.runs[kind]
+        start = options.pretrained or ""
+        if start not in known and not _is_file(start):
+            why = f"'{start}' is pre-trained itself and comes later" if start in later else f"no run is named '{start}'"
+            exist = ", ".join(sorted(known)[:MAX_LISTED]) + (", ..." if len(known) > MAX_LISTED else "")
+            yield (
+                f"runs.{kind}.pretrained: {why}; runs that exist: {exist or 'none'}; "
+                "or give the path of a checkpoint file"
+            )
+        if start in known:
+            yield from (
+                f"runs.{kind}.{option} is for files made elsewhere; {start} is a run of this study"
+                for option in ("weights", "prefix")
+                if getattr(options, option) is not None
+            )
+        known |= {f"{task}.{kind}_{replica}" for task in options.tasks for replica in range(1, options.replicas + 1)}
+
+
+MAX_LISTED = 20
+
+
+def _faults_of_plan(plan: Plan) -> Iterator[str]:
+    """Epochs that are not kept, and runs that the analyses name and the plan lacks."""
+    for kind, options in plan.study.runs.items():
+        if options.pretrained in plan.runs:
+            yield from _not_saved(
+                f"runs.{kind}.pretrained_epoch", options.pretrained_epoch, plan.runs[options.pretrained]
+            )
+    spectrum, landscape = plan.study.analyses.spectrum, plan.study.analyses.landscape
+    if spectrum:
+        yield from _all_known("analyses.spectrum.layer_pages", spectrum.layer_pages or (), plan.targets())
+        trained = [run for run in plan.runs.values() if run.kind in spectrum.kinds and run.checkpoint is None]
+        for epoch in spectrum.epochs:
+            faults = [next(_not_saved("analyses.spectrum.epochs", epoch, run), None) for run in trained]
+            if faults and faults[0] is not None and None not in faults:
+                yield faults[0]
+    if landscape:
+        yield from _faults_of_planes(plan, landscape)
+        if landscape.criticality:
+            yield from _faults_of_criticality(plan, landscape.criticality)
+
+
+def _faults_of_planes(plan: Plan, landscape: opt.LandscapeOptions) -> Iterator[str]:
+    for plane in landscape.planes:
+        runs = {run.name: run for run in plan.runs_of(plane.task)}
+        where = f"analyses.landscape.planes ({plane.name}).checkpoints"
+        yield from _twice(where, plane.checkpoints)
+        for checkpoint in plane.checkpoints:
+            name, _, epoch = checkpoint.partition("@")
+            if name not in runs:
+                yield _unknown(where, name, runs)
+            else:
+                yield from _not_saved(where, int(epoch) if epoch.isdigit() else epoch, runs[name])
+
+
+def _faults_of_criticality(plan: Plan, options: opt.CriticalityOptions) -> Iterator[str]:
+    key, names = "analyses.landscape.criticality", {run.name for run in plan.runs.values()}
+    yield from _all_known(f"{key}.runs", options.runs, names)
+    tasks = set(options.tasks or plan.targets())
+    runs = [run for run in plan.runs.values() if run.name in options.runs and run.task in tasks]
+    for epoch in options.rewind_epochs:
+        faults = [fault for run in runs for fault in _not_saved(f"{key}.rewind_epochs", epoch, run)]
+        if faults:
+            yield faults[0] + (f" ({len(faults) - 1} other runs lack it, too)" if len(faults) > 1 else "")
+
+
+def _not_saved(key: str, epoch: int | str, run: RunSpec) -> Iterator[str]:
     """An epoch by number is one that the run will save; which one is the best is not known before."""
     training = run.training
     if not isinstance(epoch, int) or run.checkpoint is not None:
@@ -362,12 +536,29 @@ def _check_saved(key: str, epoch: int | str, run: RunSpec) -> None:
     kept = range(training.epochs) if training.keep_epochs == "all" else training.keep_epochs
     saved = {0, *(other for other in kept if other < training.epochs), training.epochs}
     if epoch not in saved:
-        raise UserError(
-            f"{key}: {run.full_name} does not keep epoch {epoch}, only {', '.join(map(str, sorted(saved)))}, and best; "
+        shown = sorted(saved)
+        epochs = ", ".join(map(str, shown if len(shown) <= MAX_LISTED else [*shown[:MAX_LISTED], "..."]))
+        yield (
+            f"{key}: {run.full_name} does not keep epoch {epoch}, only {epochs}, and best; "
             "its training.keep_epochs says which"
         )
 
 
-def _check_known(key: str, name: str, known: Iterable[str]) -> None:
-    if name not in known:
-        raise UserError(f"{key}: '{name}' is unknown; allowed: {listed(known)}")
+def _all_known(key: str, names: Iterable[str], known: Iterable[str]) -> Iterator[str]:
+    allowed = set(known)
+    for name in names:
+        if name not in allowed:
+            yield _unknown(key, name, allowed)
+
+
+def _unknown(key: str, name: str, known: Iterable[str]) -> str:
+    names = sorted(known)
+    more = f" and {len(names) - MAX_LISTED} more" if len(names) > MAX_LISTED else ""
+    return f"{key}: '{name}' is unknown; allowed: {listed(names[:MAX_LISTED])}{more}"
+
+
+def _twice(key: str, names: Iterable[str]) -> Iterator[str]:
+    counts = Counter(names)
+    for name, count in counts.items():
+        if count > 1:
+            yield f"{key}: {name} is there {'twice' if count == 2 else f'{count} times'}"

@@ -5,15 +5,50 @@ Pure and typed; `transferscope.experiment.plan` expands it into runs and pairs.
 
 from __future__ import annotations
 
+import itertools
 import math
+import re
+import reprlib
+import unicodedata
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from transferscope.experiment import options as opt
 
-Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+RESERVED = ("claims", "cross_domain", "generated", "parameters", "plan", "report", "study", "summary")
+"""Names of results that belong to no task."""
+
+MAX_LABEL = 200
+MAX_REPLICAS = 10_000
+MAX_NAMES = 1_000
+"""Tasks, and kinds of run."""
+MAX_IMAGES = 100_000_000
+
+
+def _name(text: str) -> str:
+    if "__" in text or text in RESERVED:
+        why = f"the name {text} is taken" if text in RESERVED else "no two underscores in a row"
+        raise ValueError(f"{why}: choose another name")
+    return text
+
+
+Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=100), AfterValidator(_name)]
+
+
+def _label(text: str) -> str:
+    """One line of any text; white space at the ends and line breaks do not count."""
+    folded = " ".join(text.split())
+    if not folded:
+        raise ValueError("a label is at least one visible letter")
+    if any(unicodedata.category(sign) in ("Cc", "Cs") for sign in folded):
+        raise ValueError("a label holds no control characters")
+    return folded
+
+
+Label = Annotated[str, AfterValidator(_label), Field(max_length=MAX_LABEL)]
+Images = Annotated[int, Field(gt=0, le=MAX_IMAGES)]
 
 
 ONLY_FOR = {
@@ -44,7 +79,7 @@ class TaskOptions(opt.Options):
     root: str | None = None
     domain: str | None = None
     """DomainNet: the domain; default: the task's name."""
-    limit: opt.PositiveInt | None = None
+    limit: Images | None = None
     """DomainNet: largest number of images of a part, drawn as the study drew them; None: 50,000."""
     untrained_classes: Literal["refuse", "keep"] = "refuse"
     """DomainNet: classes that the test list has and the train list lacks."""
@@ -52,10 +87,10 @@ class TaskOptions(opt.Options):
     """Class folders without parts: the share of each class that is for testing; not used where there are parts."""
     class_list: str | None = None
     """Class folders: a text file with a class a line, in the order of a classifier's outputs."""
-    num_train: opt.PositiveInt | None = None
-    num_test: opt.PositiveInt | None = None
+    num_train: Images | None = None
+    num_test: Images | None = None
     """CheXpert: sizes of the samples; None: 50,000 each."""
-    num_validation: opt.PositiveInt | None = None
+    num_validation: Images | None = None
     """CheXpert: images beside these for choosing `best`; needs select_best_on: validation."""
     sampling: Literal["paper", "by_patient"] = "paper"
     """CheXpert: images drawn one by one, as in the study, or whole patients, so that none is in two parts."""
@@ -71,7 +106,7 @@ class TaskOptions(opt.Options):
     on_bad_image: Literal["stop", "drop"] = "stop"
     value_range: tuple[float, float] | None = None
     """Values of black and white in grey images of more than 8 bits, e.g. [0, 4095] of 12 bits; others are clipped."""
-    num_workers: opt.PositiveInt | None = None
+    num_workers: opt.Processes | None = None
     """Threads that pack the images; None: one for each core."""
     union: tuple[str, ...] | None = None
     """Tasks of one label space to be joined, without storing an image twice; one task: a view of it."""
@@ -118,23 +153,26 @@ class GeneratedOptions(opt.Options):
     """Images drawn by seed for tasks that have no data set."""
 
     draws: Literal["source", "domains", "chest"]
-    tasks: tuple[str, ...]
-    num_train: opt.PositiveInt = 1000
-    num_test: opt.PositiveInt = 500
-    size: opt.PositiveInt = 48
+    tasks: Annotated[tuple[str, ...], Field(min_length=1)]
+    num_train: Images = 1000
+    num_test: Images = 500
+    """Each at most 100,000,000."""
+    size: opt.Pixels = 48
+    """Side in pixels, at most 8,192."""
 
 
 class RunKindOptions(opt.Options):
     """Runs that differ in task and replica only."""
 
-    label: str
-    """Name in tables and figures: P, P-T, RI-T, ..."""
-    tasks: tuple[str, ...]
-    replicas: opt.PositiveInt = 1
+    label: Label
+    """Name in tables and figures: P, P-T, RI-T, ... Any text of one line and at most 200 letters."""
+    tasks: Annotated[tuple[str, ...], Field(min_length=1)]
+    replicas: Annotated[int, Field(gt=0, le=MAX_REPLICAS)] = 1
+    """Runs that differ in their seeds only, at most 10,000 on each task."""
     initialisation: Literal["random", "pretrained", "checkpoint"] = "random"
     pretrained: str | None = None
     """Run whose weights are taken, e.g. shapes.p_1, or the path of a checkpoint file."""
-    pretrained_epoch: Literal["best", "final"] | Annotated[int, Field(ge=0)] = "final"
+    pretrained_epoch: Literal["best", "final"] | opt.Epoch = "final"
     shares_initialisation_with: str | None = None
     """Kind whose replica of the same number gives the initial weights."""
     checkpoint: str | None = None
@@ -162,12 +200,14 @@ class RunKindOptions(opt.Options):
 class Study(opt.Options):
     """What a user writes in `parameters*.yml`."""
 
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     models_folder: str = "data/06_models"
     """Where runs train; the catalog's checkpoints lie there."""
-    tasks: dict[Name, TaskOptions]
+    tasks: Annotated[dict[Name, TaskOptions], Field(max_length=MAX_NAMES)]
+    """At most 1,000."""
     generated: dict[Name, GeneratedOptions] = Field(default_factory=dict)
-    runs: dict[Name, RunKindOptions]
+    runs: Annotated[dict[Name, RunKindOptions], Field(max_length=MAX_NAMES)]
+    """Kinds of run, at most 1,000."""
     pictures: opt.PictureOptions = opt.PictureOptions()
     model: opt.ModelOptions = opt.ModelOptions()
     training: dict[str, Any] = Field(default_factory=dict)
@@ -179,18 +219,38 @@ def listed(names: Iterable[str]) -> str:
     return ", ".join(sorted(names)) or "none"
 
 
-def explain(error: ValidationError, model: type[opt.Options], prefix: str = "") -> str:
-    """The first fault of a validation error as one line: the key, what is wrong, what is allowed."""
-    fault = error.errors()[0]
-    location = ".".join(str(part) for part in (prefix, *fault["loc"]) if part != "")
+BRANCH = re.compile(r"(int|str|float|bool|constrained-\w+|.*[\[(].*)$")
+"""How pydantic names the alternatives of a value, below its key."""
+
+
+def explain(error: ValidationError, model: type[opt.Options], prefix: str = "") -> list[str]:
+    """Every fault of a validation error as a line: the key, what is wrong, what is allowed."""
+    found: dict[str, list[str]] = {}
+    given: dict[str, str] = {}
+    for fault in error.errors():
+        key, message = _explained(fault, model, prefix)
+        found.setdefault(key, []).append(message)
+        given[key] = "" if isinstance(fault["input"], dict) else f" (got {reprlib.repr(fault['input'])})"
+        if fault["type"] in ("extra_forbidden", "missing"):
+            given[key] = ""
+    return [f"{key}: {'; or: '.join(dict.fromkeys(messages))}{given[key]}" for key, messages in found.items()]
+
+
+def _explained(fault: Any, model: type[opt.Options], prefix: str) -> tuple[str, str]:
+    keys = [str(part) or "''" for part in itertools.takewhile(_is_key, fault["loc"])]
+    key = ".".join([*([prefix] if prefix else []), *keys]) or "parameters"
     if fault["type"] == "extra_forbidden":
         allowed = _fields_at(model, fault["loc"][:-1])
-        return f"{location}: unknown key; allowed: {listed(allowed)}"
+        return key, f"unknown key; allowed: {listed(allowed)}"
     if fault["type"] == "missing":
-        return f"{location}: this key is missing"
-    message = fault["msg"].removeprefix("Value error, ")
-    given = "" if isinstance(fault["input"], dict) else f" (got {fault['input']!r})"
-    return f"{location or 'parameters'}: {message}{given}"
+        return key, "this key is missing"
+    if fault["type"] == "string_pattern_mismatch":
+        return key, "a name is lower-case letters, digits and single underscores, and begins with a letter"
+    return key, fault["msg"].removeprefix("Value error, ")
+
+
+def _is_key(part: int | str) -> bool:
+    return isinstance(part, int) or not BRANCH.match(part)
 
 
 def _fields_at(model: Any, location: tuple[int | str, ...]) -> Iterable[str]:

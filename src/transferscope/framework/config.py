@@ -8,21 +8,31 @@ catalog, so that nodes and datasets refer to them by name.
 
 from __future__ import annotations
 
+import logging
 import os
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import click
+import yaml
 from kedro.config import MissingConfigException, OmegaConfigLoader
 from kedro.framework.project import pipelines
+from kedro.utils import find_kedro_project
 from omegaconf.errors import OmegaConfBaseException
-from yaml.parser import ParserError
+from pydantic import ValidationError
 
-from transferscope.experiment.plan import Pair, Plan, make_plan, pictures_of
-from transferscope.experiment.study import ONLY_FOR
-from transferscope.system.errors import UserError
+from transferscope.datasets.picture_size import AUTO, choose_size
+from transferscope.experiment.plan import Pair, PairGroup, Plan, RunSpec, make_plan, pictures_of
+from transferscope.experiment.study import ONLY_FOR, TaskOptions
+from transferscope.framework.yaml_files import read_mapping
+from transferscope.system.errors import UserError, one_line, one_message
 from transferscope.system.stored import remembered_digests
+
+log = logging.getLogger("transferscope")
 
 STUDY_KEYS = ("tasks", "generated", "runs")
 """What an environment with `inherit_study: false` takes nothing of from base."""
@@ -37,52 +47,139 @@ _active: PlanConfigLoader | None = None
 
 
 class CommandLineError(UserError, click.ClickException):
-    """A user's mistake, shown at the command line as one line without a traceback."""
+    """A user's mistake, shown at the command line without a traceback: one line, or a line for each of several."""
 
     def __init__(self, message: str):
-        click.ClickException.__init__(self, message)
+        click.ClickException.__init__(self, "\n".join(_escaped(line) for line in message.splitlines()))
 
     def __str__(self) -> str:
         return self.message
 
 
+def _escaped(line: str) -> str:
+    """A line without characters that a terminal would obey; its indentation stays."""
+    return line[: len(line) - len(line.lstrip())] + one_line(line)
+
+
 class PlanConfigLoader(OmegaConfigLoader):
     """`OmegaConfigLoader` whose parameters hold the expanded plan."""
 
-    def __init__(self, *args: Any, **kwargs: Any):
+    def __init__(self, conf_source: str | Path, *args: Any, **kwargs: Any):
         global _active
-        super().__init__(*args, **kwargs)
         self._plan: Plan | None = None
+        self._checked: set[str] = set()
+        with _one_line(""):
+            _check_is_folder(conf_source)
+            super().__init__(conf_source, *args, **kwargs)
         _active = self
         _forget_pipelines()
+
+    @property
+    def project(self) -> Path:
+        """The project's folder, to which relative paths in parameters and on the command line belong.
+
+        That of the configuration; where it lies in no project, as with `--conf-source`, that of the working folder.
+        """
+        folders = (Path(str(self.conf_source)).resolve(), Path.cwd())
+        found = (find_kedro_project(folder) for folder in folders)
+        return next((Path(folder) for folder in found if folder is not None), Path.cwd())
 
     @property
     def plan(self) -> Plan:
         """The plan of this environment with its runtime parameters; made on first use."""
         if self._plan is None:
-            try:
-                self._plan = make_plan(super().__getitem__("parameters"), remembered_digests(_memory()))
-            except UserError as error:
-                raise CommandLineError(f"parameters: {error}") from None
-            except (MissingConfigException, ParserError, OmegaConfBaseException) as error:
-                raise CommandLineError(self._unreadable(error)) from None
+            with _one_line("", is_needed=True):
+                parameters = self._checked_item("parameters")
+            digest = remembered_digests(_memory())
+            with _one_line("parameters: "):
+                self._plan = make_plan(self._with_sizes(parameters), lambda path: digest(self.place(path)))
         return self._plan
 
-    def _unreadable(self, error: Exception) -> str:
-        """What to say of configuration that cannot be read."""
-        folder = Path(self.conf_source) / (self.env or self.default_run_env)
-        if folder.is_dir():
-            return " ".join(str(error).split())
-        known = sorted(path.name for path in Path(self.conf_source).iterdir() if path.is_dir())
-        return f"--env {folder.name}: the folder {folder} does not exist; there are: {', '.join(known)}"
+    def _with_sizes(self, parameters: dict[str, Any]) -> dict[str, Any]:
+        """The parameters with a number in place of `pictures.store_size: auto`, as the images of all tasks have it."""
+        pictures = parameters.get("pictures")
+        if not isinstance(pictures, dict) or pictures.get("store_size") != AUTO:
+            return parameters
+        tasks = {}
+        for name, values in (parameters.get("tasks") or {}).items():
+            with suppress(ValidationError):  # reported by the plan
+                task = TaskOptions.model_validate(values)
+                paths = {key: self.place(path) for key in ("root", "class_list") if (path := getattr(task, key))}
+                if task.pictures is None:
+                    tasks[name] = task.model_copy(update=paths)
+        size = choose_size(tasks)
+        log.info("pictures.store_size is auto: images are stored at %d px, as their short sides have it", size)
+        return parameters | {"pictures": pictures | {"store_size": size}}
+
+    def place(self, path: str) -> str:
+        """A path of the parameters, absolute: relative ones begin at the project's folder."""
+        return str(self.project / Path(path).expanduser())
+
+    def with_places(self, run: RunSpec) -> RunSpec:
+        """The run with absolute paths of the files that it reads; its fingerprint is of those that the user wrote."""
+        files = {
+            key: self.place(path)
+            for key, path in (("checkpoint", run.checkpoint), ("pretrained", run.pretrained))
+            if path is not None and path not in self.plan.runs
+        }
+        return run.model_copy(update=files)
+
+    def _checked_item(self, key: str) -> dict[str, Any]:
+        """What Kedro reads for `key`, after a check of the files that it reads."""
+        if self._protocol == "file" and key in self.config_patterns and key not in self._checked:
+            self._check_environment()
+            self._check_files(key)
+            self._checked.add(key)
+        return super().__getitem__(key)
+
+    def _check_environment(self) -> None:
+        conf, env = Path(str(self.conf_source)), self.env or self.default_run_env
+        if env and not (conf / env).is_dir():
+            known = sorted(path.name for path in conf.iterdir() if path.is_dir() and not path.name.startswith("."))
+            raise UserError(f"--env {env}: the folder {conf / env} does not exist; there are: {', '.join(known)}")
+
+    def _check_files(self, key: str) -> None:
+        """UserError that lists the files that are no YAML, or in one folder hold the same keys."""
+        faults = []
+        for env in dict.fromkeys((self.base_env, self.env or self.default_run_env)):
+            folder, first = Path(str(self.conf_source)) / env, dict[Any, Path]()
+            for path in sorted(self._files(folder, key)):
+                try:
+                    for name in read_mapping(path):
+                        if name in first and not str(name).startswith("_"):
+                            faults.append(f"{path}: the key '{name}' is in {first[name].name} of the same folder, too")
+                        first.setdefault(name, path)
+                except UserError as error:
+                    faults.append(str(error))
+        if faults:
+            raise UserError(one_message(faults))
+        if key == "globals":
+            self._check_globals()
+
+    def _files(self, folder: Path, key: str) -> set[Path]:
+        """The files that Kedro reads from an environment's folder for `key`."""
+        found = {Path(path) for pattern in self.config_patterns[key] for path in self._fs.glob(f"{folder}/{pattern}")}
+        return {path for path in found if self._is_valid_config_path(path) and not self._is_hidden(str(path))}
+
+    def _check_globals(self) -> None:
+        """Every key of `globals.yml` is one that some file of the configuration refers to."""
+        conf, texts = Path(str(self.conf_source)), list[str]()
+        for env in dict.fromkeys((self.base_env, self.env or self.default_run_env)):
+            for path in self._files(conf / env, "globals"):
+                for name in read_mapping(path):
+                    texts = texts or [file.read_text(errors="replace") for file in conf.rglob("*.y*ml")]
+                    used = re.compile(rf"\$\{{\s*globals\s*:\s*{re.escape(str(name))}\s*[.,}}\[]")
+                    if not any(used.search(text) for text in texts):
+                        raise UserError(f"{path}: unknown key '{name}': nothing refers to it as ${{globals:{name}}}")
 
     def __getitem__(self, key: str) -> dict[str, Any]:
         if key == "parameters":
-            return plan_parameters(self.plan)
+            return plan_parameters(self.plan, self)
+        with _one_line(""):
+            entries = self._checked_item(key)
         if key == "catalog":
-            entries = super().__getitem__(key)
-            return entries | source_entries(self.plan) | pretrained_entries(self.plan, entries)
-        return super().__getitem__(key)
+            return entries | source_entries(self.plan, self.place) | pretrained_entries(self.plan, entries)
+        return entries
 
     def _merge_configs(self, config: dict[str, Any], env_config: dict[str, Any], key: str, env_path: str) -> Any:
         if key == "parameters" and not env_config.pop("inherit_study", True):
@@ -99,6 +196,35 @@ def _memory() -> Path:
     return Path(cache) / "transferscope" / "file_digests.json"
 
 
+@contextmanager
+def _one_line(where: str, *, is_needed: bool = False) -> Iterator[None]:
+    """What is wrong in the configuration as an error of the command line.
+
+    Where files may be missing, as those of credentials, Kedro gets its own error.
+    """
+    try:
+        yield
+    except CommandLineError:
+        raise
+    except (UserError, OmegaConfBaseException, yaml.YAMLError) as error:
+        key = getattr(error, "full_key", None)
+        raise CommandLineError(f"{where}{f'{key}: ' if key else ''}{_first_lines(error)}") from None
+    except MissingConfigException as error:
+        if not is_needed:
+            raise
+        raise CommandLineError(f"{where}{one_line(str(error))}") from None
+
+
+def _first_lines(error: Exception) -> str:
+    """The message; of OmegaConf's, which go on about its classes, the first line."""
+    return str(error) if isinstance(error, UserError) else one_line(str(error).strip().partition("\n")[0])
+
+
+def _check_is_folder(conf_source: str | Path) -> None:
+    if "://" not in str(conf_source) and not Path(conf_source).exists():
+        raise UserError(f"the folder of the configuration, {conf_source}, does not exist")
+
+
 def active_plan() -> Plan:
     """The plan of the loader that Kedro built last; without one (`kedro registry list`), that of `KEDRO_ENV`."""
     return load_plan(os.environ.get("KEDRO_ENV")) if _active is None else _active.plan
@@ -107,6 +233,16 @@ def active_plan() -> Plan:
 def present_plan() -> Plan | None:
     """The plan of the loader that Kedro built last; None outside a session."""
     return None if _active is None else _active.plan
+
+
+def active_run(run: RunSpec) -> RunSpec:
+    """A run of the active plan with absolute paths of the files that it reads."""
+    return run if _active is None else _active.with_places(run)
+
+
+def active_place(path: str) -> str:
+    """A path of the parameters, absolute."""
+    return path if _active is None else _active.place(path)
 
 
 @dataclass(frozen=True)
@@ -136,19 +272,24 @@ def open_study(source: StudySource) -> None:
 
 
 def load_plan(env: str | None) -> Plan:
-    """The plan of an environment of the project in the present folder."""
+    """The plan of an environment of the project that the present folder lies in."""
     from kedro.framework.project import settings
 
-    conf = Path.cwd() / settings.CONF_SOURCE
+    conf = Path(find_kedro_project(Path.cwd()) or Path.cwd()) / settings.CONF_SOURCE
     return PlanConfigLoader(str(conf), env=env, **settings.CONFIG_LOADER_ARGS).plan
 
 
-def plan_parameters(plan: Plan) -> dict[str, Any]:
-    """The study as validated, and under `plan` each task, run and scenario that a node takes."""
+def plan_parameters(plan: Plan, loader: PlanConfigLoader) -> dict[str, Any]:
+    """The study as validated, and under `plan` each task, run and scenario that a node takes; with absolute paths."""
     study = plan.study.model_dump(mode="json")
+    study["models_folder"] = loader.place(plan.study.models_folder)
+    trainings: dict[int, Any] = {}
     runs: dict[str, dict[str, Any]] = {}
     for run in plan.runs.values():
-        runs.setdefault(run.task, {})[run.name] = run.model_dump(mode="json")
+        values = loader.with_places(run).model_dump(mode="json", exclude={"training"})
+        key = id(run.training)  # one object for all replicas
+        trainings[key] = trainings.get(key) or run.training.model_dump(mode="json")
+        runs.setdefault(run.task, {})[run.name] = values | {"training": trainings[key]}
     return study | {
         "plan": {"runs": runs, "tasks": _task_parameters(plan), "notes": _notes(plan), **_pair_parameters(plan)}
     }
@@ -185,7 +326,11 @@ def _pair_parameters(plan: Plan) -> dict[str, Any]:
     analyses = plan.study.analyses
     compared = [options for options in (analyses.mistakes, analyses.similarity, analyses.landscape) if options]
     pairs = {task: _pairs(plan, task, *compared) for task in plan.targets()}
-    alike = {task: _pairs(plan, task, analyses.similarity) for task in plan.targets()} if analyses.similarity else {}
+    alike = {
+        task: [_pair(pair) for pair in plan.pairs(task, analyses.similarity.pairs)]
+        for task in (plan.targets() if analyses.similarity else ())
+        if analyses.similarity
+    }
     scenarios = {item.figure: item for item in (analyses.landscape.cross_domain if analyses.landscape else ())}
     across = {
         name: _pair(pair) | {"scenario": figure, "evaluated_on": scenario.evaluated_on}
@@ -194,6 +339,7 @@ def _pair_parameters(plan: Plan) -> dict[str, Any]:
     }
     return {
         "pairs": pairs,
+        "gallery_pairs": {task: _pair(pair) for task in plan.targets() if (pair := plan.gallery_pair(task))},
         "similarity_pairs": alike,
         "cross_domain": {figure: scenario.model_dump(mode="json") for figure, scenario in scenarios.items()},
         "cross_domain_pairs": across,
@@ -210,20 +356,39 @@ def _plane_parameters(plan: Plan) -> dict[str, Any]:
     return found
 
 
-def _pairs(plan: Plan, task: str, *analyses: Any) -> dict[str, dict[str, str]]:
-    return {pair.name: _pair(pair) for options in analyses for pair in plan.pairs(task, options.pairs)}
+def _pairs(plan: Plan, task: str, *analyses: Any) -> dict[str, Any]:
+    """Every pair that has a node of its own, and those that share one as a list, which Kedro keeps in one piece."""
+    kinds = dict.fromkeys(pair for options in analyses for pair in options.pairs)
+    groups = plan.pair_groups(task, kinds)
+    return {group.name: _group(group) for group in groups}
+
+
+def _group(group: PairGroup) -> Any:
+    return [_pair(pair) for pair in group.pairs] if group.together else _pair(group.pairs[0])
 
 
 def _pair(pair: Pair) -> dict[str, str]:
-    return {"kind": pair.kind, "run_a": pair.run_a.full_name, "run_b": pair.run_b.full_name}
+    a, b = pair.run_a, pair.run_b
+    return {
+        "kind": pair.kind,
+        "run_a": a.full_name,
+        "run_b": b.full_name,
+        "label_a": a.label,
+        "label_b": b.label,
+    }
 
 
-def source_entries(plan: Plan) -> dict[str, Any]:
-    """A catalog entry for the images of each task as distributed."""
+def source_entries(plan: Plan, place: Callable[[str], str] = str) -> dict[str, Any]:
+    """A catalog entry for the images of each task as distributed.
+
+    place: makes the paths of class lists absolute, as Kedro does with `filepath`.
+    """
     entries = {}
     for name, task in plan.study.tasks.items():
         if task.union is None:
             options = task.model_dump(mode="json", include=SOURCE_KEYS)
+            if task.class_list is not None:
+                options["class_list"] = place(task.class_list)
             entries[f"{name}.source"] = {
                 "type": "transferscope.datasets.image_source.ImageSourceDataset",
                 "filepath": task.root,

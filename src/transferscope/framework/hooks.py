@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,11 @@ from kedro.io import CatalogProtocol
 from kedro.pipeline import Pipeline
 
 from transferscope.experiment.plan import RunSpec
-from transferscope.framework.config import CommandLineError, active_plan
+from transferscope.framework.config import CommandLineError, active_place, active_plan, active_run
 from transferscope.framework.runners.failures import StepsFailed, repeat_command, users_mistake
 from transferscope.framework.runners.run_tables import failures_table
+from transferscope.pipelines.wiring import ON_A_GPU
+from transferscope.system.errors import UserError, one_message
 from transferscope.system.folder_lock import FolderLock
 from transferscope.system.stored import DamagedError
 from transferscope.tables.formats import duration
@@ -52,11 +55,14 @@ class StudyHooks:
                 self._lock = FolderLock(folder, shared=trains_on_several_machines(pipeline, catalog))
         try:
             with _one_line(""):
-                check_inputs(pipeline, catalog)
-                check_models(pipeline)
+                before = Before(pipeline, catalog, only_missing=bool(run_params.get("only_missing_outputs")))
+                refuse(before.faults())
+                note = before.note()
         except BaseException:
             self._release()
             raise
+        if note is not None:
+            logger.info("%s", note)
         missing = "those whose outputs are there are left out"
         finished = missing if run_params.get("only_missing_outputs") else "what is already finished is recognised"
         logger.info("%d steps; %s", len(pipeline.nodes), finished)
@@ -105,8 +111,56 @@ def _options_of_command() -> dict[str, Any]:
     return given | ({"runner": None} if is_default else {})
 
 
-def check_inputs(pipeline: Pipeline, catalog: CatalogProtocol) -> None:
-    """Every free input of the pipeline exists, its images can be read, and its checkpoints belong to the plan."""
+def refuse(faults: Iterable[str]) -> None:
+    """Raise one error that lists all faults, if there are any."""
+    found = list(faults)
+    if found:
+        raise CommandLineError(one_message(found))
+
+
+class Before:
+    """What can be known of a run before its first node: everything that would fail later, and what it will take."""
+
+    def __init__(self, pipeline: Pipeline, catalog: CatalogProtocol, *, only_missing: bool = False) -> None:
+        """only_missing: nodes whose results are there will not run."""
+        self.pipeline, self.catalog, self.plan = pipeline, catalog, active_plan()
+        self.runs = [active_run(run) for run in _trained_in(pipeline)]
+        self.packed = _packed_in(pipeline)
+        if only_missing:
+            self.runs = [run for run in self.runs if not _exists(catalog, f"{run.full_name}.checkpoints")]
+            self.packed = [task for task in self.packed if not _exists(catalog, f"{task}.test_split")]
+        self.measures = any(node.tags & set(ON_A_GPU) for node in pipeline.nodes)
+        self.sizes: dict[str, tuple[int, int]] = {}
+        """Images in train and test of the tasks whose folders were read."""
+
+    def faults(self) -> Iterator[str]:
+        """A line each, of the nodes that will run."""
+        from transferscope.framework import checks
+
+        yield from input_faults(self.pipeline, self.catalog)
+        known: dict[str, tuple[str, ...]] = {}
+        drawn = self.pipeline.all_outputs()
+        read = [task for task in self.packed if f"{task}.source" not in drawn]
+        there = [task for task in read if _exists(self.catalog, f"{task}.source")]
+        yield from checks.images_faults(there, partial(_load_source, self.catalog), known, self.sizes)
+        _add_known_classes(known, self.runs, self.packed, self.catalog)
+        yield from checks.networks_faults(self.plan, self.runs, known)
+        yield from checks.sizes_faults(self.plan, self.runs)
+        yield from checks.paths_faults(self.plan, self.runs, active_place(self.plan.study.models_folder))
+        yield from checks.packages_faults(self.runs)
+        if self.runs or self.measures:
+            yield from checks.gpus_faults(self.plan, self.runs, analyses=self.measures)
+
+    def note(self) -> str | None:
+        """How long a comparison of checkpoint files will take, where that is more than minutes."""
+        from transferscope.framework import checks
+
+        names = (node.name for node in self.pipeline.nodes)
+        return checks.cost_note(self.plan, self.runs, names, self.sizes) if self.measures else None
+
+
+def input_faults(pipeline: Pipeline, catalog: CatalogProtocol) -> Iterator[str]:
+    """Free inputs of the pipeline that do not exist, are damaged, or are checkpoints of another plan."""
     missing = []
     for name in sorted(pipeline.inputs()):
         if name.startswith("params:") or name == "parameters":
@@ -114,17 +168,62 @@ def check_inputs(pipeline: Pipeline, catalog: CatalogProtocol) -> None:
         dataset = catalog.get(name)
         if dataset is None or not dataset.exists():
             damage = _damage(dataset)
-            if damage is not None:
-                raise CommandLineError(f"{damage.path} is damaged ({damage.reason}): {_repair(name)}")
-            missing.append(name)
+            if damage is None:
+                missing.append(name)
+            else:
+                yield f"{damage.path} is damaged ({damage.reason}): {_repair(name)}"
         elif name.endswith(".checkpoints"):
-            check_fingerprint(name, dataset.load().fingerprint)
-        elif name.endswith(".source"):
-            dataset.load()  # reads names, lists and labels, and refuses those that cannot be used
-    if missing:
-        first = missing[0]
-        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        raise CommandLineError(f"{first}{more}: not there yet; {_how_to_make(first, missing, catalog)}")
+            try:
+                check_fingerprint(name, dataset.load().fingerprint)
+            except Exception as error:  # of Kedro, around ours
+                yield str(_users(error))
+    sources = [name for name in missing if name.endswith(".source")]
+    for name in dict.fromkeys(_place(catalog, name) for name in sources):
+        yield f"the folder {name} does not exist: put the images there"
+    others = [name for name in missing if name not in sources]
+    if others:
+        more = f" and {len(others) - 1} more" if len(others) > 1 else ""
+        yield f"{others[0]}{more}: not there yet; {_how_to_make(others[0])}"
+
+
+def _packed_in(pipeline: Pipeline) -> list[str]:
+    """Tasks whose images the pipeline packs."""
+    outputs = pipeline.all_outputs()
+    tasks = active_plan().study.tasks
+    return [task for task, options in tasks.items() if f"{task}.test_split" in outputs and options.union is None]
+
+
+def _load_source(catalog: CatalogProtocol, task: str) -> Any:
+    try:
+        return catalog.load(f"{task}.source")
+    except Exception as error:  # of Kedro, around ours
+        raise _users(error) from error
+
+
+def _users(error: Exception) -> UserError:
+    """The user's mistake behind an error; any other error goes on."""
+    mistake = users_mistake(error)
+    if mistake is None:
+        raise error
+    return mistake
+
+
+def _add_known_classes(
+    known: dict[str, tuple[str, ...]], runs: Iterable[RunSpec], packed: Iterable[str], catalog: CatalogProtocol
+) -> None:
+    """The classes of tasks that runs adopt checkpoints for: of packed splits, and of a union those of its parts."""
+    tasks = active_plan().study.tasks
+    for task in dict.fromkeys(run.task for run in runs if run.checkpoint is not None):
+        first = (tasks[task].union or (task,))[0]
+        if first not in known and first not in packed and _exists(catalog, f"{first}.test_split"):
+            known[first] = tuple(catalog.load(f"{first}.test_split").class_names)
+        if first in known:
+            known[task] = known[first]
+
+
+def _exists(catalog: CatalogProtocol, name: str) -> bool:
+    dataset = catalog.get(name)
+    return dataset is not None and bool(dataset.exists())
 
 
 def _damage(dataset: Any) -> DamagedError | None:
@@ -173,18 +272,6 @@ def _is_done(run: RunSpec, catalog: CatalogProtocol) -> bool:
     return series is not None and series.exists() and series.load().fingerprint == run.fingerprint
 
 
-def check_models(pipeline: Pipeline) -> None:
-    """Every architecture that is to be trained exists, with its options."""
-    trained = _trained_in(pipeline)
-    if not trained:
-        return
-    from transferscope.models.zoo import build_model
-
-    for model in {run.model.model_dump_json(): run.model for run in trained}.values():
-        with _one_line(f"model {model.name}: "):
-            build_model(model.name, 2, **model.options)
-
-
 def _trained_in(pipeline: Pipeline) -> list[RunSpec]:
     names = {node.name for node in pipeline.nodes}
     return [run for run in active_plan().runs.values() if f"{run.task}.training.{run.name}" in names]
@@ -218,12 +305,8 @@ def _or_file(run: RunSpec) -> str:
     return "" if run.checkpoint is None else f", or from another content of {run.checkpoint}"
 
 
-def _how_to_make(name: str, missing: list[str], catalog: CatalogProtocol) -> str:
-    """What to do for the input `name`; where images are missing, also for all others that are."""
-    if name.endswith(".source"):
-        first, *others = dict.fromkeys(_place(catalog, item) for item in missing if item.endswith(".source"))
-        more = f" (nor do {', '.join(others)})" if others else ""
-        return f"the folder {first} does not exist: put the images there{more}"
+def _how_to_make(name: str) -> str:
+    """The command that makes a missing entry."""
     return f"make it with `kedro run --pipelines {_maker(name)}`"
 
 

@@ -34,10 +34,12 @@ log = logging.getLogger(__name__)
 Names = tuple[str, str]
 Kinds = dict[Names, str]
 MINIBATCH: tuple[Estimator, ...] = ("minibatch",)
+SAME_MODEL, UNTRAINED = "same model", "RI & RI"
+"""Controls, as kinds of pair."""
 
 
 def cka(
-    pairs: dict[str, Any],
+    pairs: list[dict[str, Any]],
     runs: dict[str, Any],
     series: dict[str, CheckpointSeries],
     split: Any,
@@ -49,22 +51,21 @@ def cka(
     cka: layer by layer, as Tables 1 and 7. cka_layers: every block with every block, of the first pairs of each kind.
     second_opinion: other measures of the same layers. Features are computed in `precision` and compared in float64.
     """
-    kinds = {
-        (f"{pair['run_a']}@{options.epoch}", f"{pair['run_b']}@{options.epoch}"): pair["kind"]
-        for pair in pairs.values()
-    }
+    kinds = {(f"{pair['run_a']}@{options.epoch}", f"{pair['run_b']}@{options.epoch}"): pair["kind"] for pair in pairs}
+    labels = {kind: (pair["label_a"], pair["label_b"]) for kind, pair in zip(kinds.values(), pairs, strict=True)}
     kinds |= _controls(runs, split.name, list(kinds))
     found: dict[str, list[pd.DataFrame]] = {"cka": [], "cka_layers": [], "second_opinion": []}
     for features in options.features:
         for name, table in _of_features(features, kinds, series, split, options, precision).items():
-            found[name].append(_named(table, kinds, split.name))
+            named = _named(table, kinds, split.name)
+            found[name].append(_labelled(named, labels) if name == "cka_layers" else named)
     return {name: pd.concat(tables, ignore_index=True) for name, tables in found.items() if tables}
 
 
 def _controls(runs: dict[str, Any], task: str, pairs: list[Names]) -> Kinds:
     """A model with itself, and two models before training whose initial weights were drawn apart."""
     own = pairs[0][0]
-    controls: Kinds = {(own, own): "same model"}
+    controls: Kinds = {(own, own): SAME_MODEL}
     compared = {name.rpartition("@")[0] for pair in pairs for name in pair}
     untrained: dict[int, str] = {}
     for name, run in runs.items():
@@ -72,7 +73,7 @@ def _controls(runs: dict[str, Any], task: str, pairs: list[Names]) -> Kinds:
             untrained.setdefault(run["init_seed"], f"{task}.{name}@0")
     if len(untrained) > 1:
         first, second, *_ = untrained.values()
-        controls[first, second] = "RI & RI"
+        controls[first, second] = UNTRAINED
     return controls
 
 
@@ -184,6 +185,14 @@ def _batches(split: Any, order: np.ndarray, size: int, dtype: torch.dtype, advan
     for images in feed.batches(order[start : start + size] for start in range(0, len(order), size)):
         yield transform(images).to(dtype)
         advance(len(images))
+
+
+def _labelled(table: pd.DataFrame, labels: dict[str, Names]) -> pd.DataFrame:
+    """The table with the labels of the two models of every pair, and what the controls compare."""
+    known = {SAME_MODEL: ("the model", "the model"), UNTRAINED: ("RI", "RI")} | labels
+    for position, column in enumerate(("label_a", "label_b")):
+        table[column] = [known[kind][position] for kind in table["pair_kind"]]
+    return table
 
 
 def _named(table: pd.DataFrame, kinds: Kinds, task: str) -> pd.DataFrame:

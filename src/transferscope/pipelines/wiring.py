@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 from kedro.pipeline import Node
 
+from transferscope.experiment.plan import PairGroup
 from transferscope.system.processes import elsewhere
 
 ON_A_GPU = ["gpus-1"]
@@ -18,6 +19,18 @@ ON_A_GPU = ["gpus-1"]
 def concatenate(*tables: pd.DataFrame) -> pd.DataFrame:
     """One table of all rows, in the order of the inputs."""
     return pd.concat([table for table in tables if len(table)] or list(tables[:1]), ignore_index=True)
+
+
+def tagged(tag: str, nodes: Iterable[Node]) -> list[Node]:
+    """The nodes with one more tag, by which `kedro run --tags` selects them."""
+    return [node.tag(tag) for node in nodes]
+
+
+def pair_inputs(task: str, group: PairGroup, entry: str) -> dict[str, str]:
+    """The pairs of a node, and the entry of each of their runs under the run's full name."""
+    return {"pairs": f"params:plan.pairs.{task}.{group.name}"} | {
+        run.full_name: f"{run.full_name}.{entry}" for run in group.runs
+    }
 
 
 def gather(step: str, task: str, name: str, inputs: Iterable[str]) -> Node:

@@ -27,6 +27,7 @@ from transferscope.plots.style import (
     legend_below,
     looks_for,
     new_figure,
+    shorten,
 )
 
 COLUMNS = ("pair_kind", "layer", "cka")
@@ -74,7 +75,7 @@ def cka_heat_map(cka_layers: pd.DataFrame, *, title: str | None = None, note: st
 
     Args:
         cka_layers: columns pair_kind, layer (first model), layer_b (second), features, estimator, cka; layers in the
-            order of the forward pass.
+            order of the forward pass. label_a and label_b, where it has them, name the models.
     """
     require_columns(cka_layers, (*COLUMNS, "layer_b"), "cka_layers")
     if cka_layers.empty:
@@ -87,7 +88,7 @@ def cka_heat_map(cka_layers: pd.DataFrame, *, title: str | None = None, note: st
     panels = dict(zip(kinds, axes.flat, strict=False))
     tables = {kind: _matrix(cka_layers[cka_layers["pair_kind"] == kind]) for kind in kinds}
     for kind, ax in panels.items():
-        image = _layer_panel(ax, tables[kind], kind)
+        image = _layer_panel(ax, tables[kind], kind, _sides(cka_layers[cka_layers["pair_kind"] == kind]))
     # Cells are about square; turned tick labels must not make the figure higher panel by panel.
     figure.set_figheight(rows * (width / columns + 0.15) + 0.2)
     for kind, ax in panels.items():
@@ -119,12 +120,18 @@ def _matrix(rows: pd.DataFrame) -> pd.DataFrame:
     return means.reindex(in_order(rows["layer"]), columns=in_order(rows["layer_b"]))
 
 
-def _layer_panel(ax: Axes, means: pd.DataFrame, kind: str) -> AxesImage:
+def _sides(rows: pd.DataFrame) -> tuple[str, str]:
+    """The labels of the two models of a kind of pair; without them their places."""
+    if not {"label_a", "label_b"} <= set(rows.columns):
+        return "the first model", "the second model"
+    return str(rows["label_a"].iloc[0]), str(rows["label_b"].iloc[0])
+
+
+def _layer_panel(ax: Axes, means: pd.DataFrame, kind: str, sides: tuple[str, str]) -> AxesImage:
     colours = matplotlib.colormaps[SEQUENTIAL_MAP].with_extremes(bad="#eeeeee")
     image = ax.imshow(means.to_numpy(), cmap=colours, vmin=0, vmax=1, origin="lower", aspect="auto")
     framed(ax)
-    first, second = kind.split(" & ") if " & " in kind else ("the model", "the model")
-    label(ax, x=f"layer of {second}", y=f"layer of {first}", title=kind)
+    label(ax, x=f"layer of {shorten(sides[1], 40)}", y=f"layer of {shorten(sides[0], 40)}", title=kind)
     category_ticks(ax, list(means.columns))
     return image
 

@@ -19,6 +19,7 @@ from transferscope.plots.style import (
     DOUBLE_WIDTH,
     GREY,
     LABEL_SIZE,
+    LONGEST_NAME,
     METRIC_NAMES,
     MINUS,
     PANEL_WIDTH,
@@ -38,6 +39,7 @@ from transferscope.plots.style import (
     new_figure,
     power_label,
     set_scale,
+    shorten,
 )
 
 MEASURES = {"error": f"error (1 {MINUS} accuracy)", "loss": "loss (nats/example)"}
@@ -96,7 +98,7 @@ def criticality_heat_map(
     _colour_bar(figure, meshes[0], axes[:2], MEASURES.get(measure, measure))
     _colour_bar(figure, meshes[2], axes[2:], "gap")
     name = title if title is not None else f"{rows['run'].iloc[0]}, {module}"
-    figure.suptitle(name + how_many(rows), fontsize=TITLE_SIZE)
+    figure.suptitle(shorten(name, 2 * LONGEST_NAME) + how_many(rows), fontsize=TITLE_SIZE)
     return add_note(figure, note)
 
 

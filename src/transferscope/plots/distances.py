@@ -15,6 +15,7 @@ from transferscope.plots.style import (
     DOUBLE_WIDTH,
     PANEL_WIDTH,
     add_note,
+    base_kind,
     category_ticks,
     empty_figure,
     in_usual_order,
@@ -94,7 +95,7 @@ def distance_travelled(travelled: pd.DataFrame, *, title: str | None = None, not
 
 def to_initialisation(distances: pd.DataFrame) -> pd.Series:
     """Which rows compare a model with P, with RI or with a checkpoint at epoch 0 (bool, one a row)."""
-    kinds = distances["pair_kind"].map(lambda kind: bool({"P", "RI"} & set(str(kind).split(" & "))))
+    kinds = distances["pair_kind"].map(lambda kind: base_kind(str(kind)) in ("P-T & P", "RI-T & RI"))
     epoch_a, epoch_b = (
         distances[side].map(lambda name: str(name).rpartition("@")[2] in UNTRAINED)
         for side in ("checkpoint_a", "checkpoint_b")

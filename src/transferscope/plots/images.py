@@ -27,6 +27,8 @@ from transferscope.plots.style import (
 )
 
 GAP_GREY = 216
+LONGEST_SIDE = 16
+"""Letters of a model's name beside its predictions."""
 PREDICTIONS = ("prediction_a", "confidence_a", "prediction_b", "confidence_b")
 GALLERY_COLUMNS = ("image", "column", "only_correct", "true_label", *PREDICTIONS)
 
@@ -60,6 +62,7 @@ def uncommon_mistakes_gallery(
     per_image = max(1.05, min(1.7, DOUBLE_WIDTH / columns))
     width = max(PANEL_WIDTH, per_image * columns + 0.2)
     figure, axes = new_figure(2, columns, width=width, panel_height=(width - 0.4) / columns + 0.4)
+    name_a, name_b = shorten(name_a, LONGEST_SIDE), shorten(name_b, LONGEST_SIDE)
     letters = int(0.9 * width / columns / (TICK_SIZE / 72 * 0.68))
     for row, side in enumerate("ab"):
         wrong, right = (name_b, name_a) if side == "a" else (name_a, name_b)

@@ -1,11 +1,33 @@
-"""Constrained layout with the same result each time."""
+"""Figures whose texts are what they are, and constrained layout with the same result each time."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.text import Text
 from matplotlib.transforms import Bbox
+
+
+def plain_figure(**options: Any) -> Figure:
+    """A figure in which a dollar sign is a dollar sign: text is never read as mathematics. options: of `Figure`."""
+    return _PlainFigure(**options)
+
+
+class _PlainFigure(Figure):
+    """A figure in which a dollar sign is a dollar sign: labels and names of classes are no formulas.
+
+    Matplotlib would set text between two of them as mathematics, and raise an error where it is none. Its setting for
+    that holds for the whole process, which is not ours alone.
+    """
+
+    def draw(self, renderer: Any) -> None:
+        """Draw all, texts as plain ones."""
+        for text in self.findobj(Text):
+            text.set_parse_math(False)
+        super().draw(renderer)
 
 
 class SettledLayout(ConstrainedLayoutEngine):

@@ -21,7 +21,7 @@ def by_kind_and_rate(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """
     largest = table["run"].map(table.groupby("run")["lr"].max())
     rates = largest.map("{:.3g}".format).astype(float)
-    kinds = kinds_of(table).map(lambda kind: RATE_WORDS.sub("", kind))
+    kinds = _without_rates(kinds_of(table), rates)
     groups = {}
     for kind in in_usual_order(in_order(kinds)):
         unknown = (kinds == kind) & rates.isna()
@@ -30,6 +30,13 @@ def by_kind_and_rate(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
         for rate in sorted(rates[kinds == kind].dropna().unique()):
             groups[f"{kind}, lr {rate:g}"] = table[(kinds == kind) & (rates == rate)]
     return groups
+
+
+def _without_rates(labels: pd.Series, rates: pd.Series) -> pd.Series:
+    """Labels without what they say of the learning rate, where no two of them then stand for one kind and rate."""
+    short = labels.map(lambda label: RATE_WORDS.sub("", label).strip() or label)
+    meant = labels.groupby([short, rates], dropna=False).transform("nunique")
+    return short.where(~short.isin(set(short[meant > 1])), labels)
 
 
 def looks_by_kind_and_rate(groups: dict[str, pd.DataFrame]) -> dict[str, Look]:

@@ -18,7 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, SymmetricalLogLocator
 
-from transferscope.plots.layout import SettledLayout
+from transferscope.plots.layout import SettledLayout, plain_figure
 
 PANEL_WIDTH = 3.4
 DOUBLE_WIDTH = 7.0
@@ -129,7 +129,7 @@ def new_figure(
         margins: of `Figure.subplots_adjust`, for many pages alike: the layout engine takes most of a figure's time.
     """
     width = width or (PANEL_WIDTH if columns == 1 else DOUBLE_WIDTH)
-    figure = Figure(figsize=(width, panel_height * rows), dpi=DPI, facecolor="white")
+    figure = plain_figure(figsize=(width, panel_height * rows), dpi=DPI, facecolor="white")
     if margins:
         figure.subplots_adjust(**margins)
     else:
@@ -164,13 +164,18 @@ def label(ax: Axes, *, x: str | None = None, y: str | None = None, title: str | 
     if y is not None:
         ax.set_ylabel(y, fontsize=LABEL_SIZE)
     if title:
-        ax.set_title(title, fontsize=TITLE_SIZE, pad=4)
+        ax.set_title(shorten(title, 2 * LONGEST_NAME), fontsize=TITLE_SIZE, pad=4)
+
+
+LONGEST_NAME = 64
+"""Letters of a label in a legend or a title; of a longer one the middle is left out."""
 
 
 def legend_below(figure: Figure, handles: Sequence[Any], labels: Sequence[str], columns: int | None = None) -> None:
     """One legend under all panels, where it cannot cover data; its second and later rows make the figure higher."""
     if not labels:
         return
+    labels = [shorten(text, LONGEST_NAME) for text in labels]
     widest = max(len(text) for text in labels)
     fitting = max(1, int(figure.get_figwidth() / (0.052 * widest + 0.42)))
     ncols = min(columns or fitting, fitting, len(labels))

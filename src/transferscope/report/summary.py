@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -32,9 +33,13 @@ def markdown_table(grid: Grid) -> str:
     return "\n".join(lines)
 
 
+BREAKS = re.compile("[\r\n\v\f\x1c-\x1e\x85\u2028\u2029\0]")
+HTML = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
+MARKS = "\\|*_`[]~$#"
+"""Signs that some dialect of Markdown reads as markup, `$` as mathematics."""
+
+
 def cell(text: object) -> str:
-    """Text that cannot break out of a cell of a pipe table, nor be taken for markup."""
-    escaped = str(text).replace("\\", "\\\\").replace("\n", " ")
-    for sign in "|*_`<>[]":
-        escaped = escaped.replace(sign, f"\\{sign}")
-    return escaped
+    """Text that cannot break out of a cell of a pipe table, nor be taken for Markdown or HTML by any dialect."""
+    line = BREAKS.sub(" ", str(text))
+    return "".join(HTML.get(sign, f"\\{sign}" if sign in MARKS else sign) for sign in line)

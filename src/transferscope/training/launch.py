@@ -22,7 +22,6 @@ import transferscope
 from transferscope.images.split import PackedSplit
 from transferscope.models.checkpoint import Checkpoint, save_checkpoint
 from transferscope.models.series import CheckpointSeries
-from transferscope.system.errors import UserError
 from transferscope.system.gpu_grants import granted_gpus, visible_to_child
 from transferscope.system.progress import progress_bar
 from transferscope.training.failure import failure
@@ -60,7 +59,7 @@ def train(
     On several machines call it on each, with the same arguments: `run.training.num_nodes` of them meet at
     `run.training.rendezvous`, the `host:port` of one. `folder` and the splits must be on storage that all of them see.
 
-    Raises UserError for what the user can mend, such as more processes than there are GPUs or cores; WorkerError, one
+    Raises UserError for what the user can fix, such as machines that do not meet; WorkerError, one
     line, for anything else that goes wrong in a worker. When this process is interrupted or dies, so do the workers.
     """
     kind = device_type or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -93,9 +92,10 @@ def train(
 
 
 def count_processes(asked: int | Literal["auto"], kind: str) -> int:
-    """Processes on this machine: a number that it can carry, or for "auto" one for each GPU (one on the CPU).
+    """Processes on this machine: as many as are asked for and fit; "auto": one for each GPU, one on the CPU.
 
-    GPUs are those that were granted to this thread; where nobody grants any, all.
+    At most one for each GPU or core: fewer than asked for are a warning and no error, for the weights do not depend on
+    it but for rounding. GPUs are those that were granted to this thread; without a grant, all.
     """
     granted = granted_gpus()
     gpus = torch.cuda.device_count() if granted is None else len(granted)
@@ -104,8 +104,8 @@ def count_processes(asked: int | Literal["auto"], kind: str) -> int:
         return available if kind == "cuda" else 1
     if asked > available:
         unit = "GPUs" if kind == "cuda" else "CPU cores"
-        raise UserError(f"training.num_processes is {asked}, but there are {available} {unit} here: at most one each")
-    return asked
+        log.warning("training.num_processes is %d, but there are %d %s here: one process each", asked, available, unit)
+    return min(asked, max(1, available))
 
 
 def _num_cores() -> int:

@@ -105,14 +105,14 @@ def test_sixteen_gpus_and_mixed_steps(wishes: list[tuple[int, int]]) -> None:
 
 
 @pytest.mark.usefixtures("four_gpus")
-def test_more_gpus_than_were_granted_are_refused() -> None:
-    """A training that asks for two in a step that got one."""
+@pytest.mark.parametrize("gpus", [None, 2])
+def test_a_training_gets_at_most_all_gpus(gpus: int | None) -> None:
+    """One that asks for more than there are, or than the runner may use, trains on those in as many processes."""
 
-    def ask() -> None:
-        count_processes(2, "cuda")
+    def ask() -> int:
+        return count_processes(5, "cuda")
 
-    with pytest.raises(StepsFailed, match=r"training.num_processes is 2, but there are 1 GPUs"):
-        run([step(ask, "a", gpus=1)])
+    assert run([step(ask, "a", gpus=5)], gpus=gpus).load("a.out") == (gpus or 4)
 
 
 @pytest.mark.usefixtures("four_gpus")
@@ -133,8 +133,6 @@ def test_auto_is_every_gpu_and_cores_run_beside() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({}, "a: training.num_processes is 5, but there are 4 GPUs here"),
-        ({"gpus": 2}, "a: training.num_processes is 5, but there are 2 GPUs here"),
         ({"gpus": 8}, "--runner-params gpus=8: there are 4 GPUs here"),
     ],
 )

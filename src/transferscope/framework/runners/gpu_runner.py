@@ -79,19 +79,14 @@ class GpuRunner(StepsRunner):
 
 
 def _devices_asked(node: Node, gpus: DevicePool[Node], *, has_gpus: bool) -> int:
-    """How many of its pool's devices a node gets, 0 for a core beside GPUs; refuses more than there are."""
+    """How many of its pool's devices a node gets, at most all; 0 for a core beside GPUs."""
     asked = gpus_asked(node)
     if asked is None:
         return 0
     if asked == "auto":
         return gpus.size if has_gpus else 1
     assert isinstance(asked, int)
-    if asked > gpus.size:
-        unit = "GPUs" if has_gpus else "CPU cores"
-        raise CommandLineError(
-            f"{node.name}: training.num_processes is {asked}, but there are {gpus.size} {unit} here: at most one each"
-        )
-    return asked
+    return min(asked, gpus.size)
 
 
 class _Threads:

@@ -123,18 +123,14 @@ def _refuse_memory(pipeline: Pipeline, catalog: CatalogProtocol) -> None:
 
 
 def _resources(node: Node, machines: list[dict[str, float]]) -> dict[str, float]:
-    """What a task asks of one machine; refuses what no machine has."""
+    """What a task asks of one machine, at most what the largest has."""
     asked = gpus_asked(node)
     most_gpus = int(max((machine.get("GPU", 0) for machine in machines), default=0))
     most_cores = int(max((machine.get("CPU", 0) for machine in machines), default=0))
     if asked is None:
         return {"num_cpus": 1, "num_gpus": 0}
-    count = asked if isinstance(asked, int) else max(1, most_gpus)
-    most, unit = (most_gpus, "GPUs") if most_gpus else (most_cores, "CPU cores")
-    if count > most:
-        raise CommandLineError(
-            f"{node.name}: training.num_processes is {count}, but no machine of the cluster has more than {most} {unit}"
-        )
+    most = most_gpus or most_cores
+    count = min(asked, max(1, most)) if isinstance(asked, int) else max(1, most_gpus)
     return {"num_cpus": min(count, most_cores), "num_gpus": count if most_gpus else 0}
 
 

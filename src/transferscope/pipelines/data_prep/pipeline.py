@@ -16,7 +16,7 @@ STEP = "data_prep"
 
 def create_pipeline(plan: Plan) -> Pipeline:
     """`draw → {task}.source → {task}.{part}_split → contact sheet, class sizes`, a namespace per task."""
-    return Pipeline([*_draw(plan), *(node for task in plan.study.tasks for node in _task(plan, task))])
+    return Pipeline([*_draw(plan), *(node for task in plan.study.tasks for node in _task(plan, task))], tags=STEP)
 
 
 def _draw(plan: Plan) -> list[Node]:

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from transferscope.experiment.options import BasinOptions, CriticalityOptions, LandscapeOptions, PlaneOptions, Precision
+from transferscope.pipelines.wiring import concatenate
 
 
 def interpolate_pair(
@@ -31,6 +32,26 @@ def interpolate_pair(
         for epochs in chosen.end_points()
     ]
     points, barriers = (pd.concat(tables, ignore_index=True) for tables in zip(*found, strict=True))
+    return points, barriers
+
+
+def interpolate_pairs(
+    pairs: list[dict[str, Any]],
+    train_split: Any,
+    test_split: Any,
+    options: dict[str, Any],
+    precision: Precision,
+    store: Any,
+    **series: Any,
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The tables of `interpolate_pair` of many pairs, one below the other; series by the full name of the run."""
+    found = [
+        interpolate_pair(
+            pair, series[pair["run_a"]], series[pair["run_b"]], train_split, test_split, options, precision, store
+        )
+        for pair in pairs
+    ]
+    points, barriers = (concatenate(*tables) for tables in zip(*found, strict=True))
     return points, barriers
 
 

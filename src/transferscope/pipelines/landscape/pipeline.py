@@ -5,9 +5,9 @@ from __future__ import annotations
 from kedro.pipeline import Node, Pipeline
 
 from transferscope.experiment.options import CriticalityOptions, CrossDomainOptions, LandscapeOptions
-from transferscope.experiment.plan import Pair, Plan, RunSpec
+from transferscope.experiment.plan import Pair, PairGroup, Plan, RunSpec
 from transferscope.pipelines.landscape import nodes
-from transferscope.pipelines.wiring import ON_A_GPU, draw, drawn_beside, gather
+from transferscope.pipelines.wiring import ON_A_GPU, draw, drawn_beside, gather, pair_inputs, tagged
 
 STEP = "landscape"
 ACROSS = "cross_domain"
@@ -24,42 +24,22 @@ def create_pipeline(plan: Plan) -> Pipeline:
     if options is None:
         return Pipeline([])
     found: list[Node] = []
-    compared = [task for task in plan.targets() if plan.pairs(task, options.pairs)]
+    groups = {task: plan.pair_groups(task, options.pairs) for task in plan.targets()}
+    compared = [task for task in groups if groups[task]]
     for task in compared:
-        found += _interpolation(task, plan.pairs(task, options.pairs))
-    across = _cross_domain(plan, options)
+        found += tagged("lines", _interpolation(task, groups[task]))
+    across = tagged("cross_domain", _cross_domain(plan, options))
     scopes = [*compared, *([ACROSS] if across else [])]
-    found += [*across, *(_all_barriers(scopes) if scopes else [])]
+    found += [*tagged("lines", across), *(tagged("lines", _all_barriers(scopes)) if scopes else [])]
     for task in plan.study.tasks:
-        found += [*_planes(task, options), *_basin(plan, task, options)]
+        found += [*tagged("planes", _planes(task, options)), *tagged("basin", _basin(plan, task, options))]
         runs = _critical_runs(plan, task, options)
         if runs and options.criticality:
-            found += _criticality(task, runs, options.criticality)
-    return Pipeline(found)
+            found += tagged("criticality", _criticality(task, runs, options.criticality))
+    return Pipeline(found, tags=STEP)
 
 
-def _interpolation(task: str, pairs: list[Pair]) -> list[Node]:
-    namespace = f"{task}.{STEP}"
-    walks = [
-        Node(
-            nodes.interpolate_pair,
-            inputs=[
-                f"params:plan.pairs.{task}.{pair.name}",
-                f"{pair.run_a.full_name}.checkpoints",
-                f"{pair.run_b.full_name}.checkpoints",
-                f"{task}.train_split",
-                f"{task}.test_split",
-                "params:analyses.landscape",
-                PRECISION,
-                STORE,
-            ],
-            outputs=[f"{task}.{pair.name}.{table}" for table in TABLES],
-            name=f"interpolate_{pair.name}",
-            namespace=namespace,
-            tags=ON_A_GPU,
-        )
-        for pair in pairs
-    ]
+def _interpolation(task: str, groups: list[PairGroup]) -> list[Node]:
     figures = {
         "barrier": nodes.draw_barriers,
         "loss_barrier": nodes.draw_loss_barriers,
@@ -67,10 +47,48 @@ def _interpolation(task: str, pairs: list[Pair]) -> list[Node]:
     }
     table = f"{task}.interpolation.table"
     return [
-        *walks,
-        *(gather(STEP, task, name, (f"{task}.{pair.name}.{name}" for pair in pairs)) for name in TABLES),
+        *(_walks(task, group) if group.together else _walk(task, group.pairs[0]) for group in groups),
+        *(gather(STEP, task, name, (f"{task}.{group.name}.{name}" for group in groups)) for name in TABLES),
         *(draw(STEP, task, name, function, [table]) for name, function in figures.items()),
     ]
+
+
+def _walk(task: str, pair: Pair) -> Node:
+    return Node(
+        nodes.interpolate_pair,
+        inputs=[
+            f"params:plan.pairs.{task}.{pair.name}",
+            f"{pair.run_a.full_name}.checkpoints",
+            f"{pair.run_b.full_name}.checkpoints",
+            f"{task}.train_split",
+            f"{task}.test_split",
+            "params:analyses.landscape",
+            PRECISION,
+            STORE,
+        ],
+        outputs=[f"{task}.{pair.name}.{table}" for table in TABLES],
+        name=f"interpolate_{pair.name}",
+        namespace=f"{task}.{STEP}",
+        tags=ON_A_GPU,
+    )
+
+
+def _walks(task: str, group: PairGroup) -> Node:
+    return Node(
+        nodes.interpolate_pairs,
+        inputs=pair_inputs(task, group, "checkpoints")
+        | {
+            "train_split": f"{task}.train_split",
+            "test_split": f"{task}.test_split",
+            "options": "params:analyses.landscape",
+            "precision": PRECISION,
+            "store": STORE,
+        },
+        outputs=[f"{task}.{group.name}.{table}" for table in TABLES],
+        name=f"interpolate_{group.name}",
+        namespace=f"{task}.{STEP}",
+        tags=ON_A_GPU,
+    )
 
 
 def _all_barriers(scopes: list[str]) -> list[Node]:

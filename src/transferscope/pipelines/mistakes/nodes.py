@@ -9,6 +9,7 @@ import pandas as pd
 
 from transferscope.experiment.options import MistakesOptions
 from transferscope.experiment.plan import derive_seed
+from transferscope.pipelines.wiring import concatenate
 
 
 def predict_test(series: Any, test_split: Any, options: dict[str, Any]) -> dict[str, Any]:
@@ -52,6 +53,18 @@ def compare_pair(
         for side, logits in (("a", predictions_a), ("b", predictions_b)):
             table[f"num_predicted_{side}"] = num_predicted(logits["test"])
     return table.assign(**names)[[*names, *table.columns]]
+
+
+def compare_pairs(
+    pairs: list[dict[str, Any]], test_split: Any, options: dict[str, Any], **predictions: dict[str, Any]
+) -> pd.DataFrame:
+    """The tables of `compare_pair` of many pairs, one below the other; predictions by the full name of the run."""
+    return concatenate(
+        *(
+            compare_pair(pair, predictions[pair["run_a"]], predictions[pair["run_b"]], test_split, options)
+            for pair in pairs
+        )
+    )
 
 
 def summarise_pairs(mistakes: pd.DataFrame) -> pd.DataFrame:
@@ -124,12 +137,11 @@ def draw_gallery(
         classes=classes if isinstance(classes, int) else class_indices(classes, test_split.class_names),
         examples_per_cell=chosen.gallery_rows_of,
     )
-    name_a, name_b = pair["kind"].split(" & ")
     return uncommon_mistakes_gallery(
         SeenImages(test_split),
         _captions(found, test_split),
-        name_a=name_a,
-        name_b=name_b,
+        name_a=pair["label_a"],
+        name_b=pair["label_b"],
         title=test_split.name,
         note=note,
     )

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from kedro.pipeline import Node, Pipeline
 
-from transferscope.experiment.plan import Pair, Plan, RunSpec
+from transferscope.experiment.plan import PairGroup, Plan, RunSpec
 from transferscope.pipelines.mistakes import nodes
-from transferscope.pipelines.wiring import ON_A_GPU, draw, gather
+from transferscope.pipelines.wiring import ON_A_GPU, draw, gather, pair_inputs, tagged
 
 STEP = "mistakes"
 
@@ -18,18 +18,18 @@ def create_pipeline(plan: Plan) -> Pipeline:
         return Pipeline([])
     found: list[Node] = []
     for task in plan.targets():
-        pairs = plan.pairs(task, options.pairs)
-        if pairs:
-            found += _task(task, pairs, plan.is_multi_label(task))
-    return Pipeline(found)
+        groups = plan.pair_groups(task, options.pairs)
+        if groups:
+            found += _task(plan, task, groups)
+    return Pipeline(found, tags=STEP)
 
 
-def _task(task: str, pairs: list[Pair], multi_label: bool) -> list[Node]:
-    runs = list({run.name: run for pair in pairs for run in (pair.run_a, pair.run_b)}.values())
+def _task(plan: Plan, task: str, groups: list[PairGroup]) -> list[Node]:
+    runs = list({run.name: run for group in groups for run in group.runs}.values())
     return [
         *(_predict(run) for run in runs),
-        *(_compare(task, pair) for pair in pairs),
-        gather(STEP, task, "mistakes", (f"{task}.{pair.name}.mistakes" for pair in pairs)),
+        *(_compare(task, group) for group in groups),
+        gather(STEP, task, "mistakes", (f"{task}.{group.name}.mistakes" for group in groups)),
         Node(
             nodes.summarise_pairs,
             inputs=f"{task}.mistakes.table",
@@ -38,8 +38,8 @@ def _task(task: str, pairs: list[Pair], multi_label: bool) -> list[Node]:
             namespace=f"{task}.{STEP}",
         ),
         draw(STEP, task, "mistakes", nodes.draw_mistakes, [f"{task}.mistakes.table"]),
-        *_gallery(task, pairs),
-        *([] if multi_label else _class_sizes(task, runs)),
+        *_gallery(plan, task),
+        *([] if plan.is_multi_label(task) else tagged("class_size", _class_sizes(task, runs))),
     ]
 
 
@@ -79,7 +79,17 @@ def _predict(run: RunSpec) -> Node:
     )
 
 
-def _compare(task: str, pair: Pair) -> Node:
+def _compare(task: str, group: PairGroup) -> Node:
+    if group.together:
+        return Node(
+            nodes.compare_pairs,
+            inputs=pair_inputs(task, group, "predictions")
+            | {"test_split": f"{task}.test_split", "options": "params:analyses.mistakes"},
+            outputs=f"{task}.{group.name}.mistakes",
+            name=f"compare_{group.name}",
+            namespace=f"{task}.{STEP}",
+        )
+    (pair,) = group.pairs
     return Node(
         nodes.compare_pair,
         inputs=[
@@ -95,13 +105,13 @@ def _compare(task: str, pair: Pair) -> Node:
     )
 
 
-def _gallery(task: str, pairs: list[Pair]) -> list[Node]:
+def _gallery(plan: Plan, task: str) -> list[Node]:
     """The gallery shows the first pair of a fine-tuned and a randomly initialised model."""
-    mixed = next((pair for pair in pairs if pair.run_a.label != pair.run_b.label), None)
+    mixed = plan.gallery_pair(task)
     if mixed is None:
         return []
     inputs = [
-        f"params:plan.pairs.{task}.{mixed.name}",
+        f"params:plan.gallery_pairs.{task}",
         f"{mixed.run_a.full_name}.predictions",
         f"{mixed.run_b.full_name}.predictions",
         f"{task}.test_split",

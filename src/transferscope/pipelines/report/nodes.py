@@ -12,15 +12,15 @@ from transferscope.claims.results import SavedFigure, TaskResults
 def gather_results(
     train_split: Any = None, test_split: Any = None, **inputs: pd.DataFrame | SavedFigure
 ) -> TaskResults:
-    """All tables and figures of one task, by name; the keys of the inputs are `task__name__table` or `..._figure`."""
+    """All tables and figures of one task, by name; the inputs' keys are `task.name.table` and `task.name.figure`."""
     tables, figures = {}, {}
     for key, value in inputs.items():
-        name = key.split("__")[1]
+        name = key.split(".")[1]
         if isinstance(value, SavedFigure):
             figures[name] = value
         else:
             tables[name] = value
-    return TaskResults(next(iter(inputs)).split("__")[0], _facts(train_split, test_split), tables, figures)
+    return TaskResults(next(iter(inputs)).split(".")[0], _facts(train_split, test_split), tables, figures)
 
 
 def _facts(split: Any, test_split: Any) -> dict[str, Any]:

@@ -19,11 +19,12 @@ def create_pipeline(plan: Plan, analyses: Iterable[Pipeline]) -> Pipeline:
     scopes = dict.fromkeys([*plan.study.tasks, "cross_domain"])
     gathered = {scope: [name for name in shown if name.startswith(f"{scope}.")] for scope in scopes}
     results = {scope: names for scope, names in gathered.items() if names}
-    return Pipeline([*(_gather(plan, scope, names) for scope, names in results.items()), *_conclude(list(results))])
+    nodes_of_report = [*(_gather(plan, scope, names) for scope, names in results.items()), *_conclude(list(results))]
+    return Pipeline(nodes_of_report, tags=STEP)
 
 
 def _gather(plan: Plan, scope: str, names: list[str]) -> Node:
-    inputs = {name.replace(".", "__"): name for name in names}
+    inputs = {name: name for name in names}
     parts = ("train_split", "test_split") if scope in plan.study.tasks else ()
     return Node(
         nodes.gather_results,

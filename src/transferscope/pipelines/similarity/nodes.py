@@ -7,10 +7,11 @@ from typing import Any
 import pandas as pd
 
 from transferscope.experiment.options import Precision, SimilarityOptions
+from transferscope.pipelines.wiring import concatenate
 
 
 def measure_cka(
-    pairs: dict[str, Any],
+    pairs: list[dict[str, Any]],
     runs: dict[str, Any],
     options: dict[str, Any],
     precision: Precision,
@@ -45,6 +46,15 @@ def measure_distance(
         "checkpoint_b": f"{pair['run_b']}@{epoch}",
     }
     return _named(table, series_a, names)
+
+
+def measure_distances(
+    pairs: list[dict[str, Any]], options: dict[str, Any], modules: dict[str, Any], **series: Any
+) -> pd.DataFrame:
+    """The tables of `measure_distance` of many pairs, one below the other; series by the full name of the run."""
+    return concatenate(
+        *(measure_distance(pair, series[pair["run_a"]], series[pair["run_b"]], options, modules) for pair in pairs)
+    )
 
 
 def measure_distance_travelled(

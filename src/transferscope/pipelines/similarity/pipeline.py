@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from kedro.pipeline import Node, Pipeline
 
-from transferscope.experiment.plan import Pair, Plan, RunSpec
+from transferscope.experiment.plan import PairGroup, Plan, RunSpec
 from transferscope.pipelines.similarity import nodes
-from transferscope.pipelines.wiring import ON_A_GPU, draw, gather
+from transferscope.pipelines.wiring import ON_A_GPU, draw, gather, pair_inputs, tagged
 
 STEP = "similarity"
 
@@ -18,18 +18,18 @@ def create_pipeline(plan: Plan) -> Pipeline:
         return Pipeline([])
     found: list[Node] = []
     for task in plan.targets():
-        pairs = plan.pairs(task, options.pairs)
-        if pairs:
-            found += _task(task, pairs, options.feature_tables())
-    return Pipeline(found)
+        groups = plan.pair_groups(task, options.pairs)
+        if groups:
+            found += _task(task, groups, options.feature_tables())
+    return Pipeline(found, tags=STEP)
 
 
-def _task(task: str, pairs: list[Pair], feature_tables: list[str]) -> list[Node]:
-    runs = list({run.full_name: run for pair in pairs for run in (pair.run_a, pair.run_b)}.values())
+def _task(task: str, groups: list[PairGroup], feature_tables: list[str]) -> list[Node]:
+    runs = list({run.full_name: run for group in groups for run in group.runs}.values())
     own = [run for run in runs if run.task == task and run.checkpoint is None]
-    inside = [pair for pair in pairs if pair.run_a.task == pair.run_b.task]
+    inside = [group for group in groups if len({run.task for run in group.runs}) == 1]
     distances = [
-        *(f"{task}.{pair.name}.distances" for pair in inside),
+        *(f"{task}.{group.name}.distances" for group in inside),
         *(f"{run.full_name}.distances" for run in own),
     ]
     travelled = [f"{run.full_name}.distance_travelled" for run in own]
@@ -38,17 +38,23 @@ def _task(task: str, pairs: list[Pair], feature_tables: list[str]) -> list[Node]
         *(["distances"] if distances else []),
         *(["distance_travelled"] if travelled else []),
     ]
+    figures = {
+        figure: draw(STEP, task, figure, function, [f"{task}.{table}.table"])
+        for figure, (function, table) in FIGURES.items()
+        if table in tables and (own or figure != "distance_to_initialisation")
+    }
     return [
-        _cka(task, runs, feature_tables),
-        *(_distance(task, pair) for pair in inside),
-        *(_distance_travelled(run) for run in own),
-        *([gather(STEP, task, "distances", distances)] if distances else []),
-        *([gather(STEP, task, "distance_travelled", travelled)] if travelled else []),
-        *(
-            draw(STEP, task, figure, function, [f"{task}.{table}.table"])
-            for figure, (function, table) in FIGURES.items()
-            if table in tables and (own or figure != "distance_to_initialisation")
+        *tagged("cka", [_cka(task, runs, feature_tables)]),
+        *tagged(
+            "distances",
+            [
+                *(_distance(task, group) for group in inside),
+                *(_distance_travelled(run) for run in own),
+                *([gather(STEP, task, "distances", distances)] if distances else []),
+                *([gather(STEP, task, "distance_travelled", travelled)] if travelled else []),
+            ],
         ),
+        *(node.tag("cka" if figure.startswith("cka") else "distances") for figure, node in figures.items()),
     ]
 
 
@@ -81,7 +87,17 @@ def _cka(task: str, runs: list[RunSpec], tables: list[str]) -> Node:
     )
 
 
-def _distance(task: str, pair: Pair) -> Node:
+def _distance(task: str, group: PairGroup) -> Node:
+    if group.together:
+        return Node(
+            nodes.measure_distances,
+            inputs=pair_inputs(task, group, "checkpoints")
+            | {"options": "params:analyses.similarity", "modules": "params:analyses.modules"},
+            outputs=f"{task}.{group.name}.distances",
+            name=f"distance_{group.name}",
+            namespace=f"{task}.{STEP}",
+        )
+    (pair,) = group.pairs
     return Node(
         nodes.measure_distance,
         inputs=[

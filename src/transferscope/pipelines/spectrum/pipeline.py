@@ -7,7 +7,7 @@ from kedro.pipeline import Node, Pipeline
 from transferscope.experiment.options import SpectrumOptions
 from transferscope.experiment.plan import Plan, RunSpec
 from transferscope.pipelines.spectrum import nodes
-from transferscope.pipelines.wiring import ON_A_GPU, draw, gather
+from transferscope.pipelines.wiring import ON_A_GPU, draw, gather, tagged
 
 STEP = "spectrum"
 
@@ -22,13 +22,14 @@ def create_pipeline(plan: Plan) -> Pipeline:
         runs = [run for run in plan.runs_of(task) if run.kind in options.kinds]
         if runs:
             found += _task(plan, task, runs, options)
-    return Pipeline(found)
+    return Pipeline(found, tags=STEP)
 
 
 def _task(plan: Plan, task: str, runs: list[RunSpec], options: SpectrumOptions) -> list[Node]:
     measured = [_measure(run) for run in runs]
     spectra = gather(STEP, task, "spectrum", [f"{run.full_name}.spectrum" for run in runs])
-    found = [*measured, *(_margin(run) for run in runs), spectra, _bound_factors(task, runs)]
+    margins = tagged("margin", [*(_margin(run) for run in runs), _bound_factors(task, runs)])
+    found = [*measured, *margins, spectra]
     if {"P-T", "RI-T"} <= {run.label for run in runs}:
         found.append(_small_values(task, runs))
     return [*found, *_figures(plan, task, runs, options)] if task in plan.targets() else found

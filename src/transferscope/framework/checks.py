@@ -1,0 +1,235 @@
+"""What can be known to fail before the first node runs: images as distributed, networks, checkpoint files, GPUs.
+
+Each check is a function that yields faults, one line each, so that all of them are listed at once. No image is decoded.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from transferscope.experiment.gpu_support import gpu_fault
+from transferscope.experiment.options import ModelOptions
+from transferscope.experiment.plan import Plan, RunSpec, pictures_of
+from transferscope.system.errors import UserError
+
+ClassNames = tuple[str, ...]
+
+
+def images_faults(
+    tasks: Iterable[str],
+    load: Callable[[str], Any],
+    known: dict[str, ClassNames],
+    sizes: dict[str, tuple[int, int]],
+) -> Iterator[str]:
+    """Faults of the images as distributed: folders, lists, class lists, empty classes.
+
+    tasks: those whose images are about to be packed. load: gives the `ImageSource` of a task. known, sizes: take their
+    classes and how many are in train and test.
+    """
+    for task in tasks:
+        try:
+            source = load(task)
+            known[task], sizes[task] = tuple(source.class_names), (len(source.train), len(source.test))
+        except UserError as error:
+            message = str(error)
+            yield message if message.startswith(f"tasks.{task}") else f"tasks.{task}: {message}"
+
+
+def networks_faults(plan: Plan, runs: Iterable[RunSpec], known: Mapping[str, ClassNames]) -> Iterator[str]:
+    """Faults of networks and of the files with their weights, for the runs that are about to be trained or adopted.
+
+    known: classes of tasks, where they are known.
+    """
+    broken: set[str] = set()
+    checked: dict[str, Any] = {}
+    for run in runs:
+        key = run.model.model_dump_json()
+        if run.checkpoint is None and key not in broken:
+            fault = _network_fault(run.model)
+            if fault is not None:
+                broken.add(key)
+                yield fault
+        if key not in broken:
+            yield from _file_faults(plan, run, known.get(run.task), checked)
+
+
+def _network_fault(model: ModelOptions) -> str | None:
+    from transferscope.models.zoo import build_model
+
+    try:
+        build_model(model.name, 2, seed=0, **model.options)
+    except UserError as error:
+        return f"model {model.name}: {error}"
+    return None
+
+
+def _file_faults(plan: Plan, run: RunSpec, classes: ClassNames | None, checked: dict[str, Any]) -> Iterator[str]:
+    """Faults of the file that a run is, or starts from; each is read once for a network, without its weights."""
+    pretrained = run.pretrained if run.pretrained not in plan.runs else None
+    path = run.checkpoint or pretrained
+    if path is None:
+        return
+    where = f"runs.{run.kind}.{'checkpoint' if run.checkpoint else 'pretrained'}"
+    key = f"{path} {run.weights} {run.prefix} {run.model.model_dump_json()} {pretrained is None}"
+    if key not in checked:
+        checked[key] = _check_file(path, run)
+    if isinstance(checked[key], UserError):
+        yield f"{where}: {checked[key]}"
+    elif run.checkpoint and classes is not None and checked[key] != len(classes):
+        yield f"{where}: {_other_classes(plan, run, f'checkpoint {path}', checked[key], classes)}"
+
+
+def _check_file(path: str, run: RunSpec) -> int | UserError | None:
+    """The number of classes of a file that fits the run's network, or what is wrong with it."""
+    from transferscope.models.checkpoint import check_checkpoint_file
+
+    try:
+        return check_checkpoint_file(
+            path,
+            architecture=run.model.name,
+            model_options=run.model.options,
+            any_classifier=run.checkpoint is None,
+            weights=run.weights,
+            prefix=run.prefix,
+        ).num_classes
+    except UserError as error:
+        return error
+
+
+def _other_classes(plan: Plan, run: RunSpec, source: str, number: int, classes: ClassNames) -> str:
+    some = ", ".join(classes[:3]) + (", ..." if len(classes) > 3 else "")
+    found = f"{source}: its classifier has {number} classes, the images of {run.task} have {len(classes)} ({some})"
+    if plan.study.tasks[run.task].format != "image_folder":
+        return found
+    return (
+        f"{found}; name all classes of the classifier, in the order of its outputs and a class a line, in a text file, "
+        f"and give that as tasks.{run.task}.class_list: the folders may be some of them"
+    )
+
+
+def packages_faults(runs: Iterable[RunSpec]) -> Iterator[str]:
+    """Optional packages and programs that trainings ask for and that are not there."""
+    trained = [run for run in runs if run.checkpoint is None]
+    if any(run.training.tensorboard for run in trained) and importlib.util.find_spec("tensorboard") is None:
+        yield (
+            "training.tensorboard: the package tensorboard is not installed: "
+            "`uv run --extra tensorboard kedro run`, or without uv: pip install -e '.[tensorboard]'"
+        )
+    compiled = any(run.training.compile for run in trained)
+    if compiled and not any(shutil.which(name) for name in ("c++", "g++", "clang++", "cl")):
+        yield "training.compile: torch compiles with a C++ compiler, and there is none: install g++, or write false"
+
+
+def gpus_faults(plan: Plan, runs: Iterable[RunSpec], *, analyses: bool) -> Iterator[str]:
+    """GPUs of this machine that lack kernels or bfloat16.
+
+    runs: those that are about to be trained. analyses: whether networks are measured, too.
+    """
+    import torch
+
+    if not torch.cuda.is_available():
+        return
+    precisions = {run.training.precision for run in runs if run.checkpoint is None}
+    precisions |= {plan.study.analyses.precision} if analyses else set()
+    for index in range(torch.cuda.device_count()):
+        fault = gpu_fault(
+            torch.cuda.get_device_name(index),
+            torch.cuda.get_device_capability(index),
+            torch.cuda.get_arch_list(),
+            precisions,
+        )
+        if fault is not None:
+            yield f"GPU {index}, {fault}"
+
+
+def sizes_faults(plan: Plan, runs: Iterable[RunSpec]) -> Iterator[str]:
+    """Networks that refuse images of the size that they will see, tried on one blank image each."""
+    tried: set[tuple[str, int]] = set()
+    for run in runs:
+        side = pictures_of(plan.study, run.task).seen_size
+        key = (run.model.model_dump_json(), side)
+        if key not in tried:
+            tried.add(key)
+            fault = _size_fault(run.model, side)
+            if fault is not None:
+                yield f"tasks.{run.task}.pictures: {side} pixels: {fault}"
+
+
+def _size_fault(model: ModelOptions, side: int) -> str | None:
+    import torch
+
+    from transferscope.models.zoo import build_model
+    from transferscope.training.device import first_weight
+
+    try:
+        network = build_model(model.name, 2, seed=0, **model.options).eval()
+    except UserError:
+        return None  # a fault of its own
+    weight = first_weight(network)
+    channels = weight.shape[1] if weight.ndim == 4 else 3
+    try:
+        with torch.inference_mode():
+            network(torch.zeros(1, channels, side, side))
+    except (RuntimeError, AssertionError, ValueError, TypeError) as error:
+        why = error or type(error).__name__
+        return f"{model.name} does not take images of this size ({why}); choose another store_size or crop_size"
+    return None
+
+
+NOTED_SECONDS = 120
+TIMED_IMAGES = 4
+
+
+def cost_note(
+    plan: Plan, runs: Iterable[RunSpec], nodes: Iterable[str], sizes: Mapping[str, tuple[int, int]]
+) -> str | None:
+    """The hours that a comparison of checkpoint files will take on a CPU, from a few timed images; None if minutes.
+
+    runs: those that are adopted or trained. nodes: names of all nodes that will run. sizes: images in train and test.
+    """
+    import torch
+
+    from transferscope.cost.plan_cost import step_costs
+
+    adopted = [run for run in runs if run.checkpoint is not None]
+    if not adopted or torch.cuda.is_available():
+        return None
+    names = set(nodes)
+    passes = sum(images for node, images in step_costs(plan, sizes).items() if node in names)
+    side = pictures_of(plan.study, adopted[0].task).seen_size
+    seconds = passes * _seconds_an_image(adopted[0].model, side)
+    if seconds < NOTED_SECONDS:
+        return None
+    return (
+        f"at least {passes:,.0f} passes of an image of {side} px through {adopted[0].model.name}: about "
+        f"{seconds / 60:,.0f} minutes on this CPU; pictures.store_size and analyses.landscape.max_examples make it less"
+    )
+
+
+def _seconds_an_image(model: ModelOptions, side: int) -> float:
+    import torch
+
+    from transferscope.models.zoo import build_model
+    from transferscope.training.device import first_weight
+
+    network = build_model(model.name, 2, seed=0, **model.options).eval()
+    weight = first_weight(network)
+    images = torch.zeros(TIMED_IMAGES, weight.shape[1] if weight.ndim == 4 else 3, side, side)
+    with torch.inference_mode():
+        network(images)
+        started = time.perf_counter()
+        network(images)
+    return (time.perf_counter() - started) / TIMED_IMAGES
+
+
+def paths_faults(plan: Plan, runs: Iterable[RunSpec], models_folder: str) -> Iterator[str]:
+    """Checkpoint files that lie where the run would write its own."""
+    for run in (run for run in runs if run.checkpoint is not None):
+        own = Path(models_folder) / run.task / run.name
+        if Path(str(run.checkpoint)).resolve().parent == own.resolve():
+            yield f"runs.{run.kind}.checkpoint: {run.checkpoint} lies in the folder that this run writes: copy it first"

@@ -1,0 +1,198 @@
+"""What is found before the first node: files, classes, networks, packages."""
+
+from __future__ import annotations
+
+import importlib.util
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from transferscope.datasets.picture_size import choose_size
+from transferscope.experiment.plan import Plan, make_plan
+from transferscope.experiment.study import TaskOptions
+from transferscope.framework import checks
+from transferscope.models.zoo import build_model
+from transferscope.system.errors import UserError
+
+CLASSES = ("cat", "dog", "emu")
+NETWORK = {"name": "fixup_resnet_small", "options": {"widths": [4, 8, 8]}}
+
+
+def study(**runs: Any) -> Plan:
+    return make_plan(
+        {
+            "tasks": {"photos": {"format": "image_folder", "root": "photos", "test_share": 0.5}},
+            "model": NETWORK,
+            "pictures": {"store_size": 16},
+            "runs": {name: {"label": name, "tasks": ["photos"], **options} for name, options in runs.items()},
+            "analyses": {"mistakes": None, "similarity": None, "landscape": None, "spectrum": None},
+        }
+    )
+
+
+def file(path: Path, num_classes: int = 3, **options: Any) -> dict[str, Any]:
+    """A run that is a checkpoint file with fresh weights."""
+    made = {**NETWORK["options"], **options}  # type: ignore[dict-item]
+    torch.save(build_model("fixup_resnet_small", num_classes, seed=1, **made).state_dict(), path)
+    return {"initialisation": "checkpoint", "checkpoint": str(path)}
+
+
+def faults(plan: Plan, classes: tuple[str, ...] | None = CLASSES) -> list[str]:
+    return list(checks.networks_faults(plan, plan.runs.values(), {} if classes is None else {"photos": classes}))
+
+
+def test_weights_that_fit_are_no_fault(tmp_path: Path) -> None:
+    """With the classes of the images known or not, also without images."""
+    plan = study(a=file(tmp_path / "a.pth"))
+    assert faults(plan) == []
+    assert faults(plan, None) == []
+
+
+def test_every_file_at_fault_is_named_with_its_key(tmp_path: Path) -> None:
+    """One that is not there, one of another width, one of one channel, one that is no checkpoint: four lines."""
+    (tmp_path / "text.pth").write_text("hello")
+    grey = torch.load(file(tmp_path / "c.pth")["checkpoint"], weights_only=True)
+    grey["conv1.weight"] = grey["conv1.weight"][:, :1].clone()
+    torch.save(grey, tmp_path / "c.pth")
+    plan = study(
+        a={"initialisation": "checkpoint", "checkpoint": str(tmp_path / "mistyped.pth")},
+        b=file(tmp_path / "b.pth", widths=[8, 8, 8]),
+        c={"initialisation": "checkpoint", "checkpoint": str(tmp_path / "c.pth")},
+        d={"initialisation": "checkpoint", "checkpoint": str(tmp_path / "text.pth")},
+        e=file(tmp_path / "e.pth"),
+    )
+    found = faults(plan, None)
+    assert [fault.split(":")[0] for fault in found] == [f"runs.{name}.checkpoint" for name in "abcd"]
+    for fault, name in zip(found, ("mistyped.pth", "b.pth", "c.pth", "text.pth"), strict=True):
+        assert name in fault
+        assert "\n" not in fault
+
+
+def test_other_classes_than_the_images_have_name_class_list(tmp_path: Path) -> None:
+    """Three of the model's ten classes: the line says which option takes their names."""
+    (fault,) = faults(study(a=file(tmp_path / "a.pth", num_classes=10)))
+    assert "its classifier has 10 classes" in fault
+    assert "the images of photos have 3 (cat, dog, emu)" in fault
+    assert "tasks.photos.class_list" in fault
+
+
+def test_a_start_from_another_network_is_a_fault(tmp_path: Path) -> None:
+    """A training from a file is checked as a file is; its number of classes may differ."""
+    wide, ten = tmp_path / "wide.pth", tmp_path / "ten.pth"
+    file(wide, widths=[8, 8, 8])
+    file(ten, num_classes=10)
+    starts = {
+        name: {"initialisation": "pretrained", "pretrained": str(path)} for name, path in (("x", wide), ("y", ten))
+    }
+    (fault,) = faults(study(**starts))
+    assert fault.startswith("runs.x.pretrained: ")
+    assert "wide.pth" in fault
+
+
+def test_an_unknown_network_is_one_fault_for_all_runs() -> None:
+    """Each network is tried once."""
+    plan = study(a={"replicas": 3, "model": {"name": "resnet51"}}, b={})
+    (fault,) = faults(plan)
+    assert fault.startswith("model resnet51: unknown model 'resnet51'")
+
+
+def test_a_file_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many runs start from it."""
+    path = tmp_path / "p.pth"
+    file(path)
+    read: list[str] = []
+    before = checks._read
+    monkeypatch.setattr(checks, "_read", lambda name: read.append(name) or before(name))
+    plan = study(a={"replicas": 5, "initialisation": "pretrained", "pretrained": str(path)})
+    assert faults(plan) == []
+    assert read == [str(path)]
+
+
+def test_images_of_a_size_that_the_network_refuses() -> None:
+    """A transformer of 224 px is tried on one blank image of the size that it will see."""
+    plan = study(a={"model": {"name": "vit_b_16"}}, b={})
+    (fault,) = checks.sizes_faults(plan, plan.runs.values())
+    assert fault.startswith("tasks.photos.pictures: 16 pixels: vit_b_16 does not take images of this size")
+
+
+def test_packages_that_are_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """TensorBoard and the compiler are looked for only where trainings ask for them."""
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "tensorboard" else find(name))
+    monkeypatch.setattr(checks.shutil, "which", lambda _: None)
+    assert list(checks.packages_faults(study(a={}).runs.values())) == []
+    asked = study(a={"training": {"tensorboard": True, "compile": True}})
+    first, second = checks.packages_faults(asked.runs.values())
+    assert first.startswith("training.tensorboard: the package tensorboard is not installed")
+    assert second.startswith("training.compile: ")
+
+
+def test_all_folders_at_fault_are_listed() -> None:
+    """Each error of reading is a line that names its task; the classes of the others are known."""
+
+    def load(task: str) -> Any:
+        if task == "a":
+            return SimpleNamespace(class_names=CLASSES, train=[1] * 8, test=[1] * 4)
+        raise UserError(f"folder of {task} is empty")
+
+    known: dict[str, Any] = {}
+    sizes: dict[str, Any] = {}
+    assert list(checks.images_faults(["a", "b", "c"], load, known, sizes)) == [
+        "tasks.b: folder of b is empty",
+        "tasks.c: folder of c is empty",
+    ]
+    assert known == {"a": CLASSES}
+    assert sizes == {"a": (8, 4)}
+
+
+def test_gpus_without_what_the_plan_asks_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two GPUs the one without bfloat16 is named; where no run asks for it, none is."""
+    names, versions = ("NVIDIA A100", "Tesla T4"), ((8, 0), (7, 5))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_device_name", names.__getitem__)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", versions.__getitem__)
+    monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: ["sm_75", "sm_80"])
+    plan = study(a={"training": {"precision": "bfloat16"}})
+    (fault,) = checks.gpus_faults(plan, plan.runs.values(), analyses=True)
+    assert fault.startswith("GPU 1, Tesla T4 (compute capability 7.5) has no bfloat16")
+    plain = study(a={})
+    assert list(checks.gpus_faults(plain, plain.runs.values(), analyses=True)) == []
+
+
+def test_what_a_comparison_takes_is_noted_where_it_takes_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Passes through the network times the seconds of one; minutes are not worth a line."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(checks, "_seconds_an_image", lambda *_: 0.5)
+    plan = study(a=file(tmp_path / "a.pth"))
+    runs, nodes = plan.runs.values(), ["photos.training.a_1"]
+    note = checks.cost_note(plan, runs, nodes, {"photos": (300, 100)})
+    assert note is not None
+    assert note.startswith("at least 400 passes of an image of 16 px through fixup_resnet_small: about 3 minutes")
+    assert checks.cost_note(plan, runs, nodes, {"photos": (30, 10)}) is None
+
+
+def test_the_speed_is_measured() -> None:
+    """A positive number of seconds, quickly."""
+    started = time.perf_counter()
+    assert 0 < checks._seconds_an_image(study(a={}).study.model, 16) < 5
+    assert time.perf_counter() - started < 10
+
+
+@pytest.mark.parametrize(("side", "chosen"), [(32, 32), (300, 224), (4, 8)])
+def test_the_size_of_pictures_follows_from_the_images(tmp_path: Path, side: int, chosen: int) -> None:
+    """The median short side, within 8 and 224; 224 where there is nothing to look at."""
+    for name in ("cat", "dog"):
+        (tmp_path / name).mkdir()
+        for index in range(4):
+            pixels = np.full((side, side + 40 * index, 3), 20 * index, dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / name / f"{index}.png")
+    task = TaskOptions(format="image_folder", root=str(tmp_path), test_share=0.5)
+    assert choose_size({"photos": task}) == chosen
+    assert choose_size({"photos": task.model_copy(update={"root": str(tmp_path / "none")})}) == 224
