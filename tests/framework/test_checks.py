@@ -107,8 +107,8 @@ def test_a_file_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     path = tmp_path / "p.pth"
     file(path)
     read: list[str] = []
-    before = checks._read
-    monkeypatch.setattr(checks, "_read", lambda name: read.append(name) or before(name))
+    before = checks._check_file
+    monkeypatch.setattr(checks, "_check_file", lambda name, run: read.append(name) or before(name, run))
     plan = study(a={"replicas": 5, "initialisation": "pretrained", "pretrained": str(path)})
     assert faults(plan) == []
     assert read == [str(path)]

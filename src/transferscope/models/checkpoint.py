@@ -181,6 +181,8 @@ def check_checkpoint_file(
 ) -> CheckpointMetadata:
     """The metadata of a file that can be read and fits `architecture`, from names, shapes and dtypes alone.
 
+    It has the number of classes where the whole network has to fit.
+
     No weights are read, so that a gigabyte takes as long as the construction of the network. An architecture that the
     file names itself goes first. With `any_classifier` the classifier need not fit, as for pre-trained weights.
 
@@ -195,7 +197,9 @@ def check_checkpoint_file(
     classes = known.num_classes or num_classes
     if not any_classifier:
         described = checkpoint.with_metadata(architecture=name, model_options=options, num_classes=classes)
-        return described.fitted().metadata
+        fitted = described.fitted()
+        classes = classes or infer_num_classes(fitted.state_dict, name, options, source=fitted.source)
+        return fitted.with_metadata(num_classes=classes).metadata
     model = build_model(name, classes or 2, seed=0, **options)
     new = classifier_keys(model)
     state_dict, _ = fit_to_model(checkpoint.state_dict, model, ignore=new)
