@@ -107,7 +107,7 @@ def test_ctrl_c_leaves_no_process(make_split: Make, make_run: Make, jobs: Path, 
     process.join(PATIENCE)
     assert process.exitcode not in (0, None)
     wait_for(lambda: not workers_of(jobs))
-    assert not list(jobs.glob("transferscope-*"))
+    assert not list(jobs.iterdir())
 
 
 @pytest.fixture
@@ -119,7 +119,9 @@ def forked(monkeypatch: pytest.MonkeyPatch) -> None:
         os.environ.update({"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", **meeting})
         worker.main(job)
 
-    def run_launcher(command: list[str], environment: dict[str, str], job: Path, listen: Callable[[], None]) -> int:
+    def run_launcher(
+        command: list[str], environment: dict[str, str], job: Path, listen: Callable[[], None], lock: object
+    ) -> int:
         (job / launch.OUTPUT).touch()
         port = free_port()
         context = multiprocessing.get_context("fork")
@@ -149,7 +151,7 @@ def test_workers_get_all_that_train_run_gets(make_split: Make, make_run: Make, j
     assert history["train_loss"].tolist()[1:] == pytest.approx(expected["train_loss"].tolist()[1:], rel=1e-4)
     for name, value in one.load("final").state_dict.items():
         torch.testing.assert_close(two.load("final").state_dict[name], value, rtol=1e-3, atol=1e-5, msg=name)
-    assert not list(jobs.glob("transferscope-*"))
+    assert not list(jobs.iterdir())
 
 
 @pytest.mark.usefixtures("forked")
@@ -161,7 +163,7 @@ def test_the_users_mistake_reaches_the_user(make_split: Make, make_run: Make, jo
         train(
             bad, make_split(40), make_split(24, part="test"), initial=None, folder=tmp_path / "run", device_type="cpu"
         )
-    assert not list(jobs.glob("transferscope-*"))
+    assert not list(jobs.iterdir())
     assert not (tmp_path / "run").exists()
 
 
@@ -202,7 +204,7 @@ def test_machines_that_do_not_meet_are_one_line(
     with pytest.raises(UserError, match=f"2 machines did not meet at {place}"):
         train(run, make_split(40), make_split(24), initial=None, folder=tmp_path / "run", device_type="cpu")
     assert not workers_of(jobs)
-    assert not list(jobs.glob("transferscope-*"))
+    assert not list(jobs.iterdir())
 
 
 def test_more_processes_than_cores_or_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import uuid
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import numpy as np
 from kedro.io import AbstractDataset
 
 from transferscope.system.atomic import space_errors
+from transferscope.system.temporaries import temporary_file
 
 
 class MeasurementFolder:
@@ -36,14 +36,12 @@ class MeasurementFolder:
 
     def __setitem__(self, key: str, value: dict[str, Any]) -> None:
         path = self._path(key)
-        temporary = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}.npz")
-        try:
-            with space_errors(path):
-                path.parent.mkdir(parents=True, exist_ok=True)
-                np.savez(temporary, **value)
+        with space_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with temporary_file(path) as temporary:
+                with temporary.open("wb") as file:
+                    np.savez(file, **value)
                 os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
 
     def _path(self, key: str) -> Path:
         digest = hashlib.sha256(key.encode()).hexdigest()

@@ -15,7 +15,6 @@ from contextlib import contextmanager
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 from PIL import Image
@@ -31,6 +30,7 @@ from transferscope.system.atomic import replace_folder, space_errors
 from transferscope.system.errors import UserError
 from transferscope.system.processes import spread
 from transferscope.system.progress import progress_bar
+from transferscope.system.temporaries import temporary_folder
 
 DOMAINS = ("real", "clipart", "quickdraw")
 CHEXPERT_FOLDER = "CheXpert-v1.0-small"
@@ -232,9 +232,9 @@ def _new_folder(root: Path) -> Iterator[Path]:
     """
     with space_errors(root):
         root.parent.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(prefix=f".{root.name}.", suffix=".tmp", dir=root.parent) as work:
-            yield Path(work) / root.name
-            replace_folder(Path(work) / root.name, root)
+        with temporary_folder(root) as work:
+            yield work / root.name
+            replace_folder(work / root.name, root)
 
 
 def _marker(settings: dict[str, object], total: int) -> str:

@@ -13,6 +13,7 @@ from transferscope.models.checkpoint import Checkpoint, load_checkpoint, save_ch
 from transferscope.models.series import CheckpointSeries, epoch_file, write_series
 from transferscope.system.atomic import atomic_file
 from transferscope.system.errors import UserError
+from transferscope.system.folder_lock import run_folder_held
 from transferscope.training.device import choose_device
 from transferscope.training.evaluation import evaluate
 from transferscope.training.history import history_table, metric_columns
@@ -43,27 +44,28 @@ def adopt(
     files = RunFolder(folder, run, inputs_of(run, splits, checkpoint))
     if files.is_finished():
         return files.result()
-    model, device = checkpoint.build(), choose_device(None)
-    row: dict[str, Any] = {"task": run.task, "run": run.name, "epoch": checkpoint.metadata.epoch}
-    row |= {"lr": math.nan, "train_loss": math.nan}
-    for part, split in splits.items():
-        row |= metric_columns(part, evaluate(model, split, device=device))
-    epoch = checkpoint.metadata.epoch
-    assert epoch is not None
-    files.start()
-    save_checkpoint(checkpoint, folder / epoch_file(epoch))
-    with atomic_file(folder / HISTORY) as temporary:
-        history_table([row]).to_csv(temporary, index=False)
-    write_series(
-        folder,
-        task=run.task,
-        run=run.name,
-        fingerprint=run.fingerprint,
-        epochs=[epoch],
-        best=epoch,
-        final=epoch,
-        inputs=files.inputs,
-    )
+    with run_folder_held(folder):
+        model, device = checkpoint.build(), choose_device(None)
+        row: dict[str, Any] = {"task": run.task, "run": run.name, "epoch": checkpoint.metadata.epoch}
+        row |= {"lr": math.nan, "train_loss": math.nan}
+        for part, split in splits.items():
+            row |= metric_columns(part, evaluate(model, split, device=device))
+        epoch = checkpoint.metadata.epoch
+        assert epoch is not None
+        files.start()
+        save_checkpoint(checkpoint, folder / epoch_file(epoch))
+        with atomic_file(folder / HISTORY) as temporary:
+            history_table([row]).to_csv(temporary, index=False)
+        write_series(
+            folder,
+            task=run.task,
+            run=run.name,
+            fingerprint=run.fingerprint,
+            epochs=[epoch],
+            best=epoch,
+            final=epoch,
+            inputs=files.inputs,
+        )
     return files.result()
 
 

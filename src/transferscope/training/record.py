@@ -14,6 +14,7 @@ from transferscope.images.split import PackedSplit
 from transferscope.models.checkpoint import Checkpoint, CheckpointMetadata, save_checkpoint
 from transferscope.models.series import INDEX, CheckpointSeries, epoch_file, write_series
 from transferscope.system.atomic import atomic_file
+from transferscope.system.temporaries import remove_leftovers
 from transferscope.training.events import EVENTS
 from transferscope.training.history import history_table
 from transferscope.training.run import RunLike
@@ -107,8 +108,7 @@ class RunFolder:
         for path in self.folder.glob("epoch_*.safetensors"):
             if path.name not in kept:
                 path.unlink()
-        for leftover in self.folder.glob(".*.tmp"):  # of a process that was killed while it wrote
-            leftover.unlink()
+        remove_leftovers(self.folder)  # of a process that was killed while it wrote
 
 
 def checkpoint_of(run: RunLike, split: PackedSplit, state: TrainingState) -> Checkpoint:
