@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import errno
 import logging
 import os
@@ -30,7 +31,7 @@ logger = logging.getLogger(__name__)
 
 
 class FolderLock:
-    """Holds a folder until `release`, or until this process and those that have inherited the lock end, however they end.
+    """Holds a folder until `release`, or until this process, and those that inherit the lock, end, however they end.
 
     The system's lock on the file `.running` counts, not that the file exists: a file that is left over locks nothing.
     `release` removes it. A shared lock is for the machines of one training, which all run one command on one folder;
@@ -58,9 +59,11 @@ class FolderLock:
             raise UserError(f"{folder} cannot be written ({error.strerror}): results go there") from error
         os.ftruncate(self._file.fileno(), 0)
         os.pwrite(self._file.fileno(), f"{HOLDER.decode()}{os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+        atexit.register(self.release)
 
     def release(self) -> None:
         """Give the folder back. Once more does nothing."""
+        atexit.unregister(self.release)
         if self._file.closed:
             return
         with suppress(OSError):
@@ -132,4 +135,4 @@ def _read(file: Held) -> str:
 def _is_dead(holder: str) -> bool:
     """Whether the process that has noted itself in a lock's file ran on this machine and has ended."""
     found = re.fullmatch(r"process (\d+) on (.+)\n", holder)
-    return bool(found) and found[2] == socket.gethostname() and not psutil.pid_exists(int(found[1]))
+    return found is not None and found[2] == socket.gethostname() and not psutil.pid_exists(int(found[1]))

@@ -154,11 +154,8 @@ def remove_leftovers(folder: Path, *, deep: bool = False, but: Collection[Path] 
 
 def remove_dead_work() -> list[Path]:
     """Remove the work folders that killed processes have left in the system's temporary folder."""
-    removed = []
-    for path in Path(tempfile.gettempdir()).glob("transferscope-*.tmp"):
-        if WORK_NAME.fullmatch(path.name) and _remove_dead(path):
-            removed.append(path)
-    return removed
+    found = Path(tempfile.gettempdir()).glob("transferscope-*.tmp")
+    return [path for path in found if WORK_NAME.fullmatch(path.name) and _remove_dead(path)]
 
 
 def _close_copies() -> None:

@@ -64,7 +64,8 @@ def train(
     `run.training.rendezvous`, the `host:port` of one. `folder` and the splits must be on storage that all of them see.
 
     Raises UserError for what the user can fix, such as more processes than there are GPUs or cores, or another training
-    in `folder`; WorkerError, one line, for anything else that goes wrong in a worker. When this process is interrupted or dies, so do the workers.
+    in `folder`; WorkerError, one line, for anything else that goes wrong in a worker. When this process is interrupted
+    or dies, so do the workers.
     """
     kind = device_type or ("cuda" if torch.cuda.is_available() else "cpu")
     num_processes, num_nodes = count_processes(run.training.num_processes, kind), run.training.num_nodes

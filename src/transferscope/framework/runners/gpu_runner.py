@@ -19,6 +19,7 @@ from pluggy import PluginManager
 from threadpoolctl import threadpool_limits
 
 from transferscope.framework.config import CommandLineError
+from transferscope.framework.runners.beside import figures_beside
 from transferscope.framework.runners.node_runner import StepsRunner, gpus_asked, positive, refuse_unknown
 from transferscope.framework.runners.node_times import Ended
 from transferscope.framework.runners.slots import DevicePool
@@ -67,6 +68,7 @@ class GpuRunner(StepsRunner):
         keep_freed_memory()
 
         def carry_out(node: Node) -> None:
+            node = figures_beside(node)
             Task(node=node, catalog=catalog, hook_manager=hook_manager, is_async=self._is_async, run_id=run_id)()
 
         threads = _Threads(carry_out, requests, gpus, cores, has_gpus=there > 0)
