@@ -34,10 +34,11 @@ class GpuRunner(StepsRunner):
     """Runs independent steps at once, in threads, each on GPUs of its own or on a core of its own.
 
     A node's tag `gpus-N` says how many GPUs it gets (`gpus-auto`: all). Steps from which the longest work hangs start
-    first, equals first in, first out. Those without a tag run beside them, one for each core. Where there is no GPU, cores take their place: a training with N
-    processes gets N, and small runs train side by side with one thread each. Small networks gain little from several
-    threads within an operation, and nearly all from a second run beside the first (docs/log.md). Results are those of
-    one step after the other with as many threads in an operation; another number of threads rounds differently.
+    first, equals first in, first out. Those without a tag run beside them, one for each core. Where there is no GPU,
+    cores take their place: a training with N processes gets N, and small runs train side by side with one thread each.
+    Small networks gain little from several threads within an operation, and nearly all from a second run beside the
+    first (docs/log.md). Results are those of one step after the other with as many threads in an operation; another
+    number of threads rounds differently.
 
     gpus: how many GPUs to use, the first ones; None: all. max_workers: steps without a GPU that run at once, which
     share the cores; None: one for each core.
