@@ -212,9 +212,9 @@ def _are_events(found: Any) -> bool:
 
 
 def _is_event(event: Event) -> bool:
-    if event.get("event") not in KEPT:
-        return isinstance(event.get("event"), str)
-    if "box" in event:
+    if not isinstance(event.get("event"), str):
+        return False
+    if event["event"] not in KEPT or "box" in event:
         return True
     if event["event"] == "after_node_run":
         return isinstance(event.get("node"), str) and isinstance(event.get("duration"), int | float)
