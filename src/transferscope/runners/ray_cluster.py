@@ -49,7 +49,8 @@ def _known() -> str | None:
     """The cluster that RAY_ADDRESS names, or that `ray start` has left a note of, if it still answers."""
     from ray._private.services import get_ray_address_from_environment
 
-    address = get_ray_address_from_environment(None, None)
+    unnamed: Any = None
+    address = get_ray_address_from_environment(unnamed, None)
     if address and not os.environ.get("RAY_ADDRESS"):
         try:
             _knock(address)
