@@ -36,6 +36,32 @@ analyses:
     criticality: {pages: true, rewind_epochs: [0, 1], positions: {points: 2}, sigmas: [0.0, 0.1], draws: 1, max_examples: 16}
 """
 
+SMALL = """
+inherit_study: false
+tasks:
+  clipart: {format: domainnet, root: data/01_raw/generated/domains}
+generated:
+  domains: {draws: domains, tasks: [clipart], num_train: 60, num_test: 40, size: 24}
+pictures: {store_size: 16}
+model: {options: {widths: [4, 8, 8]}}
+training: {epochs: 4, keep_epochs: [1]}
+runs:
+  rit: {label: RI-T, tasks: [clipart], replicas: 2, training: {lr: 0.05}}
+analyses:
+  mistakes: {bootstrap: 20, pairs: [[rit, rit]]}
+  similarity: null
+  spectrum: null
+  landscape:
+    pairs: [[rit, rit]]
+    alphas: {points: 3}
+    extrapolation: {points: 4}
+    basin: null
+    criticality:
+      {tasks: [clipart], runs: [rit_1], rewind_epochs: [0, 1], positions: {points: 2}, sigmas: [0.0, 0.1], draws: 1,
+       max_examples: 16}
+"""
+"""A study of two runs on one task."""
+
 
 @dataclass(frozen=True)
 class Project:
@@ -63,13 +89,13 @@ class Project:
         return self.catalog.load(name)
 
 
-def make_project(folder: Path) -> Project:
-    """The project's configuration in `folder`; its `conf/local` makes the study tiny."""
+def make_project(folder: Path, study: str = TINY) -> Project:
+    """The project's configuration in `folder`; its `conf/local` makes it a tiny study, or another."""
     shutil.copy(ROOT / "pyproject.toml", folder)
     shutil.copytree(ROOT / "conf", folder / "conf", ignore=shutil.ignore_patterns("local"))
     (folder / "src").mkdir()  # the package itself is installed
     (folder / "conf" / "local").mkdir()
-    (folder / "conf" / "local" / "parameters.yml").write_text(TINY)
+    (folder / "conf" / "local" / "parameters.yml").write_text(study)
     for path in (folder / "conf").rglob("*.yml"):
         path.write_text(path.read_text().replace("data/01_raw", f"{folder}/data/01_raw"))
     (folder / "conf" / "base" / "globals.yml").write_text(f"data: {folder}/data\n")

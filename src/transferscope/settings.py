@@ -10,6 +10,7 @@ from kedro.utils import find_kedro_project
 
 from transferscope.framework.config import PlanConfigLoader
 from transferscope.framework.hooks import StudyHooks
+from transferscope.framework.runners.surroundings import Surroundings
 from transferscope.framework.staleness import MadeBy
 from transferscope.framework.viz_status import RunStatus
 
@@ -31,9 +32,9 @@ def _log_as_in_the_project() -> None:
 
 _log_as_in_the_project()
 
-# The last is called first: what went wrong is recorded before it becomes a line for the user, and results of another
-# plan are named after missing ones.
-HOOKS = (MadeBy(), StudyHooks(), RunStatus())
+# The last is called first: what went wrong is recorded before it becomes a line for the user, results of another plan
+# are named after missing ones, and nothing is changed around a run that is refused.
+HOOKS = (Surroundings(), MadeBy(), StudyHooks(), RunStatus())
 DISABLE_HOOKS_FOR_PLUGINS = ("kedro-viz",)  # RunStatus stands in for them
 CONFIG_LOADER_CLASS = PlanConfigLoader
 CONFIG_LOADER_ARGS = {

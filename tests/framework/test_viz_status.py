@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,6 +20,7 @@ from kedro_viz.integrations.kedro.hooks_utils import hash_node
 from kedro_viz.utils import _hash_input_output
 
 from transferscope.datasets.table import TableDataset
+from transferscope.framework import viz_status as run_status
 from transferscope.framework.runners import GpuRunner
 from transferscope.framework.viz_status import RunStatus
 
@@ -106,3 +109,60 @@ def test_a_file_that_holds_something_else_is_begun_anew(tmp_path: Path, left: st
     (tmp_path / ".viz/kedro_pipeline_events.json").write_text(left)
     run(tmp_path, [TABLE], SequentialRunner())
     assert set(shown(tmp_path).nodes) == {hash_node(TABLE), "one"}
+
+
+SHAPES = {
+    "no JSON": "{",
+    "nothing": "",
+    "an object": "{}",
+    "a number": "1",
+    "texts": '["a"]',
+    "lists": "[[]]",
+    "no kind": '[{"node": "one.make"}]',
+    "kind is a list": '[{"event": []}]',
+    "no node": '[{"event": "after_node_run", "duration": 1}]',
+    "no duration": '[{"event": "after_node_run", "node": "one.make", "node_id": "x"}]',
+    "duration is text": '[{"event": "after_node_run", "node": "one.other", "node_id": "x", "duration": "1"}]',
+    "node is a list": '[{"event": "on_node_error", "node": ["one"], "error": "x"}]',
+    "entry without id": '[{"event": "after_dataset_saved", "dataset": "x"}]',
+    "deep": "[" * 100_000,
+    "latin-1": "\udce9",
+}
+
+
+@pytest.mark.parametrize("content", SHAPES.values(), ids=SHAPES)
+@pytest.mark.parametrize("name", ["kedro_pipeline_events.json", "stats.json"])
+def test_status_of_another_shape_begins_anew(
+    tmp_path: Path, name: str, content: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One warning that names the file; the run goes on, and its own status is shown and can be read again."""
+    (tmp_path / ".viz").mkdir()
+    (tmp_path / ".viz" / name).write_bytes(content.encode(errors="surrogateescape"))
+    run(tmp_path, [TABLE, COUNT], SequentialRunner())
+    is_fine = name == "stats.json" and content == "{}"
+    assert caplog.text.count("run status begins anew") == (0 if is_fine else 1)
+    assert is_fine or f"{name} cannot be used (" in caplog.text
+    assert {node.status for node in shown(tmp_path).nodes.values()} == {"success"}
+    caplog.clear()
+    run(tmp_path, [TABLE], SequentialRunner())
+    assert "anew" not in caplog.text
+
+
+@pytest.mark.parametrize("obstacle", ["file", "link", "read-only"])
+def test_status_that_cannot_be_written_is_left_out(
+    tmp_path: Path, obstacle: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file in the place of `.viz`, a link to nowhere, storage that takes nothing: one line, and the run goes on."""
+    if obstacle == "file":
+        (tmp_path / ".viz").touch()
+    elif obstacle == "link":
+        (tmp_path / ".viz").symlink_to(tmp_path / "nowhere" / "deep")
+    else:
+
+        def refuse(*_: object) -> None:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(tmp_path))
+
+        monkeypatch.setattr(run_status, "_write", refuse)
+    run(tmp_path, [TABLE, COUNT], SequentialRunner())
+    assert caplog.text.count("Kedro-Viz will not show this run") == 1
+    assert (tmp_path / "one.csv").exists()

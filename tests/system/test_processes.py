@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from transferscope.framework.runners.beside import drawn_beside
 from transferscope.generated.draw import generate_chest, generate_domains, generate_source
-from transferscope.pipelines.wiring import drawn_beside
 from transferscope.plots.style import empty_figure
 from transferscope.system.errors import UserError
 from transferscope.system.processes import elsewhere, side_processes, spread

@@ -20,6 +20,8 @@ import pytest
 import torch
 
 from transferscope.system.errors import UserError
+from transferscope.system.folder_lock import run_folder_held
+from transferscope.system.temporaries import remove_dead_work
 from transferscope.training import launch, worker
 from transferscope.training.failure import WorkerError, failure
 from transferscope.training.launch import count_processes, train
@@ -107,7 +109,61 @@ def test_ctrl_c_leaves_no_process(make_split: Make, make_run: Make, jobs: Path, 
     process.join(PATIENCE)
     assert process.exitcode not in (0, None)
     wait_for(lambda: not workers_of(jobs))
-    assert not list(jobs.glob("transferscope-*"))
+    assert not list(jobs.iterdir())
+
+
+def test_a_training_that_is_killed_leaves_no_process_and_no_lock(
+    make_split: Make, make_run: Make, jobs: Path, tmp_path: Path
+) -> None:
+    """While it runs another training in its folder is refused, in one line, and every socket listens on loopback.
+
+    After SIGKILL its launcher and workers end by themselves, and the next training waits for that, goes on from the
+    snapshot, and ends as one that was never disturbed.
+    """
+    parts = make_split(40, folder=tmp_path / "train"), make_split(24, part="test", folder=tmp_path / "test")
+    run, folder = make_run(epochs=40, num_processes=2), tmp_path / "run"
+
+    def training() -> None:
+        train(run, *parts, initial=None, folder=folder, device_type="cpu")
+
+    process = multiprocessing.get_context("fork").Process(target=training)
+    process.start()
+    assert process.pid is not None
+    wait_for(lambda: (folder / "epoch_0001.safetensors").exists() or not process.is_alive())
+    children = psutil.Process(process.pid).children(recursive=True)
+    assert len(children) == 3
+    listening = [
+        connection.laddr.ip
+        for child in children
+        for connection in child.net_connections("inet")
+        if connection.status == psutil.CONN_LISTEN
+    ]
+    assert listening
+    assert {address.removeprefix("::ffff:") for address in listening} <= {"127.0.0.1", "::1"}
+    before = {path.name for path in folder.iterdir()}
+    for other in (run, make_run(epochs=1), make_run(epochs=1, lr=0.01)):
+        with pytest.raises(UserError, match=rf"is in use by another run \(process {process.pid} on .*`models_folder`"):
+            train(other, *parts, initial=None, folder=folder, device_type="cpu")
+    assert before - {path.name for path in folder.iterdir()} <= {"epoch_0001.safetensors"}  # its own doing
+    process.kill()
+    process.join()
+    again, _ = train(run, *parts, initial=None, folder=folder, device_type="cpu")
+    assert not any(child.is_running() for child in children)
+    undisturbed, _ = train(run, *parts, initial=None, folder=tmp_path / "other", device_type="cpu")
+    for name, value in undisturbed.load("final").state_dict.items():
+        assert torch.equal(again.load("final").state_dict[name], value), name
+    assert not [path for path in folder.iterdir() if path.name.startswith(".")]
+    assert len(list(jobs.iterdir())) == 1
+    remove_dead_work()
+    assert not list(jobs.iterdir())
+
+
+def test_two_trainings_in_one_process_do_not_share_a_folder(make_split: Make, make_run: Make, tmp_path: Path) -> None:
+    """Threads of one run, as well: the second is refused before it has written anything."""
+    parts = make_split(40), make_split(24, part="test")
+    with run_folder_held(tmp_path), pytest.raises(UserError, match="is in use by another run"):
+        train(make_run(), *parts, initial=None, folder=tmp_path, device_type="cpu")
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.fixture
@@ -119,7 +175,9 @@ def forked(monkeypatch: pytest.MonkeyPatch) -> None:
         os.environ.update({"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", **meeting})
         worker.main(job)
 
-    def run_launcher(command: list[str], environment: dict[str, str], job: Path, listen: Callable[[], None]) -> int:
+    def run_launcher(
+        command: list[str], environment: dict[str, str], job: Path, listen: Callable[[], None], lock: object
+    ) -> int:
         (job / launch.OUTPUT).touch()
         port = free_port()
         context = multiprocessing.get_context("fork")
@@ -149,7 +207,7 @@ def test_workers_get_all_that_train_run_gets(make_split: Make, make_run: Make, j
     assert history["train_loss"].tolist()[1:] == pytest.approx(expected["train_loss"].tolist()[1:], rel=1e-4)
     for name, value in one.load("final").state_dict.items():
         torch.testing.assert_close(two.load("final").state_dict[name], value, rtol=1e-3, atol=1e-5, msg=name)
-    assert not list(jobs.glob("transferscope-*"))
+    assert not list(jobs.iterdir())
 
 
 @pytest.mark.usefixtures("forked")
@@ -161,7 +219,7 @@ def test_the_users_mistake_reaches_the_user(make_split: Make, make_run: Make, jo
         train(
             bad, make_split(40), make_split(24, part="test"), initial=None, folder=tmp_path / "run", device_type="cpu"
         )
-    assert not list(jobs.glob("transferscope-*"))
+    assert not list(jobs.iterdir())
     assert not (tmp_path / "run").exists()
 
 
@@ -202,7 +260,7 @@ def test_machines_that_do_not_meet_are_one_line(
     with pytest.raises(UserError, match=f"2 machines did not meet at {place}"):
         train(run, make_split(40), make_split(24), initial=None, folder=tmp_path / "run", device_type="cpu")
     assert not workers_of(jobs)
-    assert not list(jobs.glob("transferscope-*"))
+    assert not list(jobs.iterdir())
 
 
 def test_processes_are_at_most_one_for_each_core_or_gpu(

@@ -7,11 +7,12 @@ what was recorded before, for any runner that calls hooks and for any part of th
 from __future__ import annotations
 
 import json
+import logging
 import math
 import threading
 import time
 import traceback
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,9 @@ from kedro_viz.integrations.kedro.hooks_utils import generate_timestamp, hash_no
 from kedro_viz.utils import _hash_input_output
 
 from transferscope.system.atomic import atomic_file
+from transferscope.system.errors import UserError
+
+logger = logging.getLogger("transferscope")
 
 STATS_FILENAME = "stats.json"
 
@@ -49,6 +53,7 @@ class RunStatus:
         self._events: dict[str, Event] = {}
         self._stats: dict[str, dict[str, int]] = {}
         self._lock = threading.Lock()
+        self._can_write = True
         self._written = math.inf
         """When; a process in which no run begins, as a worker of Ray, writes nothing."""
 
@@ -63,11 +68,13 @@ class RunStatus:
     @hook_impl
     def before_pipeline_run(self) -> None:
         """Begin with what earlier runs have left, but for how they began and ended."""
-        earlier = _read(self._folder / PIPELINE_EVENTS_FILENAME, [])
+        self._can_write = True
+        self._begun = {}
+        earlier = _read(self._folder / PIPELINE_EVENTS_FILENAME, _are_events)
         self._events = {"begin": {"event": "before_pipeline_run", "timestamp": generate_timestamp()}}
-        kept = (event for event in earlier if event["event"] in KEPT and "box" not in event)
+        kept = (event for event in earlier or () if event["event"] in KEPT and "box" not in event)
         self._events |= {event.get("node", event["node_id"]): event for event in kept}
-        self._stats = _read(self._folder / STATS_FILENAME, {})
+        self._stats = _read(self._folder / STATS_FILENAME, _are_sizes) or {}
         self._written = time.perf_counter()
 
     @hook_impl
@@ -138,9 +145,15 @@ class RunStatus:
     def _write(self, *end: Event) -> None:
         with self._lock:
             self._written = time.perf_counter()
+            if not self._can_write:
+                return
             events = [*self._events.values(), *_boxes(self._events.values()), *end]
-            _write(self._folder / PIPELINE_EVENTS_FILENAME, events)
-            _write(self._folder / STATS_FILENAME, self._stats)
+            try:
+                _write(self._folder / PIPELINE_EVENTS_FILENAME, events)
+                _write(self._folder / STATS_FILENAME, self._stats)
+            except (OSError, UserError) as error:
+                self._can_write = False
+                logger.warning("%s cannot be written (%s): Kedro-Viz will not show this run", self._folder, error)
 
 
 def _boxes(events: Iterable[Event]) -> list[Event]:
@@ -178,13 +191,42 @@ def _size(dataset: Any) -> int:
     return sum(file.stat().st_size for file in files if file.is_file())
 
 
-def _read(path: Path, missing: Any) -> Any:
-    """The content of a JSON file; `missing` where there is none that can be read."""
+def _read(path: Path, is_right: Callable[[Any], bool]) -> Any:
+    """The content of a JSON file; None, with a warning, where it cannot be read or is not what it should be."""
+    if not path.exists():
+        return None
     try:
         found = json.loads(path.read_text(encoding="utf8"))
-    except (OSError, ValueError):
-        return missing
-    return found if isinstance(found, type(missing)) else missing
+        if is_right(found):
+            return found
+        problem = "its content is of another shape"
+    except (OSError, ValueError, RecursionError) as error:
+        problem = " ".join(str(error).split())
+    logger.warning("%s cannot be used (%s): Kedro-Viz's run status begins anew", path, problem)
+    return None
+
+
+def _are_events(found: Any) -> bool:
+    """Whether each is of a kind that is known, with what is read of it here."""
+    return isinstance(found, list) and all(isinstance(event, dict) and _is_event(event) for event in found)
+
+
+def _is_event(event: Event) -> bool:
+    if not isinstance(event.get("event"), str):
+        return False
+    if event["event"] not in KEPT or "box" in event:
+        return True
+    if event["event"] == "after_node_run":
+        return isinstance(event.get("node"), str) and isinstance(event.get("duration"), int | float)
+    if event["event"] == "on_node_error":
+        return isinstance(event.get("node"), str) and isinstance(event.get("error"), str)
+    return isinstance(event.get("node_id"), str) and "node" not in event
+
+
+def _are_sizes(found: Any) -> bool:
+    return isinstance(found, dict) and all(
+        isinstance(sizes, dict) and all(isinstance(size, int) for size in sizes.values()) for sizes in found.values()
+    )
 
 
 def _write(path: Path, content: Any) -> None:

@@ -19,7 +19,6 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 from PIL import Image
@@ -35,6 +34,7 @@ from transferscope.system.errors import UserError
 from transferscope.system.processes import spread
 from transferscope.system.progress import progress_bar
 from transferscope.system.stored import DamagedError, file_digest, is_whole, read_json, write_json
+from transferscope.system.temporaries import temporary_folder
 
 log = logging.getLogger(__name__)
 
@@ -248,9 +248,9 @@ def _new_folder(root: Path) -> Iterator[Path]:
     """
     with space_errors(root):
         root.parent.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(prefix=f".{root.name}.", suffix=".tmp", dir=root.parent) as work:
-            yield Path(work) / root.name
-            replace_folder(Path(work) / root.name, root)
+        with temporary_folder(root) as work:
+            yield work / root.name
+            replace_folder(work / root.name, root)
 
 
 def _marker(settings: dict[str, object], total: int) -> str:

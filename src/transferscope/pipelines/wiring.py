@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from functools import wraps
 from typing import Any
 
 import pandas as pd
 from kedro.pipeline import Node
 
 from transferscope.experiment.plan import PairGroup
-from transferscope.system.processes import elsewhere
 
 ON_A_GPU = ["gpus-1"]
 """The tag of a node that runs networks: runners give it a GPU of its own where there are any, else a core."""
@@ -47,28 +45,9 @@ def gather(step: str, task: str, name: str, inputs: Iterable[str]) -> Node:
 def draw(step: str, task: str, name: str, function: Callable[..., Any], inputs: Iterable[str]) -> Node:
     """The node that draws `{task}.{name}.figure`; `function` gets the inputs and what must be said of the images."""
     return Node(
-        drawn_beside(function),
+        function,
         inputs=[*inputs, f"params:plan.notes.{task}"],
         outputs=f"{task}.{name}.figure",
         name=f"draw_{name}",
         namespace=f"{task}.{step}",
     )
-
-
-def drawn_beside(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A function that returns a figure, drawn and rendered in a process beside this one where there are some.
-
-    It stays a function, so that Kedro-Viz shows the code of the one that it wraps.
-    """
-
-    @wraps(function)
-    def draw(*inputs: Any, **named: Any) -> Any:
-        return elsewhere(_render, function, inputs, named)
-
-    return draw
-
-
-def _render(function: Callable[..., Any], inputs: tuple[Any, ...], named: dict[str, Any]) -> Any:
-    from transferscope.plots.rendered import render
-
-    return render(function(*inputs, **named))

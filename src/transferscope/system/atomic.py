@@ -5,12 +5,12 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from transferscope.system.errors import UserError
+from transferscope.system.temporaries import hidden_sibling, temporary_file, temporary_folder
 
 
 @contextmanager
@@ -20,18 +20,15 @@ def atomic_file(path: str | Path, *, flush: bool = True) -> Iterator[Path]:
     Without `flush` a process that is killed still leaves a whole file, but a power cut may take it.
     """
     path = Path(path)
-    temporary = _temporary_beside(path)
-    try:
-        with space_errors(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
+    with space_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary_file(path) as temporary:
             yield temporary
             if flush:
                 _flush(temporary)
             os.replace(temporary, path)
             if flush:
                 _flush(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -42,31 +39,24 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
     `path` does not exist, so a reader sees the old folder, none, or the new one, never a mixture.
     """
     path = Path(path)
-    temporary = _temporary_beside(path)
-    try:
-        with space_errors(path):
-            temporary.mkdir(parents=True)
+    with space_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary_folder(path) as temporary:
             yield temporary
             for file in temporary.rglob("*"):
                 _flush(file)
             replace_folder(temporary, path)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def replace_folder(new: Path, path: Path) -> None:
     """Rename `new` to `path`, removing what was there."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    old = _temporary_beside(path)
+    old = hidden_sibling(path)
     if path.exists():
         os.rename(path, old)
     os.rename(new, path)
     _flush(path.parent)
     shutil.rmtree(old, ignore_errors=True)
-
-
-def _temporary_beside(path: Path) -> Path:
-    return path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}.tmp"
 
 
 def _flush(path: Path) -> None:

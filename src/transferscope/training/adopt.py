@@ -12,6 +12,7 @@ from transferscope.images.split import PackedSplit
 from transferscope.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from transferscope.models.series import CheckpointSeries, epoch_file, write_series
 from transferscope.system.errors import UserError
+from transferscope.system.folder_lock import run_folder_held
 from transferscope.training.device import choose_device
 from transferscope.training.evaluation import evaluate
 from transferscope.training.history import metric_columns
@@ -47,27 +48,28 @@ def adopt(
     files = RunFolder(folder, run, inputs_of(run, splits, checkpoint))
     if files.is_finished():
         return files.result()
-    model, device = checkpoint.build(), choose_device(None)
-    row: dict[str, Any] = {"task": run.task, "run": run.name, "epoch": checkpoint.metadata.epoch}
-    row |= {"lr": math.nan, "train_loss": math.nan}
-    for part, split in splits.items():
-        row |= metric_columns(part, evaluate(model, split, device=device))
-    epoch = checkpoint.metadata.epoch
-    assert epoch is not None
-    files.start()
-    save_checkpoint(checkpoint, folder / epoch_file(epoch))
-    files.write_history([row])
-    write_series(
-        folder,
-        task=run.task,
-        run=run.name,
-        fingerprint=run.fingerprint,
-        epochs=[epoch],
-        best=epoch,
-        final=epoch,
-        inputs=files.inputs,
-        history=[row],
-    )
+    with run_folder_held(folder):
+        model, device = checkpoint.build(), choose_device(None)
+        row: dict[str, Any] = {"task": run.task, "run": run.name, "epoch": checkpoint.metadata.epoch}
+        row |= {"lr": math.nan, "train_loss": math.nan}
+        for part, split in splits.items():
+            row |= metric_columns(part, evaluate(model, split, device=device))
+        epoch = checkpoint.metadata.epoch
+        assert epoch is not None
+        files.start()
+        save_checkpoint(checkpoint, folder / epoch_file(epoch))
+        files.write_history([row])
+        write_series(
+            folder,
+            task=run.task,
+            run=run.name,
+            fingerprint=run.fingerprint,
+            epochs=[epoch],
+            best=epoch,
+            final=epoch,
+            inputs=files.inputs,
+            history=[row],
+        )
     return files.result()
 
 

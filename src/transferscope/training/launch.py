@@ -7,23 +7,26 @@ import logging
 import math
 import os
 import pickle
+import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
 import pandas as pd
+import psutil
 import torch
 
 import transferscope
 from transferscope.images.split import PackedSplit
 from transferscope.models.checkpoint import Checkpoint, save_checkpoint
 from transferscope.models.series import CheckpointSeries
+from transferscope.system.folder_lock import FolderLock, run_folder_held
 from transferscope.system.gpu_grants import granted_gpus, visible_to_child
 from transferscope.system.progress import progress_bar
+from transferscope.system.temporaries import work_folder
 from transferscope.training.failure import failure
 from transferscope.training.inputs import by_part, check_inputs, inputs_of
 from transferscope.training.loop import train_run
@@ -59,35 +62,40 @@ def train(
     On several machines call it on each, with the same arguments: `run.training.num_nodes` of them meet at
     `run.training.rendezvous`, the `host:port` of one. `folder` and the splits must be on storage that all of them see.
 
-    Raises UserError for what the user can fix, such as machines that do not meet; WorkerError, one
-    line, for anything else that goes wrong in a worker. When this process is interrupted or dies, so do the workers.
+    Raises UserError for what the user can fix, such as machines that do not meet, or another training in `folder`;
+    WorkerError, one line, for anything else that goes wrong in a worker. When this process is interrupted or dies, so
+    do the workers.
     """
     kind = device_type or ("cuda" if torch.cuda.is_available() else "cpu")
     num_processes, num_nodes = count_processes(run.training.num_processes, kind), run.training.num_nodes
     splits = by_part(train_split, test_split, validation_split)
     check_inputs(run, splits, initial)
-    if kind == "cpu" and num_processes * num_nodes == 1:
-        return train_run(
-            run,
-            train_split,
-            test_split,
-            initial=initial,
-            folder=folder,
-            validation_split=validation_split,
-            device="cpu",
-        )
     files = RunFolder(folder, run, inputs_of(run, splits, initial))
-    if not files.is_finished():
-        with tempfile.TemporaryDirectory(prefix="transferscope-") as work:
-            job = Path(work)
-            _hand_over(job, run, splits, initial, files.folder, kind)
-            num_steps = run.training.epochs * math.ceil(len(train_split) / run.training.batch_size)
-            with progress_bar(f"{run.task}.{run.name}", num_steps) as advance:
-                listener = _Listener(job, advance)
-                command = _command(run, num_processes, job)
-                return_code = _run_launcher(command, _environment(num_processes, kind), job, listener)
-            if return_code != 0:
-                raise failure(run, (job / OUTPUT).read_text(errors="replace"), job, files.folder)
+    if files.is_finished():
+        files.tidy()
+        return files.result()
+    with run_folder_held(files.folder, shared=num_nodes > 1) as lock:
+        if kind == "cpu" and num_processes * num_nodes == 1:
+            return train_run(
+                run,
+                train_split,
+                test_split,
+                initial=initial,
+                folder=folder,
+                validation_split=validation_split,
+                device="cpu",
+            )
+        if not files.is_finished():
+            with work_folder() as job:
+                _hand_over(job, run, splits, initial, files.folder, kind)
+                num_steps = run.training.epochs * math.ceil(len(train_split) / run.training.batch_size)
+                with progress_bar(f"{run.task}.{run.name}", num_steps) as advance:
+                    listener = _Listener(job, advance)
+                    command = _command(run, num_processes, job)
+                    environment = _environment(num_processes, kind, num_nodes)
+                    return_code = _run_launcher(command, environment, job, listener, lock)
+                if return_code != 0:
+                    raise failure(run, (job / OUTPUT).read_text(errors="replace"), job, files.folder)
     return files.result()
 
 
@@ -117,7 +125,7 @@ def _hand_over(
 ) -> None:
     """Write what the workers need. A split is pickled as the folder it lies in, not as its images."""
     content: dict[str, Any] = {"run": TrainingRun.of(run).to_dict(), "folder": str(folder.resolve()), "kind": kind}
-    content |= {"parent": os.getpid(), "max_restarts": run.training.max_restarts}
+    content |= {"num_nodes": run.training.num_nodes, "max_restarts": run.training.max_restarts}
     (job / "job.json").write_text(json.dumps(content))
     (job / "splits.pickle").write_bytes(pickle.dumps(splits))
     if initial is not None:
@@ -126,20 +134,24 @@ def _hand_over(
 
 def _command(run: RunLike, num_processes: int, job: Path) -> list[str]:
     nodes, place = run.training.num_nodes, run.training.rendezvous
-    meeting = ["--standalone"]
+    # By a file, where torch's own way for one machine (`--standalone`) listens on all interfaces.
+    meeting = ["--nnodes=1", "--rdzv-backend=c10d", f"--rdzv-endpoint={job / 'meeting'}", "--rdzv-id=training"]
+    meeting += ["--rdzv-conf=store_type=file"]
     if nodes > 1:
         name = f"{run.task}.{run.name}.{run.fingerprint}"
         meeting = [f"--nnodes={nodes}", "--rdzv-backend=c10d", f"--rdzv-endpoint={place}", f"--rdzv-id={name}"]
         meeting += [f"--rdzv-conf=join_timeout={MEETING_SECONDS},read_timeout={MEETING_SECONDS}"]
+    ending_with_us = ("-m", "transferscope.training.parents", str(os.getpid()))
     return [
-        *(sys.executable, "-m", "torch.distributed.run", *meeting),
+        *(sys.executable, *ending_with_us, "torch.distributed.run", *meeting),
+        f"--log-dir={job / 'logs'}",
         *(f"--nproc-per-node={num_processes}", f"--max-restarts={run.training.max_restarts}", "--monitor-interval=0.1"),
-        *("-m", "transferscope.training.worker", str(job)),
+        *(*ending_with_us, "transferscope.training.worker", str(job)),
     ]
 
 
-def _environment(num_processes: int, kind: str) -> dict[str, str]:
-    """Ours, with this package in reach, the granted GPUs alone, and the cores shared out."""
+def _environment(num_processes: int, kind: str, num_nodes: int = 1) -> dict[str, str]:
+    """Ours, with this package in reach, the granted GPUs alone, the cores shared out, one machine's talk within it."""
     source = str(Path(transferscope.__file__).parents[1])
     # Beside a training run others: on the other GPUs, or on the cores that this thread was not given.
     shares = max(num_processes, torch.cuda.device_count()) if kind == "cuda" else num_processes
@@ -147,6 +159,7 @@ def _environment(num_processes: int, kind: str) -> dict[str, str]:
     return {
         **os.environ,
         **visible_to_child(),
+        **(_loopback() if num_nodes == 1 else {}),
         "PYTHONPATH": os.pathsep.join([source, *filter(None, [os.environ.get("PYTHONPATH")])]),
         "OMP_NUM_THREADS": str(threads if kind == "cuda" else min(threads, torch.get_num_threads())),
         "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "5",
@@ -155,10 +168,31 @@ def _environment(num_processes: int, kind: str) -> dict[str, str]:
     }
 
 
-def _run_launcher(command: list[str], environment: dict[str, str], job: Path, listen: Callable[[], None]) -> int:
-    """Run the launcher to its end, listening; its return code."""
+def _loopback() -> dict[str, str]:
+    """Variables that keep gloo and NCCL to the interface that no other machine reaches."""
+    local = [
+        name
+        for name, addresses in psutil.net_if_addrs().items()
+        if any(address.family == socket.AF_INET and address.address == "127.0.0.1" for address in addresses)
+    ]
+    return {"GLOO_SOCKET_IFNAME": local[0], "NCCL_SOCKET_IFNAME": local[0]} if local else {}
+
+
+def _run_launcher(
+    command: list[str],
+    environment: dict[str, str],
+    job: Path,
+    listen: Callable[[], None],
+    lock: FolderLock | None = None,
+) -> int:
+    """Run the launcher to its end, listening; its return code.
+
+    The lock of the run's folder becomes the standard input of launcher and workers, which read nothing: so where this
+    process is killed, nobody has the folder before the last of them has ended.
+    """
+    given = subprocess.DEVNULL if lock is None else lock.fileno()
     with (job / OUTPUT).open("wb") as stream:
-        launcher = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream, env=environment)
+        launcher = subprocess.Popen(command, stdin=given, stdout=stream, stderr=stream, env=environment)
         try:
             while launcher.poll() is None:
                 time.sleep(POLL_SECONDS)

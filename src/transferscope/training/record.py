@@ -16,6 +16,7 @@ from transferscope.models.checkpoint import Checkpoint, CheckpointMetadata, save
 from transferscope.models.series import INDEX, CheckpointSeries, epoch_file, read_index, write_series
 from transferscope.system.atomic import atomic_file
 from transferscope.system.stored import DamagedError, check, is_whole, read_json, write_json
+from transferscope.system.temporaries import remove_leftovers
 from transferscope.training.events import EVENTS
 from transferscope.training.history import Row, history_table
 from transferscope.training.run import RunLike
@@ -174,8 +175,7 @@ class RunFolder:
         for path in self.folder.glob("epoch_*.safetensors"):
             if path.name not in kept:
                 path.unlink()
-        for leftover in self.folder.glob(".*.tmp"):  # of a process that was killed while it wrote
-            leftover.unlink()
+        remove_leftovers(self.folder)  # of a process that was killed while it wrote
 
 
 def _csv(table: pd.DataFrame) -> bytes:

@@ -8,7 +8,6 @@ import os
 import pickle
 import signal
 import sys
-import threading
 import time
 import traceback
 from datetime import timedelta
@@ -70,10 +69,9 @@ def main(job: Path) -> None:
     """Train as `job` says; an error is left in a file, for the process that launched us."""
     content = json.loads((job / "job.json").read_text())
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # die at once, also inside a collective operation
-    _end_with(os.getppid(), content["parent"])
     rank, restart = int(os.environ["RANK"]), int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
     if any(json.loads(path.read_text())["user"] for path in job.glob("error_*.json")):
-        sys.exit(1)  # a restart does not mend the user's mistake
+        sys.exit(1)  # a restart does not fix the user's mistake
     if _tells():
         _log_to(job / "messages.txt")
         if restart:
@@ -98,7 +96,7 @@ def _train(job: Path, content: dict[str, Any]) -> None:
     if device.type == "cuda":
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
+    _join(job, "nccl" if device.type == "cuda" else "gloo", on_one_machine=content["num_nodes"] == 1)
     train_run(
         run,
         splits["train"],
@@ -111,6 +109,17 @@ def _train(job: Path, content: dict[str, Any]) -> None:
         progress=_Teller(job / "progress.json") if _tells() else None,
     )
     dist.destroy_process_group()
+
+
+def _join(job: Path, backend: str, *, on_one_machine: bool) -> None:
+    """Meet the other processes: by a file on one machine, where torch's own way listens on all interfaces."""
+    if not on_one_machine:
+        dist.init_process_group(backend, timeout=PATIENCE)
+        return
+    rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    meeting = job / f"workers_{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
+    store = dist.FileStore(str(meeting), size)
+    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=PATIENCE)
 
 
 def _tells() -> bool:
@@ -141,27 +150,6 @@ def _log_to(path: Path) -> None:
     handler.setFormatter(logging.Formatter("%(levelno)d %(message)s"))
     log.addHandler(handler)
     log.setLevel(logging.INFO)
-
-
-def _end_with(*parents: int) -> None:
-    """End this process soon after one of `parents` has ended: the launcher's workers would outlive it."""
-
-    def watch() -> None:
-        while all(_is_alive(parent) for parent in parents):
-            time.sleep(1)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
-def _is_alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from threadpoolctl import threadpool_info, threadpool_limits
 
 from transferscope.framework.config import CommandLineError
 from transferscope.framework.runners import GpuRunner
+from transferscope.framework.runners import node_runner as steps_runner
 from transferscope.framework.runners.failures import StepsFailed
 from transferscope.system.errors import UserError
 from transferscope.system.gpu_grants import granted_gpus, visible_to_child
@@ -113,6 +114,25 @@ def test_a_training_gets_at_most_all_gpus(gpus: int | None) -> None:
         return count_processes(5, "cuda")
 
     assert run([step(ask, "a", gpus=5)], gpus=gpus).load("a.out") == (gpus or 4)
+
+
+def test_what_the_longest_work_hangs_from_starts_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the plan's costs, on GPUs and on cores alike, whatever the names; results do not change."""
+    order: list[str] = []
+
+    def note(name: str) -> Callable[..., str]:
+        def inside(*_: Any) -> str:
+            order.append(name)
+            return name
+
+        return inside
+
+    costs = {"a": 10.0, "b": 1.0, "c": 500.0, "d": 20.0}
+    monkeypatch.setattr(steps_runner, "_costs", lambda: costs)
+    nodes = [step(note(name), name, gpus=1) for name in "abd"] + [step(note("c"), "c", inputs="b.out", gpus=1)]
+    seen = run(nodes, max_workers=1)
+    assert order == ["b", "c", "d", "a"]
+    assert [seen.load(f"{name}.out") for name in "acd"] == ["a", "c", "d"]
 
 
 @pytest.mark.usefixtures("four_gpus")
@@ -270,6 +290,7 @@ INTERRUPTED = """
 import os, signal, subprocess, sys, time
 from kedro.io import DataCatalog
 from kedro.pipeline import Node, Pipeline
+from transferscope.framework.runners import node_runner as steps_runner
 from transferscope.framework.runners import GpuRunner
 
 def busy(name):

@@ -1,4 +1,4 @@
-"""The runner of a cluster, on a real one of two machines in this one: skipped where Ray is not installed."""
+"""The runner of a cluster, on a real one of two machines in this one."""
 
 from __future__ import annotations
 
@@ -32,8 +32,6 @@ from transferscope.framework.runners.failures import StepsFailed
 from transferscope.framework.runners.run_status import Status
 from transferscope.framework.staleness import MadeBy
 from transferscope.framework.viz_status import RunStatus
-
-ray = pytest.importorskip("ray", reason="the extra `ray` is not installed")
 
 pytestmark = pytest.mark.xdist_group("ray")
 

@@ -7,7 +7,7 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from typing import Any
 
@@ -19,9 +19,11 @@ from pluggy import PluginManager
 from threadpoolctl import threadpool_limits
 
 from transferscope.framework.config import CommandLineError
+from transferscope.framework.runners.beside import figures_beside
 from transferscope.framework.runners.node_runner import StepsRunner, gpus_asked, positive, refuse_unknown
 from transferscope.framework.runners.node_times import Ended
 from transferscope.framework.runners.slots import DevicePool
+from transferscope.framework.runners.urgency import urgency
 from transferscope.system.gpu_grants import give_back_memory, granted
 from transferscope.system.processes import side_processes
 
@@ -31,11 +33,12 @@ PATIENCE_SECONDS = 10.0
 class GpuRunner(StepsRunner):
     """Runs independent steps at once, in threads, each on GPUs of its own or on a core of its own.
 
-    A node's tag `gpus-N` says how many GPUs it gets (`gpus-auto`: all); requests are served first in, first out. Steps
-    without a tag run beside them, one for each core. Where there is no GPU, cores take their place: a training with N
-    processes gets N, and small runs train side by side with one thread each. Small networks gain little from several
-    threads within an operation, and nearly all from a second run beside the first (docs/log.md). Results are those of
-    one step after the other with as many threads in an operation; another number of threads rounds differently.
+    A node's tag `gpus-N` says how many GPUs it gets (`gpus-auto`: all). Steps from which the longest work hangs start
+    first, equals first in, first out. Those without a tag run beside them, one for each core. Where there is no GPU,
+    cores take their place: a training with N processes gets N, and small runs train side by side with one thread each.
+    Small networks gain little from several threads within an operation, and nearly all from a second run beside the
+    first (docs/log.md). Results are those of one step after the other with as many threads in an operation; another
+    number of threads rounds differently.
 
     gpus: how many GPUs to use, the first ones; None: all. max_workers: steps without a GPU that run at once, which
     share the cores; None: one for each core.
@@ -51,7 +54,12 @@ class GpuRunner(StepsRunner):
 
     @contextmanager
     def _workers(
-        self, pipeline: Pipeline, catalog: CatalogProtocol, hook_manager: PluginManager, run_id: str | None
+        self,
+        pipeline: Pipeline,
+        catalog: CatalogProtocol,
+        hook_manager: PluginManager,
+        run_id: str | None,
+        costs: Mapping[str, float],
     ) -> Iterator[_Threads]:
         import torch
 
@@ -60,13 +68,16 @@ class GpuRunner(StepsRunner):
         there = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if self._gpus is not None and self._gpus > there:
             raise CommandLineError(f"--runner-params gpus={self._gpus}: there are {there} GPUs here")
-        cores: DevicePool[Node] = DevicePool(range(self._cores))
-        gpus: DevicePool[Node] = DevicePool(range(self._gpus or there)) if there else cores
-        requests = {node: _devices_asked(node, gpus, has_gpus=there > 0) for node in pipeline.nodes}
+        size = (self._gpus or there) if there else self._cores
+        requests = {node: _devices_asked(node, size, has_gpus=there > 0) for node in pipeline.nodes}
+        first = urgency(pipeline, costs, requests.__getitem__).__getitem__
+        cores: DevicePool[Node] = DevicePool(range(self._cores), first)
+        gpus: DevicePool[Node] = DevicePool(range(size), first) if there else cores
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // self._cores))
         keep_freed_memory()
 
         def carry_out(node: Node) -> None:
+            node = figures_beside(node)
             Task(node=node, catalog=catalog, hook_manager=hook_manager, is_async=self._is_async, run_id=run_id)()
 
         threads = _Threads(carry_out, requests, gpus, cores, has_gpus=there > 0)
@@ -78,15 +89,15 @@ class GpuRunner(StepsRunner):
                 threads.interrupt()
 
 
-def _devices_asked(node: Node, gpus: DevicePool[Node], *, has_gpus: bool) -> int:
-    """How many of its pool's devices a node gets, at most all; 0 for a core beside GPUs."""
+def _devices_asked(node: Node, size: int, *, has_gpus: bool) -> int:
+    """How many of its pool's `size` devices a node gets, at most all; 0 for a core beside GPUs."""
     asked = gpus_asked(node)
     if asked is None:
         return 0
     if asked == "auto":
-        return gpus.size if has_gpus else 1
+        return size if has_gpus else 1
     assert isinstance(asked, int)
-    return min(asked, gpus.size)
+    return min(asked, size)
 
 
 class _Threads:

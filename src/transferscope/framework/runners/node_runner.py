@@ -53,7 +53,12 @@ class StepsRunner(AbstractRunner):
 
     @abstractmethod
     def _workers(
-        self, pipeline: Pipeline, catalog: CatalogProtocol, hook_manager: PluginManager, run_id: str | None
+        self,
+        pipeline: Pipeline,
+        catalog: CatalogProtocol,
+        hook_manager: PluginManager,
+        run_id: str | None,
+        costs: Mapping[str, float],
     ) -> AbstractContextManager[Workers]:
         """Check that everything can run, and open what carries it out; ends it however the run ends."""
 
@@ -69,9 +74,10 @@ class StepsRunner(AbstractRunner):
     ) -> None:
         assert hook_manager is not None
         steps = Steps(pipeline)
-        status = Status(steps, _costs())
+        costs = _costs()
+        status = Status(steps, costs)
         unread = Counter(chain.from_iterable(node.inputs for node in steps.all))
-        with self._workers(pipeline, catalog, hook_manager, run_id) as workers:
+        with self._workers(pipeline, catalog, hook_manager, run_id, costs) as workers:
             if steps.all:
                 print_tables({"To be done": plan_table(steps.all)})
             else:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import logging
-import os
-import socket
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -21,12 +20,19 @@ from transferscope.framework.runners.failures import RemoteError
 from transferscope.framework.runners.node_runner import StepsRunner, gpus_asked, positive, refuse_unknown
 from transferscope.framework.runners.node_times import Ended
 from transferscope.framework.runners.notes import Notes, add_notes
+from transferscope.framework.runners.ray_cluster import connected, machines_of
 from transferscope.framework.runners.ray_node import Board, Outcome, Step, carry_out
+from transferscope.framework.runners.slots import DevicePool
+from transferscope.framework.runners.urgency import urgency
 from transferscope.system.errors import UserError
 
 logger = logging.getLogger("transferscope")
 
-KNOCK_SECONDS = 10.0
+LOOK_SECONDS = 10.0
+"""Between looks at which machines are there."""
+
+WAITING = 1
+"""So that none is idle until the driver hears that a step has ended."""
 
 
 class RayRunner(StepsRunner):
@@ -51,12 +57,16 @@ class RayRunner(StepsRunner):
 
     @contextmanager
     def _workers(
-        self, pipeline: Pipeline, catalog: CatalogProtocol, hook_manager: PluginManager, run_id: str | None
+        self,
+        pipeline: Pipeline,
+        catalog: CatalogProtocol,
+        hook_manager: PluginManager,
+        run_id: str | None,
+        costs: Mapping[str, float],
     ) -> Iterator[_Tasks]:
         _refuse_memory(pipeline, catalog)
-        ray = _connect(self._address)
-        try:
-            machines = [machine["Resources"] for machine in ray.nodes() if machine["Alive"]]
+        with connected(self._address) as ray:
+            machines = machines_of(ray)
             asked = {node: _resources(node, machines) for node in pipeline.nodes}
             again = {"max_retries": self._retries, "retry_exceptions": False}
             on_cores = ray.remote(**again)(carry_out)
@@ -75,40 +85,11 @@ class RayRunner(StepsRunner):
                     error=error, node=node, catalog=catalog, inputs={}, is_async=self._is_async, run_id=run_id
                 )
 
-            yield _Tasks(ray, start, board, partial(add_notes, hook_manager), lost)
-        finally:
-            ray.shutdown()
-
-
-def _connect(address: str | None) -> Any:
-    """Ray, connected; one line where it is not installed or nothing answers."""
-    # Workers use the environment that is there; Ray would build one anew on each, where `uv run` has started this.
-    os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
-    try:
-        import ray
-    except ImportError:
-        raise CommandLineError(
-            "RayRunner needs Ray: `uv run --extra ray kedro run ...`, or without uv: pip install -e '.[ray]'"
-        ) from None
-    try:
-        _knock(address)
-        if address:  # one attempt, of 40 s: at a port where something else listens it would make twenty
-            os.environ.setdefault("RAY_gcs_server_port_wait_time_s", "1")
-        ray.init(address=address, logging_level="warning")
-    except Exception as error:  # of many kinds: sockets, time-outs, versions that differ
-        reason = " ".join(str(error).split())[:200]
-        raise CommandLineError(
-            f"--runner-params address={address}: no Ray cluster answers there ({reason}); "
-            "start one with `ray start --head`, or leave the address out"
-        ) from None
-    return ray
-
-
-def _knock(address: str | None) -> None:
-    """OSError where nothing listens at `host:port`: Ray itself would try for minutes."""
-    host, _, port = (address or "").rpartition("://")[2].rpartition(":")
-    if host and port.isdigit():
-        socket.create_connection((host.strip("[]"), int(port)), KNOCK_SECONDS).close()
+            needed = {node: int(asked[node]["num_gpus"] or asked[node]["num_cpus"]) for node in pipeline.nodes}
+            on_gpu = {node for node in pipeline.nodes if asked[node]["num_gpus"]}
+            first = urgency(pipeline, costs, needed.__getitem__).__getitem__
+            room = Room(ray, needed, on_gpu, first)
+            yield _Tasks(ray, start, room, board, partial(add_notes, hook_manager), lost)
 
 
 def _refuse_memory(pipeline: Pipeline, catalog: CatalogProtocol) -> None:
@@ -142,6 +123,44 @@ def _put_up_board(ray: Any) -> Any:
     return ray.remote(num_cpus=0, scheduling_strategy=here)(Board).remote()
 
 
+class Room:
+    """Which steps are handed to Ray, the most urgent first: as many as there is room for, and a few that wait there.
+
+    Ray starts what it has in an order of its own, so it has no more than it can start.
+    """
+
+    def __init__(self, ray: Any, needed: dict[Node, int], on_gpu: set[Node], urgency: Callable[[Node], float]) -> None:
+        self._ray, self._needed, self._on_gpu = ray, needed, on_gpu
+        cores, gpus = self._there()
+        self._cores: DevicePool[Node] = DevicePool(range(cores), urgency)
+        self._gpus: DevicePool[Node] = DevicePool(range(gpus), urgency)
+        self._looked = time.monotonic()
+
+    def request(self, node: Node) -> None:
+        self._pool(node).request(node, self._needed[node])
+
+    def grant(self) -> list[Node]:
+        """Steps to hand over now; machines that have come in the meantime count."""
+        if time.monotonic() - self._looked > LOOK_SECONDS:
+            self._looked = time.monotonic()
+            for pool, there in zip((self._cores, self._gpus), self._there(), strict=True):
+                pool.add(max(0, there - pool.size))
+        return [node for pool in (self._gpus, self._cores) for node, _ in pool.grant()]
+
+    def give_back(self, node: Node) -> None:
+        self._pool(node).give_back(node)
+
+    def _pool(self, node: Node) -> DevicePool[Node]:
+        return self._gpus if node in self._on_gpu else self._cores
+
+    def _there(self) -> tuple[int, int]:
+        """Cores and GPUs of all machines, and a few more for what is to wait at Ray until one is free."""
+        machines = machines_of(self._ray)
+        sums = (int(sum(machine.get(kind, 0) for machine in machines)) for kind in ("CPU", "GPU"))
+        cores, gpus = (count + WAITING for count in sums)
+        return cores, gpus
+
+
 class _Tasks:
     """Ray tasks by step."""
 
@@ -149,12 +168,14 @@ class _Tasks:
         self,
         ray: Any,
         start: Callable[[Node], Any],
+        room: Room,
         board: Any,
         noted: Callable[[Node, Notes], None],
         lost: Callable[[Node, Exception], None],
     ) -> None:
         self._ray = ray
         self._start = start
+        self._room = room
         self._board = board
         self._noted = noted
         self._lost = lost
@@ -162,9 +183,11 @@ class _Tasks:
         self._begun: set[str] = set()
 
     def submit(self, node: Node) -> None:
-        self._nodes[self._start(node)] = node
+        self._room.request(node)
 
     def started(self) -> list[Node]:
+        for node in self._room.grant():
+            self._nodes[self._start(node)] = node
         submitted = {node.name: node for node in self._nodes.values()}
         begun = [(name, machine) for name, machine in self._news() if name in submitted]
         for name, machine in begun:
@@ -181,12 +204,15 @@ class _Tasks:
 
     def ended(self, seconds: float) -> list[Ended]:
         references = list(self._nodes)
+        if not references:
+            return []
         done, _ = self._ray.wait(references, num_returns=1, timeout=seconds)
         more, _ = self._ray.wait(references, num_returns=len(references), timeout=0)
         return [self._ending(reference) for reference in dict.fromkeys([*done, *more])]
 
     def _ending(self, reference: Any) -> Ended:
         node = self._nodes.pop(reference)
+        self._room.give_back(node)
         try:
             outcome: Outcome = self._ray.get(reference)
         except self._ray.exceptions.RayError as error:  # the worker was lost more often than it may be

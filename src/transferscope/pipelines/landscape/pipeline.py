@@ -7,7 +7,7 @@ from kedro.pipeline import Node, Pipeline
 from transferscope.experiment.options import CriticalityOptions, CrossDomainOptions, LandscapeOptions
 from transferscope.experiment.plan import Pair, PairGroup, Plan, RunSpec
 from transferscope.pipelines.landscape import nodes
-from transferscope.pipelines.wiring import ON_A_GPU, draw, drawn_beside, gather, pair_inputs, tagged
+from transferscope.pipelines.wiring import ON_A_GPU, draw, gather, pair_inputs, tagged
 
 STEP = "landscape"
 ACROSS = "cross_domain"
@@ -103,7 +103,7 @@ def _all_barriers(scopes: list[str]) -> list[Node]:
             namespace=f"{ACROSS}.{STEP}",
         ),
         Node(
-            drawn_beside(nodes.draw_barrier_heights),
+            nodes.draw_barrier_heights,
             inputs=barriers | {"note": f"params:plan.notes.{ACROSS}"},
             outputs=f"{ACROSS}.all_barriers.figure",
             name="draw_all_barriers",

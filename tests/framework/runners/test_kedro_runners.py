@@ -1,0 +1,173 @@
+"""Kedro's own runners give the bytes of this project's, and what a run finds around it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from kedro.framework.project import pipelines
+from kedro.runner import AbstractRunner, ParallelRunner, SequentialRunner, ThreadRunner
+
+from tiny_project import SMALL, Project, make_project
+from transferscope.framework.runners import GpuRunner, RayRunner
+from transferscope.framework.runners.surroundings import TERMINATED, one_thread_an_operation
+
+TIMES = {"timings.csv", "report.html", "summary.md"}
+"""Files that hold how long something took."""
+
+
+def run_with(folder: Path, runner: Callable[[], AbstractRunner]) -> dict[str, bytes]:
+    """Weights, tables and figures of the small study by their files."""
+    folder.mkdir()
+    project = make_project(folder, SMALL)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("OMP_NUM_THREADS", raising=False)
+        patch.chdir(folder)
+        project.run(runner=runner())
+        assert "OMP_NUM_THREADS" not in os.environ
+    made = [*folder.glob("data/06_models/**/*"), *folder.glob("data/0[78]*/**/*")]
+    return {
+        str(path.relative_to(folder)): path.read_bytes() for path in made if path.is_file() and path.name not in TIMES
+    }
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    return run_with(
+        tmp_path_factory.mktemp("gpu") / "project", lambda: GpuRunner(max_workers=max(2, os.cpu_count() or 1))
+    )
+
+
+RUNNERS: dict[str, tuple[Callable[[], AbstractRunner], str]] = {
+    "sequential": (SequentialRunner, ""),
+    "threads": (lambda: ThreadRunner(max_workers=2), ""),
+    "fork": (lambda: ParallelRunner(max_workers=2), "fork"),
+    "spawn": (lambda: ParallelRunner(max_workers=2), "spawn"),
+}
+
+
+@pytest.mark.xdist_group("kedro_runners")
+@pytest.mark.parametrize("name", RUNNERS)
+def test_kedros_runners_give_the_same_bytes(
+    name: str, expected: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Weights, tables and figures, though torch may use two threads; afterwards it may again."""
+    runner, method = RUNNERS[name]
+    monkeypatch.setenv("KEDRO_MP_CONTEXT", method)
+    torch.set_num_threads(2)
+    try:
+        found = run_with(tmp_path / "project", runner)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(1)
+    assert len(found) > 30
+    assert found.keys() == expected.keys()
+    assert [path for path in found if found[path] != expected[path]] == []
+
+
+@pytest.mark.xdist_group("kedro_runners")
+def test_ray_gives_the_same_bytes_on_loopback_and_leaves_nothing(
+    expected: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a cluster of its own, without a process or a file of it afterwards."""
+    system = Path(tempfile.mkdtemp(prefix="ts-", dir="/tmp"))  # sockets have short names
+    before = set(Path("/tmp/ray").glob("*"))
+    monkeypatch.setattr(tempfile, "tempdir", str(system))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+    found = run_with(tmp_path / "project", RayRunner)
+    assert [path for path in found if found[path] != expected[path]] == []
+    assert found.keys() == expected.keys()
+    assert not list(system.iterdir())
+    system.rmdir()
+    assert set(Path("/tmp/ray").glob("*")) == before
+
+
+def test_every_node_of_every_study_can_be_sent_to_another_process(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ParallelRunner asks for it; no study of `conf` has a node that is a closure."""
+    monkeypatch.chdir(project.folder)
+    for env in (None, "paper", "own_images"):
+        with project.session(env=env) as session:
+            session.load_context()
+            nodes = pipelines["__default__"].nodes
+            assert len(nodes) > 100
+            ParallelRunner._validate_nodes(nodes)
+
+
+def test_a_number_of_threads_that_the_user_gives_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    torch.set_num_threads(2)
+    try:
+        one_thread_an_operation()()
+        assert torch.get_num_threads() == 2
+        assert os.environ["OMP_NUM_THREADS"] == "2"
+        monkeypatch.delenv("OMP_NUM_THREADS")
+        restore = one_thread_an_operation()
+        assert torch.get_num_threads() == 1
+        restore()
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(1)
+
+
+TERMINATED_RUN = """
+import os, sys, time
+from pathlib import Path
+from kedro.io import DataCatalog
+from kedro.pipeline import Node, Pipeline
+from kedro import runner as kedro_runners
+from transferscope.framework import runners
+from transferscope.system.atomic import atomic_file
+from transferscope.system.processes import elsewhere
+from transferscope.framework.runners.surroundings import Surroundings
+from transferscope.system.temporaries import work_folder
+
+def work():
+    with work_folder(), atomic_file(Path("table.csv")) as file:
+        file.write_text("half")
+        Path("begun").touch()
+        while True:
+            time.sleep(0.05)
+
+if __name__ == "__main__":
+    Surroundings().before_pipeline_run()
+    kind = sys.argv[1]
+    runner = getattr(runners, kind, None) or getattr(kedro_runners, kind)
+    catalog = DataCatalog()
+    if kind == "ParallelRunner":
+        from kedro.io import SharedMemoryDataCatalog
+        catalog = SharedMemoryDataCatalog()
+    runner().run(Pipeline([Node(work, None, "out", name="work")]), catalog)
+"""
+
+
+@pytest.mark.parametrize("kind", ["GpuRunner", "SequentialRunner", "ThreadRunner", "ParallelRunner"])
+def test_sigterm_ends_in_order(tmp_path: Path, kind: str) -> None:
+    """As a scheduler sends it: the step is unwound, and neither a file beside its place nor a work folder is left."""
+    script, system = tmp_path / "run.py", tmp_path / "system"
+    script.write_text(TERMINATED_RUN)
+    system.mkdir()
+    process = subprocess.Popen(
+        [sys.executable, str(script), kind],
+        cwd=tmp_path,
+        env=os.environ | {"TMPDIR": str(system)},
+        stderr=subprocess.PIPE,
+    )
+    while not (tmp_path / "begun").exists():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    assert [path for path in system.iterdir() if path.name.startswith("transferscope-")]
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=120)
+    assert process.returncode == TERMINATED
+    assert not list(tmp_path.glob(".*.tmp"))
+    assert not [path for path in system.iterdir() if path.name.startswith(("transferscope-", "pymp-"))]
