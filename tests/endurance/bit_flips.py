@@ -63,6 +63,8 @@ def flip(path: Path, position: int, bit: int) -> None:
 def reader(path: Path) -> Callable[[], object]:
     """The reader that meets the file in a run, and raises an error for a damaged one."""
     folder = path.parent
+    if path.name in DECIDES_NOTHING:
+        return path.read_bytes
     if root := next((above for above in path.parents if (above / DIGESTS).is_file()), None):
         return lambda: check_generated(root)
     if (folder / "split.json").is_file():

@@ -18,7 +18,7 @@ from tiny_project import make_project
 from transferscope.models.zoo import build_model
 from transferscope.system.errors import UserError
 
-pytestmark = pytest.mark.xdist_group("changed_inputs")
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("changed_inputs")]
 
 WIDTHS = [4, 4, 4]
 

@@ -116,9 +116,9 @@ def test_a_killed_walk_goes_on_where_it_was(project, tmp_path: Path) -> None:
     folder = MeasurementFolder(tmp_path)
     for key, value in killed.items():
         folder[key] = value
-    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.npz")}
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.safetensors")}
     resumed, _ = line(ends, splits, splits["train"], [], options(0, 0.5, 1), folder)
-    assert len(list(tmp_path.rglob("*.npz"))) == 6
+    assert len(list(tmp_path.rglob("*.safetensors"))) == 6
     assert all(path.stat().st_mtime_ns == time for path, time in before.items())
     pd.testing.assert_frame_equal(resumed, line(ends, splits, splits["train"], [], options(0, 0.5, 1), {})[0])
 
