@@ -9,8 +9,9 @@ from typing import Any
 
 from kedro.io import AbstractDataset
 
-from transferscope.claims.results import SavedFigure, TaskResults
+from transferscope.claims.evidence import TaskResults
 from transferscope.datasets.table import read_table, write_table
+from transferscope.plots.rendered import SavedFigure
 from transferscope.system.atomic import atomic_folder
 
 

@@ -357,6 +357,8 @@ class ReportOptions(Options):
     """The report."""
 
     title: str = "What is being transferred?"
+    claims: tuple[str, ...] = ()
+    """Modules with claims of your own, imported before the claims are decided: docs/extending.md."""
 
 
 class ModulesOptions(Options):
