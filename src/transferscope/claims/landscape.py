@@ -137,6 +137,7 @@ def extrapolation(evidence: Evidence) -> Iterator[Comparison]:
     unit="points",
     sides=("barrier",),
     needs="cross-domain interpolation of fine-tuned runs",
+    place="scenario",
     section="figures_19_23",
 )
 def cross_domain_basin(evidence: Evidence) -> Iterator[Comparison]:
@@ -152,6 +153,7 @@ def cross_domain_basin(evidence: Evidence) -> Iterator[Comparison]:
     unit="points",
     sides=("gain",),
     needs="cross-domain interpolation of fine-tuned runs",
+    place="scenario",
     section="figures_19_23",
 )
 def cross_domain_gain(evidence: Evidence) -> Iterator[Comparison]:
@@ -167,6 +169,7 @@ def cross_domain_gain(evidence: Evidence) -> Iterator[Comparison]:
     unit="points",
     sides=("barrier",),
     needs="cross-domain interpolation of runs from scratch",
+    place="scenario",
     section="figures_19_23",
 )
 def cross_domain_rit(evidence: Evidence) -> Iterator[Comparison]:
@@ -182,6 +185,7 @@ def cross_domain_rit(evidence: Evidence) -> Iterator[Comparison]:
     unit="share",
     sides=("P-T", "RI-T"),
     needs="cross-domain interpolation of fine-tuned runs and of runs from scratch",
+    place="pair of domains",
     section="figures_19_23",
 )
 def other_domain(evidence: Evidence) -> Iterator[Comparison]:
@@ -206,6 +210,7 @@ def other_domain(evidence: Evidence) -> Iterator[Comparison]:
     unit="points",
     sides=("barrier",),
     needs="interpolation between fine-tuned runs of a union and of a domain",
+    place="scenario",
     section="figures_24_29",
 )
 def union_basin(evidence: Evidence) -> Iterator[Comparison]:
@@ -221,6 +226,7 @@ def union_basin(evidence: Evidence) -> Iterator[Comparison]:
     unit="points",
     sides=("barrier",),
     needs="interpolation between runs from scratch of a union and of a domain",
+    place="scenario",
     section="figures_24_29",
 )
 def union_rit(evidence: Evidence) -> Iterator[Comparison]:

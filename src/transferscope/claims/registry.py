@@ -14,6 +14,9 @@ from transferscope.system.errors import UserError
 NumberUnit = Literal["score", "points", "share", "number", "coefficient"]
 """score: a test metric; points: hundredths of one; share: a fraction; number: of any size; coefficient: about 0 to 1."""
 
+Place = Literal["task", "scenario", "pair of domains"]
+"""What the place of a claim's comparisons is."""
+
 Measure = Callable[[Evidence], Iterable[Comparison]]
 
 CHAPTERS = tuple(
@@ -39,6 +42,7 @@ class Claim:
     unit: NumberUnit
     sides: tuple[str, ...]
     needs: str
+    place: Place = "task"
     paper: tuple[str, ...] = ()
     section: str = ""
 
@@ -54,6 +58,7 @@ def claim(
     unit: NumberUnit,
     sides: tuple[str, ...],
     needs: str,
+    place: Place = "task",
     paper: tuple[str, ...] = (),
     section: str = "",
 ) -> Callable[[Measure], Measure]:
@@ -68,6 +73,7 @@ def claim(
         unit: of the numbers that are compared.
         sides: what the first and the second number are; one of them where a number is held against a bound.
         needs: what the plan must run.
+        place: what the places of the comparisons are.
         paper: the paper's figures, an item per task.
         section: id of the report's section that shows more.
 
@@ -89,6 +95,7 @@ def claim(
             unit=unit,
             sides=sides,
             needs=needs,
+            place=place,
             paper=paper,
             section=section,
         )

@@ -137,13 +137,17 @@ def load_plan(env: str | None) -> Plan:
 
 
 def plan_parameters(plan: Plan) -> dict[str, Any]:
-    """The study as validated, and under `plan` each task, run and scenario that a node takes."""
+    """The study as validated, and under `plan` each task, run and scenario that a node takes.
+
+    `plan.study` is the study as written, from which `make_plan` makes the whole plan again.
+    """
     study = plan.study.model_dump(mode="json")
     runs: dict[str, dict[str, Any]] = {}
     for run in plan.runs.values():
         runs.setdefault(run.task, {})[run.name] = run.model_dump(mode="json")
+    written = plan.study.model_dump(mode="json", exclude_unset=True)
     return study | {
-        "plan": {"runs": runs, "tasks": _task_parameters(plan), "notes": _notes(plan), **_pair_parameters(plan)}
+        "plan": {"study": written, "runs": runs, "tasks": _task_parameters(plan), "notes": _notes(plan), **_pair_parameters(plan)}
     }
 
 
