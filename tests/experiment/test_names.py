@@ -38,7 +38,9 @@ def test_a_task_that_is_given_fills_in_for_one_that_is_missing(task: str, other:
     assert CheckpointName.parse(f"{run}@3", task=task) == CheckpointName(task, run, 3)
 
 
-@pytest.mark.parametrize("text", ["", "pt_1", "a.b.c", "clipart.pt_1@final", "Clipart.pt_1", "clipart.1", "a. b", "a.b\n"])
+@pytest.mark.parametrize(
+    "text", ["", "pt_1", "a.b.c", "clipart.pt_1@final", "Clipart.pt_1", "clipart.1", "a. b", "a.b\n"]
+)
 def test_what_is_no_run_is_refused_by_its_text(text: str) -> None:
     """One line that shows what was given and how a run is written."""
     with pytest.raises(UserError) as error:
@@ -47,7 +49,9 @@ def test_what_is_no_run_is_refused_by_its_text(text: str) -> None:
     assert any(part in str(error.value) for part in ("clipart.pt_1", "lower-case"))
 
 
-@pytest.mark.parametrize("text", ["clipart.pt_1@", "clipart.pt_1@last", "clipart.pt_1@-1", "clipart.pt_1@1.5", "a.b@final@0"])
+@pytest.mark.parametrize(
+    "text", ["clipart.pt_1@", "clipart.pt_1@last", "clipart.pt_1@-1", "clipart.pt_1@1.5", "a.b@final@0"]
+)
 def test_what_is_no_epoch_is_refused(text: str) -> None:
     """An epoch is best, final or a number from 0 on."""
     with pytest.raises(UserError):

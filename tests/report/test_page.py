@@ -10,11 +10,11 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
+from transferscope.claims.results import TaskResults
+from transferscope.report.summary import cell, markdown_table, write_markdown
 
 from transferscope.claims.decide import CLAIMS, decide_claims
-from transferscope.claims.results import TaskResults
 from transferscope.report.page import code, ranges, units, write_page
-from transferscope.report.summary import cell, markdown_table, write_markdown
 from transferscope.tables.grid import Grid
 
 Draw = Callable[..., dict[str, TaskResults]]

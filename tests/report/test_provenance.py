@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pandas as pd
-
 from transferscope.claims.results import TaskResults
+
 from transferscope.report.provenance import provenance
 
 STUDY: dict[str, Any] = {

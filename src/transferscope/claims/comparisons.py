@@ -83,9 +83,7 @@ def _difference(
     )
 
 
-def against(
-    place: str, measured: Measured, bound: float, *, above: bool, metric: str = "accuracy"
-) -> list[Comparison]:
+def against(place: str, measured: Measured, bound: float, *, above: bool, metric: str = "accuracy") -> list[Comparison]:
     """Every value against a fixed bound; claimed: it lies above (below)."""
     made = [
         Comparison(

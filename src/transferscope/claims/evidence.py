@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from transferscope.claims.comparisons import Measured
+from transferscope.claims.comparisons import Measured, Unit
 from transferscope.experiment.names import CheckpointName, PairName, RunName
 from transferscope.experiment.plan import Plan, Role, RunSpec
 from transferscope.plots.rendered import SavedFigure
@@ -58,9 +58,9 @@ class PairRows:
     rows: pd.DataFrame
     left_out: Mapping[str, str] = field(default_factory=dict)
 
-    def where(self, keep: pd.Series) -> PairRows:
-        """Some of the rows."""
-        return PairRows(self.rows[keep] if len(self.rows) else self.rows, self.left_out)
+    def where(self, column: str, value: object) -> PairRows:
+        """The rows with that value."""
+        return PairRows(self.rows[self.rows[column] == value] if len(self.rows) else self.rows, self.left_out)
 
     def mean(self, values: Callable[[pd.DataFrame], pd.Series]) -> Measured:
         """Mean over the rows of each pair of what `values` makes of the rows (a number per row)."""
@@ -156,7 +156,7 @@ class Evidence:
 
     def _scores(self, names: Iterable[RunName], number: Callable[[RunFacts], float]) -> Measured:
         facts = [self.runs[name] for name in names if name in self.runs]
-        notes = {one.name: f"diverged, counted as 0: {one.name}" for one in facts if one.diverged}
+        notes: dict[Unit, str] = {one.name: f"diverged, counted as 0: {one.name}" for one in facts if one.diverged}
         return Measured({one.name: number(one) for one in facts}, notes=notes)
 
     def failures(self, names: Iterable[RunName]) -> dict[str, str]:
@@ -164,7 +164,7 @@ class Evidence:
         failed = [self.runs[name] for name in names if name in self.runs and not self.runs[name].learned]
         return {str(one.name): "diverged" if one.diverged else "not learned" for one in failed}
 
-    def by_run(self, task: str, role: Role, values: Mapping[Any, float]) -> Measured:
+    def by_run(self, task: str, role: Role, values: Mapping[Any, float] | pd.Series) -> Measured:
         """Numbers by the name of their run (`pt_1`), of the runs of a role that have learned."""
         numbers = {RunName.parse(str(run), task): float(value) for run, value in values.items() if run != "mean"}
         numbers = {name: value for name, value in numbers.items() if name in self.members(task, role)}

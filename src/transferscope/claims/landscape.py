@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from transferscope.claims.comparisons import Comparison, Measured, against, compare
+from transferscope.claims.comparisons import Comparison, Measured, Unit, against, compare
 from transferscope.claims.evidence import CROSS_DOMAIN, Evidence, PairRows, main_metric
 from transferscope.claims.registry import BETWEEN_PAIRS, claim
 from transferscope.experiment.names import CheckpointName, PairName, RunName
@@ -116,13 +116,12 @@ def same_init_smaller(evidence: Evidence) -> Iterator[Comparison]:
 )
 def extrapolation(evidence: Evidence) -> Iterator[Comparison]:
     for task in evidence.tasks:
-        pairs = evidence.pairs(task, "interpolation", "fine_tuned", "fine_tuned")
-        pairs = pairs.where(pairs.rows.get("split") == "test")
+        pairs = evidence.pairs(task, "interpolation", "fine_tuned", "fine_tuned").where("split", "test")
         rows = pairs.rows
         if rows.empty or rows["alpha"].min() >= 0 or rows["alpha"].max() <= 1:
             continue
         metric = main_metric(rows)
-        falls = {
+        falls: dict[Unit, float] = {
             PairName.parse(str(pair)): _smaller_fall(curve)
             for pair, curve in rows[rows["metric"] == metric].groupby("pair", sort=False)
         }
@@ -261,7 +260,9 @@ def _scenarios(
 
 def tasks_of(rows: pd.DataFrame) -> set[str]:
     """Tasks of the runs in a table of pairs."""
-    return {CheckpointName.parse(text).task for side in ("checkpoint_a", "checkpoint_b") for text in rows[side].unique()}
+    return {
+        CheckpointName.parse(text).task for side in ("checkpoint_a", "checkpoint_b") for text in rows[side].unique()
+    }
 
 
 def scenario_name(scenario: object, rows: pd.DataFrame) -> str:

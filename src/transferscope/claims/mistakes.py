@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from operator import itemgetter
+from collections.abc import Callable, Iterator
 
 import pandas as pd
 
@@ -26,10 +25,7 @@ from transferscope.claims.registry import BETWEEN_PAIRS, BETWEEN_RUNS, claim
 def uncommon_mistakes(evidence: Evidence) -> Iterator[Comparison]:
     for task in evidence.tasks:
         (mixed,) = _predicted(task, evidence.pairs(task, "mistakes", "fine_tuned", "from_scratch"))
-        # A model may make no mistake in a class, and then has no ratio there; the other's must not count either.
-        ratios = ["uncommon_ratio_a", "uncommon_ratio_b"]
-        pairs = mixed.where(mixed.rows[ratios].notna().all(axis=1)) if len(mixed.rows) else mixed
-        yield from paired(task, *(pairs.mean(itemgetter(name)) for name in reversed(ratios)))
+        yield from paired(task, *(mixed.mean(_ratio(side)) for side in "ba"))
 
 
 @claim(
@@ -83,6 +79,12 @@ def class_size(evidence: Evidence) -> Iterator[Comparison]:
     for task, table in evidence.each("class_size_correlation"):
         r = table.set_index("run")["pearson_r"]
         yield from compare(task, evidence.by_run(task, "fine_tuned", r), evidence.by_run(task, "from_scratch", r))
+
+
+def _ratio(side: str) -> Callable[[pd.DataFrame], pd.Series]:
+    """The uncommon ratio of a model in classes where both have one: a model may make no mistake in a class."""
+    columns = ["uncommon_ratio_a", "uncommon_ratio_b"]
+    return lambda rows: rows[f"uncommon_ratio_{side}"].where(rows[columns].notna().all(axis=1))
 
 
 def shared(rows: pd.DataFrame) -> pd.Series:

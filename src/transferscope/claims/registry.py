@@ -12,7 +12,7 @@ from transferscope.claims.evidence import Evidence
 from transferscope.system.errors import UserError
 
 NumberUnit = Literal["score", "points", "share", "number", "coefficient"]
-"""score: a test metric; points: hundredths of one; share: a fraction; number: of any size; coefficient: about 0 to 1."""
+"""score: a test metric; points: hundredths of one; share: a fraction; number: any size; coefficient: at most 1."""
 
 Place = Literal["task", "scenario", "pair of domains"]
 """What the place of a claim's comparisons is."""

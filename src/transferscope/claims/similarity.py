@@ -137,4 +137,4 @@ def one_cka(rows: pd.DataFrame) -> pd.DataFrame:
 
 def _whole(pairs: PairRows) -> Measured:
     """l2 over all weights, by pair."""
-    return pairs.where(pairs.rows.get("module") == "all").mean(lambda rows: rows["l2"])
+    return pairs.where("module", "all").mean(lambda rows: rows["l2"])

@@ -58,7 +58,8 @@ def _networks(table: pd.DataFrame, module: str) -> pd.DataFrame:
 
 def _is_compared(evidence: Evidence, task: str, rows: pd.DataFrame) -> list[bool]:
     numbers = dict.fromkeys(rows.index, 0.0)
-    chosen = {run.run for role in ("fine_tuned", "from_scratch") for run in evidence.by_run(task, role, numbers).values}
+    kinds = (evidence.by_run(task, role, numbers).values for role in ("fine_tuned", "from_scratch"))
+    chosen = {run.run for values in kinds for unit in values for run in unit.runs}
     return [run in chosen for run in rows.index]
 
 

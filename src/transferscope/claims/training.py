@@ -42,9 +42,7 @@ def final_score(evidence: Evidence) -> Iterator[Comparison]:
 )
 def speed(evidence: Evidence) -> Iterator[Comparison]:
     for task in evidence.tasks:
-        first, second = (
-            evidence.scores(task, role, lambda run: run.speed) for role in ("fine_tuned", "from_scratch")
-        )
+        first, second = (evidence.scores(task, role, lambda run: run.speed) for role in ("fine_tuned", "from_scratch"))
         yield from compare(task, first, second, metric=evidence.metric(task))
 
 

@@ -190,7 +190,7 @@ def _roles(study: Study, runs: dict[str, RunSpec]) -> dict[str, Role]:
     for run in runs.values():
         if run.pretrained is not None:
             origin = runs.get(run.pretrained)
-            starts.setdefault(run.task, set()).add(origin and (origin.task, origin.kind))
+            starts.setdefault(run.task, set()).add((origin.task, origin.kind) if origin else None)
     sources = set().union(*starts.values())
 
     def role(run: RunSpec) -> Role:

@@ -147,7 +147,13 @@ def plan_parameters(plan: Plan) -> dict[str, Any]:
         runs.setdefault(run.task, {})[run.name] = run.model_dump(mode="json")
     written = plan.study.model_dump(mode="json", exclude_unset=True)
     return study | {
-        "plan": {"study": written, "runs": runs, "tasks": _task_parameters(plan), "notes": _notes(plan), **_pair_parameters(plan)}
+        "plan": {
+            "study": written,
+            "runs": runs,
+            "tasks": _task_parameters(plan),
+            "notes": _notes(plan),
+            **_pair_parameters(plan),
+        }
     }
 
 

@@ -15,7 +15,7 @@ from transferscope.claims.evidence import CROSS_DOMAIN, Evidence
 from transferscope.claims.registry import Claim
 from transferscope.claims.verdict import FAILS, HOLDS, UNKNOWN
 from transferscope.plots.rendered import SavedFigure
-from transferscope.report.chapters import CHAPTERS, images, training
+from transferscope.report.chapters import CHAPTERS, images
 from transferscope.report.chapters.parts import Chapter, Section
 from transferscope.system.errors import UserError
 from transferscope.tables import formats
@@ -113,7 +113,7 @@ def _claim_view(claim: Claim, row: Mapping[Any, Any], effects: pd.DataFrame) -> 
     places = counted.groupby("place", sort=False)
     ours = [" | ".join([f"{place} {_mean(claim, part, 'first')}", *_second(claim, part)]) for place, part in places]
     said = remarks(list(effects[["unit", "counted", "note"]].itertuples(index=False, name=None)))
-    spread = [_range(claim, row, differences=counted["second"].notna().any(), places=len(places))] if ours else []
+    spread = [_range(claim, row, differences=bool(counted["second"].notna().any()), places=len(places))] if ours else []
     return ClaimView(claim, str(row["verdict"]), str(row["reason"]), ours, "; ".join([*spread, *said]))
 
 
@@ -229,19 +229,19 @@ def _reason(evidence: Evidence, section: Section) -> str:
 
 def _diverged(evidence: Evidence) -> dict[str, list[str]]:
     """Full names of the runs of each task that diverged."""
-    return {
-        task: [f"{task}.{row['run']}" for row in table.to_dict("records") if training.failure(row) == "diverged"]
-        for task, table in evidence.each("runs")
-    }
+    found: dict[str, list[str]] = {}
+    for name, facts in evidence.runs.items():
+        if facts.diverged:
+            found.setdefault(name.task, []).append(str(name))
+    return found
 
 
 def unlearned(evidence: Evidence) -> list[str]:
     """Runs that diverged or did not learn, by full name."""
     return [
-        f"{task}.{row['run']} ({training.failure(row)})"
-        for task, table in evidence.each("runs")
-        for row in table.to_dict("records")
-        if training.failure(row)
+        f"{name} ({'diverged' if facts.diverged else 'did not learn'})"
+        for name, facts in evidence.runs.items()
+        if not facts.learned
     ]
 
 

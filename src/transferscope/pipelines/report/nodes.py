@@ -11,14 +11,14 @@ from transferscope.experiment.plan import Plan, make_plan
 from transferscope.plots.rendered import SavedFigure
 
 if TYPE_CHECKING:
-    from transferscope.images.split import Split
+    from transferscope.images.split import PackedSplit
 
 Study = dict[str, Any]
 """The study as written, from which the plan is made."""
 
 
 def gather_results(
-    train_split: Split | None = None, test_split: Split | None = None, **inputs: pd.DataFrame | SavedFigure
+    train_split: PackedSplit | None = None, test_split: PackedSplit | None = None, **inputs: pd.DataFrame | SavedFigure
 ) -> TaskResults:
     """Gather all tables and figures of one task, by name.
 
@@ -34,7 +34,7 @@ def gather_results(
     return TaskResults(next(iter(inputs)).split("__")[0], _facts(train_split, test_split), tables, figures)
 
 
-def _facts(split: Split | None, test_split: Split | None) -> dict[str, Any]:
+def _facts(split: PackedSplit | None, test_split: PackedSplit | None) -> dict[str, Any]:
     """Facts about a task's images; none about results that lie across tasks."""
     if split is None or test_split is None:
         return {}

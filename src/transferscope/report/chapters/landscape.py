@@ -272,7 +272,8 @@ CHAPTER = Chapter(
             id="figures_19_23",
             numbers="Figures 19 to 23",
             title="Between models of two domains",
-            see="Between P-T of two domains there should be no barrier but a gain in the middle; between RI-T a barrier.",
+            see="Between P-T of two domains there should be no barrier but a gain in the middle; between RI-T a "
+            "barrier.",
             analysis="landscape",
             option="cross_domain",
             figures=lambda plan: _figures_of(plan, unions=False),

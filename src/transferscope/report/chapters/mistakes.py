@@ -130,7 +130,8 @@ CHAPTER = Chapter(
             id="figure_8",
             numbers="Figure 8",
             title="Accuracy and class size",
-            see="P-T should lie above RI-T for most classes, and its accuracy should follow the class size more closely.",
+            see="P-T should lie above RI-T for most classes, and its accuracy should follow the class size more "
+            "closely.",
             analysis="mistakes",
             figures=("accuracy_by_class_size",),
             paper=(published.FIGURE_8,),

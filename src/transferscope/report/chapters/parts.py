@@ -69,7 +69,9 @@ def spread(values: pd.Series, show: Format) -> str:
     return mean if len(numbers) == 1 or low == high else f"{mean} ({low} to {high})"
 
 
-def overview(caption: str, columns: Sequence[str], rows: Sequence[tuple[str, ...]], note: str, entry: str) -> list[Grid]:
+def overview(
+    caption: str, columns: Sequence[str], rows: Sequence[tuple[str, ...]], note: str, entry: str
+) -> list[Grid]:
     """A grid of all tasks whose first two columns are text, or none where there are no rows."""
     return [Grid(caption, tuple(columns), tuple(rows), note=note, entry=entry, text_columns=2)] if rows else []
 

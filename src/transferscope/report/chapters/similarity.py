@@ -110,8 +110,8 @@ def _distances(evidence: Evidence, caption: str, *, initial: bool) -> list[Grid]
         table = table[_to_initial_weights(table) == initial]
         for kind, part in table.groupby("pair_kind", sort=False):
             whole, summed = part[part["module"] == "all"], part[part["module"] == "sum"]
-            columns = (whole["l2"], summed["l2"], whole["squared"], whole["relative"])
-            rows.append((task, str(kind), str(len(whole)), *(spread(values, number) for values in columns)))
+            numbers = (whole["l2"], summed["l2"], whole["squared"], whole["relative"])
+            rows.append((task, str(kind), str(len(whole)), *(spread(values, number) for values in numbers)))
     columns = ("task", "pair", "pairs", "l2", "sum over modules", "l2 squared", "relative")
     return overview(caption, columns, rows, "Mean (range).", "<task>.distances.table")
 
@@ -148,8 +148,8 @@ CHAPTER = Chapter(
             id="tables_1_7",
             numbers="Tables 1 and 7",
             title="Similarity of features (CKA)",
-            see="Two P-T should be alike in every layer; pairs with an RI-T should be near the floor. Compare the order "
-            "of the rows, not the numbers.",
+            see="Two P-T should be alike in every layer; pairs with an RI-T should be near the floor. Compare the "
+            "order of the rows, not the numbers.",
             analysis="similarity",
             figures=("cka", "cka_heat_map"),
             paper=(published.TABLE_1, published.TABLE_7),

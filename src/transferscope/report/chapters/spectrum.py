@@ -29,7 +29,9 @@ def networks(evidence: Evidence) -> list[Grid]:
     for task, kind, part in sorted(every, key=lambda row: row[0]):
         rows.append((task, kind, *(spread(part[name], number) for name in SUMMARIES)))
         note = f"Mean (range over runs). Condition is ∞ where a stride skips inputs. {_stride(part)}"
-    return overview("Ours: the whole network", ("task", "kind", *SUMMARIES.values()), rows, note, "<task>.spectrum.table")
+    return overview(
+        "Ours: the whole network", ("task", "kind", *SUMMARIES.values()), rows, note, "<task>.spectrum.table"
+    )
 
 
 def layers(evidence: Evidence) -> list[Grid]:

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pandas as pd
 
 from transferscope.claims.evidence import Evidence
+from transferscope.experiment.names import RunName
 from transferscope.report import published
 from transferscope.report.chapters.parts import Chapter, Section, overview, spread
 from transferscope.tables import formats
@@ -45,16 +46,10 @@ def runs(evidence: Evidence) -> list[Grid]:
         metric = str(table["metric"].iloc[0]) if "metric" in table.columns else "accuracy"
         show = dict.fromkeys(IN_ITS_METRIC, formats.score(metric))
         grid = from_table(f"Runs on {task}", table, [*leading, *rest], entry=f"{task}.runs.table", show=show)
-        marks = {index: "bad" for index, row in enumerate(table.to_dict("records")) if failure(row)}
+        failed = evidence.failures(RunName.parse(str(run), task) for run in table["run"])
+        marks = {index: "bad" for index, run in enumerate(table["run"]) if f"{task}.{run}" in failed}
         found.append(replace(grid, text_columns=4, marks=marks))
     return found
-
-
-def failure(row: dict[str, object]) -> str:
-    """Why a run of the table of runs is set apart; empty of one that has learned."""
-    if row.get("status") == "diverged":
-        return "diverged"
-    return "did not learn" if str(row.get("learned", True)) == "False" else ""
 
 
 CHAPTER = Chapter(
@@ -65,8 +60,8 @@ CHAPTER = Chapter(
             id="figure_2",
             numbers="Figure 2",
             title="Learning curves and optimization speed",
-            see="P-T should rise faster and end higher than RI-T; the smaller learning rate should suit P-T, the larger "
-            "one RI-T.",
+            see="P-T should rise faster and end higher than RI-T; the smaller learning rate should suit P-T, the "
+            "larger one RI-T.",
             analysis="training",
             figures=("learning_curves", "optimization_speed"),
             paper=(published.FIGURE_2,),

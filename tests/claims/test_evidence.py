@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from transferscope.claims.results import TaskResults
 
 from transferscope.claims import effects
 from transferscope.claims.evidence import Evidence
-from transferscope.claims.results import TaskResults
 
 
 def evidence(**tables: pd.DataFrame) -> Evidence:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pandas as pd
-
 from transferscope.claims.results import TaskResults
+
 from transferscope.report import grids
 
 KEYS = {"task": "clipart", "features": "pooled", "estimator": "debiased", "num_examples": 512}
