@@ -11,7 +11,7 @@ import pytest
 
 from tiny_project import ROOT
 
-PACKAGES = ("analysis", "images", "models", "plots", "report", "training")
+PACKAGES = ("analysis", "claims", "images", "models", "plots", "report", "tables", "training")
 SOURCE = ROOT / "src" / "transferscope"
 
 

@@ -1,6 +1,6 @@
 """Claims of a study, and whether the tables bear them out.
 
-A claim is a function under `claim` that gives `Comparison`s; the chapters `training` to `spectrum` hold the paper's.
+A claim is a function under `claim` that gives a `Comparison` each time; the chapters `training` to `spectrum` hold the paper's.
 """
 
 from transferscope.claims.comparisons import Comparison, Measured, against, compare, paired

@@ -27,10 +27,10 @@ def decide_claims(plan: Plan, results: Mapping[str, TaskResults]) -> tuple[pd.Da
         results: by task, and `cross_domain`.
 
     Returns:
-        claims: a row per claim. id, claim (its text), source, paper (the paper's figures), verdict; effect (mean over
-            the comparisons), smallest, largest (their range), unit of these three numbers, num_runs,
-            num_comparisons, reason (of the verdict, with what was left out), compares (what one comparison is).
-        effects: a row per comparison, with the claim's id and `comparisons.EFFECT_COLUMNS`.
+        Two tables. The first has a row per claim: id, claim (its text), source, paper (the paper's figures), verdict,
+        effect (mean over the comparisons), smallest and largest (their range), unit of these three numbers, num_runs,
+        num_comparisons, reason (of the verdict, with what was left out), compares (what one comparison is).
+        The second has a row per comparison: the claim's id and `comparisons.EFFECT_COLUMNS`.
     """
     evidence = Evidence(plan, results)
     rows, effects = [], []

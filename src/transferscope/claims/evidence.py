@@ -52,7 +52,7 @@ class RunFacts:
 class PairRows:
     """Rows of a table of pairs, all of one kind of pair, and the runs that were left out with the reason.
 
-    The column `pair` holds the `PairName`s as text, the one of the first role first.
+    The column `pair` holds each `PairName` as text, the one of the first role first.
     """
 
     rows: pd.DataFrame

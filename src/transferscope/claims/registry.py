@@ -64,7 +64,7 @@ def claim(
 ) -> Callable[[Measure], Measure]:
     """Register the function below as a claim; its name is the claim's id.
 
-    The function gets the `Evidence` and gives `Comparison`s, made by `compare` and `against`.
+    The function gets the `Evidence` and gives every `Comparison`, made by `compare` and `against`.
 
     Args:
         text: the claim as one sentence.
