@@ -1,4 +1,4 @@
-"""What a claim returns: one comparison per row, with what was left out of it and what counted as zero."""
+"""The rows that a claim returns: a comparison each, also those that were left out, with the reason."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pandas as pd
 from transferscope.experiment.names import PairName, RunName
 
 Unit = RunName | PairName
-"""What a number was measured on."""
+"""A number is measured on a run or on a pair of checkpoints."""
 
 EFFECT_COLUMNS = ("place", "unit", "first", "second", "value", "metric", "counted", "note")
 
@@ -20,7 +20,7 @@ EFFECT_COLUMNS = ("place", "unit", "first", "second", "value", "metric", "counte
 class Measured:
     """A number for each run, or for each pair, of one kind.
 
-    left_out: what has no number, with the reason. notes: units whose number stands for something that could not be
+    left_out: units without a number, with the reason. notes: units whose number stands for something that could not be
     measured, with what it stands for.
     """
 

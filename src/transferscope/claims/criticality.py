@@ -84,13 +84,13 @@ def _rewinding(evidence: Evidence, summary: Callable[[pd.Series], float]) -> Ite
 def _falls(table: pd.DataFrame) -> dict[str, pd.Series]:
     """For each run the fall of the test metric by module, in order of the forward pass, set back to the first epoch."""
     rows = table[(table["split"] == "test") & (table["metric"] == main_metric(table))]
-    found: dict[str, pd.Series] = {}
+    falls: dict[str, pd.Series] = {}
     for run, part in rows.groupby("run", sort=False):
         whole, moved = part[part["module"] == UNTOUCHED]["value"], part[part["module"] != UNTOUCHED]
         moved = moved[moved["epoch"] == moved["epoch"].min()]
         if len(whole) and len(moved):
-            found[str(run)] = (float(whole.iloc[0]) - moved["value"].astype(float)).reset_index(drop=True)
-    return found
+            falls[str(run)] = (float(whole.iloc[0]) - moved["value"].astype(float)).reset_index(drop=True)
+    return falls
 
 
 def _mu(table: pd.DataFrame) -> dict[str, pd.Series]:

@@ -44,17 +44,17 @@ def decide_claims(plan: Plan, results: Mapping[str, TaskResults]) -> tuple[pd.Da
 
 def _row(claim: Claim, comparisons: Sequence[Comparison]) -> dict[str, Any]:
     counted = [one for one in comparisons if one.counted]
-    found = decide(comparisons)
-    reason = found.reason if comparisons else f"not run: needs {claim.needs}"
+    verdict = decide(comparisons)
+    reason = verdict.reason if comparisons else f"not run: needs {claim.needs}"
     return {
         "id": claim.id,
         "claim": claim.text,
         "source": claim.source,
         "paper": "; ".join(claim.paper),
-        "verdict": found.verdict,
-        "effect": found.effect,
-        "smallest": found.smallest,
-        "largest": found.largest,
+        "verdict": verdict.verdict,
+        "effect": verdict.effect,
+        "smallest": verdict.smallest,
+        "largest": verdict.largest,
         "unit": claim.unit,
         "num_runs": len({run for one in counted for run in one.runs}),
         "num_comparisons": len(counted),

@@ -32,7 +32,7 @@ class TaskResults:
 
 @dataclass(frozen=True)
 class RunFacts:
-    """What training says of a run.
+    """Facts about a trained run.
 
     lr: the largest of its schedule. score: final test metric. speed: train metric averaged over the measured epochs.
     A run that diverged is the worst there is, not a missing value: its score and speed are 0.
@@ -85,8 +85,8 @@ class Evidence:
 
     def table(self, scope: str, name: str) -> pd.DataFrame:
         """A table of a task, or of `CROSS_DOMAIN`; without rows where there is none."""
-        found = self.results[scope].tables.get(name) if scope in self.results else None
-        return pd.DataFrame() if found is None else found
+        table = self.results[scope].tables.get(name) if scope in self.results else None
+        return pd.DataFrame() if table is None else table
 
     def each(self, name: str) -> list[tuple[str, pd.DataFrame]]:
         """The tasks whose table of that name has rows, with the table."""
@@ -105,13 +105,13 @@ class Evidence:
     @cached_property
     def runs(self) -> dict[RunName, RunFacts]:
         """Every run that has a history."""
-        found = [one for task, history in self.each("history") for one in self._facts_of(task, history)]
-        return {one.name: one for one in found}
+        every = (one for task, history in self.each("history") for one in self._facts_of(task, history))
+        return {one.name: one for one in every}
 
     def _facts_of(self, task: str, history: pd.DataFrame) -> list[RunFacts]:
         metric, summary = main_metric(history), self.table(task, "runs")
         facts = {str(row["run"]): row for row in summary.to_dict("records")}
-        found = []
+        runs = []
         for run, epochs in history.sort_values("epoch", kind="stable").groupby("run", sort=False):
             fact: Mapping[Any, Any] = facts.get(str(run), {})
             diverged = fact.get("status") == "diverged"
@@ -126,8 +126,8 @@ class Evidence:
                 learned=bool(fact.get("learned", True)) and not diverged,
                 diverged=diverged,
             )
-            found.append(one)
-        return found
+            runs.append(one)
+        return runs
 
     def members(self, scope: str, role: Role) -> set[RunName]:
         """Runs of a role that are compared on a task; on all tasks for `CROSS_DOMAIN`."""

@@ -15,7 +15,7 @@ NumberUnit = Literal["score", "points", "share", "number", "coefficient"]
 """score: a test metric; points: hundredths of one; share: a fraction; number: any size; coefficient: at most 1."""
 
 Place = Literal["task", "scenario", "pair of domains"]
-"""What the place of a claim's comparisons is."""
+"""The kind of place that a claim's comparisons have."""
 
 Measure = Callable[[Evidence], Iterable[Comparison]]
 

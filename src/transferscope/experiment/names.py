@@ -48,8 +48,8 @@ class RunName:
         Raises:
             UserError: the text has another form, or names no task where none is given.
         """
-        found = _match(_RUN, text, "a run's name", "task.run, as in clipart.pt_1")
-        return cls(_task_of(found, task, text), found["run"])
+        match = _match(_RUN, text, "a run's name", "task.run, as in clipart.pt_1")
+        return cls(_task_of(match, task, text), match["run"])
 
     @property
     def runs(self) -> tuple[RunName, ...]:
@@ -86,10 +86,10 @@ class CheckpointName:
         Raises:
             UserError: the text has another form, or names no task where none is given.
         """
-        found = _match(_CHECKPOINT, text, "a checkpoint's name", "task.run@epoch, as in clipart.pt_1@final")
-        epoch = found["epoch"] or "final"
+        match = _match(_CHECKPOINT, text, "a checkpoint's name", "task.run@epoch, as in clipart.pt_1@final")
+        epoch = match["epoch"] or "final"
         number = int(epoch) if epoch.isascii() and epoch.isdigit() else epoch
-        return cls(_task_of(found, task, text), found["run"], number)
+        return cls(_task_of(match, task, text), match["run"], number)
 
     @property
     def run_name(self) -> RunName:
@@ -155,8 +155,8 @@ class NodeName:
         Raises:
             UserError: the text has another form.
         """
-        found = _match(_NODE, text, "a node's name", "task.pipeline.node or pipeline.node")
-        return cls(found["pipeline"], found["node"], found["task"])
+        match = _match(_NODE, text, "a node's name", "task.pipeline.node or pipeline.node")
+        return cls(match["pipeline"], match["node"], match["task"])
 
     @property
     def namespace(self) -> str:
@@ -170,13 +170,13 @@ def _check_word(part: str, text: str) -> None:
 
 
 def _match(pattern: re.Pattern[str], text: str, kind: str, form: str) -> re.Match[str]:
-    found = pattern.fullmatch(text) if isinstance(text, str) else None
-    if found is None:
+    match = pattern.fullmatch(text) if isinstance(text, str) else None
+    if match is None:
         raise UserError(f"{text!r} is not {kind}: give {form}")
-    return found
+    return match
 
 
-def _task_of(found: re.Match[str], task: str | None, text: str) -> str:
-    if found["task"] is None and task is None:
+def _task_of(match: re.Match[str], task: str | None, text: str) -> str:
+    if match["task"] is None and task is None:
         raise UserError(f"'{text}' names no task: give task.run, as in clipart.pt_1")
-    return found["task"] or str(task)
+    return match["task"] or str(task)

@@ -22,7 +22,7 @@ from transferscope.system.errors import UserError
 ANALYSES = ("mistakes", "similarity", "landscape", "spectrum")
 
 Role = Literal["source", "fine_tuned", "from_scratch", "shared_init", "file"]
-"""What a run is in the comparison. It follows from its initialisation, never from its label:
+"""The part of a run in the comparison. It follows from its initialisation, never from its label:
 
 `fine_tuned` starts from pre-trained weights, `source` gives such weights to others, `from_scratch` starts from random
 weights of its own, `shared_init` from those that another run drew, and `file` is a checkpoint file.

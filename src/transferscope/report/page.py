@@ -95,7 +95,7 @@ def keep_together(text: str) -> Markup:
 
 
 def code(text: str) -> Markup:
-    """What stands between backticks as code."""
+    """Text in which all between backticks is code."""
     frames = (Markup("{}"), Markup("<code>{}</code>"))
     return Markup("").join(frames[index % 2].format(part) for index, part in enumerate(text.split("`")))
 

@@ -181,7 +181,7 @@ def _panels(name: str, title: str, evidence: Evidence) -> list[Panel]:
     drawn, diverged = images.generated(evidence), _diverged(evidence)
     landscape = evidence.plan.study.analyses.landscape
     scenarios = {item.figure: item.tasks for item in (landscape.cross_domain if landscape else ())}
-    found = []
+    panels = []
     for task, result in evidence.results.items():
         figure = result.figures.get(name)
         if figure is not None and figure.png.is_file():
@@ -191,8 +191,8 @@ def _panels(name: str, title: str, evidence: Evidence) -> list[Panel]:
             broken = ", ".join(run for part in tasks for run in diverged.get(part, ()))
             alt = f"{title}: {words}, {task.replace('_', ' ')}{', generated images' if task in drawn else ''}"
             shown = words.capitalize() if across else task
-            found.append(Panel(shown, task in drawn, broken, alt, *_embed(figure)))
-    return found
+            panels.append(Panel(shown, task in drawn, broken, alt, *_embed(figure)))
+    return panels
 
 
 def _embed(figure: SavedFigure) -> tuple[str, int, int]:
@@ -203,7 +203,7 @@ def _embed(figure: SavedFigure) -> tuple[str, int, int]:
 
 
 def not_run(evidence: Evidence, chapters: Chapters) -> list[str]:
-    """What the paper has and this plan did not run, one line each."""
+    """The parts of the paper that this plan did not run, one line each."""
     missing = [
         f"{view.section.numbers}: {view.section.title} ({_reason(evidence, view.section)})"
         for _, views in chapters
@@ -229,11 +229,11 @@ def _reason(evidence: Evidence, section: Section) -> str:
 
 def _diverged(evidence: Evidence) -> dict[str, list[str]]:
     """Full names of the runs of each task that diverged."""
-    found: dict[str, list[str]] = {}
+    by_task: dict[str, list[str]] = {}
     for name, facts in evidence.runs.items():
         if facts.diverged:
-            found.setdefault(name.task, []).append(str(name))
-    return found
+            by_task.setdefault(name.task, []).append(str(name))
+    return by_task
 
 
 def unlearned(evidence: Evidence) -> list[str]:

@@ -14,24 +14,24 @@ from transferscope.tables.grid import Grid
 
 def module_criticality(evidence: Evidence) -> list[Grid]:
     """Criticality of every module, a column for each run and path."""
-    found = []
+    grids = []
     for task, table in evidence.each("module_criticality"):
         rows = table[table["epsilon"] == table["epsilon"].min()].astype({"run": str, "path": str, "end": str})
         rows = rows.assign(column=rows["run"] + ", " + rows["path"] + " path to " + rows["end"])
         entry = f"{task}.module_criticality.table"
-        found.append(pivot(f"Ours: {task}, criticality μ", rows, "module", "column", "mu", entry))
-    return found
+        grids.append(pivot(f"Ours: {task}, criticality μ", rows, "module", "column", "mu", entry))
+    return grids
 
 
 def rewinding(evidence: Evidence) -> list[Grid]:
     """Test metric with each module set back to each epoch that was asked for, a column for each run and epoch."""
-    found = []
+    grids = []
     for task, table in evidence.each("rewinding"):
         metric = main_metric(table)
         rows = table[(table["split"] == "test") & (table["metric"] == metric)]
         caption, entry = f"Ours: {task}, test {formats.metric_name(metric)}", f"{task}.rewinding.table"
-        found.append(pivot(caption, _by_epoch(rows), "module", "column", "value", entry, formats.score(metric)))
-    return found
+        grids.append(pivot(caption, _by_epoch(rows), "module", "column", "value", entry, formats.score(metric)))
+    return grids
 
 
 def _by_epoch(rows: pd.DataFrame) -> pd.DataFrame:

@@ -20,7 +20,7 @@ SPLITS = (
 
 
 def tasks(evidence: Evidence) -> Grid:
-    """What the study ran on: a row per task."""
+    """The tasks that the study ran on, a row each."""
     columns = ("task", "images", "layout", "labels", "classes", "train images", "test images", "runs")
     rows = tuple(_task(evidence, name) for name in evidence.tasks)
     return Grid("Tasks", columns, rows, text_columns=4)
@@ -54,8 +54,8 @@ def _num_test(result: TaskResults) -> int | None:
 def generated(evidence: Evidence) -> set[str]:
     """Tasks whose images are drawn, and `CROSS_DOMAIN` where those of a scenario, or of all tasks, are."""
     plan, results = evidence.plan, evidence.results
-    told = {name for name, result in results.items() if result.facts.get("generated")}
-    drawn = told | {task for task in plan.study.tasks if plan.is_generated(task)}
+    drawn = {name for name, result in results.items() if result.facts.get("generated")}
+    drawn |= {task for task in plan.study.tasks if plan.is_generated(task)}
     drawn |= {task for task in plan.study.tasks if set(plan.study.tasks[task].union or ()) & drawn}
     landscape = plan.study.analyses.landscape
     scenarios = landscape.cross_domain if landscape else ()

@@ -104,7 +104,7 @@ def barriers_all(evidence: Evidence) -> list[Grid]:
 
 def extrapolation(evidence: Evidence) -> list[Grid]:
     """Test metric at the ends and one step beyond, mean over pairs."""
-    found = []
+    grids = []
     for task, table in evidence.each("interpolation"):
         metric = main_metric(table)
         rows = table[(table["split"] == "test") & (table["metric"] == metric)]
@@ -114,8 +114,8 @@ def extrapolation(evidence: Evidence) -> list[Grid]:
             rows = rows[rows["alpha"].isin(alphas)]
             caption = f"Ours: {task}, test {formats.metric_name(metric)} by alpha"
             entry = f"{task}.interpolation.table"
-            found.append(pivot(caption, rows, "pair_kind", "alpha", "value", entry, formats.score(metric)))
-    return found
+            grids.append(pivot(caption, rows, "pair_kind", "alpha", "value", entry, formats.score(metric)))
+    return grids
 
 
 def single_domains(evidence: Evidence) -> list[Grid]:

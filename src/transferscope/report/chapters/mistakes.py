@@ -29,29 +29,29 @@ CONVENTION = "g1 is “only first right”, g2 is “only second right”, r1 an
 
 def mistakes(evidence: Evidence) -> list[Grid]:
     """One grid per task: every pair; for multi-label tasks the sum over classes, with the mean of the ratios."""
-    found = []
+    grids = []
     for task, table in evidence.each("mistakes"):
         rows, note = table[table["class_name"] == "all"], INTERVAL
         if rows.empty:
             rows = table.groupby(list(PAIR), sort=False).agg(HOW).reset_index()
             note = "Counts are summed over the classes, ratios are means over them."
-        found.append(_pairs(f"Ours: {task}", task, rows, PAIR, f"{CONVENTION} {note}"))
-    return found + spread_over_pairs(evidence)
+        grids.append(_pairs(f"Ours: {task}", task, rows, PAIR, f"{CONVENTION} {note}"))
+    return grids + spread_over_pairs(evidence)
 
 
 def mistakes_per_class(evidence: Evidence) -> list[Grid]:
     """Tables 3 to 5 and ours: every class of every pair, where classes are judged one by one."""
-    found = [published.TABLE_3, published.TABLE_4, published.TABLE_5]
+    grids = [published.TABLE_3, published.TABLE_4, published.TABLE_5]
     for task, table in evidence.each("mistakes"):
         rows = table[table["class_name"] != "all"]
         if not rows.empty:
-            found.append(_pairs(f"{task}, class by class", task, rows, (*PAIR, "class_name"), INTERVAL))
-    return found
+            grids.append(_pairs(f"{task}, class by class", task, rows, (*PAIR, "class_name"), INTERVAL))
+    return grids
 
 
 def spread_over_pairs(evidence: Evidence) -> list[Grid]:
     """Mean over the pairs of a kind, with their range and the interval over examples."""
-    found = []
+    grids = []
     for task, table in evidence.each("mistakes_spread"):
         rows = []
         for (kind, name), part in table.groupby(["pair_kind", "class_name"], sort=False):
@@ -61,8 +61,8 @@ def spread_over_pairs(evidence: Evidence) -> list[Grid]:
         columns = ("pair", "class", "pairs", *(column(name).heading for name in SPREAD))
         note = f"Mean (smallest to largest pair). {INTERVAL} They are means of the pairs' intervals."
         caption, entry = f"Ours: {task}, spread over the pairs of a kind", f"{task}.mistakes_spread.table"
-        found.append(Grid(caption, columns, tuple(rows), note=note, entry=entry, text_columns=2))
-    return found
+        grids.append(Grid(caption, columns, tuple(rows), note=note, entry=entry, text_columns=2))
+    return grids
 
 
 def class_size_correlation(evidence: Evidence) -> list[Grid]:

@@ -25,14 +25,14 @@ def cka(evidence: Evidence) -> list[Grid]:
 
 def cka_other(evidence: Evidence) -> list[Grid]:
     """The other sorts of features and estimators, every pair with its interval, and the second opinion."""
-    found = []
+    grids = []
     for task, table in evidence.each("cka"):
         shown = one_cka(table)
         for (features, estimator), part in table.drop(shown.index).groupby(["features", "estimator"], sort=False):
-            found.append(_cka_grid(f"{task}, {features}, {estimator}", task, part))
+            grids.append(_cka_grid(f"{task}, {features}, {estimator}", task, part))
         if "low" in shown.columns:
-            found.append(_cka_intervals(task, shown))
-    return found + _second_opinions(evidence)
+            grids.append(_cka_intervals(task, shown))
+    return grids + _second_opinions(evidence)
 
 
 def _cka_grid(caption: str, task: str, table: pd.DataFrame) -> Grid:
@@ -45,7 +45,7 @@ def _cka_grid(caption: str, task: str, table: pd.DataFrame) -> Grid:
 
 
 def _second_opinions(evidence: Evidence) -> list[Grid]:
-    found = []
+    grids = []
     for task, table in evidence.each("second_opinion"):
         for measure, part in table.groupby("measure", sort=False):
             note = (
@@ -53,8 +53,8 @@ def _second_opinions(evidence: Evidence) -> list[Grid]:
                 "compare with the floor; mean (range over pairs)."
             )
             caption = f"{task}, {measure} similarity"
-            found.append(_by_layer(caption, part, "value", note, f"{task}.second_opinion.table"))
-    return found
+            grids.append(_by_layer(caption, part, "value", note, f"{task}.second_opinion.table"))
+    return grids
 
 
 def _by_layer(caption: str, table: pd.DataFrame, value: str, note: str, entry: str) -> Grid:
@@ -67,10 +67,10 @@ def _by_layer(caption: str, table: pd.DataFrame, value: str, note: str, entry: s
 
 
 def _cells(table: pd.DataFrame, layers: list[str], value: str) -> list[str]:
-    found = {
+    cells = {
         str(layer): spread(values, formats.decimals) for layer, values in table.groupby("layer", sort=False)[value]
     }
-    return [found.get(layer, formats.MISSING) for layer in layers]
+    return [cells.get(layer, formats.MISSING) for layer in layers]
 
 
 def _cka_intervals(task: str, table: pd.DataFrame) -> Grid:

@@ -36,15 +36,15 @@ def networks(evidence: Evidence) -> list[Grid]:
 
 def layers(evidence: Evidence) -> list[Grid]:
     """Norms, ranks and condition of every layer, mean over the runs of a kind."""
-    found = []
+    grids = []
     for task, table in evidence.each("spectrum"):
         rows = _layers(table)
         means = rows.groupby(["module", "label"], sort=False)[list(SUMMARIES)].mean()
         cells = tuple((module, kind, *map(number, part)) for module, kind, *part in means.reset_index().to_numpy())
         columns = ("layer", "kind", *SUMMARIES.values())
         caption, entry = f"{task}, layer by layer", f"{task}.spectrum.table"
-        found += overview(caption, columns, cells, _stride(rows), entry)
-    return found
+        grids += overview(caption, columns, cells, _stride(rows), entry)
+    return grids
 
 
 def small_values(evidence: Evidence) -> list[Grid]:
@@ -134,7 +134,7 @@ def _stride(rows: pd.DataFrame) -> str:
 
 def _networks(evidence: Evidence, *, untrained: bool = False) -> list[tuple[str, str, pd.DataFrame]]:
     """Task, kind and rows of the whole network at the last epoch; untrained: of runs from scratch at epoch 0."""
-    found = []
+    networks = []
     for task, table in evidence.each("spectrum"):
         rows = table[table["module"] == "all"]
         if untrained:
@@ -142,8 +142,8 @@ def _networks(evidence: Evidence, *, untrained: bool = False) -> list[tuple[str,
             rows = rows[(rows["epoch"].astype(str) == "0") & rows["run"].isin(drawn)].assign(label=UNTRAINED)
         else:
             rows = last_epochs(rows)
-        found += [(task, str(kind), part) for kind, part in rows.groupby("label", sort=False)]
-    return found
+        networks += [(task, str(kind), part) for kind, part in rows.groupby("label", sort=False)]
+    return networks
 
 
 CHAPTER = Chapter(

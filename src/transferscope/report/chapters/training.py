@@ -38,7 +38,7 @@ def final_metrics(evidence: Evidence) -> list[Grid]:
 
 def runs(evidence: Evidence) -> list[Grid]:
     """Every run with its status; those that diverged or did not learn are set apart."""
-    found = []
+    grids = []
     for task, table in evidence.each("runs"):
         leading = [name for name in ("run", "label", "status", "learned", "best_epoch") if name in table.columns]
         skipped = {"task", "kind", *leading}
@@ -48,8 +48,8 @@ def runs(evidence: Evidence) -> list[Grid]:
         grid = from_table(f"Runs on {task}", table, [*leading, *rest], entry=f"{task}.runs.table", show=show)
         failed = evidence.failures(RunName.parse(str(run), task) for run in table["run"])
         marks = {index: "bad" for index, run in enumerate(table["run"]) if f"{task}.{run}" in failed}
-        found.append(replace(grid, text_columns=4, marks=marks))
-    return found
+        grids.append(replace(grid, text_columns=4, marks=marks))
+    return grids
 
 
 CHAPTER = Chapter(
