@@ -145,16 +145,23 @@ def plan_parameters(plan: Plan) -> dict[str, Any]:
     runs: dict[str, dict[str, Any]] = {}
     for run in plan.runs.values():
         runs.setdefault(run.task, {})[run.name] = run.model_dump(mode="json")
-    written = plan.study.model_dump(mode="json", exclude_unset=True)
-    return study | {
-        "plan": {
-            "study": written,
-            "runs": runs,
-            "tasks": _task_parameters(plan),
-            "notes": _notes(plan),
-            **_pair_parameters(plan),
-        }
+    expanded = {
+        "study": plan.study.model_dump(mode="json", exclude_unset=True),
+        "runs": runs,
+        "tasks": _task_parameters(plan),
+        "notes": _notes(plan),
+        "labels": _labels(plan),
     }
+    return study | {"plan": expanded | _pair_parameters(plan)}
+
+
+def _labels(plan: Plan) -> dict[str, dict[str, str]]:
+    """The role of each label, that of the first kind of a role first, and the label of each run."""
+    kinds = {run.kind: run.role for run in plan.runs.values()}
+    roles: dict[str, str] = {}
+    for kind, options in plan.study.runs.items():
+        roles.setdefault(options.label, kinds[kind])
+    return {"roles": roles, "runs": {name: run.label for name, run in plan.runs.items()}}
 
 
 def _notes(plan: Plan) -> dict[str, str | None]:

@@ -7,6 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from transferscope.experiment.names import CheckpointName
 from transferscope.plots.lines import banded_line, module_lines
 from transferscope.plots.series import heading, in_order, kinds_of, require_columns, spread, without_gaps
 from transferscope.plots.style import (
@@ -26,7 +27,6 @@ from transferscope.plots.style import (
 
 WHOLE = ("all", "sum")
 MEASURES = {"l2": "ℓ₂ distance", "squared": "squared ℓ₂ distance", "relative": "relative ℓ₂ distance"}
-UNTRAINED = ("0", "initial", "init")
 
 
 def distance_per_module(
@@ -90,7 +90,7 @@ def to_initialisation(distances: pd.DataFrame) -> pd.Series:
     """Which rows compare a model with P, with RI or with a checkpoint at epoch 0 (bool, one a row)."""
     kinds = distances["pair_kind"].map(lambda kind: bool({"P", "RI"} & set(str(kind).split(" & "))))
     epoch_a, epoch_b = (
-        distances[side].map(lambda name: str(name).rpartition("@")[2] in UNTRAINED)
+        distances[side].map(lambda name: CheckpointName.parse(str(name)).epoch == 0)
         for side in ("checkpoint_a", "checkpoint_b")
     )
     return kinds.astype(bool) | epoch_a.astype(bool) | epoch_b.astype(bool)

@@ -97,7 +97,7 @@ def _compare(task: str, pair: Pair) -> Node:
 
 def _gallery(task: str, pairs: list[Pair]) -> list[Node]:
     """The gallery shows the first pair of a fine-tuned and a randomly initialised model."""
-    mixed = next((pair for pair in pairs if pair.run_a.label != pair.run_b.label), None)
+    mixed = next((pair for pair in pairs if pair.run_a.kind != pair.run_b.kind), None)
     if mixed is None:
         return []
     inputs = [
