@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from drawn_study import OTHER_LABELS, relabelled
+from drawn_study import OTHER_LABELS, change_study, relabelled
 from transferscope.experiment.plan import make_plan
 from transferscope.framework.config import plan_parameters
 from transferscope.pipelines.wiring import drawn_beside
@@ -14,6 +14,7 @@ from transferscope.plots.rates import by_kind_and_rate
 from transferscope.plots.series import kind_of_run
 from transferscope.plots.style import empty_figure, in_usual_order, looks_for
 
+MORE = {"runs__more": {"label": "More", "tasks": ["clipart"]}}
 KINDS = ("P-T", "P-T large lr", "RI-T", "RI-T small lr", "RI-T same init", "P")
 PAIRS = ("P-T & P", "P-T & P-T", "P-T & RI-T", "RI-T & RI-T", "RI-T & RI-T same init", "P-T & RI-T small lr")
 
@@ -26,7 +27,7 @@ def other(kind: str) -> str:
 def test_other_labels_look_the_same(kinds: tuple[str, ...]) -> None:
     """Colours, markers, dashes and order of a study with other labels are those of the default."""
     looks, order = looks_for(kinds), in_usual_order(kinds)
-    with labelled(**plan_parameters(relabelled())["plan"]["labels"]):
+    with labelled(**plan_parameters(relabelled())["plan"]["labels"]["clipart"]):
         assert looks_for([other(kind) for kind in kinds]) == {other(kind): look for kind, look in looks.items()}
         assert in_usual_order([other(kind) for kind in kinds]) == [other(kind) for kind in order]
 
@@ -45,7 +46,7 @@ def test_a_label_alone_gives_a_file_no_look_of_a_role() -> None:
         }
     )
     usual = looks_for(["P-T", "RI-T"])
-    with labelled(**plan_parameters(plan)["plan"]["labels"]):
+    with labelled(**plan_parameters(plan)["plan"]["labels"]["photos"]):
         looks = looks_for(["P-T", "RI-T"])
     assert looks["P-T"] != looks["RI-T"]
     assert not set(looks.values()) & set(usual.values())
@@ -54,7 +55,7 @@ def test_a_label_alone_gives_a_file_no_look_of_a_role() -> None:
 def test_a_run_is_printed_by_its_label() -> None:
     """The plan's label counts; without a plan the run's name suggests one."""
     assert kind_of_run("clipart.pt_1@final") == "P-T"
-    with labelled(**plan_parameters(relabelled())["plan"]["labels"]):
+    with labelled(**plan_parameters(relabelled())["plan"]["labels"]["clipart"]):
         assert kind_of_run("clipart.pt_1@final") == "Fine-tuned"
         assert kind_of_run("clipart.pt_large_lr_2") == "RI-T"
 
@@ -66,7 +67,7 @@ def test_rates_are_grouped_by_role() -> None:
     )
     assert list(by_kind_and_rate(table)) == ["P-T, lr 0.01", "P-T, lr 0.05", "P-T long, lr 0.01"]
     named = table.iloc[:2].assign(label=["Fine-tuned", "RI-T"])
-    with labelled(**plan_parameters(relabelled())["plan"]["labels"]):
+    with labelled(**plan_parameters(relabelled())["plan"]["labels"]["clipart"]):
         assert list(by_kind_and_rate(named)) == ["Fine-tuned, lr 0.01", "Fine-tuned, lr 0.05"]
 
 
@@ -83,3 +84,12 @@ def test_labels_reach_the_drawing_and_not_the_function() -> None:
 def _looks(kind: str) -> object:
     assert kind_of(kind).is_plain("fine_tuned")
     return empty_figure(kind)
+
+
+def test_labels_of_a_task_do_not_hang_on_other_tasks() -> None:
+    """A run more on one task leaves the figures of another as they are; across tasks all runs are there."""
+    before, after = (plan_parameters(change_study(**changes))["plan"]["labels"] for changes in ({}, MORE))
+    assert before["real"] == after["real"]
+    assert before["clipart"] != after["clipart"]
+    assert before["real"]["runs"]["shapes.p_1"] == "P"
+    assert "chest.pt_1" in before["cross_domain"]["runs"]

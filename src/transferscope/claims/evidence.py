@@ -166,7 +166,7 @@ class Evidence:
 
     def by_run(self, task: str, role: Role, values: Mapping[Any, float] | pd.Series) -> Measured:
         """Numbers by the name of their run (`pt_1`), of the runs of a role that have learned."""
-        numbers = {RunName.parse(str(run), task): float(value) for run, value in values.items() if run != "mean"}
+        numbers = {RunName.parse(str(run), task): float(value) for run, value in values.items()}
         numbers = {name: value for name, value in numbers.items() if name in self.members(task, role)}
         failed = self.failures(numbers)
         return Measured({name: value for name, value in numbers.items() if str(name) not in failed}, failed)

@@ -77,7 +77,8 @@ def shared_mistakes_rit(evidence: Evidence) -> Iterator[Comparison]:
 )
 def class_size(evidence: Evidence) -> Iterator[Comparison]:
     for task, table in evidence.each("class_size_correlation"):
-        r = table.set_index("run")["pearson_r"]
+        # The row "mean" is of the accuracies averaged over the runs of a kind.
+        r = table[table["run"] != "mean"].set_index("run")["pearson_r"]
         yield from compare(task, evidence.by_run(task, "fine_tuned", r), evidence.by_run(task, "from_scratch", r))
 
 

@@ -155,13 +155,17 @@ def plan_parameters(plan: Plan) -> dict[str, Any]:
     return study | {"plan": expanded | _pair_parameters(plan)}
 
 
-def _labels(plan: Plan) -> dict[str, dict[str, str]]:
-    """The role of each label, that of the first kind of a role first, and the label of each run."""
-    kinds = {run.kind: run.role for run in plan.runs.values()}
-    roles: dict[str, str] = {}
-    for kind, options in plan.study.runs.items():
-        roles.setdefault(options.label, kinds[kind])
-    return {"roles": roles, "runs": {name: run.label for name, run in plan.runs.items()}}
+def _labels(plan: Plan) -> dict[str, Any]:
+    """For every task, and across them, the role of each label, a role's first one first, and the label of each run."""
+    scopes = {task: [*plan.runs_of(task), *plan.in_role(task, "source")] for task in plan.study.tasks}
+    order = list(plan.study.runs)
+    labels: dict[str, Any] = {}
+    for scope, runs in {**scopes, "cross_domain": list(plan.runs.values())}.items():
+        roles: dict[str, str] = {}
+        for run in sorted(runs, key=lambda run: order.index(run.kind)):
+            roles.setdefault(run.label, run.role)
+        labels[scope] = {"roles": roles, "runs": {run.full_name: run.label for run in runs}}
+    return labels
 
 
 def _notes(plan: Plan) -> dict[str, str | None]:

@@ -12,9 +12,6 @@ from kedro.pipeline import Node
 
 from transferscope.system.processes import elsewhere
 
-LABELS = "params:plan.labels"
-"""The role of every label of the study: figures choose their looks by it."""
-
 ON_A_GPU = ["gpus-1"]
 """The tag of a node that runs networks: runners give it a GPU of its own where there are any, else a core."""
 
@@ -39,7 +36,7 @@ def draw(step: str, task: str, name: str, function: Callable[..., Any], inputs: 
     """The node that draws `{task}.{name}.figure`; `function` gets the inputs and what must be said of the images."""
     return Node(
         drawn_beside(function, last_input_is_labels=True),
-        inputs=[*inputs, f"params:plan.notes.{task}", LABELS],
+        inputs=[*inputs, f"params:plan.notes.{task}", f"params:plan.labels.{task}"],
         outputs=f"{task}.{name}.figure",
         name=f"draw_{name}",
         namespace=f"{task}.{step}",

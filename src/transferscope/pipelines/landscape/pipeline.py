@@ -7,7 +7,7 @@ from kedro.pipeline import Node, Pipeline
 from transferscope.experiment.options import CriticalityOptions, CrossDomainOptions, LandscapeOptions
 from transferscope.experiment.plan import Pair, Plan, RunSpec
 from transferscope.pipelines.landscape import nodes
-from transferscope.pipelines.wiring import LABELS, ON_A_GPU, draw, drawn_beside, gather
+from transferscope.pipelines.wiring import ON_A_GPU, draw, drawn_beside, gather
 
 STEP = "landscape"
 ACROSS = "cross_domain"
@@ -86,7 +86,7 @@ def _all_barriers(scopes: list[str]) -> list[Node]:
         ),
         Node(
             drawn_beside(nodes.draw_barrier_heights),
-            inputs=barriers | {"note": f"params:plan.notes.{ACROSS}", "labels": LABELS},
+            inputs=barriers | {"note": f"params:plan.notes.{ACROSS}", "labels": f"params:plan.labels.{ACROSS}"},
             outputs=f"{ACROSS}.all_barriers.figure",
             name="draw_all_barriers",
             namespace=f"{ACROSS}.{STEP}",
