@@ -20,17 +20,15 @@ from transferscope.report import view
 from transferscope.report.chapters import images, training
 from transferscope.tables.markdown import escape, markdown_table
 
+Results = Mapping[str, TaskResults]
+Provenance = Mapping[str, Any]
+
 ACRONYM = re.compile(r"(\b[A-Z]+-[A-Z]\b)")
 """Words such as RI-T, in which no line may break."""
 
 
 def write_page(
-    plan: Plan,
-    claims: pd.DataFrame,
-    effects: pd.DataFrame,
-    results: Mapping[str, TaskResults],
-    *,
-    provenance: Mapping[str, Any],
+    plan: Plan, claims: pd.DataFrame, effects: pd.DataFrame, results: Results, *, provenance: Provenance
 ) -> str:
     """The whole report as HTML.
 
@@ -41,24 +39,14 @@ def write_page(
 
 
 def write_markdown(
-    plan: Plan,
-    claims: pd.DataFrame,
-    effects: pd.DataFrame,
-    results: Mapping[str, TaskResults],
-    *,
-    provenance: Mapping[str, Any],
+    plan: Plan, claims: pd.DataFrame, effects: pd.DataFrame, results: Results, *, provenance: Provenance
 ) -> str:
     """The same claims and key tables as the page, without figures and long tables."""
     return _render("summary.md.j2", plan, claims, effects, results, provenance)
 
 
 def _render(
-    template: str,
-    plan: Plan,
-    claims: pd.DataFrame,
-    effects: pd.DataFrame,
-    results: Mapping[str, TaskResults],
-    provenance: Mapping[str, Any],
+    template: str, plan: Plan, claims: pd.DataFrame, effects: pd.DataFrame, results: Results, provenance: Provenance
 ) -> str:
     evidence = Evidence(plan, results)
     claim_views = view.claim_views(claims, effects, registered(plan.study.report.claims))
