@@ -358,7 +358,7 @@ class ReportOptions(Options):
 
     title: str = "What is being transferred?"
     claims: tuple[str, ...] = ()
-    """Modules with claims of your own, imported before the claims are decided: docs/extending.md."""
+    """Modules with claims of your own, imported before the claims are decided: docs/claims.md."""
 
 
 class ModulesOptions(Options):
