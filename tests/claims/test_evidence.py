@@ -12,6 +12,7 @@ from drawn_study import change_study
 from transferscope.claims import criticality, mistakes, similarity, spectrum, training
 from transferscope.claims.comparisons import Comparison
 from transferscope.claims.evidence import Evidence, TaskResults
+from transferscope.claims.registry import registered
 from transferscope.experiment.plan import Plan
 from transferscope.system.errors import UserError
 
@@ -230,3 +231,24 @@ def test_depth_says_nothing_where_all_modules_are_alike() -> None:
     assert (one.counted, one.unit, one.note) == (False, "clipart.pt_1", "the same criticality in all modules")
     assert rise([0.1, 0.2, 0.3], run="rit_1") == []
     assert rise([0.1, 0.2]) == []
+
+
+def test_runs_that_failed_are_named_by_every_claim_that_leaves_them_out(plan: Plan, drawn: Any) -> None:
+    """Also where nothing is left to compare: no claim passes over a run in silence."""
+    results = drawn()
+    for task in ("real", "clipart", "chest", "real_clipart"):
+        runs = results[task].tables["runs"].assign(learned=False)
+        results[task] = TaskResults(task, tables=results[task].tables | {"runs": runs})
+    silent = {
+        claim.id
+        for claim in registered().values()
+        if "not learned" not in {one.note for one in claim.measure(Evidence(plan, results))}
+    }
+    assert silent == {"final_score", "speed", "pt_small_lr", "rit_large_lr"}  # these count every run
+
+
+def test_without_a_threshold_that_tells_runs_apart_spectra_are_not_compared(plan: Plan) -> None:
+    """All counts are 0 or all values: the runs are named."""
+    table = pd.DataFrame({"run": ["pt_1", "rit_1"], "epoch": 1, "module": "all", "num_values": 100, "count_below_1": 0})
+    found = list(spectrum.near_zero(evidence(plan, spectrum=table)))
+    assert [(one.unit, one.counted) for one in found] == [("clipart.rit_1", False), ("clipart.pt_1", False)]

@@ -118,13 +118,10 @@ def extrapolation(evidence: Evidence) -> Iterator[Comparison]:
     for task in evidence.tasks:
         pairs = evidence.pairs(task, "interpolation", "fine_tuned", "fine_tuned").where("split", "test")
         rows = pairs.rows
-        if rows.empty or rows["alpha"].min() >= 0 or rows["alpha"].max() <= 1:
-            continue
+        beyond = len(rows) > 0 and rows["alpha"].min() < 0 and rows["alpha"].max() > 1
         metric = main_metric(rows)
-        falls: dict[Unit, float] = {
-            PairName.parse(str(pair)): _smaller_fall(curve)
-            for pair, curve in rows[rows["metric"] == metric].groupby("pair", sort=False)
-        }
+        curves = rows[rows["metric"] == metric].groupby("pair", sort=False) if beyond else ()
+        falls: dict[Unit, float] = {PairName.parse(str(pair)): _smaller_fall(curve) for pair, curve in curves}
         yield from against(task, Measured(falls, pairs.left_out), OUTSIDE_DROP, above=True, metric=metric)
 
 
@@ -253,6 +250,8 @@ def _scenarios(
 ) -> Iterator[tuple[str, Measured]]:
     """Place and numbers of every cross-domain scenario between two runs of a role, with or without a union."""
     pairs = _barriers(evidence.pairs(CROSS_DOMAIN, "barriers", role, role))
+    if pairs.rows.empty:
+        yield CROSS_DOMAIN, Measured({}, pairs.left_out)
     for scenario, rows in pairs.rows.groupby("scenario", sort=False) if len(pairs.rows) else ():
         if bool(tasks_of(rows) & evidence.unions) == unions:
             yield scenario_name(scenario, rows), PairRows(rows, pairs.left_out).mean(lambda rows: rows[column])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import pandas as pd
@@ -29,8 +30,8 @@ def near_zero(evidence: Evidence) -> Iterator[Comparison]:
     networks = {task: _networks(table, "all") for task, table in evidence.each("spectrum")}
     compared = [rows[_is_compared(evidence, task, rows)] for task, rows in networks.items()]
     threshold = _lower_threshold(pd.concat(compared)) if compared else None
-    for task, rows in networks.items() if threshold else ():
-        shares = rows[threshold] / rows["num_values"]
+    for task, rows in networks.items():
+        shares = rows[threshold] / rows["num_values"] if threshold else rows["num_values"] * math.nan
         yield from compare(task, *(evidence.by_run(task, role, shares) for role in ("from_scratch", "fine_tuned")))
 
 
