@@ -16,7 +16,7 @@ import torch
 from matplotlib.figure import Figure
 from PIL import Image
 
-from transferscope.claims.results import SavedFigure, TaskResults
+from transferscope.claims.evidence import TaskResults
 from transferscope.datasets.checkpoint_series import CheckpointSeriesDataset
 from transferscope.datasets.figure import FigureDataset
 from transferscope.datasets.measurements import MeasurementsDataset
@@ -32,6 +32,7 @@ from transferscope.images.domainnet import read_domainnet
 from transferscope.images.pack import pack_split
 from transferscope.models.checkpoint import Checkpoint, CheckpointMetadata, save_checkpoint
 from transferscope.models.series import CheckpointSeries, epoch_file, write_series
+from transferscope.plots.rendered import SavedFigure
 
 TABLE = pd.DataFrame({"task": ["clipart", "None"], "value": [1 / 3, np.nan], "count": [1, 2], "ok": [True, False]})
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from transferscope.experiment.plan import derive_seed, make_plan, pair_kind, pictures_of
+from transferscope.experiment.options import CrossDomainOptions
+from transferscope.experiment.plan import Plan, derive_seed, make_plan, pair_kind, pictures_of
 from transferscope.system.errors import UserError
 
 STUDY: dict[str, Any] = {
@@ -457,3 +458,81 @@ def test_pre_trained_weights_may_be_any_file_and_a_part_of_it(path: str) -> None
     assert (plain.pretrained, averaged.weights, below.prefix) == (path, "model_ema", "net")
     assert len({plain.fingerprint, averaged.fingerprint, below.fingerprint}) == 3
     assert run(weights=None).fingerprint == plain.fingerprint
+
+
+NONE = dict.fromkeys(("mistakes", "similarity", "landscape", "spectrum"))
+"""No analysis, so that kinds may have any names."""
+
+
+def roles(plan: Plan, task: str) -> dict[str, str]:
+    return {run.name: run.role for run in plan.runs_of(task)}
+
+
+def test_roles_follow_from_the_initialisation() -> None:
+    """Whatever the kinds and labels are called."""
+    for label in ("P-T", "RI-T", "P", "anything"):
+        changes = {f"runs__{kind}__label": label for kind in STUDY["runs"]}
+        plan = make_plan(study(**changes, runs__old={
+            "label": label, "tasks": ["clipart"], "initialisation": "checkpoint", "checkpoint": "a.pth",
+        }))  # fmt: skip
+        assert roles(plan, "shapes") == {"p_1": "source"}
+        assert roles(plan, "clipart") == {
+            "rit_1": "from_scratch",
+            "rit_2": "from_scratch",
+            "rit_same_init_1": "shared_init",
+            "pt_1": "fine_tuned",
+            "pt_2": "fine_tuned",
+            "old_1": "file",
+        }
+
+
+def test_a_file_that_others_start_from_is_a_source_and_so_are_replicas_of_one() -> None:
+    """One replica gives its weights, all are sources: they are one treatment."""
+    plan = make_plan(
+        study(runs__p={"label": "P", "tasks": ["shapes"], "initialisation": "checkpoint", "checkpoint": "p.pth"})
+    )
+    assert roles(plan, "shapes") == {"p_1": "source"}
+    plan = make_plan(study(runs__p__replicas=2))
+    assert roles(plan, "shapes") == {"p_1": "source", "p_2": "source"}
+    assert [run.full_name for run in plan.in_role("clipart", "source")] == ["shapes.p_1"]
+
+
+def test_a_run_from_scratch_that_another_task_starts_from_stays_what_its_own_task_needs() -> None:
+    """It is a source where its task has no fine-tuned runs; a task that has some compares them with it."""
+    there = {"label": "x", "tasks": ["real"], "initialisation": "pretrained", "pretrained": "clipart.rit_1"}
+    file = {"label": "y", "tasks": ["clipart"], "initialisation": "pretrained", "pretrained": "imagenet.pth"}
+    runs = {"rit": STUDY["runs"]["rit"], "there": there}
+    assert roles(make_plan(study(runs=runs, analyses=NONE)), "clipart") == {"rit_1": "source", "rit_2": "source"}
+    both = make_plan(study(runs=runs | {"of_a_file": file}, analyses=NONE))
+    assert roles(both, "clipart") == {"rit_1": "from_scratch", "rit_2": "from_scratch", "of_a_file_1": "fine_tuned"}
+    assert roles(both, "real") == {"rit_1": "from_scratch", "rit_2": "from_scratch", "there_1": "fine_tuned"}
+
+
+def test_what_is_compared_has_one_treatment() -> None:
+    """Kinds trained alike are pooled; another rate, length or architecture is a variant; keeping more epochs is not."""
+    kind = {"label": "x", "tasks": ["clipart"], "initialisation": "pretrained", "pretrained": "shapes.p_1"}
+    for training, pooled in (
+        ({"lr": 0.01}, True),
+        ({"lr": 0.01, "keep_epochs": [1], "evaluate_every": 3, "num_processes": 2}, True),
+        ({"lr": 0.02}, False),
+        ({"lr": 0.01, "epochs": 9}, False),
+    ):
+        plan = make_plan(study(runs__other=kind | {"training": training}))
+        assert [run.name for run in plan.compared("clipart", "fine_tuned")] == ["pt_1", "pt_2", *(["other_1"] * pooled)]
+        assert [run.name for run in plan.in_role("clipart", "fine_tuned")] == ["pt_1", "pt_2", "other_1"]
+    larger = kind | {"training": {"lr": 0.01}, "model": {"name": "fixup_resnet50"}}
+    assert len(make_plan(study(runs__other=larger)).compared("clipart", "fine_tuned")) == 2
+    assert make_plan(STUDY).compared("chest", "fine_tuned") == []
+
+
+def test_curves_across_domains_go_by_role() -> None:
+    """The same curves under other labels; two files have one of their own."""
+    scenario = CrossDomainOptions(figure="figure_19", evaluated_on="clipart", tasks=("clipart", "real"))
+    names = ["figure_19_pt_1__pt_1", "figure_19_pt_1__rit_1", "figure_19_rit_1__rit_1"]
+    for label in ("P-T", "RI-T", "Fine-tuned"):
+        curves = make_plan(study(runs__pt__label=label)).cross_domain_pairs(scenario)
+        assert list(curves) == names
+        assert curves[names[0]].kind == f"{label} & {label}"
+    files = {"label": "ours", "tasks": ["clipart", "real"], "initialisation": "checkpoint", "checkpoint": "a.pth"}
+    plan = make_plan(study(runs={"a": files}, analyses=NONE))
+    assert list(plan.cross_domain_pairs(scenario)) == ["figure_19_a_1__a_1"]

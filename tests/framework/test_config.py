@@ -11,7 +11,8 @@ from kedro.config import OmegaConfigLoader
 from kedro.framework.project import configure_project, pipelines
 
 from tiny_project import ROOT
-from transferscope.framework.config import CommandLineError, PlanConfigLoader
+from transferscope.experiment.plan import make_plan
+from transferscope.framework.config import CommandLineError, PlanConfigLoader, plan_parameters
 from transferscope.framework.yaml_files import read_mapping
 from transferscope.settings import CONFIG_LOADER_ARGS
 
@@ -162,3 +163,10 @@ def test_a_mistake_is_an_error_of_the_command_line() -> None:
         _ = load(runtime_params={"runs": {"pt": {"replica": 3}}}).plan
     assert caught.value.exit_code == 1
     assert "\n" not in caught.value.format_message()
+
+
+@pytest.mark.parametrize("env", ["base", "own_checkpoints", "own_images", "paper"])
+def test_the_study_among_the_parameters_makes_the_same_plan_again(env: str) -> None:
+    """Nodes of the report make the plan from it; keys that were not written stay unwritten."""
+    loader = load(env=env)
+    assert make_plan(plan_parameters(loader.plan, loader)["plan"]["study"]) == loader.plan

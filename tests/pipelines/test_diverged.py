@@ -96,9 +96,9 @@ def test_what_has_no_value_is_missing_and_costs_the_others_nothing(project: Proj
 def test_claims_take_them_for_the_worst_or_leave_them_out(project: Project) -> None:
     """By name, in every claim that would compare them."""
     claims = project.load("claims").set_index("id")
-    assert "diverged, counted as 0: clipart.rit_1" in claims.at["final_score", "interval"]
+    assert "diverged, counted as 0: clipart.rit_1" in claims.at["final_score", "reason"]
     for claim in ("uncommon_mistakes", "cka_mixed", "l2", "near_zero"):
-        assert "chest.rit_1 (diverged)" in claims.at[claim, "interval"], claim
+        assert "chest.rit_1 (diverged)" in claims.at[claim, "reason"], claim
 
 
 def test_a_plane_that_is_left_with_two_points_is_left_out(project: Project) -> None:

@@ -34,11 +34,14 @@ def test_the_report_is_one_file_that_says_generated(project) -> None:
 
 
 def test_the_claims_have_their_columns_and_verdicts(project) -> None:
-    """At least twelve claims, each with one of the three verdicts."""
-    claims = project.load("claims")
-    assert list(claims.columns[:6]) == ["claim", "source", "paper", "ours", "interval", "verdict"]
+    """At least twelve claims, each with one of the three verdicts, and the comparisons behind each."""
+    claims, effects = project.load("claims"), project.load("claim_effects")
+    assert list(claims.columns[:8]) == ["id", "claim", "source", "paper", "verdict", "effect", "smallest", "largest"]
     assert len(claims) >= 12
     assert set(claims["verdict"]) <= {"holds", "does not hold", "cannot tell"}
+    counted = effects[effects["counted"]].groupby("id").size().reindex(claims["id"], fill_value=0)
+    assert list(counted) == list(claims["num_comparisons"])
+    assert counted["final_score"] > 0
 
 
 def test_every_run_of_the_plan_left_checkpoints_and_a_history(project) -> None:

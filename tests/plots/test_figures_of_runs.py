@@ -22,7 +22,7 @@ from transferscope.plots import (
     speed,
 )
 from transferscope.plots.lines import cell_edges
-from transferscope.plots.style import LOOKS
+from transferscope.plots.style import LOOKS, looks_for
 from transferscope.system.errors import UserError
 
 
@@ -41,7 +41,7 @@ def test_learning_curves_have_a_line_for_each_kind_and_rate(drawn):
     assert legend_texts(figure) == ["P-T, lr 0.01", "RI-T, lr 0.01", "RI-T, lr 0.05", "best epoch (test)"]
     for ax in figure.axes:
         assert len(long_lines(ax)) == 3
-        dashes = {line.get_linestyle() for line in long_lines(ax, LOOKS["RI-T"].colour)}
+        dashes = {line.get_linestyle() for line in long_lines(ax, LOOKS["from_scratch",].colour)}
         assert dashes == {"-", "--"}
 
 
@@ -87,12 +87,12 @@ def test_optimization_speed_has_a_row_for_each_kind_and_rate(drawn):
     assert names == ["P-T, lr 0.01", "P-T, lr 0.05", "RI-T, lr 0.01", "RI-T, lr 0.05"]
     marks = {(names[round(y)], line.get_marker()): line.get_xdata() for line in ax.lines for y in line.get_ydata()[:1]}
     value = runs.set_index("run")["optimization_speed"]
-    assert list(marks["P-T, lr 0.01", LOOKS["P-T"].marker]) == [value["pt_1"], value["pt_2"]]
+    assert list(marks["P-T, lr 0.01", LOOKS["fine_tuned",].marker]) == [value["pt_1"], value["pt_2"]]
     assert list(marks["P-T, lr 0.01", "|"]) == pytest.approx([(value["pt_1"] + value["pt_2"]) / 2])
     assert list(marks["RI-T, lr 0.05", "X"]) == [value["rit_2"]]
     assert list(marks["RI-T, lr 0.05", "|"]) == [value["rit_1"]]
-    points = [line for line in ax.lines if line.get_marker() == LOOKS["RI-T"].marker]
-    assert {line.get_color() for line in points} == {LOOKS["RI-T"].colour}
+    points = [line for line in ax.lines if line.get_marker() == LOOKS["from_scratch",].marker]
+    assert {line.get_color() for line in points} == {LOOKS["from_scratch",].colour}
 
 
 def test_a_run_that_diverged_at_once_keeps_its_row(drawn):
@@ -111,7 +111,10 @@ def test_barriers_draw_train_dashed_and_test_solid(drawn):
     """Three kinds of pair on two splits are six curves, in the colours of the kinds."""
     figure = barriers.barrier_panels(drawn.interpolation())
     for kind in drawn.kinds:
-        assert {line.get_linestyle() for line in long_lines(figure.axes[0], LOOKS[kind].colour)} == {"-", "--"}
+        assert {line.get_linestyle() for line in long_lines(figure.axes[0], looks_for([kind])[kind].colour)} == {
+            "-",
+            "--",
+        }
     assert legend_texts(figure) == [*drawn.kinds, "test", "train"]
 
 

@@ -31,7 +31,7 @@ def test_long_names_keep_both_ends():
 def test_known_kinds_keep_their_look_whatever_else_is_drawn():
     """P-T is the same blue alone, beside others and beside unknown kinds."""
     alone = style.looks_for(["P-T"])["P-T"]
-    assert style.looks_for(["mine", "RI-T", "P-T"])["P-T"] == alone == style.LOOKS["P-T"]
+    assert style.looks_for(["mine", "RI-T", "P-T"])["P-T"] == alone == style.LOOKS["fine_tuned",]
 
 
 def test_no_two_kinds_of_one_figure_look_the_same():
@@ -47,7 +47,7 @@ def test_a_variant_takes_the_colour_of_its_kind():
     looks = style.looks_for(["P-T", "P-T large lr"])
     assert looks["P-T"].colour == looks["P-T large lr"].colour
     assert looks["P-T"].dash != looks["P-T large lr"].dash
-    assert style.looks_for(["P-T union & P-T"])["P-T union & P-T"] == style.LOOKS["P-T & P-T"]
+    assert style.looks_for(["P-T union & P-T"])["P-T union & P-T"] == style.LOOKS["fine_tuned", "fine_tuned"]
 
 
 def test_kinds_come_in_the_usual_order():

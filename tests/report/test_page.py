@@ -7,15 +7,17 @@ from collections.abc import Callable
 from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import pairwise
-from typing import Any
 
 import pytest
 
-from transferscope.claims.decide import CLAIMS, decide_claims
-from transferscope.claims.results import TaskResults
-from transferscope.report.page import code, ranges, units, write_page
-from transferscope.report.summary import cell, markdown_table, write_markdown
-from transferscope.tables.grid import Grid
+from drawn_study import change_study
+from transferscope.claims.decide import decide_claims
+from transferscope.claims.evidence import TaskResults
+from transferscope.claims.registry import registered
+from transferscope.experiment.plan import Plan
+from transferscope.report.page import code, ranges, units, write_markdown, write_page
+from transferscope.report.view import claim_views
+from transferscope.tables.markdown import escape
 
 Draw = Callable[..., dict[str, TaskResults]]
 PROVENANCE = {"seed": 1, "plan_digest": "abc123", "versions": {"torch": "2.15.0"}, "durations": {"training": 61.5}}
@@ -63,19 +65,19 @@ Make = Callable[..., str]
 
 
 @pytest.fixture(scope="module")
-def make(study: dict[str, Any], drawn: Draw) -> Make:
-    """`make(study, results, write)`; the claims are always those of the drawn results, decided once."""
-    claims = decide_claims(study, drawn())
+def make(plan: Plan, drawn: Draw) -> Make:
+    """`make(plan, results, write)`; the claims are always those of the drawn results, decided once."""
+    tables = decide_claims(plan, drawn())
 
-    def make(study: dict[str, Any], results: dict[str, TaskResults], write: Callable[..., str] = write_page) -> str:
-        return write(study, claims, results, provenance=PROVENANCE)
+    def make(plan: Plan, results: dict[str, TaskResults], write: Callable[..., str] = write_page) -> str:
+        return write(plan, *tables, results, provenance=PROVENANCE)
 
     return make
 
 
 @pytest.fixture(scope="module")
-def page(study: dict[str, Any], drawn: Draw, make: Make) -> str:
-    return make(study, drawn())
+def page(plan: Plan, drawn: Draw, make: Make) -> str:
+    return make(plan, drawn())
 
 
 def test_well_formed_with_unique_ids_and_links_that_lead_somewhere(page: str) -> None:
@@ -117,8 +119,8 @@ def test_claims_come_first_with_verdicts(page: str) -> None:
     """The table of claims stands before contents and figures, a verdict in words in each row."""
     assert page.index('id="claims"') < page.index('id="contents"') < page.index('id="figure_2"')
     rows = re.findall(r'<tr id="claim_(\w+)">.*?</tr>', page, re.DOTALL)
-    assert rows == [claim.id for claim in CLAIMS]
-    assert len(re.findall(r'<td><span class="verdict holds">✓ holds</span></td>', page)) == len(CLAIMS)
+    assert rows == [claim.id for claim in registered().values()]
+    assert len(re.findall(r'<td><span class="verdict holds">✓ holds</span></td>', page)) == len(registered())
 
 
 def test_every_number_of_the_paper_has_its_section(page: str) -> None:
@@ -131,12 +133,12 @@ def test_every_number_of_the_paper_has_its_section(page: str) -> None:
     assert "exchanged" in text, "the convention of Table 6"
 
 
-def test_generated_images_are_flagged(study: dict[str, Any], drawn: Draw, make: Make) -> None:
+def test_generated_images_are_flagged(plan: Plan, drawn: Draw, make: Make) -> None:
     """A union of drawn tasks is drawn; a task of real images is not called so; without drawn tasks nothing is."""
-    checker = read(make(study, drawn()))
+    checker = read(make(plan, drawn()))
     assert "The images of real, clipart, real_clipart are drawn" in checker.text
     real = {name: replace(result, facts={}) for name, result in drawn().items()}
-    assert "drawn by the program" not in read(make(study | {"generated": {}}, real)).text
+    assert "drawn by the program" not in read(make(change_study(generated={}), real)).text
 
 
 def test_markup_in_names_is_escaped(page: str) -> None:
@@ -145,24 +147,24 @@ def test_markup_in_names_is_escaped(page: str) -> None:
     assert "&lt;class 1&gt;" in page
 
 
-def test_what_was_not_run_is_listed(study: dict[str, Any], drawn: Draw, make: Make) -> None:
+def test_what_was_not_run_is_listed(plan: Plan, drawn: Draw, make: Make) -> None:
     """Sections without content are left out and named at the end; so are missing scenarios."""
     results = drawn()
-    assert "Figures 20, 21, 23, 25, 26, 27, 29: these pairs" in read(make(study, results)).text
+    assert "Figures 20, 21, 23, 25, 26, 27, 29: these pairs" in read(make(plan, results)).text
     bare = {name: replace(result, tables={}, figures={}) for name, result in results.items() if name != "cross_domain"}
-    page = make(study, bare)
+    page = make(plan, bare)
     assert "Figure 30: Module criticality" in read(page).text
     assert 'id="figure_30"' not in page
 
 
-def test_runs_that_did_not_learn_stand_out(study: dict[str, Any], drawn: Draw, make: Make) -> None:
+def test_runs_that_did_not_learn_stand_out(plan: Plan, drawn: Draw, make: Make) -> None:
     """They are named above the table of runs, and their rows are set apart."""
     results = drawn()
     runs = results["real"].tables["runs"].copy()
     runs["learned"] = runs["run"] != "rit_2"
     runs.loc[runs["run"] == "pt_1", "status"] = "diverged"
     changed = replace(results["real"], tables=results["real"].tables | {"runs": runs})
-    page = make(study, results | {"real": changed})
+    page = make(plan, results | {"real": changed})
     assert "real.pt_1 (diverged), real.rit_2 (did not learn)" in read(page).text
     assert page.count('<tr class="bad">') == 2
     under_figures = re.findall(r"<figcaption>(\w+).*?</figcaption>", page)
@@ -172,17 +174,16 @@ def test_runs_that_did_not_learn_stand_out(study: dict[str, Any], drawn: Draw, m
     assert "chest" not in named
 
 
-def test_claims_that_were_not_run_are_listed_at_the_end(study: dict[str, Any], drawn: Draw) -> None:
+def test_claims_that_were_not_run_are_listed_at_the_end(plan: Plan, drawn: Draw) -> None:
     """Of two checkpoints without labels of the study: no empty table of claims, and what each claim needs."""
     results = {
         name: replace(result, tables={key: table for key, table in result.tables.items() if key == "splits"})
         for name, result in drawn().items()
     }
-    claims = decide_claims(study, results)
-    page = write_page(study, claims, results, provenance={})
+    page = write_page(plan, *decide_claims(plan, results), results, provenance={})
     assert '<tr id="claim_' not in page
-    assert page.index(f"{len(CLAIMS)} of the study’s claims") > page.index('id="not_run"')
-    assert read(page).text.count("not run: needs") == len(CLAIMS)
+    assert page.index(f"{len(registered())} of the study’s claims") > page.index('id="not_run"')
+    assert read(page).text.count("not run: needs") == len(registered())
     assert len({link.removeprefix("#") for link in read(page).links} - set(read(page).ids)) == 0
 
 
@@ -211,34 +212,76 @@ def test_provenance_is_shown(page: str) -> None:
     assert "61.5" in text
 
 
-def test_same_input_same_page(study: dict[str, Any], drawn: Draw, make: Make, page: str) -> None:
+def test_same_input_same_page(plan: Plan, drawn: Draw, make: Make, page: str) -> None:
     """Nothing of the time or the place of writing gets in."""
-    assert make(study, drawn()) == page
+    assert make(plan, drawn()) == page
 
 
-def test_a_study_without_anything() -> None:
+def test_a_study_without_anything(plan: Plan) -> None:
     """Even with no results there is a page that says so."""
     results = {"real": TaskResults("real")}
-    page = write_page({}, decide_claims({}, results), results, provenance={})
+    page = write_page(plan, *decide_claims(plan, results), results, provenance={})
     assert "not run: needs" in page
     read(page)
 
 
-def test_markdown(study: dict[str, Any], drawn: Draw, make: Make) -> None:
+def test_what_the_plan_leaves_out_is_told_apart_from_what_made_nothing(plan: Plan) -> None:
+    """An analysis that is not planned is named by its key."""
+    results = {"real": TaskResults("real")}
+    without = change_study(analyses={"mistakes": None, "landscape": {"basin": None}})
+    text = read(write_page(without, *decide_claims(without, results), results, provenance={})).text
+    assert "Figure 9: Uncommon mistakes (the plan has no analyses.mistakes)" in text
+    assert "Definition 3.1: The basin of all models of a kind (the plan has no analyses.landscape.basin)" in text
+    assert "Figure 33: Singular values below a threshold (spectrum made no figure or table of it)" in text
+    assert "Figure 2: Learning curves and optimization speed (training made no figure or table of it)" in text
+
+
+def test_scenarios_stand_where_their_tasks_say(drawn: Draw) -> None:
+    """A scenario that is none of the paper's figures stands with the single domains, or with the combined ones."""
+    plan = change_study(analyses__landscape__cross_domain=[
+        {"figure": "ours", "evaluated_on": "real", "tasks": ["real", "clipart"]},
+        {"figure": "ours_union", "evaluated_on": "real", "tasks": ["real_clipart", "clipart"]},
+    ])  # fmt: skip
+    results = drawn()
+    png = results["cross_domain"].figures["figure_19"]
+    across = replace(results["cross_domain"], figures={"ours": png, "ours_union": png}, tables={})
+    results |= {"cross_domain": across}
+    page = write_page(plan, *decide_claims(plan, results), results, provenance={})
+    single, combined = page.index('id="figures_19_23"'), page.index('id="figures_24_29"')
+    assert single < page.index("Ours <") < combined < page.index("Ours union <")
+
+
+def test_claims_are_put_in_numbers(plan: Plan, drawn: Draw) -> None:
+    """Means by task side by side, the range with its counts; a difference has a sign, a height against a bound none."""
+    views = {view.claim.id: view for view in claim_views(*decide_claims(plan, drawn()), registered())}
+    assert views["final_score"].sides == "P-T | RI-T"
+    assert re.fullmatch(r"real 9\d\.\d % \| 8\d\.\d %", views["final_score"].ours[0])
+    assert re.fullmatch(r"\+\d+\.\d to \+\d+\.\d points \(13 comparisons, 4 tasks\)", views["final_score"].range)
+    assert re.fullmatch(r"0\.\d to 0\.\d points \(3 values, 3 tasks\)", views["no_barrier_pt"].range)
+    assert re.fullmatch(r"\+0\.\d{3} to \+0\.\d{3} \(12 comparisons, 3 tasks\)", views["cka_mixed"].range)
+    assert re.fullmatch(r"\+19 to \+19 \(3 comparisons, 3 tasks\)", views["l2"].range)
+    assert views["cross_domain_basin"].range.endswith("(2 values, 2 scenarios)")
+    assert views["other_domain"].range.endswith("(2 comparisons, 2 pairs of domains)")
+    assert views["cka_p"].range.endswith("(24 comparisons, 3 tasks)")
+
+
+def test_the_page_says_what_was_left_out(plan: Plan, drawn: Draw) -> None:
+    """After the range, as the table of comparisons has it."""
+    results = drawn()
+    runs = results["real"].tables["runs"].assign(learned=lambda table: table["run"] != "rit_2")
+    results["real"] = replace(results["real"], tables=results["real"].tables | {"runs": runs})
+    page = write_page(plan, *decide_claims(plan, results), results, provenance={})
+    assert "(2 values, 2 tasks); left out: real.rit_2 (not learned)" in page
+
+
+def test_markdown(plan: Plan, drawn: Draw, make: Make) -> None:
     """The summary holds every claim and the tables beside the paper's, and no image; rows have as many cells as heads."""
-    text = make(study, drawn(), write_markdown)
-    for claim in CLAIMS:
-        assert cell(claim.claim) in text
+    text = make(plan, drawn(), write_markdown)
+    for claim in registered().values():
+        assert escape(claim.text) in text
     assert "**Paper, Table 8: distance to initialisation**" in text
     assert "data:" not in text
     lines = text.splitlines()
     for above, below in pairwise(lines):
         if above.startswith("|") and below.startswith("|"):
             assert len(re.findall(r"(?<!\\)\|", above)) == len(re.findall(r"(?<!\\)\|", below))
-
-
-def test_markdown_cells_cannot_break_out() -> None:
-    """Bars, markup and line ends in names are escaped; no HTML is left, whatever the dialect makes of a backslash."""
-    grid = Grid("", ("a", "b"), (("x|y\n", "<b>*"),))
-    assert markdown_table(grid).splitlines() == ["| a | b |", "| --- | ---: |", r"| x\|y  | &lt;b&gt;\* |"]
-    assert cell("<script>$x_1$ &lt; ~a~\u2028# b\r[c](d)") == (r"&lt;script&gt;\$x\_1\$ &amp;lt; \~a\~ \# b \[c\](d)")

@@ -9,7 +9,7 @@ from typing import Any
 from kedro.io import AbstractDataset
 from kedro_datasets._typing import ImagePreview
 
-from transferscope.claims.results import SavedFigure
+from transferscope.plots.rendered import SavedFigure
 from transferscope.system.stored import check, is_whole, stored_file
 
 

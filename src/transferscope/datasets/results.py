@@ -8,8 +8,9 @@ from typing import Any
 
 from kedro.io import AbstractDataset
 
-from transferscope.claims.results import SavedFigure, TaskResults
+from transferscope.claims.evidence import TaskResults
 from transferscope.datasets.table import read_table, write_table
+from transferscope.plots.rendered import SavedFigure
 from transferscope.system.atomic import atomic_folder
 from transferscope.system.stored import DamagedError, check, is_whole, read_json, write_json
 

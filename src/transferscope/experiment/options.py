@@ -399,6 +399,8 @@ class ReportOptions(Options):
     """The report."""
 
     title: str = "What is being transferred?"
+    claims: tuple[str, ...] = ()
+    """Modules with claims of your own, imported before the claims are decided: docs/claims.md."""
 
 
 class ModulesOptions(Options):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -29,6 +30,24 @@ MAX_RUNS = 20_000
 """Runs of a study."""
 MAX_PAIRS = 1_000_000
 """Pairs of an analysis, over all tasks."""
+Role = Literal["source", "fine_tuned", "from_scratch", "shared_init", "file"]
+"""The part of a run in the comparison. It follows from its initialisation, never from its label:
+
+`fine_tuned` starts from pre-trained weights, `source` gives such weights to others, `from_scratch` starts from random
+weights of its own, `shared_init` from those that another run drew, and `file` is a checkpoint file.
+"""
+
+NO_TREATMENT = {*opt.NOT_IN_WEIGHTS, "keep_epochs", "evaluate_every"}
+"""Options of a training in which runs that are compared as replicas may differ."""
+
+
+CROSS_DOMAIN_ROLES: tuple[tuple[Role, Role], ...] = (
+    ("fine_tuned", "fine_tuned"),
+    ("fine_tuned", "from_scratch"),
+    ("from_scratch", "from_scratch"),
+    ("file", "file"),
+)
+"""Roles of the two runs of each curve of a cross-domain figure."""
 
 
 class RunSpec(opt.Options):
@@ -38,6 +57,7 @@ class RunSpec(opt.Options):
     name: str
     kind: str
     label: str
+    role: Role
     replica: int
     initialisation: Literal["random", "pretrained", "checkpoint"]
     pretrained: str | None
@@ -74,6 +94,11 @@ def pair_kind(label_a: str, label_b: str) -> str:
     """The kind of a pair as tables and figures name it: `P-T & RI-T`; a label that holds " & " is put in quotes."""
     left, right = "\N{LEFT DOUBLE QUOTATION MARK}", "\N{RIGHT DOUBLE QUOTATION MARK}"
     return " & ".join(f"{left}{label}{right}" if " & " in label else label for label in (label_a, label_b))
+
+
+def labels_in(kind: str) -> tuple[str, ...]:
+    """The labels in the name of a kind of run or pair, as `pair_kind` puts them together."""
+    return tuple(quoted or plain for quoted, plain in re.findall(r"“(.*?)”(?: & |$)|(.+?)(?: & |$)", kind))
 
 
 @dataclass(frozen=True)
@@ -115,6 +140,21 @@ class Plan:
         tasks = dict.fromkeys(run.task for run in self.runs.values())
         return [task for task in tasks if task not in sources]
 
+    def in_role(self, task: str, role: Role) -> list[RunSpec]:
+        """Runs of a role on `task`, in the order of the study; `source`: those that the task's runs start from."""
+        if role == "source":
+            starts = {run.pretrained for run in self.runs_of(task)}
+            return [run for name, run in self.runs.items() if name in starts]
+        return [run for run in self.runs_of(task) if run.role == role]
+
+    def compared(self, task: str, role: Role) -> list[RunSpec]:
+        """Runs of a role that are replicas of each other: those with the model and the training of the first one.
+
+        A kind that is trained otherwise, with another learning rate, is a variant and not among them.
+        """
+        runs = self.in_role(task, role)
+        return [run for run in runs if _treatment(run) == _treatment(runs[0])]
+
     def is_multi_label(self, task: str) -> bool:
         """Whether an example of the task has several labels."""
         options = self.study.tasks[task]
@@ -154,11 +194,14 @@ class Plan:
         return None
 
     def cross_domain_pairs(self, scenario: opt.CrossDomainOptions) -> dict[str, Pair]:
-        """The three curves of a cross-domain figure by name: P-T & P-T, P-T & RI-T, RI-T & RI-T."""
-        first, second = ({run.label: run for run in reversed(self.runs_of(task))} for task in scenario.tasks)
+        """The curves of a cross-domain figure by name: between the first run of each role on both tasks.
+
+        Two fine-tuned runs, a fine-tuned one and one from scratch, two from scratch, and two files.
+        """
+        first, second = ({run.role: run for run in reversed(self.runs_of(task))} for task in scenario.tasks)
         return {
-            f"{scenario.figure}_{first[a].name}__{second[b].name}": Pair(pair_kind(a, b), first[a], second[b])
-            for a, b in (("P-T", "P-T"), ("P-T", "RI-T"), ("RI-T", "RI-T"))
+            f"{scenario.figure}_{first[a].name}__{second[b].name}": _pair(first[a], second[b])
+            for a, b in CROSS_DOMAIN_ROLES
             if a in first and b in second
         }
 
@@ -180,8 +223,7 @@ class Plan:
             couples = [(a, b) for a, b in product(runs_a, runs_b) if a.replica == b.replica]
         else:
             couples = list(product(runs_a, runs_b))
-        kind = pair_kind(runs_a[0].label, runs_b[0].label) if couples else ""
-        return [Pair(kind, a, b) for a, b in couples]
+        return [_pair(a, b) for a, b in couples]
 
     def _of_kind(self, task: str, kind: str) -> list[RunSpec]:
         own = [run for run in self.runs_of(task) if run.kind == kind]
@@ -212,7 +254,8 @@ def make_plan(parameters: dict[str, Any], file_digest: FileDigest = lambda path:
         for task in study.runs[kind].tasks:
             for run in _expand(study, kind, task, trainings[kind, task], runs, file_digest):
                 runs[run.full_name] = run
-    plan = Plan(study, runs)
+    roles = _roles(study, runs)
+    plan = Plan(study, {name: run.model_copy(update={"role": roles[name]}) for name, run in runs.items()})
     _refuse(_faults_of_plan(plan))
     return plan
 
@@ -222,6 +265,40 @@ def _refuse(faults: Iterable[str]) -> None:
     found = list(faults)
     if found:
         raise UserError(one_message(found))
+
+
+def _roles(study: Study, runs: dict[str, RunSpec]) -> dict[str, Role]:
+    """The role of every run by full name.
+
+    Replicas of a run that others start from are sources like it. A task whose fine-tuned runs all start elsewhere
+    needs its run from scratch as the one to compare with, also where other tasks start from that run.
+    """
+    starts: dict[str, set[tuple[str, str] | None]] = {}
+    for run in runs.values():
+        if run.pretrained is not None:
+            origin = runs.get(run.pretrained)
+            starts.setdefault(run.task, set()).add((origin.task, origin.kind) if origin else None)
+    sources = set().union(*starts.values())
+
+    def role(run: RunSpec) -> Role:
+        key, own = (run.task, run.kind), starts.get(run.task)
+        if run.initialisation == "pretrained":
+            return "fine_tuned"
+        if key in sources and (own is None or key in own):
+            return "source"
+        if run.initialisation == "checkpoint":
+            return "file"
+        return "from_scratch" if study.runs[run.kind].shares_initialisation_with is None else "shared_init"
+
+    return {name: role(run) for name, run in runs.items()}
+
+
+def _treatment(run: RunSpec) -> tuple[dict[str, Any], dict[str, Any]]:
+    return run.model.model_dump(), run.training.model_dump(exclude=NO_TREATMENT)
+
+
+def _pair(a: RunSpec, b: RunSpec) -> Pair:
+    return Pair(pair_kind(a.label, b.label), a, b)
 
 
 def _expand(
@@ -257,7 +334,9 @@ def _expand(
         }
         values |= {key: value for key, value in chosen.items() if value is not None}
         fingerprint = _fingerprint(values | content)
-        yield RunSpec(name=f"{kind}_{replica}", label=options.label, fingerprint=fingerprint, **values)
+        name = f"{kind}_{replica}"
+        # Which role a run has is known when all runs are.
+        yield RunSpec(name=name, label=options.label, role="from_scratch", fingerprint=fingerprint, **values)
 
 
 def _trainings(study: Study) -> tuple[dict[tuple[str, str], opt.TrainingOptions], list[str]]:

@@ -280,7 +280,10 @@ def load_plan(env: str | None) -> Plan:
 
 
 def plan_parameters(plan: Plan, loader: PlanConfigLoader) -> dict[str, Any]:
-    """The study as validated, and under `plan` each task, run and scenario that a node takes; with absolute paths."""
+    """The study as validated, and under `plan` each task, run and scenario that a node takes; with absolute paths.
+
+    `plan.study` is the study as written, from which `make_plan` makes the whole plan again.
+    """
     study = plan.study.model_dump(mode="json")
     study["models_folder"] = loader.place(plan.study.models_folder)
     trainings: dict[int, Any] = {}
@@ -290,9 +293,27 @@ def plan_parameters(plan: Plan, loader: PlanConfigLoader) -> dict[str, Any]:
         key = id(run.training)  # one object for all replicas
         trainings[key] = trainings.get(key) or run.training.model_dump(mode="json")
         runs.setdefault(run.task, {})[run.name] = values | {"training": trainings[key]}
-    return study | {
-        "plan": {"runs": runs, "tasks": _task_parameters(plan), "notes": _notes(plan), **_pair_parameters(plan)}
+    expanded = {
+        "study": plan.study.model_dump(mode="json", exclude_unset=True),
+        "runs": runs,
+        "tasks": _task_parameters(plan),
+        "notes": _notes(plan),
+        "labels": label_parameters(plan),
     }
+    return study | {"plan": expanded | _pair_parameters(plan)}
+
+
+def label_parameters(plan: Plan) -> dict[str, Any]:
+    """For every task, and across them, the role of each label, a role's first one first, and the label of each run."""
+    scopes = {task: [*plan.runs_of(task), *plan.in_role(task, "source")] for task in plan.study.tasks}
+    order = list(plan.study.runs)
+    labels: dict[str, Any] = {}
+    for scope, runs in {**scopes, "cross_domain": list(plan.runs.values())}.items():
+        roles: dict[str, str] = {}
+        for run in sorted(runs, key=lambda run: order.index(run.kind)):
+            roles.setdefault(run.label, run.role)
+        labels[scope] = {"roles": roles, "runs": {run.full_name: run.label for run in runs}}
+    return labels
 
 
 def _notes(plan: Plan) -> dict[str, str | None]:

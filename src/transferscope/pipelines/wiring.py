@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import update_wrapper
 from typing import Any
 
 import pandas as pd
@@ -45,9 +46,31 @@ def gather(step: str, task: str, name: str, inputs: Iterable[str]) -> Node:
 def draw(step: str, task: str, name: str, function: Callable[..., Any], inputs: Iterable[str]) -> Node:
     """The node that draws `{task}.{name}.figure`; `function` gets the inputs and what must be said of the images."""
     return Node(
-        function,
-        inputs=[*inputs, f"params:plan.notes.{task}"],
+        with_labels(function),
+        inputs=[*inputs, f"params:plan.notes.{task}", f"params:plan.labels.{task}"],
         outputs=f"{task}.{name}.figure",
         name=f"draw_{name}",
         namespace=f"{task}.{step}",
     )
+
+
+class with_labels:
+    """A function that draws figures with the labels of the study, which are its last input or the one named `labels`.
+
+    An object instead of a closure, because processes of other runners receive it.
+    """
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function = function
+        update_wrapper(self, function)  # Kedro-Viz shows the code of the function
+
+    def __call__(self, *inputs: Any, **named: Any) -> Any:
+        from transferscope.plots.kinds import labelled
+
+        if "labels" in named:
+            labels = named.pop("labels")
+        else:
+            *positional, labels = inputs
+            inputs = tuple(positional)
+        with labelled(**labels):
+            return self._function(*inputs, **named)

@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from transferscope.experiment.names import CheckpointName
 from transferscope.plots.lines import banded_line
 from transferscope.plots.series import heading, how_many, in_order, require_columns, spread, task_title
 from transferscope.plots.style import (
@@ -204,11 +205,11 @@ def _finish_grid(axes: np.ndarray, used: int) -> None:
 
 def _ends(row: pd.Series) -> str:
     """`best & final`: the epochs of the two checkpoints of a row."""
-    return " & ".join(str(row[side]).rpartition("@")[2] for side in ("checkpoint_a", "checkpoint_b"))
+    return " & ".join(str(CheckpointName.parse(row[side]).epoch) for side in ("checkpoint_a", "checkpoint_b"))
 
 
 def _tasks_of(rows: pd.DataFrame, side: str) -> str:
-    return "/".join(in_order(name.split(".", 1)[0] for name in rows[side].astype(str)))
+    return "/".join(in_order(CheckpointName.parse(name).task for name in rows[side].unique()))
 
 
 def _between(rows: pd.DataFrame) -> str:

@@ -9,13 +9,14 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from transferscope.experiment.names import CheckpointName
+from transferscope.plots.kinds import kind_of
 from transferscope.plots.lines import banded_line, module_lines
 from transferscope.plots.series import heading, in_order, kinds_of, require_columns, spread, without_gaps
 from transferscope.plots.style import (
     DOUBLE_WIDTH,
     PANEL_WIDTH,
     add_note,
-    base_kind,
     category_ticks,
     empty_figure,
     in_usual_order,
@@ -30,7 +31,8 @@ from transferscope.plots.style import (
 WHOLE = ("all", "sum")
 MEASURES = {"l2": "ℓ₂ distance", "squared": "squared ℓ₂ distance", "relative": "relative ℓ₂ distance"}
 BOTH = ("l2", "relative")
-UNTRAINED = ("0", "initial", "init")
+STARTS = {"source", "untrained"}
+"""Roles of what others start from."""
 
 
 def distance_per_module(
@@ -95,9 +97,9 @@ def distance_travelled(travelled: pd.DataFrame, *, title: str | None = None, not
 
 def to_initialisation(distances: pd.DataFrame) -> pd.Series:
     """Which rows compare a model with P, with RI or with a checkpoint at epoch 0 (bool, one a row)."""
-    kinds = distances["pair_kind"].map(lambda kind: base_kind(str(kind)) in ("P-T & P", "RI-T & RI"))
+    kinds = distances["pair_kind"].map(lambda kind: not STARTS.isdisjoint(kind_of(str(kind)).roles))
     epoch_a, epoch_b = (
-        distances[side].map(lambda name: str(name).rpartition("@")[2] in UNTRAINED)
+        distances[side].map(lambda name: CheckpointName.parse(str(name)).epoch == 0)
         for side in ("checkpoint_a", "checkpoint_b")
     )
     return kinds.astype(bool) | epoch_a.astype(bool) | epoch_b.astype(bool)

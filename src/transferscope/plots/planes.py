@@ -14,6 +14,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from transferscope.experiment.names import CheckpointName
+from transferscope.plots.kinds import kind_of
 from transferscope.plots.series import how_many, in_order, kind_of_run, require_columns
 from transferscope.plots.style import (
     BLUE,
@@ -118,10 +120,12 @@ def _mark(ax: Axes, points: pd.DataFrame) -> list[Artist]:
 
 def point_name(checkpoint: str) -> str:
     """`clipart.pt_1@final` is `P-T 1`; at epoch 0 it is the pre-trained model with a new classifier, or RI."""
-    run, _, epoch = checkpoint.partition("@")
-    name = f"{kind_of_run(run)} {run.rpartition('_')[2]}"
-    if epoch == "0":
-        return f"P with the new classifier of {name}" if name.startswith("P-T") else f"initial weights of {name}"
+    parsed = CheckpointName.parse(checkpoint)
+    kind, epoch = kind_of_run(checkpoint), parsed.epoch
+    name = f"{kind} {parsed.run.rpartition('_')[2]}"
+    if epoch == 0:
+        of_p = kind_of(kind).roles == ("fine_tuned",)
+        return f"P with the new classifier of {name}" if of_p else f"initial weights of {name}"
     return name if epoch == "final" else f"{name}, {epoch if epoch == 'best' else f'epoch {epoch}'}"
 
 

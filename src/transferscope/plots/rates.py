@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import re
-
 import pandas as pd
 
+from transferscope.plots.kinds import kind_of, present_labels
 from transferscope.plots.series import in_order, kinds_of
 from transferscope.plots.style import DASHES, Look, in_usual_order, looks_for
-
-RATE_WORDS = re.compile(r"( \w+)? lr\b.*")
-"""What a kind's name says of the learning rate; the figures give the number instead."""
 
 
 def by_kind_and_rate(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """Rows under names such as `P-T, lr 0.01`, smallest rate first within a kind; without a rate under `P-T`.
+
+    A variant of a kind at another rate stands under the kind's own label, because the rate tells them apart.
 
     table: columns run and lr, the largest of a run's schedule counts, nan for a checkpoint file; and label, or names
     of runs that tell the kind.
@@ -32,11 +30,14 @@ def by_kind_and_rate(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
     return groups
 
 
-def _without_rates(labels: pd.Series, rates: pd.Series) -> pd.Series:
-    """Labels without what they say of the learning rate, where no two of them then stand for one kind and rate."""
-    short = labels.map(lambda label: RATE_WORDS.sub("", label).strip() or label)
-    meant = labels.groupby([short, rates], dropna=False).transform("nunique")
-    return short.where(~short.isin(set(short[meant > 1])), labels)
+def _without_rates(kinds: pd.Series, rates: pd.Series) -> pd.Series:
+    own = {text: set(rates[kinds == text].dropna()) for text in kinds.unique()}
+    names = {}
+    for text, of_kind in own.items():
+        kind = kind_of(text)
+        first = present_labels().first(kind.roles[0])
+        names[text] = first if kind.variant and of_kind and not of_kind & own.get(first, set()) else text
+    return kinds.map(names)
 
 
 def looks_by_kind_and_rate(groups: dict[str, pd.DataFrame]) -> dict[str, Look]:

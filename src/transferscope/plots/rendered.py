@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from matplotlib.figure import Figure
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 DPI = 200
 
@@ -16,6 +19,17 @@ class RenderedFigure:
 
     png: bytes
     pdf: bytes
+
+
+@dataclass(frozen=True)
+class SavedFigure:
+    """A figure on disk; the PDF lies beside the PNG."""
+
+    png: Path
+
+    @property
+    def pdf(self) -> Path:
+        return self.png.with_suffix(".pdf")
 
 
 def render(figure: Figure) -> RenderedFigure:

@@ -8,22 +8,30 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import pandas as pd
 
+from transferscope.experiment.names import CheckpointName
+from transferscope.plots.kinds import present_labels
 from transferscope.system.errors import UserError
 
-_KINDS = (("rit", "RI-T"), ("ri", "RI"), ("pt", "P-T"), ("p", "P"))
+_STEMS = (("rit", "RI-T"), ("ri", "RI"), ("pt", "P-T"), ("p", "P"))
 
 
 def kind_of_run(run: str) -> str:
-    """Name in figures of a run: `clipart.rit_same_init_2@final` is `RI-T same init`; unknown stems stay as they are.
+    """The label of a run: the plan's; without a plan the one that its name suggests, or the stem of its name.
 
-    Training on a union of tasks makes no other kind: `real_clipart.pt_union_1` is `P-T`.
+    `clipart.rit_same_init_2@final` suggests `RI-T same init`. Training on a union of tasks makes no other kind:
+    `real_clipart.pt_union_1` suggests `P-T`.
     """
-    stem = run.split("@")[0].rsplit("/", 1)[-1].split(".", 1)[-1]
-    stem = re.sub(r"_\d+$", "", stem)
-    for prefix, name in _KINDS:
+    try:
+        name = CheckpointName.parse(run, task="unknown").run_name
+    except UserError:
+        return run.replace("_", " ")
+    if str(name) in present_labels().runs:
+        return present_labels().runs[str(name)]
+    stem = re.sub(r"_\d+$", "", name.run)
+    for prefix, label in _STEMS:
         if stem == prefix or stem.startswith(prefix + "_"):
             variant = stem[len(prefix) + 1 :].removesuffix("union").replace("_", " ")
-            return f"{name} {variant}".strip()
+            return f"{label} {variant}".strip()
     return stem.replace("_", " ")
 
 

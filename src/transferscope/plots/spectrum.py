@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator
 
+from transferscope.plots.kinds import UNTRAINED, kind_of
 from transferscope.plots.lines import banded_line, module_lines
 from transferscope.plots.series import (
     heading,
@@ -216,8 +217,8 @@ def _rows(singular_values: pd.DataFrame, epoch: object | None) -> pd.DataFrame:
     rows = rows.assign(kind=kinds_of(rows))
     if epoch is None and "epoch" in rows.columns:
         untrained = singular_values[singular_values["epoch"].astype(str) == "0"]
-        untrained = untrained[kinds_of(untrained) == "RI-T"]
-        rows = pd.concat([rows, untrained.assign(kind="RI")], ignore_index=True)
+        untrained = untrained[[kind_of(kind).is_plain("from_scratch") for kind in kinds_of(untrained)]]
+        rows = pd.concat([rows, untrained.assign(kind=UNTRAINED)], ignore_index=True)
     return rows[np.isfinite(rows["value"])]
 
 
@@ -252,7 +253,7 @@ def _histogram(ax: Axes, rows: pd.DataFrame, upper: float, log_counts: bool) -> 
     for kind, runs in _per_run(rows if log_counts else rows[rows["value"] > 0]).items():
         counts = np.stack([np.histogram(values, bins=edges, weights=times)[0] for values, times in runs])
         handles[kind] = _steps(ax, edges, counts, looks[kind])
-        handles[kind].set_zorder(ABOVE if kind in ("P-T", "RI-T") else BELOW)
+        handles[kind].set_zorder(ABOVE if kind_of(kind).is_plain("fine_tuned", "from_scratch") else BELOW)
     if log_counts:
         set_scale(ax, "y", "log")
         ax.set_ylim(bottom=0.7)
@@ -288,8 +289,10 @@ def _cumulative(ax: Axes, rows: pd.DataFrame) -> dict[str, Artist]:
         mean = counts.mean(axis=0)
         shown = np.where(mean > 0, mean, np.nan)
         smallest = min(smallest, float(np.nanmin(shown)))
-        zorder = ABOVE if kind in ("P-T", "RI-T") else BELOW
-        style = {"linestyle": "--", "zorder": ABOVE + 1} if kind == "P" else {"zorder": zorder}  # P-T may cover it
+        zorder = ABOVE if kind_of(kind).is_plain("fine_tuned", "from_scratch") else BELOW
+        # The curve of P-T may cover that of P.
+        above = kind_of(kind).is_plain("source")
+        style = {"linestyle": "--", "zorder": ABOVE + 1} if above else {"zorder": zorder}
         (handles[kind],) = ax.plot(thresholds, shown, color=look.colour, linewidth=1.2, **style)
         if len(counts) > 1:
             low, high = np.maximum(counts.min(axis=0), 0.1), counts.max(axis=0)

@@ -18,6 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, SymmetricalLogLocator
 
+from transferscope.plots.kinds import kind_of
 from transferscope.plots.layout import SettledLayout, plain_figure
 
 PANEL_WIDTH = 3.4
@@ -47,20 +48,21 @@ class Look:
     dash: str = "-"
 
 
-LOOKS = {
-    "P-T": Look(BLUE, "o"),
-    "RI-T": Look(VERMILLION, "s"),
-    "RI-T same init": Look(PURPLE, "D"),
-    "P": Look(GREY, "^"),
-    "RI": Look(ORANGE, "v"),
-    "P-T & P": Look(SKY, "v"),
-    "P-T & P-T": Look(BLUE, "o"),
-    "P-T & RI-T": Look(GREEN, "^"),
-    "RI-T & RI-T": Look(VERMILLION, "s"),
-    "RI-T & RI-T same init": Look(PURPLE, "D"),
-    "RI-T same init & RI-T same init": Look(PURPLE, "D"),
-    "RI-T & RI": Look(ORANGE, "P"),
+LOOKS: Mapping[tuple[str, ...], Look] = {
+    ("fine_tuned",): Look(BLUE, "o"),
+    ("from_scratch",): Look(VERMILLION, "s"),
+    ("shared_init",): Look(PURPLE, "D"),
+    ("source",): Look(GREY, "^"),
+    ("untrained",): Look(ORANGE, "v"),
+    ("fine_tuned", "source"): Look(SKY, "v"),
+    ("fine_tuned", "fine_tuned"): Look(BLUE, "o"),
+    ("fine_tuned", "from_scratch"): Look(GREEN, "^"),
+    ("from_scratch", "from_scratch"): Look(VERMILLION, "s"),
+    ("from_scratch", "shared_init"): Look(PURPLE, "D"),
+    ("shared_init", "shared_init"): Look(PURPLE, "D"),
+    ("from_scratch", "untrained"): Look(ORANGE, "P"),
 }
+"""By the role of a run, or the roles of both runs of a pair."""
 SPARE_LOOKS = (
     Look(BLACK, "X"),
     Look(ORANGE, ">"),
@@ -74,41 +76,37 @@ SPARE_LOOKS = (
 DASHES = ("-", "--", ":", "-.")
 
 
-def base_kind(kind: str) -> str:
-    """The kind in `LOOKS` that `kind` is a variant of: `P-T union & P-T` is one of `P-T & P-T`; else `kind` itself."""
-    if kind in LOOKS:
-        return kind
-    singles = sorted((name for name in LOOKS if " & " not in name), key=len, reverse=True)
-    sides = [next((name for name in singles if f"{side} ".startswith(f"{name} ")), side) for side in kind.split(" & ")]
-    return " & ".join(sides)
-
-
 def looks_for(kinds: Sequence[str]) -> dict[str, Look]:
-    """A look for every kind: its fixed one; that of its base where free; the base's colour dashed; or a spare one."""
+    """A look for every kind: that of its roles; of a variant where free, or its colour dashed; or a spare one."""
     kinds = list(dict.fromkeys(kinds))
-    looks = {kind: LOOKS[kind] for kind in kinds if kind in LOOKS}
+    read = {text: kind_of(text) for text in kinds}
+    looks = {text: LOOKS[kind.roles] for text, kind in read.items() if kind.roles in LOOKS and not kind.variant}
     spare = itertools.cycle(SPARE_LOOKS)
-    for kind in kinds:
-        if kind in looks:
+    for text, kind in read.items():
+        if text in looks:
             continue
-        base = LOOKS.get(base_kind(kind))
+        base = LOOKS.get(kind.roles)
         if base is None:
-            looks[kind] = next(spare)
+            looks[text] = next(spare)
         elif base not in looks.values():
-            looks[kind] = base
-        elif " & " in kind:
-            looks[kind] = next(spare)
+            looks[text] = base
+        elif len(kind.roles) > 1:
+            looks[text] = next(spare)
         else:
             rank = sum(look.colour == base.colour for look in looks.values())
-            looks[kind] = Look(base.colour, base.marker, DASHES[rank % len(DASHES)])
-    return {kind: looks[kind] for kind in kinds}
+            looks[text] = Look(base.colour, base.marker, DASHES[rank % len(DASHES)])
+    return {text: looks[text] for text in kinds}
 
 
 def in_usual_order(kinds: Sequence[str]) -> list[str]:
     """Kinds in the order of `LOOKS`, a variant after its base, unknown ones last in order of appearance."""
-    order = {kind: index for index, kind in enumerate(LOOKS)}
-    present = list(dict.fromkeys(kinds))
-    return sorted(present, key=lambda kind: (order.get(base_kind(kind), len(order)), kind not in order))
+    order = {roles: index for index, roles in enumerate(LOOKS)}
+
+    def rank(text: str) -> tuple[int, bool]:
+        kind = kind_of(text)
+        return order.get(kind.roles, len(order)), kind.variant or kind.roles not in order
+
+    return sorted(dict.fromkeys(kinds), key=rank)
 
 
 def new_figure(

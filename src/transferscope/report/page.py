@@ -1,4 +1,4 @@
-"""The report as one HTML file that needs no other file and no network."""
+"""The report as one HTML file that needs no other file and no network, and in short as Markdown."""
 
 from __future__ import annotations
 
@@ -12,82 +12,78 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
-from transferscope.claims.evidence import CROSS_DOMAIN
-from transferscope.claims.results import TaskResults
-from transferscope.claims.rules import RULE
-from transferscope.report import grids, view
-from transferscope.report.view import MARKS
+from transferscope.claims.evidence import Evidence, TaskResults
+from transferscope.claims.registry import registered
+from transferscope.claims.verdict import RULE
+from transferscope.experiment.plan import Plan
+from transferscope.report import view
+from transferscope.report.chapters import images, training
+from transferscope.tables.markdown import escape, markdown_table
 
-KINDS = ("P-T", "RI-T")
-DEFAULT_TITLE = "What is being transferred?"
+Results = Mapping[str, TaskResults]
+Provenance = Mapping[str, Any]
+
+ACRONYM = re.compile(r"(\b[A-Z]+-[A-Z]\b)")
+"""Words such as RI-T, in which no line may break."""
 
 
 def write_page(
-    study: Mapping[str, Any],
-    claims: pd.DataFrame,
-    results: Mapping[str, TaskResults],
-    *,
-    provenance: Mapping[str, Any],
+    plan: Plan, claims: pd.DataFrame, effects: pd.DataFrame, results: Results, *, provenance: Provenance
 ) -> str:
     """The whole report as HTML.
 
-    study: the parameters. claims: of `decide_claims`. results: by task, and `cross_domain`; figures are read from
-    disk and embedded. provenance: names and values, shown as they are (mappings as groups).
+    claims, effects: of `decide_claims`. results: by task, and `cross_domain`; figures are read from disk and embedded.
+    provenance: names and values, shown as they are (mappings as groups).
     """
-    return _environment().get_template("report.html.j2").render(context(study, claims, results, provenance))
+    return _render("report.html.j2", plan, claims, effects, results, provenance)
 
 
-def context(
-    study: Mapping[str, Any],
-    claims: pd.DataFrame,
-    results: Mapping[str, TaskResults],
-    provenance: Mapping[str, Any],
-) -> dict[str, Any]:
-    """What both templates are filled with."""
-    drawn = view.generated_tasks(study, results)
-    claim_views = view.claim_views(claims)
-    decided = [claim for claim in claim_views if not claim.missing]
-    chapters = view.section_views(study, results, decided)
+def write_markdown(
+    plan: Plan, claims: pd.DataFrame, effects: pd.DataFrame, results: Results, *, provenance: Provenance
+) -> str:
+    """The same claims and key tables as the page, without figures and long tables."""
+    return _render("summary.md.j2", plan, claims, effects, results, provenance)
+
+
+def _render(
+    template: str, plan: Plan, claims: pd.DataFrame, effects: pd.DataFrame, results: Results, provenance: Provenance
+) -> str:
+    evidence = Evidence(plan, results)
+    claim_views = view.claim_views(claims, effects, registered(plan.study.report.claims))
+    decided = [claim for claim in claim_views if claim.ours]
+    chapters = view.section_views(evidence, decided)
     counts = Counter(claim.verdict for claim in decided)
-    return {
-        "title": (study.get("report") or {}).get("title") or DEFAULT_TITLE,
-        "model": (study.get("model") or {}).get("name", ""),
-        "generated": [name for name in results if name in drawn and name != CROSS_DOMAIN],
-        "tasks": view.task_grid(study, results),
-        "images": view.data_panels(study, results),
-        "data": [
-            *grids.images.splits(results),
-            *grids.images.shared_patients(results),
-            *grids.images.shared_images(results),
-            *grids.images.dropped_files(results),
-        ],
-        "data_folded": [
-            *grids.images.class_sizes(results),
-            *grids.images.label_shift(results),
-            *grids.images.label_cooccurrence(results),
-        ],
+    drawn = images.generated(evidence)
+    content = {
+        "title": plan.study.report.title,
+        "model": plan.study.model.name,
+        "generated": [task for task in evidence.tasks if task in drawn],
+        "tasks": images.tasks(evidence),
+        "images": view.image_panels(evidence),
+        "data": images.tables(evidence),
+        "data_folded": images.folded(evidence),
         "claims": decided,
-        "claims_not_run": [claim for claim in claim_views if claim.missing],
-        "counts": [(verdict, counts[verdict], *MARKS[verdict]) for verdict in MARKS],
+        "claims_not_run": [claim for claim in claim_views if not claim.ours],
+        "counts": [(verdict, counts[verdict], *mark) for verdict, mark in view.MARKS.items()],
         "rule": RULE,
         "chapters": [(chapter, [item for item in views if not item.empty]) for chapter, views in chapters],
-        "not_run": view.not_run(study, chapters, results),
-        "runs": grids.training.runs(results),
-        "unlearned": view.unlearned(results),
+        "anchors": {item.section.id for _, views in chapters for item in views if not item.empty},
+        "not_run": view.not_run(evidence, chapters),
+        "runs": training.runs(evidence),
+        "unlearned": view.unlearned(evidence),
         "provenance": view.provenance_groups(provenance),
     }
+    return _environment().get_template(template).render(content)
 
 
 def keep_together(text: str) -> Markup:
-    """Text in which no line breaks inside `RI-T` or `P-T`."""
-    words = re.split(r"(RI-T|P-T)", text)
-    return Markup("").join(
-        Markup('<span class="whole">{}</span>').format(word) if word in KINDS else word for word in words
-    )
+    """Text in which no line breaks inside an `ACRONYM`."""
+    frames = (Markup("{}"), Markup('<span class="whole">{}</span>'))
+    return Markup("").join(frames[index % 2].format(part) for index, part in enumerate(ACRONYM.split(text)))
 
 
 def code(text: str) -> Markup:
-    """What stands between backticks as code."""
+    """Text in which all between backticks is code."""
     frames = (Markup("{}"), Markup("<code>{}</code>"))
     return Markup("").join(frames[index % 2].format(part) for index, part in enumerate(text.split("`")))
 
@@ -112,4 +108,5 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters |= {"keep_together": keep_together, "code": code, "units": units, "ranges": ranges}
+    environment.globals |= {"table": markdown_table, "cell": escape}
     return environment

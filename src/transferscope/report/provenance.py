@@ -1,4 +1,4 @@
-"""From what, with what and in what time the results were computed."""
+"""Versions, hardware, digests and durations behind the results."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from typing import Any
 import psutil
 import torch
 
-from transferscope.claims.results import TaskResults
-from transferscope.report.grids.common import each
+from transferscope.claims.evidence import Evidence, TaskResults
+from transferscope.experiment.plan import Plan
 from transferscope.tables import formats
 
 CPU_FILE = Path("/proc/cpuinfo")
@@ -26,58 +26,54 @@ DIGITS = 16
 """Of a digest, as many as are shown."""
 
 
-def provenance(study: Mapping[str, Any], results: Mapping[str, TaskResults]) -> dict[str, Any]:
+def provenance(plan: Plan, results: Mapping[str, TaskResults]) -> dict[str, Any]:
     """Versions, hardware, digests of plan, images and weights, durations; nothing that names a machine or a person."""
+    evidence = Evidence(plan, results)
+    study = json.dumps(plan.study.model_dump(mode="json"), sort_keys=True)
     return {
         "versions": {name: version(name) for name in PACKAGES},
         "python": platform.python_version(),
-        "seed": study["seed"],
-        "plan_digest": hashlib.sha256(json.dumps(study, sort_keys=True).encode()).hexdigest()[:DIGITS],
+        "seed": plan.study.seed,
+        "plan_digest": hashlib.sha256(study.encode()).hexdigest()[:DIGITS],
         "hardware": _hardware(),
-        "durations of the trainings": _durations(results),
-        "digests of the images": _digests(results),
-        "fingerprints of the runs": _fingerprints(study),
+        "durations of the trainings": _durations(evidence),
+        "digests of the images": _digests(evidence),
+        "fingerprints of the runs": {name: run.fingerprint for name, run in plan.runs.items()},
     }
 
 
 def _hardware() -> dict[str, str]:
-    """What this page was written on; trainings may have run elsewhere."""
-    found = {
+    """The machine on which this page was written; trainings may have run elsewhere."""
+    known = {
         "system": f"{platform.system()} {platform.machine()}",
         "processor": _processor(),
         "cores": str(os.cpu_count()),
         "memory": f"{psutil.virtual_memory().total / 2**30:.0f} GiB",
     }
     names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
-    return found | ({"GPUs": ", ".join(names)} if names else {})
+    return known | ({"GPUs": ", ".join(names)} if names else {})
 
 
 def _processor() -> str:
-    """The model's name where the system tells it."""
+    """The model's name where the system has it."""
     lines = CPU_FILE.read_text().splitlines() if CPU_FILE.is_file() else []
     named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return next(named, platform.processor() or platform.machine())
 
 
-def _durations(results: Mapping[str, TaskResults]) -> dict[str, str]:
+def _durations(evidence: Evidence) -> dict[str, str]:
     """Time of all trainings by task."""
     return {
         task: f"{formats.duration(table['seconds'].sum())} for {len(table)} run{'s' if len(table) > 1 else ''}"
-        for task, table in each(results, "timings")
+        for task, table in evidence.each("timings")
     }
 
 
-def _digests(results: Mapping[str, TaskResults]) -> dict[str, str]:
-    """Of every split, what its pixels and labels are told by."""
+def _digests(evidence: Evidence) -> dict[str, str]:
+    """Of every split, the digest of its pixels and labels."""
     return {
         f"{task}, {row['part']}": str(row["digest"])[:DIGITS]
-        for task, table in each(results, "splits")
+        for task, table in evidence.each("splits")
         if "digest" in table
         for row in table.to_dict("records")
     }
-
-
-def _fingerprints(study: Mapping[str, Any]) -> dict[str, str]:
-    """Of every run of the plan, what all that decides its weights is told by."""
-    runs = (study.get("plan") or {}).get("runs") or {}
-    return {f"{task}.{name}": run["fingerprint"] for task, named in runs.items() for name, run in named.items()}

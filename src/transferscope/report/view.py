@@ -1,27 +1,37 @@
-"""What the templates show, prepared: panels, sections that have content, facts of tasks, provenance."""
+"""The contents of the page, prepared for its templates: claims, panels, sections that have content, provenance."""
 
 from __future__ import annotations
 
 import base64
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
 
-from transferscope.claims.decide import CLAIMS
-from transferscope.claims.evidence import CROSS_DOMAIN
-from transferscope.claims.results import SavedFigure, TaskResults
-from transferscope.claims.rules import FAILS, HOLDS, UNKNOWN
-from transferscope.report import grids
-from transferscope.report.sections import CHAPTERS, Chapter, Section
+from transferscope.claims.decide import remarks
+from transferscope.claims.evidence import CROSS_DOMAIN, Evidence
+from transferscope.claims.registry import Claim
+from transferscope.claims.verdict import FAILS, HOLDS, UNKNOWN
+from transferscope.plots.rendered import SavedFigure
+from transferscope.report.chapters import CHAPTERS, images
+from transferscope.report.chapters.parts import Chapter, Section
+from transferscope.system.errors import UserError
 from transferscope.tables import formats
+from transferscope.tables.formats import Format
 from transferscope.tables.grid import Grid
 
-Results = Mapping[str, TaskResults]
 MARKS = {HOLDS: ("✓", "holds"), FAILS: ("✗", "fails"), UNKNOWN: ("?", "unknown")}
 """Sign and style class of each verdict."""
+
+PLURALS = {
+    "comparison": "comparisons", "value": "values", "task": "tasks", "scenario": "scenarios",
+    "pair of domains": "pairs of domains",
+}  # fmt: skip
+
+PAPERS_SCENARIOS = range(19, 30)
+"""Figures of the paper that show a scenario across domains."""
 
 
 @dataclass(frozen=True)
@@ -44,24 +54,25 @@ class Panel:
 
 @dataclass(frozen=True)
 class ClaimView:
-    """A row of the claims table; the paper's and our figures are lists, an item a task."""
+    """A row of the claims table; `ours` are means, an item per place, `range` is over comparisons."""
 
-    id: str
-    text: str
-    source: str
-    section: str
-    paper: list[str]
-    sides: str
-    ours: list[str]
-    interval: str
+    claim: Claim
     verdict: str
-    mark: str
-    style: str
-    rule: str
+    reason: str
+    ours: list[str]
+    range: str
 
     @property
-    def missing(self) -> bool:
-        return self.ours[0].startswith("not run")
+    def sides(self) -> str:
+        return " | ".join(self.claim.sides)
+
+    @property
+    def mark(self) -> str:
+        return MARKS[self.verdict][0]
+
+    @property
+    def style(self) -> str:
+        return MARKS[self.verdict][1]
 
 
 @dataclass(frozen=True)
@@ -70,156 +81,118 @@ class SectionView:
 
     section: Section
     rows: list[list[Panel]]
-    ours: list[Grid]
+    tables: list[Grid]
     folded: list[Grid]
     claims: list[ClaimView] = field(default_factory=list)
 
     @property
     def empty(self) -> bool:
-        return not (self.rows or self.ours)
+        return not (self.rows or self.tables)
 
 
 Chapters = list[tuple[Chapter, list[SectionView]]]
 
 
-def claim_views(claims: pd.DataFrame) -> list[ClaimView]:
-    """The rows of `decide_claims`, also after a round trip through CSV."""
-    known = {claim.id: claim for claim in CLAIMS}
-    views = []
-    for row in claims.fillna("").to_dict("records"):
-        mark, style = MARKS.get(row["verdict"], MARKS[UNKNOWN])
-        name = str(row.get("id", ""))
-        sides = " | ".join(known[name].sides) if name in known else ""
-        ours = str(row["ours"]).removeprefix(f"{sides}: ")
-        views.append(
-            ClaimView(
-                id=name,
-                text=row["claim"],
-                source=row["source"],
-                section=known[name].section if name in known else "",
-                paper=str(row["paper"]).split("; "),
-                sides=sides,
-                ours=ours.split("; "),
-                interval=str(row["interval"]),
-                verdict=row["verdict"],
-                mark=mark,
-                style=style,
-                rule=str(row.get("rule", "")),
-            )
-        )
-    return views
+def claim_views(claims: pd.DataFrame, effects: pd.DataFrame, known: Mapping[str, Claim]) -> list[ClaimView]:
+    """The rows of `decide_claims`, with numbers as the page prints them.
 
-
-def generated_tasks(study: Mapping[str, Any], results: Results) -> set[str]:
-    """Tasks whose images are drawn, unions of such and the cross-domain results of such included."""
-    tasks = study.get("tasks") or {}
-    drawn = {task for item in (study.get("generated") or {}).values() for task in item.get("tasks", ())}
-    drawn |= {name for name, result in results.items() if result.facts.get("generated")}
-    drawn |= {name for name, task in tasks.items() if set(task.get("union") or ()) & drawn}
-    scenarios = _landscape(study).get("cross_domain") or ()
-    if any(set(scenario.get("tasks", ())) & drawn for scenario in scenarios) or (set(tasks) and set(tasks) <= drawn):
-        drawn.add(CROSS_DOMAIN)
-    return drawn
-
-
-def _landscape(study: Mapping[str, Any]) -> Mapping[str, Any]:
-    return (study.get("analyses") or {}).get("landscape") or {}
-
-
-def task_grid(study: Mapping[str, Any], results: Results) -> Grid:
-    """What the study ran on: a row per task."""
-    drawn = generated_tasks(study, results)
-    rows = []
-    for name, result in results.items():
-        if name == CROSS_DOMAIN:
-            continue
-        options, facts = (study.get("tasks") or {}).get(name) or {}, result.facts
-        union = options.get("union")
-        layout = f"union of {' and '.join(union)}" if union else str(options.get("format", formats.MISSING))
-        classes = facts.get("num_classes") or len(facts.get("class_names") or facts.get("classes") or ()) or None
-        table = result.tables.get("runs")
-        rows.append((
-            name, "GENERATED (drawn)" if name in drawn else "real images", layout,
-            "several labels an image" if facts.get("multi_label") else "one label an image",
-            formats.cell("classes", classes), formats.cell("num", facts.get("num_train")),
-            formats.cell("num", facts.get("num_test") or _num_test(result)),
-            str(len(table)) if table is not None else formats.MISSING,
-        ))  # fmt: skip
-    columns = ("task", "images", "layout", "labels", "classes", "train images", "test images", "runs")
-    return Grid("Tasks", columns, tuple(rows), text_columns=4)
-
-
-def _num_test(result: TaskResults) -> int | None:
-    """Test examples by the table of class sizes: every example is positive, negative or ignored for the first class."""
-    table = result.tables.get("class_sizes")
-    counts = ["count", "negatives", "ignored"]
-    if table is None or not {"part", *counts} <= set(table.columns):
-        return None
-    rows = table[table["part"] == "test"]
-    return int(rows[counts].iloc[0].sum()) if len(rows) else None
-
-
-def data_panels(study: Mapping[str, Any], results: Results) -> list[list[Panel]]:
-    """Contact sheets of all tasks, images shuffled, sizes of the classes, and which findings come together."""
-    names = (
-        "contact_sheet",
-        "test_contact_sheet",
-        "validation_contact_sheet",
-        "shuffled_images",
-        "class_sizes",
-        "label_cooccurrence",
-    )
-    rows = [_panels(name, "Images", study, results, {}) for name in names]
-    return [row for row in rows if row]
-
-
-def section_views(study: Mapping[str, Any], results: Results, claims: list[ClaimView]) -> Chapters:
-    """Chapters with their sections, those without content included (`empty`)."""
+    Raises:
+        UserError: a claim is not registered here.
+    """
+    unknown = [name for name in claims["id"] if name not in known]
+    if unknown:
+        raise UserError(f"claims: {', '.join(unknown)} is not registered; name its module in report.claims")
     return [
-        (chapter, [_section_view(section, study, results, claims) for section in chapter.sections])
-        for chapter in CHAPTERS
+        _claim_view(known[row["id"]], row, effects[effects["id"] == row["id"]]) for row in claims.to_dict("records")
     ]
 
 
-def _section_view(section: Section, study: Mapping[str, Any], results: Results, claims: list[ClaimView]) -> SectionView:
-    diverged = diverged_runs(results)
-    rows = [_panels(name, section.title, study, results, diverged) for name in _figure_names(section, results)]
-    if section.analysis == "landscape.cross_domain":
-        # One panel a figure, where other sections have one a task.
-        rows = [[panel for row in rows for panel in row]]
-    own = [claim for claim in claims if claim.section == section.id]
-    return SectionView(section, [row for row in rows if row], section.ours(results), section.folded(results), own)
+def _claim_view(claim: Claim, row: Mapping[Any, Any], effects: pd.DataFrame) -> ClaimView:
+    effects = effects.fillna({"note": ""})
+    counted = effects[effects["counted"].astype(bool)]
+    places = counted.groupby("place", sort=False)
+    ours = [" | ".join([f"{place} {_mean(claim, part, 'first')}", *_second(claim, part)]) for place, part in places]
+    said = remarks(list(effects[["unit", "counted", "note"]].itertuples(index=False, name=None)))
+    spread = [_range(claim, row, differences=bool(counted["second"].notna().any()), places=len(places))] if ours else []
+    return ClaimView(claim, str(row["verdict"]), str(row["reason"]), ours, "; ".join([*spread, *said]))
 
 
-def _figure_names(section: Section, results: Results) -> list[str]:
-    """The section's figures; those drawn once a run, `<name>_<run>`; and scenarios that are not the paper's."""
-    made = dict.fromkeys(name for result in results.values() for name in result.figures)
-    names = [name for listed in section.figures for name in made if name == listed or name.startswith(f"{listed}_")]
-    if section.id == "figures_24_29":
-        numbered = {name for chapter in CHAPTERS for other in chapter.sections for name in other.figures}
-        names += (
-            [name for name in results[CROSS_DOMAIN].figures if name not in numbered] if CROSS_DOMAIN in results else []
-        )
-    return list(dict.fromkeys(names))
+def _mean(claim: Claim, part: pd.DataFrame, side: str) -> str:
+    show: dict[str, Format] = {
+        "score": formats.score(str(part["metric"].iloc[0])),
+        "points": lambda value: f"{formats.points(value)} points",
+        "share": formats.percent,
+        "number": formats.significant,
+        "coefficient": formats.decimals,
+    }
+    return show[claim.unit](float(part[side].mean()))
 
 
-def _panels(
-    name: str, title: str, study: Mapping[str, Any], results: Results, diverged: Mapping[str, list[str]]
-) -> list[Panel]:
-    drawn = generated_tasks(study, results)
-    scenarios = {item["figure"]: item["tasks"] for item in _landscape(study).get("cross_domain") or ()}
-    found = []
-    for task, result in results.items():
+def _second(claim: Claim, part: pd.DataFrame) -> list[str]:
+    return [_mean(claim, part, "second")] if part["second"].notna().any() else []
+
+
+def _range(claim: Claim, row: Mapping[Any, Any], *, differences: bool, places: int) -> str:
+    """`+5.2 to +32.8 points (17 comparisons, 5 tasks)`: signs of differences, none of what is held against a bound."""
+    ends = float(row["smallest"]), float(row["largest"])
+    if claim.unit == "coefficient":
+        text = " to ".join(f"{value:{'+' if differences else ''}.3f}" for value in ends)
+    elif claim.unit == "number":
+        text = " to ".join(formats.significant(value, 3, sign=differences) for value in ends)
+    else:
+        text = " to ".join(formats.points(value, sign=differences) for value in ends) + " points"
+    counts = _count("comparison" if differences else "value", int(row["num_comparisons"])), _count(claim.place, places)
+    return f"{text} ({', '.join(counts)})"
+
+
+def _count(word: str, number: int) -> str:
+    return f"{number} {word if number == 1 else PLURALS[word]}"
+
+
+def section_views(evidence: Evidence, claims: list[ClaimView]) -> Chapters:
+    """Chapters with their sections, those without content included (`empty`)."""
+    return [
+        (chapter, [_section_view(section, evidence, claims) for section in chapter.sections]) for chapter in CHAPTERS
+    ]
+
+
+def _section_view(section: Section, evidence: Evidence, claims: list[ClaimView]) -> SectionView:
+    if callable(section.figures):
+        # Scenarios lie across tasks: one panel per figure, where other sections have one per task.
+        every = (_panels(name, section.title, evidence) for name in section.figures(evidence.plan))
+        rows = [[panel for panels in every for panel in panels]]
+    else:
+        made = dict.fromkeys(name for result in evidence.results.values() for name in result.figures)
+        # Some are drawn once per run: <name>_<run>.
+        names = [name for one in section.figures for name in made if name == one or name.startswith(f"{one}_")]
+        rows = [_panels(name, section.title, evidence) for name in dict.fromkeys(names)]
+    own = [view for view in claims if view.claim.section == section.id]
+    shown = [row for row in rows if row]
+    return SectionView(section, shown, section.tables(evidence), section.folded(evidence), own)
+
+
+def image_panels(evidence: Evidence) -> list[list[Panel]]:
+    """A row for each of `images.FIGURES` that some task has."""
+    rows = (_panels(name, "Images", evidence) for name in images.FIGURES)
+    return [row for row in rows if row]
+
+
+def _panels(name: str, title: str, evidence: Evidence) -> list[Panel]:
+    drawn, diverged = images.generated(evidence), _diverged(evidence)
+    landscape = evidence.plan.study.analyses.landscape
+    scenarios = {item.figure: item.tasks for item in (landscape.cross_domain if landscape else ())}
+    panels = []
+    for task, result in evidence.results.items():
         figure = result.figures.get(name)
         if figure is not None and figure.png.is_file():
             words = name.replace("_", " ")
-            shown = words.capitalize() if task == CROSS_DOMAIN else task
-            note = ", generated images" if task in drawn else ""
-            tasks = scenarios.get(name, diverged) if task == CROSS_DOMAIN else [task]
+            across = task == CROSS_DOMAIN
+            tasks: Iterable[str] = scenarios.get(name, tuple(diverged)) if across else (task,)
             broken = ", ".join(run for part in tasks for run in diverged.get(part, ()))
-            alt = f"{title}: {words}, {task.replace('_', ' ')}{note}"
-            found.append(Panel(shown, task in drawn, broken, alt, *_embed(figure)))
-    return found
+            alt = f"{title}: {words}, {task.replace('_', ' ')}{', generated images' if task in drawn else ''}"
+            shown = words.capitalize() if across else task
+            panels.append(Panel(shown, task in drawn, broken, alt, *_embed(figure)))
+    return panels
 
 
 def _embed(figure: SavedFigure) -> tuple[str, int, int]:
@@ -229,51 +202,47 @@ def _embed(figure: SavedFigure) -> tuple[str, int, int]:
     return f"data:image/png;base64,{base64.b64encode(content).decode()}", width, height
 
 
-def not_run(study: Mapping[str, Any], chapters: Chapters, results: Results) -> list[str]:
-    """What the paper has and this plan did not run, one line each."""
+def not_run(evidence: Evidence, chapters: Chapters) -> list[str]:
+    """The parts of the paper that this plan did not run, one line each."""
     missing = [
-        f"{view.section.numbers}: {view.section.title} ({_reason(study, view.section.analysis)})"
+        f"{view.section.numbers}: {view.section.title} ({_reason(evidence, view.section)})"
         for _, views in chapters
         for view in views
         if view.empty
     ]
-    figures = results[CROSS_DOMAIN].figures if CROSS_DOMAIN in results else {}
-    present = {name for name in figures if name.startswith("figure_")}
-    if present:
-        absent = [str(number) for number in range(19, 30) if f"figure_{number}" not in present]
-        if absent:
-            missing.append(f"Figures {', '.join(absent)}: these pairs of domains are not in the plan")
+    present = set(evidence.results[CROSS_DOMAIN].figures) if CROSS_DOMAIN in evidence.results else set()
+    numbered = {number: f"figure_{number}" for number in PAPERS_SCENARIOS}
+    absent = [str(number) for number, name in numbered.items() if name not in present]
+    if absent and any(name.startswith("figure_") for name in present):
+        missing.append(f"Figures {', '.join(absent)}: these pairs of domains are not in the plan")
     return missing
 
 
-def _reason(study: Mapping[str, Any], analysis: str) -> str:
+def _reason(evidence: Evidence, section: Section) -> str:
     """Whether an analysis was left out of the plan, or gave nothing to show."""
-    options: Any = study.get("analyses") or {}
-    for part in analysis.split("."):
-        if part in options and not options[part] and options[part] != {}:
-            return f"the plan has no analyses.{analysis}"
-        options = options.get(part) or {}
-    return f"{analysis} made no figure or table of it"
+    options = getattr(evidence.plan.study.analyses, section.analysis, section.analysis)
+    key = section.analysis
+    if options is not None and section.option:
+        options, key = getattr(options, section.option), f"{key}.{section.option}"
+    return f"{key} made no figure or table of it" if options else f"the plan has no analyses.{key}"
 
 
-def diverged_runs(results: Results) -> dict[str, list[str]]:
+def _diverged(evidence: Evidence) -> dict[str, list[str]]:
     """Full names of the runs of each task that diverged."""
-    return {
-        task: [f"{task}.{run}" for run in table.loc[table["status"] == "diverged", "run"]]
-        for task, table in grids.common.each(results, "runs")
-        if "status" in table.columns
-    }
+    by_task: dict[str, list[str]] = {}
+    for name, facts in evidence.runs.items():
+        if facts.diverged:
+            by_task.setdefault(name.task, []).append(str(name))
+    return by_task
 
 
-def unlearned(results: Results) -> list[str]:
+def unlearned(evidence: Evidence) -> list[str]:
     """Runs that diverged or did not learn, by full name."""
-    found = []
-    for task, table in grids.common.each(results, "runs"):
-        for row in table.to_dict("records"):
-            diverged = row.get("status") == "diverged"
-            if diverged or str(row.get("learned", True)) == "False":
-                found.append(f"{task}.{row['run']} ({'diverged' if diverged else 'did not learn'})")
-    return found
+    return [
+        f"{name} ({'diverged' if facts.diverged else 'did not learn'})"
+        for name, facts in evidence.runs.items()
+        if not facts.learned
+    ]
 
 
 def provenance_groups(provenance: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:

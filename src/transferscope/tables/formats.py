@@ -1,27 +1,16 @@
-"""Numbers as the report prints them. Tables hold fractions; percent appears here only."""
+"""Numbers as people read them. Tables hold fractions; percent appears here only."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
-MISSING = "\u2013"
-"""What stands for a value that is not there."""
+Format = Callable[[Any], str]
+"""How the values of a column are written."""
 
-_PERCENT = ("accuracy", "uncommon_ratio", "share", "speed", "fraction")
-_THREE_DECIMALS = (
-    "difference",
-    "auc",
-    "loss",
-    "kappa",
-    "pearson_r",
-    "cka",
-    "barrier",
-    "midpoint_gain",
-    "value",
-    "error",
-)
-_TWO_SIGNIFICANT = ("p_value", "mcnemar_p", "hours", "gigabytes")
+MISSING = "\u2013"
+"""Stands for a value that is not there."""
 
 
 def percent(value: float) -> str:
@@ -52,9 +41,20 @@ def significant(value: float, digits: int = 4, *, sign: bool = False) -> str:
     return f"{value:{plus},.0f}" if 1 <= abs(value) < 1e7 else f"{value:{plus}.{digits - 1}e}"
 
 
-def score(value: float, metric: str) -> str:
-    """A test metric: accuracy in percent, AUC with three decimals."""
-    return percent(value) if metric == "accuracy" else decimals(value)
+def rough(value: float) -> str:
+    """Two significant digits."""
+    return significant(value, 2)
+
+
+def plain(value: float) -> str:
+    """A whole number with separators, another one with four significant digits."""
+    number = float(value)
+    return f"{number:,.0f}" if number.is_integer() and abs(number) < 1e12 else significant(number)
+
+
+def score(metric: str) -> Format:
+    """The format of a test metric: accuracy in percent, AUC with three decimals."""
+    return percent if metric == "accuracy" else decimals
 
 
 def duration(seconds: float) -> str:
@@ -72,20 +72,12 @@ def metric_name(metric: str) -> str:
     return metric.upper() if metric == "auc" else metric
 
 
-def cell(column: str, value: Any) -> str:
-    """A value of a table by the name of its column."""
+def cell(value: Any, show: Format = plain) -> str:
+    """A value of a table: text as it is, yes or no, a dash where it is missing, and numbers as `show` writes them."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return MISSING
     if isinstance(value, bool) or type(value).__name__ == "bool_":
         return "yes" if value else "no"
     if isinstance(value, str):
-        return metric_name(value)
-    number = float(value)
-    name = column.lower()
-    if any(part in name for part in _TWO_SIGNIFICANT):
-        return significant(number, 2)
-    if any(part in name for part in _PERCENT):
-        return percent(number)
-    if any(part in name for part in _THREE_DECIMALS):
-        return decimals(number)
-    return f"{number:,.0f}" if number.is_integer() and abs(number) < 1e12 else significant(number)
+        return metric_name(value) if show is metric_name else value
+    return show(float(value))

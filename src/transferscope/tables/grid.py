@@ -1,4 +1,4 @@
-"""A table ready to be shown: text in rows and columns."""
+"""A table ready to be shown: text in rows and columns, for the page, the terminal and Markdown alike."""
 
 from __future__ import annotations
 
@@ -7,38 +7,8 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
-from transferscope.tables import formats
-
-HEADINGS = {
-    "pair_kind": "pair",
-    "checkpoint_a": "first",
-    "checkpoint_b": "second",
-    "class_name": "class",
-    "accuracy_a": "accuracy, first",
-    "accuracy_b": "accuracy, second",
-    "num_examples": "examples",
-    "num_test": "test examples",
-    "class_size": "train examples",
-    "only_a_correct": "only first right",
-    "only_b_correct": "only second right",
-    "common_mistakes": "common mistakes",
-    "uncommon_ratio_a": "uncommon, first",
-    "uncommon_ratio_b": "uncommon, second",
-    "uncommon_ratio_difference": "uncommon, second - first",
-    "mcnemar_p": "McNemar p",
-    "pearson_r": "Pearson r",
-    "p_value": "p",
-    "barrier_alpha": "at alpha",
-    "best_epoch": "best epoch",
-    "num_classes": "classes",
-    "source_width_median": "source width",
-    "source_height_median": "source height",
-    "num_dropped": "dropped",
-    "optimization_speed": "optimization speed",
-    "cka": "CKA",
-    "mu": "criticality μ",
-    "epsilon": "ε",
-}
+from transferscope.tables.columns import column
+from transferscope.tables.formats import Format, cell
 
 
 @dataclass(frozen=True)
@@ -56,13 +26,24 @@ class Grid:
 
 
 def from_table(
-    caption: str, table: pd.DataFrame, columns: Sequence[str], *, entry: str = "", note: str = "", most: int = 400
+    caption: str,
+    table: pd.DataFrame,
+    columns: Sequence[str],
+    *,
+    entry: str = "",
+    note: str = "",
+    most: int = 400,
+    show: Mapping[str, Format] | None = None,
 ) -> Grid:
-    """The columns of a table that are there, formatted by their names; at most `most` rows, with a word on the rest."""
-    chosen = [column for column in columns if column in table.columns]
+    """The columns of a table that are there, at most `most` rows, with a word on the rest.
+
+    show: formats of columns that depend on the table, such as those of its metric; else `tables.columns` has them.
+    """
+    chosen = [name for name in columns if name in table.columns]
+    formats = {name: column(name).show for name in chosen} | dict(show or {})
     shown = table[chosen].head(most)
     rows = tuple(
-        tuple(formats.cell(column, value) for column, value in zip(chosen, row, strict=True))
+        tuple(cell(value, formats[name]) for name, value in zip(chosen, row, strict=True))
         for row in shown.itertuples(index=False, name=None)
     )
     if len(table) > most:
@@ -70,5 +51,5 @@ def from_table(
     texts = 0
     while texts < len(chosen) and not pd.api.types.is_numeric_dtype(table[chosen[texts]]):
         texts += 1
-    heads = tuple(HEADINGS.get(column, column.replace("_", " ")) for column in chosen)
-    return Grid(caption, heads, rows, note, entry, max(texts, 1))
+    heads = tuple(column(name).heading for name in chosen)
+    return Grid(caption, heads, rows, note=note, entry=entry, text_columns=max(texts, 1))

@@ -7,7 +7,7 @@ from kedro.pipeline import Node, Pipeline
 from transferscope.experiment.options import CriticalityOptions, CrossDomainOptions, LandscapeOptions
 from transferscope.experiment.plan import Pair, PairGroup, Plan, RunSpec
 from transferscope.pipelines.landscape import nodes
-from transferscope.pipelines.wiring import ON_A_GPU, draw, gather, pair_inputs, tagged
+from transferscope.pipelines.wiring import ON_A_GPU, draw, gather, pair_inputs, tagged, with_labels
 
 STEP = "landscape"
 ACROSS = "cross_domain"
@@ -103,8 +103,8 @@ def _all_barriers(scopes: list[str]) -> list[Node]:
             namespace=f"{ACROSS}.{STEP}",
         ),
         Node(
-            nodes.draw_barrier_heights,
-            inputs=barriers | {"note": f"params:plan.notes.{ACROSS}"},
+            with_labels(nodes.draw_barrier_heights),
+            inputs=barriers | {"note": f"params:plan.notes.{ACROSS}", "labels": f"params:plan.labels.{ACROSS}"},
             outputs=f"{ACROSS}.all_barriers.figure",
             name="draw_all_barriers",
             namespace=f"{ACROSS}.{STEP}",

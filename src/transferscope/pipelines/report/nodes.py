@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from transferscope.claims.results import SavedFigure, TaskResults
+from transferscope.claims.evidence import TaskResults
+from transferscope.experiment.plan import Plan, make_plan
+from transferscope.plots.rendered import SavedFigure
+
+if TYPE_CHECKING:
+    from transferscope.images.split import PackedSplit
+
+Study = dict[str, Any]
+"""The study as written, from which the plan is made."""
 
 
 def gather_results(
-    train_split: Any = None, test_split: Any = None, **inputs: pd.DataFrame | SavedFigure
+    train_split: PackedSplit | None = None, test_split: PackedSplit | None = None, **inputs: pd.DataFrame | SavedFigure
 ) -> TaskResults:
-    """All tables and figures of one task, by name; the inputs' keys are `task.name.table` and `task.name.figure`."""
+    """Gather all tables and figures of one task, by name.
+
+    The keys of the inputs are `task.name.table` or `task.name.figure`.
+    """
     tables, figures = {}, {}
     for key, value in inputs.items():
         name = key.split(".")[1]
@@ -23,9 +34,9 @@ def gather_results(
     return TaskResults(next(iter(inputs)).split(".")[0], _facts(train_split, test_split), tables, figures)
 
 
-def _facts(split: Any, test_split: Any) -> dict[str, Any]:
-    """What the report says of a task's images; nothing of what lies across tasks."""
-    if split is None:
+def _facts(split: PackedSplit | None, test_split: PackedSplit | None) -> dict[str, Any]:
+    """Facts about a task's images; none about results that lie across tasks."""
+    if split is None or test_split is None:
         return {}
     return {
         "class_names": list(split.class_names),
@@ -37,24 +48,30 @@ def _facts(split: Any, test_split: Any) -> dict[str, Any]:
     }
 
 
-def decide_claims(study: dict[str, Any], **results: TaskResults) -> pd.DataFrame:
-    """Every claim of the study with our figures and a verdict by a stated rule."""
+def decide_claims(study: Study, **results: TaskResults) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Decide every claim; a row per claim, and a row per comparison behind them."""
     from transferscope.claims.decide import decide_claims as decide
 
-    return decide(study, results)
+    return decide(make_plan(study), results)
 
 
-def write_summary(study: dict[str, Any], claims: pd.DataFrame, **results: TaskResults) -> str:
-    """The claims and the key tables as Markdown."""
-    from transferscope.report.provenance import provenance
-    from transferscope.report.summary import write_markdown
+def write_summary(study: Study, claims: pd.DataFrame, claim_effects: pd.DataFrame, **results: TaskResults) -> str:
+    """Write the claims and the key tables as Markdown."""
+    from transferscope.report.page import write_markdown
 
-    return write_markdown(study, claims, results, provenance=provenance(study, results))
+    plan = make_plan(study)
+    return write_markdown(plan, claims, claim_effects, results, provenance=_provenance(plan, results))
 
 
-def write_report(study: dict[str, Any], claims: pd.DataFrame, **results: TaskResults) -> str:
-    """The page that shows everything."""
+def write_report(study: Study, claims: pd.DataFrame, claim_effects: pd.DataFrame, **results: TaskResults) -> str:
+    """Write the page that shows everything."""
     from transferscope.report.page import write_page
+
+    plan = make_plan(study)
+    return write_page(plan, claims, claim_effects, results, provenance=_provenance(plan, results))
+
+
+def _provenance(plan: Plan, results: dict[str, TaskResults]) -> dict[str, Any]:
     from transferscope.report.provenance import provenance
 
-    return write_page(study, claims, results, provenance=provenance(study, results))
+    return provenance(plan, results)

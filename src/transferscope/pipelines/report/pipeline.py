@@ -13,7 +13,7 @@ STEP = "report"
 
 
 def create_pipeline(plan: Plan, analyses: Iterable[Pipeline]) -> Pipeline:
-    """`tables and figures → {task}.results → claims → report`; what the analyses' pipelines make is what is shown."""
+    """`tables and figures → {task}.results → claims → report`; all that the analyses make is shown."""
     made = sorted(name for part in analyses for name in part.outputs() | part.datasets())
     shown = [name for name in made if name.endswith((".table", ".figure"))]
     scopes = dict.fromkeys([*plan.study.tasks, "cross_domain"])
@@ -36,16 +36,10 @@ def _gather(plan: Plan, scope: str, names: list[str]) -> Node:
 
 
 def _conclude(scopes: list[str]) -> list[Node]:
-    results = {scope: f"{scope}.results" for scope in scopes}
-    told = {"study": "parameters", "claims": "claims", **results}
+    results = {"study": "params:plan.study"} | {scope: f"{scope}.results" for scope in scopes}
+    tables = {name: name for name in ("claims", "claim_effects")}
     return [
-        Node(
-            nodes.decide_claims,
-            inputs={"study": "parameters", **results},
-            outputs="claims",
-            name="decide_claims",
-            namespace=STEP,
-        ),
-        Node(nodes.write_summary, inputs=told, outputs="summary", name="write_summary", namespace=STEP),
-        Node(nodes.write_report, inputs=told, outputs="report", name="write_report", namespace=STEP),
+        Node(nodes.decide_claims, inputs=results, outputs=list(tables), name="decide_claims", namespace=STEP),
+        Node(nodes.write_summary, inputs=results | tables, outputs="summary", name="write_summary", namespace=STEP),
+        Node(nodes.write_report, inputs=results | tables, outputs="report", name="write_report", namespace=STEP),
     ]

@@ -1,17 +1,19 @@
-"""Tables of mistakes and similarity in the report: ranges, intervals, controls and the floor."""
+"""Tables of the report: ranges, intervals, controls and the floor, spectra."""
 
 from __future__ import annotations
 
 import pandas as pd
 
-from transferscope.claims.results import TaskResults
-from transferscope.report import grids
+from drawn_study import STUDY
+from transferscope.claims.evidence import Evidence, TaskResults
+from transferscope.experiment.plan import make_plan
+from transferscope.report.chapters import mistakes, similarity, spectrum
 
 KEYS = {"task": "clipart", "features": "pooled", "estimator": "debiased", "num_examples": 512}
 
 
-def results(**tables: pd.DataFrame) -> dict[str, TaskResults]:
-    return {"clipart": TaskResults("clipart", tables=tables)}
+def evidence(**tables: pd.DataFrame) -> Evidence:
+    return Evidence(make_plan(STUDY), {"clipart": TaskResults("clipart", tables=tables)})
 
 
 def cka_table() -> pd.DataFrame:
@@ -27,7 +29,7 @@ def cka_table() -> pd.DataFrame:
 
 def test_controls_and_floor_stand_under_the_pairs():
     """Range over pairs; the floor is that of pairs of two models, so the control of one model does not count."""
-    grid = grids.similarity.cka(results(cka=cka_table()))[0]
+    grid = similarity.cka(evidence(cka=cka_table()))[0]
     assert dict(grid.rows) == {
         "P-T & P-T": "0.800",
         "P-T & RI-T": "0.300 (0.200 to 0.400)",
@@ -40,7 +42,7 @@ def test_controls_and_floor_stand_under_the_pairs():
 def test_every_pair_is_shown_with_its_interval():
     """In the folded part, beside the other estimators and measures."""
     opinion = cka_table().rename(columns={"cka": "value"}).assign(measure="SVCCA")
-    found = grids.similarity.cka_other(results(cka=cka_table(), second_opinion=opinion))
+    found = similarity.cka_other(evidence(cka=cka_table(), second_opinion=opinion))
     by_caption = {grid.caption: grid for grid in found}
     pairs = by_caption["clipart, every pair with its interval"]
     assert pairs.rows[0] == ("P-T & P-T", "pt_1", "pt_2", "0.800 [0.700, 0.900]")
@@ -68,7 +70,7 @@ def test_mistakes_have_intervals_and_a_spread_over_pairs():
          "max": 0.6, "low": 0.3, "high": 0.7}
         for name in statistics
     )  # fmt: skip
-    pairs, over_pairs = grids.mistakes.mistakes(results(mistakes=pd.DataFrame([pair]), mistakes_spread=spread))
+    pairs, over_pairs = mistakes.mistakes(evidence(mistakes=pd.DataFrame([pair]), mistakes_spread=spread))
     shown = dict(zip(pairs.columns, pairs.rows[0], strict=True))
     assert shown["uncommon, first"] == "33.3 % [25.0 %, 40.0 %]"
     assert shown["kappa"] == "0.500 [0.400, 0.600]"
@@ -78,3 +80,41 @@ def test_mistakes_have_intervals_and_a_spread_over_pairs():
     assert shown["pairs"] == "4"
     assert shown["accuracy, first"] == "50.0 % (40.0 % to 60.0 %) [30.0 %, 70.0 %]"
     assert shown["kappa"] == "0.500 (0.400 to 0.600) [0.300, 0.700]"
+
+
+def spectra(stride: str = "honoured") -> Evidence:
+    """A run from scratch at two epochs and a fine-tuned one: the whole network, its sum and one layer."""
+    row = {"task": "clipart", "spectral_norm": 2.0, "ratio": 3.0, "stable_rank": 9.0, "effective_rank": 5.0}
+    row |= {"condition": float("inf"), "num_values": 100, "stride": stride}
+    rows = [
+        row | {"run": run, "label": label, "epoch": epoch, "module": module, "frobenius": norm, "count_below_0.1": below}
+        for run, label, epoch, norm, below in (
+            ("rit_1", "RI-T", 0, 1.0, 90), ("rit_1", "RI-T", 15, 6.0, 30), ("pt_1", "P-T", 15, 8.0, 10),
+        )
+        for module in ("conv1", "all", "sum")
+    ]  # fmt: skip
+    small = {"task": "clipart", "threshold": 0.1, "difference": 0.2, "low": 0.05, "high": 0.3, "num_layers": 1}
+    small |= {"layers_more_in_a": 1, "probability_smaller": 0.7}
+    return evidence(spectrum=pd.DataFrame(rows), small_values=pd.DataFrame([small]))
+
+
+def test_networks_are_shown_trained_and_untrained() -> None:
+    """The last epoch of each kind, and RI-T's epoch 0 under a name of its own."""
+    (grid,) = spectrum.networks(spectra())
+    assert [row[:3] for row in grid.rows] == [
+        ("clipart", "RI-T", "6"), ("clipart", "P-T", "8"), ("clipart", "RI, untrained", "1"),
+    ]  # fmt: skip
+
+
+def test_the_report_says_whether_strides_are_honoured() -> None:
+    """In the note of every table of singular values."""
+    for stride, word in (("honoured", "Strides are honoured"), ("ignored", "Strides are ignored")):
+        for grid in (*spectrum.networks(spectra(stride)), *spectrum.layers(spectra(stride))):
+            assert word in grid.note
+
+
+def test_the_comparison_is_a_number_with_an_interval() -> None:
+    """Shares in percent, beside the shares below the threshold that it compares."""
+    shares, differences = spectrum.small_values(spectra())
+    assert [row[-1] for row in shares.rows] == ["30.0 %", "10.0 %"]
+    assert differences.rows == (("clipart", "0.1", "20.0 %", "5.0 % to 30.0 %", "1 of 1", "70.0 %"),)

@@ -1,0 +1,72 @@
+"""Claims on the spectra of the weights (appendix C)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import pandas as pd
+
+from transferscope.claims.comparisons import Comparison, compare
+from transferscope.claims.evidence import Evidence, last_epochs
+from transferscope.claims.registry import claim
+
+LOWER_PART = 0.1
+"""Singular values are counted below the threshold that has about this share of P-T's and RI-T's below it."""
+
+
+@claim(
+    "RI-T has more singular values near zero than P-T.",
+    source="Section C, Figures 31 to 33",
+    paper=("on all domains (histograms, no number)",),
+    compares="share of all singular values below the threshold at which the mean share is nearest to "
+    f"{LOWER_PART:.0%}, every RI-T against every P-T of a task",
+    unit="share",
+    sides=("RI-T", "P-T"),
+    needs="spectra of fine-tuned runs and of runs from scratch",
+    section="figure_33",
+)
+def near_zero(evidence: Evidence) -> Iterator[Comparison]:
+    networks = {task: _networks(table, "all") for task, table in evidence.each("spectrum")}
+    compared = [rows[_is_compared(evidence, task, rows)] for task, rows in networks.items()]
+    threshold = _lower_threshold(pd.concat(compared)) if compared else None
+    for task, rows in networks.items():
+        shares = rows[threshold] / rows["num_values"] if threshold else rows["num_values"] * math.nan
+        yield from compare(task, *(evidence.by_run(task, role, shares) for role in ("from_scratch", "fine_tuned")))
+
+
+@claim(
+    "The sum over layers of ‖W‖_F / ‖W‖_2 is larger for RI-T.",
+    source="Section C",
+    paper=("larger for RI-T (no number)",),
+    compares="that sum, every RI-T against every P-T of a task",
+    unit="number",
+    sides=("RI-T", "P-T"),
+    needs="spectra of fine-tuned runs and of runs from scratch",
+    section="norm_ratios",
+)
+def norm_ratio(evidence: Evidence) -> Iterator[Comparison]:
+    for task, table in evidence.each("spectrum"):
+        # The row "all" is the spectrum of the whole network; the sum over its layers is the row "sum".
+        ratios = _networks(table, "sum")["ratio"]
+        yield from compare(task, *(evidence.by_run(task, role, ratios) for role in ("from_scratch", "fine_tuned")))
+
+
+def _networks(table: pd.DataFrame, module: str) -> pd.DataFrame:
+    """One module's row of each run at its last epoch, by run."""
+    return last_epochs(table[table["module"] == module]).set_index("run")
+
+
+def _is_compared(evidence: Evidence, task: str, rows: pd.DataFrame) -> list[bool]:
+    numbers = dict.fromkeys(rows.index, 0.0)
+    kinds = (evidence.by_run(task, role, numbers).values for role in ("fine_tuned", "from_scratch"))
+    chosen = {run.run for values in kinds for unit in values for run in unit.runs}
+    return [run in chosen for run in rows.index]
+
+
+def _lower_threshold(rows: pd.DataFrame) -> str | None:
+    """The column of counts at which the mean share is nearest to `LOWER_PART`; None where no count differs of runs."""
+    columns = [name for name in rows.columns if name.startswith("count_below_")]
+    shares = {name: float((rows[name] / rows["num_values"]).mean()) for name in columns}
+    shares = {name: share for name, share in shares.items() if 0 < share < 1}
+    return min(shares, key=lambda name: abs(shares[name] - LOWER_PART), default=None)

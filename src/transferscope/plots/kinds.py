@@ -1,0 +1,78 @@
+"""Which role a kind of run has whose label a figure prints: roles decide looks and order, labels are only shown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+
+from transferscope.experiment.plan import labels_in
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Labels of a study: the role of each, the first label of a role first, and the label of each run by full name."""
+
+    roles: Mapping[str, str]
+    runs: Mapping[str, str] = field(default_factory=dict)
+
+    def first(self, role: str) -> str:
+        """The label of a role; others of the same role are its variants."""
+        return next((label for label, other in self.roles.items() if other == role), role)
+
+
+UNTRAINED = "RI"
+"""The label of a run from scratch before its training."""
+
+DEFAULT = Labels({
+    "P-T": "fine_tuned", "RI-T": "from_scratch", "RI-T same init": "shared_init", "P": "source", UNTRAINED: "untrained",
+})  # fmt: skip
+"""Labels of tables that are drawn without a plan, as in a notebook."""
+
+_present: ContextVar[Labels] = ContextVar("labels", default=DEFAULT)
+
+
+def present_labels() -> Labels:
+    """Those of the study whose figure is drawn."""
+    return _present.get()
+
+
+@contextmanager
+def labelled(roles: Mapping[str, str], runs: Mapping[str, str]) -> Iterator[None]:
+    """Draw figures of a study with these labels."""
+    token = _present.set(Labels({UNTRAINED: "untrained", **roles}, runs))
+    try:
+        yield
+    finally:
+        _present.reset(token)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """The roles of a kind of run, or of the two of a pair; `variant` where a label is not the first of its role."""
+
+    roles: tuple[str, ...]
+    variant: bool
+
+    def is_plain(self, *roles: str) -> bool:
+        """Whether this is a kind of run with one of these roles, and no variant."""
+        return len(self.roles) == 1 and self.roles[0] in roles and not self.variant
+
+
+def kind_of(text: str) -> Kind:
+    """`P-T` or `P-T & RI-T` as roles. A label unknown to the study is a variant of the one that it begins with.
+
+    Without such a one it is a role of its own.
+    """
+    sides = [_side(side) for side in labels_in(text)]
+    return Kind(tuple(role for role, _ in sides), any(variant for _, variant in sides))
+
+
+def _side(label: str) -> tuple[str, bool]:
+    labels = present_labels()
+    if label in labels.roles:
+        role = labels.roles[label]
+        return role, labels.first(role) != label
+    known = sorted((name for name in labels.roles if label.startswith(f"{name} ")), key=len)
+    return (labels.roles[known[-1]], True) if known else (label, False)

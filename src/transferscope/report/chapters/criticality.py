@@ -1,0 +1,82 @@
+"""Module criticality and rewinding (appendix B.9, Figure 5 of the main text)."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from transferscope.claims.criticality import UNTOUCHED
+from transferscope.claims.evidence import Evidence, main_metric
+from transferscope.report import published
+from transferscope.report.chapters.parts import Chapter, Section, pivot
+from transferscope.tables import formats
+from transferscope.tables.grid import Grid
+
+
+def module_criticality(evidence: Evidence) -> list[Grid]:
+    """Criticality of every module, a column for each run and path."""
+    grids = []
+    for task, table in evidence.each("module_criticality"):
+        rows = table[table["epsilon"] == table["epsilon"].min()].astype({"run": str, "path": str, "end": str})
+        rows = rows.assign(column=rows["run"] + ", " + rows["path"] + " path to " + rows["end"])
+        entry = f"{task}.module_criticality.table"
+        grids.append(pivot(f"Ours: {task}, criticality μ", rows, "module", "column", "mu", entry))
+    return grids
+
+
+def rewinding(evidence: Evidence) -> list[Grid]:
+    """Test metric with each module set back to each epoch that was asked for, a column for each run and epoch."""
+    grids = []
+    for task, table in evidence.each("rewinding"):
+        metric = main_metric(table)
+        rows = table[(table["split"] == "test") & (table["metric"] == metric)]
+        caption, entry = f"Ours: {task}, test {formats.metric_name(metric)}", f"{task}.rewinding.table"
+        grids.append(pivot(caption, _by_epoch(rows), "module", "column", "value", entry, formats.score(metric)))
+    return grids
+
+
+def _by_epoch(rows: pd.DataFrame) -> pd.DataFrame:
+    """`column` names run and epoch, the run alone where there is one epoch; the untouched model is in all of them."""
+    moved = rows[rows["module"] != UNTOUCHED]
+    whole = rows[rows["module"] == UNTOUCHED].assign(module="nothing set back")
+    epochs = sorted(moved["epoch"].unique())
+    parts = [
+        part.assign(column=part["run"].astype(str) + (f", epoch {epoch}" if len(epochs) > 1 else ""))
+        for epoch in epochs
+        for part in (whole, moved[moved["epoch"] == epoch])
+    ]
+    return pd.concat(parts)
+
+
+CHAPTER = Chapter(
+    title="Criticality of modules",
+    appendix="B.9",
+    sections=(
+        Section(
+            id="figure_30",
+            numbers="Figure 30",
+            title="Module criticality",
+            see="The darker the maps of train and test stay towards the left and the top, the less critical the "
+            "module: it bears being moved to its initial value and being shaken.",
+            analysis="landscape",
+            option="criticality",
+            figures=("criticality_heat_maps", "module_criticality"),
+            tables=module_criticality,
+            note="Criticality μ is the smallest distance² / σ² at which the training loss stays within ε on "
+            "the grid: 0 where the module can be set back, ∞ where no measured point stays within ε. Shown is "
+            "the first module; all modules of a run, a page each, are, with analyses.landscape.criticality.pages, "
+            "in the file criticality_<run>.pdf of the task's folder, beside the figures: "
+            "<task>.criticality_<run>.pages in the catalog.",
+        ),
+        Section(
+            id="figure_5",
+            numbers="Figure 5 of the main text",
+            title="Each module set back to its initial value",
+            see="P-T should bear it almost everywhere; RI-T should fall, most with the first module.",
+            analysis="landscape",
+            option="criticality",
+            figures=("rewinding",),
+            paper=(published.FIGURE_5,),
+            tables=rewinding,
+        ),
+    ),
+)

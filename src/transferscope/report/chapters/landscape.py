@@ -1,0 +1,309 @@
+"""Barriers, basins and planes, beside the paper's Figures 12 to 29 (appendix B.4 to B.8)."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pandas as pd
+
+from transferscope.claims.evidence import CROSS_DOMAIN, Evidence, main_metric
+from transferscope.claims.landscape import scenario_name, tasks_of
+from transferscope.experiment.names import CheckpointName
+from transferscope.experiment.plan import Plan
+from transferscope.report import published
+from transferscope.report.chapters.parts import Chapter, Section, overview, per_task, pivot, spread
+from transferscope.tables import formats
+from transferscope.tables.grid import Grid
+
+BARRIER_COLUMNS = ("pair", "curves", "metric", "barrier (points)", "gain half-way (points)")
+ALL_BARRIERS = (
+    "scenario", "pair_kind", "checkpoint_a", "checkpoint_b", "split", "metric", "barrier", "barrier_alpha",
+    "midpoint_gain", "barrier_low", "barrier_high", "gain_low", "gain_high",
+)  # fmt: skip
+EXTRAPOLATED = (-0.5, 0.0, 0.5, 1.0, 1.5)
+"""Alphas of the table of Figure 18, beside the first and the last."""
+
+
+def barriers(evidence: Evidence) -> list[Grid]:
+    """Barrier on the test set in the main metric, by task and kind of pair."""
+    rows = []
+    note = "Mean (range over pairs)."
+    for task, table in evidence.each("barriers"):
+        metric = main_metric(table)
+        stored = _barrier_rows(table, AS_STORED + metric)
+        rows += [(task, *row) for row in (*_barrier_rows(table, metric), *stored)]
+        if stored:
+            note = f"Mean (range over pairs). {BATCHNORM_NOTE}"
+    columns = ("task", *BARRIER_COLUMNS)
+    return overview("Ours: barriers, test", columns, rows, note, "<task>.barriers.table")
+
+
+AS_STORED = "naive_"
+"""Begins the name of a metric that is measured with BatchNorm's statistics as stored."""
+BATCHNORM_NOTE = (
+    "BatchNorm's statistics are recomputed on training images at every point, the ends too; beside it the same with "
+    "statistics as stored, interpolated like weights."
+)
+
+
+def _barrier_rows(table: pd.DataFrame, metric: str | None = None) -> list[tuple[str, ...]]:
+    """A row per kind of pair, and per pair of epochs where the table compares several; test set, main metric."""
+    rows = table[(table["split"] == "test") & (table["metric"] == (metric or main_metric(table)))]
+    return [
+        (
+            str(kind),
+            str(len(part)),
+            formats.metric_name(str(part["metric"].iloc[0])),
+            spread(part["barrier"], formats.points),
+            spread(part["midpoint_gain"], formats.points),
+        )
+        for kind, part in rows.groupby(_kinds(rows), sort=False)
+    ]
+
+
+def _kinds(table: pd.DataFrame) -> pd.Series:
+    """`P-T & P-T`, with the epochs of its ends where there are several: `P-T & P-T, best & final`."""
+    a, b = (table[side].map(lambda text: str(CheckpointName.parse(text).epoch)) for side in _SIDES)
+    ends = a + " & " + b
+    return table["pair_kind"] + (", " + ends if ends.nunique() > 1 else "")
+
+
+_SIDES = ("checkpoint_a", "checkpoint_b")
+
+
+def barrier_summary(evidence: Evidence) -> list[Grid]:
+    """All scenarios on the test set, in the metric of their task."""
+    table = evidence.table(CROSS_DOMAIN, "barrier_summary")
+    if table.empty:
+        return []
+    test = table[table["split"] == "test"]
+    has_auc = set(test.loc[test["metric"] == "auc", "task"])
+    rows = [
+        (
+            str(row["scenario"]).replace("_", " "),
+            str(row["pair_kind"]),
+            str(row["task"]),
+            f"{formats.metric_name(row['metric'])}, {row['epochs']}",
+            f"{row['pairs']:.0f}",
+            _range(row["mean"], row["smallest"], row["largest"]),
+            _bounds(row["examples_low"], row["examples_high"]),
+            _bounds(row["pairs_low"], row["pairs_high"]),
+        )
+        for row in test.to_dict("records")
+        if row["metric"] == ("auc" if row["task"] in has_auc else "accuracy")
+    ]
+    columns = (
+        "scenario", "pair", "on", "metric, epochs", "pairs", "barrier (points)", "95 % over examples",
+        "95 % over pairs",
+    )  # fmt: skip
+    note = "Mean (smallest to largest pair); a point is a hundredth of accuracy or AUC."
+    entry = f"{CROSS_DOMAIN}.barrier_summary.table"
+    return [Grid("Ours: every scenario, test", columns, tuple(rows), note=note, entry=entry, text_columns=4)]
+
+
+def _range(mean: float, low: float, high: float) -> str:
+    ends = formats.points(low), formats.points(high)
+    return formats.points(mean) if ends[0] == ends[1] else f"{formats.points(mean)} ({ends[0]} to {ends[1]})"
+
+
+def _bounds(low: float, high: float) -> str:
+    return formats.MISSING if math.isnan(low) else f"{formats.points(low)} to {formats.points(high)}"
+
+
+def barriers_all(evidence: Evidence) -> list[Grid]:
+    """Every pair, split and metric."""
+    note = "Accuracy and AUC are fractions, the loss is in nats per example."
+    return per_task(evidence, "barriers", ", every pair", ALL_BARRIERS, note)
+
+
+def extrapolation(evidence: Evidence) -> list[Grid]:
+    """Test metric at the ends and one step beyond, mean over pairs."""
+    grids = []
+    for task, table in evidence.each("interpolation"):
+        metric = main_metric(table)
+        rows = table[(table["split"] == "test") & (table["metric"] == metric)]
+        if rows["alpha"].min() < 0:
+            alphas = {float(rows["alpha"].min()), *EXTRAPOLATED, float(rows["alpha"].max())}
+            rows = rows.assign(alpha=rows["alpha"].round(6), pair_kind=_kinds(rows))
+            rows = rows[rows["alpha"].isin(alphas)]
+            caption = f"Ours: {task}, test {formats.metric_name(metric)} by alpha"
+            entry = f"{task}.interpolation.table"
+            grids.append(pivot(caption, rows, "pair_kind", "alpha", "value", entry, formats.score(metric)))
+    return grids
+
+
+def single_domains(evidence: Evidence) -> list[Grid]:
+    """Barriers and gains of scenarios between single domains."""
+    return _scenarios(evidence, "Ours: between two domains, test", unions=False)
+
+
+def combined_domains(evidence: Evidence) -> list[Grid]:
+    """Barriers and gains of scenarios with a model of a union."""
+    return _scenarios(evidence, "Ours: with combined domains, test", unions=True)
+
+
+def _scenarios(evidence: Evidence, caption: str, *, unions: bool) -> list[Grid]:
+    table = evidence.table(CROSS_DOMAIN, "barriers")
+    rows: list[tuple[str, ...]] = []
+    for scenario, part in table.groupby("scenario", sort=False) if len(table) else ():
+        if bool(tasks_of(part) & evidence.unions) == unions:
+            rows += [(scenario_name(scenario, part), *row) for row in _barrier_rows(part)]
+    return overview(caption, ("scenario", *BARRIER_COLUMNS), rows, "", f"{CROSS_DOMAIN}.barriers.table")
+
+
+def _figures_of(plan: Plan, *, unions: bool) -> list[str]:
+    """Figures of the scenarios with, or without, a model of a union."""
+    landscape, tasks = plan.study.analyses.landscape, plan.study.tasks
+    scenarios = landscape.cross_domain if landscape else ()
+    return [item.figure for item in scenarios if any(tasks[task].union for task in item.tasks) == unions]
+
+
+def basin(evidence: Evidence) -> list[Grid]:
+    """(epsilon, delta) of every hull with what was sampled."""
+    rows = []
+    for task, table in evidence.each("basin"):
+        for hull, part in table.groupby("hull", sort=False):
+            tried = [row for row in part.to_dict("records") if row["quantity"] == "noise"]
+            of = {row["quantity"]: row for row in part.to_dict("records") if row["quantity"] != "noise"}
+            mu, epsilon, delta = of["mu"], of["epsilon"], float(of["delta"]["value"])
+            interval = f"{formats.decimals(epsilon['low'], 4)} to {formats.decimals(epsilon['high'], 4)}"
+            rows.append((
+                task,
+                str(hull),
+                formats.decimals(mu["value"]),
+                f"{formats.decimals(epsilon['value'], 4)} ({interval})",
+                formats.significant(delta, 3) if math.isfinite(delta) else "none of those tried",
+                ", ".join(formats.significant(row["length"], 3) for row in tried),
+                formats.significant(of["distance"]["value"], 3),
+                f"{mu['num_samples']:.0f}",
+                f"{tried[0]['num_samples']:.0f}" if tried else formats.MISSING,
+                f"{mu['num_examples']:.0f}",
+            ))  # fmt: skip
+    columns = (
+        "task", "hull of", "mean loss μ", "ε (95 %)", "δ", "lengths tried", "distance", "points", "rays", "examples",
+    )  # fmt: skip
+    note = "Losses in nats per example, lengths and distance in l2 over all weights; the intervals are over points."
+    return overview("Ours: (ε, δ) of the convex hull of all runs", columns, rows, note, "<task>.basin.table")
+
+
+def planes(evidence: Evidence) -> list[Grid]:
+    """The three models of every plane, where they lie and what they reach, and the best point of the grid."""
+    rows = []
+    for task, table in evidence.each("planes"):
+        metric = main_metric(table)
+        for name, part in table[table["metric"] == metric].groupby("plane", sort=False):
+            records = part.fillna({"checkpoint": ""}).to_dict("records")
+            best = max((row for row in records if row["checkpoint"] == ""), key=_height)
+            marked = [row for row in records if row["checkpoint"]]
+            rows += [_place(task, name, row, metric) for row in [*marked, {**best, "checkpoint": "best of the grid"}]]
+    columns = ("task", "plane", "model", "x", "y", "test metric")
+    note = "x and y are l2 distances in the plane. The metric is that of the images of the plane, some of the test set."
+    grid = Grid("Ours: planes", columns, tuple(rows), note=note, entry="<task>.planes.table", text_columns=3)
+    return [grid] if rows else []
+
+
+def _height(row: dict[Any, Any]) -> float:
+    return -math.inf if math.isnan(row["value"]) else float(row["value"])
+
+
+def _place(task: str, plane: object, row: dict[Any, Any], metric: str) -> tuple[str, ...]:
+    at = f"{row['x']:.2f}", f"{row['y']:.2f}"
+    return task, str(plane), row["checkpoint"], *at, formats.score(metric)(row["value"])
+
+
+CHAPTER = Chapter(
+    title="Barriers in the loss landscape",
+    appendix="B.4 to B.8",
+    sections=(
+        Section(
+            id="all_barriers",
+            numbers="Figures 12 to 29",
+            title="All barriers as numbers",
+            see="P-T pairs should lie at 0, RI-T pairs far to the right, those with the same initialisation between "
+            "them, within a task as across domains.",
+            analysis="landscape",
+            figures=("all_barriers",),
+            tables=barrier_summary,
+            note="The interval over examples is a 95 % bootstrap of the test images, the same for all models; that "
+            "over pairs says little with few pairs, which share models. The largest gap of a noisy flat line is "
+            "never below 0, so an interval near 0 says that no barrier was found. Networks with BatchNorm layers "
+            "get their statistics anew at every point between two models, from training images; what the "
+            "averaged statistics give has names that begin with naive.",
+        ),
+        Section(
+            id="figures_12_17",
+            numbers="Figures 12 to 17",
+            title="Barriers between two models",
+            see="The line between two P-T should be flat, that between two RI-T should fall deep in the middle, "
+            "also where they share their initial weights.",
+            analysis="landscape",
+            figures=("barrier", "loss_barrier"),
+            paper=(published.FIGURE_12, published.FIGURE_14),
+            tables=barriers,
+            folded=barriers_all,
+            note="Figures 12, 14, 16 show the metric, 13, 15, 17 the loss; 16 and 17 the pairs with the same "
+            "initialisation. A barrier is the largest gap to the chord between both ends.",
+        ),
+        Section(
+            id="figure_18",
+            numbers="Figure 18",
+            title="Beyond the two models",
+            see="Outside [0, 1] the metric of a P-T pair should fall soon: both lie near the boundary of their "
+            "common basin.",
+            analysis="landscape",
+            figures=("extrapolation",),
+            tables=extrapolation,
+        ),
+        Section(
+            id="basin",
+            numbers="Definition 3.1",
+            title="The basin of all models of a kind",
+            see="The hull of P-T should be a basin: a small ε, and walls (noise and steps outward) that reach 2ε at a "
+            "length δ that is no larger than the distance between the models. In the hull of RI-T ε should be so "
+            "large, because of the barrier inside, that no length satisfies the definition.",
+            analysis="landscape",
+            option="basin",
+            figures=("basin",),
+            tables=basin,
+            note="The loss is that of the test set. ε and δ depend on the points and rays that were drawn; their "
+            "numbers stand in the table. The paper reports (.0038, 49.14), (.0054, 98.28) and (.0034, 49.14) for "
+            "P-T of real, clipart and quickdraw.",
+        ),
+        Section(
+            id="planes",
+            numbers="Beyond the paper",
+            title="The plane through three models",
+            see="P, P-T 1 and P-T 2: both P-T should lie in one valley, which begins on the way from P. Three RI-T: "
+            "each should lie in a valley of its own, closer together where two share their initial weights.",
+            analysis="landscape",
+            option="planes",
+            figures=("plane",),
+            tables=planes,
+            note="P's classifier is for other classes, so P takes part with the new classifier that the P-T "
+            "started from, which knows nothing yet.",
+        ),
+        Section(
+            id="figures_19_23",
+            numbers="Figures 19 to 23",
+            title="Between models of two domains",
+            see="Between P-T of two domains there should be no barrier but a gain in the middle; between RI-T a "
+            "barrier.",
+            analysis="landscape",
+            option="cross_domain",
+            figures=lambda plan: _figures_of(plan, unions=False),
+            tables=single_domains,
+        ),
+        Section(
+            id="figures_24_29",
+            numbers="Figures 24 to 29",
+            title="With models of combined domains",
+            see="The same with a model trained on the union of two domains: still one basin for P-T, still a "
+            "barrier for RI-T.",
+            analysis="landscape",
+            option="cross_domain",
+            figures=lambda plan: _figures_of(plan, unions=True),
+            tables=combined_domains,
+        ),
+    ),
+)

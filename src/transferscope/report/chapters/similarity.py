@@ -1,0 +1,190 @@
+"""CKA and distances of weights, beside the paper's Tables 1, 2, 7 and 8 (appendix B.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from transferscope.claims.evidence import Evidence
+from transferscope.claims.similarity import one_cka
+from transferscope.experiment.names import CheckpointName
+from transferscope.report import published
+from transferscope.report.chapters.parts import Chapter, Section, number, overview, pivot, spread
+from transferscope.tables import formats
+from transferscope.tables.grid import Grid
+
+FLOOR = "permuted examples (floor)"
+
+
+def cka(evidence: Evidence) -> list[Grid]:
+    """Pair kinds by layers, as Tables 1 and 7, for one sort of features and one estimator."""
+    return [_cka_grid(f"Ours: {task}", task, one_cka(table)) for task, table in evidence.each("cka")]
+
+
+def cka_other(evidence: Evidence) -> list[Grid]:
+    """The other sorts of features and estimators, every pair with its interval, and the second opinion."""
+    grids = []
+    for task, table in evidence.each("cka"):
+        shown = one_cka(table)
+        for (features, estimator), part in table.drop(shown.index).groupby(["features", "estimator"], sort=False):
+            grids.append(_cka_grid(f"{task}, {features}, {estimator}", task, part))
+        if "low" in shown.columns:
+            grids.append(_cka_intervals(task, shown))
+    return grids + _second_opinions(evidence)
+
+
+def _cka_grid(caption: str, task: str, table: pd.DataFrame) -> Grid:
+    first = table.iloc[0]
+    note = (
+        f"{first['features']} features, {first['estimator']} estimator, {int(first['num_examples']):,} examples; "
+        "mean (range over pairs)."
+    )
+    return _by_layer(caption, table, "cka", note, f"{task}.cka.table")
+
+
+def _second_opinions(evidence: Evidence) -> list[Grid]:
+    grids = []
+    for task, table in evidence.each("second_opinion"):
+        for measure, part in table.groupby("measure", sort=False):
+            note = (
+                f"{part['features'].iloc[0]} features, {int(part['num_examples'].iloc[0]):,} examples, not debiased: "
+                "compare with the floor; mean (range over pairs)."
+            )
+            caption = f"{task}, {measure} similarity"
+            grids.append(_by_layer(caption, part, "value", note, f"{task}.second_opinion.table"))
+    return grids
+
+
+def _by_layer(caption: str, table: pd.DataFrame, value: str, note: str, entry: str) -> Grid:
+    """Kinds of pairs and controls by layers; last the floor: all pairs of two models with permuted examples."""
+    layers = list(dict.fromkeys(table["layer"].astype(str)))
+    rows = [(str(kind), *_cells(part, layers, value)) for kind, part in table.groupby("pair_kind", sort=False)]
+    if "permuted" in table.columns:
+        rows.append((FLOOR, *_cells(table[table["checkpoint_a"] != table["checkpoint_b"]], layers, "permuted")))
+    return Grid(caption, ("pair", *layers), tuple(rows), note=note, entry=entry)
+
+
+def _cells(table: pd.DataFrame, layers: list[str], value: str) -> list[str]:
+    cells = {
+        str(layer): spread(values, formats.decimals) for layer, values in table.groupby("layer", sort=False)[value]
+    }
+    return [cells.get(layer, formats.MISSING) for layer in layers]
+
+
+def _cka_intervals(task: str, table: pd.DataFrame) -> Grid:
+    layers = list(dict.fromkeys(table["layer"].astype(str)))
+    rows = []
+    for (kind, a, b), part in table.groupby(["pair_kind", "checkpoint_a", "checkpoint_b"], sort=False):
+        cells = {str(row["layer"]): _with_interval(row) for row in part.to_dict("records")}
+        rows.append((str(kind), str(a), str(b), *(cells.get(layer, "") for layer in layers)))
+    return Grid(
+        f"{task}, every pair with its interval",
+        ("pair", "first", "second", *layers),
+        tuple(rows),
+        note="95 % bootstrap intervals over batches of examples.",
+        entry=f"{task}.cka.table",
+        text_columns=3,
+    )
+
+
+def _with_interval(row: Mapping[Any, Any]) -> str:
+    value, low, high = (formats.decimals(float(row[name])) for name in ("cka", "low", "high"))
+    return value if formats.MISSING in (low, high) else f"{value} [{low}, {high}]"
+
+
+def distances_between(evidence: Evidence) -> list[Grid]:
+    """Global distances of pairs of models, mean and range over pairs."""
+    return _distances(evidence, "Ours: distance between two models", initial=False)
+
+
+def distances_travelled(evidence: Evidence) -> list[Grid]:
+    """Global distances to the initial weights."""
+    return _distances(evidence, "Ours: distance to the initial weights", initial=True)
+
+
+def _distances(evidence: Evidence, caption: str, *, initial: bool) -> list[Grid]:
+    rows = []
+    for task, table in evidence.each("distances"):
+        table = table[_to_initial_weights(table) == initial]
+        for kind, part in table.groupby("pair_kind", sort=False):
+            whole, summed = part[part["module"] == "all"], part[part["module"] == "sum"]
+            numbers = (whole["l2"], summed["l2"], whole["squared"], whole["relative"])
+            rows.append((task, str(kind), str(len(whole)), *(spread(values, number) for values in numbers)))
+    columns = ("task", "pair", "pairs", "l2", "sum over modules", "l2 squared", "relative")
+    return overview(caption, columns, rows, "Mean (range).", "<task>.distances.table")
+
+
+def _to_initial_weights(table: pd.DataFrame) -> pd.Series:
+    """Whether both sides of a row are one run."""
+    sides = (
+        table[side].map({text: CheckpointName.parse(text).run_name for text in table[side].unique()})
+        for side in ("checkpoint_a", "checkpoint_b")
+    )
+    return next(sides) == next(sides)
+
+
+PER_MODULE = {"l2": "l2", "relative": "relative to the first", "statistics_l2": "l2 of running statistics"}
+
+
+def distances_per_module(evidence: Evidence) -> list[Grid]:
+    """l2 and relative distance of every module, mean over pairs: modules by pair kinds.
+
+    Of networks with BatchNorm also the distance of their running statistics, which are no weights.
+    """
+    grids = []
+    for task, table in evidence.each("distances"):
+        rows = table[~table["module"].isin(("all", "sum"))]
+        for column, name in PER_MODULE.items():
+            if column in rows.columns and (column != "statistics_l2" or rows["num_statistics"].any()):
+                caption = f"{task}, module by module ({name})"
+                grids.append(pivot(caption, rows, "module", "pair_kind", column, f"{task}.distances.table"))
+    return grids
+
+
+CHAPTER = Chapter(
+    title="Similarity of features and weights",
+    appendix="B.3",
+    sections=(
+        Section(
+            id="tables_1_7",
+            numbers="Tables 1 and 7",
+            title="Similarity of features (CKA)",
+            see="Two P-T should be alike in every layer; pairs with an RI-T should be near the floor. Compare the "
+            "order of the rows, not the numbers.",
+            analysis="similarity",
+            figures=("cka", "cka_heat_map"),
+            paper=(published.TABLE_1, published.TABLE_7),
+            tables=cka,
+            folded=cka_other,
+            note="The paper does not say how features were pooled, on how many examples, or with which estimator; "
+            "the biased estimate (Kornblith et al. 2019) of unrelated features is far from 0, the debiased and "
+            "minibatch ones are near 0. Controls: a model with itself, two untrained models (RI & RI), and the "
+            "same with permuted examples. The heat maps compare every block with every block.",
+        ),
+        Section(
+            id="table_2",
+            numbers="Table 2, Figure 10",
+            title="Distance between two models",
+            see="Two P-T should lie much closer together than two RI-T, in every module.",
+            analysis="similarity",
+            figures=("distance_per_module",),
+            paper=(published.TABLE_2,),
+            tables=distances_between,
+            folded=distances_per_module,
+            note="The paper's tables do not agree with each other, so the l2 over all weights is shown beside the "
+            "sum of the modules' and the square.",
+        ),
+        Section(
+            id="table_8",
+            numbers="Table 8, Figure 11",
+            title="Distance to the initial weights",
+            see="Fine-tuning should move the weights much less than training from scratch.",
+            analysis="similarity",
+            figures=("distance_to_initialisation", "distance_travelled"),
+            paper=(published.TABLE_8,),
+            tables=distances_travelled,
+        ),
+    ),
+)

@@ -1,0 +1,74 @@
+"""Learning curves and optimization speed (appendix B.1), and the table of runs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pandas as pd
+
+from transferscope.claims.evidence import Evidence
+from transferscope.experiment.names import RunName
+from transferscope.report import published
+from transferscope.report.chapters.parts import Chapter, Section, overview, spread
+from transferscope.tables import formats
+from transferscope.tables.grid import Grid, from_table
+
+IN_ITS_METRIC = ("final_train", "final_test", "best_test", "optimization_speed", "chance")
+"""Columns of the table of runs that are in the metric of the task."""
+
+
+def final_metrics(evidence: Evidence) -> list[Grid]:
+    """Final test metric and optimization speed by task and kind."""
+    runs = pd.DataFrame([{"task": run.name.task, **vars(run)} for run in evidence.runs.values()])
+    rows = []
+    for (task, label), part in runs.groupby(["task", "label"], sort=False) if len(runs) else ():
+        metric = str(part["metric"].iloc[0])
+        rates = ", ".join(f"{rate:g}" for rate in sorted(part["lr"].dropna().unique())) or formats.MISSING
+        whole = part[~part["diverged"]]
+        count = f"{len(part)}" if len(whole) == len(part) else f"{len(part)}, {len(part) - len(whole)} diverged"
+        shown = (spread(whole[name], formats.score(metric)) for name in ("score", "speed"))
+        rows.append((str(task), str(label), rates, count, formats.metric_name(metric), *shown))
+    columns = ("task", "kind", "lr", "runs", "metric", "final, test", "optimization speed")
+    note = (
+        "Mean (smallest to largest run), without runs that diverged. Optimization speed: train metric averaged over "
+        "the measured epochs."
+    )
+    return overview("Ours: final test metric and speed", columns, rows, note, "<task>.runs.table")
+
+
+def runs(evidence: Evidence) -> list[Grid]:
+    """Every run with its status; those that diverged or did not learn are set apart."""
+    grids = []
+    for task, table in evidence.each("runs"):
+        leading = [name for name in ("run", "label", "status", "learned", "best_epoch") if name in table.columns]
+        skipped = {"task", "kind", *leading}
+        rest = [name for name in table.columns if name not in skipped and table[name].notna().any() and "/" not in name]
+        metric = str(table["metric"].iloc[0]) if "metric" in table.columns else "accuracy"
+        show = dict.fromkeys(IN_ITS_METRIC, formats.score(metric))
+        grid = from_table(f"Runs on {task}", table, [*leading, *rest], entry=f"{task}.runs.table", show=show)
+        failed = evidence.failures(RunName.parse(str(run), task) for run in table["run"])
+        marks = {index: "bad" for index, run in enumerate(table["run"]) if f"{task}.{run}" in failed}
+        grids.append(replace(grid, text_columns=4, marks=marks))
+    return grids
+
+
+CHAPTER = Chapter(
+    title="Learning curves",
+    appendix="B.1",
+    sections=(
+        Section(
+            id="figure_2",
+            numbers="Figure 2",
+            title="Learning curves and optimization speed",
+            see="P-T should rise faster and end higher than RI-T; the smaller learning rate should suit P-T, the "
+            "larger one RI-T.",
+            analysis="training",
+            figures=("learning_curves", "optimization_speed"),
+            paper=(published.FIGURE_2,),
+            tables=final_metrics,
+            note="A star is the best epoch. Chosen on the test set, as in the paper, its metric is no estimate of "
+            "performance; chosen on a validation part (`select_best_on`) it is one. Optimization speed is the "
+            "metric on the training images, averaged over the epochs after which it was measured.",
+        ),
+    ),
+)

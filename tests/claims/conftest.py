@@ -1,0 +1,5 @@
+"""The drawn study."""
+
+from drawn_study import drawn, plan
+
+__all__ = ["drawn", "plan"]

@@ -1,0 +1,232 @@
+"""The claims follow the tables."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from drawn_study import OTHER_LABELS, change_study, relabel, relabelled
+from transferscope.claims.comparisons import EFFECT_COLUMNS
+from transferscope.claims.decide import COLUMNS, decide_claims
+from transferscope.claims.evidence import TaskResults
+from transferscope.claims.registry import registered
+from transferscope.experiment.plan import Plan
+from transferscope.plots.rendered import SavedFigure
+from transferscope.report.chapters import CHAPTERS
+
+Results = dict[str, TaskResults]
+Draw = Callable[..., Results]
+
+
+def verdicts(plan: Plan, results: Results) -> dict[str, str]:
+    claims, _ = decide_claims(plan, results)
+    return dict(zip(claims["id"], claims["verdict"], strict=True))
+
+
+def change(results: Results, task: str, name: str, edit: Callable[[pd.DataFrame], pd.DataFrame]) -> Results:
+    """The results with one table changed."""
+    tables = results[task].tables | {name: edit(results[task].tables[name].copy())}
+    return results | {task: replace(results[task], tables=tables)}
+
+
+def test_all_hold_in_the_papers_sense(plan: Plan, drawn: Draw) -> None:
+    """Tables drawn as the paper has them confirm every claim."""
+    assert set(verdicts(plan, drawn(sense=1)).values()) == {"holds"}
+
+
+def test_none_holds_against_it(plan: Plan, drawn: Draw) -> None:
+    """Tables drawn the other way round refute every claim: none is decided by its wording."""
+    found = verdicts(plan, drawn(sense=-1))
+    assert {name for name, verdict in found.items() if verdict != "does not hold"} == set()
+
+
+def test_nothing_was_run(plan: Plan) -> None:
+    """Without tables nothing can be decided, and each claim says what it needs."""
+    claims, effects = decide_claims(plan, {"real": TaskResults("real")})
+    assert set(claims["verdict"]) == {"cannot tell"}
+    assert claims["reason"].str.startswith("not run: needs ").all()
+    assert (claims["num_comparisons"] == 0).all()
+    assert claims[["effect", "smallest", "largest"]].isna().all().all()
+    assert effects.empty
+    assert tuple(effects.columns) == ("id", *EFFECT_COLUMNS)
+
+
+def test_labels_decide_nothing(plan: Plan, drawn: Draw) -> None:
+    """A study whose labels read "Fine-tuned" and "Scratch", or call a kind by another's name, gets the same claims."""
+    assert {OTHER_LABELS[run.label] for run in plan.runs.values()} == {run.label for run in relabelled().runs.values()}
+    for sense in (1, -1):
+        before, after = (
+            decide_claims(plan, drawn(sense=sense)),
+            decide_claims(relabelled(), relabel(drawn(sense=sense))),
+        )
+        for table, same in zip(before, after, strict=True):
+            pd.testing.assert_frame_equal(table, same)
+
+
+def test_numbers_are_columns_that_follow_from_the_comparisons(plan: Plan, drawn: Draw) -> None:
+    """Range, mean and counts of a claim are those of its rows in the table of comparisons."""
+    claims, effects = decide_claims(plan, drawn())
+    assert claims[["effect", "smallest", "largest"]].dtypes.map(str).eq("float64").all()
+    for claim in claims.to_dict("records"):
+        rows = effects[effects["id"] == claim["id"]]
+        numbers = rows["value"].where(rows["second"].notna(), rows["first"])
+        assert claim["num_comparisons"] == len(rows)
+        assert np.isclose(
+            [claim["smallest"], claim["effect"], claim["largest"]], numbers.agg(["min", "mean", "max"])
+        ).all()
+    by_id = claims.set_index("id")
+    assert by_id.at["final_score", "num_runs"] == 14  # four of each of three tasks, two of the union
+    assert by_id.at["barrier_rit", "num_runs"] == 6
+
+
+def test_one_replica_has_no_pairs(plan: Plan, drawn: Draw) -> None:
+    """Claims on pairs of P-T or of RI-T cannot be told with one run each; those on runs still can, over the tasks."""
+    found = verdicts(plan, drawn(replicas=1))
+    assert {found[name] for name in ("no_barrier_pt", "barrier_rit", "l2", "cka_mixed", "extrapolation")} == {
+        "cannot tell"
+    }
+    assert found["final_score"] == found["l2_init"] == found["barrier_mixed"] == "holds"
+
+
+def test_columns(plan: Plan, drawn: Draw) -> None:
+    """A row per claim and the stated columns; texts are there, and the same results give the same tables."""
+    claims, effects = decide_claims(plan, drawn())
+    assert tuple(claims.columns) == COLUMNS
+    assert tuple(effects.columns) == ("id", *EFFECT_COLUMNS)
+    assert len(claims) == len(registered()) == 31
+    assert claims["id"].is_unique
+    assert (claims.select_dtypes(exclude="number").map(len) > 0).all().all()
+    for table, same in zip((claims, effects), decide_claims(plan, drawn()), strict=True):
+        pd.testing.assert_frame_equal(table, same)
+
+
+def test_every_claim_has_its_section() -> None:
+    """The report has a section for every claim, and the source is a place in the paper."""
+    sections = {section.id for chapter in CHAPTERS for section in chapter.sections}
+    assert {claim.section for claim in registered().values()} <= sections
+    assert all(claim.source.startswith(("Section", "Main text")) for claim in registered().values())
+
+
+def test_one_contrary_run_withholds_the_verdict(plan: Plan, drawn: Draw) -> None:
+    """A single RI-T above the P-T of its task is enough for `cannot tell`."""
+
+    def edit(history: pd.DataFrame) -> pd.DataFrame:
+        history.loc[history["run"] == "rit_2", "test_accuracy"] = 0.99
+        return history
+
+    assert verdicts(plan, change(drawn(), "real", "history", edit))["final_score"] == "cannot tell"
+
+
+def test_auc_decides_multi_label_tasks(plan: Plan, drawn: Draw) -> None:
+    """On a multi-label task accuracy does not count."""
+
+    def edit(history: pd.DataFrame) -> pd.DataFrame:
+        return history.assign(test_accuracy=np.where(history["label"] == "P-T", 0.0, 1.0))
+
+    assert verdicts(plan, change(drawn(), "chest", "history", edit))["final_score"] == "holds"
+
+
+def test_diverged_run_is_the_worst(plan: Plan, drawn: Draw) -> None:
+    """A P-T that diverges at the large learning rate speaks for the small one, though its metric is missing."""
+
+    def lose(history: pd.DataFrame) -> pd.DataFrame:
+        history.loc[(history["run"] == "pt_large_lr_1") & (history["epoch"] == 4), "test_accuracy"] = math.nan
+        return history
+
+    def mark(runs: pd.DataFrame) -> pd.DataFrame:
+        runs.loc[runs["run"] == "pt_large_lr_1", "status"] = "diverged"
+        return runs
+
+    results = change(change(drawn(sense=-1), "clipart", "history", lose), "clipart", "runs", mark)
+    assert verdicts(plan, drawn(sense=-1))["pt_small_lr"] == "does not hold"
+    claims = decide_claims(plan, results)[0].set_index("id")
+    assert claims.at["pt_small_lr", "num_comparisons"] == 4
+    assert claims.at["pt_small_lr", "largest"] > 0.5
+    assert claims.at["pt_small_lr", "reason"].endswith("; diverged, counted as 0: clipart.pt_large_lr_1")
+    assert "diverged" not in claims.at["final_score", "reason"]
+
+
+def test_runs_that_did_not_learn_are_left_out_of_geometry(plan: Plan, drawn: Draw) -> None:
+    """A model at chance says nothing about barriers; it is left out and named."""
+
+    def mark(runs: pd.DataFrame) -> pd.DataFrame:
+        runs.loc[runs["run"] == "rit_2", "learned"] = False
+        return runs
+
+    whole = decide_claims(plan, drawn())[0].set_index("id")
+    part, effects = decide_claims(plan, change(drawn(), "real", "runs", mark))
+    part = part.set_index("id")
+    assert whole.at["barrier_rit", "num_comparisons"] == 3
+    assert part.at["barrier_rit", "num_comparisons"] == 2
+    assert part.at["barrier_rit", "reason"].endswith("left out: real.rit_2 (not learned)")
+    assert part.at["final_score", "num_comparisons"] == whole.at["final_score", "num_comparisons"]
+    (row,) = effects[(effects["id"] == "barrier_rit") & ~effects["counted"]].to_dict("records")
+    assert (row["place"], row["unit"], row["note"]) == ("real", "real.rit_2", "not learned")
+
+
+@pytest.mark.parametrize(("height", "verdict"), [(0.019, "holds"), (0.021, "does not hold")])
+def test_margin_of_no_barrier(plan: Plan, drawn: Draw, height: float, verdict: str) -> None:
+    """`No barrier` means less than .02 below the chord."""
+    results = drawn()
+    for task in ("real", "clipart", "chest"):
+        results = change(results, task, "barriers", lambda table: table.assign(barrier=height))
+    assert verdicts(plan, results)["no_barrier_pt"] == verdict
+
+
+def test_a_claim_whose_runs_all_failed_says_so(plan: Plan, drawn: Draw) -> None:
+    """It was run, but there is nothing to compare: the reason names the runs."""
+    results = drawn()
+    for task in ("real", "clipart", "chest"):
+        results = change(results, task, "runs", lambda runs: runs.assign(learned=False))
+    claims = decide_claims(plan, results)[0].set_index("id")
+    assert claims.at["l2", "reason"].startswith("nothing to compare; left out: real.pt_1 (not learned), ")
+
+
+def test_unions_follow_from_the_study(plan: Plan, drawn: Draw) -> None:
+    """Which scenarios count as combined domains follows from the tasks, not from the figures' numbers."""
+    claims = decide_claims(plan, drawn())[0].set_index("id")
+    assert claims.at["cross_domain_basin", "num_comparisons"] == claims.at["union_basin", "num_comparisons"] == 2
+    single = change_study(tasks__real_clipart={"format": "domainnet", "root": "domains"})
+    claims = decide_claims(single, drawn())[0].set_index("id")
+    assert claims.at["cross_domain_basin", "num_comparisons"] == 4
+    assert claims.at["union_basin", "verdict"] == "cannot tell"
+
+
+def test_a_kind_with_another_training_is_a_variant(plan: Plan, drawn: Draw) -> None:
+    """Runs at another learning rate take part in the claims on rates alone; a second kind trained alike counts fully."""
+    effects = decide_claims(plan, drawn())[1]
+    units = effects.groupby("id")["unit"].agg(" ".join)
+    variants = units[units.str.contains("large_lr|small_lr")]
+    assert set(variants.index) == {"pt_small_lr", "rit_large_lr"}
+    alike = change_study(runs__pt_large_lr__training={"lr": 0.01}, runs__rit_small_lr__training={"lr": 0.05})
+    assert "clipart.pt_large_lr_2" in " ".join(decide_claims(alike, drawn())[1].query("id == 'final_score'")["unit"])
+
+
+def test_best_epochs_do_not_count_beside_final_ones(plan: Plan, drawn: Draw) -> None:
+    """Where a table compares best weights as well, claims are decided on the final ones."""
+
+    def add_best(table: pd.DataFrame) -> pd.DataFrame:
+        best = table.assign(
+            barrier=0.9,
+            checkpoint_a=table["checkpoint_a"].str.replace("final", "best"),
+            checkpoint_b=table["checkpoint_b"].str.replace("final", "best"),
+        )
+        return pd.concat([table, best])
+
+    results = drawn()
+    for task in ("real", "clipart", "chest"):
+        results = change(results, task, "barriers", add_best)
+    assert verdicts(plan, results)["no_barrier_pt"] == "holds"
+
+
+def test_claims_are_decided_without_files(plan: Plan, drawn: Draw) -> None:
+    """Figures play no part in the verdicts."""
+    gone = {"cka": SavedFigure(Path("gone.png"))}
+    results = {name: replace(result, figures=gone) for name, result in drawn().items()}
+    assert set(verdicts(plan, results).values()) == {"holds"}

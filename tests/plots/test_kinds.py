@@ -1,0 +1,97 @@
+"""Looks follow from roles, whatever the labels are."""
+
+from __future__ import annotations
+
+import pickle
+
+import pandas as pd
+import pytest
+
+from drawn_study import OTHER_LABELS, change_study, relabelled
+from transferscope.experiment.plan import make_plan
+from transferscope.framework.config import label_parameters
+from transferscope.pipelines.wiring import with_labels
+from transferscope.plots.kinds import DEFAULT, kind_of, labelled, present_labels
+from transferscope.plots.rates import by_kind_and_rate
+from transferscope.plots.series import kind_of_run
+from transferscope.plots.style import empty_figure, in_usual_order, looks_for
+
+MORE = {"runs__more": {"label": "More", "tasks": ["clipart"]}}
+KINDS = ("P-T", "P-T large lr", "RI-T", "RI-T small lr", "RI-T same init", "P")
+PAIRS = ("P-T & P", "P-T & P-T", "P-T & RI-T", "RI-T & RI-T", "RI-T & RI-T same init", "P-T & RI-T small lr")
+
+
+def other(kind: str) -> str:
+    return " & ".join(OTHER_LABELS[side] for side in kind.split(" & "))
+
+
+@pytest.mark.parametrize("kinds", [KINDS, PAIRS])
+def test_other_labels_look_the_same(kinds: tuple[str, ...]) -> None:
+    """Colours, markers, dashes and order of a study with other labels are those of the default."""
+    looks, order = looks_for(kinds), in_usual_order(kinds)
+    with labelled(**label_parameters(relabelled())["clipart"]):
+        assert looks_for([other(kind) for kind in kinds]) == {other(kind): look for kind, look in looks.items()}
+        assert in_usual_order([other(kind) for kind in kinds]) == [other(kind) for kind in order]
+
+
+def test_a_label_alone_gives_a_file_no_look_of_a_role() -> None:
+    """Two files that a user calls P-T and RI-T have looks of their own, apart from each other."""
+    file = {"tasks": ["photos"], "initialisation": "checkpoint"}
+    plan = make_plan(
+        {
+            "tasks": {"photos": {"format": "image_folder", "root": "photos"}},
+            "runs": {
+                "a": {"label": "P-T", "checkpoint": "a.pth", **file},
+                "b": {"label": "RI-T", "checkpoint": "b.pth", **file},
+            },
+            "analyses": {"mistakes": None, "similarity": None, "landscape": None, "spectrum": None},
+        }
+    )
+    usual = looks_for(["P-T", "RI-T"])
+    with labelled(**label_parameters(plan)["photos"]):
+        looks = looks_for(["P-T", "RI-T"])
+    assert looks["P-T"] != looks["RI-T"]
+    assert not set(looks.values()) & set(usual.values())
+
+
+def test_a_run_is_printed_by_its_label() -> None:
+    """The plan's label counts; without a plan the run's name suggests one."""
+    assert kind_of_run("clipart.pt_1@final") == "P-T"
+    with labelled(**label_parameters(relabelled())["clipart"]):
+        assert kind_of_run("clipart.pt_1@final") == "Fine-tuned"
+        assert kind_of_run("clipart.pt_large_lr_2") == "RI-T"
+
+
+def test_rates_are_grouped_by_role() -> None:
+    """A variant at another rate stands under the kind's label with its rate; at the same rate it keeps its own."""
+    table = pd.DataFrame(
+        {"run": ["a", "b", "c"], "label": ["P-T", "P-T large lr", "P-T long"], "lr": [0.01, 0.05, 0.01]}
+    )
+    assert list(by_kind_and_rate(table)) == ["P-T, lr 0.01", "P-T, lr 0.05", "P-T long, lr 0.01"]
+    named = table.iloc[:2].assign(label=["Fine-tuned", "RI-T"])
+    with labelled(**label_parameters(relabelled())["clipart"]):
+        assert list(by_kind_and_rate(named)) == ["Fine-tuned, lr 0.01", "Fine-tuned, lr 0.05"]
+
+
+def test_labels_reach_the_drawing_and_not_the_function() -> None:
+    """As the last input or by name; afterwards the labels are those of before."""
+    labels = {"roles": {"Mine": "fine_tuned"}, "runs": {}}
+    assert with_labels(_looks)("Mine", labels).axes
+    assert pickle.loads(pickle.dumps(with_labels(_looks)))(kind="Mine", labels=labels).axes
+    with pytest.raises(AssertionError):
+        _looks("Mine")
+    assert present_labels() is DEFAULT
+
+
+def _looks(kind: str) -> object:
+    assert kind_of(kind).is_plain("fine_tuned")
+    return empty_figure(kind)
+
+
+def test_labels_of_a_task_do_not_hang_on_other_tasks() -> None:
+    """A run more on one task leaves the figures of another as they are; across tasks all runs are there."""
+    before, after = (label_parameters(change_study(**changes)) for changes in ({}, MORE))
+    assert before["real"] == after["real"]
+    assert before["clipart"] != after["clipart"]
+    assert before["real"]["runs"]["shapes.p_1"] == "P"
+    assert "chest.pt_1" in before["cross_domain"]["runs"]
