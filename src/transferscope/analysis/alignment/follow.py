@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+from torch.nn.modules.conv import _ConvNd
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 from torch.utils.weak import WeakTensorKeyDictionary
@@ -30,9 +30,21 @@ SPATIAL = {
 }  # fmt: skip
 """Operations on the last axes, which are positions, channel by channel."""
 
-UNTAGGED = {"copy", "fill", "hardswish", "dropout", "native_dropout", "normal_functional"}
+UNTAGGED = {"copy", "fill", "hardswish", "prelu", "_prelu_kernel"}
+"""Element-wise functions that torch does not mark as such."""
 CONSTANTS = {"new_zeros", "new_ones", "new_empty", "new_full", "zeros_like", "ones_like", "empty_like", "full_like"}
-SAME = {"clone", "contiguous", "_to_copy", "lift_fresh", "lift_fresh_copy", "detach", "alias", "detach_", "copy"}
+SAME = {
+    "zero_",
+    "clone",
+    "contiguous",
+    "_to_copy",
+    "lift_fresh",
+    "lift_fresh_copy",
+    "detach",
+    "alias",
+    "detach_",
+    "copy",
+}
 MOVES = {
     "index",
     "index_select",
@@ -93,11 +105,7 @@ class Follower(TorchDispatchMode):
         self._label_state(model)
 
     def _label_state(self, model: nn.Module) -> None:
-        grouped = {
-            id(layer.weight): (layer.groups, isinstance(layer, _ConvTransposeNd))
-            for layer in model.modules()
-            if isinstance(layer, _ConvNd) and layer.groups > 1
-        }
+        groups_of = {id(layer.weight): layer.groups for layer in model.modules() if isinstance(layer, _ConvNd)}
         tensors = dict(model.named_parameters(remove_duplicate=False)) | dict(
             model.named_buffers(remove_duplicate=False)
         )
@@ -115,13 +123,15 @@ class Follower(TorchDispatchMode):
                 ]
                 continue
             self.keys[tensor] = [key]
-            groups, _ = grouped.get(id(tensor), (1, False))
-            self.known[tensor] = self._fresh(key, tensor, groups)
+            self.known[tensor] = self._fresh(key, tensor, groups_of.get(id(tensor), 0))
 
     def _fresh(self, key: str, tensor: Tensor, groups: int) -> Labels:
-        """A new wire for each position of each axis; along the second axis of a grouped convolution, for each group."""
+        """A new wire for each position of each axis; along the second axis of a grouped convolution, for each group.
+
+        `groups` is 0 for what is no convolution's kernel, whose last axes are positions.
+        """
         factors = []
-        for axis, size in enumerate(tensor.shape):
+        for axis, size in enumerate(tensor.shape[:2] if groups else tensor.shape):
             if groups > 1 and axis == 1:
                 own = self.wires.fresh(groups * size)
                 self.placements.append(Placement(key, axis, own, groups))
@@ -256,29 +266,34 @@ def _reshape(follower: Follower, func: Any, args: Any, kwargs: Any, leaves: list
 def _cat(follower: Follower, func: Any, args: Any, kwargs: Any, leaves: list[Tensor]) -> list[Labels]:
     """Concatenation: wires of the axis follow each other; those of other axes are tied."""
     tensors = [tensor for tensor in args[0] if tensor.shape != (0,)]
-    axis = (args[1] if len(args) > 1 else kwargs.get("dim", 0)) % tensors[0].dim()
-    parts = [follower.labels_of(tensor) for tensor in tensors]
-    wires = follower.wires
+    axis = args[1] if len(args) > 1 else kwargs.get("dim", 0)
+    return [_joined(follower.wires, [follower.labels_of(tensor) for tensor in tensors], axis % tensors[0].dim())]
+
+
+def _stack(follower: Follower, func: Any, args: Any, kwargs: Any, leaves: list[Tensor]) -> list[Labels]:
+    axis = (args[1] if len(args) > 1 else kwargs.get("dim", 0)) % (args[0][0].dim() + 1)
+    parts = [follower.labels_of(tensor).moved(lambda factor: factor.unsqueeze(axis)) for tensor in args[0]]
+    return [_joined(follower.wires, parts, axis)]
+
+
+def _joined(wires: Wires, parts: Sequence[Labels], axis: int) -> Labels:
     shape = list(parts[0].shape)
     shape[axis] = sum(part.shape[axis] for part in parts)
     live = any(part.live for part in parts)
-    across = [
-        Labels(_with(part.shape, axis, 1), tuple(f for f in part.factors if f.shape[axis] == 1), part.live)
-        for part in parts
-    ]
+    others = [tuple(f for f in part.factors if f.shape[axis] == 1 and f.numel() > 1) for part in parts]
+    across = [Labels(_with(p.shape, axis, 1), kept, p.live) for p, kept in zip(parts, others, strict=True)]
     factors = list(wires.combine(across).factors)
-    if any(part.covers(axis) or (part.shape[axis] == 1 and part.factors) for part in parts):
+    if any(part.covers(axis) or any(factor.numel() == 1 for factor in part.factors) for part in parts):
         along = [_along_axis(wires, part, axis) for part in parts]
         sizes = [max(f.shape[a] for f in along) if a != axis else 1 for a in range(len(shape))]
         wide = [f.expand(_with(sizes, axis, part.shape[axis])) for f, part in zip(along, parts, strict=True)]
-        if any(part.covers(axis) for part in parts):
-            factors.append(collapse(torch.cat(wide, axis)))
-    return [Labels(tuple(shape), wires.normalised(factors), live)]
+        factors.append(collapse(torch.cat(wide, axis)))
+    return Labels(tuple(shape), wires.normalised(factors), live)
 
 
 def _along_axis(wires: Wires, part: Labels, axis: int) -> Tensor:
     """The one factor along the axis of a concatenation; positions where there is none."""
-    along = [factor for factor in part.factors if factor.shape[axis] > 1]
+    along = [factor for factor in part.factors if factor.shape[axis] > 1 or factor.numel() == 1]
     for extra in along[1:]:
         wires.keep(extra, reason=True)
     if along:
@@ -442,6 +457,13 @@ def _attention(follower: Follower, func: Any, args: Any, kwargs: Any, leaves: li
     return [_matrix_product(follower, weights, values)]
 
 
+def _glu(follower: Follower, func: Any, args: Any, kwargs: Any, leaves: list[Tensor]) -> list[Labels]:
+    """One half of an axis gates the other."""
+    labels, axis = follower.known[args[0]], args[1] if len(args) > 1 else -1
+    halves = [labels.moved(lambda factor, half=half: factor.chunk(2, axis)[half]) for half in (0, 1)]  # type: ignore[misc]
+    return [follower.wires.combine(halves)]
+
+
 def _shuffle(follower: Follower, func: Any, args: Any, kwargs: Any, leaves: list[Tensor]) -> list[Labels]:
     labels, groups = follower.known[args[0]], args[1]
     batch, channels, *rest = labels.shape
@@ -457,6 +479,7 @@ _RULES: Sequence[tuple[Any, Rule]] = (
     (RESHAPES, _reshape),
     (MOVES, _move),
     (("cat",), _cat),
+    (("stack",), _stack),
     (("constant_pad_nd",), _pad),
     (SPATIAL, _spatial),
     (REDUCTIONS, _reduction),
@@ -469,6 +492,7 @@ _RULES: Sequence[tuple[Any, Rule]] = (
     (("convolution", "_convolution"), _convolution),
     (("mm", "addmm", "bmm", "baddbmm", "mv", "dot"), _product),
     (ATTENTION, _attention),
+    (("glu",), _glu),
     (("channel_shuffle", "native_channel_shuffle"), _shuffle),
 )
 

@@ -37,7 +37,7 @@ class PermutedAxis:
     """(size of the group, repeats): positions along the axis of each channel."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Group:
     """Channels that may be permuted among each other, and all axes of tensors that they stand on."""
 
@@ -227,11 +227,12 @@ class Order:
         return self.positions[self.starts[source[self.components]] + self.rank]
 
     def of_components(self, components: np.ndarray) -> np.ndarray | None:
-        """(components, repeats) positions; None where the first has none."""
-        if not len(components) or components[0] + 1 >= len(self.starts):
+        """(components, repeats) positions; None where not all stand on the axis equally often."""
+        if not len(components) or components.max() + 1 >= len(self.starts):
             return None
-        count = self.starts[components[0] + 1] - self.starts[components[0]]
-        if not count:
+        counts = self.starts[components + 1] - self.starts[components]
+        count = counts[0]
+        if not count or (counts != count).any():
             return None
         return self.positions[self.starts[components][:, None] + np.arange(count)]
 
