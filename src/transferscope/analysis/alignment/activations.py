@@ -14,10 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from transferscope.analysis.alignment.assignment import Gains, best_assignment
-from transferscope.analysis.alignment.follow import CONTRACTIONS, Tap, plain_attention
+from transferscope.analysis.alignment.follow import CONTRACTIONS, Tap, Watcher, plain_attention
 from transferscope.analysis.alignment.groups import Group, Order, Permutation, PermutationGroups, check_state
 from transferscope.analysis.evaluation import Batches, iterate
 from transferscope.analysis.states import State
@@ -139,7 +138,7 @@ def _sums(groups: PermutationGroups) -> dict[tuple[int, int], list[_Sum]]:
     return found
 
 
-class _Listener(TorchDispatchMode):
+class _Listener(Watcher):
     """Hands on what the contractions of a forward pass read."""
 
     def __init__(self, wanted: Mapping[tuple[int, int], Any], seen: Any) -> None:
@@ -158,7 +157,7 @@ class _Listener(TorchDispatchMode):
 
 def _run(model: nn.Module, state: State, inputs: Tensor, wanted: Mapping[tuple[int, int], Any], seen: Any) -> None:
     with plain_attention(), _Listener(wanted, seen):
-        functional_call(model, dict(state), (inputs,), strict=False)
+        functional_call(model, dict(state), (inputs,), tie_weights=False)
 
 
 def _assign(groups: PermutationGroups, sums: list[_Sum]) -> Permutation:

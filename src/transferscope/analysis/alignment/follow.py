@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from transferscope.analysis.alignment.labels import Labels, Wires, collapse, kept_along
+from transferscope.analysis.alignment.labels import Labels, Wires, by_channel, collapse
 
 SPATIAL = {
     "max_pool2d_with_indices": 2, "avg_pool2d": 2, "_adaptive_avg_pool2d": 2, "adaptive_max_pool2d": 2, "avg_pool1d": 1,
@@ -90,7 +90,15 @@ class Placement:
     groups: int = 1
 
 
-class Follower(TorchDispatchMode):
+class Watcher(TorchDispatchMode):
+    """A dispatch mode that does not load torch's compiler, which takes seconds and is not used."""
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False
+
+
+class Follower(Watcher):
     """Keeps the labels of all tensors of a forward pass."""
 
     def __init__(self, model: nn.Module) -> None:
@@ -102,6 +110,7 @@ class Follower(TorchDispatchMode):
         self.used: set[str] = set()
         self.keys: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
         self.contractions = 0
+        self.output_shape: tuple[int, ...] = ()
         self._label_state(model)
 
     def _label_state(self, model: nn.Module) -> None:
@@ -168,6 +177,7 @@ class Follower(TorchDispatchMode):
         if func._schema.is_mutable and leaves[0] not in self.known and leaves[0]._is_view():
             self._keep_all(leaves)  # written into a part of a constant: its other views do not know
             return
+        self.output_shape = tuple(outputs[0].shape)
         rule = rule_of(func, name)
         labels = rule(self, func, args, kwargs, leaves) if rule else None
         if labels is None:
@@ -267,7 +277,20 @@ def _cat(follower: Follower, func: Any, args: Any, kwargs: Any, leaves: list[Ten
     """Concatenation: wires of the axis follow each other; those of other axes are tied."""
     tensors = [tensor for tensor in args[0] if tensor.shape != (0,)]
     axis = args[1] if len(args) > 1 else kwargs.get("dim", 0)
-    return [_joined(follower.wires, [follower.labels_of(tensor) for tensor in tensors], axis % tensors[0].dim())]
+    return [_joined(follower.wires, _parts(follower, tensors, axis % tensors[0].dim()), axis % tensors[0].dim())]
+
+
+def _parts(follower: Follower, tensors: Sequence[Tensor], axis: int) -> list[Labels]:
+    """What is joined along an axis of channels: a constant that is the same in all channels has new wires there."""
+    parts = [follower.labels_of(tensor) for tensor in tensors]
+    if not any(part.covers(axis) for part in parts):
+        return parts
+    for place, tensor in enumerate(tensors):
+        if tensor not in follower.known and tensor.shape[axis] > 1 and collapse(tensor).shape[axis] == 1:
+            new = follower.wires.fresh(tensor.shape[axis])
+            factor = new.reshape([-1 if other == axis else 1 for other in range(tensor.dim())])
+            parts[place] = Labels(tuple(tensor.shape), (factor,), live=False)
+    return parts
 
 
 def _stack(follower: Follower, func: Any, args: Any, kwargs: Any, leaves: list[Tensor]) -> list[Labels]:
@@ -332,10 +355,8 @@ def _pad(follower: Follower, func: Any, args: Any, kwargs: Any, leaves: list[Ten
 def _spatial(follower: Follower, func: Any, args: Any, kwargs: Any, leaves: list[Tensor]) -> list[Labels]:
     labels, dims = follower.known[args[0]], SPATIAL[func.overloadpacket.__name__]
     axes = range(len(labels.shape) - dims, len(labels.shape))
-    kept = kept_along(follower.wires, labels, axes, reason=True)
-    result = func(torch.empty(labels.shape, device="meta"), *args[1:], **kwargs)
-    shape = tuple((result[0] if isinstance(result, tuple) else result).shape)
-    return [Labels(shape, kept.factors, labels.live)] * 2
+    kept = by_channel(follower.wires, labels, axes)
+    return [Labels(follower.output_shape, kept.factors, labels.live)] * 2
 
 
 def _reduction(follower: Follower, func: Any, args: Any, kwargs: Any, leaves: list[Tensor]) -> list[Labels] | None:
@@ -388,6 +409,14 @@ def _batch_norm(follower: Follower, func: Any, args: Any, kwargs: Any, leaves: l
     ]
 
 
+def _weight_norm(follower: Follower, func: Any, args: Any, kwargs: Any, leaves: list[Tensor]) -> list[Labels]:
+    """Directions of length 1 along all axes but one, times lengths."""
+    direction, kept = follower.labels_of(args[0]), (args[2] if len(args) > 2 else 0) % args[0].dim()
+    lengths = follower.wires.reduced(direction, [axis for axis in range(args[0].dim()) if axis != kept])
+    weight = follower.wires.combine([direction, lengths, follower.labels_of(args[1])])
+    return [weight, follower.labels_of(args[1])]
+
+
 def _per_channel(follower: Follower, tensors: Sequence[Tensor | None], dims: int) -> list[Labels]:
     """Vectors of a length of the second axis, shaped to broadcast along it."""
     shape = (1, -1, *(1,) * (dims - 2))
@@ -397,28 +426,26 @@ def _per_channel(follower: Follower, tensors: Sequence[Tensor | None], dims: int
 def _convolution(follower: Follower, func: Any, args: Any, kwargs: Any, leaves: list[Tensor]) -> list[Labels]:
     """(groups, out, in) with the input as (groups, 1, in); positions and kernels stay in place."""
     image, weight, bias = args[:3]
-    stride, padding, dilation, transposed, output_padding, groups = args[3:9]
+    transposed, groups = args[6], args[8]
     labels = follower.labels_of(image)
     follower.contractions += 1
     follower.tap(0, labels)
-    labels = kept_along(follower.wires, labels, [0, *range(2, len(labels.shape))], reason=True)
+    labels = by_channel(follower.wires, labels, [0, *range(2, len(labels.shape))])
     channels = labels.shape[1]
     read = Labels(_with(labels.shape, 1, channels)[1:2], tuple(f.reshape(-1) for f in labels.factors), labels.live)
     read = read.moved(lambda factor: factor.reshape(groups, 1, channels // groups))
     kernel = follower.labels_of(weight)
-    kernel = kept_along(follower.wires, kernel, range(2, len(kernel.shape)))
+    kernel = by_channel(follower.wires, kernel, range(2, len(kernel.shape)), reason=False)
     first, second = kernel.shape[:2]
     flat = Labels((first, second), tuple(f.reshape(f.shape[:2]) for f in kernel.factors), kernel.live)
     split = flat.moved(lambda factor: factor.reshape(groups, first // groups, second))
     if transposed:
         split = split.moved(lambda factor: factor.transpose(1, 2))
     made = follower.contract(read, split, 2).moved(lambda factor: factor.reshape(-1))
-    empty = torch.empty(labels.shape, device="meta")
-    settings = (stride, padding, dilation, transposed, output_padding, groups)
-    out = torch.convolution(empty, torch.empty(kernel.shape, device="meta"), None, *settings)
-    shape = (1, -1, *(1,) * (out.dim() - 2))
-    result = Labels(tuple(out.shape), tuple(factor.reshape(shape) for factor in made.factors), labels.live)
-    return [follower.wires.combine([result, *_per_channel(follower, [bias], out.dim())])]
+    dims = len(follower.output_shape)
+    shape = (1, -1, *(1,) * (dims - 2))
+    result = Labels(follower.output_shape, tuple(factor.reshape(shape) for factor in made.factors), labels.live)
+    return [follower.wires.combine([result, *_per_channel(follower, [bias], dims)])]
 
 
 def _product(follower: Follower, func: Any, args: Any, kwargs: Any, leaves: list[Tensor]) -> list[Labels]:
@@ -493,6 +520,7 @@ _RULES: Sequence[tuple[Any, Rule]] = (
     (("mm", "addmm", "bmm", "baddbmm", "mv", "dot"), _product),
     (ATTENTION, _attention),
     (("glu",), _glu),
+    (("_weight_norm_interface",), _weight_norm),
     (("channel_shuffle", "native_channel_shuffle"), _shuffle),
 )
 

@@ -22,9 +22,9 @@ from transferscope.models.layers import evaluation_mode
 from transferscope.system.errors import UserError
 
 TOLERANCE = 1e-5
-"""Largest relative error of the output, in float32, that rounding may cause."""
+"""Largest relative l2 error of the output. One that is larger in float32 is computed again in float64."""
 EXACT = 1e-9
-"""The same in float64, in which an output is computed again whose float32 differs by more."""
+"""The same of a proof in float64."""
 
 
 @dataclass(frozen=True)
@@ -185,7 +185,7 @@ class PermutationGroups:
         given = {key: _as(tensor, dtype) for key, tensor in state.items()}
         given |= {key: _as(tensor, dtype) for key, tensor in self._unsaved.items()}
         with torch.no_grad(), evaluation_mode(self.model), plain_attention():
-            result = functional_call(self.model, given, (_as(self.image, dtype),), strict=False)
+            result = functional_call(self.model, given, (_as(self.image, dtype),), tie_weights=False)
         parts = [part.flatten() for part in tree_flatten(result)[0] if isinstance(part, Tensor)]
         return torch.cat(parts)
 
@@ -195,12 +195,20 @@ class PermutationGroups:
         return {key: tensor for key, tensor in self.model.named_buffers() if key not in saved}
 
     def error(self, state: State, permuted: State) -> float:
-        """Relative l2 error of the output with `permuted` weights: in float32, or float64 where rounding is in doubt."""
+        """Relative l2 error of the output with `permuted` weights, in float64 where float32 leaves it in doubt."""
         error = _difference(self.output(state), self.output(permuted))
-        if not error <= TOLERANCE:
-            exact = _difference(*(self.output(each, dtype=torch.float64) for each in (state, permuted)))
-            return 0.0 if exact <= EXACT else max(exact, TOLERANCE * 10)
-        return error
+        if error <= TOLERANCE or self.precision == torch.float32:
+            return error
+        return _difference(*(self.output(each, dtype=torch.float64) for each in (state, permuted)))
+
+    @cached_property
+    def precision(self) -> torch.dtype:
+        """float64, or float32 for a network that mixes in float32 numbers of its own."""
+        try:
+            self.output(self.model.state_dict(), dtype=torch.float64)
+        except RuntimeError:
+            return torch.float32
+        return torch.float64
 
 
 @dataclass(frozen=True)
@@ -336,21 +344,25 @@ def check_state(groups: PermutationGroups, state: State, name: str) -> None:
 
 def _prove(groups: PermutationGroups) -> None:
     state = _generic(groups.model)
-    output = groups.output(state, dtype=torch.float64)
     name = type(groups.model).__name__
+    output = groups.output(state, dtype=groups.precision)
     if not output.isfinite().all():
         raise UserError(f"{name}: its output is not finite with random weights, so its groups cannot be proved")
-    if not len(groups.groups):
-        return
-    error = _difference(
-        output, groups.output(apply(groups, groups.source(groups.random(1)), state), dtype=torch.float64)
-    )
-    if error <= EXACT:
+    error = _effect(groups, groups.source(groups.random(1)), state, output)
+    if error <= _bound(groups):
         return
     raise UserError(
         f"{name} cannot be permuted: a random permutation changes its output by {error:.1e}; "
-        f"not followed correctly is one of the operations on {_failing(groups, state, output)}"
+        f"one of the operations on {_failing(groups, state, output)} was not followed correctly"
     )
+
+
+def _effect(groups: PermutationGroups, source: np.ndarray, state: State, output: Tensor) -> float:
+    return _difference(output, groups.output(apply(groups, source, state), dtype=groups.precision))
+
+
+def _bound(groups: PermutationGroups) -> float:
+    return EXACT if groups.precision == torch.float64 else TOLERANCE
 
 
 def _failing(groups: PermutationGroups, state: State, output: Tensor) -> str:
@@ -358,7 +370,7 @@ def _failing(groups: PermutationGroups, state: State, output: Tensor) -> str:
     for level in groups.structure.levels:
         source = np.arange(groups.structure.component.max() + 1)
         _shuffle(level, level, np.random.default_rng(1), source)
-        if not _difference(output, groups.output(apply(groups, source, state), dtype=torch.float64)) <= EXACT:
+        if not _effect(groups, source, state, output) <= _bound(groups):
             channels = set(level.wires().tolist())
             names = [group.name for group in groups.groups if channels & set(group.channels.tolist())]
             return ", ".join(names)
@@ -368,8 +380,13 @@ def _failing(groups: PermutationGroups, state: State, output: Tensor) -> str:
 def _generic(model: nn.Module) -> dict[str, Tensor]:
     """Weights with noise of their own size, so that nothing is zero or equal; variances stay positive."""
     generator = torch.Generator().manual_seed(0)
-    state = {}
+    state: dict[str, Tensor] = {}
+    first: dict[tuple[int, torch.Size], str] = {}
     for key, tensor in model.state_dict().items():
+        shared = first.setdefault((tensor.data_ptr(), tensor.shape), key)
+        if shared != key and tensor.numel():
+            state[key] = state[shared]
+            continue
         if not tensor.is_floating_point():
             state[key] = tensor
             continue

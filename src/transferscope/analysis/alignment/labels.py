@@ -106,7 +106,7 @@ class Wires:
         An axis that has wires in one operand and several entries but no wires in another (an axis of positions, or a
         constant that varies) keeps those wires in place.
         """
-        shape = torch.broadcast_shapes(*(labels.shape for labels in operands), *(c.shape for c in constants))
+        shape = np.broadcast_shapes(*(labels.shape for labels in operands), *(tuple(c.shape) for c in constants))
         wide = [_aligned(labels, len(shape)) for labels in operands]
         wide += [_aligned(_constant_labels(constant), len(shape)) for constant in constants]
         factors: list[Tensor] = []
@@ -121,7 +121,7 @@ class Wires:
                 factors.append(factor)
                 factors += [_along(self.places(factor.shape[axis]), axis, len(shape)) for axis in placed]
         live = any(labels.live for labels in operands)
-        return Labels(tuple(shape), self.normalised(factors), live)
+        return Labels(shape, self.normalised(factors), live)
 
     def normalised(self, factors: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Factors of which no two are over the same axes, and none over a part of another's.
@@ -174,14 +174,23 @@ def collapse(factor: Tensor) -> Tensor:
     return factor
 
 
-def kept_along(wires: Wires, labels: Labels, axes: Sequence[int], *, reason: bool = False) -> Labels:
-    """Labels whose wires along `axes` stay in place and are no longer tracked."""
+def by_channel(wires: Wires, labels: Labels, axes: Sequence[int], *, reason: bool = True) -> Labels:
+    """Labels that do not vary along `axes`, whose positions stay in place.
+
+    Wires that vary along them alone stay in place. Those that vary along a channel's axis as well (behind a pixel
+    shuffle, say) get one parent for each channel.
+    """
     factors = []
     for factor in labels.factors:
-        if any(factor.shape[axis] > 1 for axis in axes):
+        along = [axis for axis in axes if factor.shape[axis] > 1]
+        if not along:
+            factors.append(factor)
+        elif set(_axes(factor)) <= set(along):
             wires.keep(factor, reason=reason)
         else:
-            factors.append(factor)
+            sizes = [factor.shape[axis] if axis in along else 1 for axis in range(factor.dim())]
+            wires.nest(factor, wires.places(int(np.prod(sizes))).reshape(sizes))
+            factors.append(wires.parents(factor, along))
     return Labels(labels.shape, tuple(factors), labels.live)
 
 

@@ -82,7 +82,8 @@ class _Graph:
 
     def _pairs(self, children: Array, parents: Array) -> tuple[Array, Array]:
         pairs = np.unique(np.stack([self.component[children], self.component[parents]]), axis=1)
-        return pairs[0], pairs[1]
+        apart = pairs[0] != pairs[1]
+        return pairs[0][apart], pairs[1][apart]
 
     def _colour(self) -> None:
         """Colour refinement with sums of hashes for multisets."""
