@@ -58,18 +58,12 @@ def with_inserted_batchnorm(alpha: float, *, shift: bool) -> nn.Module:
     targets = []
     for state in (A, B):
         model.load_state_dict(state)
-        seen = {}
-        for name in LAYERS:
-            model.get_submodule(name).register_forward_hook(
-                lambda _, __, output, name=name: seen.__setitem__(name, output)
-            )
-        model(IMAGES)
-        targets.append(
-            {
-                name: (out.movedim(1, 0).flatten(1).mean(1), out.movedim(1, 0).flatten(1).std(1, correction=0))
-                for name, out in seen.items()
-            }
-        )
+        values, found = IMAGES, {}
+        for name, layer in model.named_children():
+            values = layer(values)
+            flat = values.detach().movedim(1, 0).flatten(1)
+            found[name] = (flat.mean(1), flat.std(1, correction=0))
+        targets.append(found)
     model = copy.deepcopy(MODEL)
     model.load_state_dict(interpolate(A, B, alpha))
     layers: list[nn.Module] = []

@@ -6,8 +6,9 @@ read (Li et al. 2016, "Convergent learning"; Ainsworth et al., arXiv 2209.04836,
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -48,14 +49,8 @@ def match_activations(
     with torch.no_grad(), evaluation_mode(model):
         for inputs, _ in iterate(batches):
             ours: dict[tuple[int, int], Tensor] = {}
-            _run(model, state_a, inputs, sums, lambda place, tensor, kept=ours: kept.__setitem__(place, tensor))
-            _run(
-                model,
-                state_b,
-                inputs,
-                sums,
-                lambda place, tensor, kept=ours: _add(sums[place], kept.pop(place), tensor),
-            )
+            _run(model, state_a, inputs, sums, ours.__setitem__)
+            _run(model, state_b, inputs, sums, partial(_add, sums, ours))
     if not sums or any(each.count < 2 for found in sums.values() for each in found):
         raise UserError("match_activations: correlations need at least two values of every channel; give more inputs")
     return _assign(groups, [each for found in sums.values() for each in found])
@@ -73,9 +68,8 @@ class _Sum:
     sizes: tuple[int, ...]
     count: int = 0
     shift: list[Tensor] = field(default_factory=list)
-    first: list[Tensor] = field(default_factory=list)
-    second: list[Tensor] = field(default_factory=list)
-    cross: Tensor | None = None
+    sums: list[Tensor] = field(default_factory=list)
+    """Of a, b, a squared, b squared (channels,), and products (channels, channels)."""
 
     def samples(self, tensor: Tensor) -> Tensor:
         """(samples, channels) of the tap's tensor, which may hold more examples than the one that was followed."""
@@ -96,31 +90,35 @@ class _Sum:
             self.shift = [a.mean(0), b.mean(0)]
         a, b = a - self.shift[0], b - self.shift[1]
         sums = [a.sum(0), b.sum(0), a.square().sum(0), b.square().sum(0), a.T @ b]
-        if self.count:
-            sums = [new.double() + old for new, old in zip(sums, [*self.first, *self.second, self.cross], strict=True)]
         sums = [each.double() for each in sums]
-        self.first, self.second, self.cross = sums[:2], sums[2:4], sums[4]
+        if self.sums:
+            sums = [new + old for new, old in zip(sums, self.sums, strict=True)]
+        self.sums = sums
         self.count += len(a)
 
     def correlations(self) -> tuple[np.ndarray, np.ndarray]:
         """(channels of a, channels of b) correlations, and which channels vary in both at the same place."""
-        assert self.cross is not None
-        means = [each / self.count for each in self.first]
-        variances = [(s / self.count - m.square()).clamp(min=0) for s, m in zip(self.second, means, strict=True)]
+        *means, square_a, square_b, cross = (each / self.count for each in self.sums)
+        variances = [(s - m.square()).clamp(min=0) for s, m in zip((square_a, square_b), means, strict=True)]
         floor = [1e-12 * (v + m.square()).max() for v, m in zip(variances, means, strict=True)]
         alive = [v > f for v, f in zip(variances, floor, strict=True)]
         scales = [torch.where(on, v, 1).rsqrt() * on for v, on in zip(variances, alive, strict=True)]
-        covariance = self.cross / self.count - means[0][:, None] * means[1]
+        covariance = cross - means[0][:, None] * means[1]
         correlation = covariance * scales[0][:, None] * scales[1]
         return correlation.cpu().numpy(), (alive[0] & alive[1]).cpu().numpy()
 
 
-def _add(sums: list[_Sum], a: Tensor, b: Tensor) -> None:
-    for each in sums:
-        each.add(each.samples(a), each.samples(b))
+def _add(sums: _Sums, ours: dict[tuple[int, int], Tensor], place: tuple[int, int], theirs: Tensor) -> None:
+    """Add what b reads at a place to the sums, beside what a has read there, which is then forgotten."""
+    a = ours.pop(place)
+    for each in sums[place]:
+        each.add(each.samples(a), each.samples(theirs))
 
 
-def _sums(groups: PermutationGroups) -> dict[tuple[int, int], list[_Sum]]:
+_Sums = Mapping[tuple[int, int], list[_Sum]]
+
+
+def _sums(groups: PermutationGroups) -> _Sums:
     """By contraction and argument, the groups whose channels it reads."""
     component = groups.structure.component
     found: dict[tuple[int, int], list[_Sum]] = {}
@@ -138,10 +136,13 @@ def _sums(groups: PermutationGroups) -> dict[tuple[int, int], list[_Sum]]:
     return found
 
 
+_Seen = Callable[[tuple[int, int], Tensor], None]
+
+
 class _Listener(Watcher):
     """Hands on what the contractions of a forward pass read."""
 
-    def __init__(self, wanted: Mapping[tuple[int, int], Any], seen: Any) -> None:
+    def __init__(self, wanted: _Sums, seen: _Seen) -> None:
         super().__init__()
         self.wanted, self.seen, self.number = wanted, seen, 0
 
@@ -155,7 +156,7 @@ class _Listener(Watcher):
         return func(*args, **(kwargs or {}))
 
 
-def _run(model: nn.Module, state: State, inputs: Tensor, wanted: Mapping[tuple[int, int], Any], seen: Any) -> None:
+def _run(model: nn.Module, state: State, inputs: Tensor, wanted: _Sums, seen: _Seen) -> None:
     with plain_attention(), _Listener(wanted, seen):
         functional_call(model, dict(state), (inputs,), tie_weights=False)
 
@@ -176,7 +177,7 @@ def _assign(groups: PermutationGroups, sums: list[_Sum]) -> Permutation:
         dead += int((~alive).sum())
         gains[colour] = Gains(group.channels[place], values[np.ix_(place, place)])
     source = np.arange(groups.structure.component.max() + 1)
-    objective = identity = 0.0
+    objective = 0.0
     tied = 0
     for level in groups.structure.levels:
         found = best_assignment(level, gains)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -33,30 +33,8 @@ SPATIAL = {
 UNTAGGED = {"copy", "fill", "hardswish", "prelu", "_prelu_kernel"}
 """Element-wise functions that torch does not mark as such."""
 CONSTANTS = {"new_zeros", "new_ones", "new_empty", "new_full", "zeros_like", "ones_like", "empty_like", "full_like"}
-SAME = {
-    "zero_",
-    "clone",
-    "contiguous",
-    "_to_copy",
-    "lift_fresh",
-    "lift_fresh_copy",
-    "detach",
-    "alias",
-    "detach_",
-    "copy",
-}
-MOVES = {
-    "index",
-    "index_select",
-    "flip",
-    "roll",
-    "repeat",
-    "pixel_shuffle",
-    "pixel_unshuffle",
-    "gather",
-    "rot90",
-    "tile",
-}
+SAME = {"zero_", "clone", "contiguous", "_to_copy", "lift_fresh", "lift_fresh_copy", "detach", "detach_", "alias"}
+MOVES = {"index", "index_select", "flip", "roll", "repeat", "pixel_shuffle", "pixel_unshuffle", "gather"}
 RESHAPES = {"view", "_unsafe_view", "_reshape_alias", "reshape"}
 REDUCTIONS = {
     "mean", "sum", "amax", "amin", "max", "min", "var", "std", "var_mean", "std_mean", "linalg_vector_norm", "norm",
@@ -115,21 +93,16 @@ class Follower(Watcher):
 
     def _label_state(self, model: nn.Module) -> None:
         groups_of = {id(layer.weight): layer.groups for layer in model.modules() if isinstance(layer, _ConvNd)}
-        tensors = dict(model.named_parameters(remove_duplicate=False)) | dict(
-            model.named_buffers(remove_duplicate=False)
-        )
+        tensors: dict[str, Tensor] = dict(model.named_parameters(remove_duplicate=False))
+        tensors.update(model.named_buffers(remove_duplicate=False))
         for key in model.state_dict():
             tensor = tensors.get(key)
             if tensor is None or not tensor.is_floating_point():
                 continue
             if tensor in self.known:  # shared between modules: one tensor under two names
-                first = self.keys[tensor][0]
+                first = [place for place in self.placements if place.key == self.keys[tensor][0]]
                 self.keys[tensor].append(key)
-                self.placements += [
-                    Placement(key, place.axis, place.wires, place.groups)
-                    for place in self.placements
-                    if place.key == first
-                ]
+                self.placements += [replace(place, key=key) for place in first]
                 continue
             self.keys[tensor] = [key]
             self.known[tensor] = self._fresh(key, tensor, groups_of.get(id(tensor), 0))
@@ -144,9 +117,7 @@ class Follower(Watcher):
             if groups > 1 and axis == 1:
                 own = self.wires.fresh(groups * size)
                 self.placements.append(Placement(key, axis, own, groups))
-                rows = (
-                    own.reshape(groups, 1, size).expand(groups, len(tensor) // groups, size).reshape(len(tensor), size)
-                )
+                rows = own.reshape(groups, size).repeat_interleave(len(tensor) // groups, dim=0)
                 factors.append(collapse(rows.reshape(*rows.shape, *(1,) * (tensor.dim() - 2))))
             elif size > 1:
                 own = self.wires.fresh(size)
@@ -167,9 +138,7 @@ class Follower(Watcher):
             self._record(func, args, kwargs, leaves, result)
         return result
 
-    def _record(
-        self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], leaves: list[Tensor], result: Any
-    ) -> None:
+    def _record(self, func: Any, args: Any, kwargs: dict[str, Any], leaves: list[Tensor], result: Any) -> None:
         name = func.overloadpacket.__name__
         outputs = [leaf for leaf in tree_flatten(result)[0] if isinstance(leaf, Tensor)]
         if not outputs or name in CONSTANTS:
@@ -256,9 +225,8 @@ def _move(follower: Follower, func: Any, args: Any, kwargs: Any, leaves: list[Te
     if func.overloadpacket.__name__ == "index":
         on_cpu = [[index.cpu() if index is not None else None for index in args[1]]]
     labels = follower.known[source]
-    wide = [factor.expand(labels.shape) for factor in labels.factors] or [
-        torch.zeros((), dtype=torch.int64).expand(labels.shape)
-    ]
+    any_factors = labels.factors or (torch.zeros((), dtype=torch.int64),)
+    wide = [factor.expand(labels.shape) for factor in any_factors]
     moved = [func(factor, *on_cpu, **kwargs) for factor in wide]
     parts = [part if isinstance(part, list | tuple) else [part] for part in moved]
     return [
@@ -341,9 +309,8 @@ def _pad(follower: Follower, func: Any, args: Any, kwargs: Any, leaves: list[Ten
         if not any(factor.shape[axis] > 1 for axis in padded):
             factors.append(factor)
             continue
-        own = [
-            width if factor.shape[len(labels.shape) - 1 - index // 2] > 1 else 0 for index, width in enumerate(widths)
-        ]
+        last = len(labels.shape) - 1
+        own = [width if factor.shape[last - index // 2] > 1 else 0 for index, width in enumerate(widths)]
         wide = torch.constant_pad_nd(factor, own, -1)
         new = follower.wires.fresh(int((wide < 0).sum()))
         wide = wide.clone()
@@ -397,16 +364,13 @@ def _group_norm(follower: Follower, func: Any, args: Any, kwargs: Any, leaves: l
 
 
 def _batch_norm(follower: Follower, func: Any, args: Any, kwargs: Any, leaves: list[Tensor]) -> list[Labels]:
-    labels = follower.known[args[0]] if args[0] in follower.known else follower.labels_of(args[0])
+    labels = follower.labels_of(args[0])
     named = {argument.name: value for argument, value in zip(func._schema.arguments, args, strict=False)} | kwargs
     if named.get("training", False) or named.get("running_mean") is None:
         over = [axis for axis in range(len(labels.shape)) if axis != 1]
         labels = follower.wires.combine([labels, follower.wires.reduced(labels, over)])
-    return [
-        follower.wires.combine(
-            [labels, *_per_channel(follower, [t for t in leaves if t is not args[0]], len(labels.shape))]
-        )
-    ]
+    vectors = [tensor for tensor in leaves if tensor is not args[0]]
+    return [follower.wires.combine([labels, *_per_channel(follower, vectors, len(labels.shape))])]
 
 
 def _weight_norm(follower: Follower, func: Any, args: Any, kwargs: Any, leaves: list[Tensor]) -> list[Labels]:
@@ -487,17 +451,15 @@ def _attention(follower: Follower, func: Any, args: Any, kwargs: Any, leaves: li
 def _glu(follower: Follower, func: Any, args: Any, kwargs: Any, leaves: list[Tensor]) -> list[Labels]:
     """One half of an axis gates the other."""
     labels, axis = follower.known[args[0]], args[1] if len(args) > 1 else -1
-    halves = [labels.moved(lambda factor, half=half: factor.chunk(2, axis)[half]) for half in (0, 1)]  # type: ignore[misc]
+    halves = [labels.moved(lambda factor, half=half: factor.chunk(2, axis)[half]) for half in (0, 1)]
     return [follower.wires.combine(halves)]
 
 
 def _shuffle(follower: Follower, func: Any, args: Any, kwargs: Any, leaves: list[Tensor]) -> list[Labels]:
     labels, groups = follower.known[args[0]], args[1]
     batch, channels, *rest = labels.shape
-    split = labels.moved(
-        lambda f: f.reshape(batch, groups, channels // groups, *rest).transpose(1, 2).reshape(labels.shape)
-    )
-    return [split]
+    split = labels.moved(lambda factor: factor.reshape(batch, groups, channels // groups, *rest))
+    return [split.moved(lambda factor: factor.transpose(1, 2).reshape(labels.shape))]
 
 
 _RULES: Sequence[tuple[Any, Rule]] = (

@@ -52,7 +52,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Permutation(Mapping[str, Tensor]):
-    """For each group by name: (size,) int64, channel i of the permuted network is channel `sources[i]` of the given one."""
+    """By group: (size,) int64; channel i of the permuted network is channel `permutation[group][i]` of the given one."""
 
     sources: Mapping[str, Tensor]
     objective: float = float("nan")
@@ -89,7 +89,7 @@ class Permutation(Mapping[str, Tensor]):
 
 @dataclass(frozen=True)
 class PermutationGroups:
-    """Which axis of which tensor of a network belongs to which group of channels; the result of `permutation_groups`."""
+    """Which axis of which tensor of a network belongs to which group of channels."""
 
     groups: tuple[Group, ...]
     model: nn.Module = field(repr=False)
@@ -272,9 +272,8 @@ def permutation_groups(model: nn.Module, example_input: Tensor) -> PermutationGr
             if type(error) is UserError:
                 raise
             message = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise UserError(
-                f"{name} cannot be followed on an input of shape {tuple(image.shape)}: {message}"
-            ) from error
+            shape = tuple(image.shape)
+            raise UserError(f"{name} cannot be followed on an input of shape {shape}: {message}") from error
     structure = find_structure(follower.wires, follower.placements)
     reasons = tuple(_reasons(structure))
     groups = tuple(_groups(structure, follower.placements))
@@ -312,9 +311,8 @@ def apply(
     by_key: dict[str, list[tuple[int, Order]]] = {}
     for (key, axis), order in groups.orders.items():
         by_key.setdefault(key, []).append((axis, order))
-    return {
-        key: _permuted(state[key].detach(), by_key.get(key, ()), source) for key in (state if keys is None else keys)
-    }
+    wanted = state if keys is None else keys
+    return {key: _permuted(state[key].detach(), by_key.get(key, ()), source) for key in wanted}
 
 
 def _permuted(tensor: Tensor, orders: Iterable[tuple[int, Order]], source: np.ndarray) -> Tensor:
@@ -442,12 +440,10 @@ def _groups(structure: Structure, placements: Iterable[Placement]) -> Iterator[G
     cells_of = list(by_colour.values())
     for index, found in channels.items():
         first = axes[index][0]
-        part = (
-            ""
-            if len(first.positions) == first.positions.max() + 1 - first.positions.min() and not first.positions.min()
-            else f" from {first.positions.min()}"
-        )
-        yield Group(f"{first.key}[{first.axis}]{part}", len(found), len(cells_of[index]), tuple(axes[index]), found)
+        start = int(first.positions.min())
+        part = f" from {start}" if start else ""
+        name = f"{first.key}[{first.axis}]{part}"
+        yield Group(name, len(found), len(cells_of[index]), tuple(axes[index]), found)
 
 
 def _first_of_each(values: np.ndarray) -> np.ndarray:

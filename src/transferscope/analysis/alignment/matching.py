@@ -164,7 +164,7 @@ class _Problem:
         return sum(_dot(target[key], weights[key]) for key in (sorted(keys) if keys is not None else weights))
 
     def descend(self, target: Mapping[str, Tensor], state: State, source: np.ndarray, order: np.ndarray) -> np.ndarray:
-        """Coordinate descent from `source`; levels are looked at again only after one that shares a tensor has moved."""
+        """Coordinate descent from `source`; a level is looked at again after one that shares a tensor has moved."""
         current = self.permuted(state, source)
         source = source.copy()
         waiting = set(range(len(self.levels)))

@@ -128,10 +128,12 @@ class _Graph:
                     maps.setdefault(int(colour), []).append((index, one, other))
         if changed:
             return True
-        # Every one is looked at, not only the first.
-        return any([self._one_parent(colour, found) for colour, found in maps.items() if len(found) > 1])
+        for found in maps.values():
+            if len(found) > 1:
+                changed |= self._one_parent(found)
+        return changed
 
-    def _one_parent(self, colour: int, found: list[tuple[int, Array, Array]]) -> bool:
+    def _one_parent(self, found: list[tuple[int, Array, Array]]) -> bool:
         """Of several parents keep the finest; a coarser one becomes its parent; what crosses it is fixed."""
         found = sorted(found, key=lambda entry: -len(np.unique(entry[2])))
         _, children, finest = found[0]
