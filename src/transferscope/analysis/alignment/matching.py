@@ -24,6 +24,10 @@ from transferscope.system.errors import UserError
 
 _NO_GAIN = 1e-7
 """A step must raise the objective by this part of |a| |b| of the tensors that it touches: more than rounding."""
+_FIRST = 2
+"""Rounds after which a descent that lies behind another is given up."""
+_ENOUGH = 0.003
+"""Part of all that was gained that a later round must gain to be followed by another."""
 
 
 def match_weights(
@@ -33,8 +37,8 @@ def match_weights(
 
     Needs no data. The first descent starts from a pass in order of the network, in which every group is matched by the
     tensors whose other channels are matched already; the others start from the identity and go through the groups in
-    random orders from `seed`. The best is kept, and none is worse than the identity. Running statistics are not
-    compared. The same arguments give the same permutation.
+    random orders from `seed`; one that lies behind the best one's first rounds is given up. The best is kept, and none is
+    worse than the identity. Running statistics are not compared. The same arguments give the same permutation.
 
     Raises:
         UserError: For weights of another architecture or non-finite ones, and for restarts < 1.
@@ -48,6 +52,7 @@ def match_weights(
     generator = np.random.default_rng(seed)
     identity = np.arange(problem.components)
     best = (problem.objective(target, problem.weights(state_b)), identity)
+    bar: list[float] = []
     for restart in range(restarts):
         order = np.arange(len(problem.levels))
         start = identity
@@ -55,10 +60,9 @@ def match_weights(
             generator.shuffle(order)
         else:
             start = problem.pass_forward(target, state_b)
-        source = problem.descend(target, state_b, start, order)
-        objective = problem.objective(target, problem.permuted(state_b, source))
-        if objective > best[0] + 1e-9 * abs(best[0]):
-            best = (objective, source)
+        descent = problem.descend(target, state_b, start, order, bar)
+        if descent.objective > best[0] + 1e-9 * abs(best[0]):
+            best, bar = (descent.objective, descent.source), descent.rounds
     return _result(problem, target, state_b, *best)
 
 
@@ -87,7 +91,7 @@ def match_many(groups: PermutationGroups, states: Sequence[State], seed: int = 0
         for number in generator.permutation(len(states)).tolist():
             own = problem.permuted(states[number], sources[number])
             others = {key: total[key] - tensor for key, tensor in own.items()}
-            found = problem.descend(others, states[number], sources[number], order)
+            found = problem.descend(others, states[number], sources[number], order).source
             if not np.array_equal(found, sources[number]):
                 sources[number], moved = found, True
                 new = problem.permuted(states[number], found)
@@ -100,6 +104,14 @@ def _sum(states: Iterable[Mapping[str, Tensor]]) -> dict[str, Tensor]:
     for state in states:
         total = {key: total[key] + tensor if key in total else tensor for key, tensor in state.items()}
     return total
+
+
+@dataclass
+class _Descent:
+    source: np.ndarray
+    objective: float
+    rounds: list[float]
+    """The objective after each round through the levels."""
 
 
 @dataclass(frozen=True)
@@ -163,18 +175,37 @@ class _Problem:
         """Sum of products."""
         return sum(_dot(target[key], weights[key]) for key in (sorted(keys) if keys is not None else weights))
 
-    def descend(self, target: Mapping[str, Tensor], state: State, source: np.ndarray, order: np.ndarray) -> np.ndarray:
-        """Coordinate descent from `source`; a level is looked at again after one that shares a tensor has moved."""
+    def descend(
+        self,
+        target: Mapping[str, Tensor],
+        state: State,
+        source: np.ndarray,
+        order: np.ndarray,
+        bar: Sequence[float] = (),
+    ) -> _Descent:
+        """Coordinate descent from `source`; a level is looked at again after one that shares a tensor has moved.
+
+        It ends when nothing moves, or when after `_FIRST` rounds a round brings less than `_ENOUGH` of all that was
+        gained, or when it lies behind `bar`, the objectives of another descent, after that many rounds.
+        """
         current = self.permuted(state, source)
-        source = source.copy()
+        descent = _Descent(source.copy(), self.objective(target, current), [])
+        beginning = self.objective(target, self.weights(state))
         waiting = set(range(len(self.levels)))
         while waiting:
             for index in order.tolist():
                 if index in waiting:
                     waiting.discard(index)
-                    if self._step(index, target, current, source):
+                    if self._step(index, target, current, descent.source):
                         waiting |= self.neighbours[index] - {index}
-        return source
+            before, descent.objective = descent.objective, self.objective(target, current)
+            descent.rounds.append(descent.objective)
+            number = len(descent.rounds)
+            if number == min(_FIRST, len(bar)) and descent.objective < bar[number - 1]:
+                break
+            if number >= 2 * _FIRST and descent.objective - before < _ENOUGH * (descent.objective - beginning):
+                break
+        return descent
 
     def pass_forward(self, target: Mapping[str, Tensor], state: State) -> np.ndarray:
         """Match each level in turn by the tensors on which all other channels are fixed or matched before."""
