@@ -1,4 +1,4 @@
-"""Connectivity modulo permutation and scale: alignment of the channels of two networks, and correction of their average.
+"""Connectivity modulo permutation and scale: channels of two networks aligned, and their average corrected.
 
 The public names are imported when they are first used.
 """

@@ -42,7 +42,8 @@ REDUCTIONS = {
 }  # fmt: skip
 ATTENTION = {
     "_scaled_dot_product_flash_attention_for_cpu", "_scaled_dot_product_flash_attention",
-    "_scaled_dot_product_efficient_attention", "_scaled_dot_product_attention_math", "_scaled_dot_product_cudnn_attention",
+    "_scaled_dot_product_efficient_attention", "_scaled_dot_product_attention_math",
+    "_scaled_dot_product_cudnn_attention",
 }  # fmt: skip
 BATCH_NORMS = {"native_batch_norm", "cudnn_batch_norm", "_native_batch_norm_legit", "miopen_batch_norm"}
 CONTRACTIONS = {"convolution", "mm", "addmm", "bmm", "baddbmm", "mv", "dot", *ATTENTION}

@@ -52,14 +52,14 @@ class Group:
 
 @dataclass(frozen=True)
 class Permutation(Mapping[str, Tensor]):
-    """By group: (size,) int64; channel i of the permuted network is channel `permutation[group][i]` of the given one."""
+    """By group: (size,) int64; channel i of the permuted network is the given one's channel number `[group][i]`."""
 
     sources: Mapping[str, Tensor]
     objective: float = float("nan")
     """How well the weights, or activations, of the ends agree after the permutation; larger is better."""
     objective_of_identity: float = float("nan")
     dead: int = 0
-    """Channels without any weight, or any variance, in one of the networks: they say nothing, and stay where they can."""
+    """Channels without weight, or without variance, in one of the networks: they say nothing."""
     tied: int = 0
     """Channels for which another partner would have been as good."""
 

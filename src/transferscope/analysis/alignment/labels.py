@@ -1,10 +1,10 @@
 """Labels: which channels the entries of a tensor belong to, and how operations tie channels together.
 
-A *wire* is one channel. A tensor's labels are *factors*, integer arrays that broadcast to its shape and hold the wire of
-every entry: the output of a convolution has one factor, (1, C, 1, 1); the weight of a linear layer has two, (C_out, 1)
-and (1, C_in); queries of attention have one over two axes, (1, heads, 1, dims). What only moves entries (views,
-permutations, slices, concatenation) moves labels alike. What combines tensors element by element ties their wires
-(`Wires.tie`), and what sums over an axis makes the sum's own wire a *parent* of those that it sums over
+A *wire* is one channel. A tensor's labels are *factors*, integer arrays that broadcast to its shape and hold the wire
+of every entry: the output of a convolution has one factor, (1, C, 1, 1); the weight of a linear layer has two,
+(C_out, 1) and (1, C_in); queries of attention have one over two axes, (1, heads, 1, dims). What only moves entries
+(views, permutations, slices, concatenation) moves labels alike. What combines tensors element by element ties their
+wires (`Wires.tie`), and what sums over an axis makes the sum's own wire a *parent* of those that it sums over
 (`Wires.nest`): a permutation must map children of one parent to children of one parent.
 """
 

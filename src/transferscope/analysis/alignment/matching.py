@@ -37,8 +37,8 @@ def match_weights(
 
     Needs no data. The first descent starts from a pass in order of the network, in which every group is matched by the
     tensors whose other channels are matched already; the others start from the identity and go through the groups in
-    random orders from `seed`; one that lies behind the best one's first rounds is given up. The best is kept, and none is
-    worse than the identity. Running statistics are not compared. The same arguments give the same permutation.
+    random orders from `seed`, and one that lies behind the best one's first rounds is given up. The best is kept, and
+    none is worse than the identity. Running statistics are not compared. The same arguments give the same permutation.
 
     Raises:
         UserError: For weights of another architecture or non-finite ones, and for restarts < 1.

@@ -3,9 +3,9 @@
 Channels of the average of two networks vary less than those of either (Jordan et al., "REPAIR", arXiv 2211.08403).
 Behind every convolution and linear layer but the last, layer by layer and each on the output of those corrected before,
 a channel is scaled so that its standard deviation over given inputs is the interpolated one of the ends (`rescale`),
-and shifted so that its mean is, too (`repair`). A scale folds into the layer's weight and bias exactly, a shift into its
-bias, so the result is a plain state_dict. BatchNorm layers get the statistics of the average instead, which has that
-very effect.
+and shifted so that its mean is, too (`repair`). A scale folds into the layer's weight and bias exactly, a shift into
+its bias, so the result is a plain state_dict. BatchNorm layers get the statistics of the average instead, which has
+that very effect.
 """
 
 from __future__ import annotations
