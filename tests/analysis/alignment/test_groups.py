@@ -79,6 +79,9 @@ NETWORKS = {
     "transposed": (nn.Sequential(conv(3, 6), nn.ConvTranspose2d(6, 8, 2, stride=2), nn.ReLU(), head(8)), [6, 8]),
     "transposed in groups": (nn.Sequential(conv(3, 6), nn.ConvTranspose2d(6, 4, 2, groups=2), nn.ReLU(), head(4)), [6, 4]),
     "in groups": (nn.Sequential(conv(3, 6), nn.ReLU(), conv(6, 12, groups=3), nn.ReLU(), head(12)), [6, 12]),
+    "in groups, normalised in groups": (
+        nn.Sequential(conv(3, 8), nn.ReLU(), conv(8, 16, groups=4), nn.GroupNorm(2, 16), nn.ReLU(), head(16)), [8, 16],
+    ),
     "depthwise": (nn.Sequential(conv(3, 6), conv(6, 6, groups=6), nn.Hardswish(), head(6)), [6]),
     "depthwise, two each": (nn.Sequential(conv(3, 6), conv(6, 12, groups=6), nn.ReLU(), head(12)), [6, 12]),
     "BatchNorm": (nn.Sequential(conv(3, 6, bias=False), nn.BatchNorm2d(6), nn.ReLU(), head(6)), [6]),
@@ -176,6 +179,18 @@ def test_channels_in_blocks(name: str, group: int, blocks: int) -> None:
         torn = groups.identity().sources | {found.name: torch.arange(found.size).roll(1)}
         with pytest.raises(UserError, match="tears a block"):
             permute(groups, torn, groups.model.state_dict())
+
+
+def test_groups_of_one_head_go_together() -> None:
+    """Queries and keys cannot stay where they are while values change heads."""
+    groups = permutation_groups(NETWORKS["attention"][0], IMAGE)
+    keys, values = (group for group in groups if group.blocks == 2)
+    for moved in (keys, values):
+        torn = groups.identity().sources | {moved.name: torch.arange(8).roll(4)}
+        with pytest.raises(UserError, match="tears a block"):
+            permute(groups, torn, groups.model.state_dict())
+    both = groups.identity().sources | {group.name: torch.arange(8).roll(4) for group in (keys, values)}
+    permute(groups, both, groups.model.state_dict())
 
 
 def test_axes_of_a_group() -> None:

@@ -6,7 +6,7 @@ read (Li et al. 2016, "Convergent learning"; Ainsworth et al., arXiv 2209.04836,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -192,13 +192,6 @@ def _colours(groups: PermutationGroups) -> dict[Group, int]:
     """The colour of each group's channels in the levels."""
     colour_of: dict[int, int] = {}
     for level in groups.structure.levels:
-        for colour, channels in _units(level):
+        for colour, channels in level.cells():
             colour_of.update(dict.fromkeys(channels.tolist(), colour))
     return {group: colour_of[int(group.channels[0])] for group in groups.groups}
-
-
-def _units(level: Any) -> Iterator[tuple[int, np.ndarray]]:
-    yield level.colour, level.units
-    for cells in level.children:
-        for cell in cells:
-            yield from _units(cell)

@@ -50,7 +50,7 @@ class Group:
     channels: np.ndarray = field(repr=False)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Permutation(Mapping[str, Tensor]):
     """By group: (size,) int64; channel i of the permuted network is the given one's channel number `[group][i]`."""
 
@@ -154,9 +154,9 @@ class PermutationGroups:
 
     def _with_parents(self, source: np.ndarray) -> np.ndarray:
         """Parents follow their children; UserError where children of one parent come from several."""
-        placed = {int(channel) for group in self.groups for channel in group.channels}
+        known = {int(channel) for group in self.groups for channel in group.channels}
         for level in self.structure.levels:
-            _lift(level, source, placed, self._parent)
+            _lift(level, source, known, self._parent)
         return source
 
     @cached_property
@@ -268,7 +268,7 @@ def permutation_groups(model: nn.Module, example_input: Tensor) -> PermutationGr
     with evaluation_mode(model):
         try:
             follower, _ = follow(model, image)
-        except (RuntimeError, ValueError, TypeError, AttributeError, NotImplementedError) as error:
+        except (RuntimeError, ValueError, TypeError, LookupError, AttributeError, AssertionError) as error:
             if type(error) is UserError:
                 raise
             message = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -425,7 +425,8 @@ def _groups(structure: Structure, placements: Iterable[Placement]) -> Iterator[G
     components = [(place, structure.component[place.wires.numpy()]) for place in placements]
     by_colour: dict[int, list[np.ndarray]] = {}
     for level in structure.levels:
-        _cells(level, by_colour)
+        for colour, cell in level.cells():
+            by_colour.setdefault(colour, []).append(cell)
     group_of = np.full(structure.component.max() + 1, -1)
     for index, cells in enumerate(by_colour.values()):
         group_of[np.concatenate(cells)] = index
@@ -455,13 +456,6 @@ def _first_of_each(values: np.ndarray) -> np.ndarray:
     return values[np.sort(first)]
 
 
-def _cells(level: Level, by_colour: dict[int, list[np.ndarray]]) -> None:
-    by_colour.setdefault(level.colour, []).append(level.units)
-    for cells in level.children:
-        for cell in cells:
-            _cells(cell, by_colour)
-
-
 def _shuffle(into: Level, out_of: Level, generator: np.random.Generator, source: np.ndarray) -> None:
     order = generator.permutation(len(into.units))
     source[into.units] = out_of.units[order]
@@ -477,13 +471,13 @@ def _note_parents(level: Level, parent: np.ndarray) -> None:
             _note_parents(cell, parent)
 
 
-def _lift(level: Level, source: np.ndarray, placed: set[int], parent: np.ndarray) -> None:
-    """Write where parents come from, from where their children do, from below."""
+def _lift(level: Level, source: np.ndarray, known: set[int], parent: np.ndarray) -> None:
+    """Write where parents come from, from where their children do, from below; `known` are those that have a place."""
     for cells in level.children:
-        for unit, cell in zip(level.units, cells, strict=True):
-            _lift(cell, source, placed, parent)
-            from_parents = np.unique(parent[source[cell.units]])
-            known = int(unit) in placed or source[unit] != unit
-            if len(from_parents) > 1 or (known and source[unit] != from_parents[0]):
+        for unit, cell in zip(level.units.tolist(), cells, strict=True):
+            _lift(cell, source, known, parent)
+            origins = np.unique(parent[source[cell.units]])
+            if len(origins) > 1 or (unit in known and source[unit] != origins[0]):
                 raise UserError("the permutation tears a block of channels apart (a head, or a group of a convolution)")
-            source[unit] = from_parents[0]
+            source[unit] = origins[0]
+            known.add(unit)

@@ -50,8 +50,6 @@ class Wires:
     fixed: list[np.ndarray] = field(default_factory=list)
     reasons: list[tuple[str, np.ndarray]] = field(default_factory=list)
     """Operations that could not be followed, and the wires that stay in place for it."""
-    passed: list[tuple[str, np.ndarray]] = field(default_factory=list)
-    """Operations by name, and the wires that they combined."""
     positions: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
     operation: str = "the network's input"
 
@@ -79,14 +77,12 @@ class Wires:
         """Entry by entry, the wires of two factors of one shape are permuted alike."""
         pairs = np.unique(np.stack([one.numpy().ravel(), other.numpy().ravel()]), axis=1)
         self.ties.append((pairs[0], pairs[1]))
-        self.passed.append((self.operation, pairs[0]))
 
     def nest(self, children: Tensor, parents: Tensor) -> None:
         """Entry by entry, the wires of the second factor are parents of those of the first."""
         one, other = torch.broadcast_tensors(children, parents)
         pairs = np.unique(np.stack([one.numpy().ravel(), other.numpy().ravel()]), axis=1)
         self.nestings.append((pairs[0], pairs[1]))
-        self.passed.append((self.operation, pairs[0]))
 
     def parents(self, factor: Tensor, axes: Sequence[int]) -> Tensor:
         """One new parent for each set of wires that a factor has along `axes`; size 1 along them."""

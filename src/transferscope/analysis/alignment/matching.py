@@ -278,7 +278,8 @@ class _Problem:
 
 def _axes_of(level: Level, orders: Mapping[tuple[str, int], Order]) -> dict[int, tuple[np.ndarray, tuple[_Axis, ...]]]:
     by_colour: dict[int, list[np.ndarray]] = {}
-    _collect(level, by_colour)
+    for colour, cell in level.cells():
+        by_colour.setdefault(colour, []).append(cell)
     result = {}
     for colour, cells in by_colour.items():
         channels = np.sort(np.concatenate(cells))
@@ -292,13 +293,6 @@ def _axes_of(level: Level, orders: Mapping[tuple[str, int], Order]) -> dict[int,
     return result
 
 
-def _collect(level: Level, by_colour: dict[int, list[np.ndarray]]) -> None:
-    by_colour.setdefault(level.colour, []).append(level.units)
-    for cells in level.children:
-        for cell in cells:
-            _collect(cell, by_colour)
-
-
 def _result(
     problem: _Problem, target: Mapping[str, Tensor], state: State, objective: float, source: np.ndarray
 ) -> Permutation:
@@ -306,15 +300,18 @@ def _result(
     tied = dead = 0
     for index, level in enumerate(problem.levels):
         tied += best_assignment(level, problem.gains(index, target, current)).tied
-        for channels, axes in problem.axes[index].values():
-            alive = np.ones(len(channels), dtype=bool)
-            for weights in (target, current):
-                size = sum((axis.rows(weights[axis.key]).abs().amax(1) for axis in axes), torch.zeros(len(channels)))
-                alive &= (size > 0).cpu().numpy() if axes else True
-            dead += int((~alive).sum())
+        for _, axes in problem.axes[index].values():
+            if axes:
+                sizes = [_largest(axes, weights) for weights in (target, current)]
+                dead += int((torch.minimum(*sizes) == 0).sum())
     identity = problem.objective(target, problem.weights(state))
     found = problem.groups.permutation(source)
     return replace(found, objective=objective, objective_of_identity=identity, dead=dead, tied=tied)
+
+
+def _largest(axes: Iterable[_Axis], weights: Mapping[str, Tensor]) -> Tensor:
+    """(channels,) the largest absolute weight of each."""
+    return torch.stack([axis.rows(weights[axis.key]).abs().amax(1) for axis in axes]).amax(0)
 
 
 def _precise(tensor: Tensor) -> Tensor:

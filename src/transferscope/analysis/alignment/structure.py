@@ -8,7 +8,7 @@ together with all of their children: heads of attention, groups of a grouped con
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,10 +32,16 @@ class Level:
     units: Array
     children: tuple[tuple[Level, ...], ...] = ()
 
+    def cells(self) -> Iterator[tuple[int, Array]]:
+        """Colour and wires of the level, and of all levels below it."""
+        yield self.colour, self.units
+        for kind in self.children:
+            for level in kind:
+                yield from level.cells()
+
     def wires(self) -> Array:
         """All wires of the level, children included."""
-        below = [level.wires() for cells in self.children for level in cells]
-        return np.concatenate([self.units, *below])
+        return np.concatenate([units for _, units in self.cells()])
 
 
 @dataclass(frozen=True)
