@@ -180,7 +180,7 @@ def _assign(groups: PermutationGroups, sums: list[_Sum]) -> Permutation:
     objective = 0.0
     tied = 0
     for level in groups.structure.levels:
-        found = best_assignment(level, gains)
+        found = best_assignment(level, gains, ties=True)
         found.write(source)
         objective, tied = objective + found.gain, tied + found.tied
     identity = sum(float(np.trace(each.values)) for each in gains.values())

@@ -26,7 +26,9 @@ class Gains:
     """(n, n) float64: places of a by channels of b."""
 
     def between(self, places: Array, channels: Array) -> Array:
-        """The part of some places and channels."""
+        """The part of some places and channels; without a copy where these are all."""
+        if np.array_equal(places, self.channels) and np.array_equal(channels, self.channels):
+            return self.values
         rows, columns = np.searchsorted(self.channels, places), np.searchsorted(self.channels, channels)
         return self.values[np.ix_(rows, columns)]
 
@@ -44,26 +46,27 @@ class Assignment:
             source[places] = channels
 
 
-def best_assignment(level: Level, gains: Mapping[int, Gains]) -> Assignment:
+def best_assignment(level: Level, gains: Mapping[int, Gains], *, ties: bool = False) -> Assignment:
     """The permutation of a level, its blocks and what is within them, of the largest sum of gains.
 
     Blocks are assigned by the sums of the best assignments within them, so the optimum is exact where gains within
-    blocks do not depend on each other. Among equally good ones the one that moves least.
+    blocks do not depend on each other. Among equally good ones the one that moves least. `ties` counts those that could
+    change places.
     """
-    return _best(level, level, gains)
+    return _best(level, level, gains, ties)
 
 
-def _best(places: Level, channels: Level, gains: Mapping[int, Gains]) -> Assignment:
+def _best(places: Level, channels: Level, gains: Mapping[int, Gains], ties: bool) -> Assignment:
     if places.children:
-        return _best_blocks(places, channels, gains)
+        return _best_blocks(places, channels, gains, ties)
     value = _own(places, channels, gains)
     rows, columns = _assign(value)
-    tied = _tied(value[rows][:, columns])
+    tied = _tied(value, columns) if ties else 0
     pair = (places.units[rows], channels.units[columns])
     return Assignment(float(value[rows, columns].sum()), tied, [pair])
 
 
-def _best_blocks(places: Level, channels: Level, gains: Mapping[int, Gains]) -> Assignment:
+def _best_blocks(places: Level, channels: Level, gains: Mapping[int, Gains], ties: bool) -> Assignment:
     """Blocks and what is within them: pairs of blocks are solved only where a bound says that they may be chosen.
 
     Chosen by their bounds, then solved; once all that are chosen are solved, no other choice can be better.
@@ -79,7 +82,7 @@ def _best_blocks(places: Level, channels: Level, gains: Mapping[int, Gains]) -> 
             break
         for row, column in open_pairs:
             kinds = zip(places.children, channels.children, strict=True)
-            found = within[row, column] = [_best(into[row], out_of[column], gains) for into, out_of in kinds]
+            found = within[row, column] = [_best(into[row], out_of[column], gains, ties) for into, out_of in kinds]
             value[row, column] = own[row, column] + sum(each.gain for each in found)
     result = Assignment(float(value[rows, columns].sum()), 0, [(places.units[rows], channels.units[columns])])
     for row, column in zip(range(count), columns.tolist(), strict=True):
@@ -116,14 +119,25 @@ def _bounds(places: Level, channels: Level, gains: Mapping[int, Gains]) -> Array
 
 
 def _assign(value: Array) -> tuple[Array, Array]:
-    bonus = _TIE * float(np.abs(value).max()) * np.eye(len(value))
-    rows, columns = linear_sum_assignment(value + bonus, maximize=True)
+    """The assignment of the largest sum; `value` is as before afterwards, but was not copied, for it may be large."""
+    diagonal = np.diag(value).copy()
+    np.fill_diagonal(value, diagonal + _TIE * max(float(value.max()), -float(value.min())))
+    rows, columns = linear_sum_assignment(value, maximize=True)
+    np.fill_diagonal(value, diagonal)
     return rows, columns
 
 
-def _tied(value: Array) -> int:
-    """Channels that could change places with another at no loss; `value` in assigned order."""
+def _tied(value: Array, columns: Array) -> int:
+    """Channels that could change places with another at no loss."""
+    if len(value) < 2:
+        return 0
+    value = value[:, columns]
     own = np.diag(value)
-    loss = own[:, None] + own[None, :] - value - value.T
-    np.fill_diagonal(loss, np.inf)
-    return int((loss.min(axis=1) <= 1e-9 * max(1e-300, float(np.abs(value).max()))).sum()) if len(value) > 1 else 0
+    bound = 1e-9 * max(float(value.max()), -float(value.min()), 1e-300)
+    tied = 0
+    for start in range(0, len(value), 256):
+        part = slice(start, start + 256)
+        loss = own[part, None] + own[None, :] - value[part] - value.T[part]
+        loss[np.arange(len(loss)), np.arange(start, start + len(loss))] = np.inf
+        tied += int((loss.min(axis=1) <= bound).sum())
+    return tied

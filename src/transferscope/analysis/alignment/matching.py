@@ -271,7 +271,7 @@ class _Problem:
             for axis in axes:
                 if keys is not None and axis.key not in keys:
                     continue
-                values += (axis.rows(target[axis.key]) @ axis.rows(current[axis.key]).T).cpu().double().numpy()
+                values += (axis.rows(target[axis.key]) @ axis.rows(current[axis.key]).T).cpu().numpy()
             gains[colour] = Gains(channels, values)
         return gains
 
@@ -299,7 +299,7 @@ def _result(
     current = problem.permuted(state, source)
     tied = dead = 0
     for index, level in enumerate(problem.levels):
-        tied += best_assignment(level, problem.gains(index, target, current)).tied
+        tied += best_assignment(level, problem.gains(index, target, current), ties=True).tied
         for _, axes in problem.axes[index].values():
             if axes:
                 sizes = [_largest(axes, weights) for weights in (target, current)]
