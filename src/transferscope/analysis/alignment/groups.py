@@ -197,18 +197,12 @@ class PermutationGroups:
     def error(self, state: State, permuted: State) -> float:
         """Relative l2 error of the output with `permuted` weights, in float64 where float32 leaves it in doubt."""
         error = _difference(self.output(state), self.output(permuted))
-        if error <= TOLERANCE or self.precision == torch.float32:
+        if error <= TOLERANCE:
             return error
-        return _difference(*(self.output(each, dtype=torch.float64) for each in (state, permuted)))
-
-    @cached_property
-    def precision(self) -> torch.dtype:
-        """float64, or float32 for a network that mixes in float32 numbers of its own."""
         try:
-            self.output(self.model.state_dict(), dtype=torch.float64)
-        except RuntimeError:
-            return torch.float32
-        return torch.float64
+            return _difference(*(self.output(each, dtype=torch.float64) for each in (state, permuted)))
+        except RuntimeError:  # a network that mixes in float32 numbers of its own
+            return error
 
 
 @dataclass(frozen=True)
@@ -341,38 +335,41 @@ def check_state(groups: PermutationGroups, state: State, name: str) -> None:
 
 
 def _prove(groups: PermutationGroups) -> None:
-    state = _generic(groups.model)
     name = type(groups.model).__name__
-    output = groups.output(state, dtype=groups.precision)
+    state, dtype, bound = _generic(groups.model), torch.float64, EXACT
+    try:
+        output = groups.output(state, dtype=dtype)
+    except RuntimeError:  # a network that mixes in float32 numbers of its own
+        dtype, bound = torch.float32, TOLERANCE
+        output = groups.output(state, dtype=dtype)
     if not output.isfinite().all():
         raise UserError(f"{name}: its output is not finite with random weights, so its groups cannot be proved")
     error = _effect(groups, groups.source(groups.random(1)), state, output)
     del state
-    if error <= _bound(groups):
+    if error <= bound:
         return
     raise UserError(
         f"{name} cannot be permuted: a random permutation changes its output by {error:.1e}; "
-        f"one of the operations on {_failing(groups, output)} was not followed correctly"
+        f"one of the operations on {_failing(groups, output, bound)} was not followed correctly"
     )
 
 
 def _effect(groups: PermutationGroups, source: np.ndarray, state: dict[str, Tensor], output: Tensor) -> float:
-    """Relative change of the output; the state is permuted in place, one tensor at a time, to hold it once only."""
-    for key in list(state):
-        state.update(apply(groups, source, state, [key]))
-    return _difference(output, groups.output(state, dtype=groups.precision))
+    """Relative change of the output; the state is permuted in place, so that it is held once."""
+    permuted: set[int] = set()
+    for key, tensor in state.items():
+        if tensor.is_floating_point() and tensor.data_ptr() not in permuted:
+            permuted.add(tensor.data_ptr())
+            tensor.copy_(apply(groups, source, state, [key])[key])
+    return _difference(output, groups.output(state, dtype=output.dtype))
 
 
-def _bound(groups: PermutationGroups) -> float:
-    return EXACT if groups.precision == torch.float64 else TOLERANCE
-
-
-def _failing(groups: PermutationGroups, output: Tensor) -> str:
+def _failing(groups: PermutationGroups, output: Tensor, bound: float) -> str:
     """The first level whose permutation alone changes the output, by its tensors."""
     for level in groups.structure.levels:
         source = np.arange(groups.structure.component.max() + 1)
         _shuffle(level, level, np.random.default_rng(1), source)
-        if not _effect(groups, source, _generic(groups.model), output) <= _bound(groups):
+        if not _effect(groups, source, _generic(groups.model), output) <= bound:
             channels = set(level.wires().tolist())
             names = [group.name for group in groups.groups if channels & set(group.channels.tolist())]
             return ", ".join(names)
@@ -392,13 +389,14 @@ def _generic(model: nn.Module) -> dict[str, Tensor]:
         if not tensor.is_floating_point():
             state[key] = tensor
             continue
-        own = tensor.detach().double()
-        noise = torch.randn(tensor.shape, generator=generator, dtype=torch.float64).to(tensor.device)
-        spread = float(own.square().mean().sqrt()) if own.numel() else 0.0
+        own = tensor.detach().nan_to_num(0.0, 0.0, 0.0) if not tensor.isfinite().all() else tensor.detach()
+        spread = float(own.norm()) / max(1, own.numel()) ** 0.5
         if not spread > 0:
             spread = 0.5 / max(1.0, own[0].numel() if own.dim() > 1 else 16) ** 0.5
-        mixed = torch.where(own.isfinite(), own, 0.0) + 0.3 * spread * noise
-        state[key] = mixed.abs() + 0.1 * spread if bool((own >= 0).all()) and own.dim() == 1 else mixed
+        # In place, so that a large network is held once and not in pieces of several copies.
+        mixed = torch.randn(tensor.shape, generator=generator, dtype=torch.float64).to(tensor.device)
+        mixed.mul_(0.3 * spread).add_(own)
+        state[key] = mixed.abs_().add_(0.1 * spread) if own.dim() == 1 and bool((own >= 0).all()) else mixed
     return state
 
 
