@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from transferscope.models.layers import evaluation_mode
-from transferscope.models.layouts import Layout, find_layouts, first_tensor
+from transferscope.models.layouts import Layout, check_layers, find_layouts, first_tensor
 from transferscope.system.errors import UserError
 
 Pooling = Literal["pooled", "flattened"]
@@ -44,11 +44,7 @@ class FeatureExtractor:
         self.layers = dict(layers) if isinstance(layers, Mapping) else {path: path for path in layers}
         self.features = features
         self.layouts = {} if layouts is None else layouts
-        existing = dict(model.named_modules())
-        missing = [path for path in self.layers.values() if path not in existing or not path]
-        if missing:
-            known = ", ".join(name for name in existing if name)
-            raise UserError(f"no layer {', '.join(missing)} in {type(model).__name__}; its layers are: {known}")
+        check_layers(model, self.layers.values())
 
     @torch.no_grad()
     def __call__(self, images: Tensor, reduce: Callable[[Tensor], Any] | None = None) -> dict[str, Any]:

@@ -103,10 +103,12 @@ def try_layouts(
     model: nn.Module, paths: Iterable[str], image_shape: tuple[int, ...], *, channels: bool = True
 ) -> tuple[dict[str, Layout], dict[str, str]]:
     """As `find_layouts`; the layers that have no layout, with the reason, are returned beside those that do."""
+    paths = tuple(paths)
+    check_layers(model, paths)
     found: dict[str, Layout] = {}
     refused: dict[str, str] = {}
     with evaluation_mode(model), _noise_for_weights(model):
-        trial = _Trial(model, tuple(paths), image_shape)
+        trial = _Trial(model, paths, image_shape)
         for path in trial.paths:
             try:
                 layout = trial.examples(path)
@@ -114,6 +116,15 @@ def try_layouts(
             except UserError as error:
                 refused[path] = str(error)
     return found, refused
+
+
+def check_layers(model: nn.Module, paths: Iterable[str]) -> None:
+    """Raise a UserError that lists the layers of the model where one of `paths` is none of them."""
+    existing = dict(model.named_modules())
+    missing = [path for path in paths if path not in existing or not path]
+    if missing:
+        known = ", ".join(name for name in existing if name)
+        raise UserError(f"no layer {', '.join(missing)} in {type(model).__name__}; its layers are: {known}")
 
 
 @contextmanager

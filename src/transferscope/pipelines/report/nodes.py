@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import pandas as pd
 
@@ -10,15 +10,24 @@ from transferscope.claims.evidence import TaskResults
 from transferscope.experiment.plan import Plan, make_plan
 from transferscope.plots.rendered import SavedFigure
 
-if TYPE_CHECKING:
-    from transferscope.images.split import PackedSplit
+
+class Split(Protocol):
+    """The facts about a packed split that the report shows; the class itself would import torch."""
+
+    class_names: tuple[str, ...]
+    multi_label: bool
+    generated: bool
+    images: Any
+
+    def __len__(self) -> int: ...
+
 
 Study = dict[str, Any]
 """The study as written, from which the plan is made."""
 
 
 def gather_results(
-    train_split: PackedSplit | None = None, test_split: PackedSplit | None = None, **inputs: pd.DataFrame | SavedFigure
+    train_split: Split | None = None, test_split: Split | None = None, **inputs: pd.DataFrame | SavedFigure
 ) -> TaskResults:
     """Gather all tables and figures of one task, by name.
 
@@ -34,7 +43,7 @@ def gather_results(
     return TaskResults(next(iter(inputs)).split(".")[0], _facts(train_split, test_split), tables, figures)
 
 
-def _facts(split: PackedSplit | None, test_split: PackedSplit | None) -> dict[str, Any]:
+def _facts(split: Split | None, test_split: Split | None) -> dict[str, Any]:
     """Facts about a task's images; none about results that lie across tasks."""
     if split is None or test_split is None:
         return {}

@@ -1,0 +1,481 @@
+"""Permutation groups of a network, found by following it, and permutations of its weights that keep its function.
+
+Sources: Ainsworth, Hayase, Srinivasa, "Git Re-Basin" (arXiv 2209.04836) for permutation symmetries of weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.utils._pytree import tree_flatten
+
+from transferscope.analysis.alignment.follow import Placement, Tap, follow, plain_attention
+from transferscope.analysis.alignment.structure import Level, Structure, find_structure
+from transferscope.analysis.states import State, check_same_tensors, describe_nonfinite
+from transferscope.models.layers import evaluation_mode
+from transferscope.system.errors import UserError
+
+TOLERANCE = 1e-5
+"""Largest relative l2 error of the output. One that is larger in float32 is computed again in float64."""
+EXACT = 1e-9
+"""The same of a proof in float64."""
+
+
+@dataclass(frozen=True)
+class PermutedAxis:
+    """An axis of a tensor of the state_dict, or a part of it, that goes with a group."""
+
+    key: str
+    axis: int
+    positions: np.ndarray
+    """(size of the group, repeats): positions along the axis of each channel."""
+
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """Channels that may be permuted among each other, and all axes of tensors that they stand on."""
+
+    name: str
+    """The first tensor and axis that goes with it, as in `layer1.0.conv1.weight[0]`."""
+    size: int
+    blocks: int
+    """1: any permutation. More: blocks of size / blocks channels may be permuted, and channels within a block."""
+    axes: tuple[PermutedAxis, ...]
+    channels: np.ndarray = field(repr=False)
+
+
+@dataclass(frozen=True, eq=False)
+class Permutation(Mapping[str, Tensor]):
+    """By group: (size,) int64; channel i of the permuted network is the given one's channel number `[group][i]`."""
+
+    sources: Mapping[str, Tensor]
+    objective: float = float("nan")
+    """How well the weights, or activations, of the ends agree after the permutation; larger is better."""
+    objective_of_identity: float = float("nan")
+    dead: int = 0
+    """Channels without weight, or without variance, in one of the networks: they say nothing."""
+    tied: int = 0
+    """Channels for which another partner would have been as good."""
+
+    def __getitem__(self, group: str) -> Tensor:
+        return self.sources[group]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.sources)
+
+    def __len__(self) -> int:
+        return len(self.sources)
+
+    @property
+    def moved(self) -> float:
+        """Fraction of channels that do not stay where they were."""
+        moved = sum(int((source != torch.arange(len(source))).sum()) for source in self.sources.values())
+        return moved / max(1, sum(len(source) for source in self.sources.values()))
+
+    def inverse(self) -> Permutation:
+        """The permutation that undoes this one."""
+        return Permutation({name: torch.argsort(source) for name, source in self.sources.items()})
+
+    def then(self, other: Permutation) -> Permutation:
+        """This permutation followed by another."""
+        return Permutation({name: source[other[name]] for name, source in self.sources.items()})
+
+
+@dataclass(frozen=True)
+class PermutationGroups:
+    """Which axis of which tensor of a network belongs to which group of channels."""
+
+    groups: tuple[Group, ...]
+    model: nn.Module = field(repr=False)
+    image: Tensor = field(repr=False)
+    structure: Structure = field(repr=False)
+    placements: tuple[Placement, ...] = field(repr=False)
+    taps: tuple[Tap, ...] = field(repr=False)
+    unused: tuple[str, ...] = ()
+    """Floating-point tensors of the state_dict that the output does not depend on; they are not permuted."""
+    reasons: tuple[str, ...] = ()
+    """What was kept in place because an operation could not be followed."""
+
+    def __iter__(self) -> Iterator[Group]:
+        return iter(self.groups)
+
+    def __len__(self) -> int:
+        return len(self.groups)
+
+    def __getitem__(self, name: str) -> Group:
+        for group in self.groups:
+            if group.name == name:
+                return group
+        raise UserError(f"no permutation group {name!r}: there are {', '.join(group.name for group in self.groups)}")
+
+    @property
+    def permutable(self) -> int:
+        """Number of channels in all groups."""
+        return sum(group.size for group in self.groups)
+
+    def identity(self) -> Permutation:
+        """The permutation that moves nothing."""
+        return Permutation({group.name: torch.arange(group.size) for group in self.groups})
+
+    def random(self, seed: int = 0) -> Permutation:
+        """A random permutation of every group, blocks and channels within blocks."""
+        generator = np.random.default_rng(seed)
+        source = np.arange(self.structure.component.max() + 1)
+        for level in self.structure.levels:
+            _shuffle(level, level, generator, source)
+        return self.permutation(source)
+
+    def permutation(self, source: np.ndarray) -> Permutation:
+        """The permutation by groups from an array over all components of wires."""
+        sources = {}
+        for group in self.groups:
+            place = np.argsort(group.channels)
+            found = place[np.searchsorted(group.channels[place], source[group.channels])]
+            sources[group.name] = torch.from_numpy(found)
+        return Permutation(sources)
+
+    def source(self, permutation: Mapping[str, Tensor]) -> np.ndarray:
+        """The array over all components of wires; UserError for what is no permutation of the groups."""
+        source = np.arange(self.structure.component.max() + 1)
+        if set(permutation) != {group.name for group in self.groups}:
+            raise UserError("the permutation is of other groups than the network's: derive both from one model")
+        for group in self.groups:
+            given = np.asarray(permutation[group.name])
+            if given.shape != (group.size,) or not np.array_equal(np.sort(given), np.arange(group.size)):
+                raise UserError(f"the permutation of {group.name} is no order of its {group.size} channels")
+            source[group.channels] = group.channels[given]
+        return self._with_parents(source)
+
+    def _with_parents(self, source: np.ndarray) -> np.ndarray:
+        """Parents follow their children; UserError where children of one parent come from several."""
+        known = {int(channel) for group in self.groups for channel in group.channels}
+        for level in self.structure.levels:
+            _lift(level, source, known, self._parent)
+        return source
+
+    @cached_property
+    def _parent(self) -> np.ndarray:
+        parent = np.full(self.structure.component.max() + 1, -1)
+        for level in self.structure.levels:
+            _note_parents(level, parent)
+        return parent
+
+    @cached_property
+    def orders(self) -> dict[tuple[str, int], Order]:
+        """For each permuted axis: positions of every component, and back."""
+        component = self.structure.component
+        moving = np.zeros(component.max() + 1, dtype=bool)
+        for level in self.structure.levels:
+            moving[level.wires()] = True
+        found = {}
+        for place in self.placements:
+            components = component[place.wires.numpy()]
+            if moving[components].any():
+                found[place.key, place.axis] = Order.of(components, place.groups)
+        return found
+
+    def output(self, state: State, *, dtype: torch.dtype | None = None) -> Tensor:
+        """What the network puts out for its example with the weights of `state`, flattened to one vector."""
+        given = {key: _as(tensor, dtype) for key, tensor in state.items()}
+        given |= {key: _as(tensor, dtype) for key, tensor in self._unsaved.items()}
+        with torch.no_grad(), evaluation_mode(self.model), plain_attention():
+            result = functional_call(self.model, given, (_as(self.image, dtype),), tie_weights=False)
+        parts = [part.flatten() for part in tree_flatten(result)[0] if isinstance(part, Tensor)]
+        return torch.cat(parts)
+
+    @cached_property
+    def _unsaved(self) -> dict[str, Tensor]:
+        saved = self.model.state_dict().keys()
+        return {key: tensor for key, tensor in self.model.named_buffers() if key not in saved}
+
+    def error(self, state: State, permuted: State) -> float:
+        """Relative l2 error of the output with `permuted` weights, in float64 where float32 leaves it in doubt."""
+        error = _difference(self.output(state), self.output(permuted))
+        if error <= TOLERANCE:
+            return error
+        try:
+            return _difference(*(self.output(each, dtype=torch.float64) for each in (state, permuted)))
+        except RuntimeError:  # a network that mixes in float32 numbers of its own
+            return error
+
+
+@dataclass(frozen=True)
+class Order:
+    """Positions along an axis by component, in order: those of component c are `positions[starts[c]:starts[c + 1]]`."""
+
+    components: np.ndarray
+    groups: int
+    starts: np.ndarray
+    positions: np.ndarray
+    rank: np.ndarray
+
+    @classmethod
+    def of(cls, components: np.ndarray, groups: int) -> Order:
+        counts = np.bincount(components)
+        starts = np.concatenate([[0], np.cumsum(counts)])
+        positions = np.argsort(components, kind="stable")
+        rank = np.empty(len(components), dtype=np.int64)
+        rank[positions] = np.arange(len(components)) - starts[components[positions]]
+        return cls(components, groups, starts, positions, rank)
+
+    def index(self, source: np.ndarray) -> np.ndarray:
+        """Which position each position takes its entries from."""
+        return self.positions[self.starts[source[self.components]] + self.rank]
+
+    def of_components(self, components: np.ndarray) -> np.ndarray | None:
+        """(components, repeats) positions; None where not all stand on the axis equally often."""
+        if not len(components) or components.max() + 1 >= len(self.starts):
+            return None
+        counts = self.starts[components + 1] - self.starts[components]
+        count = counts[0]
+        if not count or (counts != count).any():
+            return None
+        return self.positions[self.starts[components][:, None] + np.arange(count)]
+
+
+def permutation_groups(model: nn.Module, example_input: Tensor) -> PermutationGroups:
+    """Find which channels of a network may be permuted without changing its function, from the network itself.
+
+    One forward pass in evaluation mode on the first example is followed operation by operation (`follow`), so no table
+    of layers is needed. The axes of input and output stay as they are, and so does what an operation without a rule
+    touches (`PermutationGroups.reasons`). The result is proved: with random weights in place of the model's, so that no
+    layer is without effect, a random permutation of every group leaves the output as it was.
+
+    Args:
+        model: Maps a batch to a tensor, or to several; it is left as it was, and the result keeps a reference to it.
+        example_input: (B, ...) floating-point, as the network takes it; one example is used.
+
+    Raises:
+        UserError: If the network cannot take the example, if nothing can be permuted, or if the proof fails; names the
+            operations that could not be followed.
+    """
+    name = type(model).__name__
+    if not isinstance(example_input, Tensor) or example_input.dim() < 1 or not len(example_input):
+        raise UserError(f"permutation_groups of {name}: give a batch of at least one example as the input")
+    image = example_input[:1].detach()
+    with evaluation_mode(model):
+        try:
+            follower, _ = follow(model, image)
+        except (RuntimeError, ValueError, TypeError, LookupError, AttributeError, AssertionError) as error:
+            if type(error) is UserError:
+                raise
+            message = str(error).splitlines()[0] if str(error) else type(error).__name__
+            shape = tuple(image.shape)
+            raise UserError(f"{name} cannot be followed on an input of shape {shape}: {message}") from error
+    structure = find_structure(follower.wires, follower.placements)
+    reasons = tuple(_reasons(structure))
+    groups = tuple(_groups(structure, follower.placements))
+    if not groups:
+        because = "; ".join(reasons) or "no hidden layer stands between its input and its output"
+        raise UserError(f"{name} has no channels that can be permuted: {because}")
+    floating = [key for key, tensor in model.state_dict().items() if tensor.is_floating_point()]
+    unused = tuple(key for key in floating if key not in follower.used)
+    found = PermutationGroups(
+        groups, model, image, structure, tuple(follower.placements), tuple(follower.taps), unused, reasons
+    )
+    _prove(found)
+    return found
+
+
+def permute(
+    groups: PermutationGroups, permutation: Mapping[str, Tensor], state: State, *, verify: bool = True
+) -> dict[str, Tensor]:
+    """Weights that compute the same function as `state`, their channels permuted. New tensors.
+
+    Raises UserError for weights of another architecture, non-finite ones, what is no permutation of the groups, and,
+    unless `verify` is False, where the network's output on its example changes by more than 1e-5.
+    """
+    check_state(groups, state, "the weights to permute")
+    permuted = apply(groups, groups.source(permutation), state)
+    if verify and not (error := groups.error(state, permuted)) <= TOLERANCE:
+        raise UserError(f"{type(groups.model).__name__}: the permuted weights change the output by {error:.1e}")
+    return permuted
+
+
+def apply(
+    groups: PermutationGroups, source: np.ndarray, state: State, keys: Iterable[str] | None = None
+) -> dict[str, Tensor]:
+    """`permute` by an array over components, unchecked; of the tensors `keys` alone where given."""
+    by_key: dict[str, list[tuple[int, Order]]] = {}
+    for (key, axis), order in groups.orders.items():
+        by_key.setdefault(key, []).append((axis, order))
+    wanted = state if keys is None else keys
+    return {key: _permuted(state[key].detach(), by_key.get(key, ()), source) for key in wanted}
+
+
+def _permuted(tensor: Tensor, orders: Iterable[tuple[int, Order]], source: np.ndarray) -> Tensor:
+    result = tensor
+    for axis, order in sorted(orders, key=lambda entry: entry[0]):
+        index = order.index(source)
+        if np.array_equal(index, np.arange(len(index))):
+            continue
+        if order.groups == 1:
+            result = result.index_select(axis, torch.from_numpy(index).to(tensor.device))
+            continue
+        # Along the second axis of a grouped convolution each group has an order of its own; the groups themselves
+        # were moved with the first axis.
+        within = index.reshape(order.groups, -1) % (len(index) // order.groups)
+        rows = torch.from_numpy(np.repeat(within, len(tensor) // order.groups, axis=0)).to(tensor.device)
+        rows = rows.reshape(*rows.shape, *(1,) * (tensor.dim() - 2)).expand(tensor.shape)
+        result = result.gather(1, rows)
+    return result.clone() if result is tensor else result
+
+
+def check_state(groups: PermutationGroups, state: State, name: str) -> None:
+    """Raise a UserError unless the weights are of the network's architecture and finite."""
+    check_same_tensors(groups.model.state_dict(), state, "the network", name)
+    if found := describe_nonfinite(state, name):
+        raise UserError(f"{found}: a network that diverged cannot be aligned")
+
+
+def _prove(groups: PermutationGroups) -> None:
+    name = type(groups.model).__name__
+    state, dtype, bound = _generic(groups.model), torch.float64, EXACT
+    try:
+        output = groups.output(state, dtype=dtype)
+    except RuntimeError:  # a network that mixes in float32 numbers of its own
+        dtype, bound = torch.float32, TOLERANCE
+        output = groups.output(state, dtype=dtype)
+    if not output.isfinite().all():
+        raise UserError(f"{name}: its output is not finite with random weights, so its groups cannot be proved")
+    error = _effect(groups, groups.source(groups.random(1)), state, output)
+    del state
+    if error <= bound:
+        return
+    raise UserError(
+        f"{name} cannot be permuted: a random permutation changes its output by {error:.1e}; "
+        f"one of the operations on {_failing(groups, output, bound)} was not followed correctly"
+    )
+
+
+def _effect(groups: PermutationGroups, source: np.ndarray, state: dict[str, Tensor], output: Tensor) -> float:
+    """Relative change of the output; the state is permuted in place, so that it is held once."""
+    permuted: set[int] = set()
+    for key, tensor in state.items():
+        if tensor.is_floating_point() and tensor.data_ptr() not in permuted:
+            permuted.add(tensor.data_ptr())
+            tensor.copy_(apply(groups, source, state, [key])[key])
+    return _difference(output, groups.output(state, dtype=output.dtype))
+
+
+def _failing(groups: PermutationGroups, output: Tensor, bound: float) -> str:
+    """The first level whose permutation alone changes the output, by its tensors."""
+    for level in groups.structure.levels:
+        source = np.arange(groups.structure.component.max() + 1)
+        _shuffle(level, level, np.random.default_rng(1), source)
+        if not _effect(groups, source, _generic(groups.model), output) <= bound:
+            channels = set(level.wires().tolist())
+            names = [group.name for group in groups.groups if channels & set(group.channels.tolist())]
+            return ", ".join(names)
+    return "several groups together"
+
+
+def _generic(model: nn.Module) -> dict[str, Tensor]:
+    """Weights with noise of their own size, so that nothing is zero or equal; variances stay positive."""
+    generator = torch.Generator().manual_seed(0)
+    state: dict[str, Tensor] = {}
+    first: dict[tuple[int, torch.Size], str] = {}
+    for key, tensor in model.state_dict().items():
+        shared = first.setdefault((tensor.data_ptr(), tensor.shape), key)
+        if shared != key and tensor.numel():
+            state[key] = state[shared]
+            continue
+        if not tensor.is_floating_point():
+            state[key] = tensor
+            continue
+        own = tensor.detach().nan_to_num(0.0, 0.0, 0.0) if not tensor.isfinite().all() else tensor.detach()
+        spread = float(own.norm()) / max(1, own.numel()) ** 0.5
+        if not spread > 0:
+            spread = 0.5 / max(1.0, own[0].numel() if own.dim() > 1 else 16) ** 0.5
+        # In place, so that a large network is held once and not in pieces of several copies.
+        mixed = torch.randn(tensor.shape, generator=generator, dtype=torch.float64).to(tensor.device)
+        mixed.mul_(0.3 * spread).add_(own)
+        state[key] = mixed.abs_().add_(0.1 * spread) if own.dim() == 1 and bool((own >= 0).all()) else mixed
+    return state
+
+
+def _difference(one: Tensor, other: Tensor) -> float:
+    """Relative l2 error."""
+    return float((one - other).norm() / one.norm().clamp(min=torch.finfo(one.dtype).tiny))
+
+
+def _as(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
+    tensor = tensor.detach()
+    return tensor.to(dtype) if dtype is not None and tensor.is_floating_point() else tensor
+
+
+def _reasons(structure: Structure) -> Iterator[str]:
+    counts: dict[str, int] = {}
+    for reason, channels in structure.reasons:
+        counts[reason] = counts.get(reason, 0) + channels
+    for reason, channels in counts.items():
+        yield f"{reason} could not be followed, {channels} channels stay in place"
+
+
+def _groups(structure: Structure, placements: Iterable[Placement]) -> Iterator[Group]:
+    """Groups by the place of their first tensor in the state_dict."""
+    components = [(place, structure.component[place.wires.numpy()]) for place in placements]
+    by_colour: dict[int, list[np.ndarray]] = {}
+    for level in structure.levels:
+        for colour, cell in level.cells():
+            by_colour.setdefault(colour, []).append(cell)
+    group_of = np.full(structure.component.max() + 1, -1)
+    for index, cells in enumerate(by_colour.values()):
+        group_of[np.concatenate(cells)] = index
+    axes: dict[int, list[PermutedAxis]] = {}
+    channels: dict[int, np.ndarray] = {}
+    for place, found in components:
+        order = Order.of(found, place.groups)
+        for index in dict.fromkeys(group_of[found].tolist()):
+            if index < 0:
+                continue
+            if index not in channels:
+                channels[index] = _first_of_each(found[group_of[found] == index])
+            positions = order.of_components(channels[index])
+            assert positions is not None
+            axes.setdefault(index, []).append(PermutedAxis(place.key, place.axis, positions))
+    cells_of = list(by_colour.values())
+    for index, found in channels.items():
+        first = axes[index][0]
+        start = int(first.positions.min())
+        part = f" from {start}" if start else ""
+        name = f"{first.key}[{first.axis}]{part}"
+        yield Group(name, len(found), len(cells_of[index]), tuple(axes[index]), found)
+
+
+def _first_of_each(values: np.ndarray) -> np.ndarray:
+    _, first = np.unique(values, return_index=True)
+    return values[np.sort(first)]
+
+
+def _shuffle(into: Level, out_of: Level, generator: np.random.Generator, source: np.ndarray) -> None:
+    order = generator.permutation(len(into.units))
+    source[into.units] = out_of.units[order]
+    for cells_into, cells_out in zip(into.children, out_of.children, strict=True):
+        for unit, taken in enumerate(order):
+            _shuffle(cells_into[unit], cells_out[taken], generator, source)
+
+
+def _note_parents(level: Level, parent: np.ndarray) -> None:
+    for cells in level.children:
+        for unit, cell in zip(level.units, cells, strict=True):
+            parent[cell.units] = unit
+            _note_parents(cell, parent)
+
+
+def _lift(level: Level, source: np.ndarray, known: set[int], parent: np.ndarray) -> None:
+    """Write where parents come from, from where their children do, from below; `known` are those that have a place."""
+    for cells in level.children:
+        for unit, cell in zip(level.units.tolist(), cells, strict=True):
+            _lift(cell, source, known, parent)
+            origins = np.unique(parent[source[cell.units]])
+            if len(origins) > 1 or (unit in known and source[unit] != origins[0]):
+                raise UserError("the permutation tears a block of channels apart (a head, or a group of a convolution)")
+            source[unit] = origins[0]
+            known.add(unit)

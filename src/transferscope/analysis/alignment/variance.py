@@ -1,0 +1,343 @@
+"""Correction of the variance that averaging two networks takes away, folded into the weights.
+
+Channels of the average of two networks vary less than those of either (Jordan et al., "REPAIR", arXiv 2211.08403).
+Behind every convolution and linear layer but the last, layer by layer and each on the output of those corrected before,
+a channel is scaled so that its standard deviation over given inputs is the interpolated one of the ends (`rescale`),
+and shifted so that its mean is, too (`repair`). A scale folds into the layer's weight and bias exactly, a shift into
+its bias, so the result is a plain state_dict. BatchNorm layers get the statistics of the average instead, which has
+that very effect.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+
+from transferscope.analysis.batchnorm import batchnorm_layers
+from transferscope.analysis.evaluation import Batches, iterate
+from transferscope.analysis.interpolation import interpolate
+from transferscope.analysis.states import State, check_same_tensors, describe_nonfinite, write_state
+from transferscope.models.layers import evaluation_mode
+from transferscope.system.errors import UserError
+
+_DEAD = 1e-6
+"""A channel whose standard deviation is below this part of its target, or of its layer's largest, cannot be scaled."""
+
+
+@dataclass(frozen=True)
+class Corrected:
+    """The corrected average, and what was done to it."""
+
+    state: dict[str, Tensor]
+    """Weights of the same architecture."""
+    scales: dict[str, Tensor] = field(repr=False)
+    """By layer, (channels,)."""
+    shifts: dict[str, Tensor] = field(repr=False)
+    """By layer, (channels,): what was added behind the scaling; zero in `rescale`."""
+    dead: int = 0
+    """Channels that do not vary in the average and were left as they are."""
+    normalised: tuple[str, ...] = ()
+    """BatchNorm layers whose statistics were recomputed."""
+
+
+def rescale(model: nn.Module, state_a: State, state_b: State, batches: Batches, alpha: float = 0.5) -> Corrected:
+    """(1 - alpha) a + alpha b with the standard deviation of every channel brought to the interpolated one of the ends.
+
+    Args:
+        model: The architecture; its own weights stay as they are.
+        batches: (inputs, labels) as for `Evaluator`, training images as a rule; labels are not used. With several
+            batches every layer needs a pass of its own as far as that layer; one batch needs a single pass, and the
+            memory for it. Otherwise memory does not grow with the number of batches.
+
+    Raises:
+        UserError: For weights of another architecture or non-finite ones, and for fewer than two values of a channel.
+    """
+    return _correct(model, state_a, state_b, batches, alpha, shift=False)
+
+
+def repair(model: nn.Module, state_a: State, state_b: State, batches: Batches, alpha: float = 0.5) -> Corrected:
+    """As `rescale`, with the mean of every channel brought to the interpolated one as well.
+
+    A mean is shifted by a bias for every channel. Where a layer has none (Fixup networks have one scalar for a whole
+    layer, which cannot shift channels apart) it is a UserError that names the layers: give `add_biases(model)`, the
+    same architecture with biases, or use `rescale`. Weights without those biases are taken as having zeros there.
+    """
+    return _correct(model, state_a, state_b, batches, alpha, shift=True)
+
+
+def add_biases(model: nn.Module) -> nn.Module:
+    """A copy of the model in which every convolution and linear layer has a bias, zero where it had none.
+
+    It computes the same function, and `repair` can shift its channels. Layers in front of a BatchNorm, which takes any
+    bias away, stay as they are when they are followed by one in the order of registration.
+    """
+    extended = copy.deepcopy(model)
+    layers = list(extended.modules())
+    for layer, after in zip(layers, [*layers[1:], None], strict=True):
+        if isinstance(layer, _ConvNd | nn.Linear) and layer.bias is None and not isinstance(after, _BatchNorm):
+            weight = layer.weight
+            layer.bias = nn.Parameter(torch.zeros(_channels(layer), dtype=weight.dtype, device=weight.device))
+    return extended
+
+
+class Moments:
+    """Count, mean and variance of each channel over batches, merged in float64 (Chan et al. 1979)."""
+
+    def __init__(self, axis: int) -> None:
+        self.axis = axis
+        self.count, self.mean, self.squares = 0, torch.zeros(()), torch.zeros(())
+
+    def update(self, values: Tensor) -> None:
+        """Add a batch: all entries of a channel are samples."""
+        axis = self.axis % values.dim()
+        axes = [other for other in range(values.dim()) if other != axis]
+        count = values.numel() // values.shape[axis]
+        # In float64 the variance of a channel far from zero keeps its digits; a layer at a time, so it costs little.
+        variance, mean = torch.var_mean(values.detach().double(), axes, correction=0)
+        total = self.count + count
+        shift = mean - self.mean
+        self.squares = self.squares + variance * count + shift.square() * (self.count * count / total)
+        self.mean = self.mean + shift * (count / total)
+        self.count = total
+
+    @property
+    def std(self) -> Tensor:
+        """Standard deviation (of all values, not of a sample), as REPAIR's BatchNorm layers use."""
+        return (self.squares / self.count).sqrt()
+
+
+def layer_moments(model: nn.Module, state: State, batches: Batches, layers: list[str]) -> dict[str, Moments]:
+    """Mean and standard deviation of every channel behind layers of a network with the weights of `state`."""
+    network = copy.deepcopy(model)
+    write_state(network, state)
+    moments = {name: Moments(_channel_axis(network.get_submodule(name))) for name in layers}
+
+    def listen(name: str, output: Tensor) -> None:
+        moments[name].update(output)
+
+    with torch.no_grad(), evaluation_mode(network), _outputs(network, layers, listen):
+        for inputs, _ in iterate(batches):
+            network(inputs)
+    for name, found in moments.items():
+        _check_count(name, found.count)
+    return moments
+
+
+def _correct(
+    model: nn.Module, state_a: State, state_b: State, batches: Batches, alpha: float, *, shift: bool
+) -> Corrected:
+    state_a, state_b = _with_zero_biases(model, state_a), _with_zero_biases(model, state_b)
+    for state, name in ((state_a, "checkpoint a"), (state_b, "checkpoint b")):
+        check_same_tensors(model.state_dict(), state, "the network", name)
+        if found := describe_nonfinite(state, name):
+            raise UserError(f"{found}: the average of networks that diverged cannot be corrected")
+    network = copy.deepcopy(model)
+    write_state(network, interpolate(state_a, state_b, alpha))
+    sites = _sites(network, batches)
+    layers = [name for name in sites if not isinstance(network.get_submodule(name), _BatchNorm)]
+    if shift:
+        _check_biases(network, layers)
+    ends = [layer_moments(model, state, batches, layers) for state in (state_a, state_b)]
+    correction = _Correction(network, shift, {
+        name: tuple((1 - alpha) * one + alpha * other for one, other in (
+            (ends[0][name].mean, ends[1][name].mean), (ends[0][name].std, ends[1][name].std)
+        ))
+        for name in layers
+    })  # fmt: skip
+    _walk(network, sites, batches, correction)
+    state = {key: tensor.detach().clone() for key, tensor in network.state_dict().items()}
+    normalised = tuple(name for name in sites if name not in layers)
+    return Corrected(state, correction.scales, correction.shifts, correction.dead, normalised)
+
+
+@dataclass
+class _Correction:
+    """Changes a layer of the network in place from the moments of its output, or of a BatchNorm's input."""
+
+    network: nn.Module
+    shift: bool
+    targets: dict[str, Any]
+    scales: dict[str, Tensor] = field(default_factory=dict)
+    shifts: dict[str, Tensor] = field(default_factory=dict)
+    dead: int = 0
+
+    def apply(self, name: str, moments: Moments) -> None:
+        layer = self.network.get_submodule(name)
+        _check_count(name, moments.count)
+        if isinstance(layer, _BatchNorm):
+            assert layer.running_mean is not None
+            assert layer.running_var is not None
+            layer.running_mean.copy_(moments.mean)
+            layer.running_var.copy_(moments.squares / (moments.count - 1))
+            return
+        mean, std = self.targets[name]
+        alive = moments.std > _DEAD * torch.maximum(std, moments.std.max())
+        scale = torch.where(alive, std / torch.where(alive, moments.std, 1), 1)
+        shift = torch.where(alive, mean - scale * moments.mean, 0) if self.shift else torch.zeros_like(mean)
+        self.dead += int((~alive).sum())
+        self.scales[name], self.shifts[name] = scale.float().cpu(), shift.float().cpu()
+        _fold(layer, scale, shift)
+
+
+def _fold(layer: nn.Module, scale: Tensor, shift: Tensor) -> None:
+    """Multiply a layer's output channels and add to them, by its weight and bias."""
+    assert isinstance(layer, _ConvNd | nn.Linear)
+    weight = layer.weight.detach()
+    if isinstance(layer, _ConvTransposeNd):
+        grouped = weight.view(layer.groups, -1, *weight.shape[1:])
+        grouped *= scale.to(weight.dtype).view(layer.groups, 1, -1, *(1,) * (weight.dim() - 2))
+    else:
+        weight *= scale.to(weight.dtype).view(-1, *(1,) * (weight.dim() - 1))
+    if layer.bias is not None:
+        bias = layer.bias.detach()
+        bias.copy_(scale * bias.double() + shift)
+
+
+def _walk(network: nn.Module, sites: list[str], batches: Batches, correction: _Correction) -> None:
+    """Correct the sites in order of the forward pass, each from moments behind all earlier corrections."""
+    if not callable(batches) and len(batches) == 1:
+        with torch.no_grad(), evaluation_mode(network), _corrected_on_the_way(network, sites, correction):
+            network(batches[0][0])
+        return
+    for name in sites:
+        moments = Moments(_channel_axis(network.get_submodule(name)))
+        with torch.no_grad(), evaluation_mode(network), _as_far_as(network, name, moments):
+            for inputs, _ in iterate(batches):
+                try:
+                    network(inputs)
+                except _Reached:
+                    continue
+        correction.apply(name, moments)
+
+
+class _Reached(Exception):
+    """The layer of interest has been computed; the rest of the pass is not needed."""
+
+
+@contextmanager
+def _as_far_as(network: nn.Module, name: str, moments: Moments) -> Iterator[None]:
+    def listen(_: str, values: Tensor) -> None:
+        moments.update(values)
+        raise _Reached
+
+    with _outputs(network, [name], listen):
+        yield
+
+
+@contextmanager
+def _corrected_on_the_way(network: nn.Module, sites: list[str], correction: _Correction) -> Iterator[None]:
+    """In a single pass over all inputs: each layer is corrected and computed once more."""
+
+    def hook(name: str, layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        moments = Moments(_channel_axis(layer))
+        moments.update(inputs[0] if isinstance(layer, _BatchNorm) else output)
+        correction.apply(name, moments)
+        return layer.forward(*inputs)
+
+    handles = [
+        network.get_submodule(name).register_forward_hook(
+            lambda layer, inputs, output, name=name: hook(name, layer, inputs, output)
+        )
+        for name in sites
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def _outputs(network: nn.Module, layers: list[str], listen: Any) -> Iterator[None]:
+    """Call `listen(name, values)` with what a layer puts out, or what a BatchNorm takes in."""
+    handles = []
+    for name in layers:
+        layer = network.get_submodule(name)
+        if isinstance(layer, _BatchNorm):
+            handles.append(layer.register_forward_pre_hook(lambda _, inputs, name=name: listen(name, inputs[0])))
+        else:
+            handles.append(layer.register_forward_hook(lambda _, inputs, output, name=name: listen(name, output)))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _sites(network: nn.Module, batches: Batches) -> list[str]:
+    """Layers to correct, in order of the forward pass.
+
+    Convolutions and linear layers but those that put out the logits and those whose output is what a BatchNorm reads;
+    and BatchNorm layers with stored statistics. UserError for a layer that is used twice, whose two outputs have
+    statistics of their own.
+    """
+    names = {name: layer for name, layer in network.named_modules() if isinstance(layer, _ConvNd | nn.Linear)}
+    norms = batchnorm_layers(network)
+    order: list[str] = []
+    outputs: dict[str, Tensor] = {}
+    read: list[Tensor] = []
+
+    def note_output(name: str, output: Tensor) -> None:
+        if name in outputs:
+            raise UserError(f"layer {name} is used twice in a pass: its outputs cannot be corrected by one scale")
+        order.append(name)
+        outputs[name] = output
+
+    def note_input(name: str, values: Tensor) -> None:
+        order.append(name)
+        read.append(values)
+
+    inputs = next(iter(iterate(batches)), None)
+    if inputs is None:
+        raise UserError("statistics of channels need images: the batches are empty")
+    with (
+        torch.no_grad(),
+        evaluation_mode(network),
+        _outputs(network, list(names), note_output),
+        _outputs(network, list(norms), note_input),
+    ):
+        result = network(inputs[0][:2])
+    logits = {id(part) for part in (result if isinstance(result, tuple | list) else [result])}
+    normalised = {id(values) for values in read}
+    return [name for name in order if name in norms or id(outputs[name]) not in logits | normalised]
+
+
+def _with_zero_biases(model: nn.Module, state: State) -> dict[str, Tensor]:
+    """The state, with zeros for biases of convolutions and linear layers that only the model has."""
+    extended = dict(state)
+    for name, layer in model.named_modules():
+        key = f"{name}.bias" if name else "bias"
+        if isinstance(layer, _ConvNd | nn.Linear) and layer.bias is not None and key not in state:
+            extended[key] = torch.zeros_like(layer.bias.detach())
+    return {key: extended[key] for key in model.state_dict() if key in extended} | extended
+
+
+def _check_biases(network: nn.Module, layers: list[str]) -> None:
+    without = [name for name in layers if getattr(network.get_submodule(name), "bias", None) is None]
+    if without:
+        more = f" and {len(without) - 5} more" if len(without) > 5 else ""
+        raise UserError(
+            f"repair shifts channels by biases, which {', '.join(without[:5])}{more} lack: "
+            "give add_biases(model) as the model, or use rescale"
+        )
+
+
+def _check_count(name: str, count: int) -> None:
+    if count < 2:
+        raise UserError(f"layer {name}: statistics need at least two values of a channel; give more images")
+
+
+def _channels(layer: nn.Module) -> int:
+    return layer.out_features if isinstance(layer, nn.Linear) else int(layer.out_channels)  # type: ignore[arg-type]
+
+
+def _channel_axis(layer: nn.Module) -> int:
+    return -1 if isinstance(layer, nn.Linear) else 1
