@@ -141,7 +141,9 @@ def test_a_networks_function_stays_and_its_weights_can_be_written() -> None:
         states.append(analysed_state(checkpoint))
         assert list(states[-1]) == list(plain.state_dict())
         assert not any(key.endswith("gain") for key in states[-1])
-        assert l2_distance(states[-1], analysed_state(Checkpoint(scaled, checkpoint.metadata))) < 1e-6 * norm(states[-1])
+        assert l2_distance(states[-1], analysed_state(Checkpoint(scaled, checkpoint.metadata))) < 1e-6 * norm(
+            states[-1]
+        )
     plain.load_state_dict(interpolate(*states, 0.5))
     half = plain.stages[0][0].conv2
     torch.testing.assert_close(computed_weight(half).float(), half.weight.detach())
