@@ -121,6 +121,34 @@ def test_images_of_a_size_that_the_network_refuses() -> None:
     assert fault.startswith("tasks.photos.pictures: 16 pixels: vit_b_16 does not take images of this size")
 
 
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("timm/lcnet_035", {"in_chans": 4}), ("timm/vit_tiny_patch16_224", {"in_chans": 2, "img_size": 16})],
+)
+def test_networks_of_other_channels_than_images_have(tmp_path: Path, name: str, options: dict[str, Any]) -> None:
+    """One line for trained runs and files of that network, before any image is packed."""
+    path = tmp_path / "a.pth"
+    torch.save(build_model(name, 3, seed=0, **options).state_dict(), path)
+    model = {"name": name, "options": options}
+    plan = study(
+        a={"model": model},
+        b={"model": model, "initialisation": "checkpoint", "checkpoint": str(path)},
+        c={},
+    )
+    assert faults(plan) == []
+    (fault,) = checks.sizes_faults(plan, plan.runs.values())
+    assert fault == (
+        f"model {name}: the model takes images of {options['in_chans']} channels, but images have 1 (grey) or 3 "
+        "(colour): take a model of 1 or 3 input channels"
+    )
+
+
+def test_networks_of_one_channel_are_no_fault() -> None:
+    """They see grey."""
+    plan = study(a={"model": {"name": "timm/lcnet_035", "options": {"in_chans": 1}}})
+    assert list(checks.sizes_faults(plan, plan.runs.values())) == []
+
+
 def test_packages_that_are_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     """TensorBoard and the compiler are looked for only where trainings ask for them."""
     find = importlib.util.find_spec

@@ -12,6 +12,7 @@ from transferscope.models.layers import (
     block_layers,
     classifier_layers,
     feature_layers,
+    image_channels,
     trace_conv_inputs,
     units,
 )
@@ -137,3 +138,24 @@ def test_an_image_that_does_not_fit_is_named() -> None:
     """The error says the size and why."""
     with pytest.raises(UserError, match="VisionTransformer cannot take images of 30x30 pixels: Wrong image height"):
         trace_conv_inputs(small_transformer(), 30)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "channels"),
+    [
+        ("resnet18", {}, 3),
+        ("timm/lcnet_035", {"in_chans": 1}, 1),
+        ("timm/vit_tiny_patch16_224", {"in_chans": 4, "depth": 1}, 4),
+        ("timm/tresnet_m", {}, 3),
+        ("timm/tresnet_m", {"in_chans": 1}, 1),
+    ],
+)
+def test_channels_of_images_are_those_before_the_first_convolution(name: str, options: dict, channels: int) -> None:
+    """TResNet's stem makes 16 channels of each by taking blocks of 4 by 4 pixels apart."""
+    assert image_channels(build_model(name, 2, seed=0, **options)) == channels
+
+
+def test_pixels_that_become_channels_are_counted() -> None:
+    """torch's own layer for it; a network without convolutions is taken to see colour."""
+    assert image_channels(nn.Sequential(nn.PixelUnshuffle(2), nn.Conv2d(12, 4, 1))) == 3
+    assert image_channels(nn.Sequential(nn.Flatten(), nn.Linear(12, 2))) == 3

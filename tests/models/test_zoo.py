@@ -93,6 +93,7 @@ def test_without_timm_an_unknown_name_says_how_to_install_it(name: str, monkeypa
     ("name", "options", "message"),
     [
         ("resnet18", {"width_per_grup": 64}, "no option 'width_per_grup': near matches are width_per_group"),
+        ("vit_b_32", {"patch_size": 16}, "sets option 'patch_size' itself: leave it out"),
         ("resnet18", {"groups": 2}, "model 'resnet18' refuses its options {'groups': 2}"),
         ("vit_b_16", {"image_size": 30}, "model 'vit_b_16' refuses its options {'image_size': 30}: .*"),
         ("resnet18", {"weights": "DEFAULT"}, "'weights' is not taken: give pre-trained weights as a checkpoint"),

@@ -148,30 +148,42 @@ def gpus_faults(plan: Plan, runs: Iterable[RunSpec], *, analyses: bool) -> Itera
 
 
 def sizes_faults(plan: Plan, runs: Iterable[RunSpec]) -> Iterator[str]:
-    """Networks that refuse images of the size that they will see, tried on one blank image each."""
+    """Networks that refuse images as they will see them: other channels than 1 or 3, or a size that they do not take.
+
+    Each network is tried on one blank image of each size.
+    """
     tried: set[tuple[str, int]] = set()
+    refused: set[str] = set()
     for run in runs:
         side = pictures_of(plan.study, run.task).seen_size
-        key = (run.model.model_dump_json(), side)
-        if key not in tried:
-            tried.add(key)
+        network = run.model.model_dump_json()
+        if (network, side) in tried or network in refused:
+            continue
+        tried.add((network, side))
+        try:
             fault = _size_fault(run.model, side)
+        except UserError as error:
+            refused.add(network)
+            yield f"model {run.model.name}: {error}"
+        else:
             if fault is not None:
                 yield f"tasks.{run.task}.pictures: {side} pixels: {fault}"
 
 
 def _size_fault(model: ModelOptions, side: int) -> str | None:
+    """Why a network takes no images of a size; UserError where it takes none of 1 or 3 channels."""
     import torch
 
+    from transferscope.images.augment import check_channels
+    from transferscope.models.layers import image_channels
     from transferscope.models.zoo import build_model
-    from transferscope.training.device import first_weight
 
     try:
         network = build_model(model.name, 2, seed=0, **model.options).eval()
     except UserError:
         return None  # a fault of its own
-    weight = first_weight(network)
-    channels = weight.shape[1] if weight.ndim == 4 else 3
+    channels = image_channels(network)
+    check_channels(channels)
     try:
         with torch.inference_mode():
             network(torch.zeros(1, channels, side, side))
@@ -214,12 +226,11 @@ def cost_note(
 def _seconds_an_image(model: ModelOptions, side: int) -> float:
     import torch
 
+    from transferscope.models.layers import image_channels
     from transferscope.models.zoo import build_model
-    from transferscope.training.device import first_weight
 
     network = build_model(model.name, 2, seed=0, **model.options).eval()
-    weight = first_weight(network)
-    images = torch.zeros(TIMED_IMAGES, weight.shape[1] if weight.ndim == 4 else 3, side, side)
+    images = torch.zeros(TIMED_IMAGES, image_channels(network), side, side)
     with torch.inference_mode():
         network(images)
         started = time.perf_counter()

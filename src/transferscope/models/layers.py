@@ -185,6 +185,16 @@ def _pair(values: tuple[int, ...]) -> tuple[int, int]:
 
 
 def image_channels(model: nn.Module) -> int:
-    """Number of channels of the images that a model takes: those of its first convolution, 3 where it has none."""
-    first = next((module for module in model.modules() if isinstance(module, nn.Conv2d)), None)
-    return 3 if first is None else first.in_channels
+    """Number of channels of the images that a model takes: those of its first convolution, 3 where it has none.
+
+    A layer before it that turns blocks of pixels into channels is allowed for, as in TResNet's stem.
+    """
+    pixels = 1
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            return module.in_channels // pixels
+        if isinstance(module, nn.PixelUnshuffle):
+            pixels *= module.downscale_factor**2
+        elif type(module).__name__ == "SpaceToDepth":  # of timm
+            pixels *= int(module.bs) ** 2  # type: ignore[arg-type]
+    return 3

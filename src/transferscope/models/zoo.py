@@ -116,6 +116,8 @@ def _option_errors(name: str, builder: Callable[..., nn.Module], options: dict[s
             raise
         known = _option_names(builder)
         for option in options:
+            if f"multiple values for keyword argument '{option}'" in str(error):
+                raise UserError(f"model {name!r} sets option {option!r} itself: leave it out") from error
             if f"argument '{option}'" in str(error):
                 raise UserError(f"model {name!r} has no option {option!r}{near_matches(option, known)}") from error
         message = str(error).splitlines()[0] if str(error) else type(error).__name__
