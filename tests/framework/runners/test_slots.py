@@ -12,7 +12,7 @@ from kedro.framework.startup import bootstrap_project
 from kedro.pipeline import Node, Pipeline
 
 from tiny_project import ROOT
-from transferscope.cost.plan_cost import plan_cost as cost
+from transferscope.cost import plan_cost as cost
 from transferscope.framework.config import load_plan
 from transferscope.framework.runners.node_runner import gpus_asked
 from transferscope.framework.runners.node_times import Ended, Steps

@@ -39,7 +39,7 @@ class Surroundings:
     @hook_impl
     def before_pipeline_run(self) -> None:
         """Tidy up behind killed runs, and see to threads and to SIGTERM until this run is over."""
-        self._changed.close()
+        self.let_go()
         if self._context is not None:
             tidy_up(self._context)
         self._changed.callback(one_thread_an_operation())
@@ -47,10 +47,14 @@ class Surroundings:
 
     @hook_impl
     def after_pipeline_run(self) -> None:
-        self._changed.close()
+        self.let_go()
 
     @hook_impl
     def on_pipeline_error(self) -> None:
+        self.let_go()
+
+    def let_go(self) -> None:
+        """Take back what was changed for the run."""
         self._changed.close()
 
 
