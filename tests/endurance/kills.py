@@ -53,9 +53,7 @@ class Part:
 
 
 PARTS = (
-    Part(
-        "packing", {"node_names": [f"clipart.data_prep.{name}" for name in ("draw_domains", "pack_train", "pack_test")]}
-    ),
+    Part("packing", {"node_names": [f"clipart.data_prep.{name}" for name in ("pack_train", "pack_test")]}),
     Part("training", {"node_names": ["clipart.training.rit_1"]}),
     Part("training in two processes", {"node_names": ["clipart.training.rit_2"]}, {"training": {"num_processes": 2}}),
     Part(

@@ -122,6 +122,7 @@ def test_a_number_of_threads_that_the_user_gives_stays(monkeypatch: pytest.Monke
 TERMINATED_RUN = """
 import os, sys, time
 from pathlib import Path
+from kedro.framework.hooks.manager import _create_hook_manager
 from kedro.io import DataCatalog
 from kedro.pipeline import Node, Pipeline
 from kedro import runner as kedro_runners
@@ -139,14 +140,16 @@ def work():
             time.sleep(0.05)
 
 if __name__ == "__main__":
-    Surroundings().before_pipeline_run()
+    surroundings, manager = Surroundings(), _create_hook_manager()
+    manager.register(surroundings)
+    surroundings.before_pipeline_run()
     kind = sys.argv[1]
     runner = getattr(runners, kind, None) or getattr(kedro_runners, kind)
     catalog = DataCatalog()
     if kind == "ParallelRunner":
         from kedro.io import SharedMemoryDataCatalog
         catalog = SharedMemoryDataCatalog()
-    runner().run(Pipeline([Node(work, None, "out", name="work")]), catalog)
+    runner().run(Pipeline([Node(work, None, "out", name="work")]), catalog, manager)
 """
 
 
@@ -167,7 +170,7 @@ def test_sigterm_ends_in_order(tmp_path: Path, kind: str) -> None:
         time.sleep(0.05)
     assert [path for path in system.iterdir() if path.name.startswith("transferscope-")]
     process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=120)
+    process.communicate(timeout=60)
     assert process.returncode == TERMINATED
     assert not list(tmp_path.glob(".*.tmp"))
     assert not [path for path in system.iterdir() if path.name.startswith(("transferscope-", "pymp-"))]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import queue
 import threading
@@ -25,7 +24,7 @@ from transferscope.framework.runners.node_times import Ended
 from transferscope.framework.runners.slots import DevicePool
 from transferscope.framework.runners.urgency import urgency
 from transferscope.system.gpu_grants import give_back_memory, granted
-from transferscope.system.processes import side_processes
+from transferscope.system.processes import side_processes, unwind
 
 PATIENCE_SECONDS = 10.0
 
@@ -150,8 +149,7 @@ class _Threads:
     def interrupt(self) -> None:
         """Stop what still runs as Ctrl-C would: trainings in processes of their own end with their step."""
         for thread in self._running.values():
-            stop = ctypes.py_object(KeyboardInterrupt)
-            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), stop)
+            unwind(thread)
         deadline = time.monotonic() + PATIENCE_SECONDS
         for thread in self._running.values():
             thread.join(max(0.0, deadline - time.monotonic()))
