@@ -73,7 +73,7 @@ class StudyHooks:
         if dataset_name.endswith(".checkpoints"):
             check_fingerprint(dataset_name, data.fingerprint)
 
-    @hook_impl
+    @hook_impl(trylast=True)  # it raises, and no hook is called after that
     def on_pipeline_error(self, error: Exception, run_params: dict[str, Any]) -> None:
         """What failed and the command that repeats it; a user's mistake is one line, not a traceback."""
         self.let_go()
