@@ -167,7 +167,9 @@ def test_a_union_of_splits_that_are_packed_in_the_same_run_is_of_its_plan(
         Node(lambda split: split, "union.train_split", "union.table", name="tabulate"),
     ]
     monkeypatch.setattr(made_by, "pipelines", {"data_prep": Pipeline(nodes), "__default__": Pipeline(nodes)})
-    monkeypatch.setattr(made_by, "_content_digest", lambda catalog, name: catalog.load(name) if catalog[name].exists() else "")
+    monkeypatch.setattr(
+        made_by, "_content_digest", lambda catalog, name: catalog.load(name) if catalog[name].exists() else ""
+    )
     found = []
     for elsewhere in (False, True):
         folder = tmp_path / str(elsewhere)
