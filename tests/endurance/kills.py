@@ -118,7 +118,13 @@ class Trial:
         for module in pkgutil.walk_packages(transferscope.__path__, "transferscope."):
             if not module.name.endswith("__main__"):
                 importlib.import_module(module.name)
-        for name in ("matplotlib.pyplot", "kedro_viz.integrations.kedro.hooks", "sklearn.metrics", "scipy.stats"):
+        for name in (
+            "torch._dynamo",
+            "matplotlib.pyplot",
+            "kedro_viz.integrations.kedro.hooks",
+            "sklearn.metrics",
+            "scipy.stats",
+        ):
             with suppress(ImportError):
                 importlib.import_module(name)
 
