@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterator
 
 import pytest
 import torch
 
+from every_package import pytest_collectreport, pytest_runtest_logreport, pytest_sessionfinish  # noqa: F401
 from tiny_project import Project, make_project
 
 
@@ -26,29 +26,3 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
         # Tests run parts of it again, some to see them fail; this is the status after the whole run.
         shutil.copy(made.folder / ".viz" / "kedro_pipeline_events.json", made.folder / "events_of_whole_run.json")
         yield made
-
-
-WITHOUT = ("could not import", "is not installed")
-"""In the reason of a test that is skipped for want of a package."""
-
-_without: list[str] = []
-
-
-def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    _note_skip(report)
-
-
-def pytest_collectreport(report: pytest.CollectReport) -> None:
-    _note_skip(report)
-
-
-def _note_skip(report: pytest.TestReport | pytest.CollectReport) -> None:
-    if report.skipped and any(reason in str(report.longrepr) for reason in WITHOUT):
-        _without.append(report.nodeid)
-
-
-def pytest_sessionfinish(session: pytest.Session) -> None:
-    """With EVERY_PACKAGE set, as in CI, a test that is skipped for want of a package is a failure."""
-    if os.environ.get("EVERY_PACKAGE") and _without:
-        print(f"\nskipped for want of a package: {', '.join(_without)}")
-        session.exitstatus = pytest.ExitCode.TESTS_FAILED

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from kedro.framework.hooks import hook_impl
+from kedro.framework.hooks.manager import _create_hook_manager
 from kedro.io import AbstractDataset, DataCatalog
 from kedro.pipeline import Node, Pipeline
 from PIL import Image
@@ -48,3 +50,25 @@ def test_images_that_cannot_be_read_stop_before_anything_runs(tmp_path: Path) ->
     pipeline = Pipeline([Node(lambda _: 1, "photos.source", "x", name="pack")])
     with pytest.raises(CommandLineError, match=r"one class only \(cat\): a task needs two classes"):
         StudyHooks().before_pipeline_run({}, pipeline, DataCatalog({"photos.source": source}))
+
+
+class Recorder:
+    """Hooks that note whether they heard of the end of a run."""
+
+    heard = False
+
+    @hook_impl
+    def on_pipeline_error(self) -> None:
+        self.heard = True
+
+
+def test_all_hooks_hear_of_an_error() -> None:
+    """The user's mistake is raised after the others have written what was made and given back what they hold."""
+    manager, recorders = _create_hook_manager(), [Recorder(), Recorder()]
+    for hooks in (recorders[0], StudyHooks(), recorders[1]):
+        manager.register(hooks)
+    with pytest.raises(CommandLineError, match="the disk is full"):
+        manager.hook.on_pipeline_error(
+            error=UserError("the disk is full"), run_params={}, pipeline=Pipeline([]), catalog=DataCatalog()
+        )
+    assert all(recorder.heard for recorder in recorders)

@@ -154,3 +154,37 @@ def test_other_images_make_results_stale() -> None:
     first, second = (made_by.present_keys(nodes, lambda _: {}, lambda _, d=digest: d) for digest in ("a", "b"))
     assert first["t.train_split"] == second["t.train_split"]
     assert first["t.table"] != second["t.table"]
+
+
+def test_a_union_of_splits_that_are_packed_in_the_same_run_is_of_its_plan(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A split that is made of others is noted with their content, whether hooks see it saved or another process has."""
+    caplog.set_level(logging.INFO, "transferscope")
+    nodes = [
+        Node(lambda options: "images", "params:part", "t.train_split", name="pack"),
+        Node(lambda split: split, "t.train_split", "union.train_split", name="unite"),
+        Node(lambda split: split, "union.train_split", "union.table", name="tabulate"),
+    ]
+    monkeypatch.setattr(made_by, "pipelines", {"data_prep": Pipeline(nodes), "__default__": Pipeline(nodes)})
+    monkeypatch.setattr(
+        made_by, "_content_digest", lambda catalog, name: catalog.load(name) if catalog[name].exists() else ""
+    )
+    found = []
+    for elsewhere in (False, True):
+        folder = tmp_path / str(elsewhere)
+        catalog = DataCatalog(
+            {name: TextDataset(filepath=str(folder / name)) for node in nodes for name in node.outputs}
+        )
+        catalog["params:part"] = MemoryDataset({})
+        for _ in range(2):
+            caplog.clear()
+            hooks, manager = made_by.MadeBy(), _create_hook_manager()
+            manager.register(hooks)
+            hooks.after_context_created(SimpleNamespace(project_path=folder, config_loader={"globals": {}}))  # type: ignore[arg-type]
+            hooks.before_pipeline_run({}, Pipeline(nodes), catalog)
+            assert "another plan" not in caplog.text
+            SequentialRunner().run(Pipeline(nodes), catalog, None if elsewhere else manager)
+            hooks.after_pipeline_run({}, Pipeline(nodes))
+            found.append((folder / "data" / ".made_by.json").read_bytes())
+    assert found == [found[0]] * 4

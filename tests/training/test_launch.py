@@ -21,7 +21,7 @@ import torch
 
 from transferscope.system.errors import UserError
 from transferscope.system.folder_lock import run_folder_held
-from transferscope.system.temporaries import remove_dead_work
+from transferscope.system.temporaries import NAME, remove_dead_work
 from transferscope.training import launch, worker
 from transferscope.training.failure import WorkerError, failure
 from transferscope.training.launch import count_processes, train
@@ -140,7 +140,7 @@ def test_a_training_that_is_killed_leaves_no_process_and_no_lock(
     ]
     assert listening
     assert {address.removeprefix("::ffff:") for address in listening} <= {"127.0.0.1", "::1"}
-    before = {path.name for path in folder.iterdir()}
+    before = {path.name for path in folder.iterdir() if not NAME.fullmatch(path.name)}
     for other in (run, make_run(epochs=1), make_run(epochs=1, lr=0.01)):
         with pytest.raises(UserError, match=rf"is in use by another run \(process {process.pid} on .*`models_folder`"):
             train(other, *parts, initial=None, folder=folder, device_type="cpu")

@@ -21,6 +21,7 @@ from transferscope.experiment.options import AugmentationOptions, ModelOptions
 from transferscope.images.split import PackedSplit
 from transferscope.models.initialisation import initialise
 from transferscope.system.errors import UserError
+from transferscope.system.folder_lock import run_folder_held
 from transferscope.training import loop
 from transferscope.training.evaluation import evaluate
 from transferscope.training.loop import train_run
@@ -222,6 +223,26 @@ def test_a_finished_run_is_not_trained_again(
     monkeypatch.undo()
     series, shorter = train_run(make_run(epochs=1), train_split, held_out_split, initial=None, folder=tmp_path)
     assert (series.final, len(shorter), len(list(tmp_path.glob("epoch_*")))) == (1, 2, 2)
+
+
+def test_a_training_holds_its_folder(make_split: Make, make_run: Make, tmp_path: Path) -> None:
+    """Called directly, as in a notebook: a second one in the folder is one line, whatever its plan, until it has ended.
+
+    A finished run is returned though the folder is held, since nothing is written.
+    """
+    parts, lines = (make_split(40), make_split(24, part="test")), []
+
+    def try_another(*_: object) -> None:
+        for other in (make_run(), make_run(lr=0.5)):
+            with pytest.raises(UserError, match=r"is in use by another run .*`models_folder` of its own") as refused:
+                train_run(other, *parts, initial=None, folder=tmp_path / "run")
+            lines.append(str(refused.value))
+
+    _, history = train_run(make_run(), *parts, initial=None, folder=tmp_path / "run", progress=try_another)
+    assert len(lines) > 1
+    assert not (tmp_path / "run" / ".running").exists()
+    with run_folder_held(tmp_path / "run"):
+        assert train_run(make_run(), *parts, initial=None, folder=tmp_path / "run")[1].equals(history)
 
 
 def test_other_images_are_another_run(make_split: Make, make_run: Make, tmp_path: Path) -> None:

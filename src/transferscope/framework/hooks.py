@@ -48,7 +48,7 @@ class StudyHooks:
     def before_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline, catalog: CatalogProtocol) -> None:
         """Refuse before any work what would fail later: a second run on the same data, inputs that do not exist."""
         self._begin = time.perf_counter()
-        self._release()
+        self.let_go()
         if self._context is not None:
             folder = Path(self._context.project_path) / self._context.config_loader["globals"].get("data", "data")
             with _one_line(""):
@@ -59,7 +59,7 @@ class StudyHooks:
                 refuse(before.faults())
                 note = before.note()
         except BaseException:
-            self._release()
+            self.let_go()
             raise
         if note is not None:
             logger.info("%s", note)
@@ -73,10 +73,10 @@ class StudyHooks:
         if dataset_name.endswith(".checkpoints"):
             check_fingerprint(dataset_name, data.fingerprint)
 
-    @hook_impl
+    @hook_impl(trylast=True)  # it raises, and no hook is called after that
     def on_pipeline_error(self, error: Exception, run_params: dict[str, Any]) -> None:
         """What failed and the command that repeats it; a user's mistake is one line, not a traceback."""
-        self._release()
+        self.let_go()
         if isinstance(error, StepsFailed):
             print_tables({"What failed": failures_table(error.steps)})
             click.echo("To repeat what failed, and what was not run for it:")
@@ -88,14 +88,15 @@ class StudyHooks:
 
     @hook_impl
     def after_pipeline_run(self, pipeline: Pipeline, catalog: CatalogProtocol) -> None:
-        self._release()
+        self.let_go()
         logger.info("done in %s", duration(time.perf_counter() - self._begin))
         if "report" in pipeline.all_outputs():
             logger.info("the report: %s", _place(catalog, "report"))
         elif places := _folders(pipeline, catalog):
             logger.info("the results: %s", ", ".join(places))
 
-    def _release(self) -> None:
+    def let_go(self) -> None:
+        """Give the data folder back."""
         if self._lock is not None:
             self._lock.release()
             self._lock = None

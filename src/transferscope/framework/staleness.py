@@ -98,10 +98,10 @@ class MadeBy:
         """The result is of the present plan, if all that its step has read is."""
         with self._lock:
             self._saved.add(dataset_name)
-            if dataset_name.endswith("_split"):
-                self._outdated = True
-            elif self._outdated:
+            is_split, reads_split = _is_split(dataset_name), any(map(_is_split, node.inputs))
+            if self._outdated and (reads_split or not is_split):
                 self._present, self._outdated = self._compute(), False
+            self._outdated = self._outdated or is_split
             key = self._present.get(dataset_name)
             if key is None:
                 return
@@ -161,11 +161,15 @@ def present_keys(
                     values[name] = "" if name == "params:models_folder" else _digest(_relevant(load(name)))
                 parts.append(values[name])
             else:
-                if name.endswith("_split") and name not in values:
+                if _is_split(name) and name not in values:
                     values[name] = content(name)
                 parts.append(keys.get(name, "") + values.get(name, ""))
         keys |= {name: _digest([name, *parts]) for name in node.outputs}
     return keys
+
+
+def _is_split(name: str) -> bool:
+    return name.endswith("_split")
 
 
 def _relevant(value: Any) -> Any:

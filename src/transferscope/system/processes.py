@@ -6,6 +6,7 @@ they run at a third of their speed or less (docs/log.md); beside a process that 
 
 from __future__ import annotations
 
+import ctypes
 import multiprocessing
 import os
 import signal
@@ -50,6 +51,12 @@ def spread(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterato
     """`map(function, items)`, on all processes beside this one where there are some, else here."""
     for result in [_begun(function, item) for item in items]:
         yield result()
+
+
+def unwind(thread: threading.Thread) -> None:
+    """Raise KeyboardInterrupt in a thread, as soon as it is back in Python."""
+    stop = ctypes.py_object(KeyboardInterrupt)
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), stop)
 
 
 def _begun(function: Callable[..., Result], *arguments: object) -> Callable[[], Result]:

@@ -74,17 +74,17 @@ def train(
     if files.is_finished():
         files.tidy()
         return files.result()
+    if kind == "cpu" and num_processes * num_nodes == 1:
+        return train_run(
+            run,
+            train_split,
+            test_split,
+            initial=initial,
+            folder=folder,
+            validation_split=validation_split,
+            device="cpu",
+        )
     with run_folder_held(files.folder, shared=num_nodes > 1) as lock:
-        if kind == "cpu" and num_processes * num_nodes == 1:
-            return train_run(
-                run,
-                train_split,
-                test_split,
-                initial=initial,
-                folder=folder,
-                validation_split=validation_split,
-                device="cpu",
-            )
         if not files.is_finished():
             with work_folder() as job:
                 _hand_over(job, run, splits, initial, files.folder, kind)

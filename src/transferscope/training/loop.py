@@ -6,7 +6,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Literal
 
@@ -23,6 +23,7 @@ from transferscope.models.initialisation import initialise
 from transferscope.models.layers import image_channels
 from transferscope.models.series import CheckpointSeries
 from transferscope.system.errors import UserError
+from transferscope.system.folder_lock import run_folder_held
 from transferscope.system.progress import progress_bar
 from transferscope.training.device import (
     as_input,
@@ -81,18 +82,21 @@ def train_run(
     longer finite stops: its series has the status "diverged", its last row says in which epoch, and `final` is the
     epoch before.
 
-    `device` defaults to the GPU if there is one. `group` joins several processes (see `launch`), and `progress` is
-    called with steps done and a note; by default there is a bar.
+    `device` defaults to the GPU if there is one. `group` joins several processes; whoever starts them (see `launch`)
+    holds the folder, while a training without a group holds it itself. `progress` is called with steps done and a note;
+    by default there is a bar.
 
-    Raises UserError for splits that do not fit each other, the model or `initial`.
+    Raises UserError for splits that do not fit each other, the model or `initial`, and where another training has the
+    folder.
     """
+    held = run_folder_held(Path(folder)) if group is None else nullcontext()
     group = group or OneProcess()
     splits = by_part(train_split, test_split, validation_split)
     check_inputs(run, splits, initial)
     files = RunFolder(folder, run, inputs_of(run, splits, initial))
     if not files.is_finished():
         device = choose_device(device)
-        with reproducible(deterministic=run.training.deterministic):
+        with held, reproducible(deterministic=run.training.deterministic):
             training = _Training(run, splits, initial, files, device, group, snapshot_seconds)
             model = training.state.model
             with random_state_of(model, device) as training.layers_draw, _advancing(training, progress) as advance:

@@ -24,7 +24,7 @@ from kedro.pipeline import Node, Pipeline
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from transferscope.framework.config import CommandLineError
-from transferscope.framework.runners import GpuRunner
+from transferscope.framework.runners import GpuRunner, gpu_runner
 from transferscope.framework.runners import node_runner as steps_runner
 from transferscope.framework.runners.failures import StepsFailed
 from transferscope.system.errors import UserError
@@ -291,7 +291,7 @@ import os, signal, subprocess, sys, time
 from kedro.io import DataCatalog
 from kedro.pipeline import Node, Pipeline
 from transferscope.framework.runners import node_runner as steps_runner
-from transferscope.framework.runners import GpuRunner
+from transferscope.framework.runners import GpuRunner, gpu_runner
 
 def busy(name):
     def work():
@@ -327,6 +327,42 @@ def test_ctrl_c_ends_all_at_once(tmp_path: Path) -> None:
     assert process.returncode != 0
     for child in children:
         assert not _alive(child)
+
+
+class Holder:
+    """Hooks that hold something until it is given back."""
+
+    held = True
+
+    def let_go(self) -> None:
+        self.held = False
+
+
+@pytest.mark.parametrize("stubborn", [False, True])
+def test_after_ctrl_c_in_a_notebook_nothing_is_held(stubborn: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kedro calls no hook after an interrupt, and the process lives on; what cannot be interrupted keeps its folder."""
+    monkeypatch.setattr(gpu_runner, "PATIENCE_SECONDS", 0.5)
+    begun, end = threading.Event(), threading.Event()
+
+    def work() -> int:
+        begun.set()
+        while not end.is_set():
+            end.wait(None if stubborn else 0.05)
+        return 1
+
+    def interrupt(*_: object) -> list[object]:
+        assert begun.wait(60)
+        raise KeyboardInterrupt
+
+    holder, manager = Holder(), _create_hook_manager()
+    manager.register(holder)
+    monkeypatch.setattr(gpu_runner._Threads, "ended", interrupt)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            GpuRunner(max_workers=1).run(Pipeline([step(work, "a")]), DataCatalog(), manager)
+        assert holder.held is stubborn
+    finally:
+        end.set()
 
 
 def _alive(process: int) -> bool:

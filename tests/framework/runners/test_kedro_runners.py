@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,15 +18,20 @@ from kedro.framework.project import pipelines
 from kedro.runner import AbstractRunner, ParallelRunner, SequentialRunner, ThreadRunner
 
 from tiny_project import SMALL, Project, make_project
-from transferscope.framework.runners import GpuRunner, RayRunner
+from transferscope.framework.runners import GpuRunner, RayRunner, gpu_runner
 from transferscope.framework.runners.surroundings import TERMINATED, one_thread_an_operation
+from transferscope.system.folder_lock import FolderLock
 
-TIMES = {"timings.csv", "report.html", "summary.md"}
-"""Files that hold how long something took."""
+TIMED = ("timings.csv", "report.html", "summary.md")
+TIMES = {".timings.json", *TIMED, *(f".{name}.sha256" for name in TIMED)}
+"""Files that hold how long something took, and digests of such."""
 
 
 def run_with(folder: Path, runner: Callable[[], AbstractRunner]) -> dict[str, bytes]:
-    """Weights, tables and figures of the small study by their files."""
+    """Weights, tables, figures and the list of what made them, of the small study, by their files.
+
+    `folder` is removed in the end, so that each runner may have the same: a part of the plan is where the images lie.
+    """
     folder.mkdir()
     project = make_project(folder, SMALL)
     with pytest.MonkeyPatch.context() as patch:
@@ -33,17 +39,22 @@ def run_with(folder: Path, runner: Callable[[], AbstractRunner]) -> dict[str, by
         patch.chdir(folder)
         project.run(runner=runner())
         assert "OMP_NUM_THREADS" not in os.environ
-    made = [*folder.glob("data/06_models/**/*"), *folder.glob("data/0[78]*/**/*")]
-    return {
+    made = [folder / "data/.made_by.json", *folder.glob("data/06_models/**/*"), *folder.glob("data/0[78]*/**/*")]
+    found = {
         str(path.relative_to(folder)): path.read_bytes() for path in made if path.is_file() and path.name not in TIMES
     }
+    shutil.rmtree(folder)
+    return found
 
 
 @pytest.fixture(scope="module")
-def expected(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    return run_with(
-        tmp_path_factory.mktemp("gpu") / "project", lambda: GpuRunner(max_workers=max(2, os.cpu_count() or 1))
-    )
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("runners") / "project"
+
+
+@pytest.fixture(scope="module")
+def expected(folder: Path) -> dict[str, bytes]:
+    return run_with(folder, lambda: GpuRunner(max_workers=max(2, os.cpu_count() or 1)))
 
 
 RUNNERS: dict[str, tuple[Callable[[], AbstractRunner], str]] = {
@@ -57,14 +68,14 @@ RUNNERS: dict[str, tuple[Callable[[], AbstractRunner], str]] = {
 @pytest.mark.xdist_group("kedro_runners")
 @pytest.mark.parametrize("name", RUNNERS)
 def test_kedros_runners_give_the_same_bytes(
-    name: str, expected: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, expected: dict[str, bytes], folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Weights, tables and figures, though torch may use two threads; afterwards it may again."""
+    """Also of the list of what made them, though torch may use two threads; afterwards it may again."""
     runner, method = RUNNERS[name]
     monkeypatch.setenv("KEDRO_MP_CONTEXT", method)
     torch.set_num_threads(2)
     try:
-        found = run_with(tmp_path / "project", runner)
+        found = run_with(folder, runner)
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(1)
@@ -75,14 +86,14 @@ def test_kedros_runners_give_the_same_bytes(
 
 @pytest.mark.xdist_group("kedro_runners")
 def test_ray_gives_the_same_bytes_on_loopback_and_leaves_nothing(
-    expected: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    expected: dict[str, bytes], folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In a cluster of its own, without a process or a file of it afterwards."""
     system = Path(tempfile.mkdtemp(prefix="ts-", dir="/tmp"))  # sockets have short names
     before = set(Path("/tmp/ray").glob("*"))
     monkeypatch.setattr(tempfile, "tempdir", str(system))
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
-    found = run_with(tmp_path / "project", RayRunner)
+    found = run_with(folder, RayRunner)
     assert [path for path in found if found[path] != expected[path]] == []
     assert found.keys() == expected.keys()
     assert not list(system.iterdir())
@@ -101,6 +112,23 @@ def test_every_node_of_every_study_can_be_sent_to_another_process(
             nodes = pipelines["__default__"].nodes
             assert len(nodes) > 100
             ParallelRunner._validate_nodes(nodes)
+
+
+def test_after_ctrl_c_in_a_notebook_another_may_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the session and the interrupt are still there, data folder, threads and SIGTERM are as before the run."""
+
+    def interrupt(*_: object) -> list[object]:
+        raise KeyboardInterrupt
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(gpu_runner._Threads, "ended", interrupt)
+    with make_project(tmp_path, SMALL).session() as session, pytest.raises(KeyboardInterrupt) as interrupted:
+        session.run(runner=GpuRunner(max_workers=1), node_names=["clipart.data_prep.draw_domains"])
+    assert interrupted.value is not None
+    FolderLock(tmp_path / "data").release()
+    assert "OMP_NUM_THREADS" not in os.environ
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
 def test_a_number_of_threads_that_the_user_gives_stays(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -122,6 +150,7 @@ def test_a_number_of_threads_that_the_user_gives_stays(monkeypatch: pytest.Monke
 TERMINATED_RUN = """
 import os, sys, time
 from pathlib import Path
+from kedro.framework.hooks.manager import _create_hook_manager
 from kedro.io import DataCatalog
 from kedro.pipeline import Node, Pipeline
 from kedro import runner as kedro_runners
@@ -139,14 +168,16 @@ def work():
             time.sleep(0.05)
 
 if __name__ == "__main__":
-    Surroundings().before_pipeline_run()
+    surroundings, manager = Surroundings(), _create_hook_manager()
+    manager.register(surroundings)
+    surroundings.before_pipeline_run()
     kind = sys.argv[1]
     runner = getattr(runners, kind, None) or getattr(kedro_runners, kind)
     catalog = DataCatalog()
     if kind == "ParallelRunner":
         from kedro.io import SharedMemoryDataCatalog
         catalog = SharedMemoryDataCatalog()
-    runner().run(Pipeline([Node(work, None, "out", name="work")]), catalog)
+    runner().run(Pipeline([Node(work, None, "out", name="work")]), catalog, manager)
 """
 
 
@@ -167,7 +198,7 @@ def test_sigterm_ends_in_order(tmp_path: Path, kind: str) -> None:
         time.sleep(0.05)
     assert [path for path in system.iterdir() if path.name.startswith("transferscope-")]
     process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=120)
+    process.communicate(timeout=60)
     assert process.returncode == TERMINATED
     assert not list(tmp_path.glob(".*.tmp"))
     assert not [path for path in system.iterdir() if path.name.startswith(("transferscope-", "pymp-"))]

@@ -223,4 +223,4 @@ def test_results_of_a_run_are_known_as_made_by_its_plan(
     with pytest.raises(StepsFailed):
         RayRunner(address=address).run(Pipeline(nodes), catalog, hooks)
     recorder.on_pipeline_error()
-    assert list(json.loads((tmp_path / "results" / made_by.FILE).read_text())) == ["a_out"]
+    assert list(json.loads((tmp_path / "results" / made_by.FILE).read_text())["made"]) == ["a_out"]

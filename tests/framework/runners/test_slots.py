@@ -175,6 +175,28 @@ def test_the_papers_study_ends_near_its_bound(monkeypatch: pytest.MonkeyPatch) -
             assert simulated(pipeline, asked, lasts, size, lambda _: 0.0) > 1.1 * bound
 
 
+@pytest.mark.parametrize("size", [2, 4, 8])
+@pytest.mark.parametrize("waits", [1, 3])
+def test_a_study_whose_best_schedule_is_known(size: int, waits: int) -> None:
+    """A source that takes long, runs that start from it, and as many others as fill the other GPUs meanwhile.
+
+    By construction no GPU need ever idle: the others go beside the source, and after it those that start from it.
+    First in, first out starts the source after the others that were asked for before it, and ends later.
+    """
+    length, after = 12, 2 * size
+    others = [Node(lambda: 0, None, f"a{i}", name=f"a{i}", tags="gpus-1") for i in range((size - 1) * length)]
+    source = Node(lambda: 0, None, "p", name="p", tags="gpus-1")
+    started = [Node(lambda _: 0, "p", f"q{i}", name=f"q{i}", tags="gpus-1") for i in range(after * waits)]
+    pipeline = Pipeline([*others, source, *started])
+    lasts = {node: float(length if node is source else 1) for node in pipeline.nodes}
+    asked = dict.fromkeys(pipeline.nodes, 1)
+    best = length + 2 * waits
+    assert sum(lasts.values()) == best * size
+    urgent = urgency(pipeline, {node.name: lasts[node] for node in lasts}, asked.__getitem__)
+    assert simulated(pipeline, asked, lasts, size, urgent.__getitem__) == best
+    assert simulated(pipeline, asked, lasts, size, lambda _: 0.0) > best
+
+
 def simulated(
     pipeline: Pipeline, asked: dict[Node, int], lasts: dict[Node, float], size: int, order: Callable[[Node], float]
 ) -> float:

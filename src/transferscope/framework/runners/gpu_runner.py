@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import queue
 import threading
@@ -25,7 +24,7 @@ from transferscope.framework.runners.node_times import Ended
 from transferscope.framework.runners.slots import DevicePool
 from transferscope.framework.runners.urgency import urgency
 from transferscope.system.gpu_grants import give_back_memory, granted
-from transferscope.system.processes import side_processes
+from transferscope.system.processes import side_processes, unwind
 
 PATIENCE_SECONDS = 10.0
 
@@ -49,6 +48,7 @@ class GpuRunner(StepsRunner):
     ) -> None:
         super().__init__(is_async=is_async)
         refuse_unknown("GpuRunner", unknown, "gpus", "max_workers", "is_async")
+        self._threads: _Threads | None = None
         self._gpus = None if gpus is None else positive("gpus", gpus)
         self._cores = (os.cpu_count() or 1) if max_workers is None else positive("max_workers", max_workers)
 
@@ -80,13 +80,16 @@ class GpuRunner(StepsRunner):
             node = figures_beside(node)
             Task(node=node, catalog=catalog, hook_manager=hook_manager, is_async=self._is_async, run_id=run_id)()
 
-        threads = _Threads(carry_out, requests, gpus, cores, has_gpus=there > 0)
+        self._threads = threads = _Threads(carry_out, requests, gpus, cores, has_gpus=there > 0)
         # For all steps at once: one thread of a process cannot limit BLAS for itself.
         with threadpool_limits(1, "blas"), side_processes(self._cores):
             try:
                 yield threads
             finally:
                 threads.interrupt()
+
+    def _is_over(self) -> bool:
+        return self._threads is None or self._threads.are_over()
 
 
 def _devices_asked(node: Node, size: int, *, has_gpus: bool) -> int:
@@ -146,11 +149,14 @@ class _Threads:
     def interrupt(self) -> None:
         """Stop what still runs as Ctrl-C would: trainings in processes of their own end with their step."""
         for thread in self._running.values():
-            stop = ctypes.py_object(KeyboardInterrupt)
-            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), stop)
+            unwind(thread)
         deadline = time.monotonic() + PATIENCE_SECONDS
         for thread in self._running.values():
             thread.join(max(0.0, deadline - time.monotonic()))
+
+    def are_over(self) -> bool:
+        """Whether none runs, not even one that could not be interrupted."""
+        return not any(thread.is_alive() for thread in self._running.values())
 
     def _pool(self, node: Node) -> DevicePool[Node]:
         return self._gpus if self._requests[node] else self._cores

@@ -20,6 +20,7 @@ from transferscope.cost.plan_cost import step_costs
 from transferscope.framework.config import CommandLineError, present_plan
 from transferscope.framework.runners.failures import StepsFailed, reason, users_mistake
 from transferscope.framework.runners.node_times import Ended, Steps
+from transferscope.framework.runners.notes import let_go
 from transferscope.framework.runners.run_status import Status
 from transferscope.framework.runners.run_tables import plan_table, runs_table
 from transferscope.system.errors import UserError
@@ -62,6 +63,10 @@ class StepsRunner(AbstractRunner):
     ) -> AbstractContextManager[Workers]:
         """Check that everything can run, and open what carries it out; ends it however the run ends."""
 
+    def _is_over(self) -> bool:
+        """Whether no step goes on after an interrupt."""
+        return True
+
     def _get_executor(self, max_workers: int) -> None:
         return None
 
@@ -73,6 +78,18 @@ class StepsRunner(AbstractRunner):
         run_id: str | None = None,
     ) -> None:
         assert hook_manager is not None
+        try:
+            self._run_steps(pipeline, catalog, hook_manager, run_id)
+        except Exception:
+            raise
+        except BaseException:
+            if self._is_over():
+                let_go(hook_manager)
+            raise
+
+    def _run_steps(
+        self, pipeline: Pipeline, catalog: CatalogProtocol, hook_manager: PluginManager, run_id: str | None
+    ) -> None:
         steps = Steps(pipeline)
         costs = _costs()
         status = Status(steps, costs)

@@ -1,4 +1,4 @@
-"""What hooks note of steps that run in other processes, brought to the process of the run."""
+"""What this project's runners and hooks tell each other beside Kedro's own calls."""
 
 from __future__ import annotations
 
@@ -20,6 +20,21 @@ class TakesNotes(Protocol):
 
     def add_notes(self, node: Node, notes: Any) -> None:
         """Take over what another process has noted of a step."""
+
+
+@runtime_checkable
+class HoldsThings(Protocol):
+    """Hooks that hold something from the beginning of a run to its end, such as a lock."""
+
+    def let_go(self) -> None:
+        """Give it back. Once more does nothing."""
+
+
+def let_go(hook_manager: PluginManager) -> None:
+    """After an interrupt, of which Kedro calls no hook: without it a notebook would hold the data folder."""
+    for hooks in hook_manager.get_plugins() or ():
+        if isinstance(hooks, HoldsThings):
+            hooks.let_go()
 
 
 def notes_of(hook_manager: PluginManager) -> Notes:

@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from kedro.framework.context import KedroContext
 from kedro.framework.hooks import hook_impl
 
 from transferscope.framework.config import present_plan
+from transferscope.system.processes import unwind
 from transferscope.system.temporaries import remove_dead_work, remove_leftovers
 
 logger = logging.getLogger("transferscope")
@@ -31,6 +32,7 @@ class Surroundings:
     def __init__(self) -> None:
         self._context: KedroContext | None = None
         self._changed = ExitStack()
+        self._at_work: set[threading.Thread] = set()
 
     @hook_impl
     def after_context_created(self, context: KedroContext) -> None:
@@ -39,18 +41,34 @@ class Surroundings:
     @hook_impl
     def before_pipeline_run(self) -> None:
         """Tidy up behind killed runs, and see to threads and to SIGTERM until this run is over."""
-        self._changed.close()
+        self.let_go()
         if self._context is not None:
             tidy_up(self._context)
         self._changed.callback(one_thread_an_operation())
-        self._changed.callback(end_in_order_when_terminated())
+        self._changed.callback(end_in_order_when_terminated(self._at_work))
+
+    @hook_impl
+    def before_node_run(self) -> None:
+        self._at_work.add(threading.current_thread())
+
+    @hook_impl
+    def after_node_run(self) -> None:
+        self._at_work.discard(threading.current_thread())
+
+    @hook_impl
+    def on_node_error(self) -> None:
+        self._at_work.discard(threading.current_thread())
 
     @hook_impl
     def after_pipeline_run(self) -> None:
-        self._changed.close()
+        self.let_go()
 
     @hook_impl
     def on_pipeline_error(self) -> None:
+        self.let_go()
+
+    def let_go(self) -> None:
+        """Take back what was changed for the run."""
         self._changed.close()
 
 
@@ -98,10 +116,12 @@ def one_thread_an_operation() -> Callable[[], None]:
     return restore
 
 
-def end_in_order_when_terminated() -> Callable[[], None]:
+def end_in_order_when_terminated(at_work: Collection[threading.Thread] = ()) -> Callable[[], None]:
     """Treat SIGTERM like Ctrl-C: processes of this one end, files are tidied up; returns what takes it back.
 
     A scheduler sends it when the time is up, and by itself it would end this process on the spot.
+
+    at_work: threads that carry out nodes when the signal comes.
     """
     if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
         return lambda: None
@@ -110,6 +130,9 @@ def end_in_order_when_terminated() -> Callable[[], None]:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         for child in multiprocessing.active_children():
             child.terminate()
+        for thread in list(at_work):
+            if thread is not threading.main_thread():  # it would be waited for
+                unwind(thread)
         sys.exit(TERMINATED)
 
     signal.signal(signal.SIGTERM, end)
