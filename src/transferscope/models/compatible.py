@@ -203,10 +203,11 @@ def _by_the_models_rules(given: dict[str, Tensor], model: nn.Module, ignore: Col
     if not strange or all(key in given or key in ignore or _is_counter(key) for key in wanted):
         return given, []
     trial = copy.deepcopy(model)
-    if any(value.is_meta for value in given.values()):
+    is_meta = any(value.is_meta for value in given.values())
+    if is_meta:
         trial = trial.to("meta")
     try:
-        result = trial.load_state_dict(OrderedDict(given), strict=False)
+        result = trial.load_state_dict(OrderedDict(given), strict=False, assign=is_meta)
     except (RuntimeError, ValueError, KeyError):
         return given, []
     if any(key not in ignore for key in result.missing_keys) or result.unexpected_keys:
