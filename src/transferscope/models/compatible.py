@@ -66,14 +66,20 @@ _FORMS = (
         re.compile(r"(^|\.)(lora_[ABE]|lora_embedding_[AB]|ia3_l|hada_w\d_[ab]|modules_to_save|base_layer)(\.|_|$)"),
         "it holds adapters (LoRA): merge them into the network, as PEFT's merge_and_unload does, and save that",
     ),
-    (re.compile(r"\.parametrizations\."), "it is parametrised: call parametrize.remove_parametrizations and save again"),
+    (
+        re.compile(r"\.parametrizations\."),
+        "it is parametrised: call parametrize.remove_parametrizations and save again",
+    ),
     (re.compile(r"\.weight_[gv]$"), "it has weight_norm: call torch.nn.utils.remove_weight_norm and save again"),
     (re.compile(r"\.(weight|bias)_(orig|mask)$"), "it is pruned: call torch.nn.utils.prune.remove and save again"),
     (
         re.compile(r"_packed_params|zero_point$|activation_post_process|fake_quant|qweight|quant_map|\.SCB$"),
         "it is quantised, or prepared for it: give the file of the float network",
     ),
-    (re.compile(r"flat_param"), "it is FSDP's flat form: save it with a full state_dict (StateDictType.FULL_STATE_DICT)"),
+    (
+        re.compile(r"flat_param"),
+        "it is FSDP's flat form: save it with a full state_dict (StateDictType.FULL_STATE_DICT)",
+    ),
 )
 """Names of tensors by which files are known that hold a network in another form, and what to do."""
 
