@@ -268,6 +268,42 @@ BAD = [
     ({"tasks__clipart__value_range": [0, float("inf")]}, "value_range"),
     ({"tasks__new": {"union": ["real"], "value_range": [0, 1]}}, "value_range belongs to the single tasks of a union"),
     ({"tasks__new": {"union": ["real"], "select_best_on": "validation"}}, "tasks.new.select_best_on: 'real' has test"),
+    ({"analyses__mistakes__bootstrap": True}, "analyses.mistakes.bootstrap: true and false .* are no value here"),
+    ({"training__epochs": True}, "training.epochs: true and false"),
+    ({"training__keep_epochs": [1, True]}, "training.keep_epochs: true and false"),
+    ({"analyses__landscape": False}, "analyses.landscape: true and false"),
+    ({"analyses__mistakes__pairs": [["p", "p"]]}, r"mistakes.pairs: \[p, p\] gives no pair to compare: it has one run"),
+    ({"analyses__similarity__pairs": [["rit_same_init", "rit_same_init"]]}, "gives no pair to compare"),
+    ({"tasks__clipart__root": ""}, "tasks.clipart.root: the path is empty"),
+    ({"tasks__clipart__root": "a\0b"}, "tasks.clipart.root: a path holds no NUL"),
+    ({"runs__pt__pretrained": " "}, "runs.pt.pretrained: the path is empty"),
+    ({"pictures__std": [0, 1, 1]}, "pictures: std must be greater than 0"),
+    ({"pictures__mean": [0.5, 0.5]}, "pictures: mean: give one number for each"),
+    ({"pictures__mean": [123.7, 116.3, 103.5]}, "pictures: mean: is in units of .0, 1.: divide"),
+    ({"pictures__std": [58.4, 57.1, 57.4]}, "pictures: std: is in units of .0, 1.: divide"),
+    ({"pictures": 64}, "pictures: needs `key: value` lines below it"),
+    ({"analyses__mistakes__pairs": ["pt"]}, r"mistakes.pairs.0: needs a list, as \[a, b\] \(got 'pt'\)"),
+    ({"model__options": {"num_classes": 3}}, "model.options: num_classes is not taken: it follows from the classes"),
+    ({"model__options": {"seed": 3}}, "model.options: seed is not taken"),
+    (
+        {
+            "runs__rit": {
+                "label": "A",
+                "tasks": ["real"],
+                "initialisation": "checkpoint",
+                "checkpoint": "a",
+                "replicas": 2,
+            }
+        },
+        "runs.rit: replicas: a checkpoint file is a single run",
+    ),
+    (
+        {
+            "runs__a": {"label": "A", "tasks": ["real"], "initialisation": "checkpoint", "checkpoint": "a"},
+            "analyses__spectrum": {"kinds": ["a"], "epochs": [3]},
+        },
+        "analyses.spectrum.epochs: real.a_1 is a checkpoint file and has the epoch final alone",
+    ),
 ]
 
 

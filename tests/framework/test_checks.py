@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -224,3 +225,26 @@ def test_the_size_of_pictures_follows_from_the_images(tmp_path: Path, side: int,
     task = TaskOptions(format="image_folder", root=str(tmp_path), test_share=0.5)
     assert choose_size({"photos": task}) == chosen
     assert choose_size({"photos": task.model_copy(update={"root": str(tmp_path / "none")})}) == 224
+
+
+def test_layers_and_groups_that_a_network_lacks(tmp_path: Path) -> None:
+    """What similarity and the modules name is looked for before any image is packed, where the analysis will run."""
+    plan = study(a=file(tmp_path / "a.pth"))
+    options = plan.study.analyses.model_validate(
+        {"similarity": {"layers": ["layer9"]}, "modules": {"groups": {"x": ["y"]}}}
+    )
+    named = replace(plan, study=plan.study.model_copy(update={"analyses": options}))
+    found = list(checks.layers_faults(named, named.runs.values(), {"similarity"}))
+    assert found[0].startswith("analyses.similarity.layers: fixup_resnet_small has no layer 'layer9': near matches are")
+    assert found[1].startswith("analyses.modules.groups: fixup_resnet_small: no configured module holds the keys bias1")
+    assert list(checks.layers_faults(named, named.runs.values(), {"mistakes"})) == []
+
+
+def test_a_network_beyond_memory_is_a_line() -> None:
+    """Options with a digit too many are refused by name; torch's allocator raises no traceback."""
+    model = {"name": "fixup_resnet_small", "options": {"widths": [4, 8, 10**9]}}
+    plan = study(a={"model": model})
+    [fault] = checks.networks_faults(plan, plan.runs.values(), {})
+    assert fault.startswith(
+        "model fixup_resnet_small: model 'fixup_resnet_small' refuses its options {'widths': [4, 8,"
+    )

@@ -170,3 +170,55 @@ def test_the_study_among_the_parameters_makes_the_same_plan_again(env: str) -> N
     """Nodes of the report make the plan from it; keys that were not written stay unwritten."""
     loader = load(env=env)
     assert make_plan(plan_parameters(loader.plan, loader)["plan"]["study"]) == loader.plan
+
+
+@pytest.mark.parametrize("analysis", ["landscape", "spectrum"])
+def test_an_analysis_set_to_null_by_a_runtime_parameter(analysis: str) -> None:
+    """With `inherit_study: false`, too, null leaves an analysis out."""
+    plan = load(env="own_checkpoints", runtime_params={"analyses": {analysis: None}}).plan
+    assert getattr(plan.study.analyses, analysis) is None
+
+
+@pytest.mark.parametrize("value", [None, "x", True])
+def test_analyses_of_another_type_are_a_line(value: Any) -> None:
+    """Whatever stands in the place of analyses is named by its key, not a traceback."""
+    with pytest.raises(CommandLineError, match="analyses"):
+        load(env="own_checkpoints", runtime_params={"analyses": value}).plan  # noqa: B018
+    if value is not None:
+        with pytest.raises(CommandLineError, match=r"analyses\.landscape"):
+            load(env="own_checkpoints", runtime_params={"analyses": {"landscape": value}}).plan  # noqa: B018
+
+
+def with_environment(conf: Path, parameters: str, globals_: str = "data: data/x") -> PlanConfigLoader:
+    """The shipped configuration with an environment `x` of these files."""
+    (conf / "x").mkdir(parents=True)
+    (conf / "base").symlink_to(ROOT / "conf" / "base")
+    (conf / "x" / "parameters.yml").write_text(parameters)
+    (conf / "x" / "globals.yml").write_text(globals_)
+    return load(conf, env="x")
+
+
+@pytest.mark.parametrize("value", ["nein", "0", "", "'false'"])
+def test_inherit_study_is_true_or_false(tmp_path: Path, value: str) -> None:
+    """A word that is neither would silently add the whole study of base, or leave it out."""
+    with pytest.raises(CommandLineError, match="inherit_study: must be true or false"):
+        with_environment(tmp_path, f"inherit_study: {value}").plan  # noqa: B018
+
+
+def test_a_list_in_the_place_of_keys_is_named(tmp_path: Path) -> None:
+    """The merge of two environments names the key, in words of YAML."""
+    with pytest.raises(CommandLineError, match=r"x: analyses\.landscape: a list, where `key: value` lines belong"):
+        with_environment(tmp_path, "analyses: {landscape: []}").plan  # noqa: B018
+
+
+@pytest.mark.parametrize("value", ["", "~", "''", "12", "[a]", "~/study", "true"])
+def test_the_data_folder_is_a_path(tmp_path: Path, value: str) -> None:
+    """`data: ~` is null in YAML and would write into a folder `None`; a home folder is not expanded by catalogs."""
+    with pytest.raises(CommandLineError, match=r"globals.yml: data: must be the path of a folder"):
+        with_environment(tmp_path, "", f"data: {value}")
+
+
+def test_a_home_folder_that_does_not_exist_is_a_line() -> None:
+    """`~nobody/a.pth` names no user of this machine."""
+    with pytest.raises(CommandLineError, match="no user of this name"):
+        load(env="own_checkpoints", runtime_params={"runs": {"a": {"checkpoint": "~no_such_user_/a.pth"}}}).plan  # noqa: B018

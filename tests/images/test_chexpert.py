@@ -181,3 +181,25 @@ def test_one_folder_too_many(make_chexpert: Callable[..., Path], tmp_path: Path,
     if archive:
         root = Path(shutil.make_archive(str(root), "zip", root))
     assert content_of(root)[0][0].startswith("data/CheXpert-v1.0-small/train/patient")
+
+
+@pytest.mark.parametrize(
+    "prefix", ["/data/CheXpert-v1.0-small/", "D:\\chest\\", "my_copy/", "/", "../chest/x/", "a/train/"]
+)
+def test_paths_of_other_machines(
+    make_chexpert: Callable[..., Path], prefix: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Absolute paths, another folder's name and Windows' separators are read from the part on, with a warning."""
+    root = make_chexpert(rows(4), prefix=prefix)
+    csv_file = root / "CheXpert-v1.0-small" / "train.csv"
+    if "\\" in prefix:
+        csv_file.write_text(
+            csv_file.read_text().replace("/study", "\\study").replace("/view", "\\view").replace("n/p", "n\\p")
+        )
+    if ".." in prefix:
+        with pytest.raises(UserError, match="points outside the root"):
+            read_chexpert(root, num_train=2, num_test=2)
+        return
+    source = read_chexpert(root, num_train=2, num_test=2)
+    assert all(path.startswith("CheXpert-v1.0-small/train/patient0000") for path in source.train.paths)
+    assert any("paths are read from their part on" in message for message in caplog.messages)

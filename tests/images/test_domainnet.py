@@ -118,3 +118,25 @@ def test_lists_that_macos_leaves(make_domain: Callable[..., Path]) -> None:
     make_domain("real", train=(1, 1, 1), test=(1, 1, 1))
     (root / "._real_train.txt").write_bytes(b"\0\5\x16\x07\xff")
     assert read_domainnet(root, "clipart").class_names == ("apple", "owl", "zebra")
+
+
+SEPARATED = ["\t", ",", ";", ", ", "  ", " , "]
+
+
+@pytest.mark.parametrize("separator", SEPARATED, ids=repr)
+@pytest.mark.parametrize("style", ["plain", "quoted", "windows"])
+def test_other_separators_of_lists(make_domain: Callable[..., Path], separator: str, style: str) -> None:
+    """Tabs, commas and semicolons, quoted paths and those of Windows are read as what people mean by them."""
+    root = make_domain()
+    expected = read_domainnet(root, "clipart")
+    for part in ("train", "test"):
+        path = root / f"clipart_{part}.txt"
+        lines = []
+        for line in path.read_text().splitlines():
+            file, _, label = line.rpartition(" ")
+            shown = {"plain": file, "quoted": f'"{file}"', "windows": file.replace("/", "\\")}[style]
+            lines.append(f"{shown}{separator}{label}")
+        path.write_text("\n".join(lines))
+    found = read_domainnet(root, "clipart")
+    assert (found.class_names, found.train.paths) == (expected.class_names, expected.train.paths)
+    assert found.train.labels.tolist() == expected.train.labels.tolist()

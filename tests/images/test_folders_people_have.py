@@ -97,6 +97,15 @@ def test_three_parts_under_other_names(make: Callable[..., Path]) -> None:
             ["sketch/cat/", "sketch/dog/", "photo/cat/", "photo/dog/"],
             ": photo/ and sketch/ hold folders of the same names",
         ),
+        (["fold_0/a/", "fold_0/b/", "fold_1/a/"], ": fold_0/ and fold_1/ hold folders of the same names (a)"),
+        (
+            ["cat/train/", "cat/test/", "dog/train/", "dog/test/", "emu/train/"],
+            ": cat/ and dog/ hold folders of the same names (test, train)",
+        ),
+        (
+            ["Trainingsdaten/a/", "Trainingsdaten/b/", "Testdaten/a/", "Testdaten/c/"],
+            ": Testdaten/ and Trainingsdaten/ hold folders of the same names (a)",
+        ),
     ],
 )
 def test_parts_are_never_classes(make: Callable[..., Path], paths: list[str], message: str) -> None:
@@ -111,6 +120,16 @@ def test_classes_that_are_named_like_parts(make: Callable[..., Path]) -> None:
     """A vehicle is a class: `train` beside others, with images in it; so is `freight train`."""
     source = read_image_folder(make(["bus/", "train/", "freight train/", "crash test/"]), test_share=0.5)
     assert source.class_names == ("bus", "crash test", "freight train", "train")
+
+
+def test_a_part_beside_images_without_labels(make: Callable[..., Path], caplog: pytest.LogCaptureFixture) -> None:
+    """Under names that are not known to be parts, a folder of folders beside a flat one is named in a warning."""
+    root = make(["Trainingsdaten/cat/", "Trainingsdaten/dog/", "Testdaten/"])
+    read_image_folder(root, test_share=0.5)
+    assert caplog.messages == [
+        f"{root}/Trainingsdaten: read as a single class, though it holds the folders cat, dog: if these are the classes, "
+        "give this folder as root, or name the parts train/ and test/"
+    ]
 
 
 def test_a_class_list_says_that_folders_are_classes(make: Callable[..., Path], tmp_path: Path) -> None:

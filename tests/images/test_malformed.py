@@ -83,10 +83,6 @@ LISTS = {
         ", line 1: label 99999999999999999999 is too large: labels are class indices from 0",
     ),
     "only a label": ("0\n", ", line 1: '0' has no label: write 'path label'"),
-    "a tab for the space": (
-        "clipart/apple/train_0.png\t0\n",
-        r", line 1: 'clipart/apple/train_0.png\t0' has no label: write 'path label'",
-    ),
     "a missing file": (
         LIST + "\nclipart/apple/none.png 0\n",
         ", line 3: {root}/clipart/apple/none.png does not exist: correct the list or add the file",

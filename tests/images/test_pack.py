@@ -18,7 +18,7 @@ from transferscope.images import pack as pack_module
 from transferscope.images import partial as partial_module
 from transferscope.images.decode import decode_image
 from transferscope.images.domainnet import read_domainnet
-from transferscope.images.pack import pack_split
+from transferscope.images.pack import is_packed_from, pack_split
 from transferscope.images.split import PackedSplit
 from transferscope.system.errors import UserError
 
@@ -304,3 +304,25 @@ def test_bad_options(make_domain: MakeDomain, tmp_path: Path, options: dict[str,
     arguments = {"part": "train", "pictures": PICTURES, "folder": tmp_path / "out", **options}
     with pytest.raises(UserError, match=message):
         pack_split(source, **arguments)
+
+
+def test_files_of_another_time_are_compared_once(make_domain: MakeDomain, tmp_path: Path, decoded: list[str]) -> None:
+    """A copy without times is the same data set; it is decoded once to see that, and a changed pixel is another."""
+    source = read_domainnet(make_domain(), "clipart")
+    split = pack_split(source, "train", PICTURES, tmp_path / "out")
+    for path in source.train.paths:
+        os.utime(source.root / path, (1, 1))
+    decoded.clear()
+    assert is_packed_from(split, source, "train", PICTURES)
+    assert len(decoded) == len(split)
+    again = PackedSplit.open(tmp_path / "out")
+    decoded.clear()
+    assert is_packed_from(again, source, "train", PICTURES)
+    assert pack_split(source, "train", PICTURES, tmp_path / "out").digest == split.digest
+    assert decoded == []
+    assert not is_packed_from(again, source, "train", PictureOptions(store_size=8, mean=(0.5,)))
+    assert decoded == []
+    Image.new("RGB", (12, 10), (1, 2, 3)).save(source.root / source.train.paths[-1])
+    assert not is_packed_from(again, source, "train", PICTURES)
+    (source.root / source.train.paths[-1]).write_bytes(b"")
+    assert not is_packed_from(again, source, "train", PICTURES)

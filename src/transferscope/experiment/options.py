@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 PositiveInt = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -49,6 +49,22 @@ class Options(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """Refuse true and false (in YAML also yes, no, on, off) where pydantic would read 1 and 0."""
+        inside = value if isinstance(value, list | tuple) else (value,)
+        if any(isinstance(part, bool) for part in inside) and not _takes_truth(
+            cls.model_fields[str(info.field_name)].annotation
+        ):
+            raise ValueError("true and false (in YAML also yes, no, on and off) are no value here")
+        return value
+
+
+def _takes_truth(annotation: Any) -> bool:
+    """Whether true and false are values of an annotation such as `bool | None`."""
+    return annotation in (bool, Any) or any(map(_takes_truth, getattr(annotation, "__args__", ())))
+
 
 class ShuffleOptions(Options):
     """One permutation of all images of a task, train and test alike (feature reuse, Figure 3 of the main text)."""
@@ -71,7 +87,7 @@ class PictureOptions(Options):
     """`photo`: RGB, short side to store_size, centre square. `chest`: equalised, grey, padded with 128, blurred."""
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
-    """Per channel, in units of [0, 1]."""
+    """Per channel, or one for all, in units of [0, 1]."""
     shuffle: ShuffleOptions | None = None
     """The last thing that happens to an image, after crop and normalisation; None: nothing is shuffled."""
 
@@ -84,6 +100,17 @@ class PictureOptions(Options):
     def _crop_fits(self) -> PictureOptions:
         if self.crop_size is not None and self.crop_size > self.store_size:
             raise ValueError(f"crop_size {self.crop_size} is larger than store_size {self.store_size}")
+        return self
+
+    @model_validator(mode="after")
+    def _normalises(self) -> PictureOptions:
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            if len(values) not in (1, 3):
+                raise ValueError(f"{name}: give one number for each of red, green and blue, or a single one")
+            if max(values) > 1:
+                raise ValueError(f"{name}: is in units of [0, 1]: divide what is in units of [0, 255] by 255")
+        if min(self.std) <= 0 or min(self.mean) < 0:
+            raise ValueError("std must be greater than 0, and mean not below 0")
         return self
 
     @model_validator(mode="after")
@@ -124,6 +151,14 @@ class ModelOptions(Options):
 
     name: str = "fixup_resnet_small"
     options: dict[str, Any] = Field(default_factory=dict)
+
+    @field_validator("options")
+    @classmethod
+    def _not_what_follows(cls, options: dict[str, Any]) -> dict[str, Any]:
+        for option, source in (("num_classes", "the classes of the images"), ("seed", "the study's seed")):
+            if option in options:
+                raise ValueError(f"{option} is not taken: it follows from {source}")
+        return options
 
 
 class TrainingOptions(Options):

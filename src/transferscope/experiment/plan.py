@@ -569,10 +569,12 @@ def _faults_of_plan(plan: Plan) -> Iterator[str]:
             yield from _not_saved(
                 f"runs.{kind}.pretrained_epoch", options.pretrained_epoch, plan.runs[options.pretrained]
             )
+    yield from _pairs_of_none(plan)
     spectrum, landscape = plan.study.analyses.spectrum, plan.study.analyses.landscape
     if spectrum:
         yield from _all_known("analyses.spectrum.layer_pages", spectrum.layer_pages or (), plan.targets())
         trained = [run for run in plan.runs.values() if run.kind in spectrum.kinds and run.checkpoint is None]
+        yield from _faults_of_spectrum(plan, spectrum)
         for epoch in spectrum.epochs:
             faults = [next(_not_saved("analyses.spectrum.epochs", epoch, run), None) for run in trained]
             if faults and faults[0] is not None and None not in faults:
@@ -581,6 +583,24 @@ def _faults_of_plan(plan: Plan) -> Iterator[str]:
         yield from _faults_of_planes(plan, landscape)
         if landscape.criticality:
             yield from _faults_of_criticality(plan, landscape.criticality)
+
+
+def _faults_of_spectrum(plan: Plan, spectrum: opt.SpectrumOptions) -> Iterator[str]:
+    """The first checkpoint file of which no epoch is asked for: it has one, that is the best and the final one."""
+    files = [run for run in plan.runs.values() if run.kind in spectrum.kinds and run.checkpoint is not None]
+    if files and all(isinstance(epoch, int) for epoch in spectrum.epochs):
+        name = files[0].full_name
+        yield f"analyses.spectrum.epochs: {name} is a checkpoint file and has the epoch final alone: add it"
+
+
+def _pairs_of_none(plan: Plan) -> Iterator[str]:
+    """Pairs that a user lists and that no task has."""
+    for name in ("mistakes", "similarity", "landscape"):
+        options = getattr(plan.study.analyses, name)
+        for kinds in options.pairs if options and "pairs" in options.model_fields_set else ():
+            if not any(plan.pairs(task, [kinds]) for task in plan.targets()):
+                why = "it has one run a task" if kinds[0] == kinds[1] else "no task has runs of both"
+                yield f"analyses.{name}.pairs: [{', '.join(kinds)}] gives no pair to compare: {why}"
 
 
 def _faults_of_planes(plan: Plan, landscape: opt.LandscapeOptions) -> Iterator[str]:

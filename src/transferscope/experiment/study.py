@@ -47,6 +47,16 @@ def _label(text: str) -> str:
     return folded
 
 
+def _path(text: str) -> str:
+    if not text.strip():
+        raise ValueError("the path is empty")
+    if "\0" in text:
+        raise ValueError("a path holds no NUL character")
+    return text
+
+
+Place = Annotated[str, AfterValidator(_path)]
+"""The path of a file or folder; relative ones begin at the project's folder."""
 Label = Annotated[str, AfterValidator(_label), Field(max_length=MAX_LABEL)]
 Images = Annotated[int, Field(gt=0, le=MAX_IMAGES)]
 
@@ -76,7 +86,7 @@ class TaskOptions(opt.Options):
     """A data set with a label space: a folder in a known layout, or the union of other tasks."""
 
     format: Literal["domainnet", "chexpert", "image_folder"] | None = None
-    root: str | None = None
+    root: Place | None = None
     domain: str | None = None
     """DomainNet: the domain; default: the task's name."""
     limit: Images | None = None
@@ -85,7 +95,7 @@ class TaskOptions(opt.Options):
     """DomainNet: classes that the test list has and the train list lacks."""
     test_share: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Class folders without parts: the share of each class that is for testing; not used where there are parts."""
-    class_list: str | None = None
+    class_list: Place | None = None
     """Class folders: a text file with a class a line, in the order of a classifier's outputs."""
     num_train: Images | None = None
     num_test: Images | None = None
@@ -170,12 +180,12 @@ class RunKindOptions(opt.Options):
     replicas: Annotated[int, Field(gt=0, le=MAX_REPLICAS)] = 1
     """Runs that differ in their seeds only, at most 10,000 on each task."""
     initialisation: Literal["random", "pretrained", "checkpoint"] = "random"
-    pretrained: str | None = None
+    pretrained: Place | None = None
     """Run whose weights are taken, e.g. shapes.p_1, or the path of a checkpoint file."""
     pretrained_epoch: Literal["best", "final"] | opt.Epoch = "final"
     shares_initialisation_with: str | None = None
     """Kind whose replica of the same number gives the initial weights."""
-    checkpoint: str | None = None
+    checkpoint: Place | None = None
     """A checkpoint file that exists: nothing is trained."""
     weights: str | None = None
     """Of the file given as checkpoint or pretrained: the key of the weights that are taken, e.g. model_ema."""
@@ -191,6 +201,8 @@ class RunKindOptions(opt.Options):
         for initialisation, field in (("pretrained", "pretrained"), ("checkpoint", "checkpoint")):
             if (self.initialisation == initialisation) != (getattr(self, field) is not None):
                 raise ValueError(f"initialisation: {initialisation} and the key {field} go together")
+        if self.checkpoint is not None and self.replicas > 1:
+            raise ValueError("replicas: a checkpoint file is a single run; give every file a kind of its own")
         for key in ("weights", "prefix"):
             if getattr(self, key) is not None and self.initialisation == "random":
                 raise ValueError(f"{key} is only for runs with a file, given as checkpoint or pretrained")
@@ -201,7 +213,7 @@ class Study(opt.Options):
     """What a user writes in `parameters*.yml`."""
 
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
-    models_folder: str = "data/06_models"
+    models_folder: Place = "data/06_models"
     """Where runs train; the catalog's checkpoints lie there."""
     tasks: Annotated[dict[Name, TaskOptions], Field(max_length=MAX_NAMES)]
     """At most 1,000."""
@@ -246,7 +258,15 @@ def _explained(fault: Any, model: type[opt.Options], prefix: str) -> tuple[str, 
         return key, "this key is missing"
     if fault["type"] == "string_pattern_mismatch":
         return key, "a name is lower-case letters, digits and single underscores, and begins with a letter"
+    if fault["type"] in SHAPES:
+        return key, SHAPES[fault["type"]]
     return key, fault["msg"].removeprefix("Value error, ")
+
+
+SHAPES = dict.fromkeys(("model_type", "dict_type", "model_attributes_type"), "needs `key: value` lines below it") | {
+    "tuple_type": "needs a list, as [a, b]"
+}
+"""What pydantic says in Python's words."""
 
 
 def _is_key(part: int | str) -> bool:

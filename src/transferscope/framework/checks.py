@@ -8,13 +8,14 @@ from __future__ import annotations
 import importlib.util
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from transferscope.experiment.gpu_support import gpu_fault
 from transferscope.experiment.options import ModelOptions
 from transferscope.experiment.plan import Plan, RunSpec, pictures_of
+from transferscope.models.near import near_matches
 from transferscope.system.errors import UserError
 
 ClassNames = tuple[str, ...]
@@ -191,6 +192,33 @@ def _size_fault(model: ModelOptions, side: int) -> str | None:
         why = error or type(error).__name__
         return f"{model.name} does not take images of this size ({why}); choose another store_size or crop_size"
     return None
+
+
+def layers_faults(plan: Plan, runs: Iterable[RunSpec], pipelines: Collection[str]) -> Iterator[str]:
+    """Layers and groups of parameters that the options of analyses name and a network lacks.
+
+    pipelines: the analyses that will run.
+    """
+    from transferscope.models.modules import find_modules
+    from transferscope.models.zoo import build_model
+
+    similarity, modules = plan.study.analyses.similarity, plan.study.analyses.modules
+    layers = similarity.layers if similarity is not None and "similarity" in pipelines else None
+    groups = modules.groups if {"similarity", "landscape"} & set(pipelines) else None
+    if not layers and groups is None:
+        return
+    for model in {run.model.model_dump_json(): run.model for run in runs}.values():
+        try:
+            network = build_model(model.name, 2, seed=0, **model.options)
+        except UserError:
+            continue  # a fault of its own
+        known = {name for name, _ in network.named_modules() if name}
+        for layer in [layer for layer in layers or () if layer not in known]:
+            yield f"analyses.similarity.layers: {model.name} has no layer {layer!r}{near_matches(layer, sorted(known))}"
+        try:
+            find_modules(network, groups=groups)
+        except UserError as error:
+            yield f"analyses.modules.groups: {model.name}: {error}"
 
 
 NOTED_SECONDS = 120

@@ -113,7 +113,10 @@ class PlanConfigLoader(OmegaConfigLoader):
 
     def place(self, path: str) -> str:
         """A path of the parameters, absolute: relative ones begin at the project's folder."""
-        return str(self.project / Path(path).expanduser())
+        try:
+            return str(self.project / Path(path).expanduser())
+        except RuntimeError:
+            raise UserError(f"{path}: no user of this name has a home folder: write the path in full") from None
 
     def with_places(self, run: RunSpec) -> RunSpec:
         """The run with absolute paths of the files that it reads; its fingerprint is of those that the user wrote."""
@@ -162,15 +165,21 @@ class PlanConfigLoader(OmegaConfigLoader):
         return {path for path in found if self._is_valid_config_path(path) and not self._is_hidden(str(path))}
 
     def _check_globals(self) -> None:
-        """Every key of `globals.yml` is one that some file of the configuration refers to."""
+        """Every key of `globals.yml` is one that some file of the configuration refers to; `data` is a path."""
         conf, texts = Path(str(self.conf_source)), list[str]()
         for env in dict.fromkeys((self.base_env, self.env or self.default_run_env)):
             for path in self._files(conf / env, "globals"):
-                for name in read_mapping(path):
-                    texts = texts or [file.read_text(errors="replace") for file in conf.rglob("*.y*ml")]
+                for name, value in read_mapping(path).items():
+                    texts = texts or [file.read_text(errors="replace") for file in _yaml_below(conf)]
                     used = re.compile(rf"\$\{{\s*globals\s*:\s*{re.escape(str(name))}\s*[.,}}\[]")
                     if not any(used.search(text) for text in texts):
                         raise UserError(f"{path}: unknown key '{name}': nothing refers to it as ${{globals:{name}}}")
+                    if name == "data" and not _is_place(value):
+                        shown = "no value" if value is None else repr(value)
+                        raise UserError(
+                            f"{path}: {name}: must be the path of a folder, relative to the project or in full, as in "
+                            f"`{name}: data/my_study` (got {shown})"
+                        )
 
     def __getitem__(self, key: str) -> dict[str, Any]:
         if key == "parameters":
@@ -182,12 +191,50 @@ class PlanConfigLoader(OmegaConfigLoader):
         return entries
 
     def _merge_configs(self, config: dict[str, Any], env_config: dict[str, Any], key: str, env_path: str) -> Any:
-        if key == "parameters" and not env_config.pop("inherit_study", True):
+        if key == "parameters" and not _inherits(env_config, env_path):
             config = {name: value for name, value in config.items() if name not in STUDY_KEYS}
+            analyses = config.get("analyses")
             for analysis, options in NAMING_TASKS.items():
-                for option in options:
-                    config.get("analyses", {}).get(analysis, {}).pop(option, None)
+                inside = analyses.get(analysis) if isinstance(analyses, dict) else None
+                for option in options if isinstance(inside, dict) else ():  # else null, or reported by the plan
+                    inside.pop(option, None)
+        fault = _list_for_mapping(config, env_config) if key == "parameters" else None
+        if fault is not None:
+            raise UserError(f"{env_path}: {fault}: a list, where `key: value` lines belong")
         return super()._merge_configs(config, env_config, key, env_path)
+
+
+def _yaml_below(conf: Path) -> Iterator[Path]:
+    """The files of all environments, which may be links to folders elsewhere."""
+    yield from conf.glob("*.y*ml")
+    for folder in conf.iterdir():
+        yield from folder.rglob("*.y*ml")
+
+
+def _is_place(value: Any) -> bool:
+    """Whether a value names a folder that Kedro and we find at the same place."""
+    return isinstance(value, str) and bool(value.strip()) and not value.startswith("~") and "\0" not in value
+
+
+def _inherits(env_config: dict[str, Any], env_path: str) -> bool:
+    """Whether an environment takes over the study of base; takes the key that says so out of its parameters."""
+    value = env_config.pop("inherit_study", True)
+    if not isinstance(value, bool):
+        raise UserError(f"{env_path}: inherit_study: must be true or false (got {value!r})")
+    return value
+
+
+def _list_for_mapping(config: Any, env_config: Any, prefix: str = "") -> str | None:
+    """The first key that holds a mapping in base and a list in an environment, which cannot be merged."""
+    for name, value in env_config.items():
+        other = config.get(name)
+        if isinstance(other, dict) and isinstance(value, list):
+            return f"{prefix}{name}"
+        if isinstance(other, dict) and isinstance(value, dict):
+            found = _list_for_mapping(other, value, f"{prefix}{name}.")
+            if found is not None:
+                return found
+    return None
 
 
 def _memory() -> Path:

@@ -147,6 +147,7 @@ class Before:
         _add_known_classes(known, self.runs, self.packed, self.catalog)
         yield from checks.networks_faults(self.plan, self.runs, known)
         yield from checks.sizes_faults(self.plan, self.runs)
+        yield from checks.layers_faults(self.plan, self.plan.runs.values(), _analyses_in(self.pipeline))
         yield from checks.paths_faults(self.plan, self.runs, active_place(self.plan.study.models_folder))
         yield from checks.packages_faults(self.runs)
         if self.runs or self.measures:
@@ -192,6 +193,11 @@ def _packed_in(pipeline: Pipeline) -> list[str]:
     outputs = pipeline.all_outputs()
     tasks = active_plan().study.tasks
     return [task for task, options in tasks.items() if f"{task}.test_split" in outputs and options.union is None]
+
+
+def _analyses_in(pipeline: Pipeline) -> set[str]:
+    """Names of the analyses whose nodes the pipeline has."""
+    return {part for node in pipeline.nodes for part in (node.namespace or "").split(".")}
 
 
 def _load_source(catalog: CatalogProtocol, task: str) -> Any:

@@ -167,11 +167,27 @@ def _read_table(tree: FileTree, views: str) -> _Table:
         kind = "" if views == "all" else f" with a {views} image"
         raise UserError(f"{where}: no row{kind}: it needs one for each image")
     folder = path[: -len("train.csv")]
-    paths = [folder + _ROOT_NAME.sub("", plain(name)) for name in ids]
+    paths = [folder + inner for inner in _below(tree, folder, where, ids)]
     if len(set(paths)) < len(paths):
         raise _duplicate(where, ids, paths, lines)
     shown = list(printable_names(ids, where))
     return _Table(where, shown, paths, np.array(codes, dtype=np.int8), lines, np.array(rows, dtype=np.int64))
+
+
+_TAIL = re.compile(r"(?:.*/)?(?=(?:train|valid|test)/patient)", re.DOTALL)
+"""What stands before the part in a path of CheXpert's layout."""
+
+
+def _below(tree: FileTree, folder: str, where: str, ids: list[str]) -> list[str]:
+    """Paths relative to the folder of the CSV; those of other machines, or below another name, from their part on."""
+    paths = [_ROOT_NAME.sub("", plain(name.replace("\\", "/") if "/" not in name else name)) for name in ids]
+    if not paths[0].startswith("/") and tree.is_file(folder + paths[0]):
+        return paths
+    tails = [_TAIL.sub("", path, count=1) for path in paths]
+    if tails[0] == paths[0] or not tree.is_file(folder + tails[0]):
+        return paths
+    warn_once(f"{where}: paths are read from their part on, {ids[0]!r} as {tails[0]!r}")
+    return tails
 
 
 def _delimiter(text: str) -> str:
@@ -253,7 +269,7 @@ def _code(where: str, finding: str, text: str) -> int:
 def _check_path(where: str, line: int, path: str) -> None:
     if not path:
         raise UserError(f"{where}, line {line}: Path is blank: every row needs the path of its image")
-    reason = unsafe_reason(path)
+    reason = unsafe_reason(path) if _TAIL.match(path) is None else unsafe_reason(path.lstrip("/"))
     if reason:
         raise UserError(f"{where}, line {line}: {path!r} {reason}: refused")
 

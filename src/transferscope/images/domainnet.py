@@ -124,7 +124,7 @@ def _read_list(tree: FileTree, path: str) -> _List:
         line = line.rstrip(" \t")
         if not line:
             continue
-        file, _, text = line.rpartition(" ")
+        file, text = _split(line)
         label = known_labels.get(text)
         if label is None:
             label = known_labels[text] = _parse_label(f"{where}, line {number}", file, text)
@@ -137,6 +137,21 @@ def _read_list(tree: FileTree, path: str) -> _List:
     found = _List(where, paths, labels, numbers)
     _check_duplicates(found)
     return found
+
+
+_SEPARATED = re.compile(r"(?P<file>.*?)[ \t]*[ \t,;][ \t]*(?P<label>[^ \t,;]*)")
+"""A path, which may hold any of these, and a label after a space, tab, comma or semicolon."""
+
+
+def _split(line: str) -> tuple[str, str]:
+    """The path and the label of a line; a path may be in quotation marks and have the separators of Windows."""
+    match = _SEPARATED.fullmatch(line)
+    if match is None:
+        return "", line
+    file, label = match["file"], match["label"]
+    if len(file) > 1 and file[0] == file[-1] == '"':
+        file = file[1:-1]
+    return (file if "/" in file else file.replace("\\", "/")), label
 
 
 def _parse_label(where: str, file: str, text: str) -> int:

@@ -50,7 +50,7 @@ _PART = re.compile(
     r"(?P<before>(?:.*?[ _.\-])??)"
     r"(?P<part>train[ _\-]?val|train(?:ing)?|trn|val(?:id(?:ation)?)?|dev(?:el(?:opment)?)?|test(?:ing)?|tst"
     r"|eval(?:uation)?|hold[ _\-]?out)"
-    r"(?:[ _.\-]?(?:set|split|part|folder|data|dataset|images?|imgs?|photos?|pictures?|[0-9]+))*",
+    r"(?:[ _.\-]?(?:set|split|part|folder|data|dataset|images?|imgs?|photos?|pictures?|dir|[0-9]+))*",
     re.IGNORECASE,
 )
 _PART_OF = {"tr": "train", "va": "val", "de": "val", "te": "test", "ts": "test", "ho": "test", "ev": "eval"}
@@ -289,20 +289,32 @@ def _index_of(names: Iterable[str], where: str) -> dict[str, int]:
 
 
 def _check_not_nested(tree: FileTree, classes: dict[str, str]) -> None:
-    """Refuse domains, or parts under other names, as classes: each holds folders of the same names and no image."""
-    common: list[str] | None = None
-    for folder in classes.values():
+    """Refuse domains, or parts under other names, as classes: they hold folders of the same names and no image.
+
+    Not all need to hold the same ones, as a small part lacks classes. A single class folder that holds nothing but
+    folders, such as the train part beside test images without labels, is named in a warning.
+    """
+    deep = {}
+    for name, folder in classes.items():
         inner, files = tree.entries(folder)
-        if len(inner) < 2 or (common is not None and inner != common) or any(map(_has_image_suffix, files)):
-            return
-        common = inner
-    if common is not None and len(classes) > 1:
+        if inner and not any(map(_has_image_suffix, files)):
+            deep[name] = inner
+    counts = Counter(name for inner in deep.values() for name in inner)
+    shared = [name for name, count in counts.items() if count > 1]
+    if len(deep) == len(classes) > 1 and len(counts) > 1 and all(set(inner) & {*shared} for inner in deep.values()):
         names = " and ".join(f"{printable(name)}/" for name in list(classes)[:2])
-        inside = ", ".join(map(printable, common[:3])) + (", ..." if len(common) > 3 else "")
+        inside = ", ".join(map(printable, shared[:3])) + (", ..." if len(shared) > 3 else "")
         raise UserError(
             f"{tree.where(next(iter(classes.values())).rpartition('/')[0])}: {names} hold folders of the same names "
             f"({inside}), as parts or domains do: give one of them as root, name parts train/, val/ or test/, or list "
             "the classes with class_list"
+        )
+    odd = [name for name, inner in deep.items() if len(inner) > 1]
+    if len(odd) == 1 and len(classes) > 1:
+        inside = ", ".join(map(printable, deep[odd[0]][:3])) + (", ..." if len(deep[odd[0]]) > 3 else "")
+        warn_once(
+            f"{tree.where(classes[odd[0]])}: read as a single class, though it holds the folders {inside}: if these "
+            "are the classes, give this folder as root, or name the parts train/ and test/"
         )
 
 

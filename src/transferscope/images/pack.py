@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import logging
 import math
 import os
@@ -21,10 +23,12 @@ from transferscope.images.fingerprint import file_fingerprints, picture_key, sou
 from transferscope.images.partial import PartialSplit
 from transferscope.images.source import ExampleList, ImageSource, warn_once
 from transferscope.images.split import (
+    IMAGE_DIGESTS,
     DroppedImage,
     PackedSplit,
     SplitInfo,
     content_digest,
+    note_source,
     write_split_files,
 )
 from transferscope.system.errors import UserError
@@ -99,6 +103,54 @@ def digest_of_source(
     examples = source.part(part)
     prints = file_fingerprints(open_tree(source.root), examples.paths)
     return source_digest(source, examples, pictures, prints, value_range)
+
+
+def is_packed_from(
+    split: PackedSplit,
+    source: ImageSource,
+    part: str,
+    pictures: PictureOptions,
+    value_range: tuple[float, float] | None = None,
+) -> bool:
+    """Whether packing these files now would give the split.
+
+    Files of the same names, sizes and times are taken to be the same. Otherwise, as after a copy without times, images
+    are decoded and compared with the digests of the packed ones, up to the first that differs; where all are the same,
+    this is noted in the split, so that it is not done again.
+    """
+    examples = source.part(part)
+    digest = digest_of_source(source, part, pictures, value_range)
+    if split.source_digest == digest:
+        return True
+    dropped = {image.path for image in split.dropped}
+    kept = [row for row, path in enumerate(examples.paths) if printable(path) not in dropped]
+    if split.folder is None or [examples.example_ids[row] for row in kept] != list(split.example_ids):
+        return False
+    packed = np.load(split.folder / IMAGE_DIGESTS)
+    if content_digest(packed, examples.labels[kept], source.class_names, pictures) != split.digest:
+        return False
+    tree = open_tree(source.root)
+
+    def stored(row: int) -> bytes:
+        where = tree.where(examples.paths[row])
+        image = decode_image(tree.read(examples.paths[row]), where, value_range, lambda remark: None)
+        return hashlib.sha256(np.ascontiguousarray(store_image(image, pictures, where))).digest()
+
+    try:
+        with (
+            ThreadPoolExecutor(len(os.sched_getaffinity(0)), thread_name_prefix="compare") as executor,
+            progress_bar(f"comparing {source.name}.{part} with its files", len(kept)) as advance,
+        ):
+            for start in range(0, len(kept), CHUNK):
+                rows = kept[start : start + CHUNK]
+                if b"".join(executor.map(stored, rows)) != packed[start : start + CHUNK].tobytes():
+                    return False
+                advance(len(rows))
+    except UserError:
+        return False
+    with contextlib.suppress(OSError):  # of a folder that is read-only
+        note_source(split, digest)
+    return True
 
 
 def _open_unchanged(folder: Path, digest: str, on_bad_image: str) -> PackedSplit | None:

@@ -240,6 +240,14 @@ def write_description(folder: Path, info: SplitInfo, more: dict[str, Any]) -> No
     write_json(folder / "split.json", {"format": FORMAT, **more, **described})
 
 
+def note_source(split: PackedSplit, source_digest: str) -> None:
+    """Write in a split's description that it is what packing files of another time would give."""
+    assert split.folder is not None
+    split.check()
+    path = split.folder / "split.json"
+    write_json(path, read_json(path) | {"source_digest": source_digest})
+
+
 def _open_packed(folder: Path, description: dict[str, Any]) -> PackedSplit:
     for name, digest in description["files"].items():
         if stored_digest(folder / name) != digest:

@@ -30,7 +30,7 @@ def epochs(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Singular values of every layer at the chosen epochs; norms, ranks and counts of layers and network at all.
 
-    Epochs that the series lacks are left out: a checkpoint file has no untrained model.
+    Epochs that the series lacks are left out and named in a warning: a checkpoint file has no untrained model.
     """
     model = analysed_model(series.load("final"))
     unknown = layers_of_unknown_map(model)
@@ -42,6 +42,10 @@ def epochs(
         listed = ", ".join(f"{name} ({kind})" for name, kind in left_out.items())
         logger.warning("spectrum of %s leaves out what is no 2-d convolution or linear layer: %s", series.name, listed)
     method: Method = "auto" if options.honour_stride else "published"
+    lacking = [str(epoch) for epoch in options.epochs if isinstance(epoch, int) and epoch not in series.epochs]
+    if lacking:
+        there = ", ".join(map(str, series.epochs))
+        logger.warning("spectrum of %s leaves out epoch %s; kept are %s", series.name, ", ".join(lacking), there)
     kept = {series.epoch(epoch) for epoch in options.epochs if isinstance(epoch, str) or epoch in series.epochs}
     measured = kept.union(series.epochs) if options.along_training else kept
     values, summaries = [], []

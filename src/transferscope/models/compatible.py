@@ -55,9 +55,38 @@ def check_compatible(
         _listed("of another shape", misshapen, lambda k: f"{k} ({_shape(given[k])} for {_shape(wanted[k])})"),
         _listed("of another kind", other_kind, lambda k: f"{k} ({_dtype(given[k])} for {_dtype(wanted[k])})"),
         _auxiliary_hint(model, missing),
+        _stored_otherwise(unexpected),
     ]
     model_name = expected or type(model).__name__
     raise UserError(f"{source} does not fit {model_name}: " + "; ".join(detail for detail in details if detail))
+
+
+_FORMS = (
+    (
+        re.compile(r"(^|\.)(lora_[ABE]|lora_embedding_[AB]|ia3_l|hada_w\d_[ab]|modules_to_save|base_layer)(\.|_|$)"),
+        "it holds adapters (LoRA): merge them into the network, as PEFT's merge_and_unload does, and save that",
+    ),
+    (
+        re.compile(r"\.parametrizations\."),
+        "it is parametrised: call parametrize.remove_parametrizations and save again",
+    ),
+    (re.compile(r"\.weight_[gv]$"), "it has weight_norm: call torch.nn.utils.remove_weight_norm and save again"),
+    (re.compile(r"\.(weight|bias)_(orig|mask)$"), "it is pruned: call torch.nn.utils.prune.remove and save again"),
+    (
+        re.compile(r"_packed_params|zero_point$|activation_post_process|fake_quant|qweight|quant_map|\.SCB$"),
+        "it is quantised, or prepared for it: give the file of the float network",
+    ),
+    (
+        re.compile(r"flat_param"),
+        "it is FSDP's flat form: save it with a full state_dict (StateDictType.FULL_STATE_DICT)",
+    ),
+)
+"""Names of tensors by which files are known that hold a network in another form, and what to do."""
+
+
+def _stored_otherwise(names: Collection[str]) -> str:
+    """The form in which a file holds its network, if it is none of plain weights, and how to get those."""
+    return next((what for pattern, what in _FORMS if any(map(pattern.search, names))), "")
 
 
 def fit_to_model(
@@ -108,7 +137,10 @@ def infer_num_classes(
     key = f"{classifier_layers(model)[0]}.weight"
     fitted, _ = fit_to_model(state_dict, model, ignore=classifier_keys(model))
     if key not in fitted or fitted[key].ndim == 0:
-        raise UserError(f"{source} has no tensor {key}, the classifier of {architecture}: give its number of classes")
+        why = _stored_otherwise(state_dict) or (
+            "weights without a classifier can start a run (pretrained), or give the number of classes"
+        )
+        raise UserError(f"{source} has no tensor {key}, the classifier of {architecture}: {why}")
     return fitted[key].shape[0]
 
 
@@ -203,10 +235,11 @@ def _by_the_models_rules(given: dict[str, Tensor], model: nn.Module, ignore: Col
     if not strange or all(key in given or key in ignore or _is_counter(key) for key in wanted):
         return given, []
     trial = copy.deepcopy(model)
-    if any(value.is_meta for value in given.values()):
+    is_meta = any(value.is_meta for value in given.values())
+    if is_meta:
         trial = trial.to("meta")
     try:
-        result = trial.load_state_dict(OrderedDict(given), strict=False)
+        result = trial.load_state_dict(OrderedDict(given), strict=False, assign=is_meta)
     except (RuntimeError, ValueError, KeyError):
         return given, []
     if any(key not in ignore for key in result.missing_keys) or result.unexpected_keys:

@@ -156,6 +156,8 @@ def choose_state_dict(content: Any, weights: str | None, *, where: str) -> tuple
     path = _named(found, weights, where) if weights is not None else _usual(found, where)
     others = [other for other in found if other != path]
     notes = [f"took the weights under {path!r}; the option weights takes others: {listed(others)}"] if others else []
+    if not others and is_averaged(path):
+        notes = [f"took the averaged weights under {path!r}, for there are no others"]
     refs = {key: value for key, value in found[path].items() if _is_tensor(value)}
     plain = [key for key in found[path] if key not in refs]
     if plain:

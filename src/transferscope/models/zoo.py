@@ -76,7 +76,7 @@ def private_random_state(seed: int | None) -> Iterator[None]:
 
 def _constructor(name: str) -> Callable[[int, dict[str, Any]], nn.Module]:
     if name in FIXUP_LAYOUTS:
-        return lambda num_classes, options: fixup_resnet(name, num_classes, **options)
+        return lambda num_classes, options: _build_fixup(name, num_classes, options)
     provider, _, bare_name = name.rpartition("/")
     if provider in ("", "torchvision") and bare_name in _torchvision_names():
         return lambda num_classes, options: _build_torchvision(bare_name, num_classes, options)
@@ -92,6 +92,11 @@ def _unknown_name(name: str, provider: str, bare_name: str) -> UserError:
     if provider == "timm" and missing:
         return UserError(f"unknown model {name!r}{missing}")
     return UserError(f"unknown model {name!r}{near_matches(bare_name, model_names())}{missing}")
+
+
+def _build_fixup(name: str, num_classes: int, options: dict[str, Any]) -> nn.Module:
+    with _option_errors(name, fixup_resnet, options):
+        return fixup_resnet(name, num_classes, **options)
 
 
 def _build_torchvision(name: str, num_classes: int, options: dict[str, Any]) -> nn.Module:
@@ -111,7 +116,9 @@ def _build_timm(name: str, num_classes: int, options: dict[str, Any]) -> nn.Modu
 def _option_errors(name: str, builder: Callable[..., nn.Module], options: dict[str, Any]) -> Iterator[None]:
     try:
         yield
-    except (TypeError, ValueError, AssertionError, RuntimeError) as error:
+    except UserError:
+        raise
+    except (TypeError, ValueError, AssertionError, RuntimeError, MemoryError) as error:
         if not options:
             raise
         known = _option_names(builder)

@@ -50,6 +50,8 @@ BATCHNORM_NOTE = (
 def _barrier_rows(table: pd.DataFrame, metric: str | None = None) -> list[tuple[str, ...]]:
     """A row per kind of pair, and per pair of epochs where the table compares several; test set, main metric."""
     rows = table[(table["split"] == "test") & (table["metric"] == (metric or main_metric(table)))]
+    if rows.empty:  # the metric with statistics as stored, of networks without BatchNorm
+        return []
     return [
         (
             str(kind),
