@@ -58,6 +58,8 @@ class Part:
     """Of all kills; less where a run takes longer."""
 
 
+DRAWING = Part("drawing", {"node_names": ["clipart.data_prep.draw_domains"]})
+
 PARTS = (
     Part("packing", {"node_names": [f"clipart.data_prep.{name}" for name in ("pack_train", "pack_test")]}),
     Part("training", {"node_names": ["clipart.training.rit_1"]}),
@@ -87,7 +89,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="kills-") as work:
         project = make_project(_new(Path(work) / "project"), SMALL)
         trial = Trial(project, _new(Path(work) / "tmp"), random.Random(f"{arguments.seed} {arguments.part}"))
-        before = PARTS[: PARTS.index(parts[0])]
+        before = (DRAWING, *PARTS[: PARTS.index(parts[0])])
         if any(trial.run(part) for part in (before if parts[-1] is not PARTS[-1] else [Part("all", {})])):
             sys.exit(f"the study cannot be run: {trial.log.read_text()[-3000:]}")
         failures = [

@@ -46,10 +46,10 @@ def test_images_that_cannot_be_read_stop_before_anything_runs(tmp_path: Path) ->
     (tmp_path / "cat").mkdir()
     Image.new("L", (4, 4)).save(tmp_path / "cat/1.png")
     options = {"format": "image_folder", "test_share": 0.5, "class_list": None}
-    source = ImageSourceDataset(filepath=str(tmp_path), task="photos", options=options)
-    pipeline = Pipeline([Node(lambda _: 1, "photos.source", "x", name="pack")])
+    source = ImageSourceDataset(filepath=str(tmp_path), task="clipart", options=options)
+    pipeline = Pipeline([Node(lambda _: 1, "clipart.source", "clipart.test_split", name="pack")])
     with pytest.raises(CommandLineError, match=r"one class only \(cat\): a task needs two classes"):
-        StudyHooks().before_pipeline_run({}, pipeline, DataCatalog({"photos.source": source}))
+        StudyHooks().before_pipeline_run({}, pipeline, DataCatalog({"clipart.source": source}))
 
 
 class Recorder:

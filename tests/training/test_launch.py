@@ -21,7 +21,7 @@ import torch
 
 from transferscope.system.errors import UserError
 from transferscope.system.folder_lock import run_folder_held
-from transferscope.system.temporaries import NAME, remove_dead_work
+from transferscope.system.temporaries import LOCK, NAME, remove_dead_work
 from transferscope.training import launch, worker
 from transferscope.training.failure import WorkerError, failure
 from transferscope.training.launch import count_processes, train
@@ -152,7 +152,7 @@ def test_a_training_that_is_killed_leaves_no_process_and_no_lock(
     undisturbed, _ = train(run, *parts, initial=None, folder=tmp_path / "other", device_type="cpu")
     for name, value in undisturbed.load("final").state_dict.items():
         assert torch.equal(again.load("final").state_dict[name], value), name
-    assert not [path for path in folder.iterdir() if path.name.startswith(".")]
+    assert not [path for path in folder.iterdir() if NAME.fullmatch(path.name) or path.name == LOCK]
     assert len(list(jobs.iterdir())) == 1
     remove_dead_work()
     assert not list(jobs.iterdir())
