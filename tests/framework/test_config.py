@@ -218,6 +218,12 @@ def test_the_data_folder_is_a_path(tmp_path: Path, value: str) -> None:
         with_environment(tmp_path, "", f"data: {value}")
 
 
+def test_a_command_that_takes_a_subfolder_for_the_project() -> None:
+    """Kedro-Viz looks for the configuration below the working folder; the error names the project's folder."""
+    with pytest.raises(CommandLineError, match=f"run this command in the project's folder, {ROOT}"):
+        load(ROOT / "tests" / "conf")
+
+
 def test_a_home_folder_that_does_not_exist_is_a_line() -> None:
     """`~nobody/a.pth` names no user of this machine."""
     with pytest.raises(CommandLineError, match="no user of this name"):

@@ -261,3 +261,33 @@ def test_a_file_is_checked_without_reading_its_weights(
         check_checkpoint_file(path, architecture="resnet18", weights="ema")
     with pytest.raises(UserError, match="does not exist"):
         check_checkpoint_file(tmp_path / "b.pth")
+
+
+FORMS = {
+    "lora_A.default.weight": "merge them into the network",
+    "base_layer.weight": "merge them into the network",
+    "parametrizations.weight.original0": "remove_parametrizations",
+    "weight_v": "remove_weight_norm",
+    "weight_orig": "prune.remove",
+    "_packed_params._packed_params": "quantised",
+    "weight_fake_quant.scale": "quantised",
+    "flat_param": "full state_dict",
+}
+
+
+@pytest.mark.parametrize("instead", [True, False], ids=["instead of the weight", "beside it"])
+@pytest.mark.parametrize("name", FORMS)
+def test_networks_in_another_form_are_named(tmp_path: Path, weights: State, name: str, instead: bool) -> None:
+    """Adapters, quantised, pruned and parametrised networks: the error says so, and how to get plain weights."""
+    state = {key: value for key, value in weights.items() if not (instead and key == "fc.weight")}
+    torch.save(state | {f"fc.{name}": torch.ones(2)}, tmp_path / "a.pth")
+    with pytest.raises(UserError, match=FORMS[name]):
+        check_checkpoint_file(tmp_path / "a.pth", architecture="resnet18")
+
+
+def test_averages_alone_are_said_to_be_such(tmp_path: Path, weights: State) -> None:
+    """A file that holds nothing but averaged weights says so in the notes."""
+    torch.save({"state_dict_ema": weights}, tmp_path / "a.pth")
+    assert load_checkpoint(tmp_path / "a.pth").metadata.extra["notes"] == [
+        "took the averaged weights under 'state_dict_ema', for there are no others"
+    ]

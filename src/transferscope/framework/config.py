@@ -196,8 +196,9 @@ class PlanConfigLoader(OmegaConfigLoader):
             analyses = config.get("analyses")
             for analysis, options in NAMING_TASKS.items():
                 inside = analyses.get(analysis) if isinstance(analyses, dict) else None
-                for option in options if isinstance(inside, dict) else ():  # else null, or reported by the plan
-                    inside.pop(option, None)
+                if isinstance(inside, dict):  # else null, or reported by the plan
+                    for option in options:
+                        inside.pop(option, None)
         fault = _list_for_mapping(config, env_config) if key == "parameters" else None
         if fault is not None:
             raise UserError(f"{env_path}: {fault}: a list, where `key: value` lines belong")
@@ -269,7 +270,9 @@ def _first_lines(error: Exception) -> str:
 
 def _check_is_folder(conf_source: str | Path) -> None:
     if "://" not in str(conf_source) and not Path(conf_source).exists():
-        raise UserError(f"the folder of the configuration, {conf_source}, does not exist")
+        project = find_kedro_project(Path(conf_source).resolve().parent)
+        hint = f": run this command in the project's folder, {project}" if project else ""
+        raise UserError(f"the folder of the configuration, {conf_source}, does not exist{hint}")
 
 
 def active_plan() -> Plan:

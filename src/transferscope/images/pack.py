@@ -134,7 +134,7 @@ def is_packed_from(
     def stored(row: int) -> bytes:
         where = tree.where(examples.paths[row])
         image = decode_image(tree.read(examples.paths[row]), where, value_range, lambda remark: None)
-        return hashlib.sha256(np.ascontiguousarray(store_image(image, pictures, where))).digest()
+        return hashlib.sha256(store_image(image, pictures, where).tobytes()).digest()
 
     try:
         with (
