@@ -26,11 +26,11 @@ DEFAULT_RUNNER = "transferscope.framework.runners.GpuRunner"
 
 
 KEDRO_SELECTS = ("kedro/pipeline/pipeline.py", "kedro/framework/session/session.py")
-"""Where Kedro finds the steps that were asked for, or raises a ValueError."""
+"""Where Kedro finds the nodes that were asked for, or raises a ValueError."""
 
 
 def _in_one_line(callback: Callable[..., Any]) -> Callable[..., Any]:
-    """The same command; names of pipelines, steps and namespaces that do not exist end in a line with what is near."""
+    """The same command; names of pipelines, nodes and namespaces that do not exist end in a line with what is near."""
 
     @wraps(callback)
     def run(*args: Any, **options: Any) -> Any:
@@ -66,7 +66,7 @@ def _with_hint(message: str) -> str:
         name for node in nodes for name in (node.name, node.namespace, (node.namespace or "").split(".")[0]) if name
     }
     near = [name for word in re.findall(r"'([^']+)'", message) for name in get_close_matches(word, known)]
-    hint = f"did you mean {', '.join(near)}?" if near else "`kedro registry describe` lists the steps"
+    hint = f"did you mean {', '.join(near)}?" if near else "`kedro registry describe` lists the nodes"
     return f"{message.rstrip('.')}: {hint}"
 
 
@@ -157,7 +157,7 @@ class _Sizes(click.ParamType):
 @click.command()
 @env_option
 @click.option("--images", multiple=True, type=_Sizes(), help="Images of a task where the plan does not say how many.")
-@click.option("--train-speed", type=click.FloatRange(0, min_open=True), help="Images/s of a training step, one device.")
+@click.option("--train-speed", type=click.FloatRange(0, min_open=True), help="Images/s of a training node, one device.")
 @click.option("--forward-speed", type=click.FloatRange(0, min_open=True), help="Images/s of a forward pass.")
 @click.option("--markdown", is_flag=True, help="Tables in Markdown.")
 def cost(

@@ -9,9 +9,9 @@ from transferscope.pipelines import data_prep, landscape, mistakes, report, simi
 
 
 def register_pipelines() -> dict[str, Pipeline]:
-    """One pipeline per step, and all of them as the default."""
+    """The pipelines, and all of them as the default."""
     plan = active_plan()
-    steps = (data_prep, training, mistakes, similarity, landscape, spectrum)
-    pipelines = {step.__name__.rpartition(".")[2]: step.create_pipeline(plan) for step in steps}
+    modules = (data_prep, training, mistakes, similarity, landscape, spectrum)
+    pipelines = {module.__name__.rpartition(".")[2]: module.create_pipeline(plan) for module in modules}
     pipelines["report"] = report.create_pipeline(plan, pipelines.values())
     return pipelines | {"__default__": Pipeline(list(pipelines.values()))}

@@ -3,8 +3,8 @@
     python tests/benchmarks/bench_runners.py [--only empty|trainings|study] [--steps 1000] [--repeats 3]
 
 Prints seconds of the wall clock, medians over interleaved repeats, and ratios to Kedro's sequential runner, which has all
-cores for the operations of one step. Ray, on one machine, is in where it is installed; starting it is not counted for
-the empty steps. Nothing is asserted.
+cores for the operations of one node. Ray, on one machine, is in where it is installed; starting it is not counted for
+the empty nodes. Nothing is asserted.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def runners() -> dict[str, Callable[[], AbstractRunner]]:
 
 
 def nothing(_: int) -> None:
-    """An empty step."""
+    """An empty node."""
 
 
 def empty_steps(count: int) -> tuple[Pipeline, DataCatalog]:
@@ -141,7 +141,7 @@ def main() -> None:
             ways = {
                 key: lambda make=make: seconds(make(), empty_steps(arguments.steps)) for key, make in chosen.items()
             }
-            side_by_side(f"{arguments.steps} empty steps, each", ways, arguments.repeats, arguments.steps)
+            side_by_side(f"{arguments.steps} empty nodes, each", ways, arguments.repeats, arguments.steps)
         if arguments.only in (None, "trainings"):
             ways = {key: lambda make=make: seconds(make(), trainings(folder)) for key, make in chosen.items()}
             side_by_side("four trainings", ways, arguments.repeats)

@@ -14,10 +14,10 @@ from transferscope.cost.plan_cost import (
     Speed,
     figure_costs,
     measure_speed,
+    node_costs,
     plan_costs,
     run_costs,
     split_bytes,
-    step_costs,
     task_sizes,
 )
 from transferscope.experiment.options import ModelOptions
@@ -152,7 +152,7 @@ def test_sizes_are_written_in_one_way(text: str) -> None:
 
 def test_steps_of_tasks_of_unknown_size_have_a_cost(plan: Plan) -> None:
     """`source` as if it had 1,000 images a part: five epochs, three passes an image, and four evaluations of all."""
-    costs = step_costs(plan)
+    costs = node_costs(plan)
     assert costs["source.training.p_1"] == 3 * 5 * 1000 + 4 * 2000
     assert costs["clipart.training.rit_1"] == 3 * 5 * 100 + 4 * 200
     assert not [name for name in costs if ".draw_" in name]
@@ -160,7 +160,7 @@ def test_steps_of_tasks_of_unknown_size_have_a_cost(plan: Plan) -> None:
 
 def test_drawing_costs_ten_passes_an_image() -> None:
     drawn = {"pics": {"draws": "domains", "tasks": ["clipart", "real"], "num_train": 10, "num_test": 5}}
-    assert step_costs(make_plan(STUDY | {"generated": drawn}))["generated.draw_pics"] == 10 * 2 * 15
+    assert node_costs(make_plan(STUDY | {"generated": drawn}))["generated.draw_pics"] == 10 * 2 * 15
 
 
 def test_a_study_of_checkpoints_trains_nothing() -> None:

@@ -38,6 +38,8 @@ ELSEWHERE = {
     "uv run --extra ray kedro run --runner transferscope.framework.runners.RayRunner --runner-params address=HEAD:6379": (
         "tests/runners/test_ray_runner.py runs a study on a cluster of its own, where Ray is installed"
     ),
+    "uv sync": "sets up the environment that the tests run in",
+    "uv run pre-commit install": "writes into the checkout's own git folder",
     "uv run kedro run --env my_study": "data_prep of it is run; training and analyses are those of the tiny study",
     "uv run kedro run --env my_study --only-missing-outputs": "as above",
 }

@@ -78,7 +78,7 @@ def test_every_step_and_entry_of_a_run_has_its_status(tmp_path: Path, runner: Ab
 
 
 def test_a_partial_run_leaves_the_status_of_the_others(tmp_path: Path) -> None:
-    """A failure of one step beside what an earlier run did; the run itself failed, and no longer once repaired."""
+    """A failure of one node beside what an earlier run did; the run itself failed, and no longer once repaired."""
     run(tmp_path, [TABLE, COUNT], SequentialRunner())
     before = shown(tmp_path).nodes[hash_node(COUNT)]
     run(tmp_path, [BROKEN], GpuRunner(max_workers=1))

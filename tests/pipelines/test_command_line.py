@@ -59,7 +59,7 @@ def kedro(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         (["run", "--pipelines", "trainin"], "there is no pipeline 'trainin': did you mean training?"),
         (["run", "--namespaces", "clipart.mistake"], "['clipart.mistake']: did you mean clipart.mistakes"),
         (["run", "--nodes", "clipart.training.pt_9"], "['clipart.training.pt_9']: did you mean clipart.training.pt_"),
-        (["run", "--tags", "nothing"], "`kedro registry describe` lists the steps"),
+        (["run", "--tags", "nothing"], "`kedro registry describe` lists the nodes"),
         (["run", "--env", "paper"], "chexpert does not exist: put the images there"),
         (
             ["run", "--params", "training.num_nodes=2,training.rendezvous=localhost:29400"],

@@ -306,7 +306,7 @@ BACKWARD = 3
 
 
 def _guessed_sizes(plan: Plan) -> Sizes:
-    """As the plan says; where it does not, as good as any, since the speed of the first steps sets it right."""
+    """As the plan says; where it does not, as good as any, since the speed of the first nodes sets it right."""
     found: dict[str, tuple[int, int]] = {}
     for task in plan.study.tasks:
         try:
@@ -322,8 +322,8 @@ DRAWN = 10
 """Drawing an image takes about as long as this many passes of it through the default plan's network."""
 
 
-def step_costs(plan: Plan, known: Sizes | None = None) -> dict[str, float]:
-    """Images through a network by Kedro node, for those steps that take long; UserError for an unknown network.
+def node_costs(plan: Plan, known: Sizes | None = None) -> dict[str, float]:
+    """Images through a network by Kedro node, for those nodes that take long; UserError for an unknown network.
 
     known: images of tasks in train and in test, where they have been counted.
     """

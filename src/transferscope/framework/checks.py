@@ -234,13 +234,13 @@ def cost_note(
     """
     import torch
 
-    from transferscope.cost.plan_cost import step_costs
+    from transferscope.cost.plan_cost import node_costs
 
     adopted = [run for run in runs if run.checkpoint is not None]
     if not adopted or torch.cuda.is_available():
         return None
     names = set(nodes)
-    passes = sum(images for node, images in step_costs(plan, sizes).items() if node in names)
+    passes = sum(images for node, images in node_costs(plan, sizes).items() if node in names)
     side = pictures_of(plan.study, adopted[0].task).seen_size
     seconds = passes * _seconds_an_image(adopted[0].model, side)
     if seconds < NOTED_SECONDS:

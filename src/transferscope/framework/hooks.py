@@ -20,7 +20,7 @@ from kedro.pipeline import Pipeline
 
 from transferscope.experiment.plan import RunSpec
 from transferscope.framework.config import CommandLineError, active_place, active_plan, active_run
-from transferscope.framework.runners.failures import StepsFailed, repeat_command, users_mistake
+from transferscope.framework.runners.failures import NodesFailed, repeat_command, users_mistake
 from transferscope.framework.runners.run_tables import failures_table
 from transferscope.pipelines.wiring import ON_A_GPU
 from transferscope.system.errors import UserError, one_message
@@ -65,7 +65,7 @@ class StudyHooks:
             logger.info("%s", note)
         missing = "those whose outputs are there are left out"
         finished = missing if run_params.get("only_missing_outputs") else "what is already finished is recognised"
-        logger.info("%d steps; %s", len(pipeline.nodes), finished)
+        logger.info("%d nodes; %s", len(pipeline.nodes), finished)
 
     @hook_impl
     def after_dataset_loaded(self, dataset_name: str, data: Any) -> None:
@@ -77,10 +77,10 @@ class StudyHooks:
     def on_pipeline_error(self, error: Exception, run_params: dict[str, Any]) -> None:
         """What failed and the command that repeats it; a user's mistake is one line, not a traceback."""
         self.let_go()
-        if isinstance(error, StepsFailed):
-            print_tables({"What failed": failures_table(error.steps)})
+        if isinstance(error, NodesFailed):
+            print_tables({"What failed": failures_table(error.progress)})
             click.echo("To repeat what failed, and what was not run for it:")
-            click.echo(repeat_command(error.steps, run_params | _options_of_command()))
+            click.echo(repeat_command(error.progress, run_params | _options_of_command()))
             raise CommandLineError(str(error)) from error
         mistake = users_mistake(error)
         if mistake is not None:
@@ -260,7 +260,7 @@ def _repair(name: str) -> str:
 def trains_on_several_machines(pipeline: Pipeline, catalog: CatalogProtocol) -> bool:
     """Whether each of several machines runs this command, for the one training that it holds.
 
-    CommandLineError where it holds more: all machines would do the other steps too, into the same files, and might
+    CommandLineError where it holds more: all machines would do the other nodes too, into the same files, and might
     come to the trainings in different orders.
     """
     waiting = [run for run in _trained_in(pipeline) if run.training.num_nodes > 1 and not _is_done(run, catalog)]
@@ -319,7 +319,7 @@ def _how_to_make(name: str) -> str:
 
 def _maker(name: str) -> str:
     """The pipeline that makes an entry."""
-    makers = (step for step, pipeline in pipelines.items() if step != "__default__" and name in pipeline.all_outputs())
+    makers = (maker for maker, made in pipelines.items() if maker != "__default__" and name in made.all_outputs())
     return next(makers, "__default__")
 
 

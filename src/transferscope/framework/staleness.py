@@ -1,7 +1,7 @@
 """Which plan made each result, so that those of another plan are named before anything runs.
 
 The fingerprint of a run says whether its weights are of the present plan. Tables and figures bear none; here each
-entry has a key that follows from its step, the parameters of that step, and the keys of what the step reads. The keys
+entry has a key that follows from its node, the parameters of that node, and the keys of what the node reads. The keys
 under which results were made are kept beside them, and compared with those that the present plan gives.
 """
 
@@ -95,7 +95,7 @@ class MadeBy:
 
     @hook_impl
     def after_dataset_saved(self, dataset_name: str, node: Node) -> None:
-        """The result is of the present plan, if all that its step has read is."""
+        """The result is of the present plan, if all that its node has read is."""
         with self._lock:
             self._saved.add(dataset_name)
             is_split, reads_split = _is_split(dataset_name), any(map(_is_split, node.inputs))
@@ -124,7 +124,7 @@ class MadeBy:
 
     @hook_impl
     def after_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline) -> None:
-        """Where other processes do not tell what they save, as by Kedro's ParallelRunner: all steps have succeeded."""
+        """Where other processes do not tell what they save, as by Kedro's ParallelRunner: all nodes have succeeded."""
         if not run_params.get("only_missing_outputs"):
             if self._outdated or not self._saved:
                 self._present, self._outdated = self._compute(), False
@@ -206,8 +206,8 @@ def _names(entries: Iterable[str]) -> str:
 
 
 def _how_to_make(entries: set[str]) -> str:
-    steps = [name for name, step in pipelines.items() if name != "__default__" and entries & step.all_outputs()]
-    return f"`kedro run --pipelines {','.join(steps)}` makes them anew"
+    makers = [name for name, made in pipelines.items() if name != "__default__" and entries & made.all_outputs()]
+    return f"`kedro run --pipelines {','.join(makers)}` makes them anew"
 
 
 def _exists(catalog: CatalogProtocol, name: str) -> bool:

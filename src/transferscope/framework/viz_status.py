@@ -1,6 +1,6 @@
-"""What Kedro-Viz shows of runs: status and duration of every step, rows and sizes of tables.
+"""What Kedro-Viz shows of runs: status and duration of every node, rows and sizes of tables.
 
-Kedro-Viz's own hooks record whole runs one step after the other, and forget them at the next run. These go on from
+Kedro-Viz's own hooks record whole runs one node after the other, and forget them at the next run. These go on from
 what was recorded before, for any runner that calls hooks and for any part of the study.
 """
 
@@ -32,10 +32,10 @@ logger = logging.getLogger("transferscope")
 STATS_FILENAME = "stats.json"
 
 KEPT = {"after_node_run", "on_node_error", "after_dataset_loaded", "after_dataset_saved"}
-"""Events that stay until the same step runs again, or the same entry is read or written again."""
+"""Events that stay until the same node runs again, or the same entry is read or written again."""
 
 WRITE_SECONDS = 30.0
-"""Between writes while steps run, so that a long run can be watched, and a killed one leaves what was done."""
+"""Between writes while nodes run, so that a long run can be watched, and a killed one leaves what was done."""
 
 Event = dict[str, Any]
 
@@ -43,7 +43,7 @@ Event = dict[str, Any]
 class RunStatus:
     """Hooks that keep `.viz/kedro_pipeline_events.json` and `.viz/stats.json`, the files that Kedro-Viz reads.
 
-    An event is kept until the same step runs again, or the same entry is read or written again.
+    An event is kept until the same node runs again, or the same entry is read or written again.
     """
 
     def __init__(self) -> None:
@@ -157,20 +157,20 @@ class RunStatus:
 
 
 def _boxes(events: Iterable[Event]) -> list[Event]:
-    """An event for every namespace, which Kedro-Viz draws as a box: the time of its steps, or which of them failed."""
+    """An event for every namespace, which Kedro-Viz draws as a box: the time of its nodes, or which of them failed."""
     inside: dict[str, list[Event]] = {}
     for event in events:
         parts = event.get("node", "").split(".")[:-1]
         for depth in range(1, len(parts) + 1):
             inside.setdefault(".".join(parts[:depth]), []).append(event)
-    return [_box(namespace, steps) | {"node_id": namespace, "box": True} for namespace, steps in inside.items()]
+    return [_box(namespace, events) | {"node_id": namespace, "box": True} for namespace, events in inside.items()]
 
 
-def _box(namespace: str, steps: list[Event]) -> Event:
-    failed = [step["node"] for step in steps if step["event"] == "on_node_error"]
+def _box(namespace: str, events: list[Event]) -> Event:
+    failed = [event["node"] for event in events if event["event"] == "on_node_error"]
     if failed:
         return {"event": "on_node_error", "error": f"failed in {namespace}: {', '.join(failed)}"}
-    return {"event": "after_node_run", "status": "success", "duration": sum(step["duration"] for step in steps)}
+    return {"event": "after_node_run", "status": "success", "duration": sum(event["duration"] for event in events)}
 
 
 def _what_went_wrong(error: Exception) -> Event:

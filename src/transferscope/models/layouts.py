@@ -183,7 +183,7 @@ class _Trial:
         if silent:
             name = type(model).__name__
             raise UserError(f"layer {', '.join(silent)} took no part in the forward pass of {name}")
-        self.changed = {path: call.output for path, call in self._run(images[[0, 2]]).items()}
+        self.changed = {path: call.output for path, call in self._run(images[::2]).items()}
 
     def _run(self, images: Tensor) -> dict[str, _Call]:
         found: dict[str, _Call] = {}

@@ -32,25 +32,25 @@ def pair_inputs(task: str, group: PairGroup, entry: str) -> dict[str, str]:
     }
 
 
-def gather(step: str, task: str, name: str, inputs: Iterable[str]) -> Node:
+def gather(pipeline: str, task: str, name: str, inputs: Iterable[str]) -> Node:
     """The node that makes `{task}.{name}.table` of the tables of runs or pairs."""
     return Node(
         concatenate,
         inputs=list(inputs),
         outputs=f"{task}.{name}.table",
         name=f"gather_{name}",
-        namespace=f"{task}.{step}",
+        namespace=f"{task}.{pipeline}",
     )
 
 
-def draw(step: str, task: str, name: str, function: Callable[..., Any], inputs: Iterable[str]) -> Node:
+def draw(pipeline: str, task: str, name: str, function: Callable[..., Any], inputs: Iterable[str]) -> Node:
     """The node that draws `{task}.{name}.figure`; `function` gets the inputs and what must be said of the images."""
     return Node(
         with_labels(function),
         inputs=[*inputs, f"params:plan.notes.{task}", f"params:plan.labels.{task}"],
         outputs=f"{task}.{name}.figure",
         name=f"draw_{name}",
-        namespace=f"{task}.{step}",
+        namespace=f"{task}.{pipeline}",
     )
 
 

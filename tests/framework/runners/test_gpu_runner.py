@@ -26,7 +26,7 @@ from threadpoolctl import threadpool_info, threadpool_limits
 from transferscope.framework.config import CommandLineError
 from transferscope.framework.runners import GpuRunner, gpu_runner
 from transferscope.framework.runners import node_runner as steps_runner
-from transferscope.framework.runners.failures import StepsFailed
+from transferscope.framework.runners.failures import NodesFailed
 from transferscope.system.errors import UserError
 from transferscope.system.gpu_grants import granted_gpus, visible_to_child
 from transferscope.training.device import choose_device
@@ -137,7 +137,7 @@ def test_what_the_longest_work_hangs_from_starts_first(monkeypatch: pytest.Monke
 
 @pytest.mark.usefixtures("four_gpus")
 def test_auto_is_every_gpu_and_cores_run_beside() -> None:
-    """`gpus-auto` gets all that the runner has; a step without a tag runs at the same time, without any."""
+    """`gpus-auto` gets all that the runner has; a node without a tag runs at the same time, without any."""
     together = threading.Barrier(2, timeout=30)
 
     def look() -> dict[str, Any]:
@@ -166,7 +166,7 @@ def test_too_many_are_refused_before_anything_starts(options: dict[str, int], me
 
 
 def test_without_gpus_a_step_takes_as_many_cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On three slots a step of two processes and one without a tag run together, a second of two does not."""
+    """On three slots a node of two processes and one without a tag run together, a second of two does not."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     running, most = [0], [0]
     lock = threading.Lock()
@@ -199,9 +199,9 @@ def test_a_failure_stops_only_what_needs_it() -> None:
         step(lambda _: 1, "after_bad", inputs="bad.out"),
         step(lambda *_: 1, "after_both", inputs=["after_bad.out", "after_good.out"]),
     ]
-    with pytest.raises(StepsFailed, match="bad: ZeroDivisionError: division by zero") as caught:
+    with pytest.raises(NodesFailed, match="bad: ZeroDivisionError: division by zero") as caught:
         run(nodes, max_workers=2)
-    steps = caught.value.steps
+    steps = caught.value.progress
     assert {node.name for node in steps.seconds} == {"good", "after_good"}
     assert {node.name for node in steps.failed} == {"bad"}
     assert {node.name: bad.name for node, bad in steps.skipped.items()} == {"after_bad": "bad", "after_both": "bad"}
@@ -211,7 +211,7 @@ def test_a_users_mistake_keeps_its_own_words() -> None:
     def mistaken() -> None:
         raise UserError("images: 3 files cannot be read")
 
-    with pytest.raises(StepsFailed, match=r"^images: 3 files cannot be read$"):
+    with pytest.raises(NodesFailed, match=r"^images: 3 files cannot be read$"):
         run([step(mistaken, "a")])
 
 
@@ -225,7 +225,7 @@ def test_storage_that_takes_nothing_is_one_line(caplog: pytest.LogCaptureFixture
         except OSError as error:
             raise RuntimeError("Failed while saving data") from error
 
-    with pytest.raises(StepsFailed, match=r"^storage: No space left on device$"):
+    with pytest.raises(NodesFailed, match=r"^storage: No space left on device$"):
         run([step(save, "a")])
     assert "Traceback" not in caplog.text
 
@@ -258,7 +258,7 @@ def test_hooks_see_every_step() -> None:
     manager = _create_hook_manager()
     manager.register(Watch())
     nodes = [step(lambda: 1, "a"), step(lambda _: 1 / 0, "b", inputs="a.out")]
-    with pytest.raises(StepsFailed):
+    with pytest.raises(NodesFailed):
         GpuRunner().run(Pipeline(nodes), DataCatalog({"a.out": MemoryDataset()}), hook_manager=manager)
     assert seen == [
         ("before", "a"), ("after", "a"), ("saved", "a.out"), ("loaded", "a.out"), ("before", "b"), ("error", "b"),
@@ -383,12 +383,12 @@ def test_memory_of_a_gpu_is_given_back_after_each_step(monkeypatch: pytest.Monke
     monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
     run([step(lambda: 1, "a", gpus=1), step(lambda: 1, "b"), step(lambda: 1, "c", gpus=4)])
     assert sorted(calls) == ["a", "c"]
-    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: 1 / 0)  # CUDA, broken by the step before
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: 1 / 0)  # CUDA, broken by the node before
     assert run([step(lambda: 1, "a", gpus=1)]).load("a.out") == 1
 
 
 def test_steps_have_one_blas_thread_whatever_their_neighbours_do() -> None:
-    """The limit belongs to the process: a step that sets one of its own and takes it back changes nothing."""
+    """The limit belongs to the process: a node that sets one of its own and takes it back changes nothing."""
     limited, taken_back = threading.Event(), threading.Event()
 
     def decompose() -> str:

@@ -183,7 +183,7 @@ if __name__ == "__main__":
 
 @pytest.mark.parametrize("kind", ["GpuRunner", "SequentialRunner", "ThreadRunner", "ParallelRunner"])
 def test_sigterm_ends_in_order(tmp_path: Path, kind: str) -> None:
-    """As a scheduler sends it: the step is unwound, and neither a file beside its place nor a work folder is left."""
+    """As a scheduler sends it: the node is unwound, and neither a file beside its place nor a work folder is left."""
     script, system = tmp_path / "run.py", tmp_path / "system"
     script.write_text(TERMINATED_RUN)
     system.mkdir()

@@ -28,7 +28,7 @@ from transferscope.framework import staleness as made_by
 from transferscope.framework.config import CommandLineError
 from transferscope.framework.runners import RayRunner
 from transferscope.framework.runners import node_runner as steps_runner
-from transferscope.framework.runners.failures import StepsFailed
+from transferscope.framework.runners.failures import NodesFailed
 from transferscope.framework.runners.run_status import Status
 from transferscope.framework.staleness import MadeBy
 from transferscope.framework.viz_status import RunStatus
@@ -61,7 +61,7 @@ def step(function: Callable[..., Any], name: str, *, inputs: Any = None, gpus: i
 
 
 def test_steps_run_in_workers_with_their_gpus(tmp_path: Path, address: str) -> None:
-    """Results come back through the catalog; a step sees as many GPUs as its tag says, `auto` those of one machine."""
+    """Results come back through the catalog; a node sees as many GPUs as its tag says, `auto` those of one machine."""
 
     def look() -> str:
         import torch
@@ -141,9 +141,9 @@ def test_errors_come_back_in_one_line(tmp_path: Path, address: str) -> None:
         step(lambda: "x", "good"),
         step(lambda a: a, "after", inputs="bad_out"),
     ]
-    with pytest.raises(StepsFailed, match="2 steps failed: ") as caught:
+    with pytest.raises(NodesFailed, match="2 nodes failed: ") as caught:
         run(nodes, tmp_path, address)
-    steps = caught.value.steps
+    steps = caught.value.progress
     assert {node.name: str(error) for node, error in steps.failed.items()} == {
         "bad": "images: 3 files cannot be read",
         "broken": "ZeroDivisionError: division by zero",
@@ -154,7 +154,7 @@ def test_errors_come_back_in_one_line(tmp_path: Path, address: str) -> None:
 
 
 def test_a_training_gets_at_most_the_gpus_of_one_machine(tmp_path: Path, address: str) -> None:
-    """Five GPUs there are, but not in one machine: a step that asks for five runs on four."""
+    """Five GPUs there are, but not in one machine: a node that asks for five runs on four."""
     run([step(lambda: "x", "a", gpus=5)], tmp_path, address)
 
 
@@ -178,7 +178,7 @@ def _break(_: pd.DataFrame) -> str:
 
 
 def test_what_hooks_record_comes_back(tmp_path: Path, address: str) -> None:
-    """Kedro-Viz shows the steps' status, durations, sizes of tables and the error, as after a run in one process."""
+    """Kedro-Viz shows the nodes' status, durations, sizes of tables and the error, as after a run in one process."""
     table = Node(lambda: pd.DataFrame({"a": [1, 2, 3], "b": 0}), None, "table", name="make")
     count = Node(lambda rows: str(len(rows)), "table", "count", name="count")
     broken = Node(_break, "table", "broken", name="fail")
@@ -189,7 +189,7 @@ def test_what_hooks_record_comes_back(tmp_path: Path, address: str) -> None:
     status.after_context_created(SimpleNamespace(project_path=tmp_path))  # type: ignore[arg-type]
     status.after_catalog_created(catalog)
     status.before_pipeline_run()
-    with pytest.raises(StepsFailed) as failure:
+    with pytest.raises(NodesFailed) as failure:
         RayRunner(address=address).run(Pipeline([table, count, broken]), catalog, hooks)
     status.on_pipeline_error(failure.value)
     shown = transform_events_to_structured_format(
@@ -211,7 +211,7 @@ def test_what_hooks_record_comes_back(tmp_path: Path, address: str) -> None:
 def test_results_of_a_run_are_known_as_made_by_its_plan(
     tmp_path: Path, address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What one step has made, though the next one failed."""
+    """What one node has made, though the next one failed."""
     nodes = [step(lambda: "x", "a"), step(lambda _: str(1 / 0), "b", inputs="a_out")]
     monkeypatch.setattr(made_by, "pipelines", {"__default__": Pipeline(nodes)})
     catalog = DataCatalog({name: TextDataset(filepath=str(tmp_path / name)) for name in ("a_out", "b_out")})
@@ -220,7 +220,7 @@ def test_results_of_a_run_are_known_as_made_by_its_plan(
     loader = {"globals": {"data": "results"}}
     recorder.after_context_created(SimpleNamespace(project_path=tmp_path, config_loader=loader))  # type: ignore[arg-type]
     recorder.before_pipeline_run({}, Pipeline(nodes), catalog)
-    with pytest.raises(StepsFailed):
+    with pytest.raises(NodesFailed):
         RayRunner(address=address).run(Pipeline(nodes), catalog, hooks)
     recorder.on_pipeline_error()
     assert list(json.loads((tmp_path / "results" / made_by.FILE).read_text())["made"]) == ["a_out"]

@@ -10,16 +10,16 @@ import pytest
 from kedro.io import DataCatalog, MemoryDataset
 from kedro.pipeline import Node, Pipeline
 
-from transferscope.cost.plan_cost import Speed, plan_costs, step_costs
+from transferscope.cost.plan_cost import Speed, node_costs, plan_costs
 from transferscope.framework.runners.failures import repeat_command
-from transferscope.framework.runners.node_times import Ended, Steps
+from transferscope.framework.runners.node_progress import Ended, NodeProgress
 from transferscope.framework.runners.run_status import Status, duration
 from transferscope.framework.runners.run_tables import failures_table, plan_table, runs_table
 from transferscope.system.errors import UserError
 from transferscope.tables.terminal import print_tables
 
 
-def chain() -> Steps:
+def chain() -> NodeProgress:
     """`a → b → c`, and `d` by itself."""
     nodes = [
         Node(lambda: 1, None, "a.out", name="a"),
@@ -27,10 +27,10 @@ def chain() -> Steps:
         Node(lambda _: 1, "b.out", "c.out", name="c"),
         Node(lambda: 1, None, "d.out", name="d"),
     ]
-    return Steps(Pipeline(nodes))
+    return NodeProgress(Pipeline(nodes))
 
 
-def by_name(steps: Steps) -> dict[str, Node]:
+def by_name(steps: NodeProgress) -> dict[str, Node]:
     return {node.name: node for node in steps.all}
 
 
@@ -40,7 +40,7 @@ def test_what_is_left_follows_the_costs(caplog: pytest.LogCaptureFixture) -> Non
     `d` has run for 1 s of it, and steps have run for 34 s in 17 s: two at once. So (10 + 5 + 2) / 2 s are left.
     """
     nodes = [*chain().all, Node(lambda: 1, None, "e.out", name="e")]
-    steps = Steps(Pipeline(nodes))
+    steps = NodeProgress(Pipeline(nodes))
     status = Status(steps, {"a": 60, "b": 20, "c": 10}, line_seconds=0)
     node = by_name(steps)
     assert [ready.name for ready in steps.take_ready()] == ["a", "d", "e"]
@@ -86,7 +86,7 @@ def test_failures_are_counted_with_what_they_stop() -> None:
     assert steps.are_over
     assert Status(steps, {}).line() == "1 of 4 done, 1 failed, 2 cannot run"
     table = failures_table(steps)
-    assert table.to_dict("records") == [{"failed": "a", "why": "OSError: disk on fire", "steps_not_run": 2}]
+    assert table.to_dict("records") == [{"failed": "a", "why": "OSError: disk on fire", "nodes_not_run": 2}]
 
 
 def test_the_command_repeats_what_failed_with_the_same_options() -> None:
@@ -157,7 +157,7 @@ def test_costs_by_step_are_those_of_the_plan(project) -> None:
         from transferscope.framework.config import active_plan
 
         plan, names = active_plan(), {node.name for node in pipelines["__default__"].nodes}
-    costs = step_costs(plan)
+    costs = node_costs(plan)
     assert set(costs) <= names
     tables = plan_costs(plan, {}, Speed(1.0, 1.0))
     runs = tables["Trainings"]

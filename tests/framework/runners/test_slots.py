@@ -14,8 +14,8 @@ from kedro.pipeline import Node, Pipeline
 from tiny_project import ROOT
 from transferscope.cost import plan_cost as cost
 from transferscope.framework.config import load_plan
+from transferscope.framework.runners.node_progress import Ended, NodeProgress
 from transferscope.framework.runners.node_runner import gpus_asked
-from transferscope.framework.runners.node_times import Ended, Steps
 from transferscope.framework.runners.slots import PATIENCE, DevicePool
 from transferscope.framework.runners.urgency import urgency
 from transferscope.pipeline_registry import register_pipelines
@@ -133,7 +133,7 @@ def test_devices_that_come_later_are_granted_too() -> None:
 
 
 def chain(names: str, costs: dict[str, float], gpus: dict[str, int]) -> dict[str, float]:
-    """Urgency by name of steps, each of which needs those before its colon: `a b:a c:ab`."""
+    """Urgency by name of nodes, each of which needs those before its colon: `a b:a c:ab`."""
     nodes = []
     for word in names.split():
         name, _, needed = word.partition(":")
@@ -143,7 +143,7 @@ def chain(names: str, costs: dict[str, float], gpus: dict[str, int]) -> dict[str
 
 
 def test_urgent_is_what_the_longest_work_hangs_from() -> None:
-    """The sum along the longest path, a step's cost shared among its devices; unknown costs count a little."""
+    """The sum along the longest path, a node's cost shared among its devices; unknown costs count a little."""
     assert chain("a b:a c:a d:bc", {"a": 5, "b": 20, "c": 30, "d": 7}, {"c": 2}) == {"a": 32, "b": 27, "c": 22, "d": 7}
     assert chain("a b:a c", {}, {}) == {"a": 2, "b": 1, "c": 1}
 
@@ -151,7 +151,7 @@ def test_urgent_is_what_the_longest_work_hangs_from() -> None:
 def test_the_papers_study_ends_near_its_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its steps, by the pool of the runner on pretended time, end within 5 % of max(longest path, work / N).
 
-    On 1, 2, 4 and 8 GPUs, at the speed of `cost.step_costs`; first in, first out takes a tenth longer on eight, where
+    On 1, 2, 4 and 8 GPUs, at the speed of `cost.node_costs`; first in, first out takes a tenth longer on eight, where
     P waits for the trainings that need no P.
     """
     monkeypatch.chdir(ROOT)
@@ -160,7 +160,7 @@ def test_the_papers_study_ends_near_its_bound(monkeypatch: pytest.MonkeyPatch) -
     pipeline = register_pipelines()["__default__"]
     sizes = cost._guessed_sizes(plan)
     monkeypatch.setattr(cost, "_guessed_sizes", lambda _: {**sizes, "imagenet": (1_281_167, 50_000)})
-    costs = cost.step_costs(plan)
+    costs = cost.node_costs(plan)
     for size in (1, 2, 4, 8):
         wished = {node: gpus_asked(node) for node in pipeline.nodes}
         asked = {node: size if wish == "auto" else min(size, int(wish or 1)) for node, wish in wished.items()}
@@ -204,7 +204,7 @@ def simulated(
     gpus: DevicePool[Node] = DevicePool(range(size), order)
     cores: DevicePool[Node] = DevicePool(range(16), order)
     pools = {node: cores if gpus_asked(node) is None else gpus for node in pipeline.nodes}
-    steps, now = Steps(pipeline), 0.0
+    steps, now = NodeProgress(pipeline), 0.0
     running: list[tuple[float, Node]] = []
     while not steps.are_over:
         for node in steps.take_ready():

@@ -1,4 +1,4 @@
-"""What is raised when steps of a run failed, and the command that repeats them."""
+"""What is raised when nodes of a run failed, and the command that repeats them."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
-from transferscope.framework.runners.node_times import Steps
+from transferscope.framework.runners.node_progress import NodeProgress
 from transferscope.system.errors import UserError
 
 
-class StepsFailed(RuntimeError):
-    """Some steps failed; the others were done. One line; the errors themselves are in `steps`."""
+class NodesFailed(RuntimeError):
+    """Some nodes failed; the others were done. One line; the errors themselves are in `progress`."""
 
-    def __init__(self, steps: Steps) -> None:
-        self.steps = steps
-        if len(steps.failed) == 1:
-            (node, error), *_ = steps.failed.items()
+    def __init__(self, progress: NodeProgress) -> None:
+        self.progress = progress
+        if len(progress.failed) == 1:
+            (node, error), *_ = progress.failed.items()
             message = reason(error) if users_mistake(error) else f"{node.name}: {reason(error)}"
         else:
-            message = f"{len(steps.failed)} steps failed: " + ", ".join(node.name for node in steps.failed)
+            message = f"{len(progress.failed)} nodes failed: " + ", ".join(node.name for node in progress.failed)
         super().__init__(message)
 
 
@@ -41,7 +41,7 @@ def users_mistake(error: BaseException) -> UserError | None:
 
 
 class RemoteError(RuntimeError):
-    """An error of a step on another machine: its kind and message in one line; its traceback is in that step's log."""
+    """An error of a node on another machine: its kind and message in one line; its traceback is in that node's log."""
 
 
 def reason(error: BaseException) -> str:
@@ -65,7 +65,7 @@ LISTS = {
 """Options of `kedro run` by Kedro's names for them."""
 
 
-def repeat_command(steps: Steps, options: Mapping[str, Any]) -> str:
+def repeat_command(progress: NodeProgress, options: Mapping[str, Any]) -> str:
     """The command that runs what failed and what was skipped for it, with the options of the run that failed.
 
     options: by Kedro's names; `runner` only where another than the default was chosen.
@@ -84,7 +84,7 @@ def repeat_command(steps: Steps, options: Mapping[str, Any]) -> str:
             words += [option, ",".join(options[name])]
     if options.get("only_missing_outputs"):
         words.append("--only-missing-outputs")
-    words += ["--from-nodes", ",".join(node.name for node in steps.failed)]
+    words += ["--from-nodes", ",".join(node.name for node in progress.failed)]
     return shlex.join(words)
 
 

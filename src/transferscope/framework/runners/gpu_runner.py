@@ -19,8 +19,8 @@ from threadpoolctl import threadpool_limits
 
 from transferscope.framework.config import CommandLineError
 from transferscope.framework.runners.beside import figures_beside
-from transferscope.framework.runners.node_runner import StepsRunner, gpus_asked, positive, refuse_unknown
-from transferscope.framework.runners.node_times import Ended
+from transferscope.framework.runners.node_progress import Ended
+from transferscope.framework.runners.node_runner import NodeRunner, gpus_asked, positive, refuse_unknown
 from transferscope.framework.runners.slots import DevicePool
 from transferscope.framework.runners.urgency import urgency
 from transferscope.system.gpu_grants import give_back_memory, granted
@@ -29,17 +29,17 @@ from transferscope.system.processes import side_processes, unwind
 PATIENCE_SECONDS = 10.0
 
 
-class GpuRunner(StepsRunner):
-    """Runs independent steps at once, in threads, each on GPUs of its own or on a core of its own.
+class GpuRunner(NodeRunner):
+    """Runs independent nodes at once, in threads, each on GPUs of its own or on a core of its own.
 
-    A node's tag `gpus-N` says how many GPUs it gets (`gpus-auto`: all). Steps from which the longest work hangs start
+    A node's tag `gpus-N` says how many GPUs it gets (`gpus-auto`: all). Nodes from which the longest work hangs start
     first, equals first in, first out. Those without a tag run beside them, one for each core. Where there is no GPU,
     cores take their place: a training with N processes gets N, and small runs train side by side with one thread each.
     Small networks gain little from several threads within an operation, and nearly all from a second run beside the
-    first (docs/log.md). Results are those of one step after the other with as many threads in an operation; another
+    first (docs/log.md). Results are those of one node after the other with as many threads in an operation; another
     number of threads rounds differently.
 
-    gpus: how many GPUs to use, the first ones; None: all. max_workers: steps without a GPU that run at once, which
+    gpus: how many GPUs to use, the first ones; None: all. max_workers: nodes without a GPU that run at once, which
     share the cores; None: one for each core.
     """
 
@@ -81,7 +81,7 @@ class GpuRunner(StepsRunner):
             Task(node=node, catalog=catalog, hook_manager=hook_manager, is_async=self._is_async, run_id=run_id)()
 
         self._threads = threads = _Threads(carry_out, requests, gpus, cores, has_gpus=there > 0)
-        # For all steps at once: one thread of a process cannot limit BLAS for itself.
+        # For all nodes at once: one thread of a process cannot limit BLAS for itself.
         with threadpool_limits(1, "blas"), side_processes(self._cores):
             try:
                 yield threads
@@ -104,7 +104,7 @@ def _devices_asked(node: Node, size: int, *, has_gpus: bool) -> int:
 
 
 class _Threads:
-    """A thread for each step that runs; those that have no devices yet wait in the pools."""
+    """A thread for each node that runs; those that have no devices yet wait in the pools."""
 
     def __init__(
         self,
@@ -127,7 +127,7 @@ class _Threads:
     def started(self) -> list[Node]:
         served = [*self._gpus.grant(), *(self._cores.grant() if self._has_gpus else ())]
         for node, devices in served:
-            # A daemon, so that a step that cannot be interrupted does not keep the process alive.
+            # A daemon, so that a node that cannot be interrupted does not keep the process alive.
             thread = threading.Thread(target=self._work, args=(node, devices), name=node.name, daemon=True)
             self._running[node] = thread
             thread.start()
@@ -147,7 +147,7 @@ class _Threads:
         return found
 
     def interrupt(self) -> None:
-        """Stop what still runs as Ctrl-C would: trainings in processes of their own end with their step."""
+        """Stop what still runs as Ctrl-C would: trainings in processes of their own end with their node."""
         for thread in self._running.values():
             unwind(thread)
         deadline = time.monotonic() + PATIENCE_SECONDS
@@ -170,6 +170,6 @@ class _Threads:
         except BaseException as raised:  # whatever it is, the runner must hear of it
             error = raised
         if self._has_gpus and self._requests[node]:
-            with suppress(Exception):  # CUDA may be broken by the step's own error, which is told
+            with suppress(Exception):  # CUDA may be broken by the node's own error, which is told
                 give_back_memory()
         self._ended.put(Ended(node, time.perf_counter() - begin, error))

@@ -1,4 +1,4 @@
-"""What the runners of this project have in common: independent steps at once, failures, status, tables."""
+"""What the runners of this project have in common: independent nodes at once, failures, status, tables."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from kedro.pipeline.node import Node
 from kedro.runner import AbstractRunner
 from pluggy import PluginManager
 
-from transferscope.cost.plan_cost import step_costs
+from transferscope.cost.plan_cost import node_costs
 from transferscope.framework.config import CommandLineError, present_plan
-from transferscope.framework.runners.failures import StepsFailed, reason, users_mistake
-from transferscope.framework.runners.node_times import Ended, Steps
+from transferscope.framework.runners.failures import NodesFailed, reason, users_mistake
+from transferscope.framework.runners.node_progress import Ended, NodeProgress
 from transferscope.framework.runners.notes import let_go
 from transferscope.framework.runners.run_status import Status
 from transferscope.framework.runners.run_tables import plan_table, runs_table
@@ -32,24 +32,24 @@ POLL_SECONDS = 1.0
 
 
 class Workers(Protocol):
-    """Whatever carries steps out."""
+    """Whatever carries nodes out."""
 
     def submit(self, node: Node) -> None:
-        """Queue a step whose inputs are there."""
+        """Queue a node whose inputs are there."""
 
     def started(self) -> list[Node]:
-        """Steps that have started since the last call; short ones may end without having been among them."""
+        """Nodes that have started since the last call; short ones may end without having been among them."""
         ...
 
     def ended(self, seconds: float) -> list[Ended]:
-        """Wait for at most `seconds`; steps that have ended since the last call."""
+        """Wait for at most `seconds`; nodes that have ended since the last call."""
         ...
 
 
-class StepsRunner(AbstractRunner):
-    """Runs each step as soon as its inputs are there and there is room for it.
+class NodeRunner(AbstractRunner):
+    """Runs each node as soon as its inputs are there and there is room for it.
 
-    A step that fails stops those that need its outputs, and no others. At the end StepsFailed says which failed.
+    A node that fails stops those that need its outputs, and no others. At the end NodesFailed says which failed.
     """
 
     @abstractmethod
@@ -64,7 +64,7 @@ class StepsRunner(AbstractRunner):
         """Check that everything can run, and open what carries it out; ends it however the run ends."""
 
     def _is_over(self) -> bool:
-        """Whether no step goes on after an interrupt."""
+        """Whether no node goes on after an interrupt."""
         return True
 
     def _get_executor(self, max_workers: int) -> None:
@@ -90,48 +90,48 @@ class StepsRunner(AbstractRunner):
     def _run_steps(
         self, pipeline: Pipeline, catalog: CatalogProtocol, hook_manager: PluginManager, run_id: str | None
     ) -> None:
-        steps = Steps(pipeline)
+        progress = NodeProgress(pipeline)
         costs = _costs()
-        status = Status(steps, costs)
-        unread = Counter(chain.from_iterable(node.inputs for node in steps.all))
+        status = Status(progress, costs)
+        unread = Counter(chain.from_iterable(node.inputs for node in progress.all))
         with self._workers(pipeline, catalog, hook_manager, run_id, costs) as workers:
-            if steps.all:
-                print_tables({"To be done": plan_table(steps.all)})
+            if progress.all:
+                print_tables({"To be done": plan_table(progress.all)})
             else:
                 logger.info("nothing is to be done")
             with status.shown() as update:
-                while not steps.are_over:
-                    for node in steps.take_ready():
+                while not progress.are_over:
+                    for node in progress.take_ready():
                         workers.submit(node)
                     for node in workers.started():
-                        steps.start(node)
+                        progress.start(node)
                     update()
                     for ended in workers.ended(POLL_SECONDS):
-                        steps.end(ended)
-                        _report(steps, ended)
+                        progress.end(ended)
+                        _report(progress, ended)
                         if ended.error is None:
                             self._release_datasets(ended.node, catalog, unread, pipeline)
-        trained = runs_table(steps.seconds, catalog)
+        trained = runs_table(progress.seconds, catalog)
         if len(trained):
             print_tables({"Trainings": trained})
-        if steps.failed:
-            raise StepsFailed(steps) from next(iter(steps.failed.values()))
+        if progress.failed:
+            raise NodesFailed(progress) from next(iter(progress.failed.values()))
 
 
-def _report(steps: Steps, ended: Ended) -> None:
+def _report(progress: NodeProgress, ended: Ended) -> None:
     node, seconds, error = ended
     if error is None:
-        logger.info("[%d/%d] %s %.1f s", len(steps.seconds), len(steps.all), node.name, seconds)
+        logger.info("[%d/%d] %s %.1f s", len(progress.seconds), len(progress.all), node.name, seconds)
         return
     details = None if users_mistake(error) else error
     logger.error("%s failed, what does not need it goes on: %s", node.name, reason(error), exc_info=details)
 
 
 def _costs() -> Mapping[str, float]:
-    """Images through networks by step; nothing where there is no plan, or the plan does not say how many images."""
+    """Images through networks by node; nothing where there is no plan, or the plan does not say how many images."""
     plan = present_plan()
     try:
-        return step_costs(plan) if plan else {}
+        return node_costs(plan) if plan else {}
     except UserError:
         return {}
 

@@ -13,13 +13,13 @@ Notes = dict[str, Any]
 
 @runtime_checkable
 class TakesNotes(Protocol):
-    """Hooks that keep a record of the run, for which it does not matter in which process a step runs."""
+    """Hooks that keep a record of the run, for which it does not matter in which process a node runs."""
 
     def notes(self) -> Any:
         """What was noted in this process since the last call."""
 
     def add_notes(self, node: Node, notes: Any) -> None:
-        """Take over what another process has noted of a step."""
+        """Take over what another process has noted of a node."""
 
 
 @runtime_checkable

@@ -1,4 +1,4 @@
-"""One step in a worker of a Ray cluster."""
+"""One node in a worker of a Ray cluster."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from transferscope.framework.runners.notes import Notes, notes_of
 
 
 @dataclass(frozen=True)
-class Step:
+class NodeTask:
     """All that a worker needs: the node, the entries that it reads and writes, where the study's configuration lies."""
 
     node: Node
@@ -36,7 +36,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What is told of a step: not every error can be sent to another process, and none keeps its cause."""
+    """What is told of a node: not every error can be sent to another process, and none keeps its cause."""
 
     seconds: float
     failure: str | None = None
@@ -47,7 +47,7 @@ class Outcome:
 
 
 class Board:
-    """An actor beside the driver, on which steps write that they have begun and where: Ray itself does not tell."""
+    """An actor beside the driver, on which nodes write that they have begun and where: Ray itself does not tell."""
 
     def __init__(self) -> None:
         self._begun: list[tuple[str, str]] = []
@@ -61,22 +61,22 @@ class Board:
         return begun
 
 
-def carry_out(step: Step, board: Any) -> Outcome:
+def carry_out(task: NodeTask, board: Any) -> Outcome:
     """Run the node with the project's hooks; its traceback goes to the log, which Ray passes on."""
     import ray.util
 
-    board.tell.remote(step.node.name, ray.util.get_node_ip_address())
+    board.tell.remote(task.node.name, ray.util.get_node_ip_address())
     begin = time.perf_counter()
-    os.chdir(step.folder)
+    os.chdir(task.folder)
     hooks = _hooks()
-    error = _run(step, hooks)
+    error = _run(task, hooks)
     seconds, notes = time.perf_counter() - begin, notes_of(hooks)
     if error is None:
         return Outcome(seconds, notes=notes)
     return Outcome(seconds, reason(error), users_mistake(error) is not None, notes)
 
 
-def _run(step: Step, hooks: PluginManager) -> Exception | None:
+def _run(task: NodeTask, hooks: PluginManager) -> Exception | None:
     import torch
     from threadpoolctl import threadpool_limits
 
@@ -85,14 +85,14 @@ def _run(step: Step, hooks: PluginManager) -> Exception | None:
     torch.set_num_threads(1)
     threadpool_limits(1, "blas")
     keep_freed_memory()
-    if step.study is not None:
-        open_study(step.study)
-    catalog = DataCatalog({name: dataset for name, dataset in step.datasets.items() if dataset is not None})
+    if task.study is not None:
+        open_study(task.study)
+    catalog = DataCatalog({name: dataset for name, dataset in task.datasets.items() if dataset is not None})
     hooks.hook.after_catalog_created(
         catalog=catalog, conf_catalog={}, conf_creds={}, parameters={}, save_version=None, load_versions={}
     )
     try:
-        Task(step.node, catalog, step.is_async, hook_manager=hooks, run_id=step.run_id)()
+        Task(task.node, catalog, task.is_async, hook_manager=hooks, run_id=task.run_id)()
     except Exception as error:
         if users_mistake(error) is None:
             traceback.print_exc()

@@ -1,4 +1,4 @@
-"""A Ray cluster: a task per step."""
+"""A Ray cluster: a task per node."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from pluggy import PluginManager
 
 from transferscope.framework.config import CommandLineError, present_source
 from transferscope.framework.runners.failures import RemoteError
-from transferscope.framework.runners.node_runner import StepsRunner, gpus_asked, positive, refuse_unknown
-from transferscope.framework.runners.node_times import Ended
+from transferscope.framework.runners.node_progress import Ended
+from transferscope.framework.runners.node_runner import NodeRunner, gpus_asked, positive, refuse_unknown
 from transferscope.framework.runners.notes import Notes, add_notes
 from transferscope.framework.runners.ray_cluster import connected, machines_of
-from transferscope.framework.runners.ray_node import Board, Outcome, Step, carry_out
+from transferscope.framework.runners.ray_node import Board, NodeTask, Outcome, carry_out
 from transferscope.framework.runners.slots import DevicePool
 from transferscope.framework.runners.urgency import urgency
 from transferscope.system.errors import UserError
@@ -32,18 +32,18 @@ LOOK_SECONDS = 10.0
 """Between looks at which machines are there."""
 
 WAITING = 1
-"""So that none is idle until the driver hears that a step has ended."""
+"""So that none is idle until the driver hears that a node has ended."""
 
 
-class RayRunner(StepsRunner):
-    """Runs each step as a Ray task as soon as its inputs are there; Ray decides where.
+class RayRunner(NodeRunner):
+    """Runs each node as a Ray task as soon as its inputs are there; Ray decides where.
 
-    A step gets the GPUs that its tag `gpus-N` asks for, all of one machine (`gpus-auto`: as many as the largest machine
+    A node gets the GPUs that its tag `gpus-N` asks for, all of one machine (`gpus-auto`: as many as the largest machine
     has), and a core for each; in a cluster without GPUs the cores alone. The project folder and everything in the
-    catalog lie on storage that all machines see at the same path. The project's hooks run where the step runs.
+    catalog lie on storage that all machines see at the same path. The project's hooks run where the node runs.
 
-    A step whose worker or machine is lost is run again, up to `retries` times: a training goes on from its snapshot.
-    An error of a step is not retried.
+    A node whose worker or machine is lost is run again, up to `retries` times: a training goes on from its snapshot.
+    An error of a node is not retried.
 
     address: of a cluster that runs, as for `ray.init` (`auto`, `host:6379`, `ray://host:10001`); None: the one that
     RAY_ADDRESS or this machine has, else a new one on this machine.
@@ -70,15 +70,15 @@ class RayRunner(StepsRunner):
             asked = {node: _resources(node, machines) for node in pipeline.nodes}
             again = {"max_retries": self._retries, "retry_exceptions": False}
             on_cores = ray.remote(**again)(carry_out)
-            # A worker that has used a GPU ends with its step: CUDA keeps to the GPUs that it saw first, and to memory.
+            # A worker that has used a GPU ends with its node: CUDA keeps to the GPUs that it saw first, and to memory.
             on_gpus = ray.remote(num_gpus=1, max_calls=1, **again)(carry_out)
             board = _put_up_board(ray)
 
             def start(node: Node) -> Any:
                 datasets = {name: catalog.get(name) for name in {*node.inputs, *node.outputs}}
-                step = Step(node, datasets, present_source(), Path.cwd(), run_id, self._is_async)
+                task = NodeTask(node, datasets, present_source(), Path.cwd(), run_id, self._is_async)
                 remote = on_gpus if asked[node]["num_gpus"] else on_cores
-                return remote.options(name=node.name, **asked[node]).remote(step, board)
+                return remote.options(name=node.name, **asked[node]).remote(task, board)
 
             def lost(node: Node, error: Exception) -> None:
                 hook_manager.hook.on_node_error(
@@ -93,12 +93,12 @@ class RayRunner(StepsRunner):
 
 
 def _refuse_memory(pipeline: Pipeline, catalog: CatalogProtocol) -> None:
-    """What a step hands on must lie where other machines find it."""
+    """What a node hands on must lie where other machines find it."""
     made = {name for node in pipeline.nodes for name in node.outputs}
     lost = sorted(name for name in made if isinstance(catalog.get(name), MemoryDataset))
     if lost:
         raise CommandLineError(
-            f"RayRunner: in memory only: {', '.join(lost)}; what one step hands to another needs an entry "
+            f"RayRunner: in memory only: {', '.join(lost)}; what one node hands to another needs an entry "
             "in conf/base/catalog.yml, on storage that all machines see"
         )
 
@@ -124,7 +124,7 @@ def _put_up_board(ray: Any) -> Any:
 
 
 class Room:
-    """Which steps are handed to Ray, the most urgent first: as many as there is room for, and a few that wait there.
+    """Which nodes are handed to Ray, the most urgent first: as many as there is room for, and a few that wait there.
 
     Ray starts what it has in an order of its own, so it has no more than it can start.
     """
@@ -140,7 +140,7 @@ class Room:
         self._pool(node).request(node, self._needed[node])
 
     def grant(self) -> list[Node]:
-        """Steps to hand over now; machines that have come in the meantime count."""
+        """Nodes to hand over now; machines that have come in the meantime count."""
         if time.monotonic() - self._looked > LOOK_SECONDS:
             self._looked = time.monotonic()
             for pool, there in zip((self._cores, self._gpus), self._there(), strict=True):
@@ -162,7 +162,7 @@ class Room:
 
 
 class _Tasks:
-    """Ray tasks by step."""
+    """Ray tasks by node."""
 
     def __init__(
         self,
@@ -199,7 +199,7 @@ class _Tasks:
     def _news(self) -> list[tuple[str, str]]:
         try:
             return self._ray.get(self._board.take.remote())
-        except self._ray.exceptions.RayError:  # the board is lost: steps go on untold
+        except self._ray.exceptions.RayError:  # the board is lost: nodes go on untold
             return []
 
     def ended(self, seconds: float) -> list[Ended]:
@@ -221,7 +221,7 @@ class _Tasks:
             return Ended(node, 0.0, failure)
         try:
             self._noted(node, outcome.notes)
-        except (OSError, UserError) as error:  # the step itself is done, and others go on
+        except (OSError, UserError) as error:  # the node itself is done, and others go on
             logger.warning("%s is done, but what was recorded of it could not be saved: %s", node.name, error)
         if outcome.failure is None:
             return Ended(node, outcome.seconds)

@@ -9,26 +9,26 @@ from contextlib import contextmanager
 
 import rich
 
-from transferscope.framework.runners.node_times import Steps
+from transferscope.framework.runners.node_progress import NodeProgress
 from transferscope.system.progress import progress_bar
 
 logger = logging.getLogger("transferscope")
 
 NAMED = 3
 LOOK_SECONDS = 0.5
-"""Between looks at all steps: there may be thousands, and they may be short."""
+"""Between looks at all nodes: there may be thousands, and they may be short."""
 
 TELLING_SECONDS = 1.0
-"""A step of known cost that took less was found finished, as a training is, and says nothing of the speed."""
+"""A node of known cost that took less was found finished, as a training is, and says nothing of the speed."""
 
 
 class Status:
-    """Tells which steps wait, run and are done, and what is left by the costs of the plan."""
+    """Tells which nodes wait, run and are done, and what is left by the costs of the plan."""
 
-    def __init__(self, steps: Steps, costs: Mapping[str, float], line_seconds: float = 60.0) -> None:
+    def __init__(self, progress: NodeProgress, costs: Mapping[str, float], line_seconds: float = 60.0) -> None:
         """costs: node name -> images through a network."""
-        self._steps = steps
-        self._costs = {node: costs[node.name] for node in steps.all if node.name in costs}
+        self._progress = progress
+        self._costs = {node: costs[node.name] for node in progress.all if node.name in costs}
         self._line_seconds = line_seconds
         self._begin = self._last_line = time.perf_counter()
         self._last_look = 0.0
@@ -37,7 +37,7 @@ class Status:
     def shown(self) -> Iterator[Callable[[], None]]:
         """Yield what brings the display up to date."""
         shown = 0
-        with progress_bar("all steps", len(self._steps.all)) as advance:
+        with progress_bar("all nodes", len(self._progress.all)) as advance:
 
             def update() -> None:
                 nonlocal shown
@@ -45,7 +45,7 @@ class Status:
                 if now - self._last_look < LOOK_SECONDS:
                     return
                 self._last_look = now
-                done = len(self._steps.seconds)
+                done = len(self._progress.seconds)
                 advance(done - shown, note=self._note(), seconds_left=self.seconds_left())
                 shown = done
                 if not rich.get_console().is_terminal and now - self._last_line >= self._line_seconds:
@@ -55,14 +55,14 @@ class Status:
             yield update
 
     def seconds_left(self) -> float | None:
-        """What is not done takes, with as many steps at once as until now; None while nobody can know.
+        """What is not done takes, with as many nodes at once as until now; None while nobody can know.
 
-        A step of known cost is expected to go at the speed of those that are done, any other to take their mean.
+        A node of known cost is expected to go at the speed of those that are done, any other to take their mean.
         """
-        done, running = self._steps.seconds, self._steps.running
+        done, running = self._progress.seconds, self._progress.running
         speed, usual = self._speed(), self._usual_seconds()
         left = 0.0
-        for node in self._steps.unfinished:
+        for node in self._progress.unfinished:
             expected = usual if node not in self._costs else self._costs[node] / speed if speed else None
             if expected is None:
                 return None
@@ -71,28 +71,28 @@ class Status:
         return left * (time.perf_counter() - self._begin) / worked if worked else None
 
     def _speed(self) -> float | None:
-        """Images a second of a step, over those that are done and whose cost is known."""
-        done = self._steps.seconds.items()
+        """Images a second of a node, over those that are done and whose cost is known."""
+        done = self._progress.seconds.items()
         telling = {node: spent for node, spent in done if node in self._costs and spent >= TELLING_SECONDS}
         return sum(self._costs[node] for node in telling) / sum(telling.values()) if telling else None
 
     def _usual_seconds(self) -> float | None:
-        """Mean of the steps that are done and of no known cost."""
-        others = [spent for node, spent in self._steps.seconds.items() if node not in self._costs]
+        """Mean of the nodes that are done and of no known cost."""
+        others = [spent for node, spent in self._progress.seconds.items() if node not in self._costs]
         return sum(others) / len(others) if others else None
 
     def line(self) -> str:
         """`12 of 140 done, 126 wait, 2 running (clipart.training.rit_1, ...), about 3 min left`."""
-        parts = [f"{len(self._steps.seconds)} of {len(self._steps.all)} done", self._note()]
+        parts = [f"{len(self._progress.seconds)} of {len(self._progress.all)} done", self._note()]
         left = self.seconds_left()
         parts += [f"about {duration(left)} left"] if left else []
         return ", ".join(filter(None, parts))
 
     def _note(self) -> str:
-        steps, running = self._steps, [node.name for node in self._steps.running]
+        progress, running = self._progress, [node.name for node in self._progress.running]
         names = ", ".join(running[:NAMED]) + (", ..." if len(running) > NAMED else "")
-        parts = [f"{steps.num_waiting} wait"] if steps.num_waiting else []
-        parts += [f"{len(steps.failed)} failed, {len(steps.skipped)} cannot run"] if steps.failed else []
+        parts = [f"{progress.num_waiting} wait"] if progress.num_waiting else []
+        parts += [f"{len(progress.failed)} failed, {len(progress.skipped)} cannot run"] if progress.failed else []
         parts += [f"{len(running)} running ({names})"] if running else []
         return ", ".join(parts)
 

@@ -10,15 +10,15 @@ from kedro.io import CatalogProtocol
 from kedro.pipeline.node import Node
 
 from transferscope.framework.runners.failures import reason
-from transferscope.framework.runners.node_times import Steps
+from transferscope.framework.runners.node_progress import NodeProgress
 
 METRICS = ("train_loss", "test_accuracy", "test_auc")
 
 
 def plan_table(nodes: Iterable[Node]) -> pd.DataFrame:
-    """How many steps of each part of the study will be run, in the order of the first of each."""
+    """How many nodes of each part of the study will be run, in the order of the first of each."""
     counts = Counter((node.namespace or "other").rpartition(".")[2] for node in nodes)
-    return pd.DataFrame({"part": list(counts), "steps": list(counts.values())})
+    return pd.DataFrame({"part": list(counts), "nodes": list(counts.values())})
 
 
 def runs_table(seconds: Mapping[Node, float], catalog: CatalogProtocol) -> pd.DataFrame:
@@ -39,10 +39,10 @@ def runs_table(seconds: Mapping[Node, float], catalog: CatalogProtocol) -> pd.Da
     return table[[*table.columns.drop("seconds"), "seconds"]] if rows else table
 
 
-def failures_table(steps: Steps) -> pd.DataFrame:
-    """A row per step that failed: why, and how many steps could not run for it."""
+def failures_table(progress: NodeProgress) -> pd.DataFrame:
+    """A row per node that failed: why, and how many nodes could not run for it."""
     rows = [
-        {"failed": node.name, "why": reason(error), "steps_not_run": list(steps.skipped.values()).count(node)}
-        for node, error in steps.failed.items()
+        {"failed": node.name, "why": reason(error), "nodes_not_run": list(progress.skipped.values()).count(node)}
+        for node, error in progress.failed.items()
     ]
     return pd.DataFrame(rows)

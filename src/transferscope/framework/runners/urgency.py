@@ -1,4 +1,4 @@
-"""How urgent each step is: what takes longest from its start to the end of the run comes first."""
+"""How urgent each node is: what takes longest from its start to the end of the run comes first."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from kedro.pipeline import Pipeline
 from kedro.pipeline.node import Node
 
 UNKNOWN = 1.0
-"""Cost of a step of which none is known: next to nothing, but a longer chain of them is still the longer one."""
+"""Cost of a node of which none is known: next to nothing, but a longer chain of them is still the longer one."""
 
 
 def urgency(pipeline: Pipeline, costs: Mapping[str, float], devices: Callable[[Node], int]) -> dict[Node, float]:
-    """The longest path from each step to an end of the pipeline, in what its steps cost.
+    """The longest path from each node to an end of the pipeline, in what its nodes cost.
 
-    Costs decide which step starts first, and never a result.
+    Costs decide which node starts first, and never a result.
 
-    costs: by names of nodes. devices: how many a step is given, among which its cost is shared.
+    costs: by names of nodes. devices: how many a node is given, among which its cost is shared.
     """
     children: dict[Node, list[Node]] = {node: [] for node in pipeline.nodes}
     for node, needed in pipeline.node_dependencies.items():

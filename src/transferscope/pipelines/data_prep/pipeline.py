@@ -11,12 +11,12 @@ from transferscope.experiment.plan import Plan
 from transferscope.pipelines.data_prep import nodes
 from transferscope.pipelines.wiring import draw
 
-STEP = "data_prep"
+NAME = "data_prep"
 
 
 def create_pipeline(plan: Plan) -> Pipeline:
     """`draw → {task}.source → {task}.{part}_split → contact sheet, class sizes`, a namespace per task."""
-    return Pipeline([*_draw(plan), *(node for task in plan.study.tasks for node in _task(plan, task))], tags=STEP)
+    return Pipeline([*_draw(plan), *(node for task in plan.study.tasks for node in _task(plan, task))], tags=NAME)
 
 
 def _draw(plan: Plan) -> list[Node]:
@@ -26,7 +26,7 @@ def _draw(plan: Plan) -> list[Node]:
             inputs=[f"params:generated.{name}", "params:seed"],
             outputs=[f"{task}.source" for task in drawn.tasks],
             name=f"draw_{name}",
-            namespace=f"{drawn.tasks[0]}.{STEP}" if len(drawn.tasks) == 1 else "generated",
+            namespace=f"{drawn.tasks[0]}.{NAME}" if len(drawn.tasks) == 1 else "generated",
         )
         for name, drawn in plan.study.generated.items()
     ]
@@ -58,14 +58,14 @@ def _describe(task: str, splits: list[str]) -> list[Node]:
 def _figures(task: str, splits: list[str], *, multi_label: bool) -> list[Node]:
     train = splits[0]
     found = [
-        draw(STEP, task, "contact_sheet", nodes.draw_contact_sheet, [train]),
-        *(draw(STEP, task, f"{_part(split)}_contact_sheet", nodes.draw_contact_sheet, [split]) for split in splits[1:]),
-        draw(STEP, task, "shuffled_images", nodes.draw_shuffled_images, [train]),
-        draw(STEP, task, "class_sizes", nodes.draw_class_sizes, splits),
+        draw(NAME, task, "contact_sheet", nodes.draw_contact_sheet, [train]),
+        *(draw(NAME, task, f"{_part(split)}_contact_sheet", nodes.draw_contact_sheet, [split]) for split in splits[1:]),
+        draw(NAME, task, "shuffled_images", nodes.draw_shuffled_images, [train]),
+        draw(NAME, task, "class_sizes", nodes.draw_class_sizes, splits),
     ]
     if multi_label:
         found.append(_table(nodes.count_cooccurrence, task, splits, f"{task}.label_cooccurrence.table"))
-        found.append(draw(STEP, task, "label_cooccurrence", nodes.draw_label_cooccurrence, [train]))
+        found.append(draw(NAME, task, "label_cooccurrence", nodes.draw_label_cooccurrence, [train]))
     return found
 
 
@@ -75,7 +75,7 @@ def _part(split: str) -> str:
 
 
 def _table(function: Callable[..., Any], task: str, inputs: list[str], outputs: str | list[str]) -> Node:
-    return Node(function, inputs, outputs, name=function.__name__, namespace=f"{task}.{STEP}")
+    return Node(function, inputs, outputs, name=function.__name__, namespace=f"{task}.{NAME}")
 
 
 def _pack(task: str, part: str) -> Node:
@@ -84,7 +84,7 @@ def _pack(task: str, part: str) -> Node:
         inputs=[f"{task}.source", f"params:plan.tasks.{task}.{part}"],
         outputs=f"{task}.{part}_split",
         name=f"pack_{part}",
-        namespace=f"{task}.{STEP}",
+        namespace=f"{task}.{NAME}",
     )
 
 
@@ -94,5 +94,5 @@ def _join(task: str, part: str, union: tuple[str, ...]) -> Node:
         inputs=[f"params:plan.tasks.{task}.{part}", *(f"{single}.{part}_split" for single in union)],
         outputs=f"{task}.{part}_split",
         name=f"join_{part}",
-        namespace=f"{task}.{STEP}",
+        namespace=f"{task}.{NAME}",
     )

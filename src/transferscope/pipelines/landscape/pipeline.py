@@ -9,7 +9,7 @@ from transferscope.experiment.plan import Pair, PairGroup, Plan, RunSpec
 from transferscope.pipelines.landscape import nodes
 from transferscope.pipelines.wiring import ON_A_GPU, draw, gather, pair_inputs, tagged, with_labels
 
-STEP = "landscape"
+NAME = "landscape"
 ACROSS = "cross_domain"
 """Where results lie that belong to several tasks."""
 STORE = "landscape_measurements"
@@ -36,7 +36,7 @@ def create_pipeline(plan: Plan) -> Pipeline:
         runs = _critical_runs(plan, task, options)
         if runs and options.criticality:
             found += tagged("criticality", _criticality(task, runs, options.criticality))
-    return Pipeline(found, tags=STEP)
+    return Pipeline(found, tags=NAME)
 
 
 def _interpolation(task: str, groups: list[PairGroup]) -> list[Node]:
@@ -48,8 +48,8 @@ def _interpolation(task: str, groups: list[PairGroup]) -> list[Node]:
     table = f"{task}.interpolation.table"
     return [
         *(_walks(task, group) if group.together else _walk(task, group.pairs[0]) for group in groups),
-        *(gather(STEP, task, name, (f"{task}.{group.name}.{name}" for group in groups)) for name in TABLES),
-        *(draw(STEP, task, name, function, [table]) for name, function in figures.items()),
+        *(gather(NAME, task, name, (f"{task}.{group.name}.{name}" for group in groups)) for name in TABLES),
+        *(draw(NAME, task, name, function, [table]) for name, function in figures.items()),
     ]
 
 
@@ -68,7 +68,7 @@ def _walk(task: str, pair: Pair) -> Node:
         ],
         outputs=[f"{task}.{pair.name}.{table}" for table in TABLES],
         name=f"interpolate_{pair.name}",
-        namespace=f"{task}.{STEP}",
+        namespace=f"{task}.{NAME}",
         tags=ON_A_GPU,
     )
 
@@ -86,7 +86,7 @@ def _walks(task: str, group: PairGroup) -> Node:
         },
         outputs=[f"{task}.{group.name}.{table}" for table in TABLES],
         name=f"interpolate_{group.name}",
-        namespace=f"{task}.{STEP}",
+        namespace=f"{task}.{NAME}",
         tags=ON_A_GPU,
     )
 
@@ -100,14 +100,14 @@ def _all_barriers(scopes: list[str]) -> list[Node]:
             inputs=barriers,
             outputs=f"{ACROSS}.barrier_summary.table",
             name="summarise_barriers",
-            namespace=f"{ACROSS}.{STEP}",
+            namespace=f"{ACROSS}.{NAME}",
         ),
         Node(
             with_labels(nodes.draw_barrier_heights),
             inputs=barriers | {"note": f"params:plan.notes.{ACROSS}", "labels": f"params:plan.labels.{ACROSS}"},
             outputs=f"{ACROSS}.all_barriers.figure",
             name="draw_all_barriers",
-            namespace=f"{ACROSS}.{STEP}",
+            namespace=f"{ACROSS}.{NAME}",
         ),
     ]
 
@@ -129,15 +129,15 @@ def _planes(task: str, options: LandscapeOptions) -> list[Node]:
             ],
             outputs=f"{task}.{plane.name}.plane",
             name=f"plane_{plane.name}",
-            namespace=f"{task}.{STEP}",
+            namespace=f"{task}.{NAME}",
             tags=ON_A_GPU,
         )
         for plane in planes
     ]
     figures = [
-        draw(STEP, task, f"plane_{plane.name}", nodes.draw_plane, [f"{task}.{plane.name}.plane"]) for plane in planes
+        draw(NAME, task, f"plane_{plane.name}", nodes.draw_plane, [f"{task}.{plane.name}.plane"]) for plane in planes
     ]
-    gathered = gather(STEP, task, "planes", (f"{task}.{plane.name}.plane" for plane in planes))
+    gathered = gather(NAME, task, "planes", (f"{task}.{plane.name}.plane" for plane in planes))
     return [*measured, gathered, *figures]
 
 
@@ -161,15 +161,15 @@ def _basin(plan: Plan, task: str, options: LandscapeOptions) -> list[Node]:
             ],
             outputs=f"{task}.{kind}.basin",
             name=f"basin_{kind}",
-            namespace=f"{task}.{STEP}",
+            namespace=f"{task}.{NAME}",
             tags=ON_A_GPU,
         )
         for kind, found in hulls.items()
     ]
     if not measured:
         return []
-    gathered = gather(STEP, task, "basin", (f"{task}.{kind}.basin" for kind in hulls))
-    return [*measured, gathered, draw(STEP, task, "basin", nodes.draw_basin, [f"{task}.basin.table"])]
+    gathered = gather(NAME, task, "basin", (f"{task}.{kind}.basin" for kind in hulls))
+    return [*measured, gathered, draw(NAME, task, "basin", nodes.draw_basin, [f"{task}.basin.table"])]
 
 
 def _critical_runs(plan: Plan, task: str, options: LandscapeOptions) -> list[RunSpec]:
@@ -180,7 +180,7 @@ def _critical_runs(plan: Plan, task: str, options: LandscapeOptions) -> list[Run
 
 
 def _criticality(task: str, runs: list[RunSpec], options: CriticalityOptions) -> list[Node]:
-    namespace = f"{task}.{STEP}"
+    namespace = f"{task}.{NAME}"
     tables = ("criticality", "module_criticality", "rewinding")
     measured = [
         Node(
@@ -208,16 +208,16 @@ def _criticality(task: str, runs: list[RunSpec], options: CriticalityOptions) ->
     }
     return [
         *measured,
-        *(gather(STEP, task, table, (f"{run.full_name}.{table}" for run in runs)) for table in tables),
+        *(gather(NAME, task, table, (f"{run.full_name}.{table}" for run in runs)) for table in tables),
         *(node for run in runs for node in _heat_maps(task, run, options.pages)),
-        *(draw(STEP, task, name, function, [f"{task}.{table}.table"]) for name, (function, table) in figures.items()),
+        *(draw(NAME, task, name, function, [f"{task}.{table}.table"]) for name, (function, table) in figures.items()),
     ]
 
 
 def _heat_maps(task: str, run: RunSpec, pages: bool) -> list[Node]:
     """The first module of a run as a figure, and all of them as pages."""
     inputs = [f"{task}.criticality.table", f"params:plan.runs.{run.full_name}.name"]
-    first = draw(STEP, task, f"criticality_heat_maps_{run.name}", nodes.draw_criticality, inputs)
+    first = draw(NAME, task, f"criticality_heat_maps_{run.name}", nodes.draw_criticality, inputs)
     if not pages:
         return [first]
     every = Node(
@@ -225,7 +225,7 @@ def _heat_maps(task: str, run: RunSpec, pages: bool) -> list[Node]:
         inputs=[*inputs, f"params:plan.notes.{task}"],
         outputs=f"{task}.criticality_{run.name}.pages",
         name=f"draw_criticality_pages_{run.name}",
-        namespace=f"{task}.{STEP}",
+        namespace=f"{task}.{NAME}",
     )
     return [first, every]
 
@@ -239,7 +239,7 @@ def _cross_domain(plan: Plan, options: LandscapeOptions) -> list[Node]:
         return []
     figures = [
         draw(
-            STEP,
+            NAME,
             ACROSS,
             item.figure,
             nodes.draw_cross_domain,
@@ -247,7 +247,7 @@ def _cross_domain(plan: Plan, options: LandscapeOptions) -> list[Node]:
         )
         for item in options.cross_domain
     ]
-    gathered = [gather(STEP, ACROSS, table, (f"{ACROSS}.{name}.{table}" for name in walks)) for table in TABLES]
+    gathered = [gather(NAME, ACROSS, table, (f"{ACROSS}.{name}.{table}" for name in walks)) for table in TABLES]
     return [*walks.values(), *gathered, *figures]
 
 
@@ -266,6 +266,6 @@ def _walk_across(scenario: CrossDomainOptions, name: str, pair: Pair) -> Node:
         ],
         outputs=[f"{ACROSS}.{name}.{table}" for table in TABLES],
         name=f"interpolate_{name}",
-        namespace=f"{ACROSS}.{STEP}",
+        namespace=f"{ACROSS}.{NAME}",
         tags=ON_A_GPU,
     )

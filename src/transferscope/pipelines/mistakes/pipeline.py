@@ -8,7 +8,7 @@ from transferscope.experiment.plan import PairGroup, Plan, RunSpec
 from transferscope.pipelines.mistakes import nodes
 from transferscope.pipelines.wiring import ON_A_GPU, draw, gather, pair_inputs, tagged
 
-STEP = "mistakes"
+NAME = "mistakes"
 
 
 def create_pipeline(plan: Plan) -> Pipeline:
@@ -21,7 +21,7 @@ def create_pipeline(plan: Plan) -> Pipeline:
         groups = plan.pair_groups(task, options.pairs)
         if groups:
             found += _task(plan, task, groups)
-    return Pipeline(found, tags=STEP)
+    return Pipeline(found, tags=NAME)
 
 
 def _task(plan: Plan, task: str, groups: list[PairGroup]) -> list[Node]:
@@ -29,15 +29,15 @@ def _task(plan: Plan, task: str, groups: list[PairGroup]) -> list[Node]:
     return [
         *(_predict(run) for run in runs),
         *(_compare(task, group) for group in groups),
-        gather(STEP, task, "mistakes", (f"{task}.{group.name}.mistakes" for group in groups)),
+        gather(NAME, task, "mistakes", (f"{task}.{group.name}.mistakes" for group in groups)),
         Node(
             nodes.summarise_pairs,
             inputs=f"{task}.mistakes.table",
             outputs=f"{task}.mistakes_spread.table",
             name="summarise_pairs",
-            namespace=f"{task}.{STEP}",
+            namespace=f"{task}.{NAME}",
         ),
-        draw(STEP, task, "mistakes", nodes.draw_mistakes, [f"{task}.mistakes.table"]),
+        draw(NAME, task, "mistakes", nodes.draw_mistakes, [f"{task}.mistakes.table"]),
         *_gallery(plan, task),
         *([] if plan.is_multi_label(task) else tagged("class_size", _class_sizes(task, runs))),
     ]
@@ -56,10 +56,10 @@ def _class_sizes(task: str, runs: list[RunSpec]) -> list[Node]:
             },
             outputs=[f"{task}.class_accuracy.table", f"{task}.class_size_correlation.table"],
             name="measure_class_accuracy",
-            namespace=f"{task}.{STEP}",
+            namespace=f"{task}.{NAME}",
         ),
         draw(
-            STEP,
+            NAME,
             task,
             "accuracy_by_class_size",
             nodes.draw_class_size_figure,
@@ -74,7 +74,7 @@ def _predict(run: RunSpec) -> Node:
         inputs=[f"{run.full_name}.checkpoints", f"{run.task}.test_split", "params:analyses.mistakes"],
         outputs=f"{run.full_name}.predictions",
         name=f"predict_{run.name}",
-        namespace=f"{run.task}.{STEP}",
+        namespace=f"{run.task}.{NAME}",
         tags=ON_A_GPU,
     )
 
@@ -87,7 +87,7 @@ def _compare(task: str, group: PairGroup) -> Node:
             | {"test_split": f"{task}.test_split", "options": "params:analyses.mistakes"},
             outputs=f"{task}.{group.name}.mistakes",
             name=f"compare_{group.name}",
-            namespace=f"{task}.{STEP}",
+            namespace=f"{task}.{NAME}",
         )
     (pair,) = group.pairs
     return Node(
@@ -101,7 +101,7 @@ def _compare(task: str, group: PairGroup) -> Node:
         ],
         outputs=f"{task}.{pair.name}.mistakes",
         name=f"compare_{pair.name}",
-        namespace=f"{task}.{STEP}",
+        namespace=f"{task}.{NAME}",
     )
 
 
@@ -117,4 +117,4 @@ def _gallery(plan: Plan, task: str) -> list[Node]:
         f"{task}.test_split",
         "params:analyses.mistakes",
     ]
-    return [draw(STEP, task, "uncommon_mistakes", nodes.draw_gallery, inputs)]
+    return [draw(NAME, task, "uncommon_mistakes", nodes.draw_gallery, inputs)]

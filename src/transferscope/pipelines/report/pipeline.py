@@ -9,7 +9,7 @@ from kedro.pipeline import Node, Pipeline
 from transferscope.experiment.plan import Plan
 from transferscope.pipelines.report import nodes
 
-STEP = "report"
+NAME = "report"
 
 
 def create_pipeline(plan: Plan, analyses: Iterable[Pipeline]) -> Pipeline:
@@ -20,7 +20,7 @@ def create_pipeline(plan: Plan, analyses: Iterable[Pipeline]) -> Pipeline:
     gathered = {scope: [name for name in shown if name.startswith(f"{scope}.")] for scope in scopes}
     results = {scope: names for scope, names in gathered.items() if names}
     nodes_of_report = [*(_gather(plan, scope, names) for scope, names in results.items()), *_conclude(list(results))]
-    return Pipeline(nodes_of_report, tags=STEP)
+    return Pipeline(nodes_of_report, tags=NAME)
 
 
 def _gather(plan: Plan, scope: str, names: list[str]) -> Node:
@@ -31,7 +31,7 @@ def _gather(plan: Plan, scope: str, names: list[str]) -> Node:
         inputs=inputs | {part: f"{scope}.{part}" for part in parts},
         outputs=f"{scope}.results",
         name="gather_results",
-        namespace=f"{scope}.{STEP}",
+        namespace=f"{scope}.{NAME}",
     )
 
 
@@ -39,7 +39,7 @@ def _conclude(scopes: list[str]) -> list[Node]:
     results = {"study": "params:plan.study"} | {scope: f"{scope}.results" for scope in scopes}
     tables = {name: name for name in ("claims", "claim_effects")}
     return [
-        Node(nodes.decide_claims, inputs=results, outputs=list(tables), name="decide_claims", namespace=STEP),
-        Node(nodes.write_summary, inputs=results | tables, outputs="summary", name="write_summary", namespace=STEP),
-        Node(nodes.write_report, inputs=results | tables, outputs="report", name="write_report", namespace=STEP),
+        Node(nodes.decide_claims, inputs=results, outputs=list(tables), name="decide_claims", namespace=NAME),
+        Node(nodes.write_summary, inputs=results | tables, outputs="summary", name="write_summary", namespace=NAME),
+        Node(nodes.write_report, inputs=results | tables, outputs="report", name="write_report", namespace=NAME),
     ]

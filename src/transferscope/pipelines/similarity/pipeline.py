@@ -8,7 +8,7 @@ from transferscope.experiment.plan import PairGroup, Plan, RunSpec
 from transferscope.pipelines.similarity import nodes
 from transferscope.pipelines.wiring import ON_A_GPU, draw, gather, pair_inputs, tagged
 
-STEP = "similarity"
+NAME = "similarity"
 
 
 def create_pipeline(plan: Plan) -> Pipeline:
@@ -21,7 +21,7 @@ def create_pipeline(plan: Plan) -> Pipeline:
         groups = plan.pair_groups(task, options.pairs)
         if groups:
             found += _task(task, groups, options.feature_tables())
-    return Pipeline(found, tags=STEP)
+    return Pipeline(found, tags=NAME)
 
 
 def _task(task: str, groups: list[PairGroup], feature_tables: list[str]) -> list[Node]:
@@ -39,7 +39,7 @@ def _task(task: str, groups: list[PairGroup], feature_tables: list[str]) -> list
         *(["distance_travelled"] if travelled else []),
     ]
     figures = {
-        figure: draw(STEP, task, figure, function, [f"{task}.{table}.table"])
+        figure: draw(NAME, task, figure, function, [f"{task}.{table}.table"])
         for figure, (function, table) in FIGURES.items()
         if table in tables and (own or figure != "distance_to_initialisation")
     }
@@ -50,8 +50,8 @@ def _task(task: str, groups: list[PairGroup], feature_tables: list[str]) -> list
             [
                 *(_distance(task, group) for group in inside),
                 *(_distance_travelled(run) for run in own),
-                *([gather(STEP, task, "distances", distances)] if distances else []),
-                *([gather(STEP, task, "distance_travelled", travelled)] if travelled else []),
+                *([gather(NAME, task, "distances", distances)] if distances else []),
+                *([gather(NAME, task, "distance_travelled", travelled)] if travelled else []),
             ],
         ),
         *(node.tag("cka" if figure.startswith("cka") else "distances") for figure, node in figures.items()),
@@ -82,7 +82,7 @@ def _cka(task: str, runs: list[RunSpec], tables: list[str]) -> Node:
         },
         outputs={name: f"{task}.{name}.table" for name in tables},
         name="measure_cka",
-        namespace=f"{task}.{STEP}",
+        namespace=f"{task}.{NAME}",
         tags=ON_A_GPU,
     )
 
@@ -95,7 +95,7 @@ def _distance(task: str, group: PairGroup) -> Node:
             | {"options": "params:analyses.similarity", "modules": "params:analyses.modules"},
             outputs=f"{task}.{group.name}.distances",
             name=f"distance_{group.name}",
-            namespace=f"{task}.{STEP}",
+            namespace=f"{task}.{NAME}",
         )
     (pair,) = group.pairs
     return Node(
@@ -109,7 +109,7 @@ def _distance(task: str, group: PairGroup) -> Node:
         ],
         outputs=f"{task}.{pair.name}.distances",
         name=f"distance_{pair.name}",
-        namespace=f"{task}.{STEP}",
+        namespace=f"{task}.{NAME}",
     )
 
 
@@ -124,5 +124,5 @@ def _distance_travelled(run: RunSpec) -> Node:
         ],
         outputs=[f"{run.full_name}.distances", f"{run.full_name}.distance_travelled"],
         name=f"distance_travelled_{run.name}",
-        namespace=f"{run.task}.{STEP}",
+        namespace=f"{run.task}.{NAME}",
     )

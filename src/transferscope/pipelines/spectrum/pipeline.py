@@ -9,7 +9,7 @@ from transferscope.experiment.plan import Plan, RunSpec
 from transferscope.pipelines.spectrum import nodes
 from transferscope.pipelines.wiring import ON_A_GPU, draw, gather, tagged
 
-STEP = "spectrum"
+NAME = "spectrum"
 
 
 def create_pipeline(plan: Plan) -> Pipeline:
@@ -22,12 +22,12 @@ def create_pipeline(plan: Plan) -> Pipeline:
         runs = [run for run in plan.runs_of(task) if run.kind in options.kinds]
         if runs:
             found += _task(plan, task, runs, options)
-    return Pipeline(found, tags=STEP)
+    return Pipeline(found, tags=NAME)
 
 
 def _task(plan: Plan, task: str, runs: list[RunSpec], options: SpectrumOptions) -> list[Node]:
     measured = [_measure(run) for run in runs]
-    spectra = gather(STEP, task, "spectrum", [f"{run.full_name}.spectrum" for run in runs])
+    spectra = gather(NAME, task, "spectrum", [f"{run.full_name}.spectrum" for run in runs])
     margins = tagged("margin", [*(_margin(run) for run in runs), _bound_factors(task, runs)])
     found = [*measured, *margins, spectra]
     if {"P-T", "RI-T"} <= {run.label for run in runs}:
@@ -46,7 +46,7 @@ def _measure(run: RunSpec) -> Node:
         ],
         outputs=[f"{run.full_name}.singular_values", f"{run.full_name}.spectrum"],
         name=f"spectrum_{run.name}",
-        namespace=f"{run.task}.{STEP}",
+        namespace=f"{run.task}.{NAME}",
     )
 
 
@@ -56,7 +56,7 @@ def _margin(run: RunSpec) -> Node:
         inputs=[f"{run.full_name}.checkpoints", f"params:plan.runs.{run.full_name}", f"{run.task}.train_split"],
         outputs=f"{run.full_name}.margin",
         name=f"margin_{run.name}",
-        namespace=f"{run.task}.{STEP}",
+        namespace=f"{run.task}.{NAME}",
         tags=ON_A_GPU,
     )
 
@@ -67,7 +67,7 @@ def _bound_factors(task: str, runs: list[RunSpec]) -> Node:
         inputs=[f"{task}.spectrum.table", *(f"{run.full_name}.margin" for run in runs)],
         outputs=f"{task}.bound_factors.table",
         name="measure_bound_factors",
-        namespace=f"{task}.{STEP}",
+        namespace=f"{task}.{NAME}",
     )
 
 
@@ -77,7 +77,7 @@ def _small_values(task: str, runs: list[RunSpec]) -> Node:
         inputs=["params:analyses.spectrum", "params:seed", *(f"{run.full_name}.singular_values" for run in runs)],
         outputs=f"{task}.small_values.table",
         name="compare_small_values",
-        namespace=f"{task}.{STEP}",
+        namespace=f"{task}.{NAME}",
     )
 
 
@@ -88,12 +88,12 @@ def _figures(plan: Plan, task: str, runs: list[RunSpec], options: SpectrumOption
     values = list(dict.fromkeys(f"{run.full_name}.singular_values" for run in shown))
     summaries = [f"{task}.spectrum.table"]
     figures = [
-        draw(STEP, task, "spectrum_histogram", nodes.draw_histogram, values),
-        draw(STEP, task, "spectrum_counts", nodes.draw_counts, values),
-        draw(STEP, task, "norm_ratios", nodes.draw_norm_ratios, summaries),
+        draw(NAME, task, "spectrum_histogram", nodes.draw_histogram, values),
+        draw(NAME, task, "spectrum_counts", nodes.draw_counts, values),
+        draw(NAME, task, "norm_ratios", nodes.draw_norm_ratios, summaries),
     ]
     if any(run.checkpoint is None for run in runs):
-        figures.append(draw(STEP, task, "spectrum_training", nodes.draw_training, summaries))
+        figures.append(draw(NAME, task, "spectrum_training", nodes.draw_training, summaries))
     return [*figures, _pages(task, values)] if task in (options.layer_pages or plan.targets()) else figures
 
 
@@ -103,5 +103,5 @@ def _pages(task: str, values: list[str]) -> Node:
         inputs=[*values, f"params:plan.notes.{task}"],
         outputs=f"{task}.layer_spectra.pages",
         name="draw_layer_spectra",
-        namespace=f"{task}.{STEP}",
+        namespace=f"{task}.{NAME}",
     )

@@ -10,14 +10,14 @@ from transferscope.experiment.plan import Plan, RunSpec
 from transferscope.pipelines.training import nodes
 from transferscope.pipelines.wiring import ON_A_GPU, draw
 
-STEP = "training"
+NAME = "training"
 
 
 def create_pipeline(plan: Plan) -> Pipeline:
     """`splits (and the pre-trained run) → checkpoints, history`, a node per run; the fan-in per task."""
     runs = [_adopt(plan, run) if run.checkpoint else _train(plan, run) for run in plan.runs.values()]
     tasks = dict.fromkeys(run.task for run in plan.runs.values())
-    return Pipeline([*runs, *(node for task in tasks for node in _curves(plan, task))], tags=STEP)
+    return Pipeline([*runs, *(node for task in tasks for node in _curves(plan, task))], tags=NAME)
 
 
 def _train(plan: Plan, run: RunSpec) -> Node:
@@ -43,20 +43,20 @@ def _node(plan: Plan, run: RunSpec, function: Callable[..., object], more: dict[
         },
         outputs=[f"{run.full_name}.checkpoints", f"{run.full_name}.history"],
         name=run.name,
-        namespace=f"{run.task}.{STEP}",
+        namespace=f"{run.task}.{NAME}",
         tags=tags,
     )
 
 
 def _curves(plan: Plan, task: str) -> list[Node]:
     runs = plan.runs_of(task)
-    namespace = f"{task}.{STEP}"
+    namespace = f"{task}.{NAME}"
     trained = any(run.checkpoint is None for run in runs)
     figures = [
         draw(
-            STEP, task, "learning_curves", nodes.draw_learning_curves, [f"{task}.history.table", f"{task}.runs.table"]
+            NAME, task, "learning_curves", nodes.draw_learning_curves, [f"{task}.history.table", f"{task}.runs.table"]
         ),
-        draw(STEP, task, "optimization_speed", nodes.draw_optimization_speed, [f"{task}.runs.table"]),
+        draw(NAME, task, "optimization_speed", nodes.draw_optimization_speed, [f"{task}.runs.table"]),
     ]
     return [
         Node(

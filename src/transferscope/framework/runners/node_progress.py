@@ -1,4 +1,4 @@
-"""Which steps of a pipeline may start, run, are done, failed, or cannot run because another failed."""
+"""Which nodes of a pipeline may start, run, are done, failed, or cannot run because another failed."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from kedro.pipeline.node import Node
 
 
 class Ended(NamedTuple):
-    """A step that has ended: the seconds that it ran, and the error of one that failed."""
+    """A node that has ended: the seconds that it ran, and the error of one that failed."""
 
     node: Node
     seconds: float
     error: BaseException | None = None
 
 
-class Steps:
+class NodeProgress:
     """The state of every node; failures stop only what depends on them."""
 
     def __init__(self, pipeline: Pipeline) -> None:
@@ -32,20 +32,20 @@ class Steps:
         self._ready = [node for node in self.all if not self._missing[node]]
         self._started: dict[Node, float] = {}
         self.seconds: dict[Node, float] = {}
-        """Steps that are done, with the time that each took."""
+        """Nodes that are done, with the time that each took."""
         self.failed: dict[Node, BaseException] = {}
         self.skipped: dict[Node, Node] = {}
-        """Steps that cannot run, with the one that failed."""
+        """Nodes that cannot run, with the one that failed."""
 
     @property
     def running(self) -> dict[Node, float]:
-        """Steps that were started and have not ended, the oldest first, with the seconds that each has run."""
+        """Nodes that were started and have not ended, the oldest first, with the seconds that each has run."""
         now = time.perf_counter()
         return {node: now - start for node, start in self._started.items()}
 
     @property
     def unfinished(self) -> list[Node]:
-        """Steps that are still to be done: neither done nor failed nor skipped."""
+        """Nodes that are still to be done: neither done nor failed nor skipped."""
         over = self.seconds.keys() | self.failed.keys() | self.skipped.keys()
         return [node for node in self.all if node not in over]
 
@@ -59,16 +59,16 @@ class Steps:
         return not self.num_waiting and not self._started
 
     def take_ready(self) -> list[Node]:
-        """Steps whose inputs are there and that were not taken before, in the order of the pipeline."""
+        """Nodes whose inputs are there and that were not taken before, in the order of the pipeline."""
         ready, self._ready = sorted(self._ready, key=self._place.__getitem__), []
         return ready
 
     def start(self, node: Node) -> None:
-        """The step runs; where it ran before and was lost, it begins again."""
+        """The node runs; where it ran before and was lost, it begins again."""
         self._started[node] = time.perf_counter()
 
     def end(self, ended: Ended) -> None:
-        """A step that is done makes ready what waited only for it; one that failed stops all that needs its outputs."""
+        """A node that is done makes ready what waited only for it; one that failed stops all that needs its outputs."""
         node, seconds, error = ended
         self._started.pop(node, None)
         if error is None:
