@@ -29,10 +29,6 @@ ELSEWHERE = {
     "uv run --with jupyterlab jupyter lab": "a server; tests/test_notebooks.py runs every notebook",
     "uv run tensorboard --logdir data/06_models": "a server; tests/training/test_events.py reads the events",
     "uv run sphinx-build -W -q docs docs/_build": "test_build.py builds the pages",
-    "uv run ruff check .": ".ci/run runs it",
-    "uv run ruff format --check .": ".ci/run runs it",
-    "uv run mypy": ".ci/run runs it",
-    "uv run lint-imports": ".ci/run runs it",
     "uv run --extra ray ray start --head --port=6379": "a server",
     "uv run --extra ray ray start --address=HEAD:6379": "a server",
     "uv run --extra ray kedro run --runner transferscope.framework.runners.RayRunner --runner-params address=HEAD:6379": (

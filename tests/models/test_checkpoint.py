@@ -163,3 +163,16 @@ def test_a_full_disk_leaves_the_old_file(
         save_checkpoint(checkpoint.with_metadata(epoch=8), path)
     assert digest(path) == before
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_an_own_file_may_have_another_name(tmp_path: Path) -> None:
+    """A file that bears its digest is read, and verified, also under a suffix of torch's files."""
+    save_checkpoint(Checkpoint({"a": torch.ones(3)}), tmp_path / "a.safetensors")
+    renamed = tmp_path / "a.pth"
+    renamed.write_bytes((tmp_path / "a.safetensors").read_bytes())
+    assert torch.equal(load_checkpoint(renamed).state_dict["a"], torch.ones(3))
+    content = bytearray(renamed.read_bytes())
+    content[-1] ^= 1
+    renamed.write_bytes(content)
+    with pytest.raises(UserError, match="damaged"):
+        load_checkpoint(renamed)

@@ -11,7 +11,7 @@ from torch import nn
 from transferscope.analysis.spectrum import conv_singular_values
 from transferscope.experiment.options import SpectrumOptions
 from transferscope.measure import spectrum as measure
-from transferscope.models.checkpoint import Checkpoint
+from transferscope.models.checkpoint import Checkpoint, CheckpointMetadata
 from transferscope.system.errors import UserError
 
 RUN = {"task": "clipart", "name": "pt_1", "label": "P-T"}
@@ -48,6 +48,7 @@ class Series:
 
         class Saved:
             state_dict = states[self.epoch(which)]
+            metadata = CheckpointMetadata(architecture="fixup_resnet_small")  # of plain layers, as this network
 
             def build(self) -> nn.Module:
                 return Network()

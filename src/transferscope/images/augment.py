@@ -186,12 +186,6 @@ def mixup(batch: Tensor, targets: Tensor, alpha: float, generator: torch.Generat
 
 def _normalisation(pictures: PictureOptions) -> tuple[Tensor, Tensor]:
     """Factor and offset of each channel for values in 0..255: float32 (3, 1, 1)."""
-    for key in ("mean", "std"):
-        count = len(getattr(pictures, key))
-        if count not in (1, NETWORK_CHANNELS):
-            raise UserError(f"pictures.{key} has {count} values: give one, or one per channel (3)")
-    if min(pictures.std) <= 0:
-        raise UserError(f"pictures.std is {pictures.std}: every value must be positive")
     mean = torch.tensor(pictures.mean, dtype=torch.float64).expand(NETWORK_CHANNELS)
     std = torch.tensor(pictures.std, dtype=torch.float64).expand(NETWORK_CHANNELS)
     return (1 / (255 * std)).float()[:, None, None], (-mean / std).float()[:, None, None]

@@ -256,7 +256,7 @@ def _read_tensor(path: Path, file: Any, key: str, values: bool) -> Tensor:
 
 def _check(path: Path) -> None:
     try:
-        check(path)
+        check(path, is_sealed=True)
     except DamagedError as error:
         raise DamagedError(path, error.reason, "copy it again, or train its run again") from None
 

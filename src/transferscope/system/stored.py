@@ -96,15 +96,19 @@ def read_json(path: str | Path) -> dict[str, Any]:
     return {key: value for key, value in content.items() if key not in ("seal", "file")}
 
 
-def check(path: str | Path) -> None:
-    """Raise DamagedError for a file without its digest or of other content, FileNotFoundError where there is none."""
+def check(path: str | Path, *, is_sealed: bool | None = None) -> None:
+    """Raise DamagedError for a file without its digest or of other content, FileNotFoundError where there is none.
+
+    is_sealed: whether its first bytes hold the digest; None: as its suffix says.
+    """
     path = Path(path)
     now = stamp(path)
     if _whole.get(path.absolute()) == now:
         return
     if not path.is_file():
         raise DamagedError(path, "it is no file")
-    reason = _sealed_damage(path) if path.suffix in INSIDE else _damage_beside(path)
+    inside = path.suffix in INSIDE if is_sealed is None else is_sealed
+    reason = _sealed_damage(path) if inside else _damage_beside(path)
     if reason is not None:
         raise DamagedError(path, reason)
     _whole[path.absolute()] = now

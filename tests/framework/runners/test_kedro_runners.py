@@ -181,6 +181,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.xdist_group("kedro_runners")
 @pytest.mark.parametrize("kind", ["GpuRunner", "SequentialRunner", "ThreadRunner", "ParallelRunner"])
 def test_sigterm_ends_in_order(tmp_path: Path, kind: str) -> None:
     """As a scheduler sends it: the node is unwound, and neither a file beside its place nor a work folder is left."""

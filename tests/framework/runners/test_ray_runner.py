@@ -98,7 +98,7 @@ def test_steps_without_room_wait(tmp_path: Path, address: str, monkeypatch: pyte
 
     class Watched(Status):
         def seconds_left(self) -> float | None:
-            seen.append((len(self._steps.running), self._steps.num_waiting))
+            seen.append((len(self._progress.running), self._progress.num_waiting))
             return super().seconds_left()
 
     monkeypatch.setattr(steps_runner, "Status", Watched)

@@ -117,8 +117,8 @@ def test_before_and_after_a_run() -> None:
         Node(lambda: 1, None, "u.two.history", name="two", namespace="u.training"),
         Node(lambda: 1, None, "claims", name="decide", namespace="report"),
     ]
-    assert plan_table(nodes).to_dict("list") == {"part": ["training", "report"], "steps": [2, 1]}
-    assert plan_table([Node(lambda: 1, None, "a", name="a")]).to_dict("list") == {"part": ["other"], "steps": [1]}
+    assert plan_table(nodes).to_dict("list") == {"part": ["training", "report"], "nodes": [2, 1]}
+    assert plan_table([Node(lambda: 1, None, "a", name="a")]).to_dict("list") == {"part": ["other"], "nodes": [1]}
     history = pd.DataFrame({"epoch": [0, 1], "train_loss": [None, 0.5], "test_accuracy": [0.1, 0.75]})
     catalog = DataCatalog({"t.one.history": MemoryDataset(history), "claims": MemoryDataset(1)})
     table = runs_table({nodes[0]: 61.26, nodes[2]: 1.0}, catalog)
