@@ -10,6 +10,7 @@ import pytest
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("kedro_runners")
 @pytest.mark.parametrize("part", ["packing", "training", "training in two processes", "landscape"])
 def test_a_killed_run_ends_as_one_that_was_not(part: str) -> None:
     """Two kills at random moments: the same files with the same bytes, no temporary, no process."""
