@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -181,13 +181,19 @@ if __name__ == "__main__":
 """
 
 
+@pytest.fixture
+def system() -> Iterator[Path]:
+    """A system's temporary folder of a short path: the socket of Python's process manager may have 107 bytes."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder)
+
+
 @pytest.mark.xdist_group("kedro_runners")
 @pytest.mark.parametrize("kind", ["GpuRunner", "SequentialRunner", "ThreadRunner", "ParallelRunner"])
-def test_sigterm_ends_in_order(tmp_path: Path, kind: str) -> None:
+def test_sigterm_ends_in_order(tmp_path: Path, system: Path, kind: str) -> None:
     """As a scheduler sends it: the node is unwound, and neither a file beside its place nor a work folder is left."""
-    script, system = tmp_path / "run.py", tmp_path / "system"
+    script = tmp_path / "run.py"
     script.write_text(TERMINATED_RUN)
-    system.mkdir()
     process = subprocess.Popen(
         [sys.executable, str(script), kind],
         cwd=tmp_path,
