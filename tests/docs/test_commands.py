@@ -23,16 +23,16 @@ ELSEWHERE = {
     "pip install uv": "it needs the package index; .ci/run does it",
     "uv run kedro run": "the whole of the tiny study is run by the fixture `project`",
     "uv run pytest": "it is running",
-    "uv run kedro cost": "it is run with two speeds; tests/test_cost.py measures them",
+    "uv run kedro cost": "it is run with two speeds; tests/cost/test_plan_cost.py measures them",
     "uv run kedro viz run": "a server, which does not end",
-    "uv run kedro viz build --include-previews": "tests/test_kedro_viz.py builds the site",
+    "uv run kedro viz build --include-previews": "tests/framework/test_kedro_viz.py builds the site",
     "uv run --with jupyterlab jupyter lab": "a server; tests/test_notebooks.py runs every notebook",
     "uv run tensorboard --logdir data/06_models": "a server; tests/training/test_events.py reads the events",
     "uv run sphinx-build -W -q docs docs/_build": "test_build.py builds the pages",
     "uv run --extra ray ray start --head --port=6379": "a server",
     "uv run --extra ray ray start --address=HEAD:6379": "a server",
     "uv run --extra ray kedro run --runner transferscope.framework.runners.RayRunner --runner-params address=HEAD:6379": (
-        "tests/runners/test_ray_runner.py runs a study on a cluster of its own, where Ray is installed"
+        "tests/framework/runners/test_ray_runner.py runs a study on a cluster of its own, where Ray is installed"
     ),
     "uv sync": "sets up the environment that the tests run in",
     "uv run pre-commit install": "writes into the checkout's own git folder",

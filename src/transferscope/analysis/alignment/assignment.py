@@ -13,7 +13,7 @@ from transferscope.analysis.alignment.structure import Level
 Array = np.ndarray
 
 _TIE = 1e-7
-"""What is better by less than this part of the largest gain does not move a channel."""
+"""A gain below this part of the largest one does not move a channel."""
 
 
 @dataclass(frozen=True)

@@ -250,7 +250,7 @@ def _cat(follower: Follower, func: Any, args: Any, kwargs: Any, leaves: list[Ten
 
 
 def _parts(follower: Follower, tensors: Sequence[Tensor], axis: int) -> list[Labels]:
-    """What is joined along an axis of channels: a constant that is the same in all channels has new wires there."""
+    """Join parts along an axis of channels; a constant that is the same in all channels gets new wires there."""
     parts = [follower.labels_of(tensor) for tensor in tensors]
     if not any(part.covers(axis) for part in parts):
         return parts
