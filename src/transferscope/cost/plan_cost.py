@@ -17,9 +17,6 @@ from transferscope.experiment.options import CriticalityOptions, LandscapeOption
 from transferscope.experiment.plan import Pair, Plan, pictures_of
 from transferscope.system.errors import UserError
 
-PAPER_SAMPLE = 50_000
-"""Images of a part where the plan does not say how many: the study's samples."""
-
 BYTES_PER_WEIGHT = 4
 
 
@@ -88,13 +85,11 @@ def _sizes_of(plan: Plan, task: str, given: Sizes) -> tuple[int, int]:
     if options.union:
         parts = [_sizes_of(plan, part, given) for part in options.union]
         return sum(train for train, _ in parts), sum(test for _, test in parts)
-    drawn = next((item for item in plan.study.generated.values() if task in item.tasks), None)
-    if options.format == "chexpert":
-        return options.num_train or PAPER_SAMPLE, options.num_test or PAPER_SAMPLE
-    if drawn:
-        return drawn.num_train, drawn.num_test
-    if options.format == "domainnet":
-        return options.limit or PAPER_SAMPLE, options.limit or PAPER_SAMPLE
+    drawn = [(item.num_train, item.num_test) for item in plan.study.generated.values() if task in item.tasks]
+    sampled = options.layout.sample_sizes() if options.layout else None
+    known = [*drawn, *([sampled] if sampled else [])]
+    if known:
+        return min(train for train, _ in known), min(test for _, test in known)
     raise UserError(f"--images {task}=TRAIN,TEST is missing: how many images task {task} has is not in the plan")
 
 

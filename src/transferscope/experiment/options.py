@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 PositiveInt = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -22,6 +22,7 @@ MAX_SIDE = 1_000
 MAX_DRAWS = 100_000
 """Random points, rays and draws."""
 MAX_RESAMPLES = 100_000
+MAX_IMAGES = 100_000_000
 MAX_PIXELS = 8_192
 """Side of an image."""
 MAX_BATCH = 1_000_000
@@ -35,10 +36,23 @@ Epoch = Annotated[int, Field(ge=0, le=MAX_EPOCHS)]
 Points = Annotated[int, Field(ge=2, le=MAX_POINTS)]
 Draws = Annotated[int, Field(gt=0, le=MAX_DRAWS)]
 Resamples = Annotated[int, Field(gt=0, le=MAX_RESAMPLES)]
+Images = Annotated[int, Field(gt=0, le=MAX_IMAGES)]
 Pixels = Annotated[int, Field(gt=0, le=MAX_PIXELS)]
 Processes = Annotated[int, Field(gt=0, le=MAX_PROCESSES)]
 Shown = Annotated[int, Field(gt=0, le=MAX_SHOWN)]
 Precision = Literal["float32", "bfloat16"]
+
+
+def _path(text: str) -> str:
+    if not text.strip():
+        raise ValueError("the path is empty")
+    if "\0" in text:
+        raise ValueError("a path holds no NUL character")
+    return text
+
+
+Place = Annotated[str, AfterValidator(_path)]
+"""The path of a file or folder; relative ones begin at the project's folder."""
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -48,6 +62,11 @@ class Options(BaseModel):
     """Base of all options: immutable, unknown keys refused, as are numbers that are infinite or not a number."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @classmethod
+    def keys(cls) -> list[str]:
+        """Keys that a user may write."""
+        return list(cls.model_fields)
 
     @field_validator("*", mode="before")
     @classmethod

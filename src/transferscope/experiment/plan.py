@@ -158,7 +158,9 @@ class Plan:
     def is_multi_label(self, task: str) -> bool:
         """Whether an example of the task has several labels."""
         options = self.study.tasks[task]
-        return any(self.is_multi_label(part) for part in options.union or ()) or options.format == "chexpert"
+        if options.layout is not None:
+            return options.layout.multi_label
+        return any(self.is_multi_label(part) for part in options.union or ())
 
     def is_generated(self, task: str) -> bool:
         """Whether the images of the task, or of a part of it, are drawn and not photographed."""

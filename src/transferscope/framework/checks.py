@@ -15,8 +15,8 @@ from typing import Any
 from transferscope.experiment.gpu_support import gpu_fault
 from transferscope.experiment.options import ModelOptions
 from transferscope.experiment.plan import Plan, RunSpec, pictures_of
-from transferscope.models.near import near_matches
 from transferscope.system.errors import UserError
+from transferscope.system.near import near_matches
 
 ClassNames = tuple[str, ...]
 
@@ -105,7 +105,7 @@ def _check_file(path: str, run: RunSpec) -> int | UserError | None:
 def _other_classes(plan: Plan, run: RunSpec, source: str, number: int, classes: ClassNames) -> str:
     some = ", ".join(classes[:3]) + (", ..." if len(classes) > 3 else "")
     found = f"{source}: its classifier has {number} classes, the images of {run.task} have {len(classes)} ({some})"
-    if plan.study.tasks[run.task].format != "image_folder":
+    if not hasattr(plan.study.tasks[run.task].layout, "class_list"):
         return found
     return (
         f"{found}; name all classes of the classifier, in the order of its outputs and a class a line, in a text file, "

@@ -27,7 +27,7 @@ from pydantic import ValidationError
 
 from transferscope.datasets.picture_size import AUTO, choose_size
 from transferscope.experiment.plan import Pair, PairGroup, Plan, RunSpec, make_plan, pictures_of
-from transferscope.experiment.study import ONLY_FOR, TaskOptions
+from transferscope.experiment.study import TaskOptions
 from transferscope.framework.yaml_files import read_mapping
 from transferscope.system.errors import UserError, one_line, one_message
 from transferscope.system.stored import remembered_digests
@@ -40,7 +40,6 @@ STUDY_KEYS = ("tasks", "generated", "runs")
 NAMING_TASKS = {"landscape": ("cross_domain", "planes", "basin", "criticality"), "spectrum": ("layer_pages",)}
 """Options of analyses that name tasks or runs of base, and go with them."""
 
-SOURCE_KEYS = {"format", *ONLY_FOR}
 """Options of a task that decide which images and labels are read."""
 
 _active: PlanConfigLoader | None = None
@@ -104,9 +103,8 @@ class PlanConfigLoader(OmegaConfigLoader):
         for name, values in (parameters.get("tasks") or {}).items():
             with suppress(ValidationError):  # reported by the plan
                 task = TaskOptions.model_validate(values)
-                paths = {key: self.place(path) for key in ("root", "class_list") if (path := getattr(task, key))}
                 if task.pictures is None:
-                    tasks[name] = task.model_copy(update=paths)
+                    tasks[name] = task.placed(self.place)
         size = choose_size(tasks)
         log.info("pictures.store_size is auto: images are stored at %d px, as their short sides have it", size)
         return parameters | {"pictures": pictures | {"store_size": size}}
@@ -457,14 +455,11 @@ def source_entries(plan: Plan, place: Callable[[str], str] = str) -> dict[str, A
     entries = {}
     for name, task in plan.study.tasks.items():
         if task.union is None:
-            options = task.model_dump(mode="json", include=SOURCE_KEYS)
-            if task.class_list is not None:
-                options["class_list"] = place(task.class_list)
             entries[f"{name}.source"] = {
                 "type": "transferscope.datasets.image_source.ImageSourceDataset",
                 "filepath": task.root,
                 "task": name,
-                "options": options,
+                "options": task.placed(place).source_options(),
                 "metadata": {"kedro-viz": {"layer": "raw"}},
             }
     return entries

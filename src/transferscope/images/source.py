@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import functools
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from transferscope.experiment.formats import DataFormat
 from transferscope.images.files import printable
 from transferscope.system.errors import UserError
 
@@ -76,6 +78,14 @@ class ImageSource:
     def parts(self) -> tuple[str, ...]:
         """Names of the parts that exist."""
         return ("train", "test") if self.validation is None else ("train", "test", "validation")
+
+
+class ImageFormat(DataFormat, ABC):
+    """A format of images and labels on disk: its options as fields, and how they are listed."""
+
+    @abstractmethod
+    def read(self, root: Path, task: str) -> ImageSource:
+        """List images and labels below `root` without decoding an image; its name may differ from the task's."""
 
 
 @functools.cache

@@ -13,8 +13,8 @@ from typing import Any, Literal
 import torch.nn.functional as F
 from torch import Tensor, full, nn
 
-from transferscope.models.near import near_matches
 from transferscope.system.errors import UserError
+from transferscope.system.near import near_matches
 
 
 def _counts(option: str, values: Any) -> tuple[int, ...]:

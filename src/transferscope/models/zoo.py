@@ -15,8 +15,8 @@ from torch import nn
 
 from transferscope.models.fixup_resnet import FIXUP_LAYOUTS, fixup_resnet
 from transferscope.models.layers import classifier_layers
-from transferscope.models.near import near_matches
 from transferscope.system.errors import UserError
+from transferscope.system.near import near_matches
 
 _PROVIDERS = ("torchvision", "timm")
 _WEIGHT_OPTIONS = ("weights", "weights_backbone", "pretrained", "checkpoint_path")
