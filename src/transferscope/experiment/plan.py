@@ -21,6 +21,7 @@ from pydantic import ValidationError
 from transferscope.experiment import options as opt
 from transferscope.experiment.study import Study, explain, listed
 from transferscope.system.errors import UserError, one_message
+from transferscope.system.references import is_reference
 
 FileDigest = Callable[[str], str | None]
 
@@ -242,7 +243,8 @@ def make_plan(parameters: dict[str, Any], file_digest: FileDigest = lambda path:
     """Validate the parameters and expand them; one `UserError` names every key that is wrong.
 
     `file_digest` gives the digest of a checkpoint file that a run starts from or consists of, by its path as written,
-    or None where it is not known: the run's fingerprint then follows from the path alone.
+    or of the file that holds the code of `mypackage.nets:build`, or None where it is not known: the run's fingerprint
+    then follows from the name alone.
     """
     try:
         study = Study.model_validate(parameters)
@@ -314,7 +316,9 @@ def _expand(
     """The replicas of a kind of run on a task."""
     options = study.runs[kind]
     source = earlier[options.pretrained].fingerprint if options.pretrained in earlier else options.pretrained
+    model = options.model or study.model
     files = [options.checkpoint, None if options.pretrained in earlier else options.pretrained]
+    files += [model.name] if is_reference(model.name) else []
     digests = [digest for file in files if file is not None and (digest := file_digest(file)) is not None]
     content = {"pretrained": source, "data": _data_identity(study, task)} | ({"files": digests} if digests else {})
     chosen = {"weights": options.weights, "prefix": options.prefix}
@@ -331,7 +335,7 @@ def _expand(
                 study.seed, task, options.shares_initialisation_with or kind, replica, "initialisation"
             ),
             "order_seed": derive_seed(study.seed, task, kind, replica, "order"),
-            "model": options.model or study.model,
+            "model": model,
             "training": training,
         }
         values |= {key: value for key, value in chosen.items() if value is not None}

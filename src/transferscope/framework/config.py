@@ -30,6 +30,7 @@ from transferscope.experiment.plan import Pair, PairGroup, Plan, RunSpec, make_p
 from transferscope.experiment.study import TaskOptions
 from transferscope.framework.yaml_files import read_mapping
 from transferscope.system.errors import UserError, one_line, one_message
+from transferscope.system.references import allow, is_reference, source_file
 from transferscope.system.stored import remembered_digests
 
 log = logging.getLogger("transferscope")
@@ -91,7 +92,10 @@ class PlanConfigLoader(OmegaConfigLoader):
                 parameters = self._checked_item("parameters")
             digest = remembered_digests(_memory())
             with _one_line("parameters: "):
-                self._plan = make_plan(self._with_sizes(parameters), lambda path: digest(self.place(path)))
+                self._plan = make_plan(self._with_sizes(parameters), lambda name: digest(self._file_of(name)))
+            for run in self._plan.runs.values():
+                if is_reference(run.model.name):
+                    allow(run.model.name, self.project)
         return self._plan
 
     def _with_sizes(self, parameters: dict[str, Any]) -> dict[str, Any]:
@@ -108,6 +112,11 @@ class PlanConfigLoader(OmegaConfigLoader):
         size = choose_size(tasks)
         log.info("pictures.store_size is auto: images are stored at %d px, as their short sides have it", size)
         return parameters | {"pictures": pictures | {"store_size": size}}
+
+    def _file_of(self, name: str) -> str:
+        """The checkpoint file of a path, or the file with the code of a network of the user's own."""
+        code = source_file(name, self.project) if is_reference(name) else None
+        return self.place(str(code or name))
 
     def place(self, path: str) -> str:
         """A path of the parameters, absolute: relative ones begin at the project's folder."""

@@ -1,10 +1,16 @@
-"""References to a user's own code: `package.module:name`, or `folder/file.py:name`."""
+"""References to a user's own code: `package.module:name`, or `folder/file.py:name`.
+
+A reference that stands in a file from elsewhere, such as a checkpoint, is never followed of itself: the user must have
+named it, in the study or in a call. What was named is handed on to other processes by an environment variable.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import importlib
 import importlib.util
+import json
+import os
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -13,10 +19,47 @@ from typing import Any
 from transferscope.system.errors import UserError
 from transferscope.system.near import near_matches
 
+ALLOWED = "TRANSFERSCOPE_OWN_CODE"
+"""Environment variable with the references that the user has named, and the folder in which relative files lie."""
+
+
+def allow(reference: str, folder: Path | None = None) -> None:
+    """Note that the user has named a reference.
+
+    Args:
+        reference: `module:name` or `file.py:name`.
+        folder: where the path of a file begins; None: the working folder.
+    """
+    known = _allowed()
+    if folder is not None or reference not in known:
+        os.environ[ALLOWED] = json.dumps(known | {reference: str((folder or Path.cwd()).resolve())}, sort_keys=True)
+
+
+def is_allowed(reference: str) -> bool:
+    """Whether the user has named a reference."""
+    return reference in _allowed()
+
+
+def source_file(reference: str, folder: Path) -> Path | None:
+    """The file that holds the code of a reference; None where it is not known without importing anything."""
+    place = reference.rpartition(":")[0]
+    if place.endswith(".py"):
+        return folder / Path(place).expanduser()
+    try:
+        found = importlib.util.find_spec(place)
+    except (ImportError, ValueError):
+        return None
+    return Path(found.origin) if found is not None and found.origin not in (None, "built-in", "frozen") else None
+
+
+def _allowed() -> dict[str, str]:
+    known: dict[str, str] = json.loads(os.environ.get(ALLOWED, "{}"))
+    return known
+
 
 def is_reference(text: str) -> bool:
-    """Whether a text names something in a module or a file rather than something built in."""
-    return ":" in text
+    """Whether a text names something in a module or a file; names of model hubs, `hf-hub:owner/model`, do not."""
+    return ":" in text and "/" not in text.rpartition(":")[2]
 
 
 def resolve(reference: str, key: str) -> Any:
@@ -32,7 +75,10 @@ def resolve(reference: str, key: str) -> Any:
     place, _, name = reference.rpartition(":")
     if not place or not name.isidentifier():
         raise UserError(f"{key}: {reference!r} must read module:name, for example mypackage.nets:build")
-    module = _module_of_file(Path(place), key) if place.endswith(".py") else _module(place, key)
+    if place.endswith(".py"):
+        module = _module_of_file(Path(_allowed().get(reference, "")) / Path(place).expanduser(), key)
+    else:
+        module = _module(place, key)
     try:
         return getattr(module, name)
     except AttributeError:
@@ -53,7 +99,7 @@ def _module(name: str, key: str) -> ModuleType:
 
 def _module_of_file(path: Path, key: str) -> ModuleType:
     """The module of a file, executed once in a process under a name that follows from its full path."""
-    full = path.expanduser().resolve()
+    full = path.resolve()
     name = f"{path.stem}_{hashlib.sha256(str(full).encode()).hexdigest()[:12]}"
     if name in sys.modules:
         return sys.modules[name]
