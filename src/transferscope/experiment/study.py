@@ -13,7 +13,15 @@ import unicodedata
 from collections.abc import Callable, Iterable
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, SerializeAsAny, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    SerializeAsAny,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from transferscope.experiment import options as opt
@@ -87,6 +95,12 @@ class TaskOptions(opt.Options):
         rest = {key: value for key, value in values.items() if key not in own}
         layout = _layout(values.get("format"), own)
         return rest if layout is None else rest | {"layout": layout}
+
+    @model_serializer(mode="wrap")
+    def _as_written(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """The keys as a user writes them, those of the format beside the others."""
+        values: dict[str, Any] = handler(self)
+        return values | (values.pop("layout", None) or {})
 
     @classmethod
     def keys(cls, *, common: bool = False) -> list[str]:

@@ -20,7 +20,6 @@ from typing import Any
 import click
 import yaml
 from kedro.config import MissingConfigException, OmegaConfigLoader
-from kedro.framework.project import pipelines
 from kedro.utils import find_kedro_project
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
@@ -28,6 +27,7 @@ from pydantic import ValidationError
 from transferscope.datasets.picture_size import AUTO, choose_size
 from transferscope.experiment.plan import Pair, PairGroup, Plan, RunSpec, make_plan, pictures_of
 from transferscope.experiment.study import TaskOptions
+from transferscope.framework.kedro_private import forget_pipelines
 from transferscope.framework.yaml_files import read_mapping
 from transferscope.system.errors import UserError, one_line, one_message
 from transferscope.system.references import allow, is_reference, source_file
@@ -72,7 +72,7 @@ class PlanConfigLoader(OmegaConfigLoader):
             _check_is_folder(conf_source)
             super().__init__(conf_source, *args, **kwargs)
         _active = self
-        _forget_pipelines()
+        forget_pipelines()
 
     @property
     def project(self) -> Path:
@@ -489,9 +489,3 @@ def pretrained_entries(plan: Plan, patterns: dict[str, Any]) -> dict[str, Any]:
             layer = {"metadata": {"kedro-viz": {"layer": "model_input"}}}
             entries[f"{run.full_name}.{kind}"] = pattern | {"filepath": place} | layer
     return entries
-
-
-def _forget_pipelines() -> None:
-    """Pipelines follow from the plan, so another environment or other parameters need other pipelines."""
-    pipelines._is_data_loaded = False
-    pipelines._content = {}

@@ -20,6 +20,7 @@ from kedro.pipeline import Pipeline
 
 from transferscope.experiment.plan import RunSpec
 from transferscope.framework.config import CommandLineError, active_place, active_plan, active_run
+from transferscope.framework.kedro_private import place_of
 from transferscope.framework.runners.failures import NodesFailed, repeat_command, users_mistake
 from transferscope.framework.runners.run_tables import failures_table
 from transferscope.pipelines.wiring import ON_A_GPU
@@ -325,7 +326,7 @@ def _maker(name: str) -> str:
 
 def _folders(pipeline: Pipeline, catalog: CatalogProtocol) -> list[str]:
     """The folders in which the results of a pipeline lie, up to that of the task."""
-    files = [name for name in pipeline.all_outputs() if "filepath" in catalog[name]._describe()]
+    files = [name for name in pipeline.all_outputs() if place_of(catalog[name]) is not None]
     places = {name: Path(_place(catalog, name)) for name in files}
     return sorted({str(_above(place, name.partition(".")[0])) for name, place in places.items()})
 
@@ -337,7 +338,7 @@ def _above(place: Path, task: str) -> Path:
 
 def _place(catalog: CatalogProtocol, name: str) -> str:
     """Where an entry lies, relative to the working folder where possible."""
-    dataset = catalog.get(name)
-    assert dataset is not None
-    path = Path(dataset._describe()["filepath"]).resolve()
+    place = place_of(catalog.get(name))
+    assert place is not None
+    path = place.resolve()
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)

@@ -18,6 +18,7 @@ from kedro.runner import Task
 from pluggy import PluginManager
 
 from transferscope.framework.config import StudySource, open_study
+from transferscope.framework.kedro_private import project_hooks
 from transferscope.framework.runners.failures import reason, users_mistake
 from transferscope.framework.runners.notes import Notes, notes_of
 
@@ -103,12 +104,9 @@ def _run(task: NodeTask, hooks: PluginManager) -> Exception | None:
 @cache
 def _hooks() -> PluginManager:
     """The project's own hooks, as Kedro makes them; once for each worker."""
-    from kedro.framework.hooks.manager import _create_hook_manager, _register_hooks
-    from kedro.framework.project import configure_project, settings
+    from kedro.framework.project import configure_project
 
     configure_project("transferscope")
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
     logging.getLogger("transferscope").setLevel(logging.INFO)
-    manager = _create_hook_manager()
-    _register_hooks(manager, settings.HOOKS)
-    return manager
+    return project_hooks()
