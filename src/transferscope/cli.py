@@ -164,7 +164,7 @@ def cost(
     forward_speed: float | None,
     markdown: bool,
 ) -> None:
-    """What the plan needs before it is run: per figure its runs, hours on one device, disk.
+    """Estimate what the plan needs before it runs: per figure its runs, hours on one device, disk.
 
     Without both speeds this machine is measured for some seconds, on random images.
     """

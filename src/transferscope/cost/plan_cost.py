@@ -1,4 +1,4 @@
-"""What a plan costs before it is run: images through networks, hours on one device, disk; per run and per figure.
+"""Estimate the cost of a plan: images through networks, hours on one device, disk; per run and per figure.
 
 Counts are exact for training and evaluation, and upper bounds for criticality, whose nodes reuse what lies in front of
 a module. Hours follow from two speeds of one device, measured here or given.
@@ -248,7 +248,7 @@ def _with_origins(plan: Plan, runs: set[str]) -> list[str]:
 
 
 def _grouped(plan: Plan, runs: list[str]) -> list[str]:
-    """How many runs of each kind: `1 p`, `8 pt`."""
+    """Number of runs of each kind: `1 p`, `8 pt`."""
     counts = Counter(plan.runs[run].kind for run in runs)
     return [f"{count} {kind}" for kind, count in counts.items()]
 

@@ -18,7 +18,7 @@ MAX_EPOCHS = 100_000
 MAX_POINTS = 10_000
 """Points of a line, or values in any list of them."""
 MAX_SIDE = 1_000
-"""Points of a plane, a side."""
+"""Points of each side of a plane."""
 MAX_DRAWS = 100_000
 """Random points, rays and draws."""
 MAX_RESAMPLES = 100_000
@@ -94,7 +94,7 @@ class ShuffleOptions(Options):
 
 
 class PictureOptions(Options):
-    """How images are stored once, and what the network sees of them."""
+    """Size and style of stored images, and the part of them that the network sees."""
 
     store_size: Pixels = 32
     """Side in pixels of the stored square, at most 8,192.
@@ -147,7 +147,7 @@ def block_sizes(side: int) -> tuple[int, ...]:
 
 
 class AugmentationOptions(Options):
-    """What a training batch goes through; all off by default."""
+    """Augmentation of a training batch; all off by default."""
 
     flip: bool = False
     """Mirror each example left to right with probability 1/2."""
@@ -221,7 +221,7 @@ class TrainingOptions(Options):
     rendezvous: str | None = None
     """Where these machines meet: `host:port` of one of them."""
     max_restarts: Annotated[int, Field(ge=0, le=1000)] = 0
-    """How often workers that died are started again, from the last snapshot."""
+    """Restarts of workers that died, each from the last snapshot."""
     tensorboard: bool = False
     """Write every row of the history as TensorBoard events, too: `tensorboard --logdir <the models folder>`."""
 
@@ -336,7 +336,7 @@ class CriticalityOptions(Options):
     rewind_epochs: tuple[Epoch, ...] = (0,)
     """Saved epochs to which each module is set back."""
     pages: bool = True
-    """A PDF with the heat maps of every module of each run; half a second a module."""
+    """A PDF with the heat maps of every module of each run; half a second per module."""
 
 
 CheckpointName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*(@(best|final|\d+))?$")]
@@ -352,9 +352,9 @@ class PlaneOptions(Options):
     checkpoints: tuple[CheckpointName, CheckpointName, CheckpointName]
     """P has a classifier of another shape, so it takes part as epoch 0 of a P-T: P with the P-T's new classifier."""
     points: Annotated[int, Field(ge=2, le=MAX_SIDE)] = 15
-    """Points of the grid, a side; at most 1,000."""
+    """Points of each side of the grid; at most 1,000."""
     margin: Annotated[float, Field(ge=0, le=100)] = 0.3
-    """What the grid covers beyond the three models, as a fraction of their extent."""
+    """Extent of the grid beyond the three models, as a fraction of theirs."""
     max_examples: PositiveInt | None = 500
     """Largest number of test examples; None: all."""
 
@@ -458,7 +458,7 @@ class ReportOptions(Options):
 
 
 class ModulesOptions(Options):
-    """What a module of a network is: the unit whose weights are compared, moved and set back together."""
+    """Modules of a network: units whose weights are compared, moved and set back together."""
 
     granularity: Literal["blocks", "layers"] = "blocks"
     """Stem, residual blocks and classifier (of other architectures their units), or every convolution and linear."""
@@ -471,7 +471,7 @@ PAIRS_APART = 100
 
 
 class AnalysesOptions(Options):
-    """What is analysed; None leaves an analysis out."""
+    """Options of each analysis; None leaves it out."""
 
     pairs_in_one_node: bool | None = None
     """Whether all pairs of two kinds of run on a task are one node of each analysis, with one table.

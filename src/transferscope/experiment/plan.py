@@ -371,7 +371,7 @@ def _trainings(study: Study) -> tuple[dict[tuple[str, str], opt.TrainingOptions]
 
 
 def _data_identity(study: Study, task: str) -> dict[str, Any]:
-    """What decides the images of a task, wherever they lie."""
+    """Options that decide the images of a task, wherever they lie."""
     options = study.tasks[task]
     if options.union:
         parts = [_data_identity(study, part) for part in options.union]
@@ -389,7 +389,7 @@ def _data_identity(study: Study, task: str) -> dict[str, Any]:
 
 
 def pictures_of(study: Study, task: str) -> opt.PictureOptions:
-    """How the images of a task are stored and shown; a union without settings of its own shows those of its parts."""
+    """How the images of a task are stored and shown; a union without settings of its own has those of its parts."""
     options = study.tasks[task]
     if options.pictures is None and options.union:
         return pictures_of(study, options.union[0])

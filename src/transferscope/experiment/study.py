@@ -1,4 +1,4 @@
-"""What a user writes in `parameters*.yml`, and what is said when it is wrong.
+"""The study as a user writes it in `parameters*.yml`, and messages for its mistakes.
 
 Pure and typed; `transferscope.experiment.plan` expands it into runs and pairs.
 """
@@ -227,7 +227,7 @@ class RunKindOptions(opt.Options):
 
 
 class Study(opt.Options):
-    """What a user writes in `parameters*.yml`."""
+    """The study as a user writes it in `parameters*.yml`."""
 
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     models_folder: opt.Place = "data/06_models"
@@ -249,7 +249,7 @@ def listed(names: Iterable[str]) -> str:
 
 
 BRANCH = re.compile(r"(int|str|float|bool|constrained-\w+|.*[\[(].*)$")
-"""How pydantic names the alternatives of a value, below its key."""
+"""Names that pydantic gives to the alternatives of a value, below its key."""
 
 
 def explain(error: ValidationError, model: type[opt.Options], prefix: str = "") -> list[str]:
@@ -283,7 +283,7 @@ def _explained(fault: Any, model: type[opt.Options], prefix: str) -> tuple[str, 
 SHAPES = dict.fromkeys(("model_type", "dict_type", "model_attributes_type"), "needs `key: value` lines below it") | {
     "tuple_type": "needs a list, as [a, b]"
 }
-"""What pydantic says in Python's words."""
+"""Messages in place of those that pydantic words in terms of Python."""
 
 
 def _is_key(part: int | str) -> bool:

@@ -1,4 +1,4 @@
-"""What can be known to fail before the first node runs: images as distributed, networks, checkpoint files, GPUs.
+"""Checks before the first node runs: images as distributed, networks, checkpoint files, GPUs.
 
 Each check is a function that yields faults, one line each, so that all of them are listed at once. No image is decoded.
 """
@@ -108,7 +108,7 @@ def _other_classes(plan: Plan, run: RunSpec, source: str, number: int, classes: 
     if not hasattr(plan.study.tasks[run.task].layout, "class_list"):
         return found
     return (
-        f"{found}; name all classes of the classifier, in the order of its outputs and a class a line, in a text file, "
+        f"{found}; name all classes of the classifier in a text file, a class per line in the order of its outputs, "
         f"and give that as tasks.{run.task}.class_list: the folders may be some of them"
     )
 

@@ -36,7 +36,7 @@ from transferscope.system.stored import remembered_digests
 log = logging.getLogger("transferscope")
 
 STUDY_KEYS = ("tasks", "generated", "runs")
-"""What an environment with `inherit_study: false` takes nothing of from base."""
+"""Keys that an environment with `inherit_study: false` does not take from base."""
 
 NAMING_TASKS = {"landscape": ("cross_domain", "planes", "basin", "criticality"), "spectrum": ("layer_pages",)}
 """Options of analyses that name tasks or runs of base, and go with them."""
@@ -135,7 +135,7 @@ class PlanConfigLoader(OmegaConfigLoader):
         return run.model_copy(update=files)
 
     def _checked_item(self, key: str) -> dict[str, Any]:
-        """What Kedro reads for `key`, after a check of the files that it reads."""
+        """The configuration of `key` as Kedro reads it, after a check of its files."""
         if self._protocol == "file" and key in self.config_patterns and key not in self._checked:
             self._check_environment()
             self._check_files(key)
@@ -253,7 +253,7 @@ def _memory() -> Path:
 
 @contextmanager
 def _one_line(where: str, *, is_needed: bool = False) -> Iterator[None]:
-    """What is wrong in the configuration as an error of the command line.
+    """Turn mistakes in the configuration into errors of the command line.
 
     Where files may be missing, as those of credentials, Kedro gets its own error.
     """
@@ -374,14 +374,14 @@ def label_parameters(plan: Plan) -> dict[str, Any]:
 
 
 def _notes(plan: Plan) -> dict[str, str | None]:
-    """What every figure of a task must say of its images."""
+    """The note on a task's images that each of its figures carries."""
     generated = {task: plan.is_generated(task) for task in plan.study.tasks}
     generated["cross_domain"] = any(generated.values())
     return {scope: "generated images" if value else None for scope, value in generated.items()}
 
 
 def _task_parameters(plan: Plan) -> dict[str, Any]:
-    """What the packing of each part of each task depends on."""
+    """Options that decide the packing of each part of each task."""
     study = plan.study
     return {
         task: {
@@ -475,7 +475,7 @@ def source_entries(plan: Plan, place: Callable[[str], str] = str) -> dict[str, A
 
 
 def pretrained_entries(plan: Plan, patterns: dict[str, Any]) -> dict[str, Any]:
-    """What target tasks read of a run that others start from: model input to them, like their images.
+    """Entries of runs that others start from, as model input of the target tasks, like their images.
 
     As model output it would stand before the splits of the targets and after those of its own task, and Kedro-Viz
     shows no layers where they go in a circle.

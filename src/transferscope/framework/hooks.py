@@ -1,4 +1,4 @@
-"""What happens around a run: checks before it, what went wrong in it, where the report lies after it."""
+"""Hooks around a run: checks before it, its failures, and the place of the report after it."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class StudyHooks:
 
     @hook_impl(trylast=True)  # it raises, and no hook is called after that
     def on_pipeline_error(self, error: Exception, run_params: dict[str, Any]) -> None:
-        """What failed and the command that repeats it; a user's mistake is one line, not a traceback."""
+        """Print the failures and the command that repeats them; a user's mistake is one line, not a traceback."""
         self.let_go()
         if isinstance(error, NodesFailed):
             print_tables({"What failed": failures_table(error.progress)})
@@ -121,7 +121,7 @@ def refuse(faults: Iterable[str]) -> None:
 
 
 class Before:
-    """What can be known of a run before its first node: everything that would fail later, and what it will take."""
+    """Check all that would fail later before the first node, and estimate what the run takes."""
 
     def __init__(self, pipeline: Pipeline, catalog: CatalogProtocol, *, only_missing: bool = False) -> None:
         """only_missing: nodes whose results are there will not run."""
@@ -155,7 +155,7 @@ class Before:
             yield from checks.gpus_faults(self.plan, self.runs, analyses=self.measures)
 
     def note(self) -> str | None:
-        """How long a comparison of checkpoint files will take, where that is more than minutes."""
+        """Warn of a comparison of checkpoint files that takes more than minutes."""
         from transferscope.framework import checks
 
         names = (node.name for node in self.pipeline.nodes)
@@ -235,7 +235,7 @@ def _exists(catalog: CatalogProtocol, name: str) -> bool:
 
 
 def _damage(dataset: Any) -> DamagedError | None:
-    """What is wrong with an entry that is there but not as it was written; None for one that is not there."""
+    """The damage of an entry that is not as it was written; None for one that does not exist."""
     from transferscope.images.split import PackedSplit
     from transferscope.models.series import CheckpointSeries
 

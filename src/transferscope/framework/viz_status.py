@@ -1,4 +1,4 @@
-"""What Kedro-Viz shows of runs: status and duration of every node, rows and sizes of tables.
+"""The status of runs for Kedro-Viz: status and duration of every node, rows and sizes of tables.
 
 Kedro-Viz's own hooks record whole runs one node after the other, and forget them at the next run. These go on from
 what was recorded before, for any runner that calls hooks and for any part of the study.

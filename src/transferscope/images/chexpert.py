@@ -40,7 +40,7 @@ PAPER_SAMPLE = 50_000
 """Images of each part in the study."""
 
 Policy = Literal["ones", "zeros", "ignore"]
-"""What a label that is not known becomes; ignored labels count neither in the loss nor in metrics."""
+"""The value of a label that is not known; ignored labels count neither in the loss nor in metrics."""
 PAPER_UNCERTAIN: dict[str, Policy] = {
     "Cardiomegaly": "zeros",
     "Edema": "ones",
@@ -48,7 +48,7 @@ PAPER_UNCERTAIN: dict[str, Policy] = {
     "Atelectasis": "ones",
     "Pleural Effusion": "zeros",
 }
-"""What the authors' code makes of an uncertain mention (-1)."""
+"""Value of an uncertain mention (-1) in the authors' code."""
 
 _VALUE_OF: dict[str, int] = {"ones": 1, "zeros": 0, "ignore": -1}
 _UNCERTAIN, _BLANK = 2, 3
@@ -69,9 +69,9 @@ class CheXpert(ImageFormat):
     sampling: Literal["paper", "by_patient"] = "paper"
     """Images drawn one by one, as in the study, or whole patients, so that none is in two parts."""
     uncertain: Policy | dict[str, Policy] = Field(default_factory=dict)
-    """What -1 becomes, for all findings or by finding; default: as the authors' code has it."""
+    """The value of -1, for all findings or by finding; default: that of the authors' code."""
     blank: Policy | dict[str, Policy] = "zeros"
-    """What a finding becomes that is not mentioned."""
+    """The value of a finding that is not mentioned."""
     views: Literal["all", "frontal", "lateral"] = "all"
     double_positives: tuple[str, ...] = ()
     """Findings whose positive train rows come twice; the authors' code: Cardiomegaly, Consolidation."""
@@ -217,7 +217,7 @@ def _read_table(tree: FileTree, views: str) -> _Table:
 
 
 _TAIL = re.compile(r"(?:.*/)?(?=(?:train|valid|test)/patient)", re.DOTALL)
-"""What stands before the part in a path of CheXpert's layout."""
+"""The start of a path of CheXpert's layout, up to its part."""
 
 
 def _below(tree: FileTree, folder: str, where: str, ids: list[str]) -> list[str]:
@@ -233,7 +233,7 @@ def _below(tree: FileTree, folder: str, where: str, ids: list[str]) -> list[str]
 
 
 def _delimiter(text: str) -> str:
-    """What separates the names of columns: the first line shows it."""
+    """The character between the names of columns, as the first line has it."""
     header = next((line for line in text.splitlines() if line.strip()), "")
     return max(",;\t", key=header.count)
 

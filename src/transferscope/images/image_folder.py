@@ -97,8 +97,8 @@ def read_image_folder(
 
     Args:
         test_share: For class folders without parts: this share of each class, by a draw, is the test part.
-        class_list: A text file with a class a line, in the order of a classifier's outputs; the folders may be some of
-            them. None: the folders are the classes.
+        class_list: A text file with a class per line, in the order of a classifier's outputs; the folders may be
+            some of them. None: the folders are the classes.
         seed: Of the draw.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What every reader of a data set returns: which files, which labels, under which names."""
+"""A data set as its reader returns it: files, labels and names."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class ImageSource:
     test: ExampleList
     validation: ExampleList | None = None
     sampling: str = "all"
-    """How examples were drawn from those distributed; "all": none was left out."""
+    """The draw of examples from those distributed; "all": none was left out."""
 
     @classmethod
     def from_labels(

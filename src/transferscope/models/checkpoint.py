@@ -37,7 +37,7 @@ HEADER_KEY = "transferscope"
 
 @dataclass(frozen=True)
 class CheckpointMetadata:
-    """What made the weights; None or empty where a file made elsewhere does not say."""
+    """The origin of the weights; None or empty where a file made elsewhere does not name it."""
 
     architecture: str | None = None
     """Name for `build_model`."""
@@ -67,7 +67,7 @@ class Checkpoint:
 
     @property
     def source(self) -> str:
-        """What errors call it: its file, or task, run and epoch."""
+        """Its name in errors: its file, or task, run and epoch."""
         if self.path is not None:
             return str(self.path)
         made_by = [str(part) for part in (self.metadata.task, self.metadata.run) if part]

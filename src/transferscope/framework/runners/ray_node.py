@@ -37,14 +37,14 @@ class NodeTask:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What is told of a node: not every error can be sent to another process, and none keeps its cause."""
+    """The outcome of a node as text, for not every error can be sent to another process, and none keeps its cause."""
 
     seconds: float
     failure: str | None = None
     """Its error in one line; None where it is done."""
     is_users: bool = False
     notes: Notes = field(default_factory=dict)
-    """What the project's hooks have noted of it."""
+    """Notes of the project's hooks on it."""
 
 
 class Board:
