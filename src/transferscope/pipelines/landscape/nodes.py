@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import pandas as pd
 
 from transferscope.experiment.inputs import Pairs, PairSpec
-from transferscope.experiment.names import RunName
+from transferscope.experiment.names import CheckpointName, RunName
 from transferscope.experiment.options import (
     BasinOptions,
     CriticalityOptions,
@@ -107,7 +107,9 @@ def summarise_barriers(**barriers: pd.DataFrame) -> pd.DataFrame:
     """The barriers of all tasks and scenarios in one table."""
     from transferscope.analysis.barriers import summarise_barriers as summarise
 
-    return summarise(pd.concat(barriers.values(), ignore_index=True))
+    table = pd.concat(barriers.values(), ignore_index=True)
+    a, b = (table[side].map(lambda name: CheckpointName.parse(name).epoch) for side in ("checkpoint_a", "checkpoint_b"))
+    return summarise(table.assign(epochs=a + " & " + b))
 
 
 def measure_plane(
