@@ -456,6 +456,18 @@ class SpectrumOptions(Options):
     """Tasks that get a PDF with the spectrum of every layer; None: all. The paper has it for CheXpert and clipart."""
 
 
+class OwnOptions(Options):
+    """Analyses and figures of the user's own."""
+
+    modules: Annotated[tuple[str, ...], Field(min_length=1)]
+    """Modules with functions that are decorated with `measure.own.analysis` or `measure.own.figure`."""
+    pairs: tuple[KindPair, ...] | None = None
+    """Kinds of run whose pairs are measured; None: those of all other analyses."""
+    epoch: Literal["best", "final"] = "final"
+    max_examples: PositiveInt | None = None
+    """Largest number of examples of each part; None: all."""
+
+
 class ReportOptions(Options):
     """The report."""
 
@@ -493,3 +505,4 @@ class AnalysesOptions(Options):
     similarity: SimilarityOptions | None = SimilarityOptions()
     landscape: LandscapeOptions | None = LandscapeOptions()
     spectrum: SpectrumOptions | None = SpectrumOptions()
+    own: OwnOptions | None = None

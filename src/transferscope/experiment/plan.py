@@ -181,6 +181,19 @@ class Plan:
             found += self._pairs_of_kind(task, kind_a, kind_b)
         return found
 
+    def own_pairs(self, task: str) -> list[Pair]:
+        """Pairs of runs of the task that analyses of the user's own measure."""
+        analyses = self.study.analyses
+        if analyses.own is None:
+            return []
+        others = [options.pairs for options in (analyses.mistakes, analyses.similarity, analyses.landscape) if options]
+        kinds = (
+            dict.fromkeys(kinds for pairs in others for kinds in pairs)
+            if analyses.own.pairs is None
+            else analyses.own.pairs
+        )
+        return [pair for pair in self.pairs(task, kinds) if pair.run_a.task == pair.run_b.task == task]
+
     def pair_groups(self, task: str, kinds: Iterable[opt.KindPair]) -> list[PairGroup]:
         """The pairs of `pairs`, in the same order, by the nodes that measure them."""
         found: list[PairGroup] = []
@@ -491,9 +504,9 @@ def _faults_of_sharing(study: Study, kind: str, shared: str) -> Iterator[str]:
 def _faults_of_analyses(study: Study) -> Iterator[str]:
     """Names of kinds and tasks that do not exist, what is there twice, and more pairs than can be compared."""
     analyses, kinds = study.analyses, study.runs
-    for name in ("mistakes", "similarity", "landscape"):
+    for name in ("mistakes", "similarity", "landscape", "own"):
         options = getattr(analyses, name)
-        pairs = options.pairs if options else ()
+        pairs = (options.pairs or ()) if options else ()
         yield from _all_known(f"analyses.{name}.pairs", dict.fromkeys(kind for pair in pairs for kind in pair), kinds)
         yield from _twice(f"analyses.{name}.pairs", (f"[{a}, {b}]" for a, b in pairs))
         number = sum(_num_pairs(study, a, b) for a, b in pairs if a in kinds and b in kinds)

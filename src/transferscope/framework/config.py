@@ -415,6 +415,10 @@ def _pair_parameters(plan: Plan) -> dict[str, Any]:
         for task in (plan.targets() if analyses.similarity else ())
         if analyses.similarity
     }
+    own = {
+        task: [PairSpec.of(pair).as_parameters() for pair in plan.own_pairs(task)]
+        for task in (plan.targets() if analyses.own else ())
+    }
     across = {
         name: PairSpec.of(pair, scenario=scenario.figure, evaluated_on=scenario.evaluated_on).as_parameters()
         for scenario in (analyses.landscape.cross_domain if analyses.landscape else ())
@@ -426,6 +430,7 @@ def _pair_parameters(plan: Plan) -> dict[str, Any]:
             task: PairSpec.of(pair).as_parameters() for task in plan.targets() if (pair := plan.gallery_pair(task))
         },
         "similarity_pairs": alike,
+        "own_pairs": own,
         "cross_domain_pairs": across,
         "planes": _plane_parameters(plan),
     }

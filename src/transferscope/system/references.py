@@ -78,7 +78,7 @@ def resolve(reference: str, key: str) -> Any:
     if place.endswith(".py"):
         module = _module_of_file(Path(_allowed().get(reference, "")) / Path(place).expanduser(), key)
     else:
-        module = _module(place, key)
+        module = load_module(place, key)
     try:
         return getattr(module, name)
     except AttributeError:
@@ -86,7 +86,12 @@ def resolve(reference: str, key: str) -> Any:
         raise UserError(f"{key}: {place} has no {name!r}{near_matches(name, known)}") from None
 
 
-def _module(name: str, key: str) -> ModuleType:
+def load_module(name: str, key: str) -> ModuleType:
+    """Import a module of the user's by its dotted name.
+
+    Raises:
+        UserError: it does not exist, a package that it needs is missing, or it fails.
+    """
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
