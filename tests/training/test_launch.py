@@ -19,14 +19,14 @@ import psutil
 import pytest
 import torch
 
+from transferscope.experiment.options import ModelOptions
 from transferscope.system.errors import UserError
 from transferscope.system.folder_lock import run_folder_held
 from transferscope.system.temporaries import LOCK, NAME, remove_dead_work
-from transferscope.training import launch, worker
-from transferscope.training.failure import WorkerError, failure
-from transferscope.training.launch import count_processes, train
+from transferscope.training.distributed import launch, worker
+from transferscope.training.distributed.failure import WorkerError, failure
+from transferscope.training.distributed.launch import count_processes, train
 from transferscope.training.loop import train_run
-from transferscope.training.run import TrainingRun
 
 Make = Callable[..., Any]
 
@@ -198,8 +198,7 @@ def test_workers_get_all_that_train_run_gets(make_split: Make, make_run: Make, j
     whole = make_split(60, folder=tmp_path / "train")
     train_part, validation, test = whole.subset(range(40)), whole.subset(range(40, 60)), make_split(24, part="test")
     source, _ = train_run(make_run(), train_part, test, initial=None, folder=tmp_path / "source")
-    values = make_run(epochs=2, num_processes=2).to_dict() | {"initialisation": "pretrained"}
-    run = TrainingRun.from_dict(values)
+    run = make_run(epochs=2, num_processes=2).model_copy(update={"initialisation": "pretrained"})
     given = {"initial": source.load("final"), "validation_split": validation}
     two, history = train(run, train_part, test, folder=tmp_path / "two", device_type="cpu", **given)
     one, expected = train_run(run, train_part, test, folder=tmp_path / "one", **given)
@@ -214,7 +213,7 @@ def test_workers_get_all_that_train_run_gets(make_split: Make, make_run: Make, j
 def test_the_users_mistake_reaches_the_user(make_split: Make, make_run: Make, jobs: Path, tmp_path: Path) -> None:
     """A mistake that shows in the workers is raised here with its own line, and nothing is left of the job."""
     run = make_run(num_processes=2)
-    bad = TrainingRun.from_dict(run.to_dict() | {"model": {"name": "fixup_resnet_smal", "options": {}}})
+    bad = run.model_copy(update={"model": ModelOptions(name="fixup_resnet_smal")})
     with pytest.raises(UserError, match="unknown model 'fixup_resnet_smal'"):
         train(
             bad, make_split(40), make_split(24, part="test"), initial=None, folder=tmp_path / "run", device_type="cpu"
