@@ -23,6 +23,7 @@ from transferscope.experiment.options import ModelOptions
 from transferscope.system.errors import UserError
 from transferscope.system.folder_lock import run_folder_held
 from transferscope.system.temporaries import LOCK, NAME, remove_dead_work
+from transferscope.training import inputs
 from transferscope.training.distributed import launch, worker
 from transferscope.training.distributed.failure import WorkerError, failure
 from transferscope.training.distributed.launch import count_processes, train
@@ -207,6 +208,31 @@ def test_workers_get_all_that_train_run_gets(make_split: Make, make_run: Make, j
     for name, value in one.load("final").state_dict.items():
         torch.testing.assert_close(two.load("final").state_dict[name], value, rtol=1e-3, atol=1e-5, msg=name)
     assert not list(jobs.iterdir())
+
+
+@pytest.mark.usefixtures("forked", "jobs")
+@pytest.mark.parametrize("num_processes", [1, 2])
+def test_inputs_are_checked_once(
+    num_processes: int, make_split: Make, make_run: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither the loop nor the workers, which are forks of this process, gather or check what the launcher has."""
+    calls, digest, check = tmp_path / "calls", inputs._digest, inputs.Inputs.check
+
+    def noted(function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any) -> Any:
+            with calls.open("a") as stream:
+                stream.write(f"{function.__name__} ")
+            return function(*args)
+
+        return call
+
+    parts = make_split(40), make_split(24, part="test")
+    source, _ = train_run(make_run(epochs=1), *parts, initial=None, folder=tmp_path / "source")
+    monkeypatch.setattr(inputs, "_digest", noted(digest))
+    monkeypatch.setattr(inputs.Inputs, "check", noted(check))
+    run = make_run(epochs=1, num_processes=num_processes).model_copy(update={"initialisation": "pretrained"})
+    train(run, *parts, initial=source.load("final"), folder=tmp_path / "run", device_type="cpu")
+    assert sorted(calls.read_text().split()) == ["_digest", "check"]
 
 
 @pytest.mark.usefixtures("forked")

@@ -88,7 +88,7 @@ def gather_timings(series: Iterable[CheckpointSeries]) -> pd.DataFrame:
 
 
 class Events:
-    """Writes a scalar for every value of a history row: `test/accuracy`, `train/loss`, `lr`, over the epochs.
+    """Write a scalar per value of a history row: `test/accuracy`, `train/loss`, `lr`, over the epochs.
 
     `after` is the last epoch that counts: later ones, of a killed attempt, are no longer shown.
 
