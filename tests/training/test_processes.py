@@ -57,7 +57,7 @@ def fit(
     **options: Any,
 ) -> None:
     """The training loop as one process of a group goes through it."""
-    inputs = Inputs.of(run, train, test, None, None)
+    inputs = Inputs.of(run, {"train": train, "test": test}, None)
     loop.fit(inputs, RunFolder(folder, inputs), torch.device("cpu"), group, advance, **options)
 
 

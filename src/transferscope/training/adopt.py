@@ -16,7 +16,7 @@ from transferscope.system.folder_lock import run_folder_held
 from transferscope.training.device import choose_device
 from transferscope.training.evaluation import evaluate
 from transferscope.training.history import metric_columns, row_of
-from transferscope.training.inputs import Inputs
+from transferscope.training.inputs import Inputs, by_part
 from transferscope.training.record import RunFolder
 
 EPOCH = 1
@@ -44,7 +44,7 @@ def adopt(
         raise UserError(f"{run.checkpoint} lies in the folder that this run writes: copy the file elsewhere first")
     loaded = load_checkpoint(run.checkpoint, weights=run.weights, prefix=run.prefix)
     checkpoint = _described(run, loaded, test_split).fitted()
-    inputs = Inputs.of(run, train_split, test_split, validation_split, checkpoint)
+    inputs = Inputs.of(run, by_part(train_split, test_split, validation_split), checkpoint)
     record = RunFolder(folder, inputs)
     if record.is_finished():
         return record.result()

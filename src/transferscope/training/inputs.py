@@ -20,6 +20,11 @@ from transferscope.system.errors import UserError
 from transferscope.training.device import as_input, first_weight
 
 
+def by_part(train: PackedSplit, test: PackedSplit, validation: PackedSplit | None) -> dict[str, PackedSplit]:
+    """Name the splits by their parts."""
+    return {"train": train, "test": test} | ({} if validation is None else {"validation": validation})
+
+
 @dataclass(frozen=True)
 class Inputs:
     """A run, its splits by part, the checkpoint it starts from, and the digests of all that decides its results.
@@ -34,16 +39,8 @@ class Inputs:
     digests: dict[str, str]
 
     @classmethod
-    def of(
-        cls,
-        run: RunSpec,
-        train: PackedSplit,
-        test: PackedSplit,
-        validation: PackedSplit | None,
-        initial: Checkpoint | None,
-    ) -> Inputs:
+    def of(cls, run: RunSpec, splits: dict[str, PackedSplit], initial: Checkpoint | None) -> Inputs:
         """Gather the inputs and compute the digests of plan, images and initial weights."""
-        splits = {"train": train, "test": test} | ({} if validation is None else {"validation": validation})
         digests = {"fingerprint": run.fingerprint} | {part: split.digest for part, split in splits.items()}
         return cls(run, splits, initial, digests | ({} if initial is None else {"initial": _digest(initial)}))
 

@@ -26,7 +26,7 @@ from transferscope.training.distributed.group import OneProcess
 from transferscope.training.evaluation import evaluate
 from transferscope.training.feed import Feed
 from transferscope.training.history import EVENTS, Events, metric_columns, row_of, score, timing_of
-from transferscope.training.inputs import Inputs, check_last_batch
+from transferscope.training.inputs import Inputs, by_part, check_last_batch
 from transferscope.training.optim import make_optimizer
 from transferscope.training.record import RunFolder
 from transferscope.training.snapshot import TrainingState
@@ -75,7 +75,7 @@ def train_run(
     Raises UserError for splits that do not fit each other, the model or `initial`, and where another training has the
     folder.
     """
-    inputs = Inputs.of(run, train_split, test_split, validation_split, initial)
+    inputs = Inputs.of(run, by_part(train_split, test_split, validation_split), initial)
     inputs.check()
     record = RunFolder(folder, inputs)
     if not record.is_finished():

@@ -28,7 +28,7 @@ from transferscope.system.gpu_grants import granted_gpus, visible_to_child
 from transferscope.system.progress import progress_bar
 from transferscope.system.temporaries import work_folder
 from transferscope.training.distributed.failure import failure
-from transferscope.training.inputs import Inputs
+from transferscope.training.inputs import Inputs, by_part
 from transferscope.training.loop import Advance, train_run
 from transferscope.training.record import RunFolder
 
@@ -77,7 +77,7 @@ def train(
             validation_split=validation_split,
             device="cpu",
         )
-    inputs = Inputs.of(run, train_split, test_split, validation_split, initial)
+    inputs = Inputs.of(run, by_part(train_split, test_split, validation_split), initial)
     inputs.check()
     record = RunFolder(folder, inputs)
     if not record.is_finished():
