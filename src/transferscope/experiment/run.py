@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+from transferscope.experiment.names import Epoch
 from transferscope.experiment.options import ModelOptions, Options, TrainingOptions
 
 Initialisation = Literal["random", "pretrained", "checkpoint"]
@@ -33,7 +34,7 @@ class RunSpec(Options):
     initialisation: Initialisation = "random"
     pretrained: str | None = None
     """The run or the file whose weights, all but the classifier, this run starts from."""
-    pretrained_epoch: str | int = "final"
+    pretrained_epoch: Epoch = "final"
     checkpoint: str | None = None
     """The file that is taken in instead of a training."""
     weights: str | None = None
