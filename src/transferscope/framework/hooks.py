@@ -57,6 +57,8 @@ class StudyHooks:
             with _one_line(""):
                 before = Before(pipeline, catalog, only_missing=bool(run_params.get("only_missing_outputs")))
                 refuse(before.faults())
+                for line in before.unused_keys():
+                    logger.warning("%s", line)
                 note = before.note()
         except BaseException:
             self.let_go()
@@ -143,7 +145,8 @@ class Before:
         drawn = self.pipeline.all_outputs()
         read = [task for task in self.packed if f"{task}.source" not in drawn]
         there = [task for task in read if _exists(self.catalog, f"{task}.source")]
-        yield from checks.images_faults(there, partial(_load_source, self.catalog), known, self.sizes)
+        dropping = {task for task in there if self.plan.study.tasks[task].on_bad_image == "drop"}
+        yield from checks.images_faults(there, partial(_load_source, self.catalog), known, self.sizes, dropping)
         _add_known_classes(known, self.runs, self.packed, self.catalog)
         yield from checks.networks_faults(self.plan, self.runs, known)
         yield from checks.sizes_faults(self.plan, self.runs)
@@ -152,6 +155,12 @@ class Before:
         yield from checks.packages_faults(self.runs)
         if self.runs or self.measures:
             yield from checks.gpus_faults(self.plan, self.runs, analyses=self.measures)
+
+    def unused_keys(self) -> Iterator[str]:
+        """A line for each option that has no effect on the runs of the pipeline."""
+        from transferscope.framework import checks
+
+        yield from checks.unused_keys(self.plan, self.runs)
 
     def note(self) -> str | None:
         """How long a comparison of checkpoint files will take, where that is more than minutes."""

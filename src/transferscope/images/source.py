@@ -63,6 +63,8 @@ class ImageSource:
     validation: ExampleList | None = None
     sampling: str = "all"
     """How examples were drawn from those distributed; "all": none was left out."""
+    unreadable: tuple[str, ...] = ()
+    """A line for each listed file that is known to be none, such as a link to nothing."""
 
     def part(self, part: str) -> ExampleList:
         """The examples of "train", "test" or, where there is one, "validation"."""
