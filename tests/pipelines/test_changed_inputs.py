@@ -127,7 +127,9 @@ def test_changed_images_are_noticed(own: Own, change: str) -> None:
     else:
         (own.images / "b").rename(own.images / "c")
     changed = r"images\.(test|train)_split: its images, labels or settings have changed since they were packed; "
-    with pytest.raises(UserError, match=changed + "`kedro run --pipelines data_prep` packs them again"):
+    with pytest.raises(
+        UserError, match=changed + "`kedro run --env own_checkpoints --pipelines data_prep` packs them again"
+    ):
         own.run("similarity")
     with pytest.raises(UserError, match=changed + r".*--only-missing-outputs would keep them"):
         own.run(only_missing_outputs=True)
@@ -146,7 +148,8 @@ def test_a_damaged_split_is_named_and_packed_again(own: Own, name: str) -> None:
     before = path.read_bytes()
     flip(path, -2)
     with pytest.raises(
-        UserError, match=rf"{name} is damaged \(.*\): make it anew with `kedro run --pipelines data_prep`$"
+        UserError,
+        match=rf"{name} is damaged \(.*\): make it anew with `kedro run --env own_checkpoints --pipelines data_prep`$",
     ):
         own.run("similarity")
     own.run("data_prep")
@@ -160,7 +163,7 @@ def test_a_damaged_checkpoint_is_named_and_repaired(own: Own) -> None:
     before = path.read_bytes()
     flip(path, -2)
     with pytest.raises(
-        UserError, match=r"epoch_0001.* is damaged .*: `kedro run --nodes images\.training\.b_1` repairs it$"
+        UserError, match=r"epoch_0001.* is damaged .*: `kedro run .*--nodes images\.training\.b_1` repairs it$"
     ):
         own.run("similarity")
     own.run(node_names=["images.training.b_1"])
@@ -194,7 +197,8 @@ def test_a_damaged_table_is_not_reported(own: Own) -> None:
     path = own.folder / "data/07_model_output/images/distances.csv"
     path.write_text(path.read_text().replace("1", "2"))
     with pytest.raises(
-        UserError, match=r"distances\.csv is damaged \(.*\): make it anew with `kedro run --pipelines similarity`$"
+        UserError,
+        match=r"distances\.csv is damaged \(.*\): make it anew with `kedro run --env own_checkpoints --pipelines similarity`$",
     ):
         own.run("report")
     own.run("similarity")

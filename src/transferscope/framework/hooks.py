@@ -20,7 +20,7 @@ from kedro.pipeline import Pipeline
 
 from transferscope.experiment.plan import RunSpec
 from transferscope.framework.config import CommandLineError, active_place, active_plan, active_run
-from transferscope.framework.runners.failures import NodesFailed, repeat_command, users_mistake
+from transferscope.framework.runners.failures import NodesFailed, repeat_command, run_command, users_mistake
 from transferscope.framework.runners.run_tables import failures_table
 from transferscope.pipelines.wiring import ON_A_GPU
 from transferscope.system.errors import UserError, one_message
@@ -262,8 +262,8 @@ def _repair(name: str) -> str:
     """The command that makes a damaged entry anew."""
     run = active_plan().runs.get(name.removesuffix(".checkpoints")) if name.endswith(".checkpoints") else None
     if run is not None:
-        return f"`kedro run --nodes {run.task}.training.{run.name}` repairs it"
-    return f"make it anew with `kedro run --pipelines {_maker(name)}`"
+        return f"`{run_command('--nodes', f'{run.task}.training.{run.name}')}` repairs it"
+    return f"make it anew with `{run_command('--pipelines', _maker(name))}`"
 
 
 def trains_on_several_machines(pipeline: Pipeline, catalog: CatalogProtocol) -> bool:
@@ -312,7 +312,8 @@ def check_fingerprint(name: str, fingerprint: str) -> None:
     if run is not None and fingerprint != run.fingerprint:
         raise CommandLineError(
             f"{name}: made by another plan{_or_file(run)} (fingerprint {fingerprint}, now {run.fingerprint}); "
-            f"train again with `kedro run --nodes {run.task}.training.{run.name}`, or undo the change of parameters"
+            f"train again with `{run_command('--nodes', f'{run.task}.training.{run.name}')}`, or undo the change of "
+            "parameters"
         )
 
 
@@ -323,7 +324,7 @@ def _or_file(run: RunSpec) -> str:
 
 def _how_to_make(name: str) -> str:
     """The command that makes a missing entry."""
-    return f"make it with `kedro run --pipelines {_maker(name)}`"
+    return f"make it with `{run_command('--pipelines', _maker(name))}`"
 
 
 def _maker(name: str) -> str:
