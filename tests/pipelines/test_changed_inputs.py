@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -105,6 +106,30 @@ def test_another_content_of_a_checkpoint_file_is_noticed(own: Own) -> None:
     save_weights(own.folder / "b.pth", 1)
     own.run("training", "similarity")
     assert own.distance == before
+
+
+def test_without_images_the_distances_are_the_same(own: Own) -> None:
+    """`root: null` measures the weights alone; with images again, what they give is there again."""
+    before = own.distance
+    features = own.folder / "data/07_model_output/images/cka.csv"
+    assert features.is_file()
+    options = {"env": "own_checkpoints", "params": {"tasks": {"images": {"root": None}}}}
+    with own.project.session(**options) as session:
+        session.run(pipeline_names=["data_prep", "training", "similarity"])
+    assert own.distance == before
+    with pytest.raises(UserError, match=r"images\.a_1\.checkpoints: made by another plan"):
+        own.run("similarity")
+    own.run()
+    assert own.distance == before
+
+
+def test_a_folder_that_is_not_there_says_how_weights_are_compared(tmp_path: Path) -> None:
+    """Before anything runs; the key is named."""
+    own = Own(tmp_path)
+    shutil.rmtree(own.images)
+    with pytest.raises(UserError, match=r"images does not exist: .* alone by `--params tasks\.images\.root=null`$"):
+        own.run()
+    assert not (tmp_path / "data/06_models/images").exists()
 
 
 def test_the_same_content_written_again_changes_nothing(own: Own) -> None:

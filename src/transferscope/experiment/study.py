@@ -87,6 +87,8 @@ class TaskOptions(opt.Options):
 
     format: Literal["domainnet", "chexpert", "image_folder"] | None = None
     root: Place | None = None
+    """The folder with the images, or an archive. image_folder: null where there are none, and checkpoint files are
+    compared by their weights alone."""
     domain: str | None = None
     """DomainNet: the domain; default: the task's name."""
     limit: Images | None = None
@@ -129,7 +131,7 @@ class TaskOptions(opt.Options):
     def _either_folder_or_union(self) -> TaskOptions:
         if (self.union is None) == (self.format is None):
             raise ValueError("give either format and root, or union")
-        if self.format is not None and self.root is None:
+        if self.format is not None and self.root is None and not self._is_null_by_choice():
             raise ValueError("root is missing: the folder that holds the images")
         for key in self.model_fields_set & ONLY_FOR.keys():
             if self.format != ONLY_FOR[key]:
@@ -152,6 +154,14 @@ class TaskOptions(opt.Options):
         if self.format == "chexpert" and (self.select_best_on == "validation") != (self.num_validation is not None):
             raise ValueError("select_best_on: validation and num_validation go together")
         return self
+
+    def _is_null_by_choice(self) -> bool:
+        return "root" in self.model_fields_set and self.format == "image_folder"
+
+    @property
+    def has_images(self) -> bool:
+        """Whether there are images, of the task itself or of those that it joins."""
+        return self.union is not None or self.root is not None
 
     @property
     def parts(self) -> tuple[str, ...]:

@@ -108,7 +108,10 @@ class PlanConfigLoader(OmegaConfigLoader):
                 if task.pictures is None:
                     tasks[name] = task.model_copy(update=paths)
         size = choose_size(tasks)
-        log.info("pictures.store_size is auto: images are stored at %d px, as their short sides have it", size)
+        if any(task.has_images for task in tasks.values()):
+            log.info("pictures.store_size is auto: images are stored at %d px, as their short sides have it", size)
+        else:
+            log.info("pictures.store_size is auto and there are no images: spectra are for images of %d px", size)
         return parameters | {"pictures": pictures | {"store_size": size}}
 
     def place(self, path: str) -> str:
@@ -456,7 +459,7 @@ def source_entries(plan: Plan, place: Callable[[str], str] = str) -> dict[str, A
     """
     entries = {}
     for name, task in plan.study.tasks.items():
-        if task.union is None:
+        if task.root is not None:
             options = task.model_dump(mode="json", include=SOURCE_KEYS)
             if task.class_list is not None:
                 options["class_list"] = place(task.class_list)

@@ -18,7 +18,7 @@ from kedro.framework.project import pipelines
 from kedro.io import CatalogProtocol
 from kedro.pipeline import Pipeline
 
-from transferscope.experiment.plan import RunSpec
+from transferscope.experiment.plan import Plan, RunSpec
 from transferscope.framework.config import CommandLineError, active_place, active_plan, active_run
 from transferscope.framework.runners.failures import NodesFailed, repeat_command, run_command, users_mistake
 from transferscope.framework.runners.run_tables import failures_table
@@ -63,6 +63,8 @@ class StudyHooks:
         except BaseException:
             self.let_go()
             raise
+        for line in without_images(before.plan):
+            logger.warning("%s", line)
         if note is not None:
             logger.info("%s", note)
         missing = "those whose outputs are there are left out"
@@ -170,6 +172,16 @@ class Before:
         return checks.cost_note(self.plan, self.runs, names, self.sizes) if self.measures else None
 
 
+def without_images(plan: Plan) -> Iterator[str]:
+    """A line for each task without images that says what is left out."""
+    for task in plan.study.tasks:
+        if not plan.has_images(task):
+            yield (
+                f"tasks.{task}.root is null: distances and spectra of the weights are measured; left out is what needs "
+                "images, such as mistakes, similarity of features, margins and the landscape"
+            )
+
+
 def input_faults(pipeline: Pipeline, catalog: CatalogProtocol) -> Iterator[str]:
     """Free inputs of the pipeline that do not exist, are damaged, or are checkpoints of another plan."""
     missing = []
@@ -190,11 +202,21 @@ def input_faults(pipeline: Pipeline, catalog: CatalogProtocol) -> Iterator[str]:
                 yield str(_users(error))
     sources = [name for name in missing if name.endswith(".source")]
     for name in dict.fromkeys(_place(catalog, name) for name in sources):
-        yield f"the folder {name} does not exist: put the images there"
+        yield f"the folder {name} does not exist: put the images there{_or_without(sources)}"
     others = [name for name in missing if name not in sources]
     if others:
         more = f" and {len(others) - 1} more" if len(others) > 1 else ""
         yield f"{others[0]}{more}: not there yet; {_how_to_make(others[0])}"
+
+
+def _or_without(sources: Iterable[str]) -> str:
+    """How checkpoint files are compared without images, where a task has no other runs."""
+    plan = active_plan()
+    for task in (source.removesuffix(".source") for source in sources):
+        if all(run.checkpoint is not None for run in plan.runs_of(task)):
+            key = f"tasks.{task}.root"
+            return f", name another as {key}, or compare the weights alone by `--params {key}=null`"
+    return ""
 
 
 def _packed_in(pipeline: Pipeline) -> list[str]:
@@ -229,7 +251,7 @@ def _add_known_classes(
 ) -> None:
     """The classes of tasks that runs adopt checkpoints for: of packed splits, and of a union those of its parts."""
     tasks = active_plan().study.tasks
-    for task in dict.fromkeys(run.task for run in runs if run.checkpoint is not None):
+    for task in dict.fromkeys(run.task for run in runs if run.checkpoint is not None and tasks[run.task].has_images):
         first = (tasks[task].union or (task,))[0]
         if first not in known and first not in packed and _exists(catalog, f"{first}.test_split"):
             known[first] = tuple(catalog.load(f"{first}.test_split").class_names)

@@ -52,6 +52,14 @@ def adopt_checkpoint(
     return adopt(spec, train_split, test_split, validation_split=validation_split, folder=folder)
 
 
+def adopt_weights(run: dict[str, Any], models_folder: str) -> Any:
+    """A series of one epoch made of a checkpoint file that exists, where there are no images to measure it on."""
+    from transferscope.training.adopt import adopt_weights as adopt
+
+    spec = RunSpec.model_validate(run)
+    return adopt(spec, folder=Path(models_folder) / spec.task / spec.name)
+
+
 def gather_histories(runs: dict[str, Any], *histories: pd.DataFrame) -> pd.DataFrame:
     """All epochs of all runs of a task, with each run's kind and label."""
     table = pd.concat(histories, ignore_index=True)
