@@ -14,7 +14,7 @@ from transferscope.system.errors import UserError
 NumberUnit = Literal["score", "points", "share", "number", "coefficient"]
 """score: a test metric; points: hundredths of one; share: a fraction; number: any size; coefficient: at most 1."""
 
-Place = Literal["task", "scenario", "pair of domains"]
+Place = Literal["task", "pair of domains", "set of domains"]
 """The kind of place that a claim's comparisons have."""
 
 Measure = Callable[[Evidence], Iterable[Comparison]]
