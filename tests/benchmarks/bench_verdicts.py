@@ -148,9 +148,7 @@ def noise_of_pairs(
 
 
 def two_kinds(replicas: int, num_tasks: int, other: int | None = None) -> list[Group]:
-    return [
-        Group(task, runs(task, "pt", replicas), runs(task, "rit", other or replicas)) for task in tasks(num_tasks)
-    ]
+    return [Group(task, runs(task, "pt", replicas), runs(task, "rit", other or replicas)) for task in tasks(num_tasks)]
 
 
 def several_parents(run: RunName, number: int) -> str | None:
@@ -274,7 +272,9 @@ def earlier_rule(design: Design, values: Array) -> tuple[NDArray[np.bool_], NDAr
     if values.shape[-1] < 2:
         return np.zeros(len(values), dtype=bool), np.zeros(len(values), dtype=bool)
     holds = (values > 0).all(axis=-1)
-    against = sum((values[:, design.places == place].sum(axis=-1) < 0).astype(int) for place in range(design.num_places))
+    against = sum(
+        (values[:, design.places == place].sum(axis=-1) < 0).astype(int) for place in range(design.num_places)
+    )
     return holds, ~holds & (2 * np.asarray(against) > design.num_places)
 
 

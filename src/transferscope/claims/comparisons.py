@@ -24,7 +24,8 @@ class Measured:
     """A number for each run, or for each pair, of one kind.
 
     left_out: units without a number, with the reason. notes: units whose number stands for something that could not be
-    measured, with what it stands for. errors: standard errors of the numbers over test images, where they are known.
+    measured, with what it stands for. errors: standard errors of the numbers over what they are measured on, such as
+    test images, where they are known.
     """
 
     values: Mapping[Unit, float]
@@ -92,7 +93,15 @@ def paired(
 
 
 def _difference(
-    place: str, text: str, a: Unit, b: Unit, first: Measured, second: Measured, larger: bool, region: Region, metric: str
+    place: str,
+    text: str,
+    a: Unit,
+    b: Unit,
+    first: Measured,
+    second: Measured,
+    larger: bool,
+    region: Region,
+    metric: str,
 ) -> Comparison:
     x, y = first.values[a], second.values[b]
     return Comparison(

@@ -79,9 +79,8 @@ def criticality_depth(evidence: Evidence) -> Iterator[Comparison]:
     "Train, test and gap maps of a module's criticality are interchangeable.",
     source="Section B.9, Figure 30",
     paper=("alike (heat maps, no number)",),
-    compares="Spearman correlation over all cells of a module's map between the error on train images and the gap of test "
-    f"and train, mean over modules but the last, of every run; claimed: above {INTERCHANGEABLE:g}, which that of train "
-    "and test then is, too",
+    compares="Spearman correlation over the cells of a module's map between the error on train images and the gap of "
+    f"test and train, mean over modules but the last, of every run; claimed: above {INTERCHANGEABLE:g}",
     unit="coefficient",
     sides=("train & gap",),
     needs="criticality of runs",
@@ -105,15 +104,13 @@ def map_correlations(table: pd.DataFrame) -> pd.DataFrame:
     cells = table.pivot_table(index=[*keys, "position", "sigma"], columns="split", values="error", sort=False)
     cells = cells.reset_index()
     cells["gap"] = cells["test"] - cells["train"]
-    rows = []
+    rows: list[dict[str, object]] = []
     last = {run: part["module"].iloc[-1] for run, part in table.groupby("run", sort=False)}
-    for names, part in cells.groupby(keys, sort=False):
-        if names[1] == last[names[0]]:
-            continue
+    for names, part in cells[cells["module"] != cells["run"].map(last)].groupby(keys, sort=False):
         ranks = part[["train", "test", "gap"]].rank()
         found = ranks.corr()
         pairs = {f"{a}_{b}": found.loc[a, b] for a, b in (("train", "test"), ("train", "gap"), ("test", "gap"))}
-        rows.append(dict(zip(keys, names, strict=True)) | pairs)
+        rows.append({**dict(zip(keys, names, strict=True)), **pairs})
     return pd.DataFrame(rows, columns=[*keys, "train_test", "train_gap", "test_gap"])
 
 

@@ -52,7 +52,7 @@ def decide_claims(plan: Plan, results: Mapping[str, TaskResults]) -> tuple[pd.Da
 
 def _row(claim: Claim, comparisons: Sequence[Comparison], kinship: Kinship) -> dict[str, Any]:
     counted = [one for one in comparisons if one.counted]
-    verdict = decide(comparisons, kinship, size_of(claim.unit))
+    verdict = decide(comparisons, kinship, size_of(claim.unit), over=claim.over)
     reason = verdict.reason if comparisons else f"not run: needs {claim.needs}"
     would = verdict.would_tell if counted else claim.needs
     return {

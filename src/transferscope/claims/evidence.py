@@ -123,7 +123,7 @@ class Evidence:
         return [(task, table) for task, table in self.each(name) if task in self.compared_tasks]
 
     def _without_views(self) -> list[str]:
-        """The tasks whose images no other one of them shows: of a union or a view its parts count, where they have runs."""
+        """The tasks whose images no other one shows; of a union or a view the parts count, where they have runs."""
         unions = {name: set(options.union or ()) for name, options in self.plan.study.tasks.items()}
         chosen: list[str] = []
         shown: set[str] = set()
@@ -137,7 +137,7 @@ class Evidence:
     @property
     def views(self) -> dict[str, str]:
         """Tasks with runs that show images of other tasks, as they are left out of comparisons over tasks."""
-        others = (task for task in self.tasks if task not in self.compared_tasks and self.plan.runs_of(task))
+        others = (task for task, _ in self.each("history") if task not in self.compared_tasks)
         return dict.fromkeys(others, "shows the images of other tasks")
 
     def kinship(self) -> Kinship:
@@ -215,7 +215,9 @@ class Evidence:
                 metric=metric,
                 learned=bool(fact.get("learned", True)) and not diverged,
                 diverged=diverged,
-                error=_accuracy_error(score, self.num_test(task)) if metric == "accuracy" else _auc_error(by_class, counts),
+                error=_accuracy_error(score, self.num_test(task))
+                if metric == "accuracy"
+                else _auc_error(by_class, counts),
                 fall=float(fact.get("best_test", np.nan)) - float(fact.get("final_test", np.nan)),
                 loss=float(fact.get("final_test_loss", np.nan)),
                 small_classes=small,
@@ -407,3 +409,12 @@ def share_of_wins(differences: pd.Series) -> float:
     """Share of positive differences, ties counted half; NaN without any."""
     known = differences.dropna()
     return float((known > 0).mean() + (known == 0).mean() / 2)
+
+
+def error_of_share(share: float, number: int) -> float:
+    """Standard error of a share of so many things, of the share with two more of either kind (Agresti and Coull 1998).
+
+    So that it is not 0 where all of them agree.
+    """
+    middle = (share * number + 2) / (number + 4)
+    return float(np.sqrt(middle * (1 - middle) / (number + 4)))

@@ -146,7 +146,10 @@ def _mean_of_places(places: NDArray[np.int64], kept: NDArray[np.bool_] | None = 
 def _replicas(
     varying: Sequence[frozenset[RunName]], places: NDArray[np.int64], kinship: Kinship, parents: frozenset[str]
 ) -> Design:
-    """Runs are left out by kind and task, or all that descend from one P; places in which that leaves none do not count."""
+    """Runs are left out by kind and task, or all that descend from one P.
+
+    Places in which that leaves no comparison do not count.
+    """
     over_parents = len(parents) > 1
 
     def part(run: RunName) -> tuple[Hashable, Hashable]:
@@ -175,7 +178,9 @@ def _replicas(
     return Design("replicas", _mean_of_places(places, counted), places, made, over_parents=over_parents)
 
 
-def _once(strata: dict[Hashable, dict[Hashable, NDArray[np.bool_]]]) -> dict[Hashable, dict[Hashable, NDArray[np.bool_]]]:
+def _once(
+    strata: dict[Hashable, dict[Hashable, NDArray[np.bool_]]],
+) -> dict[Hashable, dict[Hashable, NDArray[np.bool_]]]:
     """One of those strata whose parts stand in the same comparisons, as two runs that only occur together do."""
     known: set[frozenset[bytes]] = set()
     chosen = {}
@@ -230,7 +235,8 @@ def _crossed(varying: Sequence[frozenset[RunName]], places: NDArray[np.int64], k
     if any(len(parts) < 3 or any((every & ~has).sum() == 0 for has in parts.values()) for parts in strata.values()):
         return nothing
     made = tuple(
-        Stratum(key, np.stack([_mean_of_places(places, ~has) for has in parts.values()])) for key, parts in strata.items()
+        Stratum(key, np.stack([_mean_of_places(places, ~has) for has in parts.values()]))
+        for key, parts in strata.items()
     )
     return Design("crossed", _mean_of_places(places), places, made)
 
@@ -252,9 +258,9 @@ def estimate(design: Design, numbers: Array, errors: Array | None = None) -> Est
 
     Degrees of freedom are Satterthwaite's, V^2 / sum_h(v_h^2 / (d_h + 1)) - 1 of stratum variances v_h with d_h degrees
     of freedom each and their sum V. His own formula, with d_h and without -1, gives half of the true number where there
-    are two replicas; the unbiased one, with d_h + 2 and -2, too many where strata vary unequally; this one lies between,
-    and is exact where one stratum has all the variance. Where P are left out the number is that of the P less one,
-    since two or three P are too few to see how much of the variance is theirs. Known errors over images add to the
+    are two replicas; the unbiased one, with d_h + 2 and -2, too many where strata vary unequally; this one lies
+    between, and is exact where one stratum has all the variance. Where P are left out the number is that of the P less
+    one, since two or three P are too few to see how much of the variance is theirs. Known errors over images add to the
     variance over runs. The variance over places has them already, and is only not made smaller than they are.
     """
     effect = numbers @ design.weights

@@ -140,8 +140,8 @@ def same_init_smaller(evidence: Evidence) -> Iterator[Comparison]:
     "Two P-T lie close to the boundary of their basin: beyond them the metric falls.",
     source="Section B.6, Figure 18",
     paper=("the metric falls on both sides of [0, 1] (a curve, no number)",),
-    compares="fall of the test metric from an end to the end of the extrapolation, the smaller of both sides, as a part "
-    f"of what the ends are above chance; claimed: above {MARGIN:.0%}",
+    compares="fall of the test metric from an end to the end of the extrapolation, the smaller of both sides, as a "
+    f"part of what the ends are above chance; claimed: above {MARGIN:.0%}",
     unit="share",
     sides=("fall",),
     needs="extrapolation of pairs of two fine-tuned runs",
@@ -219,8 +219,8 @@ def one_basin(evidence: Evidence) -> Iterator[Comparison]:
     "Half-way between P-T of different domains the metric is above the mean of the ends.",
     source="Section B.7, Figures 19 to 23",
     paper=("a boost in the middle on all of them (curves, no number)",),
-    compares="test accuracy at alpha 1/2 minus the mean of the ends, mean over the domains evaluated on; claimed: above "
-    "0",
+    compares="test accuracy at alpha 1/2 minus the mean of the ends, mean over the domains evaluated on; claimed: "
+    "above 0",
     unit="points",
     sides=("gain",),
     needs="cross-domain interpolation of fine-tuned runs",
@@ -315,7 +315,7 @@ def union_rit(evidence: Evidence) -> Iterator[Comparison]:
 
 
 def _on_other_domains(evidence: Evidence) -> dict[tuple[str, str], dict[RunName, float]]:
-    """Test accuracy of each run on tasks that it was not trained on, by the task it was trained on and the other one."""
+    """Test accuracy of each run on tasks that it was not trained on, by the two tasks."""
     table = evidence.table(CROSS_DOMAIN, "interpolation")
     rows = table[(table["split"] == "test") & (table["metric"] == "accuracy")] if len(table) else table
     scores: dict[tuple[str, str], dict[RunName, float]] = {}
@@ -364,7 +364,10 @@ def _learned(evidence: Evidence, scope: str, rows: pd.DataFrame) -> list[float]:
     if lines.empty or not set(keys) <= set(lines.columns) & set(rows.columns):
         return [np.nan] * len(rows)
     ends = lines[np.isclose(lines["alpha"], 0) | np.isclose(lines["alpha"], 1)]
-    means = {frozenset(key): float(value) for key, value in ends.groupby(keys)["value"].mean().items()}
+    means = {
+        frozenset(row[key] for key in keys): float(row["value"])
+        for row in ends.groupby(keys)["value"].mean().reset_index().to_dict("records")
+    }
     found = []
     for row in rows[keys].to_dict("records"):
         mean = means.get(frozenset(row[key] for key in keys), np.nan)
@@ -379,7 +382,7 @@ def _scenarios(
 ) -> Iterator[tuple[str, Measured]]:
     """Place and numbers of every line between two runs of a role that belong to different tasks.
 
-    A line that is evaluated on several domains is one, with the mean of its numbers. unions: whether a union takes part.
+    A line that is evaluated on several domains is one, with the mean of its numbers. unions: whether one takes part.
     """
     pairs = _barriers(evidence, CROSS_DOMAIN, evidence.pairs(CROSS_DOMAIN, "barriers", role, role), "test", metric)
     if pairs.rows.empty:
@@ -407,7 +410,7 @@ def scenario_name(scenario: object, rows: pd.DataFrame) -> str:
 
 
 def _smaller_fall(curve: pd.DataFrame, chance: float) -> float:
-    """Fall from each end to the last point beyond it, the smaller of both, as a part of what the ends are above chance."""
+    """Fall from each end to the last point beyond it, the smaller of both, as a part of the ends above chance."""
     values = curve.groupby(curve["alpha"].round(6))["value"].mean()
     ends = values.get(0.0, np.nan), values.get(1.0, np.nan)
     falls = ends[0] - values.iloc[0], ends[1] - values.iloc[-1]

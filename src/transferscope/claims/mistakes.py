@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import numpy as np
 import pandas as pd
 
 from transferscope.claims.comparisons import Comparison, compare
@@ -79,12 +78,12 @@ def excess_overlap(rows: pd.DataFrame) -> pd.Series:
     """(c - e) / (m - e) of c common mistakes, by chance e, and at most m = the mistakes of the better model.
 
     0 where two models err as independently as their accuracies allow, 1 where all mistakes of the better one are also
-    the other's, whatever the accuracies; Cohen's kappa divided by its largest value. NaN where a model makes no mistake,
-    or nothing else.
+    the other's, whatever the accuracies; Cohen's kappa divided by its largest value. NaN where a model makes no
+    mistake, or nothing else.
     """
     common, number = rows["common_mistakes"], rows["num_examples"]
     first, second = common + rows["only_b_correct"], common + rows["only_a_correct"]
-    chance, most = first * second / number, np.minimum(first, second)
+    chance, most = first * second / number, first.where(first < second, second)
     return (common - chance) / (most - chance).where(most - chance > 0)
 
 

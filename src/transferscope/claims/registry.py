@@ -45,6 +45,7 @@ class Claim:
     place: Place = "task"
     paper: tuple[str, ...] = ()
     section: str = ""
+    over: str = "test images"
 
 
 _CLAIMS: dict[str, Claim] = {}
@@ -61,6 +62,7 @@ def claim(
     place: Place = "task",
     paper: tuple[str, ...] = (),
     section: str = "",
+    over: str = "test images",
 ) -> Callable[[Measure], Measure]:
     """Register the function below as a claim; its name is the claim's id.
 
@@ -76,6 +78,7 @@ def claim(
         place: what the places of the comparisons are.
         paper: the paper's figures, an item per task.
         section: id of the report's section that shows more.
+        over: the things on which a number is measured, and over which its standard error is.
 
     Raises:
         UserError: another function of that name is registered.
@@ -98,6 +101,7 @@ def claim(
             place=place,
             paper=paper,
             section=section,
+            over=over,
         )
         return measure
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pandas as pd
 
 from transferscope.claims.comparisons import Comparison, Measured, Unit, against, compare
-from transferscope.claims.evidence import Evidence, last_epochs, share_of_wins
+from transferscope.claims.evidence import Evidence, error_of_share, last_epochs, share_of_wins
 from transferscope.claims.registry import claim
 from transferscope.experiment.names import PairName, RunName
 
@@ -41,8 +41,8 @@ def near_zero(evidence: Evidence) -> Iterator[Comparison]:
     "RI-T has more singular values near zero than P-T also by the scale of each layer.",
     source="Section C, Figures 31 to 33",
     paper=("not compared: the paper's thresholds are the same for all layers",),
-    compares=f"share of all singular values below {RELATIVE:g} of the root mean square of those of their layer, every RI-T "
-    "against every P-T of a task",
+    compares=f"share of all singular values below {RELATIVE:g} of the root mean square of those of their layer, every "
+    "RI-T against every P-T of a task",
     unit="share",
     sides=("RI-T", "P-T"),
     needs="spectra of fine-tuned runs and of runs from scratch",
@@ -62,17 +62,19 @@ def near_zero_by_scale(evidence: Evidence) -> Iterator[Comparison]:
     "RI-T has more singular values near zero than P-T in the individual layers, too.",
     source="Section C",
     paper=("for individual modules as well (no number)",),
-    compares="share of the layers in which an RI-T has more values below the threshold of the whole network than a P-T, "
-    "ties counted half; claimed: above half",
+    compares="share of the layers in which an RI-T has more values below the threshold of the whole network than a "
+    "P-T, ties counted half; claimed: above half",
     unit="share",
     sides=("layers",),
     needs="spectra of fine-tuned runs and of runs from scratch",
     section="figure_33",
+    over="layers",
 )
 def near_zero_by_layer(evidence: Evidence) -> Iterator[Comparison]:
     threshold = _threshold(evidence)
-    for task, table in evidence.each_compared("spectrum") if threshold else ():
-        wide = _layers(table).pivot_table(index="module", columns="run", values=threshold)
+    for task, table in evidence.each_compared("spectrum"):
+        wide = _layers(table).pivot_table(index="module", columns="run", values=threshold or "num_values")
+        wide = wide if threshold else wide * math.nan
         names = dict.fromkeys(wide.columns, 0.0)
         scratch, tuned = (evidence.by_run(task, role, names) for role in ("from_scratch", "fine_tuned"))
         shares: dict[Unit, float] = {
@@ -81,7 +83,10 @@ def near_zero_by_layer(evidence: Evidence) -> Iterator[Comparison]:
             for b in tuned.values
             if isinstance(a, RunName) and isinstance(b, RunName)
         }
-        yield from against(task, Measured(shares, {**scratch.left_out, **tuned.left_out}), 0.5, above=True)
+        errors = {unit: error_of_share(share, len(wide)) for unit, share in shares.items()}
+        yield from against(
+            task, Measured(shares, {**scratch.left_out, **tuned.left_out}, errors=errors), 0.5, above=True
+        )
 
 
 @claim(

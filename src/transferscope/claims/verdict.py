@@ -10,14 +10,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from transferscope.claims.comparisons import Comparison, Region
-from transferscope.claims.inference import LEVEL, Design, Estimate, Kinship, estimate, make_design, more_runs, two_sided_p
+from transferscope.claims.inference import (
+    LEVEL,
+    Design,
+    Estimate,
+    Kinship,
+    estimate,
+    make_design,
+    more_runs,
+    two_sided_p,
+)
 
+PERCENT = f"{100 * LEVEL:.0f} %"
 HOLDS, FAILS, UNKNOWN = "holds", "does not hold", "cannot tell"
 MOST_RUNS = 20
 """Numbers of replicas, or of tasks, up to which is looked for one that would tell."""
 
 RULE = (
-    f"holds: the {LEVEL:.0%} interval of the effect lies where the claim has it; "
+    f"holds: the {PERCENT} interval of the effect lies where the claim has it; "
     "does not hold: it lies wholly elsewhere; "
     "cannot tell: it reaches both sides, or nothing in the study is repeated that would give an interval. "
     "Runs that have not learned are left out, and an image set that shows those of other tasks is no task of its own."
@@ -45,11 +55,15 @@ class Verdict:
 
 
 def decide(
-    comparisons: Sequence[Comparison], kinship: Kinship | None = None, show: Callable[[float], str] = "{:.3g}".format
+    comparisons: Sequence[Comparison],
+    kinship: Kinship | None = None,
+    show: Callable[[float], str] = "{:.3g}".format,
+    *,
+    over: str = "test images",
 ) -> Verdict:
     """Decide a claim by `RULE`; what was left out does not count.
 
-    show: how an effect is written in `would_tell`.
+    show: how an effect is written in `would_tell`. over: that which the errors of the comparisons are over, in words.
     """
     counted = [one for one in comparisons if one.counted]
     if not counted:
@@ -62,7 +76,7 @@ def decide(
     numbers_of = (float(found.effect), float(found.low), float(found.high), float(p_value(found, region)))
     reason = _reason(verdict, design, found, region, counted)
     would = _would_tell(design, found, region, show) if verdict == UNKNOWN else ""
-    return Verdict(verdict, *numbers_of, reason, _covers(design, found), would)
+    return Verdict(verdict, *numbers_of, reason, _covers(design, found, over), would)
 
 
 def judge(found: Estimate, region: Region) -> NDArray[np.str_]:
@@ -92,18 +106,16 @@ def holm(p: NDArray[np.float64], level: float = 1 - LEVEL) -> NDArray[np.bool_]:
     return kept
 
 
-def _reason(
-    verdict: str, design: Design, found: Estimate, region: Region, counted: Sequence[Comparison]
-) -> str:
+def _reason(verdict: str, design: Design, found: Estimate, region: Region, counted: Sequence[Comparison]) -> str:
     if design.method == "none":
         return "one comparison alone" if len(counted) == 1 else "nothing is repeated independently"
     if not found.se > 0:
         return "the numbers do not vary, so their spread says nothing"
     if verdict == UNKNOWN:
-        return f"the {LEVEL:.0%} interval reaches both sides"
+        return f"the {PERCENT} interval reaches both sides"
     against = _against(design, region, counted, verdict == HOLDS)
     where = f", though not on {', '.join(against)} alone" if against else ""
-    return f"the {LEVEL:.0%} interval lies {'as claimed' if verdict == HOLDS else 'on the other side'}{where}"
+    return f"the {PERCENT} interval lies {'where it is claimed' if verdict == HOLDS else 'on the other side'}{where}"
 
 
 def _against(design: Design, region: Region, counted: Sequence[Comparison], holds: bool) -> list[str]:
@@ -116,9 +128,9 @@ def _against(design: Design, region: Region, counted: Sequence[Comparison], hold
     return [place for place, mean in means.items() if (region[0] < mean < region[1]) != holds]
 
 
-def _covers(design: Design, found: Estimate) -> str:
+def _covers(design: Design, found: Estimate, over: str) -> str:
     """To which other studies the interval reaches, e.g. `other runs and test images, these 4 tasks, this P`."""
-    images = " and test images" if found.se_images > 0 else ""
+    images = f" and {over}" if found.se_images > 0 else ""
     places = f"{design.num_places} {'task' if design.num_places == 1 else 'tasks'}"
     text = {
         "none": "",
@@ -129,15 +141,17 @@ def _covers(design: Design, found: Estimate) -> str:
     if text and design.over_parents:
         return f"other P, {text}"
     if text and design.parents:
-        few = len(design.parents) == 1
-        return f"{text}, {'this P alone' if few else f'these {len(design.parents)} P'} ({', '.join(sorted(design.parents))})"
+        number, names = len(design.parents), ", ".join(sorted(design.parents))
+        return f"{text}, {'this P alone' if number == 1 else f'these {number} P'} ({names})"
     return text
 
 
 def _would_tell(design: Design, found: Estimate, region: Region, show: Callable[[float], str]) -> str:
     if design.method == "none":
-        shared = f"; all of these share {design.shared}" if design.shared else ""
-        return f"2 runs of each kind (3 where pairs are compared) on a task, or another task with runs of its own{shared}"
+        shared = f", since all of these share {design.shared}" if design.shared else ""
+        return (
+            f"2 runs of each kind (3 where pairs are compared) on a task, or a second task with runs of its own{shared}"
+        )
     if not found.se > 0:
         return "numbers that differ from run to run"
     size, what = design.smallest, _parts(design)
@@ -146,7 +160,8 @@ def _would_tell(design: Design, found: Estimate, region: Region, show: Callable[
     enough = [n for n in range(size + 1, MOST_RUNS + 1) if more_runs(design, found, n / size) <= distance]
     more = enough[0] if enough else max(5, 2 * size)
     told = more_runs(design, found, more / size)
-    return f"{now}; {more} would tell {show(told)}" + ("" if enough else f", and {show(distance)} takes more than {MOST_RUNS}")
+    rest = "" if enough else f", and the {show(distance)} seen take more than {MOST_RUNS}"
+    return f"{now}; {more} would tell {show(told)}{rest}"
 
 
 def _parts(design: Design) -> str:
