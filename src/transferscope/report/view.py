@@ -178,7 +178,8 @@ def whole_table(claims: pd.DataFrame) -> str:
     kept = int((decided["corrected"] != UNKNOWN).sum())
     return (
         f"Each of the {tested} claims with an interval has a chance of at most 5 % of a false verdict, so up to "
-        f"{tested / 20:.1f} of them may be false where no claim and no opposite is true; {len(decided)} are decided. "
+        f"{tested / 20:.1f} verdicts may be false by chance, and at least one with a chance of up to "
+        f"{100 * (1 - 0.95**tested):.0f} %; {len(decided)} are decided. "
         f"After Holm's correction, with a chance of 5 % of any false verdict in the whole table, {kept} stay decided "
         "(column corrected of claims.csv)."
     )
