@@ -238,3 +238,26 @@ def test_claims_are_decided_without_files(plan: Plan, drawn: Draw) -> None:
     gone = {"cka": SavedFigure(Path("gone.png"))}
     results = {name: replace(result, figures=gone) for name, result in drawn().items()}
     assert verdicts(plan, results) == verdicts(plan, drawn())
+
+
+def test_one_run_of_a_kind_on_one_task_tells_nothing(plan: Plan, drawn: Draw) -> None:
+    """There is no interval and no verdict, and every claim says what would tell."""
+    claims, _ = decide_claims(plan, {"real": drawn(replicas=1)["real"]})
+    assert set(claims["verdict"]) == {"cannot tell"}
+    assert claims["low"].isna().all()
+    compared = claims[claims["num_comparisons"] > 0]
+    assert len(compared) > 10
+    assert compared["would_tell"].str.startswith("2 runs of each kind").all()
+
+
+@pytest.mark.parametrize("fate", ["diverged", "not learned"])
+def test_runs_that_all_failed_tell_nothing(plan: Plan, drawn: Draw, fate: str) -> None:
+    """No claim gets a verdict from runs that diverged, or that predict as by chance."""
+    change_of = {"diverged": {"status": "diverged"}, "not learned": {"learned": False}}[fate]
+    results = drawn()
+    for task in ("real", "clipart", "chest", "real_clipart"):
+        results = change(results, task, "runs", lambda runs: runs.assign(**change_of))
+    claims, effects = decide_claims(plan, results)
+    assert set(claims["verdict"]) == {"cannot tell"}
+    assert not effects["counted"].any()
+    assert fate in set(effects["note"])

@@ -162,15 +162,17 @@ def test_a_learning_rate_at_which_a_run_diverged_is_named(plan: Plan) -> None:
     assert (one.counted, one.unit, one.note) == (False, "clipart.pt_large_lr_1", "diverged")
 
 
-def test_findings_with_few_images_do_not_count_in_a_mean_auc(plan: Plan) -> None:
+@pytest.mark.parametrize(("positives", "auc"), [(2, 1.0), (0, np.nan)])
+def test_findings_with_few_images_do_not_count_in_a_mean_auc(plan: Plan, positives: int, auc: float) -> None:
     """The final metric is the mean over the others, which the claim says; its error is Hanley and McNeil's."""
     history = pd.DataFrame(
         [
-            {"run": run, "epoch": 1, "lr": 0.1, "test_auc": 0.9, "test_auc/A": auc, "test_auc/B": 1.0}
-            for run, auc in (("pt_1", 0.8), ("rit_1", 0.7))
+            {"run": run, "epoch": 1, "lr": 0.1, "test_auc": 0.9, "test_auc/A": known, "test_auc/B": auc}
+            for run, known in (("pt_1", 0.8), ("rit_1", 0.7))
         ]
     )
-    sizes = pd.DataFrame({"part": "test", "class_name": ["A", "B"], "count": [50, 2], "negatives": [150, 198]})
+    counts = {"count": [50, positives], "negatives": [150, 200 - positives]}
+    sizes = pd.DataFrame({"part": "test", "class_name": ["A", "B"], **counts})
     found = list(training.final_score(evidence(plan, history=history, class_sizes=sizes)))
     (one,) = [row for row in found if row.counted]
     assert np.isclose(one.effect, 0.1)

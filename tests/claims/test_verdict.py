@@ -17,6 +17,7 @@ from transferscope.claims.decide import remarks
 from transferscope.claims.inference import Estimate, Kinship, estimate, make_design
 from transferscope.claims.verdict import Verdict, decide, holm
 from transferscope.experiment.names import PairName, RunName
+from transferscope.system.errors import UserError
 
 Numbers = dict[str, float]
 
@@ -239,6 +240,13 @@ def test_without_replicas_it_says_what_to_repeat() -> None:
     found = decide(kinds("real", [0.9, 0.8], [0.4]))
     assert math.isnan(found.low)
     assert found.would_tell.startswith("2 runs of each kind (3 where pairs are compared) on a task")
+
+
+def test_bounds_that_differ_are_refused() -> None:
+    """One line that says how to put them together."""
+    rows = [*against("a", measured("a", x=1.0), 0.5, above=True), *against("b", measured("b", x=1.0), 0.1, above=True)]
+    with pytest.raises(UserError, match="against one bound, and these have 2: subtract each task's own bound"):
+        decide(rows)
 
 
 def test_holm() -> None:

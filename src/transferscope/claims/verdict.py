@@ -20,6 +20,7 @@ from transferscope.claims.inference import (
     more_runs,
     two_sided_p,
 )
+from transferscope.system.errors import UserError
 
 PERCENT = f"{100 * LEVEL:.0f} %"
 HOLDS, FAILS, UNKNOWN = "holds", "does not hold", "cannot tell"
@@ -64,11 +65,20 @@ def decide(
     """Decide a claim by `RULE`; what was left out does not count.
 
     show: how an effect is written in `would_tell`. over: that which the errors of the comparisons are over, in words.
+
+    Raises:
+        UserError: the comparisons have different bounds.
     """
     counted = [one for one in comparisons if one.counted]
     if not counted:
         return Verdict(UNKNOWN, math.nan, math.nan, math.nan, math.nan, "nothing to compare")
-    (region,) = {one.region for one in counted}
+    regions = {one.region for one in counted}
+    if len(regions) > 1:
+        raise UserError(
+            f"a claim holds its numbers against one bound, and these have {len(regions)}: subtract each task's own bound "
+            "from its numbers and hold them against 0"
+        )
+    (region,) = regions
     design = make_design(counted, kinship or Kinship())
     numbers = np.array([one.effect for one in counted])
     found = estimate(design, numbers, np.array([one.error for one in counted]))
