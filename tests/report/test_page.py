@@ -288,7 +288,7 @@ def test_the_page_says_what_was_left_out(plan: Plan, drawn: Draw) -> None:
     runs = results["real"].tables["runs"].assign(learned=lambda table: table["run"] != "rit_2")
     results["real"] = replace(results["real"], tables=results["real"].tables | {"runs": runs})
     page = write_page(plan, *decide_claims(plan, results), results, provenance={})
-    assert "left out: real.rit_2 (not learned)" in page
+    assert "Left out: real.rit_2 (not learned)." in page
 
 
 def test_markdown(plan: Plan, drawn: Draw, make: Make) -> None:

@@ -75,8 +75,8 @@ def decide(
     regions = {one.region for one in counted}
     if len(regions) > 1:
         raise UserError(
-            f"a claim holds its numbers against one bound, and these have {len(regions)}: subtract each task's own bound "
-            "from its numbers and hold them against 0"
+            f"a claim holds its numbers against one bound, and these have {len(regions)}: subtract each task's own "
+            "bound from its numbers and hold them against 0"
         )
     (region,) = regions
     design = make_design(counted, kinship or Kinship())

@@ -121,7 +121,9 @@ def _claim_view(claim: Claim, row: Mapping[Any, Any], effects: pd.DataFrame) -> 
     ours = [" | ".join([f"{place} {_mean(claim, part, 'first')}", *_second(claim, part)]) for place, part in places]
     said = remarks(list(effects[["unit", "counted", "note"]].itertuples(index=False, name=None)))
     effect = _effect(claim, row, differences=bool(counted["second"].notna().any()), places=len(places)) if ours else ""
-    return ClaimView(claim, str(row["verdict"]), str(row["reason"]), ours, effect, _why(row), "; ".join(said))
+    return ClaimView(
+        claim, str(row["verdict"]), str(row["reason"]), ours, effect, _why(row), _sentence("; ".join(said))
+    )
 
 
 def _why(row: Mapping[Any, Any]) -> str:
@@ -130,7 +132,11 @@ def _why(row: Mapping[Any, Any]) -> str:
     if isinstance(row["covers"], str) and row["covers"]:
         first += f", for {row['covers']}"
     second = str(row["would_tell"]) if row["verdict"] == UNKNOWN and isinstance(row["would_tell"], str) else ""
-    return " ".join(f"{part[:1].upper()}{part[1:]}." for part in (first, second and f"to tell: {second}") if part)
+    return " ".join(map(_sentence, filter(None, (first, second and f"to tell: {second}"))))
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}." if text else ""
 
 
 def _mean(claim: Claim, part: pd.DataFrame, side: str) -> str:
