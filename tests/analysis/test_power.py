@@ -49,6 +49,8 @@ def test_what_does_not_differ_is_never_told_apart():
     """Equal flips take infinitely many images, no flips have no number; the power is that of a false alarm or 0."""
     assert images_needed(0.1, 0.1) == math.inf
     assert math.isnan(images_needed(0.0, 0.0))
+    assert math.isnan(images_needed(math.nan, math.nan))
+    assert math.isnan(detectable_difference(0, math.nan))
     assert mcnemar_power(1000, 0.1, 0.1) <= 0.05
     assert mcnemar_power(1000, 0.0, 0.0) == mcnemar_power(0, 0.1, 0.2) == 0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -13,6 +14,8 @@ from scipy import optimize, stats
 from transferscope.analysis.intervals import CONFIDENCE, rate_interval
 
 Floats = NDArray[np.float64]
+SMALLEST = 1e-9
+"""Squared errors below this count as none."""
 
 
 @dataclass(frozen=True)
@@ -43,52 +46,52 @@ def calibration_error(confidence: ArrayLike, happened: ArrayLike, *, num_bins: i
     if len(c) == 0 or not np.isfinite(c).all():
         return CalibrationError(*[float("nan")] * 5)
     bins = _bin(c, num_bins)
-    size, gaps, squares, unsure = (
-        np.bincount(bins, weights, num_bins).astype(float)
-        for weights in (np.ones_like(c), c - y, (c - y) ** 2, c * (1 - c))
-    )
+    weights = (np.ones_like(c), c - y, (c - y) ** 2, y, c * (1 - c))
+    size, gaps, squares, came_true, unsure = (np.bincount(bins, weight, num_bins) for weight in weights)
     used = size > 0
     by_chance = np.sqrt(2 / np.pi * unsure[used]).sum() / len(c)
-    low, high, value = _root_mean_square(size, gaps, squares)
+    low, high, value = _root_mean_square(size, gaps, squares, came_true)
     return CalibrationError(float(np.abs(gaps).sum() / len(c)), float(by_chance), value, low, high)
 
 
-def _root_mean_square(size: Floats, gaps: Floats, squares: Floats) -> tuple[float, float, float]:
+def _root_mean_square(size: Floats, gaps: Floats, squares: Floats, came_true: Floats) -> tuple[float, float, float]:
     """Interval and value of the root mean squared gap of bins with these sums over their examples.
 
-    The sum Q of the bins' shares times their squared mean gaps has mean θ + Σ a and variance 2 Σ a² + 4 θ h, with a the
-    share times the variance of the mean gap, θ what is sought, and h the mean of a over the bins weighted by their part
-    of θ. Q is taken to have the gamma distribution with these two moments, and the interval holds the θ for which Q is
-    in neither tail.
+    The sum Q of the bins' shares times their squared mean gaps has mean θ + Σ a, with a the share times the variance of
+    the mean gap, and θ what is sought. Its variance is 2 Σ b² + 4 θ h + r θ² / n. There b is a with the variance of a
+    rate to which half an example of either kind is added, as a bin in which all are right has no variance of its own;
+    h is the mean of b weighted by the bins' parts of Q, and r the relative variance of the squared gaps over examples,
+    for the shares vary as well. Q is taken to have the gamma distribution with these two moments, and the interval
+    holds the θ for which Q is in neither tail.
     """
     several = size > 1
-    m, s, squared = (values[several] for values in (size, gaps, squares))
+    m, s, squared, k = (values[several] for values in (size, gaps, squares, came_true))
     if not len(m):
         return (float("nan"),) * 3
-    mean = s / m
-    noise = np.maximum(squared - m * mean**2, 0) / (m - 1) / m
-    share = m / size.sum()
-    a, excess = share * noise, share * np.maximum(mean**2 - noise, 0)
-    observed, shift = float((share * mean**2).sum()), float(a.sum())
-    value = np.sqrt(max(observed - shift, 0.0))
-    if shift <= 0:
-        return float(value), float(value), float(value)
-    per_excess = float((excess * a).sum() / excess.sum()) if excess.sum() > 0 else float((a * a).sum() / shift)
+    mean, share, rate = s / m, m / size.sum(), (k + 0.5) / (m + 1)
+    a = share * np.maximum(squared - m * mean**2, 0) / (m - 1) / m
+    b = share * rate * (1 - rate) / (m - 1)
+    parts = share * mean**2
+    observed, shift, excess = float(parts.sum()), float(a.sum()), np.maximum(parts - a, 0)
+    per_part = float((parts * b).sum() / observed) if observed > 0 else 0.0
+    relative = max(0.0, float((excess**2 / share).sum() / excess.sum() ** 2) - 1) if excess.sum() > 0 else 0.0
 
     def below(theta: float) -> float:
-        centre, variance = shift + theta, 2 * float((a * a).sum()) + 4 * theta * per_excess
+        centre = max(shift + theta, SMALLEST)
+        variance = 2 * float((b * b).sum()) + 4 * theta * per_part + theta**2 * relative / float(size.sum())
         return float(stats.gamma.cdf(observed, centre**2 / variance, scale=variance / centre))
 
     tail = (1 - CONFIDENCE) / 2
-    low, high = (np.sqrt(_solve(below, level, observed, shift)) for level in (1 - tail, tail))
-    return float(low), float(high), float(value)
+    value = math.sqrt(max(observed - shift, 0.0))
+    low, high = (math.sqrt(_solve(below, level, observed + shift)) for level in (1 - tail, tail))
+    return min(low, value), max(high, value), value
 
 
-def _solve(below: Callable[[float], float], level: float, observed: float, shift: float) -> float:
+def _solve(below: Callable[[float], float], level: float, start: float) -> float:
     """The θ >= 0 at which `below`, which falls with θ, has the level; 0 where it is lower from the start."""
     if below(0.0) <= level:
         return 0.0
-    high = observed + shift
+    high = max(start, SMALLEST)
     while below(high) > level:
         high *= 2
     return float(optimize.brentq(lambda theta: below(theta) - level, 0.0, high, xtol=1e-12))

@@ -41,12 +41,12 @@ def images_needed(negative: float, positive: float, *, power: float = POWER, alp
     """Test images with which McNemar's exact test finds the difference with the power asked for.
 
     negative, positive: shares of negative and positive flips, e.g. those observed. Infinite where they are equal, NaN
-    where there are none: no number of images tells apart what does not differ. With observed shares it is a rough
-    number, for the shares themselves are uncertain.
+    where there are none, or one is NaN: no number of images tells apart what does not differ. With observed shares it
+    is a rough number, for the shares themselves are uncertain.
     """
     differing, difference = negative + positive, abs(positive - negative)
-    if differing <= 0 or difference <= 0:
-        return math.nan if differing <= 0 else math.inf
+    if not differing > 0 or difference == 0:
+        return math.inf if differing > 0 else math.nan
     start = connor(negative, positive, power=power, alpha=alpha)
     if start > LARGEST:
         return float(math.ceil(start))
@@ -73,7 +73,7 @@ def detectable_difference(num_examples: int, differing: float, *, power: float =
     differing: the share of examples that flip, either way, e.g. the one observed. NaN where even flips that all go one
     way would be too few.
     """
-    if differing <= 0 or mcnemar_power(num_examples, differing, 0.0, alpha=alpha) < power:
+    if not differing > 0 or mcnemar_power(num_examples, differing, 0.0, alpha=alpha) < power:
         return math.nan
     low, high = 0.0, differing
     while high - low > 1e-4 * differing:

@@ -112,6 +112,9 @@ def _summary(
     consistency = {name: float(value[0]) for name, value in agreement.consistency(counts[None]).items()}
     ranges = four_counts_interval(counts, agreement.consistency, generator)
     del ranges["kappa_max"]  # it follows from the accuracies
+    if row["accuracy_gain_low"] <= 0 <= row["accuracy_gain_high"]:
+        # The accuracies may be equal, and kappa_max 1: the overlap of the images at hand is then the larger number.
+        ranges["excess_overlap"] = (min(ranges["excess_overlap"][0], ranges["kappa"][0]), ranges["excess_overlap"][1])
     row |= consistency | {f"{name}_{end}": x for name, pair in ranges.items() for end, x in _ends(pair)}
     several = min(first.num_mistakes, second.num_mistakes) >= agreement.MIN_MISTAKES
     num_classes = 2 if split.multi_label else split.num_classes
@@ -168,6 +171,45 @@ def calibrate(logits: ArrayLike, split: PackedSplit, options: ReplaceOptions) ->
         tables.append(bins.assign(class_name=question.name))
     table = pd.concat(tables, ignore_index=True)
     return pd.DataFrame(rows), table[["class_name", *(name for name in table if name != "class_name")]]
+
+
+def flip_gallery(logits_a: ArrayLike, logits_b: ArrayLike, split: PackedSplit, options: ReplaceOptions) -> pd.DataFrame:
+    """The flips on which the model that is wrong is surest, a row per image, as `uncommon_mistakes_gallery` takes them.
+
+    At most `options.gallery` negative flips (only_correct "a") and as many positive ones ("b"), the surest first. Of
+    several findings an image each takes part with each that flips.
+    """
+    a, b, labels = np.asarray(logits_a), np.asarray(logits_b), np.asarray(split.labels)
+    parts = []
+    for question in questions(split):
+        first, second = (question.outcomes(logits, labels, options.threshold) for logits in (a, b))
+        names = _answers(split, question)
+        truth = labels if question.finding is None else labels[question.rows, question.finding]
+        flipped = np.flatnonzero(first.correct != second.correct)
+        negative = first.correct[flipped]
+        wrong = np.where(negative, 1 - second.true[flipped], 1 - first.true[flipped])
+        columns = {"image": question.rows[flipped], "only_correct": np.where(negative, "a", "b"), "sure": wrong}
+        columns["true_label"] = names[truth[flipped]]
+        for side, model in (("a", first), ("b", second)):
+            chosen = model.predicted[flipped]
+            columns[f"prediction_{side}"] = np.where(chosen < 0, "not finite", names[chosen])
+            columns[f"confidence_{side}"] = _sureness(model, question)[flipped]
+        parts.append(pd.DataFrame(columns))
+    table = pd.concat(parts, ignore_index=True).sort_values("sure", ascending=False, kind="stable")
+    table["column"] = table.groupby("only_correct").cumcount()
+    return table[table["column"] < options.gallery].drop(columns="sure").reset_index(drop=True)
+
+
+def _answers(split: PackedSplit, question: Question) -> NDArray[np.str_]:
+    """Names of the classes; of a finding those of its states 0 and 1."""
+    return np.array(split.class_names if question.finding is None else (f"no {question.name}", question.name))
+
+
+def _sureness(model: Outcomes, question: Question) -> NDArray[np.float64]:
+    """The probability given to the prediction."""
+    if question.finding is None:
+        return model.confidence
+    return np.where(model.predicted == 1, model.confidence, 1 - model.confidence)
 
 
 def _mean(values: NDArray) -> float:
