@@ -47,7 +47,7 @@ def calibration_error(confidence: ArrayLike, happened: ArrayLike, *, num_bins: i
         return CalibrationError(*[float("nan")] * 5)
     bins = _bin(c, num_bins)
     weights = (np.ones_like(c), c - y, (c - y) ** 2, y, c * (1 - c))
-    size, gaps, squares, came_true, unsure = (np.bincount(bins, weight, num_bins) for weight in weights)
+    size, gaps, squares, came_true, unsure = (np.bincount(bins, weight, num_bins) + 0.0 for weight in weights)
     used = size > 0
     by_chance = np.sqrt(2 / np.pi * unsure[used]).sum() / len(c)
     low, high, value = _root_mean_square(size, gaps, squares, came_true)

@@ -10,13 +10,17 @@ import shutil
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from transferscope.experiment.gpu_support import gpu_fault
 from transferscope.experiment.options import ModelOptions
 from transferscope.experiment.plan import Plan, RunSpec, pictures_of
+from transferscope.images.columns import columns_faults
 from transferscope.models.near import near_matches
 from transferscope.system.errors import UserError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 ClassNames = tuple[str, ...]
 
@@ -219,6 +223,22 @@ def layers_faults(plan: Plan, runs: Iterable[RunSpec], pipelines: Collection[str
             find_modules(network, groups=groups)
         except UserError as error:
             yield f"analyses.modules.groups: {model.name}: {error}"
+
+
+def groups_faults(plan: Plan, columns: Callable[[str], pd.DataFrame | None]) -> Iterator[str]:
+    """Columns of example lists by which mistakes are to be grouped and that a task lacks.
+
+    columns: those of the test images of a task; None where they are not known yet.
+    """
+    mistakes = plan.study.analyses.mistakes
+    if mistakes is None or mistakes.replace is None:
+        return
+    for task in plan.targets():
+        asked = mistakes.replace.groups_of(task)
+        there = columns(task) if asked and plan.pairs(task, mistakes.pairs) else None
+        if there is not None:
+            for fault in columns_faults(there, asked, task):
+                yield f"analyses.mistakes.replace.groups: {fault}"
 
 
 NOTED_SECONDS = 120

@@ -117,7 +117,7 @@ class _Table:
     lines: list[int]
     rows: np.ndarray
     columns: pd.DataFrame
-    """All other columns of the CSV, under the names that `_other_columns` gives them."""
+    """All other columns of the CSV, under the names that `other_columns` gives them."""
 
     def line(self, example: int) -> str:
         return f"{self.where}, line {self.lines[example]}"
@@ -166,7 +166,7 @@ def _read_table(tree: FileTree, views: str) -> _Table:
     try:
         header = _header(reader)
         columns = _columns(where, header, views)
-        others = _other_columns(header)
+        others = {name: _Texts(position) for name, position in other_columns(header).items()}
         ids, codes, lines, rows = _read_rows(where, reader, columns, views, list(others.values()))
     except csv.Error as error:
         raise UserError(f"{where}, line {reader.line_num}: not a CSV line ({error})") from error
@@ -251,12 +251,12 @@ class _Texts:
         )
 
 
-def _other_columns(header: list[str]) -> dict[str, _Texts]:
-    """Columns besides the path and the findings, by name; of two with one name the first."""
-    found: dict[str, _Texts] = {}
+def other_columns(header: Sequence[str]) -> dict[str, int]:
+    """Positions of the columns besides the path and the findings, by name; of two with one name the first."""
+    found: dict[str, int] = {}
     for position, heading in enumerate(header):
         if heading and heading not in ("Path", *FINDINGS):
-            found.setdefault(NAMES.get(heading) or column_name(heading) or heading, _Texts(position))
+            found.setdefault(NAMES.get(heading) or column_name(heading) or heading, position)
     return found
 
 
