@@ -47,7 +47,7 @@ def calibration_error(confidence: ArrayLike, happened: ArrayLike, *, num_bins: i
         return CalibrationError(*[float("nan")] * 5)
     bins = _bin(c, num_bins)
     weights = (np.ones_like(c), c - y, (c - y) ** 2, y, c * (1 - c))
-    size, gaps, squares, came_true, unsure = (np.bincount(bins, weight, num_bins) + 0.0 for weight in weights)
+    size, gaps, squares, came_true, unsure = (_sums(bins, weight, num_bins) for weight in weights)
     used = size > 0
     by_chance = np.sqrt(2 / np.pi * unsure[used]).sum() / len(c)
     low, high, value = _root_mean_square(size, gaps, squares, came_true)
@@ -116,6 +116,10 @@ def reliability(confidence: ArrayLike, happened: ArrayLike, *, num_bins: int = 1
             "rate_high": high,
         }
     )
+
+
+def _sums(bins: NDArray[np.int64], weights: Floats, num_bins: int) -> Floats:
+    return np.bincount(bins, weights, num_bins).astype(np.float64)
 
 
 def _bin(confidence: Floats, num_bins: int) -> NDArray[np.int64]:

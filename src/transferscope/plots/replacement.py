@@ -56,7 +56,7 @@ def flip_bars(flips: pd.DataFrame, *, title: str | None = None, note: str | None
     figure, axes = new_figure(1, len(kinds), width=width, panel_height=0.8 + 0.17 * len(shown), sharex=True)
     y = np.arange(len(shown), dtype=float)
     for ax, kind in zip(axes[0], kinds, strict=True):
-        _bars(ax, means.xs(kind).reindex(shown), y)
+        _bars(ax, means.loc[[kind]].droplevel(0).reindex(shown), y)
         ax.set_yticks(y, [_row_name(*key) for key in shown] if ax is axes[0, 0] else [""] * len(y), fontsize=TICK_SIZE)
         ax.set_ylim(len(shown) - 0.4, -0.6)
         label(ax, x="% of images", title=kind)
