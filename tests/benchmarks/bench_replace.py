@@ -1,10 +1,10 @@
-"""Coverage of every interval that "can I replace A by B" prints, by simulation, and what a pair costs.
+"""Coverage of every interval that the tables of mistakes print, by simulation, and what a pair costs.
 
     python tests/benchmarks/bench_replace.py [--studies 1000] [--sizes 100 500]     # coverage
     python tests/benchmarks/bench_replace.py --cost                                 # 50,000 images of 345 classes
 
 Two models of a population of 100,000 examples are drawn, whose mistakes and probabilities agree more or less. A study
-draws test sets from the population and makes the tables of `measure.replacement` from them. For every column with a
+draws test sets from the population and makes the tables of mistakes and of `measure.replacements` from them. For every column with a
 `_low` and a `_high` it is counted how often the two hold the column's value in the whole population.
 """
 
@@ -19,8 +19,9 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from transferscope.analysis.mistakes import compare_predictions, with_intervals
 from transferscope.experiment.options import ReplaceOptions
-from transferscope.measure.replacement import calibrate, compare
+from transferscope.measure.replacements import calibration, replacement
 
 POPULATION = 100_000
 
@@ -90,9 +91,12 @@ def draw(pair: Pair, num_examples: int, generator: np.random.Generator) -> tuple
 def tables(examples: Examples, a: np.ndarray, b: np.ndarray) -> dict[str, pd.DataFrame]:
     """The tables with intervals of a pair, by what a row stands for."""
     options = ReplaceOptions(groups=("site",))
-    whole, flips = compare(a, b, examples, options)  # type: ignore[arg-type]
+    whole, flips = replacement(examples, a, b, options)
+    multi_label, names = examples.multi_label, examples.class_names
+    counts = compare_predictions(a, b, examples.labels, names, multi_label=multi_label)
+    mistakes = with_intervals(counts.to_frame(names if multi_label else None), counts, num_resamples=1000)
     by_group = {f"flips by {name}": rows.reset_index(drop=True) for name, rows in flips.groupby("group")}
-    return {"pair": whole, "model": calibrate(a, examples, options)[0]} | by_group  # type: ignore[arg-type]
+    return {"mistakes": mistakes, "pair": whole, "model": calibration(examples, a, options)[0]} | by_group
 
 
 def coverage(pair: Pair, num_examples: int, num_studies: int, seed: int) -> pd.DataFrame:
@@ -130,9 +134,9 @@ def cost(num_examples: int = 50_000, num_classes: int = 345) -> None:
     a, b = a.astype(np.float32), b.astype(np.float32)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     start = time.process_time()
-    compare(a, b, examples, ReplaceOptions(groups=("site",)))  # type: ignore[arg-type]
+    replacement(examples, a, b, ReplaceOptions(groups=("site",)))
     middle = time.process_time()
-    calibrate(a, examples, ReplaceOptions())  # type: ignore[arg-type]
+    calibration(examples, a, ReplaceOptions())
     stop = time.process_time()
     more = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
     print(f"{num_examples:,} x {num_classes}: stored {a.nbytes / 1e6:.0f} MB a run; pair {middle - start:.2f} CPU s, ")

@@ -21,6 +21,7 @@ from transferscope.images.columns import grouping_column
 from transferscope.images.split import PackedSplit
 
 UNDEFINED = (float("nan"), float("nan"))
+DEFAULT = ReplaceOptions()
 
 
 @dataclass(frozen=True)
@@ -50,8 +51,13 @@ def questions(split: PackedSplit) -> list[Question]:
     return [Question(name, np.flatnonzero(labels[:, k] != -1), k) for k, name in enumerate(split.class_names)]
 
 
-def compare(
-    logits_a: ArrayLike, logits_b: ArrayLike, split: PackedSplit, options: ReplaceOptions, *, seed: int = 0
+def replacement(
+    split: PackedSplit,
+    logits_a: ArrayLike,
+    logits_b: ArrayLike,
+    options: ReplaceOptions = DEFAULT,
+    *,
+    seed: int = 0,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Tables of the first model replaced by the second: a row per question, and a row per question and group.
 
@@ -141,7 +147,9 @@ def _changed(first: Outcomes, second: Outcomes, multi_label: bool) -> dict[str, 
     return found
 
 
-def calibrate(logits: ArrayLike, split: PackedSplit, options: ReplaceOptions) -> tuple[pd.DataFrame, pd.DataFrame]:
+def calibration(
+    split: PackedSplit, logits: ArrayLike, options: ReplaceOptions = DEFAULT
+) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Calibration of a model, a row per question, and the bins of its reliability diagram, a row per bin.
 
     Of a task with one label an example the confidence of the predicted class is compared with how often it is right;
@@ -173,7 +181,9 @@ def calibrate(logits: ArrayLike, split: PackedSplit, options: ReplaceOptions) ->
     return pd.DataFrame(rows), table[["class_name", *(name for name in table if name != "class_name")]]
 
 
-def flip_gallery(logits_a: ArrayLike, logits_b: ArrayLike, split: PackedSplit, options: ReplaceOptions) -> pd.DataFrame:
+def flip_gallery(
+    split: PackedSplit, logits_a: ArrayLike, logits_b: ArrayLike, options: ReplaceOptions = DEFAULT
+) -> pd.DataFrame:
     """The flips on which the model that is wrong is surest, a row per image, as `uncommon_mistakes_gallery` takes them.
 
     At most `options.gallery` negative flips (only_correct "a") and as many positive ones ("b"), the surest first. Of
