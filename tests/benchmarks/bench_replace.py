@@ -4,8 +4,8 @@
     python tests/benchmarks/bench_replace.py --cost                                 # 50,000 images of 345 classes
 
 Two models of a population of 100,000 examples are drawn, whose mistakes and probabilities agree more or less. A study
-draws test sets from the population and makes the tables of mistakes and of `measure.replacements` from them. For every column with a
-`_low` and a `_high` it is counted how often the two hold the column's value in the whole population.
+draws test sets from the population and makes the tables of mistakes and of `measure.replacements` from them. For every
+column with a `_low` and a `_high` it is counted how often the two hold the column's value in the whole population.
 """
 
 from __future__ import annotations
