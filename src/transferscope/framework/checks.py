@@ -237,8 +237,10 @@ def groups_faults(plan: Plan, columns: Callable[[str], pd.DataFrame | None]) -> 
         asked = mistakes.replace.groups_of(task)
         there = columns(task) if asked and plan.pairs(task, mistakes.pairs) else None
         if there is not None:
+            old = plan.is_multi_label(task) and there.empty and not len(there.columns)
+            hint = "; splits of an earlier version have none, `kedro run --pipelines data_prep` packs them again"
             for fault in columns_faults(there, asked, task):
-                yield f"analyses.mistakes.replace.groups: {fault}"
+                yield f"analyses.mistakes.replace.groups: {fault}{hint if old else ''}"
 
 
 NOTED_SECONDS = 120
