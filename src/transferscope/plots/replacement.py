@@ -60,6 +60,7 @@ def flip_bars(flips: pd.DataFrame, *, title: str | None = None, note: str | None
         ax.set_yticks(y, [_row_name(*key) for key in shown] if ax is axes[0, 0] else [""] * len(y), fontsize=TICK_SIZE)
         ax.set_ylim(len(shown) - 0.4, -0.6)
         label(ax, x="% of images", title=kind)
+    label(axes[0, 0], y="images")
     handles, labels = axes[0, 0].get_legend_handles_labels()
     legend_below(figure, handles, labels)
     text = heading(title, rows) or ""
