@@ -246,6 +246,32 @@ GalleryClasses = Shown | tuple[str, ...]
 """Names of classes, or how many (at most 1,000): those with the most uncommon mistakes."""
 
 
+GroupColumn = Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
+"""A column of the example list in lower case, e.g. sex, view."""
+
+
+class ReplaceOptions(Options):
+    """Whether one model can replace another: flips, agreement, calibration."""
+
+    groups: tuple[GroupColumn, ...] | dict[str, tuple[GroupColumn, ...]] = ()
+    """Columns of the example list by whose values flips are counted, of all tasks, or of some by `{task: [...]}`.
+
+    CheXpert: sex, view, projection, support_devices and all other columns of the CSV; a union: domain, and what its
+    parts have."""
+    margin: Fraction = 0.02
+    """The largest loss of accuracy with which the second model still replaces the first."""
+    threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    """The probability above which a finding is predicted, where an image has several labels."""
+    bins: Annotated[int, Field(ge=2, le=MAX_SHOWN)] = 10
+    """Bins of equal width of the reliability diagram and the calibration error."""
+    gallery: Shown = 6
+    """Images of either kind of flip in the gallery, those on which the wrong model is surest."""
+
+    def groups_of(self, task: str) -> tuple[str, ...]:
+        """The columns by which a task's examples are grouped."""
+        return self.groups.get(task, ()) if isinstance(self.groups, dict) else self.groups
+
+
 class MistakesOptions(Options):
     """Common and uncommon mistakes (appendix B.2)."""
 
@@ -256,7 +282,9 @@ class MistakesOptions(Options):
     gallery_rows_of: Shown = 1
     """Images per class and model in the gallery."""
     bootstrap: Resamples = 1000
-    """Samples of the examples from which intervals are made, at most 100,000."""
+    """Samples from which intervals are made, at most 100,000."""
+    replace: ReplaceOptions | None = ReplaceOptions()
+    """Whether the second run of a pair can replace the first; None: left out."""
 
     def gallery_of(self, task: str) -> GalleryClasses:
         """The classes in a task's gallery, or how many."""

@@ -39,7 +39,11 @@ log = logging.getLogger("transferscope")
 STUDY_KEYS = ("tasks", "generated", "runs")
 """Keys that an environment with `inherit_study: false` does not take from base."""
 
-NAMING_TASKS = {"landscape": ("cross_domain", "planes", "basin", "criticality"), "spectrum": ("layer_pages",)}
+NAMING_TASKS = {
+    "mistakes": ("replace",),
+    "landscape": ("cross_domain", "planes", "basin", "criticality"),
+    "spectrum": ("layer_pages",),
+}
 """Options of analyses that name tasks or runs of base, and go with them."""
 
 """Options of a task that decide which images and labels are read."""
