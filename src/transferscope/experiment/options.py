@@ -10,6 +10,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
+from transferscope.experiment.names import CheckpointName
+
 PositiveInt = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
@@ -312,15 +314,20 @@ class CriticalityOptions(Options):
     paths: tuple[Literal["direct", "optimization"], ...] = ("direct", "optimization")
     ends: tuple[Literal["best", "final"], ...] = ("final",)
     max_examples: PositiveInt | None = 256
-    epsilon: Annotated[float, Field(gt=0)] = 0.1
-    """Largest train loss in nats per example above that of the unperturbed model."""
+    max_draws: Draws = 32
+    """Of the noise at places that decide mu, where `draws` leave it open; at most 100,000."""
+    epsilon_share: Annotated[float, Field(gt=0)] = 0.1
+    """Largest rise of the train loss, as a share of what was learned.
+
+    Learned is the loss of a model that knows the frequencies of the classes alone, minus that of the unperturbed model,
+    on the same examples; so one number means the same for accuracies and findings, and for all kinds of run."""
     rewind_epochs: tuple[Epoch, ...] = (0,)
     """Saved epochs to which each module is set back."""
     pages: bool = True
     """A PDF with the heat maps of every module of each run; half a second a module."""
 
 
-CheckpointName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*(@(best|final|\d+))?$")]
+CheckpointOfTask = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*(@(best|final|\d+))?$")]
 """A run of a task, by its final epoch or by the one after the sign: pt_1, pt_1@best, pt_1@0."""
 
 
@@ -330,7 +337,7 @@ class PlaneOptions(Options):
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
     """Names the table and the figure."""
     task: str
-    checkpoints: tuple[CheckpointName, CheckpointName, CheckpointName]
+    checkpoints: tuple[CheckpointOfTask, CheckpointOfTask, CheckpointOfTask]
     """P has a classifier of another shape, so it takes part as epoch 0 of a P-T: P with the P-T's new classifier."""
     points: Annotated[int, Field(ge=2, le=MAX_SIDE)] = 15
     """Points of the grid, a side; at most 1,000."""
@@ -338,6 +345,11 @@ class PlaneOptions(Options):
     """What the grid covers beyond the three models, as a fraction of their extent."""
     max_examples: PositiveInt | None = 500
     """Largest number of test examples; None: all."""
+
+    @property
+    def names(self) -> list[CheckpointName]:
+        """The three checkpoints with task and epoch."""
+        return [CheckpointName.parse(checkpoint, self.task) for checkpoint in self.checkpoints]
 
 
 class BasinOptions(Options):
@@ -348,11 +360,15 @@ class BasinOptions(Options):
     kinds: tuple[str, ...] = ("pt", "rit")
     epoch: Literal["best", "final"] = "final"
     points: Annotated[int, Field(ge=2, le=MAX_DRAWS)] = 32
-    """Random points of the hull, at most 100,000."""
+    """Points of the hull, at most 100,000: of two runs an even grid between them, of more stratified draws."""
     rays: Draws = 32
-    """Random rays that leave it, at most 100,000."""
+    """Rays that leave it, at most 100,000."""
     deltas: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(max_length=MAX_SHOWN)] = (0.25, 0.5, 1.0)
-    """Lengths that are tried, as fractions of the largest distance between two of the runs."""
+    """Lengths to begin with, beside 0, as fractions of the largest distance between two of the runs.
+
+    Where none is enough the largest is doubled up to 6 times; the smallest that is enough is narrowed down."""
+    resamples: Annotated[int, Field(ge=0, le=MAX_RESAMPLES)] = 300
+    """Bootstrap resamples of the test examples behind the intervals, at most 100,000; 0: over the draws alone."""
     max_examples: PositiveInt | None = 500
     """Largest number of test examples; None: all."""
 
