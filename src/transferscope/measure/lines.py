@@ -122,7 +122,7 @@ def _barriers(alphas: Sequence[float], curves: Curves, sizes: Mapping[str, int])
 
 
 BOUNDARY_DROP = 0.02
-"""Accuracy or AUC that a model beyond an end loses against that end where the basin ends: two points, as in Figure 18."""
+"""How far accuracy or AUC has fallen below that of the nearer end where the basin ends: two points."""
 
 
 def _keys(barriers: pd.DataFrame) -> list[str]:
@@ -136,7 +136,7 @@ def _boundary(alphas: Sequence[float], name: str, between: Curves, beyond: Curve
         return {f"boundary_{side}{bound}": math.nan for side in sides for bound in ("", "_low", "_high")}
     curves = np.hstack([np.atleast_2d(between[name]), np.atleast_2d(beyond[name])])
     found = [line_boundary(alphas, curve, BOUNDARY_DROP, higher_is_better=True) for curve in curves]
-    row = {}
+    row: dict[str, float] = {}
     for side, ends in zip(sides, ([one.low for one in found], [one.high for one in found]), strict=True):
         low, high = np.quantile(ends[1:], [0.025, 0.975], method="inverted_cdf") if len(ends) > 1 else (math.nan,) * 2
         row |= {f"boundary_{side}": ends[0], f"boundary_{side}_low": float(low), f"boundary_{side}_high": float(high)}

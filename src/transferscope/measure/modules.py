@@ -68,7 +68,7 @@ def criticality(
             table = _Shaken(bench, series, modules, chosen, end, path, bound).measure()
             noise.append(table)
             found = module_criticality(table, [bound]).rename(columns={"epsilon": "bound"})
-            found.insert(found.columns.get_loc("bound"), "epsilon", chosen.epsilon_share)
+            found.insert(list(found.columns).index("bound"), "epsilon", chosen.epsilon_share)
             mu.append(found if math.isfinite(bound) else found.assign(mu=math.nan, mu_low=math.nan, mu_high=math.nan))
             _name_what_says_nothing(series.name, found, path, end)
     tables = pd.concat(noise, ignore_index=True), pd.concat(mu, ignore_index=True)

@@ -45,6 +45,8 @@ COLUMNS: Mapping[str, Column] = {
         source_height_median="source height",
         num_dropped="dropped",
         mu="criticality μ",
+        mu_low="μ, low",
+        mu_high="μ, high",
         epsilon="ε",
     ),
     **_columns(
@@ -66,6 +68,7 @@ COLUMNS: Mapping[str, Column] = {
         barrier_alpha="at alpha",
         **dict.fromkeys((
             "kappa", "difference", "barrier", "barrier_low", "barrier_high", "midpoint_gain", "gain_low", "gain_high",
+            "largest_gap", "barrier_se", "gain_se", "last_rise", "last_rise_low", "last_rise_high",
             "train_loss", "test_loss", "final_train_loss", "final_test_loss", "train_auc", "test_auc",
         )),
     ),
