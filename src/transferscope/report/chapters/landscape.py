@@ -102,7 +102,8 @@ def barrier_summary(evidence: Evidence) -> list[Grid]:
     )  # fmt: skip
     note = (
         "Mean (smallest to largest pair); a point is a hundredth of accuracy or AUC. The interval over examples "
-        "reaches from the lowest to the highest bound of the pairs' own; that over models is given for six or more of them."
+        "reaches from the lowest to the highest bound of the pairs' own; that over models is given for six or more of "
+        "them."
     )
     entry = f"{CROSS_DOMAIN}.barrier_summary.table"
     return [Grid("Ours: every scenario, test", columns, tuple(rows), note=note, entry=entry, text_columns=4)]
@@ -289,8 +290,8 @@ CHAPTER = Chapter(
             figures=("all_barriers",),
             tables=barrier_summary,
             note="A barrier is estimated without the upward bias of a largest gap: where it is highest is chosen on "
-            "one part of the information in the test images and the height measured on the other, so that a flat line has "
-            "0 on average and may have less. Intervals are over test images, the same for all models, and hold the "
+            "one part of the information in the test images and the height measured on the other, so that a flat line "
+            "has 0 on average and may have less. Intervals are over test images, the same for all models, and hold the "
             "largest gap over the measured points in 95 % also on flat lines. Networks with BatchNorm layers "
             "get their statistics anew at every point between two models, from training images; what the "
             "averaged statistics give has names that begin with naive.",
