@@ -145,6 +145,8 @@ def _boundaries(evidence: Evidence) -> list[Grid]:
     rows = []
     for task, table in evidence.each("barriers"):
         chosen = table[(table["split"] == "test") & (table["metric"] == main_metric(table))]
+        if "boundary_before" not in chosen:
+            continue
         for row in chosen[chosen["boundary_before"].notna()].to_dict("records"):
             pair = f"{row['checkpoint_a']} & {row['checkpoint_b']}"
             rows.append((task, str(row["pair_kind"]), pair, _edge(row, "before"), _edge(row, "after")))
