@@ -385,6 +385,29 @@ class CrossDomainOptions(Options):
 BestOrFinal = Literal["best", "final"]
 
 
+class UntilDecidedOptions(Options):
+    """Lines are measured on as few examples as it takes to decide whether there is a barrier.
+
+    The examples come in growing batches; after each an interval that holds at every look, on accuracy (AUC where
+    images have several labels), decides or asks for more. Wrong decisions are at most 5 %.
+    """
+
+    no_barrier: Annotated[float, Field(gt=0, lt=1)] = 0.02
+    """Height below which a line has no barrier."""
+    barrier: Annotated[float, Field(gt=0, lt=1)] = 0.05
+    """Height above which it has one."""
+    first: Annotated[int, Field(ge=16)] = 32
+    """Examples after which one looks for the first time."""
+    growth: Annotated[float, Field(gt=1, le=10)] = 1.5
+    """How many times as many there are at the next look."""
+
+    @model_validator(mode="after")
+    def _in_order(self) -> UntilDecidedOptions:
+        if self.no_barrier > self.barrier:
+            raise ValueError(f"no_barrier {self.no_barrier} is above barrier {self.barrier}: give them in order")
+        return self
+
+
 class LandscapeOptions(Options):
     """Interpolation, barriers, criticality (appendix B.4 to B.9)."""
 
@@ -399,6 +422,8 @@ class LandscapeOptions(Options):
     """Largest number of examples of each part (train, test) that a point is measured on; None: all."""
     resamples: Annotated[int, Field(ge=0, le=MAX_RESAMPLES)] = 300
     """Bootstrap resamples of the examples behind the interval of every barrier, at most 100,000; 0: no intervals."""
+    until_decided: UntilDecidedOptions | None = None
+    """With {} lines stop as soon as their barriers are decided; None: all examples, as for the paper's numbers."""
     cross_domain: tuple[CrossDomainOptions, ...] = ()
     planes: tuple[PlaneOptions, ...] = ()
     basin: BasinOptions | None = BasinOptions()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -14,8 +15,9 @@ from transferscope.analysis.barriers import barrier_row, higher_is_better
 from transferscope.analysis.basin import line_boundary
 from transferscope.analysis.evaluation import Metrics
 from transferscope.analysis.interpolation import trace
-from transferscope.experiment.options import GridOptions
+from transferscope.experiment.options import GridOptions, UntilDecidedOptions
 from transferscope.measure.bench import Bench, workspace
+from transferscope.measure.stopping import enough_examples
 from transferscope.models.checkpoint import Checkpoint
 from transferscope.models.parametrised import analysed_state
 from transferscope.system.progress import progress_bar
@@ -45,6 +47,7 @@ def line(
     *,
     outside: Sequence[float] = (),
     parts: Iterable[str] | None = None,
+    until_decided: UntilDecidedOptions | None = None,
     name: str = "line",
 ) -> Line:
     """Measure the models `(1 - alpha) a + alpha b`.
@@ -53,6 +56,8 @@ def line(
         alphas: Points from 0 to 1, both included; None: eleven even ones.
         outside: Points beyond the ends, which are measured on test alone.
         parts: Parts of the bench that are measured; None: all.
+        until_decided: Measure on as few examples as it takes to decide whether there is a barrier, of each part apart;
+            the bench then has to have resamples. Points outside are measured on the same test examples.
         name: Shown beside the progress.
 
     Raises:
@@ -63,14 +68,22 @@ def line(
     model, ends = workspace(a), (analysed_state(a), analysed_state(b))
 
     def walk(at: Sequence[float], on: list[str], seen: Callable[[float, Metrics], None]) -> Curves:
-        found = trace(model, *ends, at, bench.along(a, model, on), seen=seen)
+        found = trace(model, *ends, at, chosen.along(a, model, on), seen=seen)
         return {curve: np.stack([found[alpha][curve] for alpha in at], axis=-1) for curve in found[at[0]]}
 
+    chosen = bench
+    if until_decided:
+        enough = {part: enough_examples(bench, part, a, model, ends, inside, until_decided) for part in measured}
+        chosen = replace(bench, splits={**bench.splits, **{part: found.split for part, found in enough.items()}})
     with progress_bar(name, len(inside) + len(outside)) as advance:
-        between = walk(inside, measured, EarlyAnswer(advance))
+        if until_decided:
+            between = {name: values for found in enough.values() for name, values in found.curves.items()}
+            advance(len(inside))
+        else:
+            between = walk(inside, measured, EarlyAnswer(advance))
         beyond = walk(outside, ["test"], lambda *_: advance()) if outside else {}
     points = pd.concat([_points(inside, between), *([_points(outside, beyond)] if outside else [])], ignore_index=True)
-    sizes = {part: len(bench.splits[part]) for part in measured}
+    sizes = {part: len(chosen.splits[part]) for part in measured}
     barriers = _barriers(inside, between, sizes)
     boundaries = pd.DataFrame([_boundary([*inside, *outside], row, between, beyond) for row in _keys(barriers)])
     return Line(*(_described(table, bench.task, sizes) for table in (points, barriers.join(boundaries))))
