@@ -185,7 +185,7 @@ def _relevant(value: Any) -> Any:
 
 
 def _tell(stale: set[str], pipeline: Pipeline, *, only_missing: bool) -> None:
-    """What of another plan is made anew, what is read as it is, and what would be kept."""
+    """Results of another plan: those that are made anew, read as they are, or would be kept."""
     made_here, read_here = stale & pipeline.all_outputs(), stale & pipeline.inputs()
     if only_missing and made_here:
         weights = sorted(name for name in made_here if name.endswith(".checkpoints"))
@@ -233,7 +233,7 @@ def _read(path: Path) -> dict[str, str]:
 
 
 def _journal(path: Path) -> Path:
-    """What a run under way notes of each result when it is saved, a line each, before all is written in one file."""
+    """The journal of a run under way, a line per saved result, before all is written in one file."""
     return path.with_name(f"{path.stem}.journal")
 
 

@@ -55,7 +55,7 @@ class FileTree(ABC):
         self._start = f"{root}/"
 
     def where(self, path: str) -> str:
-        """How messages name a file; unprintable characters are escaped, so that a message stays one line."""
+        """The name of a file in messages; unprintable characters are escaped, so that a message stays one line."""
         return printable(f"{self.root}/{path}" if path else str(self.root))
 
     @abstractmethod
