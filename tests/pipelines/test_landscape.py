@@ -18,6 +18,7 @@ from transferscope.analysis.criticality import criticality, module_criticality
 from transferscope.analysis.distance import l2_distance
 from transferscope.analysis.evaluation import prepare
 from transferscope.analysis.interpolation import interpolate
+from transferscope.analysis.learning import loss_without_knowledge
 from transferscope.datasets.measurements import MeasurementFolder
 from transferscope.experiment.inputs import PairSpec
 from transferscope.experiment.options import CriticalityOptions, LandscapeOptions
@@ -289,7 +290,7 @@ def test_criticality_is_remembered_case_by_case(project) -> None:
 
 
 def test_the_four_paths_are_chosen(project) -> None:
-    """Paths times ends; each mu is held against the unperturbed loss of its own end."""
+    """Paths times ends; each mu is held against the unperturbed loss of its own end and what that has learned."""
     splits, series = splits_of(project, "clipart"), project.load("clipart.rit_1.checkpoints")
     series = replace(series, best=1)
     chosen = crit(paths=("direct", "optimization"), ends=("best", "final"), max_examples=None)
@@ -299,8 +300,11 @@ def test_the_four_paths_are_chosen(project) -> None:
         assert set(table[["path", "end"]].itertuples(index=False, name=None)) == paths
     for path, end in paths:
         measured = shaken[(shaken["path"] == path) & (shaken["end"] == end)]
-        bound = evaluate(series.load(end).build(), splits["train"])["loss"] + chosen.epsilon
-        expected = module_criticality(measured, [bound]).set_index("module")["mu"]
+        own = evaluate(series.load(end).build(), splits["train"])["loss"]
+        learned = loss_without_knowledge(np.asarray(splits["train"].labels)) - own
+        expected = module_criticality(measured, [own + chosen.epsilon_share * learned]).set_index("module")["mu"]
+        if learned <= 0:  # there is no rise that would be a share of what was learned
+            expected = expected * np.nan
         found = mu[(mu["path"] == path) & (mu["end"] == end)].set_index("module")["mu"]
         np.testing.assert_array_equal(found, expected)
 

@@ -119,9 +119,10 @@ class Plan:
         return [run for run in self.runs_of(task) if run.role == role]
 
     def compared(self, task: str, role: Role) -> list[RunSpec]:
-        """Runs of a role that are replicas of each other: those with the model and the training of the first one.
+        """Runs of a role that are replicas of each other: those with the model, training and start of the first one.
 
-        A kind that is trained otherwise, with another learning rate, is a variant and not among them.
+        A kind that is trained otherwise, with another learning rate or from another epoch of P, is a variant and not
+        among them. Kinds that start from replicas of one P are.
         """
         runs = self.in_role(task, role)
         return [run for run in runs if _treatment(run) == _treatment(runs[0])]
@@ -132,6 +133,10 @@ class Plan:
         if options.layout is not None:
             return options.layout.multi_label
         return any(self.is_multi_label(part) for part in options.union or ())
+
+    def has_images(self, task: str) -> bool:
+        """Whether the task has images; without them its checkpoint files are compared by their weights alone."""
+        return self.study.tasks[task].has_images
 
     def is_generated(self, task: str) -> bool:
         """Whether the images of the task, or of a part of it, are drawn and not photographed."""
@@ -280,8 +285,11 @@ def _roles(study: Study, runs: dict[str, RunSpec]) -> dict[str, Role]:
     return {name: role(run) for name, run in runs.items()}
 
 
-def _treatment(run: RunSpec) -> tuple[dict[str, Any], dict[str, Any]]:
-    return run.model.model_dump(), run.training.model_dump(exclude=NO_TREATMENT)
+def _treatment(run: RunSpec) -> tuple[object, ...]:
+    """Replicas of P give replicas of P-T; a P of another task, or of another epoch, makes a variant."""
+    source = run.pretrained.partition(".")[0] if run.pretrained and not _is_file(run.pretrained) else None
+    start = (run.initialisation, source, run.pretrained_epoch)
+    return run.model.model_dump(), run.training.model_dump(exclude=NO_TREATMENT), start
 
 
 def _pair(a: RunSpec, b: RunSpec) -> Pair:
@@ -364,6 +372,8 @@ def _data_identity(study: Study, task: str) -> dict[str, Any]:
     identity = options.model_dump(exclude={"root", "training", "pictures", "num_workers"})
     if options.value_range is None:  # as before there was this key
         del identity["value_range"]
+    if not options.has_images:
+        identity["images"] = None
     return identity | {
         "drawn": drawn,
         "seed": study.seed if drawn else None,
@@ -410,6 +420,8 @@ CHECKPOINT_SUFFIXES = (".safetensors", ".pt", ".pth", ".tar", ".ckpt", ".bin")
 
 def _faults_of_tasks(study: Study) -> Iterator[str]:
     for name, options in study.tasks.items():
+        if not options.has_images:
+            yield from _faults_without_images(study, name)
         for part in options.union or ():
             if part not in study.tasks:
                 yield _unknown(f"tasks.{name}.union", part, study.tasks)
@@ -426,6 +438,14 @@ def _faults_of_tasks(study: Study) -> Iterator[str]:
                 yield f"generated.{name}.tasks: '{task}' is a union and has no images of its own"
     drawn_tasks = [task for drawn in study.generated.values() for task in drawn.tasks]
     yield from _twice("generated", drawn_tasks)
+
+
+def _faults_without_images(study: Study, task: str) -> Iterator[str]:
+    needing = [f"runs.{kind}" for kind, run in study.runs.items() if task in run.tasks and run.checkpoint is None]
+    needing += [f"generated.{name}" for name, drawn in study.generated.items() if task in drawn.tasks]
+    needing += [f"tasks.{name}" for name, options in study.tasks.items() if task in (options.union or ())]
+    if needing:
+        yield f"tasks.{task}.root: null is for checkpoint files alone, but {needing[0]} needs images: give their folder"
 
 
 def _faults_of_part(study: Study, name: str, part: str) -> Iterator[str]:

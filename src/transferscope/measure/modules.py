@@ -83,9 +83,8 @@ def _bound(bench: Bench, checkpoint: Checkpoint, share: float) -> float:
     own = _unperturbed_loss(bench, checkpoint)
     learned = loss_without_knowledge(np.asarray(bench.split("train").labels)) - own
     if not learned > 0:
-        logger.warning(
-            "%s has learned nothing on these train images: no criticality of modules", checkpoint.metadata.run
-        )
+        run = checkpoint.metadata.run
+        logger.warning("%s knows no more than the frequencies of the classes: no criticality of modules", run)
         return math.nan
     return own + share * learned
 
