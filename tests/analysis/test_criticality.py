@@ -336,6 +336,15 @@ def test_cells_without_noise_are_exact() -> None:
     assert not deciding_cells(table, 0.5, max_draws=32)
 
 
+def test_a_module_that_can_be_set_back_needs_no_further_draws() -> None:
+    """Its initial value without noise is exact and gives mu 0, whatever noise does to it there."""
+    exact = known_table().query("draw == 1 and position == 0").assign(sigma=0.0, draw=0, loss=0.1)
+    table = pd.concat([exact, known_table()], ignore_index=True)
+    assert not deciding_cells(table, 0.25, max_draws=32)
+    found = module_criticality(table, [0.25])
+    assert (found[["mu", "mu_low", "mu_high"]] == 0).all(axis=None)
+
+
 def test_further_draws_continue_the_stream(batches: list) -> None:
     """Draws 1 and 2 measured apart are those that three draws at once have."""
     whole = run(batches, num_draws=3)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -96,10 +96,12 @@ def estimate_basin(
         walls.measure(delta)
     if deltas:
         walls.narrow_down(num_refinements)
+    epsilon = _interval(bootstrap.epsilons, confidence, len(points))
+    epsilon = replace(epsilon, low=max(epsilon.low, 0.0))  # it cannot be below 0
     return Basin(
         metric,
         _interval(bootstrap.centers, confidence, len(points)),
-        _interval(bootstrap.epsilons, confidence, len(points)),
+        epsilon,
         walls.delta(confidence) if deltas else Interval(math.inf, 0.0, math.inf, 0),
         walls.table(confidence),
         len(states),

@@ -307,8 +307,9 @@ def settle(
 ) -> pd.DataFrame:
     """The table with further draws of the noise where they decide mu_epsilon, until they do or there are max_draws.
 
-    The cells that decide are those that are neither allowed nor refused yet and whose ratio is at most the present mu:
-    what lies above it does not matter. Their draws are doubled until none is left. table: of one path and end.
+    The cells that decide are those that are neither allowed nor refused yet, whose ratio is at most the present mu, as
+    what lies above it does not matter, and below that of every cell that is allowed. Their draws are doubled until none
+    is left. table: of one path and end.
     """
     while cases := deciding_cells(table, epsilon, max_draws=max_draws, split=split, confidence=confidence):
         new = [more(chosen, count, min(count, max_draws - count)) for count, chosen in cases.items()]
@@ -322,8 +323,12 @@ def deciding_cells(
     """Cells that decide mu_epsilon and are not settled, by the number of draws that they have so far."""
     keys, cells = _cells(table, split)
     judged = _judge(cells, keys, epsilon, confidence)
-    mu = judged["ratio"].where(judged["below"]).groupby([judged[key] for key in keys], dropna=False).transform("min")
-    at_issue = (judged["ratio"] <= mu.fillna(np.inf)) & ~judged["allowed"] & ~judged["refused"]
+    modules = [judged[key] for key in keys]
+    mu, settled = (
+        judged["ratio"].where(judged[chosen]).groupby(modules, dropna=False).transform("min").fillna(np.inf)
+        for chosen in ("below", "allowed")
+    )
+    at_issue = (judged["ratio"] <= mu) & (judged["ratio"] < settled) & ~judged["allowed"] & ~judged["refused"]
     found: dict[int, set[Case]] = {}
     for row in judged[at_issue & (judged["count"] < max_draws)].to_dict("records"):
         found.setdefault(int(row["count"]), set()).add((str(row["module"]), row["position"], row["sigma"]))
