@@ -233,6 +233,7 @@ class Drawn:
                 "best_test": final + fall,
             }
             row |= {"optimization_speed": speed, "chance": 0.5 if self.multi_label else 0.1, "learned": True}
+            row |= {"last_rise": 0.001, "last_rise_low": -0.01, "last_rise_high": 0.01, "still_rising": False}
             runs.append(row)
         return pd.DataFrame(history), pd.DataFrame(runs)
 
@@ -380,7 +381,18 @@ class Drawn:
                 )
                 for path in ("direct", "optimization"):
                     value = np.inf if module == "fc" and self.sense > 0 else fall
-                    mu.append({**keys, "module": module, "path": path, "end": "final", "epsilon": 0.1, "mu": value})
+                    mu.append(
+                        {
+                            **keys,
+                            "module": module,
+                            "path": path,
+                            "end": "final",
+                            "epsilon": 0.1,
+                            "mu": value,
+                            "mu_low": value,
+                            "mu_high": value,
+                        }
+                    )
             rewinding.append(
                 {
                     **keys,

@@ -46,6 +46,8 @@ COLUMNS: Mapping[str, Column] = {
         num_dropped="dropped",
         mu="criticality μ",
         images_needed="needed",
+        mu_low="μ, low",
+        mu_high="μ, high",
         epsilon="ε",
     ),
     **_columns(
@@ -82,6 +84,7 @@ COLUMNS: Mapping[str, Column] = {
         rms_error="RMS error",
         **dict.fromkeys((
             "kappa", "difference", "barrier", "barrier_low", "barrier_high", "midpoint_gain", "gain_low", "gain_high",
+            "largest_gap", "barrier_se", "gain_se", "last_rise", "last_rise_low", "last_rise_high",
             "train_loss", "test_loss", "final_train_loss", "final_test_loss", "train_auc", "test_auc",
         )),
     ),
