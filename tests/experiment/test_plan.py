@@ -304,6 +304,16 @@ BAD = [
         },
         "analyses.spectrum.epochs: real.a_1 is a checkpoint file and has the epoch final alone",
     ),
+    (
+        {"tasks__photos": {"format": "image_folder", "root": None}, "runs__rit__tasks": ["photos"]},
+        "tasks.photos.root: null is for checkpoint files alone, but runs.rit needs images",
+    ),
+    (
+        {"tasks__photos": {"format": "image_folder", "root": None}, "tasks__all": {"union": ["photos"]}},
+        "tasks.photos.root: null is for checkpoint files alone, but tasks.all needs images",
+    ),
+    ({"tasks__photos": {"format": "image_folder"}}, "tasks.photos: root is missing: the folder that holds the images"),
+    ({"tasks__photos": {"format": "domainnet", "root": None}}, "tasks.photos: root is missing"),
 ]
 
 

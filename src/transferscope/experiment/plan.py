@@ -134,6 +134,10 @@ class Plan:
             return options.layout.multi_label
         return any(self.is_multi_label(part) for part in options.union or ())
 
+    def has_images(self, task: str) -> bool:
+        """Whether the task has images; without them its checkpoint files are compared by their weights alone."""
+        return self.study.tasks[task].has_images
+
     def is_generated(self, task: str) -> bool:
         """Whether the images of the task, or of a part of it, are drawn and not photographed."""
         parts = self.study.tasks[task].union or (task,)
@@ -368,6 +372,8 @@ def _data_identity(study: Study, task: str) -> dict[str, Any]:
     identity = options.model_dump(exclude={"root", "training", "pictures", "num_workers"})
     if options.value_range is None:  # as before there was this key
         del identity["value_range"]
+    if not options.has_images:
+        identity["images"] = None
     return identity | {
         "drawn": drawn,
         "seed": study.seed if drawn else None,
@@ -414,6 +420,8 @@ CHECKPOINT_SUFFIXES = (".safetensors", ".pt", ".pth", ".tar", ".ckpt", ".bin")
 
 def _faults_of_tasks(study: Study) -> Iterator[str]:
     for name, options in study.tasks.items():
+        if not options.has_images:
+            yield from _faults_without_images(study, name)
         for part in options.union or ():
             if part not in study.tasks:
                 yield _unknown(f"tasks.{name}.union", part, study.tasks)
@@ -430,6 +438,14 @@ def _faults_of_tasks(study: Study) -> Iterator[str]:
                 yield f"generated.{name}.tasks: '{task}' is a union and has no images of its own"
     drawn_tasks = [task for drawn in study.generated.values() for task in drawn.tasks]
     yield from _twice("generated", drawn_tasks)
+
+
+def _faults_without_images(study: Study, task: str) -> Iterator[str]:
+    needing = [f"runs.{kind}" for kind, run in study.runs.items() if task in run.tasks and run.checkpoint is None]
+    needing += [f"generated.{name}" for name, drawn in study.generated.items() if task in drawn.tasks]
+    needing += [f"tasks.{name}" for name, options in study.tasks.items() if task in (options.union or ())]
+    if needing:
+        yield f"tasks.{task}.root: null is for checkpoint files alone, but {needing[0]} needs images: give their folder"
 
 
 def _faults_of_part(study: Study, name: str, part: str) -> Iterator[str]:

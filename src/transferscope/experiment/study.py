@@ -69,6 +69,8 @@ class TaskOptions(opt.Options):
     format: str | None = None
     """domainnet, chexpert, image_folder, or a class of one's own as module:Class."""
     root: opt.Place | None = None
+    """The folder with the images, or an archive. image_folder: null where there are none, and checkpoint files are
+    compared by their weights alone."""
     layout: SerializeAsAny[DataFormat] | None = None
     """Not written by users: the format with those keys of the task that it adds."""
     select_best_on: Literal["test", "validation"] = "test"
@@ -112,7 +114,7 @@ class TaskOptions(opt.Options):
     def _either_folder_or_union(self) -> TaskOptions:
         if (self.union is None) == (self.format is None):
             raise ValueError("give either format and root, or union")
-        if self.format is not None and self.root is None:
+        if self.format is not None and self.root is None and not self._is_null_by_choice():
             raise ValueError("root is missing: the folder that holds the images")
         return self
 
@@ -132,6 +134,14 @@ class TaskOptions(opt.Options):
         if fault:
             raise ValueError(f"select_best_on: {fault}")
         return self
+
+    def _is_null_by_choice(self) -> bool:
+        return "root" in self.model_fields_set and self.format == "image_folder"
+
+    @property
+    def has_images(self) -> bool:
+        """Whether there are images, of the task itself or of those that it joins."""
+        return self.union is not None or self.root is not None
 
     @property
     def parts(self) -> tuple[str, ...]:

@@ -111,7 +111,10 @@ class PlanConfigLoader(OmegaConfigLoader):
                 if task.pictures is None:
                     tasks[name] = task.placed(self.place)
         size = choose_size(tasks)
-        log.info("pictures.store_size is auto: images are stored at %d px, as their short sides have it", size)
+        if any(task.has_images for task in tasks.values()):
+            log.info("pictures.store_size is auto: images are stored at %d px, as their short sides have it", size)
+        else:
+            log.info("pictures.store_size is auto and there are no images: spectra are for images of %d px", size)
         return parameters | {"pictures": pictures | {"store_size": size}}
 
     def _file_of(self, name: str) -> str:
@@ -464,7 +467,7 @@ def source_entries(plan: Plan, place: Callable[[str], str] = str) -> dict[str, A
     """
     entries = {}
     for name, task in plan.study.tasks.items():
-        if task.union is None:
+        if task.root is not None:
             entries[f"{name}.source"] = {
                 "type": "transferscope.datasets.image_source.ImageSourceDataset",
                 "filepath": task.root,

@@ -26,6 +26,7 @@ from pydantic import BaseModel
 
 from transferscope.datasets.packed_split import PackedSplitDataset
 from transferscope.framework.config import CommandLineError
+from transferscope.framework.runners.failures import run_command
 from transferscope.framework.stale_inputs import check_images
 from transferscope.system.stored import DamagedError, read_json, write_json
 
@@ -210,7 +211,7 @@ def _names(entries: Iterable[str]) -> str:
 
 def _how_to_make(entries: set[str]) -> str:
     makers = [name for name, made in pipelines.items() if name != "__default__" and entries & made.all_outputs()]
-    return f"`kedro run --pipelines {','.join(makers)}` makes them anew"
+    return f"`{run_command('--pipelines', ','.join(makers))}` makes them anew"
 
 
 def _exists(catalog: CatalogProtocol, name: str) -> bool:

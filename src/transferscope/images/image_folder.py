@@ -138,6 +138,12 @@ def read_image_folder(
         test=examples["test" if "test" in examples else "val"],
         validation=examples["val"] if "val" in examples and "test" in examples else None,
         sampling=sampling,
+        unreadable=tuple(
+            f"{tree.where(path)}: {tree.no_file(path)} and no image"
+            for part in examples.values()
+            for path in part.paths
+            if path in tree.unreadable
+        ),
     )
 
 
@@ -153,7 +159,8 @@ class _PassedOver:
         images = "1 image" if self.beside == 1 else f"{self.beside} images"
         found = [f"{images} beside the class folders"] if self.beside else []
         if self.suffixes:
-            found.append(f"{_counted(self.suffixes)} in class folders (convert what is an image to PNG or JPEG)")
+            how = _conversion(self.suffixes)
+            found.append(f"{_counted(self.suffixes)} in class folders ({how})")
         if found:
             warn_once(f"{self.tree.where('')}: passed over {' and '.join(found)}")
 
@@ -163,6 +170,18 @@ def _counted(suffixes: Counter[str]) -> str:
     ordered = sorted(((count, suffix) for suffix, count in suffixes.items()), key=lambda item: (-item[0], item[1]))
     shown = [f"{count} {printable(suffix)}" for count, suffix in ordered[:6]]
     return ", ".join(shown) + (", ..." if len(suffixes) > 6 else "")
+
+
+_CAMERAS = frozenset((".heic", ".heif", ".jxl", ".cr2", ".cr3", ".nef", ".arw", ".dng", ".orf", ".raf", ".rw2", ".psd"))
+"""Suffixes of photos that are not read."""
+
+
+def _conversion(suffixes: Iterable[str]) -> str:
+    """How files that are not read become images; with a command where they are photos."""
+    photos = sorted(_CAMERAS.intersection(suffixes))
+    if not photos:
+        return "convert what is an image to PNG or JPEG"
+    return f"they are left out; convert them, for example with `magick mogrify -format jpg *{photos[0]}`"
 
 
 def _find_parts(tree: FileTree, test_share: float | None) -> tuple[str, dict[str, str] | None]:
@@ -354,7 +373,7 @@ def _read_part(
             )
         images, others = _images_below(tree, folder)
         if not images:
-            held = f" (but {_counted(others)})" if others else ""
+            held = f" (but {_counted(others)}; {_conversion(others)})" if others else ""
             raise UserError(f"{tree.where(folder)}: no image in this class folder{held}: remove it or add images")
         passed.suffixes.update(others)
         paths.extend(images)

@@ -65,6 +65,8 @@ class ImageSource:
     validation: ExampleList | None = None
     sampling: str = "all"
     """The draw of examples from those distributed; "all": none was left out."""
+    unreadable: tuple[str, ...] = ()
+    """A line for each listed file that is known to be none, such as a link to nothing."""
 
     @classmethod
     def from_labels(

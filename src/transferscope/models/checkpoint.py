@@ -23,7 +23,7 @@ from transferscope.models.compatible import (
     load_weights,
 )
 from transferscope.models.file_kind import kind_of
-from transferscope.models.state_dicts import read_torch_file, rename
+from transferscope.models.state_dicts import check_values, is_statistic, read_torch_file, rename
 from transferscope.models.torch_file import first_line
 from transferscope.models.zoo import build_model
 from transferscope.system.errors import UserError
@@ -147,7 +147,8 @@ def load_checkpoint(
     `meta` and have names, shapes and dtypes only, which is cheap.
 
     Raises UserError, naming the file, where it is missing, damaged, of another kind (which it names), or holds no
-    state_dict, and where a tensor is sparse, quantised or without values; DamagedError, a UserError, where a file that
+    state_dict, and where a tensor is sparse, quantised or without values, or holds values that no network computes with
+    (`check_values`; without `values` in BatchNorm's statistics alone); DamagedError, a UserError, where a file that
     bears a digest has another content.
     """
     path = Path(path)
@@ -257,6 +258,9 @@ def _load_safetensors(path: Path, values: bool = True) -> _Part:
         order = order if set(order) == set(keys) else list(keys)
         # Copies: what get_tensor gives lies in the mapped file, at addresses that are not aligned.
         state_dict = {key: _read_tensor(path, file, key, values) for key in order}
+        if HEADER_KEY not in (header or ()):
+            read = {key: _read_tensor(path, file, key, True) for key in order if is_statistic(key)}
+            check_values(state_dict if values else read, where=f"checkpoint {path}")
         return _Part(state_dict, metadata, made_by=tuple(header or ()))
 
 

@@ -201,7 +201,7 @@ def _damage_beside(path: Path) -> str | None:
     try:
         noted = _beside(path).read_bytes()
     except OSError:
-        return f"its digest {_beside(path).name} is missing"
+        return f"its digest {_beside(path).name} is missing, as in version 0.1"
     if noted != f"{file_digest(path)}  {path.name}\n".encode():
         return "its content is not what was written"
     return None
@@ -213,7 +213,7 @@ def _sealed_damage(path: Path) -> str | None:
         head = file.read(_HEAD)
         found = _SEAL.search(head)
         if found is None:
-            return "it bears no digest"
+            return "it bears no digest, as files of version 0.1"
         digest = hashlib.sha256(head.replace(found.group(), UNSEALED.encode(), 1))
         while piece := file.read(_PIECE):
             digest.update(piece)
