@@ -10,6 +10,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "curve": ["CurveTraining", "bezier", "train_curve"],
         "layerwise": ["ModulePoint", "module_points"],
+        "remaining": ["Remaining", "remaining"],
         "tempering": ["Temperature", "fit_temperature", "tempered"],
     },
 )
