@@ -160,7 +160,7 @@ def _tempered(straight: list[Measured], alphas: Sequence[float], name: str) -> l
         found.append({curve.replace("tempered_loss", "loss"): measured.pop(curve) for curve in curves})
     bound = [f"{alpha:g}" for alpha, each in zip(alphas, found, strict=True) if np.isnan(each["train/temperature"][0])]
     if bound:
-        logger.warning(
+        logger.info(
             "%s: no temperature at alpha %s: all training images are predicted rightly there, or no better than by "
             "chance, so the best one is 0 or infinite, and the way tempered has no loss",
             name,

@@ -121,8 +121,17 @@ class Ways:
         if way not in self._corrected:
             repaired = way == "aligned_repaired"
             network = self._biased if repaired else self.model
-            self._corrected[way] = CorrectedLine(network, a, b, self._few_batches, shift=repaired)
+            ends = [self._settled(state) for state in (a, b)]
+            self._corrected[way] = CorrectedLine(network, ends[0], ends[1], self._few_batches, shift=repaired)
         return self._corrected[way].at(alpha).state
+
+    def _settled(self, state: State) -> State:
+        """With BatchNorm's statistics of the images that statistics of channels are taken from."""
+        if not batchnorm_layers(self.model):
+            return state
+        write_state(self.model, state)
+        recompute_statistics(self.model, self._few_batches)
+        return {key: tensor.clone() for key, tensor in self.model.state_dict().items()}
 
     @cached_property
     def _biased(self) -> nn.Module:

@@ -140,7 +140,7 @@ class CorrectedLine:
 
     def __init__(self, model: nn.Module, state_a: State, state_b: State, batches: Batches, *, shift: bool) -> None:
         self.model, self.batches, self.shift = model, batches, shift
-        self.ends = tuple(_with_zero_biases(model, state) for state in (state_a, state_b))
+        self.ends = _with_zero_biases(model, state_a), _with_zero_biases(model, state_b)
         for state, name in zip(self.ends, ("checkpoint a", "checkpoint b"), strict=True):
             check_same_tensors(model.state_dict(), state, "the network", name)
             if found := describe_nonfinite(state, name):

@@ -8,9 +8,9 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
+        "barrier_left": ["Remaining", "remaining"],
         "curve": ["CurveTraining", "bezier", "train_curve"],
         "layerwise": ["ModulePoint", "module_points"],
-        "remaining": ["Remaining", "remaining"],
         "tempering": ["Temperature", "fit_temperature", "tempered"],
     },
 )

@@ -141,7 +141,7 @@ class _Curve:
                 torch.mul(start, (1 - t) ** 2, out=tensor.data)
                 tensor.data.add_(self.bends[name], alpha=2 * t * (1 - t)).add_(end, alpha=t**2)
         self.network.zero_grad(set_to_none=True)
-        loss(self.network(batch[0]), batch[1]).backward()  # type: ignore[no-untyped-call]
+        loss(self.network(batch[0]), batch[1]).backward()
         for name, tensor in self.parameters.items():
             self.bends[name].grad = None if tensor.grad is None else tensor.grad.mul_(2 * t * (1 - t))
         norm = nn.utils.clip_grad_norm_(list(self.bends.values()), self.options.clip_norm)

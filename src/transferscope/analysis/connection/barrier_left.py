@@ -47,10 +47,11 @@ def remaining(
     if not lowest > 0:
         return Remaining(np.nan, np.nan, np.nan)
     heights = [found.max(axis=1) for found in gaps]
-    parts = heights[1] / heights[0]
-    if len(parts) == 1 or np.isnan(parts).any():
+    # A few resamples may have no barrier at all: of nothing no part is left.
+    parts = np.divide(heights[1], heights[0], out=np.full_like(heights[0], np.nan), where=heights[0] > 0)
+    if len(parts) == 1 or np.isnan(heights[1]).any():
         return Remaining(float(parts[0]), np.nan, np.nan)
-    low, high = np.percentile(parts[1:], [50 * (1 - confidence), 50 * (1 + confidence)])
+    low, high = np.nanpercentile(parts[1:], [50 * (1 - confidence), 50 * (1 + confidence)])
     return Remaining(float(parts[0]), float(low), float(high))
 
 
