@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 import pandas as pd
 
@@ -66,7 +67,7 @@ def pt_in_place(evidence: Evidence) -> Iterator[Comparison]:
 def width_shrinks(evidence: Evidence) -> Iterator[Comparison]:
     for task in evidence.tasks:
         by_width = _by_width(evidence, task)
-        for narrow, wide in zip(by_width, by_width[1:], strict=False):
+        for narrow, wide in pairwise(by_width):
             yield from compare(task, narrow, wide)
 
 
@@ -90,9 +91,9 @@ def _by_width(evidence: Evidence, task: str) -> list[Measured]:
         names = [CheckpointName.parse(row[side]) for side in ("checkpoint_a", "checkpoint_b")]
         specs = [evidence.spec(name.run_name) for name in names]
         widths = [_widths(spec.model) for spec in specs]
-        if widths[0] and widths[0] == widths[1] and {spec.role for spec in specs} == {"from_scratch"}:
-            if pd.notna(row["barrier"]):
-                found.setdefault(widths[0], {})[PairName(*names)] = float(row["barrier"])
+        alike = widths[0] and widths[0] == widths[1] and {spec.role for spec in specs} == {"from_scratch"}
+        if alike and pd.notna(row["barrier"]):
+            found.setdefault(widths[0], {})[PairName(*names)] = float(row["barrier"])
     return [Measured(found[width]) for width in sorted(found)] if len(found) > 1 else []
 
 
