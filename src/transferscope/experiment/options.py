@@ -10,6 +10,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
+from transferscope.experiment.names import CheckpointName
+
 PositiveInt = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
@@ -320,7 +322,7 @@ class CriticalityOptions(Options):
     """A PDF with the heat maps of every module of each run; half a second a module."""
 
 
-CheckpointName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*(@(best|final|\d+))?$")]
+CheckpointOfTask = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*(@(best|final|\d+))?$")]
 """A run of a task, by its final epoch or by the one after the sign: pt_1, pt_1@best, pt_1@0."""
 
 
@@ -330,7 +332,7 @@ class PlaneOptions(Options):
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
     """Names the table and the figure."""
     task: str
-    checkpoints: tuple[CheckpointName, CheckpointName, CheckpointName]
+    checkpoints: tuple[CheckpointOfTask, CheckpointOfTask, CheckpointOfTask]
     """P has a classifier of another shape, so it takes part as epoch 0 of a P-T: P with the P-T's new classifier."""
     points: Annotated[int, Field(ge=2, le=MAX_SIDE)] = 15
     """Points of the grid, a side; at most 1,000."""
@@ -338,6 +340,11 @@ class PlaneOptions(Options):
     """What the grid covers beyond the three models, as a fraction of their extent."""
     max_examples: PositiveInt | None = 500
     """Largest number of test examples; None: all."""
+
+    @property
+    def names(self) -> list[CheckpointName]:
+        """The three checkpoints with task and epoch."""
+        return [CheckpointName.parse(checkpoint, self.task) for checkpoint in self.checkpoints]
 
 
 class BasinOptions(Options):

@@ -19,6 +19,7 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from transferscope.experiment import options as opt
+from transferscope.experiment.names import Epoch
 from transferscope.experiment.study import Study, explain, listed
 from transferscope.system.errors import UserError, one_message
 
@@ -61,7 +62,7 @@ class RunSpec(opt.Options):
     replica: int
     initialisation: Literal["random", "pretrained", "checkpoint"]
     pretrained: str | None
-    pretrained_epoch: str | int
+    pretrained_epoch: Epoch
     checkpoint: str | None
     weights: str | None = None
     prefix: str | None = None
@@ -74,6 +75,11 @@ class RunSpec(opt.Options):
     @property
     def full_name(self) -> str:
         return f"{self.task}.{self.name}"
+
+    @property
+    def columns(self) -> dict[str, str]:
+        """Columns that name the run in a table."""
+        return {"task": self.task, "run": self.name, "label": self.label}
 
 
 @dataclass(frozen=True)
@@ -236,7 +242,7 @@ class Plan:
         return {self.study.runs[kind].shares_initialisation_with}
 
 
-def make_plan(parameters: dict[str, Any], file_digest: FileDigest = lambda path: None) -> Plan:
+def make_plan(parameters: dict[str, Any] | Study, file_digest: FileDigest = lambda path: None) -> Plan:
     """Validate the parameters and expand them; one `UserError` names every key that is wrong.
 
     `file_digest` gives the digest of a checkpoint file that a run starts from or consists of, by its path as written,
@@ -608,12 +614,11 @@ def _faults_of_planes(plan: Plan, landscape: opt.LandscapeOptions) -> Iterator[s
         runs = {run.name: run for run in plan.runs_of(plane.task)}
         where = f"analyses.landscape.planes ({plane.name}).checkpoints"
         yield from _twice(where, plane.checkpoints)
-        for checkpoint in plane.checkpoints:
-            name, _, epoch = checkpoint.partition("@")
-            if name not in runs:
-                yield _unknown(where, name, runs)
+        for name in plane.names:
+            if name.run not in runs:
+                yield _unknown(where, name.run, runs)
             else:
-                yield from _not_saved(where, int(epoch) if epoch.isdigit() else epoch, runs[name])
+                yield from _not_saved(where, name.epoch, runs[name.run])
 
 
 def _faults_of_criticality(plan: Plan, options: opt.CriticalityOptions) -> Iterator[str]:
@@ -627,7 +632,7 @@ def _faults_of_criticality(plan: Plan, options: opt.CriticalityOptions) -> Itera
             yield faults[0] + (f" ({len(faults) - 1} other runs lack it, too)" if len(faults) > 1 else "")
 
 
-def _not_saved(key: str, epoch: int | str, run: RunSpec) -> Iterator[str]:
+def _not_saved(key: str, epoch: Epoch, run: RunSpec) -> Iterator[str]:
     """An epoch by number is one that the run will save; which one is the best is not known before."""
     training = run.training
     if not isinstance(epoch, int) or run.checkpoint is not None:

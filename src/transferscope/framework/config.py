@@ -26,7 +26,8 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 
 from transferscope.datasets.picture_size import AUTO, choose_size
-from transferscope.experiment.plan import Pair, PairGroup, Plan, RunSpec, make_plan, pictures_of
+from transferscope.experiment.inputs import PairSpec
+from transferscope.experiment.plan import PairGroup, Plan, RunSpec, make_plan, pictures_of
 from transferscope.experiment.study import ONLY_FOR, TaskOptions
 from transferscope.framework.yaml_files import read_mapping
 from transferscope.system.errors import UserError, one_line, one_message
@@ -343,9 +344,14 @@ def plan_parameters(plan: Plan, loader: PlanConfigLoader) -> dict[str, Any]:
         key = id(run.training)  # one object for all replicas
         trainings[key] = trainings.get(key) or run.training.model_dump(mode="json")
         runs.setdefault(run.task, {})[run.name] = values | {"training": trainings[key]}
+    landscape = plan.study.analyses.landscape
+    parts = {name: getattr(landscape, name, None) for name in ("basin", "criticality")}
     expanded = {
         "study": plan.study.model_dump(mode="json", exclude_unset=True),
         "runs": runs,
+        # All runs of a task in one piece, for Kedro validates either a parameter or the parameters inside it.
+        "runs_of": {task: list(named.values()) for task, named in runs.items()},
+        **{name: options.model_dump(mode="json") for name, options in parts.items() if options is not None},
         "tasks": _task_parameters(plan),
         "notes": _notes(plan),
         "labels": label_parameters(plan),
@@ -393,26 +399,26 @@ def _task_parameters(plan: Plan) -> dict[str, Any]:
 
 
 def _pair_parameters(plan: Plan) -> dict[str, Any]:
-    """Every pair of every analysis by task and name, and the cross-domain scenarios."""
+    """Every pair of every analysis by task and name, and those that lie across tasks."""
     analyses = plan.study.analyses
     compared = [options for options in (analyses.mistakes, analyses.similarity, analyses.landscape) if options]
     pairs = {task: _pairs(plan, task, *compared) for task in plan.targets()}
     alike = {
-        task: [_pair(pair) for pair in plan.pairs(task, analyses.similarity.pairs)]
+        task: [PairSpec.of(pair).as_parameters() for pair in plan.pairs(task, analyses.similarity.pairs)]
         for task in (plan.targets() if analyses.similarity else ())
         if analyses.similarity
     }
-    scenarios = {item.figure: item for item in (analyses.landscape.cross_domain if analyses.landscape else ())}
     across = {
-        name: _pair(pair) | {"scenario": figure, "evaluated_on": scenario.evaluated_on}
-        for figure, scenario in scenarios.items()
+        name: PairSpec.of(pair, scenario=scenario.figure, evaluated_on=scenario.evaluated_on).as_parameters()
+        for scenario in (analyses.landscape.cross_domain if analyses.landscape else ())
         for name, pair in plan.cross_domain_pairs(scenario).items()
     }
     return {
         "pairs": pairs,
-        "gallery_pairs": {task: _pair(pair) for task in plan.targets() if (pair := plan.gallery_pair(task))},
+        "gallery_pairs": {
+            task: PairSpec.of(pair).as_parameters() for task in plan.targets() if (pair := plan.gallery_pair(task))
+        },
         "similarity_pairs": alike,
-        "cross_domain": {figure: scenario.model_dump(mode="json") for figure, scenario in scenarios.items()},
         "cross_domain_pairs": across,
         "planes": _plane_parameters(plan),
     }
@@ -435,18 +441,8 @@ def _pairs(plan: Plan, task: str, *analyses: Any) -> dict[str, Any]:
 
 
 def _group(group: PairGroup) -> Any:
-    return [_pair(pair) for pair in group.pairs] if group.together else _pair(group.pairs[0])
-
-
-def _pair(pair: Pair) -> dict[str, str]:
-    a, b = pair.run_a, pair.run_b
-    return {
-        "kind": pair.kind,
-        "run_a": a.full_name,
-        "run_b": b.full_name,
-        "label_a": a.label,
-        "label_b": b.label,
-    }
+    pairs = [PairSpec.of(pair).as_parameters() for pair in group.pairs]
+    return pairs if group.together else pairs[0]
 
 
 def source_entries(plan: Plan, place: Callable[[str], str] = str) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from kedro.framework.hooks import hook_impl
 from kedro.framework.project import pipelines
 from kedro.io import CatalogProtocol
 from kedro.pipeline import Node, Pipeline
+from pydantic import BaseModel
 
 from transferscope.datasets.packed_split import PackedSplitDataset
 from transferscope.framework.config import CommandLineError
@@ -174,6 +175,8 @@ def _is_split(name: str) -> bool:
 
 def _relevant(value: Any) -> Any:
     """Parameters without those that change no result; of a run what its fingerprint says."""
+    if isinstance(value, BaseModel):  # as Kedro validated them; what was not written stays unwritten
+        return _relevant(value.model_dump(mode="json", exclude_unset=True))
     if isinstance(value, Mapping):
         if "fingerprint" in value:
             return value["fingerprint"]

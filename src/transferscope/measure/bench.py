@@ -112,64 +112,6 @@ class Bench:
         return Remembered(evaluate, self.store, self.key(checkpoint, split, self.resamples))
 
 
-class Engine:
-    """Measures models of one architecture on some parts of a task, `part/metric -> value`.
-
-    splits: part ("train", "test") -> examples. store: where measurements are remembered by content. resamples: with
-    any, each value is an array, the metric on all examples first and then under every resample of them. precision: of
-    the forward passes; BatchNorm's statistics are recomputed in float32.
-    recompute_on: training examples on which models with BatchNorm layers get their statistics anew at every point.
-    """
-
-    def __init__(
-        self,
-        checkpoint: Checkpoint,
-        splits: dict[str, Any],
-        store: Store,
-        *,
-        precision: Precision = "float32",
-        resamples: int = 0,
-        recompute_on: Any = None,
-    ) -> None:
-        metadata = checkpoint.metadata
-        self.architecture = json.dumps(
-            [VERSION, metadata.architecture, metadata.model_options, precision], sort_keys=True
-        )
-        self.store = store
-        self._parts = {part: self._remember(split, resamples, precision) for part, split in splits.items()}
-        self._recompute_on = recompute_on
-        self._splits, self._resamples = splits, resamples
-
-    def _remember(self, split: Any, resamples: int, precision: Precision) -> Evaluate:
-        return Remembered(SplitEvaluator(split, resamples, precision), self.store, self.context(split, resamples))
-
-    def context(self, *what: Any) -> str:
-        """What is measured on what, besides the weights."""
-        return json.dumps([self.architecture, *(getattr(item, "digest", item) for item in what)])
-
-    def checkpoint(self, model: nn.Module) -> Metrics:
-        """The metrics of the weights and statistics that the model holds."""
-        return {
-            f"{part}/{metric}": value
-            for part, measure in self._parts.items()
-            for metric, value in measure(model).items()
-        }
-
-    def along(self, model: nn.Module) -> Evaluate:
-        """The measure for all points of a line, a plane or a hull: BatchNorm's statistics are recomputed first.
-
-        `naive_` metrics, with the statistics that the model holds, stand beside it. The checkpoints themselves are
-        measured in the same way, so that a difference between points is one of weights.
-        """
-        if not batchnorm_layers(model):
-            return self.checkpoint
-        examples, channels = self._recompute_on, image_channels(model)
-        # `batches` is asked for only where something is not remembered.
-        both = with_recomputed_statistics(self.checkpoint, lambda: stream(feed_of(examples), channels))
-        what = self.context("recomputed on", examples, *self._splits.values(), self._resamples)
-        return Remembered(both, self.store, what)
-
-
 class SplitEvaluator:
     """Metrics of a model on a split; its images are prepared once for all models, when the first is measured."""
 

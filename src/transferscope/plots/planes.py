@@ -16,7 +16,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from transferscope.experiment.names import CheckpointName
 from transferscope.plots.kinds import kind_of
-from transferscope.plots.series import how_many, in_order, kind_of_run, require_columns
+from transferscope.plots.series import how_many, in_order, kind_of_run, main_metric, require_columns
 from transferscope.plots.style import (
     BLUE,
     DOUBLE_WIDTH,
@@ -44,7 +44,7 @@ NUM_LEVELS = 12
 def plane_contours(
     plane: pd.DataFrame,
     *,
-    metrics: tuple[str, ...] = ("accuracy", "loss"),
+    metrics: tuple[str, ...] | None = None,
     title: str | None = None,
     note: str | None = None,
 ) -> Figure:
@@ -55,8 +55,10 @@ def plane_contours(
 
     Args:
         plane: rows of one plane: columns task, split, x, y, checkpoint (empty on the grid), metric, value.
+        metrics: default: AUC where the table has it, else accuracy; and the loss.
     """
     require_columns(plane, COLUMNS, "plane")
+    metrics = metrics or (main_metric(plane), "loss")
     named = plane["checkpoint"].fillna("").astype(str)
     grid, marked = plane[named == ""], plane[named != ""]
     present = [metric for metric in metrics if (grid["metric"] == metric).any()]
