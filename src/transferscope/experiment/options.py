@@ -402,7 +402,8 @@ class CurveOptions(Options):
 class ConnectionOptions(Options):
     """Ways between two models of one task other than the straight line: is their barrier real?"""
 
-    pairs: tuple[KindPair, ...] = (("pt", "pt"), ("rit", "rit"))
+    pairs: tuple[KindPair, ...] | None = None
+    """Two kinds of run each; None: those of the lines."""
     tasks: tuple[str, ...] | None = None
     """Tasks that are analysed; None: every task that has a pair."""
     pairs_of_each: PositiveInt = 1
@@ -454,7 +455,7 @@ class LandscapeOptions(Options):
     planes: tuple[PlaneOptions, ...] = ()
     basin: BasinOptions | None = BasinOptions()
     criticality: CriticalityOptions | None = CriticalityOptions()
-    connection: ConnectionOptions | None = ConnectionOptions()
+    connection: ConnectionOptions | None = None
 
     def end_points(self) -> list[tuple[BestOrFinal, BestOrFinal]]:
         """Epochs of the first and the second model of a line."""

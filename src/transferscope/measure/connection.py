@@ -60,6 +60,11 @@ class Connection:
     left_out: Mapping[Way, str] = field(default_factory=dict)
     """Ways that are not possible, and why."""
 
+    @classmethod
+    def empty(cls) -> Connection:
+        """Tables without rows."""
+        return cls(*(pd.DataFrame(columns=list(names)) for names in (POINT_COLUMNS, BARRIER_COLUMNS, MODULE_COLUMNS)))
+
 
 def connect(
     bench: Bench,
