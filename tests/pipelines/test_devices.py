@@ -5,7 +5,6 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
@@ -17,6 +16,7 @@ from pretended_device import PretendedTensor, pretended_device
 from transferscope.analysis.batchnorm import recompute_statistics
 from transferscope.experiment.options import BasinOptions, CriticalityOptions, MistakesOptions, SimilarityOptions
 from transferscope.experiment.plan import make_plan
+from transferscope.experiment.run import RunSpec
 from transferscope.measure import Bench, basin, cka, criticality, line, margin, plane, rewinding
 from transferscope.measure.bench import feed_of, stream
 from transferscope.models.checkpoint import Checkpoint, CheckpointMetadata
@@ -165,7 +165,7 @@ def test_predictions(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_checkpoint_file(study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its metrics on both parts, when it is taken in as a run."""
     file = str(study.series["pt_1"].path("final"))
-    run = SimpleNamespace(task="clipart", name="mine_1", checkpoint=file, fingerprint="f", model=None)
+    run = RunSpec(task="clipart", name="mine_1", initialisation="checkpoint", checkpoint=file, fingerprint="f")
 
     def measure() -> tuple[pd.DataFrame]:
         return (adopt(run, study.splits["train"], study.splits["test"], folder=tmp_path / uuid.uuid4().hex)[1],)

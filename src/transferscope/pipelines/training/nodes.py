@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from transferscope.experiment.inputs import Runs
-from transferscope.experiment.plan import RunSpec
+from transferscope.experiment.run import RunSpec
 from transferscope.pipelines.types import CheckpointSeries, PackedSplit
 
 log = logging.getLogger(__name__)
@@ -28,7 +28,7 @@ def train(
     when the last file, `series.json`, is written.
     """
     from transferscope.models.checkpoint import load_checkpoint
-    from transferscope.training.launch import train as launch
+    from transferscope.training.distributed.launch import train as launch
 
     initial = None
     if run.pretrained and source is None:
@@ -77,6 +77,6 @@ def summarise_runs(
 
 def gather_timings(*series: CheckpointSeries) -> pd.DataFrame:
     """How long each run of a task took."""
-    from transferscope.training.timings import gather_timings as gather
+    from transferscope.training.history import gather_timings as gather
 
     return gather(series)
