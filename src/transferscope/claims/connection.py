@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import pandas as pd
 
-from transferscope.claims.comparisons import Comparison, Measured, against, compare
+from transferscope.claims.comparisons import Comparison, Measured, Unit, against, compare
 from transferscope.claims.evidence import Evidence, PairRows, main_metric
 from transferscope.claims.registry import BETWEEN_PAIRS, claim
 from transferscope.experiment.names import CheckpointName, PairName
@@ -86,7 +86,7 @@ def _by_width(evidence: Evidence, task: str) -> list[Measured]:
     if table.empty:
         return []
     rows = _way(PairRows(table), "aligned_rescaled").rows
-    found: dict[tuple[int, ...], dict[PairName, float]] = {}
+    found: dict[tuple[int, ...], dict[Unit, float]] = {}
     for row in rows.to_dict("records"):
         names = [CheckpointName.parse(row[side]) for side in ("checkpoint_a", "checkpoint_b")]
         specs = [evidence.spec(name.run_name) for name in names]

@@ -63,7 +63,9 @@ class Connection:
     @classmethod
     def empty(cls) -> Connection:
         """Tables without rows."""
-        return cls(*(pd.DataFrame(columns=list(names)) for names in (POINT_COLUMNS, BARRIER_COLUMNS, MODULE_COLUMNS)))
+        columns = (POINT_COLUMNS, BARRIER_COLUMNS, MODULE_COLUMNS)
+        points, barriers, modules = (pd.DataFrame(columns=list(names)) for names in columns)
+        return cls(points, barriers, modules)
 
 
 def connect(

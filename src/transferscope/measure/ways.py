@@ -37,8 +37,7 @@ from transferscope.models.layers import image_channels
 from transferscope.models.parametrised import analysed_state
 from transferscope.system.errors import UserError
 from transferscope.training.metrics import metrics_from_logits
-from transferscope.training.objective import loss_weight, summed_loss
-from transferscope.training.order import epoch_order
+from transferscope.training.step import epoch_order, loss_weight, summed_loss
 
 VERSION = 1
 """To be raised when a way or a metric changes its meaning: what was remembered before is then made anew."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Mapping
+from typing import Any
+
 import pandas as pd
 
 from transferscope.claims.evidence import Evidence, main_metric
@@ -25,8 +28,8 @@ def barriers_left(evidence: Evidence) -> list[Grid]:
     shown = [way for way in WAYS if way in present]
     for task, table in tables.items():
         for (kind, a, b), part in table.groupby(["pair_kind", "checkpoint_a", "checkpoint_b"], sort=False):
-            by_way = part.drop_duplicates("way").set_index("way")
-            cells = [_cell(by_way.loc[way]) if way in by_way.index else formats.MISSING for way in shown]
+            by_way = {row["way"]: _cell(row) for row in part.to_dict("records")}
+            cells = [by_way.get(way, formats.MISSING) for way in shown]
             runs = " & ".join(str(name).partition(".")[2].partition("@")[0] for name in (a, b))
             moved = part["moved"].dropna()
             rows.append(
@@ -50,7 +53,7 @@ def _main_rows(table: pd.DataFrame) -> pd.DataFrame:
     return table[(table["split"] == "test") & (table["metric"] == main_metric(table))]
 
 
-def _cell(row: pd.Series) -> str:
+def _cell(row: Mapping[Hashable, Any]) -> str:
     bounds = [float(row[name]) for name in ("barrier_low", "barrier_high")]
     interval = "" if pd.isna(bounds).any() else f" ({formats.points(bounds[0])} to {formats.points(bounds[1])})"
     return f"{formats.points(float(row['barrier']))}{interval}"
