@@ -39,7 +39,7 @@ class DroppedImage:
 
 @dataclass(frozen=True)
 class SplitInfo:
-    """What a split says of itself in split.json."""
+    """The description of a split in split.json."""
 
     name: str
     part: str

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from transferscope.experiment.names import CheckpointName, Epoch, RunName
 from transferscope.models.checkpoint import Checkpoint, load_checkpoint
 from transferscope.system.errors import UserError
+from transferscope.system.references import allow, is_reference
 from transferscope.system.stored import DamagedError, check, read_json, seal_of, write_json
 
 INDEX = "series.json"
@@ -106,6 +107,8 @@ class CheckpointSeries:
         for path in paths.values():
             if not path.exists():
                 raise UserError(f"checkpoint {path} of {name} does not exist: check the path")
+        if is_reference(about.get("architecture") or ""):
+            allow(about["architecture"])
         last = max(paths) if final is None else final
         return cls(
             name, paths, last if best is None else best, last, fingerprint, about=about, weights=weights, prefix=prefix

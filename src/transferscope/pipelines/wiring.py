@@ -8,10 +8,10 @@ from importlib import import_module
 from typing import cast
 
 import pandas as pd
-from kedro.pipeline import Node
+from kedro.pipeline import Node, Pipeline
 
 from transferscope.experiment.options import Precision
-from transferscope.experiment.plan import PairGroup
+from transferscope.experiment.plan import PairGroup, Plan
 from transferscope.pipelines.types import Bench, Figure, PackedSplit, Store
 
 ON_A_GPU = ["gpus-1"]
@@ -50,6 +50,21 @@ def make_bench(
 def tagged(tag: str, nodes: Iterable[Node]) -> list[Node]:
     """The nodes with one more tag, by which `kedro run --tags` selects them."""
     return [node.tag(tag) for node in nodes]
+
+
+def without_images(plan: Plan, made: Mapping[str, Pipeline]) -> dict[str, Pipeline]:
+    """The pipelines without the nodes that need images of tasks that have none, directly or by what others make.
+
+    made: pipelines by name. Those of distances and spectra stay, as they follow from weights.
+    """
+    tasks = {task for task in plan.study.tasks if not plan.has_images(task)}
+    lacking = {f"{task}.source" for task in tasks}
+    lacking |= {f"{run.full_name}.history" for run in plan.runs.values() if run.task in tasks}
+    for node in Pipeline(list(made.values())).nodes if tasks else ():  # in the order in which they run
+        if lacking.intersection(node.inputs):
+            lacking.update(node.outputs)
+    kept = {name: [node for node in part.nodes if not lacking.intersection(node.inputs)] for name, part in made.items()}
+    return {name: Pipeline(nodes) for name, nodes in kept.items()} if tasks else dict(made)
 
 
 def pair_inputs(task: str, group: PairGroup, entry: str) -> dict[str, str]:

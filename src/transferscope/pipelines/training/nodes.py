@@ -55,6 +55,13 @@ def adopt_checkpoint(
     return adopt(run, train_split, test_split, validation_split=validation_split, folder=folder)
 
 
+def adopt_weights(run: RunSpec, models_folder: str) -> CheckpointSeries:
+    """A series of one epoch made of a checkpoint file that exists, where there are no images to measure it on."""
+    from transferscope.training.adopt import adopt_weights as adopt
+
+    return adopt(run, folder=Path(models_folder) / run.task / run.name)
+
+
 def gather_histories(runs: Runs, *histories: pd.DataFrame) -> pd.DataFrame:
     """All epochs of all runs of a task, with each run's kind and label."""
     table = pd.concat(histories, ignore_index=True)

@@ -27,7 +27,19 @@ def _train(plan: Plan, run: RunSpec) -> Node:
 
 
 def _adopt(plan: Plan, run: RunSpec) -> Node:
+    if not plan.has_images(run.task):
+        return _adopt_weights(run)
     return _node(plan, run, nodes.adopt_checkpoint, {}, tags=ON_A_GPU)
+
+
+def _adopt_weights(run: RunSpec) -> Node:
+    return Node(
+        nodes.adopt_weights,
+        inputs={"run": f"params:plan.runs.{run.full_name}", "models_folder": "params:models_folder"},
+        outputs=f"{run.full_name}.checkpoints",
+        name=run.name,
+        namespace=f"{run.task}.{NAME}",
+    )
 
 
 def _node(plan: Plan, run: RunSpec, function: Callable[..., object], more: dict[str, str], tags: list[str]) -> Node:

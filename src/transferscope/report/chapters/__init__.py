@@ -6,14 +6,15 @@ from transferscope.report.chapters import (
     images,
     landscape,
     mistakes,
+    own,
     similarity,
     spectrum,
     training,
 )
 
 CHAPTERS = tuple(
-    part.CHAPTER for part in (training, mistakes, similarity, landscape, connection, criticality, spectrum)
+    part.CHAPTER for part in (training, mistakes, similarity, landscape, connection, criticality, spectrum, own)
 )
-"""In the order of the appendix; `images` and the runs have places of their own on the page."""
+"""In the order of the appendix, and the user's own; `images` and the runs have places of their own on the page."""
 
 __all__ = ["CHAPTERS", "images", "training"]
