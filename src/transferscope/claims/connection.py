@@ -34,7 +34,9 @@ IN_PLACE = 0.01
 def barrier_is_permutation(evidence: Evidence) -> Iterator[Comparison]:
     for task in evidence.tasks:
         pairs = _way(evidence.pairs(task, "connection", "from_scratch", "from_scratch"), "aligned_rescaled")
-        yield from against(task, pairs.mean(lambda rows: rows["left"]), MOSTLY, above=False)
+        yield from against(
+            task, pairs.mean_with_error(lambda rows: rows["left"], "left_low", "left_high"), MOSTLY, above=False
+        )
 
 
 @claim(
@@ -87,14 +89,17 @@ def _by_width(evidence: Evidence, task: str) -> list[Measured]:
         return []
     rows = _way(PairRows(table), "aligned_rescaled").rows
     found: dict[tuple[int, ...], dict[Unit, float]] = {}
+    left_out: dict[str, str] = {}
     for row in rows.to_dict("records"):
         names = [CheckpointName.parse(row[side]) for side in ("checkpoint_a", "checkpoint_b")]
         specs = [evidence.spec(name.run_name) for name in names]
         widths = [_widths(spec.model) for spec in specs]
         alike = widths[0] and widths[0] == widths[1] and {spec.role for spec in specs} == {"from_scratch"}
-        if alike and pd.notna(row["barrier"]):
+        failed = evidence.failures(name.run_name for name in names)
+        left_out |= failed if alike else {}
+        if alike and not failed and pd.notna(row["barrier"]):
             found.setdefault(widths[0], {})[PairName(*names)] = float(row["barrier"])
-    return [Measured(found[width]) for width in sorted(found)] if len(found) > 1 else []
+    return [Measured(found[width], left_out) for width in sorted(found)] if len(found) > 1 else []
 
 
 def _widths(model: ModelOptions) -> tuple[int, ...]:
