@@ -83,7 +83,7 @@ def _way(pairs: PairRows, way: str) -> PairRows:
 
 
 def _by_width(evidence: Evidence, task: str) -> list[Measured]:
-    """Barriers that are left between runs from scratch of one width, the narrowest first; empty for a single width."""
+    """Barriers that are left between runs from scratch of one width, the narrowest first; none for a single width."""
     table = evidence.table(task, "connection")
     if table.empty:
         return []
@@ -99,7 +99,9 @@ def _by_width(evidence: Evidence, task: str) -> list[Measured]:
         left_out |= failed if alike else {}
         if alike and not failed and pd.notna(row["barrier"]):
             found.setdefault(widths[0], {})[PairName(*names)] = float(row["barrier"])
-    return [Measured(found[width], left_out) for width in sorted(found)] if len(found) > 1 else []
+    if len(found) < 2:  # a single width has no wider one, but what failed is named
+        return [Measured({}, left_out), Measured({})] if left_out else []
+    return [Measured(found[width], left_out) for width in sorted(found)]
 
 
 def _widths(model: ModelOptions) -> tuple[int, ...]:
