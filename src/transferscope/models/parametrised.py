@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 _LINEAR_MAPS = (F.linear, F.conv1d, F.conv2d, F.conv3d, F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)
 _ARGUMENTS = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
-_PLAIN_FORWARDS = {
+PLAIN_FORWARDS = {
     kind.forward
     for kind in (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 }
@@ -115,7 +115,7 @@ def _remove_parametrisations(layer: nn.Module) -> None:
 def computing_layers(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """Convolutions and linear layers whose class has a forward pass of its own, with their dotted paths."""
     for name, layer in model.named_modules():
-        if isinstance(layer, _ConvNd | nn.Linear) and type(layer).forward not in _PLAIN_FORWARDS:
+        if isinstance(layer, _ConvNd | nn.Linear) and type(layer).forward not in PLAIN_FORWARDS:
             yield name, layer
 
 
@@ -140,21 +140,40 @@ def computed_weight(layer: nn.Module) -> Tensor:
     float64, in the shape of the layer's weight. Raises UserError, to be read after "layer x", where the layer does more
     or other than one such map: its input or output is changed, or its weight depends on the input.
     """
-    trial = copy.deepcopy(layer).double()
     generator = torch.Generator().manual_seed(0)
     weights = []
     for _ in range(2):
         inputs = torch.randn(_input_shape(layer), generator=generator, dtype=torch.float64).to(_device(layer))
-        maps = _LinearMaps()
-        try:
-            with evaluation_mode(trial), maps:
-                output = trial(inputs)
-        except (RuntimeError, TypeError, ValueError, AssertionError) as error:
-            raise UserError(f"cannot be called by itself ({str(error).splitlines()[0]})") from error
+        maps, output = _watched(layer, inputs)
         weights.append(_checked_weight(layer, inputs, maps, output))
     if not torch.allclose(weights[0], weights[1]):
         raise UserError("computes its weight from its input")
     return weights[0]
+
+
+@torch.no_grad()
+def linear_call(layer: nn.Module, input_shape: tuple[int, ...]) -> tuple[tuple[int, ...], Any]:
+    """The input's shape and the padding with which a layer calls its one convolution, for an input (C, ...).
+
+    A layer that pads its input itself, as timm's Conv2dSame does, calls it with a larger input than it gets.
+    """
+    maps, _ = _watched(layer, torch.zeros(1, *input_shape, dtype=torch.float64, device=_device(layer)))
+    if len(maps.calls) != 1:
+        raise UserError(f"computes {len(maps.calls)} linear maps, not one")
+    _, args, kwargs, _ = maps.calls[0]
+    given = dict(zip(_ARGUMENTS, args, strict=False)) | kwargs
+    return tuple(given["input"].shape), given.get("padding", 0)
+
+
+def _watched(layer: nn.Module, inputs: Tensor) -> tuple[_LinearMaps, Any]:
+    """The linear maps that a float64 copy of the layer calls on `inputs`, and what it puts out."""
+    trial, maps = copy.deepcopy(layer).double(), _LinearMaps()
+    try:
+        with evaluation_mode(trial), maps:
+            output = trial(inputs)
+    except (RuntimeError, TypeError, ValueError, AssertionError) as error:
+        raise UserError(f"cannot be called by itself ({str(error).splitlines()[0]})") from error
+    return maps, output
 
 
 def _checked_weight(layer: nn.Module, inputs: Tensor, maps: _LinearMaps, output: Any) -> Tensor:
