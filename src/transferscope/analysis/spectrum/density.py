@@ -22,8 +22,8 @@ from torch import Tensor
 from transferscope.analysis.spectrum.krylov import Gram
 from transferscope.analysis.spectrum.linear_map import LinearMap
 
-NUM_STEPS = 128
-STANDARD_ERROR = 0.002
+NUM_STEPS = 100
+STANDARD_ERROR = 0.0035
 """Of a share, from the random directions; their number follows from it and from the number of values."""
 MAX_PROBES = 64
 PROBE_BYTES = 64 * 2**20
@@ -59,6 +59,16 @@ class Density:
         """The values below which the shares lie, by interpolation between the nodes."""
         nodes, cumulative = self._nodes()
         return np.interp(np.asarray(shares, dtype=np.float64), cumulative, nodes)
+
+    def edge(self, num: int) -> float:
+        """A value below the `num` largest ones, though not far: pairs of equal values share a node."""
+        nodes = np.sqrt(_gauss(*self._tridiagonal(0)[:2])[0].clip(0))
+        share = 1 - 1.5 * num / self.num_values
+        return min(float(nodes[max(0, len(nodes) - num)]), float(self.quantiles(max(share, 0.0))))
+
+    def largest(self) -> float:
+        """The largest node: at most the largest singular value, and close to it."""
+        return float(self._nodes()[0][-1])
 
     def smallest(self) -> float:
         """The smallest node: at least the smallest singular value."""

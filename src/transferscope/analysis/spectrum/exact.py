@@ -18,7 +18,7 @@ from transferscope.analysis.spectrum.linear_map import ZERO, LinearMap
 DENSE_FLOPS = 2.2e10
 """Largest cost of a dense decomposition; a square matrix of 2,000 rows takes a second or two."""
 DENSE_BYTES = 256 * 2**20
-CIRCULAR_FLOPS = 8 / 3
+SVD_FLOPS = 8 / 3
 """Operations of the singular values of an n x n matrix, divided by the cube of n."""
 
 
@@ -61,7 +61,7 @@ def dense_flops(linear: LinearMap) -> float:
     """Operations of `dense_values`: a matrix for each group."""
     rows, columns = linear.num_outputs / linear.groups, linear.num_inputs / linear.groups
     short, long = min(rows, columns), max(rows, columns)
-    return linear.groups * CIRCULAR_FLOPS * short**2 * (1.5 * long - short / 2)
+    return linear.groups * SVD_FLOPS * short**2 * (1.5 * long - short / 2)
 
 
 def dense_bytes(linear: LinearMap) -> int:
@@ -102,7 +102,7 @@ def _unit_images(number: int, channels: int, linear: LinearMap) -> Iterable[Tens
 
 
 def dense_top_vectors(linear: LinearMap, num: int) -> tuple[Tensor, Tensor]:
-    """The largest values, descending, and right singular vectors (num, *in_shape) of a map without groups or with."""
+    """The largest values, descending, and right singular vectors (num, *in_shape), of a map small enough for it."""
     matrices = dense_matrices(linear)
     _, values, vectors = torch.linalg.svd(matrices, full_matrices=False)
     order = values.flatten().argsort(descending=True, stable=True)[:num]

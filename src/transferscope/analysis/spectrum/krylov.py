@@ -8,6 +8,7 @@ it (Rayleigh and Ritz), whose error is quadratic in that of the span. Residuals 
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from math import acosh, cosh
 
@@ -32,7 +33,15 @@ SPAN_TOLERANCE = 3e-5
 """Error of the wanted vectors in the float32 basis."""
 TOLERANCE = 6e-7
 """Error of an eigenvalue, as a part of the largest one, that ends the refinement in float64; half of it for a value."""
-MAX_REFINEMENTS = 12
+MAX_REFINEMENTS = 4
+MAX_EDGES = 8
+"""How often the filter is lowered, where fewer values than wanted lie above its edge."""
+REACHED = 1.02
+"""The filtered value above which a vector is certainly one of the largest."""
+PATIENCE = 100
+"""Applications of the filter to a block after which a filter that lets too few values through is lowered."""
+CHECKS = 6
+"""Steps with a new random direction, by which further copies of a value show, before the basis is believed."""
 CLOSE = 1e-3
 """Ritz values closer than this part of the largest one may mix."""
 
@@ -97,8 +106,12 @@ def top_values(linear: LinearMap, num: int, edge: float, bound: float, seed: int
     """
     gram = Gram(linear)
     num = min(num, gram.size)
-    filtered = _Filter(gram, edge, bound)
-    basis, next_value = _basis(gram, filtered, num, seed)
+    for _ in range(MAX_EDGES):
+        filtered = _Filter(gram, min(edge, 0.98 * bound), bound)
+        basis, next_value, reaches = _basis(gram, filtered, num, seed)
+        if reaches:
+            break
+        edge *= 0.9
     vectors, theta, residuals = _project(gram, basis)
     for _ in range(MAX_REFINEMENTS):
         errors = _errors(theta, residuals, next_value)
@@ -136,8 +149,11 @@ class _Filter:
         return self._gram(vectors).div_(self._half).sub_(vectors)
 
 
-def _basis(gram: Gram, filtered: _Filter, num: int, seed: int) -> tuple[Tensor, float]:
-    """An orthonormal basis (num, size) of the wanted vectors to `SPAN_TOLERANCE`, and the eigenvalue that follows."""
+def _basis(gram: Gram, filtered: _Filter, num: int, seed: int) -> tuple[Tensor, float, bool]:
+    """An orthonormal basis (num, size) of the wanted vectors to `SPAN_TOLERANCE`, and the eigenvalue that follows.
+
+    Last: whether all of them are above the filter's edge, below which their order is not known.
+    """
     wanted = min(num + GUARD, gram.size)
     limit = min(gram.size, max(wanted + 4 * BLOCK, min(MAX_BASIS, BASIS_BYTES // (4 * gram.size))))
     generator = torch.Generator().manual_seed(seed)
@@ -145,37 +161,41 @@ def _basis(gram: Gram, filtered: _Filter, num: int, seed: int) -> tuple[Tensor, 
     basis = torch.empty(limit, gram.size, device=gram.device)
     projected = torch.zeros(limit, limit, dtype=torch.float64)
     block, filled = _orthonormal(start, basis[:0]), 0
-    while True:
+    checks, believed = 0, torch.zeros(num, dtype=torch.float64)
+    for step in itertools.count():
         begin, filled = filled, filled + len(block)
         basis[begin:filled] = block
-        mapped = filtered(block)
-        rest, coefficients = _split(mapped, basis[:filled])
+        rest, coefficients = _split(filtered(block), basis[:filled])
         projected[begin:filled, :filled] = coefficients
         projected[:filled, begin:filled] = coefficients.T
         theta, weights = torch.linalg.eigh(projected[:filled, :filled])
         theta, weights = theta.flip(0), weights.flip(1)
-        leak = float(torch.linalg.matrix_norm(rest.double(), ord=2)) * weights[begin:filled, :num].norm(dim=0)
+        leak = float(rest.norm()) * weights[begin:filled, :num].norm(dim=0)
         done = filled >= wanted and bool((leak <= SPAN_TOLERANCE * theta[:num].abs()).all())
-        if done or filled == gram.size or gram.num_maps > MAX_MAPS:
+        checks += checks > 0
+        checked = done and checks > CHECKS
+        stable = checked and bool((theta[:num] - believed <= SPAN_TOLERANCE * theta[0]).all())
+        low = filled >= num and float(theta[num - 1]) < REACHED
+        hopeless = low and step > PATIENCE
+        if stable or filled == gram.size or gram.num_maps > MAX_MAPS or hopeless:
             kept = (weights[:, :num].T.to(basis) @ basis[:filled]).double()
             following = filtered.eigenvalue(float(theta[num])) if filled > num else 0.0
-            return _orthonormal(kept, kept[:0]), following
+            return _orthonormal(kept, kept[:0]), following, not low
         if limit - filled < len(block):
-            kept_number = min(wanted + (limit - wanted) // 2, limit - 2 * BLOCK)
-            kept_number = max(kept_number, min(wanted, limit - len(block)))
-            basis[:kept_number] = weights[:, :kept_number].T.to(basis) @ basis[:filled]
+            number = max(min(wanted + (limit - wanted) // 2, limit - 2 * BLOCK), min(wanted, limit - len(block)))
+            basis[:number] = weights[:, :number].T.to(basis) @ basis[:filled]
             projected.zero_()
-            projected.diagonal()[:kept_number] = theta[:kept_number]
-            filled = kept_number
+            projected.diagonal()[:number] = theta[:number]
+            filled = number
+        if done and (checks == 0 or checked):
+            rest, checks, believed = torch.zeros_like(rest[:1]), 1, theta[:num]
         block = _next_block(rest, basis[:filled], limit - filled, float(theta[0].abs()), generator)
 
 
 def _split(mapped: Tensor, basis: Tensor) -> tuple[Tensor, Tensor]:
-    """What is orthogonal to the basis, and the coefficients of the rest in float64, after two passes."""
-    first = mapped @ basis.T
-    mapped = mapped - first @ basis
-    second = mapped @ basis.T
-    return mapped - second @ basis, (first + second).double().cpu()
+    """What is orthogonal to the basis, and the coefficients of the rest in float64."""
+    coefficients = mapped @ basis.T
+    return torch.addmm(mapped, coefficients, basis, alpha=-1), coefficients.double().cpu()
 
 
 def _next_block(rest: Tensor, basis: Tensor, room: int, scale: float, generator: torch.Generator) -> Tensor:
@@ -183,18 +203,19 @@ def _next_block(rest: Tensor, basis: Tensor, room: int, scale: float, generator:
     alive = rest.norm(dim=1) > 1e-5 * scale
     if not bool(alive.all()):
         fresh = torch.randn(rest.shape, generator=generator).to(rest)
-        rest = torch.where(alive[:, None], rest, fresh)
+        rest = torch.where(alive[:, None], rest, torch.addmm(fresh, fresh @ basis.T, basis, alpha=-1))
     return _orthonormal(rest[:room], basis)
 
 
 def _orthonormal(vectors: Tensor, others: Tensor) -> Tensor:
     """An orthonormal basis of the vectors' span beside the others; directions of rounding are dropped."""
-    tiny = torch.finfo(vectors.dtype).eps
-    for _ in range(3):
-        vectors = vectors / vectors.norm(dim=1, keepdim=True).clamp_min(torch.finfo(vectors.dtype).tiny)
-        vectors = vectors - (vectors @ others.T) @ others
+    tiny = torch.finfo(vectors.dtype)
+    for _ in range(2):
+        vectors = vectors / vectors.norm(dim=1, keepdim=True).clamp_min(tiny.tiny)
+        if len(others):
+            vectors = torch.addmm(vectors, vectors @ others.T, others, alpha=-1)
         values, rotation = torch.linalg.eigh((vectors @ vectors.T).double())
-        kept = values > tiny * values[-1]
+        kept = values > tiny.eps * values[-1]
         vectors = (rotation[:, kept] / values[kept].sqrt()).T.to(vectors) @ vectors
     return vectors
 
