@@ -143,16 +143,37 @@ def test_lanczos_agrees_with_the_dense_matrix(name: str) -> None:
     )
 
 
-def test_counts_are_within_their_bars_in_95_percent_of_cases() -> None:
-    """Over all layers and seven thresholds each: within 1 % of the number of values, and inside the bars."""
+def test_counts_of_some_layers_are_within_their_bars() -> None:
+    """Some kinds of layer, seven thresholds each: all but one in twenty inside the bars, errors up to 1 %."""
+    check_counts(LARGE[::9])
+
+
+@pytest.mark.large
+def test_counts_of_all_layers_are_within_their_bars() -> None:
+    """Every kind of layer, seven thresholds each: all but one in twenty inside the bars, errors up to 1 %."""
+    check_counts(LARGE)
+
+
+def check_counts(names: list[str]) -> None:
     inside, errors = [], []
-    for name in LARGE:
+    for name in names:
         layer, shape = drawn(name)
+        if layer_spectrum(layer, shape).method != "dense":
+            continue  # few values that occur often; known exactly, at any size
         expected = torch.linalg.svdvals(dense_matrix(layer, shape)).numpy()
-        limits = np.quantile(expected, np.linspace(0.05, 0.95, 7)) + 1e-9 * expected[0]
+        limits = np.unique([free_threshold(expected, share) for share in np.linspace(0.05, 0.95, 7)])
         true = (expected[:, None] < limits).sum(0)
         counts = layer_spectrum(layer, shape, method="lanczos", smallest=0).counts_below(limits)
         errors += list(np.abs(counts.estimate - true) / len(expected))
         inside += list((counts.low - 1e-6 <= true) & (true <= counts.high + 1e-6))
     assert np.mean(inside) >= 0.95
     assert np.quantile(errors, 0.95) <= 0.01
+
+
+def free_threshold(values: np.ndarray, share: float) -> float:
+    """A threshold near a share of the values, in the middle of the widest gap there: float32 has no say in it."""
+    ordered = np.append(np.sort(values), 1.1 * values.max())
+    first = int(share * len(values))
+    gaps = np.diff(ordered[first : first + max(12, len(values) // 50)])
+    start = first + int(gaps.argmax())
+    return float(ordered[start : start + 2].mean())

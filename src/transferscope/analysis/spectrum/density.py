@@ -1,7 +1,8 @@
 """How many singular values of a large map lie below a threshold: stochastic Lanczos quadrature, with error bars.
 
 A random direction z sees the share z^T 1[A^T A < t^2] z of the values below t, whose mean over directions is the true
-share and whose variance is known exactly (a Beta distribution). Golub and Kahan's bidiagonalisation turns that share
+share f. Probes are orthonormal: the variance of their mean is known exactly, 2 f (1 - f) (n - p) / (p (n - 1) (n + 2))
+for p of them in n dimensions, and as many as there are dimensions would see everything. Golub and Kahan's bidiagonalisation turns that share
 into a quadrature. With one node moved to t (Gauss and Radau), the weights below it and the weight at it bound the share
 from both sides (Chebyshev, Markov and Stieltjes). It works on A instead of A^T A, so float32 resolves values down to
 1e-6 of the largest.
@@ -25,7 +26,7 @@ from transferscope.analysis.spectrum.linear_map import LinearMap
 NUM_STEPS = 100
 STANDARD_ERROR = 0.0035
 """Of a share, from the random directions; their number follows from it and from the number of values."""
-MAX_PROBES = 64
+MAX_PROBES = 128
 PROBE_BYTES = 64 * 2**20
 """Probes are mapped together as far as one of their vectors takes no more."""
 EXHAUSTED = 3e-6
@@ -50,9 +51,11 @@ class Density:
         below, at = np.mean([self._radau(probe, limits) for probe in range(len(self.alphas))], axis=0)
         estimate = below + at / 2
         # The smoothed share keeps an error bar where no probe sees anything.
-        freedom = (self.num_values + 2) * len(self.alphas) / 2
+        size, probes = self.num_values, len(self.alphas)
+        freedom = (size + 2) * probes / 2
         smoothed = (estimate * freedom + 1) / (freedom + 2)
-        margin = NormalDist().inv_cdf((1 + confidence) / 2) * np.sqrt(smoothed * (1 - smoothed) / (freedom + 1))
+        variance = smoothed * (1 - smoothed) / freedom * (size - probes) / max(1, size - 1)
+        margin = NormalDist().inv_cdf((1 + confidence) / 2) * np.sqrt(variance)
         return estimate, np.maximum(below - margin, 0), np.minimum(below + at + margin, 1)
 
     def quantiles(self, shares: ArrayLike) -> NDArray[np.float64]:
@@ -131,10 +134,11 @@ def _weights_below(
 def density(linear: LinearMap, seed: int = 0, num_steps: int = NUM_STEPS) -> Density:
     """The spectral density of a map from random directions of the smaller side of its matrix."""
     gram = Gram(linear)
-    num_probes = int(np.clip(np.ceil(0.5 / (gram.size * STANDARD_ERROR**2)), 1, MAX_PROBES))
+    wanted = gram.size / (1 + 2 * (STANDARD_ERROR * gram.size) ** 2)
+    num_probes = min(gram.size, MAX_PROBES, max(1, round(wanted + 0.5)))
     generator = torch.Generator().manual_seed(seed)
     together = max(1, PROBE_BYTES // (4 * max(linear.num_inputs, linear.num_outputs)))
-    starts = torch.randn(num_probes, gram.size, generator=generator)
+    starts = torch.linalg.qr(torch.randn(gram.size, num_probes, generator=generator)).Q.T.contiguous()
     found = [_bidiagonalise(gram, part.to(gram.device), num_steps) for part in starts.split(together)]
     alphas, betas = (np.concatenate(parts) for parts in zip(*found, strict=True))
     return Density(alphas, betas, gram.size)

@@ -210,9 +210,9 @@ def _next_block(rest: Tensor, basis: Tensor, room: int, scale: float, generator:
 def _orthonormal(vectors: Tensor, others: Tensor) -> Tensor:
     """An orthonormal basis of the vectors' span beside the others; directions of rounding are dropped."""
     tiny = torch.finfo(vectors.dtype)
-    for _ in range(2):
+    for again in (False, True):
         vectors = vectors / vectors.norm(dim=1, keepdim=True).clamp_min(tiny.tiny)
-        if len(others):
+        if len(others) and not (again and vectors.dtype == torch.float32):
             vectors = torch.addmm(vectors, vectors @ others.T, others, alpha=-1)
         values, rotation = torch.linalg.eigh((vectors @ vectors.T).double())
         kept = values > tiny.eps * values[-1]
@@ -230,9 +230,12 @@ def _project(gram: Gram, basis: Tensor, keep: int | None = None) -> tuple[Tensor
 
 
 def _corrections(filtered: _Filter, residuals: Tensor) -> Tensor:
-    """Directions in which Ritz vectors are wrong: the filtered residuals. float32 suffices, for they are corrections."""
+    """Directions in which Ritz vectors are wrong: the residuals, for what is far below, and filtered for what is near.
+
+    The filter runs in float32, which suffices for corrections.
+    """
     scaled = residuals / residuals.norm(dim=1, keepdim=True)
-    return filtered(scaled.float()).double()
+    return torch.cat([scaled, filtered(scaled.float()).double()])
 
 
 def _errors(theta: Tensor, residuals: Tensor, next_value: float) -> Tensor:

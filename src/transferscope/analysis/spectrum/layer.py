@@ -238,7 +238,7 @@ def _by_lanczos(
     found = density(linear, seed)
     bounds = _envelope(linear) if with_envelope else None
     frobenius = linear.frobenius()
-    largest = top_values(linear, top, found.edge(top), found.largest(), seed)
+    largest = top_values(linear, top, found.edge(max(8, top // 2)), found.largest(), seed)
     converged = bool((largest.errors <= CONVERGED * largest.values[0]).all())
     if smallest and shifted_flops(linear) <= SHIFTED_FLOPS:
         least, status = smallest_values(linear, smallest, seed), "converged"
@@ -272,7 +272,7 @@ def _vectors(linear: LinearMap, top: int, seed: int) -> Tensor:
     if _is_small(linear) and not linear.transposed:
         return dense_top_vectors(linear, top)[1].cpu()
     found = density(linear, seed)
-    largest = top_values(linear, top, found.edge(top), found.largest(), seed)
+    largest = top_values(linear, top, found.edge(max(8, top // 2)), found.largest(), seed)
     return _as_inputs(linear, largest.vectors, largest.values)
 
 
