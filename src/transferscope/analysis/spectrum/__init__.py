@@ -2,6 +2,7 @@
 
 from transferscope.analysis.spectrum.circular import Method, conv_singular_values, linear_singular_values
 from transferscope.analysis.spectrum.layer import Counts, LayerSpectrum, Padding, layer_spectrum
+from transferscope.analysis.spectrum.network import network_spectrum
 
 __all__ = [
     "Counts",
@@ -11,4 +12,5 @@ __all__ = [
     "conv_singular_values",
     "layer_spectrum",
     "linear_singular_values",
+    "network_spectrum",
 ]

@@ -182,10 +182,10 @@ def layer_spectrum(
     linear = layer if isinstance(layer, LinearMap) else linear_map(layer, tuple(input_shape), scale)
     if padding == "circular":
         return _exact(linear, *_circular(linear), "circular", top, smallest)
-    if method == "auto" and _is_circular(linear):
-        found = _exact(linear, *_circular(linear), "circular", top, smallest)
-    elif method == "auto" and is_direct_sum(linear):
+    if method == "auto" and is_direct_sum(linear):
         found = _exact(linear, *direct_sum_values(linear), "direct sum", top, smallest)
+    elif method == "auto" and _is_circular(linear):
+        found = _exact(linear, *_circular(linear), "circular", top, smallest)
     elif method == "dense" or (method == "auto" and _is_small(linear)):
         found = _exact(linear, *dense_values(linear), "dense", top, smallest)
     else:
