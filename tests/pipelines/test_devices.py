@@ -5,7 +5,6 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
@@ -23,6 +22,7 @@ from transferscope.experiment.options import (
     SimilarityOptions,
 )
 from transferscope.experiment.plan import make_plan
+from transferscope.experiment.run import RunSpec
 from transferscope.measure.bench import feed_of, stream
 from transferscope.measure.criticality import measure_modules
 from transferscope.measure.line import Ends, line
@@ -173,7 +173,7 @@ def test_predictions(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_checkpoint_file(study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its metrics on both parts, when it is taken in as a run."""
     file = str(study.series["pt_1"].path("final"))
-    run = SimpleNamespace(task="clipart", name="mine_1", checkpoint=file, fingerprint="f", model=None)
+    run = RunSpec(task="clipart", name="mine_1", initialisation="checkpoint", checkpoint=file, fingerprint="f")
 
     def measure() -> tuple[pd.DataFrame]:
         return (adopt(run, study.splits["train"], study.splits["test"], folder=tmp_path / uuid.uuid4().hex)[1],)

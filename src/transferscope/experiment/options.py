@@ -167,7 +167,7 @@ class TrainingOptions(Options):
     epochs: Epochs = 15
     """Passes over the training images, at most 100,000."""
     batch_size: Annotated[int, Field(gt=0, le=MAX_BATCH)] = 32
-    """Images of a step, over all processes; at most 1,000,000."""
+    """Images of an optimizer step, over all processes; at most 1,000,000."""
     lr: Annotated[float, Field(gt=0)] = 0.05
     scale_lr_by_batch: bool = False
     """Multiply lr by batch_size / 256, as the authors' code does."""
@@ -179,7 +179,7 @@ class TrainingOptions(Options):
     """Epochs after which the learning rate is multiplied by decay_factor."""
     decay_factor: Annotated[float, Field(gt=0, le=1)] = 0.1
     warmup_fraction: Fraction = 0.0
-    """Part of all steps over which the learning rate rises linearly from 0."""
+    """Part of all optimizer steps over which the learning rate rises linearly from 0."""
     clip_norm: Annotated[float, Field(gt=0)] | None = None
     """Largest global l2 norm of the gradient; None: no clipping."""
     label_smoothing: Fraction = 0.0

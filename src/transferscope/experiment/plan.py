@@ -14,11 +14,12 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations, product
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import ValidationError
 
 from transferscope.experiment import options as opt
+from transferscope.experiment.run import Role, RunSpec
 from transferscope.experiment.study import Study, explain, listed
 from transferscope.system.errors import UserError, one_message
 
@@ -30,12 +31,6 @@ MAX_RUNS = 20_000
 """Runs of a study."""
 MAX_PAIRS = 1_000_000
 """Pairs of an analysis, over all tasks."""
-Role = Literal["source", "fine_tuned", "from_scratch", "shared_init", "file"]
-"""The part of a run in the comparison. It follows from its initialisation, never from its label:
-
-`fine_tuned` starts from pre-trained weights, `source` gives such weights to others, `from_scratch` starts from random
-weights of its own, `shared_init` from those that another run drew, and `file` is a checkpoint file.
-"""
 
 NO_TREATMENT = {*opt.NOT_IN_WEIGHTS, "keep_epochs", "evaluate_every"}
 """Options of a training in which runs that are compared as replicas may differ."""
@@ -48,32 +43,6 @@ CROSS_DOMAIN_ROLES: tuple[tuple[Role, Role], ...] = (
     ("file", "file"),
 )
 """Roles of the two runs of each curve of a cross-domain figure."""
-
-
-class RunSpec(opt.Options):
-    """One training, or one checkpoint file: everything that decides its weights."""
-
-    task: str
-    name: str
-    kind: str
-    label: str
-    role: Role
-    replica: int
-    initialisation: Literal["random", "pretrained", "checkpoint"]
-    pretrained: str | None
-    pretrained_epoch: str | int
-    checkpoint: str | None
-    weights: str | None = None
-    prefix: str | None = None
-    init_seed: int
-    order_seed: int
-    model: opt.ModelOptions
-    training: opt.TrainingOptions
-    fingerprint: str
-
-    @property
-    def full_name(self) -> str:
-        return f"{self.task}.{self.name}"
 
 
 @dataclass(frozen=True)

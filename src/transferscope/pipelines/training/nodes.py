@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from transferscope.experiment.plan import RunSpec
+from transferscope.experiment.run import RunSpec
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +27,7 @@ def train(
     when the last file, `series.json`, is written.
     """
     from transferscope.models.checkpoint import load_checkpoint
-    from transferscope.training.launch import train as launch
+    from transferscope.training.distributed.launch import train as launch
 
     spec = RunSpec.model_validate(run)
     initial = None
@@ -74,7 +74,7 @@ def summarise_runs(
 
 def gather_timings(*series: Any) -> pd.DataFrame:
     """How long each run of a task took."""
-    from transferscope.training.timings import gather_timings as gather
+    from transferscope.training.history import gather_timings as gather
 
     return gather(series)
 

@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 from kedro.pipeline import Node, Pipeline
 
-from transferscope.experiment.plan import Plan, RunSpec
+from transferscope.experiment.plan import Plan
+from transferscope.experiment.run import RunSpec
 from transferscope.pipelines.training import nodes
 from transferscope.pipelines.wiring import ON_A_GPU, draw
 
