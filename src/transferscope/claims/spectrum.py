@@ -27,12 +27,31 @@ LOWER_PART = 0.1
     section="figure_33",
 )
 def near_zero(evidence: Evidence) -> Iterator[Comparison]:
-    networks = {task: _networks(table, "all") for task, table in evidence.each("spectrum")}
+    yield from _near_zero(evidence, {task: _networks(table, "all") for task, table in evidence.each("spectrum")})
+
+
+def _near_zero(evidence: Evidence, networks: dict[str, pd.DataFrame]) -> Iterator[Comparison]:
+    """Compare shares below one threshold; networks: task -> the whole network's row of each run."""
     compared = [rows[_is_compared(evidence, task, rows)] for task, rows in networks.items()]
     threshold = _lower_threshold(pd.concat(compared)) if compared else None
     for task, rows in networks.items():
         shares = rows[threshold] / rows["num_values"] if threshold else rows["num_values"] * math.nan
         yield from compare(task, *(evidence.by_run(task, role, shares) for role in ("from_scratch", "fine_tuned")))
+
+
+@claim(
+    "RI-T has more singular values near zero than P-T also with the network's own padding.",
+    source="ours, on Section C",
+    paper=("not measured: the paper's spectra have circular padding",),
+    compares="as for circular padding, of the maps that the networks compute; counts of large layers are estimates",
+    unit="share",
+    sides=("RI-T", "P-T"),
+    needs="analyses.spectrum.padding: network, with fine-tuned runs and runs from scratch",
+    section="network_padding",
+)
+def near_zero_network(evidence: Evidence) -> Iterator[Comparison]:
+    tables = {task: table[table["padding"] == "network"] for task, table in evidence.each("network_spectrum")}
+    yield from _near_zero(evidence, {task: _networks(table, "all") for task, table in tables.items()})
 
 
 @claim(

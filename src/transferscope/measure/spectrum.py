@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from transferscope.analysis.spectrum import Method
+from transferscope.analysis.spectrum import Method, network_spectrum
 from transferscope.analysis.spectrum_tables import (
     compare_small_values,
     layer_singular_values,
@@ -16,6 +16,7 @@ from transferscope.analysis.spectrum_tables import (
 )
 from transferscope.experiment.options import SpectrumOptions
 from transferscope.experiment.plan import derive_seed
+from transferscope.models.checkpoint import check_checkpoint_file
 from transferscope.models.layers import trace_conv_inputs
 from transferscope.models.parametrised import analysed_model, analysed_state, layers_of_unknown_map
 from transferscope.models.series import CheckpointSeries
@@ -60,6 +61,37 @@ def epochs(
         stride = {"stride": "honoured" if options.honour_stride else "ignored"}
         summaries.append(_named(spectrum_table(table, options.thresholds), names | stride))
     return pd.concat(values, ignore_index=True), pd.concat(summaries, ignore_index=True)
+
+
+def series_of_file(run: dict[str, Any]) -> CheckpointSeries:
+    """The checkpoint file of a run as a series of one epoch; what the file leaves open is that of the run's model."""
+    model, chosen = run["model"], {"weights": run["weights"], "prefix": run["prefix"]}
+    name, options = model["name"], dict(model["options"])
+    known = check_checkpoint_file(run["checkpoint"], architecture=name, model_options=options, **chosen)
+    about = {"architecture": name, "model_options": options, "num_classes": known.num_classes}
+    return CheckpointSeries.from_file(run["checkpoint"], f"{run['task']}.{run['name']}", **chosen, **about)
+
+
+def paddings(
+    run: dict[str, Any], series: CheckpointSeries, image_size: int, options: SpectrumOptions, seed: int
+) -> pd.DataFrame:
+    """`network_spectrum` of the final epoch with the network's own padding, and with the circular one.
+
+    One row for each padding and layer, and "all"; columns task, run, label and epoch go before those.
+    """
+    model, epoch = analysed_model(series.load("final")), series.epoch("final")
+    names = {"task": run["task"], "run": run["name"], "label": run["label"], "epoch": epoch}
+    start = derive_seed(seed, run["task"], run["name"], "network_spectrum") % 2**32
+    tables = []
+    for padding in ("network", "circular"):
+        try:
+            table = network_spectrum(
+                model, image_size, padding=padding, thresholds=options.thresholds, top=1, smallest=0, seed=start
+            )
+        except UserError as error:
+            raise UserError(f"{series.name}, epoch {epoch}, {error}") from error
+        tables.append(_named(table, names))
+    return pd.concat(tables, ignore_index=True)
 
 
 def small_values(singular_values: pd.DataFrame, task: str, options: SpectrumOptions, seed: int) -> pd.DataFrame:

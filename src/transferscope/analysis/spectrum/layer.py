@@ -171,8 +171,8 @@ def layer_spectrum(
     method "auto": exact where the map is a direct sum over positions or circular, or where a dense decomposition costs
     at most 2e10 operations; else Lanczos. The largest values are then good to 1e-6 of the largest one, counts have error
     bars, and `norm_bound` and the bars are tightened by the circular map on the padded input (`envelope=False` leaves
-    that out). The smallest ones are given by shift and invert where the matrix has at most some 5,000 rows, else there
-    is an upper bound of the smallest.
+    that out). The smallest ones are given by shift and invert where the matrix has at most some 5,000 rows; else, and
+    with `smallest=0`, there is an upper bound of the smallest.
     """
     for name, value, known in (("padding", padding, PADDINGS), ("method", method, LAYER_METHODS)):
         if value not in known:
@@ -222,10 +222,10 @@ def _exact(
     order = torch.argsort(values, descending=True, stable=True)
     values, multiplicities = values[order], multiplicities[order]
     largest = torch.repeat_interleave(values, multiplicities.clamp_max(top))[:top]
-    least = torch.repeat_interleave(values, multiplicities.clamp_max(smallest))
+    least = torch.repeat_interleave(values, multiplicities.clamp_max(max(1, smallest)))
     frobenius = sqrt(float((multiplicities * values.square()).sum()))
     return LayerSpectrum(
-        top_values=largest, smallest_values=least[max(0, len(least) - smallest) :],
+        top_values=largest, smallest_values=least[max(0, len(least) - max(1, smallest)) :],
         num_values=int(multiplicities.sum()), norm_bound=float(values[0]) * SLACK, frobenius=frobenius, method=method,
         top_status="exact", smallest_status="exact", counts_status="exact", values=values,
         multiplicities=multiplicities,
@@ -243,7 +243,7 @@ def _by_lanczos(
     if smallest and shifted_flops(linear) <= SHIFTED_FLOPS:
         least, status = smallest_values(linear, smallest, seed), "converged"
     else:
-        least, status = torch.tensor([found.smallest()], dtype=torch.float64)[: smallest or 0], "bounded"
+        least, status = torch.tensor([found.smallest()], dtype=torch.float64), "bounded"
     bound = bounds.norm if bounds is not None else frobenius * SLACK
     return LayerSpectrum(
         top_values=largest.values, smallest_values=least, num_values=linear.num_values, norm_bound=min(bound, frobenius),

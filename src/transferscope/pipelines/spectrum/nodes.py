@@ -16,8 +16,39 @@ def measure_spectrum(
     from transferscope.measure import spectrum as measure
 
     chosen = SpectrumOptions.model_validate(options)
-    pictures = PictureOptions.model_validate(part["pictures"])
-    return measure.epochs(run, series, pictures.seen_size, chosen)
+    return measure.epochs(run, series, _input_size(part, chosen), chosen)
+
+
+def measure_file_spectrum(
+    run: dict[str, Any], part: dict[str, Any], options: dict[str, Any]
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """As `measure_spectrum`, of a checkpoint file, which needs no images."""
+    from transferscope.measure import spectrum as measure
+
+    return measure_spectrum(measure.series_of_file(run), run, part, options)
+
+
+def measure_network_spectrum(
+    series: Any, run: dict[str, Any], part: dict[str, Any], options: dict[str, Any], seed: int
+) -> pd.DataFrame:
+    """The maps that the trained network computes, with its own padding, beside the circular ones."""
+    from transferscope.measure import spectrum as measure
+
+    chosen = SpectrumOptions.model_validate(options)
+    return measure.paddings(run, series, _input_size(part, chosen), chosen, seed)
+
+
+def measure_network_spectrum_of_file(
+    run: dict[str, Any], part: dict[str, Any], options: dict[str, Any], seed: int
+) -> pd.DataFrame:
+    """As `measure_network_spectrum`, of a checkpoint file."""
+    from transferscope.measure import spectrum as measure
+
+    return measure_network_spectrum(measure.series_of_file(run), run, part, options, seed)
+
+
+def _input_size(part: dict[str, Any], options: SpectrumOptions) -> int:
+    return options.input_size or PictureOptions.model_validate(part["pictures"]).seen_size
 
 
 def measure_margin(series: Any, run: dict[str, Any], train_split: Any) -> pd.DataFrame:
@@ -62,6 +93,13 @@ def draw_norm_ratios(spectrum: pd.DataFrame, note: str | None) -> Any:
     from transferscope.plots.spectrum import norm_ratios
 
     return norm_ratios(spectrum, title=str(spectrum["task"].iloc[0]), note=note)
+
+
+def draw_paddings(spectrum: pd.DataFrame, note: str | None) -> Any:
+    """Shares of small values with the network's own padding and with the circular one."""
+    from transferscope.plots.spectrum import paddings
+
+    return paddings(spectrum, title=str(spectrum["task"].iloc[0]), note=note)
 
 
 def draw_training(spectrum: pd.DataFrame, note: str | None) -> Any:

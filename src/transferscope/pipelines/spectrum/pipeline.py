@@ -28,26 +28,48 @@ def create_pipeline(plan: Plan) -> Pipeline:
 def _task(plan: Plan, task: str, runs: list[RunSpec], options: SpectrumOptions) -> list[Node]:
     measured = [_measure(run) for run in runs]
     spectra = gather(NAME, task, "spectrum", [f"{run.full_name}.spectrum" for run in runs])
-    margins = tagged("margin", [*(_margin(run) for run in runs), _bound_factors(task, runs)])
-    found = [*measured, *margins, spectra]
+    found = [*measured, spectra]
+    if options.bound:
+        found += tagged("margin", [*(_margin(run) for run in runs), _bound_factors(task, runs)])
+    if options.padding == "network" and task in (options.network_tasks or plan.study.tasks):
+        found += _paddings(task, runs)
     if {"P-T", "RI-T"} <= {run.label for run in runs}:
         found.append(_small_values(task, runs))
     return [*found, *_figures(plan, task, runs, options)] if task in plan.targets() else found
 
 
 def _measure(run: RunSpec) -> Node:
+    """A checkpoint file is read as it is; checkpoints of a training are those of its series."""
+    from_file = run.checkpoint is not None
     return Node(
-        nodes.measure_spectrum,
-        inputs=[
-            f"{run.full_name}.checkpoints",
-            f"params:plan.runs.{run.full_name}",
-            f"params:plan.tasks.{run.task}.test",
-            "params:analyses.spectrum",
-        ],
+        nodes.measure_file_spectrum if from_file else nodes.measure_spectrum,
+        inputs=[*_weights(run), "params:analyses.spectrum"],
         outputs=[f"{run.full_name}.singular_values", f"{run.full_name}.spectrum"],
         name=f"spectrum_{run.name}",
         namespace=f"{run.task}.{NAME}",
     )
+
+
+def _weights(run: RunSpec) -> list[str]:
+    described = [f"params:plan.runs.{run.full_name}", f"params:plan.tasks.{run.task}.test"]
+    return described if run.checkpoint is not None else [f"{run.full_name}.checkpoints", *described]
+
+
+def _paddings(task: str, runs: list[RunSpec]) -> list[Node]:
+    """The network's own padding beside the circular one, as a table and a figure."""
+    measured = [
+        Node(
+            nodes.measure_network_spectrum_of_file if run.checkpoint is not None else nodes.measure_network_spectrum,
+            inputs=[*_weights(run), "params:analyses.spectrum", "params:seed"],
+            outputs=f"{run.full_name}.network_spectrum",
+            name=f"network_spectrum_{run.name}",
+            namespace=f"{run.task}.{NAME}",
+        )
+        for run in runs
+    ]
+    table = gather(NAME, task, "network_spectrum", [f"{run.full_name}.network_spectrum" for run in runs])
+    figure = draw(NAME, task, "spectrum_paddings", nodes.draw_paddings, [f"{task}.network_spectrum.table"])
+    return [*measured, table, figure]
 
 
 def _margin(run: RunSpec) -> Node:
