@@ -7,9 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from transferscope.analysis.spectrum import conv_singular_values, layer_spectrum
-from transferscope.analysis.spectrum.linear_map import linear_map, projections
-from transferscope.system.errors import UserError
+from transferscope.analysis.spectrum import layer_spectrum
+from transferscope.analysis.spectrum.linear_map import projections
 
 TOLERANCE = 1e-6
 

@@ -37,7 +37,10 @@ log = logging.getLogger("transferscope")
 STUDY_KEYS = ("tasks", "generated", "runs")
 """What an environment with `inherit_study: false` takes nothing of from base."""
 
-NAMING_TASKS = {"landscape": ("cross_domain", "planes", "basin", "criticality"), "spectrum": ("layer_pages", "network_tasks")}
+NAMING_TASKS = {
+    "landscape": ("cross_domain", "planes", "basin", "criticality"),
+    "spectrum": ("layer_pages", "network_tasks"),
+}
 """Options of analyses that name tasks or runs of base, and go with them."""
 
 SOURCE_KEYS = {"format", *ONLY_FOR}

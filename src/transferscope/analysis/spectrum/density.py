@@ -144,9 +144,7 @@ def density(linear: LinearMap, seed: int = 0, num_steps: int = NUM_STEPS) -> Den
     return Density(alphas, betas, gram.size)
 
 
-def _bidiagonalise(
-    gram: Gram, start: Tensor, num_steps: int
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _bidiagonalise(gram: Gram, start: Tensor, num_steps: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Golub and Kahan's recurrence for several probes at once, in float32 and without reorthogonalisation.
 
     Rounding makes the largest values appear again, with weights that add up to the true ones.

@@ -279,9 +279,7 @@ def _convolution(layer: _ConvNd, weight: Tensor, size: tuple[int, ...], sources:
     lengths = [len(part) for part in sources]
     if any(wide < length for wide, length in zip(lengths, reach, strict=True)):
         raise UserError(f"a kernel of {_times(reach)} is larger than its padded input of {_times(lengths)}")
-    outputs = [
-        (wide - length) // step + 1 for wide, length, step in zip(lengths, reach, layer.stride, strict=True)
-    ]
+    outputs = [(wide - length) // step + 1 for wide, length, step in zip(lengths, reach, layer.stride, strict=True)]
     return _two_axes(weight, sources, size, outputs, layer, transposed=False)
 
 

@@ -212,9 +212,7 @@ def _hooks(model: nn.Module, trace: _Trace, watch: _Scales) -> Iterator[None]:
             handles.append(layer.register_forward_pre_hook(lambda m, i, n=name: enters(n, m, i)))
             channels = layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels
             axis = -1 if isinstance(layer, nn.Linear) else -len(layer.kernel_size) - 1
-            handles.append(
-                layer.register_forward_hook(lambda m, i, o, n=name, c=channels, a=axis: leaves(n, o, c, a))
-            )
+            handles.append(layer.register_forward_hook(lambda m, i, o, n=name, c=channels, a=axis: leaves(n, o, c, a)))
         elif isinstance(layer, _BatchNorm):
             handles.append(layer.register_forward_hook(lambda m, i, o: watch.normalised(m, i[0], o)))
     try:
@@ -275,5 +273,3 @@ def _is_gain(gain: Any, channels: int, axis: int, ndim: int) -> bool:
         return True
     shape = (1,) * (ndim - gain.ndim) + tuple(gain.shape)
     return gain.numel() == channels and len(shape) == ndim and shape[axis] == channels
-
-

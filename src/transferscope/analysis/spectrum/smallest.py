@@ -28,7 +28,9 @@ def smallest_values(linear: LinearMap, num: int, seed: int = 0) -> Tensor:
     gram = Gram(linear)
     size = gram.size
     num = min(num, size - 1)
-    rows = [gram(torch.eye(size, dtype=torch.float64, device=gram.device)[part]) for part in torch.arange(size).split(64)]
+    rows = [
+        gram(torch.eye(size, dtype=torch.float64, device=gram.device)[part]) for part in torch.arange(size).split(64)
+    ]
     matrix = torch.cat(rows).cpu().numpy()
     shift = SHIFT * float(np.trace(matrix))
     matrix[np.diag_indices(size)] += shift
