@@ -5,28 +5,29 @@ What a user mistypes ends in one line.
 
 from __future__ import annotations
 
+import os
 import re
 import traceback
 from collections.abc import Callable
 from copy import copy
 from difflib import get_close_matches
 from functools import wraps
+from pathlib import Path
 from typing import Any
 
 import click
 from kedro.framework.cli.project import run as kedro_run
 from kedro.framework.cli.utils import env_option
 from kedro.io.core import DatasetError
+from kedro.utils import find_kedro_project
+from kedro_viz.launchers.cli.main import viz
 from omegaconf.errors import OmegaConfBaseException
 
+from transferscope.framework.kedro_private import SELECTING_FILES
 from transferscope.framework.yaml_files import read_mapping
 from transferscope.system.errors import UserError, one_line
 
 DEFAULT_RUNNER = "transferscope.framework.runners.GpuRunner"
-
-
-KEDRO_SELECTS = ("kedro/pipeline/pipeline.py", "kedro/framework/session/session.py")
-"""Where Kedro finds the nodes that were asked for, or raises a ValueError."""
 
 
 def _in_one_line(callback: Callable[..., Any]) -> Callable[..., Any]:
@@ -42,7 +43,7 @@ def _in_one_line(callback: Callable[..., Any]) -> Callable[..., Any]:
             raise click.ClickException(one_line(str(error))) from error
         except ValueError as error:
             raised_in = traceback.extract_tb(error.__traceback__)[-1].filename.replace("\\", "/")
-            if not raised_in.endswith(KEDRO_SELECTS):
+            if not raised_in.endswith(SELECTING_FILES):
                 raise
             raise click.ClickException(_with_hint(str(error))) from error
 
@@ -167,7 +168,7 @@ def cost(
     forward_speed: float | None,
     markdown: bool,
 ) -> None:
-    """What the plan needs before it is run: per figure its runs, hours on one device, disk.
+    """Estimate what the plan needs before it runs: per figure its runs, hours on one device, disk.
 
     Without both speeds this machine is measured for some seconds, on random images.
     """
@@ -191,4 +192,20 @@ def cost(
     click.echo(f"At {speed.train:,.0f} images/s trained and {speed.forward:,.0f} images/s evaluated, one device.")
 
 
-cli = click.Group(name="transferscope", commands={"run": _our_run(kedro_run), "cost": cost})
+def _from_subfolders(group: click.Group) -> click.Group:
+    """Kedro-Viz's commands; `build` and `deploy`, which look for the project in the working folder only, go there."""
+    changed = copy(group)
+
+    @click.pass_context
+    def begin(ctx: click.Context) -> None:
+        project = find_kedro_project(Path.cwd())
+        if ctx.invoked_subcommand in ("build", "deploy") and project is not None:
+            os.chdir(project)
+
+    changed.callback = begin
+    return changed
+
+
+cli = click.Group(
+    name="transferscope", commands={"run": _our_run(kedro_run), "cost": cost, "viz": _from_subfolders(viz)}
+)

@@ -7,8 +7,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from transferscope.analysis.spectrum import layer_spectrum
-from transferscope.analysis.spectrum.linear_map import projections
+from transferscope.analysis.spectrum import conv_singular_values, layer_spectrum
+from transferscope.analysis.spectrum.layer import bounds
+from transferscope.analysis.spectrum.linear_map import linear_map, projections
+from transferscope.system.errors import UserError
 
 TOLERANCE = 1e-6
 
@@ -176,3 +178,83 @@ def free_threshold(values: np.ndarray, share: float) -> float:
     gaps = np.diff(ordered[first : first + max(12, len(values) // 50)])
     start = first + int(gaps.argmax())
     return float(ordered[start : start + 2].mean())
+
+
+def test_the_certified_bounds_hold() -> None:
+    """Of each kind of layer: the bound of the norm, and the counts' ends from the larger circular map alone."""
+    for name in LARGE:
+        layer, shape = drawn(name)
+        linear = linear_map(layer, shape)
+        expected = torch.linalg.svdvals(dense_matrix(layer, shape)).numpy()
+        found = bounds(linear)
+        limits = np.geomspace(0.03, 1.2, 9) * expected[0]
+        low, high = found.counts_below(limits, len(expected))
+        true = (expected[:, None] < limits).sum(0)
+        assert expected[0] <= found.norm, name
+        assert (low <= true).all(), name
+        assert (true <= high).all(), name
+
+
+def test_circular_padding_is_that_of_conv_singular_values() -> None:
+    """padding="circular" takes the layer's options and ignores its padding; sizes that the stride misses are named."""
+    layer, _ = drawn("stride 2")
+    values, multiplicities = conv_singular_values(layer.weight, (8, 6), stride=2)
+    found = layer_spectrum(layer, (4, 8, 6), padding="circular")
+    assert found.values is not None
+    assert torch.equal(torch.repeat_interleave(values, multiplicities)[:20], found.top_values)
+    with pytest.raises(UserError, match=r"input_size \(9, 8\) is no multiple of stride"):
+        layer_spectrum(layer, (4, 9, 8), padding="circular")
+
+
+@pytest.mark.parametrize("name", ["3x3", "stride 2", "3x3 wide", "transposed stride 2", "reflect", "1x1 stride 2"])
+@pytest.mark.parametrize("method", ["auto", "lanczos"])
+def test_vectors_are_stretched_by_their_values(name: str, method: str) -> None:
+    """Right singular vectors are of length 1, and the layer makes each as long as its value."""
+    layer, shape = drawn(name)
+    found = layer_spectrum(layer, shape, top=3, vectors=True, method=method)
+    assert found.top_vectors is not None
+    assert tuple(found.top_vectors.shape[1:]) == shape
+    with torch.no_grad():
+        stretched = layer(found.top_vectors) - layer(torch.zeros_like(found.top_vectors))
+    assert found.top_vectors.flatten(1).norm(dim=1).numpy() == pytest.approx(1, abs=1e-6)
+    assert stretched.flatten(1).norm(dim=1).numpy() == pytest.approx(found.top_values.numpy(), rel=1e-5)
+
+
+def test_repeated_values_are_found_as_often_as_they_occur() -> None:
+    """Eight equal channels: each value eight times, though a block of the iteration has four vectors."""
+    layer = nn.Conv2d(8, 8, 3, padding=1, groups=8, bias=False).double()
+    layer.weight.data[:] = layer.weight.data[:1].clone()
+    expected = torch.linalg.svdvals(dense_matrix(layer, (8, 7, 7))).numpy()
+    found = layer_spectrum(layer, (8, 7, 7), method="lanczos")
+    np.testing.assert_allclose(found.top_values.numpy(), expected[:20], atol=TOLERANCE * expected[0], rtol=0)
+
+
+def test_bad_input_is_named() -> None:
+    """No linear map, kernels larger than the input, weights that are not finite, empty layers, wrong shapes."""
+    conv = nn.Conv2d(3, 4, 3)
+    for layer, shape, message in (
+        (nn.Embedding(4, 2), (4,), "Embedding has no linear map"),
+        (nn.Bilinear(2, 2, 2), (2,), "Bilinear has no linear map"),
+        (conv, (3, 2, 9), "a kernel of 3x3 is larger than its padded input of 2x9"),
+        (conv, (4, 9, 9), r"input_shape \(4, 9, 9\): expected \(3, length, length\)"),
+        (conv, (3, 9), "expected"),
+        (nn.Linear(3, 2), (4,), r"expected \(\.\.\., 3\)"),
+        (nn.Conv2d(3, 4, 3, padding=4, padding_mode="reflect"), (3, 4, 4), "reflect padding of 4 is more than"),
+        (pads(nn.ConstantPad2d(1, 2.0), conv), (3, 9, 9), "adds a constant"),
+        (pads(nn.ReLU(), conv), (3, 9, 9), "expected padding layers"),
+    ):
+        with pytest.raises(UserError, match=message):
+            layer_spectrum(layer, shape)
+    with torch.no_grad():
+        conv.weight[0, 0, 0, 0] = float("nan")
+    with pytest.raises(UserError, match="not finite"):
+        layer_spectrum(conv, (3, 9, 9))
+    for option, message in (
+        ({"padding": "zeros"}, "padding 'zeros'"),
+        ({"method": "qr"}, "method"),
+        ({"top": 0}, "top"),
+    ):
+        with pytest.raises(UserError, match=message):
+            layer_spectrum(nn.Linear(3, 2), (3,), **option)
+    with pytest.raises(UserError, match="thresholds"):
+        layer_spectrum(nn.Linear(3, 2), (3,)).counts_below([-1.0])

@@ -58,14 +58,14 @@ INSTEAD = {OWN_CHECKPOINTS: OWN_CHECKPOINTS.replace("resnet50", "resnet18,pictur
 REFUSED = {
     "uv run kedro run --runner-params gpus=4": "--runner-params gpus=4: there are 0 GPUs here",
     "uv run kedro run --env paper --nodes imagenet.training.p_1 --params "
-    "training.num_nodes=2,training.rendezvous=HOST0:29400": "`kedro run --pipelines data_prep`",
+    "training.num_nodes=2,training.rendezvous=HOST0:29400": "--pipelines data_prep`",
     "uv run kedro run --env own_images": "office_caltech10 does not exist: put the images there",
     "uv run kedro run --env paper": "chexpert does not exist: put the images there",
     "uv run kedro run --config smaller.yml": "chexpert does not exist: put the images there",
     "uv run kedro run --env paper --pipelines data_prep": "chexpert does not exist: put the images there",
     "uv run kedro run --env paper --only-missing-outputs": "chexpert does not exist: put the images there",
     "uv run kedro run --env paper --nodes imagenet.training.p_1 "
-    "--params training.num_nodes=2,training.rendezvous=first:29500": "make it with `kedro run --pipelines data_prep`",
+    "--params training.num_nodes=2,training.rendezvous=first:29500": "--pipelines data_prep`",
 }
 """Commands for data sets that are not there, and what is said of them."""
 

@@ -188,7 +188,7 @@ BAD = [
     ({"tasks__clipart__rot": "x"}, r"tasks.clipart.rot: unknown key; allowed: blank, class_list, domain"),
     (
         {"tasks__clipart__format": "zip"},
-        "tasks.clipart.format: Input should be 'domainnet', 'chexpert' or 'image_folder'",
+        "tasks.clipart.format: no format has this name: known are domainnet, chexpert, image_folder, or .* module:Class",
     ),
     ({"tasks__new": {"format": "domainnet"}}, "tasks.new: root is missing"),
     ({"tasks__new": {}}, "tasks.new: give either format and root, or union"),
@@ -304,6 +304,16 @@ BAD = [
         },
         "analyses.spectrum.epochs: real.a_1 is a checkpoint file and has the epoch final alone",
     ),
+    (
+        {"tasks__photos": {"format": "image_folder", "root": None}, "runs__rit__tasks": ["photos"]},
+        "tasks.photos.root: null is for checkpoint files alone, but runs.rit needs images",
+    ),
+    (
+        {"tasks__photos": {"format": "image_folder", "root": None}, "tasks__all": {"union": ["photos"]}},
+        "tasks.photos.root: null is for checkpoint files alone, but tasks.all needs images",
+    ),
+    ({"tasks__photos": {"format": "image_folder"}}, "tasks.photos: root is missing: the folder that holds the images"),
+    ({"tasks__photos": {"format": "domainnet", "root": None}}, "tasks.photos: root is missing"),
 ]
 
 

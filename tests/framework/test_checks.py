@@ -167,7 +167,7 @@ def test_all_folders_at_fault_are_listed() -> None:
 
     def load(task: str) -> Any:
         if task == "a":
-            return SimpleNamespace(class_names=CLASSES, train=[1] * 8, test=[1] * 4)
+            return SimpleNamespace(class_names=CLASSES, train=[1] * 8, test=[1] * 4, unreadable=())
         raise UserError(f"folder of {task} is empty")
 
     known: dict[str, Any] = {}
@@ -178,6 +178,33 @@ def test_all_folders_at_fault_are_listed() -> None:
     ]
     assert known == {"a": CLASSES}
     assert sizes == {"a": (8, 4)}
+
+
+@pytest.mark.parametrize(("dropping", "lines"), [((), 1), (("a",), 0)])
+def test_links_to_nothing_are_a_line_before_anything_is_packed(dropping: tuple[str, ...], lines: int) -> None:
+    """The first is named with its remedies, and how many more there are; none where bad images are dropped."""
+    broken = ("a/1.png: is a link to nothing and no image", "a/2.png: is a named pipe and no image")
+    source = SimpleNamespace(class_names=CLASSES, train=[1] * 8, test=[1] * 4, unreadable=broken)
+    assert (
+        list(checks.images_faults(["a"], lambda _: source, {}, {}, dropping))
+        == [
+            "tasks.a: a/1.png: is a link to nothing and no image (and 1 more): remove it or bring the file back, or set "
+            "on_bad_image to drop"
+        ][:lines]
+    )
+
+
+def test_options_that_have_no_effect_on_a_file_are_named(tmp_path: Path) -> None:
+    """The training of a run that is a file, and the epoch of one that starts from a file; not those that count."""
+    given = {"training": {"lr": 0.1}}
+    started = {"initialisation": "pretrained", "pretrained": "p.pth", "pretrained_epoch": "best"}
+    plan = study(a=file(tmp_path / "a.pth") | given, b={**started, **given}, c={"pretrained_epoch": 3} | given)
+    assert list(checks.unused_keys(plan, plan.runs.values())) == [
+        f"runs.a.training has no effect: its weights are read from {tmp_path / 'a.pth'}",
+        "runs.c.pretrained_epoch has no effect: it starts from random weights",
+        "runs.b.pretrained_epoch has no effect: its weights are read from p.pth",
+    ]
+    assert list(checks.unused_keys(study(c=given), study(c=given).runs.values())) == []
 
 
 def test_gpus_without_what_the_plan_asks_for(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -85,6 +85,21 @@ def test_no_figure_of_training_is_drawn_of_checkpoints_from_elsewhere() -> None:
     assert {f"clipart.{name}" for name in of_training} <= nodes_of("__default__")
 
 
+def test_without_images_all_that_follows_from_weights_is_there() -> None:
+    """Distances, spectra and the report need no entry beside parameters; nothing that needs images is there."""
+    load(env="own_checkpoints")
+    names = ("distance_a_1__b_1", "gather_distances", "draw_distance_per_module")
+    weights = {f"images.similarity.{name}" for name in names} | {"images.spectrum.spectrum_a_1"}
+    assert weights <= nodes_of("__default__")
+    load(env="own_checkpoints", runtime_params={"tasks": {"images": {"root": None}}})
+    assert weights <= nodes_of("__default__")
+    assert all(name.startswith("params:") for name in pipelines["__default__"].inputs())
+    assert {name for name, made in pipelines.items() if made.nodes} - {"__default__"} == {
+        "training", "similarity", "spectrum", "report",
+    }  # fmt: skip
+    assert not {name for name in nodes_of("__default__") if "cka" in name or "margin" in name or "history" in name}
+
+
 def test_an_environment_may_leave_the_study_of_base() -> None:
     """`inherit_study: false` drops tasks, runs and scenarios of base, and keeps its model and training."""
     plan = load(env="own_images").plan

@@ -185,6 +185,26 @@ def test_every_cut_of_a_file_is_refused_or_whole() -> None:
                 decode_image(data[:length], "cut")
 
 
+@pytest.mark.parametrize(
+    ("data", "kind"),
+    [
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "a HEIC photo"),
+        (b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic", "a HEIC photo"),
+        (b"\0\0\0\x18ftypmp42\0\0\0\0", "a video"),
+        (b"\xff\x0a\xfa\x7f", "a JPEG XL image"),
+        (bytes(128) + b"DICM" + bytes(20), "a DICOM file"),
+        (b"%PDF-1.7 ...", "a PDF document"),
+        (b'<?xml version="1.0"?>\n<svg width="4">', "an SVG drawing"),
+    ],
+)
+def test_other_files_under_an_images_name_are_named(data: bytes, kind: str) -> None:
+    """Whatever the suffix, with the command that converts photos."""
+    with pytest.raises(UserError, match=rf"x\.jpg: {kind}, whatever its suffix: convert it to JPEG or PNG"):
+        decode_image(data, "x.jpg")
+    with pytest.raises(UserError, match=r"x\.jpg: not an image in a known format \(JPEG, .*\)$"):
+        decode_image(b"hello", "x.jpg")
+
+
 def test_too_many_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
     """An image above the limit is refused before it is decoded, as is one that presizing would blow up."""
     monkeypatch.setattr(decode, "MAX_PIXELS", 100)

@@ -224,7 +224,7 @@ def test_what_is_not_read_is_counted(make: Callable[..., Path], caplog: pytest.L
     assert caplog.messages == [
         f"{root}: passed over the folders beside the parts: extra",
         f"{root}: passed over 1 image beside the class folders and 2 .heic, 2 without a suffix, 1 .txt in class "
-        "folders (convert what is an image to PNG or JPEG)",
+        "folders (they are left out; convert them, for example with `magick mogrify -format jpg *.heic`)",
     ]
 
 
@@ -233,7 +233,10 @@ def test_a_class_of_other_files_alone(make: Callable[..., Path]) -> None:
     root = make(["cat/", "dog/"])
     (root / "emu").mkdir()
     (root / "emu/1.heic").write_bytes(b"x")
-    with pytest.raises(UserError, match=r"emu: no image in this class folder \(but 1 .heic\): remove it or add images"):
+    with pytest.raises(
+        UserError,
+        match=r"emu: no image in this class folder \(but 1 .heic; they are left out; convert them, .*\): remove it",
+    ):
         read_image_folder(root, test_share=0.5)
 
 
@@ -319,6 +322,9 @@ def test_what_is_no_file_is_named(
     root = make(["train/cat/", "train/dog/", "val/cat/", "val/dog/"])
     special(root / "train/cat/x.png", kind)
     source = read_image_folder(root)
+    assert [line.partition(": ")[0] for line in source.unreadable] == (
+        [] if kind == "empty" else [f"{root}/train/cat/x.png"]
+    )
     with pytest.raises(UserError) as caught:
         pack_split(source, "train", PICTURES, tmp_path / "stopped")
     assert str(caught.value) == f"{root}/train/cat/x.png: {SPECIAL[kind]}"

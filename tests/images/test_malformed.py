@@ -259,7 +259,10 @@ def test_tables(case: str, make_chexpert: Callable[..., Path]) -> None:
 IMAGES = {
     "zero bytes": (b"", "the file is empty (0 bytes): replace it or drop it from the list"),
     "text": (b"this is no image", UNKNOWN),
-    "a web page": (b"<!doctype html><title>404</title>", UNKNOWN),
+    "a web page": (
+        b"<!doctype html><title>404</title>",
+        "a web page, as of a failed download, whatever its suffix: download it again",
+    ),
     "a pointer of Git LFS": (
         b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n",
         "a pointer of Git LFS, not the image itself: fetch the images with `git lfs pull`",

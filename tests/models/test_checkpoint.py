@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch import nn
 
 from transferscope.models.checkpoint import (
     Checkpoint,
@@ -144,6 +145,43 @@ def test_metadata_of_a_newer_version_is_refused(tmp_path: Path) -> None:
     save_file({"a": torch.zeros(1)}, tmp_path / "a.safetensors", {"transferscope": header})
     with pytest.raises(UserError, match=r"unknown metadata \['colour'\]"):
         load_checkpoint(tmp_path / "a.safetensors")
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("bn.running_var", -1e-6, "1 of 4 values of 'bn.running_var' are negative, which no variance is"),
+        ("bn.running_var", float("nan"), "1 of 4 values of 'bn.running_var' are infinite or not a number"),
+        ("bn.running_mean", float("inf"), "1 of 4 values of 'bn.running_mean' are infinite or not a number"),
+        ("fc.weight", float("nan"), "1 of 12 values of 'fc.weight' are infinite or not a number"),
+        ("fc.bias", float("-inf"), "1 of 3 values of 'fc.bias' are infinite or not a number"),
+    ],
+)
+def test_values_that_no_network_computes_with_are_named(
+    suffix: str, key: str, value: float, message: str, tmp_path: Path
+) -> None:
+    """Also in half precision; statistics already where no weights are read. A mask may hold infinities."""
+    torch.manual_seed(0)
+    network = nn.ModuleDict({"bn": nn.BatchNorm1d(4), "fc": nn.Linear(4, 3)})
+    state = {
+        name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in network.state_dict().items()
+    }
+    state["fc.mask"] = torch.full((2,), float("-inf"))
+    path = tmp_path / f"file{suffix}"
+    write = save_file if suffix == ".safetensors" else torch.save
+    write(state, path)
+    assert load_checkpoint(path).state_dict.keys() == state.keys()
+    state[key].flatten()[1] = value
+    write(state, path)
+    with pytest.raises(UserError) as caught:
+        load_checkpoint(path)
+    assert str(caught.value).startswith(f"checkpoint {path}: {message}: the training has diverged or the file is")
+    if "running" in key:
+        with pytest.raises(UserError, match=key):
+            load_checkpoint(path, values=False)
+    else:
+        assert load_checkpoint(path, values=False).state_dict[key].is_meta
 
 
 def test_a_full_disk_leaves_the_old_file(

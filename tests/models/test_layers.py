@@ -155,6 +155,14 @@ def test_channels_of_images_are_those_before_the_first_convolution(name: str, op
     assert image_channels(build_model(name, 2, seed=0, **options)) == channels
 
 
+def test_a_transform_of_the_image_before_the_first_convolution_is_allowed_for() -> None:
+    """CSATv2's first convolution takes 64 frequencies of a colour image; a network of 4 channels stays one of 4."""
+    pytest.importorskip("timm")
+    assert image_channels(build_model("csatv2", 2, seed=0)) == 3
+    assert image_channels(build_model("resnet18", 2, seed=0)) == 3
+    assert image_channels(nn.Sequential(nn.Conv2d(4, 4, 1), nn.AdaptiveAvgPool2d(1))) == 4
+
+
 def test_pixels_that_become_channels_are_counted() -> None:
     """torch's own layer for it; a network without convolutions is taken to see colour."""
     assert image_channels(nn.Sequential(nn.PixelUnshuffle(2), nn.Conv2d(12, 4, 1))) == 3

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -107,6 +108,30 @@ def test_another_content_of_a_checkpoint_file_is_noticed(own: Own) -> None:
     assert own.distance == before
 
 
+def test_without_images_the_distances_are_the_same(own: Own) -> None:
+    """`root: null` measures the weights alone; with images again, what they give is there again."""
+    before = own.distance
+    features = own.folder / "data/07_model_output/images/cka.csv"
+    assert features.is_file()
+    options = {"env": "own_checkpoints", "params": {"tasks": {"images": {"root": None}}}}
+    with own.project.session(**options) as session:
+        session.run(pipeline_names=["data_prep", "training", "similarity"])
+    assert own.distance == before
+    with pytest.raises(UserError, match=r"images\.a_1\.checkpoints: made by another plan"):
+        own.run("similarity")
+    own.run()
+    assert own.distance == before
+
+
+def test_a_folder_that_is_not_there_says_how_weights_are_compared(tmp_path: Path) -> None:
+    """Before anything runs; the key is named."""
+    own = Own(tmp_path)
+    shutil.rmtree(own.images)
+    with pytest.raises(UserError, match=r"images does not exist: .* alone by `--params tasks\.images\.root=null`$"):
+        own.run()
+    assert not (tmp_path / "data/06_models/images").exists()
+
+
 def test_the_same_content_written_again_changes_nothing(own: Own) -> None:
     """A copy of the file with another time is the same file."""
     content = (own.folder / "b.pth").read_bytes()
@@ -127,7 +152,9 @@ def test_changed_images_are_noticed(own: Own, change: str) -> None:
     else:
         (own.images / "b").rename(own.images / "c")
     changed = r"images\.(test|train)_split: its images, labels or settings have changed since they were packed; "
-    with pytest.raises(UserError, match=changed + "`kedro run --pipelines data_prep` packs them again"):
+    with pytest.raises(
+        UserError, match=changed + "`kedro run --env own_checkpoints --pipelines data_prep` packs them again"
+    ):
         own.run("similarity")
     with pytest.raises(UserError, match=changed + r".*--only-missing-outputs would keep them"):
         own.run(only_missing_outputs=True)
@@ -146,7 +173,8 @@ def test_a_damaged_split_is_named_and_packed_again(own: Own, name: str) -> None:
     before = path.read_bytes()
     flip(path, -2)
     with pytest.raises(
-        UserError, match=rf"{name} is damaged \(.*\): make it anew with `kedro run --pipelines data_prep`$"
+        UserError,
+        match=rf"{name} is damaged \(.*\): make it anew with `kedro run --env own_checkpoints --pipelines data_prep`$",
     ):
         own.run("similarity")
     own.run("data_prep")
@@ -160,7 +188,7 @@ def test_a_damaged_checkpoint_is_named_and_repaired(own: Own) -> None:
     before = path.read_bytes()
     flip(path, -2)
     with pytest.raises(
-        UserError, match=r"epoch_0001.* is damaged .*: `kedro run --nodes images\.training\.b_1` repairs it$"
+        UserError, match=r"epoch_0001.* is damaged .*: `kedro run .*--nodes images\.training\.b_1` repairs it$"
     ):
         own.run("similarity")
     own.run(node_names=["images.training.b_1"])
@@ -194,7 +222,8 @@ def test_a_damaged_table_is_not_reported(own: Own) -> None:
     path = own.folder / "data/07_model_output/images/distances.csv"
     path.write_text(path.read_text().replace("1", "2"))
     with pytest.raises(
-        UserError, match=r"distances\.csv is damaged \(.*\): make it anew with `kedro run --pipelines similarity`$"
+        UserError,
+        match=r"distances\.csv is damaged \(.*\): make it anew with `kedro run --env own_checkpoints --pipelines similarity`$",
     ):
         own.run("report")
     own.run("similarity")

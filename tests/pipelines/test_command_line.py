@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -156,6 +157,20 @@ def test_a_mistake_in_a_file_is_one_line(folder: Path, file: str, content: bytes
     assert message in " ".join((done.stdout + done.stderr).split())
     assert "Traceback" not in done.stdout + done.stderr
     assert len([line for line in done.stderr.splitlines() if line.startswith("Error: ")]) == 1
+
+
+def test_an_unknown_type_of_an_entry_is_one_line(folder: Path) -> None:
+    """The entry that is used and its type are named before any node runs."""
+    path = folder / "conf/local/catalog.yml"
+    path.write_text('"{task}.train_split":\n  type: no.such.Dataset\n')
+    try:
+        done = kedro(folder, "run", "--nodes", "generated.draw_domains,clipart.data_prep.pack_train")
+    finally:
+        path.unlink()
+    assert done.returncode == 1
+    assert re.search(r"^Error: .*'\w+\.train_split': .*no\.such\.Dataset", done.stderr, re.MULTILINE)
+    assert "Traceback" not in done.stdout + done.stderr
+    assert not (folder / "data/01_raw/generated/domains").exists()
 
 
 def test_a_small_change_on_top_of_an_environment(folder: Path) -> None:

@@ -117,9 +117,9 @@ def blocks(operator: ConvOperator, frequencies: Tensor) -> Tensor:
 def lag_sums(operator: ConvOperator) -> tuple[Tensor, Tensor, Tensor]:
     """The autocorrelation R of the taps: B(f) B(f)^H = sum over lags of R(lag) exp(-2 pi i f.lag).
 
-    Returns one lag of each pair lag, -lag as int64 (n, num_axes), and R + R^T and R - R^T as float64 (groups, n, size, size),
-    where size is the smaller of rows and columns (for columns it is B^H B). R(-lag) is the transpose of R(lag), so half
-    of them suffice; lags that are their own negative are halved, so that adding the transpose restores them.
+    Returns one lag of each pair lag, -lag as int64 (n, num_axes), and R + R^T and R - R^T as float64 (groups, n, size,
+    size), where size is the smaller of rows and columns (for columns it is B^H B). R(-lag) is the transpose of R(lag),
+    so half of them suffice; lags that are their own negative are halved, so that adding the transpose restores them.
     """
     taps, positions, grid = operator.taps, operator.positions, operator.grid
     if taps.shape[2] > taps.shape[3]:

@@ -10,11 +10,12 @@ from typing import Literal
 from transferscope.claims.comparisons import Comparison
 from transferscope.claims.evidence import Evidence
 from transferscope.system.errors import UserError
+from transferscope.system.references import load_module
 
 NumberUnit = Literal["score", "points", "share", "number", "coefficient"]
 """score: a test metric; points: hundredths of one; share: a fraction; number: any size; coefficient: at most 1."""
 
-Place = Literal["task", "scenario", "pair of domains"]
+Place = Literal["task", "pair of domains", "set of domains"]
 """The kind of place that a claim's comparisons have."""
 
 Measure = Callable[[Evidence], Iterable[Comparison]]
@@ -45,6 +46,7 @@ class Claim:
     place: Place = "task"
     paper: tuple[str, ...] = ()
     section: str = ""
+    over: str = "test images"
 
 
 _CLAIMS: dict[str, Claim] = {}
@@ -61,6 +63,7 @@ def claim(
     place: Place = "task",
     paper: tuple[str, ...] = (),
     section: str = "",
+    over: str = "test images",
 ) -> Callable[[Measure], Measure]:
     """Register the function below as a claim; its name is the claim's id.
 
@@ -76,6 +79,7 @@ def claim(
         place: what the places of the comparisons are.
         paper: the paper's figures, an item per task.
         section: id of the report's section that shows more.
+        over: the things on which a number is measured, and over which its standard error is.
 
     Raises:
         UserError: another function of that name is registered.
@@ -98,6 +102,7 @@ def claim(
             place=place,
             paper=paper,
             section=section,
+            over=over,
         )
         return measure
 
@@ -115,12 +120,7 @@ def registered(modules: Iterable[str] = ()) -> dict[str, Claim]:
     for name in CHAPTERS:
         import_module(name)
     for name in modules:
-        try:
-            import_module(name)
-        except ModuleNotFoundError as error:
-            if error.name is None or not f"{name}.".startswith(f"{error.name}."):
-                raise
-            raise UserError(f"report.claims: no module is named '{name}'; put it into src/ or install it") from None
+        load_module(name, "report.claims")
     order = {name: rank for rank, name in enumerate(CHAPTERS)}
     claims = sorted(_CLAIMS.values(), key=lambda one: order.get(one.measure.__module__, len(order)))
     return {one.id: one for one in claims}

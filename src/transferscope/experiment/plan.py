@@ -19,9 +19,11 @@ from typing import Any
 from pydantic import ValidationError
 
 from transferscope.experiment import options as opt
+from transferscope.experiment.names import Epoch
 from transferscope.experiment.run import Role, RunSpec
 from transferscope.experiment.study import Study, explain, listed
 from transferscope.system.errors import UserError, one_message
+from transferscope.system.references import is_reference
 
 FileDigest = Callable[[str], str | None]
 
@@ -117,9 +119,10 @@ class Plan:
         return [run for run in self.runs_of(task) if run.role == role]
 
     def compared(self, task: str, role: Role) -> list[RunSpec]:
-        """Runs of a role that are replicas of each other: those with the model and the training of the first one.
+        """Runs of a role that are replicas of each other: those with the model, training and start of the first one.
 
-        A kind that is trained otherwise, with another learning rate, is a variant and not among them.
+        A kind that is trained otherwise, with another learning rate or from another epoch of P, is a variant and not
+        among them. Kinds that start from replicas of one P are.
         """
         runs = self.in_role(task, role)
         return [run for run in runs if _treatment(run) == _treatment(runs[0])]
@@ -127,7 +130,13 @@ class Plan:
     def is_multi_label(self, task: str) -> bool:
         """Whether an example of the task has several labels."""
         options = self.study.tasks[task]
-        return any(self.is_multi_label(part) for part in options.union or ()) or options.format == "chexpert"
+        if options.layout is not None:
+            return options.layout.multi_label
+        return any(self.is_multi_label(part) for part in options.union or ())
+
+    def has_images(self, task: str) -> bool:
+        """Whether the task has images; without them its checkpoint files are compared by their weights alone."""
+        return self.study.tasks[task].has_images
 
     def is_generated(self, task: str) -> bool:
         """Whether the images of the task, or of a part of it, are drawn and not photographed."""
@@ -140,6 +149,19 @@ class Plan:
         for kind_a, kind_b in kinds:
             found += self._pairs_of_kind(task, kind_a, kind_b)
         return found
+
+    def own_pairs(self, task: str) -> list[Pair]:
+        """Pairs of runs of the task that analyses of the user's own measure."""
+        analyses = self.study.analyses
+        if analyses.own is None:
+            return []
+        others = [options.pairs for options in (analyses.mistakes, analyses.similarity, analyses.landscape) if options]
+        kinds = (
+            dict.fromkeys(kinds for pairs in others for kinds in pairs)
+            if analyses.own.pairs is None
+            else analyses.own.pairs
+        )
+        return [pair for pair in self.pairs(task, kinds) if pair.run_a.task == pair.run_b.task == task]
 
     def pair_groups(self, task: str, kinds: Iterable[opt.KindPair]) -> list[PairGroup]:
         """The pairs of `pairs`, in the same order, by the nodes that measure them."""
@@ -205,11 +227,12 @@ class Plan:
         return {self.study.runs[kind].shares_initialisation_with}
 
 
-def make_plan(parameters: dict[str, Any], file_digest: FileDigest = lambda path: None) -> Plan:
+def make_plan(parameters: dict[str, Any] | Study, file_digest: FileDigest = lambda path: None) -> Plan:
     """Validate the parameters and expand them; one `UserError` names every key that is wrong.
 
     `file_digest` gives the digest of a checkpoint file that a run starts from or consists of, by its path as written,
-    or None where it is not known: the run's fingerprint then follows from the path alone.
+    or of the file that holds the code of `mypackage.nets:build`, or None where it is not known: the run's fingerprint
+    then follows from the name alone.
     """
     try:
         study = Study.model_validate(parameters)
@@ -262,8 +285,11 @@ def _roles(study: Study, runs: dict[str, RunSpec]) -> dict[str, Role]:
     return {name: role(run) for name, run in runs.items()}
 
 
-def _treatment(run: RunSpec) -> tuple[dict[str, Any], dict[str, Any]]:
-    return run.model.model_dump(), run.training.model_dump(exclude=NO_TREATMENT)
+def _treatment(run: RunSpec) -> tuple[object, ...]:
+    """Replicas of P give replicas of P-T; a P of another task, or of another epoch, makes a variant."""
+    source = run.pretrained.partition(".")[0] if run.pretrained and not _is_file(run.pretrained) else None
+    start = (run.initialisation, source, run.pretrained_epoch)
+    return run.model.model_dump(), run.training.model_dump(exclude=NO_TREATMENT), start
 
 
 def _pair(a: RunSpec, b: RunSpec) -> Pair:
@@ -281,7 +307,9 @@ def _expand(
     """The replicas of a kind of run on a task."""
     options = study.runs[kind]
     source = earlier[options.pretrained].fingerprint if options.pretrained in earlier else options.pretrained
+    model = options.model or study.model
     files = [options.checkpoint, None if options.pretrained in earlier else options.pretrained]
+    files += [model.name] if is_reference(model.name) else []
     digests = [digest for file in files if file is not None and (digest := file_digest(file)) is not None]
     content = {"pretrained": source, "data": _data_identity(study, task)} | ({"files": digests} if digests else {})
     chosen = {"weights": options.weights, "prefix": options.prefix}
@@ -298,7 +326,7 @@ def _expand(
                 study.seed, task, options.shares_initialisation_with or kind, replica, "initialisation"
             ),
             "order_seed": derive_seed(study.seed, task, kind, replica, "order"),
-            "model": options.model or study.model,
+            "model": model,
             "training": training,
         }
         values |= {key: value for key, value in chosen.items() if value is not None}
@@ -334,7 +362,7 @@ def _trainings(study: Study) -> tuple[dict[tuple[str, str], opt.TrainingOptions]
 
 
 def _data_identity(study: Study, task: str) -> dict[str, Any]:
-    """What decides the images of a task, wherever they lie."""
+    """Options that decide the images of a task, wherever they lie."""
     options = study.tasks[task]
     if options.union:
         parts = [_data_identity(study, part) for part in options.union]
@@ -344,6 +372,8 @@ def _data_identity(study: Study, task: str) -> dict[str, Any]:
     identity = options.model_dump(exclude={"root", "training", "pictures", "num_workers"})
     if options.value_range is None:  # as before there was this key
         del identity["value_range"]
+    if not options.has_images:
+        identity["images"] = None
     return identity | {
         "drawn": drawn,
         "seed": study.seed if drawn else None,
@@ -352,7 +382,7 @@ def _data_identity(study: Study, task: str) -> dict[str, Any]:
 
 
 def pictures_of(study: Study, task: str) -> opt.PictureOptions:
-    """How the images of a task are stored and shown; a union without settings of its own shows those of its parts."""
+    """How the images of a task are stored and shown; a union without settings of its own has those of its parts."""
     options = study.tasks[task]
     if options.pictures is None and options.union:
         return pictures_of(study, options.union[0])
@@ -390,6 +420,8 @@ CHECKPOINT_SUFFIXES = (".safetensors", ".pt", ".pth", ".tar", ".ckpt", ".bin")
 
 def _faults_of_tasks(study: Study) -> Iterator[str]:
     for name, options in study.tasks.items():
+        if not options.has_images:
+            yield from _faults_without_images(study, name)
         for part in options.union or ():
             if part not in study.tasks:
                 yield _unknown(f"tasks.{name}.union", part, study.tasks)
@@ -406,6 +438,14 @@ def _faults_of_tasks(study: Study) -> Iterator[str]:
                 yield f"generated.{name}.tasks: '{task}' is a union and has no images of its own"
     drawn_tasks = [task for drawn in study.generated.values() for task in drawn.tasks]
     yield from _twice("generated", drawn_tasks)
+
+
+def _faults_without_images(study: Study, task: str) -> Iterator[str]:
+    needing = [f"runs.{kind}" for kind, run in study.runs.items() if task in run.tasks and run.checkpoint is None]
+    needing += [f"generated.{name}" for name, drawn in study.generated.items() if task in drawn.tasks]
+    needing += [f"tasks.{name}" for name, options in study.tasks.items() if task in (options.union or ())]
+    if needing:
+        yield f"tasks.{task}.root: null is for checkpoint files alone, but {needing[0]} needs images: give their folder"
 
 
 def _faults_of_part(study: Study, name: str, part: str) -> Iterator[str]:
@@ -448,9 +488,9 @@ def _faults_of_sharing(study: Study, kind: str, shared: str) -> Iterator[str]:
 def _faults_of_analyses(study: Study) -> Iterator[str]:
     """Names of kinds and tasks that do not exist, what is there twice, and more pairs than can be compared."""
     analyses, kinds = study.analyses, study.runs
-    for name in ("mistakes", "similarity", "landscape"):
+    for name in ("mistakes", "similarity", "landscape", "own"):
         options = getattr(analyses, name)
-        pairs = options.pairs if options else ()
+        pairs = (options.pairs or ()) if options else ()
         yield from _all_known(f"analyses.{name}.pairs", dict.fromkeys(kind for pair in pairs for kind in pair), kinds)
         yield from _twice(f"analyses.{name}.pairs", (f"[{a}, {b}]" for a, b in pairs))
         number = sum(_num_pairs(study, a, b) for a, b in pairs if a in kinds and b in kinds)
@@ -578,12 +618,11 @@ def _faults_of_planes(plan: Plan, landscape: opt.LandscapeOptions) -> Iterator[s
         runs = {run.name: run for run in plan.runs_of(plane.task)}
         where = f"analyses.landscape.planes ({plane.name}).checkpoints"
         yield from _twice(where, plane.checkpoints)
-        for checkpoint in plane.checkpoints:
-            name, _, epoch = checkpoint.partition("@")
-            if name not in runs:
-                yield _unknown(where, name, runs)
+        for name in plane.names:
+            if name.run not in runs:
+                yield _unknown(where, name.run, runs)
             else:
-                yield from _not_saved(where, int(epoch) if epoch.isdigit() else epoch, runs[name])
+                yield from _not_saved(where, name.epoch, runs[name.run])
 
 
 def _faults_of_criticality(plan: Plan, options: opt.CriticalityOptions) -> Iterator[str]:
@@ -597,7 +636,7 @@ def _faults_of_criticality(plan: Plan, options: opt.CriticalityOptions) -> Itera
             yield faults[0] + (f" ({len(faults) - 1} other runs lack it, too)" if len(faults) > 1 else "")
 
 
-def _not_saved(key: str, epoch: int | str, run: RunSpec) -> Iterator[str]:
+def _not_saved(key: str, epoch: Epoch, run: RunSpec) -> Iterator[str]:
     """An epoch by number is one that the run will save; which one is the best is not known before."""
     training = run.training
     if not isinstance(epoch, int) or run.checkpoint is not None:

@@ -54,3 +54,8 @@ class RunSpec(Options):
     def full_name(self) -> str:
         """The name with the task: `clipart.pt_1`."""
         return f"{self.task}.{self.name}"
+
+    @property
+    def columns(self) -> dict[str, str]:
+        """Columns that name the run in a table."""
+        return {"task": self.task, "run": self.name, "label": self.label}

@@ -1,4 +1,4 @@
-"""What can be known to fail before the first node runs: images as distributed, networks, checkpoint files, GPUs.
+"""Checks before the first node runs: images as distributed, networks, checkpoint files, GPUs.
 
 Each check is a function that yields faults, one line each, so that all of them are listed at once. No image is decoded.
 """
@@ -8,15 +8,15 @@ from __future__ import annotations
 import importlib.util
 import shutil
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from transferscope.experiment.gpu_support import gpu_fault
 from transferscope.experiment.options import ModelOptions
 from transferscope.experiment.plan import Plan, RunSpec, pictures_of
-from transferscope.models.near import near_matches
 from transferscope.system.errors import UserError
+from transferscope.system.near import near_matches
 
 ClassNames = tuple[str, ...]
 
@@ -26,19 +26,27 @@ def images_faults(
     load: Callable[[str], Any],
     known: dict[str, ClassNames],
     sizes: dict[str, tuple[int, int]],
+    dropping: Collection[str] = (),
 ) -> Iterator[str]:
-    """Faults of the images as distributed: folders, lists, class lists, empty classes.
+    """Faults of the images as distributed: folders, lists, class lists, empty classes, links to nothing.
 
     tasks: those whose images are about to be packed. load: gives the `ImageSource` of a task. known, sizes: take their
-    classes and how many are in train and test.
+    classes and how many are in train and test. dropping: tasks of which bad images are dropped.
     """
     for task in tasks:
         try:
             source = load(task)
+            if source.unreadable and task not in dropping:
+                yield _unreadable(task, source.unreadable)
             known[task], sizes[task] = tuple(source.class_names), (len(source.train), len(source.test))
         except UserError as error:
             message = str(error)
             yield message if message.startswith(f"tasks.{task}") else f"tasks.{task}: {message}"
+
+
+def _unreadable(task: str, files: Sequence[str]) -> str:
+    more = f" (and {len(files) - 1} more)" if len(files) > 1 else ""
+    return f"tasks.{task}: {files[0]}{more}: remove it or bring the file back, or set on_bad_image to drop"
 
 
 def networks_faults(plan: Plan, runs: Iterable[RunSpec], known: Mapping[str, ClassNames]) -> Iterator[str]:
@@ -105,10 +113,10 @@ def _check_file(path: str, run: RunSpec) -> int | UserError | None:
 def _other_classes(plan: Plan, run: RunSpec, source: str, number: int, classes: ClassNames) -> str:
     some = ", ".join(classes[:3]) + (", ..." if len(classes) > 3 else "")
     found = f"{source}: its classifier has {number} classes, the images of {run.task} have {len(classes)} ({some})"
-    if plan.study.tasks[run.task].format != "image_folder":
+    if not hasattr(plan.study.tasks[run.task].layout, "class_list"):
         return found
     return (
-        f"{found}; name all classes of the classifier, in the order of its outputs and a class a line, in a text file, "
+        f"{found}; name all classes of the classifier in a text file, a class per line in the order of its outputs, "
         f"and give that as tasks.{run.task}.class_list: the folders may be some of them"
     )
 
@@ -219,6 +227,22 @@ def layers_faults(plan: Plan, runs: Iterable[RunSpec], pipelines: Collection[str
             find_modules(network, groups=groups)
         except UserError as error:
             yield f"analyses.modules.groups: {model.name}: {error}"
+
+
+def unused_keys(plan: Plan, runs: Iterable[RunSpec]) -> Iterator[str]:
+    """A line for each option of a kind of run that decides nothing, because the run is read from a file.
+
+    Not an error, for a run of another environment may have been replaced by a file.
+    """
+    for kind in dict.fromkeys(run.kind for run in runs):
+        options = plan.study.runs[kind]
+        keys = [key for key in ("training", "training_on") if options.checkpoint is not None and getattr(options, key)]
+        if options.pretrained_epoch != "final" and options.pretrained not in plan.runs:
+            keys.append("pretrained_epoch")
+        for key in keys:
+            file = options.checkpoint or options.pretrained
+            how = f"its weights are read from {file}" if file else "it starts from random weights"
+            yield f"runs.{kind}.{key} has no effect: {how}"
 
 
 NOTED_SECONDS = 120

@@ -1,4 +1,4 @@
-"""What happens around a run: checks before it, what went wrong in it, where the report lies after it."""
+"""Hooks around a run: checks before it, its failures, and the place of the report after it."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ from kedro.framework.project import pipelines
 from kedro.io import CatalogProtocol
 from kedro.pipeline import Pipeline
 
-from transferscope.experiment.plan import RunSpec
+from transferscope.experiment.plan import Plan, RunSpec
 from transferscope.framework.config import CommandLineError, active_place, active_plan, active_run
-from transferscope.framework.runners.failures import NodesFailed, repeat_command, users_mistake
+from transferscope.framework.kedro_private import place_of
+from transferscope.framework.runners.failures import NodesFailed, repeat_command, run_command, users_mistake
 from transferscope.framework.runners.run_tables import failures_table
 from transferscope.pipelines.wiring import ON_A_GPU
 from transferscope.system.errors import UserError, one_message
@@ -57,10 +58,14 @@ class StudyHooks:
             with _one_line(""):
                 before = Before(pipeline, catalog, only_missing=bool(run_params.get("only_missing_outputs")))
                 refuse(before.faults())
+                for line in before.unused_keys():
+                    logger.warning("%s", line)
                 note = before.note()
         except BaseException:
             self.let_go()
             raise
+        for line in without_images(before.plan):
+            logger.warning("%s", line)
         if note is not None:
             logger.info("%s", note)
         missing = "those whose outputs are there are left out"
@@ -75,7 +80,7 @@ class StudyHooks:
 
     @hook_impl(trylast=True)  # it raises, and no hook is called after that
     def on_pipeline_error(self, error: Exception, run_params: dict[str, Any]) -> None:
-        """What failed and the command that repeats it; a user's mistake is one line, not a traceback."""
+        """Print the failures and the command that repeats them; a user's mistake is one line, not a traceback."""
         self.let_go()
         if isinstance(error, NodesFailed):
             print_tables({"What failed": failures_table(error.progress)})
@@ -120,7 +125,7 @@ def refuse(faults: Iterable[str]) -> None:
 
 
 class Before:
-    """What can be known of a run before its first node: everything that would fail later, and what it will take."""
+    """Check all that would fail later before the first node, and estimate what the run takes."""
 
     def __init__(self, pipeline: Pipeline, catalog: CatalogProtocol, *, only_missing: bool = False) -> None:
         """only_missing: nodes whose results are there will not run."""
@@ -143,7 +148,8 @@ class Before:
         drawn = self.pipeline.all_outputs()
         read = [task for task in self.packed if f"{task}.source" not in drawn]
         there = [task for task in read if _exists(self.catalog, f"{task}.source")]
-        yield from checks.images_faults(there, partial(_load_source, self.catalog), known, self.sizes)
+        dropping = {task for task in there if self.plan.study.tasks[task].on_bad_image == "drop"}
+        yield from checks.images_faults(there, partial(_load_source, self.catalog), known, self.sizes, dropping)
         _add_known_classes(known, self.runs, self.packed, self.catalog)
         yield from checks.networks_faults(self.plan, self.runs, known)
         yield from checks.sizes_faults(self.plan, self.runs)
@@ -153,12 +159,28 @@ class Before:
         if self.runs or self.measures:
             yield from checks.gpus_faults(self.plan, self.runs, analyses=self.measures)
 
+    def unused_keys(self) -> Iterator[str]:
+        """A line for each option that has no effect on the runs of the pipeline."""
+        from transferscope.framework import checks
+
+        yield from checks.unused_keys(self.plan, self.runs)
+
     def note(self) -> str | None:
-        """How long a comparison of checkpoint files will take, where that is more than minutes."""
+        """Warn of a comparison of checkpoint files that takes more than minutes."""
         from transferscope.framework import checks
 
         names = (node.name for node in self.pipeline.nodes)
         return checks.cost_note(self.plan, self.runs, names, self.sizes) if self.measures else None
+
+
+def without_images(plan: Plan) -> Iterator[str]:
+    """A line for each task without images that says what is left out."""
+    for task in plan.study.tasks:
+        if not plan.has_images(task):
+            yield (
+                f"tasks.{task}.root is null: distances and spectra of the weights are measured; left out is what needs "
+                "images, such as mistakes, similarity of features, margins and the landscape"
+            )
 
 
 def input_faults(pipeline: Pipeline, catalog: CatalogProtocol) -> Iterator[str]:
@@ -181,11 +203,21 @@ def input_faults(pipeline: Pipeline, catalog: CatalogProtocol) -> Iterator[str]:
                 yield str(_users(error))
     sources = [name for name in missing if name.endswith(".source")]
     for name in dict.fromkeys(_place(catalog, name) for name in sources):
-        yield f"the folder {name} does not exist: put the images there"
+        yield f"the folder {name} does not exist: put the images there{_or_without(sources)}"
     others = [name for name in missing if name not in sources]
     if others:
         more = f" and {len(others) - 1} more" if len(others) > 1 else ""
         yield f"{others[0]}{more}: not there yet; {_how_to_make(others[0])}"
+
+
+def _or_without(sources: Iterable[str]) -> str:
+    """How checkpoint files are compared without images, where a task has no other runs."""
+    plan = active_plan()
+    for task in (source.removesuffix(".source") for source in sources):
+        if all(run.checkpoint is not None for run in plan.runs_of(task)):
+            key = f"tasks.{task}.root"
+            return f", name another as {key}, or compare the weights alone by `--params {key}=null`"
+    return ""
 
 
 def _packed_in(pipeline: Pipeline) -> list[str]:
@@ -220,7 +252,7 @@ def _add_known_classes(
 ) -> None:
     """The classes of tasks that runs adopt checkpoints for: of packed splits, and of a union those of its parts."""
     tasks = active_plan().study.tasks
-    for task in dict.fromkeys(run.task for run in runs if run.checkpoint is not None):
+    for task in dict.fromkeys(run.task for run in runs if run.checkpoint is not None and tasks[run.task].has_images):
         first = (tasks[task].union or (task,))[0]
         if first not in known and first not in packed and _exists(catalog, f"{first}.test_split"):
             known[first] = tuple(catalog.load(f"{first}.test_split").class_names)
@@ -234,7 +266,7 @@ def _exists(catalog: CatalogProtocol, name: str) -> bool:
 
 
 def _damage(dataset: Any) -> DamagedError | None:
-    """What is wrong with an entry that is there but not as it was written; None for one that is not there."""
+    """The damage of an entry that is not as it was written; None for one that does not exist."""
     from transferscope.images.split import PackedSplit
     from transferscope.models.series import CheckpointSeries
 
@@ -253,8 +285,8 @@ def _repair(name: str) -> str:
     """The command that makes a damaged entry anew."""
     run = active_plan().runs.get(name.removesuffix(".checkpoints")) if name.endswith(".checkpoints") else None
     if run is not None:
-        return f"`kedro run --nodes {run.task}.training.{run.name}` repairs it"
-    return f"make it anew with `kedro run --pipelines {_maker(name)}`"
+        return f"`{run_command('--nodes', f'{run.task}.training.{run.name}')}` repairs it"
+    return f"make it anew with `{run_command('--pipelines', _maker(name))}`"
 
 
 def trains_on_several_machines(pipeline: Pipeline, catalog: CatalogProtocol) -> bool:
@@ -303,7 +335,8 @@ def check_fingerprint(name: str, fingerprint: str) -> None:
     if run is not None and fingerprint != run.fingerprint:
         raise CommandLineError(
             f"{name}: made by another plan{_or_file(run)} (fingerprint {fingerprint}, now {run.fingerprint}); "
-            f"train again with `kedro run --nodes {run.task}.training.{run.name}`, or undo the change of parameters"
+            f"train again with `{run_command('--nodes', f'{run.task}.training.{run.name}')}`, or undo the change of "
+            "parameters"
         )
 
 
@@ -314,7 +347,7 @@ def _or_file(run: RunSpec) -> str:
 
 def _how_to_make(name: str) -> str:
     """The command that makes a missing entry."""
-    return f"make it with `kedro run --pipelines {_maker(name)}`"
+    return f"make it with `{run_command('--pipelines', _maker(name))}`"
 
 
 def _maker(name: str) -> str:
@@ -325,7 +358,7 @@ def _maker(name: str) -> str:
 
 def _folders(pipeline: Pipeline, catalog: CatalogProtocol) -> list[str]:
     """The folders in which the results of a pipeline lie, up to that of the task."""
-    files = [name for name in pipeline.all_outputs() if "filepath" in catalog[name]._describe()]
+    files = [name for name in pipeline.all_outputs() if place_of(catalog[name]) is not None]
     places = {name: Path(_place(catalog, name)) for name in files}
     return sorted({str(_above(place, name.partition(".")[0])) for name, place in places.items()})
 
@@ -337,7 +370,7 @@ def _above(place: Path, task: str) -> Path:
 
 def _place(catalog: CatalogProtocol, name: str) -> str:
     """Where an entry lies, relative to the working folder where possible."""
-    dataset = catalog.get(name)
-    assert dataset is not None
-    path = Path(dataset._describe()["filepath"]).resolve()
+    place = place_of(catalog.get(name))
+    assert place is not None
+    path = place.resolve()
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)

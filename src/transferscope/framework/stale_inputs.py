@@ -11,6 +11,7 @@ from kedro.pipeline import Pipeline
 
 from transferscope.experiment.plan import Plan, RunSpec, pictures_of
 from transferscope.framework.config import CommandLineError, active_plan
+from transferscope.framework.runners.failures import run_command
 
 logger = logging.getLogger("transferscope")
 
@@ -71,7 +72,7 @@ def _check_splits(plan: Plan, task: str, catalog: CatalogProtocol, kept: str) ->
         if not is_packed_from(split, source, part, pictures_of(plan.study, task), options.value_range):
             raise CommandLineError(
                 f"{name}: its images, labels or settings have changed since they were packed; "
-                f"`kedro run --pipelines data_prep` packs them again{kept}"
+                f"`{run_command('--pipelines', 'data_prep')}` packs them again{kept}"
             )
 
 
@@ -85,7 +86,7 @@ def _check_run(plan: Plan, run: RunSpec, catalog: CatalogProtocol, kept: str) ->
         if split is not None and series.inputs.get(part, split.digest) != split.digest:
             raise CommandLineError(
                 f"{run.full_name}.checkpoints: trained on other images than {name} holds now; "
-                f"train again with `kedro run --nodes {run.task}.training.{run.name}`{kept}"
+                f"train again with `{run_command('--nodes', f'{run.task}.training.{run.name}')}`{kept}"
             )
 
 

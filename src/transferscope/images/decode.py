@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import re
 from collections.abc import Callable
 
 import numpy as np
@@ -36,6 +37,19 @@ PADDING = 128
 """Grey value beside a chest image that is not square."""
 SEVERAL_FRAMES = "hold several frames or pages, of which the first counts"
 CLIPPED = "hold values outside value_range, which become black or white"
+_CONVERT = "convert it to JPEG or PNG, for example with `magick mogrify -format jpg FILES`, or drop it from the list"
+_WEB_PAGE = "a web page, as of a failed download"
+_KINDS = (
+    (re.compile(rb"....ftyp(hei|hev|mif|msf)", re.DOTALL), "a HEIC photo"),
+    (re.compile(rb"....ftyp", re.DOTALL), "a video"),
+    (re.compile(rb"\xff\x0a|....JXL ", re.DOTALL), "a JPEG XL image"),
+    (re.compile(rb".{128}DICM", re.DOTALL), "a DICOM file"),
+    (re.compile(rb"%PDF"), "a PDF document"),
+    (re.compile(rb"8BPS"), "a Photoshop file"),
+    (re.compile(rb"\s*(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)*<svg", re.DOTALL | re.IGNORECASE), "an SVG drawing"),
+    (re.compile(rb"\s*<(!doctype html|html)", re.IGNORECASE), _WEB_PAGE),
+)
+"""How files begin that stand where images are expected, and cannot be read."""
 _LFS_POINTER = b"version https://git-lfs"
 _HOW_SEEN = 0x0106
 """TIFF's tag for how values are to be seen; 0: white is zero, which Pillow undoes for 8 bits alone."""
@@ -84,6 +98,10 @@ def decode_image(
     try:
         opened = Image.open(io.BytesIO(data), formats=FORMATS)
     except UnidentifiedImageError as error:
+        kind = _other_kind(data)
+        if kind is not None:
+            fix = "download it again" if kind == _WEB_PAGE else _CONVERT
+            raise UserError(f"{where}: {kind}, whatever its suffix: {fix}") from error
         raise UserError(f"{where}: not an image in a known format ({', '.join(FORMATS)})") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise _too_large(where, "too many pixels") from error
@@ -250,6 +268,12 @@ def _check_deep_colour(image: Image.Image, where: str, value_range: ValueRange |
             f"{where}: 16-bit colour with values below 32768 only, of which few levels would be left: convert it to 8 "
             "bits, or say value_range: [0, 65535] if the image is meant to be dark"
         )
+
+
+def _other_kind(data: bytes) -> str | None:
+    """What a file is that is no image in a known format."""
+    head = data[:1024]
+    return next((kind for pattern, kind in _KINDS if pattern.match(head)), None)
 
 
 def _check_pixels(size: tuple[int, int], where: str) -> None:

@@ -15,6 +15,7 @@ import zipfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Literal
 
 from transferscope.system.errors import UserError
 
@@ -53,9 +54,11 @@ class FileTree(ABC):
     def __init__(self, root: Path) -> None:
         self.root = root
         self._start = f"{root}/"
+        self.unreadable: set[str] = set()
+        """Paths met so far that lead to no regular file, such as links to nothing and pipes."""
 
     def where(self, path: str) -> str:
-        """How messages name a file; unprintable characters are escaped, so that a message stays one line."""
+        """The name of a file in messages; unprintable characters are escaped, so that a message stays one line."""
         return printable(f"{self.root}/{path}" if path else str(self.root))
 
     @abstractmethod
@@ -124,12 +127,13 @@ class FolderTree(FileTree):
     def entries(self, folder: str = "") -> tuple[list[str], list[str]]:
         try:
             with os.scandir(f"{self.root}/{folder}") as found:
-                kinds = [(entry.name, _is_folder(entry)) for entry in found if not is_clutter(entry.name)]
+                kinds = [(entry.name, _kind(entry)) for entry in found if not is_clutter(entry.name)]
         except OSError as error:
             raise UserError(f"{self.where(folder)}: cannot be read ({error.strerror})") from error
+        self.unreadable.update(f"{folder}/{name}".lstrip("/") for name, kind in kinds if kind == "other")
         return (
-            sorted(name for name, is_folder in kinds if is_folder),
-            sorted(name for name, is_folder in kinds if not is_folder),
+            sorted(name for name, kind in kinds if kind == "folder"),
+            sorted(name for name, kind in kinds if kind != "folder"),
         )
 
     def files(self, folder: str = "") -> Iterator[str]:
@@ -373,11 +377,12 @@ def _open_without_waiting(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NONBLOCK)
 
 
-def _is_folder(entry: os.DirEntry[str]) -> bool:
+def _kind(entry: os.DirEntry[str]) -> Literal["folder", "file", "other"]:
+    """Other: a link to nothing or to itself, a pipe, a socket, a device."""
     try:
-        return entry.is_dir()
+        return "folder" if entry.is_dir() else "file" if entry.is_file() else "other"
     except OSError:  # a link that leads to itself
-        return False
+        return "other"
 
 
 def _member_name(root: Path, name: str) -> str:

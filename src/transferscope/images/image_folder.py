@@ -13,15 +13,19 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated, ClassVar
 
 import numpy as np
 from PIL import Image
+from pydantic import Field
 
+from transferscope.experiment.options import Place
 from transferscope.images.decode import FORMATS, is_image
 from transferscope.images.files import FileTree, decode_text, open_tree, printable, read_file
 from transferscope.images.source import (
     GENERATED_MARK,
     ExampleList,
+    ImageFormat,
     ImageSource,
     check_classes,
     printable_names,
@@ -57,6 +61,25 @@ _PART_OF = {"tr": "train", "va": "val", "de": "val", "te": "test", "ts": "test",
 """By the first two letters: train, training, trn; val, valid, validation; dev; test, testing, tst; holdout; eval."""
 
 
+class ImageFolder(ImageFormat):
+    """A folder for each class, in parts for training and testing or without parts."""
+
+    path_options: ClassVar[tuple[str, ...]] = ("class_list",)
+
+    test_share: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Without parts: the share of each class that is for testing; not used where there are parts."""
+    class_list: Place | None = None
+    """A text file with a class per line, in the order of a classifier's outputs."""
+
+    def read(self, root: Path, task: str) -> ImageSource:
+        """`read_image_folder` with these options."""
+        return read_image_folder(root, test_share=self.test_share, class_list=self.class_list)
+
+    def validation_fault(self, *, wanted: bool) -> str | None:
+        """Folders without parts are shared out to train and test alone."""
+        return "this layout has no validation part" if wanted and self.test_share is not None else None
+
+
 def read_image_folder(
     root: str | Path,
     *,
@@ -74,8 +97,8 @@ def read_image_folder(
 
     Args:
         test_share: For class folders without parts: this share of each class, by a draw, is the test part.
-        class_list: A text file with a class a line, in the order of a classifier's outputs; the folders may be some of
-            them. None: the folders are the classes.
+        class_list: A text file with a class per line, in the order of a classifier's outputs; the folders may be
+            some of them. None: the folders are the classes.
         seed: Of the draw.
 
     Raises:
@@ -115,6 +138,12 @@ def read_image_folder(
         test=examples["test" if "test" in examples else "val"],
         validation=examples["val"] if "val" in examples and "test" in examples else None,
         sampling=sampling,
+        unreadable=tuple(
+            f"{tree.where(path)}: {tree.no_file(path)} and no image"
+            for part in examples.values()
+            for path in part.paths
+            if path in tree.unreadable
+        ),
     )
 
 
@@ -130,7 +159,8 @@ class _PassedOver:
         images = "1 image" if self.beside == 1 else f"{self.beside} images"
         found = [f"{images} beside the class folders"] if self.beside else []
         if self.suffixes:
-            found.append(f"{_counted(self.suffixes)} in class folders (convert what is an image to PNG or JPEG)")
+            how = _conversion(self.suffixes)
+            found.append(f"{_counted(self.suffixes)} in class folders ({how})")
         if found:
             warn_once(f"{self.tree.where('')}: passed over {' and '.join(found)}")
 
@@ -140,6 +170,18 @@ def _counted(suffixes: Counter[str]) -> str:
     ordered = sorted(((count, suffix) for suffix, count in suffixes.items()), key=lambda item: (-item[0], item[1]))
     shown = [f"{count} {printable(suffix)}" for count, suffix in ordered[:6]]
     return ", ".join(shown) + (", ..." if len(suffixes) > 6 else "")
+
+
+_CAMERAS = frozenset((".heic", ".heif", ".jxl", ".cr2", ".cr3", ".nef", ".arw", ".dng", ".orf", ".raf", ".rw2", ".psd"))
+"""Suffixes of photos that are not read."""
+
+
+def _conversion(suffixes: Iterable[str]) -> str:
+    """How files that are not read become images; with a command where they are photos."""
+    photos = sorted(_CAMERAS.intersection(suffixes))
+    if not photos:
+        return "convert what is an image to PNG or JPEG"
+    return f"they are left out; convert them, for example with `magick mogrify -format jpg *{photos[0]}`"
 
 
 def _find_parts(tree: FileTree, test_share: float | None) -> tuple[str, dict[str, str] | None]:
@@ -331,7 +373,7 @@ def _read_part(
             )
         images, others = _images_below(tree, folder)
         if not images:
-            held = f" (but {_counted(others)})" if others else ""
+            held = f" (but {_counted(others)}; {_conversion(others)})" if others else ""
             raise UserError(f"{tree.where(folder)}: no image in this class folder{held}: remove it or add images")
         passed.suffixes.update(others)
         paths.extend(images)

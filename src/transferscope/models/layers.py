@@ -19,7 +19,7 @@ NUM_GENERIC_FEATURES = 5
 
 @dataclass(frozen=True)
 class LayerInput:
-    """What enters a convolution or linear layer: its size in pixels (1 x 1 for a linear layer), and how it is read."""
+    """The input of a convolution or linear layer: its size in pixels (1 x 1 for a linear layer), and its layout."""
 
     kind: str
     """`conv` or `linear`."""
@@ -184,11 +184,21 @@ def _pair(values: tuple[int, ...]) -> tuple[int, int]:
     return first, second
 
 
+COLOUR = 3
+
+
 def image_channels(model: nn.Module) -> int:
     """Number of channels of the images that a model takes: those of its first convolution, 3 where it has none.
 
-    A layer before it that turns blocks of pixels into channels is allowed for, as in TResNet's stem.
+    A layer before it that turns blocks of pixels into channels is allowed for, as in TResNet's stem. A first
+    convolution of other than 1 or 3 channels may stand behind a transform of the image that is no layer, as the cosine
+    transform of timm's CSATv2: such a model is tried on a colour image.
     """
+    channels = _first_channels(model)
+    return COLOUR if channels not in (1, COLOUR) and _takes(model, COLOUR) else channels
+
+
+def _first_channels(model: nn.Module) -> int:
     pixels = 1
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
@@ -197,4 +207,17 @@ def image_channels(model: nn.Module) -> int:
             pixels *= module.downscale_factor**2
         elif type(module).__name__ == "SpaceToDepth":  # of timm
             pixels *= int(module.bs) ** 2  # type: ignore[arg-type]
-    return 3
+    return COLOUR
+
+
+@torch.no_grad()
+def _takes(model: nn.Module, channels: int) -> bool:
+    """Whether the model takes an image of this number of channels, of the size that it names or of 224 pixels."""
+    side = (getattr(model, "pretrained_cfg", {}).get("input_size") or (channels, 224, 224))[-1]
+    weight = next(model.parameters())
+    with evaluation_mode(model):
+        try:
+            model(weight.new_zeros(1, channels, side, side))
+        except (RuntimeError, ValueError, AssertionError, TypeError, IndexError):
+            return False
+    return True

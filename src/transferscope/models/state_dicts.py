@@ -7,13 +7,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from transferscope.models.file_kind import Kind
-from transferscope.models.near import near_matches
 from transferscope.models.pickle_data import Opaque
 from transferscope.models.torch_file import ArrayRef, TensorRef, open_torch_file
 from transferscope.system.errors import UserError
+from transferscope.system.near import near_matches
 
 USUAL = [
     "state_dict",
@@ -126,7 +127,42 @@ def read_torch_file(
         refs, notes = choose_state_dict(file.content, weights, where=f"checkpoint {path}")
         if file.set_aside:
             notes.append(f"left out objects of classes that are not read: {listed(file.set_aside)}")
-        return file.tensors(refs, values=values), _about(file.content), notes
+        tensors = file.tensors(refs, values=values)
+        statistics = {} if values else {key: ref for key, ref in refs.items() if is_statistic(key)}
+        check_values(tensors if values else file.tensors(statistics), where=f"checkpoint {path}")
+        return tensors, _about(file.content), notes
+
+
+_STATISTICS = ("running_mean", "running_var")
+_LEARNED = ("weight", "bias")
+
+
+def is_statistic(name: str) -> bool:
+    """Whether a tensor holds statistics of BatchNorm, by its name."""
+    return name.endswith(_STATISTICS)
+
+
+def check_values(state_dict: Mapping[str, Tensor], *, where: str) -> None:
+    """Raise a UserError, which begins with `where`, for weights, biases or statistics that no network computes with.
+
+    These are values that are infinite or not a number, and negative variances. Other tensors, such as masks, may hold
+    infinities.
+    """
+    for key, tensor in state_dict.items():
+        if not (key.endswith(_LEARNED + _STATISTICS) and tensor.is_floating_point()) or tensor.is_meta:
+            continue
+        tensor = tensor.float() if tensor.itemsize == 1 else tensor  # torch compares no float8
+        finite = torch.isfinite(tensor)
+        if not bool(finite.all()):
+            wrong, what = int((~finite).sum()), "infinite or not a number"
+        elif key.endswith("running_var") and bool((tensor < 0).any()):
+            wrong, what = int((tensor < 0).sum()), "negative, which no variance is"
+        else:
+            continue
+        raise UserError(
+            f"{where}: {wrong:,} of {tensor.numel():,} values of {key!r} are {what}: the training has diverged or the "
+            "file is damaged; give another epoch or copy it again"
+        )
 
 
 def _about(content: Any) -> dict[str, Any]:

@@ -197,23 +197,23 @@ def _beside(path: Path) -> Path:
 
 
 def _damage_beside(path: Path) -> str | None:
-    """How the file differs from the digest beside it; None if it does not."""
+    """The difference between the file and the digest beside it; None if there is none."""
     try:
         noted = _beside(path).read_bytes()
     except OSError:
-        return f"its digest {_beside(path).name} is missing"
+        return f"its digest {_beside(path).name} is missing, as in version 0.1"
     if noted != f"{file_digest(path)}  {path.name}\n".encode():
         return "its content is not what was written"
     return None
 
 
 def _sealed_damage(path: Path) -> str | None:
-    """How the file differs from the digest in it; None if it does not."""
+    """The difference between the file and the digest in it; None if there is none."""
     with path.open("rb") as file:
         head = file.read(_HEAD)
         found = _SEAL.search(head)
         if found is None:
-            return "it bears no digest"
+            return "it bears no digest, as files of version 0.1"
         digest = hashlib.sha256(head.replace(found.group(), UNSEALED.encode(), 1))
         while piece := file.read(_PIECE):
             digest.update(piece)

@@ -10,12 +10,13 @@ import pandas as pd
 from transferscope.experiment.run import RunSpec
 from transferscope.images.split import PackedSplit
 from transferscope.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from transferscope.models.compatible import infer_num_classes
 from transferscope.models.series import CheckpointSeries, epoch_file, write_series
 from transferscope.system.errors import UserError
 from transferscope.system.folder_lock import run_folder_held
 from transferscope.training.device import choose_device
 from transferscope.training.evaluation import evaluate
-from transferscope.training.history import metric_columns, row_of
+from transferscope.training.history import Row, metric_columns, row_of
 from transferscope.training.inputs import Inputs, by_part
 from transferscope.training.record import RunFolder
 
@@ -39,11 +40,7 @@ def adopt(
 
     Raises UserError if the file does not fit the run's architecture or the task's classes, or lies in `folder`.
     """
-    assert run.checkpoint is not None
-    if Path(run.checkpoint).resolve().parent == folder.resolve():
-        raise UserError(f"{run.checkpoint} lies in the folder that this run writes: copy the file elsewhere first")
-    loaded = load_checkpoint(run.checkpoint, weights=run.weights, prefix=run.prefix)
-    checkpoint = _described(run, loaded, test_split).fitted()
+    checkpoint = _read(run, folder, tuple(test_split.class_names))
     inputs = Inputs.of(run, by_part(train_split, test_split, validation_split), checkpoint)
     record = RunFolder(folder, inputs)
     if record.is_finished():
@@ -55,35 +52,71 @@ def adopt(
         for part, split in inputs.splits.items():
             row |= metric_columns(part, evaluate(model, split, device=device))
         record.start()
-        save_checkpoint(checkpoint, folder / epoch_file(epoch))
         record.write_history([row])
-        write_series(
-            folder,
-            task=run.task,
-            run=run.name,
-            fingerprint=run.fingerprint,
-            epochs=[epoch],
-            best=epoch,
-            final=epoch,
-            inputs=inputs.digests,
-            history=[row],
-        )
+        _write(checkpoint, record, [row])
     return record.result()
 
 
-def _described(run: RunSpec, checkpoint: Checkpoint, split: PackedSplit) -> Checkpoint:
-    """The checkpoint with the run's architecture, where the file does not name its own."""
+def adopt_weights(run: RunSpec, *, folder: Path) -> CheckpointSeries:
+    """The series of `adopt` without a history, where there are no images; the classes are those of the file."""
+    checkpoint = _read(run, folder, None)
+    record = RunFolder(folder, Inputs.of(run, {}, checkpoint))
+    if not record.is_finished():
+        with run_folder_held(folder):
+            record.start()
+            _write(checkpoint, record, [])
+    return CheckpointSeries.open(folder)
+
+
+def _read(run: RunSpec, folder: Path, class_names: tuple[str, ...] | None) -> Checkpoint:
+    """The checkpoint of the run's file under the architecture's names."""
+    assert run.checkpoint is not None
+    if Path(run.checkpoint).resolve().parent == folder.resolve():
+        raise UserError(f"{run.checkpoint} lies in the folder that this run writes: copy the file elsewhere first")
+    loaded = load_checkpoint(run.checkpoint, weights=run.weights, prefix=run.prefix)
+    checkpoint = _described(run, loaded, class_names).fitted()
     known = checkpoint.metadata
-    if known.class_names and tuple(known.class_names) != tuple(split.class_names):
+    if known.num_classes is not None:
+        return checkpoint
+    assert known.architecture is not None
+    classes = infer_num_classes(checkpoint.state_dict, known.architecture, known.model_options, source=run.checkpoint)
+    return checkpoint.with_metadata(num_classes=classes)
+
+
+def _write(checkpoint: Checkpoint, record: RunFolder, history: list[Row]) -> None:
+    """The checkpoint, and the index that makes it a series."""
+    run, epoch = record.inputs.run, checkpoint.metadata.epoch
+    assert epoch is not None
+    save_checkpoint(checkpoint, record.folder / epoch_file(epoch))
+    write_series(
+        record.folder,
+        task=run.task,
+        run=run.name,
+        fingerprint=run.fingerprint,
+        epochs=[epoch],
+        best=epoch,
+        final=epoch,
+        inputs=record.inputs.digests,
+        history=history,
+    )
+
+
+def _described(run: RunSpec, checkpoint: Checkpoint, class_names: tuple[str, ...] | None) -> Checkpoint:
+    """The checkpoint with the run's architecture, where the file does not name its own.
+
+    class_names: those of the images; None where there are no images.
+    """
+    known = checkpoint.metadata
+    if class_names is not None and known.class_names and tuple(known.class_names) != class_names:
         raise UserError(
             f"{checkpoint.source}: made for other classes than those of {run.task} "
-            f"({', '.join(known.class_names[:3])}, ... and {', '.join(split.class_names[:3])}, ...)"
+            f"({', '.join(known.class_names[:3])}, ... and {', '.join(class_names[:3])}, ...)"
         )
     return checkpoint.with_metadata(
         architecture=known.architecture or run.model.name,
         model_options=known.model_options or dict(run.model.options),
-        num_classes=known.num_classes or split.num_classes,
-        class_names=tuple(split.class_names),
+        num_classes=known.num_classes or (None if class_names is None else len(class_names)),
+        class_names=known.class_names if class_names is None else class_names,
         task=run.task,
         run=run.name,
         epoch=EPOCH if known.epoch is None else known.epoch,

@@ -65,7 +65,9 @@ def conv_singular_values(
     )
     _check_conv(weight, size, stride, groups, method)
     if method == "published":
-        cropped = weight[(..., *(slice(length) for length in size))]
+        cropped = weight
+        for axis, length in enumerate(size):
+            cropped = cropped.narrow(2 + axis, 0, min(length, cropped.shape[2 + axis]))
         weight, stride, dilation, method = cropped, (1,) * axes, (1,) * axes, "auto"
     operator = conv_operator(weight.detach(), size, stride, dilation, groups)
     values, multiplicities = _operator_values(operator, method)

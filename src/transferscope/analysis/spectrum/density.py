@@ -2,10 +2,10 @@
 
 A random direction z sees the share z^T 1[A^T A < t^2] z of the values below t, whose mean over directions is the true
 share f. Probes are orthonormal: the variance of their mean is known exactly, 2 f (1 - f) (n - p) / (p (n - 1) (n + 2))
-for p of them in n dimensions, and as many as there are dimensions would see everything. Golub and Kahan's bidiagonalisation turns that share
-into a quadrature. With one node moved to t (Gauss and Radau), the weights below it and the weight at it bound the share
-from both sides (Chebyshev, Markov and Stieltjes). It works on A instead of A^T A, so float32 resolves values down to
-1e-6 of the largest.
+for p of them in n dimensions, and as many as there are dimensions would see everything. Golub and Kahan's
+bidiagonalisation turns that share into a quadrature. With one node moved to t (Gauss and Radau), the weights below it
+and the weight at it bound the share from both sides (Chebyshev, Markov and Stieltjes). It works on A instead of A^T A,
+so float32 resolves values down to 1e-6 of the largest.
 """
 
 from __future__ import annotations

@@ -190,6 +190,7 @@ def _basis(gram: Gram, filtered: _Filter, num: int, seed: int) -> tuple[Tensor, 
         if done and (checks == 0 or checked):
             rest, checks, believed = torch.zeros_like(rest[:1]), 1, theta[:num]
         block = _next_block(rest, basis[:filled], limit - filled, float(theta[0].abs()), generator)
+    raise AssertionError
 
 
 def _split(mapped: Tensor, basis: Tensor) -> tuple[Tensor, Tensor]:

@@ -87,7 +87,7 @@ class LayerSpectrum:
     top_values: Tensor
     """float64, descending: the largest ones, each as often as it occurs."""
     smallest_values: Tensor
-    """float64, descending: the smallest ones; a single upper bound of the smallest where `smallest_status` is bounded."""
+    """float64, descending: the smallest ones; one upper bound of all where `smallest_status` is bounded."""
     num_values: int
     """All singular values: the smaller side of the map's matrix."""
     norm_bound: float
@@ -169,7 +169,7 @@ def layer_spectrum(
     singular vectors of the largest values are kept.
 
     method "auto": exact where the map is a direct sum over positions or circular, or where a dense decomposition costs
-    at most 2e10 operations; else Lanczos. The largest values are then good to 1e-6 of the largest one, counts have error
+    at most 2e10 operations; else Lanczos. The largest values are then good to 1e-6 of the largest, counts have error
     bars, and `norm_bound` and the bars are tightened by the circular map on the padded input (`envelope=False` leaves
     that out). The smallest ones are given by shift and invert where the matrix has at most some 5,000 rows; else, and
     with `smallest=0`, there is an upper bound of the smallest.
@@ -198,7 +198,7 @@ def _is_small(linear: LinearMap) -> bool:
 
 
 def _is_circular(linear: LinearMap) -> bool:
-    """Whether the layer's own padding wraps around, with outputs at every multiple of a stride that divides the size."""
+    """Whether the layer's own padding wraps around, with outputs at all multiples of a stride that divides the size."""
     for axis, (sources, size, step, outputs) in enumerate(
         zip(linear.sources, linear.in_size, linear.stride, linear.out_size, strict=True)
     ):
@@ -236,7 +236,7 @@ def _by_lanczos(
     linear: LinearMap, top: int, smallest: int, seed: int, *, vectors: bool, with_envelope: bool
 ) -> LayerSpectrum:
     found = density(linear, seed)
-    bounds = _envelope(linear) if with_envelope else None
+    certified = bounds(linear) if with_envelope else None
     frobenius = linear.frobenius()
     largest = top_values(linear, top, found.edge(max(8, top // 2)), found.largest(), seed)
     converged = bool((largest.errors <= CONVERGED * largest.values[0]).all())
@@ -244,16 +244,18 @@ def _by_lanczos(
         least, status = smallest_values(linear, smallest, seed), "converged"
     else:
         least, status = torch.tensor([found.smallest()], dtype=torch.float64), "bounded"
-    bound = bounds.norm if bounds is not None else frobenius * SLACK
+    bound = certified.norm if certified is not None else frobenius * SLACK
     return LayerSpectrum(
-        top_values=largest.values, smallest_values=least, num_values=linear.num_values, norm_bound=min(bound, frobenius),
+        top_values=largest.values, smallest_values=least, num_values=linear.num_values,
+        norm_bound=min(bound, frobenius * SLACK),
         frobenius=frobenius, method="lanczos", top_status="converged" if converged else "estimated",
-        smallest_status=status, counts_status="estimated", density=found, envelope=bounds,
+        smallest_status=status, counts_status="estimated", density=found, envelope=certified,
         top_vectors=_as_inputs(linear, largest.vectors, largest.values) if vectors else None,
     )  # fmt: skip
 
 
-def _envelope(linear: LinearMap) -> Envelope:
+def bounds(linear: LinearMap) -> Envelope:
+    """Certified bounds of a map from the circular map on its padded input."""
     padded = tuple(max(len(part), reach) for part, reach in zip(linear.sources, linear.reach, strict=True))
     torus = next_multiples(padded, linear.stride)
     values, multiplicities = conv_singular_values(

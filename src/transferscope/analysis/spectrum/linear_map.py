@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.modules.padding import _CircularPadNd, _ConstantPadNd, _ReflectionPadNd, _ReplicationPadNd
 
-from transferscope.models.parametrised import PLAIN_FORWARDS, computed_weight, linear_call
+from transferscope.models.linear_calls import PLAIN_FORWARDS, computed_weight, linear_call
 from transferscope.system.errors import UserError
 
 ZERO = -1
@@ -289,13 +289,14 @@ def _transposed(layer: _ConvTransposeNd, weight: Tensor, size: tuple[int, ...]) 
         (length - 1) * step - 2 * pad + d * (k - 1) + extra + 1
         for length, step, pad, d, k, extra in zip(
             size, layer.stride, layer.padding, layer.dilation, layer.kernel_size, layer.output_padding, strict=True
-        )  # type: ignore[arg-type]
+        )
     ]
     if min(outputs) < 1:
         raise UserError(f"an input of {_times(size)} has no output: its padding takes all of it away")
     sources = [torch.arange(length) for length in outputs]
     for axis, pad in enumerate(layer.padding):
-        zeros = torch.full((int(pad),), ZERO)
+        assert isinstance(pad, int)
+        zeros = torch.full((pad,), ZERO)
         sources[axis] = torch.cat([zeros, sources[axis], zeros])
     return _two_axes(weight, sources, tuple(outputs), list(size), layer, transposed=True)
 

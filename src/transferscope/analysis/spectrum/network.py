@@ -61,11 +61,11 @@ def network_spectrum(
     estimated; note; frobenius; spectral_norm; norm_bound (certified); ratio and stable_rank; smallest; alpha (see
     `heavy_tail`); count_below_<t>, low_below_<t> and high_below_<t> for each threshold; num_values.
 
-    A layer that has no spectrum has a row with method "none" and the reason. "all" adds up counts, as all layers side by
-    side. Raises UserError where no layer has a spectrum, or a weight is not finite, and names the layer.
+    A layer that has no spectrum has a row with method "none" and the reason. "all" has all layers side
+    by side. Raises UserError where no layer has a spectrum, or a weight is not finite, and names the layer.
     """
     trace = _traced(model, input_size)
-    rows = []
+    rows: list[dict[str, Any]] = []
     for name, layer, weight_of, reason in _layers(model, trace):
         if reason:
             rows.append({"module": name, "layer": type(layer).__name__, "method": NONE, "note": reason})

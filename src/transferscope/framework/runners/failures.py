@@ -1,4 +1,4 @@
-"""What is raised when nodes of a run failed, and the command that repeats them."""
+"""Errors of nodes that failed, and the command that repeats them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
+from transferscope.framework.config import present_source
 from transferscope.framework.runners.node_progress import NodeProgress
 from transferscope.system.errors import UserError
 
@@ -25,7 +26,7 @@ class NodesFailed(RuntimeError):
 
 
 STORAGE = (errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM)
-"""What a file system says where the user has to make room, or give rights."""
+"""Error numbers of a file system that is full or denies access."""
 
 
 def users_mistake(error: BaseException) -> UserError | None:
@@ -65,6 +66,16 @@ LISTS = {
 """Options of `kedro run` by Kedro's names for them."""
 
 
+def run_command(*options: str) -> str:
+    """`kedro run` with options, in the present environment and with its parameters of the command line."""
+    source = present_source()
+    words = ["kedro", "run"]
+    if source is not None:
+        words += ["--env", source.env] if source.env else []
+        words += _params("--params", source.runtime_params)
+    return shlex.join([*words, *options])
+
+
 def repeat_command(progress: NodeProgress, options: Mapping[str, Any]) -> str:
     """The command that runs what failed and what was skipped for it, with the options of the run that failed.
 
@@ -75,10 +86,7 @@ def repeat_command(progress: NodeProgress, options: Mapping[str, Any]) -> str:
         if options.get(name):
             words += [option, str(options[name])]
     for name, option in (("runner_params", "--runner-params"), ("runtime_params", "--params")):
-        changed = _flat(options.get(name) or {})
-        if changed:
-            values = {key: "null" if value is None else value for key, value in changed.items()}
-            words += [option, ",".join(f"{key}={value}" for key, value in values.items())]
+        words += _params(option, options.get(name) or {})
     for name, option in LISTS.items():
         if options.get(name):
             words += [option, ",".join(options[name])]
@@ -86,6 +94,12 @@ def repeat_command(progress: NodeProgress, options: Mapping[str, Any]) -> str:
         words.append("--only-missing-outputs")
     words += ["--from-nodes", ",".join(node.name for node in progress.failed)]
     return shlex.join(words)
+
+
+def _params(option: str, values: Mapping[str, Any]) -> list[str]:
+    """Parameters as on the command line, behind their option; nothing where there are none."""
+    shown = [f"{key}={'null' if value is None else value}" for key, value in _flat(values).items()]
+    return [option, ",".join(shown)] if shown else []
 
 
 def _flat(values: Mapping[str, Any], before: str = "") -> dict[str, Any]:

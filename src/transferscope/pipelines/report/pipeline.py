@@ -25,7 +25,7 @@ def create_pipeline(plan: Plan, analyses: Iterable[Pipeline]) -> Pipeline:
 
 def _gather(plan: Plan, scope: str, names: list[str]) -> Node:
     inputs = {name: name for name in names}
-    parts = ("train_split", "test_split") if scope in plan.study.tasks else ()
+    parts = ("train_split", "test_split") if scope in plan.study.tasks and plan.has_images(scope) else ()
     return Node(
         nodes.gather_results,
         inputs=inputs | {part: f"{scope}.{part}" for part in parts},

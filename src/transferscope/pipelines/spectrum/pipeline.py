@@ -7,7 +7,7 @@ from kedro.pipeline import Node, Pipeline
 from transferscope.experiment.options import SpectrumOptions
 from transferscope.experiment.plan import Plan, RunSpec
 from transferscope.pipelines.spectrum import nodes
-from transferscope.pipelines.wiring import ON_A_GPU, draw, gather, tagged
+from transferscope.pipelines.wiring import ON_A_GPU, draw, draw_pages, gather, tagged
 
 NAME = "spectrum"
 
@@ -28,9 +28,8 @@ def create_pipeline(plan: Plan) -> Pipeline:
 def _task(plan: Plan, task: str, runs: list[RunSpec], options: SpectrumOptions) -> list[Node]:
     measured = [_measure(run) for run in runs]
     spectra = gather(NAME, task, "spectrum", [f"{run.full_name}.spectrum" for run in runs])
-    found = [*measured, spectra]
-    if options.bound:
-        found += tagged("margin", [*(_margin(run) for run in runs), _bound_factors(task, runs)])
+    margins = tagged("margin", [*(_margin(run) for run in runs), _bound_factors(task, runs)])
+    found = [*measured, *margins, spectra]
     if options.padding == "network" and task in (options.network_tasks or plan.study.tasks):
         found += _paddings(task, runs)
     if {"P-T", "RI-T"} <= {run.label for run in runs}:
@@ -39,28 +38,32 @@ def _task(plan: Plan, task: str, runs: list[RunSpec], options: SpectrumOptions) 
 
 
 def _measure(run: RunSpec) -> Node:
-    """A checkpoint file is read as it is; checkpoints of a training are those of its series."""
-    from_file = run.checkpoint is not None
     return Node(
-        nodes.measure_file_spectrum if from_file else nodes.measure_spectrum,
-        inputs=[*_weights(run), "params:analyses.spectrum"],
+        nodes.measure_spectrum,
+        inputs=[
+            f"{run.full_name}.checkpoints",
+            f"params:plan.runs.{run.full_name}",
+            f"params:plan.tasks.{run.task}.test",
+            "params:analyses.spectrum",
+        ],
         outputs=[f"{run.full_name}.singular_values", f"{run.full_name}.spectrum"],
         name=f"spectrum_{run.name}",
         namespace=f"{run.task}.{NAME}",
     )
 
 
-def _weights(run: RunSpec) -> list[str]:
-    described = [f"params:plan.runs.{run.full_name}", f"params:plan.tasks.{run.task}.test"]
-    return described if run.checkpoint is not None else [f"{run.full_name}.checkpoints", *described]
-
-
 def _paddings(task: str, runs: list[RunSpec]) -> list[Node]:
     """The network's own padding beside the circular one, as a table and a figure."""
     measured = [
         Node(
-            nodes.measure_network_spectrum_of_file if run.checkpoint is not None else nodes.measure_network_spectrum,
-            inputs=[*_weights(run), "params:analyses.spectrum", "params:seed"],
+            nodes.measure_network_spectrum,
+            inputs=[
+                f"{run.full_name}.checkpoints",
+                f"params:plan.runs.{run.full_name}",
+                f"params:plan.tasks.{run.task}.test",
+                "params:analyses.spectrum",
+                "params:seed",
+            ],
             outputs=f"{run.full_name}.network_spectrum",
             name=f"network_spectrum_{run.name}",
             namespace=f"{run.task}.{NAME}",
@@ -68,7 +71,7 @@ def _paddings(task: str, runs: list[RunSpec]) -> list[Node]:
         for run in runs
     ]
     table = gather(NAME, task, "network_spectrum", [f"{run.full_name}.network_spectrum" for run in runs])
-    figure = draw(NAME, task, "spectrum_paddings", nodes.draw_paddings, [f"{task}.network_spectrum.table"])
+    figure = draw(NAME, task, "spectrum_paddings", "spectrum:paddings", [f"{task}.network_spectrum.table"])
     return [*measured, table, figure]
 
 
@@ -110,20 +113,12 @@ def _figures(plan: Plan, task: str, runs: list[RunSpec], options: SpectrumOption
     values = list(dict.fromkeys(f"{run.full_name}.singular_values" for run in shown))
     summaries = [f"{task}.spectrum.table"]
     figures = [
-        draw(NAME, task, "spectrum_histogram", nodes.draw_histogram, values),
-        draw(NAME, task, "spectrum_counts", nodes.draw_counts, values),
-        draw(NAME, task, "norm_ratios", nodes.draw_norm_ratios, summaries),
+        draw(NAME, task, "spectrum_histogram", "spectrum:spectrum_histogram", values, joined=True),
+        draw(NAME, task, "spectrum_counts", "spectrum:count_below_threshold", values, joined=True),
+        draw(NAME, task, "norm_ratios", "spectrum:norm_ratios", summaries),
     ]
     if any(run.checkpoint is None for run in runs):
-        figures.append(draw(NAME, task, "spectrum_training", nodes.draw_training, summaries))
-    return [*figures, _pages(task, values)] if task in (options.layer_pages or plan.targets()) else figures
-
-
-def _pages(task: str, values: list[str]) -> Node:
-    return Node(
-        nodes.draw_layers,
-        inputs=[*values, f"params:plan.notes.{task}"],
-        outputs=f"{task}.layer_spectra.pages",
-        name="draw_layer_spectra",
-        namespace=f"{task}.{NAME}",
-    )
+        figures.append(draw(NAME, task, "spectrum_training", "spectrum:spectrum_along_training", summaries))
+    if task in (options.layer_pages or plan.targets()):
+        figures.append(draw_pages(NAME, task, "layer_spectra", "spectrum:layer_spectra", values, "layer_spectra"))
+    return figures

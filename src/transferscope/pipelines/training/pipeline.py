@@ -27,7 +27,19 @@ def _train(plan: Plan, run: RunSpec) -> Node:
 
 
 def _adopt(plan: Plan, run: RunSpec) -> Node:
+    if not plan.has_images(run.task):
+        return _adopt_weights(run)
     return _node(plan, run, nodes.adopt_checkpoint, {}, tags=ON_A_GPU)
+
+
+def _adopt_weights(run: RunSpec) -> Node:
+    return Node(
+        nodes.adopt_weights,
+        inputs={"run": f"params:plan.runs.{run.full_name}", "models_folder": "params:models_folder"},
+        outputs=f"{run.full_name}.checkpoints",
+        name=run.name,
+        namespace=f"{run.task}.{NAME}",
+    )
 
 
 def _node(plan: Plan, run: RunSpec, function: Callable[..., object], more: dict[str, str], tags: list[str]) -> Node:
@@ -54,15 +66,13 @@ def _curves(plan: Plan, task: str) -> list[Node]:
     namespace = f"{task}.{NAME}"
     trained = any(run.checkpoint is None for run in runs)
     figures = [
-        draw(
-            NAME, task, "learning_curves", nodes.draw_learning_curves, [f"{task}.history.table", f"{task}.runs.table"]
-        ),
-        draw(NAME, task, "optimization_speed", nodes.draw_optimization_speed, [f"{task}.runs.table"]),
+        draw(NAME, task, "learning_curves", "curves:learning_curves", [f"{task}.history.table", f"{task}.runs.table"]),
+        draw(NAME, task, "optimization_speed", "speed:optimization_speed", [f"{task}.runs.table"]),
     ]
     return [
         Node(
             nodes.gather_histories,
-            inputs=[f"params:plan.runs.{task}", *(f"{run.full_name}.history" for run in runs)],
+            inputs=[f"params:plan.runs_of.{task}", *(f"{run.full_name}.history" for run in runs)],
             outputs=f"{task}.history.table",
             name="gather_histories",
             namespace=namespace,
@@ -72,7 +82,7 @@ def _curves(plan: Plan, task: str) -> list[Node]:
             inputs={
                 "history": f"{task}.history.table",
                 "class_sizes": f"{task}.class_sizes.table",
-                "runs": f"params:plan.runs.{task}",
+                "runs": f"params:plan.runs_of.{task}",
                 **{run.name: f"{run.full_name}.checkpoints" for run in runs},
             },
             outputs=f"{task}.runs.table",

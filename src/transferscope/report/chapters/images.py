@@ -29,11 +29,16 @@ def tasks(evidence: Evidence) -> Grid:
 def _task(evidence: Evidence, name: str) -> tuple[str, ...]:
     options, result = evidence.plan.study.tasks[name], evidence.results[name]
     facts, runs = result.facts, evidence.table(name, "runs")
+    images = "GENERATED (drawn)" if name in generated(evidence) else "real images"
     return (
         name,
-        "GENERATED (drawn)" if name in generated(evidence) else "real images",
+        images if options.has_images else "no images",
         f"union of {' and '.join(options.union)}" if options.union else str(options.format),
-        "several labels an image" if facts.get("multi_label") else "one label an image",
+        formats.MISSING
+        if not options.has_images
+        else "several labels an image"
+        if facts.get("multi_label")
+        else "one label an image",
         formats.cell(len(facts.get("class_names") or ()) or None),
         formats.cell(facts.get("num_train")),
         formats.cell(facts.get("num_test") or _num_test(result)),

@@ -65,7 +65,7 @@ def paddings(evidence: Evidence) -> list[Grid]:
             rows.append((task, str(kind), str(padding), *shares, *bounded))
     heads = ("task", "kind", "padding", *(f"below {name.removeprefix(COUNT)}" for name in columns))
     note = (
-        "Mean (range over runs). Counts of the network's own padding are exact for small layers and estimated for large "
+        "Mean (range over runs). Counts of the network's own padding are exact for small layers, estimated for large "
         "ones: the columns low_below and high_below hold 95 % error bars. The bound of the norm is certified."
     )
     caption = "Ours: the network's own padding against the circular one"
