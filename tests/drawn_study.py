@@ -233,6 +233,7 @@ class Drawn:
                 "best_test": final + fall,
             }
             row |= {"optimization_speed": speed, "chance": 0.5 if self.multi_label else 0.1, "learned": True}
+            row |= {"last_rise": 0.001, "last_rise_low": -0.01, "last_rise_high": 0.01, "still_rising": False}
             runs.append(row)
         return pd.DataFrame(history), pd.DataFrame(runs)
 
@@ -308,11 +309,22 @@ class Drawn:
             pairs += [(f"{label} & init", name, name.replace("@final", "@0")) for name in self.names(kind)]
         for kind, a, b in pairs:
             l2 = self.pick(*levels.get(kind, (5, 5)))
+            before = {"RI-T & RI-T": (12, 19)}.get(kind, (0.5, 0.5))[self.sense < 0]
             rows += [
-                (self.task, kind, a, b, module, 2 * l2 if module == "sum" else l2, l2**2, l2 / 30)
+                (self.task, kind, a, b, module, 2 * l2 if module == "sum" else l2, l2**2, l2 / 30, before)
                 for module in ("all", "sum", *MODULES)
             ]
-        columns = ["task", "pair_kind", "checkpoint_a", "checkpoint_b", "module", "l2", "squared", "relative"]
+        columns = [
+            "task",
+            "pair_kind",
+            "checkpoint_a",
+            "checkpoint_b",
+            "module",
+            "l2",
+            "squared",
+            "relative",
+            "l2_before",
+        ]
         return pd.DataFrame(rows, columns=columns)
 
     def landscape(self) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -380,7 +392,18 @@ class Drawn:
                 )
                 for path in ("direct", "optimization"):
                     value = np.inf if module == "fc" and self.sense > 0 else fall
-                    mu.append({**keys, "module": module, "path": path, "end": "final", "epsilon": 0.1, "mu": value})
+                    mu.append(
+                        {
+                            **keys,
+                            "module": module,
+                            "path": path,
+                            "end": "final",
+                            "epsilon": 0.1,
+                            "mu": value,
+                            "mu_low": value,
+                            "mu_high": value,
+                        }
+                    )
             rewinding.append(
                 {
                     **keys,

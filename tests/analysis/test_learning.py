@@ -7,8 +7,11 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from scipy import stats
 
-from transferscope.analysis.learning import chance_level, summarise
+from transferscope.analysis.evaluation import per_example
+from transferscope.analysis.learning import chance_level, loss_without_knowledge, rise_at_the_end, summarise
 
 SIZES = pd.DataFrame(
     {
@@ -100,3 +103,77 @@ def test_the_best_epoch_is_one_that_has_the_metric() -> None:
     """Validation without a value in one epoch, as an AUC may be: never that epoch."""
     validated = history([0.1, 0.5, 0.6]).assign(validation_accuracy=[0.1, 0.4, math.nan])
     assert summarise(validated, SIZES, {"pt_1": "finished"}, RATES).iloc[0]["best_epoch"] == 1
+
+
+def test_loss_without_knowledge_is_the_least_of_a_constant_prediction() -> None:
+    """The least cross entropy over constant logits, found by descent, of classes and of labels of which some are unknown."""
+    generator = torch.Generator().manual_seed(0)
+    classes = torch.tensor([0] * 5 + [1] * 3 + [2] * 2)
+    several = torch.randint(-1, 2, (40, 3), generator=generator)
+    for labels, size in ((classes, 3), (several, 3)):
+        constant = torch.zeros(size, requires_grad=True)
+
+        def loss(constant: torch.Tensor = constant, labels: torch.Tensor = labels) -> torch.Tensor:
+            _, losses, known = per_example(constant.expand(len(labels), -1), labels)
+            return losses.sum() / known.sum()
+
+        optimizer = torch.optim.LBFGS([constant], max_iter=100)
+
+        def closure(optimizer: torch.optim.Optimizer = optimizer, loss=loss) -> torch.Tensor:
+            optimizer.zero_grad()
+            value = loss()
+            value.backward()
+            return value
+
+        optimizer.step(closure)
+        assert loss_without_knowledge(labels.numpy()) == pytest.approx(loss().item(), abs=1e-6)
+
+
+def rising(train: list[float], epochs: list[int], metric: str = "accuracy") -> pd.DataFrame:
+    table = history([0.5] * len(train)).drop(columns=["train_accuracy", "test_accuracy"])
+    return table.assign(epoch=epochs, lr=0.1, **{f"train_{metric}": train, f"test_{metric}": 0.5})
+
+
+def test_a_run_that_still_rises_is_named() -> None:
+    """From 43 to 72 % in three epochs of 100 train examples: 9.7 points per epoch, beyond doubt; a flat end is not."""
+    row = summarise(rising([0.2, 0.43, 0.72], [6, 9, 12]), SIZES, {"pt_1": "finished"}, RATES).iloc[0]
+    assert row["last_rise"] == pytest.approx(0.29 / 3)
+    assert row["last_rise_low"] < row["last_rise"] < row["last_rise_high"]
+    assert row["still_rising"]
+    for train in ([0.2, 1.0, 1.0], [0.2, 0.97, 0.99], [0.2, 0.8, 0.7]):
+        assert not summarise(rising(train, [6, 9, 12]), SIZES, {"pt_1": "finished"}, RATES).iloc[0]["still_rising"]
+
+
+def test_a_run_measured_once_and_a_file_have_no_rise() -> None:
+    """One measurement says nothing of what comes next; nor does a checkpoint file, whose training is not known."""
+    once = summarise(history([0.1, 0.9]), SIZES, {"pt_1": "finished"}, RATES).iloc[0]
+    file = summarise(history([0.1, 0.9, 0.9]).assign(lr=math.nan), SIZES, {"pt_1": "finished"}, RATES).iloc[0]
+    for row in (once, file):
+        assert math.isnan(row["last_rise"])
+        assert not row["still_rising"]
+
+
+@pytest.mark.parametrize("num", [100, 500])
+def test_intervals_of_the_rise_hold_the_true_one(num: int) -> None:
+    """Of 1,000 pairs of epochs 95 % or more hold the true rise, if errors are independent and if they are nested."""
+    generator = np.random.default_rng(num)
+    sizes = SIZES.assign(count=[num, 0, 75, 25])
+    for nested in (True, False):
+        held = []
+        for _ in range(1000):
+            draws = generator.random((2, num)) if not nested else np.tile(generator.random(num), (2, 1))
+            first, second = (draws < np.array([[0.7], [0.8]])).mean(axis=1)
+            found = rise_at_the_end(rising([first, second], [1, 2]), sizes, "accuracy")
+            held.append(found.low <= 0.1 <= found.high)
+        assert np.mean(held) >= 0.95
+
+
+def test_the_error_of_an_auc_is_that_of_its_samples() -> None:
+    """Hanley and McNeil's formula agrees with the spread of AUCs of exponential scores, for which it is exact."""
+    generator = np.random.default_rng(0)
+    positives, negatives = generator.exponential(3.0, (2000, 40)), generator.exponential(1.0, (2000, 60))
+    areas = [stats.mannwhitneyu(p, n).statistic / 2400 for p, n in zip(positives[:600], negatives[:600], strict=True)]
+    sizes = SIZES.assign(count=[40, 0, 1, 1], negatives=[60, 10, 1, 1])
+    found = rise_at_the_end(rising([0.75, 0.75], [1, 2], "auc"), sizes, "auc")
+    assert found.value == 0
+    assert found.high / 1.96 == pytest.approx(np.sqrt(2) * np.std(areas), rel=0.08)

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -275,3 +276,38 @@ def test_a_network_beyond_memory_is_a_line() -> None:
     assert fault.startswith(
         "model fixup_resnet_small: model 'fixup_resnet_small' refuses its options {'widths': [4, 8,"
     )
+
+
+def grouped(groups: Any) -> Plan:
+    """Two replicas on x-rays, whose flips are grouped."""
+    return make_plan(
+        {
+            "tasks": {"chest": {"format": "chexpert", "root": "chest", "num_train": 10, "num_test": 10}},
+            "runs": {"rit": {"label": "RI-T", "tasks": ["chest"], "replicas": 2}},
+            "analyses": {
+                "mistakes": {"pairs": [("rit", "rit")], "replace": {"groups": groups}},
+                "similarity": None,
+                "landscape": None,
+                "spectrum": None,
+            },
+        }
+    )
+
+
+def test_a_group_column_that_is_missing_is_named_before_anything_runs() -> None:
+    """The key, the task, the column and those there are; nothing where columns are not known yet, or not asked for."""
+    there = pd.DataFrame({"sex": ["Male", "Female"], "view": ["Frontal", "Frontal"]})
+    plan = grouped(["sex", "hospital"])
+    (fault,) = checks.groups_faults(plan, lambda task: there)
+    assert fault.startswith("analyses.mistakes.replace.groups: chest: its example list has no column 'hospital'; ")
+    assert fault.endswith(": sex, view")
+    assert not list(checks.groups_faults(plan, lambda task: None))
+    assert not list(checks.groups_faults(grouped({"chest": ["view"]}), lambda task: there))
+    (fault,) = checks.groups_faults(grouped(["sex"]), lambda task: pd.DataFrame(index=range(2)))
+    assert "`kedro run --pipelines data_prep` packs them again" in fault
+
+
+def test_groups_of_a_task_that_does_not_exist_are_refused() -> None:
+    """A mistyped task in `groups` is a fault of the plan."""
+    with pytest.raises(UserError, match=r"analyses\.mistakes\.replace\.groups.*chst"):
+        grouped({"chst": ["sex"]})

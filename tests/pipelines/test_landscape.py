@@ -18,6 +18,7 @@ from transferscope.analysis.criticality import criticality, module_criticality
 from transferscope.analysis.distance import l2_distance
 from transferscope.analysis.evaluation import prepare
 from transferscope.analysis.interpolation import interpolate
+from transferscope.analysis.learning import loss_without_knowledge
 from transferscope.datasets.measurements import MeasurementFolder
 from transferscope.experiment.inputs import PairSpec
 from transferscope.experiment.options import CriticalityOptions, LandscapeOptions
@@ -88,14 +89,15 @@ def test_ends_are_the_checkpoints_own_metrics(project, task: str, metrics: tuple
 
 
 def test_barriers_have_intervals_over_examples(project) -> None:
-    """Each curve has one row whose interval holds its barrier, the same without intervals where none are asked for."""
+    """Each curve has one row whose interval holds its barrier; without intervals it is the largest gap."""
     ends = ends_of(project, "chest")
     points, barriers = line(bench_of(project, "chest"), *ends, (0, 0.5, 1))
     assert len(barriers) == 6  # two parts, three metrics
-    assert (barriers["barrier_low"] <= barriers["barrier_high"]).all()
+    assert (barriers["barrier_low"] <= barriers["barrier"]).all()
+    assert (barriers["barrier"] <= barriers["barrier_high"]).all()
     plain_points, plain = line(bench_of(project, "chest", resamples=0), *ends, (0, 0.5, 1))
     pd.testing.assert_frame_equal(points, plain_points)
-    assert plain["barrier"].tolist() == barriers["barrier"].tolist()
+    assert plain["barrier"].tolist() == plain["largest_gap"].tolist() == barriers["largest_gap"].tolist()
     assert plain["barrier_low"].isna().all()
 
 
@@ -288,7 +290,7 @@ def test_criticality_is_remembered_case_by_case(project) -> None:
 
 
 def test_the_four_paths_are_chosen(project) -> None:
-    """Paths times ends; each mu is held against the unperturbed loss of its own end."""
+    """Paths times ends; each mu is held against the unperturbed loss of its own end and what that has learned."""
     splits, series = splits_of(project, "clipart"), project.load("clipart.rit_1.checkpoints")
     series = replace(series, best=1)
     chosen = crit(paths=("direct", "optimization"), ends=("best", "final"), max_examples=None)
@@ -298,8 +300,11 @@ def test_the_four_paths_are_chosen(project) -> None:
         assert set(table[["path", "end"]].itertuples(index=False, name=None)) == paths
     for path, end in paths:
         measured = shaken[(shaken["path"] == path) & (shaken["end"] == end)]
-        bound = evaluate(series.load(end).build(), splits["train"])["loss"] + chosen.epsilon
-        expected = module_criticality(measured, [bound]).set_index("module")["mu"]
+        own = evaluate(series.load(end).build(), splits["train"])["loss"]
+        learned = loss_without_knowledge(np.asarray(splits["train"].labels)) - own
+        expected = module_criticality(measured, [own + chosen.epsilon_share * learned]).set_index("module")["mu"]
+        if learned <= 0:  # there is no rise that would be a share of what was learned
+            expected = expected * np.nan
         found = mu[(mu["path"] == path) & (mu["end"] == end)].set_index("module")["mu"]
         np.testing.assert_array_equal(found, expected)
 
@@ -334,9 +339,13 @@ def test_the_basin_says_what_it_sampled(project) -> None:
     assert set(table.index.get_level_values("hull")) == {"P-T", "RI-T"}
     states = [project.load(f"clipart.rit_{number}.checkpoints").load("final").state_dict for number in (1, 2)]
     assert table.loc[("RI-T", "distance"), "value"] == pytest.approx(l2_distance(*states))
-    assert table.loc[("RI-T", "noise"), "length"] == pytest.approx(l2_distance(*states) / 2)
-    assert (table.loc[("RI-T", "mu"), "num_samples"], table.loc[("RI-T", "ray"), "num_samples"]) == (3, 2)
-    assert table.loc[("RI-T", "ray"), "threshold"] == pytest.approx(2 * table.loc[("RI-T", "epsilon"), "value"])
+    noise, rays = (table.loc[("RI-T", name)].reset_index() for name in ("noise", "ray"))
+    assert noise["length"].iloc[0] == 0  # the rim itself
+    assert (noise["length"] - l2_distance(*states) / 2).abs().min() < 1e-6
+    assert noise["length"].tolist() == rays["length"].tolist()
+    assert (table.loc[("RI-T", "mu"), "num_samples"], set(rays["num_samples"])) == (3, {2})
+    assert rays["threshold"].to_numpy() == pytest.approx(2 * table.loc[("RI-T", "epsilon"), "value"])
+    assert table.loc[("RI-T", "epsilon"), "low"] < table.loc[("RI-T", "epsilon"), "high"]
 
 
 def test_all_modules_are_pages_of_one_file(project) -> None:

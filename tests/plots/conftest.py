@@ -157,6 +157,33 @@ def mistakes(task="clipart", classes=("all",), kinds=tuple(KINDS), seed=0):
     )  # fmt: skip
 
 
+def flips(task="clipart", classes=("cat", "dog"), findings=None, kinds=tuple(KINDS), seed=0):
+    rng, rows = np.random.default_rng(seed), []
+    for kind in kinds:
+        for name in findings or ("all",):
+            groups = [("all", "all"), *(("class", value) for value in classes if not findings)]
+            for group, value in [*groups, ("sex", "Female"), ("sex", "Male")]:
+                row = {"task": task, "pair_kind": kind, "class_name": name, "group": group, "value": value}
+                row["num_examples"] = 50
+                for rate in ("negative_flip_rate", "positive_flip_rate"):
+                    row[rate] = rng.uniform(0, 0.3)
+                    row |= {f"{rate}_low": row[rate] * 0.7, f"{rate}_high": row[rate] * 1.4}
+                row["accuracy_gain"] = row["positive_flip_rate"] - row["negative_flip_rate"]
+                rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def reliability(task="clipart", runs=("pt_1", "pt_2", "rit_1"), findings=("all",), seed=0):
+    rng = np.random.default_rng(seed)
+    rows = [
+        {"task": task, "run": run, "class_name": name, "bin_low": low, "num_examples": 20, "confidence": low + 0.05,
+         "rate": (rate := float(np.clip(low + rng.normal(0, 0.1), 0, 1))), "rate_low": 0.8 * rate,
+         "rate_high": min(1, 1.2 * rate)}
+        for run in runs for name in findings for low in np.arange(10) / 10
+    ]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
 def criticality(
     task="clipart", runs=("pt_1", "rit_1"), modules=("stem", "fc"), sigmas=(0.0, 0.01, 0.03, 0.1),
     positions=(0.0, 0.25, 0.5, 0.75, 1.0), paths=("direct", "optimization"), ends=("final",), seed=0,
@@ -244,6 +271,7 @@ def gallery(columns=4, long=False, seed=0):
 
 BUILDERS = (
     history, runs, interpolation, distances, distance_travelled, cka, cka_layers, class_accuracy, mistakes, plane, basin,
+    flips, reliability,
     criticality, module_criticality, rewinding,
     singular_values, spectrum, images, gallery,
 )  # fmt: skip

@@ -20,6 +20,7 @@ from transferscope.plots import (
     labels,
     mistakes,
     planes,
+    replacement,
     shuffled,
     spectrum,
     speed,
@@ -111,6 +112,13 @@ CASES = {
     "no mistakes": lambda d: mistakes.mistake_bars(
         d.mistakes().assign(only_a_correct=0, only_b_correct=0, common_mistakes=0)
     ),
+    "flips": lambda d: replacement.flip_bars(d.flips(), note="generated images"),
+    "flips, 345 classes": lambda d: replacement.flip_bars(d.flips(classes=[f"class {i}" for i in range(345)])),
+    "flips, findings": lambda d: replacement.flip_bars(d.flips(findings=FINDINGS)),
+    "flips, no images": lambda d: replacement.flip_bars(d.flips().assign(num_examples=0)),
+    "reliability": lambda d: replacement.reliability_diagram(d.reliability(), note="generated images"),
+    "reliability, findings": lambda d: replacement.reliability_diagram(d.reliability(findings=FINDINGS), title="chest"),
+    "reliability, nothing": lambda d: replacement.reliability_diagram(d.reliability().iloc[:0]),
     "criticality": lambda d: criticality.criticality_heat_map(d.criticality(), "stem", note="generated images"),
     "criticality, four paths": lambda d: criticality.criticality_heat_map(
         d.criticality(ends=("best", "final"), sigmas=np.linspace(0, 1, 11)), "fc", run="clipart.rit_1"

@@ -188,7 +188,7 @@ def test_the_walls_of_a_basin_say_epsilon_and_delta(drawn):
     """A panel a hull, the dashed line at the threshold; a delta that was not found is said in words."""
     figure = planes.basin_walls(drawn.basin(delta=np.inf))
     assert [ax.get_title() for ax in figure.axes] == [
-        f"hull of {kind}: ε = 0.01, no δ found" for kind in ("P-T", "RI-T")
+        f"hull of {kind}: ε = 0.01, δ beyond what was tried" for kind in ("P-T", "RI-T")
     ]
     assert all(0.02 in [line.get_ydata()[0] for line in ax.lines] for ax in figure.axes)
 

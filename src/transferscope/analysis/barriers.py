@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
+from scipy import stats
 
 from transferscope.system.errors import UserError
 
@@ -60,6 +64,14 @@ def _between_ends(alphas: ArrayLike, values: ArrayLike) -> tuple[NDArray[np.floa
     return points[order], curve[..., order]
 
 
+def gaps_between_ends(alphas: ArrayLike, values: ArrayLike, *, higher_is_better: bool) -> NDArray[np.float64]:
+    """How much worse than the chord of the ends, (num_curves, num_points of [0, 1]), by alpha; 0 at both ends.
+
+    values: (num_curves, num_alphas), or one curve.
+    """
+    return _gaps(*_between_ends(alphas, np.atleast_2d(np.asarray(values, dtype=np.float64))), higher_is_better)
+
+
 def _gaps(alphas: NDArray[np.float64], curve: NDArray[np.float64], higher_is_better: bool) -> NDArray[np.float64]:
     """How much worse than the chord, (..., num_points); exactly 0 at the ends."""
     # Written so that no infinity is multiplied by 0: a diverged end still has a gap of 0 to itself.
@@ -78,21 +90,106 @@ def higher_is_better(metric: str) -> bool:
 
 
 def barrier_row(
-    alphas: ArrayLike, values: ArrayLike, *, higher_is_better: bool, confidence: float = 0.95
+    alphas: ArrayLike,
+    values: ArrayLike,
+    *,
+    higher_is_better: bool,
+    num_examples: int | None = None,
+    is_share: bool = False,
+    confidence: float = 0.95,
 ) -> dict[str, float]:
-    """One line in numbers, with percentile bootstrap intervals over the choice of examples.
+    """One line in numbers, with intervals over the choice of examples.
 
-    values: (1 + num_resamples, num_alphas), the metric on all examples and then under every resample, the same
-    examples for every alpha. Gives barrier, barrier_alpha, midpoint_gain, and the bounds barrier_low, barrier_high,
-    gain_low, gain_high, NaN without resamples. The largest gap of a noisy flat curve is positive, so an interval near
-    0 says "no barrier found" and not "a small one".
+    values: (1 + num_resamples, num_alphas), the metric on all examples and then under every bootstrap resample, the
+    same examples for every alpha. num_examples: how many there are, if known. is_share: the metric is the share of
+    examples that are right (accuracy), of which a few may be too few to show that it varies at all.
+
+    Gives barrier, barrier_alpha, midpoint_gain, the bounds barrier_low, barrier_high, gain_low, gain_high, the standard
+    errors barrier_se and gain_se, and largest_gap. Without resamples `barrier` is the largest gap and the rest NaN.
+
+    The largest gap of a noisy flat line is above 0 however flat it is, since the place is chosen by the noise. So the
+    place is chosen on one part of the information and the height measured on the other, at every place between the
+    ends, which gives 0 on average on a flat line and may be below 0. With g the gaps and e the noise of a resample,
+    g + e and g - e are independent (of normal noise), as two halves of the examples are; `barrier` is the mean over the
+    resamples of (g - e) at the place where g + e is largest. It is too small by a fraction of its standard error where
+    several places are nearly as high. This is data fission (Leiner et al. 2023) averaged over its randomisation.
+
+    The interval covers the largest gap over the measured places, also on flat lines. Its upper bound is that of the
+    place with the largest one, which cannot miss it more often than a single place would; the lower bound allows for
+    the choice among the places that may be the highest (`_noise_of_the_largest`).
     """
     curves = np.atleast_2d(np.asarray(values, dtype=np.float64))
-    inside, between = _between_ends(alphas, curves[1:])
+    plain = find_barrier(alphas, curves[0], higher_is_better=higher_is_better)
+    nothing = dict.fromkeys(("barrier_low", "barrier_high", "barrier_se", "gain_low", "gain_high", "gain_se"), np.nan)
+    row = vars(plain) | nothing | {"largest_gap": plain.barrier}
+    inside, between = _between_ends(alphas, curves)
     gaps = _gaps(inside, between, higher_is_better)
-    bounds = _percentiles(gaps.max(axis=1), confidence), _percentiles(_midpoint_gains(inside, gaps), confidence)
-    found = vars(find_barrier(alphas, curves[0], higher_is_better=higher_is_better))
-    return found | dict(zip(("barrier_low", "barrier_high", "gain_low", "gain_high"), sum(bounds, ()), strict=True))
+    known = np.isfinite(gaps[1:]).all(axis=1)
+    if not np.isfinite(gaps[0]).all() or known.sum() < 2:
+        return row
+    noise = gaps[1:][known] - gaps[0]
+    noise -= noise.mean(axis=0)
+    # The bootstrap's variance is that of the examples at hand, which is too small by (n - 1) / n.
+    noise *= math.sqrt(num_examples / (num_examples - 1)) if num_examples and num_examples > 1 else 1.0
+    # One imagined example that changes its answer: without it a line on which none does would have no interval.
+    imagined = 1 / num_examples if num_examples and is_share else 0.0
+    gain = _gain_with_interval(inside, gaps[0], noise, imagined, confidence)
+    return row | gain | (_largest_with_interval(gaps[0], noise, imagined, confidence) if len(inside) > 2 else {})
+
+
+_CONTENDER = 1.5
+"""Places within this many standard errors of the highest one may be the highest; by simulation, see the log."""
+_LOWER_TAIL = 0.56
+"""Part of the error that the lower bound may make; the upper one makes none on flat lines."""
+
+
+def _largest_with_interval(
+    gaps: NDArray[np.float64], noise: NDArray[np.float64], imagined: float, confidence: float
+) -> dict[str, float]:
+    """barrier, barrier_low, barrier_high and barrier_se of gaps (num_alphas,) with noise (num_draws, num_alphas)."""
+    gaps, noise = gaps[1:-1], noise[:, 1:-1]
+    place = (gaps + noise).argmax(axis=1)
+    estimate = float((gaps[place] - np.take_along_axis(noise, place[:, None], axis=1)[:, 0]).mean())
+    spread = noise.std(axis=0, ddof=1)
+    errors = np.hypot(spread, imagined)
+    lower, upper = _LOWER_TAIL * (1 - confidence), (1 - _LOWER_TAIL) * (1 - confidence)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        widened = np.where(spread > 0, noise * errors / spread, 0.0)
+    above = np.quantile(_noise_of_the_largest(gaps, widened), 1 - lower) if widened.any() else imagined * _z(lower)
+    return {
+        "barrier": estimate,
+        "barrier_low": min(float(gaps.max() - above), estimate),
+        "barrier_high": float((gaps + _z(upper) * errors).max()),
+        "barrier_se": float(np.sqrt(np.square(errors[place]).mean())),
+    }
+
+
+def _noise_of_the_largest(gaps: NDArray[np.float64], noise: NDArray[np.float64]) -> NDArray[np.float64]:
+    """How far noise lifts the largest of several gaps above the largest true one, (num_draws,).
+
+    Gaps that differ from the largest by less than their noise are taken as equal to it, others as they are.
+    """
+    top = int(gaps.argmax())
+    deficit = gaps[top] - gaps
+    apart = deficit > _CONTENDER * (noise - noise[:, [top]]).std(axis=0)
+    return (noise - np.where(apart, deficit, 0.0)).max(axis=1)
+
+
+def _gain_with_interval(
+    alphas: NDArray[np.float64],
+    gaps: NDArray[np.float64],
+    noise: NDArray[np.float64],
+    imagined: float,
+    confidence: float,
+) -> dict[str, float]:
+    gain = float(_midpoint_gains(alphas, gaps))
+    error = math.hypot(float(_midpoint_gains(alphas, noise).std(ddof=1)), imagined)
+    reach = _z((1 - confidence) / 2) * error
+    return {"midpoint_gain": gain, "gain_low": gain - reach, "gain_high": gain + reach, "gain_se": error}
+
+
+def _z(tail: float) -> float:
+    return NormalDist().inv_cdf(1 - tail)
 
 
 def _midpoint_gains(alphas: NDArray[np.float64], gaps: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -105,7 +202,7 @@ def _midpoint_gains(alphas: NDArray[np.float64], gaps: NDArray[np.float64]) -> N
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean or an estimate with a percentile bootstrap interval; low and high are NaN where one value cannot tell."""
+    """A mean or an estimate with its interval; low and high are NaN where there is too little for one."""
 
     value: float
     low: float
@@ -113,22 +210,34 @@ class Interval:
     num: int
 
 
-def bootstrap_mean(
-    values: ArrayLike, *, confidence: float = 0.95, num_resamples: int = 2000, seed: int = 0
-) -> Interval:
-    """Mean over pairs (or replicas) with a percentile bootstrap interval; NaN values are left out and not counted.
+MIN_MODELS = 6
+"""Models from which on a mean over pairs gets an interval."""
 
-    Pairs that share a checkpoint are not independent, so with few replicas the interval is too narrow.
+
+def mean_over_pairs(
+    values: ArrayLike, models_a: Sequence[str], models_b: Sequence[str], *, confidence: float = 0.95
+) -> Interval:
+    """Mean over pairs of models, with an interval over the choice of models; NaN values are left out and not counted.
+
+    values: (num_pairs,); models_a, models_b: the two models of each pair. Pairs that share a model are not
+    independent, so each model is left out in turn with all of its pairs (jackknife of a mean over pairs) and the
+    interval is Student's with one degree of freedom less than there are models. Fewer than 6 models say too little of
+    how models vary: no interval.
     """
     sample = np.asarray(values, dtype=np.float64)
-    sample = sample[~np.isnan(sample)]
-    if len(sample) == 0:
+    kept = ~np.isnan(sample)
+    if not kept.any():
         return Interval(np.nan, np.nan, np.nan, 0)
-    if len(sample) == 1:
-        return Interval(float(sample[0]), np.nan, np.nan, 1)
-    draws = np.random.default_rng(seed).choice(sample, (num_resamples, len(sample))).mean(axis=1)
-    low, high = _percentiles(draws, confidence)
-    return Interval(float(sample.mean()), low, high, len(sample))
+    sample, first, second = sample[kept], np.asarray(models_a)[kept], np.asarray(models_b)[kept]
+    mean, models = float(sample.mean()), np.unique([*first, *second])
+    without = [sample[(first != model) & (second != model)] for model in models]
+    if len(models) < MIN_MODELS or not all(map(len, without)):
+        return Interval(mean, np.nan, np.nan, len(sample))
+    means = np.array([rest.mean() for rest in without])
+    freedom = len(models) - 1
+    error = math.sqrt(freedom / len(models) * np.square(means - means.mean()).sum())
+    reach = float(stats.t.ppf((1 + confidence) / 2, freedom)) * error
+    return Interval(mean, mean - reach, mean + reach, len(sample))
 
 
 SUMMARY_KEYS = ("scenario", "task", "split", "pair_kind", "metric", "epochs")
@@ -138,13 +247,13 @@ def summarise_barriers(barriers: pd.DataFrame) -> pd.DataFrame:
     """All scenarios in one table: a row per scenario, task, part, kind of pair, compared epochs and metric.
 
     barriers: a row per pair, part and metric; `epochs` names those of both models, "final & final".
-    pairs: how many; mean, smallest, largest barrier of them; pairs_low, pairs_high: bootstrap of the mean over pairs,
-    empty for one pair; examples_low, examples_high: from the lowest to the highest bound of the pairs' own intervals
+    pairs: how many; mean, smallest, largest barrier of them; pairs_low, pairs_high: `mean_over_pairs`, empty below six
+    models; examples_low, examples_high: from the lowest to the highest bound of the pairs' own intervals
     over examples; midpoint_gain: its mean over pairs.
     """
     rows = []
     for group, part in barriers.groupby(list(SUMMARY_KEYS), sort=False):
-        over_pairs = bootstrap_mean(part["barrier"])
+        over_pairs = mean_over_pairs(part["barrier"], list(part["checkpoint_a"]), list(part["checkpoint_b"]))
         rows.append(
             {
                 **dict(zip(SUMMARY_KEYS, group, strict=True)),
@@ -160,10 +269,3 @@ def summarise_barriers(barriers: pd.DataFrame) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows)
-
-
-def _percentiles(draws: NDArray[np.float64], confidence: float) -> tuple[float, float]:
-    if len(draws) == 0:
-        return np.nan, np.nan
-    low, high = np.percentile(draws, [50 * (1 - confidence), 50 * (1 + confidence)])
-    return float(low), float(high)

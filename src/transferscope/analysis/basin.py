@@ -1,16 +1,17 @@
-"""Is it one basin? (epsilon, delta) of Definition 3.1 by sampling, and its border along a line (Figure 18)."""
+"""Is it one basin? (epsilon, delta) of Definition 3.1, and the border of a basin along a line (Figure 18)."""
 
 from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import ArrayLike, NDArray
+from scipy.stats import qmc
 from torch import Tensor, nn
 
 from transferscope.analysis.barriers import Interval, higher_is_better
@@ -19,23 +20,30 @@ from transferscope.analysis.states import State, check_same_tensors, nonfinite_t
 from transferscope.system.errors import UserError
 
 TABLE = ["condition", "delta", "excess", "low", "high", "threshold", "num_samples"]
+CONDITIONS = ("noise", "ray")
+
+Losses = NDArray[np.float64]
+"""The loss on all examples, then under every resample of them."""
 
 
 @dataclass(frozen=True)
 class Basin:
-    """What sampling found about the convex hull of some checkpoints.
+    """What was measured of the convex hull of some checkpoints.
 
-    center: mu, the mean loss over the hull. epsilon: the mean absolute deviation from it, condition (1).
-    delta: the smallest of the tried lengths at which the mean excess loss reaches 2 epsilon both for noise of that
-    expected length, condition (2), and for a step of that length outward along the ray, condition (3); infinite where
-    none of them is enough. excess: the table behind delta, a row per condition and length.
+    center: mu, the mean loss over the hull. epsilon: the mean absolute deviation from it, condition (1), which tells
+    hulls in one basin from others. delta: the smallest length at which the mean excess loss reaches 2 epsilon both for
+    noise of that expected length, condition (2), and for a step of that length outward along the ray, condition (3),
+    with its interval; 0 where the rim itself is that high, infinite where no length is. excess: the table behind delta,
+    a row per condition and length, the rim (length 0) included. num_states: of two, the hull is a segment and its rim
+    the two checkpoints, so that at length 0 their own loss is compared with the mean between them.
     """
 
     metric: str
     center: Interval
     epsilon: Interval
-    delta: float
+    delta: Interval
     excess: pd.DataFrame
+    num_states: int
 
 
 def estimate_basin(
@@ -49,34 +57,55 @@ def estimate_basin(
     num_rays: int = 32,
     seed: int = 0,
     confidence: float = 0.95,
+    num_refinements: int = 3,
     progress: Callable[[int], None] | None = None,
 ) -> Basin:
     """Estimate (epsilon, delta) of Definition 3.1 with S = the convex hull of two or more checkpoints.
 
-    Uniform on S means: weights w = sum_i c_i w_i with c uniform on the simplex (Dirichlet(1, …, 1); for two checkpoints
-    alpha uniform on [0, 1]). That is the uniform measure on the hull where the checkpoints are affinely independent.
-    The pairs (w1, w2) of conditions (2) and (3) are independent draws of the same kind, f(w1, w2) is where the ray from
-    w1 through w2 leaves the simplex. v of condition (2) is N(0, (delta²/n) I) over the n parameters, buffers excluded;
-    the step of condition (3) has length |v|, v ~ N(0, delta²), and all tried deltas share the same underlying draws.
-    The text (facts.md, Definition 3.1) asks each condition for given (epsilon, delta); we report the smallest epsilon
-    that satisfies (1) and, for it, the smallest tried delta that satisfies (2) and (3).
+    Uniform on S means: weights w = sum_i c_i w_i with c uniform on the simplex, which is the uniform measure on the
+    hull where the checkpoints are affinely independent. The pairs (w1, w2) of conditions (2) and (3) are independent
+    and of the same kind, f(w1, w2) is where the ray from w1 through w2 leaves the simplex. v of condition (2) is
+    N(0, (delta²/n) I) over the n parameters, buffers excluded; the step of condition (3) has length |v|, v ~
+    N(0, delta²), and all lengths share the same underlying draws.
 
-    evaluate: model -> metrics, where `metric` must be one that is lower when better (a loss or an error). Costs
-    num_points + 2 num_rays len(deltas) evaluations; `progress(1)` after each. Intervals are percentile bootstraps over
-    the sampled points or rays, for these examples and this hull. `model` is the workspace.
+    Two checkpoints: the hull is integrated on an even grid of num_points (trapezoids), every ray leaves at one of the
+    checkpoints, num_rays / 2 at each. More checkpoints: points and rays come from Latin hypercubes. The expectation
+    over |v| of condition (3) is a Gauss quadrature along each ray, of 3 nodes, for two checkpoints up to 8.
+
+    The text (facts.md, Definition 3.1) asks each condition for given (epsilon, delta); we report the smallest epsilon
+    that satisfies (1) and, for it, the smallest delta that satisfies (2) and (3). Every convex set is a basin for a
+    pair that is large enough, so a large epsilon, not the lack of a delta, says that a hull is none. `deltas` are
+    lengths to begin with; where none is enough the largest is doubled, up to 6 times, and the smallest that is
+    enough is narrowed down by num_refinements halvings, between which the excess is interpolated linearly.
+
+    evaluate: model -> metrics, where `metric` must be one that is lower when better (a loss or an error): a number, or
+    the number and then its values under resamples of the examples. Intervals are bootstraps over the draws and, where
+    there are resamples, over the examples. Costs num_points and per length 2 num_rays evaluations, 4 num_rays for more
+    than two checkpoints; `progress(1)` after each. `model` is the workspace.
     """
     deltas = sorted(float(delta) for delta in deltas)
     _check(states, deltas, metric, num_points, num_rays)
     hull = _Hull(model, states, evaluate, metric, progress)
     generator = np.random.default_rng(seed)
-    inside = np.array([hull.loss(c) for c in generator.dirichlet(np.ones(len(states)), num_points)])
-    center, epsilon = _center_and_epsilon(inside, confidence, seed)
-    excess = pd.DataFrame(columns=TABLE)
+    points, weights = _points(generator, len(states), num_points)
+    inside = np.stack([hull.loss(point) for point in points])
+    rays = _rays(generator, len(states), num_rays) if deltas else []
+    bootstrap = _Bootstrap(inside, weights, rays, len(states) == 2, seed)
+    walls = _Walls(hull, rays, bootstrap)
+    for delta in [0.0, *deltas] if deltas else []:
+        walls.measure(delta)
     if deltas:
-        rays = [_Ray.draw(generator, len(states)) for _ in range(num_rays)]
-        rows = [row for ray in rays for row in hull.leave(ray, deltas)]
-        excess = _excess_table(rows, inside, confidence, seed)
-    return Basin(metric, center, epsilon, smallest_delta(excess), excess)
+        walls.narrow_down(num_refinements)
+    epsilon = _interval(bootstrap.epsilons, confidence, len(points))
+    epsilon = replace(epsilon, low=max(epsilon.low, 0.0))  # it cannot be below 0
+    return Basin(
+        metric,
+        _interval(bootstrap.centers, confidence, len(points)),
+        epsilon,
+        walls.delta(confidence) if deltas else Interval(math.inf, 0.0, math.inf, 0),
+        walls.table(confidence),
+        len(states),
+    )
 
 
 def _check(states: Sequence[State], deltas: Sequence[float], metric: str, num_points: int, num_rays: int) -> None:
@@ -97,25 +126,77 @@ def _check(states: Sequence[State], deltas: Sequence[float], metric: str, num_po
             )
 
 
+def _points(
+    generator: np.random.Generator, num_states: int, num_points: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Barycentric coordinates (num_points, num_states) and their weights, which sum to 1."""
+    if num_states > 2:
+        return uniform_on_simplex(_stratified(generator, num_points, num_states - 1)), np.full(
+            num_points, 1 / num_points
+        )
+    alphas = np.linspace(0, 1, num_points)
+    weights = np.full(num_points, 1.0)
+    weights[[0, -1]] = 0.5
+    return np.column_stack([1 - alphas, alphas]), weights / weights.sum()
+
+
+def _stratified(generator: np.random.Generator, num: int, dimensions: int) -> NDArray[np.float64]:
+    return np.asarray(qmc.LatinHypercube(dimensions, rng=generator).random(num))
+
+
+def uniform_on_simplex(draws: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Uniform points of the unit cube (num, d) as uniform points of the simplex (num, d + 1): gaps between them."""
+    edges = np.pad(np.sort(draws, axis=1), ((0, 0), (1, 1)))
+    edges[:, -1] = 1.0
+    return np.diff(edges, axis=1)
+
+
 @dataclass(frozen=True)
 class _Ray:
-    """Where the ray leaves the hull, its direction in coefficients, and the draws that displace its end."""
+    """Where the ray leaves the hull, its direction in coefficients, and how its end is displaced."""
 
     exit: NDArray[np.float64]
     direction: NDArray[np.float64]
-    step: float
-    """|v| for v ~ N(0, 1)."""
     noise_seed: int
+    num_steps: int
 
-    @staticmethod
-    def draw(generator: np.random.Generator, num_states: int) -> _Ray:
-        start, through = generator.dirichlet(np.ones(num_states), 2)
-        return _Ray(
-            last_inside(start, through),
-            through - start,
-            abs(generator.standard_normal()),
-            int(generator.integers(2**62)),
-        )
+
+def _rays(generator: np.random.Generator, num_states: int, num_rays: int) -> list[_Ray]:
+    """Of two checkpoints the rays that leave at the first come first, then as many at the second."""
+    if num_states == 2:
+        half, ends = math.ceil(num_rays / 2), np.eye(2)
+        return [
+            _Ray(ends[end], ends[end] - ends[1 - end], int(generator.integers(2**62)), min(max(half, 3), 8))
+            for end in (0, 1)
+            for _ in range(half)
+        ]
+    draws = _stratified(generator, num_rays, 2 * (num_states - 1))
+    starts, through = (uniform_on_simplex(part) for part in np.split(draws, 2, axis=1))
+    return [
+        _Ray(last_inside(start, end), end - start, int(generator.integers(2**62)), 3)
+        for start, end in zip(starts, through, strict=True)
+    ]
+
+
+@functools.cache
+def half_normal_quadrature(num: int) -> tuple[tuple[float, float], ...]:
+    """Nodes and weights of E f(|v|), v ~ N(0, 1), exact for polynomials f of degree 2 num - 1.
+
+    The orthogonal polynomials of the half-normal density by Stieltjes' procedure on a fine grid, then Golub and Welsch.
+    """
+    points, measure = np.polynomial.legendre.leggauss(400)
+    points, measure = 7 * (points + 1), measure * np.exp(-np.square(7 * (points + 1)) / 2)
+    measure /= measure.sum()
+    before, current = np.zeros_like(points), np.ones_like(points)
+    diagonal, squares = [], []
+    for degree in range(num):
+        norm = (measure * current**2).sum()
+        diagonal.append((measure * points * current**2).sum() / norm)
+        squares.append(norm / (measure * before**2).sum() if degree else 0.0)
+        before, current = current, (points - diagonal[-1]) * current - squares[-1] * before
+    beside = np.sqrt(squares[1:])
+    nodes, vectors = np.linalg.eigh(np.diag(diagonal) + np.diag(beside, 1) + np.diag(beside, -1))
+    return tuple(zip(nodes.tolist(), np.square(vectors[0]).tolist(), strict=True))
 
 
 def last_inside(start: NDArray[np.float64], through: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -146,28 +227,34 @@ class _Hull:
         self.own = model.state_dict()
         self.moved = [key for key, tensor in self.own.items() if key in parameters and tensor.is_floating_point()]
         self.num_weights = sum(self.own[key].numel() for key in self.moved)
+        self._measured: dict[bytes, Losses] = {}
 
-    def loss(self, coefficients: NDArray[np.float64]) -> float:
-        self._write(coefficients)
-        return self._measure()
+    def loss(self, coefficients: NDArray[np.float64]) -> Losses:
+        """At a point of the hull, measured once."""
+        key = coefficients.tobytes()
+        if key not in self._measured:
+            self._write(coefficients)
+            self._measured[key] = self._measure()
+        return self._measured[key]
 
-    def leave(self, ray: _Ray, deltas: Sequence[float]) -> Iterator[tuple[str, float, float]]:
-        """(condition, delta, loss) at the ray's end, displaced by noise and by a step outward."""
+    def leave(self, ray: _Ray, delta: float) -> tuple[Losses, Losses]:
+        """At the ray's end, displaced by noise and by a step outward."""
+        if delta == 0:
+            return self.loss(ray.exit), self.loss(ray.exit)
+        self._write(ray.exit)
+        self._shake(ray.noise_seed, delta / math.sqrt(self.num_weights))
+        noise = self._measure()
         unit = ray.direction / self._length(ray.direction)
-        for delta in deltas:
-            self._write(ray.exit)
-            self._shake(ray.noise_seed, delta / math.sqrt(self.num_weights))
-            yield "noise", delta, self._measure()
-            self._write(ray.exit + delta * ray.step * unit)
-            yield "ray", delta, self._measure()
+        steps = half_normal_quadrature(ray.num_steps)
+        return noise, sum((weight * self.loss(ray.exit + delta * step * unit) for step, weight in steps), np.zeros(1))
 
-    def _measure(self) -> float:
+    def _measure(self) -> Losses:
         metrics = self.evaluate(self.model)
         if self.metric not in metrics:
             raise UserError(f"evaluate gives no metric {self.metric!r}, only {', '.join(metrics)}")
         if self.progress:
             self.progress(1)
-        return float(metrics[self.metric])
+        return np.atleast_1d(np.asarray(metrics[self.metric], dtype=np.float64))
 
     @torch.no_grad()
     def _write(self, coefficients: NDArray[np.float64]) -> None:
@@ -212,44 +299,127 @@ def combine(tensors: Sequence[Tensor], coefficients: NDArray[np.float64]) -> Ten
     return total
 
 
-def _center_and_epsilon(losses: NDArray[np.float64], confidence: float, seed: int) -> tuple[Interval, Interval]:
-    samples = np.random.default_rng([seed, 1]).choice(losses, (2000, len(losses)))
-    means = samples.mean(axis=1)
-    spreads = np.abs(samples - means[:, None]).mean(axis=1)
-    epsilon = float(np.abs(losses - losses.mean()).mean())
-    return (
-        _interval(float(losses.mean()), means, confidence, len(losses)),
-        _interval(epsilon, spreads, confidence, len(losses)),
-    )
+_DRAWS = 1000
+"""Bootstrap samples where the loss comes without resamples of the examples."""
 
 
-def _excess_table(
-    rows: Sequence[tuple[str, float, float]], inside: NDArray[np.float64], confidence: float, seed: int
-) -> pd.DataFrame:
-    """Mean loss outside minus mu, with intervals, beside the 2 epsilon that it must reach."""
-    threshold = 2 * float(np.abs(inside - inside.mean()).mean())
-    generator = np.random.default_rng([seed, 2])
-    table = []
-    measured = pd.DataFrame(rows, columns=["condition", "delta", "loss"])
-    for (condition, delta), part in measured.groupby(["condition", "delta"], sort=True):
-        losses = part["loss"].to_numpy()
-        outside = generator.choice(losses, (2000, len(losses))).mean(axis=1)
-        centers = generator.choice(inside, (2000, len(inside))).mean(axis=1)
-        found = _interval(float(losses.mean() - inside.mean()), outside - centers, confidence, len(losses))
-        table.append((condition, delta, found.value, found.low, found.high, threshold, len(losses)))
-    return pd.DataFrame(table, columns=TABLE)
+class _Bootstrap:
+    """Resamples of what was drawn, together with those of the examples; index 0 is everything as it is.
+
+    The grid of a segment is not drawn, so it is not resampled; its rays are at each end apart.
+    """
+
+    def __init__(
+        self, inside: Losses, weights: NDArray[np.float64], rays: Sequence[_Ray], segment: bool, seed: int
+    ) -> None:
+        generator = np.random.default_rng([seed, 1])
+        self.num = inside.shape[1] if inside.shape[1] > 1 else 1 + _DRAWS
+        points = np.tile(weights, (self.num, 1))
+        if not segment:
+            size = len(weights) - 1
+            points[1:] = generator.multinomial(size, weights, self.num - 1) / size
+        losses = self.spread(inside)
+        self.centers = np.einsum("bp,pb->b", points, losses)
+        self.epsilons = np.einsum("bp,pb->b", points, np.abs(losses - self.centers))
+        self.rays = np.full((self.num, len(rays)), 1 / max(len(rays), 1))
+        for part in np.array_split(np.arange(len(rays)), 2 if segment else 1) if rays else []:
+            # One draw less than there are, so that the spread is that of the mean (Rao and Wu 1988).
+            size = max(len(part) - 1, 1)
+            drawn = generator.multinomial(size, np.full(len(part), 1 / len(part)), self.num - 1)
+            self.rays[1:, part] = drawn * len(part) / size / len(rays)
+
+    def spread(self, losses: Losses) -> Losses:
+        return losses if losses.shape[1] == self.num else np.repeat(losses, self.num, axis=1)
+
+    def excess(self, losses: Losses) -> NDArray[np.float64]:
+        """Mean loss over the rays minus mu, (num,); losses: (num_rays, 1 or num)."""
+        with np.errstate(invalid="ignore", over="ignore"):
+            return np.einsum("br,rb->b", self.rays, self.spread(losses)) - self.centers
 
 
-def smallest_delta(excess: pd.DataFrame) -> float:
-    """The smallest delta at which every condition reaches its threshold; infinite where none does."""
-    reached = (excess["excess"] >= excess["threshold"]).groupby(excess["delta"]).all()
-    good = reached.index[reached]
-    return float(good.min()) if len(good) else math.inf
+class _Walls:
+    """The excess loss outside the hull at every length that was measured."""
+
+    def __init__(self, hull: _Hull, rays: Sequence[_Ray], bootstrap: _Bootstrap) -> None:
+        self.hull, self.rays, self.bootstrap = hull, rays, bootstrap
+        self.excess: dict[float, dict[str, NDArray[np.float64]]] = {}
+
+    def measure(self, delta: float) -> None:
+        noise, ray = zip(*(self.hull.leave(ray, delta) for ray in self.rays), strict=True)
+        self.excess[delta] = {
+            "noise": self.bootstrap.excess(np.stack(noise)),
+            "ray": self.bootstrap.excess(np.stack(ray)),
+        }
+
+    def narrow_down(self, num_refinements: int) -> None:
+        """Measure further lengths around the smallest one that is enough."""
+        for _ in range(_DOUBLINGS):
+            if self._first_enough() is not None:
+                break
+            self.measure(2 * max(self.excess))
+        for _ in range(num_refinements):
+            enough = self._first_enough()
+            if enough is None or enough == 0:
+                return
+            self.measure((max(delta for delta in self.excess if delta < enough) + enough) / 2)
+
+    def _first_enough(self) -> float | None:
+        return next((delta for delta in sorted(self.excess) if self._above(delta)), None)
+
+    def _above(self, delta: float) -> bool:
+        return all(bool(self.excess[delta][name][0] >= 2 * self.bootstrap.epsilons[0]) for name in CONDITIONS)
+
+    def delta(self, confidence: float) -> Interval:
+        lengths = np.array(sorted(self.excess))
+        curves = np.stack([np.stack([self.excess[delta][name] for name in CONDITIONS]) for delta in lengths])
+        found = smallest_delta(lengths, curves - 2 * self.bootstrap.epsilons)
+        low, high = np.quantile(found, [(1 - confidence) / 2, (1 + confidence) / 2], method="inverted_cdf")
+        # Between the two lengths that enclose it delta is interpolated, so the interval holds both.
+        enough = self._first_enough()
+        under = max((delta for delta in self.excess if enough is None or delta < enough), default=0.0)
+        high = max(high, math.inf if enough is None else enough)
+        return Interval(float(found[0]), float(min(low, under)), float(high), len(self.rays))
+
+    def table(self, confidence: float) -> pd.DataFrame:
+        rows = []
+        for condition in CONDITIONS:
+            for delta in sorted(self.excess):
+                found = _interval(self.excess[delta][condition], confidence, len(self.rays))
+                threshold = 2 * self.bootstrap.epsilons[0]
+                rows.append((condition, delta, found.value, found.low, found.high, threshold, found.num))
+        return pd.DataFrame(rows, columns=TABLE)
 
 
-def _interval(value: float, draws: NDArray[np.float64], confidence: float, num: int) -> Interval:
-    low, high = np.percentile(draws, [50 * (1 - confidence), 50 * (1 + confidence)])
-    return Interval(value, float(low), float(high), num)
+_DOUBLINGS = 6
+
+
+def smallest_delta(lengths: NDArray[np.float64], above: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The smallest length at which every condition is met, for each of num draws; infinite where none is.
+
+    lengths: (num_lengths,), rising. above: (num_lengths, num_conditions, num), excess minus threshold, linear between
+    the lengths and constant beyond the last one; NaN counts as not met.
+    """
+    above = np.where(np.isnan(above), -np.inf, above)
+    found = np.where((above[-1] >= 0).all(axis=0), lengths[-1], np.inf)
+    for index in range(len(lengths) - 2, -1, -1):
+        low, high = above[index], above[index + 1]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            crossing = np.where(np.isinf(low) | np.isinf(high), 1.0, low / (low - high))
+        begin = np.where(low >= 0, 0.0, np.where(high >= 0, crossing, np.inf)).max(axis=0)
+        end = np.where(high >= 0, 1.0, np.where(low >= 0, crossing, -np.inf)).min(axis=0)
+        with np.errstate(invalid="ignore"):
+            at = lengths[index] + begin * (lengths[index + 1] - lengths[index])
+        found = np.where(begin <= end, at, found)
+    return found
+
+
+def _interval(draws: NDArray[np.float64], confidence: float, num: int) -> Interval:
+    """The value is the first of the draws; the bounds are mirrored percentiles of the rest around it."""
+    value = float(draws[0])
+    if not np.isfinite(draws).all():
+        return Interval(value, np.nan, np.nan, num)
+    low, high = np.quantile(draws[1:], [(1 - confidence) / 2, (1 + confidence) / 2])
+    return Interval(value, float(2 * value - high), float(2 * value - low), num)
 
 
 @dataclass(frozen=True)

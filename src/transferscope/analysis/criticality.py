@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 import numpy as np
 import pandas as pd
 import torch
+from scipy import stats
 from torch import Tensor, nn
 
 from transferscope.analysis.evaluation import Batches, iterate, per_example
@@ -21,7 +22,15 @@ from transferscope.analysis.rewinding import rewind, rewinding
 from transferscope.analysis.states import State, check_modules, check_same_tensors, stored_like, write_state
 from transferscope.system.errors import UserError
 
-__all__ = ["criticality", "module_criticality", "network_criticality", "rewind", "rewinding"]
+__all__ = [
+    "criticality",
+    "deciding_cells",
+    "module_criticality",
+    "network_criticality",
+    "rewind",
+    "rewinding",
+    "settle",
+]
 
 Modules = Mapping[str, tuple[str, ...]]
 Stages = Sequence[tuple[str, Callable[[Tensor], Tensor]]]
@@ -44,6 +53,7 @@ def criticality(
     alphas: Sequence[float] = ALPHAS,
     sigmas: Sequence[float] = SIGMAS,
     num_draws: int = 2,
+    first_draw: int = 0,
     seed: int = 0,
     trajectory: Mapping[int, State] | None = None,
     stages: Stages | None = None,
@@ -62,7 +72,8 @@ def criticality(
     modules: name -> state_dict keys. examples: part ("train", "test") -> batches.
     stages: the forward pass as (module name, function) in order, made of the model's own submodules. Then everything
     in front of a module is computed once a batch for all its perturbations; otherwise every one is a full pass.
-    only: (module, position, sigma) to measure, all by default.
+    only: (module, position, sigma) to measure, all by default. first_draw: draws first_draw, first_draw + 1, … of the
+    same stream, so that further draws can be added to a table.
 
     Returns columns module, path, split, position, distance (l2 from the initial value, over parameters), sigma, draw,
     error (fraction of examples, or of known labels), loss (nats). Non-finite losses stay, and are named in the log.
@@ -83,7 +94,8 @@ def criticality(
         path = OptimizationPath(
             initial, {epoch: _part(trajectory[epoch], wanted, model) for epoch in sorted(trajectory)}
         )
-    movers = [Mover(name, keys, model, path, final, sigmas, num_draws, seed, only) for name, keys in modules.items()]
+    draws = range(first_draw, first_draw + num_draws)
+    movers = [Mover(name, keys, model, path, final, sigmas, draws, seed, only) for name, keys in modules.items()]
     movers = [mover for mover in movers if mover.cases]
     if not movers:
         raise UserError("no case is left to measure: `only` names no (module, position, sigma) of this grid")
@@ -220,30 +232,107 @@ def _name_nonfinite(table: pd.DataFrame) -> None:
         logger.warning("criticality: non-finite losses are kept for modules %s", ", ".join(broken))
 
 
-def module_criticality(table: pd.DataFrame, epsilons: Sequence[float], *, split: str = "train") -> pd.DataFrame:
+def module_criticality(
+    table: pd.DataFrame, epsilons: Sequence[float], *, split: str = "train", confidence: float = 0.95
+) -> pd.DataFrame:
     """mu_epsilon of every module: the smallest distance² / sigma² at which the mean loss stays at epsilon or below.
 
     On the direct path distance² = alpha² ‖final - initial‖_F², so this is the published measure; on the optimization
     path it is the same with the distance that training had gone. The loss is the mean over draws on `split`. A module
     that can be set back to its initial value has mu 0; one that bears no measured noise at any place has mu infinite.
-    An upper bound: the minimum is taken over the measured grid alone. Columns: what identifies a module, epsilon, mu.
+
+    mu is that of the means. With few draws it is too small more often than too large, since one lucky cell is enough.
+    So there is an interval over draws: mu_low is the smallest ratio at which the loss was not shown to exceed epsilon,
+    mu_high the smallest at which it was shown not to (infinite where none was). They meet where enough draws were taken
+    (`settle`); the grid of places and sizes of noise is taken as it is. Columns: what identifies a module, epsilon, mu,
+    mu_low, mu_high, num_draws (the most in a cell).
     """
     if len(epsilons) == 0:
         raise UserError("epsilons is empty: give at least one bound on the loss")
+    keys, cells = _cells(table, split)
+    rows = []
+    for epsilon in epsilons:
+        judged = _judge(cells, keys, float(epsilon), confidence)
+        for group, part in judged.groupby(keys, sort=False, dropna=False):
+            bounds = [part.loc[chosen, "ratio"].min() for chosen in (part["below"], ~part["refused"], part["allowed"])]
+            values = (np.inf if np.isnan(bound) else float(bound) for bound in bounds)
+            rows.append((*group, float(epsilon), *values, int(part["count"].max())))
+    return pd.DataFrame(rows, columns=[*keys, "epsilon", "mu", "mu_low", "mu_high", "num_draws"])
+
+
+def _cells(table: pd.DataFrame, split: str) -> tuple[list[str], pd.DataFrame]:
+    """What identifies a module, and mean, spread and number of the losses at every place and size of noise."""
     chosen = table[table["split"] == split]
     if chosen.empty:
         found = ", ".join(map(str, table["split"].unique()))
         raise UserError(f"no rows of split {split!r} in the table, only {found}")
     keys = [column for column in table.columns if column not in (*MEASUREMENTS, "split")]
-    cases = chosen.groupby([*keys, "position", "distance", "sigma"], sort=False, dropna=False)
-    mean = cases["loss"].agg(_mean_with_nan).reset_index()
-    mean["ratio"] = _ratio(mean["distance"].to_numpy(), mean["sigma"].to_numpy())
-    rows = []
-    for group, part in mean.groupby(keys, sort=False, dropna=False):
-        for epsilon in epsilons:
-            allowed = part.loc[part["loss"] <= epsilon, "ratio"]
-            rows.append((*group, float(epsilon), float(allowed.min()) if len(allowed) else np.inf))
-    return pd.DataFrame(rows, columns=[*keys, "epsilon", "mu"])
+    cases = chosen.groupby([*keys, "position", "distance", "sigma"], sort=False, dropna=False)["loss"]
+    cells = pd.DataFrame({"mean": cases.agg(_mean_with_nan), "std": cases.std(), "count": cases.size()}).reset_index()
+    cells["ratio"] = _ratio(cells["distance"].to_numpy(), cells["sigma"].to_numpy())
+    return keys, cells
+
+
+def _judge(cells: pd.DataFrame, keys: list[str], epsilon: float, confidence: float) -> pd.DataFrame:
+    """below: the mean is at epsilon or below. allowed, refused: shown by the draws that it is, or that it is not.
+
+    By Student's t, at levels so that an interval from the first cell that is not refused to the first that is allowed
+    is right with `confidence`: half of the error is for refusing the one cell that counts, half for allowing any of the
+    cells before it. Cells are judged after every doubling of their draws, the k-th time with 1 / (k (k + 1)) of the
+    error, which sums to 1. What has no noise is exact.
+    """
+    count = cells["count"].to_numpy()
+    doublings = np.maximum(np.ceil(np.log2(count)), 1)
+    error = (1 - confidence) / 2 / (doublings * (doublings + 1))
+    num_cells = cells.groupby(keys, sort=False, dropna=False)["mean"].transform("size").to_numpy()
+    with np.errstate(divide="ignore", invalid="ignore"):
+        scores = (cells["mean"].to_numpy() - epsilon) / (cells["std"].to_numpy() / np.sqrt(count))
+        refused = scores > stats.t.ppf(1 - error, count - 1)
+        allowed = scores < stats.t.ppf(error / num_cells, count - 1)
+    exact = cells["sigma"].to_numpy() == 0
+    below = cells["mean"].to_numpy() <= epsilon
+    # A loss that is not finite is no draw away from being allowed.
+    broken = ~np.isfinite(cells["mean"].to_numpy())
+    return cells.assign(
+        below=below, allowed=np.where(exact, below, allowed), refused=np.where(exact, ~below, refused | broken)
+    )
+
+
+More = Callable[[set[Case], int, int], pd.DataFrame]
+"""(module, position, sigma) of cells, their first new draw and how many -> rows like those of `criticality`."""
+
+
+def settle(
+    table: pd.DataFrame, epsilon: float, more: More, *, max_draws: int, split: str = "train", confidence: float = 0.95
+) -> pd.DataFrame:
+    """The table with further draws of the noise where they decide mu_epsilon, until they do or there are max_draws.
+
+    The cells that decide are those that are neither allowed nor refused yet, whose ratio is at most the present mu, as
+    what lies above it does not matter, and below that of every cell that is allowed. Their draws are doubled until none
+    is left. table: of one path and end.
+    """
+    while cases := deciding_cells(table, epsilon, max_draws=max_draws, split=split, confidence=confidence):
+        new = [more(chosen, count, min(count, max_draws - count)) for count, chosen in cases.items()]
+        table = pd.concat([table, *new], ignore_index=True)
+    return table
+
+
+def deciding_cells(
+    table: pd.DataFrame, epsilon: float, *, max_draws: int, split: str = "train", confidence: float = 0.95
+) -> dict[int, set[Case]]:
+    """Cells that decide mu_epsilon and are not settled, by the number of draws that they have so far."""
+    keys, cells = _cells(table, split)
+    judged = _judge(cells, keys, epsilon, confidence)
+    modules = [judged[key] for key in keys]
+    mu, settled = (
+        judged["ratio"].where(judged[chosen]).groupby(modules, dropna=False).transform("min").fillna(np.inf)
+        for chosen in ("below", "allowed")
+    )
+    at_issue = (judged["ratio"] <= mu) & (judged["ratio"] < settled) & ~judged["allowed"] & ~judged["refused"]
+    found: dict[int, set[Case]] = {}
+    for row in judged[at_issue & (judged["count"] < max_draws)].to_dict("records"):
+        found.setdefault(int(row["count"]), set()).add((str(row["module"]), row["position"], row["sigma"]))
+    return found
 
 
 def _mean_with_nan(values: pd.Series) -> float:
@@ -258,5 +347,5 @@ def _ratio(distance: np.ndarray, sigma: np.ndarray) -> np.ndarray:
 
 def network_criticality(mu: pd.DataFrame) -> pd.DataFrame:
     """The sum of mu over a network's modules, per epsilon: the published measure of the whole network."""
-    keys = [column for column in mu.columns if column not in ("module", "mu")]
+    keys = [column for column in mu.columns if column not in ("module", "mu", "mu_low", "mu_high", "num_draws")]
     return mu.groupby(keys, sort=False, dropna=False)["mu"].sum().reset_index()

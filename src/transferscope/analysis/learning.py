@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from statistics import NormalDist
 
+import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import entr
+
+from transferscope.analysis.barriers import Interval
 
 CHANCE_MARGIN = 3.0
 """Standard errors above chance from which a run counts as having learned."""
@@ -29,6 +35,10 @@ def summarise(
     validation where the history has it, else test, as the authors chose. `optimization_speed` is the train metric
     averaged over the measured epochs from 1 on (facts of the main text, Figure 3); nan for a checkpoint file, whose
     training is not known.
+    `last_rise` is what the train metric gained per epoch since it was measured before, with `last_rise_low` and
+    `last_rise_high`, its 95 % interval over the train examples (`rise_at_the_end`); nan for a file or where there is
+    one measurement. `still_rising` says that the lower bound is above half a point per epoch, so that the run was
+    stopped before it was trained to the end.
     `learned` says that the final test metric is more than three standard errors above chance: the share of the largest
     class, or an AUC of 1/2.
     """
@@ -44,6 +54,7 @@ def summarise(
         choice = trained if len(trained) else measured
         best = choice.iloc[int(choice[f"{chosen_on}_{metric}"].fillna(-math.inf).to_numpy().argmax())]
         final = last[f"test_{metric}"]
+        rise = rise_at_the_end(trained, class_sizes, metric)
         rows.append(
             {
                 "task": last["task"],
@@ -62,11 +73,64 @@ def summarise(
                 "final_train_loss": last["train_loss_eval"],
                 "final_test_loss": last["test_loss"],
                 "optimization_speed": trained.loc[trained["lr"].notna(), f"train_{metric}"].mean(),
+                "last_rise": rise.value,
+                "last_rise_low": rise.low,
+                "last_rise_high": rise.high,
+                "still_rising": bool(rise.low > RISING),
                 "chance": chance,
                 "learned": bool(final > chance + CHANCE_MARGIN * error),
             }
         )
     return pd.DataFrame(rows)
+
+
+RISING = 0.005
+"""Gain of the train metric per epoch above which a run is not trained to the end: ten epochs would add five points."""
+
+
+def rise_at_the_end(
+    trained: pd.DataFrame, class_sizes: pd.DataFrame, metric: str, confidence: float = 0.95
+) -> Interval:
+    """Gain of the train metric per epoch between the last two measured epochs of one run, with an interval.
+
+    trained: rows of `history` of the run, by epoch, from epoch 1 on; rows without the train metric or a learning rate
+    (files) do not count. Both models see the same train examples. How many examples they answer differently is not
+    recorded: the interval takes as many as possible, which is what the two error rates add up to, so that it is too
+    wide rather than too narrow. For an AUC the standard error is that of Hanley and McNeil (1982) per class, the two
+    epochs taken as independent. nan with fewer than two measurements.
+    """
+    known = trained[trained["lr"].notna() & trained[f"train_{metric}"].notna()]
+    if len(known) < 2:
+        return Interval(math.nan, math.nan, math.nan, len(known))
+    before, last = (known.iloc[index] for index in (-2, -1))
+    epochs = float(last["epoch"] - before["epoch"])
+    first, second = float(before[f"train_{metric}"]), float(last[f"train_{metric}"])
+    sizes = class_sizes[class_sizes["part"] == "train"]
+    error = _error_of_difference(first, second, sizes, metric) * NormalDist().inv_cdf((1 + confidence) / 2)
+    rise = second - first
+    return Interval(rise / epochs, (rise - error) / epochs, (rise + error) / epochs, len(known))
+
+
+def _error_of_difference(first: float, second: float, sizes: pd.DataFrame, metric: str) -> float:
+    positives = sizes["count"].to_numpy(dtype=float)
+    if metric == "accuracy":
+        num = positives.sum()
+        # Of n answers a share first + second - 2 both changes at most: all errors of either model are its own.
+        differ = min(2 - first - second, first + second)
+        return math.sqrt(max(differ - (second - first) ** 2, 0.0) / num + 1 / num**2) if num else math.nan
+    negatives = sizes["negatives"].to_numpy(dtype=float)
+    both = (positives > 0) & (negatives > 0)
+    if not both.any():
+        return math.nan
+    variances = [_auc_variance(area, positives[both], negatives[both]).sum() for area in (first, second)]
+    return math.sqrt(sum(variances)) / int(both.sum())
+
+
+def _auc_variance(area: float, positives: NDArray[np.float64], negatives: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Hanley and McNeil (1982), equations 1 and 2."""
+    one, two = area / (2 - area), 2 * area**2 / (1 + area)
+    spread = area * (1 - area) + (positives - 1) * (one - area**2) + (negatives - 1) * (two - area**2)
+    return np.asarray(spread / (positives * negatives))
 
 
 def chance_level(class_sizes: pd.DataFrame, metric: str) -> tuple[float, float]:
@@ -84,3 +148,19 @@ def chance_level(class_sizes: pd.DataFrame, metric: str) -> tuple[float, float]:
     both = (positives > 0) & (negatives > 0)
     variances = (positives + negatives + 1)[both] / (12 * positives * negatives)[both]
     return 0.5, math.sqrt(variances.sum()) / max(both.sum(), 1)
+
+
+def loss_without_knowledge(labels: ArrayLike) -> float:
+    """Cross entropy of a model that knows the frequencies of the classes and nothing of the images, nats per example.
+
+    labels: (N,) classes, or (N, num_classes) in {1, 0, -1}, -1 = unknown: then the mean over known labels of the
+    binary cross entropy at each class's frequency. The entropy of the labels at hand, the least that any constant
+    prediction can reach on them.
+    """
+    found = np.asarray(labels)
+    if found.ndim == 1:
+        shares = np.unique(found, return_counts=True)[1] / len(found)
+        return float(entr(shares).sum())
+    known = (found >= 0).sum(axis=0)
+    rates = np.divide((found > 0).sum(axis=0), known, out=np.zeros(found.shape[1]), where=known > 0)
+    return float(((entr(rates) + entr(1 - rates)) * known).sum() / max(known.sum(), 1))

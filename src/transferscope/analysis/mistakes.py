@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.metrics import cohen_kappa_score
 from statsmodels.stats.contingency_tables import mcnemar
 
+from transferscope.analysis.intervals import four_counts_interval
 from transferscope.system.errors import UserError
 
 
@@ -155,23 +156,19 @@ def num_predicted(logits: ArrayLike) -> NDArray[np.int64]:
 def bootstrap_intervals(
     comparison: MistakeComparison, *, num_resamples: int = 2000, confidence: float = 0.95, seed: int = 0
 ) -> pd.DataFrame:
-    """Percentile intervals of the ratios, accuracies and kappa, by drawing the examples again.
+    """Percentile intervals of the ratios, accuracies and kappa, by the Bayesian bootstrap.
 
-    All of these depend on four counts only, so drawing examples with replacement is one multinomial draw of the counts.
+    All of these depend on four counts only. Their shares are drawn from the Dirichlet distribution of the counts with
+    half an example added to each: drawing the examples themselves again takes a kind of example that was not seen to be
+    impossible, and its intervals hold the truth as rarely as in 60 % of test sets where a count is about 1.
     Returns a row per class and statistic: class_index, statistic, value, low, high. `accuracy_difference` is a - b,
     `uncommon_ratio_difference` is r_b - r_a (above 0 where the second model is the weaker one).
     """
     generator = np.random.default_rng(seed)
-    tail = (1 - confidence) / 2
     rows = []
     for index, counts in enumerate(_four_counts(comparison)):
-        total = counts.sum()
-        drawn = generator.multinomial(total, counts / total, size=num_resamples)
-        spread = _statistics(drawn)
-        for name, value in _statistics(counts[None]).items():
-            known = spread[name][~np.isnan(spread[name])]
-            low, high = np.quantile(known, [tail, 1 - tail]) if len(known) else (np.nan, np.nan)
-            rows.append((index, name, value[0], low, high))
+        ranges = four_counts_interval(counts, _statistics, generator, num_draws=num_resamples, confidence=confidence)
+        rows += [(index, name, value[0], *ranges[name]) for name, value in _statistics(counts[None]).items()]
     return pd.DataFrame(rows, columns=["class_index", "statistic", "value", "low", "high"])
 
 
@@ -219,8 +216,8 @@ def _four_counts(comparison: MistakeComparison) -> NDArray[np.int64]:
     return np.stack([total - only_a - only_b - neither, only_a, only_b, neither], axis=1)
 
 
-def _statistics(counts: NDArray[np.int64]) -> dict[str, NDArray[np.float64]]:
-    """The statistics of n sets of four counts, each (n,); NaN where undefined."""
+def _statistics(counts: NDArray[np.int64] | NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
+    """The statistics of n sets of four counts, or of their shares, each (n,); NaN where undefined."""
     both, only_a, only_b, neither = counts.T
     total = counts.sum(axis=1)
     accuracy_a, accuracy_b = (both + only_a) / total, (both + only_b) / total

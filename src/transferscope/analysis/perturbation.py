@@ -54,10 +54,10 @@ class Mover:
     path: Path
     final: State
     sigmas: Sequence[float]
-    num_draws: int
+    draws: Sequence[int]
     seed: int
     only: Collection[Case] | None
-    noise: list[dict[str, Tensor]] = field(init=False)
+    noise: dict[int, dict[str, Tensor]] = field(init=False)
     cases: list[tuple[float, float, int]] = field(init=False)
     """(position, sigma, draw), in the order in which they are measured."""
 
@@ -66,15 +66,15 @@ class Mover:
         parameters = dict(self.model.named_parameters())
         self.targets = {key: own[key] for key in self.keys}
         self.shaken = [key for key in self.keys if key in parameters and own[key].is_floating_point()]
-        self.noise = [
-            {key: standard_noise(self.final[key], self.seed, key, draw) for key in self.shaken}
-            for draw in range(self.num_draws)
-        ]
+        self.noise = {
+            draw: {key: standard_noise(self.final[key], self.seed, key, draw) for key in self.shaken}
+            for draw in self.draws
+        }
         self.cases = [
             (position, float(sigma), draw)
             for position in self.path.positions
             for sigma in self.sigmas
-            for draw in range(self.num_draws if sigma > 0 else 1)
+            for draw in (self.draws if sigma > 0 else [0])
             if self.only is None or (self.name, position, sigma) in self.only
         ]
 

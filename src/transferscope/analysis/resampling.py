@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
@@ -9,6 +12,48 @@ from torch import Tensor
 from transferscope.analysis.evaluation import per_example
 
 Draws = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """What a model made of each example, so that metrics of any of them follow: all float64 (num_examples,).
+
+    correct, known: number of right and of known labels, 0 or 1 where an example has one label. loss: in nats, summed
+    over labels. scores, targets: logits and labels, (num_examples, num_classes), where an example has several labels.
+    """
+
+    correct: Draws
+    loss: Draws
+    known: Draws
+    scores: Draws | None = None
+    targets: NDArray[np.int8] | None = None
+
+    @classmethod
+    def of_logits(cls, logits: Tensor, labels: Tensor) -> Outcomes:
+        """logits: (num_examples, num_classes); labels as in `evaluation.Batch`."""
+        correct, loss, known = (
+            (values if values.dim() == 1 else values.sum(dim=1)).cpu().numpy()
+            for values in per_example(logits.double(), labels)
+        )
+        if labels.dim() == 1:
+            return cls(correct, loss, known)
+        return cls(correct, loss, known, logits.double().cpu().numpy(), labels.cpu().numpy())
+
+    @classmethod
+    def of_arrays(cls, arrays: Mapping[str, NDArray[np.float64]]) -> Outcomes:
+        """The inverse of `arrays`."""
+        targets = arrays.get("targets")
+        return cls(
+            arrays["correct"],
+            arrays["loss"],
+            arrays["known"],
+            arrays.get("scores"),
+            None if targets is None else np.nan_to_num(targets, nan=-1).astype(np.int8),
+        )
+
+    def arrays(self) -> dict[str, NDArray[np.float64]]:
+        """By name, without what is missing, as measurements are remembered."""
+        return {name: np.asarray(value, dtype=float) for name, value in vars(self).items() if value is not None}
 
 
 class Resampling:
@@ -23,24 +68,33 @@ class Resampling:
         drawn = np.random.default_rng(seed).multinomial(num_examples, even, num_resamples)
         self.counts = drawn.astype(np.float32)
 
+    @classmethod
+    def everything(cls, num_examples: int) -> Resampling:
+        """One sample that has every example once: its metrics are those on all examples."""
+        found = cls(num_examples, 0, 0)
+        found.counts = np.ones((1, num_examples), dtype=np.float32)
+        return found
+
     def metrics(self, logits: Tensor, labels: Tensor) -> dict[str, Draws]:
         """accuracy and loss, and for several labels an example auc, each (num_resamples,).
 
         logits: (num_examples, num_classes); labels as in `evaluation.Batch`. The AUC of a class in which a resample
         has one value only is left out of that resample's mean. Non-finite logits make loss and AUC NaN.
         """
-        correct, losses, known = (
-            (values if values.dim() == 1 else values.sum(dim=1)).cpu().numpy()
-            for values in per_example(logits.double(), labels)
-        )
+        return self.of(Outcomes.of_logits(logits, labels))
+
+    def of(self, outcomes: Outcomes) -> dict[str, Draws]:
+        """The same of what a model made of each example."""
         # Sums, not a matrix product, which rounds otherwise with another number of BLAS threads.
-        sums = np.array([[(row * values).sum() for values in (correct, losses, known)] for row in self.counts])
+        columns = outcomes.correct, outcomes.loss, outcomes.known
+        sums = np.array([[(row * values).sum() for values in columns] for row in self.counts])
         with np.errstate(invalid="ignore", divide="ignore"):
             found = {"accuracy": sums[:, 0] / sums[:, 2], "loss": sums[:, 1] / sums[:, 2]}
-        return found | ({"auc": self._mean_auc(logits, labels)} if labels.dim() == 2 else {})
+        if outcomes.scores is None or outcomes.targets is None:
+            return found
+        return found | {"auc": self._mean_auc(outcomes.scores, outcomes.targets)}
 
-    def _mean_auc(self, logits: Tensor, labels: Tensor) -> Draws:
-        scores, targets = logits.double().cpu().numpy(), labels.cpu().numpy()
+    def _mean_auc(self, scores: Draws, targets: NDArray[np.int8]) -> Draws:
         areas = np.stack([self._auc(scores[:, k], targets[:, k]) for k in range(targets.shape[1])])
         defined = ~np.isnan(areas)
         with np.errstate(invalid="ignore"):

@@ -1,7 +1,8 @@
 """Estimate the cost of a plan: images through networks, hours on one device, disk; per run and per figure.
 
 Counts are exact for training and evaluation, and upper bounds for criticality, whose nodes reuse what lies in front of
-a module. Hours follow from two speeds of one device, measured here or given.
+a module, but without the further draws of noise that decide mu. Hours follow from two speeds of one device, measured
+here or given.
 """
 
 from __future__ import annotations

@@ -246,6 +246,32 @@ GalleryClasses = Shown | tuple[str, ...]
 """Names of classes, or how many (at most 1,000): those with the most uncommon mistakes."""
 
 
+GroupColumn = Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
+"""A column of the example list in lower case, e.g. sex, view."""
+
+
+class ReplaceOptions(Options):
+    """Whether one model can replace another: flips, agreement, calibration."""
+
+    groups: tuple[GroupColumn, ...] | dict[str, tuple[GroupColumn, ...]] = ()
+    """Columns of the example list by whose values flips are counted, of all tasks, or of some by `{task: [...]}`.
+
+    CheXpert: sex, view, projection, support_devices and all other columns of the CSV; a union: domain, and what its
+    parts have."""
+    margin: Fraction = 0.02
+    """The largest loss of accuracy with which the second model still replaces the first."""
+    threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    """The probability above which a finding is predicted, where an image has several labels."""
+    bins: Annotated[int, Field(ge=2, le=MAX_SHOWN)] = 10
+    """Bins of equal width of the reliability diagram and the calibration error."""
+    gallery: Shown = 6
+    """Images of either kind of flip in the gallery, those on which the wrong model is surest."""
+
+    def groups_of(self, task: str) -> tuple[str, ...]:
+        """The columns by which a task's examples are grouped."""
+        return self.groups.get(task, ()) if isinstance(self.groups, dict) else self.groups
+
+
 class MistakesOptions(Options):
     """Common and uncommon mistakes (appendix B.2)."""
 
@@ -256,7 +282,9 @@ class MistakesOptions(Options):
     gallery_rows_of: Shown = 1
     """Images per class and model in the gallery."""
     bootstrap: Resamples = 1000
-    """Samples of the examples from which intervals are made, at most 100,000."""
+    """Samples from which intervals are made, at most 100,000."""
+    replace: ReplaceOptions | None = ReplaceOptions()
+    """Whether the second run of a pair can replace the first; None: left out."""
 
     def gallery_of(self, task: str) -> GalleryClasses:
         """The classes in a task's gallery, or how many."""
@@ -333,8 +361,13 @@ class CriticalityOptions(Options):
     paths: tuple[Literal["direct", "optimization"], ...] = ("direct", "optimization")
     ends: tuple[Literal["best", "final"], ...] = ("final",)
     max_examples: PositiveInt | None = 256
-    epsilon: Annotated[float, Field(gt=0)] = 0.1
-    """Largest train loss in nats per example above that of the unperturbed model."""
+    max_draws: Draws = 32
+    """Of the noise at places that decide mu, where `draws` leave it open; at most 100,000."""
+    epsilon_share: Annotated[float, Field(gt=0)] = 0.1
+    """Largest rise of the train loss, as a share of what was learned.
+
+    Learned is the loss of a model that knows the frequencies of the classes alone, minus that of the unperturbed model,
+    on the same examples; so one number means the same for accuracies and findings, and for all kinds of run."""
     rewind_epochs: tuple[Epoch, ...] = (0,)
     """Saved epochs to which each module is set back."""
     pages: bool = True
@@ -374,11 +407,15 @@ class BasinOptions(Options):
     kinds: tuple[str, ...] = ("pt", "rit")
     epoch: Literal["best", "final"] = "final"
     points: Annotated[int, Field(ge=2, le=MAX_DRAWS)] = 32
-    """Random points of the hull, at most 100,000."""
+    """Points of the hull, at most 100,000: of two runs an even grid between them, of more stratified draws."""
     rays: Draws = 32
-    """Random rays that leave it, at most 100,000."""
+    """Rays that leave it, at most 100,000."""
     deltas: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(max_length=MAX_SHOWN)] = (0.25, 0.5, 1.0)
-    """Lengths that are tried, as fractions of the largest distance between two of the runs."""
+    """Lengths to begin with, beside 0, as fractions of the largest distance between two of the runs.
+
+    Where none is enough the largest is doubled up to 6 times; the smallest that is enough is narrowed down."""
+    resamples: Annotated[int, Field(ge=0, le=MAX_RESAMPLES)] = 300
+    """Bootstrap resamples of the test examples behind the intervals, at most 100,000; 0: over the draws alone."""
     max_examples: PositiveInt | None = 500
     """Largest number of test examples; None: all."""
 
@@ -395,6 +432,29 @@ class CrossDomainOptions(Options):
 BestOrFinal = Literal["best", "final"]
 
 
+class UntilDecidedOptions(Options):
+    """Lines are measured on as few examples as it takes to decide whether there is a barrier.
+
+    The examples come in growing batches; after each an interval that holds at every look, on accuracy (AUC where
+    images have several labels), decides or asks for more. Wrong decisions are at most 5 %.
+    """
+
+    no_barrier: Annotated[float, Field(gt=0, lt=1)] = 0.02
+    """Height below which a line has no barrier."""
+    barrier: Annotated[float, Field(gt=0, lt=1)] = 0.05
+    """Height above which it has one."""
+    first: Annotated[int, Field(ge=16)] = 32
+    """Examples after which one looks for the first time."""
+    growth: Annotated[float, Field(gt=1, le=10)] = 1.5
+    """How many times as many there are at the next look."""
+
+    @model_validator(mode="after")
+    def _in_order(self) -> UntilDecidedOptions:
+        if self.no_barrier > self.barrier:
+            raise ValueError(f"no_barrier {self.no_barrier} is above barrier {self.barrier}: give them in order")
+        return self
+
+
 class LandscapeOptions(Options):
     """Interpolation, barriers, criticality (appendix B.4 to B.9)."""
 
@@ -409,6 +469,8 @@ class LandscapeOptions(Options):
     """Largest number of examples of each part (train, test) that a point is measured on; None: all."""
     resamples: Annotated[int, Field(ge=0, le=MAX_RESAMPLES)] = 300
     """Bootstrap resamples of the examples behind the interval of every barrier, at most 100,000; 0: no intervals."""
+    until_decided: UntilDecidedOptions | None = None
+    """With {} lines stop as soon as their barriers are decided; None: all examples, as for the paper's numbers."""
     cross_domain: tuple[CrossDomainOptions, ...] = ()
     planes: tuple[PlaneOptions, ...] = ()
     basin: BasinOptions | None = BasinOptions()

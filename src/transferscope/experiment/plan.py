@@ -499,6 +499,9 @@ def _faults_of_analyses(study: Study) -> Iterator[str]:
     classes = analyses.mistakes.gallery_classes if analyses.mistakes else 0
     if isinstance(classes, dict):
         yield from _all_known("analyses.mistakes.gallery_classes", classes, study.tasks)
+    replace = analyses.mistakes.replace if analyses.mistakes else None
+    if replace is not None and isinstance(replace.groups, dict):
+        yield from _all_known("analyses.mistakes.replace.groups", replace.groups, study.tasks)
     if analyses.spectrum:
         yield from _all_known("analyses.spectrum.kinds", analyses.spectrum.kinds, kinds)
     if analyses.landscape:

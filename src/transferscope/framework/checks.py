@@ -10,13 +10,17 @@ import shutil
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from transferscope.experiment.gpu_support import gpu_fault
 from transferscope.experiment.options import ModelOptions
 from transferscope.experiment.plan import Plan, RunSpec, pictures_of
+from transferscope.images.columns import columns_faults
 from transferscope.system.errors import UserError
 from transferscope.system.near import near_matches
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 ClassNames = tuple[str, ...]
 
@@ -243,6 +247,24 @@ def unused_keys(plan: Plan, runs: Iterable[RunSpec]) -> Iterator[str]:
             file = options.checkpoint or options.pretrained
             how = f"its weights are read from {file}" if file else "it starts from random weights"
             yield f"runs.{kind}.{key} has no effect: {how}"
+
+
+def groups_faults(plan: Plan, columns: Callable[[str], pd.DataFrame | None]) -> Iterator[str]:
+    """Columns of example lists by which mistakes are to be grouped and that a task lacks.
+
+    columns: those of the test images of a task; None where they are not known yet.
+    """
+    mistakes = plan.study.analyses.mistakes
+    if mistakes is None or mistakes.replace is None:
+        return
+    for task in plan.targets():
+        asked = mistakes.replace.groups_of(task)
+        there = columns(task) if asked and plan.pairs(task, mistakes.pairs) else None
+        if there is not None:
+            old = plan.is_multi_label(task) and there.empty and not len(there.columns)
+            hint = "; splits of an earlier version have none, `kedro run --pipelines data_prep` packs them again"
+            for fault in columns_faults(there, asked, task):
+                yield f"analyses.mistakes.replace.groups: {fault}{hint if old else ''}"
 
 
 NOTED_SECONDS = 120

@@ -40,6 +40,7 @@ STUDY_KEYS = ("tasks", "generated", "runs")
 """Keys that an environment with `inherit_study: false` does not take from base."""
 
 NAMING_TASKS = {
+    "mistakes": ("replace",),
     "landscape": ("cross_domain", "planes", "basin", "criticality"),
     "spectrum": ("layer_pages", "network_tasks"),
 }

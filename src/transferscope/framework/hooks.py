@@ -154,6 +154,8 @@ class Before:
         yield from checks.networks_faults(self.plan, self.runs, known)
         yield from checks.sizes_faults(self.plan, self.runs)
         yield from checks.layers_faults(self.plan, self.plan.runs.values(), _analyses_in(self.pipeline))
+        if "mistakes" in _analyses_in(self.pipeline):
+            yield from checks.groups_faults(self.plan, self._columns)
         yield from checks.paths_faults(self.plan, self.runs, active_place(self.plan.study.models_folder))
         yield from checks.packages_faults(self.runs)
         if self.runs or self.measures:
@@ -164,6 +166,25 @@ class Before:
         from transferscope.framework import checks
 
         yield from checks.unused_keys(self.plan, self.runs)
+
+    def _columns(self, task: str) -> Any:
+        """Columns of the test examples of a task, without values of images yet to be drawn; None where not known."""
+        import pandas as pd
+
+        from transferscope.generated.patients import COLUMNS
+        from transferscope.images.chexpert import other_columns
+        from transferscope.images.columns import join_columns
+
+        union = self.plan.study.tasks[task].union
+        if union is not None:
+            parts = [(part, self._columns(part)) for part in union]
+            return None if any(table is None for _, table in parts) else join_columns(parts)
+        if f"{task}.source" in self.pipeline.all_outputs():
+            return pd.DataFrame(columns=list(other_columns(COLUMNS)) if self.plan.is_multi_label(task) else [])
+        if task in self.packed:
+            return _load_source(self.catalog, task).test.texts() if _exists(self.catalog, f"{task}.source") else None
+        split = f"{task}.test_split"
+        return self.catalog.load(split).columns if _exists(self.catalog, split) else None
 
     def note(self) -> str | None:
         """Warn of a comparison of checkpoint files that takes more than minutes."""

@@ -10,16 +10,19 @@ from __future__ import annotations
 import csv
 import io
 import re
+from array import array
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
+import pandas as pd
 from pydantic import Field
 
 from transferscope.experiment.options import Images
+from transferscope.images.columns import column_name
 from transferscope.images.files import FileTree, open_tree, plain, unsafe_reason
 from transferscope.images.sampling import CHEXPERT_SEED, draw_by_example, draw_by_group, patient_of
 from transferscope.images.source import (
@@ -155,6 +158,8 @@ class _Table:
     """int8 (n, 5): 0, 1, _UNCERTAIN or _BLANK."""
     lines: list[int]
     rows: np.ndarray
+    columns: pd.DataFrame
+    """All other columns of the CSV, under the names that `other_columns` gives them."""
 
     def line(self, example: int) -> str:
         return f"{self.where}, line {self.lines[example]}"
@@ -201,8 +206,10 @@ def _read_table(tree: FileTree, views: str) -> _Table:
     text = tree.read_text(path)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(text), strict=True)
     try:
-        columns = _columns(where, _header(reader), views)
-        ids, codes, lines, rows = _read_rows(where, reader, columns, views)
+        header = _header(reader)
+        columns = _columns(where, header, views)
+        others = {name: _Texts(position) for name, position in other_columns(header).items()}
+        ids, codes, lines, rows = _read_rows(where, reader, columns, views, list(others.values()))
     except csv.Error as error:
         raise UserError(f"{where}, line {reader.line_num}: not a CSV line ({error})") from error
     if not ids:
@@ -213,7 +220,8 @@ def _read_table(tree: FileTree, views: str) -> _Table:
     if len(set(paths)) < len(paths):
         raise _duplicate(where, ids, paths, lines)
     shown = list(printable_names(ids, where))
-    return _Table(where, shown, paths, np.array(codes, dtype=np.int8), lines, np.array(rows, dtype=np.int64))
+    texts = pd.DataFrame({name: values.categories() for name, values in others.items()}, index=range(len(ids)))
+    return _Table(where, shown, paths, np.array(codes, dtype=np.int8), lines, np.array(rows, dtype=np.int64), texts)
 
 
 _TAIL = re.compile(r"(?:.*/)?(?=(?:train|valid|test)/patient)", re.DOTALL)
@@ -262,8 +270,40 @@ def _columns(where: str, header: list[str], views: str) -> tuple[int, list[int],
     return header.index("Path"), [header.index(finding) for finding in FINDINGS], view, len(header)
 
 
+NAMES = {"Frontal/Lateral": "view", "AP/PA": "projection"}
+"""Names of columns in the parameters; others are in lower case with underscores, e.g. sex, age, no_finding."""
+
+
+class _Texts:
+    """The values of a column, each text kept once."""
+
+    def __init__(self, position: int) -> None:
+        self.position = position
+        self._known: dict[str, int] = {}
+        self._codes = array("i")
+
+    def add(self, row: list[str]) -> None:
+        text = row[self.position].strip()
+        self._codes.append(self._known.setdefault(text, len(self._known)))
+
+    def categories(self) -> pd.Categorical:
+        values = pd.Index(list(self._known), dtype=object)
+        return pd.Categorical.from_codes(np.array(self._codes, dtype=np.int32), values).reorder_categories(
+            sorted(values)
+        )
+
+
+def other_columns(header: Sequence[str]) -> dict[str, int]:
+    """Positions of the columns besides the path and the findings, by name; of two with one name the first."""
+    found: dict[str, int] = {}
+    for position, heading in enumerate(header):
+        if heading and heading not in ("Path", *FINDINGS):
+            found.setdefault(NAMES.get(heading) or column_name(heading) or heading, position)
+    return found
+
+
 def _read_rows(
-    where: str, reader: Any, columns: tuple[int, list[int], int, int], views: str
+    where: str, reader: Any, columns: tuple[int, list[int], int, int], views: str, others: Sequence[_Texts]
 ) -> tuple[list[str], list[list[int]], list[int], list[int]]:
     path_column, finding_columns, view_column, width = columns
     known_codes = {"": _BLANK, "1.0": 1, "0.0": 0, "-1.0": _UNCERTAIN}
@@ -288,6 +328,8 @@ def _read_rows(
         codes.append(code)
         lines.append(reader.line_num)
         rows.append(position)
+        for other in others:
+            other.add(row)
     return ids, codes, lines, rows
 
 
@@ -388,7 +430,8 @@ def _example_list(tree: FileTree, table: _Table, labels: np.ndarray, chosen: np.
             f"{table.line(int(chosen[first]))}: {tree.where(paths[first])} {tree.no_file(paths[first])}{more}: "
             f"correct the CSV or add the file"
         )
-    return ExampleList(paths=paths, labels=labels[chosen], example_ids=ids, rows=table.rows[chosen])
+    columns = table.columns.iloc[chosen].reset_index(drop=True)
+    return ExampleList(paths=paths, labels=labels[chosen], example_ids=ids, rows=table.rows[chosen], columns=columns)
 
 
 def _double(part: ExampleList, findings: Sequence[str]) -> ExampleList:
@@ -401,4 +444,4 @@ def _double(part: ExampleList, findings: Sequence[str]) -> ExampleList:
     doubled = part.select(order)
     second = np.concatenate([[False], order[1:] == order[:-1]])
     ids = tuple(f"{name}#2" if twice else name for name, twice in zip(doubled.example_ids, second, strict=True))
-    return ExampleList(doubled.paths, doubled.labels, ids, doubled.rows)
+    return replace(doubled, example_ids=ids)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from transferscope.experiment.options import PictureOptions
+from transferscope.images.columns import columns_digest
 from transferscope.images.files import FileTree
 from transferscope.images.source import ExampleList, ImageSource
 
@@ -59,6 +60,8 @@ def source_digest(
         "labels": f"{examples.labels.dtype} {examples.labels.shape}",
         "example_ids": examples.example_ids,
     }
+    if examples.columns is not None:
+        head["columns"] = columns_digest(examples.columns)
     digest = hashlib.sha256(json.dumps(head, sort_keys=True).encode())
     digest.update(np.ascontiguousarray(examples.labels).tobytes())
     digest.update(prints.tobytes())

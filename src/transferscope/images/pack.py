@@ -17,6 +17,7 @@ from typing import Literal
 import numpy as np
 
 from transferscope.experiment.options import PictureOptions
+from transferscope.images.columns import columns_digest
 from transferscope.images.decode import UnknownRangeError, decode_image, store_image
 from transferscope.images.files import FileTree, open_tree, printable
 from transferscope.images.fingerprint import file_fingerprints, picture_key, source_digest
@@ -128,6 +129,8 @@ def is_packed_from(
         return False
     packed = np.load(split.folder / IMAGE_DIGESTS)
     if content_digest(packed, examples.labels[kept], source.class_names, pictures) != split.digest:
+        return False
+    if columns_digest(split.columns) != columns_digest(examples.texts().iloc[kept]):
         return False
     tree = open_tree(source.root)
 
@@ -267,5 +270,6 @@ class _Packer:
             sampling=self.source.sampling,
         )
         ids = [self.examples.example_ids[i] for i in kept]
-        write_split_files(partial.folder, info, labels, ids, journal["size"], journal["digest"])
+        columns = self.examples.texts().iloc[kept]
+        write_split_files(partial.folder, info, labels, ids, journal["size"], journal["digest"], columns)
         partial.publish()

@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from transferscope.experiment.formats import DataFormat
+from transferscope.images.columns import no_columns
 from transferscope.images.files import FileTree, open_tree, printable
 from transferscope.system.errors import UserError
 
@@ -33,10 +35,13 @@ class ExampleList:
     """Unique and stable names of the examples."""
     rows: np.ndarray | None = None
     """int64 (n,) position of each example in the list or CSV as distributed, from 0; None: no such list."""
+    columns: pd.DataFrame | None = None
+    """Texts of each example beside its labels, a row per example; None: the list has no such columns."""
 
     def __post_init__(self) -> None:
         assert len(self.paths) == len(self.labels) == len(self.example_ids)
         assert self.rows is None or len(self.rows) == len(self.paths)
+        assert self.columns is None or len(self.columns) == len(self.paths)
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -48,7 +53,12 @@ class ExampleList:
             labels=self.labels[indices],
             example_ids=tuple(self.example_ids[i] for i in indices),
             rows=np.asarray(indices if self.rows is None else self.rows[indices], dtype=np.int64),
+            columns=None if self.columns is None else self.columns.iloc[indices].reset_index(drop=True),
         )
+
+    def texts(self) -> pd.DataFrame:
+        """`columns`, without any column where the list has none."""
+        return no_columns(len(self)) if self.columns is None else self.columns
 
 
 @dataclass(frozen=True, eq=False)

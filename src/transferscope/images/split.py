@@ -8,14 +8,17 @@ import os
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from pydantic import ValidationError
 
 from transferscope.experiment.options import PictureOptions
+from transferscope.images.columns import COLUMNS, join_columns, no_columns, read_columns, write_columns
 from transferscope.images.image_array import ConcatenatedImages, ImageArray, SelectedImages, resolve_rows, take
 from transferscope.images.verified import IMAGES, REPACK, VerifiedImages
 from transferscope.system.errors import UserError
@@ -26,7 +29,7 @@ FORMAT = 2
 IMAGE_DIGESTS = "image_digests.npy"
 """File with the sha256 of each stored image."""
 LISTED = ("labels.npy", "source_sizes.npy", IMAGE_DIGESTS, "example_ids.json")
-"""Files whose digests split.json holds; images.npy has one for each image."""
+"""Files whose digests split.json holds, with columns.parquet where there is one; images.npy has one for each image."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,7 @@ class PackedSplit:
         labels: int64 (N,), or int8 (N, num_classes) in {1, 0, -1} with -1 ignored.
         example_ids: N unique names.
         source_sizes: int32 (N, 2), width and height of the images as distributed.
+        columns: Table of texts with a row per example, such as sex and view; of unions also `domain`, the part's name.
         class_names, num_classes, multi_label, generated, name, part: What the split is of.
         pictures: How its images are to be shown to a network.
         digest: sha256 of images, labels, class names and pictures.
@@ -160,6 +164,14 @@ class PackedSplit:
         shape = "x".join(map(str, self.images.shape))
         return f"PackedSplit({self.name}.{self.part}, {shape}, {self.num_classes} classes, {self.digest[:12]})"
 
+    @cached_property
+    def columns(self) -> pd.DataFrame:
+        if self._parent is not None and self._rows is not None:
+            return self._parent.columns.iloc[self._rows].reset_index(drop=True)
+        if self._parts:
+            return join_columns([(part.name, part.columns) for part in self._parts])
+        return no_columns(len(self)) if self.folder is None else read_columns(self.folder, len(self))
+
     def image_digests(self) -> np.ndarray:
         """sha256 of every stored image: uint8 (N, 32); equal images have equal rows."""
         if self._parent is not None:
@@ -243,10 +255,11 @@ def write_split_files(
     example_ids: Sequence[str],
     source_sizes: np.ndarray,
     image_digests: np.ndarray | None = None,
+    columns: pd.DataFrame | None = None,
 ) -> None:
     """Write everything of a split but `images.npy`, which lies in `folder` already.
 
-    image_digests: uint8 (N, 32), the sha256 of each image; None: they are computed.
+    image_digests: uint8 (N, 32), the sha256 of each image; None: they are computed. columns: as `PackedSplit.columns`.
     """
     images = np.load(folder / IMAGES, mmap_mode="r")
     if image_digests is None:
@@ -256,7 +269,11 @@ def write_split_files(
     np.save(folder / "source_sizes.npy", source_sizes)
     np.save(folder / IMAGE_DIGESTS, image_digests)
     (folder / "example_ids.json").write_text(json.dumps(list(example_ids)), encoding="utf-8")
-    files = {name: file_digest(folder / name) for name in LISTED}
+    listed = [*LISTED]
+    if columns is not None and len(columns.columns):
+        write_columns(folder, columns)
+        listed.append(COLUMNS)
+    files = {name: file_digest(folder / name) for name in listed}
     write_description(folder, info, {"shape": list(images.shape), "files": files})
 
 

@@ -16,6 +16,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "modules": ["criticality", "rewinding"],
         "planes": ["plane"],
         "predictions": ["mistakes", "predict"],
+        "replacements": ["calibration", "replacement"],
         "spectra": ["spectrum"],
         "weights": ["distance", "distance_travelled"],
     },

@@ -19,15 +19,19 @@ from transferscope.models.checkpoint import Checkpoint
 from transferscope.models.parametrised import analysed_state
 from transferscope.system.progress import progress_bar
 
+REFINEMENTS = 3
+"""Halvings between the last length that is not enough and the first that is."""
+
 
 def basin(
     bench: Bench, checkpoints: Sequence[Checkpoint], options: BasinOptions | None = None, *, name: str = "hull"
 ) -> pd.DataFrame:
     """Estimate (epsilon, delta) of the test loss over the convex hull of some models, in one long table.
 
-    Columns num_examples, quantity, length, value, low, high, threshold, num_samples. Rows by quantity: `distance` (l2,
-    the largest between two of the models), `mu`, `epsilon`, `delta`, and for every length that was tried the mean
-    excess loss over mu of `noise` and of a step along the `ray`, with the 2 epsilon that it must reach.
+    Columns num_examples, num_models, quantity, length, value, low, high, threshold, num_samples. Rows by quantity:
+    `distance` (l2, the largest between two of the models), `mu`, `epsilon`, `delta`, and for every length that was
+    tried, 0 (the rim itself) included, the mean excess loss over mu of `noise` and of a step along the `ray`, with the
+    2 epsilon that it must reach. Intervals hold the draws and, with resamples on the bench, the examples.
 
     Args:
         options: How many points, rays and lengths; `epoch` and `max_examples` of them are the caller's.
@@ -43,7 +47,8 @@ def basin(
     def loss(model: nn.Module) -> Metrics:
         return {"loss": measure(model)["test/loss"]}
 
-    passes = chosen.points + 2 * chosen.rays * len(chosen.deltas)
+    per_length = (2 if len(states) == 2 else 4) * chosen.rays
+    passes = chosen.points + per_length * (len(chosen.deltas) + REFINEMENTS)
     with progress_bar(f"{bench.task}: basin of {name}", passes) as advance:
         found = estimate_basin(
             model,
@@ -53,24 +58,24 @@ def basin(
             num_points=chosen.points,
             num_rays=chosen.rays,
             seed=derive_seed(bench.task, name, "basin"),
+            num_refinements=REFINEMENTS,
             progress=advance,
         )
-    num_examples = len(bench.split("test"))
-    return pd.DataFrame([{"num_examples": num_examples, **row} for row in _rows(found, distance)])
+    names = {"num_examples": len(bench.split("test")), "num_models": found.num_states}
+    return pd.DataFrame([{**names, **row} for row in _rows(found, distance)])
 
 
 Row = dict[str, str | float | int | None]
 
 
 def _rows(found: Basin, distance: float) -> list[Row]:
-    points: list[Row] = [
+    estimates: list[Row] = [
         {"quantity": name, "value": value.value, "low": value.low, "high": value.high, "num_samples": value.num}
-        for name, value in (("mu", found.center), ("epsilon", found.epsilon))
+        for name, value in (("delta", found.delta), ("mu", found.center), ("epsilon", found.epsilon))
     ]
     excess = found.excess.rename(columns={"condition": "quantity", "delta": "length", "excess": "value"})
-    lengths = {"distance": distance, "delta": found.delta}
     return [
-        *({"quantity": name, "length": None, "value": value} for name, value in lengths.items()),
-        *points,
+        {"quantity": "distance", "length": None, "value": distance},
+        *estimates,
         *({str(key): value for key, value in row.items()} for row in excess.to_dict("records")),
     ]

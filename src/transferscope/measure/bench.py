@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from transferscope.analysis.batchnorm import batchnorm_layers, with_recomputed_statistics
 from transferscope.analysis.evaluation import Batch, Evaluate, Evaluator, Metrics, Remembered, Store, prepare
-from transferscope.analysis.resampling import Resampling, with_draws
+from transferscope.analysis.resampling import Outcomes, Resampling, with_draws
 from transferscope.experiment.options import Precision
 from transferscope.experiment.plan import derive_seed
 from transferscope.images.augment import NETWORK_CHANNELS, EvaluationTransform
@@ -78,9 +78,9 @@ class Bench:
         )
         return json.dumps([architecture, *(getattr(item, "digest", item) for item in measured)])
 
-    def metrics(self, checkpoint: Checkpoint, parts: Iterable[str] | None = None) -> Evaluate:
+    def metrics(self, checkpoint: Checkpoint, parts: Iterable[str] | None = None, *, each: bool = False) -> Evaluate:
         """Measure models of the checkpoint's architecture as they are, `part/metric -> value`, on all or some parts."""
-        measures = {part: self._remembered(checkpoint, self.split(part)) for part in parts or self.splits}
+        measures = {part: self._remembered(checkpoint, self.split(part), each) for part in parts or self.splits}
 
         def measure(model: nn.Module) -> Metrics:
             return {
@@ -91,32 +91,41 @@ class Bench:
 
         return measure
 
-    def along(self, checkpoint: Checkpoint, model: nn.Module, parts: Iterable[str] | None = None) -> Evaluate:
+    def along(
+        self, checkpoint: Checkpoint, model: nn.Module, parts: Iterable[str] | None = None, *, each: bool = False
+    ) -> Evaluate:
         """Measure all points of a line, a plane or a hull: BatchNorm's statistics are recomputed first.
 
         `naive_` metrics, with the statistics that the model holds, stand beside it. The checkpoints themselves are
-        measured in the same way, so that a difference between points is one of weights.
+        measured in the same way, so that a difference between points is one of weights. each: what the model makes of
+        each example (`resampling.Outcomes.arrays`) instead of metrics.
         """
         parts = list(parts or self.splits)
-        plain = self.metrics(checkpoint, parts)
+        plain = self.metrics(checkpoint, parts, each=each)
         if not batchnorm_layers(model):
             return plain
         examples, channels = self.split("train"), image_channels(model)
         # `batches` is asked for only where something is not remembered.
         both = with_recomputed_statistics(plain, lambda: stream(feed_of(examples), channels))
         measured = [self.splits[part] for part in parts]
-        return Remembered(both, self.store, self.key(checkpoint, "recomputed on", examples, *measured, self.resamples))
+        of = "each example" if each else self.resamples
+        return Remembered(both, self.store, self.key(checkpoint, "recomputed on", examples, *measured, of))
 
-    def _remembered(self, checkpoint: Checkpoint, split: PackedSplit) -> Evaluate:
-        evaluate = SplitEvaluator(split, self.resamples, self.precision)
-        return Remembered(evaluate, self.store, self.key(checkpoint, split, self.resamples))
+    def resampling(self, split: PackedSplit) -> Resampling:
+        """The resamples under which models are measured on the examples of a split."""
+        return Resampling(len(split), self.resamples, derive_seed(split.name, split.part, "resampling"))
+
+    def _remembered(self, checkpoint: Checkpoint, split: PackedSplit, each: bool) -> Evaluate:
+        evaluate = SplitEvaluator(split, self.resamples, self.precision, each=each)
+        of = "each example" if each else self.resamples
+        return Remembered(evaluate, self.store, self.key(checkpoint, split, of))
 
 
 class SplitEvaluator:
     """Metrics of a model on a split; its images are prepared once for all models, when the first is measured."""
 
-    def __init__(self, split: PackedSplit, resamples: int, precision: Precision) -> None:
-        self.split, self.resamples, self.precision = split, resamples, precision
+    def __init__(self, split: PackedSplit, resamples: int, precision: Precision, *, each: bool = False) -> None:
+        self.split, self.resamples, self.precision, self.each = split, resamples, precision, each
         self._evaluator: Evaluator | None = None
 
     def __call__(self, model: nn.Module) -> Metrics:
@@ -131,6 +140,8 @@ class SplitEvaluator:
         return Resampling(len(self.split), self.resamples, seed)
 
     def _metrics(self, logits: Tensor, labels: Tensor) -> Metrics:
+        if self.each:
+            return Outcomes.of_logits(logits, labels).arrays()
         found = metrics_from_logits(logits, labels, multi_label=self.split.multi_label)
         chosen = {name: value for name, value in found.items() if name in METRICS}
         return with_draws(chosen, self._resampling.metrics(logits, labels)) if self.resamples else chosen

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -11,10 +12,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from transferscope.analysis.barriers import barrier_row, higher_is_better
+from transferscope.analysis.basin import line_boundary
 from transferscope.analysis.evaluation import Metrics
 from transferscope.analysis.interpolation import trace
-from transferscope.experiment.options import GridOptions
+from transferscope.experiment.options import GridOptions, UntilDecidedOptions
 from transferscope.measure.bench import Bench, workspace
+from transferscope.measure.stopping import enough_examples
 from transferscope.models.checkpoint import Checkpoint
 from transferscope.models.parametrised import analysed_state
 from transferscope.system.progress import progress_bar
@@ -29,7 +32,11 @@ class Line(NamedTuple):
     points: pd.DataFrame
     """A row per part, metric and alpha: alpha, metric, value."""
     barriers: pd.DataFrame
-    """A row per part and metric: metric, and the columns of `barrier_row`, measured on the alphas between the ends."""
+    """A row per part and metric: metric, and the columns of `barrier_row`, measured on the alphas between the ends.
+
+    Beside them `boundary_before` and `boundary_after`, where beyond either end test accuracy or AUC has fallen by
+    more than two points (alpha; Figure 18), with their intervals over examples.
+    """
 
 
 def line(
@@ -40,6 +47,7 @@ def line(
     *,
     outside: Sequence[float] = (),
     parts: Iterable[str] | None = None,
+    until_decided: UntilDecidedOptions | None = None,
     name: str = "line",
 ) -> Line:
     """Measure the models `(1 - alpha) a + alpha b`.
@@ -48,6 +56,8 @@ def line(
         alphas: Points from 0 to 1, both included; None: eleven even ones.
         outside: Points beyond the ends, which are measured on test alone.
         parts: Parts of the bench that are measured; None: all.
+        until_decided: Measure on as few examples as it takes to decide whether there is a barrier, of each part apart;
+            the bench then has to have resamples. Points outside are measured on the same test examples.
         name: Shown beside the progress.
 
     Raises:
@@ -58,15 +68,25 @@ def line(
     model, ends = workspace(a), (analysed_state(a), analysed_state(b))
 
     def walk(at: Sequence[float], on: list[str], seen: Callable[[float, Metrics], None]) -> Curves:
-        found = trace(model, *ends, at, bench.along(a, model, on), seen=seen)
+        found = trace(model, *ends, at, chosen.along(a, model, on), seen=seen)
         return {curve: np.stack([found[alpha][curve] for alpha in at], axis=-1) for curve in found[at[0]]}
 
+    chosen = bench
+    if until_decided:
+        enough = {part: enough_examples(bench, part, a, model, ends, inside, until_decided) for part in measured}
+        chosen = replace(bench, splits={**bench.splits, **{part: found.split for part, found in enough.items()}})
     with progress_bar(name, len(inside) + len(outside)) as advance:
-        between = walk(inside, measured, EarlyAnswer(advance))
+        if until_decided:
+            between = {name: values for found in enough.values() for name, values in found.curves.items()}
+            advance(len(inside))
+        else:
+            between = walk(inside, measured, EarlyAnswer(advance))
         beyond = walk(outside, ["test"], lambda *_: advance()) if outside else {}
     points = pd.concat([_points(inside, between), *([_points(outside, beyond)] if outside else [])], ignore_index=True)
-    sizes = {part: len(bench.splits[part]) for part in measured}
-    return Line(*(_described(table, bench.task, sizes) for table in (points, _barriers(inside, between))))
+    sizes = {part: len(chosen.splits[part]) for part in measured}
+    barriers = _barriers(inside, between, sizes)
+    boundaries = pd.DataFrame([_boundary([*inside, *outside], row, between, beyond) for row in _keys(barriers)])
+    return Line(*(_described(table, bench.task, sizes) for table in (points, barriers.join(boundaries))))
 
 
 class EarlyAnswer:
@@ -96,16 +116,44 @@ def _points(alphas: Sequence[float], curves: Curves) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _barriers(alphas: Sequence[float], curves: Curves) -> pd.DataFrame:
+def _barriers(alphas: Sequence[float], curves: Curves, sizes: Mapping[str, int]) -> pd.DataFrame:
     rows = [
         {
             **_curve(name),
             "metric": _metric(name),
-            **barrier_row(alphas, values, higher_is_better=higher_is_better(name)),
+            **barrier_row(
+                alphas,
+                values,
+                higher_is_better=higher_is_better(name),
+                num_examples=sizes[_curve(name)["split"]],
+                is_share=name.endswith("accuracy"),
+            ),
         }
         for name, values in curves.items()
     ]
     return pd.DataFrame(rows)
+
+
+BOUNDARY_DROP = 0.02
+"""How far accuracy or AUC has fallen below that of the nearer end where the basin ends: two points."""
+
+
+def _keys(barriers: pd.DataFrame) -> list[str]:
+    return [f"{split}/{metric}" for split, metric in zip(barriers["split"], barriers["metric"], strict=True)]
+
+
+def _boundary(alphas: Sequence[float], name: str, between: Curves, beyond: Curves) -> dict[str, float]:
+    """Where the basin ends on either side, NaN where nothing was measured beyond or the metric is no share."""
+    sides = ("before", "after")
+    if name not in beyond or not name.endswith(("accuracy", "auc")):
+        return {f"boundary_{side}{bound}": math.nan for side in sides for bound in ("", "_low", "_high")}
+    curves = np.hstack([np.atleast_2d(between[name]), np.atleast_2d(beyond[name])])
+    found = [line_boundary(alphas, curve, BOUNDARY_DROP, higher_is_better=True) for curve in curves]
+    row: dict[str, float] = {}
+    for side, ends in zip(sides, ([one.low for one in found], [one.high for one in found]), strict=True):
+        low, high = np.quantile(ends[1:], [0.025, 0.975], method="inverted_cdf") if len(ends) > 1 else (math.nan,) * 2
+        row |= {f"boundary_{side}": ends[0], f"boundary_{side}_low": float(low), f"boundary_{side}_high": float(high)}
+    return row
 
 
 def _described(table: pd.DataFrame, task: str, sizes: Mapping[str, int]) -> pd.DataFrame:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import logging
+import math
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple, cast
 
 import numpy as np
 import pandas as pd
 
-from transferscope.analysis.criticality import MEASUREMENTS, module_criticality
+from transferscope.analysis.criticality import MEASUREMENTS, module_criticality, settle
 from transferscope.analysis.criticality import criticality as shake
+from transferscope.analysis.learning import loss_without_knowledge
 from transferscope.analysis.rewinding import rewinding as rewind
 from transferscope.analysis.screening import screened_criticality
 from transferscope.analysis.states import State, state_digest
@@ -25,6 +28,8 @@ from transferscope.models.parts import split_at_modules
 from transferscope.models.series import CheckpointSeries, Epoch
 from transferscope.system.progress import progress_bar
 
+logger = logging.getLogger(__name__)
+
 MODULES_AT_ONCE = 4
 
 Case = tuple[str, float, float]
@@ -37,7 +42,8 @@ class Criticality(NamedTuple):
     noise: pd.DataFrame
     """A row per module, path, end, part, position, sigma and draw: distance, loss, error; num_examples."""
     mu: pd.DataFrame
-    """A row per module, path and end: mu, and the epsilon under which it holds; num_examples."""
+    """A row per module, path and end: epsilon (`epsilon_share`), bound (the largest train loss, nats), mu, mu_low,
+    mu_high, num_draws; num_examples. mu is NaN where the unperturbed model is no better than the class frequencies."""
 
 
 def modules_of(checkpoint: Checkpoint, options: ModulesOptions | None = None) -> Modules:
@@ -57,16 +63,42 @@ def criticality(
     chosen = options or CriticalityOptions()
     noise, mu = [], []
     for end in chosen.ends:
-        bound = _unperturbed_loss(bench, series.load(end)) + chosen.epsilon
+        bound = _bound(bench, series.load(end), chosen.epsilon_share)
         for path in chosen.paths:
-            table = _shake(bench, series, modules, chosen, end, path, bound)
+            table = _Shaken(bench, series, modules, chosen, end, path, bound).measure()
             noise.append(table)
-            mu.append(module_criticality(table, [bound]).assign(epsilon=chosen.epsilon))
+            found = module_criticality(table, [bound]).rename(columns={"epsilon": "bound"})
+            found.insert(list(found.columns).index("bound"), "epsilon", chosen.epsilon_share)
+            mu.append(found if math.isfinite(bound) else found.assign(mu=math.nan, mu_low=math.nan, mu_high=math.nan))
+            _name_what_says_nothing(series.name, found, path, end)
     tables = pd.concat(noise, ignore_index=True), pd.concat(mu, ignore_index=True)
     sizes = {part: len(split) for part, split in bench.splits.items()}
     return Criticality(
         tables[0].assign(num_examples=tables[0]["split"].map(sizes)), tables[1].assign(num_examples=sizes["train"])
     )
+
+
+def _bound(bench: Bench, checkpoint: Checkpoint, share: float) -> float:
+    """Largest train loss that counts as unharmed; NaN for a model that is no better than the class frequencies."""
+    own = _unperturbed_loss(bench, checkpoint)
+    learned = loss_without_knowledge(np.asarray(bench.split("train").labels)) - own
+    if not learned > 0:
+        run = checkpoint.metadata.run
+        logger.warning("%s knows no more than the frequencies of the classes: no criticality of modules", run)
+        return math.nan
+    return own + share * learned
+
+
+def _name_what_says_nothing(run: str, mu: pd.DataFrame, path: str, end: Epoch) -> None:
+    if len(mu) > 1 and (mu["mu"] == 0).all():
+        logger.warning(
+            "%s, %s path to %s: each module can be set back at epsilon_share %g, so criticality says nothing; "
+            "give analyses.landscape.criticality.epsilon_share a smaller value",
+            run,
+            path,
+            end,
+            mu["epsilon"].iloc[0],
+        )
 
 
 def rewinding(bench: Bench, series: CheckpointSeries, modules: Modules, epochs: Sequence[int] = (0,)) -> pd.DataFrame:
@@ -89,71 +121,102 @@ def _unperturbed_loss(bench: Bench, checkpoint: Checkpoint) -> float:
     return float(exact.metrics(checkpoint, ["train"])(workspace(checkpoint))["train/loss"])
 
 
-def _shake(
-    bench: Bench,
-    series: CheckpointSeries,
-    modules: Modules,
-    options: CriticalityOptions,
-    end: Epoch,
-    path: str,
-    bound: float,
-) -> pd.DataFrame:
+class _Shaken:
     """Criticality of every module on one path; what the store has is not measured again."""
-    final, initial = series.load(end), analysed_state(series.load(0))
-    model, final_state = workspace(final), analysed_state(final)
-    epochs = [epoch for epoch in series.epochs if epoch <= series.epoch(end)]
-    trajectory = {epoch: analysed_state(series.load(epoch)) for epoch in epochs} if path == "optimization" else None
-    positions: list[float] = options.positions.values() if trajectory is None else list(epochs)
-    seed = derive_seed(series.name, "criticality")
-    cases = [(name, at, sigma) for name in modules for at in positions for sigma in options.sigmas]
-    places = _places(initial, final_state, positions, trajectory)
-    exact = bench.precision == "float32"
-    settled = [] if exact else [bound]
-    splits = bench.splits
-    keys = {
-        (name, at, sigma): bench.key(
-            final,
-            "criticality",
-            name,
-            *modules[name],
-            places[at],
-            sigma,
-            options.draws,
-            seed,
-            *settled,
-            *splits.values(),
+
+    def __init__(
+        self,
+        bench: Bench,
+        series: CheckpointSeries,
+        modules: Modules,
+        options: CriticalityOptions,
+        end: Epoch,
+        path: str,
+        bound: float,
+    ) -> None:
+        self.bench, self.modules, self.options, self.bound = bench, modules, options, bound
+        self.final, self.initial = series.load(end), analysed_state(series.load(0))
+        self.model, self.final_state = workspace(self.final), analysed_state(self.final)
+        epochs = [epoch for epoch in series.epochs if epoch <= series.epoch(end)]
+        self.trajectory = (
+            {epoch: analysed_state(series.load(epoch)) for epoch in epochs} if path == "optimization" else None
         )
-        for name, at, sigma in cases
-    }
-    rows = {case: bench.store.get(keys[case]) for case in cases}
-    examples = {part: batches(split, image_channels(model)) for part, split in splits.items()}
-    measure = (
-        partial(shake, stages=split_at_modules(model))
-        if exact
-        else partial(screened_criticality, epsilons=[bound], split=split_at_modules)
-    )
-    with progress_bar(f"{series.name}: {path} path to {end}", len(modules)) as advance:
-        for group in _groups(list(modules)):
-            missing = {case for case in cases if case[0] in group and rows[case] is None}
+        self.positions = options.positions.values() if self.trajectory is None else [float(epoch) for epoch in epochs]
+        self.seed = derive_seed(series.name, "criticality")
+        self.places = _places(self.initial, self.final_state, self.positions, self.trajectory)
+        channels = image_channels(self.model)
+        self.examples = {part: batches(split, channels) for part, split in bench.splits.items()}
+        self.names = {"path": path, "end": end}
+        self.title = f"{series.name}: {path} path to {end}"
+
+    def measure(self) -> pd.DataFrame:
+        """All parts with the draws asked for, and on train further draws where they decide mu."""
+        cases = {(name, at, sigma) for name in self.modules for at in self.positions for sigma in self.options.sigmas}
+        screened = self.bench.precision != "float32" and math.isfinite(self.bound)
+        with progress_bar(self.title, len(self.modules)) as advance:
+            table = self._rows(cases, 0, self.options.draws, list(self.bench.splits), screened, advance)
+        if not math.isfinite(self.bound):
+            return table
+
+        def more(cases: set[Case], first: int, num: int) -> pd.DataFrame:
+            return self._rows(cases, first, num, ["train"], False, lambda _: None)
+
+        return settle(table, self.bound, more, max_draws=self.options.max_draws)
+
+    def _rows(
+        self, cases: set[Case], first: int, num: int, parts: list[str], screened: bool, advance: Callable[[int], None]
+    ) -> pd.DataFrame:
+        ordered = [
+            (name, at, sigma)
+            for name in self.modules
+            for at in self.positions
+            for sigma in self.options.sigmas
+            if (name, at, sigma) in cases
+        ]
+        keys = {case: self._key(case, first, num, parts, screened) for case in ordered}
+        rows = {case: self.bench.store.get(keys[case]) for case in ordered}
+        for group in _groups([name for name in self.modules if any(case[0] == name for case in ordered)]):
+            missing = {case for case in ordered if case[0] in group and rows[case] is None}
             if missing:
-                table = measure(
-                    model,
-                    initial,
-                    final_state,
-                    {name: modules[name] for name in group},
-                    examples,
-                    alphas=positions,
-                    sigmas=options.sigmas,
-                    num_draws=options.draws,
-                    seed=seed,
-                    trajectory=trajectory,
-                    only=missing,
-                )
+                table = self._measure(group, missing, first, num, parts, screened)
                 for case, measured in _by_case(table).items():
-                    rows[case] = bench.store[keys[case]] = measured
+                    rows[case] = self.bench.store[keys[case]] = measured
             advance(len(group))
-    table = pd.concat([pd.DataFrame(rows[case]).assign(module=case[0]) for case in cases], ignore_index=True)
-    return table.assign(path=path, end=end)[["module", "path", "end", "split", *MEASUREMENTS]]
+        table = pd.concat([pd.DataFrame(rows[case]).assign(module=case[0]) for case in ordered], ignore_index=True)
+        return table.assign(**self.names)[["module", "path", "end", "split", *MEASUREMENTS]]
+
+    def _key(self, case: Case, first: int, num: int, parts: list[str], screened: bool) -> str:
+        name, at, sigma = case
+        settled = [self.bound] if screened else []
+        draws = [num] if first == 0 else [first, num]
+        splits = [self.bench.split(part) for part in parts]
+        return self.bench.key(
+            self.final, "criticality", name, *self.modules[name], self.places[at], sigma, *draws, self.seed, *settled,
+            *splits,
+        )  # fmt: skip
+
+    def _measure(
+        self, group: list[str], cases: set[Case], first: int, num: int, parts: list[str], screened: bool
+    ) -> pd.DataFrame:
+        measure = (
+            partial(screened_criticality, epsilons=[self.bound], split=split_at_modules)
+            if screened
+            else partial(shake, stages=split_at_modules(self.model))
+        )
+        return measure(
+            self.model,
+            self.initial,
+            self.final_state,
+            {name: self.modules[name] for name in group},
+            {part: self.examples[part] for part in parts},
+            alphas=self.positions,
+            sigmas=self.options.sigmas,
+            num_draws=num,
+            first_draw=first,
+            seed=self.seed,
+            trajectory=self.trajectory,
+            only=cases,
+        )
 
 
 def _groups(names: list[str]) -> list[list[str]]:

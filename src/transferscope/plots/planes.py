@@ -134,8 +134,8 @@ def point_name(checkpoint: str) -> str:
 def basin_walls(basin: pd.DataFrame, *, title: str | None = None, note: str | None = None) -> Figure:
     """The cost of leaving the hull: mean loss above that of the hull, by length, for noise and for steps outward.
 
-    A panel a hull. The dashed line is 2 epsilon, which both must reach for a length to be the delta of a basin.
-    Whiskers are bootstrap intervals over the random rays.
+    A panel a hull. The dashed line is 2 epsilon, which both must reach for a length to be the delta of a basin. Length
+    0 is the rim of the hull itself. Whiskers are bootstrap intervals over the draws and the examples.
 
     Args:
         basin: columns hull, quantity, length, value, low, high, threshold; quantities noise, ray, epsilon, delta.
@@ -170,5 +170,5 @@ def basin_walls(basin: pd.DataFrame, *, title: str | None = None, note: str | No
 def _numbers(rows: pd.DataFrame) -> str:
     """`(ε, δ) = (0.0038, 49.1)`."""
     found = rows.set_index("quantity")["value"].astype(float)
-    delta = f"δ = {found['delta']:.3g}" if np.isfinite(found["delta"]) else "no δ found"
+    delta = f"δ = {found['delta']:.3g}" if np.isfinite(found["delta"]) else "δ beyond what was tried"
     return f"ε = {found['epsilon']:.2g}, {delta}"

@@ -72,7 +72,9 @@ def interpolate_across(
 
     bench = make_bench(train_split, test_split, precision, store, options.max_examples, options.resamples)
     ends, alphas = (series_a.load("final"), series_b.load("final")), options.alphas_for(bench.task)
-    points, barriers = line(bench, *ends, alphas, parts=["test"], name=str(pair.at("final")))
+    points, barriers = line(
+        bench, *ends, alphas, parts=["test"], until_decided=options.until_decided, name=str(pair.at("final"))
+    )
     names = pair.columns("final")
     return _of_pair(points, pair, names), _of_pair(barriers, pair, names)
 
@@ -88,7 +90,9 @@ def _lines(
     found = []
     for a, b in options.end_points():
         ends = series_a.load(a), series_b.load(b)
-        tables = line(bench, *ends, alphas, outside=outside, name=str(pair.at(a, b)))
+        tables = line(
+            bench, *ends, alphas, outside=outside, until_decided=options.until_decided, name=str(pair.at(a, b))
+        )
         found.append(tuple(_of_pair(table, pair, pair.columns(a, b)) for table in tables))
     return _below(found)
 
@@ -151,7 +155,7 @@ def measure_basin(
     """(epsilon, delta) of the convex hull of all runs of a kind (Definition 3.1); `run` is the first of them."""
     from transferscope.measure import basin
 
-    bench = make_bench(train_split, test_split, precision, store, options.max_examples)
+    bench = make_bench(train_split, test_split, precision, store, options.max_examples, options.resamples)
     table = basin(bench, [one.load(options.epoch) for one in series], options, name=run.label)
     checkpoints = ", ".join(str(RunName.parse(one.name).at(options.epoch)) for one in series)
     return named(table, task=bench.task, hull=run.label, checkpoints=checkpoints)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pandas as pd
 
 from transferscope.experiment.inputs import Pairs, PairSpec, Runs
-from transferscope.experiment.options import MistakesOptions
-from transferscope.experiment.plan import derive_seed
+from transferscope.experiment.options import MistakesOptions, ReplaceOptions
+from transferscope.experiment.plan import RunSpec, derive_seed
 from transferscope.pipelines.types import CheckpointSeries, Figure, PackedSplit, Predictions
 from transferscope.pipelines.wiring import concatenate, make_bench, named
 
@@ -47,6 +47,45 @@ def compare_pairs(
     )
 
 
+def replace_pair(
+    pair: PairSpec,
+    predictions_a: Predictions,
+    predictions_b: Predictions,
+    test_split: PackedSplit,
+    options: MistakesOptions,
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Whether the second run of a pair can replace the first, and the images that flip by class and group."""
+    from transferscope.measure import replacement
+
+    names = pair.columns(options.epoch)
+    seed = derive_seed(names["checkpoint_a"], names["checkpoint_b"], "replacement")
+    logits = predictions_a["test"], predictions_b["test"]
+    whole, flips = replacement(test_split, *logits, options.replace or ReplaceOptions(), seed=seed)
+    return named(whole, task=test_split.name, **names), named(flips, task=test_split.name, **names)
+
+
+def replace_pairs(
+    pairs: Pairs, test_split: PackedSplit, options: MistakesOptions, **predictions: Predictions
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The tables of `replace_pair` of many pairs, one below the other; predictions by the full name of the run."""
+    tables = [
+        replace_pair(pair, predictions[pair.run_a], predictions[pair.run_b], test_split, options) for pair in pairs.root
+    ]
+    whole, flips = zip(*tables, strict=True)
+    return concatenate(*whole), concatenate(*flips)
+
+
+def calibrate_run(
+    run: RunSpec, predictions: Predictions, test_split: PackedSplit, options: MistakesOptions
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Calibration of a run, and the bins of its reliability diagram."""
+    from transferscope.measure import calibration
+
+    whole, bins = calibration(test_split, predictions["test"], options.replace or ReplaceOptions())
+    names = {"task": test_split.name, "run": run.name, "label": run.label}
+    return named(whole, **names), named(bins, **names)
+
+
 def summarise_pairs(mistakes: pd.DataFrame) -> pd.DataFrame:
     """Mean and range over the pairs of a kind, statistic by statistic."""
     from transferscope.analysis.mistakes import spread_over_pairs
@@ -71,6 +110,23 @@ def measure_class_accuracy(
     ]
     accuracy = pd.concat(tables, ignore_index=True)
     return accuracy, size_correlations(accuracy)
+
+
+def draw_flip_gallery(
+    pair: PairSpec,
+    predictions_a: Predictions,
+    predictions_b: Predictions,
+    test_split: PackedSplit,
+    options: MistakesOptions,
+    note: str | None,
+) -> Figure:
+    """Images that flip between two models, those first on which the wrong one is surest."""
+    from transferscope.measure.replacements import flip_gallery
+    from transferscope.plots.splits import gallery
+
+    logits = predictions_a["test"], predictions_b["test"]
+    shown = flip_gallery(test_split, *logits, options.replace or ReplaceOptions())
+    return gallery(test_split, shown, pair.label_a, pair.label_b, note=note)
 
 
 def draw_gallery(

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 from kedro.pipeline import Node, Pipeline
 
 from transferscope.experiment.plan import PairGroup, Plan, RunSpec
 from transferscope.pipelines.mistakes import nodes
+from transferscope.pipelines.types import Figure
 from transferscope.pipelines.wiring import ON_A_GPU, draw, gather, pair_inputs, tagged
 
 NAME = "mistakes"
@@ -26,9 +29,10 @@ def create_pipeline(plan: Plan) -> Pipeline:
 
 def _task(plan: Plan, task: str, groups: list[PairGroup]) -> list[Node]:
     runs = list({run.name: run for group in groups for run in group.runs}.values())
+    replaced = plan.study.analyses.mistakes is not None and plan.study.analyses.mistakes.replace is not None
     return [
         *(_predict(run) for run in runs),
-        *(_compare(task, group) for group in groups),
+        *(_measure(task, group, ["mistakes"], "compare", nodes.compare_pair, nodes.compare_pairs) for group in groups),
         gather(NAME, task, "mistakes", (f"{task}.{group.name}.mistakes" for group in groups)),
         Node(
             nodes.summarise_pairs,
@@ -38,9 +42,39 @@ def _task(plan: Plan, task: str, groups: list[PairGroup]) -> list[Node]:
             namespace=f"{task}.{NAME}",
         ),
         draw(NAME, task, "mistakes", "mistakes:mistake_bars", [f"{task}.mistakes.table"]),
-        *_gallery(plan, task),
+        *_gallery(plan, task, "uncommon_mistakes", nodes.draw_gallery),
+        *(tagged("replacement", _replacement(plan, task, groups, runs)) if replaced else []),
         *([] if plan.is_multi_label(task) else tagged("class_size", _class_sizes(task, runs))),
     ]
+
+
+def _replacement(plan: Plan, task: str, groups: list[PairGroup], runs: list[RunSpec]) -> list[Node]:
+    """Whether the second run of each pair can replace the first, and how well each run is calibrated."""
+    of_pairs, of_runs = ("replacement", "flips"), ("calibration", "reliability")
+    return [
+        *(_measure(task, group, of_pairs, "replace", nodes.replace_pair, nodes.replace_pairs) for group in groups),
+        *(_calibrate(run, of_runs) for run in runs),
+        *(gather(NAME, task, name, [f"{task}.{group.name}.{name}" for group in groups]) for name in of_pairs),
+        *(gather(NAME, task, name, [f"{run.full_name}.{name}" for run in runs]) for name in of_runs),
+        draw(NAME, task, "flips", "replacement:flip_bars", [f"{task}.flips.table"]),
+        draw(NAME, task, "reliability", "replacement:reliability_diagram", [f"{task}.reliability.table"]),
+        *_gallery(plan, task, "flip_gallery", nodes.draw_flip_gallery),
+    ]
+
+
+def _calibrate(run: RunSpec, outputs: Sequence[str]) -> Node:
+    return Node(
+        nodes.calibrate_run,
+        inputs=[
+            f"params:plan.runs.{run.full_name}",
+            f"{run.full_name}.predictions",
+            f"{run.task}.test_split",
+            "params:analyses.mistakes",
+        ],
+        outputs=[f"{run.full_name}.{name}" for name in outputs],
+        name=f"calibrate_{run.name}",
+        namespace=f"{run.task}.{NAME}",
+    )
 
 
 def _class_sizes(task: str, runs: list[RunSpec]) -> list[Node]:
@@ -79,34 +113,35 @@ def _predict(run: RunSpec) -> Node:
     )
 
 
-def _compare(task: str, group: PairGroup) -> Node:
+def _measure(
+    task: str,
+    group: PairGroup,
+    outputs: Sequence[str],
+    verb: str,
+    of_a_pair: Callable[..., object],
+    of_pairs: Callable[..., object],
+) -> Node:
+    """The node that makes tables of the pairs of a group, with one function for a pair and another one for many."""
+    tables = [f"{task}.{group.name}.{name}" for name in outputs]
+    split, options = f"{task}.test_split", "params:analyses.mistakes"
+    inputs: list[str] | dict[str, str]
     if group.together:
-        return Node(
-            nodes.compare_pairs,
-            inputs=pair_inputs(task, group, "predictions")
-            | {"test_split": f"{task}.test_split", "options": "params:analyses.mistakes"},
-            outputs=f"{task}.{group.name}.mistakes",
-            name=f"compare_{group.name}",
-            namespace=f"{task}.{NAME}",
-        )
-    (pair,) = group.pairs
+        inputs = pair_inputs(task, group, "predictions") | {"test_split": split, "options": options}
+    else:
+        (pair,) = group.pairs
+        predictions = [f"{run.full_name}.predictions" for run in (pair.run_a, pair.run_b)]
+        inputs = [f"params:plan.pairs.{task}.{pair.name}", *predictions, split, options]
     return Node(
-        nodes.compare_pair,
-        inputs=[
-            f"params:plan.pairs.{task}.{pair.name}",
-            f"{pair.run_a.full_name}.predictions",
-            f"{pair.run_b.full_name}.predictions",
-            f"{task}.test_split",
-            "params:analyses.mistakes",
-        ],
-        outputs=f"{task}.{pair.name}.mistakes",
-        name=f"compare_{pair.name}",
+        of_pairs if group.together else of_a_pair,
+        inputs=inputs,
+        outputs=tables if len(tables) > 1 else tables[0],
+        name=f"{verb}_{group.name}",
         namespace=f"{task}.{NAME}",
     )
 
 
-def _gallery(plan: Plan, task: str) -> list[Node]:
-    """The gallery shows the first pair of a fine-tuned and a randomly initialised model."""
+def _gallery(plan: Plan, task: str, name: str, function: Callable[..., Figure]) -> list[Node]:
+    """A gallery shows the first pair of a fine-tuned and a randomly initialised model."""
     mixed = plan.gallery_pair(task)
     if mixed is None:
         return []
@@ -117,4 +152,4 @@ def _gallery(plan: Plan, task: str) -> list[Node]:
         f"{task}.test_split",
         "params:analyses.mistakes",
     ]
-    return [draw(NAME, task, "uncommon_mistakes", nodes.draw_gallery, inputs)]
+    return [draw(NAME, task, name, function, inputs)]

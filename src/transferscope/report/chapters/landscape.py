@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
@@ -20,7 +21,7 @@ BARRIER_COLUMNS = ("pair", "curves", "metric", "barrier", "gain half-way")
 IN_POINTS = "Accuracy and AUC in points, which are hundredths; the loss in nats per example."
 ALL_BARRIERS = (
     "scenario", "pair_kind", "checkpoint_a", "checkpoint_b", "split", "metric", "barrier", "barrier_alpha",
-    "midpoint_gain", "barrier_low", "barrier_high", "gain_low", "gain_high",
+    "midpoint_gain", "barrier_low", "barrier_high", "gain_low", "gain_high", "largest_gap", "num_examples",
 )  # fmt: skip
 EXTRAPOLATED = (-0.5, 0.0, 0.5, 1.0, 1.5)
 """Alphas of the table of Figure 18, beside the first and the last."""
@@ -98,9 +99,13 @@ def barrier_summary(evidence: Evidence) -> list[Grid]:
     ]
     columns = (
         "scenario", "pair", "on", "metric, epochs", "pairs", "barrier (points)", "95 % over examples",
-        "95 % over pairs",
+        "95 % over models",
     )  # fmt: skip
-    note = "Mean (smallest to largest pair); a point is a hundredth of accuracy or AUC."
+    note = (
+        "Mean (smallest to largest pair); a point is a hundredth of accuracy or AUC. The interval over examples "
+        "reaches from the lowest to the highest bound of the pairs' own; that over models is given for six or more of "
+        "them."
+    )
     entry = f"{CROSS_DOMAIN}.barrier_summary.table"
     return [Grid("Ours: every scenario, test", columns, tuple(rows), note=note, entry=entry, text_columns=4)]
 
@@ -133,7 +138,38 @@ def extrapolation(evidence: Evidence) -> list[Grid]:
             caption = f"Ours: {task}, test {formats.metric_name(metric)} by alpha"
             entry = f"{task}.interpolation.table"
             grids.append(pivot(caption, rows, "pair_kind", "alpha", "value", entry, formats.score(metric)))
-    return grids
+    return [*grids, *_boundaries(evidence)]
+
+
+def _boundaries(evidence: Evidence) -> list[Grid]:
+    """Where the common basin ends on either side, every pair that has no barrier between its models."""
+    rows = []
+    for task, table in evidence.each("barriers"):
+        chosen = table[(table["split"] == "test") & (table["metric"] == main_metric(table))]
+        if "boundary_before" not in chosen:
+            continue
+        for row in chosen[chosen["boundary_before"].notna()].to_dict("records"):
+            pair = f"{row['checkpoint_a']} & {row['checkpoint_b']}"
+            rows.append((task, str(row["pair_kind"]), pair, _edge(row, "before"), _edge(row, "after")))
+    columns = ("task", "pair", "checkpoints", "before the first, alpha", "beyond the second, alpha")
+    note = (
+        "Where accuracy or AUC first falls more than two points below that of the nearer model (95 % over examples), "
+        "interpolated between the alphas measured. 0 and 1 are the models themselves."
+    )
+    caption = "Ours: boundary of the basin along the line, test"
+    return (
+        [Grid(caption, columns, tuple(rows), note=note, entry="<task>.barriers.table", text_columns=3)] if rows else []
+    )
+
+
+def _edge(row: Mapping[Any, Any], side: str) -> str:
+    place, low, high = (float(row[f"boundary_{side}{bound}"]) for bound in ("", "_low", "_high"))
+    ends = "" if math.isnan(low) else f" ({_alpha(low)} to {_alpha(high)})"
+    return f"{_alpha(place)}{ends}"
+
+
+def _alpha(value: float) -> str:
+    return formats.decimals(value, 2) if math.isfinite(value) else "as far as measured"
 
 
 def single_domains(evidence: Evidence) -> list[Grid]:
@@ -164,31 +200,59 @@ def _figures_of(plan: Plan, *, unions: bool) -> list[str]:
 
 
 def basin(evidence: Evidence) -> list[Grid]:
-    """(epsilon, delta) of every hull with what was sampled."""
+    """(epsilon, delta) of every hull, and both conditions at its rim."""
     rows = []
     for task, table in evidence.each("basin"):
         for hull, part in table.groupby("hull", sort=False):
-            tried = [row for row in part.to_dict("records") if row["quantity"] == "noise"]
-            of = {row["quantity"]: row for row in part.to_dict("records") if row["quantity"] != "noise"}
-            mu, epsilon, delta = of["mu"], of["epsilon"], float(of["delta"]["value"])
-            interval = f"{formats.decimals(epsilon['low'], 4)} to {formats.decimals(epsilon['high'], 4)}"
+            records = part.to_dict("records")
+            of = {row["quantity"]: row for row in records if row["quantity"] not in ("noise", "ray")}
+            tried = [row for row in records if row["quantity"] == "noise"]
+            mu, epsilon, delta, distance = (of[name] for name in ("mu", "epsilon", "delta", "distance"))
             rows.append((
                 task,
                 str(hull),
+                "a segment between 2" if mu["num_models"] == 2 else f"all between {mu['num_models']:.0f}",
+                f"{formats.decimals(epsilon['value'], 4)} ({_interval(epsilon, 4)})",
                 formats.decimals(mu["value"]),
-                f"{formats.decimals(epsilon['value'], 4)} ({interval})",
-                formats.significant(delta, 3) if math.isfinite(delta) else "none of those tried",
-                ", ".join(formats.significant(row["length"], 3) for row in tried),
-                formats.significant(of["distance"]["value"], 3),
+                _rim(tried),
+                _delta(delta) if tried else formats.MISSING,
+                formats.significant(distance["value"], 3),
                 f"{mu['num_samples']:.0f}",
                 f"{tried[0]['num_samples']:.0f}" if tried else formats.MISSING,
                 f"{mu['num_examples']:.0f}",
             ))  # fmt: skip
     columns = (
-        "task", "hull of", "mean loss μ", "ε (95 %)", "δ", "lengths tried", "distance", "points", "rays", "examples",
+        "task", "hull of", "hull", "ε (95 %)", "mean loss μ", "rim − μ (95 %), 2ε", "δ (95 %)", "distance", "points",
+        "rays", "examples",
     )  # fmt: skip
-    note = "Losses in nats per example, lengths and distance in l2 over all weights; the intervals are over points."
-    return overview("Ours: (ε, δ) of the convex hull of all runs", columns, rows, note, "<task>.basin.table")
+    note = (
+        "Losses in nats per example; δ and the distance, the largest between two models, in l2 over all weights. ε is "
+        "the finding: how much the loss varies within the hull. Every hull satisfies the definition with a δ that is "
+        "large enough. The rim alone (δ = 0) satisfies both outward conditions where its loss exceeds μ by 2ε; of two "
+        "models it is the two models themselves, so δ then says little about walls."
+    )
+    caption, entry = "Ours: (ε, δ) of the convex hull of all runs", "<task>.basin.table"
+    return [Grid(caption, columns, tuple(rows), note=note, entry=entry, text_columns=3)] if rows else []
+
+
+def _interval(row: Mapping[Any, Any], digits: int) -> str:
+    return f"{formats.decimals(row['low'], digits)} to {formats.decimals(row['high'], digits)}"
+
+
+def _rim(tried: list[dict[Any, Any]]) -> str:
+    """The excess loss at length 0 beside 2 epsilon."""
+    rim = next((row for row in tried if row["length"] == 0), None)
+    if rim is None:
+        return formats.MISSING
+    return f"{formats.decimals(rim['value'])} ({_interval(rim, 3)}), {formats.decimals(rim['threshold'])}"
+
+
+def _delta(row: Mapping[Any, Any]) -> str:
+    value, low, high = (float(row[name]) for name in ("value", "low", "high"))
+    if not math.isfinite(value):
+        return f"more than {formats.significant(low, 3)}"
+    top = formats.significant(high, 3) if math.isfinite(high) else "beyond what was tried"
+    return f"{formats.significant(value, 3)} ({formats.significant(low, 3)} to {top})"
 
 
 def planes(evidence: Evidence) -> list[Grid]:
@@ -229,9 +293,10 @@ CHAPTER = Chapter(
             analysis="landscape",
             figures=("all_barriers",),
             tables=barrier_summary,
-            note="The interval over examples is a 95 % bootstrap of the test images, the same for all models; that "
-            "over pairs says little with few pairs, which share models. The largest gap of a noisy flat line is "
-            "never below 0, so an interval near 0 says that no barrier was found. Networks with BatchNorm layers "
+            note="A barrier is estimated without the upward bias of a largest gap: where it is highest is chosen on "
+            "one part of the information in the test images and the height measured on the other, so that a flat line "
+            "has 0 on average and may have less. Intervals are over test images, the same for all models, and hold the "
+            "largest gap over the measured points in 95 % also on flat lines. Networks with BatchNorm layers "
             "get their statistics anew at every point between two models, from training images; what the "
             "averaged statistics give has names that begin with naive.",
         ),
@@ -247,7 +312,8 @@ CHAPTER = Chapter(
             tables=barriers,
             folded=barriers_all,
             note="Figures 12, 14, 16 show the metric, 13, 15, 17 the loss; 16 and 17 the pairs with the same "
-            "initialisation. A barrier is the largest gap to the chord between both ends.",
+            "initialisation. A barrier is the largest gap to the chord between both ends, without the bias of a "
+            "maximum.",
         ),
         Section(
             id="figure_18",
@@ -263,15 +329,15 @@ CHAPTER = Chapter(
             id="basin",
             numbers="Definition 3.1",
             title="The basin of all models of a kind",
-            see="The hull of P-T should be a basin: a small ε, and walls (noise and steps outward) that reach 2ε at a "
-            "length δ that is no larger than the distance between the models. In the hull of RI-T ε should be so "
-            "large, because of the barrier inside, that no length satisfies the definition.",
+            see="ε, the variation of the loss within the hull, should be small for P-T and many times larger for RI-T, "
+            "because of the barrier inside. δ is the length at which noise and steps outward cost 2ε; of P-T it should "
+            "be no larger than the distance between the models.",
             analysis="landscape",
             option="basin",
             figures=("basin",),
             tables=basin,
-            note="The loss is that of the test set. ε and δ depend on the points and rays that were drawn; their "
-            "numbers stand in the table. The paper reports (.0038, 49.14), (.0054, 98.28) and (.0034, 49.14) for "
+            note="The loss is that of the test set; intervals are over its images and over the noise that was drawn. "
+            "The paper reports (.0038, 49.14), (.0054, 98.28) and (.0034, 49.14) for "
             "P-T of real, clipart and quickdraw.",
         ),
         Section(

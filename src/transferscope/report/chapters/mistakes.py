@@ -10,6 +10,7 @@ import pandas as pd
 
 from transferscope.claims.evidence import Evidence
 from transferscope.report import published
+from transferscope.report.chapters import replacement
 from transferscope.report.chapters.parts import Chapter, Section, joined, per_task
 from transferscope.tables.columns import column
 from transferscope.tables.formats import cell
@@ -23,7 +24,7 @@ HOW = {
 """How the measures of several classes are joined."""
 MEASURES = (*HOW, "mcnemar_p")
 SPREAD = ("accuracy_a", "accuracy_b", "uncommon_ratio_a", "uncommon_ratio_b", "uncommon_ratio_difference", "kappa")
-INTERVAL = "In brackets 95 % bootstrap intervals over examples."
+INTERVAL = "In brackets 95 % intervals over examples."
 CONVENTION = "g1 is “only first right”, g2 is “only second right”, r1 and r2 are “uncommon”."
 
 
@@ -147,5 +148,6 @@ CHAPTER = Chapter(
             analysis="mistakes",
             figures=("uncommon_mistakes",),
         ),
+        replacement.SECTION,
     ),
 )

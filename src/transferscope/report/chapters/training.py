@@ -19,6 +19,7 @@ IN_ITS_METRIC = ("final_train", "final_test", "best_test", "optimization_speed",
 
 def final_metrics(evidence: Evidence) -> list[Grid]:
     """Final test metric and optimization speed by task and kind."""
+    ends = _ends(evidence)
     runs = pd.DataFrame([{"task": run.name.task, **vars(run)} for run in evidence.runs.values()])
     rows = []
     for (task, label), part in runs.groupby(["task", "label"], sort=False) if len(runs) else ():
@@ -27,13 +28,29 @@ def final_metrics(evidence: Evidence) -> list[Grid]:
         whole = part[~part["diverged"]]
         count = f"{len(part)}" if len(whole) == len(part) else f"{len(part)}, {len(part) - len(whole)} diverged"
         shown = (spread(whole[name], formats.score(metric)) for name in ("score", "speed"))
-        rows.append((str(task), str(label), rates, count, formats.metric_name(metric), *shown))
-    columns = ("task", "kind", "lr", "runs", "metric", "final, test", "optimization speed")
+        rise = spread(ends.reindex([str(name) for name in whole["name"]])["last_rise"], formats.points)
+        rows.append((str(task), str(label), rates, count, formats.metric_name(metric), *shown, rise))
+    columns = ("task", "kind", "lr", "runs", "metric", "final, test", "optimization speed", "rise at the end")
     note = (
         "Mean (smallest to largest run), without runs that diverged. Optimization speed: train metric averaged over "
-        "the measured epochs."
+        "the measured epochs. Rise at the end: points of the train metric per epoch since it was measured before."
     )
+    if rising := [str(name) for name in ends.index[ends["still_rising"]]]:
+        note += (
+            f" Not trained to the end: {', '.join(rising)}. Where one of them is compared with a run that is, the "
+            "difference is partly one of how far training had come; give more epochs or milestones."
+        )
     return overview("Ours: final test metric and speed", columns, rows, note, "<task>.runs.table")
+
+
+def _ends(evidence: Evidence) -> pd.DataFrame:
+    """How the train metric rose at the end of every run, by its full name."""
+    tables = [
+        table.assign(name=[str(RunName.parse(str(run), task)) for run in table["run"]])
+        for task, table in evidence.each("runs")
+    ]
+    columns = ["name", "last_rise", "still_rising"]
+    return pd.concat([pd.DataFrame(columns=columns), *(table[columns] for table in tables)]).set_index("name")
 
 
 def runs(evidence: Evidence) -> list[Grid]:

@@ -1,0 +1,106 @@
+"""Intervals of what a test set shows: rates, differences of paired rates, means, and functions of four counts.
+
+Each was chosen by simulation among its rivals (`tests/benchmarks/bench_replace.py`): at 100 and at 500 examples it
+covers the truth in 93 to 97 % of test sets, averaged over models. All are two-sided.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import stats
+
+Floats = NDArray[np.float64]
+CONFIDENCE = 0.95
+
+
+def rate_interval(counts: ArrayLike, totals: ArrayLike, confidence: float = CONFIDENCE) -> tuple[Floats, Floats]:
+    """Wilson's score interval of counts / totals, element by element; NaN where a total is 0."""
+    x, n = np.asarray(counts, dtype=float), np.asarray(totals, dtype=float)
+    z = float(stats.norm.ppf((1 + confidence) / 2))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        p = x / n
+        centre = (p + z**2 / (2 * n)) / (1 + z**2 / n)
+        half = z * np.sqrt(p * (1 - p) / n + z**2 / (4 * n**2)) / (1 + z**2 / n)
+    return np.clip(centre - half, 0, 1), np.clip(centre + half, 0, 1)
+
+
+def paired_difference_interval(
+    gained: ArrayLike, lost: ArrayLike, totals: ArrayLike, confidence: float = CONFIDENCE
+) -> tuple[Floats, Floats]:
+    """Interval of (gained - lost) / totals of two models on the same examples; NaN where a total is 0.
+
+    Wald's interval after half an example is added to either count, so that it has a width where nothing differs.
+    Bonett and Price (2012) add a whole one, and like Newcombe's interval theirs is too wide where few examples differ.
+    """
+    x, y, n = (np.asarray(values, dtype=float) for values in (gained, lost, totals))
+    z = float(stats.norm.ppf((1 + confidence) / 2))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        up, down = ((values + 0.5) / (n + 1) for values in (x, y))
+        half = z * np.sqrt((up + down - (up - down) ** 2) / (n + 1))
+        seen = np.where(n > 0, 1.0, np.nan)
+    return np.clip(up - down - half, -1, 1) * seen, np.clip(up - down + half, -1, 1) * seen
+
+
+def mean_interval(values: ArrayLike, confidence: float = CONFIDENCE) -> tuple[float, float]:
+    """Interval of the mean of a quantity per example, (num_examples,), by Hall's transformation of Student's t.
+
+    The transformation (Hall 1992, *On the removal of skewness by transformation*) allows for the skewness of what is
+    averaged: squared errors are small for most images and large for a few. NaN for fewer than two values or values
+    that are not finite.
+    """
+    x = np.asarray(values, dtype=float)
+    n = len(x)
+    if n < 2 or not np.isfinite(x).all():
+        return float("nan"), float("nan")
+    mean, deviation = float(x.mean()), float(x.std(ddof=1))
+    if deviation == 0:
+        return mean, mean
+    skewness = float(((x - mean) ** 3).mean()) / deviation**3
+    quantile = float(stats.t.ppf((1 + confidence) / 2, n - 1))
+    error = deviation / np.sqrt(n)
+    low, high = (mean - error * _unskewed(bound, skewness, n) for bound in (quantile, -quantile))
+    return low, high
+
+
+def _unskewed(quantile: float, skewness: float, n: int) -> float:
+    """Inverse of Hall's cubic t + g (t²/3 + 1/6) / √n + g² t³ / (27 n) for skewness g."""
+    if abs(skewness) < 1e-8:
+        return quantile
+    inside = 1 + skewness * (quantile / np.sqrt(n) - skewness / (6 * n))
+    return float(np.sqrt(n) * 3 / skewness * (np.cbrt(inside) - 1))
+
+
+def four_counts_interval(
+    counts: ArrayLike,
+    statistics: Callable[[Floats], dict[str, Floats]],
+    generator: np.random.Generator,
+    *,
+    num_draws: int = 2000,
+    confidence: float = CONFIDENCE,
+) -> dict[str, tuple[float, float]]:
+    """Interval of each function of four counts, by drawing the shares of the four kinds of example.
+
+    counts: (4,), both right, only the first, only the second, neither. statistics: takes shares (num_draws, 4) and
+    gives each statistic as (num_draws,). Shares are drawn from the Dirichlet distribution of the counts with half an
+    example added to each (Jeffreys' prior), so that a kind of example that was not seen is not taken to be impossible;
+    the percentile bootstrap does that, and covers as little as 60 % where one count is about 1. (nan, nan) where a
+    statistic is undefined for the counts themselves. The interval holds the statistic's own value, which may be at the
+    end of its range.
+    """
+    observed = np.asarray(counts, dtype=float)
+    if observed.sum() == 0:
+        return dict.fromkeys(statistics(np.full((1, 4), 0.25)), (float("nan"), float("nan")))
+    drawn = generator.dirichlet(observed + 0.5, size=num_draws)
+    values, spread = statistics(observed[None] / observed.sum()), statistics(drawn)
+    tail = (1 - confidence) / 2
+    found = {}
+    for name, value in values.items():
+        if np.isfinite(value[0]):
+            low, high = np.nanquantile(spread[name], [tail, 1 - tail])
+            found[name] = (float(min(low, value[0])), float(max(high, value[0])))
+        else:
+            found[name] = (float("nan"), float("nan"))
+    return found

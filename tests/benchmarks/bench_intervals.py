@@ -1,0 +1,137 @@
+"""Coverage of the printed intervals of landscape on simulated data, and stopping early.
+
+    python tests/benchmarks/bench_intervals.py barriers [--studies 1000]
+    python tests/benchmarks/bench_intervals.py pairs
+    python tests/benchmarks/bench_intervals.py stopping
+
+For barriers, a line a kind of curve and number of examples: bias of the estimate in points, coverage of the 95 %
+interval of the barrier and of the gain in the middle, how often the interval lies below the truth, its mean width; and
+the same of the largest gap with percentiles of its bootstrap. For pairs, coverage of the mean over all pairs of m models.
+For stopping, how often the examples are enough before all are seen, how often that is wrong, and the share of examples.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import sys
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from simulated_lines import ALPHAS, losses, resampled, right_or_wrong
+from transferscope.analysis.barriers import barrier_row, gaps_between_ends, mean_over_pairs
+from transferscope.analysis.sequential import decide_barrier, growing_sizes
+
+ACCURACY = [
+    *(("flat", 0.0, flips) for flips in (0.01, 0.02, 0.05)),
+    *((shape, height, 0.03) for shape in ("bowl", "peak") for height in (0.01, 0.03, 0.1, 0.4)),
+    ("bowl", -0.03, 0.03),
+]
+LOSS = [("flat", 0.0), ("bowl", 0.1), ("peak", 0.5)]
+
+
+def barriers(studies: int, num: int) -> None:
+    for shape, height, flips in ACCURACY:
+        generator = np.random.default_rng(1)
+        drawn = (right_or_wrong(shape, height, num, generator, flips) for _ in range(studies))
+        report(f"accuracy, {shape} {height:g}, flips {flips:g}", drawn, num, generator, higher=True)
+    for shape, height in LOSS:
+        generator = np.random.default_rng(2)
+        drawn = (losses(shape, height, num, generator) for _ in range(studies))
+        report(f"loss, {shape} {height:g}", drawn, num, generator, higher=False)
+
+
+def report(name: str, drawn, num: int, generator: np.random.Generator, *, higher: bool) -> None:
+    rows = []
+    for values, truth in drawn:
+        curves = resampled(values, generator)
+        found = barrier_row(ALPHAS, curves, higher_is_better=higher, num_examples=num, is_share=higher)
+        gaps = gaps_between_ends(ALPHAS, curves, higher_is_better=higher)
+        low, high = np.percentile(gaps[1:].max(axis=1), [2.5, 97.5])
+        middle = -true_middle(name, truth)
+        rows.append((
+            found["barrier"] - truth,
+            found["barrier_low"] <= truth <= found["barrier_high"],
+            found["barrier_high"] < truth,
+            found["barrier_high"] - found["barrier_low"],
+            found["gain_low"] <= middle <= found["gain_high"],
+            found["largest_gap"] - truth,
+            low <= truth <= high,
+        ))  # fmt: skip
+    bias, covers, below, width, gain, old_bias, old = np.mean(rows, axis=0)
+    print(
+        f"n {num:4d}  {name:28s} bias {100 * bias:+6.2f}  coverage {covers:.3f}  below {below:.3f}  "
+        f"width {100 * width:5.1f}  gain {gain:.3f}   largest gap: bias {100 * old_bias:+6.2f}  coverage {old:.3f}",
+        flush=True,
+    )
+
+
+def true_middle(name: str, truth: float) -> float:
+    """The gap at .5: the largest one, but where the line gains, where the smallest gain is at the ends."""
+    return truth if " -" not in name else truth / 0.36
+
+
+def pairs(studies: int) -> None:
+    """Values of a pair: what each of its models adds, and what is its own."""
+    for models in (6, 10, 20):
+        generator = np.random.default_rng(models)
+        names = [f"m{index}" for index in range(models)]
+        couples = list(itertools.combinations(range(models), 2))
+        covered = []
+        for _ in range(studies):
+            own, both = generator.normal(size=models), generator.normal(size=len(couples))
+            values = [own[a] + own[b] + noise for (a, b), noise in zip(couples, both, strict=True)]
+            found = mean_over_pairs(values, [names[a] for a, _ in couples], [names[b] for _, b in couples])
+            covered.append(found.low <= 0 <= found.high)
+        print(f"mean over all pairs of {models:2d} models: coverage {np.mean(covered):.3f}", flush=True)
+
+
+def stopping(studies: int, num: int) -> None:
+    for shape, height, flips in [*ACCURACY, ("bowl", 0.05, 0.03), ("bowl", 0.02, 0.03)]:
+        generator = np.random.default_rng(3)
+        early = wrong = seen = 0
+        for _ in range(studies):
+            values, truth = right_or_wrong(shape, height, num, generator, flips)
+            decision, size = stop_early(values, generator)
+            early += decision is not None and size < num
+            wrong += wrong_decision(decision, truth)
+            seen += size
+        print(
+            f"{shape} {height:g}, flips {flips:g}: stops early {early / studies:.3f}, wrong {wrong / studies:.3f}, "
+            f"examples {seen / studies / num:.2f}",
+            flush=True,
+        )
+
+
+def stop_early(values: np.ndarray, generator: np.random.Generator) -> tuple[str | None, int]:
+    decision, size = None, 0
+    for size in growing_sizes(values.shape[1]):
+        curves = resampled(values[:, :size], generator)
+        decision = decide_barrier(
+            ALPHAS, curves, size, higher_is_better=True, no_barrier=0.02, barrier=0.05, is_share=True
+        )
+        if decision:
+            break
+    return decision, size
+
+
+def wrong_decision(decision: str | None, truth: float) -> bool:
+    return (decision == "no barrier" and truth >= 0.02) or (decision == "barrier" and truth <= 0.05)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("barriers", "pairs", "stopping"))
+    parser.add_argument("--studies", type=int, default=1000)
+    parser.add_argument("--num", type=int, nargs="*", default=[100, 500])
+    chosen = parser.parse_args()
+    if chosen.what == "pairs":
+        pairs(chosen.studies)
+    elif chosen.what == "barriers":
+        for num in chosen.num:
+            barriers(chosen.studies, num)
+    else:
+        stopping(chosen.studies, 1000)

@@ -1,0 +1,103 @@
+"""Lines on as few examples as decide whether there is a barrier."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from pydantic import ValidationError
+
+from transferscope.experiment.options import PictureOptions, UntilDecidedOptions
+from transferscope.experiment.plan import derive_seed
+from transferscope.images.split import PackedSplit, SplitInfo
+from transferscope.measure import Bench, line
+from transferscope.models.checkpoint import Checkpoint, CheckpointMetadata
+from transferscope.models.zoo import build_model
+from transferscope.system.errors import UserError
+
+SIDE = 16
+ALPHAS = (0, 0.5, 1)
+EASY = UntilDecidedOptions(no_barrier=0.9, barrier=0.95, first=16)
+"""Any line is below .9 after the first look."""
+NEVER = UntilDecidedOptions(no_barrier=0.001, barrier=0.99, first=16)
+
+
+def split_of(part: str, *, multi_label: bool = False, number: int = 60) -> PackedSplit:
+    generator = np.random.default_rng(number)
+    images = generator.integers(0, 256, (number, 3, SIDE, SIDE), dtype=np.uint8)
+    info = SplitInfo("toy", part, ("ant", "bee", "cat"), multi_label, True, PictureOptions(store_size=SIDE), part)
+    labels = generator.integers(-1, 2, (number, 3)).astype(np.int8) if multi_label else np.arange(number) % 3
+    sizes = np.full((number, 2), SIDE, dtype=np.int32)
+    return PackedSplit(info, images, labels, [str(index) for index in range(number)], sizes)
+
+
+def checkpoint_of(seed: int) -> Checkpoint:
+    options = {"widths": [4, 8, 8]}
+    model = build_model("fixup_resnet_small", 3, seed=seed, **options)
+    for name, tensor in model.state_dict().items():
+        if name.endswith("weight"):
+            tensor.add_(0.05)  # Fixup's classifier starts at zero
+    return Checkpoint(
+        model.state_dict(),
+        CheckpointMetadata(architecture="fixup_resnet_small", num_classes=3, model_options=options),
+    )
+
+
+def bench_of(store: dict[str, Any] | None = None, *, multi_label: bool = False, **options: int) -> Bench:
+    splits = {part: split_of(part, multi_label=multi_label) for part in ("train", "test")}
+    return Bench(splits, {} if store is None else store, **({"resamples": 50} | options))
+
+
+@pytest.mark.parametrize("multi_label", [False, True])
+def test_a_decided_line_is_that_of_the_first_examples(multi_label: bool) -> None:
+    """Points, barriers and intervals are those of a bench that has the examples of the first look alone."""
+    bench, ends = bench_of(multi_label=multi_label), (checkpoint_of(1), checkpoint_of(2))
+    few = line(bench, *ends, ALPHAS, outside=(-1,), until_decided=EASY)
+    sizes = few.barriers.set_index("split")["num_examples"]
+    assert set(sizes) == ({16} if not multi_label else set(sizes))
+    assert sizes.max() < 60
+    chosen = {}
+    for part, split in bench.splits.items():
+        order = np.random.default_rng(derive_seed("toy", part, "order")).permutation(60)
+        chosen[part] = split.subset(np.sort(order[: sizes[part].iloc[0]]))
+    alone = line(Bench(chosen, resamples=50), *ends, ALPHAS, outside=(-1,))
+    for found, expected in zip(few, alone, strict=True):
+        keys = [name for name in ("split", "metric", "alpha") if name in found]
+        found, expected = (table.sort_values(keys).reset_index(drop=True) for table in (found, expected))
+        pd.testing.assert_frame_equal(found, expected, rtol=1e-5, atol=1e-7)
+
+
+def test_an_undecided_line_is_that_of_all_examples() -> None:
+    """With margins that nothing meets every example is measured, and the tables are those without the option."""
+    ends = checkpoint_of(1), checkpoint_of(2)
+    found = line(bench_of(), *ends, ALPHAS, until_decided=NEVER)
+    expected = line(bench_of(), *ends, ALPHAS)
+    for one, other in zip(found, expected, strict=True):
+        keys = [name for name in ("split", "metric", "alpha") if name in one]
+        one, other = (table.sort_values(keys).reset_index(drop=True) for table in (one, other))
+        pd.testing.assert_frame_equal(one, other, rtol=1e-5, atol=1e-7)
+
+
+def test_each_example_is_measured_once_and_remembered() -> None:
+    """Batches of 16, 8, 12, 18 and 6 of 60 examples, each at three points; a rerun measures nothing."""
+    store: dict[str, Any] = {}
+    ends = checkpoint_of(1), checkpoint_of(2)
+    line(bench_of(store), *ends, ALPHAS, parts=["test"], until_decided=NEVER)
+    assert sorted(len(found["loss"]) for found in store.values()) == sorted([16, 8, 12, 18, 6] * 3)
+    before = len(store)
+    line(bench_of(store), *ends, ALPHAS, parts=["test"], until_decided=NEVER)
+    assert len(store) == before
+
+
+def test_without_resamples_nothing_can_be_decided() -> None:
+    """The message names the key."""
+    with pytest.raises(UserError, match=r"landscape\.resamples"):
+        line(bench_of(resamples=0), checkpoint_of(1), checkpoint_of(2), ALPHAS, until_decided=EASY)
+
+
+def test_margins_are_in_order() -> None:
+    """A line cannot be below one height and above a smaller one."""
+    with pytest.raises(ValidationError, match="give them in order"):
+        UntilDecidedOptions(no_barrier=0.1, barrier=0.05)
