@@ -31,7 +31,7 @@ FIGURES = (
     "learning_curves", "contact_sheet", "class_sizes", "accuracy_by_class_size", "uncommon_mistakes", "cka",
     "distance_per_module", "distance_to_initialisation", "barrier", "loss_barrier", "extrapolation",
     "criticality_heat_maps", "module_criticality", "rewinding", "spectrum_histogram", "spectrum_training",
-    "spectrum_counts",
+    "spectrum_counts", "spectrum_paddings",
 )  # fmt: skip
 
 SCENARIOS = (
@@ -467,6 +467,12 @@ class Drawn:
                 })  # fmt: skip
         return pd.DataFrame(rows)
 
+    def network_spectrum(self) -> pd.DataFrame:
+        """The last epoch of `spectrum` once for each padding, with a certified bound."""
+        last = self.spectrum().query("epoch == @EPOCHS and module != 'sum'")
+        tables = [last.assign(padding=padding, norm_bound=2.5) for padding in ("network", "circular")]
+        return pd.concat(tables, ignore_index=True)
+
     def of_spectra(self) -> dict[str, pd.DataFrame]:
         factors = {"sum_of_ratios": 40.0, "sum_of_squared_ratios": 500.0, "log_product_of_norms": 7.0, "num_layers": 4}
         factors |= {"margin": 2.5, "margin_median": 6.0, "input_norm": 80.0, "input_dimension": 3072}
@@ -496,7 +502,7 @@ class Drawn:
             "class_size_correlation": correlation, "cka": self.cka(), "distances": self.distances(),
             "interpolation": interpolation, "barriers": barriers, "connection": self.connection(), "module_criticality": mu, "rewinding": rewinding,
             "criticality": shaken,
-            "spectrum": self.spectrum(), **self.of_spectra(),
+            "spectrum": self.spectrum(), **self.of_spectra(), "network_spectrum": self.network_spectrum(),
         }  # fmt: skip
 
 

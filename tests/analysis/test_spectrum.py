@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from transferscope.analysis import spectrum
+from transferscope.analysis.spectrum import circular as spectrum
 from transferscope.analysis.spectrum import conv_singular_values, linear_singular_values
 from transferscope.system.errors import UserError
 

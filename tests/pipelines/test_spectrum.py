@@ -46,6 +46,7 @@ class Series:
 
         class Saved:
             state_dict = states[self.epoch(which)]
+            source = "in memory"
             metadata = CheckpointMetadata(architecture="fixup_resnet_small")  # of plain layers, as this network
 
             def build(self) -> nn.Module:

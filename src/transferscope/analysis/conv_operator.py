@@ -10,6 +10,7 @@ Equally, the s*s input frequencies that alias onto one output frequency form one
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 
 import torch
 from torch import Tensor
@@ -22,9 +23,9 @@ class ConvOperator:
     taps: Tensor
     """float64 (groups, num_taps, rows, columns): the matrix at each tap; rows are outputs, columns (phase, channel)."""
     positions: Tensor
-    """int64 (num_taps, 2): where the taps lie on the grid."""
-    grid: tuple[int, int]
-    """Frequencies that differ, vertically and horizontally."""
+    """int64 (num_taps, num_axes): where the taps lie on the grid."""
+    grid: tuple[int, ...]
+    """Frequencies that differ along each axis."""
     repeats: int
     """How often every block occurs; above 1 where an axis has one tap only, so that all its frequencies agree."""
     num_structural_zeros: int
@@ -32,43 +33,51 @@ class ConvOperator:
 
 
 def conv_operator(
-    weight: Tensor, input_size: tuple[int, int], stride: tuple[int, int], dilation: tuple[int, int], groups: int
+    weight: Tensor, input_size: tuple[int, ...], stride: tuple[int, ...], dilation: tuple[int, ...], groups: int
 ) -> ConvOperator:
-    """Sort the taps of `weight` (c_out, c_in/groups, k_h, k_w) by phase and wrap them around the torus.
+    """Sort the taps of `weight` (c_out, c_in/groups, *kernel) by phase and wrap them around the torus.
 
     The stride must divide the input size. The padding's offset is a cyclic shift and drops out.
     """
     rows, channels = weight.shape[0] // groups, weight.shape[1]
-    outputs = (input_size[0] // stride[0], input_size[1] // stride[1])
-    axes = [
-        _sort_axis(kernel, size, step, gap)
-        for kernel, size, step, gap in zip(weight.shape[2:], input_size, stride, dilation, strict=True)
-    ]
-    (taps_h, phases_h), (taps_w, phases_w) = axes
-    distinct_h, tap_index_h = taps_h.unique(return_inverse=True)
-    distinct_w, tap_index_w = taps_w.unique(return_inverse=True)
-    used_h, phase_index_h = phases_h.unique(return_inverse=True)
-    used_w, phase_index_w = phases_w.unique(return_inverse=True)
+    outputs = tuple(size // step for size, step in zip(input_size, stride, strict=True))
+    tap_index = phase_index = torch.zeros((), dtype=torch.int64)
+    distinct, num_phases = [], 1
+    for kernel, size, step, gap in zip(weight.shape[2:], input_size, stride, dilation, strict=True):
+        taps_here, phases_here = _sort_axis(kernel, size, step, gap)
+        distinct_here, tap_here = taps_here.unique(return_inverse=True)
+        used_here, phase_here = phases_here.unique(return_inverse=True)
+        tap_index = tap_index[..., None] * len(distinct_here) + tap_here
+        phase_index = phase_index[..., None] * len(used_here) + phase_here
+        distinct.append(distinct_here)
+        num_phases *= len(used_here)
 
-    num_taps, num_phases = len(distinct_h) * len(distinct_w), len(used_h) * len(used_w)
-    tap_index = tap_index_h[:, None] * len(distinct_w) + tap_index_w
-    phase_index = phase_index_h[:, None] * len(used_w) + phase_index_w
-    kernel = weight.to(torch.float64).flatten(2).movedim(-1, 0)
-    sorted_taps = kernel.new_zeros(num_taps * num_phases, *kernel.shape[1:])
+    num_taps = prod(len(positions) for positions in distinct)
+    kernel_taps = weight.to(torch.float64).flatten(2).movedim(-1, 0)
+    sorted_taps = kernel_taps.new_zeros(num_taps * num_phases, *kernel_taps.shape[1:])
     place = (tap_index * num_phases + phase_index).flatten().to(weight.device)
-    sorted_taps.index_add_(0, place, kernel.contiguous())
+    sorted_taps.index_add_(0, place, kernel_taps.contiguous())
     taps = sorted_taps.reshape(num_taps, num_phases, groups, rows, channels).permute(2, 0, 3, 1, 4).flatten(3)
 
-    grid = (outputs[0] if len(distinct_h) > 1 else 1, outputs[1] if len(distinct_w) > 1 else 1)
-    num_outputs = outputs[0] * outputs[1]
-    num_missing = min(rows, channels * stride[0] * stride[1]) - min(rows, taps.shape[-1])
+    grid = tuple(size if len(positions) > 1 else 1 for size, positions in zip(outputs, distinct, strict=True))
+    num_missing = min(rows, channels * prod(stride)) - min(rows, taps.shape[-1])
     return ConvOperator(
         taps=taps,
-        positions=torch.cartesian_prod(distinct_h, distinct_w).to(weight.device),
+        positions=_all_pairs(distinct).to(weight.device),
         grid=grid,
-        repeats=num_outputs // (grid[0] * grid[1]),
-        num_structural_zeros=groups * num_outputs * num_missing,
+        repeats=prod(outputs) // prod(grid),
+        num_structural_zeros=groups * prod(outputs) * num_missing,
     )
+
+
+def _all_pairs(axes: list[Tensor]) -> Tensor:
+    """Every combination of one number from each axis, the last axis first to change: (num, num_axes)."""
+    return torch.cartesian_prod(*axes).reshape(-1, len(axes))
+
+
+def _places(grid: tuple[int, ...]) -> Tensor:
+    """What each axis counts in the number of a grid's position: int64 (num_axes,)."""
+    return torch.tensor([prod(grid[axis + 1 :]) for axis in range(len(grid))])
 
 
 def _sort_axis(kernel: int, size: int, stride: int, dilation: int) -> tuple[Tensor, Tensor]:
@@ -77,20 +86,20 @@ def _sort_axis(kernel: int, size: int, stride: int, dilation: int) -> tuple[Tens
     return positions // stride, positions % stride
 
 
-def half_of_the_frequencies(grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """One frequency of each pair f, -f, with how many it stands for: int64 (n, 2) and (n,) in {1, 2}.
+def half_of_the_frequencies(grid: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """One frequency of each pair f, -f, with how many it stands for: int64 (n, num_axes) and (n,) in {1, 2}.
 
     The kernel is real, so the blocks of f and -f are conjugate and have the same singular values.
     """
-    frequencies = torch.cartesian_prod(torch.arange(grid[0]), torch.arange(grid[1])).reshape(-1, 2)
+    frequencies = _all_pairs([torch.arange(length) for length in grid])
     size = torch.tensor(grid)
-    index = frequencies @ torch.tensor([grid[1], 1])
-    partner = (-frequencies % size) @ torch.tensor([grid[1], 1])
+    index = frequencies @ _places(grid)
+    partner = (-frequencies % size) @ _places(grid)
     kept = index <= partner
     return frequencies[kept], torch.where(index == partner, 1, 2)[kept]
 
 
-def phase_angles(frequencies: Tensor, positions: Tensor, grid: tuple[int, int]) -> Tensor:
+def phase_angles(frequencies: Tensor, positions: Tensor, grid: tuple[int, ...]) -> Tensor:
     """Angles 2 pi f.q of all frequencies and positions, reduced modulo one turn in integers: (n, num_positions)."""
     turns = torch.zeros(len(frequencies), len(positions), dtype=torch.float64, device=positions.device)
     for axis, size in enumerate(grid):
@@ -108,15 +117,15 @@ def blocks(operator: ConvOperator, frequencies: Tensor) -> Tensor:
 def lag_sums(operator: ConvOperator) -> tuple[Tensor, Tensor, Tensor]:
     """The autocorrelation R of the taps: B(f) B(f)^H = sum over lags of R(lag) exp(-2 pi i f.lag).
 
-    Returns one lag of each pair lag, -lag as int64 (n, 2), and R + R^T and R - R^T as float64 (groups, n, size, size),
-    where size is the smaller of rows and columns (for columns it is B^H B). R(-lag) is the transpose of R(lag), so half
-    of them suffice; lags that are their own negative are halved, so that adding the transpose restores them.
+    Returns one lag of each pair lag, -lag as int64 (n, num_axes), and R + R^T and R - R^T as float64 (groups, n, size,
+    size), where size is the smaller of rows and columns (for columns it is B^H B). R(-lag) is the transpose of R(lag),
+    so half of them suffice; lags that are their own negative are halved, so that adding the transpose restores them.
     """
     taps, positions, grid = operator.taps, operator.positions, operator.grid
     if taps.shape[2] > taps.shape[3]:
         taps, positions = taps.mT, -positions
     size = torch.tensor(grid, device=positions.device)
-    strides = torch.tensor([grid[1], 1], device=positions.device)
+    strides = _places(grid).to(positions.device)
     differences = positions[:, None] - positions
     index = (differences % size * strides).sum(-1)
     partner = (-differences % size * strides).sum(-1)
@@ -130,11 +139,11 @@ def lag_sums(operator: ConvOperator) -> tuple[Tensor, Tensor, Tensor]:
             first, second = (other, t) if mirrored[t][other] else (t, other)
             of_lag = sums[:, of_pair[t][other]]
             of_lag.baddbmm_(taps[:, first], taps[:, second].mT, alpha=0.5 if t == other else 1.0)
-    lags = torch.stack([distinct // grid[1], distinct % grid[1]], dim=-1)
+    lags = torch.stack([distinct // place % length for place, length in zip(strides, grid, strict=True)], dim=-1)
     return lags, sums + sums.mT, sums - sums.mT
 
 
-def gram_matrices(lags: Tensor, even: Tensor, odd: Tensor, frequencies: Tensor, grid: tuple[int, int]) -> Tensor:
+def gram_matrices(lags: Tensor, even: Tensor, odd: Tensor, frequencies: Tensor, grid: tuple[int, ...]) -> Tensor:
     """B B^H (or B^H B) at n frequencies from `lag_sums`: complex128 (groups, n, size, size)."""
     return _fourier_sum(phase_angles(frequencies, lags, grid), even, odd)
 

@@ -30,11 +30,34 @@ LOWER_PART = 0.1
     section="figure_33",
 )
 def near_zero(evidence: Evidence) -> Iterator[Comparison]:
-    threshold = _threshold(evidence)
-    for task, table in evidence.each_compared("spectrum"):
-        rows = _networks(table, "all")
+    yield from _near_zero(
+        evidence, {task: _networks(table, "all") for task, table in evidence.each_compared("spectrum")}
+    )
+
+
+def _near_zero(evidence: Evidence, networks: dict[str, pd.DataFrame]) -> Iterator[Comparison]:
+    """Compare shares below one threshold; networks: task -> the whole network's row of each run."""
+    threshold = _shared_threshold(evidence, networks)
+    for task, rows in networks.items():
         shares = rows[threshold] / rows["num_values"] if threshold else rows["num_values"] * math.nan
         yield from compare(task, *(evidence.by_run(task, role, shares) for role in ("from_scratch", "fine_tuned")))
+
+
+@claim(
+    "RI-T has more singular values near zero than P-T also with the network's own padding.",
+    source="Section C, Figures 31 to 33",
+    paper=("not measured: the paper's spectra have circular padding",),
+    compares="share of all singular values of the maps that the networks compute below the threshold at which the mean "
+    f"share is nearest to {LOWER_PART:.0%}, every RI-T against every P-T of a task; large layers are estimates",
+    unit="share",
+    sides=("RI-T", "P-T"),
+    needs="analyses.spectrum.padding: network, with fine-tuned runs and runs from scratch",
+    section="network_padding",
+)
+def near_zero_network(evidence: Evidence) -> Iterator[Comparison]:
+    tables = evidence.each_compared("network_spectrum")
+    own = {task: table[table["padding"] == "network"] for task, table in tables}
+    yield from _near_zero(evidence, {task: _networks(table, "all") for task, table in own.items()})
 
 
 @claim(
@@ -108,7 +131,12 @@ def norm_ratio(evidence: Evidence) -> Iterator[Comparison]:
 
 def _threshold(evidence: Evidence) -> str | None:
     """The column of counts of all tasks' networks; None where there are none, or none differs of runs."""
-    networks = {task: _networks(table, "all") for task, table in evidence.each_compared("spectrum")}
+    return _shared_threshold(
+        evidence, {task: _networks(table, "all") for task, table in evidence.each_compared("spectrum")}
+    )
+
+
+def _shared_threshold(evidence: Evidence, networks: dict[str, pd.DataFrame]) -> str | None:
     compared = [rows[_is_compared(evidence, task, rows)] for task, rows in networks.items()]
     return _lower_threshold(pd.concat(compared)) if compared else None
 

@@ -576,6 +576,13 @@ class SpectrumOptions(Options):
     """Values below which singular values are counted."""
     bootstrap: Resamples = 1000
     """Resamples (at most 100,000) of the interval of "RI-T has more small singular values"."""
+    padding: Literal["circular", "network"] = "circular"
+    """`network` also measures the maps that networks compute, with their own padding, beside the paper's circular ones:
+    `<task>.network_spectrum.table` has both, at the last epoch. Figures 31 to 33 stay circular."""
+    network_tasks: tuple[str, ...] | None = None
+    """Tasks measured with the network's own padding; None: all."""
+    input_size: Pixels | None = None
+    """Side in pixels of the images that layers are measured at; None: what the network sees of the task's images."""
     layer_pages: tuple[str, ...] | None = None
     """Tasks that get a PDF with the spectrum of every layer; None: all. The paper has it for CheXpert and clipart."""
 

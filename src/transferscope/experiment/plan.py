@@ -599,6 +599,7 @@ def _faults_of_plan(plan: Plan) -> Iterator[str]:
     spectrum, landscape = plan.study.analyses.spectrum, plan.study.analyses.landscape
     if spectrum:
         yield from _all_known("analyses.spectrum.layer_pages", spectrum.layer_pages or (), plan.targets())
+        yield from _all_known("analyses.spectrum.network_tasks", spectrum.network_tasks or (), plan.study.tasks)
         trained = [run for run in plan.runs.values() if run.kind in spectrum.kinds and run.checkpoint is None]
         yield from _faults_of_spectrum(plan, spectrum)
         for epoch in spectrum.epochs:

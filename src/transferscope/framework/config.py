@@ -42,7 +42,7 @@ STUDY_KEYS = ("tasks", "generated", "runs")
 NAMING_TASKS = {
     "mistakes": ("replace",),
     "landscape": ("cross_domain", "planes", "basin", "criticality", "connection"),
-    "spectrum": ("layer_pages",),
+    "spectrum": ("layer_pages", "network_tasks"),
 }
 """Options of analyses that name tasks or runs of base, and go with them."""
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from transferscope.analysis.spectrum import Method
+from transferscope.analysis.spectrum import Method, Padding, network_spectrum
 from transferscope.analysis.spectrum_tables import (
     compare_small_values,
     layer_singular_values,
@@ -23,6 +23,8 @@ from transferscope.system.errors import UserError
 from transferscope.system.progress import track
 
 logger = logging.getLogger(__name__)
+
+PADDINGS: tuple[Padding, ...] = ("network", "circular")
 
 
 class Spectrum(NamedTuple):
@@ -67,6 +69,25 @@ def spectrum(series: CheckpointSeries, image_size: int, options: SpectrumOptions
         names = {"epoch": epoch, "stride": "honoured" if options.honour_stride else "ignored"}
         summaries.append(_named(spectrum_table(table, options.thresholds), names))
     return Spectrum(pd.concat(values, ignore_index=True), pd.concat(summaries, ignore_index=True))
+
+
+def paddings(series: CheckpointSeries, image_size: int, thresholds: Sequence[float], seed: int = 0) -> pd.DataFrame:
+    """Measure the final epoch with the network's own padding, and with the circular one.
+
+    One row for each padding and layer, and "all": columns epoch and those of `network_spectrum`.
+    """
+    model, epoch = analysed_model(series.load("final")), series.epoch("final")
+    tables = []
+    for padding in PADDINGS:
+        try:
+            table = network_spectrum(
+                model, image_size, padding=padding, thresholds=thresholds, top=1, smallest=0, seed=seed % 2**32
+            )
+        except UserError as error:
+            raise UserError(f"{series.name}, epoch {epoch}, {error}") from error
+        tables.append(table)
+    table = pd.concat(tables, ignore_index=True)
+    return table.assign(epoch=epoch)[["epoch", *table.columns]]
 
 
 def small_values(

@@ -64,7 +64,13 @@ def without_images(plan: Plan, made: Mapping[str, Pipeline]) -> dict[str, Pipeli
         if lacking.intersection(node.inputs):
             lacking.update(node.outputs)
     kept = {name: [node for node in part.nodes if not lacking.intersection(node.inputs)] for name, part in made.items()}
-    return {name: Pipeline(nodes) for name, nodes in kept.items()} if tasks else dict(made)
+    if not tasks:
+        return dict(made)
+    # Spectra are of weights alone: their pipeline reads the files itself, so that it runs alone.
+    adopted = [node for node in kept["training"] if (node.namespace or "").partition(".")[0] in tasks]
+    read = {name for node in kept["spectrum"] for name in node.inputs}
+    kept["spectrum"] += [node for node in adopted if read.intersection(node.outputs)]
+    return {name: Pipeline(nodes) for name, nodes in kept.items()}
 
 
 def pair_inputs(task: str, group: PairGroup, entry: str) -> dict[str, str]:

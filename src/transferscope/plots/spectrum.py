@@ -172,6 +172,48 @@ def spectrum_along_training(spectrum: pd.DataFrame, *, title: str | None = None,
     return add_note(figure, note)
 
 
+def paddings(spectrum: pd.DataFrame, *, title: str | None = None, note: str | None = None) -> Figure:
+    """Share of the whole network's singular values below each threshold: its own padding against the circular one.
+
+    Solid lines and bands are the network's own padding, dashed lines the circular one; means over replicas. Bands hold
+    the replicas and the error bars of the counts. Does the order of P-T and RI-T survive?
+
+    Args:
+        spectrum: columns run, padding, module, num_values, count_below_<t>, low_below_<t>, high_below_<t>; rows "all".
+    """
+    require_columns(spectrum, ("run", "padding", "module", "num_values"), "network_spectrum")
+    rows = spectrum[spectrum["module"] == "all"]
+    thresholds = [name.removeprefix("count_below_") for name in rows.columns if name.startswith("count_below_")]
+    if rows.empty or not thresholds:
+        return empty_figure("no spectra to show", note)
+    figure, axes = new_figure(panel_height=2.4)
+    ax = axes[0, 0]
+    kinds = in_usual_order(in_order(kinds_of(rows)))
+    looks = looks_for(kinds)
+    limits = [float(threshold) for threshold in thresholds]
+    handles: dict[str, Artist] = {}
+    for kind in kinds:
+        for padding, style in (("network", "-"), ("circular", "--")):
+            chosen = rows[(kinds_of(rows) == kind) & (rows["padding"] == padding)]
+            count, low, high = (_shares(chosen, name, thresholds) for name in ("count", "low", "high"))
+            look = looks[kind]
+            (line,) = ax.plot(limits, count.mean(0), linestyle=style, marker="o", markersize=2.5, color=look.colour)
+            handles[f"{kind}, {padding}"] = line
+            if padding == "network":
+                ax.fill_between(limits, low.min(0), high.max(0), color=look.colour, alpha=0.2, linewidth=0)
+    set_scale(ax, "x", "log")
+    set_scale(ax, "y", "log")
+    label(ax, x="threshold", y="share below threshold", title=heading(title, rows))
+    legend_below(figure, list(handles.values()), list(handles))
+    return add_note(figure, note)
+
+
+def _shares(rows: pd.DataFrame, name: str, thresholds: list[str]) -> np.ndarray:
+    """Shares (runs, thresholds) of the counts whose columns begin with a name."""
+    counts = rows[[f"{name}_below_{threshold}" for threshold in thresholds]].to_numpy(dtype=float)
+    return counts / rows["num_values"].to_numpy(dtype=float)[:, None]
+
+
 def norm_ratios(
     spectrum: pd.DataFrame, *, epoch: object | None = None, title: str | None = None, note: str | None = None
 ) -> Figure:

@@ -17,8 +17,19 @@ def measure_spectrum(
     """Singular values of every layer at the chosen epochs, and what they sum up to at every saved one."""
     from transferscope.measure import spectrum
 
-    values, summaries = spectrum(series, part.pictures.seen_size, options)
+    values, summaries = spectrum(series, options.input_size or part.pictures.seen_size, options)
     return named(values, **run.columns), named(summaries, **run.columns)
+
+
+def measure_network_spectrum(
+    series: CheckpointSeries, run: RunSpec, part: PartSpec, options: SpectrumOptions, seed: int
+) -> pd.DataFrame:
+    """The maps that the trained network computes, with its own padding, beside the circular ones."""
+    from transferscope.measure.spectra import paddings
+
+    own = derive_seed(seed, run.full_name, "network_spectrum")
+    size = options.input_size or part.pictures.seen_size
+    return named(paddings(series, size, options.thresholds, own), **run.columns)
 
 
 def measure_margin(series: CheckpointSeries, run: RunSpec, train_split: PackedSplit) -> pd.DataFrame:

@@ -30,6 +30,8 @@ def _task(plan: Plan, task: str, runs: list[RunSpec], options: SpectrumOptions) 
     spectra = gather(NAME, task, "spectrum", [f"{run.full_name}.spectrum" for run in runs])
     margins = tagged("margin", [*(_margin(run) for run in runs), _bound_factors(task, runs)])
     found = [*measured, *margins, spectra]
+    if options.padding == "network" and task in (options.network_tasks or plan.study.tasks):
+        found += _paddings(task, runs)
     if {"P-T", "RI-T"} <= {run.label for run in runs}:
         found.append(_small_values(task, runs))
     return [*found, *_figures(plan, task, runs, options)] if task in plan.targets() else found
@@ -48,6 +50,29 @@ def _measure(run: RunSpec) -> Node:
         name=f"spectrum_{run.name}",
         namespace=f"{run.task}.{NAME}",
     )
+
+
+def _paddings(task: str, runs: list[RunSpec]) -> list[Node]:
+    """The network's own padding beside the circular one, as a table and a figure."""
+    measured = [
+        Node(
+            nodes.measure_network_spectrum,
+            inputs=[
+                f"{run.full_name}.checkpoints",
+                f"params:plan.runs.{run.full_name}",
+                f"params:plan.tasks.{run.task}.test",
+                "params:analyses.spectrum",
+                "params:seed",
+            ],
+            outputs=f"{run.full_name}.network_spectrum",
+            name=f"network_spectrum_{run.name}",
+            namespace=f"{run.task}.{NAME}",
+        )
+        for run in runs
+    ]
+    table = gather(NAME, task, "network_spectrum", [f"{run.full_name}.network_spectrum" for run in runs])
+    figure = draw(NAME, task, "spectrum_paddings", "spectrum:paddings", [f"{task}.network_spectrum.table"])
+    return [*measured, table, figure]
 
 
 def _margin(run: RunSpec) -> Node:

@@ -21,6 +21,7 @@ from transferscope.system.errors import UserError
 
 Method = Literal["auto", "gram", "svd", "published"]
 METHODS = ("auto", "gram", "svd", "published")
+AXES = {2: "two", 3: "three"}
 
 GRAM_LIMIT = 1e-6
 """Below this part of a block's largest singular value its Gram eigenvalues are not trusted and `auto` takes the SVD.
@@ -33,18 +34,18 @@ CHUNK_BYTES = 16 * 2**20
 
 def conv_singular_values(
     weight: Tensor,
-    input_size: int | tuple[int, int],
+    input_size: int | tuple[int, ...],
     *,
-    stride: int | tuple[int, int] = 1,
-    dilation: int | tuple[int, int] = 1,
+    stride: int | tuple[int, ...] = 1,
+    dilation: int | tuple[int, ...] = 1,
     groups: int = 1,
     method: Method = "auto",
 ) -> tuple[Tensor, Tensor]:
     """All singular values of a convolution with circular padding, as the linear map of a whole image.
 
-    weight: (c_out, c_in/groups, k_h, k_w); input_size: height and width of the layer's input in pixels (one number for
-    a square). Kernels may be larger than the input: they wrap around. The stride must divide the input size, since the
-    map is block-diagonal only then.
+    weight: (c_out, c_in/groups, k_h, k_w), or with three axes; input_size: height and width of the layer's input in
+    pixels (one number for a square). Kernels may be larger than the input: they wrap around. The stride must divide the
+    input size, since the map is block-diagonal only then.
 
     Returns values, float64 and descending, and how often each occurs, int64. The multiplicities add up to the smaller
     side of the map's matrix: min(c_out*outputs, c_in*inputs). Where a stride skips inputs that no tap reads (a 1x1
@@ -55,10 +56,19 @@ def conv_singular_values(
     that reach below 1e-6. All are float64. "published" ignores stride and dilation and crops kernels to the input, as
     the two NumPy lines of Sedghi et al. do: another map wherever these are not 1.
     """
-    size, stride, dilation = _pair("input_size", input_size), _pair("stride", stride), _pair("dilation", dilation)
+    axes = weight.ndim - 2
+    if axes not in (2, 3):
+        raise UserError(f"weight of shape {tuple(weight.shape)}: expected (c_out, c_in/groups, height, width)")
+    size, stride, dilation = (
+        _each_axis(name, value, axes)
+        for name, value in (("input_size", input_size), ("stride", stride), ("dilation", dilation))
+    )
     _check_conv(weight, size, stride, groups, method)
     if method == "published":
-        weight, stride, dilation, method = weight[..., : size[0], : size[1]], (1, 1), (1, 1), "auto"
+        cropped = weight
+        for axis, length in enumerate(size):
+            cropped = cropped.narrow(2 + axis, 0, min(length, cropped.shape[2 + axis]))
+        weight, stride, dilation, method = cropped, (1,) * axes, (1,) * axes, "auto"
     operator = conv_operator(weight.detach(), size, stride, dilation, groups)
     values, multiplicities = _operator_values(operator, method)
     if operator.num_structural_zeros:
@@ -148,24 +158,27 @@ def _settle_by_svd(operator: ConvOperator, frequencies: Tensor, block_values: Te
         block_values[group, chosen] = _by_svd(one_group, frequencies[chosen])[0]
 
 
-def _pair(name: str, value: int | tuple[int, int]) -> tuple[int, int]:
-    pair = (value, value) if isinstance(value, int) else tuple(int(part) for part in value)
-    if len(pair) != 2 or min(pair) < 1:
-        raise UserError(f"{name} {value}: expected one or two whole numbers of at least 1")
-    return pair
+def _each_axis(name: str, value: int | tuple[int, ...], axes: int) -> tuple[int, ...]:
+    numbers = (value,) * axes if isinstance(value, int) else tuple(int(part) for part in value)
+    if len(numbers) != axes or min(numbers) < 1:
+        raise UserError(f"{name} {value}: expected one or {AXES[axes]} whole numbers of at least 1")
+    return numbers
 
 
-def _check_conv(weight: Tensor, size: tuple[int, int], stride: tuple[int, int], groups: int, method: str) -> None:
+def _check_conv(weight: Tensor, size: tuple[int, ...], stride: tuple[int, ...], groups: int, method: str) -> None:
     if method not in METHODS:
         raise UserError(f"method {method!r}: expected one of {', '.join(METHODS)}")
-    if weight.ndim != 4:
-        raise UserError(f"weight of shape {tuple(weight.shape)}: expected (c_out, c_in/groups, height, width)")
     if weight.numel() == 0:
         raise UserError(f"weight of shape {tuple(weight.shape)} is empty")
     if not torch.isfinite(weight).all():
         raise UserError("weight holds values that are not finite: the training has diverged or the file is damaged")
     if groups < 1 or weight.shape[0] % groups:
         raise UserError(f"groups {groups}: must divide the {weight.shape[0]} output channels")
-    if method != "published" and (size[0] % stride[0] or size[1] % stride[1]):
-        multiple = tuple(-(-length // step) * step for length, step in zip(size, stride, strict=True))
+    if method != "published" and any(length % step for length, step in zip(size, stride, strict=True)):
+        multiple = next_multiples(size, stride)
         raise UserError(f"input_size {size} is no multiple of stride {stride}: give {multiple}, the next one that is")
+
+
+def next_multiples(size: tuple[int, ...], stride: tuple[int, ...]) -> tuple[int, ...]:
+    """The smallest lengths of at least `size` that the stride divides."""
+    return tuple(-(-length // step) * step for length, step in zip(size, stride, strict=True))
