@@ -309,11 +309,22 @@ class Drawn:
             pairs += [(f"{label} & init", name, name.replace("@final", "@0")) for name in self.names(kind)]
         for kind, a, b in pairs:
             l2 = self.pick(*levels.get(kind, (5, 5)))
+            before = {"RI-T & RI-T": (12, 19)}.get(kind, (0.5, 0.5))[self.sense < 0]
             rows += [
-                (self.task, kind, a, b, module, 2 * l2 if module == "sum" else l2, l2**2, l2 / 30)
+                (self.task, kind, a, b, module, 2 * l2 if module == "sum" else l2, l2**2, l2 / 30, before)
                 for module in ("all", "sum", *MODULES)
             ]
-        columns = ["task", "pair_kind", "checkpoint_a", "checkpoint_b", "module", "l2", "squared", "relative"]
+        columns = [
+            "task",
+            "pair_kind",
+            "checkpoint_a",
+            "checkpoint_b",
+            "module",
+            "l2",
+            "squared",
+            "relative",
+            "l2_before",
+        ]
         return pd.DataFrame(rows, columns=columns)
 
     def landscape(self) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -102,6 +102,11 @@ def test_a_shared_initialisation_is_shared_and_another_is_not(project) -> None:
     assert l2_distance(states["rit_1", 0], states["rit_same_init_1", 0]) == 0
     assert l2_distance(states["rit_1", 0], states["rit_2", 0]) > 0
     assert l2_distance(states["rit_1", "final"], states["rit_same_init_1", "final"]) > 0
+    found = table(project, "clipart.distances").query("module == 'all'").set_index(["checkpoint_a", "checkpoint_b"])
+    before = {key: row["l2_before"] for key, row in found.iterrows()}
+    assert before["clipart.rit_1@final", "clipart.rit_same_init_1@final"] == 0
+    apart = l2_distance(states["rit_1", 0], states["rit_2", 0])
+    assert before["clipart.rit_1@final", "clipart.rit_2@final"] == pytest.approx(float(apart))
 
 
 def test_the_ends_of_every_line_are_the_checkpoints_own_metrics(project) -> None:

@@ -163,6 +163,24 @@ def l2_same_init(evidence: Evidence) -> Iterator[Comparison]:
 
 
 @claim(
+    "Training takes two P-T less far apart than two RI-T.",
+    source="Section B.3, Table 2, Figure 10",
+    paper=("not compared: the paper's distances hold those of the initial weights",),
+    compares=f"l2 distance over all weights minus that before training, {BETWEEN_PAIRS}; positive: P-T's is smaller",
+    unit="number",
+    sides=("P-T & P-T", "RI-T & RI-T"),
+    needs="distances of pairs of two fine-tuned runs and of two runs from scratch, and of their initial weights",
+    section="table_2",
+)
+def l2_beyond_start(evidence: Evidence) -> Iterator[Comparison]:
+    for task in evidence.compared_tasks:
+        kinds = (evidence.pairs(task, "distances", role, role) for role in ("fine_tuned", "from_scratch"))
+        sides = [pairs for pairs in kinds if pairs.rows.empty or "l2_before" in pairs.rows]
+        if len(sides) == 2:
+            yield from compare(task, *(_whole(pairs, before=True) for pairs in sides), larger=False)
+
+
+@claim(
     "P-T stays closer to its initial weights than RI-T.",
     source="Section B.3, Tables 2 and 8, Figure 11",
     paper=(
@@ -211,6 +229,6 @@ def one_cka(rows: pd.DataFrame) -> pd.DataFrame:
     return rows
 
 
-def _whole(pairs: PairRows) -> Measured:
-    """l2 over all weights, by pair."""
-    return pairs.where("module", "all").mean(lambda rows: rows["l2"])
+def _whole(pairs: PairRows, *, before: bool = False) -> Measured:
+    """l2 over all weights, by pair; before: less what it was before training."""
+    return pairs.where("module", "all").mean(lambda rows: rows["l2"] - (rows["l2_before"] if before else 0.0))

@@ -39,10 +39,16 @@ def measure_distance(
     options: SimilarityOptions,
     modules: ModulesOptions,
 ) -> pd.DataFrame:
-    """Distance between two trained models: global, per module, and summed over modules (Table 2, Figure 10)."""
+    """Distance between two trained models: global, per module, and summed over modules (Table 2, Figure 10).
+
+    l2_before: that of their initial weights, where both have them.
+    """
     from transferscope.measure import distance
 
     table = distance(series_a.load(options.epoch), series_b.load(options.epoch), modules)
+    if all(0 in series.epochs for series in (series_a, series_b)):
+        before = distance(series_a.load(0), series_b.load(0), modules).set_index("module")["l2"]
+        table = table.assign(l2_before=table["module"].map(before))
     return named(table, task=RunName.parse(pair.run_a).task, **pair.columns(options.epoch))
 
 
