@@ -23,14 +23,11 @@ from kedro.utils import find_kedro_project
 from kedro_viz.launchers.cli.main import viz
 from omegaconf.errors import OmegaConfBaseException
 
+from transferscope.framework.kedro_private import SELECTING_FILES
 from transferscope.framework.yaml_files import read_mapping
 from transferscope.system.errors import UserError, one_line
 
 DEFAULT_RUNNER = "transferscope.framework.runners.GpuRunner"
-
-
-KEDRO_SELECTS = ("kedro/pipeline/pipeline.py", "kedro/framework/session/session.py")
-"""Where Kedro finds the nodes that were asked for, or raises a ValueError."""
 
 
 def _in_one_line(callback: Callable[..., Any]) -> Callable[..., Any]:
@@ -46,7 +43,7 @@ def _in_one_line(callback: Callable[..., Any]) -> Callable[..., Any]:
             raise click.ClickException(one_line(str(error))) from error
         except ValueError as error:
             raised_in = traceback.extract_tb(error.__traceback__)[-1].filename.replace("\\", "/")
-            if not raised_in.endswith(KEDRO_SELECTS):
+            if not raised_in.endswith(SELECTING_FILES):
                 raise
             raise click.ClickException(_with_hint(str(error))) from error
 
@@ -170,7 +167,7 @@ def cost(
     forward_speed: float | None,
     markdown: bool,
 ) -> None:
-    """What the plan needs before it is run: per figure its runs, hours on one device, disk.
+    """Estimate what the plan needs before it runs: per figure its runs, hours on one device, disk.
 
     Without both speeds this machine is measured for some seconds, on random images.
     """

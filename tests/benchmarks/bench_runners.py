@@ -28,10 +28,10 @@ from kedro.pipeline import Node, Pipeline
 from kedro.runner import AbstractRunner, SequentialRunner
 
 from transferscope.experiment.options import ModelOptions, PictureOptions, TrainingOptions
+from transferscope.experiment.run import RunSpec
 from transferscope.framework.runners import GpuRunner, RayRunner
 from transferscope.images.split import PackedSplit, SplitInfo
-from transferscope.training.launch import train
-from transferscope.training.run import TrainingRun
+from transferscope.training.distributed.launch import train
 
 SIZE = 32
 CORES = os.cpu_count() or 1
@@ -85,7 +85,7 @@ def trainings(folder: Path) -> tuple[Pipeline, DataCatalog]:
     options = TrainingOptions(epochs=1, channels_last=True)
 
     def node(name: str) -> Node:
-        run = TrainingRun("noise", name, model=ModelOptions(), training=options, fingerprint=name)
+        run = RunSpec(task="noise", name=name, model=ModelOptions(), training=options, fingerprint=name)
         place = tempfile.mkdtemp(dir=folder)
 
         def work(_: int) -> None:

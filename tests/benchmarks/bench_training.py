@@ -26,6 +26,7 @@ from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
 from transferscope.experiment.options import IMAGENET_MEAN, IMAGENET_STD, ModelOptions, PictureOptions, TrainingOptions
+from transferscope.experiment.run import RunSpec
 from transferscope.images.image_folder import read_image_folder
 from transferscope.images.pack import pack_split
 from transferscope.images.split import PackedSplit
@@ -35,7 +36,6 @@ from transferscope.training.device import as_input, autocast, choose_device, fir
 from transferscope.training.evaluation import predict
 from transferscope.training.loop import CHECK_EVERY, train_run
 from transferscope.training.optim import make_optimizer
-from transferscope.training.run import TrainingRun
 
 CLASSES = 10
 Way = Callable[[], float]
@@ -105,7 +105,7 @@ def full_training(setting: Setting) -> Way:
         def progress(steps: int, note: str) -> None:
             told.append((steps, setting.clock()))
 
-        spec = TrainingRun("bench", "run", model=setting.model, training=setting.options, fingerprint="bench")
+        spec = RunSpec(task="bench", name="run", model=setting.model, training=setting.options, fingerprint="bench")
         folder = setting.folder / f"run_{next(numbers)}"
         few = test.subset(range(CLASSES))
         train_run(spec, train, few, initial=None, folder=folder, device=setting.device, progress=progress)

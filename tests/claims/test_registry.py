@@ -72,10 +72,10 @@ def test_a_module_that_is_not_there_is_named() -> None:
 
 
 def test_an_import_that_fails_inside_a_module_is_not_hidden(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The module is there; what it needs is not."""
+    """The module is there, and the package that it needs is named."""
     (tmp_path / "needs_more.py").write_text("import not_installed_at_all")
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(ModuleNotFoundError, match="not_installed_at_all"):
+    with pytest.raises(UserError, match="needs_more needs the package not_installed_at_all, which is not installed"):
         registry.registered(["needs_more"])
 
 

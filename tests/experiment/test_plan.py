@@ -188,7 +188,7 @@ BAD = [
     ({"tasks__clipart__rot": "x"}, r"tasks.clipart.rot: unknown key; allowed: blank, class_list, domain"),
     (
         {"tasks__clipart__format": "zip"},
-        "tasks.clipart.format: Input should be 'domainnet', 'chexpert' or 'image_folder'",
+        "tasks.clipart.format: no format has this name: known are domainnet, chexpert, image_folder, or .* module:Class",
     ),
     ({"tasks__new": {"format": "domainnet"}}, "tasks.new: root is missing"),
     ({"tasks__new": {}}, "tasks.new: give either format and root, or union"),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
@@ -15,23 +14,14 @@ from torch import Tensor, nn
 
 from pretended_device import PretendedTensor, pretended_device
 from transferscope.analysis.batchnorm import recompute_statistics
-from transferscope.experiment.options import (
-    BasinOptions,
-    CriticalityOptions,
-    LandscapeOptions,
-    PlaneOptions,
-    SimilarityOptions,
-)
+from transferscope.experiment.options import BasinOptions, CriticalityOptions, MistakesOptions, SimilarityOptions
 from transferscope.experiment.plan import make_plan
+from transferscope.experiment.run import RunSpec
+from transferscope.measure import Bench, basin, cka, criticality, line, margin, plane, rewinding
 from transferscope.measure.bench import feed_of, stream
-from transferscope.measure.criticality import measure_modules
-from transferscope.measure.line import Ends, line
-from transferscope.measure.margin import margin_table
-from transferscope.measure.similarity import cka
-from transferscope.measure.surfaces import basin, plane
-from transferscope.models.checkpoint import Checkpoint, CheckpointMetadata, save_checkpoint
+from transferscope.models.checkpoint import Checkpoint, CheckpointMetadata
 from transferscope.models.modules import find_modules
-from transferscope.models.series import CheckpointSeries
+from transferscope.models.series import Checkpoints
 from transferscope.models.zoo import build_model
 from transferscope.pipelines.landscape import create_pipeline as landscape
 from transferscope.pipelines.mistakes import create_pipeline as mistakes
@@ -45,8 +35,6 @@ pytestmark = pytest.mark.xdist_group("project")
 
 ASK_FOR_THE_DEVICE = (
     "transferscope.measure.bench.choose_device",
-    "transferscope.measure.similarity.choose_device",
-    "transferscope.measure.margin.choose_device",
     "transferscope.training.device.choose_device",
     "transferscope.training.adopt.choose_device",
 )
@@ -72,6 +60,13 @@ class Study:
         self.splits = {part: project.load(f"clipart.{part}_split") for part in ("train", "test")}
         self.series = {name: project.load(f"clipart.{name}.checkpoints") for name in ("pt_1", "pt_2", "rit_1")}
 
+    def bench(self, resamples: int = 0) -> Bench:
+        """A new one, which remembers nothing."""
+        return Bench(self.splits, resamples=resamples)
+
+    def load(self, *names: str) -> list[Checkpoint]:
+        return [self.series[name].load("final") for name in names]
+
 
 @pytest.fixture(scope="module")
 def study(project) -> Study:
@@ -79,16 +74,15 @@ def study(project) -> Study:
 
 
 @pytest.fixture
-def with_batchnorm(study: Study, tmp_path) -> Ends:
+def with_batchnorm(study: Study) -> list[Checkpoint]:
     """Two networks with BatchNorm layers, trained by nobody."""
     made = []
     for seed in (1, 2):
         model = build_model("shufflenet_v2_x0_5", study.splits["train"].num_classes, seed=seed)
         recompute_statistics(model, lambda: stream(feed_of(study.splits["train"])))
         metadata = CheckpointMetadata(architecture="shufflenet_v2_x0_5", num_classes=10)
-        save_checkpoint(Checkpoint(model.state_dict(), metadata), tmp_path / f"{seed}.safetensors")
-        made.append(CheckpointSeries.from_file(tmp_path / f"{seed}.safetensors", f"clipart.bn_{seed}"))
-    return Ends({"kind": "x", "run_a": "clipart.bn_1", "run_b": "clipart.bn_2"}, *made)
+        made.append(Checkpoint(model.state_dict(), metadata))
+    return made
 
 
 def elsewhere(measure: Callable[[], Any], monkeypatch: pytest.MonkeyPatch) -> Any:
@@ -118,54 +112,52 @@ def on_both(measure: Callable[[], tuple[pd.DataFrame, ...]], monkeypatch: pytest
 
 def test_lines(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
     """Points and barriers with their intervals, on train and test and beyond the ends."""
-    pair = {"kind": "P-T & RI-T", "run_a": "clipart.pt_1", "run_b": "clipart.rit_1"}
-    ends = Ends(pair, study.series["pt_1"], study.series["rit_1"])
-    options = LandscapeOptions.model_validate({"alphas": {"at": (0, 0.5, 1)}, "resamples": 5})
-    on_both(lambda: line(ends, study.splits, study.splits["train"], [-1.0], options, {}), monkeypatch)
+    ends = study.load("pt_1", "rit_1")
+    on_both(lambda: line(study.bench(resamples=5), *ends, (0, 0.5, 1), outside=(-1.0,)), monkeypatch)
 
 
-def test_lines_of_networks_with_batchnorm(study: Study, with_batchnorm: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lines_of_networks_with_batchnorm(
+    study: Study, with_batchnorm: list[Checkpoint], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Their statistics are recomputed where the network is."""
-    options = LandscapeOptions.model_validate({"alphas": {"at": (0, 0.5, 1)}, "resamples": 5})
-    on_both(lambda: line(with_batchnorm, study.splits, study.splits["train"], [], options, {}), monkeypatch)
+    on_both(lambda: line(study.bench(resamples=5), *with_batchnorm, (0, 0.5, 1)), monkeypatch)
 
 
 def test_planes_and_basins(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
     """Through three models, and around the hull of two."""
-    chosen = {"name": "x", "task": "clipart", "checkpoints": ["pt_1@0", "pt_1", "pt_2"], "points": 2}
-    through = PlaneOptions.model_validate(chosen)
-    hull = BasinOptions.model_validate({"points": 2, "rays": 1, "deltas": (0.5,)})
-    first, second = study.series["pt_1"], study.series["pt_2"]
-    parts = (study.splits["train"], study.splits["test"])
-    on_both(lambda: (plane(through, [first, first, second], *parts, {}),), monkeypatch)
-    on_both(lambda: (basin("P-T", [first, second], *parts, hull, {}),), monkeypatch)
+    options = BasinOptions.model_validate({"points": 2, "rays": 1, "deltas": (0.5,)})
+    hull = study.load("pt_1", "pt_2")
+    corners = dict(zip("abc", [study.series["pt_1"].load(0), *hull], strict=True))
+    on_both(lambda: (plane(study.bench(), corners, points=2),), monkeypatch)
+    on_both(lambda: (basin(study.bench(), hull, options),), monkeypatch)
 
 
 def test_modules(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
     """Criticality on both paths, and modules set back."""
     series = study.series["rit_1"]
-    grid = {"positions": {"points": 2}, "sigmas": (0.0, 0.1), "draws": 1, "max_examples": 16}
-    options = CriticalityOptions.model_validate(grid)
-    run = {"task": "clipart", "name": "rit_1", "label": "RI-T"}
+    options = CriticalityOptions.model_validate({"positions": {"points": 2}, "sigmas": (0.0, 0.1), "draws": 1})
     modules = find_modules(series.load("final").build())
-    on_both(lambda: measure_modules(run, series, modules, study.splits, options, {}), monkeypatch)
+
+    def measure() -> tuple[pd.DataFrame, ...]:
+        bench = study.bench().limited(16)
+        return *criticality(bench, series, modules, options), rewinding(study.bench(), series, modules)
+
+    on_both(measure, monkeypatch)
 
 
 def test_cka(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
     """All estimators, the heat map and the second opinion, of pooled and flattened features."""
-    series = {found.name: found for found in study.series.values()}
-    pair = {"run_a": "clipart.pt_1", "run_b": "clipart.rit_1", "kind": "P-T & RI-T"}
-    pairs = [pair | {"label_a": "P-T", "label_b": "RI-T"}]
-    runs = {name: {"initialisation": "random", "init_seed": seed} for seed, name in enumerate(study.series)}
+    pairs = [("clipart.pt_1@final", "clipart.rit_1@final")]
     options = SimilarityOptions.model_validate({"features": ("pooled", "flattened"), "heat_map_pairs": 1})
-    on_both(lambda: tuple(cka(pairs, runs, series, study.splits["test"], options).values()), monkeypatch)
+    checkpoints = Checkpoints(study.series.values())
+    on_both(lambda: tuple(cka(study.bench(), checkpoints, pairs, options).values()), monkeypatch)
 
 
 def test_predictions(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
     """Logits come back to the CPU."""
 
     def measure() -> Tensor:
-        return predict_test(study.series["pt_1"], study.splits["test"], {})["test"]
+        return predict_test(study.series["pt_1"], study.splits["test"], MistakesOptions())["test"]
 
     assert torch.equal(measure(), elsewhere(measure, monkeypatch))
 
@@ -173,7 +165,7 @@ def test_predictions(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_checkpoint_file(study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its metrics on both parts, when it is taken in as a run."""
     file = str(study.series["pt_1"].path("final"))
-    run = SimpleNamespace(task="clipart", name="mine_1", checkpoint=file, fingerprint="f", model=None)
+    run = RunSpec(task="clipart", name="mine_1", initialisation="checkpoint", checkpoint=file, fingerprint="f")
 
     def measure() -> tuple[pd.DataFrame]:
         return (adopt(run, study.splits["train"], study.splits["test"], folder=tmp_path / uuid.uuid4().hex)[1],)
@@ -183,8 +175,8 @@ def test_a_checkpoint_file(study: Study, tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_margins(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of the last network, on its training examples."""
-    run = {"task": "clipart", "name": "pt_1", "label": "P-T"}
-    on_both(lambda: (margin_table(study.series["pt_1"], run, study.splits["train"]),), monkeypatch)
+    (checkpoint,) = study.load("pt_1")
+    on_both(lambda: (margin(study.bench(), checkpoint),), monkeypatch)
 
 
 def test_a_checkpoint_file_asks_for_a_device() -> None:

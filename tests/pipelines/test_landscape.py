@@ -19,15 +19,18 @@ from transferscope.analysis.distance import l2_distance
 from transferscope.analysis.evaluation import prepare
 from transferscope.analysis.interpolation import interpolate
 from transferscope.datasets.measurements import MeasurementFolder
+from transferscope.experiment.inputs import PairSpec
 from transferscope.experiment.options import CriticalityOptions, LandscapeOptions
 from transferscope.experiment.plan import derive_seed
-from transferscope.measure.bench import Engine, batches, feed_of, stream
-from transferscope.measure.criticality import measure_modules
-from transferscope.measure.line import Ends, line
-from transferscope.models.checkpoint import Checkpoint, CheckpointMetadata, save_checkpoint
+from transferscope.measure.bench import Bench, batches, feed_of, stream
+from transferscope.measure.lines import line
+from transferscope.measure.modules import criticality as criticality_of
+from transferscope.measure.modules import rewinding
+from transferscope.models.checkpoint import Checkpoint, CheckpointMetadata
 from transferscope.models.modules import find_modules
 from transferscope.models.series import CheckpointSeries
 from transferscope.models.zoo import build_model
+from transferscope.pipelines.landscape.nodes import interpolate_pair
 from transferscope.system.errors import UserError
 from transferscope.training.evaluation import evaluate
 
@@ -40,16 +43,18 @@ def splits_of(project: Any, task: str) -> dict[str, Any]:
     return {part: project.load(f"{task}.{part}_split") for part in ("train", "test")}
 
 
+Ends = tuple[Checkpoint, Checkpoint]
+
+
 def ends_of(
     project: Any, task: str = "clipart", runs: tuple[str, str] = ("pt_1", "rit_1"), epoch: Any = "final"
 ) -> Ends:
-    series = [project.load(f"{task}.{run}.checkpoints") for run in runs]
-    pair = {"kind": "P-T & RI-T", "run_a": f"{task}.{runs[0]}", "run_b": f"{task}.{runs[1]}"}
-    return Ends(pair, *series, epoch, epoch)
+    a, b = (project.load(f"{task}.{run}.checkpoints").load(epoch) for run in runs)
+    return a, b
 
 
-def options(*alphas: float, resamples: int = 20) -> LandscapeOptions:
-    return LandscapeOptions.model_validate({"alphas": {"at": alphas}, "resamples": resamples})
+def bench_of(project: Any, task: str = "clipart", store: Any = None, resamples: int = 20) -> Bench:
+    return Bench(splits_of(project, task), {} if store is None else store, resamples=resamples)
 
 
 class Counting(dict[str, Any]):
@@ -69,8 +74,7 @@ class Counting(dict[str, Any]):
 @pytest.mark.parametrize(("task", "metrics"), [("clipart", ("accuracy", "loss")), ("chest", ("auc", "loss"))])
 def test_ends_are_the_checkpoints_own_metrics(project, task: str, metrics: tuple[str, ...], epoch: str) -> None:
     """On train and test, at alpha 0 and 1, best and final: the history's row, scores exactly, losses but for rounding."""
-    splits = splits_of(project, task)
-    points, _ = line(ends_of(project, task, epoch=epoch), splits, splits["train"], [], options(0, 1), {})
+    points, _ = line(bench_of(project, task), *ends_of(project, task, epoch=epoch), (0, 1))
     found = points.set_index(POINTS)["value"]
     for alpha, run in ((0.0, "pt_1"), (1.0, "rit_1")):
         history = project.load(f"{task}.{run}.history").set_index("epoch")
@@ -85,11 +89,11 @@ def test_ends_are_the_checkpoints_own_metrics(project, task: str, metrics: tuple
 
 def test_barriers_have_intervals_over_examples(project) -> None:
     """Each curve has one row whose interval holds its barrier, the same without intervals where none are asked for."""
-    splits, ends = splits_of(project, "chest"), ends_of(project, "chest")
-    points, barriers = line(ends, splits, splits["train"], [], options(0, 0.5, 1), {})
+    ends = ends_of(project, "chest")
+    points, barriers = line(bench_of(project, "chest"), *ends, (0, 0.5, 1))
     assert len(barriers) == 6  # two parts, three metrics
     assert (barriers["barrier_low"] <= barriers["barrier_high"]).all()
-    plain_points, plain = line(ends, splits, splits["train"], [], options(0, 0.5, 1, resamples=0), {})
+    plain_points, plain = line(bench_of(project, "chest", resamples=0), *ends, (0, 0.5, 1))
     pd.testing.assert_frame_equal(points, plain_points)
     assert plain["barrier"].tolist() == barriers["barrier"].tolist()
     assert plain["barrier_low"].isna().all()
@@ -97,30 +101,29 @@ def test_barriers_have_intervals_over_examples(project) -> None:
 
 def test_a_rerun_with_more_alphas_measures_only_the_new_ones(project) -> None:
     """Twice two parts at first, two more for the new point, and the table is that of one run over all."""
-    splits, ends, store = splits_of(project, "clipart"), ends_of(project), Counting()
-    line(ends, splits, splits["train"], [], options(0, 1), store)
+    ends, store = ends_of(project), Counting()
+    line(bench_of(project, store=store), *ends, (0, 1))
     assert store.puts == 4
-    points, barriers = line(ends, splits, splits["train"], [-1], options(0, 0.5, 1), store)
+    points, barriers = line(bench_of(project, store=store), *ends, (0, 0.5, 1), outside=(-1,))
     assert store.puts == 7  # the middle on train and test, the point outside on test
-    fresh = line(ends, splits, splits["train"], [-1], options(0, 0.5, 1), {})
+    fresh = line(bench_of(project), *ends, (0, 0.5, 1), outside=(-1,))
     pd.testing.assert_frame_equal(points, fresh[0])
     pd.testing.assert_frame_equal(barriers, fresh[1])
 
 
 def test_a_killed_walk_goes_on_where_it_was(project, tmp_path: Path) -> None:
     """What was measured before the kill lies on disk and is not measured again; the result is the same."""
-    splits, ends = splits_of(project, "clipart"), ends_of(project)
-    killed = Counting(fails_at=3)
+    ends, killed = ends_of(project), Counting(fails_at=3)
     with pytest.raises(KeyboardInterrupt):
-        line(ends, splits, splits["train"], [], options(0, 0.5, 1), killed)
+        line(bench_of(project, store=killed), *ends, (0, 0.5, 1))
     folder = MeasurementFolder(tmp_path)
     for key, value in killed.items():
         folder[key] = value
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.safetensors")}
-    resumed, _ = line(ends, splits, splits["train"], [], options(0, 0.5, 1), folder)
+    resumed, _ = line(bench_of(project, store=folder), *ends, (0, 0.5, 1))
     assert len(list(tmp_path.rglob("*.safetensors"))) == 6
     assert all(path.stat().st_mtime_ns == time for path, time in before.items())
-    pd.testing.assert_frame_equal(resumed, line(ends, splits, splits["train"], [], options(0, 0.5, 1), {})[0])
+    pd.testing.assert_frame_equal(resumed, line(bench_of(project), *ends, (0, 0.5, 1)).points)
 
 
 def test_other_examples_and_other_settings_are_measured_anew(project) -> None:
@@ -132,7 +135,7 @@ def test_other_examples_and_other_settings_are_measured_anew(project) -> None:
     for made, part, resamples in (
         (checkpoint, "test", 0), (checkpoint, "train", 0), (checkpoint, "test", 5), (other, "test", 0), (checkpoint, "test", 0),
     ):  # fmt: skip
-        Engine(made, {"x": splits[part]}, store, resamples=resamples).checkpoint(model)
+        Bench({"x": splits[part]}, store, resamples=resamples).metrics(made)(model)
     assert store.puts == 4
 
 
@@ -143,33 +146,31 @@ def test_a_last_image_goes_with_the_batch_before(project) -> None:
 
 
 @pytest.fixture(scope="module")
-def batchnorm_ends(project, tmp_path_factory: pytest.TempPathFactory) -> Ends:
+def batchnorm_ends(project) -> Ends:
     """Two torchvision networks with BatchNorm layers, whose statistics are those of the training images."""
-    series = []
+    ends = []
     train = project.load("clipart.train_split")
     for seed in (1, 2):
         model = build_model("shufflenet_v2_x0_5", train.num_classes, seed=seed)
         recompute_statistics(model, lambda: stream(feed_of(train)))
         metadata = CheckpointMetadata(architecture="shufflenet_v2_x0_5", num_classes=train.num_classes)
-        path = tmp_path_factory.mktemp("batchnorm") / f"{seed}.safetensors"
-        save_checkpoint(Checkpoint(model.state_dict(), metadata), path)
-        series.append(CheckpointSeries.from_file(path, f"clipart.bn_{seed}"))
-    return Ends({"kind": "x", "run_a": "clipart.bn_1", "run_b": "clipart.bn_2"}, *series)
+        ends.append(Checkpoint(model.state_dict(), metadata))
+    return ends[0], ends[1]
 
 
 def test_batchnorm_statistics_are_recomputed_at_every_point(project, batchnorm_ends: Ends) -> None:
     """The ends too; beside it stands what the checkpoint's own, or the interpolated, statistics give."""
-    splits, ends = splits_of(project, "clipart"), batchnorm_ends
-    points, barriers = line(ends, splits, splits["train"], [], options(0, 0.5, 1, resamples=0), {})
+    splits, bench = splits_of(project, "clipart"), bench_of(project, resamples=0)
+    points, barriers = line(bench, *batchnorm_ends, (0, 0.5, 1))
     found = points.set_index(POINTS)["value"]
-    states = [series.load("final").state_dict for series in (ends.series_a, ends.series_b)]
-    model = prepare(ends.series_a.load("final").build())
+    states = [checkpoint.state_dict for checkpoint in batchnorm_ends]
+    model = prepare(batchnorm_ends[0].build())
 
     def measured(state: dict[str, torch.Tensor], recompute: bool = False) -> Any:
         model.load_state_dict(state)
         if recompute:
             recompute_statistics(model, lambda: stream(feed_of(splits["train"])))
-        return Engine(ends.series_a.load("final"), splits, {}).checkpoint(model)
+        return Bench(splits).metrics(batchnorm_ends[0])(model)
 
     for alpha, state in ((0.0, states[0]), (0.5, interpolate(*states, 0.5)), (1.0, states[1])):
         assert found["test", "naive_loss", alpha] == measured(state)["test/loss"]
@@ -180,15 +181,10 @@ def test_batchnorm_statistics_are_recomputed_at_every_point(project, batchnorm_e
 
 def test_a_batchnorm_network_against_itself_has_no_barrier(project, batchnorm_ends: Ends) -> None:
     """Neither with its own statistics nor with recomputed ones, though these two differ."""
-    series = batchnorm_ends.series_a
-    shifted = series.load("final").build()
+    shifted = batchnorm_ends[0].build()
     shifted.state_dict()["conv1.1.running_mean"].add_(0.5)
-    path = series.path("final").with_name("shifted.safetensors")
-    save_checkpoint(Checkpoint(shifted.state_dict(), series.load("final").metadata), path)
-    same = CheckpointSeries.from_file(path, "clipart.bn_1")
-    splits = splits_of(project, "clipart")
-    ends = Ends({"kind": "x", "run_a": "clipart.bn_1", "run_b": "clipart.bn_1"}, same, same)
-    points, barriers = line(ends, splits, splits["train"], [], options(0, 0.3, 0.5, 1, resamples=0), {})
+    same = Checkpoint(shifted.state_dict(), batchnorm_ends[0].metadata)
+    points, barriers = line(bench_of(project, resamples=0), same, same, (0, 0.3, 0.5, 1))
     assert (barriers["barrier"] == 0).all()
     assert (barriers["midpoint_gain"] == 0).all()
     found = points.set_index(POINTS)["value"]
@@ -197,31 +193,36 @@ def test_a_batchnorm_network_against_itself_has_no_barrier(project, batchnorm_en
 
 def test_batchnorm_paths_are_remembered_too(project, batchnorm_ends: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
     """A second walk makes no pass at all, not even to recompute statistics."""
-    splits, store = splits_of(project, "clipart"), Counting()
-    first, _ = line(batchnorm_ends, splits, splits["train"], [], options(0, 0.5, 1), store)
+    bench = bench_of(project, store=Counting())
+    first, _ = line(bench, *batchnorm_ends, (0, 0.5, 1))
     monkeypatch.setattr("transferscope.measure.bench.stream", lambda *_: pytest.fail("a pass was made"))
-    again, _ = line(batchnorm_ends, splits, splits["train"], [], options(0, 0.5, 1), store)
+    again, _ = line(bench, *batchnorm_ends, (0, 0.5, 1))
     pd.testing.assert_frame_equal(first, again)
 
 
 def test_batchnorm_paths_with_other_intervals_are_measured_anew(project, batchnorm_ends: Ends) -> None:
     """Values with 20 resamples do not fit those without."""
-    splits, store = splits_of(project, "clipart"), Counting()
-    line(batchnorm_ends, splits, splits["train"], [], options(0, 0.5, 1), store)
-    points, _ = line(batchnorm_ends, splits, splits["train"], [], options(0, 0.5, 1, resamples=0), store)
-    pd.testing.assert_frame_equal(
-        points, line(batchnorm_ends, splits, splits["train"], [], options(0, 0.5, 1, resamples=0), {})[0]
-    )
+    store = Counting()
+    line(bench_of(project, store=store), *batchnorm_ends, (0, 0.5, 1))
+    points, _ = line(bench_of(project, store=store, resamples=0), *batchnorm_ends, (0, 0.5, 1))
+    fresh, _ = line(bench_of(project, resamples=0), *batchnorm_ends, (0, 0.5, 1))
+    pd.testing.assert_frame_equal(points, fresh)
 
 
 def test_a_line_may_go_from_best_to_final(project) -> None:
     """The paper's Figures 14 and 15 have such pairs; each end has its own checkpoint's metrics."""
-    chosen = LandscapeOptions.model_validate({"ends": ["final", ["best", "final"]], "alphas": {"at": (0, 1)}})
+    given = {"ends": ["final", ["best", "final"]], "alphas": {"at": (0, 1)}, "resamples": 0, "extrapolation": None}
+    chosen = LandscapeOptions.model_validate(given)
     assert chosen.end_points() == [("final", "final"), ("best", "final")]
-    splits, ends = splits_of(project, "clipart"), ends_of(project)
-    mixed = replace(ends, series_a=replace(ends.series_a, best=1), epoch_a="best")
-    points, barriers = line(mixed, splits, splits["train"], [], options(0, 1), {})
-    assert set(barriers["checkpoint_a"] + barriers["checkpoint_b"]) == {"clipart.pt_1@bestclipart.rit_1@final"}
+    splits = splits_of(project, "clipart")
+    first, second = (project.load(f"clipart.{run}.checkpoints") for run in ("pt_1", "rit_1"))
+    spec = PairSpec(kind="x", run_a=first.name, run_b=second.name, label_a="a", label_b="b")
+    points, barriers = interpolate_pair(
+        spec, replace(first, best=1), second, splits["train"], splits["test"], chosen, "float32", {}
+    )
+    names = set(barriers["checkpoint_a"] + " " + barriers["checkpoint_b"])
+    assert names == {"clipart.pt_1@final clipart.rit_1@final", "clipart.pt_1@best clipart.rit_1@final"}
+    points = points[points["checkpoint_a"] == "clipart.pt_1@best"]
     accuracy = points[(points["metric"] == "accuracy") & (points["split"] == "test")].set_index("alpha")["value"]
     for alpha, run, epoch in ((0, "pt_1", 1), (1, "rit_1", 2)):
         model = project.load(f"clipart.{run}.checkpoints").load(epoch).build()
@@ -230,13 +231,9 @@ def test_a_line_may_go_from_best_to_final(project) -> None:
 
 def test_ends_of_different_shape_are_refused_by_tensor(project) -> None:
     """A line from ten classes to five findings lists the tensors that differ."""
-    ends = ends_of(project)
-    across = Ends(ends.pair, ends.series_a, project.load("chest.pt_1.checkpoints"))
+    first, _ = ends_of(project)
     with pytest.raises(UserError, match=r"fc.weight \(10, \d+\) in checkpoint a but \(5, \d+\) in checkpoint b"):
-        line(across, splits_of(project, "clipart"), None, [], options(0, 1), {})
-
-
-RUN = {"task": "clipart", "name": "pt_1", "label": "P-T"}
+        line(bench_of(project), first, project.load("chest.pt_1.checkpoints").load("final"), (0, 1))
 
 
 def crit(**changes: Any) -> CriticalityOptions:
@@ -244,9 +241,10 @@ def crit(**changes: Any) -> CriticalityOptions:
     return CriticalityOptions.model_validate(given | changes)
 
 
-def modules(run: Any, series: CheckpointSeries, splits: Any, chosen: CriticalityOptions, store: Any, **how: Any) -> Any:
-    found = find_modules(series.load("final").build(), **how)
-    return measure_modules(run, series, found, splits, chosen, store)
+def modules(series: CheckpointSeries, splits: Any, chosen: CriticalityOptions, store: Any, **how: Any) -> Any:
+    bench, found = Bench(splits, store), find_modules(series.load("final").build(), **how)
+    noise, mu = criticality_of(bench.limited(chosen.max_examples), series, found, chosen)
+    return noise, mu, rewinding(bench, series, found, chosen.rewind_epochs)
 
 
 def test_modules_of_ones_own(project) -> None:
@@ -254,7 +252,7 @@ def test_modules_of_ones_own(project) -> None:
     splits, series = splits_of(project, "clipart"), project.load("clipart.pt_1.checkpoints")
     store, chosen = Counting(), crit(paths=("direct",))
     groups = {"body": ("conv1", "bias1", "layer*"), "head": ("bias2", "fc")}
-    shaken, mu, back = modules(RUN, series, splits, chosen, store, groups=groups)
+    shaken, mu, back = modules(series, splits, chosen, store, groups=groups)
     assert list(mu["module"]) == ["body", "head"]
     assert set(back["module"]) == {"none", "body", "head"}
     initial, final = (series.load(epoch).state_dict for epoch in (0, "final"))
@@ -263,7 +261,7 @@ def test_modules_of_ones_own(project) -> None:
     assert start.to_numpy() == pytest.approx(float(sum(moved)) ** 0.5, rel=1e-5)
     groups = {"body": ("conv1", "bias1", "layer*", "bias2"), "head": ("fc",)}
     before = store.puts
-    modules(RUN, series, splits, chosen, store, groups=groups)
+    modules(series, splits, chosen, store, groups=groups)
     assert store.puts > before
 
 
@@ -271,9 +269,9 @@ def test_criticality_is_remembered_case_by_case(project) -> None:
     """With another sigma only its cases are measured; all rows are those of `criticality` over all modules at once."""
     splits, series = splits_of(project, "clipart"), project.load("clipart.pt_1.checkpoints")
     store, grid = Counting(), {"paths": ("direct",), "max_examples": None}
-    modules(RUN, series, splits, crit(**grid), store)
+    modules(series, splits, crit(**grid), store)
     first = store.puts
-    table, *_ = modules(RUN, series, splits, crit(**grid, sigmas=(0.0, 0.1, 0.2)), store)
+    table, *_ = modules(series, splits, crit(**grid, sigmas=(0.0, 0.1, 0.2)), store)
     model = prepare(series.load("final").build())
     found = find_modules(model)
     assert store.puts - first == 2 * len(found)
@@ -294,7 +292,7 @@ def test_the_four_paths_are_chosen(project) -> None:
     splits, series = splits_of(project, "clipart"), project.load("clipart.rit_1.checkpoints")
     series = replace(series, best=1)
     chosen = crit(paths=("direct", "optimization"), ends=("best", "final"), max_examples=None)
-    shaken, mu, _ = modules(RUN, series, splits, chosen, {})
+    shaken, mu, _ = modules(series, splits, chosen, {})
     paths = set(itertools.product(("direct", "optimization"), ("best", "final")))
     for table in (shaken, mu):
         assert set(table[["path", "end"]].itertuples(index=False, name=None)) == paths
@@ -309,10 +307,10 @@ def test_the_four_paths_are_chosen(project) -> None:
 def test_modules_go_back_to_any_saved_epoch(project) -> None:
     """Rows for every epoch asked for; an epoch that was not saved is named with those that were."""
     splits, series = splits_of(project, "clipart"), project.load("clipart.pt_1.checkpoints")
-    *_, back = modules(RUN, series, splits, crit(paths=("direct",), rewind_epochs=(0, 1)), {})
+    *_, back = modules(series, splits, crit(paths=("direct",), rewind_epochs=(0, 1)), {})
     assert set(back["epoch"]) == {-1, 0, 1}
     with pytest.raises(UserError, match="no checkpoint of epoch 9: there are 0, 1, 2"):
-        modules(RUN, series, splits, crit(paths=("direct",), rewind_epochs=(9,)), {})
+        modules(series, splits, crit(paths=("direct",), rewind_epochs=(9,)), {})
 
 
 def test_the_models_of_a_plane_have_their_own_metrics(project) -> None:

@@ -11,27 +11,16 @@ import pandas as pd
 import pytest
 import torch
 
-from transferscope.experiment.options import (
-    GridOptions,
-    LandscapeOptions,
-    PictureOptions,
-    SimilarityOptions,
-    SpectrumOptions,
-)
+from transferscope.experiment.options import PictureOptions, SimilarityOptions, SpectrumOptions
 from transferscope.images.split import PackedSplit, SplitInfo
-from transferscope.measure.line import Ends, line
-from transferscope.measure.margin import margin_table
-from transferscope.measure.similarity import cka
-from transferscope.measure.spectrum import epochs
+from transferscope.measure import Bench, cka, distance, line, margin, spectrum
 from transferscope.models.checkpoint import Checkpoint, CheckpointMetadata, save_checkpoint
 from transferscope.models.series import CheckpointSeries
 from transferscope.models.zoo import build_model
-from transferscope.pipelines.similarity.nodes import measure_distance
 from transferscope.system.errors import UserError
 from transferscope.training.evaluation import predict
 
 SIDE = 32
-RUN = {"task": "toy", "name": "a", "label": "A"}
 THIN_SWIN = {"img_size": SIDE, "window_size": 2, "embed_dim": 8, "depths": (1, 1, 1, 1), "num_heads": (1, 1, 2, 2)}
 THIN_NF_RESNET = {
     "channels": (8, 16, 16, 16),
@@ -64,12 +53,17 @@ def series_of(folder: Path, name: str, architecture: str, seed: int, factor: flo
     return CheckpointSeries.from_file(path, f"toy.{name}")
 
 
-PAIR = {"kind": "x", "run_a": "toy.a", "run_b": "toy.b", "label_a": "A", "label_b": "B"}
+ALPHAS = (0, 0.5, 1)
 
 
 def similarity(split: PackedSplit, a: Any, b: Any, **options: Any) -> pd.DataFrame:
+    """Of a with itself and with b."""
     chosen = SimilarityOptions(batch_size=6, features=("pooled",), **options)
-    return cka([PAIR], {}, {"toy.a": a, "toy.b": b}, split, chosen)["cka"]
+    return cka(Bench({"test": split}), {"a": a.load(), "b": b.load()}, [("a", "a"), ("a", "b")], chosen)["cka"]
+
+
+def bench_of(split: PackedSplit) -> Bench:
+    return Bench({"train": split, "test": split})
 
 
 def test_swin_has_cka_1_with_itself_and_less_with_another(tmp_path: Path, split: PackedSplit) -> None:
@@ -77,7 +71,7 @@ def test_swin_has_cka_1_with_itself_and_less_with_another(tmp_path: Path, split:
     name = "timm/swin_tiny_patch4_window7_224"
     a, b = (series_of(tmp_path, run, name, seed, **THIN_SWIN) for run, seed in (("a", 1), ("b", 2)))
     table = similarity(split, a, b)
-    own = table[table["pair_kind"] == "same model"]
+    own = table[table["checkpoint_b"] == "a"]
     assert own["cka"].to_numpy() == pytest.approx(1, abs=1e-6)
     assert table["cka"].notna().all()
     assert table["layer"].nunique() > 2
@@ -105,27 +99,24 @@ def test_networks_of_one_channel_pass_every_analysis(tmp_path: Path, split: Pack
     assert predict(a.load().build(), split).shape == (12, 3)
     assert similarity(split, a, b)["cka"].notna().all()
     assert similarity(split, a, colour)["cka"].notna().all()
-    choice = LandscapeOptions(alphas=GridOptions(points=3), resamples=0)
-    points, _ = line(Ends(PAIR, a, b), {"test": split}, split, [], choice, {})
+    points, _ = line(bench_of(split), a.load(), b.load(), ALPHAS)
     assert points["value"].notna().all()
-    margin = margin_table(a, RUN, split).iloc[0]
-    assert margin["input_dimension"] == SIDE**2
-    table, _ = epochs(RUN, a, SIDE, SpectrumOptions(epochs=("final",), along_training=False))
+    assert margin(bench_of(split), a.load()).iloc[0]["input_dimension"] == SIDE**2
+    table, _ = spectrum(a, SIDE, SpectrumOptions(epochs=("final",), along_training=False))
     assert not table.empty
 
 
 def test_networks_of_four_channels_are_refused_in_one_line(tmp_path: Path, split: PackedSplit) -> None:
     """By whatever reaches for images; spectra and distances need none."""
     a, b = (series_of(tmp_path, run, "timm/lcnet_035", seed, in_chans=4) for run, seed in (("a", 1), ("b", 2)))
-    choice = LandscapeOptions(alphas=GridOptions(points=3), resamples=0)
     for measure in (
         lambda: predict(a.load().build(), split),
         lambda: similarity(split, a, b),
-        lambda: line(Ends(PAIR, a, b), {"test": split}, split, [], choice, {}),
+        lambda: line(bench_of(split), a.load(), b.load(), ALPHAS),
     ):
         with pytest.raises(UserError, match="takes images of 4 channels"):
             measure()
-    assert measure_distance(PAIR, a, b, {}, {})["l2"].gt(0).all()
+    assert distance(a.load(), b.load())["l2"].gt(0).all()
 
 
 def test_ten_times_the_standardised_weights_give_the_same_tables(tmp_path: Path, split: PackedSplit) -> None:
@@ -137,15 +128,14 @@ def test_ten_times_the_standardised_weights_give_the_same_tables(tmp_path: Path,
         series_of(tmp_path, run, "timm/nf_resnet26", seed, factor, **THIN_NF_RESNET)
         for run, seed, factor in (("a", 1, 1), ("b", 2, 1), ("s", 2, 10))
     )
-    tables = [measure_distance(PAIR, a, other, {}, {}).set_index("module") for other in (b, scaled)]
+    tables = [distance(a.load(), other.load()).set_index("module") for other in (b, scaled)]
     np.testing.assert_allclose(tables[0]["l2"], tables[1]["l2"], rtol=1e-5)
-    assert measure_distance(PAIR, b, scaled, {}, {})["relative"].max() < 1e-6
-    choice = LandscapeOptions(alphas=GridOptions(points=3), resamples=0)
-    lines = [line(Ends(PAIR, a, other), {"test": split}, split, [], choice, {})[0] for other in (b, scaled)]
+    assert distance(b.load(), scaled.load())["relative"].max() < 1e-6
+    lines = [line(bench_of(split), a.load(), other.load(), ALPHAS).points for other in (b, scaled)]
     losses = [found[found["metric"] == "loss"]["value"].to_numpy() for found in lines]
     np.testing.assert_allclose(*losses, rtol=1e-5)
     chosen = SpectrumOptions(epochs=("final",), along_training=False)
-    values = [epochs(RUN, run, SIDE, chosen)[0]["value"].to_numpy() for run in (b, scaled)]
+    values = [spectrum(run, SIDE, chosen).values["value"].to_numpy() for run in (b, scaled)]
     np.testing.assert_allclose(*values, rtol=1e-4, atol=1e-6)
 
 
@@ -156,10 +146,12 @@ def test_half_precision_files_give_the_mirrored_curve_when_swapped(tmp_path: Pat
     half = a.load()
     state = {key: (value + 0.02 * torch.randn(value.shape)).bfloat16() for key, value in half.state_dict.items()}
     save_checkpoint(Checkpoint(state, half.metadata), a.path("final"))
-    choice = LandscapeOptions(alphas=GridOptions(points=5), resamples=0)
+    alphas = (0, 0.25, 0.5, 0.75, 1)
     there, back = (
-        line(ends, {"test": split}, split, [], choice, {})[0] for ends in (Ends(PAIR, a, b), Ends(PAIR, b, a))
+        line(bench_of(split), first.load(), second.load(), alphas).points for first, second in ((a, b), (b, a))
     )
     for metric in ("loss", "accuracy"):
-        forth, reverse = (table[table["metric"] == metric]["value"].tolist() for table in (there, back))
+        forth, reverse = (
+            table[(table["metric"] == metric) & (table["split"] == "test")]["value"].tolist() for table in (there, back)
+        )
         assert forth == reverse[::-1]

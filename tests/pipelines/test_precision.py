@@ -13,29 +13,15 @@ from torch import nn
 from transferscope.experiment.options import (
     BasinOptions,
     CriticalityOptions,
-    LandscapeOptions,
-    PlaneOptions,
     Precision,
     SimilarityOptions,
 )
-from transferscope.measure.criticality import measure_modules
-from transferscope.measure.line import Ends, line
-from transferscope.measure.similarity import cka
-from transferscope.measure.surfaces import basin, plane
+from transferscope.measure import Bench, basin, cka, criticality, line, plane, rewinding
 from transferscope.models.modules import find_modules
-from transferscope.models.series import CheckpointSeries
+from transferscope.models.series import Checkpoints, CheckpointSeries
 from transferscope.training.evaluation import evaluate
 
 pytestmark = pytest.mark.xdist_group("project")
-
-PAIR = {
-    "kind": "P-T & P-T",
-    "run_a": "clipart.pt_1",
-    "run_b": "clipart.pt_2",
-    "label_a": "P-T",
-    "label_b": "P-T",
-}
-RUN = {"task": "clipart", "name": "pt_1", "label": "P-T"}
 
 
 @pytest.fixture(scope="module")
@@ -82,20 +68,20 @@ def assert_close(exact: pd.DataFrame, rounded: pd.DataFrame, values: str, tolera
 
 
 def test_lines(splits: Any, series: Any, computed_in: set[torch.dtype]) -> None:
-    options = LandscapeOptions.model_validate({"alphas": {"at": (0, 0.5, 1)}, "resamples": 0})
+    ends = [one.load("final") for one in series]
 
     def measure(precision: Precision, store: Any) -> pd.DataFrame:
-        points, _ = line(Ends(PAIR, *series), splits, splits["train"], [2.0], options, store, precision)
+        points, _ = line(Bench(splits, store, precision), *ends, (0, 0.5, 1), outside=(2.0,))
         return points[points["metric"] == "loss"]
 
     assert_close(*both(measure, computed_in), "value", 0.1)
 
 
 def test_planes(splits: Any, series: Any, computed_in: set[torch.dtype]) -> None:
-    options = PlaneOptions(name="p", task="clipart", checkpoints=("pt_1@0", "pt_1", "pt_2"), points=2)
+    corners = {"a": series[0].load(0), "b": series[0].load("final"), "c": series[1].load("final")}
 
     def measure(precision: Precision, store: Any) -> pd.DataFrame:
-        table = plane(options, [series[0], *series], splits["train"], splits["test"], store, precision)
+        table = plane(Bench(splits, store, precision), corners, points=2)
         return table[table["metric"] == "loss"]
 
     assert_close(*both(measure, computed_in), "value", 0.1)
@@ -103,9 +89,10 @@ def test_planes(splits: Any, series: Any, computed_in: set[torch.dtype]) -> None
 
 def test_basins(splits: Any, series: Any, computed_in: set[torch.dtype]) -> None:
     options = BasinOptions(points=3, rays=2, deltas=(0.5,))
+    hull = [one.load("final") for one in series]
 
     def measure(precision: Precision, store: Any) -> pd.DataFrame:
-        table = basin("P-T", series, splits["train"], splits["test"], options, store, precision)
+        table = basin(Bench(splits, store, precision), hull, options, name="P-T")
         return table[table["quantity"].isin(["mu", "epsilon", "noise", "ray"])]
 
     assert_close(*both(measure, computed_in), "value", 0.1)
@@ -119,7 +106,9 @@ def test_modules(splits: Any, series: Any, computed_in: set[torch.dtype]) -> Non
 
     def measure(precision: Precision, epsilon: float) -> Any:
         options = CriticalityOptions.model_validate(grid | {"epsilon": epsilon})
-        return measure_modules(RUN, series[0], modules, splits, options, store, precision)
+        bench = Bench(splits, store, precision)
+        noise, mu = criticality(bench.limited(options.max_examples), series[0], modules, options)
+        return noise, mu, rewinding(bench, series[0], modules)
 
     losses = measure("float32", 1.0)[0]["loss"]
     bound = losses.quantile(0.8) / 0.9  # 0.9 of the bound and more is near it
@@ -138,11 +127,10 @@ def test_modules(splits: Any, series: Any, computed_in: set[torch.dtype]) -> Non
 @pytest.mark.parametrize("features", ["pooled", "flattened"])
 def test_features(splits: Any, series: Any, computed_in: set[torch.dtype], features: str) -> None:
     options = SimilarityOptions.model_validate({"features": [features], "heat_map_pairs": 1, "batch_size": 16})
-    runs = {name: {"initialisation": "pretrained", "init_seed": 0} for name in ("pt_1", "pt_2")}
-    by_name = {item.name: item for item in series}
+    pairs = [("clipart.pt_1@final", "clipart.pt_2@final")]
 
     def measure(precision: Precision, _: Any) -> dict[str, pd.DataFrame]:
-        return cka([PAIR], runs, by_name, splits["test"], options, precision)
+        return cka(Bench(splits, precision=precision), Checkpoints(series), pairs, options)
 
     exact, rounded = both(measure, computed_in)
     assert exact.keys() == rounded.keys()

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from transferscope.experiment.inputs import PairSpec
 from transferscope.experiment.options import MistakesOptions, PictureOptions
 from transferscope.experiment.plan import Plan, make_plan
 from transferscope.pipelines.mistakes import create_pipeline as mistakes
@@ -60,13 +61,7 @@ def test_gallery_classes_by_number_by_name_and_by_task():
 
 
 FINDINGS = ("edema", "atelectasis")
-PAIR = {
-    "kind": "P-T & RI-T",
-    "run_a": "chest.pt_1",
-    "run_b": "chest.rit_1",
-    "label_a": "P-T",
-    "label_b": "RI-T",
-}
+PAIR = PairSpec(kind="P-T & RI-T", run_a="chest.pt_1", run_b="chest.rit_1", label_a="P-T", label_b="RI-T")
 
 
 def chest(labels: list[list[int]]) -> SimpleNamespace:
@@ -90,17 +85,17 @@ def test_the_gallery_of_a_multi_label_task_has_a_column_for_each_finding():
     """The finding, whether it is present, and what both models say of it; named findings in the order given."""
     split = chest([[1, 0], [1, 1]])
     a, b = predictions([[2, 2], [-1, -2]]), predictions([[-2, 1], [2, 2]])
-    figure = draw_gallery(PAIR, a, b, split, {"gallery_classes": ["atelectasis", "edema"]}, None)
+    figure = draw_gallery(PAIR, a, b, split, MistakesOptions(gallery_classes=("atelectasis", "edema")), None)
     assert [ax.get_title() for ax in figure.axes] == ["", "edema", "atelectasis", "edema"]
     assert "no atelectasis" in figure.axes[2].get_xlabel().splitlines()[0]
     with pytest.raises(UserError, match="no class named barn; there are: edema, atelectasis"):
-        draw_gallery(PAIR, a, b, split, {"gallery_classes": ["barn"]}, None)
+        draw_gallery(PAIR, a, b, split, MistakesOptions(gallery_classes=("barn",)), None)
 
 
 def test_every_finding_has_its_row_with_intervals():
     """Counts by hand, kappa and McNemar beside them, and bounds around every ratio."""
     a, b = predictions([[2, 2], [-1, -2]]), predictions([[-2, 1], [2, 2]])
-    table = compare_pair(PAIR, a, b, chest([[1, 0], [1, 1]]), {"bootstrap": 50}).set_index("class_name")
+    table = compare_pair(PAIR, a, b, chest([[1, 0], [1, 1]]), MistakesOptions(bootstrap=50)).set_index("class_name")
     assert table["only_a_correct"].to_dict() == {"edema": 1, "atelectasis": 0}
     assert table["only_b_correct"].to_dict() == {"edema": 1, "atelectasis": 1}
     assert table["common_mistakes"].to_dict() == {"edema": 0, "atelectasis": 1}
@@ -108,7 +103,7 @@ def test_every_finding_has_its_row_with_intervals():
     for name in ("accuracy_a", "uncommon_ratio_a", "kappa", "uncommon_ratio_difference"):
         assert {f"{name}_low", f"{name}_high"} <= set(table.columns)
     with pytest.raises(UserError, match="no example has a label for atelectasis"):
-        compare_pair(PAIR, a, b, chest([[1, -1], [1, -1]]), {})
+        compare_pair(PAIR, a, b, chest([[1, -1], [1, -1]]), MistakesOptions())
 
 
 @pytest.mark.parametrize(

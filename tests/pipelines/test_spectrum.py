@@ -10,11 +10,9 @@ from torch import nn
 
 from transferscope.analysis.spectrum import conv_singular_values
 from transferscope.experiment.options import SpectrumOptions
-from transferscope.measure import spectrum as measure
+from transferscope.measure import spectrum
 from transferscope.models.checkpoint import Checkpoint, CheckpointMetadata
 from transferscope.system.errors import UserError
-
-RUN = {"task": "clipart", "name": "pt_1", "label": "P-T"}
 
 
 class Network(nn.Module):
@@ -58,10 +56,10 @@ class Series:
 
 def test_summaries_of_all_epochs_and_values_of_some() -> None:
     """Values at 0 and final; summaries at every epoch, or at those only where `along_training` is off."""
-    values, summaries = measure.epochs(RUN, Series(), 8, SpectrumOptions())
+    values, summaries = spectrum(Series(), 8, SpectrumOptions())
     assert list(values["epoch"].unique()) == [0, 3]
     assert list(summaries["epoch"].unique()) == [0, 1, 3]
-    _, summaries = measure.epochs(RUN, Series(), 8, SpectrumOptions(along_training=False))
+    _, summaries = spectrum(Series(), 8, SpectrumOptions(along_training=False))
     assert list(summaries["epoch"].unique()) == [0, 3]
 
 
@@ -69,7 +67,7 @@ def test_summaries_of_all_epochs_and_values_of_some() -> None:
 def test_the_table_says_whether_the_stride_is_honoured(honour: bool, word: str, method: str) -> None:
     """And the values are those of that method."""
     series = Series()
-    values, summaries = measure.epochs(RUN, series, 8, SpectrumOptions(honour_stride=honour))
+    values, summaries = spectrum(series, 8, SpectrumOptions(honour_stride=honour))
     assert set(summaries["stride"]) == {word}
     expected, _ = conv_singular_values(series.states[3]["conv.weight"], 8, stride=2, method=method)
     found = values[(values["epoch"] == 3) & (values["module"] == "conv")]["value"]
@@ -79,7 +77,7 @@ def test_the_table_says_whether_the_stride_is_honoured(honour: bool, word: str, 
 def test_layers_without_a_spectrum_are_listed_once(caplog: pytest.LogCaptureFixture) -> None:
     """One warning a run, whatever the number of epochs, with name and type."""
     with caplog.at_level(logging.WARNING):
-        measure.epochs(RUN, Series(), 8, SpectrumOptions())
+        spectrum(Series(), 8, SpectrumOptions())
     (record,) = caplog.records
     assert "spectrum of clipart.pt_1 leaves out" in record.message
     assert "places (Embedding)" in record.message
@@ -90,7 +88,7 @@ def test_a_diverged_epoch_is_named_with_its_layer() -> None:
     series = Series()
     series.states[1]["fc.weight"][0, 0] = float("inf")
     with pytest.raises(UserError, match=r"clipart\.pt_1, epoch 1, layer fc: weight holds values that are not finite"):
-        measure.epochs(RUN, series, 8, SpectrumOptions())
+        spectrum(series, 8, SpectrumOptions())
     series.states[1]["fc.weight"] = torch.ones(2, 4, 1, 1)
     with pytest.raises(UserError, match=r"clipart\.pt_1, epoch 1, layer fc: weight of shape .* two dimensions"):
-        measure.epochs(RUN, series, 8, SpectrumOptions())
+        spectrum(series, 8, SpectrumOptions())

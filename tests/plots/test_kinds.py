@@ -10,7 +10,7 @@ import pytest
 from drawn_study import OTHER_LABELS, change_study, relabelled
 from transferscope.experiment.plan import make_plan
 from transferscope.framework.config import label_parameters
-from transferscope.pipelines.wiring import with_labels
+from transferscope.pipelines.wiring import Drawing, Labelled
 from transferscope.plots.kinds import DEFAULT, kind_of, labelled, present_labels
 from transferscope.plots.rates import by_kind_and_rate
 from transferscope.plots.series import kind_of_run
@@ -74,10 +74,15 @@ def test_rates_are_grouped_by_role() -> None:
 
 
 def test_labels_reach_the_drawing_and_not_the_function() -> None:
-    """As the last input or by name; afterwards the labels are those of before."""
+    """As the last input, of a function of nodes and of one that is imported when it draws; afterwards all is as before."""
     labels = {"roles": {"Mine": "fine_tuned"}, "runs": {}}
-    assert with_labels(_looks)("Mine", labels).axes
-    assert pickle.loads(pickle.dumps(with_labels(_looks)))(kind="Mine", labels=labels).axes
+    assert pickle.loads(pickle.dumps(Labelled(_looks)))("Mine", labels).axes
+    drawing = pickle.loads(pickle.dumps(Drawing("curves:learning_curves", {"title": "mine"}, joined=True)))
+    assert drawing.__name__ == "learning_curves"
+    table = pd.DataFrame({"run": ["a"], "label": ["Mine"], "epoch": [0], "lr": [0.1], "test_accuracy": [1.0]})
+    table["train_accuracy"] = table["test_accuracy"]
+    figure = drawing(table, table.assign(run="b"), "drawn", labels)
+    assert any("Mine" in text.get_text() for text in figure.legends[0].get_texts())
     with pytest.raises(AssertionError):
         _looks("Mine")
     assert present_labels() is DEFAULT

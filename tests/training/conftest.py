@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from transferscope.experiment.options import ModelOptions, PictureOptions, TrainingOptions
+from transferscope.experiment.run import RunSpec
 from transferscope.images.split import PackedSplit, SplitInfo, write_split_files
-from transferscope.training.run import TrainingRun
 
 SIZE = 8
 
@@ -59,14 +59,23 @@ def make_split() -> Callable[..., PackedSplit]:
 
 
 @pytest.fixture
-def make_run() -> Callable[..., TrainingRun]:
+def make_run() -> Callable[..., RunSpec]:
     """Three epochs of a Fixup network with one block a stage; keyword arguments replace training options."""
 
-    def make(name: str = "rit_1", **training: Any) -> TrainingRun:
+    def make(name: str = "rit_1", **training: Any) -> RunSpec:
         values = {"epochs": 3, "batch_size": 16, "lr": 0.05, "warmup_fraction": 0.1, "clip_norm": 2.0} | training
         layout = {"blocks": (1, 1), "widths": (4, 8), "stem_kernel": 3, "stem_stride": 1}
         model = ModelOptions(name="fixup_resnet_small", options=layout)
-        return TrainingRun("toy", name, "rit", 1, "random", 5, 7, model, TrainingOptions(**values), f"plan {values}")
+        return RunSpec(
+            task="toy",
+            name=name,
+            kind="rit",
+            init_seed=5,
+            order_seed=7,
+            model=model,
+            training=TrainingOptions(**values),
+            fingerprint=f"plan {values}",
+        )
 
     return make
 

@@ -2,39 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pytest
 import torch
 
+from transferscope.experiment.run import RunSpec
 from transferscope.models import build_model
 from transferscope.system.errors import UserError
 from transferscope.training.adopt import adopt
 from transferscope.training.evaluation import evaluate
 
 
-@dataclass(frozen=True)
-class Adopted:
-    """What `adopt` reads of a run."""
-
-    model: Any
-    checkpoint: str
-    task: str = "toy"
-    name: str = "mine_1"
-    fingerprint: str = "f"
-    weights: str | None = None
-    prefix: str | None = None
-
-
 @pytest.fixture
-def adopted(make_run, tmp_path: Path) -> tuple[Adopted, torch.nn.Module]:
+def adopted(make_run, tmp_path: Path) -> tuple[RunSpec, torch.nn.Module]:
     options = make_run().model
     model = build_model(options.name, 3, seed=3, **options.options)
     torch.save({"state_dict": model.state_dict()}, tmp_path / "mine.pth")
-    return Adopted(options, str(tmp_path / "mine.pth")), model
+    file = str(tmp_path / "mine.pth")
+    names = {"task": "toy", "name": "mine_1", "fingerprint": "f"}
+    return RunSpec(**names, initialisation="checkpoint", checkpoint=file, model=options), model
 
 
 def test_the_weights_and_their_metrics_are_those_of_the_file(adopted, train_split, held_out_split, tmp_path) -> None:
@@ -58,7 +46,7 @@ def test_the_series_builds_its_model(adopted, train_split, held_out_split, tmp_p
 def test_another_architecture_is_refused_by_tensor_name(adopted, train_split, held_out_split, tmp_path) -> None:
     """The error names a tensor that does not fit; no series is left."""
     run, _ = adopted
-    other = replace(run, model=run.model.model_copy(update={"options": {}}))
+    other = run.model_copy(update={"model": run.model.model_copy(update={"options": {}})})
     with pytest.raises(UserError, match="layer"):
         adopt(other, train_split, held_out_split, folder=tmp_path / "series")
     assert not (tmp_path / "series" / "series.json").exists()
@@ -92,7 +80,7 @@ def test_a_stop_while_another_file_is_taken_in_leaves_no_series(
     monkeypatch.setattr("transferscope.training.adopt.write_series", stop)
     with pytest.raises(KeyboardInterrupt):
         adopt(
-            replace(run, checkpoint=str(tmp_path / "other.pth")),
+            run.model_copy(update={"checkpoint": str(tmp_path / "other.pth")}),
             train_split,
             held_out_split,
             folder=tmp_path / "series",
@@ -130,11 +118,11 @@ def test_the_series_has_the_names_of_the_architecture(adopted, train_split, held
     averaged = {key: value + 1 for key, value in plain.items()}
     torch.save({"model": plain, "model_ema": averaged}, run.checkpoint)
     for weights, offset in ((None, 0), ("model_ema", 1)):
-        options = replace(run, weights=weights, fingerprint=str(weights))
+        options = run.model_copy(update={"weights": weights, "fingerprint": str(weights)})
         series, _ = adopt(options, train_split, held_out_split, folder=tmp_path / str(weights))
         taken = series.load("final")
         assert list(taken.state_dict) == list(model.state_dict())
         assert all(torch.equal(taken.state_dict[key], value + offset) for key, value in model.state_dict().items())
         assert "took the tensors below 'net.' and left out 1: loss.weight" in taken.metadata.extra["notes"]
-    series, _ = adopt(replace(run, prefix="net"), train_split, held_out_split, folder=tmp_path / "prefix")
+    series, _ = adopt(run.model_copy(update={"prefix": "net"}), train_split, held_out_split, folder=tmp_path / "prefix")
     assert list(series.load("final").state_dict) == list(model.state_dict())

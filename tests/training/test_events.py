@@ -12,7 +12,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from transferscope.images.split import PackedSplit
 from transferscope.system.errors import UserError
-from transferscope.training.events import Events
+from transferscope.training.history import Events
 from transferscope.training.loop import train_run
 
 Make = Callable[..., Any]

@@ -19,14 +19,15 @@ import psutil
 import pytest
 import torch
 
+from transferscope.experiment.options import ModelOptions
 from transferscope.system.errors import UserError
 from transferscope.system.folder_lock import run_folder_held
 from transferscope.system.temporaries import LOCK, NAME, remove_dead_work
-from transferscope.training import launch, worker
-from transferscope.training.failure import WorkerError, failure
-from transferscope.training.launch import count_processes, train
+from transferscope.training import inputs
+from transferscope.training.distributed import launch, worker
+from transferscope.training.distributed.failure import WorkerError, failure
+from transferscope.training.distributed.launch import count_processes, train
 from transferscope.training.loop import train_run
-from transferscope.training.run import TrainingRun
 
 Make = Callable[..., Any]
 
@@ -41,6 +42,11 @@ def workers_of(jobs: Path) -> list[psutil.Process]:
         if any(str(jobs) in word for word in command) and "torch.distributed.run" not in command:
             found.append(process)
     return found
+
+
+def left_in(jobs: Path) -> list[Path]:
+    """Folders of jobs. The one that torch makes for its compiler, wherever temporary files lie at the time, is none."""
+    return [path for path in jobs.iterdir() if not path.name.startswith("torchinductor")]
 
 
 def wait_for(condition: Callable[[], Any]) -> None:
@@ -109,7 +115,7 @@ def test_ctrl_c_leaves_no_process(make_split: Make, make_run: Make, jobs: Path, 
     process.join(PATIENCE)
     assert process.exitcode not in (0, None)
     wait_for(lambda: not workers_of(jobs))
-    assert not list(jobs.iterdir())
+    assert not left_in(jobs)
 
 
 def test_a_training_that_is_killed_leaves_no_process_and_no_lock(
@@ -153,9 +159,9 @@ def test_a_training_that_is_killed_leaves_no_process_and_no_lock(
     for name, value in undisturbed.load("final").state_dict.items():
         assert torch.equal(again.load("final").state_dict[name], value), name
     assert not [path for path in folder.iterdir() if NAME.fullmatch(path.name) or path.name == LOCK]
-    assert len(list(jobs.iterdir())) == 1
+    assert len(left_in(jobs)) == 1
     remove_dead_work()
-    assert not list(jobs.iterdir())
+    assert not left_in(jobs)
 
 
 def test_two_trainings_in_one_process_do_not_share_a_folder(make_split: Make, make_run: Make, tmp_path: Path) -> None:
@@ -198,8 +204,7 @@ def test_workers_get_all_that_train_run_gets(make_split: Make, make_run: Make, j
     whole = make_split(60, folder=tmp_path / "train")
     train_part, validation, test = whole.subset(range(40)), whole.subset(range(40, 60)), make_split(24, part="test")
     source, _ = train_run(make_run(), train_part, test, initial=None, folder=tmp_path / "source")
-    values = make_run(epochs=2, num_processes=2).to_dict() | {"initialisation": "pretrained"}
-    run = TrainingRun.from_dict(values)
+    run = make_run(epochs=2, num_processes=2).model_copy(update={"initialisation": "pretrained"})
     given = {"initial": source.load("final"), "validation_split": validation}
     two, history = train(run, train_part, test, folder=tmp_path / "two", device_type="cpu", **given)
     one, expected = train_run(run, train_part, test, folder=tmp_path / "one", **given)
@@ -207,19 +212,44 @@ def test_workers_get_all_that_train_run_gets(make_split: Make, make_run: Make, j
     assert history["train_loss"].tolist()[1:] == pytest.approx(expected["train_loss"].tolist()[1:], rel=1e-4)
     for name, value in one.load("final").state_dict.items():
         torch.testing.assert_close(two.load("final").state_dict[name], value, rtol=1e-3, atol=1e-5, msg=name)
-    assert not list(jobs.iterdir())
+    assert not left_in(jobs)
+
+
+@pytest.mark.usefixtures("forked", "jobs")
+@pytest.mark.parametrize("num_processes", [1, 2])
+def test_inputs_are_checked_once(
+    num_processes: int, make_split: Make, make_run: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither the loop nor the workers, which are forks of this process, gather or check what the launcher has."""
+    calls, digest, check = tmp_path / "calls", inputs._digest, inputs.Inputs.check
+
+    def noted(function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any) -> Any:
+            with calls.open("a") as stream:
+                stream.write(f"{function.__name__} ")
+            return function(*args)
+
+        return call
+
+    parts = make_split(40), make_split(24, part="test")
+    source, _ = train_run(make_run(epochs=1), *parts, initial=None, folder=tmp_path / "source")
+    monkeypatch.setattr(inputs, "_digest", noted(digest))
+    monkeypatch.setattr(inputs.Inputs, "check", noted(check))
+    run = make_run(epochs=1, num_processes=num_processes).model_copy(update={"initialisation": "pretrained"})
+    train(run, *parts, initial=source.load("final"), folder=tmp_path / "run", device_type="cpu")
+    assert sorted(calls.read_text().split()) == ["_digest", "check"]
 
 
 @pytest.mark.usefixtures("forked")
 def test_the_users_mistake_reaches_the_user(make_split: Make, make_run: Make, jobs: Path, tmp_path: Path) -> None:
     """A mistake that shows in the workers is raised here with its own line, and nothing is left of the job."""
     run = make_run(num_processes=2)
-    bad = TrainingRun.from_dict(run.to_dict() | {"model": {"name": "fixup_resnet_smal", "options": {}}})
+    bad = run.model_copy(update={"model": ModelOptions(name="fixup_resnet_smal")})
     with pytest.raises(UserError, match="unknown model 'fixup_resnet_smal'"):
         train(
             bad, make_split(40), make_split(24, part="test"), initial=None, folder=tmp_path / "run", device_type="cpu"
         )
-    assert not list(jobs.iterdir())
+    assert not left_in(jobs)
     assert not (tmp_path / "run").exists()
 
 
@@ -260,7 +290,7 @@ def test_machines_that_do_not_meet_are_one_line(
     with pytest.raises(UserError, match=f"2 machines did not meet at {place}"):
         train(run, make_split(40), make_split(24), initial=None, folder=tmp_path / "run", device_type="cpu")
     assert not workers_of(jobs)
-    assert not list(jobs.iterdir())
+    assert not left_in(jobs)
 
 
 def test_processes_are_at_most_one_for_each_core_or_gpu(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,6 +17,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from transferscope.experiment.options import AugmentationOptions, ModelOptions
+from transferscope.experiment.run import RunSpec
 from transferscope.images.split import PackedSplit
 from transferscope.models.initialisation import initialise
 from transferscope.system.errors import UserError
@@ -25,13 +25,12 @@ from transferscope.system.folder_lock import run_folder_held
 from transferscope.training import loop
 from transferscope.training.evaluation import evaluate
 from transferscope.training.loop import train_run
-from transferscope.training.order import epoch_order, step_seed
-from transferscope.training.run import TrainingRun
+from transferscope.training.step import epoch_order, step_seed
 
 Make = Callable[..., Any]
 
 
-def reference_training(run: TrainingRun, split: PackedSplit) -> tuple[list[float], nn.Module]:
+def reference_training(run: RunSpec, split: PackedSplit) -> tuple[list[float], nn.Module]:
     """A plain loop over tensors, with torch's optimizer, scheduler and clipping; losses step by step."""
     options = run.training
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (split.pictures.mean, split.pictures.std))
@@ -140,8 +139,7 @@ def test_pretrained_runs_start_from_their_checkpoint(
 ) -> None:
     """All but the classifier comes from `initial`, and other initial weights are another run."""
     source, _ = train_run(make_run(), train_split, held_out_split, initial=None, folder=tmp_path / "source")
-    values = make_run(name="pt_1", epochs=1).to_dict() | {"initialisation": "pretrained", "init_seed": 9}
-    run = TrainingRun.from_dict(values)
+    run = make_run(name="pt_1", epochs=1).model_copy(update={"initialisation": "pretrained", "init_seed": 9})
     series, _ = train_run(run, train_split, held_out_split, initial=source.load("final"), folder=tmp_path / "target")
     start, given = series.load(0).state_dict, source.load("final").state_dict
     changed = [name for name in given if not torch.equal(start[name], given[name])]
@@ -316,11 +314,11 @@ def test_inputs_that_do_not_fit_are_refused(make_split: Make, make_run: Make, tm
         "the train split of 'toy' is empty": (run, train.subset([]), test, None),
         "the test split of 'toy' has other classes": (run, train, make_split(24, part="test", multi_label=True), None),
         "needs the checkpoint it starts from": (
-            TrainingRun.from_dict(run.to_dict() | {"initialisation": "pretrained"}), train, test, None,
+            run.model_copy(update={"initialisation": "pretrained"}), train, test, None,
         ),
         "takes no checkpoint": (run, train, test, SimpleNamespace(state_dict={})),
         "there is nothing to train": (
-            TrainingRun.from_dict(run.to_dict() | {"initialisation": "checkpoint"}), train, test, None,
+            run.model_copy(update={"initialisation": "checkpoint"}), train, test, None,
         ),
     }  # fmt: skip
     for message, (given, part, held_out, initial) in bad.items():
@@ -334,7 +332,7 @@ def test_one_image_left_over_for_batchnorm_is_named_before_training(
     make_split, make_run, tmp_path, images, fits
 ) -> None:
     """Where the last layers of a network see one pixel, BatchNorm cannot train on one image."""
-    run = replace(make_run(epochs=1), model=ModelOptions(name="resnet18"))
+    run = make_run(epochs=1).model_copy(update={"model": ModelOptions(name="resnet18")})
     splits = make_split(images), make_split(8, part="test")
     if fits:
         train_run(run, *splits, initial=None, folder=tmp_path)

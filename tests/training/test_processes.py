@@ -15,15 +15,16 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from transferscope.experiment.options import AugmentationOptions
+from transferscope.experiment.run import RunSpec
 from transferscope.images.split import PackedSplit
 from transferscope.models.initialisation import initialise
 from transferscope.models.series import CheckpointSeries
 from transferscope.system.errors import UserError
 from transferscope.training import loop
+from transferscope.training.distributed.group import OneProcess, ProcessGroup
 from transferscope.training.evaluation import predict
-from transferscope.training.group import OneProcess
-from transferscope.training.loop import train_run
-from transferscope.training.worker import ProcessGroup
+from transferscope.training.inputs import Inputs
+from transferscope.training.record import RunFolder
 
 Make = Callable[..., Any]
 
@@ -44,6 +45,20 @@ def in_processes(size: int, store: Path, work: Callable[[ProcessGroup], None]) -
     for process in processes:
         process.join(60)
     assert [process.exitcode for process in processes] == [0] * size
+
+
+def fit(
+    run: RunSpec,
+    train: PackedSplit,
+    test: PackedSplit,
+    folder: Path,
+    group: OneProcess,
+    advance: Callable[[int, str], None] = lambda steps, note: None,
+    **options: Any,
+) -> None:
+    """The training loop as one process of a group goes through it."""
+    inputs = Inputs.of(run, {"train": train, "test": test}, None)
+    loop.fit(inputs, RunFolder(folder, inputs), torch.device("cpu"), group, advance, **options)
 
 
 @pytest.fixture
@@ -71,7 +86,7 @@ def test_several_processes_equal_one(
 
     def work(group: OneProcess) -> None:
         folder = tmp_path / str(group.size)
-        train_run(run, train, test, initial=None, folder=folder, group=group, progress=lambda *_: None)
+        fit(run, train, test, folder, group)
 
     work(OneProcess())
     in_processes(size, tmp_path / "store", work)
@@ -103,16 +118,7 @@ def test_stopped_processes_go_on_to_the_same_bytes(size: int, make_split: Make, 
                     raise Stopped
 
             with suppress(Stopped):
-                train_run(
-                    run,
-                    train,
-                    test,
-                    initial=None,
-                    folder=tmp_path / folder,
-                    group=group,
-                    progress=advance,
-                    snapshot_seconds=0,
-                )
+                fit(run, train, test, tmp_path / folder, group, advance, snapshot_seconds=0)
 
         return train_until
 
@@ -173,7 +179,7 @@ def test_machines_that_see_different_snapshots_stop(make_split: Make, make_run: 
                 return tensor + self.other
 
         with pytest.raises(UserError, match="the machines see different snapshots"):
-            train_run(make_run(), make_split(40), make_split(24), initial=None, folder=tmp_path, group=BesideOneAhead())
+            fit(make_run(), make_split(40), make_split(24), tmp_path, BesideOneAhead())
 
 
 def test_batchnorm_in_several_processes_on_the_cpu_is_refused() -> None:

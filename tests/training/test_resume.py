@@ -17,11 +17,12 @@ import torch
 
 from damage import flip
 from transferscope.experiment.options import AugmentationOptions
+from transferscope.experiment.run import RunSpec
 from transferscope.images.split import PackedSplit
 from transferscope.training import loop, record
 from transferscope.training.loop import train_run
-from transferscope.training.run import TrainingRun
 from transferscope.training.snapshot import TrainingState, earlier, read_snapshot, restore, save_snapshot
+from transferscope.training.step import epoch_order
 
 Make = Callable[..., Any]
 
@@ -49,14 +50,14 @@ def fail_at(owner: Any, name: str, call: int, *, after: bool, monkeypatch: pytes
 
 
 @pytest.fixture
-def run(make_run: Make) -> TrainingRun:
+def run(make_run: Make) -> RunSpec:
     return make_run(epochs=3, batch_size=8, lr=0.1, augmentation=AugmentationOptions(flip=True, mixup=0.5))
 
 
 POINTS = [
-    (loop._Training, "_step", 1),
-    (loop._Training, "_step", 5),
-    (loop._Training, "_step", 13),
+    (loop, "take_step", 1),
+    (loop, "take_step", 5),
+    (loop, "take_step", 13),
     (loop, "evaluate", 1),
     (loop, "evaluate", 2),
     (loop, "evaluate", 5),
@@ -76,7 +77,7 @@ def test_resuming_equals_not_stopping(
     name: str,
     call: int,
     after: bool,
-    run: TrainingRun,
+    run: RunSpec,
     train_split: PackedSplit,
     held_out_split: PackedSplit,
     files_of: Make,
@@ -97,7 +98,7 @@ def test_resuming_equals_not_stopping(
 @pytest.mark.parametrize("call", [2, 3, 9, 14])
 def test_resuming_within_an_epoch(
     call: int,
-    run: TrainingRun,
+    run: RunSpec,
     train_split: PackedSplit,
     held_out_split: PackedSplit,
     files_of: Make,
@@ -109,19 +110,19 @@ def test_resuming_within_an_epoch(
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     train_run(run, train_split, held_out_split, initial=None, folder=whole)
     with monkeypatch.context() as patch:
-        fail_at(loop._Training, "_step", call, after=False, monkeypatch=patch)
+        fail_at(loop, "take_step", call, after=False, monkeypatch=patch)
         with pytest.raises(KilledError):
             train_run(run, train_split, held_out_split, initial=None, folder=broken, snapshot_seconds=0)
     steps: list[int] = []
-    original = loop._Training._step
-    monkeypatch.setattr(loop._Training, "_step", lambda *args: steps.append(1) or original(*args))
+    original = loop.take_step
+    monkeypatch.setattr(loop, "take_step", lambda *args: steps.append(1) or original(*args))
     train_run(run, train_split, held_out_split, initial=None, folder=broken, snapshot_seconds=0)
     assert len(steps) == 15 - (call - 1)
     assert files_of(broken) == files_of(whole)
 
 
 def test_sigkill_at_random_moments(
-    run: TrainingRun, train_split: PackedSplit, held_out_split: PackedSplit, files_of: Make, tmp_path: Path
+    run: RunSpec, train_split: PackedSplit, held_out_split: PackedSplit, files_of: Make, tmp_path: Path
 ) -> None:
     """Processes that train are killed one after the other, until one comes to the end with the right bytes."""
 
@@ -160,7 +161,7 @@ def test_a_snapshot_of_another_plan_is_not_used(
 ) -> None:
     """A changed plan trains from the beginning, though a killed run of the old plan lies there."""
     with monkeypatch.context() as patch:
-        fail_at(loop._Training, "_step", 5, after=False, monkeypatch=patch)
+        fail_at(loop, "take_step", 5, after=False, monkeypatch=patch)
         with pytest.raises(KilledError):
             train_run(make_run(lr=0.01), train_split, held_out_split, initial=None, folder=tmp_path / "broken")
     for folder in ("broken", "whole"):
@@ -168,7 +169,7 @@ def test_a_snapshot_of_another_plan_is_not_used(
     assert files_of(tmp_path / "broken") == files_of(tmp_path / "whole")
 
 
-def test_snapshot_restores_everything(run: TrainingRun, tmp_path: Path) -> None:
+def test_snapshot_restores_everything(run: RunSpec, tmp_path: Path) -> None:
     """Weights, momentum, position, history and best come back from the file as they were."""
 
     def state() -> TrainingState:
@@ -235,10 +236,10 @@ def test_snapshots_that_are_not_mine_are_left_alone(tmp_path: Path, caplog: pyte
     assert "is damaged" in caplog.text
 
 
-def interrupted(run: TrainingRun, splits: list[PackedSplit], folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def interrupted(run: RunSpec, splits: list[PackedSplit], folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A training that ended in its third epoch; its last snapshot."""
     with monkeypatch.context() as patch:
-        fail_at(loop._Training, "_step", 13, after=False, monkeypatch=patch)
+        fail_at(loop, "take_step", 13, after=False, monkeypatch=patch)
         with pytest.raises(KilledError):
             train_run(run, *splits, initial=None, folder=folder)
     return folder / record.SNAPSHOT
@@ -247,7 +248,7 @@ def interrupted(run: TrainingRun, splits: list[PackedSplit], folder: Path, monke
 @pytest.mark.parametrize("both", [False, True], ids=["last", "both"])
 def test_a_damaged_snapshot_is_not_used(
     both: bool,
-    run: TrainingRun,
+    run: RunSpec,
     train_split: PackedSplit,
     held_out_split: PackedSplit,
     files_of: Make,
@@ -262,18 +263,15 @@ def test_a_damaged_snapshot_is_not_used(
     for path in (snapshot, earlier(snapshot))[: 1 + both]:
         flip(path, path.stat().st_size - 9)
     epochs: list[int] = []
-    original = loop._Training._train_epoch
-    monkeypatch.setattr(
-        loop._Training, "_train_epoch", lambda self, a: epochs.append(self.state.epoch + 1) or original(self, a)
-    )
+    monkeypatch.setattr(loop, "epoch_order", lambda seed, epoch, n: epochs.append(epoch) or epoch_order(seed, epoch, n))
     train_run(run, *splits, initial=None, folder=tmp_path / "broken")
-    assert epochs == ([1, 2, 3] if both else [2, 3])
+    assert epochs == ([0, 1, 2, 3] if both else [2, 3])
     assert "is damaged (its content is not what was written): it is not used" in caplog.text
     assert files_of(tmp_path / "broken") == files_of(tmp_path / "whole")
 
 
 def test_a_checkpoint_that_is_damaged_while_a_run_waits_is_made_again(
-    run: TrainingRun,
+    run: RunSpec,
     train_split: PackedSplit,
     held_out_split: PackedSplit,
     files_of: Make,
@@ -307,7 +305,7 @@ DAMAGES: dict[str, Callable[[Path], None]] = {
 def test_a_finished_run_that_is_damaged_is_repaired(
     name: str,
     damage: str,
-    run: TrainingRun,
+    run: RunSpec,
     train_split: PackedSplit,
     held_out_split: PackedSplit,
     files_of: Make,
@@ -328,7 +326,7 @@ def test_a_finished_run_that_is_damaged_is_repaired(
 
 
 def test_times_come_back_with_what_they_were(
-    run: TrainingRun, train_split: PackedSplit, held_out_split: PackedSplit, tmp_path: Path
+    run: RunSpec, train_split: PackedSplit, held_out_split: PackedSplit, tmp_path: Path
 ) -> None:
     """From the hidden file beside them; the run is not trained again for its times."""
     train_run(run, train_split, held_out_split, initial=None, folder=tmp_path)

@@ -131,25 +131,23 @@ def bootstrap_mean(
     return Interval(float(sample.mean()), low, high, len(sample))
 
 
-SUMMARY_KEYS = ("scenario", "task", "split", "pair_kind", "metric")
+SUMMARY_KEYS = ("scenario", "task", "split", "pair_kind", "metric", "epochs")
 
 
 def summarise_barriers(barriers: pd.DataFrame) -> pd.DataFrame:
     """All scenarios in one table: a row per scenario, task, part, kind of pair, compared epochs and metric.
 
+    barriers: a row per pair, part and metric; `epochs` names those of both models, "final & final".
     pairs: how many; mean, smallest, largest barrier of them; pairs_low, pairs_high: bootstrap of the mean over pairs,
     empty for one pair; examples_low, examples_high: from the lowest to the highest bound of the pairs' own intervals
     over examples; midpoint_gain: its mean over pairs.
     """
-    epochs = [barriers[side].str.rpartition("@")[2] for side in ("checkpoint_a", "checkpoint_b")]
     rows = []
-    for group, part in barriers.assign(epochs=epochs[0] + " & " + epochs[1]).groupby(
-        [*SUMMARY_KEYS, "epochs"], sort=False
-    ):
+    for group, part in barriers.groupby(list(SUMMARY_KEYS), sort=False):
         over_pairs = bootstrap_mean(part["barrier"])
         rows.append(
             {
-                **dict(zip((*SUMMARY_KEYS, "epochs"), group, strict=True)),
+                **dict(zip(SUMMARY_KEYS, group, strict=True)),
                 "pairs": len(part),
                 "mean": over_pairs.value,
                 "smallest": part["barrier"].min(),

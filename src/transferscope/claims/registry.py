@@ -10,6 +10,7 @@ from typing import Literal
 from transferscope.claims.comparisons import Comparison
 from transferscope.claims.evidence import Evidence
 from transferscope.system.errors import UserError
+from transferscope.system.references import load_module
 
 NumberUnit = Literal["score", "points", "share", "number", "coefficient"]
 """score: a test metric; points: hundredths of one; share: a fraction; number: any size; coefficient: at most 1."""
@@ -115,12 +116,7 @@ def registered(modules: Iterable[str] = ()) -> dict[str, Claim]:
     for name in CHAPTERS:
         import_module(name)
     for name in modules:
-        try:
-            import_module(name)
-        except ModuleNotFoundError as error:
-            if error.name is None or not f"{name}.".startswith(f"{error.name}."):
-                raise
-            raise UserError(f"report.claims: no module is named '{name}'; put it into src/ or install it") from None
+        load_module(name, "report.claims")
     order = {name: rank for rank, name in enumerate(CHAPTERS)}
     claims = sorted(_CLAIMS.values(), key=lambda one: order.get(one.measure.__module__, len(order)))
     return {one.id: one for one in claims}

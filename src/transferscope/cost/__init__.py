@@ -1,4 +1,4 @@
-"""What a plan costs before it runs."""
+"""Estimates of the cost of a plan."""
 
 from transferscope.cost.plan_cost import Speed, measure_speed, plan_costs
 

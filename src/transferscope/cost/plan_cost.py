@@ -1,4 +1,4 @@
-"""What a plan costs before it is run: images through networks, hours on one device, disk; per run and per figure.
+"""Estimate the cost of a plan: images through networks, hours on one device, disk; per run and per figure.
 
 Counts are exact for training and evaluation, and upper bounds for criticality, whose nodes reuse what lies in front of
 a module. Hours follow from two speeds of one device, measured here or given.
@@ -16,9 +16,6 @@ import pandas as pd
 from transferscope.experiment.options import CriticalityOptions, LandscapeOptions, ModelOptions, TrainingOptions
 from transferscope.experiment.plan import Pair, Plan, pictures_of
 from transferscope.system.errors import UserError
-
-PAPER_SAMPLE = 50_000
-"""Images of a part where the plan does not say how many: the study's samples."""
 
 BYTES_PER_WEIGHT = 4
 
@@ -88,13 +85,11 @@ def _sizes_of(plan: Plan, task: str, given: Sizes) -> tuple[int, int]:
     if options.union:
         parts = [_sizes_of(plan, part, given) for part in options.union]
         return sum(train for train, _ in parts), sum(test for _, test in parts)
-    drawn = next((item for item in plan.study.generated.values() if task in item.tasks), None)
-    if options.format == "chexpert":
-        return options.num_train or PAPER_SAMPLE, options.num_test or PAPER_SAMPLE
-    if drawn:
-        return drawn.num_train, drawn.num_test
-    if options.format == "domainnet":
-        return options.limit or PAPER_SAMPLE, options.limit or PAPER_SAMPLE
+    drawn = [(item.num_train, item.num_test) for item in plan.study.generated.values() if task in item.tasks]
+    sampled = options.layout.sample_sizes() if options.layout else None
+    known = [*drawn, *([sampled] if sampled else [])]
+    if known:
+        return min(train for train, _ in known), min(test for _, test in known)
     raise UserError(f"--images {task}=TRAIN,TEST is missing: how many images task {task} has is not in the plan")
 
 
@@ -253,7 +248,7 @@ def _with_origins(plan: Plan, runs: set[str]) -> list[str]:
 
 
 def _grouped(plan: Plan, runs: list[str]) -> list[str]:
-    """How many runs of each kind: `1 p`, `8 pt`."""
+    """Number of runs of each kind: `1 p`, `8 pt`."""
     counts = Counter(plan.runs[run].kind for run in runs)
     return [f"{count} {kind}" for kind, count in counts.items()]
 

@@ -1,4 +1,4 @@
-"""Images and labels as distributed: a folder in DomainNet's, CheXpert's or the class-per-folder layout."""
+"""Images and labels as distributed: a folder in a format that its task names."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from kedro.io import AbstractDataset
 
-from transferscope.experiment.study import ONLY_FOR
+from transferscope.experiment.formats import format_class
 from transferscope.system.errors import UserError
 from transferscope.system.stored import DamagedError
 
@@ -20,7 +20,10 @@ class ImageSourceDataset(AbstractDataset):
     def __init__(self, *, filepath: str, task: str, options: dict[str, Any], metadata: dict[str, Any] | None = None):
         self._root = Path(filepath)
         self._task = task
-        self._options = options
+        self._format_name: str = options["format"]
+        self._format = format_class(options["format"]).model_validate(
+            {key: value for key, value in options.items() if key != "format"}
+        )
         self.metadata = metadata
 
     def load(self) -> Any:
@@ -34,23 +37,10 @@ class ImageSourceDataset(AbstractDataset):
         from transferscope.generated.draw import check_generated
 
         check_generated(self._root)
-        layout = self._options["format"]
-        given = {
-            key: value
-            for key, value in self._options.items()
-            if ONLY_FOR.get(key) == layout and key != "domain" and value is not None
-        }
-        if layout == "domainnet":
-            from transferscope.images.domainnet import read_domainnet
+        from transferscope.images.source import ImageFormat
 
-            return read_domainnet(self._root, self._options["domain"] or self._task, **given)
-        if layout == "chexpert":
-            from transferscope.images.chexpert import read_chexpert
-
-            return read_chexpert(self._root, **given)
-        from transferscope.images.image_folder import read_image_folder
-
-        return read_image_folder(self._root, **given)
+        assert isinstance(self._format, ImageFormat)
+        return self._format.read(self._root, self._task)
 
     def save(self, data: Callable[[Path], object]) -> None:
         """Draw the images: `data(root)` writes them in the distributed layout, or finds them there."""
@@ -66,4 +56,4 @@ class ImageSourceDataset(AbstractDataset):
         return self._root.exists()
 
     def _describe(self) -> dict[str, Any]:
-        return {"filepath": str(self._root), "task": self._task, "format": self._options["format"]}
+        return {"filepath": str(self._root), "task": self._task, "format": self._format_name}

@@ -31,7 +31,7 @@ class MeasurementFolder:
         self.folder = folder
 
     def get(self, key: str) -> dict[str, Any] | None:
-        """What was put under `key`, or None."""
+        """The value under `key`, or None."""
         path = self._path(key)
         try:
             check(path)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import io
-from typing import Any
 
 from kedro.io.core import DatasetError
 
 from transferscope.datasets.image_source import ImageSourceDataset
-from transferscope.experiment.study import ONLY_FOR, TaskOptions
+from transferscope.experiment.study import TaskOptions
 from transferscope.system.errors import UserError
 
 AUTO = "auto"
@@ -33,10 +32,9 @@ def _short_sides(name: str, options: TaskOptions) -> list[int]:
 
     if options.root is None:
         return []
-    kept: dict[str, Any] = options.model_dump(mode="json", include={"format", *ONLY_FOR})
     found = []
     try:
-        source = ImageSourceDataset(filepath=options.root, task=name, options=kept).load()
+        source = ImageSourceDataset(filepath=options.root, task=name, options=options.source_options()).load()
         tree, paths = open_tree(source.root), source.train.paths
         for index in range(0, len(paths), max(1, len(paths) // LOOKED_AT)):
             with Image.open(io.BytesIO(tree.read(paths[index]))) as image:

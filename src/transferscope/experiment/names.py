@@ -14,11 +14,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Literal, cast
 
 from transferscope.system.errors import UserError
 
-Epoch = int | str
-"""A number of epochs trained, `best` or `final`."""
+Epoch = int | Literal["best", "final"]
+"""A number of epochs trained, or the name of one."""
 
 NAMED_EPOCHS = ("best", "final")
 _WORD = re.compile(r"[a-z][a-z0-9_]*")
@@ -89,7 +90,7 @@ class CheckpointName:
         match = _match(_CHECKPOINT, text, "a checkpoint's name", "task.run@epoch, as in clipart.pt_1@final")
         epoch = match["epoch"] or "final"
         number = int(epoch) if epoch.isascii() and epoch.isdigit() else epoch
-        return cls(_task_of(match, task, text), match["run"], number)
+        return cls(_task_of(match, task, text), match["run"], cast(Epoch, number))  # checked by the class
 
     @property
     def run_name(self) -> RunName:

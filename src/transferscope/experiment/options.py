@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+
+from transferscope.experiment.names import CheckpointName
 
 PositiveInt = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -18,10 +20,11 @@ MAX_EPOCHS = 100_000
 MAX_POINTS = 10_000
 """Points of a line, or values in any list of them."""
 MAX_SIDE = 1_000
-"""Points of a plane, a side."""
+"""Points of each side of a plane."""
 MAX_DRAWS = 100_000
 """Random points, rays and draws."""
 MAX_RESAMPLES = 100_000
+MAX_IMAGES = 100_000_000
 MAX_PIXELS = 8_192
 """Side of an image."""
 MAX_BATCH = 1_000_000
@@ -35,10 +38,23 @@ Epoch = Annotated[int, Field(ge=0, le=MAX_EPOCHS)]
 Points = Annotated[int, Field(ge=2, le=MAX_POINTS)]
 Draws = Annotated[int, Field(gt=0, le=MAX_DRAWS)]
 Resamples = Annotated[int, Field(gt=0, le=MAX_RESAMPLES)]
+Images = Annotated[int, Field(gt=0, le=MAX_IMAGES)]
 Pixels = Annotated[int, Field(gt=0, le=MAX_PIXELS)]
 Processes = Annotated[int, Field(gt=0, le=MAX_PROCESSES)]
 Shown = Annotated[int, Field(gt=0, le=MAX_SHOWN)]
 Precision = Literal["float32", "bfloat16"]
+
+
+def _path(text: str) -> str:
+    if not text.strip():
+        raise ValueError("the path is empty")
+    if "\0" in text:
+        raise ValueError("a path holds no NUL character")
+    return text
+
+
+Place = Annotated[str, AfterValidator(_path)]
+"""The path of a file or folder; relative ones begin at the project's folder."""
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -48,6 +64,11 @@ class Options(BaseModel):
     """Base of all options: immutable, unknown keys refused, as are numbers that are infinite or not a number."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @classmethod
+    def keys(cls) -> list[str]:
+        """Keys that a user may write."""
+        return list(cls.model_fields)
 
     @field_validator("*", mode="before")
     @classmethod
@@ -75,7 +96,7 @@ class ShuffleOptions(Options):
 
 
 class PictureOptions(Options):
-    """How images are stored once, and what the network sees of them."""
+    """Size and style of stored images, and the part of them that the network sees."""
 
     store_size: Pixels = 32
     """Side in pixels of the stored square, at most 8,192.
@@ -128,7 +149,7 @@ def block_sizes(side: int) -> tuple[int, ...]:
 
 
 class AugmentationOptions(Options):
-    """What a training batch goes through; all off by default."""
+    """Augmentation of a training batch; all off by default."""
 
     flip: bool = False
     """Mirror each example left to right with probability 1/2."""
@@ -167,7 +188,7 @@ class TrainingOptions(Options):
     epochs: Epochs = 15
     """Passes over the training images, at most 100,000."""
     batch_size: Annotated[int, Field(gt=0, le=MAX_BATCH)] = 32
-    """Images of a step, over all processes; at most 1,000,000."""
+    """Images of an optimizer step, over all processes; at most 1,000,000."""
     lr: Annotated[float, Field(gt=0)] = 0.05
     scale_lr_by_batch: bool = False
     """Multiply lr by batch_size / 256, as the authors' code does."""
@@ -179,7 +200,7 @@ class TrainingOptions(Options):
     """Epochs after which the learning rate is multiplied by decay_factor."""
     decay_factor: Annotated[float, Field(gt=0, le=1)] = 0.1
     warmup_fraction: Fraction = 0.0
-    """Part of all steps over which the learning rate rises linearly from 0."""
+    """Part of all optimizer steps over which the learning rate rises linearly from 0."""
     clip_norm: Annotated[float, Field(gt=0)] | None = None
     """Largest global l2 norm of the gradient; None: no clipping."""
     label_smoothing: Fraction = 0.0
@@ -202,7 +223,7 @@ class TrainingOptions(Options):
     rendezvous: str | None = None
     """Where these machines meet: `host:port` of one of them."""
     max_restarts: Annotated[int, Field(ge=0, le=1000)] = 0
-    """How often workers that died are started again, from the last snapshot."""
+    """Restarts of workers that died, each from the last snapshot."""
     tensorboard: bool = False
     """Write every row of the history as TensorBoard events, too: `tensorboard --logdir <the models folder>`."""
 
@@ -317,10 +338,10 @@ class CriticalityOptions(Options):
     rewind_epochs: tuple[Epoch, ...] = (0,)
     """Saved epochs to which each module is set back."""
     pages: bool = True
-    """A PDF with the heat maps of every module of each run; half a second a module."""
+    """A PDF with the heat maps of every module of each run; half a second per module."""
 
 
-CheckpointName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*(@(best|final|\d+))?$")]
+CheckpointOfTask = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*(@(best|final|\d+))?$")]
 """A run of a task, by its final epoch or by the one after the sign: pt_1, pt_1@best, pt_1@0."""
 
 
@@ -330,14 +351,19 @@ class PlaneOptions(Options):
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
     """Names the table and the figure."""
     task: str
-    checkpoints: tuple[CheckpointName, CheckpointName, CheckpointName]
+    checkpoints: tuple[CheckpointOfTask, CheckpointOfTask, CheckpointOfTask]
     """P has a classifier of another shape, so it takes part as epoch 0 of a P-T: P with the P-T's new classifier."""
     points: Annotated[int, Field(ge=2, le=MAX_SIDE)] = 15
-    """Points of the grid, a side; at most 1,000."""
+    """Points of each side of the grid; at most 1,000."""
     margin: Annotated[float, Field(ge=0, le=100)] = 0.3
-    """What the grid covers beyond the three models, as a fraction of their extent."""
+    """Extent of the grid beyond the three models, as a fraction of theirs."""
     max_examples: PositiveInt | None = 500
     """Largest number of test examples; None: all."""
+
+    @property
+    def names(self) -> list[CheckpointName]:
+        """The three checkpoints with task and epoch."""
+        return [CheckpointName.parse(checkpoint, self.task) for checkpoint in self.checkpoints]
 
 
 class BasinOptions(Options):
@@ -430,6 +456,18 @@ class SpectrumOptions(Options):
     """Tasks that get a PDF with the spectrum of every layer; None: all. The paper has it for CheXpert and clipart."""
 
 
+class OwnOptions(Options):
+    """Analyses and figures of the user's own."""
+
+    modules: Annotated[tuple[str, ...], Field(min_length=1)]
+    """Modules with functions that are decorated with `measure.own.analysis` or `measure.own.figure`."""
+    pairs: tuple[KindPair, ...] | None = None
+    """Kinds of run whose pairs are measured; None: those of all other analyses."""
+    epoch: Literal["best", "final"] = "final"
+    max_examples: PositiveInt | None = None
+    """Largest number of examples of each part; None: all."""
+
+
 class ReportOptions(Options):
     """The report."""
 
@@ -439,7 +477,7 @@ class ReportOptions(Options):
 
 
 class ModulesOptions(Options):
-    """What a module of a network is: the unit whose weights are compared, moved and set back together."""
+    """Modules of a network: units whose weights are compared, moved and set back together."""
 
     granularity: Literal["blocks", "layers"] = "blocks"
     """Stem, residual blocks and classifier (of other architectures their units), or every convolution and linear."""
@@ -452,7 +490,7 @@ PAIRS_APART = 100
 
 
 class AnalysesOptions(Options):
-    """What is analysed; None leaves an analysis out."""
+    """Options of each analysis; None leaves it out."""
 
     pairs_in_one_node: bool | None = None
     """Whether all pairs of two kinds of run on a task are one node of each analysis, with one table.
@@ -467,3 +505,4 @@ class AnalysesOptions(Options):
     similarity: SimilarityOptions | None = SimilarityOptions()
     landscape: LandscapeOptions | None = LandscapeOptions()
     spectrum: SpectrumOptions | None = SpectrumOptions()
+    own: OwnOptions | None = None

@@ -14,13 +14,16 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations, product
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import ValidationError
 
 from transferscope.experiment import options as opt
+from transferscope.experiment.names import Epoch
+from transferscope.experiment.run import Role, RunSpec
 from transferscope.experiment.study import Study, explain, listed
 from transferscope.system.errors import UserError, one_message
+from transferscope.system.references import is_reference
 
 FileDigest = Callable[[str], str | None]
 
@@ -30,12 +33,6 @@ MAX_RUNS = 20_000
 """Runs of a study."""
 MAX_PAIRS = 1_000_000
 """Pairs of an analysis, over all tasks."""
-Role = Literal["source", "fine_tuned", "from_scratch", "shared_init", "file"]
-"""The part of a run in the comparison. It follows from its initialisation, never from its label:
-
-`fine_tuned` starts from pre-trained weights, `source` gives such weights to others, `from_scratch` starts from random
-weights of its own, `shared_init` from those that another run drew, and `file` is a checkpoint file.
-"""
 
 NO_TREATMENT = {*opt.NOT_IN_WEIGHTS, "keep_epochs", "evaluate_every"}
 """Options of a training in which runs that are compared as replicas may differ."""
@@ -48,32 +45,6 @@ CROSS_DOMAIN_ROLES: tuple[tuple[Role, Role], ...] = (
     ("file", "file"),
 )
 """Roles of the two runs of each curve of a cross-domain figure."""
-
-
-class RunSpec(opt.Options):
-    """One training, or one checkpoint file: everything that decides its weights."""
-
-    task: str
-    name: str
-    kind: str
-    label: str
-    role: Role
-    replica: int
-    initialisation: Literal["random", "pretrained", "checkpoint"]
-    pretrained: str | None
-    pretrained_epoch: str | int
-    checkpoint: str | None
-    weights: str | None = None
-    prefix: str | None = None
-    init_seed: int
-    order_seed: int
-    model: opt.ModelOptions
-    training: opt.TrainingOptions
-    fingerprint: str
-
-    @property
-    def full_name(self) -> str:
-        return f"{self.task}.{self.name}"
 
 
 @dataclass(frozen=True)
@@ -158,7 +129,9 @@ class Plan:
     def is_multi_label(self, task: str) -> bool:
         """Whether an example of the task has several labels."""
         options = self.study.tasks[task]
-        return any(self.is_multi_label(part) for part in options.union or ()) or options.format == "chexpert"
+        if options.layout is not None:
+            return options.layout.multi_label
+        return any(self.is_multi_label(part) for part in options.union or ())
 
     def has_images(self, task: str) -> bool:
         """Whether the task has images; without them its checkpoint files are compared by their weights alone."""
@@ -175,6 +148,19 @@ class Plan:
         for kind_a, kind_b in kinds:
             found += self._pairs_of_kind(task, kind_a, kind_b)
         return found
+
+    def own_pairs(self, task: str) -> list[Pair]:
+        """Pairs of runs of the task that analyses of the user's own measure."""
+        analyses = self.study.analyses
+        if analyses.own is None:
+            return []
+        others = [options.pairs for options in (analyses.mistakes, analyses.similarity, analyses.landscape) if options]
+        kinds = (
+            dict.fromkeys(kinds for pairs in others for kinds in pairs)
+            if analyses.own.pairs is None
+            else analyses.own.pairs
+        )
+        return [pair for pair in self.pairs(task, kinds) if pair.run_a.task == pair.run_b.task == task]
 
     def pair_groups(self, task: str, kinds: Iterable[opt.KindPair]) -> list[PairGroup]:
         """The pairs of `pairs`, in the same order, by the nodes that measure them."""
@@ -240,11 +226,12 @@ class Plan:
         return {self.study.runs[kind].shares_initialisation_with}
 
 
-def make_plan(parameters: dict[str, Any], file_digest: FileDigest = lambda path: None) -> Plan:
+def make_plan(parameters: dict[str, Any] | Study, file_digest: FileDigest = lambda path: None) -> Plan:
     """Validate the parameters and expand them; one `UserError` names every key that is wrong.
 
     `file_digest` gives the digest of a checkpoint file that a run starts from or consists of, by its path as written,
-    or None where it is not known: the run's fingerprint then follows from the path alone.
+    or of the file that holds the code of `mypackage.nets:build`, or None where it is not known: the run's fingerprint
+    then follows from the name alone.
     """
     try:
         study = Study.model_validate(parameters)
@@ -316,7 +303,9 @@ def _expand(
     """The replicas of a kind of run on a task."""
     options = study.runs[kind]
     source = earlier[options.pretrained].fingerprint if options.pretrained in earlier else options.pretrained
+    model = options.model or study.model
     files = [options.checkpoint, None if options.pretrained in earlier else options.pretrained]
+    files += [model.name] if is_reference(model.name) else []
     digests = [digest for file in files if file is not None and (digest := file_digest(file)) is not None]
     content = {"pretrained": source, "data": _data_identity(study, task)} | ({"files": digests} if digests else {})
     chosen = {"weights": options.weights, "prefix": options.prefix}
@@ -333,7 +322,7 @@ def _expand(
                 study.seed, task, options.shares_initialisation_with or kind, replica, "initialisation"
             ),
             "order_seed": derive_seed(study.seed, task, kind, replica, "order"),
-            "model": options.model or study.model,
+            "model": model,
             "training": training,
         }
         values |= {key: value for key, value in chosen.items() if value is not None}
@@ -369,7 +358,7 @@ def _trainings(study: Study) -> tuple[dict[tuple[str, str], opt.TrainingOptions]
 
 
 def _data_identity(study: Study, task: str) -> dict[str, Any]:
-    """What decides the images of a task, wherever they lie."""
+    """Options that decide the images of a task, wherever they lie."""
     options = study.tasks[task]
     if options.union:
         parts = [_data_identity(study, part) for part in options.union]
@@ -389,7 +378,7 @@ def _data_identity(study: Study, task: str) -> dict[str, Any]:
 
 
 def pictures_of(study: Study, task: str) -> opt.PictureOptions:
-    """How the images of a task are stored and shown; a union without settings of its own shows those of its parts."""
+    """How the images of a task are stored and shown; a union without settings of its own has those of its parts."""
     options = study.tasks[task]
     if options.pictures is None and options.union:
         return pictures_of(study, options.union[0])
@@ -495,9 +484,9 @@ def _faults_of_sharing(study: Study, kind: str, shared: str) -> Iterator[str]:
 def _faults_of_analyses(study: Study) -> Iterator[str]:
     """Names of kinds and tasks that do not exist, what is there twice, and more pairs than can be compared."""
     analyses, kinds = study.analyses, study.runs
-    for name in ("mistakes", "similarity", "landscape"):
+    for name in ("mistakes", "similarity", "landscape", "own"):
         options = getattr(analyses, name)
-        pairs = options.pairs if options else ()
+        pairs = (options.pairs or ()) if options else ()
         yield from _all_known(f"analyses.{name}.pairs", dict.fromkeys(kind for pair in pairs for kind in pair), kinds)
         yield from _twice(f"analyses.{name}.pairs", (f"[{a}, {b}]" for a, b in pairs))
         number = sum(_num_pairs(study, a, b) for a, b in pairs if a in kinds and b in kinds)
@@ -624,12 +613,11 @@ def _faults_of_planes(plan: Plan, landscape: opt.LandscapeOptions) -> Iterator[s
         runs = {run.name: run for run in plan.runs_of(plane.task)}
         where = f"analyses.landscape.planes ({plane.name}).checkpoints"
         yield from _twice(where, plane.checkpoints)
-        for checkpoint in plane.checkpoints:
-            name, _, epoch = checkpoint.partition("@")
-            if name not in runs:
-                yield _unknown(where, name, runs)
+        for name in plane.names:
+            if name.run not in runs:
+                yield _unknown(where, name.run, runs)
             else:
-                yield from _not_saved(where, int(epoch) if epoch.isdigit() else epoch, runs[name])
+                yield from _not_saved(where, name.epoch, runs[name.run])
 
 
 def _faults_of_criticality(plan: Plan, options: opt.CriticalityOptions) -> Iterator[str]:
@@ -643,7 +631,7 @@ def _faults_of_criticality(plan: Plan, options: opt.CriticalityOptions) -> Itera
             yield faults[0] + (f" ({len(faults) - 1} other runs lack it, too)" if len(faults) > 1 else "")
 
 
-def _not_saved(key: str, epoch: int | str, run: RunSpec) -> Iterator[str]:
+def _not_saved(key: str, epoch: Epoch, run: RunSpec) -> Iterator[str]:
     """An epoch by number is one that the run will save; which one is the best is not known before."""
     training = run.training
     if not isinstance(epoch, int) or run.checkpoint is not None:

@@ -1,4 +1,4 @@
-"""What a user writes in `parameters*.yml`, and what is said when it is wrong.
+"""The study as a user writes it in `parameters*.yml`, and messages for its mistakes.
 
 Pure and typed; `transferscope.experiment.plan` expands it into runs and pairs.
 """
@@ -10,12 +10,23 @@ import math
 import re
 import reprlib
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    SerializeAsAny,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from transferscope.experiment import options as opt
+from transferscope.experiment.formats import BUILT_IN, DataFormat, format_class, format_of_key
+from transferscope.system.errors import UserError
 
 RESERVED = ("claims", "cross_domain", "generated", "parameters", "plan", "report", "study", "summary")
 """Names of results that belong to no task."""
@@ -24,7 +35,6 @@ MAX_LABEL = 200
 MAX_REPLICAS = 10_000
 MAX_NAMES = 1_000
 """Tasks, and kinds of run."""
-MAX_IMAGES = 100_000_000
 
 
 def _name(text: str) -> str:
@@ -47,72 +57,22 @@ def _label(text: str) -> str:
     return folded
 
 
-def _path(text: str) -> str:
-    if not text.strip():
-        raise ValueError("the path is empty")
-    if "\0" in text:
-        raise ValueError("a path holds no NUL character")
-    return text
-
-
-Place = Annotated[str, AfterValidator(_path)]
-"""The path of a file or folder; relative ones begin at the project's folder."""
 Label = Annotated[str, AfterValidator(_label), Field(max_length=MAX_LABEL)]
-Images = Annotated[int, Field(gt=0, le=MAX_IMAGES)]
-
-
-ONLY_FOR = {
-    "domain": "domainnet",
-    "limit": "domainnet",
-    "untrained_classes": "domainnet",
-    "test_share": "image_folder",
-    "class_list": "image_folder",
-    "num_train": "chexpert",
-    "num_test": "chexpert",
-    "num_validation": "chexpert",
-    "sampling": "chexpert",
-    "uncertain": "chexpert",
-    "blank": "chexpert",
-    "views": "chexpert",
-    "double_positives": "chexpert",
-}
-"""Keys of a task that one layout alone has."""
-
-LabelPolicy = Literal["ones", "zeros", "ignore"]
-"""What a label that is not known becomes; ignored labels count neither in the loss nor in metrics."""
 
 
 class TaskOptions(opt.Options):
-    """A data set with a label space: a folder in a known layout, or the union of other tasks."""
+    """A data set with a label space: images in a known format, or the union of other tasks.
 
-    format: Literal["domainnet", "chexpert", "image_folder"] | None = None
-    root: Place | None = None
+    The keys of the format (`DataFormat`) stand beside these.
+    """
+
+    format: str | None = None
+    """domainnet, chexpert, image_folder, or a class of one's own as module:Class."""
+    root: opt.Place | None = None
     """The folder with the images, or an archive. image_folder: null where there are none, and checkpoint files are
     compared by their weights alone."""
-    domain: str | None = None
-    """DomainNet: the domain; default: the task's name."""
-    limit: Images | None = None
-    """DomainNet: largest number of images of a part, drawn as the study drew them; None: 50,000."""
-    untrained_classes: Literal["refuse", "keep"] = "refuse"
-    """DomainNet: classes that the test list has and the train list lacks."""
-    test_share: Annotated[float, Field(gt=0, lt=1)] | None = None
-    """Class folders without parts: the share of each class that is for testing; not used where there are parts."""
-    class_list: Place | None = None
-    """Class folders: a text file with a class a line, in the order of a classifier's outputs."""
-    num_train: Images | None = None
-    num_test: Images | None = None
-    """CheXpert: sizes of the samples; None: 50,000 each."""
-    num_validation: Images | None = None
-    """CheXpert: images beside these for choosing `best`; needs select_best_on: validation."""
-    sampling: Literal["paper", "by_patient"] = "paper"
-    """CheXpert: images drawn one by one, as in the study, or whole patients, so that none is in two parts."""
-    uncertain: LabelPolicy | dict[str, LabelPolicy] = Field(default_factory=dict)
-    """CheXpert: what -1 becomes, for all findings or by finding; default: as the authors' code has it."""
-    blank: LabelPolicy | dict[str, LabelPolicy] = "zeros"
-    """CheXpert: what a finding becomes that is not mentioned."""
-    views: Literal["all", "frontal", "lateral"] = "all"
-    double_positives: tuple[str, ...] = ()
-    """CheXpert: findings whose positive train rows come twice; the authors' code: Cardiomegaly, Consolidation."""
+    layout: SerializeAsAny[DataFormat] | None = None
+    """Not written by users: the format with those keys of the task that it adds."""
     select_best_on: Literal["test", "validation"] = "test"
     """The part on which the epoch `best` is chosen. The authors chose on test, which flatters `best`."""
     on_bad_image: Literal["stop", "drop"] = "stop"
@@ -127,15 +87,35 @@ class TaskOptions(opt.Options):
     training: dict[str, Any] = Field(default_factory=dict)
     """Overrides of the study's training for runs on this task."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _format_takes_its_keys(cls, values: Any) -> Any:
+        """Move the keys that the format adds into `layout`."""
+        if not isinstance(values, dict) or isinstance(values.get("layout"), DataFormat):
+            return values
+        own = {key: value for key, value in values.items() if key not in cls.keys(common=True)}
+        rest = {key: value for key, value in values.items() if key not in own}
+        layout = _layout(values.get("format"), own)
+        return rest if layout is None else rest | {"layout": layout}
+
+    @model_serializer(mode="wrap")
+    def _as_written(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """The keys as a user writes them, those of the format beside the others."""
+        values: dict[str, Any] = handler(self)
+        return values | (values.pop("layout", None) or {})
+
+    @classmethod
+    def keys(cls, *, common: bool = False) -> list[str]:
+        """Keys of a task: those of any format, or with those that single built-in formats add."""
+        added = [] if common else [key for name in BUILT_IN for key in format_class(name).model_fields]
+        return [*(key for key in cls.model_fields if key != "layout"), *added]
+
     @model_validator(mode="after")
     def _either_folder_or_union(self) -> TaskOptions:
         if (self.union is None) == (self.format is None):
             raise ValueError("give either format and root, or union")
         if self.format is not None and self.root is None and not self._is_null_by_choice():
             raise ValueError("root is missing: the folder that holds the images")
-        for key in self.model_fields_set & ONLY_FOR.keys():
-            if self.format != ONLY_FOR[key]:
-                raise ValueError(f"{key} is only for format {ONLY_FOR[key]}")
         return self
 
     @model_validator(mode="after")
@@ -149,10 +129,10 @@ class TaskOptions(opt.Options):
 
     @model_validator(mode="after")
     def _validation_part_is_there_and_used(self) -> TaskOptions:
-        if self.select_best_on == "validation" and (self.format == "domainnet" or self.test_share is not None):
-            raise ValueError("select_best_on: this layout has no validation part")
-        if self.format == "chexpert" and (self.select_best_on == "validation") != (self.num_validation is not None):
-            raise ValueError("select_best_on: validation and num_validation go together")
+        wanted = self.select_best_on == "validation"
+        fault = self.layout.validation_fault(wanted=wanted) if self.layout else None
+        if fault:
+            raise ValueError(f"select_best_on: {fault}")
         return self
 
     def _is_null_by_choice(self) -> bool:
@@ -168,14 +148,51 @@ class TaskOptions(opt.Options):
         """The splits of the task."""
         return ("train", "test", "validation") if self.select_best_on == "validation" else ("train", "test")
 
+    def source_options(self) -> dict[str, Any]:
+        """The format by name and its keys, as plain values."""
+        layout = self.layout.model_dump(mode="json") if self.layout else {}
+        return {"format": self.format, **layout}
+
+    def placed(self, place: Callable[[str], str]) -> TaskOptions:
+        """The same options with absolute paths, as `place` makes them."""
+        update: dict[str, Any] = {"root": place(self.root)} if self.root else {}
+        if self.layout is not None:
+            update["layout"] = self.layout.placed(place)
+        return self.model_copy(update=update)
+
+
+def _layout(name: Any, own: dict[str, Any]) -> DataFormat | None:
+    """The format of that name with its keys; faults of single keys are reported as those of the task."""
+    if not isinstance(name, str):
+        for key in own:
+            if (owner := format_of_key(key)) is not None:
+                raise ValueError(f"{key} is only for format {owner}")
+        if own:
+            raise _faulty(own, "extra_forbidden")
+        return None
+    try:
+        chosen = format_class(name)
+    except UserError as error:
+        raise _faulty({"format": name}, PydanticCustomError("format", "{message}", {"message": str(error)})) from error
+    for key in own:
+        if key not in chosen.model_fields and (owner := format_of_key(key)) is not None:
+            raise ValueError(f"{key} is only for format {owner}")
+    return chosen.model_validate(own)
+
+
+def _faulty(values: dict[str, Any], fault: str | PydanticCustomError) -> ValidationError:
+    """The same fault of several keys."""
+    faults = [InitErrorDetails(type=fault, loc=(key,), input=value) for key, value in values.items()]
+    return ValidationError.from_exception_data("TaskOptions", faults)
+
 
 class GeneratedOptions(opt.Options):
     """Images drawn by seed for tasks that have no data set."""
 
     draws: Literal["source", "domains", "chest"]
     tasks: Annotated[tuple[str, ...], Field(min_length=1)]
-    num_train: Images = 1000
-    num_test: Images = 500
+    num_train: opt.Images = 1000
+    num_test: opt.Images = 500
     """Each at most 100,000,000."""
     size: opt.Pixels = 48
     """Side in pixels, at most 8,192."""
@@ -190,12 +207,12 @@ class RunKindOptions(opt.Options):
     replicas: Annotated[int, Field(gt=0, le=MAX_REPLICAS)] = 1
     """Runs that differ in their seeds only, at most 10,000 on each task."""
     initialisation: Literal["random", "pretrained", "checkpoint"] = "random"
-    pretrained: Place | None = None
+    pretrained: opt.Place | None = None
     """Run whose weights are taken, e.g. shapes.p_1, or the path of a checkpoint file."""
     pretrained_epoch: Literal["best", "final"] | opt.Epoch = "final"
     shares_initialisation_with: str | None = None
     """Kind whose replica of the same number gives the initial weights."""
-    checkpoint: Place | None = None
+    checkpoint: opt.Place | None = None
     """A checkpoint file that exists: nothing is trained."""
     weights: str | None = None
     """Of the file given as checkpoint or pretrained: the key of the weights that are taken, e.g. model_ema."""
@@ -220,10 +237,10 @@ class RunKindOptions(opt.Options):
 
 
 class Study(opt.Options):
-    """What a user writes in `parameters*.yml`."""
+    """The study as a user writes it in `parameters*.yml`."""
 
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
-    models_folder: Place = "data/06_models"
+    models_folder: opt.Place = "data/06_models"
     """Where runs train; the catalog's checkpoints lie there."""
     tasks: Annotated[dict[Name, TaskOptions], Field(max_length=MAX_NAMES)]
     """At most 1,000."""
@@ -242,7 +259,7 @@ def listed(names: Iterable[str]) -> str:
 
 
 BRANCH = re.compile(r"(int|str|float|bool|constrained-\w+|.*[\[(].*)$")
-"""How pydantic names the alternatives of a value, below its key."""
+"""Names that pydantic gives to the alternatives of a value, below its key."""
 
 
 def explain(error: ValidationError, model: type[opt.Options], prefix: str = "") -> list[str]:
@@ -276,7 +293,7 @@ def _explained(fault: Any, model: type[opt.Options], prefix: str) -> tuple[str, 
 SHAPES = dict.fromkeys(("model_type", "dict_type", "model_attributes_type"), "needs `key: value` lines below it") | {
     "tuple_type": "needs a list, as [a, b]"
 }
-"""What pydantic says in Python's words."""
+"""Messages in place of those that pydantic words in terms of Python."""
 
 
 def _is_key(part: int | str) -> bool:
@@ -288,7 +305,7 @@ def _fields_at(model: Any, location: tuple[int | str, ...]) -> Iterable[str]:
     for part in location:
         annotation = model.model_fields[part].annotation if part in getattr(model, "model_fields", {}) else model
         model = _options_in(annotation) or model
-    return model.model_fields
+    return model.keys() if isinstance(model, type) and issubclass(model, opt.Options) else model.model_fields
 
 
 def _options_in(annotation: Any) -> type[opt.Options] | None:

@@ -1,4 +1,4 @@
-"""What can be known to fail before the first node runs: images as distributed, networks, checkpoint files, GPUs.
+"""Checks before the first node runs: images as distributed, networks, checkpoint files, GPUs.
 
 Each check is a function that yields faults, one line each, so that all of them are listed at once. No image is decoded.
 """
@@ -15,8 +15,8 @@ from typing import Any
 from transferscope.experiment.gpu_support import gpu_fault
 from transferscope.experiment.options import ModelOptions
 from transferscope.experiment.plan import Plan, RunSpec, pictures_of
-from transferscope.models.near import near_matches
 from transferscope.system.errors import UserError
+from transferscope.system.near import near_matches
 
 ClassNames = tuple[str, ...]
 
@@ -113,10 +113,10 @@ def _check_file(path: str, run: RunSpec) -> int | UserError | None:
 def _other_classes(plan: Plan, run: RunSpec, source: str, number: int, classes: ClassNames) -> str:
     some = ", ".join(classes[:3]) + (", ..." if len(classes) > 3 else "")
     found = f"{source}: its classifier has {number} classes, the images of {run.task} have {len(classes)} ({some})"
-    if plan.study.tasks[run.task].format != "image_folder":
+    if not hasattr(plan.study.tasks[run.task].layout, "class_list"):
         return found
     return (
-        f"{found}; name all classes of the classifier, in the order of its outputs and a class a line, in a text file, "
+        f"{found}; name all classes of the classifier in a text file, a class per line in the order of its outputs, "
         f"and give that as tasks.{run.task}.class_list: the folders may be some of them"
     )
 

@@ -20,27 +20,28 @@ from typing import Any
 import click
 import yaml
 from kedro.config import MissingConfigException, OmegaConfigLoader
-from kedro.framework.project import pipelines
 from kedro.utils import find_kedro_project
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 
 from transferscope.datasets.picture_size import AUTO, choose_size
-from transferscope.experiment.plan import Pair, PairGroup, Plan, RunSpec, make_plan, pictures_of
-from transferscope.experiment.study import ONLY_FOR, TaskOptions
+from transferscope.experiment.inputs import PairSpec
+from transferscope.experiment.plan import PairGroup, Plan, RunSpec, make_plan, pictures_of
+from transferscope.experiment.study import TaskOptions
+from transferscope.framework.kedro_private import forget_pipelines
 from transferscope.framework.yaml_files import read_mapping
 from transferscope.system.errors import UserError, one_line, one_message
+from transferscope.system.references import allow, is_reference, source_file
 from transferscope.system.stored import remembered_digests
 
 log = logging.getLogger("transferscope")
 
 STUDY_KEYS = ("tasks", "generated", "runs")
-"""What an environment with `inherit_study: false` takes nothing of from base."""
+"""Keys that an environment with `inherit_study: false` does not take from base."""
 
 NAMING_TASKS = {"landscape": ("cross_domain", "planes", "basin", "criticality"), "spectrum": ("layer_pages",)}
 """Options of analyses that name tasks or runs of base, and go with them."""
 
-SOURCE_KEYS = {"format", *ONLY_FOR}
 """Options of a task that decide which images and labels are read."""
 
 _active: PlanConfigLoader | None = None
@@ -72,7 +73,7 @@ class PlanConfigLoader(OmegaConfigLoader):
             _check_is_folder(conf_source)
             super().__init__(conf_source, *args, **kwargs)
         _active = self
-        _forget_pipelines()
+        forget_pipelines()
 
     @property
     def project(self) -> Path:
@@ -92,7 +93,10 @@ class PlanConfigLoader(OmegaConfigLoader):
                 parameters = self._checked_item("parameters")
             digest = remembered_digests(_memory())
             with _one_line("parameters: "):
-                self._plan = make_plan(self._with_sizes(parameters), lambda path: digest(self.place(path)))
+                self._plan = make_plan(self._with_sizes(parameters), lambda name: digest(self._file_of(name)))
+            for run in self._plan.runs.values():
+                if is_reference(run.model.name):
+                    allow(run.model.name, self.project)
         return self._plan
 
     def _with_sizes(self, parameters: dict[str, Any]) -> dict[str, Any]:
@@ -104,15 +108,19 @@ class PlanConfigLoader(OmegaConfigLoader):
         for name, values in (parameters.get("tasks") or {}).items():
             with suppress(ValidationError):  # reported by the plan
                 task = TaskOptions.model_validate(values)
-                paths = {key: self.place(path) for key in ("root", "class_list") if (path := getattr(task, key))}
                 if task.pictures is None:
-                    tasks[name] = task.model_copy(update=paths)
+                    tasks[name] = task.placed(self.place)
         size = choose_size(tasks)
         if any(task.has_images for task in tasks.values()):
             log.info("pictures.store_size is auto: images are stored at %d px, as their short sides have it", size)
         else:
             log.info("pictures.store_size is auto and there are no images: spectra are for images of %d px", size)
         return parameters | {"pictures": pictures | {"store_size": size}}
+
+    def _file_of(self, name: str) -> str:
+        """The checkpoint file of a path, or the file with the code of a network of the user's own."""
+        code = source_file(name, self.project) if is_reference(name) else None
+        return self.place(str(code or name))
 
     def place(self, path: str) -> str:
         """A path of the parameters, absolute: relative ones begin at the project's folder."""
@@ -131,7 +139,7 @@ class PlanConfigLoader(OmegaConfigLoader):
         return run.model_copy(update=files)
 
     def _checked_item(self, key: str) -> dict[str, Any]:
-        """What Kedro reads for `key`, after a check of the files that it reads."""
+        """The configuration of `key` as Kedro reads it, after a check of its files."""
         if self._protocol == "file" and key in self.config_patterns and key not in self._checked:
             self._check_environment()
             self._check_files(key)
@@ -249,7 +257,7 @@ def _memory() -> Path:
 
 @contextmanager
 def _one_line(where: str, *, is_needed: bool = False) -> Iterator[None]:
-    """What is wrong in the configuration as an error of the command line.
+    """Turn mistakes in the configuration into errors of the command line.
 
     Where files may be missing, as those of credentials, Kedro gets its own error.
     """
@@ -346,9 +354,14 @@ def plan_parameters(plan: Plan, loader: PlanConfigLoader) -> dict[str, Any]:
         key = id(run.training)  # one object for all replicas
         trainings[key] = trainings.get(key) or run.training.model_dump(mode="json")
         runs.setdefault(run.task, {})[run.name] = values | {"training": trainings[key]}
+    landscape = plan.study.analyses.landscape
+    parts = {name: getattr(landscape, name, None) for name in ("basin", "criticality")}
     expanded = {
         "study": plan.study.model_dump(mode="json", exclude_unset=True),
         "runs": runs,
+        # All runs of a task in one piece, for Kedro validates either a parameter or the parameters inside it.
+        "runs_of": {task: list(named.values()) for task, named in runs.items()},
+        **{name: options.model_dump(mode="json") for name, options in parts.items() if options is not None},
         "tasks": _task_parameters(plan),
         "notes": _notes(plan),
         "labels": label_parameters(plan),
@@ -370,14 +383,14 @@ def label_parameters(plan: Plan) -> dict[str, Any]:
 
 
 def _notes(plan: Plan) -> dict[str, str | None]:
-    """What every figure of a task must say of its images."""
+    """The note on a task's images that each of its figures carries."""
     generated = {task: plan.is_generated(task) for task in plan.study.tasks}
     generated["cross_domain"] = any(generated.values())
     return {scope: "generated images" if value else None for scope, value in generated.items()}
 
 
 def _task_parameters(plan: Plan) -> dict[str, Any]:
-    """What the packing of each part of each task depends on."""
+    """Options that decide the packing of each part of each task."""
     study = plan.study
     return {
         task: {
@@ -396,26 +409,31 @@ def _task_parameters(plan: Plan) -> dict[str, Any]:
 
 
 def _pair_parameters(plan: Plan) -> dict[str, Any]:
-    """Every pair of every analysis by task and name, and the cross-domain scenarios."""
+    """Every pair of every analysis by task and name, and those that lie across tasks."""
     analyses = plan.study.analyses
     compared = [options for options in (analyses.mistakes, analyses.similarity, analyses.landscape) if options]
     pairs = {task: _pairs(plan, task, *compared) for task in plan.targets()}
     alike = {
-        task: [_pair(pair) for pair in plan.pairs(task, analyses.similarity.pairs)]
+        task: [PairSpec.of(pair).as_parameters() for pair in plan.pairs(task, analyses.similarity.pairs)]
         for task in (plan.targets() if analyses.similarity else ())
         if analyses.similarity
     }
-    scenarios = {item.figure: item for item in (analyses.landscape.cross_domain if analyses.landscape else ())}
+    own = {
+        task: [PairSpec.of(pair).as_parameters() for pair in plan.own_pairs(task)]
+        for task in (plan.targets() if analyses.own else ())
+    }
     across = {
-        name: _pair(pair) | {"scenario": figure, "evaluated_on": scenario.evaluated_on}
-        for figure, scenario in scenarios.items()
+        name: PairSpec.of(pair, scenario=scenario.figure, evaluated_on=scenario.evaluated_on).as_parameters()
+        for scenario in (analyses.landscape.cross_domain if analyses.landscape else ())
         for name, pair in plan.cross_domain_pairs(scenario).items()
     }
     return {
         "pairs": pairs,
-        "gallery_pairs": {task: _pair(pair) for task in plan.targets() if (pair := plan.gallery_pair(task))},
+        "gallery_pairs": {
+            task: PairSpec.of(pair).as_parameters() for task in plan.targets() if (pair := plan.gallery_pair(task))
+        },
         "similarity_pairs": alike,
-        "cross_domain": {figure: scenario.model_dump(mode="json") for figure, scenario in scenarios.items()},
+        "own_pairs": own,
         "cross_domain_pairs": across,
         "planes": _plane_parameters(plan),
     }
@@ -438,18 +456,8 @@ def _pairs(plan: Plan, task: str, *analyses: Any) -> dict[str, Any]:
 
 
 def _group(group: PairGroup) -> Any:
-    return [_pair(pair) for pair in group.pairs] if group.together else _pair(group.pairs[0])
-
-
-def _pair(pair: Pair) -> dict[str, str]:
-    a, b = pair.run_a, pair.run_b
-    return {
-        "kind": pair.kind,
-        "run_a": a.full_name,
-        "run_b": b.full_name,
-        "label_a": a.label,
-        "label_b": b.label,
-    }
+    pairs = [PairSpec.of(pair).as_parameters() for pair in group.pairs]
+    return pairs if group.together else pairs[0]
 
 
 def source_entries(plan: Plan, place: Callable[[str], str] = str) -> dict[str, Any]:
@@ -460,21 +468,18 @@ def source_entries(plan: Plan, place: Callable[[str], str] = str) -> dict[str, A
     entries = {}
     for name, task in plan.study.tasks.items():
         if task.root is not None:
-            options = task.model_dump(mode="json", include=SOURCE_KEYS)
-            if task.class_list is not None:
-                options["class_list"] = place(task.class_list)
             entries[f"{name}.source"] = {
                 "type": "transferscope.datasets.image_source.ImageSourceDataset",
                 "filepath": task.root,
                 "task": name,
-                "options": options,
+                "options": task.placed(place).source_options(),
                 "metadata": {"kedro-viz": {"layer": "raw"}},
             }
     return entries
 
 
 def pretrained_entries(plan: Plan, patterns: dict[str, Any]) -> dict[str, Any]:
-    """What target tasks read of a run that others start from: model input to them, like their images.
+    """Entries of runs that others start from, as model input of the target tasks, like their images.
 
     As model output it would stand before the splits of the targets and after those of its own task, and Kedro-Viz
     shows no layers where they go in a circle.
@@ -488,9 +493,3 @@ def pretrained_entries(plan: Plan, patterns: dict[str, Any]) -> dict[str, Any]:
             layer = {"metadata": {"kedro-viz": {"layer": "model_input"}}}
             entries[f"{run.full_name}.{kind}"] = pattern | {"filepath": place} | layer
     return entries
-
-
-def _forget_pipelines() -> None:
-    """Pipelines follow from the plan, so another environment or other parameters need other pipelines."""
-    pipelines._is_data_loaded = False
-    pipelines._content = {}

@@ -1,4 +1,4 @@
-"""What happens around a run: checks before it, what went wrong in it, where the report lies after it."""
+"""Hooks around a run: checks before it, its failures, and the place of the report after it."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from kedro.pipeline import Pipeline
 
 from transferscope.experiment.plan import Plan, RunSpec
 from transferscope.framework.config import CommandLineError, active_place, active_plan, active_run
+from transferscope.framework.kedro_private import place_of
 from transferscope.framework.runners.failures import NodesFailed, repeat_command, run_command, users_mistake
 from transferscope.framework.runners.run_tables import failures_table
 from transferscope.pipelines.wiring import ON_A_GPU
@@ -79,7 +80,7 @@ class StudyHooks:
 
     @hook_impl(trylast=True)  # it raises, and no hook is called after that
     def on_pipeline_error(self, error: Exception, run_params: dict[str, Any]) -> None:
-        """What failed and the command that repeats it; a user's mistake is one line, not a traceback."""
+        """Print the failures and the command that repeats them; a user's mistake is one line, not a traceback."""
         self.let_go()
         if isinstance(error, NodesFailed):
             print_tables({"What failed": failures_table(error.progress)})
@@ -124,7 +125,7 @@ def refuse(faults: Iterable[str]) -> None:
 
 
 class Before:
-    """What can be known of a run before its first node: everything that would fail later, and what it will take."""
+    """Check all that would fail later before the first node, and estimate what the run takes."""
 
     def __init__(self, pipeline: Pipeline, catalog: CatalogProtocol, *, only_missing: bool = False) -> None:
         """only_missing: nodes whose results are there will not run."""
@@ -165,7 +166,7 @@ class Before:
         yield from checks.unused_keys(self.plan, self.runs)
 
     def note(self) -> str | None:
-        """How long a comparison of checkpoint files will take, where that is more than minutes."""
+        """Warn of a comparison of checkpoint files that takes more than minutes."""
         from transferscope.framework import checks
 
         names = (node.name for node in self.pipeline.nodes)
@@ -265,7 +266,7 @@ def _exists(catalog: CatalogProtocol, name: str) -> bool:
 
 
 def _damage(dataset: Any) -> DamagedError | None:
-    """What is wrong with an entry that is there but not as it was written; None for one that is not there."""
+    """The damage of an entry that is not as it was written; None for one that does not exist."""
     from transferscope.images.split import PackedSplit
     from transferscope.models.series import CheckpointSeries
 
@@ -357,7 +358,7 @@ def _maker(name: str) -> str:
 
 def _folders(pipeline: Pipeline, catalog: CatalogProtocol) -> list[str]:
     """The folders in which the results of a pipeline lie, up to that of the task."""
-    files = [name for name in pipeline.all_outputs() if "filepath" in catalog[name]._describe()]
+    files = [name for name in pipeline.all_outputs() if place_of(catalog[name]) is not None]
     places = {name: Path(_place(catalog, name)) for name in files}
     return sorted({str(_above(place, name.partition(".")[0])) for name, place in places.items()})
 
@@ -369,7 +370,7 @@ def _above(place: Path, task: str) -> Path:
 
 def _place(catalog: CatalogProtocol, name: str) -> str:
     """Where an entry lies, relative to the working folder where possible."""
-    dataset = catalog.get(name)
-    assert dataset is not None
-    path = Path(dataset._describe()["filepath"]).resolve()
+    place = place_of(catalog.get(name))
+    assert place is not None
+    path = place.resolve()
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)

@@ -22,6 +22,7 @@ from kedro.framework.hooks import hook_impl
 from kedro.framework.project import pipelines
 from kedro.io import CatalogProtocol
 from kedro.pipeline import Node, Pipeline
+from pydantic import BaseModel
 
 from transferscope.datasets.packed_split import PackedSplitDataset
 from transferscope.framework.config import CommandLineError
@@ -175,6 +176,8 @@ def _is_split(name: str) -> bool:
 
 def _relevant(value: Any) -> Any:
     """Parameters without those that change no result; of a run what its fingerprint says."""
+    if isinstance(value, BaseModel):  # as Kedro validated them; what was not written stays unwritten
+        return _relevant(value.model_dump(mode="json", exclude_unset=True))
     if isinstance(value, Mapping):
         if "fingerprint" in value:
             return value["fingerprint"]
@@ -183,7 +186,7 @@ def _relevant(value: Any) -> Any:
 
 
 def _tell(stale: set[str], pipeline: Pipeline, *, only_missing: bool) -> None:
-    """What of another plan is made anew, what is read as it is, and what would be kept."""
+    """Results of another plan: those that are made anew, read as they are, or would be kept."""
     made_here, read_here = stale & pipeline.all_outputs(), stale & pipeline.inputs()
     if only_missing and made_here:
         weights = sorted(name for name in made_here if name.endswith(".checkpoints"))
@@ -231,7 +234,7 @@ def _read(path: Path) -> dict[str, str]:
 
 
 def _journal(path: Path) -> Path:
-    """What a run under way notes of each result when it is saved, a line each, before all is written in one file."""
+    """The journal of a run under way, a line per saved result, before all is written in one file."""
     return path.with_name(f"{path.stem}.journal")
 
 

@@ -1,4 +1,4 @@
-"""What Kedro-Viz shows of runs: status and duration of every node, rows and sizes of tables.
+"""The status of runs for Kedro-Viz: status and duration of every node, rows and sizes of tables.
 
 Kedro-Viz's own hooks record whole runs one node after the other, and forget them at the next run. These go on from
 what was recorded before, for any runner that calls hooks and for any part of the study.
@@ -22,8 +22,8 @@ from kedro.io import CatalogProtocol
 from kedro.pipeline import Node
 from kedro_viz.constants import PIPELINE_EVENTS_FILENAME, VIZ_METADATA_DIR
 from kedro_viz.integrations.kedro.hooks_utils import generate_timestamp, hash_node
-from kedro_viz.utils import _hash_input_output
 
+from transferscope.framework.kedro_private import place_of, viz_identity
 from transferscope.system.atomic import atomic_file
 from transferscope.system.errors import UserError
 
@@ -129,7 +129,7 @@ class RunStatus:
             self._events[node.name] = event | {"node_id": hash_node(node)}
 
     def _note_entry(self, event: str, name: str, data: Any) -> None:
-        identity = _hash_input_output(name)
+        identity = viz_identity(name)
         noted = {"event": event, "dataset": name, "node_id": identity, "status": "Available"}
         size = _size(self._catalog.get(name) if self._catalog is not None else None)
         with self._lock:
@@ -183,10 +183,9 @@ def _what_went_wrong(error: Exception) -> Event:
 
 def _size(dataset: Any) -> int:
     """Bytes of an entry's file, or of the files in its folder; 0 for what is in memory."""
-    place = dataset._describe().get("filepath") if dataset is not None else None
-    if place is None:
+    path = place_of(dataset)
+    if path is None:
         return 0
-    path = Path(place)
     files = path.iterdir() if path.is_dir() else [path]
     return sum(file.stat().st_size for file in files if file.is_file())
 

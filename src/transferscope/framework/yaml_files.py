@@ -70,7 +70,7 @@ def _decoded(path: Path) -> str:
 
 
 def _check(path: Path, node: Node, sizes: dict[int, int], above: set[int]) -> int:
-    """How many values `node` expands to; its keys are single values, each there once."""
+    """Number of values that `node` expands to; its keys are single values, each there once."""
     if id(node) in sizes:
         return sizes[id(node)]
     if id(node) in above:

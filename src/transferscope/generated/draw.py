@@ -52,7 +52,7 @@ CHUNK = 64
 """Images that a process draws before it says so."""
 
 Drawings = dict[str, Callable[[], Image.Image]]
-"""What draws each image, by its path below the root."""
+"""The recipe of each image, by its path below the root."""
 
 
 def generate_source(

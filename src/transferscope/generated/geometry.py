@@ -27,7 +27,7 @@ Sketch = Callable[[np.random.Generator], Figure]
 
 @dataclass(frozen=True)
 class PoseLimits:
-    """How much a figure may be turned (degrees), zoomed, moved, stretched, skewed and bent (in half sides)."""
+    """Largest turn (degrees), zoom, shift, stretch, skew and bend (in half sides) of a figure."""
 
     turn: float = 20.0
     zoom: tuple[float, float] = (0.6, 0.9)

@@ -25,7 +25,7 @@ Severities = Mapping[str, float]
 
 @dataclass(frozen=True)
 class Body:
-    """What stays the same in all films of one patient."""
+    """Features that all films of one patient share."""
 
     width: float
     heart: float
@@ -55,7 +55,7 @@ class Body:
 
 @dataclass(frozen=True)
 class Exposure:
-    """What changes from film to film: position, breath, rays, and the tubes and wires on the patient."""
+    """Features that change from film to film: position, breath, rays, and the tubes and wires on the patient."""
 
     turn: float
     zoom: float
@@ -166,7 +166,7 @@ def _soft_tissue(film: _Film, body: Body) -> np.ndarray:
 
 
 def _heart(film: _Film, body: Body, severities: Severities) -> np.ndarray:
-    """How much the heart, the great vessels and the knob of the aorta hide; all lean to a collapsed side."""
+    """The part that the heart, the great vessels and the knob of the aorta hide; all lean to a collapsed side."""
     size = body.heart * (1 + 0.5 * severities["Cardiomegaly"])
     lean = 0.14 * severities["Atelectasis"] * body.side
     ventricles = points(
@@ -214,7 +214,7 @@ def _vessels(film: _Film, severities: Severities, rng: np.random.Generator) -> n
 def _hazes(
     film: _Film, lungs: Mapping[int, np.ndarray], body: Body, severities: Severities, rng: np.random.Generator
 ) -> np.ndarray:
-    """What fills air spaces: edema around the hila, a patch of consolidation, plates of collapse, fluid below."""
+    """Draw fillings of air spaces: edema around the hila, a patch of consolidation, plates of collapse, fluid below."""
     density = np.zeros_like(film.x)
     patches = cloud(film.side, 9, rng)[..., 0]
     if severities["Edema"]:

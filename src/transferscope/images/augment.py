@@ -49,7 +49,7 @@ class EvaluationTransform:
         return self.finish(_centre(batch, self.crop_size), out)
 
     def finish(self, batch: Tensor, out: Tensor | None = None) -> Tensor:
-        """What follows after all geometry: uint8 or float32 values in 0..255 (B, 1 or 3, crop, crop) to the result."""
+        """Turn uint8 or float32 values in 0..255 (B, 1 or 3, crop, crop) after the geometry into the result."""
         if self._shuffle is None and self.channels == NETWORK_CHANNELS:
             return _normalise(batch, self._scale, self._offset, out)
         images = _normalise(batch, self._scale, self._offset, None)
@@ -85,7 +85,7 @@ def shuffle_of(pictures: PictureOptions) -> Shuffle | None:
 
 
 class SeenImages:
-    """What a network sees of a split's images before normalisation, one at a time: cropped and shuffled.
+    """Images of a split as a network sees them before normalisation, one at a time, cropped and shuffled.
 
     Indexed by a number, it gives uint8 (1 or 3, crop, crop); nothing is read before.
     """

@@ -14,15 +14,18 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
+from pydantic import Field
 
+from transferscope.experiment.options import Images
 from transferscope.images.files import FileTree, open_tree, plain, unsafe_reason
 from transferscope.images.sampling import CHEXPERT_SEED, draw_by_example, draw_by_group, patient_of
 from transferscope.images.source import (
     GENERATED_MARK,
     ExampleList,
+    ImageFormat,
     ImageSource,
     printable_names,
     report_notes,
@@ -33,7 +36,11 @@ from transferscope.system.errors import UserError
 FINDINGS = ("Cardiomegaly", "Edema", "Consolidation", "Atelectasis", "Pleural Effusion")
 """The five findings, in the study's order (classes 1 to 5)."""
 
+PAPER_SAMPLE = 50_000
+"""Images of each part in the study."""
+
 Policy = Literal["ones", "zeros", "ignore"]
+"""The value of a label that is not known; ignored labels count neither in the loss nor in metrics."""
 PAPER_UNCERTAIN: dict[str, Policy] = {
     "Cardiomegaly": "zeros",
     "Edema": "ones",
@@ -41,18 +48,53 @@ PAPER_UNCERTAIN: dict[str, Policy] = {
     "Atelectasis": "ones",
     "Pleural Effusion": "zeros",
 }
-"""What the authors' code makes of an uncertain mention (-1)."""
+"""Value of an uncertain mention (-1) in the authors' code."""
 
 _VALUE_OF: dict[str, int] = {"ones": 1, "zeros": 0, "ignore": -1}
 _UNCERTAIN, _BLANK = 2, 3
 _ROOT_NAME = re.compile(r"^CheXpert-v1\.0(-small)?/")
 
 
+class CheXpert(ImageFormat):
+    """CheXpert, five findings of chest x-rays, or images with a CSV of the same columns."""
+
+    multi_label: ClassVar[bool] = True
+    by_patient: ClassVar[bool] = True
+
+    num_train: Images | None = None
+    num_test: Images | None = None
+    """Sizes of the samples; None: 50,000 each."""
+    num_validation: Images | None = None
+    """Images beside these for choosing `best`; needs select_best_on: validation."""
+    sampling: Literal["paper", "by_patient"] = "paper"
+    """Images drawn one by one, as in the study, or whole patients, so that none is in two parts."""
+    uncertain: Policy | dict[str, Policy] = Field(default_factory=dict)
+    """The value of -1, for all findings or by finding; default: that of the authors' code."""
+    blank: Policy | dict[str, Policy] = "zeros"
+    """The value of a finding that is not mentioned."""
+    views: Literal["all", "frontal", "lateral"] = "all"
+    double_positives: tuple[str, ...] = ()
+    """Findings whose positive train rows come twice; the authors' code: Cardiomegaly, Consolidation."""
+
+    def read(self, root: Path, task: str) -> ImageSource:
+        """`read_chexpert` with these options."""
+        return read_chexpert(root, **{key: value for key, value in self.model_dump().items() if value is not None})
+
+    def validation_fault(self, *, wanted: bool) -> str | None:
+        """A validation part is drawn only for choosing `best`."""
+        together = "validation and num_validation go together"
+        return together if wanted != (self.num_validation is not None) else None
+
+    def sample_sizes(self) -> tuple[int, int]:
+        """Images drawn for train and test."""
+        return self.num_train or PAPER_SAMPLE, self.num_test or PAPER_SAMPLE
+
+
 def read_chexpert(
     root: str | Path,
     *,
-    num_train: int = 50_000,
-    num_test: int = 50_000,
+    num_train: int = PAPER_SAMPLE,
+    num_test: int = PAPER_SAMPLE,
     num_validation: int = 0,
     sampling: Literal["paper", "by_patient"] = "paper",
     uncertain: Mapping[str, Policy] | Policy | None = None,
@@ -175,7 +217,7 @@ def _read_table(tree: FileTree, views: str) -> _Table:
 
 
 _TAIL = re.compile(r"(?:.*/)?(?=(?:train|valid|test)/patient)", re.DOTALL)
-"""What stands before the part in a path of CheXpert's layout."""
+"""The start of a path of CheXpert's layout, up to its part."""
 
 
 def _below(tree: FileTree, folder: str, where: str, ids: list[str]) -> list[str]:
@@ -191,7 +233,7 @@ def _below(tree: FileTree, folder: str, where: str, ids: list[str]) -> list[str]
 
 
 def _delimiter(text: str) -> str:
-    """What separates the names of columns: the first line shows it."""
+    """The character between the names of columns, as the first line has it."""
     header = next((line for line in text.splitlines() if line.strip()), "")
     return max(",;\t", key=header.count)
 

@@ -16,11 +16,13 @@ from typing import Literal
 
 import numpy as np
 
+from transferscope.experiment.options import Images
 from transferscope.images.files import FileTree, open_tree, plain, printable, unsafe_reason
 from transferscope.images.sampling import DOMAINNET_SEED, draw_subset
 from transferscope.images.source import (
     GENERATED_MARK,
     ExampleList,
+    ImageFormat,
     ImageSource,
     check_classes,
     printable_names,
@@ -29,12 +31,39 @@ from transferscope.images.source import (
 )
 from transferscope.system.errors import UserError
 
+PAPER_LIMIT = 50_000
+"""Images of a part in the study."""
+
+
+class DomainNet(ImageFormat):
+    """A domain of DomainNet: class folders, and the lists `<domain>_train.txt` and `<domain>_test.txt`."""
+
+    domain: str | None = None
+    """Default: the task's name."""
+    limit: Images | None = None
+    """Largest number of images of a part, drawn as the study drew them; None: 50,000."""
+    untrained_classes: Literal["refuse", "keep"] = "refuse"
+    """Classes that the test list has and the train list lacks."""
+
+    def read(self, root: Path, task: str) -> ImageSource:
+        """`read_domainnet` with these options."""
+        limit, domain = self.limit or PAPER_LIMIT, self.domain or task
+        return read_domainnet(root, domain, limit=limit, untrained_classes=self.untrained_classes)
+
+    def validation_fault(self, *, wanted: bool) -> str | None:
+        """DomainNet has train and test alone."""
+        return "this layout has no validation part" if wanted else None
+
+    def sample_sizes(self) -> tuple[int, int]:
+        """The limit of a part, twice."""
+        return self.limit or PAPER_LIMIT, self.limit or PAPER_LIMIT
+
 
 def read_domainnet(
     root: str | Path,
     domain: str,
     *,
-    limit: int | None = 50_000,
+    limit: int | None = PAPER_LIMIT,
     seed: int = DOMAINNET_SEED,
     untrained_classes: Literal["refuse", "keep"] = "refuse",
 ) -> ImageSource:

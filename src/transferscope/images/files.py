@@ -58,7 +58,7 @@ class FileTree(ABC):
         """Paths met so far that lead to no regular file, such as links to nothing and pipes."""
 
     def where(self, path: str) -> str:
-        """How messages name a file; unprintable characters are escaped, so that a message stays one line."""
+        """The name of a file in messages; unprintable characters are escaped, so that a message stays one line."""
         return printable(f"{self.root}/{path}" if path else str(self.root))
 
     @abstractmethod

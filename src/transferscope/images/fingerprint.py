@@ -28,7 +28,7 @@ def file_fingerprints(tree: FileTree, paths: Sequence[str]) -> np.ndarray:
 
 
 def picture_key(pictures: PictureOptions, num_examples: int, value_range: tuple[float, float] | None) -> str:
-    """What half-done packing must share with a new attempt to be continued by it."""
+    """Settings that half-done packing must share with a new attempt to be continued by it."""
     stored = {
         "version": PACKING_VERSION,
         "style": pictures.style,

@@ -12,7 +12,7 @@ Index = int | slice | np.ndarray
 
 
 class ImageArray(Protocol):
-    """What a uint8 array (N, C, H, W), and every view below, offers."""
+    """The interface of a uint8 array (N, C, H, W) and of every view below."""
 
     @property
     def shape(self) -> tuple[int, ...]: ...

@@ -13,15 +13,19 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated, ClassVar
 
 import numpy as np
 from PIL import Image
+from pydantic import Field
 
+from transferscope.experiment.options import Place
 from transferscope.images.decode import FORMATS, is_image
 from transferscope.images.files import FileTree, decode_text, open_tree, printable, read_file
 from transferscope.images.source import (
     GENERATED_MARK,
     ExampleList,
+    ImageFormat,
     ImageSource,
     check_classes,
     printable_names,
@@ -57,6 +61,25 @@ _PART_OF = {"tr": "train", "va": "val", "de": "val", "te": "test", "ts": "test",
 """By the first two letters: train, training, trn; val, valid, validation; dev; test, testing, tst; holdout; eval."""
 
 
+class ImageFolder(ImageFormat):
+    """A folder for each class, in parts for training and testing or without parts."""
+
+    path_options: ClassVar[tuple[str, ...]] = ("class_list",)
+
+    test_share: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Without parts: the share of each class that is for testing; not used where there are parts."""
+    class_list: Place | None = None
+    """A text file with a class per line, in the order of a classifier's outputs."""
+
+    def read(self, root: Path, task: str) -> ImageSource:
+        """`read_image_folder` with these options."""
+        return read_image_folder(root, test_share=self.test_share, class_list=self.class_list)
+
+    def validation_fault(self, *, wanted: bool) -> str | None:
+        """Folders without parts are shared out to train and test alone."""
+        return "this layout has no validation part" if wanted and self.test_share is not None else None
+
+
 def read_image_folder(
     root: str | Path,
     *,
@@ -74,8 +97,8 @@ def read_image_folder(
 
     Args:
         test_share: For class folders without parts: this share of each class, by a draw, is the test part.
-        class_list: A text file with a class a line, in the order of a classifier's outputs; the folders may be some of
-            them. None: the folders are the classes.
+        class_list: A text file with a class per line, in the order of a classifier's outputs; the folders may be
+            some of them. None: the folders are the classes.
         seed: Of the draw.
 
     Raises:

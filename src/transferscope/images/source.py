@@ -1,16 +1,18 @@
-"""What every reader of a data set returns: which files, which labels, under which names."""
+"""A data set as its reader returns it: files, labels and names."""
 
 from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Iterable, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from transferscope.images.files import printable
+from transferscope.experiment.formats import DataFormat
+from transferscope.images.files import FileTree, open_tree, printable
 from transferscope.system.errors import UserError
 
 logger = logging.getLogger("transferscope")
@@ -62,9 +64,44 @@ class ImageSource:
     test: ExampleList
     validation: ExampleList | None = None
     sampling: str = "all"
-    """How examples were drawn from those distributed; "all": none was left out."""
+    """The draw of examples from those distributed; "all": none was left out."""
     unreadable: tuple[str, ...] = ()
     """A line for each listed file that is known to be none, such as a link to nothing."""
+
+    @classmethod
+    def from_labels(
+        cls,
+        root: str | Path,
+        *,
+        train: Mapping[str, str],
+        test: Mapping[str, str],
+        validation: Mapping[str, str] | None = None,
+    ) -> ImageSource:
+        """A data set given as the class of every file.
+
+        Args:
+            root: folder or archive.
+            train, test, validation: path of each image below `root` -> name of its class, in the order of use.
+
+        Raises:
+            UserError: a file does not exist, there is one class only, or a part has no images or a class of its own.
+        """
+        tree, names = open_tree(root), sorted(set(train.values()))
+        check_classes(names, str(root))
+
+        def listed(part: str, labels: Mapping[str, str]) -> ExampleList:
+            return _listed(tree, f"{root}, {part}", labels, names)
+
+        return cls(
+            name=Path(root).name,
+            root=Path(root),
+            class_names=tuple(names),
+            multi_label=False,
+            generated=tree.is_file(GENERATED_MARK),
+            train=listed("train", train),
+            test=listed("test", test),
+            validation=None if validation is None else listed("validation", validation),
+        )
 
     def part(self, part: str) -> ExampleList:
         """The examples of "train", "test" or, where there is one, "validation"."""
@@ -78,6 +115,29 @@ class ImageSource:
     def parts(self) -> tuple[str, ...]:
         """Names of the parts that exist."""
         return ("train", "test") if self.validation is None else ("train", "test", "validation")
+
+
+def _listed(tree: FileTree, where: str, labels: Mapping[str, str], names: Sequence[str]) -> ExampleList:
+    """The examples of one part, whose files exist and whose classes are among `names`."""
+    if not labels:
+        raise UserError(f"{where}: no images are listed")
+    paths = tuple(labels)
+    number = {name: index for index, name in enumerate(names)}
+    for path, name in labels.items():
+        if name not in number:
+            raise UserError(f"{where}: {path} has the class {name!r}, of which there are no images to train on")
+    index, missing = tree.first_missing(paths)
+    if missing:
+        raise UserError(f"{where}: {missing} of {len(paths)} files do not exist, the first is {paths[index]}")
+    return ExampleList(paths, np.array([number[name] for name in labels.values()], dtype=np.int64), paths)
+
+
+class ImageFormat(DataFormat, ABC):
+    """A format of images and labels on disk: its options as fields, and how they are listed."""
+
+    @abstractmethod
+    def read(self, root: Path, task: str) -> ImageSource:
+        """List images and labels below `root` without decoding an image; its name may differ from the task's."""
 
 
 @functools.cache

@@ -39,7 +39,7 @@ class DroppedImage:
 
 @dataclass(frozen=True)
 class SplitInfo:
-    """What a split says of itself in split.json."""
+    """The description of a split in split.json."""
 
     name: str
     part: str
@@ -113,15 +113,41 @@ class PackedSplit:
         except (OSError, ValueError, KeyError, TypeError, ValidationError) as error:
             raise DamagedError(folder, _one_line(error), REPACK) from error
 
-    name = property(lambda self: self.info.name)
-    part = property(lambda self: self.info.part)
-    class_names = property(lambda self: self.info.class_names)
-    multi_label = property(lambda self: self.info.multi_label)
-    generated = property(lambda self: self.info.generated)
-    pictures = property(lambda self: self.info.pictures)
-    digest = property(lambda self: self.info.digest)
-    source_digest = property(lambda self: self.info.source_digest)
-    dropped = property(lambda self: self.info.dropped)
+    @property
+    def name(self) -> str:
+        return self.info.name
+
+    @property
+    def part(self) -> str:
+        return self.info.part
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return self.info.class_names
+
+    @property
+    def multi_label(self) -> bool:
+        return self.info.multi_label
+
+    @property
+    def generated(self) -> bool:
+        return self.info.generated
+
+    @property
+    def pictures(self) -> PictureOptions:
+        return self.info.pictures
+
+    @property
+    def digest(self) -> str:
+        return self.info.digest
+
+    @property
+    def source_digest(self) -> str:
+        return self.info.source_digest
+
+    @property
+    def dropped(self) -> tuple[DroppedImage, ...]:
+        return self.info.dropped
 
     @property
     def num_classes(self) -> int:

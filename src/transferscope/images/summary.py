@@ -97,7 +97,7 @@ def label_shift(train: PackedSplit, test: PackedSplit) -> pd.DataFrame:
 
 
 def label_distance(train: PackedSplit, test: PackedSplit) -> float:
-    """How far the labels of two splits are apart, in [0, 1]; 0: equal fractions.
+    """Distance between the labels of two splits, in [0, 1]; 0: equal fractions.
 
     Total variation for single labels; for several labels the mean over classes of the absolute difference.
     """

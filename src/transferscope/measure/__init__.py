@@ -1,1 +1,22 @@
-"""Analyses applied to checkpoints and splits; usable without Kedro."""
+"""Measure checkpoints on images: the analyses applied to a `Checkpoint` or two on a `Bench`, also in a notebook.
+
+The public names are imported when they are first used, so that importing the package costs nothing.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "basins": ["basin"],
+        "bench": ["Bench"],
+        "features": ["cka"],
+        "lines": ["line"],
+        "margins": ["margin"],
+        "modules": ["criticality", "rewinding"],
+        "planes": ["plane"],
+        "predictions": ["mistakes", "predict"],
+        "spectra": ["spectrum"],
+        "weights": ["distance", "distance_travelled"],
+    },
+)

@@ -1,9 +1,10 @@
-"""The one way in which landscape measures a model: on packed splits, resampled, remembered."""
+"""The one way in which models are measured: on packed splits, resampled, remembered."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -17,9 +18,11 @@ from transferscope.analysis.resampling import Resampling, with_draws
 from transferscope.experiment.options import Precision
 from transferscope.experiment.plan import derive_seed
 from transferscope.images.augment import NETWORK_CHANNELS, EvaluationTransform
+from transferscope.images.split import PackedSplit
 from transferscope.models.checkpoint import Checkpoint
 from transferscope.models.layers import image_channels
 from transferscope.models.parametrised import analysed_model
+from transferscope.system.errors import UserError
 from transferscope.training.device import choose_device
 from transferscope.training.feed import Feed
 from transferscope.training.metrics import metrics_from_logits
@@ -30,68 +33,89 @@ METRICS = ("accuracy", "loss", "auc")
 RESIDENT_BYTES = 1 << 30
 
 
-class Engine:
-    """Measures models of one architecture on some parts of a task, `part/metric -> value`.
+@dataclass(frozen=True)
+class Bench:
+    """Examples, memory of results, precision and resamples with which models are measured.
 
-    splits: part ("train", "test") -> examples. store: where measurements are remembered by content. resamples: with
-    any, each value is an array, the metric on all examples first and then under every resample of them. precision: of
-    the forward passes; BatchNorm's statistics are recomputed in float32.
-    recompute_on: training examples on which models with BatchNorm layers get their statistics anew at every point.
+    With one, each function of `transferscope.measure` takes checkpoints and gives tables:
+
+        bench = Bench({"train": train, "test": test}, resamples=300)
+        points, barriers = line(bench, first, second)
     """
 
-    def __init__(
-        self,
-        checkpoint: Checkpoint,
-        splits: dict[str, Any],
-        store: Store,
-        *,
-        precision: Precision = "float32",
-        resamples: int = 0,
-        recompute_on: Any = None,
-    ) -> None:
+    splits: Mapping[str, PackedSplit]
+    """Examples by part of the task, "train" and "test".
+
+    Networks with BatchNorm layers get their statistics from "train" at every point between checkpoints.
+    """
+    store: Store = field(default_factory=dict[str, dict[str, Any]])
+    """Results by content: with a store on disk nothing is measured twice."""
+    precision: Precision = "float32"
+    """Of the forward passes; BatchNorm's statistics are recomputed in float32."""
+    resamples: int = 0
+    """With any, each metric is an array, first that on all examples and then those under resamples of them."""
+
+    @property
+    def task(self) -> str:
+        """Name of the task that the examples belong to."""
+        return next(iter(self.splits.values())).name
+
+    def split(self, part: str) -> PackedSplit:
+        """Examples of a part. Raises UserError that names the parts that are there."""
+        if part not in self.splits:
+            raise UserError(f"the bench has no {part} images, only {', '.join(self.splits)}: add splits['{part}']")
+        return self.splits[part]
+
+    def limited(self, max_examples: int | None) -> Bench:
+        """At most so many examples of each part, drawn once, so that all points and models see the same."""
+        return replace(self, splits={part: subset(split, max_examples, part) for part, split in self.splits.items()})
+
+    def key(self, checkpoint: Checkpoint, *measured: object) -> str:
+        """Name what is measured of models of an architecture, besides their weights; splits count by content."""
         metadata = checkpoint.metadata
-        self.architecture = json.dumps(
-            [VERSION, metadata.architecture, metadata.model_options, precision], sort_keys=True
+        architecture = json.dumps(
+            [VERSION, metadata.architecture, metadata.model_options, self.precision], sort_keys=True
         )
-        self.store = store
-        self._parts = {part: self._remember(split, resamples, precision) for part, split in splits.items()}
-        self._recompute_on = recompute_on
-        self._splits, self._resamples = splits, resamples
+        return json.dumps([architecture, *(getattr(item, "digest", item) for item in measured)])
 
-    def _remember(self, split: Any, resamples: int, precision: Precision) -> Evaluate:
-        return Remembered(SplitEvaluator(split, resamples, precision), self.store, self.context(split, resamples))
+    def metrics(self, checkpoint: Checkpoint, parts: Iterable[str] | None = None) -> Evaluate:
+        """Measure models of the checkpoint's architecture as they are, `part/metric -> value`, on all or some parts."""
+        measures = {part: self._remembered(checkpoint, self.split(part)) for part in parts or self.splits}
 
-    def context(self, *what: Any) -> str:
-        """What is measured on what, besides the weights."""
-        return json.dumps([self.architecture, *(getattr(item, "digest", item) for item in what)])
+        def measure(model: nn.Module) -> Metrics:
+            return {
+                f"{part}/{metric}": value
+                for part, evaluate in measures.items()
+                for metric, value in evaluate(model).items()
+            }
 
-    def checkpoint(self, model: nn.Module) -> Metrics:
-        """The metrics of the weights and statistics that the model holds."""
-        return {
-            f"{part}/{metric}": value
-            for part, measure in self._parts.items()
-            for metric, value in measure(model).items()
-        }
+        return measure
 
-    def along(self, model: nn.Module) -> Evaluate:
-        """The measure for all points of a line, a plane or a hull: BatchNorm's statistics are recomputed first.
+    def along(self, checkpoint: Checkpoint, model: nn.Module, parts: Iterable[str] | None = None) -> Evaluate:
+        """Measure all points of a line, a plane or a hull: BatchNorm's statistics are recomputed first.
 
         `naive_` metrics, with the statistics that the model holds, stand beside it. The checkpoints themselves are
         measured in the same way, so that a difference between points is one of weights.
         """
+        parts = list(parts or self.splits)
+        plain = self.metrics(checkpoint, parts)
         if not batchnorm_layers(model):
-            return self.checkpoint
-        examples, channels = self._recompute_on, image_channels(model)
+            return plain
+        examples, channels = self.split("train"), image_channels(model)
         # `batches` is asked for only where something is not remembered.
-        both = with_recomputed_statistics(self.checkpoint, lambda: stream(feed_of(examples), channels))
-        what = self.context("recomputed on", examples, *self._splits.values(), self._resamples)
-        return Remembered(both, self.store, what)
+        both = with_recomputed_statistics(plain, lambda: stream(feed_of(examples), channels))
+        measured = [self.splits[part] for part in parts]
+        return Remembered(both, self.store, self.key(checkpoint, "recomputed on", examples, *measured, self.resamples))
+
+    def _remembered(self, checkpoint: Checkpoint, split: PackedSplit) -> Evaluate:
+        evaluate = SplitEvaluator(split, self.resamples, self.precision)
+        return Remembered(evaluate, self.store, self.key(checkpoint, split, self.resamples))
 
 
 class SplitEvaluator:
     """Metrics of a model on a split; its images are prepared once for all models, when the first is measured."""
 
-    def __init__(self, split: Any, resamples: int, precision: Precision) -> None:
+    def __init__(self, split: PackedSplit, resamples: int, precision: Precision) -> None:
         self.split, self.resamples, self.precision = split, resamples, precision
         self._evaluator: Evaluator | None = None
 
@@ -113,11 +137,16 @@ class SplitEvaluator:
 
 
 def workspace(checkpoint: Checkpoint) -> nn.Module:
-    """A network of plain layers to write weights into, on the GPU that was granted to this step, else on the CPU."""
+    """A network of plain layers to write weights into, on the GPU that was granted to this node, else on the CPU."""
     return prepare(analysed_model(checkpoint), choose_device(None))
 
 
-def batches(split: Any, channels: int = NETWORK_CHANNELS) -> list[Batch] | Callable[[], Iterator[Batch]]:
+def network(checkpoint: Checkpoint) -> nn.Module:
+    """The checkpoint's own network, on the GPU that was granted to this node, else on the CPU."""
+    return prepare(checkpoint.build(), choose_device(None))
+
+
+def batches(split: PackedSplit, channels: int = NETWORK_CHANNELS) -> list[Batch] | Callable[[], Iterator[Batch]]:
     """Network inputs and labels where the `workspace` is: kept if they take less than a GiB, else made for every pass.
 
     The packed images of a large split stay on a GPU that has room for them.
@@ -129,25 +158,29 @@ def batches(split: Any, channels: int = NETWORK_CHANNELS) -> list[Batch] | Calla
     return lambda: stream(feed, channels)
 
 
-def feed_of(split: Any) -> Feed:
+def feed_of(split: PackedSplit, *, keep_resident: bool = True) -> Feed:
     """The split's packed images, batch by batch, where the `workspace` is."""
-    return Feed(split, choose_device(None))
+    return Feed(split, choose_device(None), keep_resident=keep_resident)
+
+
+def inputs(feed: Feed, rows: Iterable[np.ndarray], channels: int = NETWORK_CHANNELS) -> Iterator[Tensor]:
+    """Network inputs of the examples `rows`, a batch for each array of them."""
+    transform = EvaluationTransform(feed.split.pictures, channels)
+    return (transform(images) for images in feed.batches(rows))
 
 
 def stream(feed: Feed, channels: int = NETWORK_CHANNELS, *, size: int = 128) -> Iterator[Batch]:
-    """The same, made batch by batch from the packed images.
+    """Network inputs and labels of a whole split, made batch by batch from the packed images.
 
     A last batch of one image goes with the one before: BatchNorm cannot take statistics of one value.
     """
-    split = feed.split
-    transform = EvaluationTransform(split.pictures, channels)
-    labels = torch.as_tensor(np.asarray(split.labels)).to(feed.device)
-    parts = np.array_split(np.arange(len(split)), range(size, len(split) - 1, size))
-    for part, images in zip(parts, feed.batches(parts), strict=True):
-        yield transform(images).contiguous(memory_format=torch.channels_last), labels[part[0] : part[-1] + 1]
+    labels = torch.as_tensor(np.asarray(feed.split.labels)).to(feed.device)
+    parts = np.array_split(np.arange(len(feed.split)), range(size, len(feed.split) - 1, size))
+    for part, images in zip(parts, inputs(feed, parts, channels), strict=True):
+        yield images.contiguous(memory_format=torch.channels_last), labels[part[0] : part[-1] + 1]
 
 
-def subset(split: Any, limit: int | None, *seed: object) -> Any:
+def subset(split: PackedSplit, limit: int | None, *seed: object) -> PackedSplit:
     """At most `limit` examples, drawn once per split so that all points and models see the same."""
     if limit is None or len(split) <= limit:
         return split

@@ -27,6 +27,7 @@ from transferscope.models.state_dicts import check_values, is_statistic, read_to
 from transferscope.models.torch_file import first_line
 from transferscope.models.zoo import build_model
 from transferscope.system.errors import UserError
+from transferscope.system.references import allow, is_allowed, is_reference
 from transferscope.system.stored import UNSEALED, DamagedError, check, seal_of, write_sealed
 
 log = logging.getLogger(__name__)
@@ -36,7 +37,7 @@ HEADER_KEY = "transferscope"
 
 @dataclass(frozen=True)
 class CheckpointMetadata:
-    """What made the weights; None or empty where a file made elsewhere does not say."""
+    """The origin of the weights; None or empty where a file made elsewhere does not name it."""
 
     architecture: str | None = None
     """Name for `build_model`."""
@@ -66,7 +67,7 @@ class Checkpoint:
 
     @property
     def source(self) -> str:
-        """What errors call it: its file, or task, run and epoch."""
+        """Its name in errors: its file, or task, run and epoch."""
         if self.path is not None:
             return str(self.path)
         made_by = [str(part) for part in (self.metadata.task, self.metadata.run) if part]
@@ -105,6 +106,7 @@ class Checkpoint:
         name, options = self.metadata.architecture, self.metadata.model_options
         if name is None:
             raise UserError(f"{self.source} does not say its architecture: name it where the file is named")
+        check_named(name, self.source)
         num_classes = self.metadata.num_classes
         if num_classes is None:
             num_classes = infer_num_classes(self.state_dict, name, options, source=self.source)
@@ -194,6 +196,9 @@ def check_checkpoint_file(
     name = known.architecture or architecture
     if name is None:
         return known
+    if name == architecture and is_reference(name):
+        allow(name)
+    check_named(name, checkpoint.source)
     options = known.model_options or dict(model_options or {})
     classes = known.num_classes or num_classes
     if not any_classifier:
@@ -206,6 +211,15 @@ def check_checkpoint_file(
     state_dict, _ = fit_to_model(checkpoint.state_dict, model, ignore=new)
     check_compatible(state_dict, model, source=checkpoint.source, expected=name, ignore=new)
     return known
+
+
+def check_named(architecture: str, source: str) -> None:
+    """Refuse a checkpoint whose own header names code that the user has not named: importing it would run it."""
+    if is_reference(architecture) and not is_allowed(architecture):
+        raise UserError(
+            f"{source} says that its network is made by the code {architecture}: if you trust that code, name it as "
+            "model.name of the study, or as the architecture where the file is named"
+        )
 
 
 def read_metadata(path: str | Path) -> CheckpointMetadata:

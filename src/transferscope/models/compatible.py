@@ -1,4 +1,4 @@
-"""Whether weights fit a model, and what to tell the user where they do not."""
+"""Check whether weights fit a model, and explain where they do not."""
 
 from __future__ import annotations
 
@@ -185,7 +185,7 @@ def _without_copies(given: dict[str, Tensor], prefix: str, needed: Sequence[str]
 
 
 def _prefixes(given: Mapping[str, Tensor], needed: Sequence[str]) -> list[str]:
-    """What stands in the file before some of the needed names, in the file's order."""
+    """Prefixes that the file has before some of the needed names, in the file's order."""
     anchors = [*needed[:3], needed[len(needed) // 2], *needed[-3:]] if needed else []
     found = (
         name.removesuffix(anchor)

@@ -13,8 +13,8 @@ from typing import Any, Literal
 import torch.nn.functional as F
 from torch import Tensor, full, nn
 
-from transferscope.models.near import near_matches
 from transferscope.system.errors import UserError
+from transferscope.system.near import near_matches
 
 
 def _counts(option: str, values: Any) -> tuple[int, ...]:
@@ -25,7 +25,7 @@ def _counts(option: str, values: Any) -> tuple[int, ...]:
 
 @dataclass(frozen=True)
 class FixupLayout:
-    """What distinguishes one network of the family from another; every field may be given as a model option."""
+    """The layout of one network of the family; every field may be given as a model option."""
 
     block: Literal["basic", "bottleneck"] = "basic"
     blocks: tuple[int, ...] = (2, 2, 2, 2)

@@ -1,4 +1,4 @@
-"""What a run starts from: random weights, or those of a pre-trained model under a new classifier."""
+"""Initial weights of a run: random ones, or those of a pre-trained model under a new classifier."""
 
 from __future__ import annotations
 

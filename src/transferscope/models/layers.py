@@ -19,7 +19,7 @@ NUM_GENERIC_FEATURES = 5
 
 @dataclass(frozen=True)
 class LayerInput:
-    """What enters a convolution or linear layer: its size in pixels (1 x 1 for a linear layer), and how it is read."""
+    """The input of a convolution or linear layer: its size in pixels (1 x 1 for a linear layer), and its layout."""
 
     kind: str
     """`conv` or `linear`."""

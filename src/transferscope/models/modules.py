@@ -109,7 +109,7 @@ def _neighbour(key: str, keys: Sequence[str], owners: Mapping[str, str | None]) 
 
 def _by_patterns(keys: Sequence[str], groups: Mapping[str, Sequence[str]]) -> Modules:
     members: dict[str, list[str]] = {name: [] for name in groups}
-    homeless = []
+    unassigned = []
     for key in keys:
         homes = [name for name, patterns in groups.items() if any(_matches(key, pattern) for pattern in patterns)]
         if len(homes) > 1:
@@ -117,10 +117,10 @@ def _by_patterns(keys: Sequence[str], groups: Mapping[str, Sequence[str]]) -> Mo
         if homes:
             members[homes[0]].append(key)
         else:
-            homeless.append(key)
-    if homeless:
-        more = f" and {len(homeless) - 5} more" if len(homeless) > 5 else ""
-        raise UserError(f"no configured module holds the keys {', '.join(homeless[:5])}{more}: add a pattern for them")
+            unassigned.append(key)
+    if unassigned:
+        more = f" and {len(unassigned) - 5} more" if len(unassigned) > 5 else ""
+        raise UserError(f"no configured module holds the keys {', '.join(unassigned[:5])}{more}: add a pattern")
     empty = [name for name, found in members.items() if not found]
     if empty:
         raise UserError(f"the patterns of module {empty[0]!r} match no key of the model: {list(groups[empty[0]])}")

@@ -23,7 +23,7 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 from torch.overrides import TorchFunctionMode
 
-from transferscope.models.checkpoint import Checkpoint
+from transferscope.models.checkpoint import Checkpoint, check_named
 from transferscope.models.layers import evaluation_mode
 from transferscope.models.zoo import build_model
 from transferscope.system.errors import UserError
@@ -61,6 +61,8 @@ def _widened(tensor: Tensor) -> Tensor:
 
 def _is_plain(checkpoint: Checkpoint) -> bool:
     name = checkpoint.metadata.architecture
+    if name is not None:
+        check_named(name, checkpoint.source)
     return name is not None and _is_plain_architecture(name, json.dumps(checkpoint.metadata.model_options))
 
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from transferscope.experiment.names import CheckpointName, Epoch, RunName
 from transferscope.models.checkpoint import Checkpoint, load_checkpoint
 from transferscope.system.errors import UserError
+from transferscope.system.references import allow, is_reference
 from transferscope.system.stored import DamagedError, check, read_json, seal_of, write_json
 
 INDEX = "series.json"
-Epoch = int | Literal["best", "final"]
 Status = Literal["finished", "diverged"]
 
 
@@ -106,6 +107,8 @@ class CheckpointSeries:
         for path in paths.values():
             if not path.exists():
                 raise UserError(f"checkpoint {path} of {name} does not exist: check the path")
+        if is_reference(about.get("architecture") or ""):
+            allow(about["architecture"])
         last = max(paths) if final is None else final
         return cls(
             name, paths, last if best is None else best, last, fingerprint, about=about, weights=weights, prefix=prefix
@@ -164,6 +167,23 @@ class CheckpointSeries:
             raise DamagedError(path, error.reason, fix) from None
         if seal_of(path) != self.digests[epoch]:
             raise DamagedError(path, f"it is another file than {INDEX} lists", fix)
+
+
+class Checkpoints(Mapping[str, Checkpoint]):
+    """Checkpoints of several runs by name, `clipart.pt_1@final`; each is read when it is asked for, and not kept."""
+
+    def __init__(self, series: Iterable[CheckpointSeries]) -> None:
+        self.series = {one.name: one for one in series}
+
+    def __getitem__(self, name: str) -> Checkpoint:
+        checkpoint = CheckpointName.parse(name)
+        return self.series[str(checkpoint.run_name)].load(checkpoint.epoch)
+
+    def __iter__(self) -> Iterator[str]:
+        return (str(RunName.parse(name).at(epoch)) for name, one in self.series.items() for epoch in one.epochs)
+
+    def __len__(self) -> int:
+        return sum(len(one.epochs) for one in self.series.values())
 
 
 def write_series(

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from transferscope.models.file_kind import Kind
-from transferscope.models.near import near_matches
 from transferscope.models.pickle_data import Opaque
 from transferscope.models.torch_file import ArrayRef, TensorRef, open_torch_file
 from transferscope.system.errors import UserError
+from transferscope.system.near import near_matches
 
 USUAL = [
     "state_dict",

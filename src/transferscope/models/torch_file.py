@@ -299,7 +299,7 @@ class _Builder:
         self.set_aside[name] = None
 
     def _rebuilt(self, function: str, arguments: tuple[Any, ...]) -> Any:
-        """What a function of torch that makes a tensor would have made."""
+        """The tensor that a function of torch would have made."""
         match function, arguments:
             case "_rebuild_tensor", (storage, offset, size, stride):
                 return _tensor_ref(storage, offset, size, stride, None)

@@ -15,8 +15,9 @@ from torch import nn
 
 from transferscope.models.fixup_resnet import FIXUP_LAYOUTS, fixup_resnet
 from transferscope.models.layers import classifier_layers
-from transferscope.models.near import near_matches
 from transferscope.system.errors import UserError
+from transferscope.system.near import near_matches
+from transferscope.system.references import allow, is_reference, resolve
 
 _PROVIDERS = ("torchvision", "timm")
 _WEIGHT_OPTIONS = ("weights", "weights_backbone", "pretrained", "checkpoint_path")
@@ -32,7 +33,9 @@ def build_model(name: str, num_classes: int, *, seed: int | None = None, **optio
     """A model with fresh weights that maps images (B, 3, H, W) to logits (B, num_classes), in training mode.
 
     `name` is one of `FIXUP_LAYOUTS`, a classification model of torchvision, or a model of timm (optional package);
-    where both have the name it is torchvision's, and `timm/resnet50` or `torchvision/resnet50` says which.
+    where both have the name it is torchvision's, and `timm/resnet50` or `torchvision/resnet50` says which. A name with
+    a colon is a function of one's own, `mypackage.nets:build` or `nets.py:build`, that takes `num_classes` and the
+    options and returns a module.
     `options` are keyword arguments of the architecture. `seed` draws the weights from a generator of their own and
     leaves torch's global one as it was; None draws from the global one. Weights are always drawn on the CPU: no
     option loads pre-trained ones, which come from a checkpoint (`transferscope.models.initialise`).
@@ -75,6 +78,8 @@ def private_random_state(seed: int | None) -> Iterator[None]:
 
 
 def _constructor(name: str) -> Callable[[int, dict[str, Any]], nn.Module]:
+    if is_reference(name):
+        return _own(name)
     if name in FIXUP_LAYOUTS:
         return lambda num_classes, options: _build_fixup(name, num_classes, options)
     provider, _, bare_name = name.rpartition("/")
@@ -83,6 +88,23 @@ def _constructor(name: str) -> Callable[[int, dict[str, Any]], nn.Module]:
     if provider in ("", "timm") and _has_timm() and importlib.import_module("timm").is_model(bare_name):
         return lambda num_classes, options: _build_timm(bare_name, num_classes, options)
     raise _unknown_name(name, provider, bare_name)
+
+
+def _own(name: str) -> Callable[[int, dict[str, Any]], nn.Module]:
+    """The user's own function as the constructor of a network."""
+    allow(name)
+    function = resolve(name, "model.name")
+    if not callable(function):
+        raise UserError(f"model.name: {name} is a {type(function).__name__}, not a function that returns a network")
+
+    def construct(num_classes: int, options: dict[str, Any]) -> nn.Module:
+        with _option_errors(name, function, options):
+            model = function(num_classes=num_classes, **options)
+        if not isinstance(model, nn.Module):
+            raise UserError(f"model.name: {name} returned a {type(model).__name__}, not a torch.nn.Module")
+        return model.train()
+
+    return construct
 
 
 def _unknown_name(name: str, provider: str, bare_name: str) -> UserError:

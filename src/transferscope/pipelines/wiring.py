@@ -1,23 +1,50 @@
-"""The two kinds of node that every analysis ends with: many small tables into one, and a table into a figure."""
+"""The kinds of node that every analysis has: its tables gathered into one, and figures drawn from tables."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from functools import update_wrapper
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial, update_wrapper
+from importlib import import_module
+from typing import cast
 
 import pandas as pd
 from kedro.pipeline import Node, Pipeline
 
+from transferscope.experiment.options import Precision
 from transferscope.experiment.plan import PairGroup, Plan
+from transferscope.pipelines.types import Bench, Figure, PackedSplit, Store
 
 ON_A_GPU = ["gpus-1"]
 """The tag of a node that runs networks: runners give it a GPU of its own where there are any, else a core."""
+
+Labels = Mapping[str, Mapping[str, str]]
+"""Roles of labels, and labels of runs, as `plan.labels` has them of every task."""
 
 
 def concatenate(*tables: pd.DataFrame) -> pd.DataFrame:
     """One table of all rows, in the order of the inputs."""
     return pd.concat([table for table in tables if len(table)] or list(tables[:1]), ignore_index=True)
+
+
+def named(table: pd.DataFrame, **names: str | int | pd.Series) -> pd.DataFrame:
+    """The table with columns of one value each before its own."""
+    return table.assign(**names)[[*names, *(column for column in table.columns if column not in names)]]
+
+
+def make_bench(
+    train_split: PackedSplit | None = None,
+    test_split: PackedSplit | None = None,
+    precision: Precision = "float32",
+    store: Store | None = None,
+    max_examples: int | None = None,
+    resamples: int = 0,
+) -> Bench:
+    """The bench on which a node measures models of a task, with at most `max_examples` of each part."""
+    from transferscope.measure.bench import Bench
+
+    splits = {part: split for part, split in (("train", train_split), ("test", test_split)) if split is not None}
+    memory: Store = {} if store is None else store
+    return Bench(splits, memory, precision, resamples).limited(max_examples)
 
 
 def tagged(tag: str, nodes: Iterable[Node]) -> list[Node]:
@@ -58,10 +85,27 @@ def gather(pipeline: str, task: str, name: str, inputs: Iterable[str]) -> Node:
     )
 
 
-def draw(pipeline: str, task: str, name: str, function: Callable[..., Any], inputs: Iterable[str]) -> Node:
-    """The node that draws `{task}.{name}.figure`; `function` gets the inputs and what must be said of the images."""
+def draw(
+    pipeline: str,
+    task: str,
+    name: str,
+    plot: str | Callable[..., Figure],
+    inputs: Iterable[str],
+    *,
+    joined: bool = False,
+    **options: object,
+) -> Node:
+    """The node that draws `{task}.{name}.figure`.
+
+    Args:
+        plot: A function of `plots` as `module:name` below it, which gets the inputs, the task as `title`, and as `note`
+            the words that the images call for; or a function of nodes, which gets inputs and `note`.
+        inputs: Tables, or what else the function draws.
+        joined: The inputs are tables of one kind, and the function gets them as one.
+        options: What the function gets beside, by name; `title` instead of the task.
+    """
     return Node(
-        with_labels(function),
+        Drawing(plot, {"title": task} | options, joined) if isinstance(plot, str) else Labelled(plot),
         inputs=[*inputs, f"params:plan.notes.{task}", f"params:plan.labels.{task}"],
         outputs=f"{task}.{name}.figure",
         name=f"draw_{name}",
@@ -69,23 +113,70 @@ def draw(pipeline: str, task: str, name: str, function: Callable[..., Any], inpu
     )
 
 
-class with_labels:
-    """A function that draws figures with the labels of the study, which are its last input or the one named `labels`.
+def draw_pages(
+    pipeline: str, task: str, name: str, plot: str, inputs: Iterable[str], entry: str, **options: object
+) -> Node:
+    """The node that draws `{task}.{entry}.pages`, with a function that gives one figure after the other."""
+    return Node(
+        Pages(plot, {"title": task} | options, joined=True),
+        inputs=[*inputs, f"params:plan.notes.{task}"],
+        outputs=f"{task}.{entry}.pages",
+        name=f"draw_{name}",
+        namespace=f"{task}.{pipeline}",
+    )
+
+
+class Plot:
+    """A function of `plots`, as `module:name` below it, that is imported when it is called.
 
     An object instead of a closure, because processes of other runners receive it.
     """
 
-    def __init__(self, function: Callable[..., Any]) -> None:
-        self._function = function
-        update_wrapper(self, function)  # Kedro-Viz shows the code of the function
+    def __init__(self, plot: str, options: Mapping[str, object], joined: bool) -> None:
+        self.plot, self.options, self.joined = plot, dict(options), joined
+        self.__name__ = plot.partition(":")[2]  # Kedro shows it
+        self.__annotations__: dict[str, object] = {}  # no input is a parameter that Kedro should validate
 
-    def __call__(self, *inputs: Any, **named: Any) -> Any:
+    def function(self) -> Callable[..., object]:
+        """The function itself."""
+        module, _, name = self.plot.partition(":")
+        found: Callable[..., object] = getattr(import_module(f"transferscope.plots.{module}"), name)
+        return found
+
+    def _draw(self, inputs: Iterable[object], note: object) -> object:
+        drawn = [concatenate(*cast(Iterable[pd.DataFrame], inputs))] if self.joined else inputs
+        return self.function()(*drawn, note=note, **self.options)
+
+
+class Drawing(Plot):
+    """A figure; the last two inputs are the note and the labels of the study."""
+
+    def __call__(self, *inputs: object) -> object:
         from transferscope.plots.kinds import labelled
 
-        if "labels" in named:
-            labels = named.pop("labels")
-        else:
-            *positional, labels = inputs
-            inputs = tuple(positional)
-        with labelled(**labels):
-            return self._function(*inputs, **named)
+        *drawn, note, labels = inputs
+        with labelled(**cast(Labels, labels)):
+            return self._draw(drawn, note)
+
+
+class Pages(Plot):
+    """Figures that are drawn one by one when they are saved; the last input is the note."""
+
+    def __call__(self, *inputs: object) -> Callable[[], Iterator[Figure]]:
+        *drawn, note = inputs
+        return cast(Callable[[], Iterator[Figure]], partial(self._draw, drawn, note))
+
+
+class Labelled:
+    """A function of nodes that draws with the labels of the study, which are one more input, the last one."""
+
+    def __init__(self, function: Callable[..., Figure]) -> None:
+        self._function = function
+        update_wrapper(self, function)  # Kedro validates parameters by the function's types
+
+    def __call__(self, *inputs: object) -> Figure:
+        from transferscope.plots.kinds import labelled
+
+        *drawn, labels = inputs
+        with labelled(**cast(Labels, labels)):
+            return self._function(*drawn)

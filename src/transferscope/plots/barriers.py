@@ -13,7 +13,15 @@ from matplotlib.lines import Line2D
 
 from transferscope.experiment.names import CheckpointName
 from transferscope.plots.lines import banded_line
-from transferscope.plots.series import heading, how_many, in_order, require_columns, spread, task_title
+from transferscope.plots.series import (
+    heading,
+    how_many,
+    in_order,
+    main_metric,
+    require_columns,
+    spread,
+    task_title,
+)
 from transferscope.plots.style import (
     ALPHA,
     DOUBLE_WIDTH,
@@ -41,8 +49,9 @@ ALPHA_LABEL = f"{ALPHA}   (0: first model, 1: second model)"
 def barrier_panels(
     interpolation: pd.DataFrame,
     *,
-    metric: str = "accuracy",
+    metric: str | None = None,
     splits: Sequence[str] = ("test", "train"),
+    between: bool = False,
     title: str | None = None,
     note: str | None = None,
 ) -> Figure:
@@ -55,9 +64,13 @@ def barrier_panels(
     Args:
         interpolation: rows of one task and one scenario; columns split, pair_kind, checkpoint_a, checkpoint_b, alpha,
             metric, value.
-        metric: "accuracy", "loss" (nats per example) or "auc".
+        metric: "accuracy", "loss" (nats per example) or "auc"; default: AUC where the table has it, else accuracy.
+        between: Leave out what lies beyond the two models.
     """
     require_columns(interpolation, COLUMNS, "interpolation")
+    metric = metric or main_metric(interpolation)
+    if between:
+        interpolation = interpolation[interpolation["alpha"].between(0, 1)]
     rows = interpolation[(interpolation["metric"] == metric) & interpolation["split"].isin(splits)]
     if rows.empty:
         return empty_figure(f"no interpolation in {metric} to show", note)
@@ -80,6 +93,7 @@ def cross_domain_panels(
     *,
     metrics: tuple[str, str] | None = None,
     splits: Sequence[str] = ("test",),
+    scenario: str | None = None,
     title: str | None = None,
     note: str | None = None,
 ) -> Figure:
@@ -88,8 +102,11 @@ def cross_domain_panels(
     Args:
         interpolation: rows of one scenario, columns as in `barrier_panels`.
         metrics: default: accuracy and loss; AUC instead of accuracy where there is no accuracy.
+        scenario: the one of those in a column of that name that is drawn.
     """
     require_columns(interpolation, COLUMNS, "interpolation")
+    if scenario is not None:
+        interpolation = interpolation[interpolation["scenario"] == scenario]
     rows = interpolation[interpolation["split"].isin(splits)]
     present = set(rows["metric"])
     metrics = metrics or ("accuracy" if "accuracy" in present or "auc" not in present else "auc", "loss")
@@ -110,15 +127,25 @@ def cross_domain_panels(
 
 
 def barrier_heights(
-    barriers: pd.DataFrame, *, metric: str = "accuracy", split: str = "test", note: str | None = None
+    barriers: pd.DataFrame,
+    *,
+    metric: str | None = "accuracy",
+    split: str = "test",
+    title: str | None = None,
+    note: str | None = None,
 ) -> Figure:
     """The barrier of every pair as a dot, a row for each scenario and task: Figures 12 to 29 as numbers.
 
     Args:
         barriers: columns scenario, task, split, pair_kind, metric, barrier (units of the metric, positive: worse
             than the chord between the ends); and, for a line from one to the other, barrier_low and barrier_high.
+        metric: one of those in the table; None: AUC of the tasks that have it, and accuracy of the others.
     """
     require_columns(barriers, ("scenario", "task", "split", "pair_kind", "metric", "barrier"), "barriers")
+    if metric is None:
+        metric, has_auc = "accuracy or AUC", set(barriers.loc[barriers["metric"] == "auc", "task"])
+        judged = barriers["task"].isin(has_auc).map({True: "auc", False: "accuracy"})
+        barriers = barriers[barriers["metric"] == judged].assign(metric=metric)
     rows = barriers[(barriers["metric"] == metric) & (barriers["split"] == split)]
     if rows.empty:
         return empty_figure(f"no barriers in {metric} to show", note)
@@ -149,7 +176,7 @@ def barrier_heights(
     unit = " (nats/example)" if metric == "loss" else ""
     if metric == "loss":
         scale_for(ax, rows["barrier"].to_numpy(dtype=float), axis="x", ratio=1e3)
-    label(ax, x=f"barrier in {split} {metric}{unit}")
+    label(ax, x=f"barrier in {split} {metric}{unit}", title=title)
     category_ticks(ax, names, axis="y", longest=44)
     ax.set_ylim(len(names) - 0.5, -0.5)
     legend_below(figure, *ax.get_legend_handles_labels())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import matplotlib
 import numpy as np
 import pandas as pd
@@ -100,6 +102,23 @@ def criticality_heat_map(
     name = title if title is not None else f"{rows['run'].iloc[0]}, {module}"
     figure.suptitle(shorten(name, 2 * LONGEST_NAME) + how_many(rows), fontsize=TITLE_SIZE)
     return add_note(figure, note)
+
+
+def criticality_pages(
+    criticality: pd.DataFrame, *, run: str, title: str | None = None, note: str | None = None
+) -> Iterator[Figure]:
+    """`criticality_heat_map` of every module of one run, drawn when it is asked for."""
+    of_run = criticality[criticality["run"] == run]
+    names = [part for part in (title, of_run["label"].iloc[0]) if part is not None]
+    for module in criticality["module"].unique():
+        yield criticality_heat_map(criticality, module, run=run, title=", ".join([*names, module]), note=note)
+
+
+def first_criticality_page(
+    criticality: pd.DataFrame, *, run: str, title: str | None = None, note: str | None = None
+) -> Figure:
+    """`criticality_heat_map` of the first module of one run."""
+    return next(criticality_pages(criticality, run=run, title=title, note=note))
 
 
 def _maps(rows: pd.DataFrame, measure: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -25,7 +25,12 @@ from transferscope.plots.style import (
 
 
 def learning_curves(
-    history: pd.DataFrame, *, metric: str | None = None, title: str | None = None, note: str | None = None
+    history: pd.DataFrame,
+    runs: pd.DataFrame | None = None,
+    *,
+    metric: str | None = None,
+    title: str | None = None,
+    note: str | None = None,
 ) -> Figure:
     """Test metric (top) and train metric (bottom) against the epoch: Figure 2, one task.
 
@@ -36,9 +41,13 @@ def learning_curves(
 
     Args:
         history: columns task, run, epoch, lr, test_<metric>, train_<metric> (train_loss_eval for the loss).
+        runs: columns run and lr, the learning rate of the plan, which counts also where a run diverged before it saw
+            all of it; default: the largest in the history.
         metric: "accuracy", "auc" or "loss"; default: AUC where the table has values of it, else accuracy.
     """
     metric = metric or default_metric(history)
+    if runs is not None:
+        history = history.assign(lr=history["run"].map(runs.set_index("run")["lr"]))
     columns = {"test": f"test_{metric}", "train": "train_loss_eval" if metric == "loss" else f"train_{metric}"}
     require_columns(history, ("run", "epoch", "lr", *columns.values()), "history")
     if history.empty:

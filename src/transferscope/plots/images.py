@@ -50,7 +50,7 @@ def uncommon_mistakes_gallery(
     Args:
         images: uint8 (num_examples, channels, height, width), channels 1 or 3; an array or anything that takes an
             integer index, such as `PackedSplit.images`.
-        gallery: a row an image; columns image (index into `images`), column (of the figure, from 0), only_correct
+        gallery: a row per image; columns image (index into `images`), column (of the figure, from 0), only_correct
             ("a" or "b"), true_label, prediction_a, confidence_a, prediction_b, confidence_b (labels as text,
             confidence in [0, 1]).
     """
@@ -106,7 +106,7 @@ def contact_sheet(
     title: str | None = None,
     note: str | None = None,
 ) -> Figure:
-    """Some images of a split, a row a class, evenly spaced over each; only the images that are shown are read.
+    """Some images of a split, a row per class, evenly spaced over each; only the images that are shown are read.
 
     A multi-label task has a row of examples with each finding and one of examples with none. Of more than
     `max_classes` classes, evenly spaced ones are shown.

@@ -40,7 +40,7 @@ def class_size_bars(
     title: str | None = None,
     note: str | None = None,
 ) -> Figure:
-    """How many examples each class has in each part, the largest class of the first part first.
+    """Examples of each class in each part, the largest class of the first part first.
 
     Of a multi-label task: how many examples are positive; ignored labels (-1) are stacked in a lighter shade.
     Above 40 classes the bars become a curve over the rank, with the names of its two ends.

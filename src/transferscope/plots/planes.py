@@ -16,7 +16,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from transferscope.experiment.names import CheckpointName
 from transferscope.plots.kinds import kind_of
-from transferscope.plots.series import how_many, in_order, kind_of_run, require_columns
+from transferscope.plots.series import how_many, in_order, kind_of_run, main_metric, require_columns
 from transferscope.plots.style import (
     BLUE,
     DOUBLE_WIDTH,
@@ -44,7 +44,7 @@ NUM_LEVELS = 12
 def plane_contours(
     plane: pd.DataFrame,
     *,
-    metrics: tuple[str, ...] = ("accuracy", "loss"),
+    metrics: tuple[str, ...] | None = None,
     title: str | None = None,
     note: str | None = None,
 ) -> Figure:
@@ -55,8 +55,10 @@ def plane_contours(
 
     Args:
         plane: rows of one plane: columns task, split, x, y, checkpoint (empty on the grid), metric, value.
+        metrics: default: AUC where the table has it, else accuracy; and the loss.
     """
     require_columns(plane, COLUMNS, "plane")
+    metrics = metrics or (main_metric(plane), "loss")
     named = plane["checkpoint"].fillna("").astype(str)
     grid, marked = plane[named == ""], plane[named != ""]
     present = [metric for metric in metrics if (grid["metric"] == metric).any()]
@@ -130,7 +132,7 @@ def point_name(checkpoint: str) -> str:
 
 
 def basin_walls(basin: pd.DataFrame, *, title: str | None = None, note: str | None = None) -> Figure:
-    """What leaving the hull costs: mean loss above that of the hull, by length, for noise and for steps outward.
+    """The cost of leaving the hull: mean loss above that of the hull, by length, for noise and for steps outward.
 
     A panel a hull. The dashed line is 2 epsilon, which both must reach for a length to be the delta of a basin.
     Whiskers are bootstrap intervals over the random rays.

@@ -74,6 +74,11 @@ def last_epoch_rows(table: pd.DataFrame, epoch: object | None = None) -> pd.Data
     return table.merge(last, on=["run", "epoch"])
 
 
+def main_metric(table: pd.DataFrame) -> str:
+    """Metric that the task of a table with a column metric is judged by: AUC where it has any, else accuracy."""
+    return "auc" if (table["metric"] == "auc").any() else "accuracy"
+
+
 def heading(title: str | None, table: pd.DataFrame) -> str:
     """`title` where one is given (also an empty one), else the task."""
     return task_title(table) if title is None else title

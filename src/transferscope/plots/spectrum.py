@@ -86,7 +86,7 @@ def count_below_threshold(
     title: str | None = None,
     note: str | None = None,
 ) -> Figure:
-    """How many singular values of the whole network lie below a threshold, against the threshold: Figure 33.
+    """Number of singular values of the whole network below a threshold, against the threshold (Figure 33).
 
     Both axes are logarithmic; means over replicas, bands from the smallest to the largest.
 

@@ -41,7 +41,7 @@ BLUE, VERMILLION, PURPLE = "#0072B2", "#D55E00", "#CC79A7"
 
 @dataclass(frozen=True)
 class Look:
-    """How the curve of one kind of model, or of pair, is drawn."""
+    """Colour, line and marker of one kind of model or pair."""
 
     colour: str
     marker: str = "o"

@@ -206,9 +206,9 @@ def not_run(evidence: Evidence, chapters: Chapters) -> list[str]:
     """The parts of the paper that this plan did not run, one line each."""
     missing = [
         f"{view.section.numbers}: {view.section.title} ({_reason(evidence, view.section)})"
-        for _, views in chapters
+        for chapter, views in chapters
         for view in views
-        if view.empty
+        if view.empty and chapter.appendix
     ]
     present = set(evidence.results[CROSS_DOMAIN].figures) if CROSS_DOMAIN in evidence.results else set()
     numbered = {number: f"figure_{number}" for number in PAPERS_SCENARIOS}

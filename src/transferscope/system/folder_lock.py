@@ -20,7 +20,7 @@ from transferscope.system.errors import UserError
 from transferscope.system.temporaries import HOLDER, LOCK, Held
 
 DYING_SECONDS = 20.0
-"""How long to wait for the processes of a run that was itself killed: they end by themselves soon after it."""
+"""Seconds to wait for the processes of a run that was killed; they end by themselves soon after it."""
 
 WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
 

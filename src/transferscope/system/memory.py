@@ -1,4 +1,4 @@
-"""How this process deals with memory that it frees."""
+"""Memory that this process frees."""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ def unwind(thread: threading.Thread) -> None:
 
 
 def _begun(function: Callable[..., Result], *arguments: object) -> Callable[[], Result]:
-    """What gives the result of a call that begins now, or is carried out here when it is asked for."""
+    """A function that gives the result of a call that begins now, or is carried out here when it is asked for."""
     here = partial(function, *arguments)
     if _pool is None:
         return here

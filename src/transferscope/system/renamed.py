@@ -1,4 +1,4 @@
-"""Import public modules by the names that they had in version 0.1, with a `DeprecationWarning`."""
+"""Import public modules and objects by the names that they had in version 0.1, with a `DeprecationWarning`."""
 
 from __future__ import annotations
 
@@ -20,8 +20,26 @@ RENAMED = {
     "transferscope.report.terminal": "transferscope.tables.terminal",
     "transferscope.runners": "transferscope.framework.runners",
     "transferscope.study": "transferscope.experiment.study",
+    "transferscope.training.events": "transferscope.training.history",
+    "transferscope.training.failure": "transferscope.training.distributed.failure",
+    "transferscope.training.group": "transferscope.training.distributed.group",
+    "transferscope.training.launch": "transferscope.training.distributed.launch",
+    "transferscope.training.objective": "transferscope.training.step",
+    "transferscope.training.order": "transferscope.training.step",
+    "transferscope.training.parents": "transferscope.training.distributed.parents",
+    "transferscope.training.run": "transferscope.experiment.run",
+    "transferscope.training.timings": "transferscope.training.history",
+    "transferscope.training.worker": "transferscope.training.distributed.worker",
 }
 """Name in version 0.1 -> name now."""
+
+RENAMED_OBJECTS = {
+    ("transferscope.training", "TrainingRun"): ("transferscope.experiment.run", "RunSpec"),
+    ("transferscope.training.run", "RunLike"): ("transferscope.experiment.run", "RunSpec"),
+    ("transferscope.training.run", "TrainingRun"): ("transferscope.experiment.run", "RunSpec"),
+    ("transferscope.training.worker", "ProcessGroup"): ("transferscope.training.distributed.group", "ProcessGroup"),
+}
+"""Module and name of an object in version 0.1 -> both now."""
 
 
 class _RenamedModules(MetaPathFinder, Loader):
@@ -37,6 +55,18 @@ class _RenamedModules(MetaPathFinder, Loader):
         warnings.warn(f"{module.__name__} is {now} now", DeprecationWarning, stacklevel=2)
         public = {name: value for name, value in vars(import_module(now)).items() if not name.startswith("__")}
         vars(module).update(public)
+        for (old, name), (place, name_now) in RENAMED_OBJECTS.items():
+            if old == module.__name__:
+                setattr(module, name, getattr(import_module(place), name_now))
+
+
+def renamed_object(module: str, name: str) -> object:
+    """The object that was `module.name`, with a warning, or None: for the `__getattr__` of a package."""
+    if (module, name) not in RENAMED_OBJECTS:
+        return None
+    place, name_now = RENAMED_OBJECTS[module, name]
+    warnings.warn(f"{module}.{name} is {place}.{name_now} now", DeprecationWarning, stacklevel=3)
+    return getattr(import_module(place), name_now)
 
 
 def install() -> None:

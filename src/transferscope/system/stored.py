@@ -197,7 +197,7 @@ def _beside(path: Path) -> Path:
 
 
 def _damage_beside(path: Path) -> str | None:
-    """How the file differs from the digest beside it; None if it does not."""
+    """The difference between the file and the digest beside it; None if there is none."""
     try:
         noted = _beside(path).read_bytes()
     except OSError:
@@ -208,7 +208,7 @@ def _damage_beside(path: Path) -> str | None:
 
 
 def _sealed_damage(path: Path) -> str | None:
-    """How the file differs from the digest in it; None if it does not."""
+    """The difference between the file and the digest in it; None if there is none."""
     with path.open("rb") as file:
         head = file.read(_HEAD)
         found = _SEAL.search(head)

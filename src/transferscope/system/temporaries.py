@@ -26,7 +26,7 @@ NAME = re.compile(r"\..+\.[0-9a-f]{8}\.tmp", re.DOTALL)
 LOCK = ".running"
 """The file by which a run holds a folder; see `folder_lock`."""
 HOLDER = b"process "
-"""How the content of such a file begins."""
+"""The first bytes of such a file."""
 
 WORK_NAME = re.compile(r"transferscope-[0-9a-f]{8}\.tmp")
 

@@ -13,7 +13,7 @@ from transferscope.tables.formats import Format, decimals, metric_name, percent,
 
 @dataclass(frozen=True)
 class Column:
-    """How a column is shown."""
+    """Title, format and help of a column."""
 
     heading: str
     show: Format = plain

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 Format = Callable[[Any], str]
-"""How the values of a column are written."""
+"""The format of a column's values."""
 
 MISSING = "\u2013"
 """Stands for a value that is not there."""

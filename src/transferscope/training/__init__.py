@@ -5,12 +5,17 @@ The public names are imported when they are first used, so that importing the pa
 
 import lazy_loader
 
-__getattr__, __dir__, __all__ = lazy_loader.attach(
+from transferscope.system.renamed import renamed_object
+
+_import, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "evaluation": ["evaluate", "predict"],
         "loop": ["train_run"],
         "metrics": ["metrics_from_logits"],
-        "run": ["TrainingRun"],
     },
 )
+
+
+def __getattr__(name: str) -> object:
+    return renamed_object(__name__, name) or _import(name)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
+from transferscope.experiment.run import RunSpec
 from transferscope.images.split import PackedSplit
 from transferscope.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from transferscope.models.compatible import infer_num_classes
@@ -16,16 +16,16 @@ from transferscope.system.errors import UserError
 from transferscope.system.folder_lock import run_folder_held
 from transferscope.training.device import choose_device
 from transferscope.training.evaluation import evaluate
-from transferscope.training.history import Row, metric_columns
-from transferscope.training.inputs import by_part, inputs_of
+from transferscope.training.history import Row, metric_columns, row_of
+from transferscope.training.inputs import Inputs, by_part
 from transferscope.training.record import RunFolder
 
 EPOCH = 1
-"""Of a file that does not say its own; 0 would mean untrained."""
+"""Of a file that does not name its own; 0 would mean untrained."""
 
 
 def adopt(
-    run: Any,
+    run: RunSpec,
     train_split: PackedSplit,
     test_split: PackedSplit,
     *,
@@ -34,46 +34,46 @@ def adopt(
 ) -> tuple[CheckpointSeries, pd.DataFrame]:
     """A series of one epoch made of the file `run.checkpoint`, and a history of one row with its metrics.
 
-    Measured on the GPU that this step was granted, else on the CPU. The same file with the same images is recognised.
-    `run.weights` and `run.prefix` choose among what the file holds. The series holds the weights under the
-    architecture's own names; what was left out or renamed is said in the log and in the checkpoint's metadata.
+    Measured on the GPU that this node was granted, else on the CPU. The same file with the same images is recognised.
+    `run.weights` and `run.prefix` choose among the weights in the file. The series holds them under the architecture's
+    own names; the log and the checkpoint's metadata list the tensors that were left out or renamed.
 
     Raises UserError if the file does not fit the run's architecture or the task's classes, or lies in `folder`.
     """
     checkpoint = _read(run, folder, tuple(test_split.class_names))
-    splits = by_part(train_split, test_split, validation_split)
-    files = RunFolder(folder, run, inputs_of(run, splits, checkpoint))
-    if files.is_finished():
-        return files.result()
+    inputs = Inputs.of(run, by_part(train_split, test_split, validation_split), checkpoint)
+    record = RunFolder(folder, inputs)
+    if record.is_finished():
+        return record.result()
     with run_folder_held(folder):
-        model, device = checkpoint.build(), choose_device(None)
-        row: dict[str, Any] = {"task": run.task, "run": run.name, "epoch": checkpoint.metadata.epoch}
-        row |= {"lr": math.nan, "train_loss": math.nan}
-        for part, split in splits.items():
+        model, device, epoch = checkpoint.build(), choose_device(None), checkpoint.metadata.epoch
+        assert epoch is not None
+        row = row_of(run, epoch, lr=math.nan, train_loss=math.nan)
+        for part, split in inputs.splits.items():
             row |= metric_columns(part, evaluate(model, split, device=device))
-        files.start()
-        files.write_history([row])
-        _write(checkpoint, files, [row])
-    return files.result()
+        record.start()
+        record.write_history([row])
+        _write(checkpoint, record, [row])
+    return record.result()
 
 
-def adopt_weights(run: Any, *, folder: Path) -> CheckpointSeries:
+def adopt_weights(run: RunSpec, *, folder: Path) -> CheckpointSeries:
     """The series of `adopt` without a history, where there are no images; the classes are those of the file."""
     checkpoint = _read(run, folder, None)
-    files = RunFolder(folder, run, inputs_of(run, {}, checkpoint))
-    if not files.is_finished():
+    record = RunFolder(folder, Inputs.of(run, {}, checkpoint))
+    if not record.is_finished():
         with run_folder_held(folder):
-            files.start()
-            _write(checkpoint, files, [])
+            record.start()
+            _write(checkpoint, record, [])
     return CheckpointSeries.open(folder)
 
 
-def _read(run: Any, folder: Path, class_names: tuple[str, ...] | None) -> Checkpoint:
+def _read(run: RunSpec, folder: Path, class_names: tuple[str, ...] | None) -> Checkpoint:
     """The checkpoint of the run's file under the architecture's names."""
+    assert run.checkpoint is not None
     if Path(run.checkpoint).resolve().parent == folder.resolve():
         raise UserError(f"{run.checkpoint} lies in the folder that this run writes: copy the file elsewhere first")
-    weights, prefix = getattr(run, "weights", None), getattr(run, "prefix", None)
-    loaded = load_checkpoint(run.checkpoint, weights=weights, prefix=prefix)
+    loaded = load_checkpoint(run.checkpoint, weights=run.weights, prefix=run.prefix)
     checkpoint = _described(run, loaded, class_names).fitted()
     known = checkpoint.metadata
     if known.num_classes is not None:
@@ -83,26 +83,26 @@ def _read(run: Any, folder: Path, class_names: tuple[str, ...] | None) -> Checkp
     return checkpoint.with_metadata(num_classes=classes)
 
 
-def _write(checkpoint: Checkpoint, files: RunFolder, history: list[Row]) -> None:
+def _write(checkpoint: Checkpoint, record: RunFolder, history: list[Row]) -> None:
     """The checkpoint, and the index that makes it a series."""
-    run, epoch = files.run, checkpoint.metadata.epoch
+    run, epoch = record.inputs.run, checkpoint.metadata.epoch
     assert epoch is not None
-    save_checkpoint(checkpoint, files.folder / epoch_file(epoch))
+    save_checkpoint(checkpoint, record.folder / epoch_file(epoch))
     write_series(
-        files.folder,
+        record.folder,
         task=run.task,
         run=run.name,
         fingerprint=run.fingerprint,
         epochs=[epoch],
         best=epoch,
         final=epoch,
-        inputs=files.inputs,
+        inputs=record.inputs.digests,
         history=history,
     )
 
 
-def _described(run: Any, checkpoint: Checkpoint, class_names: tuple[str, ...] | None) -> Checkpoint:
-    """The checkpoint with the run's architecture, where the file does not say its own.
+def _described(run: RunSpec, checkpoint: Checkpoint, class_names: tuple[str, ...] | None) -> Checkpoint:
+    """The checkpoint with the run's architecture, where the file does not name its own.
 
     class_names: those of the images; None where there are no images.
     """

@@ -34,7 +34,7 @@ def autocast(device: torch.device, precision: Precision) -> AbstractContextManag
 
 
 def first_weight(model: nn.Module) -> Tensor:
-    """The first convolution's weight, which tells the model's type, device and memory format; else any parameter."""
+    """The first convolution's weight, of the model's type, device and memory format; else any parameter."""
     parameters = list(model.parameters())
     return next((parameter for parameter in parameters if parameter.ndim == 4), parameters[0])
 

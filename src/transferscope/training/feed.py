@@ -20,10 +20,10 @@ LOOK_AHEAD = 3
 
 
 class Feed:
-    """Gives uint8 batches `(n, channels, height, width)` of a split on a device.
+    """Give uint8 batches `(n, channels, height, width)` of a split on a device.
 
-    On the CPU they are gathered from the memory map, which takes far less time than a step. On a GPU a split that fits
-    is copied there once; a larger one is gathered by a thread, ahead of its use, through pinned memory.
+    On the CPU they are gathered from the memory map, which takes far less time than an optimizer step. On a GPU a
+    split that fits is copied there once; a larger one is gathered by a thread, ahead of its use, through pinned memory.
     """
 
     def __init__(self, split: PackedSplit, device: torch.device, *, keep_resident: bool = True) -> None:
@@ -32,7 +32,7 @@ class Feed:
         self.resident = _resident(split, device) if keep_resident and device.type == "cuda" else None
 
     def batches(self, batches_of_indices: Iterable[np.ndarray]) -> Iterator[Tensor]:
-        """One tensor for each array of indices, in order."""
+        """Yield one tensor per array of indices, in order."""
         if self.resident is not None:
             for indices in batches_of_indices:
                 yield self.resident[torch.from_numpy(np.ascontiguousarray(indices)).to(self.device, non_blocking=True)]

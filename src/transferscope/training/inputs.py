@@ -1,41 +1,77 @@
-"""What a training starts from: its splits and initial weights, whether they fit, and the digests that name them."""
+"""All that a training starts from: run, splits and initial weights, their digests, and whether they fit."""
 
 from __future__ import annotations
 
 import copy
 import hashlib
+import math
+from dataclasses import dataclass
 
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from transferscope.experiment.run import RunSpec
 from transferscope.images.augment import EvaluationTransform
 from transferscope.images.split import PackedSplit
 from transferscope.models.checkpoint import Checkpoint
 from transferscope.models.layers import image_channels
 from transferscope.system.errors import UserError
 from transferscope.training.device import as_input, first_weight
-from transferscope.training.run import RunLike
 
 
 def by_part(train: PackedSplit, test: PackedSplit, validation: PackedSplit | None) -> dict[str, PackedSplit]:
-    """The splits under the names of their parts."""
+    """Name the splits by their parts."""
     return {"train": train, "test": test} | ({} if validation is None else {"validation": validation})
 
 
-def check_inputs(run: RunLike, splits: dict[str, PackedSplit], initial: Checkpoint | None) -> None:
-    """Raise UserError for splits without examples or of different classes, and for a wrong start."""
-    name, train = f"{run.task}.{run.name}", splits["train"]
-    for part, split in splits.items():
-        if len(split) == 0:
-            raise UserError(f"run '{name}': the {part} split of '{split.name}' is empty")
-        if tuple(split.class_names) != tuple(train.class_names) or split.multi_label != train.multi_label:
-            raise UserError(f"run '{name}': the {part} split of '{split.name}' has other classes than the train split")
-    if run.initialisation == "checkpoint":
-        raise UserError(f"run '{name}' is a checkpoint file: there is nothing to train")
-    if (run.initialisation == "pretrained") != (initial is not None):
-        expected = "needs the checkpoint it starts from" if initial is None else "takes no checkpoint to start from"
-        raise UserError(f"run '{name}' has initialisation '{run.initialisation}' and {expected}")
+@dataclass(frozen=True)
+class Inputs:
+    """A run, its splits by part, the checkpoint it starts from, and the digests of all that decides its results.
+
+    They are gathered and checked once, by `train_run` or by the launcher, which hands them to its workers.
+    """
+
+    run: RunSpec
+    splits: dict[str, PackedSplit]
+    """`train`, `test` and, where the task has one, `validation`."""
+    initial: Checkpoint | None
+    digests: dict[str, str]
+
+    @classmethod
+    def of(cls, run: RunSpec, splits: dict[str, PackedSplit], initial: Checkpoint | None) -> Inputs:
+        """Gather the inputs and compute the digests of plan, images and initial weights."""
+        digests = {"fingerprint": run.fingerprint} | {part: split.digest for part, split in splits.items()}
+        return cls(run, splits, initial, digests | ({} if initial is None else {"initial": _digest(initial)}))
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps of an epoch; the last batch may be smaller."""
+        return math.ceil(len(self.splits["train"]) / self.run.training.batch_size)
+
+    @property
+    def num_steps(self) -> int:
+        """Optimizer steps of the whole training."""
+        return self.run.training.epochs * self.steps_per_epoch
+
+    def check(self) -> None:
+        """Raise UserError for splits without examples or of different classes, and for a wrong start."""
+        run, train = self.run, self.splits["train"]
+        name = run.full_name
+        for part, split in self.splits.items():
+            if len(split) == 0:
+                raise UserError(f"run '{name}': the {part} split of '{split.name}' is empty")
+            if tuple(split.class_names) != tuple(train.class_names) or split.multi_label != train.multi_label:
+                raise UserError(
+                    f"run '{name}': the {part} split of '{split.name}' has other classes than the train split"
+                )
+        if run.initialisation == "checkpoint":
+            raise UserError(f"run '{name}' is a checkpoint file: there is nothing to train")
+        if (run.initialisation == "pretrained") != (self.initial is not None):
+            need = (
+                "needs the checkpoint it starts from" if self.initial is None else "takes no checkpoint to start from"
+            )
+            raise UserError(f"run '{name}' has initialisation '{run.initialisation}' and {need}")
 
 
 def check_last_batch(model: nn.Module, split: PackedSplit, batch_size: int) -> None:
@@ -53,12 +89,6 @@ def check_last_batch(model: nn.Module, split: PackedSplit, batch_size: int) -> N
                 f"training.batch_size: {batch_size} leaves one of the {len(split)} images of {split.name} over, and "
                 f"BatchNorm cannot train on one ({error}); choose another"
             ) from None
-
-
-def inputs_of(run: RunLike, splits: dict[str, PackedSplit], initial: Checkpoint | None) -> dict[str, str]:
-    """Digests of all that decides what a training leaves: its plan, its images, the weights it starts from."""
-    weights = {} if initial is None else {"initial": _digest(initial)}
-    return {"fingerprint": run.fingerprint} | {part: split.digest for part, split in splits.items()} | weights
 
 
 def _digest(checkpoint: Checkpoint) -> str:

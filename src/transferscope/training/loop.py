@@ -5,58 +5,47 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
-from typing import Literal
 
-import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from transferscope.experiment.options import AugmentationOptions
-from transferscope.images.augment import TrainingTransform, mixup
+from transferscope.experiment.run import RunSpec
 from transferscope.images.split import PackedSplit
 from transferscope.models.checkpoint import Checkpoint
 from transferscope.models.initialisation import initialise
-from transferscope.models.layers import image_channels
-from transferscope.models.series import CheckpointSeries
+from transferscope.models.series import CheckpointSeries, Status
 from transferscope.system.errors import UserError
 from transferscope.system.folder_lock import run_folder_held
 from transferscope.system.progress import progress_bar
-from transferscope.training.device import (
-    as_input,
-    autocast,
-    choose_device,
-    first_weight,
-    random_state_of,
-    reproducible,
-    seed_layers,
-)
+from transferscope.training.device import choose_device, random_state_of, reproducible
+from transferscope.training.distributed.group import OneProcess
 from transferscope.training.evaluation import evaluate
-from transferscope.training.events import EVENTS, Events
 from transferscope.training.feed import Feed
-from transferscope.training.group import OneProcess
-from transferscope.training.history import Row, metric_columns, score
-from transferscope.training.inputs import by_part, check_inputs, check_last_batch, inputs_of
-from transferscope.training.objective import loss_weight, summed_loss, targets_of
-from transferscope.training.optim import learning_rate, make_optimizer, set_learning_rate
-from transferscope.training.order import epoch_order, step_seed
-from transferscope.training.record import RunFolder, checkpoint_of
-from transferscope.training.run import RunLike
+from transferscope.training.history import EVENTS, Events, metric_columns, row_of, score, timing_of
+from transferscope.training.inputs import Inputs, by_part, check_last_batch
+from transferscope.training.optim import make_optimizer
+from transferscope.training.record import RunFolder
 from transferscope.training.snapshot import TrainingState
+from transferscope.training.step import Setup, epoch_order, take_step
 
 log = logging.getLogger(__name__)
 
 CHECK_EVERY = 16
-"""Steps between looks at the loss: each look makes a GPU wait, and stops a run that has diverged."""
+"""Optimizer steps between looks at the loss: each look makes a GPU wait, and stops a run that has diverged."""
+
+SNAPSHOT_SECONDS = 600.0
+"""Between snapshots within an epoch."""
 
 Advance = Callable[[int, str], None]
+"""Report of progress: the number of optimizer steps since the last report, and a note."""
 
 
 def train_run(
-    run: RunLike,
+    run: RunSpec,
     train_split: PackedSplit,
     test_split: PackedSplit,
     *,
@@ -64,11 +53,10 @@ def train_run(
     folder: str | Path,
     validation_split: PackedSplit | None = None,
     device: str | torch.device | None = None,
-    group: OneProcess | None = None,
     progress: Advance | None = None,
-    snapshot_seconds: float = 600.0,
+    snapshot_seconds: float = SNAPSHOT_SECONDS,
 ) -> tuple[CheckpointSeries, pd.DataFrame]:
-    """Train `run` on `train_split` and leave in `folder` its checkpoints and its history; return both.
+    """Train `run` on `train_split` in this process; return the checkpoints and the history that it leaves in `folder`.
 
     `initial` is the checkpoint that a run with `initialisation` "pretrained" starts from (all but the classifier).
     Epoch 0 is the untrained model. Both splits are evaluated whole after every `evaluate_every` epochs and after the
@@ -77,253 +65,147 @@ def train_run(
     best and final.
 
     The state is saved after every epoch, and within one every `snapshot_seconds`: a run that was killed goes on from
-    there, and on the CPU ends with the same bytes as if it had not been, in any number of processes. A finished run of
-    the same plan and data is returned at once; snapshots and series of another are not used. A run whose loss is no
-    longer finite stops: its series has the status "diverged", its last row says in which epoch, and `final` is the
-    epoch before.
+    there, and on the CPU ends with the same bytes as if it had not been. A finished run of the same plan and data is
+    returned at once; snapshots and series of another are not used. A run whose loss is no longer finite stops: its
+    series has the status "diverged", its last row names the epoch, and `final` is the epoch before.
 
-    `device` defaults to the GPU if there is one. `group` joins several processes; whoever starts them (see `launch`)
-    holds the folder, while a training without a group holds it itself. `progress` is called with steps done and a note;
-    by default there is a bar.
+    `device` defaults to the GPU if there is one. `progress` is called with the number of optimizer steps and a note; by
+    default there is a bar. For several processes see `distributed.launch`.
 
     Raises UserError for splits that do not fit each other, the model or `initial`, and where another training has the
     folder.
     """
-    held = run_folder_held(Path(folder)) if group is None else nullcontext()
-    group = group or OneProcess()
-    splits = by_part(train_split, test_split, validation_split)
-    check_inputs(run, splits, initial)
-    files = RunFolder(folder, run, inputs_of(run, splits, initial))
-    if not files.is_finished():
-        device = choose_device(device)
-        with held, reproducible(deterministic=run.training.deterministic):
-            training = _Training(run, splits, initial, files, device, group, snapshot_seconds)
-            model = training.state.model
-            with random_state_of(model, device) as training.layers_draw, _advancing(training, progress) as advance:
-                training.go(advance)
-    if group.leads:
-        files.tidy()
-    return files.result()
+    inputs = Inputs.of(run, by_part(train_split, test_split, validation_split), initial)
+    inputs.check()
+    record = RunFolder(folder, inputs)
+    if not record.is_finished():
+        bar = progress_bar(run.full_name, inputs.num_steps) if progress is None else nullcontext(progress)
+        with run_folder_held(record.folder), bar as advance:
+            fit(inputs, record, choose_device(device), OneProcess(), advance, snapshot_seconds)
+    return record.result()
 
 
-class _Training:
-    """One training under way: its constant surroundings, and `state`, which is all that changes."""
+def fit(
+    inputs: Inputs,
+    record: RunFolder,
+    device: torch.device,
+    group: OneProcess,
+    advance: Advance,
+    snapshot_seconds: float = SNAPSHOT_SECONDS,
+) -> None:
+    """Train to the end, as one process of `group`; the caller has checked the inputs and holds the folder.
 
-    def __init__(
-        self,
-        run: RunLike,
-        splits: dict[str, PackedSplit],
-        initial: Checkpoint | None,
-        files: RunFolder,
-        device: torch.device,
-        group: OneProcess,
-        snapshot_seconds: float,
-    ) -> None:
-        self.run, self.options, self.name = run, run.training, f"{run.task}.{run.name}"
-        self.splits, self.files, self.device, self.group = splits, files, device, group
-        self.snapshot_seconds = snapshot_seconds
-        self.train_split = splits["train"]
-        self.multi_label, self.num_classes = self.train_split.multi_label, self.train_split.num_classes
-        self.steps_per_epoch = math.ceil(len(self.train_split) / self.options.batch_size)
+    Every process computes the same state, and the one that leads writes it to `record`.
+    """
+    run, options, train_split = inputs.run, inputs.run.training, inputs.splits["train"]
+    batch_size, steps_per_epoch = options.batch_size, inputs.steps_per_epoch
+    with ExitStack() as surroundings:
+        surroundings.enter_context(reproducible(deterministic=options.deterministic))
 
-        model = initialise(run.model, self.num_classes, init_seed=run.init_seed, pretrained=initial)
-        layout = torch.channels_last if self.options.channels_last else torch.contiguous_format
+        # Prepare: the initial weights, or in their place the last state of a training that was stopped.
+        model = initialise(run.model, train_split.num_classes, init_seed=run.init_seed, pretrained=inputs.initial)
+        layout = torch.channels_last if options.channels_last else torch.contiguous_format
         model.to(device=device, memory_format=layout)  # type: ignore[call-overload]
-        self.state = TrainingState(model, make_optimizer(model, self.options))
-        self.resumed = files.resume(self.state)
-        self._check_that_all_resume_alike()
-        if group.size == 1:  # several share BatchNorm's statistics
-            check_last_batch(model, self.train_split, self.options.batch_size)
-        self.network: nn.Module = torch.compile(model) if self.options.compile else model  # type: ignore[assignment]
-        self.forward = group.wrap(self.network)
-
-        self.weight = first_weight(model)
-        self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        self.feeds = {part: Feed(split, device) for part, split in splits.items()}
-        self.labels = torch.from_numpy(np.array(self.train_split.labels))
-        self.transform = TrainingTransform(self.train_split.pictures, self.options.augmentation, image_channels(model))
-        self.generator = torch.Generator()
-        self.layers_draw = False
-        log_events = self.options.tensorboard and group.leads
-        self.events = Events(files.folder / EVENTS, after=self.state.epoch) if log_events else None
-        # Augmentation draws for the whole batch, so that the draws do not depend on how many processes share it.
-        self.whole_batches = group.size > 1 and self.options.augmentation != AugmentationOptions()
-
-    def _check_that_all_resume_alike(self) -> None:
-        """Raise UserError where shared storage shows processes different snapshots.
-
-        No process comes back before all have read theirs, so the leader does not change files under them.
-        """
-        found = [self.resumed, self.state.epoch, self.state.step]
-        here = torch.tensor(found, dtype=torch.float64, device=self.device)
-        if not torch.equal(self.group.sum_(here.clone()), here * self.group.size):
+        state = TrainingState(model, make_optimizer(model, options))
+        resumed = record.resume(state)
+        # Nobody goes on before all have read their snapshot, so the leader does not change files under the others.
+        if not group.agree([resumed, state.epoch, state.step], device):
             raise UserError(
-                f"{self.name}: the machines see different snapshots in {self.files.folder}: "
+                f"{run.full_name}: the machines see different snapshots in {record.folder}: "
                 "the storage is slow to show what another machine has written; run again in a minute"
             )
+        if group.size == 1:  # several share BatchNorm's statistics
+            check_last_batch(model, train_split, batch_size)
+        network: nn.Module = torch.compile(model) if options.compile else model  # type: ignore[assignment]
+        forward = group.wrap(network)
+        feeds = {part: Feed(split, device) for part, split in inputs.splits.items()}
+        layers_draw = surroundings.enter_context(random_state_of(model, device))
+        setup = Setup(run, train_split, steps_per_epoch, device, group, model, forward, layers_draw)
+        log_events = options.tensorboard and group.leads
+        events = Events(record.folder / EVENTS, after=state.epoch) if log_events else None
 
-    def go(self, advance: Advance) -> None:
-        """Train to the end."""
-        state = self.state
-        if self.resumed:
-            log.info("%s goes on after epoch %d, step %d", self.name, state.epoch, state.step)
-            advance(state.epoch * self.steps_per_epoch + state.step, "")
-        else:
-            self._start()
-        if self.group.leads:
-            self._publish()
-        status: Literal["finished", "diverged"] = "finished"
-        while state.epoch < self.options.epochs and status == "finished":
-            if self._train_epoch(advance):
-                self._close_epoch()
-            else:
-                self._note_divergence()
+        # Resume or start. A training that was killed between a snapshot and its checkpoint lacks the checkpoint.
+        if resumed:
+            log.info("%s goes on after epoch %d, step %d", run.full_name, state.epoch, state.step)
+            advance(state.epoch * steps_per_epoch + state.step, "")
+            if group.leads:
+                record.publish(state)
+        elif group.leads:
+            record.start()
+
+        status: Status = "finished"
+        for epoch in range(state.epoch + 1 if resumed else 0, options.epochs + 1):
+            # Order. Epoch 0 takes no steps: it measures the untrained model.
+            order = epoch_order(run.order_seed, epoch, len(train_split))
+            steps = range(state.step, steps_per_epoch if epoch > 0 else 0)
+            batches = [order[step * batch_size :][:batch_size] for step in steps]
+            images = feeds["train"].batches(setup.examples_here(batch) for batch in batches)
+
+            # Steps. The loss stays on the device between two looks at it.
+            account = torch.zeros(2, dtype=torch.float64, device=device)
+            looked = saved = time.perf_counter()
+            forward.train()
+            for step, batch, stored in zip(steps, batches, images, strict=True):
+                account += take_step(setup, state.optimizer, epoch, step, batch, stored)
+                is_last = step + 1 == steps_per_epoch
+                if (step + 1) % CHECK_EVERY and not is_last:
+                    continue
+
+                # Look at the loss. The state counts whole looks, and so do the snapshots within an epoch.
+                group.sum_(account[:1])
+                state.loss_sum += float(account[0])
+                state.loss_weight += float(account[1])
+                account.zero_()
+                if not math.isfinite(state.loss_sum):
+                    break
+                now, taken = time.perf_counter(), step + 1 - state.step
+                speed = taken * batch_size / (now - looked)
+                state.seconds, looked = state.seconds + now - looked, now
+                advance(taken, f"loss {state.loss_sum / state.loss_weight:.3f}, {speed:,.0f} images/s")
+                state.step = step + 1
+                if now - saved > snapshot_seconds and not is_last:
+                    saved = now
+                    if group.leads:
+                        record.save(state)
+
+            # Stop where the loss, or after the last step a weight, is no longer finite: there is nothing to measure.
+            if epoch > 0 and not (math.isfinite(state.loss_sum) and setup.has_finite_weights()):
+                log.warning("%s diverged in epoch %d: its loss is no longer finite", run.full_name, epoch)
                 status = "diverged"
-        if self.events is not None:
-            self.events.close()
-        if self.group.leads:
-            self.files.finish(state, status)
-        self.group.wait()
+                lr = setup.learning_rate(epoch, state.step)
+                state.rows.append(row_of(run, epoch, lr=lr, train_loss=math.nan))
+                state.timings.append(timing_of(run, epoch, len(train_split), training=state.seconds, evaluation=0.0))
+                if group.leads:
+                    record.write_tables(state)
+                break
 
-    def _start(self) -> None:
-        """Epoch 0: measure the untrained model."""
-        if self.group.leads:
-            self.files.start()
-        row = self._row(0, lr=math.nan, train_loss=math.nan) | self._measure()
-        self.state.close_epoch(row, self._timing(0, 0.0, 0.0))
-        if self.events is not None:
-            self.events.add(row)
-        if self.group.leads:
-            self.files.save(self.state)
+            # Close the epoch: measure, ...
+            started = time.perf_counter()
+            lr = setup.learning_rate(epoch, steps_per_epoch - 1) if epoch > 0 else math.nan
+            loss = state.loss_sum / state.loss_weight if epoch > 0 else math.nan
+            row = row_of(run, epoch, lr=lr, train_loss=loss)
+            if epoch % options.evaluate_every == 0 or epoch == options.epochs:
+                for part, feed in feeds.items():
+                    row |= metric_columns(part, evaluate(network, feed, precision=options.precision, group=group))
+            seconds = time.perf_counter() - started
+            timing = timing_of(run, epoch, len(train_split), training=state.seconds, evaluation=seconds)
+            state.close_epoch(row, timing)
+            if events is not None:
+                events.add(row)
 
-    def _train_epoch(self, advance: Advance) -> bool:
-        """Take the steps of the next epoch that are still to take; False if the loss or a weight is not finite."""
-        state, epoch = self.state, self.state.epoch + 1
-        order = epoch_order(self.run.order_seed, epoch, len(self.train_split))
-        steps = range(state.step, self.steps_per_epoch)
-        batches = [order[step * self.options.batch_size :][: self.options.batch_size] for step in steps]
-        images = self.feeds["train"].batches(self._needed(batch) for batch in batches)
-        account = torch.zeros(2, dtype=torch.float64, device=self.device)
-        started, saved = time.perf_counter(), time.perf_counter()
-        self.forward.train()
-        for step, batch, stored in zip(steps, batches, images, strict=True):
-            account += self._step(epoch, step, batch, stored)
-            if (step + 1) % CHECK_EVERY and step + 1 < self.steps_per_epoch:
-                continue
-            self.group.sum_(account[:1])
-            state.loss_sum += float(account[0])
-            state.loss_weight += float(account[1])
-            account.zero_()
-            if not math.isfinite(state.loss_sum):
-                return False
-            now = time.perf_counter()
-            speed = (step + 1 - state.step) * self.options.batch_size / (now - started)
-            state.seconds, started = state.seconds + now - started, now
-            loss = state.loss_sum / state.loss_weight
-            advance(step + 1 - state.step, f"loss {loss:.3f}, {speed:,.0f} images/s")
-            state.step = step + 1
-            if now - saved > self.snapshot_seconds and state.step < self.steps_per_epoch:
-                saved = now
-                if self.group.leads:
-                    self.files.save(state)
-        return all(bool(torch.isfinite(parameter).all()) for parameter in self.parameters)
+            # ... choose the best epoch so far, which is never the untrained one if any other is measured, ...
+            value = score(row, "validation" if "validation" in feeds else "test", multi_label=train_split.multi_label)
+            if epoch > 0 and value > state.best_score:
+                state.best_score, state.best_epoch = value, epoch
 
-    def _step(self, epoch: int, step: int, batch: np.ndarray, stored: Tensor) -> Tensor:
-        """One step of SGD on a global batch; returns this process's summed loss, and what the batch's is divided by."""
-        seed = step_seed(self.run.order_seed, epoch, step)
-        self.generator.manual_seed(seed)
-        if self.layers_draw:
-            seed_layers(seed + self.group.rank, self.device)
-        augmentation = self.options.augmentation
-        images = as_input(self.transform(stored.to(self.device), self.generator), self.weight)
-        labels = self.labels[torch.from_numpy(batch)].to(self.device, non_blocking=True)
-        targets = targets_of(labels, self.num_classes, multi_label=self.multi_label, mixed=augmentation.mixup > 0)
-        if augmentation.mixup:
-            images, targets = mixup(images, targets, augmentation.mixup, self.generator)
-        weight = loss_weight(targets, multi_label=self.multi_label)
+            # ... save, and publish. The snapshot comes first, so a training that is killed in between goes on from it.
+            if group.leads:
+                record.save(state)
+                record.publish(state)
 
-        own, factor = self.group.share(len(batch))
-        with autocast(self.device, self.options.precision):
-            logits = self.forward(images[own] if self.whole_batches else images)
-        smoothing = self.options.label_smoothing
-        loss = factor * summed_loss(logits, targets[own], multi_label=self.multi_label, label_smoothing=smoothing)
-        self.state.optimizer.zero_grad()
-        (loss * (self.group.size / weight)).backward()
-        if self.options.clip_norm is not None:
-            nn.utils.clip_grad_norm_(self.parameters, self.options.clip_norm, foreach=True)
-        set_learning_rate(self.state.optimizer, self._learning_rate(epoch, step))
-        self.state.optimizer.step()
-        return torch.stack([loss.detach().double(), weight.double()])
-
-    def _needed(self, batch: np.ndarray) -> np.ndarray:
-        """Examples of a global batch that this process reads."""
-        return batch if self.whole_batches else batch[self.group.share(len(batch))[0]]
-
-    def _learning_rate(self, epoch: int, step: int) -> float:
-        return learning_rate(self.options, (epoch - 1) * self.steps_per_epoch + step, self.steps_per_epoch)
-
-    def _close_epoch(self) -> None:
-        """Measure, note the epoch, and save what stays of it."""
-        state, options = self.state, self.options
-        epoch, training_seconds = state.epoch + 1, state.seconds
-        started = time.perf_counter()
-        lr = self._learning_rate(epoch, self.steps_per_epoch - 1)
-        row = self._row(epoch, lr=lr, train_loss=state.loss_sum / state.loss_weight)
-        if epoch % options.evaluate_every == 0 or epoch == options.epochs:
-            row |= self._measure()
-        state.close_epoch(row, self._timing(epoch, training_seconds, time.perf_counter() - started))
-        if self.events is not None:
-            self.events.add(row)
-        self._choose_best(row)
-        if self.group.leads:
-            self.files.save(state)
-            self._publish()
-
-    def _choose_best(self, row: Row) -> None:
-        part = "validation" if "validation" in self.splits else "test"
-        value = score(row, part, multi_label=self.multi_label)
-        if value > self.state.best_score:
-            self.state.best_score, self.state.best_epoch = value, row["epoch"]
-
-    def _publish(self) -> None:
-        """Tables and checkpoint of the last whole epoch. Once more does no harm: the bytes are the same."""
-        state = self.state
-        self.files.write_tables(state)
-        if state.step == 0:
-            self.files.add_checkpoint(state, checkpoint_of(self.run, self.train_split, state))
-
-    def _note_divergence(self) -> None:
-        """The row of an epoch that has no metrics; the series ends with the epoch before."""
-        state, epoch = self.state, self.state.epoch + 1
-        log.warning("%s diverged in epoch %d: its loss is no longer finite", self.name, epoch)
-        state.rows.append(self._row(epoch, lr=self._learning_rate(epoch, state.step), train_loss=math.nan))
-        state.timings.append(self._timing(epoch, state.seconds, 0.0))
-        if self.group.leads:
-            self.files.write_tables(state)
-
-    def _measure(self) -> Row:
-        """Metrics of the present weights on all of every split."""
-        row: Row = {}
-        for part, feed in self.feeds.items():
-            metrics = evaluate(self.network, feed, precision=self.options.precision, group=self.group)
-            row |= metric_columns(part, metrics)
-        return row
-
-    def _row(self, epoch: int, **values: float) -> Row:
-        return {"task": self.run.task, "run": self.run.name, "epoch": epoch} | values
-
-    def _timing(self, epoch: int, training: float, evaluation: float) -> Row:
-        speed = len(self.train_split) / training if training else math.nan
-        return self._row(epoch, seconds=training + evaluation, training_seconds=training, images_per_second=speed)
-
-
-@contextmanager
-def _advancing(training: _Training, progress: Advance | None) -> Iterator[Advance]:
-    """The caller's hook; where there is none a bar, but nothing in processes that do not lead."""
-    if progress is not None:
-        yield progress
-    elif not training.group.leads:
-        yield lambda steps, note: None
-    else:
-        with progress_bar(training.name, training.options.epochs * training.steps_per_epoch) as advance:
-            yield advance
+        # Finish. The index of the series comes last, so a run counts as finished only where all of it is there.
+        if events is not None:
+            events.close()
+        if group.leads:
+            record.finish(state, status)
+        group.wait()

@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from transferscope.training.objective import IGNORED
+IGNORED = -1
+"""Label of a finding that is neither positive nor negative: it counts nowhere."""
 
 VALUES_AT_ONCE = 1 << 24
 

@@ -1,4 +1,4 @@
-"""SGD as in the study: who moves at which learning rate, and when.
+"""SGD as in the study: which parameters move at which learning rate, and when.
 
 Appendix A: momentum 0.9, weight decay 1e-4 on everything, a constant or piecewise constant learning rate.
 The warm-up and the clipping are ours; small Fixup networks stay at chance without them.
@@ -18,16 +18,16 @@ REFERENCE_BATCH = 256
 
 
 def peak_learning_rate(options: TrainingOptions) -> float:
-    """The largest learning rate of the schedule, whether or not a run lives to see it."""
+    """The largest learning rate of the schedule, whether or not a run comes to it."""
     return options.lr * (options.batch_size / REFERENCE_BATCH if options.scale_lr_by_batch else 1.0)
 
 
 def learning_rate(options: TrainingOptions, step: int, steps_per_epoch: int) -> float:
-    """Learning rate of step `step` (0-based, counted over the whole run); a pure function of its arguments.
+    """Learning rate of an optimizer step (0-based, counted over the whole run); a pure function of its arguments.
 
     Between drops it is constant: after `m` whole epochs, for each milestone m, it is multiplied by `decay_factor`,
     as by torch's `MultiStepLR`. Step s of w warm-up steps takes the fraction (s + 1) / w of it, so that no step is lost
-    at 0 and the last one of the warm-up is whole.
+    at 0, and the last step of the warm-up takes all of it.
     """
     lr = peak_learning_rate(options)
     epoch = step // steps_per_epoch
@@ -56,7 +56,7 @@ def parameter_groups(model: nn.Module, options: TrainingOptions) -> list[dict[st
 
 
 def make_optimizer(model: nn.Module, options: TrainingOptions) -> torch.optim.SGD:
-    """torch's SGD over `parameter_groups`, fused into one kernel; `set_learning_rate` comes before each step."""
+    """torch's SGD over `parameter_groups`, fused into one kernel; `set_learning_rate` comes before each update."""
     groups = parameter_groups(model, options)
     return torch.optim.SGD(
         groups, lr=options.lr, momentum=options.momentum, weight_decay=options.weight_decay, fused=True

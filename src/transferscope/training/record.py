@@ -1,4 +1,4 @@
-"""The folder of a run: what a training leaves there, and what it finds there when it starts again."""
+"""The folder of a run: the files that a training leaves there, and reads when it starts again."""
 
 from __future__ import annotations
 
@@ -11,17 +11,14 @@ from typing import Literal
 
 import pandas as pd
 
-from transferscope.images.split import PackedSplit
 from transferscope.models.checkpoint import Checkpoint, CheckpointMetadata, save_checkpoint
 from transferscope.models.series import INDEX, CheckpointSeries, epoch_file, read_index, write_series
 from transferscope.system.atomic import atomic_file
 from transferscope.system.stored import DamagedError, check, is_whole, read_json, write_json
 from transferscope.system.temporaries import remove_leftovers
-from transferscope.training.events import EVENTS
-from transferscope.training.history import Row, history_table
-from transferscope.training.run import RunLike
+from transferscope.training.history import EVENTS, STORED_TIMINGS, TIMINGS, Row, history_table
+from transferscope.training.inputs import Inputs
 from transferscope.training.snapshot import TrainingState, earlier, read_snapshot, restore, save_snapshot
-from transferscope.training.timings import STORED_TIMINGS, TIMINGS
 
 log = logging.getLogger(__name__)
 
@@ -31,8 +28,8 @@ SNAPSHOT, HISTORY = "snapshot.safetensors", "history.csv"
 class RunFolder:
     """The checkpoint series of a run, `history.csv`, `timings.csv` and, while it trains, its last two snapshots.
 
-    Snapshot and index say which plan, images and initial weights they come from: what comes from others is not used,
-    and is removed when training starts. Times differ between identical runs, so they stand apart from the history.
+    Snapshot and index hold the digests of plan, images and initial weights: files of other inputs are not used, and are
+    removed when training starts. Times differ between identical runs, so they stand apart from the history.
 
     The snapshot of an epoch is written before the epoch's checkpoint. A process that is killed between the two writes
     the checkpoint when it starts again, so both agree whenever training goes on. The index of the series comes last.
@@ -40,11 +37,10 @@ class RunFolder:
     somebody has changed or deleted them.
     """
 
-    def __init__(self, folder: str | Path, run: RunLike, inputs: dict[str, str]) -> None:
+    def __init__(self, folder: str | Path, inputs: Inputs) -> None:
         self.folder = Path(folder)
-        self.run = run
         self.inputs = inputs
-        self.identity = json.dumps(inputs, sort_keys=True)
+        self.identity = json.dumps(inputs.digests, sort_keys=True)
         self._kept: tuple[set[int], set[int]] = (set(), set())
         """Epochs whose checkpoints the snapshot before the last, and the last, would go on with."""
 
@@ -53,7 +49,7 @@ class RunFolder:
         if not (self.folder / INDEX).is_file():
             return False
         try:
-            if read_index(self.folder).get("inputs") != self.inputs:
+            if read_index(self.folder).get("inputs") != self.inputs.digests:
                 return False
             CheckpointSeries.open(self.folder).check()
         except DamagedError as error:
@@ -62,7 +58,11 @@ class RunFolder:
         return True
 
     def result(self) -> tuple[CheckpointSeries, pd.DataFrame]:
-        """Series and history of the finished run; tables that are not as they were written are written again."""
+        """Series and history of the finished run, whose folder is tidied.
+
+        Snapshots are removed, and tables that are not as they were written are written again.
+        """
+        self._remove_snapshots()
         self._write_again(HISTORY, history_table(read_index(self.folder)["history"]))
         stored = self.folder / STORED_TIMINGS
         try:
@@ -76,7 +76,7 @@ class RunFolder:
         return CheckpointSeries.open(self.folder), pd.read_csv(self.folder / HISTORY, float_precision="round_trip")
 
     def resume(self, state: TrainingState) -> bool:
-        """Bring `state` to where a killed training left it; False where there is nothing to go on from.
+        """Bring `state` to where a killed training left it; False where there is no snapshot to go on from.
 
         The last snapshot counts, or where it is damaged the one before.
         """
@@ -96,10 +96,10 @@ class RunFolder:
         return False
 
     def start(self) -> None:
-        """Remove what another training left."""
+        """Remove the files of another training."""
         for name in (INDEX, HISTORY, TIMINGS, STORED_TIMINGS):  # the index first: without it there is no series
             (self.folder / name).unlink(missing_ok=True)
-        self.tidy()
+        self._remove_snapshots()
         shutil.rmtree(self.folder / EVENTS, ignore_errors=True)
         self._remove_checkpoints_but(set())
 
@@ -108,27 +108,32 @@ class RunFolder:
         save_snapshot(self.folder / SNAPSHOT, state, self.identity)
         self._kept = (self._kept[1], self.kept_epochs(state))
 
-    def add_checkpoint(self, state: TrainingState, checkpoint: Checkpoint) -> None:
-        """Write the checkpoint of the last whole epoch, and remove those that no snapshot needs any longer."""
-        save_checkpoint(checkpoint, self.folder / epoch_file(state.epoch))
-        self._remove_checkpoints_but(self.kept_epochs(state) | self._kept[0] | self._kept[1])
+    def publish(self, state: TrainingState) -> None:
+        """Write the tables and the checkpoint of the last whole epoch, which may be read while the run goes on.
+
+        Checkpoints that no snapshot needs any longer are removed. A second call writes the same bytes.
+        """
+        self.write_tables(state)
+        if state.step == 0:
+            save_checkpoint(self._checkpoint(state), self.folder / epoch_file(state.epoch))
+            self._remove_checkpoints_but(self.kept_epochs(state) | self._kept[0] | self._kept[1])
 
     def kept_epochs(self, state: TrainingState) -> set[int]:
         """Epochs whose checkpoints stay, if the last whole epoch is the final one."""
         return self._kept_epochs(state.epoch, state.best_epoch)
 
     def _kept_epochs(self, last: int, best: int) -> set[int]:
-        keep = self.run.training.keep_epochs
+        keep = self.inputs.run.training.keep_epochs
         chosen = set(range(last)) if keep == "all" else {epoch for epoch in keep if epoch < last}
         return chosen | {0, best, last}
 
     def write_tables(self, state: TrainingState) -> None:
-        """History and times so far, which may be looked at while the run goes on."""
+        """Write history and times so far."""
         self.write_history(state.rows)
         self._write(TIMINGS, _csv(pd.DataFrame(state.timings)))
 
     def write_history(self, rows: list[Row]) -> None:
-        """The table of some rows."""
+        """Write the table of some rows."""
         self._write(HISTORY, _csv(history_table(rows)))
 
     def finish(self, state: TrainingState, status: Literal["finished", "diverged"]) -> None:
@@ -136,7 +141,7 @@ class RunFolder:
 
         DamagedError where a checkpoint that was written before is not whole any more.
         """
-        run, kept = self.run, self.kept_epochs(state)
+        run, kept = self.inputs.run, self.kept_epochs(state)
         self._remove_checkpoints_but(kept)
         for epoch in kept:
             check(self.folder / epoch_file(epoch))
@@ -150,12 +155,30 @@ class RunFolder:
             best=state.best_epoch,
             final=state.epoch,
             status=status,
-            inputs=self.inputs,
+            inputs=self.inputs.digests,
             history=state.rows,
         )
 
-    def tidy(self) -> None:
-        """Remove what only an unfinished training needs."""
+    def _checkpoint(self, state: TrainingState) -> Checkpoint:
+        """The weights at the end of an epoch, and all that made them."""
+        run, split = self.inputs.run, self.inputs.splits["train"]
+        metrics = {name: value for name, value in state.rows[-1].items() if name not in ("task", "run", "epoch")}
+        metadata = CheckpointMetadata(
+            architecture=run.model.name,
+            model_options=dict(run.model.options),
+            num_classes=split.num_classes,
+            class_names=tuple(split.class_names),
+            task=run.task,
+            run=run.name,
+            epoch=state.epoch,
+            seeds={"initialisation": run.init_seed, "order": run.order_seed},
+            fingerprint=run.fingerprint,
+            metrics={name: value for name, value in metrics.items() if not math.isnan(value)},
+        )
+        return Checkpoint(dict(state.model.state_dict()), metadata)
+
+    def _remove_snapshots(self) -> None:
+        """Remove the files that only an unfinished training needs."""
         for path in (self.folder / SNAPSHOT, earlier(self.folder / SNAPSHOT)):
             path.unlink(missing_ok=True)
 
@@ -180,21 +203,3 @@ class RunFolder:
 
 def _csv(table: pd.DataFrame) -> bytes:
     return table.to_csv(index=False, lineterminator="\n").encode()
-
-
-def checkpoint_of(run: RunLike, split: PackedSplit, state: TrainingState) -> Checkpoint:
-    """The weights at the end of an epoch with what made them."""
-    metrics = {name: value for name, value in state.rows[-1].items() if name not in ("task", "run", "epoch")}
-    metadata = CheckpointMetadata(
-        architecture=run.model.name,
-        model_options=dict(run.model.options),
-        num_classes=split.num_classes,
-        class_names=tuple(split.class_names),
-        task=run.task,
-        run=run.name,
-        epoch=state.epoch,
-        seeds={"initialisation": run.init_seed, "order": run.order_seed},
-        fingerprint=run.fingerprint,
-        metrics={name: value for name, value in metrics.items() if not math.isnan(value)},
-    )
-    return Checkpoint(dict(state.model.state_dict()), metadata)

@@ -1,6 +1,6 @@
 """The state of an unfinished training: everything that changes, saved so that going on equals never having stopped.
 
-No state of a random generator is stored: the order of an epoch and every draw of a step are functions of
+No state of a random generator is stored: the order of an epoch and every draw of an optimizer step are functions of
 (order_seed, epoch, step), so the position is enough.
 """
 
@@ -30,18 +30,20 @@ VERSION = 2
 
 @dataclass
 class TrainingState:
-    """What a training has come to: `epoch` whole epochs are done, and `step` steps of the next one."""
+    """Everything that changes while a run trains: `epoch` epochs are done, and `step` optimizer steps of the next."""
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
     epoch: int = 0
     step: int = 0
     loss_sum: float = 0.0
-    """Of the unfinished epoch, with what it is divided by, and the seconds spent on it."""
+    """Of the unfinished epoch."""
     loss_weight: float = 0.0
+    """The number that the sum is divided by."""
     seconds: float = 0.0
+    """Spent on the unfinished epoch."""
     rows: list[Row] = field(default_factory=list)
-    """Of the history, and of the times."""
+    """Of the history."""
     timings: list[Row] = field(default_factory=list)
     best_epoch: int = 0
     best_score: float = -math.inf
@@ -66,7 +68,7 @@ class Snapshot:
 
 
 def save_snapshot(path: Path, state: TrainingState, identity: str) -> None:
-    """Write `state` to `path`, a safetensors file; `identity` says which training it belongs to.
+    """Write `state` to `path`, a safetensors file; `identity` names the training it belongs to.
 
     The snapshot that was there stays as `earlier(path)`, for the case that the new one is damaged.
     """

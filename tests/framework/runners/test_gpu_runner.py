@@ -30,7 +30,7 @@ from transferscope.framework.runners.failures import NodesFailed
 from transferscope.system.errors import UserError
 from transferscope.system.gpu_grants import granted_gpus, visible_to_child
 from transferscope.training.device import choose_device
-from transferscope.training.launch import OUTPUT, _environment, _run_launcher, count_processes
+from transferscope.training.distributed.launch import OUTPUT, _environment, _run_launcher, count_processes
 
 
 def step(function: Callable[..., Any], name: str, *, inputs: Any = None, gpus: int | str | None = None) -> Node:

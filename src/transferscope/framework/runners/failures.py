@@ -1,4 +1,4 @@
-"""What is raised when nodes of a run failed, and the command that repeats them."""
+"""Errors of nodes that failed, and the command that repeats them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class NodesFailed(RuntimeError):
 
 
 STORAGE = (errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM)
-"""What a file system says where the user has to make room, or give rights."""
+"""Error numbers of a file system that is full or denies access."""
 
 
 def users_mistake(error: BaseException) -> UserError | None:

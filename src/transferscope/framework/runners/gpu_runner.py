@@ -93,7 +93,7 @@ class GpuRunner(NodeRunner):
 
 
 def _devices_asked(node: Node, size: int, *, has_gpus: bool) -> int:
-    """How many of its pool's `size` devices a node gets, at most all; 0 for a core beside GPUs."""
+    """Number of its pool's `size` devices that a node gets, at most all; 0 for a core beside GPUs."""
     asked = gpus_asked(node)
     if asked is None:
         return 0

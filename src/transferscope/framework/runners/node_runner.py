@@ -1,4 +1,4 @@
-"""What the runners of this project have in common: independent nodes at once, failures, status, tables."""
+"""The base of this project's runners: independent nodes at once, failures, status, tables."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def _costs() -> Mapping[str, float]:
 
 
 def gpus_asked(node: Node) -> int | str | None:
-    """What the node's tag `gpus-N` asks for: a number, "auto", or None without such a tag."""
+    """Number of GPUs that the node's tag `gpus-N` asks for, "auto", or None without such a tag."""
     for tag in node.tags:
         if tag.startswith("gpus-"):
             count = tag.removeprefix("gpus-")

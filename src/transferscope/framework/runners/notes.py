@@ -1,4 +1,4 @@
-"""What this project's runners and hooks tell each other beside Kedro's own calls."""
+"""Notes that runners and hooks of this project exchange beside Kedro's own calls."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class TakesNotes(Protocol):
     """Hooks that keep a record of the run, for which it does not matter in which process a node runs."""
 
     def notes(self) -> Any:
-        """What was noted in this process since the last call."""
+        """Notes of this process since the last call."""
 
     def add_notes(self, node: Node, notes: Any) -> None:
         """Take over what another process has noted of a node."""
@@ -38,7 +38,7 @@ def let_go(hook_manager: PluginManager) -> None:
 
 
 def notes_of(hook_manager: PluginManager) -> Notes:
-    """What the project's hooks have noted in this process; it can be sent to another."""
+    """Notes of the project's hooks in this process; they can be sent to another."""
     return {type(hooks).__name__: hooks.notes() for hooks in _noting(hook_manager)}
 
 

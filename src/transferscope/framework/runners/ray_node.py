@@ -18,6 +18,7 @@ from kedro.runner import Task
 from pluggy import PluginManager
 
 from transferscope.framework.config import StudySource, open_study
+from transferscope.framework.kedro_private import project_hooks
 from transferscope.framework.runners.failures import reason, users_mistake
 from transferscope.framework.runners.notes import Notes, notes_of
 
@@ -36,14 +37,14 @@ class NodeTask:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What is told of a node: not every error can be sent to another process, and none keeps its cause."""
+    """The outcome of a node as text, for not every error can be sent to another process, and none keeps its cause."""
 
     seconds: float
     failure: str | None = None
     """Its error in one line; None where it is done."""
     is_users: bool = False
     notes: Notes = field(default_factory=dict)
-    """What the project's hooks have noted of it."""
+    """Notes of the project's hooks on it."""
 
 
 class Board:
@@ -103,12 +104,9 @@ def _run(task: NodeTask, hooks: PluginManager) -> Exception | None:
 @cache
 def _hooks() -> PluginManager:
     """The project's own hooks, as Kedro makes them; once for each worker."""
-    from kedro.framework.hooks.manager import _create_hook_manager, _register_hooks
-    from kedro.framework.project import configure_project, settings
+    from kedro.framework.project import configure_project
 
     configure_project("transferscope")
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
     logging.getLogger("transferscope").setLevel(logging.INFO)
-    manager = _create_hook_manager()
-    _register_hooks(manager, settings.HOOKS)
-    return manager
+    return project_hooks()

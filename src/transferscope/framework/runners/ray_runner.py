@@ -93,7 +93,7 @@ class RayRunner(NodeRunner):
 
 
 def _refuse_memory(pipeline: Pipeline, catalog: CatalogProtocol) -> None:
-    """What a node hands on must lie where other machines find it."""
+    """Refuse results in memory: other machines would not have them."""
     made = {name for node in pipeline.nodes for name in node.outputs}
     lost = sorted(name for name in made if isinstance(catalog.get(name), MemoryDataset))
     if lost:
@@ -104,7 +104,7 @@ def _refuse_memory(pipeline: Pipeline, catalog: CatalogProtocol) -> None:
 
 
 def _resources(node: Node, machines: list[dict[str, float]]) -> dict[str, float]:
-    """What a task asks of one machine, at most what the largest has."""
+    """Resources that a task asks of one machine, at most those of the largest."""
     asked = gpus_asked(node)
     most_gpus = int(max((machine.get("GPU", 0) for machine in machines), default=0))
     most_cores = int(max((machine.get("CPU", 0) for machine in machines), default=0))

@@ -1,4 +1,4 @@
-"""How far a run is: a bar on a terminal, elsewhere a line a minute."""
+"""Progress of a run: a bar on a terminal, elsewhere a line per minute."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Status:
             yield update
 
     def seconds_left(self) -> float | None:
-        """What is not done takes, with as many nodes at once as until now; None while nobody can know.
+        """Seconds that the rest takes with as many nodes at once as until now; None while that is not known.
 
         A node of known cost is expected to go at the speed of those that are done, any other to take their mean.
         """

@@ -1,4 +1,4 @@
-"""What is shown on the terminal before and after a run."""
+"""Tables on the terminal before and after a run."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ METRICS = ("train_loss", "test_accuracy", "test_auc")
 
 
 def plan_table(nodes: Iterable[Node]) -> pd.DataFrame:
-    """How many nodes of each part of the study will be run, in the order of the first of each."""
+    """Number of nodes of each part of the study that will run, in the order of the first of each."""
     counts = Counter((node.namespace or "other").rpartition(".")[2] for node in nodes)
     return pd.DataFrame({"part": list(counts), "nodes": list(counts.values())})
 

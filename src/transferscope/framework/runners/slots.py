@@ -10,7 +10,7 @@ Key = TypeVar("Key", bound=Hashable)
 
 
 PATIENCE = 32
-"""How many later requests may be served before one that waits."""
+"""Number of later requests that may be served before one that waits."""
 
 
 @dataclass

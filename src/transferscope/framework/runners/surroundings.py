@@ -1,4 +1,4 @@
-"""What a run, by whichever runner, finds around it: nothing of killed ones, one thread, an orderly end."""
+"""Surroundings of a run by any runner: no leftovers of killed runs, one thread, an orderly end."""
 
 from __future__ import annotations
 

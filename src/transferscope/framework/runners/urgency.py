@@ -1,4 +1,4 @@
-"""How urgent each node is: what takes longest from its start to the end of the run comes first."""
+"""Urgency of nodes: those with the longest way to the end of the run come first."""
 
 from __future__ import annotations
 

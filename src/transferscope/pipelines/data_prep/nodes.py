@@ -9,57 +9,59 @@ import logging
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from transferscope.experiment.options import PictureOptions
+from transferscope.experiment.inputs import PartSpec
 from transferscope.experiment.study import GeneratedOptions
+from transferscope.pipelines.types import ImageSource, PackedSplit
 
 logger = logging.getLogger("transferscope")
-
-SHUFFLED_SHOWN = 4
-"""Images on the sheet of shuffled images."""
 
 Recipe = Callable[[Path], object]
 
 
-def draw_images(options: dict[str, Any], seed: int) -> list[Recipe]:
+def draw_images(options: GeneratedOptions, seed: int) -> list[Recipe]:
     """A recipe per task that draws its images; those that share a root are drawn once."""
     from transferscope.generated import draw as generated
 
-    drawn = GeneratedOptions.model_validate(options)
-    seed_and_size: dict[str, Any] = {"seed": seed, "size": drawn.size}
-    counts: dict[str, Any] = {"num_train": drawn.num_train, "num_test": drawn.num_test}
+    train, test, size = options.num_train, options.num_test, options.size
     recipe: Recipe
-    if drawn.draws == "source":
-        recipe = partial(generated.generate_source, **counts, **seed_and_size)
-    elif drawn.draws == "domains":
-        recipe = partial(generated.generate_domains, domains=drawn.tasks, **counts, **seed_and_size)
+    if options.draws == "source":
+        recipe = partial(generated.generate_source, num_train=train, num_test=test, seed=seed, size=size)
+    elif options.draws == "domains":
+        domains = options.tasks
+        recipe = partial(
+            generated.generate_domains, domains=domains, num_train=train, num_test=test, seed=seed, size=size
+        )
     else:
-        recipe = partial(generated.generate_chest, num_images=drawn.num_train + drawn.num_test, **seed_and_size)
-    return [recipe] * len(drawn.tasks)
+        recipe = partial(generated.generate_chest, num_images=train + test, seed=seed, size=size)
+    return [recipe] * len(options.tasks)
 
 
-def pack_images(source: Any, options: dict[str, Any]) -> Recipe:
+def pack_images(source: ImageSource, options: PartSpec) -> Recipe:
     """A recipe that decodes one part of a task into a packed split."""
     from transferscope.images.pack import pack_split
 
-    pictures = PictureOptions.model_validate(options["pictures"])
-    how = {key: options[key] for key in ("on_bad_image", "num_workers")}
-    return partial(pack_split, source, options["part"], pictures, value_range=options.get("value_range"), **how)
+    return partial(
+        pack_split,
+        source,
+        options.part,
+        options.pictures,
+        value_range=options.value_range,
+        on_bad_image=options.on_bad_image,
+        num_workers=options.num_workers,
+    )
 
 
-def join_splits(options: dict[str, Any], *parts: Any) -> Recipe:
+def join_splits(options: PartSpec, *parts: PackedSplit) -> Recipe:
     """A recipe that makes a view of several splits; no image is stored twice."""
     from transferscope.images.union import union_split
 
-    pictures = PictureOptions.model_validate(options["pictures"])
-    return partial(union_split, list(parts), options["task"], pictures=pictures)
+    return partial(union_split, list(parts), options.task, pictures=options.pictures)
 
 
-def describe_splits(*splits: Any) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+def describe_splits(*splits: PackedSplit) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     """Tables of what was packed: splits, class sizes, the shift of labels from train to test, files dropped."""
     from transferscope.images import summary
 
@@ -72,21 +74,21 @@ def describe_splits(*splits: Any) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFr
     )
 
 
-def list_drawn_examples(source: Any) -> pd.DataFrame:
+def list_drawn_examples(source: ImageSource) -> pd.DataFrame:
     """Which examples of those distributed were drawn for which part."""
     from transferscope.images.summary import drawn_examples
 
     return drawn_examples(source)
 
 
-def count_shared_patients(source: Any) -> pd.DataFrame:
+def count_shared_patients(source: ImageSource) -> pd.DataFrame:
     """How many patients are in two parts."""
     from transferscope.images.summary import patient_overlap
 
     return patient_overlap(source)
 
 
-def count_shared_images(*splits: Any) -> pd.DataFrame:
+def count_shared_images(*splits: PackedSplit) -> pd.DataFrame:
     """How many images are in two parts; a warning where there are any."""
     from transferscope.images.summary import image_overlap
 
@@ -100,41 +102,8 @@ def count_shared_images(*splits: Any) -> pd.DataFrame:
     return table
 
 
-def count_cooccurrence(*splits: Any) -> pd.DataFrame:
+def count_cooccurrence(*splits: PackedSplit) -> pd.DataFrame:
     """How often two findings are positive together."""
     from transferscope.images.summary import label_cooccurrence
 
     return pd.concat([label_cooccurrence(split) for split in splits], ignore_index=True)
-
-
-def draw_contact_sheet(split: Any, note: str | None) -> Any:
-    """Some images of every class, as the network sees them."""
-    from transferscope.images.augment import SeenImages
-    from transferscope.plots.images import contact_sheet
-
-    title = f"{split.name}, {split.part}"
-    return contact_sheet(SeenImages(split), split.labels, split.class_names, title=title, note=note)
-
-
-def draw_shuffled_images(split: Any, note: str | None) -> Any:
-    """Some images shuffled in blocks of several sizes (Figure 3 of the main text)."""
-    from transferscope.plots.shuffled import shuffled_sheet
-
-    rows = np.linspace(0, len(split) - 1, SHUFFLED_SHOWN).round().astype(int)
-    return shuffled_sheet(split.gather(rows), title=split.name, note=note)
-
-
-def draw_class_sizes(*splits_and_note: Any) -> Any:
-    """Bars of the class sizes in all parts."""
-    from transferscope.plots.labels import class_size_bars
-
-    *splits, note = splits_and_note
-    labels = {split.part: split.labels for split in splits}
-    return class_size_bars(labels, splits[0].class_names, title=splits[0].name, note=note)
-
-
-def draw_label_cooccurrence(split: Any, note: str | None) -> Any:
-    """Which findings occur together."""
-    from transferscope.plots.labels import label_cooccurrence
-
-    return label_cooccurrence(split.labels, split.class_names, title=f"{split.name}, {split.part}", note=note)

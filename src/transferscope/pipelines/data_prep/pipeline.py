@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from kedro.pipeline import Node, Pipeline
 
@@ -36,7 +35,7 @@ def _task(plan: Plan, task: str) -> list[Node]:
     options = plan.study.tasks[task]
     splits = [f"{task}.{part}_split" for part in options.parts]
     made = [_join(task, part, options.union) if options.union else _pack(task, part) for part in options.parts]
-    read = [] if options.union else _describe_source(task, patients=options.format == "chexpert")
+    read = _describe_source(task, patients=options.layout.by_patient) if options.layout else []
     return [*made, *read, *_describe(task, splits), *_figures(task, splits, multi_label=plan.is_multi_label(task))]
 
 
@@ -58,15 +57,20 @@ def _describe(task: str, splits: list[str]) -> list[Node]:
 def _figures(task: str, splits: list[str], *, multi_label: bool) -> list[Node]:
     train = splits[0]
     found = [
-        draw(NAME, task, "contact_sheet", nodes.draw_contact_sheet, [train]),
-        *(draw(NAME, task, f"{_part(split)}_contact_sheet", nodes.draw_contact_sheet, [split]) for split in splits[1:]),
-        draw(NAME, task, "shuffled_images", nodes.draw_shuffled_images, [train]),
-        draw(NAME, task, "class_sizes", nodes.draw_class_sizes, splits),
+        _sheet(task, "contact_sheet", train),
+        *(_sheet(task, f"{_part(split)}_contact_sheet", split) for split in splits[1:]),
+        draw(NAME, task, "shuffled_images", "splits:shuffled", [train]),
+        draw(NAME, task, "class_sizes", "splits:class_sizes", splits),
     ]
     if multi_label:
         found.append(_table(nodes.count_cooccurrence, task, splits, f"{task}.label_cooccurrence.table"))
-        found.append(draw(NAME, task, "label_cooccurrence", nodes.draw_label_cooccurrence, [train]))
+        title = f"{task}, {_part(train)}"
+        found.append(draw(NAME, task, "label_cooccurrence", "splits:cooccurrence", [train], title=title))
     return found
+
+
+def _sheet(task: str, name: str, split: str) -> Node:
+    return draw(NAME, task, name, "splits:sheet", [split], title=f"{task}, {_part(split)}")
 
 
 def _part(split: str) -> str:
@@ -74,7 +78,7 @@ def _part(split: str) -> str:
     return split.rpartition(".")[2].removesuffix("_split")
 
 
-def _table(function: Callable[..., Any], task: str, inputs: list[str], outputs: str | list[str]) -> Node:
+def _table(function: Callable[..., object], task: str, inputs: list[str], outputs: str | list[str]) -> Node:
     return Node(function, inputs, outputs, name=function.__name__, namespace=f"{task}.{NAME}")
 
 

@@ -7,7 +7,7 @@ from kedro.pipeline import Node, Pipeline
 from transferscope.experiment.options import CriticalityOptions, CrossDomainOptions, LandscapeOptions
 from transferscope.experiment.plan import Pair, PairGroup, Plan, RunSpec
 from transferscope.pipelines.landscape import nodes
-from transferscope.pipelines.wiring import ON_A_GPU, draw, gather, pair_inputs, tagged, with_labels
+from transferscope.pipelines.wiring import ON_A_GPU, draw, draw_pages, gather, pair_inputs, tagged
 
 NAME = "landscape"
 ACROSS = "cross_domain"
@@ -40,16 +40,13 @@ def create_pipeline(plan: Plan) -> Pipeline:
 
 
 def _interpolation(task: str, groups: list[PairGroup]) -> list[Node]:
-    figures = {
-        "barrier": nodes.draw_barriers,
-        "loss_barrier": nodes.draw_loss_barriers,
-        "extrapolation": nodes.draw_extrapolation,
-    }
-    table = f"{task}.interpolation.table"
+    table, panels = [f"{task}.interpolation.table"], "barriers:barrier_panels"
     return [
         *(_walks(task, group) if group.together else _walk(task, group.pairs[0]) for group in groups),
         *(gather(NAME, task, name, (f"{task}.{group.name}.{name}" for group in groups)) for name in TABLES),
-        *(draw(NAME, task, name, function, [table]) for name, function in figures.items()),
+        draw(NAME, task, "barrier", panels, table, between=True),
+        draw(NAME, task, "loss_barrier", panels, table, between=True, metric="loss"),
+        draw(NAME, task, "extrapolation", panels, table, splits=("test",), title=f"{task}, test"),
     ]
 
 
@@ -102,12 +99,15 @@ def _all_barriers(scopes: list[str]) -> list[Node]:
             name="summarise_barriers",
             namespace=f"{ACROSS}.{NAME}",
         ),
-        Node(
-            with_labels(nodes.draw_barrier_heights),
-            inputs=barriers | {"note": f"params:plan.notes.{ACROSS}", "labels": f"params:plan.labels.{ACROSS}"},
-            outputs=f"{ACROSS}.all_barriers.figure",
-            name="draw_all_barriers",
-            namespace=f"{ACROSS}.{NAME}",
+        draw(
+            NAME,
+            ACROSS,
+            "all_barriers",
+            "barriers:barrier_heights",
+            barriers.values(),
+            joined=True,
+            metric=None,
+            title=None,
         ),
     ]
 
@@ -121,7 +121,7 @@ def _planes(task: str, options: LandscapeOptions) -> list[Node]:
             nodes.measure_plane,
             inputs=[
                 f"params:plan.planes.{task}.{plane.name}",
-                *(f"{task}.{checkpoint.split('@')[0]}.checkpoints" for checkpoint in plane.checkpoints),
+                *(f"{checkpoint.run_name}.checkpoints" for checkpoint in plane.names),
                 f"{task}.train_split",
                 f"{task}.test_split",
                 PRECISION,
@@ -135,7 +135,8 @@ def _planes(task: str, options: LandscapeOptions) -> list[Node]:
         for plane in planes
     ]
     figures = [
-        draw(NAME, task, f"plane_{plane.name}", nodes.draw_plane, [f"{task}.{plane.name}.plane"]) for plane in planes
+        draw(NAME, task, f"plane_{plane.name}", "planes:plane_contours", [f"{task}.{plane.name}.plane"], title=None)
+        for plane in planes
     ]
     gathered = gather(NAME, task, "planes", (f"{task}.{plane.name}.plane" for plane in planes))
     return [*measured, gathered, *figures]
@@ -154,7 +155,7 @@ def _basin(plan: Plan, task: str, options: LandscapeOptions) -> list[Node]:
                 f"params:plan.runs.{found[0].full_name}",
                 f"{task}.train_split",
                 f"{task}.test_split",
-                "params:analyses.landscape.basin",
+                "params:plan.basin",
                 PRECISION,
                 STORE,
                 *(f"{run.full_name}.checkpoints" for run in found),
@@ -169,7 +170,7 @@ def _basin(plan: Plan, task: str, options: LandscapeOptions) -> list[Node]:
     if not measured:
         return []
     gathered = gather(NAME, task, "basin", (f"{task}.{kind}.basin" for kind in hulls))
-    return [*measured, gathered, draw(NAME, task, "basin", nodes.draw_basin, [f"{task}.basin.table"])]
+    return [*measured, gathered, draw(NAME, task, "basin", "planes:basin_walls", [f"{task}.basin.table"])]
 
 
 def _critical_runs(plan: Plan, task: str, options: LandscapeOptions) -> list[RunSpec]:
@@ -190,7 +191,7 @@ def _criticality(task: str, runs: list[RunSpec], options: CriticalityOptions) ->
                 f"{run.full_name}.checkpoints",
                 f"{task}.train_split",
                 f"{task}.test_split",
-                "params:analyses.landscape.criticality",
+                "params:plan.criticality",
                 "params:analyses.modules",
                 PRECISION,
                 STORE,
@@ -202,32 +203,23 @@ def _criticality(task: str, runs: list[RunSpec], options: CriticalityOptions) ->
         )
         for run in runs
     ]
-    figures = {
-        "module_criticality": (nodes.draw_module_criticality, "module_criticality"),
-        "rewinding": (nodes.draw_rewinding, "rewinding"),
-    }
+    bars = {"module_criticality": "criticality:module_criticality_bars", "rewinding": "criticality:rewinding_bars"}
     return [
         *measured,
         *(gather(NAME, task, table, (f"{run.full_name}.{table}" for run in runs)) for table in tables),
         *(node for run in runs for node in _heat_maps(task, run, options.pages)),
-        *(draw(NAME, task, name, function, [f"{task}.{table}.table"]) for name, (function, table) in figures.items()),
+        *(draw(NAME, task, name, plot, [f"{task}.{name}.table"]) for name, plot in bars.items()),
     ]
 
 
 def _heat_maps(task: str, run: RunSpec, pages: bool) -> list[Node]:
     """The first module of a run as a figure, and all of them as pages."""
-    inputs = [f"{task}.criticality.table", f"params:plan.runs.{run.full_name}.name"]
-    first = draw(NAME, task, f"criticality_heat_maps_{run.name}", nodes.draw_criticality, inputs)
-    if not pages:
-        return [first]
-    every = Node(
-        nodes.draw_criticality_pages,
-        inputs=[*inputs, f"params:plan.notes.{task}"],
-        outputs=f"{task}.criticality_{run.name}.pages",
-        name=f"draw_criticality_pages_{run.name}",
-        namespace=f"{task}.{NAME}",
-    )
-    return [first, every]
+    table, maps = [f"{task}.criticality.table"], "criticality:criticality_pages"
+    one = "criticality:first_criticality_page"
+    first = draw(NAME, task, f"criticality_heat_maps_{run.name}", one, table, run=run.name)
+    entry = f"criticality_{run.name}"
+    every = draw_pages(NAME, task, f"criticality_pages_{run.name}", maps, table, entry, run=run.name)
+    return [first, every] if pages else [first]
 
 
 def _cross_domain(plan: Plan, options: LandscapeOptions) -> list[Node]:
@@ -242,8 +234,10 @@ def _cross_domain(plan: Plan, options: LandscapeOptions) -> list[Node]:
             NAME,
             ACROSS,
             item.figure,
-            nodes.draw_cross_domain,
-            [f"{ACROSS}.interpolation.table", f"params:plan.cross_domain.{item.figure}"],
+            "barriers:cross_domain_panels",
+            [f"{ACROSS}.interpolation.table"],
+            scenario=item.figure,
+            title=f"on {item.evaluated_on}, test: {item.tasks[0]} to {item.tasks[1]}",
         )
         for item in options.cross_domain
     ]

@@ -37,7 +37,7 @@ def _task(plan: Plan, task: str, groups: list[PairGroup]) -> list[Node]:
             name="summarise_pairs",
             namespace=f"{task}.{NAME}",
         ),
-        draw(NAME, task, "mistakes", nodes.draw_mistakes, [f"{task}.mistakes.table"]),
+        draw(NAME, task, "mistakes", "mistakes:mistake_bars", [f"{task}.mistakes.table"]),
         *_gallery(plan, task),
         *([] if plan.is_multi_label(task) else tagged("class_size", _class_sizes(task, runs))),
     ]
@@ -49,7 +49,7 @@ def _class_sizes(task: str, runs: list[RunSpec]) -> list[Node]:
         Node(
             nodes.measure_class_accuracy,
             inputs={
-                "runs": f"params:plan.runs.{task}",
+                "runs": f"params:plan.runs_of.{task}",
                 "test_split": f"{task}.test_split",
                 "class_sizes": f"{task}.class_sizes.table",
                 **{run.name: f"{run.full_name}.predictions" for run in runs},
@@ -62,7 +62,7 @@ def _class_sizes(task: str, runs: list[RunSpec]) -> list[Node]:
             NAME,
             task,
             "accuracy_by_class_size",
-            nodes.draw_class_size_figure,
+            "mistakes:accuracy_by_class_size",
             [f"{task}.class_accuracy.table", f"{task}.class_size_correlation.table"],
         ),
     ]

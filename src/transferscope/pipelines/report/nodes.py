@@ -2,32 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
-
 import pandas as pd
 
 from transferscope.claims.evidence import TaskResults
-from transferscope.experiment.plan import Plan, make_plan
+from transferscope.experiment.plan import make_plan
+from transferscope.experiment.study import Study
+from transferscope.pipelines.types import PackedSplit
 from transferscope.plots.rendered import SavedFigure
 
 
-class Split(Protocol):
-    """The facts about a packed split that the report shows; the class itself would import torch."""
-
-    class_names: tuple[str, ...]
-    multi_label: bool
-    generated: bool
-    images: Any
-
-    def __len__(self) -> int: ...
-
-
-Study = dict[str, Any]
-"""The study as written, from which the plan is made."""
-
-
 def gather_results(
-    train_split: Split | None = None, test_split: Split | None = None, **inputs: pd.DataFrame | SavedFigure
+    train_split: PackedSplit | None = None,
+    test_split: PackedSplit | None = None,
+    **inputs: pd.DataFrame | SavedFigure,
 ) -> TaskResults:
     """Gather all tables and figures of one task, by name.
 
@@ -43,7 +30,7 @@ def gather_results(
     return TaskResults(next(iter(inputs)).split(".")[0], _facts(train_split, test_split), tables, figures)
 
 
-def _facts(split: Split | None, test_split: Split | None) -> dict[str, Any]:
+def _facts(split: PackedSplit | None, test_split: PackedSplit | None) -> dict[str, object]:
     """Facts about a task's images; none about results that lie across tasks."""
     if split is None or test_split is None:
         return {}
@@ -67,20 +54,16 @@ def decide_claims(study: Study, **results: TaskResults) -> tuple[pd.DataFrame, p
 def write_summary(study: Study, claims: pd.DataFrame, claim_effects: pd.DataFrame, **results: TaskResults) -> str:
     """Write the claims and the key tables as Markdown."""
     from transferscope.report.page import write_markdown
+    from transferscope.report.provenance import provenance
 
     plan = make_plan(study)
-    return write_markdown(plan, claims, claim_effects, results, provenance=_provenance(plan, results))
+    return write_markdown(plan, claims, claim_effects, results, provenance=provenance(plan, results))
 
 
 def write_report(study: Study, claims: pd.DataFrame, claim_effects: pd.DataFrame, **results: TaskResults) -> str:
     """Write the page that shows everything."""
     from transferscope.report.page import write_page
-
-    plan = make_plan(study)
-    return write_page(plan, claims, claim_effects, results, provenance=_provenance(plan, results))
-
-
-def _provenance(plan: Plan, results: dict[str, TaskResults]) -> dict[str, Any]:
     from transferscope.report.provenance import provenance
 
-    return provenance(plan, results)
+    plan = make_plan(study)
+    return write_page(plan, claims, claim_effects, results, provenance=provenance(plan, results))

@@ -39,8 +39,8 @@ def _task(task: str, groups: list[PairGroup], feature_tables: list[str]) -> list
         *(["distance_travelled"] if travelled else []),
     ]
     figures = {
-        figure: draw(NAME, task, figure, function, [f"{task}.{table}.table"])
-        for figure, (function, table) in FIGURES.items()
+        figure: draw(NAME, task, figure, plot, [f"{task}.{table}.table"])
+        for figure, (plot, table) in FIGURES.items()
         if table in tables and (own or figure != "distance_to_initialisation")
     }
     return [
@@ -59,13 +59,13 @@ def _task(task: str, groups: list[PairGroup], feature_tables: list[str]) -> list
 
 
 FIGURES = {
-    "cka": (nodes.draw_cka, "cka"),
-    "cka_heat_map": (nodes.draw_cka_heat_map, "cka_layers"),
-    "distance_per_module": (nodes.draw_distance_per_module, "distances"),
-    "distance_to_initialisation": (nodes.draw_distance_to_initialisation, "distances"),
-    "distance_travelled": (nodes.draw_distance_travelled, "distance_travelled"),
+    "cka": ("cka:cka_bars", "cka"),
+    "cka_heat_map": ("cka:cka_heat_map", "cka_layers"),
+    "distance_per_module": ("distances:distance_per_module", "distances"),
+    "distance_to_initialisation": ("distances:distance_to_initialisation", "distances"),
+    "distance_travelled": ("distances:distance_travelled", "distance_travelled"),
 }
-"""Figure -> the node's function, and the table that it draws."""
+"""Figure -> the function of `plots`, and the table that it draws."""
 
 
 def _cka(task: str, runs: list[RunSpec], tables: list[str]) -> Node:
@@ -74,7 +74,7 @@ def _cka(task: str, runs: list[RunSpec], tables: list[str]) -> Node:
         nodes.measure_cka,
         inputs={
             "pairs": f"params:plan.similarity_pairs.{task}",
-            "runs": f"params:plan.runs.{task}",
+            "runs": f"params:plan.runs_of.{task}",
             "options": "params:analyses.similarity",
             "precision": "params:analyses.precision",
             "test_split": f"{task}.test_split",

@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pandas as pd
 
-from transferscope.experiment.options import PictureOptions, SpectrumOptions
+from transferscope.experiment.inputs import PartSpec
+from transferscope.experiment.options import SpectrumOptions
+from transferscope.experiment.plan import RunSpec, derive_seed
+from transferscope.pipelines.types import CheckpointSeries, PackedSplit
+from transferscope.pipelines.wiring import make_bench, named
 
 
 def measure_spectrum(
-    series: Any, run: dict[str, Any], part: dict[str, Any], options: dict[str, Any]
+    series: CheckpointSeries, run: RunSpec, part: PartSpec, options: SpectrumOptions
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Singular values of every layer at the chosen epochs, and what they sum up to at every saved one."""
-    from transferscope.measure import spectrum as measure
+    from transferscope.measure import spectrum
 
-    chosen = SpectrumOptions.model_validate(options)
-    pictures = PictureOptions.model_validate(part["pictures"])
-    return measure.epochs(run, series, pictures.seen_size, chosen)
+    values, summaries = spectrum(series, part.pictures.seen_size, options)
+    return named(values, **run.columns), named(summaries, **run.columns)
 
 
-def measure_margin(series: Any, run: dict[str, Any], train_split: Any) -> pd.DataFrame:
+def measure_margin(series: CheckpointSeries, run: RunSpec, train_split: PackedSplit) -> pd.DataFrame:
     """The margin that the trained network leaves on its training examples, and the largest norm of its inputs."""
-    from transferscope.measure.margin import margin_table
+    from transferscope.measure import margin
 
-    return margin_table(series, run, train_split)
+    table = margin(make_bench(train_split), series.load("final"), name=f"margin of {series.name}")
+    return named(table, **run.columns, epoch=series.epoch("final"))
 
 
 def measure_bound_factors(spectrum: pd.DataFrame, *margins: pd.DataFrame) -> pd.DataFrame:
@@ -34,46 +36,11 @@ def measure_bound_factors(spectrum: pd.DataFrame, *margins: pd.DataFrame) -> pd.
     return bound_factors(spectrum, pd.concat(margins, ignore_index=True))
 
 
-def compare_small_values(options: dict[str, Any], seed: int, *singular_values: pd.DataFrame) -> pd.DataFrame:
+def compare_small_values(options: SpectrumOptions, seed: int, *singular_values: pd.DataFrame) -> pd.DataFrame:
     """Has RI-T more small singular values than P-T? A number with an interval for each threshold."""
-    from transferscope.measure import spectrum as measure
+    from transferscope.measure.spectra import small_values
 
     values = pd.concat(singular_values, ignore_index=True)
-    return measure.small_values(values, str(values["task"].iloc[0]), SpectrumOptions.model_validate(options), seed)
-
-
-def draw_histogram(*inputs: Any) -> Any:
-    """Figures 31 and 32: the whole network, and its lower part."""
-    return _draw("spectrum_histogram", inputs)
-
-
-def draw_counts(*inputs: Any) -> Any:
-    """Figure 33: the number below a threshold."""
-    return _draw("count_below_threshold", inputs)
-
-
-def draw_layers(*inputs: Any) -> Any:
-    """Pages with the spectrum of every layer, drawn one by one."""
-    return lambda: _draw("layer_spectra", inputs)
-
-
-def draw_norm_ratios(spectrum: pd.DataFrame, note: str | None) -> Any:
-    """The ratio of Frobenius to spectral norm of every layer, which appendix C adds up."""
-    from transferscope.plots.spectrum import norm_ratios
-
-    return norm_ratios(spectrum, title=str(spectrum["task"].iloc[0]), note=note)
-
-
-def draw_training(spectrum: pd.DataFrame, note: str | None) -> Any:
-    """The whole network's spectrum along training."""
-    from transferscope.plots.spectrum import spectrum_along_training
-
-    return spectrum_along_training(spectrum, title=str(spectrum["task"].iloc[0]), note=note)
-
-
-def _draw(figure: str, inputs: tuple[Any, ...]) -> Any:
-    """A figure of untrained and trained networks; the inputs are their singular values, and a note."""
-    from transferscope.plots import spectrum as plots
-
-    *tables, note = inputs
-    return getattr(plots, figure)(pd.concat(tables, ignore_index=True), title=str(tables[0]["task"].iloc[0]), note=note)
+    task = str(values["task"].iloc[0])
+    own = derive_seed(seed, task, "small_values")
+    return named(small_values(values, options.thresholds, resamples=options.bootstrap, seed=own), task=task)

@@ -7,7 +7,7 @@ from kedro.pipeline import Node, Pipeline
 from transferscope.experiment.options import SpectrumOptions
 from transferscope.experiment.plan import Plan, RunSpec
 from transferscope.pipelines.spectrum import nodes
-from transferscope.pipelines.wiring import ON_A_GPU, draw, gather, tagged
+from transferscope.pipelines.wiring import ON_A_GPU, draw, draw_pages, gather, tagged
 
 NAME = "spectrum"
 
@@ -88,20 +88,12 @@ def _figures(plan: Plan, task: str, runs: list[RunSpec], options: SpectrumOption
     values = list(dict.fromkeys(f"{run.full_name}.singular_values" for run in shown))
     summaries = [f"{task}.spectrum.table"]
     figures = [
-        draw(NAME, task, "spectrum_histogram", nodes.draw_histogram, values),
-        draw(NAME, task, "spectrum_counts", nodes.draw_counts, values),
-        draw(NAME, task, "norm_ratios", nodes.draw_norm_ratios, summaries),
+        draw(NAME, task, "spectrum_histogram", "spectrum:spectrum_histogram", values, joined=True),
+        draw(NAME, task, "spectrum_counts", "spectrum:count_below_threshold", values, joined=True),
+        draw(NAME, task, "norm_ratios", "spectrum:norm_ratios", summaries),
     ]
     if any(run.checkpoint is None for run in runs):
-        figures.append(draw(NAME, task, "spectrum_training", nodes.draw_training, summaries))
-    return [*figures, _pages(task, values)] if task in (options.layer_pages or plan.targets()) else figures
-
-
-def _pages(task: str, values: list[str]) -> Node:
-    return Node(
-        nodes.draw_layers,
-        inputs=[*values, f"params:plan.notes.{task}"],
-        outputs=f"{task}.layer_spectra.pages",
-        name="draw_layer_spectra",
-        namespace=f"{task}.{NAME}",
-    )
+        figures.append(draw(NAME, task, "spectrum_training", "spectrum:spectrum_along_training", summaries))
+    if task in (options.layer_pages or plan.targets()):
+        figures.append(draw_pages(NAME, task, "layer_spectra", "spectrum:layer_spectra", values, "layer_spectra"))
+    return figures

@@ -4,99 +4,86 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
-from transferscope.experiment.plan import RunSpec
+from transferscope.experiment.inputs import Runs
+from transferscope.experiment.run import RunSpec
+from transferscope.pipelines.types import CheckpointSeries, PackedSplit
 
 log = logging.getLogger(__name__)
 
 
 def train(
-    run: dict[str, Any],
+    run: RunSpec,
     models_folder: str,
-    train_split: Any,
-    test_split: Any,
-    validation_split: Any = None,
-    source: Any = None,
-) -> tuple[Any, pd.DataFrame]:
+    train_split: PackedSplit,
+    test_split: PackedSplit,
+    validation_split: PackedSplit | None = None,
+    source: CheckpointSeries | None = None,
+) -> tuple[CheckpointSeries, pd.DataFrame]:
     """Train one run, go on where it was killed, or recognise that it is finished: its checkpoints and its history.
 
     The run trains in the folder of its checkpoints, so that a killed run finds its snapshot there; it counts as done
     when the last file, `series.json`, is written.
     """
     from transferscope.models.checkpoint import load_checkpoint
-    from transferscope.training.launch import train as launch
+    from transferscope.training.distributed.launch import train as launch
 
-    spec = RunSpec.model_validate(run)
     initial = None
-    if spec.pretrained and source is None:
-        initial = load_checkpoint(spec.pretrained, weights=spec.weights, prefix=spec.prefix)
+    if run.pretrained and source is None:
+        initial = load_checkpoint(run.pretrained, weights=run.weights, prefix=run.prefix)
     if source is not None:
         if source.status == "diverged":
-            log.warning("%s starts from %s, which diverged", spec.full_name, spec.pretrained)
-        initial = source.load(spec.pretrained_epoch)
-    folder = Path(models_folder) / spec.task / spec.name
-    return launch(spec, train_split, test_split, validation_split=validation_split, initial=initial, folder=folder)
+            log.warning("%s starts from %s, which diverged", run.full_name, run.pretrained)
+        initial = source.load(run.pretrained_epoch)
+    folder = Path(models_folder) / run.task / run.name
+    return launch(run, train_split, test_split, validation_split=validation_split, initial=initial, folder=folder)
 
 
 def adopt_checkpoint(
-    run: dict[str, Any], models_folder: str, train_split: Any, test_split: Any, validation_split: Any = None
-) -> tuple[Any, pd.DataFrame]:
+    run: RunSpec,
+    models_folder: str,
+    train_split: PackedSplit,
+    test_split: PackedSplit,
+    validation_split: PackedSplit | None = None,
+) -> tuple[CheckpointSeries, pd.DataFrame]:
     """A series of one epoch made of a checkpoint file that exists, and its metrics as a history of one row."""
     from transferscope.training.adopt import adopt
 
-    spec = RunSpec.model_validate(run)
-    folder = Path(models_folder) / spec.task / spec.name
-    return adopt(spec, train_split, test_split, validation_split=validation_split, folder=folder)
+    folder = Path(models_folder) / run.task / run.name
+    return adopt(run, train_split, test_split, validation_split=validation_split, folder=folder)
 
 
-def adopt_weights(run: dict[str, Any], models_folder: str) -> Any:
+def adopt_weights(run: RunSpec, models_folder: str) -> CheckpointSeries:
     """A series of one epoch made of a checkpoint file that exists, where there are no images to measure it on."""
     from transferscope.training.adopt import adopt_weights as adopt
 
-    spec = RunSpec.model_validate(run)
-    return adopt(spec, folder=Path(models_folder) / spec.task / spec.name)
+    return adopt(run, folder=Path(models_folder) / run.task / run.name)
 
 
-def gather_histories(runs: dict[str, Any], *histories: pd.DataFrame) -> pd.DataFrame:
+def gather_histories(runs: Runs, *histories: pd.DataFrame) -> pd.DataFrame:
     """All epochs of all runs of a task, with each run's kind and label."""
     table = pd.concat(histories, ignore_index=True)
-    for position, column in enumerate(("kind", "label")):
-        table.insert(2 + position, column, [runs[name][column] for name in table["run"]])
+    by_name = {run.name: run for run in runs.root}
+    table.insert(2, "kind", [by_name[name].kind for name in table["run"]])
+    table.insert(3, "label", [by_name[name].label for name in table["run"]])
     return table
 
 
 def summarise_runs(
-    history: pd.DataFrame, class_sizes: pd.DataFrame, runs: dict[str, Any], **series: Any
+    history: pd.DataFrame, class_sizes: pd.DataFrame, runs: Runs, **series: CheckpointSeries
 ) -> pd.DataFrame:
     """A row per run: final and best metrics, optimisation speed, and whether it learned at all."""
     from transferscope.analysis.learning import summarise
     from transferscope.training.optim import peak_learning_rate
 
-    specs = [RunSpec.model_validate(run) for run in runs.values()]
-    rates = {spec.name: peak_learning_rate(spec.training) for spec in specs if spec.checkpoint is None}
+    rates = {run.name: peak_learning_rate(run.training) for run in runs.root if run.checkpoint is None}
     return summarise(history, class_sizes, {run: item.status for run, item in series.items()}, rates)
 
 
-def gather_timings(*series: Any) -> pd.DataFrame:
+def gather_timings(*series: CheckpointSeries) -> pd.DataFrame:
     """How long each run of a task took."""
-    from transferscope.training.timings import gather_timings as gather
+    from transferscope.training.history import gather_timings as gather
 
     return gather(series)
-
-
-def draw_learning_curves(history: pd.DataFrame, runs: pd.DataFrame, note: str | None) -> Any:
-    """Figure 2; runs go by the learning rate of the plan, also where one diverged before it saw all of it."""
-    from transferscope.plots.curves import learning_curves
-
-    history = history.assign(lr=history["run"].map(runs.set_index("run")["lr"]))
-    return learning_curves(history, title=str(history["task"].iloc[0]), note=note)
-
-
-def draw_optimization_speed(runs: pd.DataFrame, note: str | None) -> Any:
-    """The paper's second measure of training, beside Figure 2."""
-    from transferscope.plots.speed import optimization_speed
-
-    return optimization_speed(runs, title=str(runs["task"].iloc[0]), note=note)

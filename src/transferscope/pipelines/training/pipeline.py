@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 from kedro.pipeline import Node, Pipeline
 
-from transferscope.experiment.plan import Plan, RunSpec
+from transferscope.experiment.plan import Plan
+from transferscope.experiment.run import RunSpec
 from transferscope.pipelines.training import nodes
 from transferscope.pipelines.wiring import ON_A_GPU, draw
 
@@ -65,15 +66,13 @@ def _curves(plan: Plan, task: str) -> list[Node]:
     namespace = f"{task}.{NAME}"
     trained = any(run.checkpoint is None for run in runs)
     figures = [
-        draw(
-            NAME, task, "learning_curves", nodes.draw_learning_curves, [f"{task}.history.table", f"{task}.runs.table"]
-        ),
-        draw(NAME, task, "optimization_speed", nodes.draw_optimization_speed, [f"{task}.runs.table"]),
+        draw(NAME, task, "learning_curves", "curves:learning_curves", [f"{task}.history.table", f"{task}.runs.table"]),
+        draw(NAME, task, "optimization_speed", "speed:optimization_speed", [f"{task}.runs.table"]),
     ]
     return [
         Node(
             nodes.gather_histories,
-            inputs=[f"params:plan.runs.{task}", *(f"{run.full_name}.history" for run in runs)],
+            inputs=[f"params:plan.runs_of.{task}", *(f"{run.full_name}.history" for run in runs)],
             outputs=f"{task}.history.table",
             name="gather_histories",
             namespace=namespace,
@@ -83,7 +82,7 @@ def _curves(plan: Plan, task: str) -> list[Node]:
             inputs={
                 "history": f"{task}.history.table",
                 "class_sizes": f"{task}.class_sizes.table",
-                "runs": f"params:plan.runs.{task}",
+                "runs": f"params:plan.runs_of.{task}",
                 **{run.name: f"{run.full_name}.checkpoints" for run in runs},
             },
             outputs=f"{task}.runs.table",

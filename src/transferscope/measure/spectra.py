@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import pandas as pd
 
@@ -15,7 +16,6 @@ from transferscope.analysis.spectrum_tables import (
     spectrum_table,
 )
 from transferscope.experiment.options import SpectrumOptions
-from transferscope.experiment.plan import derive_seed
 from transferscope.models.layers import trace_conv_inputs
 from transferscope.models.parametrised import analysed_model, analysed_state, layers_of_unknown_map
 from transferscope.models.series import CheckpointSeries
@@ -25,13 +25,21 @@ from transferscope.system.progress import track
 logger = logging.getLogger(__name__)
 
 
-def epochs(
-    run: dict[str, Any], series: CheckpointSeries, image_size: int, options: SpectrumOptions
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Singular values of every layer at the chosen epochs; norms, ranks and counts of layers and network at all.
+class Spectrum(NamedTuple):
+    """Spectra of one run at several epochs."""
+
+    values: pd.DataFrame
+    """Singular values of every layer at the chosen epochs, columns epoch and those of `layer_singular_values`."""
+    summaries: pd.DataFrame
+    """Norms, ranks and counts of layers and network, columns epoch, stride and those of `spectrum_table`."""
+
+
+def spectrum(series: CheckpointSeries, image_size: int, options: SpectrumOptions | None = None) -> Spectrum:
+    """Compute the singular values of every layer of a run, of convolutions on images of a size in pixels.
 
     Epochs that the series lacks are left out and named in a warning: a checkpoint file has no untrained model.
     """
+    options = options or SpectrumOptions()
     model = analysed_model(series.load("final"))
     unknown = layers_of_unknown_map(model)
     inputs = {name: entering for name, entering in trace_conv_inputs(model, image_size).items() if name not in unknown}
@@ -54,30 +62,28 @@ def epochs(
             table = layer_singular_values(analysed_state(series.load(epoch)), inputs, method=method)
         except UserError as error:
             raise UserError(f"{series.name}, epoch {epoch}, {error}") from error
-        names = {"task": run["task"], "run": run["name"], "label": run["label"], "epoch": epoch}
         if epoch in kept:
-            values.append(_named(table, names))
-        stride = {"stride": "honoured" if options.honour_stride else "ignored"}
-        summaries.append(_named(spectrum_table(table, options.thresholds), names | stride))
-    return pd.concat(values, ignore_index=True), pd.concat(summaries, ignore_index=True)
+            values.append(_named(table, {"epoch": epoch}))
+        names = {"epoch": epoch, "stride": "honoured" if options.honour_stride else "ignored"}
+        summaries.append(_named(spectrum_table(table, options.thresholds), names))
+    return Spectrum(pd.concat(values, ignore_index=True), pd.concat(summaries, ignore_index=True))
 
 
-def small_values(singular_values: pd.DataFrame, task: str, options: SpectrumOptions, seed: int) -> pd.DataFrame:
-    """Whether RI-T (a) has more small singular values than P-T (b) at the end of training."""
+def small_values(
+    singular_values: pd.DataFrame, thresholds: Sequence[float], *, resamples: int = 1000, seed: int = 0
+) -> pd.DataFrame:
+    """Compare whether RI-T (a) has more small singular values than P-T (b) at the end of training.
+
+    singular_values: rows of all runs, columns run, label, epoch and those of `layer_singular_values`.
+    """
     last = singular_values["epoch"] == singular_values.groupby("run")["epoch"].transform("max")
     networks = {
         label: [network for _, network in rows.groupby("run", sort=False)]
         for label, rows in singular_values[last].groupby("label", sort=False)
     }
-    table = compare_small_values(
-        networks["RI-T"],
-        networks["P-T"],
-        options.thresholds,
-        num_resamples=options.bootstrap,
-        seed=derive_seed(seed, task, "small_values"),
-    )
-    return _named(table, {"task": task, "label_a": "RI-T", "label_b": "P-T"})
+    table = compare_small_values(networks["RI-T"], networks["P-T"], thresholds, num_resamples=resamples, seed=seed)
+    return _named(table, {"label_a": "RI-T", "label_b": "P-T"})
 
 
-def _named(table: pd.DataFrame, names: dict[str, Any]) -> pd.DataFrame:
+def _named(table: pd.DataFrame, names: Mapping[str, str | int]) -> pd.DataFrame:
     return table.assign(**names)[[*names, *table.columns]]

@@ -1,10 +1,9 @@
-"""CKA of the pairs of a task, with its controls, a heat map of all blocks and a second opinion."""
+"""CKA of pairs of models, with its controls, a heat map of all blocks and a second opinion."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import numpy as np
 import pandas as pd
@@ -14,20 +13,20 @@ from torch import Tensor, nn
 from transferscope.analysis.cka import Estimator
 from transferscope.analysis.cka_models import LayerSimilarity
 from transferscope.analysis.comparisons import Comparison
-from transferscope.analysis.evaluation import DTYPES, prepare
+from transferscope.analysis.evaluation import DTYPES
 from transferscope.analysis.features import FeatureExtractor, Pooling
 from transferscope.analysis.second_opinion import second_opinion
+from transferscope.experiment.names import CheckpointName, RunName
 from transferscope.experiment.options import Precision, SimilarityOptions
-from transferscope.experiment.plan import derive_seed
-from transferscope.images.augment import NETWORK_CHANNELS, EvaluationTransform, check_channels, to_grey
+from transferscope.experiment.plan import RunSpec, derive_seed
+from transferscope.images.augment import NETWORK_CHANNELS, check_channels, to_grey
+from transferscope.images.split import PackedSplit
+from transferscope.measure.bench import Bench, feed_of, inputs, workspace
+from transferscope.models.checkpoint import Checkpoint
 from transferscope.models.layers import block_layers, feature_layers, image_channels
 from transferscope.models.layouts import Layout, try_layouts
-from transferscope.models.parametrised import analysed_model
-from transferscope.models.series import CheckpointSeries
 from transferscope.system.errors import UserError
 from transferscope.system.progress import progress_bar
-from transferscope.training.device import choose_device
-from transferscope.training.feed import Feed
 
 log = logging.getLogger(__name__)
 
@@ -39,52 +38,57 @@ SAME_MODEL, UNTRAINED = "same model", "RI & RI"
 
 
 def cka(
-    pairs: list[dict[str, Any]],
-    runs: dict[str, Any],
-    series: dict[str, CheckpointSeries],
-    split: Any,
-    options: SimilarityOptions,
-    precision: Precision = "float32",
+    bench: Bench,
+    checkpoints: Mapping[str, Checkpoint],
+    pairs: Mapping[Names, str] | Iterable[Names],
+    options: SimilarityOptions | None = None,
+    *,
+    labels: Mapping[str, Names] | None = None,
 ) -> dict[str, pd.DataFrame]:
-    """Tables of every pair and control, from one pass for each way to make features.
+    """Compare the features of pairs of models on test images, from one pass for each way to make features.
 
-    cka: layer by layer, as Tables 1 and 7. cka_layers: every block with every block, of the first pairs of each kind.
-    second_opinion: other measures of the same layers. Features are computed in `precision` and compared in float64.
+    Tables by name. cka: layer by layer, as Tables 1 and 7. cka_layers: every block with every block, of the first
+    pairs of each kind. second_opinion: other measures of the same layers. Features are computed in the precision of the
+    bench and compared in float64.
+
+    Args:
+        checkpoints: By the names that the tables show; asked for one by one.
+        pairs: Names of two checkpoints each, and the kind of the pair where there are several.
+        options: Layers, features and estimators; `pairs`, `epoch` of them are the caller's.
+        labels: The two labels of each kind of pair, for the heat map; missing: the names of the kind's first pair.
     """
-    kinds = {(f"{pair['run_a']}@{options.epoch}", f"{pair['run_b']}@{options.epoch}"): pair["kind"] for pair in pairs}
-    labels = {kind: (pair["label_a"], pair["label_b"]) for kind, pair in zip(kinds.values(), pairs, strict=True)}
-    kinds |= _controls(runs, split.name, list(kinds))
+    chosen = options or SimilarityOptions()
+    kinds = dict(pairs) if isinstance(pairs, Mapping) else {pair: " & ".join(pair) for pair in pairs}
+    first = {kind: pair for pair, kind in reversed(kinds.items())}
+    shown = first | {SAME_MODEL: ("the model", "the model"), UNTRAINED: ("RI", "RI")} | dict(labels or {})
     found: dict[str, list[pd.DataFrame]] = {"cka": [], "cka_layers": [], "second_opinion": []}
-    for features in options.features:
-        for name, table in _of_features(features, kinds, series, split, options, precision).items():
-            named = _named(table, kinds, split.name)
-            found[name].append(_labelled(named, labels) if name == "cka_layers" else named)
+    for features in chosen.features:
+        for name, table in _of_features(bench, checkpoints, kinds, features, chosen).items():
+            named = _named(table, kinds, bench.task)
+            found[name].append(_labelled(named, shown) if name == "cka_layers" else named)
     return {name: pd.concat(tables, ignore_index=True) for name, tables in found.items() if tables}
 
 
-def _controls(runs: dict[str, Any], task: str, pairs: list[Names]) -> Kinds:
-    """A model with itself, and two models before training whose initial weights were drawn apart."""
-    own = pairs[0][0]
-    controls: Kinds = {(own, own): SAME_MODEL}
-    compared = {name.rpartition("@")[0] for pair in pairs for name in pair}
+def controls(pairs: Iterable[Names], runs: Iterable[RunSpec]) -> Kinds:
+    """Choose a model to compare with itself, and two before training whose initial weights were drawn apart."""
+    compared = [CheckpointName.parse(name) for pair in pairs for name in pair]
+    own = str(compared[0])
+    found: Kinds = {(own, own): SAME_MODEL}
+    names = {str(name.run_name) for name in compared}
     untrained: dict[int, str] = {}
-    for name, run in runs.items():
-        if run["initialisation"] == "random" and f"{task}.{name}" in compared:
-            untrained.setdefault(run["init_seed"], f"{task}.{name}@0")
+    for run in runs:
+        if run.initialisation == "random" and run.full_name in names:
+            untrained.setdefault(run.init_seed, str(RunName.parse(run.full_name).at(0)))
     if len(untrained) > 1:
         first, second, *_ = untrained.values()
-        controls[first, second] = UNTRAINED
-    return controls
+        found[first, second] = UNTRAINED
+    return found
 
 
 def _of_features(
-    features: Pooling,
-    kinds: Kinds,
-    series: dict[str, CheckpointSeries],
-    split: Any,
-    options: SimilarityOptions,
-    precision: Precision,
+    bench: Bench, checkpoints: Mapping[str, Checkpoint], kinds: Kinds, features: Pooling, options: SimilarityOptions
 ) -> dict[str, pd.DataFrame]:
+    split = bench.split("test")
     heat_map = _first_of_each_kind(kinds, options.heat_map_pairs if features == options.features[0] else 0)
     mapped = {name for pair in heat_map for name in pair}
     extractors: dict[str, FeatureExtractor] = {}
@@ -92,7 +96,7 @@ def _of_features(
     blocks: dict[str, str] = {}
     layouts = Layouts(features, split.pictures.seen_size)
     for name in dict.fromkeys(name for pair in kinds for name in pair):
-        architecture, model = _model(series, name, precision)
+        architecture, model = _model(checkpoints[name], bench.precision)
         own_layers = {path: path for path in options.layers} if options.layers else feature_layers(model)
         own_blocks = block_layers(model) if name in mapped else {}
         known = layouts.of(architecture, model, own_layers, own_blocks, required=bool(options.layers))
@@ -108,7 +112,7 @@ def _of_features(
     similarity = LayerSimilarity(extractors, [by_layer, every_block] if heat_map else [by_layer])
     order = _order(split, options.max_examples)
     with progress_bar(f"CKA of {split.name}, {features} features", len(order)) as advance:
-        similarity.update_all(_batches(split, order, options.batch_size, DTYPES[precision], advance))
+        similarity.update_all(_batches(split, order, options.batch_size, DTYPES[bench.precision], advance))
     undefined = similarity.undefined(by_layer)
     if undefined:  # of a run that diverged, or whose units are all dead: it costs the others nothing
         log.warning("%s, %s features: no CKA of %s", split.name, features, ", ".join(map(str, undefined)))
@@ -161,11 +165,9 @@ def _first_of_each_kind(kinds: Kinds, number: int) -> tuple[Names, ...]:
     return tuple(pair for pairs in by_kind.values() for pair in pairs[:number])
 
 
-def _model(series: dict[str, CheckpointSeries], name: str, precision: Precision) -> tuple[str, nn.Module]:
+def _model(checkpoint: Checkpoint, precision: Precision) -> tuple[str, nn.Module]:
     """A checkpoint's architecture and its model, which takes images of three channels, whatever its own number is."""
-    run, _, epoch = name.rpartition("@")
-    checkpoint = series[run].load(int(epoch) if epoch.isdigit() else epoch)  # type: ignore[arg-type]
-    model = prepare(analysed_model(checkpoint), choose_device(None)).to(DTYPES[precision])
+    model = workspace(checkpoint).to(DTYPES[precision])
     channels = image_channels(model)
     check_channels(channels)
     if channels == 1:
@@ -173,23 +175,23 @@ def _model(series: dict[str, CheckpointSeries], name: str, precision: Precision)
     return f"{checkpoint.metadata.architecture} {checkpoint.metadata.model_options}", model
 
 
-def _order(split: Any, limit: int | None) -> np.ndarray:
+def _order(split: PackedSplit, limit: int | None) -> np.ndarray:
     """Examples in a random order: the mini-batch estimator wants batches that are alike."""
     order = np.random.default_rng(derive_seed(split.name, "cka")).permutation(len(split))
     return order[:limit]
 
 
-def _batches(split: Any, order: np.ndarray, size: int, dtype: torch.dtype, advance: Any) -> Iterator[Tensor]:
-    transform = EvaluationTransform(split.pictures)
-    feed = Feed(split, choose_device(None), keep_resident=False)
-    for images in feed.batches(order[start : start + size] for start in range(0, len(order), size)):
-        yield transform(images).to(dtype)
+def _batches(
+    split: PackedSplit, order: np.ndarray, size: int, dtype: torch.dtype, advance: Callable[[int], None]
+) -> Iterator[Tensor]:
+    rows = (order[start : start + size] for start in range(0, len(order), size))
+    for images in inputs(feed_of(split, keep_resident=False), rows):
+        yield images.to(dtype)
         advance(len(images))
 
 
-def _labelled(table: pd.DataFrame, labels: dict[str, Names]) -> pd.DataFrame:
+def _labelled(table: pd.DataFrame, known: Mapping[str, Names]) -> pd.DataFrame:
     """The table with the labels of the two models of every pair, and what the controls compare."""
-    known = {SAME_MODEL: ("the model", "the model"), UNTRAINED: ("RI", "RI")} | labels
     for position, column in enumerate(("label_a", "label_b")):
         table[column] = [known[kind][position] for kind in table["pair_kind"]]
     return table

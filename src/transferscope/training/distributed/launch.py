@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import os
 import pickle
 import socket
@@ -13,13 +12,14 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import pandas as pd
 import psutil
 import torch
 
 import transferscope
+from transferscope.experiment.run import RunSpec
 from transferscope.images.split import PackedSplit
 from transferscope.models.checkpoint import Checkpoint, save_checkpoint
 from transferscope.models.series import CheckpointSeries
@@ -27,11 +27,10 @@ from transferscope.system.folder_lock import FolderLock, run_folder_held
 from transferscope.system.gpu_grants import granted_gpus, visible_to_child
 from transferscope.system.progress import progress_bar
 from transferscope.system.temporaries import work_folder
-from transferscope.training.failure import failure
-from transferscope.training.inputs import by_part, check_inputs, inputs_of
-from transferscope.training.loop import train_run
+from transferscope.training.distributed.failure import failure
+from transferscope.training.inputs import Inputs, by_part
+from transferscope.training.loop import Advance, train_run
 from transferscope.training.record import RunFolder
-from transferscope.training.run import RunLike, TrainingRun
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +42,7 @@ MEETING_SECONDS = 600
 
 
 def train(
-    run: RunLike,
+    run: RunSpec,
     train_split: PackedSplit,
     test_split: PackedSplit,
     *,
@@ -52,7 +51,7 @@ def train(
     validation_split: PackedSplit | None = None,
     device_type: Literal["cpu", "cuda"] | None = None,
 ) -> tuple[CheckpointSeries, pd.DataFrame]:
-    """`train_run` in as many processes and on as many machines as `run.training` says.
+    """Train like `train_run`, in as many processes and on as many machines as `run.training` asks for.
 
     One process on the CPU is this one; otherwise torch's elastic launcher starts one process for each GPU (NCCL), or
     each share of the CPU's cores (gloo); where GPUs were granted to this thread, the workers see those alone.
@@ -68,12 +67,6 @@ def train(
     """
     kind = device_type or ("cuda" if torch.cuda.is_available() else "cpu")
     num_processes, num_nodes = count_processes(run.training.num_processes, kind), run.training.num_nodes
-    splits = by_part(train_split, test_split, validation_split)
-    check_inputs(run, splits, initial)
-    files = RunFolder(folder, run, inputs_of(run, splits, initial))
-    if files.is_finished():
-        files.tidy()
-        return files.result()
     if kind == "cpu" and num_processes * num_nodes == 1:
         return train_run(
             run,
@@ -84,23 +77,18 @@ def train(
             validation_split=validation_split,
             device="cpu",
         )
-    with run_folder_held(files.folder, shared=num_nodes > 1) as lock:
-        if not files.is_finished():
-            with work_folder() as job:
-                _hand_over(job, run, splits, initial, files.folder, kind)
-                num_steps = run.training.epochs * math.ceil(len(train_split) / run.training.batch_size)
-                with progress_bar(f"{run.task}.{run.name}", num_steps) as advance:
-                    listener = _Listener(job, advance)
-                    command = _command(run, num_processes, job)
-                    environment = _environment(num_processes, kind, num_nodes)
-                    return_code = _run_launcher(command, environment, job, listener, lock)
-                if return_code != 0:
-                    raise failure(run, (job / OUTPUT).read_text(errors="replace"), job, files.folder)
-    return files.result()
+    inputs = Inputs.of(run, by_part(train_split, test_split, validation_split), initial)
+    inputs.check()
+    record = RunFolder(folder, inputs)
+    if not record.is_finished():
+        with run_folder_held(record.folder, shared=num_nodes > 1) as lock:
+            if not record.is_finished():  # of several machines, another may have come to the end meanwhile
+                _launch(inputs, record.folder, kind, num_processes, lock)
+    return record.result()
 
 
 def count_processes(asked: int | Literal["auto"], kind: str) -> int:
-    """Processes on this machine: as many as are asked for and fit; "auto": one for each GPU, one on the CPU.
+    """Count the processes on this machine: those asked for, as far as they fit; "auto" is one per GPU, one on the CPU.
 
     At most one for each GPU or core: fewer than asked for are a warning and no error, for the weights do not depend on
     it but for rounding. GPUs are those that were granted to this thread; without a grant, all.
@@ -120,38 +108,48 @@ def _num_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _hand_over(
-    job: Path, run: RunLike, splits: dict[str, PackedSplit], initial: Checkpoint | None, folder: Path, kind: str
-) -> None:
-    """Write what the workers need. A split is pickled as the folder it lies in, not as its images."""
-    content: dict[str, Any] = {"run": TrainingRun.of(run).to_dict(), "folder": str(folder.resolve()), "kind": kind}
-    content |= {"num_nodes": run.training.num_nodes, "max_restarts": run.training.max_restarts}
+def _launch(inputs: Inputs, folder: Path, kind: str, num_processes: int, lock: FolderLock) -> None:
+    """Train in workers, to the end."""
+    run = inputs.run
+    with work_folder() as job, progress_bar(run.full_name, inputs.num_steps) as advance:
+        _hand_over(job, inputs, folder, kind)
+        command = _command(run, num_processes, job)
+        environment = _environment(num_processes, kind, run.training.num_nodes)
+        return_code = _run_launcher(command, environment, job, _Listener(job, advance), lock)
+        if return_code != 0:
+            raise failure(run, (job / OUTPUT).read_text(errors="replace"), job, folder)
+
+
+def _hand_over(job: Path, inputs: Inputs, folder: Path, kind: str) -> None:
+    """Write the job of the workers. A split is pickled as the folder it lies in, not as its images."""
+    run = inputs.run.model_dump(mode="json")
+    content = {"run": run, "digests": inputs.digests, "folder": str(folder.resolve()), "kind": kind}
     (job / "job.json").write_text(json.dumps(content))
-    (job / "splits.pickle").write_bytes(pickle.dumps(splits))
-    if initial is not None:
-        save_checkpoint(initial, job / "initial.safetensors")
+    (job / "splits.pickle").write_bytes(pickle.dumps(inputs.splits))
+    if inputs.initial is not None:
+        save_checkpoint(inputs.initial, job / "initial.safetensors")
 
 
-def _command(run: RunLike, num_processes: int, job: Path) -> list[str]:
+def _command(run: RunSpec, num_processes: int, job: Path) -> list[str]:
     nodes, place = run.training.num_nodes, run.training.rendezvous
     # By a file, where torch's own way for one machine (`--standalone`) listens on all interfaces.
     meeting = ["--nnodes=1", "--rdzv-backend=c10d", f"--rdzv-endpoint={job / 'meeting'}", "--rdzv-id=training"]
     meeting += ["--rdzv-conf=store_type=file"]
     if nodes > 1:
-        name = f"{run.task}.{run.name}.{run.fingerprint}"
+        name = f"{run.full_name}.{run.fingerprint}"
         meeting = [f"--nnodes={nodes}", "--rdzv-backend=c10d", f"--rdzv-endpoint={place}", f"--rdzv-id={name}"]
         meeting += [f"--rdzv-conf=join_timeout={MEETING_SECONDS},read_timeout={MEETING_SECONDS}"]
-    ending_with_us = ("-m", "transferscope.training.parents", str(os.getpid()))
+    ending_with_us = ("-m", "transferscope.training.distributed.parents", str(os.getpid()))
     return [
         *(sys.executable, *ending_with_us, "torch.distributed.run", *meeting),
         f"--log-dir={job / 'logs'}",
         *(f"--nproc-per-node={num_processes}", f"--max-restarts={run.training.max_restarts}", "--monitor-interval=0.1"),
-        *(*ending_with_us, "transferscope.training.worker", str(job)),
+        *(*ending_with_us, "transferscope.training.distributed.worker", str(job)),
     ]
 
 
 def _environment(num_processes: int, kind: str, num_nodes: int = 1) -> dict[str, str]:
-    """Ours, with this package in reach, the granted GPUs alone, the cores shared out, one machine's talk within it."""
+    """Our variables, with this package in reach, the granted GPUs alone, and a share of the cores per process."""
     source = str(Path(transferscope.__file__).parents[1])
     # Beside a training run others: on the other GPUs, or on the cores that this thread was not given.
     shares = max(num_processes, torch.cuda.device_count()) if kind == "cuda" else num_processes
@@ -163,7 +161,7 @@ def _environment(num_processes: int, kind: str, num_nodes: int = 1) -> dict[str,
         "PYTHONPATH": os.pathsep.join([source, *filter(None, [os.environ.get("PYTHONPATH")])]),
         "OMP_NUM_THREADS": str(threads if kind == "cuda" else min(threads, torch.get_num_threads())),
         "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "5",
-        # Else workers that are started again find in the launcher's store the addresses of those that died.
+        # Else workers that are started again read in the launcher's store the addresses of those that died.
         "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",
     }
 
@@ -214,9 +212,9 @@ def _stop(launcher: subprocess.Popen[bytes]) -> None:
 
 
 class _Listener:
-    """Passes on what the leading worker has logged and how far it has come, each time it is called."""
+    """Passes on the messages and the progress of the leading worker, each time it is called."""
 
-    def __init__(self, job: Path, advance: Callable[[int, str], None]) -> None:
+    def __init__(self, job: Path, advance: Advance) -> None:
         self.job = job
         self.advance = advance
         self.num_lines = self.num_steps = 0
@@ -227,10 +225,10 @@ class _Listener:
             level, _, message = line.partition(" ")
             log.log(int(level), "%s", message)
         self.num_lines = len(lines)
-        told = json.loads(_read(self.job / "progress.json") or "null")
-        if told is not None:
-            self.advance(told["steps"] - self.num_steps, told["note"])
-            self.num_steps = told["steps"]
+        report = json.loads(_read(self.job / "progress.json") or "null")
+        if report is not None:
+            self.advance(report["steps"] - self.num_steps, report["note"])
+            self.num_steps = report["steps"]
 
 
 def _read(path: Path) -> str:

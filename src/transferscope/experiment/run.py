@@ -1,0 +1,61 @@
+"""One run of a study: a training, or a checkpoint file that is taken in as one."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from transferscope.experiment.names import Epoch
+from transferscope.experiment.options import ModelOptions, Options, TrainingOptions
+
+Initialisation = Literal["random", "pretrained", "checkpoint"]
+
+Role = Literal["source", "fine_tuned", "from_scratch", "shared_init", "file"]
+"""The part of a run in the comparison. It follows from its initialisation, never from its label:
+
+`fine_tuned` starts from pre-trained weights, `source` gives such weights to others, `from_scratch` starts from random
+weights of its own, `shared_init` from those that another run drew, and `file` is a checkpoint file.
+"""
+
+
+class RunSpec(Options):
+    """One training, or one checkpoint file: everything that decides its weights.
+
+    A plan fills in every field. By hand, as in a notebook, a task, a name, a model and a training are enough.
+    """
+
+    task: str
+    name: str
+    """The kind and the replica: `pt_1`."""
+    kind: str = "run"
+    label: str = ""
+    """The printed name of the kind: `P-T`."""
+    role: Role = "from_scratch"
+    replica: int = 1
+    initialisation: Initialisation = "random"
+    pretrained: str | None = None
+    """The run or the file whose weights, all but the classifier, this run starts from."""
+    pretrained_epoch: Epoch = "final"
+    checkpoint: str | None = None
+    """The file that is taken in instead of a training."""
+    weights: str | None = None
+    """Key of the weights in a file that holds several, e.g. `model_ema`."""
+    prefix: str | None = None
+    """Prefix of the names of tensors that are taken from the file."""
+    init_seed: int = 0
+    """Draws the initial weights."""
+    order_seed: int = 0
+    """Draws the order of the examples, their augmentation, and dropout."""
+    model: ModelOptions = ModelOptions()
+    training: TrainingOptions = TrainingOptions()
+    fingerprint: str = ""
+    """Digest of all that decides the weights: snapshots and series of another one are not used."""
+
+    @property
+    def full_name(self) -> str:
+        """The name with the task: `clipart.pt_1`."""
+        return f"{self.task}.{self.name}"
+
+    @property
+    def columns(self) -> dict[str, str]:
+        """Columns that name the run in a table."""
+        return {"task": self.task, "run": self.name, "label": self.label}

@@ -1,0 +1,46 @@
+"""Every part of Kedro and Kedro-Viz that this project uses and that they do not declare public.
+
+`CHECKED_ON` names the versions on which this file was checked; after an upgrade its tests say what to look at again.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from kedro.framework.hooks.manager import _create_hook_manager, _register_hooks
+from kedro.framework.project import pipelines, settings
+from kedro.io import AbstractDataset
+from pluggy import PluginManager
+
+CHECKED_ON = {"kedro": "1.7.0", "kedro-viz": "12.5.0"}
+
+SELECTING_FILES = ("kedro/pipeline/pipeline.py", "kedro/framework/session/session.py")
+"""Files of Kedro that raise ValueError where nodes or pipelines that were asked for do not exist."""
+
+
+def forget_pipelines() -> None:
+    """Make Kedro ask for the pipelines again: they follow from the plan, and so from environment and parameters."""
+    pipelines._is_data_loaded = False
+    pipelines._content = {}
+
+
+def project_hooks() -> PluginManager:
+    """The hooks of the project's settings, as a session registers them, in a process that has no session."""
+    manager = _create_hook_manager()
+    _register_hooks(manager, settings.HOOKS)
+    return manager
+
+
+def place_of(dataset: AbstractDataset[Any, Any] | None) -> Path | None:
+    """The file or folder of a catalog entry; None for what is in memory."""
+    place = dataset._describe().get("filepath") if dataset is not None else None
+    return None if place is None else Path(place)
+
+
+def viz_identity(entry: str) -> str:
+    """The name by which Kedro-Viz knows a catalog entry."""
+    from kedro_viz.utils import _hash_input_output
+
+    identity: str = _hash_input_output(entry)
+    return identity

@@ -1,0 +1,121 @@
+"""Metrics on the straight line between two models, and the barrier on it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from transferscope.analysis.barriers import barrier_row, higher_is_better
+from transferscope.analysis.evaluation import Metrics
+from transferscope.analysis.interpolation import trace
+from transferscope.experiment.options import GridOptions
+from transferscope.measure.bench import Bench, workspace
+from transferscope.models.checkpoint import Checkpoint
+from transferscope.models.parametrised import analysed_state
+from transferscope.system.progress import progress_bar
+
+Curves = dict[str, NDArray[np.float64]]
+"""`part/metric` -> values (num_alphas,) or, with resamples, (1 + num_resamples, num_alphas)."""
+
+
+class Line(NamedTuple):
+    """A line between two models: columns task, split, ..., num_examples in both tables."""
+
+    points: pd.DataFrame
+    """A row per part, metric and alpha: alpha, metric, value."""
+    barriers: pd.DataFrame
+    """A row per part and metric: metric, and the columns of `barrier_row`, measured on the alphas between the ends."""
+
+
+def line(
+    bench: Bench,
+    a: Checkpoint,
+    b: Checkpoint,
+    alphas: Sequence[float] | None = None,
+    *,
+    outside: Sequence[float] = (),
+    parts: Iterable[str] | None = None,
+    name: str = "line",
+) -> Line:
+    """Measure the models `(1 - alpha) a + alpha b`.
+
+    Args:
+        alphas: Points from 0 to 1, both included; None: eleven even ones.
+        outside: Points beyond the ends, which are measured on test alone.
+        parts: Parts of the bench that are measured; None: all.
+        name: Shown beside the progress.
+
+    Raises:
+        UserError: The checkpoints are no weights of one architecture, which names the tensors that differ.
+    """
+    inside = list(GridOptions().values() if alphas is None else alphas)
+    measured = list(parts or bench.splits)
+    model, ends = workspace(a), (analysed_state(a), analysed_state(b))
+
+    def walk(at: Sequence[float], on: list[str], seen: Callable[[float, Metrics], None]) -> Curves:
+        found = trace(model, *ends, at, bench.along(a, model, on), seen=seen)
+        return {curve: np.stack([found[alpha][curve] for alpha in at], axis=-1) for curve in found[at[0]]}
+
+    with progress_bar(name, len(inside) + len(outside)) as advance:
+        between = walk(inside, measured, EarlyAnswer(advance))
+        beyond = walk(outside, ["test"], lambda *_: advance()) if outside else {}
+    points = pd.concat([_points(inside, between), *([_points(outside, beyond)] if outside else [])], ignore_index=True)
+    sizes = {part: len(bench.splits[part]) for part in measured}
+    return Line(*(_described(table, bench.task, sizes) for table in (points, _barriers(inside, between))))
+
+
+class EarlyAnswer:
+    """Shows the barrier of the points so far: the ends and the middle come first."""
+
+    def __init__(self, advance: Callable[..., None]) -> None:
+        self.advance = advance
+        self.values: dict[float, float] = {}
+
+    def __call__(self, alpha: float, metrics: Metrics) -> None:
+        name = next((name for name in ("test/auc", "test/accuracy") if name in metrics), next(iter(metrics)))
+        self.values[alpha] = float(np.ravel(metrics[name])[0])
+        if {0.0, 1.0} <= self.values.keys():
+            found = barrier_row(list(self.values), list(self.values.values()), higher_is_better=higher_is_better(name))
+            barrier = found["barrier"]
+            self.advance(1, f"barrier so far {100 * barrier:.1f} points" if math.isfinite(barrier) else None)
+        else:
+            self.advance(1)
+
+
+def _points(alphas: Sequence[float], curves: Curves) -> pd.DataFrame:
+    rows = [
+        {**_curve(name), "alpha": alpha, "metric": _metric(name), "value": float(np.atleast_2d(values)[0, index])}
+        for index, alpha in enumerate(alphas)
+        for name, values in curves.items()
+    ]
+    return pd.DataFrame(rows)
+
+
+def _barriers(alphas: Sequence[float], curves: Curves) -> pd.DataFrame:
+    rows = [
+        {
+            **_curve(name),
+            "metric": _metric(name),
+            **barrier_row(alphas, values, higher_is_better=higher_is_better(name)),
+        }
+        for name, values in curves.items()
+    ]
+    return pd.DataFrame(rows)
+
+
+def _described(table: pd.DataFrame, task: str, sizes: Mapping[str, int]) -> pd.DataFrame:
+    table.insert(0, "task", task)
+    return table.assign(num_examples=table["split"].map(sizes))
+
+
+def _curve(name: str) -> dict[str, str]:
+    return {"split": name.partition("/")[0]}
+
+
+def _metric(name: str) -> str:
+    return name.partition("/")[2]

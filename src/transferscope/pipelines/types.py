@@ -1,0 +1,27 @@
+"""Types of the catalog's entries, for the annotations of nodes.
+
+Kedro evaluates the annotations of every node when a run begins, to find the types of parameters. The classes would
+import torch and matplotlib then, and whenever pipelines are listed; so for a type checker these names are the classes,
+and at run time `object`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from torch import Tensor
+
+    from transferscope.analysis.evaluation import Store
+    from transferscope.images.source import ImageSource
+    from transferscope.images.split import PackedSplit
+    from transferscope.measure.bench import Bench
+    from transferscope.models.series import CheckpointSeries
+else:
+    Bench = CheckpointSeries = Figure = ImageSource = PackedSplit = Store = Tensor = object
+
+__all__ = ["Bench", "CheckpointSeries", "Figure", "ImageSource", "PackedSplit", "Predictions", "Store", "Tensor"]
+
+Predictions = dict[str, Tensor]
+"""Logits of a run by part of the task."""

@@ -1,0 +1,128 @@
+"""References to a user's own code: `package.module:name`, or `folder/file.py:name`.
+
+A reference that stands in a file from elsewhere, such as a checkpoint, is never followed of itself: the user must have
+named it, in the study or in a call. What was named is handed on to other processes by an environment variable.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import json
+import os
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from transferscope.system.errors import UserError
+from transferscope.system.near import near_matches
+
+ALLOWED = "TRANSFERSCOPE_OWN_CODE"
+"""Environment variable with the references that the user has named, and the folder in which relative files lie."""
+
+
+def allow(reference: str, folder: Path | None = None) -> None:
+    """Note that the user has named a reference.
+
+    Args:
+        reference: `module:name` or `file.py:name`.
+        folder: where the path of a file begins; None: the working folder.
+    """
+    known = _allowed()
+    if folder is not None or reference not in known:
+        os.environ[ALLOWED] = json.dumps(known | {reference: str((folder or Path.cwd()).resolve())}, sort_keys=True)
+
+
+def is_allowed(reference: str) -> bool:
+    """Whether the user has named a reference."""
+    return reference in _allowed()
+
+
+def source_file(reference: str, folder: Path) -> Path | None:
+    """The file that holds the code of a reference; None where it is not known without importing anything."""
+    place = reference.rpartition(":")[0]
+    if place.endswith(".py"):
+        return folder / Path(place).expanduser()
+    try:
+        found = importlib.util.find_spec(place)
+    except (ImportError, ValueError):
+        return None
+    return Path(found.origin) if found is not None and found.origin not in (None, "built-in", "frozen") else None
+
+
+def _allowed() -> dict[str, str]:
+    known: dict[str, str] = json.loads(os.environ.get(ALLOWED, "{}"))
+    return known
+
+
+def is_reference(text: str) -> bool:
+    """Whether a text names something in a module or a file; names of model hubs, `hf-hub:owner/model`, do not."""
+    return ":" in text and "/" not in text.rpartition(":")[2]
+
+
+def resolve(reference: str, key: str) -> Any:
+    """Import what a reference names.
+
+    Args:
+        reference: `package.module:name`, or the path of a Python file in place of the module.
+        key: where the user wrote it, for messages.
+
+    Raises:
+        UserError: there is no such module or name, or the module cannot be imported.
+    """
+    place, _, name = reference.rpartition(":")
+    if not place or not name.isidentifier():
+        raise UserError(f"{key}: {reference!r} must read module:name, for example mypackage.nets:build")
+    if place.endswith(".py"):
+        module = _module_of_file(Path(_allowed().get(reference, "")) / Path(place).expanduser(), key)
+    else:
+        module = load_module(place, key)
+    try:
+        return getattr(module, name)
+    except AttributeError:
+        known = (other for other in vars(module) if not other.startswith("_"))
+        raise UserError(f"{key}: {place} has no {name!r}{near_matches(name, known)}") from None
+
+
+def load_module(name: str, key: str) -> ModuleType:
+    """Import a module of the user's by its dotted name.
+
+    Raises:
+        UserError: it does not exist, a package that it needs is missing, or it fails.
+    """
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{name}.".startswith(f"{error.name}."):
+            raise UserError(f"{key}: module {name} needs the package {error.name}, which is not installed") from error
+        raise UserError(f"{key}: no module is named {name!r}; put it into src/ or install it") from None
+    except Exception as error:
+        raise _broken(name, key, error) from error
+
+
+def _module_of_file(path: Path, key: str) -> ModuleType:
+    """The module of a file, executed once in a process under a name that follows from its full path."""
+    full = path.resolve()
+    name = f"{path.stem}_{hashlib.sha256(str(full).encode()).hexdigest()[:12]}"
+    if name in sys.modules:
+        return sys.modules[name]
+    if not full.is_file():
+        raise UserError(f"{key}: there is no file {full}")
+    specification = importlib.util.spec_from_file_location(name, full)
+    assert specification is not None
+    assert specification.loader is not None
+    module = importlib.util.module_from_spec(specification)
+    sys.modules[name] = module
+    try:
+        specification.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        raise _broken(str(path), key, error) from error
+    return module
+
+
+def _broken(place: str, key: str, error: Exception) -> UserError:
+    message = str(error).splitlines()[0] if str(error) else ""
+    return UserError(f"{key}: {place} cannot be imported: {type(error).__name__}: {message}")

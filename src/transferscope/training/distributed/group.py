@@ -1,0 +1,86 @@
+"""The processes that train one model together, as the training loop sees them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.parallel import DistributedDataParallel
+
+from transferscope.system.errors import UserError
+
+PATIENCE = timedelta(minutes=30)
+"""How long a process waits for the others in any exchange: the leader writes files meanwhile."""
+
+
+class OneProcess:
+    """A group of one: nothing to exchange. `ProcessGroup` is the same for several processes."""
+
+    rank = 0
+    size = 1
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process is the one that writes files."""
+        return self.rank == 0
+
+    def wrap(self, model: nn.Module) -> nn.Module:
+        """The model, such that backward leaves in every process the mean over processes of the gradients."""
+        return model
+
+    def sum_(self, tensor: Tensor) -> Tensor:
+        """Replace `tensor` by its sum over the processes."""
+        return tensor
+
+    def wait(self) -> None:
+        """Return when every process has come here."""
+
+    def agree(self, values: Sequence[float], device: torch.device) -> bool:
+        """Whether the values are those of every process; returns when every process has come here."""
+        own = torch.tensor(values, dtype=torch.float64, device=device)
+        return torch.equal(self.sum_(own.clone()), own * self.size)
+
+    def share(self, num_examples: int) -> tuple[slice, float]:
+        """This process's consecutive, even share of a global batch, and the factor of its loss.
+
+        The factor is 1; but where there are fewer examples than processes, those left over compute the first example
+        with the factor 0, since every process must take part in the exchange of gradients.
+        """
+        start, stop = (num_examples * rank // self.size for rank in (self.rank, self.rank + 1))
+        return (slice(start, stop), 1.0) if start < stop else (slice(0, 1), 0.0)
+
+
+class ProcessGroup(OneProcess):
+    """The processes of `torch.distributed`'s default group, on one device each."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.rank = dist.get_rank()
+        self.size = dist.get_world_size()
+
+    def wrap(self, model: nn.Module) -> nn.Module:
+        """DistributedDataParallel; on GPUs BatchNorm takes its statistics over the whole batch.
+
+        Raises UserError for BatchNorm on the CPU, where each process would normalise by its own share.
+        """
+        if any(isinstance(module, _BatchNorm) for module in model.modules()):
+            if self.device.type == "cpu":
+                raise UserError("training.num_processes: a model with BatchNorm trains in one process on the CPU")
+            nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        devices = [self.device.index] if self.device.type == "cuda" else None
+        # Else it would order its buckets anew after the first optimizer step of each process, and gradients of three
+        # and more would then be added in another order after a restart.
+        return DistributedDataParallel(
+            model, device_ids=devices, gradient_as_bucket_view=True, find_unused_parameters=True
+        )
+
+    def sum_(self, tensor: Tensor) -> Tensor:
+        dist.all_reduce(tensor)
+        return tensor
+
+    def wait(self) -> None:
+        dist.barrier(device_ids=[self.device.index] if self.device.type == "cuda" else None)

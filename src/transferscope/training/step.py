@@ -1,0 +1,166 @@
+"""One optimizer step: which examples, which draws, which loss, which learning rate.
+
+The order of the examples and the seeds of all draws are functions of (order_seed, epoch, step), and of nothing else, so
+a training that was stopped goes on as if it had not been. The loss is kept as a sum and the number that it is divided
+by, so that the shares of several processes add up to the whole batch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from transferscope.experiment.options import AugmentationOptions
+from transferscope.experiment.run import RunSpec
+from transferscope.images.augment import TrainingTransform, mixup
+from transferscope.images.split import PackedSplit
+from transferscope.models.layers import image_channels
+from transferscope.training.device import as_input, autocast, first_weight, seed_layers
+from transferscope.training.distributed.group import OneProcess
+from transferscope.training.metrics import IGNORED
+from transferscope.training.optim import learning_rate, set_learning_rate
+
+
+@dataclass(frozen=True)
+class Setup:
+    """Everything that stays the same from the first optimizer step of a training to the last."""
+
+    run: RunSpec
+    split: PackedSplit
+    """The images that are trained on."""
+    steps_per_epoch: int
+    device: torch.device
+    group: OneProcess
+    model: nn.Module
+    forward: nn.Module
+    """The model as it is called: compiled if asked, and wrapped so that several processes share their gradients."""
+    layers_draw: bool
+    """Whether layers such as dropout draw random numbers."""
+
+    @cached_property
+    def parameters(self) -> list[nn.Parameter]:
+        """Those that are trained."""
+        return [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+
+    @cached_property
+    def weight(self) -> Tensor:
+        """The first weight, whose type and memory format images take."""
+        return first_weight(self.model)
+
+    @cached_property
+    def labels(self) -> Tensor:
+        """Labels of all examples."""
+        return torch.from_numpy(np.array(self.split.labels))
+
+    @cached_property
+    def transform(self) -> TrainingTransform:
+        """From stored to augmented and normalised images."""
+        return TrainingTransform(self.split.pictures, self.run.training.augmentation, image_channels(self.model))
+
+    @property
+    def whole_batches(self) -> bool:
+        """Whether every process transforms the whole batch, so that draws do not depend on how many share it."""
+        return self.group.size > 1 and self.run.training.augmentation != AugmentationOptions()
+
+    def has_finite_weights(self) -> bool:
+        """Whether no trained weight is infinite or not a number."""
+        return all(bool(torch.isfinite(parameter).all()) for parameter in self.parameters)
+
+    def examples_here(self, batch: np.ndarray) -> np.ndarray:
+        """The examples of a global batch that this process reads."""
+        return batch if self.whole_batches else batch[self.group.share(len(batch))[0]]
+
+    def learning_rate(self, epoch: int, step: int) -> float:
+        """Learning rate of an optimizer step, both counted within the run: epochs from 1, the steps of each from 0."""
+        return learning_rate(self.run.training, (epoch - 1) * self.steps_per_epoch + step, self.steps_per_epoch)
+
+
+def take_step(
+    setup: Setup, optimizer: torch.optim.Optimizer, epoch: int, step: int, batch: np.ndarray, stored: Tensor
+) -> Tensor:
+    """Update the weights once.
+
+    batch: indices of the examples of all processes. stored: the images of `setup.examples_here(batch)`, uint8.
+
+    Returns `(2,)` float64: the loss summed over this process's share, and the number that the loss of the whole batch
+    is divided by. They stay on the device, so that nothing waits for it.
+    """
+    options, group, multi_label = setup.run.training, setup.group, setup.split.multi_label
+    seed = step_seed(setup.run.order_seed, epoch, step)
+    generator = torch.Generator().manual_seed(seed)
+    if setup.layers_draw:
+        seed_layers(seed + group.rank, setup.device)
+
+    # Images and targets. Mixup weighs labels against each other, so it needs those of the whole batch.
+    images = as_input(setup.transform(stored.to(setup.device), generator), setup.weight)
+    labels = setup.labels[torch.from_numpy(batch)].to(setup.device, non_blocking=True)
+    mixed = options.augmentation.mixup
+    targets = targets_of(labels, setup.split.num_classes, multi_label=multi_label, mixed=mixed > 0)
+    if mixed:
+        images, targets = mixup(images, targets, mixed, generator)
+    weight = loss_weight(targets, multi_label=multi_label)
+
+    # The loss of this process's share. The mean of gradients over processes is that of the batch's mean loss, for each
+    # share is divided by the weight of the whole batch.
+    own, factor = group.share(len(batch))
+    with autocast(setup.device, options.precision):
+        logits = setup.forward(images[own] if setup.whole_batches else images)
+    smoothing = options.label_smoothing
+    loss = factor * summed_loss(logits, targets[own], multi_label=multi_label, label_smoothing=smoothing)
+    optimizer.zero_grad()
+    (loss * (group.size / weight)).backward()
+
+    # The update.
+    if options.clip_norm is not None:
+        nn.utils.clip_grad_norm_(setup.parameters, options.clip_norm, foreach=True)
+    set_learning_rate(optimizer, setup.learning_rate(epoch, step))
+    optimizer.step()
+    return torch.stack([loss.detach().double(), weight.double()])
+
+
+def epoch_order(order_seed: int, epoch: int, num_examples: int) -> np.ndarray:
+    """Permutation of the training examples in an epoch."""
+    return np.random.default_rng([order_seed, epoch]).permutation(num_examples)
+
+
+def step_seed(order_seed: int, epoch: int, step: int) -> int:
+    """Seed of all draws of an optimizer step: augmentation, mixup, dropout."""
+    return int(np.random.SeedSequence([order_seed, epoch, step, 1]).generate_state(1, np.uint64)[0]) >> 2
+
+
+def targets_of(labels: Tensor, num_classes: int, *, multi_label: bool, mixed: bool) -> Tensor:
+    """Labels as the loss takes them.
+
+    Single label: class indices `(n,)`, or, if they will be mixed, one-hot rows `(n, num_classes)`.
+    Multi-label: `(n, num_classes)` floats in [0, 1], or -1 for ignored.
+    """
+    if multi_label:
+        return labels.float()
+    return F.one_hot(labels, num_classes).float() if mixed else labels
+
+
+def loss_weight(targets: Tensor, *, multi_label: bool) -> Tensor:
+    """The number that the loss is divided by, float64: of examples, or of known findings; at least 1."""
+    if not multi_label:
+        return torch.tensor(len(targets), dtype=torch.float64).to(targets.device, non_blocking=True)
+    return (targets != IGNORED).sum().clamp(min=1).double()
+
+
+def summed_loss(logits: Tensor, targets: Tensor, *, multi_label: bool, label_smoothing: float = 0.0) -> Tensor:
+    """Cross entropy summed over examples, or binary cross entropy summed over known findings, in nats.
+
+    Divided by `loss_weight` it is the mean that the study minimises. Smoothing moves a share `label_smoothing` of each
+    target to the uniform distribution over the classes, or over yes and no.
+    """
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    targets = targets.to(logits.dtype) if targets.is_floating_point() else targets
+    if not multi_label:
+        return F.cross_entropy(logits, targets, reduction="sum", label_smoothing=label_smoothing)
+    smoothed = targets * (1 - label_smoothing) + label_smoothing / 2
+    each = F.binary_cross_entropy_with_logits(logits, smoothed, reduction="none")
+    return torch.where(targets != IGNORED, each, 0.0).sum()

@@ -1,0 +1,126 @@
+"""Measurements as a notebook makes them: checkpoints on a bench, without Kedro and without a plan."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import FrozenInstanceError
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from transferscope import measure
+from transferscope.experiment.options import PictureOptions, SimilarityOptions
+from transferscope.images.split import PackedSplit, SplitInfo
+from transferscope.measure import Bench, cka, line, mistakes, predict
+from transferscope.models.checkpoint import Checkpoint, CheckpointMetadata, save_checkpoint
+from transferscope.models.series import Checkpoints, CheckpointSeries
+from transferscope.models.zoo import build_model
+from transferscope.system.errors import UserError
+
+SIDE = 16
+
+
+def split_of(part: str, number: int = 40) -> PackedSplit:
+    generator = np.random.default_rng(number)
+    images = generator.integers(0, 256, (number, 3, SIDE, SIDE), dtype=np.uint8)
+    info = SplitInfo("toy", part, ("ant", "bee", "cat"), False, True, PictureOptions(store_size=SIDE), part)
+    sizes = np.full((number, 2), SIDE, dtype=np.int32)
+    return PackedSplit(info, images, np.arange(number) % 3, [str(index) for index in range(number)], sizes)
+
+
+def checkpoint_of(seed: int, architecture: str = "fixup_resnet_small") -> Checkpoint:
+    options = {"widths": [4, 8, 8]} if architecture == "fixup_resnet_small" else {}
+    model = build_model(architecture, 3, seed=seed, **options)
+    return Checkpoint(
+        model.state_dict(), CheckpointMetadata(architecture=architecture, num_classes=3, model_options=options)
+    )
+
+
+def test_public_names_are_functions_whatever_was_imported_first() -> None:
+    """No module of the package has the name of a function, which would stand in its place."""
+    modules = {path.stem for path in Path(measure.__file__).parent.glob("*.py")}
+    assert not modules & set(measure.__all__)
+    assert all(callable(getattr(measure, name)) for name in measure.__all__)
+
+
+def test_a_bench_does_not_change() -> None:
+    """What was measured belongs to its examples; another number of them makes another bench."""
+    bench = Bench({"test": split_of("test")})
+    with pytest.raises(FrozenInstanceError):
+        bench.resamples = 3  # type: ignore[misc]
+    few = bench.limited(8)
+    assert (len(bench.split("test")), len(few.split("test"))) == (40, 8)
+    assert few.limited(8).split("test").digest == bench.limited(8).split("test").digest
+    assert bench.limited(None).split("test") is bench.split("test")
+
+
+def test_results_are_remembered_by_content() -> None:
+    """The same weights on the same images are measured once; other resamples, another precision or images are not."""
+    store: dict[str, dict[str, object]] = {}
+    first, second = checkpoint_of(1), checkpoint_of(2)
+    bench = Bench({"test": split_of("test")}, store)
+    points = line(bench, first, second, (0, 1)).points
+    assert len(store) == 2
+    pd.testing.assert_frame_equal(points, line(bench, first, second, (0, 1)).points)
+    assert len(store) == 2
+    for other in (
+        Bench(bench.splits, store, resamples=5),
+        Bench(bench.splits, store, "bfloat16"),
+        Bench({"test": split_of("test", 39).subset(np.arange(30))}, store),
+    ):
+        before = len(store)
+        line(other, first, second, (0, 1))
+        assert len(store) == before + 2
+
+
+def test_a_part_that_is_missing_is_named() -> None:
+    """Of a network with BatchNorm layers, whose statistics come from the training images, before any pass is made."""
+    a, b = (checkpoint_of(seed, "shufflenet_v2_x0_5") for seed in (1, 2))
+    with pytest.raises(UserError, match=r"^the bench has no train images, only test: add splits\['train'\]$"):
+        line(Bench({"test": split_of("test")}), a, b, (0, 1))
+
+
+def test_mistakes_of_two_checkpoints_are_those_of_their_predictions() -> None:
+    """Counts by hand from the arg-max of the logits."""
+    split = split_of("test")
+    bench = Bench({"test": split})
+    a, b = (predict(bench, checkpoint_of(seed)) for seed in (1, 2))
+    table = mistakes(split, a, b, resamples=10)
+    right_a, right_b = (logits.argmax(dim=1).numpy() == split.labels for logits in (a, b))
+    row = table[table["class_name"] == "all"].iloc[0] if "all" in set(table["class_name"]) else table.iloc[0]
+    assert row["only_a_correct"] == (right_a & ~right_b).sum()
+    assert row["common_mistakes"] == (~right_a & ~right_b).sum()
+
+
+def test_pairs_without_a_kind_go_by_their_names() -> None:
+    """The heat map has the names of the two checkpoints, and no control is added."""
+    bench, options = Bench({"test": split_of("test")}), SimilarityOptions(batch_size=20, features=("pooled",))
+    tables = cka(bench, {"a": checkpoint_of(1), "b": checkpoint_of(2)}, [("a", "b")], options)
+    assert set(tables["cka"]["pair_kind"]) == {"a & b"}
+    assert set(tables["cka_layers"]["label_a"]) == {"a"}
+    assert set(tables["cka_layers"]["label_b"]) == {"b"}
+
+
+def test_checkpoints_of_several_runs_go_by_name(tmp_path: Path) -> None:
+    """Each is that of its series and epoch; a name that is not there is an error of the series."""
+    made = checkpoint_of(1)
+    for epoch in (0, 3):
+        save_checkpoint(made.with_metadata(epoch=epoch), tmp_path / f"{epoch}.safetensors")
+    series = CheckpointSeries.from_files({epoch: tmp_path / f"{epoch}.safetensors" for epoch in (0, 3)}, "toy.a_1")
+    found = Checkpoints([series])
+    assert list(found) == ["toy.a_1@0", "toy.a_1@3"]
+    assert len(found) == 2
+    assert (found["toy.a_1@final"].metadata.epoch, found["toy.a_1@0"].metadata.epoch) == (3, 0)
+    with pytest.raises(UserError, match="no checkpoint of epoch 2"):
+        found["toy.a_1@2"]
+
+
+def test_nothing_of_kedro_is_imported() -> None:
+    """By any module of the package."""
+    names = sorted(path.stem for path in Path(measure.__file__).parent.glob("*.py") if path.stem != "__init__")
+    imports = "".join(f"import transferscope.measure.{name}\n" for name in names)
+    script = f"import sys\n{imports}assert not [name for name in sys.modules if name.partition('.')[0] == 'kedro']"
+    subprocess.run([sys.executable, "-c", script], check=True)

@@ -1,0 +1,76 @@
+"""Networks that a function of the user's own builds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from transferscope.models.checkpoint import Checkpoint, CheckpointMetadata, load_checkpoint, save_checkpoint
+from transferscope.models.parametrised import analysed_state
+from transferscope.models.zoo import build_model
+from transferscope.system.errors import UserError
+from transferscope.system.references import ALLOWED
+
+NETS = """
+from torch import nn
+ran = []
+def build(num_classes, width=4):
+    ran.append(width)
+    return nn.Sequential(nn.Conv2d(3, width, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+                         nn.Linear(width, num_classes))
+def nothing(num_classes): return 3
+constant = 4
+"""
+
+
+@pytest.fixture
+def nets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setenv(ALLOWED, "{}")
+    (tmp_path / "nets.py").write_text(NETS)
+    return f"{tmp_path / 'nets.py'}"
+
+
+def test_a_function_of_ones_own_builds_by_seed(nets: str) -> None:
+    """The same seed gives the same weights, options reach the function, and the classifier fits."""
+    first, second = (build_model(f"{nets}:build", 5, seed=1, width=6) for _ in range(2))
+    assert first(torch.zeros(2, 3, 8, 8)).shape == (2, 5)
+    assert first.get_parameter("0.weight").shape[0] == 6
+    assert all(
+        torch.equal(a, b) for a, b in zip(first.state_dict().values(), second.state_dict().values(), strict=True)
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("nothing", {}, "returned a int, not a torch.nn.Module"),
+        ("constant", {}, "is a int, not a function that returns a network"),
+        ("build", {"depth": 3}, "has no option 'depth'"),
+        ("biuld", {}, "has no 'biuld': near matches are build"),
+    ],
+)
+def test_what_does_not_build_is_one_line(nets: str, name: str, options: dict[str, int], message: str) -> None:
+    """Every mistake names the reference and what is wrong."""
+    with pytest.raises(UserError, match=message):
+        build_model(f"{nets}:{name}", 5, **options)
+
+
+def test_a_file_that_names_code_runs_nothing_until_the_user_names_it(
+    nets: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A checkpoint from elsewhere is refused with its reference, and built once that is named."""
+    reference = f"{nets}:build"
+    model = build_model(reference, 5, seed=1)
+    metadata = CheckpointMetadata(architecture=reference, num_classes=5)
+    save_checkpoint(Checkpoint(model.state_dict(), metadata), tmp_path / "own.safetensors")
+    monkeypatch.setenv(ALLOWED, "{}")
+    (tmp_path / "nets.py").write_text("raise SystemExit\n")
+    received = load_checkpoint(tmp_path / "own.safetensors")
+    for use in (Checkpoint.build, analysed_state):
+        with pytest.raises(UserError, match=r"its network is made by the code .*nets.py:build: if you trust that code"):
+            use(received)
+    (tmp_path / "nets.py").write_text(NETS)
+    build_model(reference, 5)
+    assert torch.equal(received.build().get_parameter("0.weight"), model.get_parameter("0.weight"))
