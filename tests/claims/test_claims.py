@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -35,15 +34,22 @@ def change(results: Results, task: str, name: str, edit: Callable[[pd.DataFrame]
     return results | {task: replace(results[task], tables=tables)}
 
 
+ONE_LINE = {"cross_domain_basin", "cross_domain_basin_loss", "cross_domain_gain", "cross_domain_rit", "one_basin"}
+"""Claims on lines between domains, of which the drawn study has one pair."""
+UNDECIDED = ONE_LINE | {"union_basin", "union_rit", "criticality_depth"}
+"""With them those on lines to one union, and one whose rank correlation is the same on all tasks."""
+
+
 def test_all_hold_in_the_papers_sense(plan: Plan, drawn: Draw) -> None:
-    """Tables drawn as the paper has them confirm every claim."""
-    assert set(verdicts(plan, drawn(sense=1)).values()) == {"holds"}
+    """Tables drawn as the paper has them confirm every claim that has something to repeat."""
+    found = verdicts(plan, drawn(sense=1))
+    assert {name for name, verdict in found.items() if verdict != "holds"} == UNDECIDED
 
 
 def test_none_holds_against_it(plan: Plan, drawn: Draw) -> None:
     """Tables drawn the other way round refute every claim: none is decided by its wording."""
     found = verdicts(plan, drawn(sense=-1))
-    assert {name for name, verdict in found.items() if verdict != "does not hold"} == set()
+    assert {name for name, verdict in found.items() if verdict != "does not hold"} == UNDECIDED
 
 
 def test_nothing_was_run(plan: Plan) -> None:
@@ -52,7 +58,8 @@ def test_nothing_was_run(plan: Plan) -> None:
     assert set(claims["verdict"]) == {"cannot tell"}
     assert claims["reason"].str.startswith("not run: needs ").all()
     assert (claims["num_comparisons"] == 0).all()
-    assert claims[["effect", "smallest", "largest"]].isna().all().all()
+    assert claims[["effect", "low", "high", "p"]].isna().all().all()
+    assert (claims["would_tell"].map(len) > 0).all()
     assert effects.empty
     assert tuple(effects.columns) == ("id", *EFFECT_COLUMNS)
 
@@ -70,18 +77,19 @@ def test_labels_decide_nothing(plan: Plan, drawn: Draw) -> None:
 
 
 def test_numbers_are_columns_that_follow_from_the_comparisons(plan: Plan, drawn: Draw) -> None:
-    """Range, mean and counts of a claim are those of its rows in the table of comparisons."""
+    """The effect is the mean over places of the mean over their rows in the table of comparisons."""
     claims, effects = decide_claims(plan, drawn())
-    assert claims[["effect", "smallest", "largest"]].dtypes.map(str).eq("float64").all()
+    assert claims[["effect", "low", "high"]].dtypes.map(str).eq("float64").all()
     for claim in claims.to_dict("records"):
-        rows = effects[effects["id"] == claim["id"]]
+        rows = effects[(effects["id"] == claim["id"]) & effects["counted"]]
         numbers = rows["value"].where(rows["second"].notna(), rows["first"])
         assert claim["num_comparisons"] == len(rows)
-        assert np.isclose(
-            [claim["smallest"], claim["effect"], claim["largest"]], numbers.agg(["min", "mean", "max"])
-        ).all()
+        if claim["id"] != "rit_rates_alike":  # its value is what is left of the margin
+            assert np.isclose(claim["effect"], numbers.groupby(rows["place"]).mean().mean(), equal_nan=True)
+        assert claim["verdict"] == "cannot tell" or claim["low"] < claim["effect"] < claim["high"]
     by_id = claims.set_index("id")
-    assert by_id.at["final_score", "num_runs"] == 14  # four of each of three tasks, two of the union
+    assert by_id.at["final_score", "num_runs"] == 12  # four of each of three tasks, none of their union
+    assert "real_clipart (shows the images of other tasks)" in by_id.at["final_score", "reason"]
     assert by_id.at["barrier_rit", "num_runs"] == 6
 
 
@@ -99,9 +107,12 @@ def test_columns(plan: Plan, drawn: Draw) -> None:
     claims, effects = decide_claims(plan, drawn())
     assert tuple(claims.columns) == COLUMNS
     assert tuple(effects.columns) == ("id", *EFFECT_COLUMNS)
-    assert len(claims) == len(registered()) == 31
+    assert len(claims) == len(registered()) == 47
     assert claims["id"].is_unique
-    assert (claims.select_dtypes(exclude="number").map(len) > 0).all().all()
+    texts = claims.select_dtypes(exclude="number").drop(columns=["would_tell", "covers"])
+    assert (texts.map(len) > 0).all().all()
+    undecided = claims["verdict"] == "cannot tell"
+    assert ((claims["would_tell"] != "") == undecided).all()
     for table, same in zip((claims, effects), decide_claims(plan, drawn()), strict=True):
         pd.testing.assert_frame_equal(table, same)
 
@@ -132,24 +143,19 @@ def test_auc_decides_multi_label_tasks(plan: Plan, drawn: Draw) -> None:
     assert verdicts(plan, change(drawn(), "chest", "history", edit))["final_score"] == "holds"
 
 
-def test_diverged_run_is_the_worst(plan: Plan, drawn: Draw) -> None:
-    """A P-T that diverges at the large learning rate speaks for the small one, though its metric is missing."""
-
-    def lose(history: pd.DataFrame) -> pd.DataFrame:
-        history.loc[(history["run"] == "pt_large_lr_1") & (history["epoch"] == 4), "test_accuracy"] = math.nan
-        return history
+def test_runs_that_diverged_carry_no_verdict(plan: Plan, drawn: Draw) -> None:
+    """A run whose metric is missing is left out and named, whatever it would speak for; one that did not learn, too."""
 
     def mark(runs: pd.DataFrame) -> pd.DataFrame:
         runs.loc[runs["run"] == "pt_large_lr_1", "status"] = "diverged"
+        runs.loc[runs["run"] == "rit_1", "learned"] = False
         return runs
 
-    results = change(change(drawn(sense=-1), "clipart", "history", lose), "clipart", "runs", mark)
-    assert verdicts(plan, drawn(sense=-1))["pt_small_lr"] == "does not hold"
-    claims = decide_claims(plan, results)[0].set_index("id")
-    assert claims.at["pt_small_lr", "num_comparisons"] == 4
-    assert claims.at["pt_small_lr", "largest"] > 0.5
-    assert claims.at["pt_small_lr", "reason"].endswith("; diverged, counted as 0: clipart.pt_large_lr_1")
-    assert "diverged" not in claims.at["final_score", "reason"]
+    claims = decide_claims(plan, change(drawn(), "clipart", "runs", mark))[0].set_index("id")
+    assert claims.at["pt_small_lr", "num_comparisons"] == 2
+    assert claims.at["pt_small_lr", "reason"].endswith("left out: clipart.pt_large_lr_1 (diverged)")
+    assert "clipart.rit_1 (not learned)" in claims.at["final_score", "reason"]
+    assert claims.at["final_score", "num_comparisons"] == 10
 
 
 def test_runs_that_did_not_learn_are_left_out_of_geometry(plan: Plan, drawn: Draw) -> None:
@@ -165,17 +171,18 @@ def test_runs_that_did_not_learn_are_left_out_of_geometry(plan: Plan, drawn: Dra
     assert whole.at["barrier_rit", "num_comparisons"] == 3
     assert part.at["barrier_rit", "num_comparisons"] == 2
     assert part.at["barrier_rit", "reason"].endswith("left out: real.rit_2 (not learned)")
-    assert part.at["final_score", "num_comparisons"] == whole.at["final_score", "num_comparisons"]
+    assert part.at["final_score", "num_comparisons"] == whole.at["final_score", "num_comparisons"] - 2
     (row,) = effects[(effects["id"] == "barrier_rit") & ~effects["counted"]].to_dict("records")
     assert (row["place"], row["unit"], row["note"]) == ("real", "real.rit_2", "not learned")
 
 
-@pytest.mark.parametrize(("height", "verdict"), [(0.019, "holds"), (0.021, "does not hold")])
-def test_margin_of_no_barrier(plan: Plan, drawn: Draw, height: float, verdict: str) -> None:
-    """`No barrier` means less than .02 below the chord."""
+@pytest.mark.parametrize(("part", "verdict"), [(0.045, "holds"), (0.05, "cannot tell"), (0.055, "does not hold")])
+def test_margin_of_no_barrier(plan: Plan, drawn: Draw, part: float, verdict: str) -> None:
+    """`No barrier` means less than 5 % of what the ends are above chance: .8 of accuracy here, .4 of AUC."""
     results = drawn()
-    for task in ("real", "clipart", "chest"):
-        results = change(results, task, "barriers", lambda table: table.assign(barrier=height))
+    for index, task in enumerate(("real", "clipart", "chest")):
+        height = (part + 0.001 * (index - 1)) * (0.4 if task == "chest" else 0.8)
+        results = change(results, task, "barriers", lambda table, height=height: table.assign(barrier=height))
     assert verdicts(plan, results)["no_barrier_pt"] == verdict
 
 
@@ -191,10 +198,11 @@ def test_a_claim_whose_runs_all_failed_says_so(plan: Plan, drawn: Draw) -> None:
 def test_unions_follow_from_the_study(plan: Plan, drawn: Draw) -> None:
     """Which scenarios count as combined domains follows from the tasks, not from the figures' numbers."""
     claims = decide_claims(plan, drawn())[0].set_index("id")
-    assert claims.at["cross_domain_basin", "num_comparisons"] == claims.at["union_basin", "num_comparisons"] == 2
+    assert claims.at["cross_domain_basin", "num_comparisons"] == 1  # one line, evaluated on both of its domains
+    assert claims.at["union_basin", "num_comparisons"] == 2
     single = change_study(tasks__real_clipart={"format": "domainnet", "root": "domains"})
     claims = decide_claims(single, drawn())[0].set_index("id")
-    assert claims.at["cross_domain_basin", "num_comparisons"] == 4
+    assert claims.at["cross_domain_basin", "num_comparisons"] == 3
     assert claims.at["union_basin", "verdict"] == "cannot tell"
 
 
@@ -203,7 +211,7 @@ def test_a_kind_with_another_training_is_a_variant(plan: Plan, drawn: Draw) -> N
     effects = decide_claims(plan, drawn())[1]
     units = effects.groupby("id")["unit"].agg(" ".join)
     variants = units[units.str.contains("large_lr|small_lr")]
-    assert set(variants.index) == {"pt_small_lr", "rit_large_lr"}
+    assert set(variants.index) == {"pt_small_lr", "rit_large_lr", "rit_rates_alike", "rit_large_lr_faster"}
     alike = change_study(runs__pt_large_lr__training={"lr": 0.01}, runs__rit_small_lr__training={"lr": 0.05})
     assert "clipart.pt_large_lr_2" in " ".join(decide_claims(alike, drawn())[1].query("id == 'final_score'")["unit"])
 
@@ -229,4 +237,27 @@ def test_claims_are_decided_without_files(plan: Plan, drawn: Draw) -> None:
     """Figures play no part in the verdicts."""
     gone = {"cka": SavedFigure(Path("gone.png"))}
     results = {name: replace(result, figures=gone) for name, result in drawn().items()}
-    assert set(verdicts(plan, results).values()) == {"holds"}
+    assert verdicts(plan, results) == verdicts(plan, drawn())
+
+
+def test_one_run_of_a_kind_on_one_task_tells_nothing(plan: Plan, drawn: Draw) -> None:
+    """There is no interval and no verdict, and every claim says what would tell."""
+    claims, _ = decide_claims(plan, {"real": drawn(replicas=1)["real"]})
+    assert set(claims["verdict"]) == {"cannot tell"}
+    assert claims["low"].isna().all()
+    compared = claims[claims["num_comparisons"] > 0]
+    assert len(compared) > 10
+    assert compared["would_tell"].str.startswith("2 runs of each kind").all()
+
+
+@pytest.mark.parametrize("fate", ["diverged", "not learned"])
+def test_runs_that_all_failed_tell_nothing(plan: Plan, drawn: Draw, fate: str) -> None:
+    """No claim gets a verdict from runs that diverged, or that predict as by chance."""
+    change_of = {"diverged": {"status": "diverged"}, "not learned": {"learned": False}}[fate]
+    results = drawn()
+    for task in ("real", "clipart", "chest", "real_clipart"):
+        results = change(results, task, "runs", lambda runs: runs.assign(**change_of))
+    claims, effects = decide_claims(plan, results)
+    assert set(claims["verdict"]) == {"cannot tell"}
+    assert not effects["counted"].any()
+    assert fate in set(effects["note"])

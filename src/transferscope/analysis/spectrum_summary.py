@@ -13,6 +13,8 @@ from numpy.typing import ArrayLike, NDArray
 from transferscope.system.errors import UserError
 
 THRESHOLDS = (0.001, 0.01, 0.1)
+RELATIVE = (0.01, 0.1, 0.3)
+"""Thresholds as parts of the root mean square of the values, so that the scale of the weights has no say."""
 
 
 def summarise(
@@ -24,12 +26,15 @@ def summarise(
     norm times the root of the number of pixels). spectral_norm: the largest value. ratio: frobenius / spectral_norm,
     the term of the generalisation bound. stable_rank: ratio squared. effective_rank: exp of the entropy of the values
     divided by their sum (Roy and Vetterli 2007). condition: largest over smallest, infinite for a singular map.
-    count_below_<t>: values below t. num_values. For an all-zero map ratio, ranks and condition are NaN.
+    count_below_<t>: values below t. relative_below_<t>: values below t times the root of the mean of their squares.
+    num_values. For an all-zero map ratio, ranks and condition are NaN.
     """
     sigma, counts = _as_arrays(values, multiplicities)
     frobenius, largest = float(np.sqrt(_sum(counts * sigma**2))), float(sigma.max())
     smallest = float(sigma.min())
     below = count_below(sigma, counts, thresholds)
+    scale = frobenius / np.sqrt(counts.sum())
+    small = count_below(sigma, counts, scale * np.asarray(RELATIVE))
     ratio = frobenius / largest if largest else float("nan")
     return {
         "frobenius": frobenius,
@@ -39,6 +44,7 @@ def summarise(
         "effective_rank": _effective_rank(sigma, counts),
         "condition": (largest / smallest if smallest else float("inf")) if largest else float("nan"),
         **{f"count_below_{t:g}": int(n) for t, n in zip(thresholds, below, strict=True)},
+        **{f"relative_below_{t:g}": int(n) for t, n in zip(RELATIVE, small, strict=True)},
         "num_values": int(counts.sum()),
     }
 

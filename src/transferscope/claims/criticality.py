@@ -12,6 +12,8 @@ from transferscope.claims.comparisons import Comparison, Measured, against, comp
 from transferscope.claims.evidence import Evidence, main_metric
 from transferscope.claims.registry import BETWEEN_RUNS, claim
 
+INTERCHANGEABLE = 0.9
+"""Maps whose ranks correlate more than this show the same."""
 UNTOUCHED = "none"
 """Module of the rows of `rewinding` that belong to the whole model, nothing set back."""
 
@@ -58,7 +60,7 @@ def first_module(evidence: Evidence) -> Iterator[Comparison]:
     section="figure_30",
 )
 def criticality_depth(evidence: Evidence) -> Iterator[Comparison]:
-    for task, table in evidence.each("module_criticality"):
+    for task, table in evidence.each_compared("module_criticality"):
         mu = _mu(table)
         alike = {run: values for run, values in mu.items() if values.nunique() == 1}
         # Ranks, because mu may be infinite; floats cannot be ranked past infinity by subtraction.
@@ -73,8 +75,47 @@ def criticality_depth(evidence: Evidence) -> Iterator[Comparison]:
         yield from against(task, Measured(measured.values, {**measured.left_out, **why}), 0.0, above=True)
 
 
+@claim(
+    "Train, test and gap maps of a module's criticality are interchangeable.",
+    source="Section B.9, Figure 30",
+    paper=("alike (heat maps, no number)",),
+    compares="Spearman correlation over the cells of a module's map between the error on train images and the gap of "
+    f"test and train, mean over modules but the last, of every run; claimed: above {INTERCHANGEABLE:g}",
+    unit="coefficient",
+    sides=("train & gap",),
+    needs="criticality of runs",
+    section="figure_30",
+)
+def maps_interchangeable(evidence: Evidence) -> Iterator[Comparison]:
+    for task, table in evidence.each_compared("criticality"):
+        correlations = map_correlations(table)
+        values = {run: float(part["train_gap"].mean()) for run, part in correlations.groupby("run", sort=False)}
+        for role in ("fine_tuned", "from_scratch"):
+            yield from against(task, evidence.by_run(task, role, values), INTERCHANGEABLE, above=True)
+
+
+def map_correlations(table: pd.DataFrame) -> pd.DataFrame:
+    """Spearman correlations between the train, test and gap maps of each module but the last.
+
+    table: error of the model by run, module, path, end, split and cell (position, sigma), over draws. Returns a row per
+    run, module, path and end: train_test, train_gap, test_gap; NaN where a map is the same in all cells.
+    """
+    keys = ["run", "module", "path", "end"]
+    cells = table.pivot_table(index=[*keys, "position", "sigma"], columns="split", values="error", sort=False)
+    cells = cells.reset_index()
+    cells["gap"] = cells["test"] - cells["train"]
+    rows: list[dict[str, object]] = []
+    last = {run: part["module"].iloc[-1] for run, part in table.groupby("run", sort=False)}
+    for names, part in cells[cells["module"] != cells["run"].map(last)].groupby(keys, sort=False):
+        ranks = part[["train", "test", "gap"]].rank()
+        found = ranks.corr()
+        pairs = {f"{a}_{b}": found.loc[a, b] for a, b in (("train", "test"), ("train", "gap"), ("test", "gap"))}
+        rows.append({**dict(zip(keys, names, strict=True)), **pairs})
+    return pd.DataFrame(rows, columns=[*keys, "train_test", "train_gap", "test_gap"])
+
+
 def _rewinding(evidence: Evidence, summary: Callable[[pd.Series], float]) -> Iterator[Comparison]:
-    for task, table in evidence.each("rewinding"):
+    for task, table in evidence.each_compared("rewinding"):
         falls = {run: summary(values) for run, values in _falls(table).items() if len(values) > 1}
         yield from compare(
             task, evidence.by_run(task, "from_scratch", falls), evidence.by_run(task, "fine_tuned", falls)

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
 from transferscope.claims.comparisons import Comparison, effects_table
 from transferscope.claims.evidence import Evidence, TaskResults
-from transferscope.claims.registry import Claim, registered
-from transferscope.claims.verdict import decide
+from transferscope.claims.inference import Kinship
+from transferscope.claims.registry import Claim, NumberUnit, registered
+from transferscope.claims.verdict import UNKNOWN, decide, holm
 from transferscope.experiment.plan import Plan
+from transferscope.tables import formats
 
 COLUMNS = (
-    "id", "claim", "source", "paper", "verdict", "effect", "smallest", "largest", "unit", "num_runs",
-    "num_comparisons", "reason", "compares",
+    "id", "claim", "source", "paper", "verdict", "effect", "low", "high", "unit", "num_runs", "num_comparisons",
+    "reason", "would_tell", "covers", "p", "corrected", "compares",
 )  # fmt: skip
 
 
@@ -28,24 +30,31 @@ def decide_claims(plan: Plan, results: Mapping[str, TaskResults]) -> tuple[pd.Da
 
     Returns:
         Two tables. The first has a row per claim: id, claim (its text), source, paper (the paper's figures), verdict,
-        effect (mean over the comparisons), smallest and largest (their range), unit of these three numbers, num_runs,
-        num_comparisons, reason (of the verdict, with what was left out), compares (what one comparison is).
-        The second has a row per comparison: the claim's id and `comparisons.EFFECT_COLUMNS`.
+        effect (mean over tasks of the mean over the comparisons), low and high (its 95 % interval; NaN where nothing is
+        repeated), unit of these three numbers, num_runs, num_comparisons, reason (of the verdict, with what was left
+        out), would_tell (how large a study or an effect it takes, where the claim is not decided), covers (to which
+        other studies the interval reaches), p (two-sided, against the nearer end of what is claimed), corrected (the
+        verdict after Holm's correction for the number of claims), compares (what one comparison is). The second has a
+        row per comparison: the claim's id and `comparisons.EFFECT_COLUMNS`.
     """
     evidence = Evidence(plan, results)
     rows, effects = [], []
     for claim in registered(plan.study.report.claims).values():
         comparisons = list(claim.measure(evidence))
-        rows.append(_row(claim, comparisons))
+        rows.append(_row(claim, comparisons, evidence.kinship()))
         effects.append(effects_table(comparisons).assign(id=claim.id))
     table = pd.concat([part for part in effects if len(part)] or effects[:1], ignore_index=True)
-    return pd.DataFrame(rows, columns=list(COLUMNS)), table[["id", *table.columns.drop("id")]]
+    claims = pd.DataFrame(rows, columns=list(COLUMNS))
+    kept = holm(claims["p"].to_numpy(dtype=float))
+    claims["corrected"] = claims["verdict"].where(kept, UNKNOWN)
+    return claims, table[["id", *table.columns.drop("id")]]
 
 
-def _row(claim: Claim, comparisons: Sequence[Comparison]) -> dict[str, Any]:
+def _row(claim: Claim, comparisons: Sequence[Comparison], kinship: Kinship) -> dict[str, Any]:
     counted = [one for one in comparisons if one.counted]
-    verdict = decide(comparisons)
+    verdict = decide(comparisons, kinship, size_of(claim.unit), over=claim.over)
     reason = verdict.reason if comparisons else f"not run: needs {claim.needs}"
+    would = verdict.would_tell if counted else claim.needs
     return {
         "id": claim.id,
         "claim": claim.text,
@@ -53,14 +62,26 @@ def _row(claim: Claim, comparisons: Sequence[Comparison]) -> dict[str, Any]:
         "paper": "; ".join(claim.paper),
         "verdict": verdict.verdict,
         "effect": verdict.effect,
-        "smallest": verdict.smallest,
-        "largest": verdict.largest,
+        "low": verdict.low,
+        "high": verdict.high,
         "unit": claim.unit,
         "num_runs": len({run for one in counted for run in one.runs}),
         "num_comparisons": len(counted),
         "reason": "; ".join([reason, *remarks([(one.unit, one.counted, one.note) for one in comparisons])]),
+        "would_tell": would,
+        "covers": verdict.covers,
+        "p": verdict.p,
         "compares": claim.compares,
     }
+
+
+def size_of(unit: NumberUnit) -> Callable[[float], str]:
+    """How the size of an effect is written: points, or a number."""
+    if unit == "coefficient":
+        return "{:.3f}".format
+    if unit == "number":
+        return lambda value: formats.significant(value, 3)
+    return lambda value: f"{formats.points(value)} points"
 
 
 def remarks(comparisons: Sequence[tuple[str, bool, str]]) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -11,11 +11,16 @@ import numpy as np
 import pandas as pd
 
 from transferscope.claims.comparisons import Measured, Unit
+from transferscope.claims.inference import Kinship
 from transferscope.experiment.names import CheckpointName, PairName, RunName
-from transferscope.experiment.plan import Plan, Role, RunSpec
+from transferscope.experiment.plan import NO_TREATMENT, Plan, Role, RunSpec
 from transferscope.plots.rendered import SavedFigure
 from transferscope.system.errors import UserError
 
+NORMAL_975 = 1.959964
+"""Half the length of a normal interval of 95 %, in standard errors."""
+MIN_OF_CLASS = 10
+"""A class counts in a mean AUC where so many test images have it, and so many lack it."""
 CROSS_DOMAIN = "cross_domain"
 """Key of the results that belong to several tasks."""
 
@@ -34,8 +39,9 @@ class TaskResults:
 class RunFacts:
     """Facts about a trained run.
 
-    lr: the largest of its schedule. score: final test metric. speed: train metric averaged over the measured epochs.
-    A run that diverged is the worst there is, not a missing value: its score and speed are 0.
+    lr: the largest of its schedule. score: final test metric, NaN where it diverged; error: its standard error over
+    test images. speed: train metric averaged over the measured epochs. fall: best test metric minus the final one.
+    loss: final test loss. small_classes: those whose AUC does not count, since too few test images have, or lack, them.
     """
 
     name: RunName
@@ -46,6 +52,10 @@ class RunFacts:
     metric: str
     learned: bool
     diverged: bool
+    error: float = np.nan
+    fall: float = np.nan
+    loss: float = np.nan
+    small_classes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -64,10 +74,25 @@ class PairRows:
 
     def mean(self, values: Callable[[pd.DataFrame], pd.Series]) -> Measured:
         """Mean over the rows of each pair of what `values` makes of the rows (a number per row)."""
+        return Measured(self._mean(values), self.left_out)
+
+    def _mean(self, values: Callable[[pd.DataFrame], pd.Series]) -> dict[Unit, float]:
         if self.rows.empty:
-            return Measured({}, self.left_out)
+            return {}
         means = values(self.rows).astype(float).groupby(self.rows["pair"], sort=False).mean()
-        return Measured({PairName.parse(str(name)): float(value) for name, value in means.items()}, self.left_out)
+        return {PairName.parse(str(name)): float(value) for name, value in means.items()}
+
+    def mean_with_error(
+        self, values: Callable[[pd.DataFrame], pd.Series], low: str, high: str, scale: float | pd.Series = 1.0
+    ) -> Measured:
+        """As `mean`, with standard errors over images from the columns of an interval of 95 %, where there are such.
+
+        The interval is of the number times `scale`. Rows of one pair count as measured on the same images.
+        """
+        errors: dict[Unit, float] = {}
+        if {low, high} <= set(self.rows.columns):
+            errors = self._mean(lambda rows: (rows[high] - rows[low]) / (2 * NORMAL_975) / scale)
+        return Measured(self._mean(values), self.left_out, errors=errors)
 
 
 class Evidence:
@@ -80,6 +105,7 @@ class Evidence:
         self.plan, self.results = plan, results
         self.tasks = [name for name in results if name != CROSS_DOMAIN]
         self.unions = {name for name, options in plan.study.tasks.items() if options.union}
+        self.compared_tasks = self._without_views()
         self._members: dict[tuple[str, Role], set[RunName]] = {}
         self._pairs: dict[tuple[str, str, Role, Role], PairRows] = {}
 
@@ -91,6 +117,64 @@ class Evidence:
     def each(self, name: str) -> list[tuple[str, pd.DataFrame]]:
         """The tasks whose table of that name has rows, with the table."""
         return [(task, table) for task in self.tasks if len(table := self.table(task, name))]
+
+    def each_compared(self, name: str) -> list[tuple[str, pd.DataFrame]]:
+        """As `each`, of `compared_tasks`."""
+        return [(task, table) for task, table in self.each(name) if task in self.compared_tasks]
+
+    def _without_views(self) -> list[str]:
+        """The tasks whose images no other one shows; of a union or a view the parts count, where they have runs."""
+        unions = {name: set(options.union or ()) for name, options in self.plan.study.tasks.items()}
+        chosen: list[str] = []
+        shown: set[str] = set()
+        for task in sorted(self.tasks, key=lambda task: bool(unions.get(task))):
+            images = unions.get(task) or {task}
+            if not images & shown and (not unions.get(task) or self.plan.runs_of(task)):
+                chosen.append(task)
+                shown |= images if self.plan.runs_of(task) else set()
+        return [task for task in self.tasks if task in chosen]
+
+    @property
+    def views(self) -> dict[str, str]:
+        """Tasks with runs that show images of other tasks, as they are left out of comparisons over tasks."""
+        others = (task for task, _ in self.each("history") if task not in self.compared_tasks)
+        return dict.fromkeys(others, "shows the images of other tasks")
+
+    def kinship(self) -> Kinship:
+        """Which runs are replicas of each other, and from which run or file they start."""
+        return Kinship(kind=self._kind, parent=lambda run: self.spec(run).pretrained)
+
+    def _kind(self, run: RunName) -> Hashable | None:
+        spec = self.spec(run)
+        if spec.role == "source":
+            return None
+        model, training = spec.model.model_dump_json(), spec.training.model_dump_json(exclude=NO_TREATMENT)
+        return spec.role, model, training
+
+    def chance(self, task: str) -> float:
+        """The test metric of guessing on a task, NaN where its runs table does not have it."""
+        table = self.table(task, "runs")
+        return float(table["chance"].iloc[0]) if "chance" in table else np.nan
+
+    def untrained_loss(self, task: str, split: str) -> float:
+        """Mean loss of the untrained models of a task, NaN where no run was measured before training."""
+        history = self.table(task, "history")
+        column = "train_loss_eval" if split == "train" else "test_loss"
+        if column not in history:
+            return np.nan
+        return float(history.loc[history["epoch"] == 0, column].mean())
+
+    def num_test(self, task: str) -> int:
+        """Number of test images of a task, 0 where it is not known."""
+        return int(self.results[task].facts.get("num_test", 0)) if task in self.results else 0
+
+    def class_counts(self, task: str) -> dict[str, tuple[int, int]]:
+        """Test images that have each class, and that lack it, of a task whose table of class sizes is there."""
+        table = self.table(task, "class_sizes")
+        if not {"part", "class_name", "count", "negatives"} <= set(table.columns):
+            return {}
+        rows = table[table["part"] == "test"]
+        return {str(row["class_name"]): (int(row["count"]), int(row["negatives"])) for row in rows.to_dict("records")}
 
     def spec(self, name: RunName) -> RunSpec:
         """The plan's run.
@@ -111,20 +195,32 @@ class Evidence:
     def _facts_of(self, task: str, history: pd.DataFrame) -> list[RunFacts]:
         metric, summary = main_metric(history), self.table(task, "runs")
         facts = {str(row["run"]): row for row in summary.to_dict("records")}
+        counts = self.class_counts(task) if metric == "auc" else {}
+        small = tuple(name for name, both in counts.items() if min(both) < MIN_OF_CLASS)
         runs = []
         for run, epochs in history.sort_values("epoch", kind="stable").groupby("run", sort=False):
             fact: Mapping[Any, Any] = facts.get(str(run), {})
             diverged = fact.get("status") == "diverged"
             name = RunName.parse(str(run), task)
+            last = epochs.iloc[-1]
+            classes = [one for one in counts if one not in small and f"test_auc/{one}" in epochs]
+            by_class = {one: float(last[f"test_auc/{one}"]) for one in classes}
+            score = float(np.mean(list(by_class.values()))) if small and by_class else float(last[f"test_{metric}"])
             one = RunFacts(
                 name=name,
                 label=self.spec(name).label,
                 lr=float(fact.get("lr", epochs["lr"].max())),
-                score=0.0 if diverged else float(epochs[f"test_{metric}"].iloc[-1]),
-                speed=0.0 if diverged else float(fact.get("optimization_speed", np.nan)),
+                score=np.nan if diverged else score,
+                speed=np.nan if diverged else float(fact.get("optimization_speed", np.nan)),
                 metric=metric,
                 learned=bool(fact.get("learned", True)) and not diverged,
                 diverged=diverged,
+                error=_accuracy_error(score, self.num_test(task))
+                if metric == "accuracy"
+                else _auc_error(by_class, counts),
+                fall=float(fact.get("best_test", np.nan)) - float(fact.get("final_test", np.nan)),
+                loss=float(fact.get("final_test_loss", np.nan)),
+                small_classes=small,
             )
             runs.append(one)
         return runs
@@ -143,21 +239,34 @@ class Evidence:
         return main_metric(self.table(task, "history"))
 
     def scores(self, task: str, role: Role, number: Callable[[RunFacts], float] = lambda run: run.score) -> Measured:
-        """Final test metric of the runs of a role, or another number of them, diverged runs included."""
+        """Final test metric of the runs of a role that have learned, or another number of them."""
         return self._scores([_name(run) for run in self.plan.compared(task, role)], number)
 
-    def scores_by_lr(self, task: str, role: Role) -> dict[float, Measured]:
-        """Final test metric of all runs of a role by their learning rate, the smallest first, variants included."""
+    def scores_by_lr(
+        self, task: str, role: Role, number: Callable[[RunFacts], float] = lambda run: run.score
+    ) -> dict[float, Measured]:
+        """Final test metric, or another number, of all runs of a role by their learning rate, the smallest first.
+
+        Variants of the role are included.
+        """
         by_lr: dict[float, list[RunName]] = {}
         for name in (_name(run) for run in self.plan.in_role(task, role)):
             if name in self.runs:
                 by_lr.setdefault(self.runs[name].lr, []).append(name)
-        return {lr: self._scores(by_lr[lr], lambda run: run.score) for lr in sorted(by_lr)}
+        return {lr: self._scores(by_lr[lr], number) for lr in sorted(by_lr)}
 
     def _scores(self, names: Iterable[RunName], number: Callable[[RunFacts], float]) -> Measured:
         facts = [self.runs[name] for name in names if name in self.runs]
-        notes: dict[Unit, str] = {one.name: f"diverged, counted as 0: {one.name}" for one in facts if one.diverged}
-        return Measured({one.name: number(one) for one in facts}, notes=notes)
+        left_out = self.failures(one.name for one in facts)
+        learned = [one for one in facts if one.learned]
+        for one in learned:
+            left_out |= dict.fromkeys(
+                (f"{one.name.task}: {name}" for name in one.small_classes),
+                f"fewer than {MIN_OF_CLASS} test images have it, or lack it",
+            )
+        values: dict[Unit, float] = {one.name: number(one) for one in learned}
+        errors: dict[Unit, float] = {one.name: one.error for one in learned if values[one.name] == one.score}
+        return Measured(values, left_out, errors=errors)
 
     def failures(self, names: Iterable[RunName]) -> dict[str, str]:
         """Runs that diverged or did not learn, with which of both; a run without history counts as learned."""
@@ -192,15 +301,32 @@ class Evidence:
             lambda a, b: a.run_name == b.run_name and a.run_name in members and b.epoch == 0,
         )
 
+    def untrained(self, task: str, table: str, role: Role) -> PairRows:
+        """Rows of a table of pairs between the initial weights of two runs of a role."""
+        members = self.members(task, role)
+        return self._choose(
+            self.table(task, table),
+            lambda a, b: a.run_name != b.run_name and a.epoch == b.epoch == 0 and {a.run_name, b.run_name} <= members,
+            learned=False,
+        )
+
     def _is_pair(self, a: CheckpointName, b: CheckpointName, firsts: set[RunName], seconds: set[RunName]) -> bool:
         first, second = a.run_name, b.run_name
         if first == second or 0 in (a.epoch, b.epoch) or first not in firsts or second not in seconds:
             return False
         one, other = self.spec(first), self.spec(second)
+        if not _of_one_parent(one, other):
+            return False
         sharing = "shared_init" in (one.role, other.role)
         return not sharing or (one.task, one.init_seed) == (other.task, other.init_seed)
 
-    def _choose(self, table: pd.DataFrame, wanted: Callable[[CheckpointName, CheckpointName], bool]) -> PairRows:
+    def _choose(
+        self,
+        table: pd.DataFrame,
+        wanted: Callable[[CheckpointName, CheckpointName], bool],
+        *,
+        learned: bool = True,
+    ) -> PairRows:
         if table.empty:
             return PairRows(table)
         sides = ("checkpoint_a", "checkpoint_b")
@@ -211,13 +337,43 @@ class Evidence:
             if wanted(names[a], names[b]) or wanted(names[b], names[a]):
                 turned[a, b] = not wanted(names[a], names[b])
         final = [pair for pair in turned if all(names[text].epoch in ("final", 0) for text in pair)]
-        failed = {pair: self.failures(names[text].run_name for text in pair) for pair in final or turned}
+        failed = {
+            pair: self.failures(names[text].run_name for text in pair) if learned else {} for pair in final or turned
+        }
         left_out = {name: why for reasons in failed.values() for name, why in reasons.items()}
         kept = {pair for pair, reasons in failed.items() if not reasons}
         straight = table[[key in kept and not turned[key] for key in keys]]
         others = table[[key in kept and turned[key] for key in keys]].rename(columns=_other_side)
         rows = pd.concat([straight, others]) if len(others) else straight
         return PairRows(rows.assign(pair=rows["checkpoint_a"] + " & " + rows["checkpoint_b"]), left_out)
+
+
+def _of_one_parent(one: RunSpec, other: RunSpec) -> bool:
+    """Whether two P-T start from one P, and a P-T is compared with its own P; true of all other pairs."""
+    if "fine_tuned" not in (one.role, other.role):
+        return True
+    if one.role == other.role:
+        return one.pretrained == other.pretrained
+    tuned, rest = (one, other) if one.role == "fine_tuned" else (other, one)
+    return rest.role != "source" or tuned.pretrained == rest.full_name
+
+
+def _accuracy_error(accuracy: float, number: int) -> float:
+    return float(np.sqrt(accuracy * (1 - accuracy) / number)) if number else np.nan
+
+
+def _auc_error(by_class: Mapping[str, float], counts: Mapping[str, tuple[int, int]]) -> float:
+    """Standard error of a mean AUC over test images: the mean of those of its classes, which share all images.
+
+    Of each class by Hanley and McNeil 1982, from its AUC and the numbers of images with and without it.
+    """
+    errors = []
+    for name, auc in by_class.items():
+        positives, negatives = counts[name]
+        one, two = auc / (2 - auc), 2 * auc**2 / (1 + auc)
+        variance = auc * (1 - auc) + (positives - 1) * (one - auc**2) + (negatives - 1) * (two - auc**2)
+        errors.append(np.sqrt(variance / (positives * negatives)))
+    return float(np.mean(errors)) if errors else np.nan
 
 
 def _name(run: RunSpec) -> RunName:
@@ -247,3 +403,18 @@ def last_epochs(table: pd.DataFrame) -> pd.DataFrame:
     names = table["epoch"].astype(str)
     rank = pd.to_numeric(names, errors="coerce").fillna(-1.0).mask(names == "final", np.inf)
     return table[rank == rank.groupby(table["run"]).transform("max")]
+
+
+def share_of_wins(differences: pd.Series) -> float:
+    """Share of positive differences, ties counted half; NaN without any."""
+    known = differences.dropna()
+    return float((known > 0).mean() + (known == 0).mean() / 2)
+
+
+def error_of_share(share: float, number: int) -> float:
+    """Standard error of a share of so many things, of the share with two more of either kind (Agresti and Coull 1998).
+
+    So that it is not 0 where all of them agree.
+    """
+    middle = (share * number + 2) / (number + 4)
+    return float(np.sqrt(middle * (1 - middle) / (number + 4)))

@@ -15,7 +15,7 @@ from transferscope.system.references import load_module
 NumberUnit = Literal["score", "points", "share", "number", "coefficient"]
 """score: a test metric; points: hundredths of one; share: a fraction; number: any size; coefficient: at most 1."""
 
-Place = Literal["task", "scenario", "pair of domains"]
+Place = Literal["task", "pair of domains", "set of domains"]
 """The kind of place that a claim's comparisons have."""
 
 Measure = Callable[[Evidence], Iterable[Comparison]]
@@ -46,6 +46,7 @@ class Claim:
     place: Place = "task"
     paper: tuple[str, ...] = ()
     section: str = ""
+    over: str = "test images"
 
 
 _CLAIMS: dict[str, Claim] = {}
@@ -62,6 +63,7 @@ def claim(
     place: Place = "task",
     paper: tuple[str, ...] = (),
     section: str = "",
+    over: str = "test images",
 ) -> Callable[[Measure], Measure]:
     """Register the function below as a claim; its name is the claim's id.
 
@@ -77,6 +79,7 @@ def claim(
         place: what the places of the comparisons are.
         paper: the paper's figures, an item per task.
         section: id of the report's section that shows more.
+        over: the things on which a number is measured, and over which its standard error is.
 
     Raises:
         UserError: another function of that name is registered.
@@ -99,6 +102,7 @@ def claim(
             place=place,
             paper=paper,
             section=section,
+            over=over,
         )
         return measure
 

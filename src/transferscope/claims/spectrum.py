@@ -7,10 +7,13 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from transferscope.claims.comparisons import Comparison, compare
-from transferscope.claims.evidence import Evidence, last_epochs
+from transferscope.claims.comparisons import Comparison, Measured, Unit, against, compare
+from transferscope.claims.evidence import Evidence, error_of_share, last_epochs, share_of_wins
 from transferscope.claims.registry import claim
+from transferscope.experiment.names import PairName, RunName
 
+RELATIVE = 0.1
+"""Of the root mean square of a layer's singular values: smaller ones are near zero by its scale."""
 LOWER_PART = 0.1
 """Singular values are counted below the threshold that has about this share of P-T's and RI-T's below it."""
 
@@ -27,12 +30,63 @@ LOWER_PART = 0.1
     section="figure_33",
 )
 def near_zero(evidence: Evidence) -> Iterator[Comparison]:
-    networks = {task: _networks(table, "all") for task, table in evidence.each("spectrum")}
-    compared = [rows[_is_compared(evidence, task, rows)] for task, rows in networks.items()]
-    threshold = _lower_threshold(pd.concat(compared)) if compared else None
-    for task, rows in networks.items():
+    threshold = _threshold(evidence)
+    for task, table in evidence.each_compared("spectrum"):
+        rows = _networks(table, "all")
         shares = rows[threshold] / rows["num_values"] if threshold else rows["num_values"] * math.nan
         yield from compare(task, *(evidence.by_run(task, role, shares) for role in ("from_scratch", "fine_tuned")))
+
+
+@claim(
+    "RI-T has more singular values near zero than P-T also by the scale of each layer.",
+    source="Section C, Figures 31 to 33",
+    paper=("not compared: the paper's thresholds are the same for all layers",),
+    compares=f"share of all singular values below {RELATIVE:g} of the root mean square of those of their layer, every "
+    "RI-T against every P-T of a task",
+    unit="share",
+    sides=("RI-T", "P-T"),
+    needs="spectra of fine-tuned runs and of runs from scratch",
+    section="figure_33",
+)
+def near_zero_by_scale(evidence: Evidence) -> Iterator[Comparison]:
+    column = f"relative_below_{RELATIVE:g}"
+    for task, table in evidence.each_compared("spectrum"):
+        layers = _layers(table)
+        if column in layers:
+            sums = layers.groupby("run", sort=False)[[column, "num_values"]].sum()
+            shares = sums[column] / sums["num_values"]
+            yield from compare(task, *(evidence.by_run(task, role, shares) for role in ("from_scratch", "fine_tuned")))
+
+
+@claim(
+    "RI-T has more singular values near zero than P-T in the individual layers, too.",
+    source="Section C",
+    paper=("for individual modules as well (no number)",),
+    compares="share of the layers in which an RI-T has more values below the threshold of the whole network than a "
+    "P-T, ties counted half; claimed: above half",
+    unit="share",
+    sides=("layers",),
+    needs="spectra of fine-tuned runs and of runs from scratch",
+    section="figure_33",
+    over="layers",
+)
+def near_zero_by_layer(evidence: Evidence) -> Iterator[Comparison]:
+    threshold = _threshold(evidence)
+    for task, table in evidence.each_compared("spectrum"):
+        wide = _layers(table).pivot_table(index="module", columns="run", values=threshold or "num_values")
+        wide = wide if threshold else wide * math.nan
+        names = dict.fromkeys(wide.columns, 0.0)
+        scratch, tuned = (evidence.by_run(task, role, names) for role in ("from_scratch", "fine_tuned"))
+        shares: dict[Unit, float] = {
+            PairName(a.at("final"), b.at("final")): share_of_wins(wide[a.run] - wide[b.run])
+            for a in scratch.values
+            for b in tuned.values
+            if isinstance(a, RunName) and isinstance(b, RunName)
+        }
+        errors = {unit: error_of_share(share, len(wide)) for unit, share in shares.items()}
+        yield from against(
+            task, Measured(shares, {**scratch.left_out, **tuned.left_out}, errors=errors), 0.5, above=True
+        )
 
 
 @claim(
@@ -46,10 +100,22 @@ def near_zero(evidence: Evidence) -> Iterator[Comparison]:
     section="norm_ratios",
 )
 def norm_ratio(evidence: Evidence) -> Iterator[Comparison]:
-    for task, table in evidence.each("spectrum"):
+    for task, table in evidence.each_compared("spectrum"):
         # The row "all" is the spectrum of the whole network; the sum over its layers is the row "sum".
         ratios = _networks(table, "sum")["ratio"]
         yield from compare(task, *(evidence.by_run(task, role, ratios) for role in ("from_scratch", "fine_tuned")))
+
+
+def _threshold(evidence: Evidence) -> str | None:
+    """The column of counts of all tasks' networks; None where there are none, or none differs of runs."""
+    networks = {task: _networks(table, "all") for task, table in evidence.each_compared("spectrum")}
+    compared = [rows[_is_compared(evidence, task, rows)] for task, rows in networks.items()]
+    return _lower_threshold(pd.concat(compared)) if compared else None
+
+
+def _layers(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of single layers of each run at its last epoch."""
+    return last_epochs(table[~table["module"].isin(("all", "sum"))])
 
 
 def _networks(table: pd.DataFrame, module: str) -> pd.DataFrame:

@@ -1,62 +1,180 @@
-"""The rule by which comparisons decide a claim. Nothing else knows it."""
+"""The rule by which an estimate decides a claim. Nothing else knows it."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from transferscope.claims.comparisons import Comparison
+import numpy as np
+from numpy.typing import NDArray
 
+from transferscope.claims.comparisons import Comparison, Region
+from transferscope.claims.inference import (
+    LEVEL,
+    Design,
+    Estimate,
+    Kinship,
+    estimate,
+    make_design,
+    more_runs,
+    two_sided_p,
+)
+from transferscope.system.errors import UserError
+
+PERCENT = f"{100 * LEVEL:.0f} %"
 HOLDS, FAILS, UNKNOWN = "holds", "does not hold", "cannot tell"
-MIN_COMPARISONS = 2
+MOST_RUNS = 20
+"""Numbers of replicas, or of tasks, up to which is looked for one that would tell."""
 
 RULE = (
-    "holds: the effect has the claimed sign in every comparison of every task (or scenario), and there are at "
-    "least two; "
-    "does not hold: the mean effect has the opposite sign in more than half of the tasks (with at least two "
-    "comparisons); "
-    "cannot tell: anything else, also where the plan did not run what the claim needs. "
-    "Runs that have not learned are left out of comparisons of mistakes, features, weights and landscapes. "
-    "The final metric and the speed of a run that diverged count as 0."
+    f"holds: the {PERCENT} interval of the effect lies where the claim has it; "
+    "does not hold: it lies wholly elsewhere; "
+    "cannot tell: it reaches both sides, or nothing in the study is repeated that would give an interval. "
+    "Runs that have not learned are left out, and an image set that shows those of other tasks is no task of its own."
 )
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """The verdict in words, the mean effect with its range over comparisons, and the reason.
+    """The verdict in words, the effect with its interval, and why.
 
     The effect is the difference where two kinds are compared, positive as claimed, and the measured number where there
-    is a bound. NaN without comparisons.
+    is a bound; NaN without comparisons. low, high: its interval, NaN where nothing is repeated. p: two-sided, against
+    the nearer end of the claimed region. num_runs: runs behind it. covers: to which other studies the interval
+    reaches. would_tell: how large a study, or an effect, it takes; empty where the claim is decided.
     """
 
     verdict: str
     effect: float
-    smallest: float
-    largest: float
+    low: float
+    high: float
+    p: float
     reason: str
+    covers: str = ""
+    would_tell: str = ""
 
 
-def decide(comparisons: Sequence[Comparison]) -> Verdict:
-    """Decide a claim by `RULE`; what was left out does not count."""
+def decide(
+    comparisons: Sequence[Comparison],
+    kinship: Kinship | None = None,
+    show: Callable[[float], str] = "{:.3g}".format,
+    *,
+    over: str = "test images",
+) -> Verdict:
+    """Decide a claim by `RULE`; what was left out does not count.
+
+    show: how an effect is written in `would_tell`. over: that which the errors of the comparisons are over, in words.
+
+    Raises:
+        UserError: the comparisons have different bounds.
+    """
     counted = [one for one in comparisons if one.counted]
     if not counted:
-        return Verdict(UNKNOWN, math.nan, math.nan, math.nan, "nothing to compare")
-    numbers = [one.first if math.isnan(one.second) else one.value for one in counted]
-    verdict, reason = _by_sign(counted)
-    return Verdict(verdict, math.fsum(numbers) / len(numbers), min(numbers), max(numbers), reason)
+        return Verdict(UNKNOWN, math.nan, math.nan, math.nan, math.nan, "nothing to compare")
+    regions = {one.region for one in counted}
+    if len(regions) > 1:
+        raise UserError(
+            f"a claim holds its numbers against one bound, and these have {len(regions)}: subtract each task's own "
+            "bound from its numbers and hold them against 0"
+        )
+    (region,) = regions
+    design = make_design(counted, kinship or Kinship())
+    numbers = np.array([one.effect for one in counted])
+    found = estimate(design, numbers, np.array([one.error for one in counted]))
+    verdict = str(judge(found, region))
+    numbers_of = (float(found.effect), float(found.low), float(found.high), float(p_value(found, region)))
+    reason = _reason(verdict, design, found, region, counted)
+    would = _would_tell(design, found, region, show) if verdict == UNKNOWN else ""
+    return Verdict(verdict, *numbers_of, reason, _covers(design, found, over), would)
 
 
-def _by_sign(counted: Sequence[Comparison]) -> tuple[str, str]:
+def judge(found: Estimate, region: Region) -> NDArray[np.str_]:
+    """The verdict of each study: where the interval lies. One without spread has no interval."""
+    inside = (found.low > region[0]) & (found.high < region[1])
+    outside = (found.high <= region[0]) | (found.low >= region[1])
+    verdict = np.where(inside, HOLDS, np.where(outside, FAILS, UNKNOWN))
+    return np.asarray(np.where(found.se > 0, verdict, UNKNOWN))
+
+
+def p_value(found: Estimate, region: Region) -> NDArray[np.float64]:
+    """Two-sided p against the nearer end of the claimed region; 1 or less where the verdict is not decided."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        distance = np.minimum(np.abs(found.effect - region[0]), np.abs(found.effect - region[1])) / found.se
+    return two_sided_p(np.where(found.se > 0, distance, np.nan), found.df)
+
+
+def holm(p: NDArray[np.float64], level: float = 1 - LEVEL) -> NDArray[np.bool_]:
+    """Which claims stay decided if no more than `level` of all studies may have a single false verdict (Holm 1979).
+
+    p: of each claim, NaN of those that could not be tested and do not count.
+    """
+    tested = np.flatnonzero(~np.isnan(p))
+    order = tested[np.argsort(p[tested], kind="stable")]
+    kept = np.zeros(len(p), dtype=bool)
+    kept[order] = np.cumprod(p[order] <= level / np.arange(len(order), 0, -1)).astype(bool)
+    return kept
+
+
+def _reason(verdict: str, design: Design, found: Estimate, region: Region, counted: Sequence[Comparison]) -> str:
+    if design.method == "none":
+        return "one comparison alone" if len(counted) == 1 else "nothing is repeated independently"
+    if not found.se > 0:
+        return "the numbers do not vary, so their spread says nothing"
+    if verdict == UNKNOWN:
+        return f"the {PERCENT} interval reaches both sides"
+    against = _against(design, region, counted, verdict == HOLDS)
+    where = f", though not on {', '.join(against)} alone" if against else ""
+    return f"the {PERCENT} interval lies {'where it is claimed' if verdict == HOLDS else 'on the other side'}{where}"
+
+
+def _against(design: Design, region: Region, counted: Sequence[Comparison], holds: bool) -> list[str]:
+    """Places whose own mean lies on the other side."""
     places: dict[str, list[float]] = {}
-    for one in counted:
-        places.setdefault(one.place, []).append(one.value)
-    favourable = sum(one.value > 0 for one in counted)
-    against = sum(math.fsum(values) < 0 for values in places.values())
-    if len(counted) < MIN_COMPARISONS:
-        return UNKNOWN, f"one comparison, {MIN_COMPARISONS} are needed"
-    if favourable == len(counted):
-        return HOLDS, f"as claimed in all {favourable} comparisons"
-    if 2 * against > len(places):
-        return FAILS, f"on average against the claim in {against} of {len(places)} tasks or scenarios"
-    return UNKNOWN, f"as claimed in {favourable} of {len(counted)} comparisons"
+    for one, weight in zip(counted, design.weights, strict=True):
+        if weight > 0:
+            places.setdefault(one.place, []).append(one.effect)
+    means = {place: math.fsum(values) / len(values) for place, values in places.items()}
+    return [place for place, mean in means.items() if (region[0] < mean < region[1]) != holds]
+
+
+def _covers(design: Design, found: Estimate, over: str) -> str:
+    """To which other studies the interval reaches, e.g. `other runs and test images, these 4 tasks, this P`."""
+    images = f" and {over}" if found.se_images > 0 else ""
+    places = f"{design.num_places} {'task' if design.num_places == 1 else 'tasks'}"
+    text = {
+        "none": "",
+        "replicas": f"other runs{images}, {'this' if design.num_places == 1 else 'these'} {places}",
+        "places": "other tasks of this sort",
+        "crossed": "other models of these tasks",
+    }[design.method]
+    if text and design.over_parents:
+        return f"other P, {text}"
+    if text and design.parents:
+        number, names = len(design.parents), ", ".join(sorted(design.parents))
+        return f"{text}, {'this P alone' if number == 1 else f'these {number} P'} ({names})"
+    return text
+
+
+def _would_tell(design: Design, found: Estimate, region: Region, show: Callable[[float], str]) -> str:
+    if design.method == "none":
+        shared = f", since all of these share {design.shared}" if design.shared else ""
+        return (
+            f"2 runs of each kind (3 where pairs are compared) on a task, or a second task with runs of its own{shared}"
+        )
+    if not found.se > 0:
+        return "numbers that differ from run to run"
+    size, what = design.smallest, _parts(design)
+    now = f"{size} {what}: an effect below {show(float(found.detectable))} cannot be told from chance"
+    distance = float(min(abs(found.effect - region[0]), abs(found.effect - region[1])))
+    enough = [n for n in range(size + 1, MOST_RUNS + 1) if more_runs(design, found, n / size) <= distance]
+    more = enough[0] if enough else max(5, 2 * size)
+    told = more_runs(design, found, more / size)
+    rest = "" if enough else f", and the {show(distance)} seen take more than {MOST_RUNS}"
+    return f"{now}; {more} would tell {show(told)}{rest}"
+
+
+def _parts(design: Design) -> str:
+    if design.over_parents:
+        return "P (or as many runs of the other kind)"
+    return {"places": "tasks", "crossed": "models of each kind"}.get(design.method, "runs of each kind")

@@ -266,7 +266,7 @@ class MistakesOptions(Options):
 class SimilarityOptions(Options):
     """Feature similarity and distances (appendix B.3)."""
 
-    pairs: tuple[KindPair, ...] = (("pt", "p"), ("pt", "pt"), ("pt", "rit"), ("rit", "rit"))
+    pairs: tuple[KindPair, ...] = (("pt", "p"), ("pt", "pt"), ("pt", "rit"), ("rit", "rit"), ("rit", "rit_same_init"))
     epoch: Literal["best", "final"] = "final"
     features: Annotated[tuple[Literal["pooled", "flattened"], ...], Field(min_length=1)] = ("pooled", "flattened")
     """Averaged over pixels, or every value; the first one also makes the heat map."""

@@ -119,9 +119,10 @@ class Plan:
         return [run for run in self.runs_of(task) if run.role == role]
 
     def compared(self, task: str, role: Role) -> list[RunSpec]:
-        """Runs of a role that are replicas of each other: those with the model and the training of the first one.
+        """Runs of a role that are replicas of each other: those with the model, training and start of the first one.
 
-        A kind that is trained otherwise, with another learning rate, is a variant and not among them.
+        A kind that is trained otherwise, with another learning rate or from another epoch of P, is a variant and not
+        among them. Kinds that start from replicas of one P are.
         """
         runs = self.in_role(task, role)
         return [run for run in runs if _treatment(run) == _treatment(runs[0])]
@@ -284,8 +285,11 @@ def _roles(study: Study, runs: dict[str, RunSpec]) -> dict[str, Role]:
     return {name: role(run) for name, run in runs.items()}
 
 
-def _treatment(run: RunSpec) -> tuple[dict[str, Any], dict[str, Any]]:
-    return run.model.model_dump(), run.training.model_dump(exclude=NO_TREATMENT)
+def _treatment(run: RunSpec) -> tuple[object, ...]:
+    """Replicas of P give replicas of P-T; a P of another task, or of another epoch, makes a variant."""
+    source = run.pretrained.partition(".")[0] if run.pretrained and not _is_file(run.pretrained) else None
+    start = (run.initialisation, source, run.pretrained_epoch)
+    return run.model.model_dump(), run.training.model_dump(exclude=NO_TREATMENT), start
 
 
 def _pair(a: RunSpec, b: RunSpec) -> Pair:

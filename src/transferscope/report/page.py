@@ -66,6 +66,7 @@ def _render(
         "claims_not_run": [claim for claim in claim_views if not claim.ours],
         "counts": [(verdict, counts[verdict], *mark) for verdict, mark in view.MARKS.items()],
         "rule": RULE,
+        "whole_table": view.whole_table(claims),
         "chapters": [(chapter, [item for item in views if not item.empty]) for chapter, views in chapters],
         "anchors": {item.section.id for _, views in chapters for item in views if not item.empty},
         "not_run": view.not_run(evidence, chapters),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import math
 import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -26,8 +27,8 @@ MARKS = {HOLDS: ("✓", "holds"), FAILS: ("✗", "fails"), UNKNOWN: ("?", "unkno
 """Sign and style class of each verdict."""
 
 PLURALS = {
-    "comparison": "comparisons", "value": "values", "task": "tasks", "scenario": "scenarios",
-    "pair of domains": "pairs of domains",
+    "comparison": "comparisons", "value": "values", "task": "tasks", "pair of domains": "pairs of domains",
+    "set of domains": "sets of domains",
 }  # fmt: skip
 
 PAPERS_SCENARIOS = range(19, 30)
@@ -54,13 +55,19 @@ class Panel:
 
 @dataclass(frozen=True)
 class ClaimView:
-    """A row of the claims table; `ours` are means, an item per place, `range` is over comparisons."""
+    """A row of the claims table.
+
+    ours: means, an item per place. effect: with its interval, and over how much. why: the verdict in at most two
+    sentences. left_out: what was not compared, with the reason.
+    """
 
     claim: Claim
     verdict: str
     reason: str
     ours: list[str]
-    range: str
+    effect: str
+    why: str
+    left_out: str
 
     @property
     def sides(self) -> str:
@@ -113,8 +120,23 @@ def _claim_view(claim: Claim, row: Mapping[Any, Any], effects: pd.DataFrame) -> 
     places = counted.groupby("place", sort=False)
     ours = [" | ".join([f"{place} {_mean(claim, part, 'first')}", *_second(claim, part)]) for place, part in places]
     said = remarks(list(effects[["unit", "counted", "note"]].itertuples(index=False, name=None)))
-    spread = [_range(claim, row, differences=bool(counted["second"].notna().any()), places=len(places))] if ours else []
-    return ClaimView(claim, str(row["verdict"]), str(row["reason"]), ours, "; ".join([*spread, *said]))
+    effect = _effect(claim, row, differences=bool(counted["second"].notna().any()), places=len(places)) if ours else ""
+    return ClaimView(
+        claim, str(row["verdict"]), str(row["reason"]), ours, effect, _why(row), _sentence("; ".join(said))
+    )
+
+
+def _why(row: Mapping[Any, Any]) -> str:
+    """The verdict in at most two sentences: where the interval lies and whom it covers; what would tell."""
+    first = str(row["reason"]).split("; left out: ")[0]
+    if isinstance(row["covers"], str) and row["covers"]:
+        first += f", for {row['covers']}"
+    second = str(row["would_tell"]) if row["verdict"] == UNKNOWN and isinstance(row["would_tell"], str) else ""
+    return " ".join(map(_sentence, filter(None, (first, second and f"to tell: {second}"))))
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}." if text else ""
 
 
 def _mean(claim: Claim, part: pd.DataFrame, side: str) -> str:
@@ -132,21 +154,41 @@ def _second(claim: Claim, part: pd.DataFrame) -> list[str]:
     return [_mean(claim, part, "second")] if part["second"].notna().any() else []
 
 
-def _range(claim: Claim, row: Mapping[Any, Any], *, differences: bool, places: int) -> str:
-    """`+5.2 to +32.8 points (17 comparisons, 5 tasks)`: signs of differences, none of what is held against a bound."""
-    ends = float(row["smallest"]), float(row["largest"])
-    if claim.unit == "coefficient":
-        text = " to ".join(f"{value:{'+' if differences else ''}.3f}" for value in ends)
-    elif claim.unit == "number":
-        text = " to ".join(formats.significant(value, 3, sign=differences) for value in ends)
-    else:
-        text = " to ".join(formats.points(value, sign=differences) for value in ends) + " points"
+def _effect(claim: Claim, row: Mapping[Any, Any], *, differences: bool, places: int) -> str:
+    """`+13.1 points [+10.3, +16.0] (16 comparisons, 4 tasks)`: signs of differences, none where there is a bound."""
+    show = _shown(claim, differences)
+    low, high = show(float(row["low"])), show(float(row["high"]))
+    interval = "no interval" if formats.MISSING in (low, high) else f"[{low}, {high}]"
+    unit = " points" if claim.unit in ("score", "points", "share") else ""
     counts = _count("comparison" if differences else "value", int(row["num_comparisons"])), _count(claim.place, places)
-    return f"{text} ({', '.join(counts)})"
+    return f"{show(float(row['effect']))}{unit} {interval} ({', '.join(counts)})"
+
+
+def _shown(claim: Claim, sign: bool) -> Format:
+    if claim.unit == "coefficient":
+        return lambda value: f"{value:{'+' if sign else ''}.3f}" if math.isfinite(value) else formats.MISSING
+    if claim.unit == "number":
+        return lambda value: formats.significant(value, 3, sign=sign)
+    return lambda value: formats.points(value, sign=sign)
 
 
 def _count(word: str, number: int) -> str:
     return f"{number} {word if number == 1 else PLURALS[word]}"
+
+
+def whole_table(claims: pd.DataFrame) -> str:
+    """How many verdicts may be false by chance, without a correction for their number and with one."""
+    tested, decided = int(claims["p"].notna().sum()), claims[claims["verdict"] != UNKNOWN]
+    if not tested:
+        return ""
+    kept = int((decided["corrected"] != UNKNOWN).sum())
+    return (
+        f"Each of the {tested} claims with an interval has a chance of at most 5 % of a false verdict, so up to "
+        f"{tested / 20:.1f} verdicts may be false by chance, and at least one with a chance of up to "
+        f"{100 * (1 - 0.95**tested):.0f} %; {len(decided)} are decided. "
+        f"After Holm's correction, with a chance of 5 % of any false verdict in the whole table, {kept} stay decided "
+        "(column corrected of claims.csv)."
+    )
 
 
 def section_views(evidence: Evidence, claims: list[ClaimView]) -> Chapters:

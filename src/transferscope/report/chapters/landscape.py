@@ -12,11 +12,12 @@ from transferscope.claims.landscape import scenario_name, tasks_of
 from transferscope.experiment.names import CheckpointName
 from transferscope.experiment.plan import Plan
 from transferscope.report import published
-from transferscope.report.chapters.parts import Chapter, Section, overview, per_task, pivot, spread
+from transferscope.report.chapters.parts import Chapter, Section, number, overview, per_task, pivot, spread
 from transferscope.tables import formats
 from transferscope.tables.grid import Grid
 
-BARRIER_COLUMNS = ("pair", "curves", "metric", "barrier (points)", "gain half-way (points)")
+BARRIER_COLUMNS = ("pair", "curves", "metric", "barrier", "gain half-way")
+IN_POINTS = "Accuracy and AUC in points, which are hundredths; the loss in nats per example."
 ALL_BARRIERS = (
     "scenario", "pair_kind", "checkpoint_a", "checkpoint_b", "split", "metric", "barrier", "barrier_alpha",
     "midpoint_gain", "barrier_low", "barrier_high", "gain_low", "gain_high",
@@ -28,13 +29,13 @@ EXTRAPOLATED = (-0.5, 0.0, 0.5, 1.0, 1.5)
 def barriers(evidence: Evidence) -> list[Grid]:
     """Barrier on the test set in the main metric, by task and kind of pair."""
     rows = []
-    note = "Mean (range over pairs)."
+    note = f"Mean (range over pairs). {IN_POINTS}"
     for task, table in evidence.each("barriers"):
         metric = main_metric(table)
         stored = _barrier_rows(table, AS_STORED + metric)
-        rows += [(task, *row) for row in (*_barrier_rows(table, metric), *stored)]
+        rows += [(task, *row) for row in (*_barrier_rows(table, metric), *_barrier_rows(table, "loss"), *stored)]
         if stored:
-            note = f"Mean (range over pairs). {BATCHNORM_NOTE}"
+            note = f"Mean (range over pairs). {IN_POINTS} {BATCHNORM_NOTE}"
     columns = ("task", *BARRIER_COLUMNS)
     return overview("Ours: barriers, test", columns, rows, note, "<task>.barriers.table")
 
@@ -57,8 +58,8 @@ def _barrier_rows(table: pd.DataFrame, metric: str | None = None) -> list[tuple[
             str(kind),
             str(len(part)),
             formats.metric_name(str(part["metric"].iloc[0])),
-            spread(part["barrier"], formats.points),
-            spread(part["midpoint_gain"], formats.points),
+            spread(part["barrier"], number if metric == "loss" else formats.points),
+            spread(part["midpoint_gain"], number if metric == "loss" else formats.points),
         )
         for kind, part in rows.groupby(_kinds(rows), sort=False)
     ]
@@ -150,8 +151,9 @@ def _scenarios(evidence: Evidence, caption: str, *, unions: bool) -> list[Grid]:
     rows: list[tuple[str, ...]] = []
     for scenario, part in table.groupby("scenario", sort=False) if len(table) else ():
         if bool(tasks_of(part) & evidence.unions) == unions:
-            rows += [(scenario_name(scenario, part), *row) for row in _barrier_rows(part)]
-    return overview(caption, ("scenario", *BARRIER_COLUMNS), rows, "", f"{CROSS_DOMAIN}.barriers.table")
+            both = (*_barrier_rows(part), *_barrier_rows(part, "loss"))
+            rows += [(scenario_name(scenario, part), *row) for row in both]
+    return overview(caption, ("scenario", *BARRIER_COLUMNS), rows, IN_POINTS, f"{CROSS_DOMAIN}.barriers.table")
 
 
 def _figures_of(plan: Plan, *, unions: bool) -> list[str]:

@@ -1,0 +1,133 @@
+"""A study of two kinds of run that differ in nothing but name, through the whole pipeline.
+
+Four RI-T are trained on each task of the default study and compared by every analysis. Then two of each task's four are
+called P-T, in every labelling that is asked for, and the claims on P-T against RI-T are decided. A verdict other than
+*cannot tell* is false, and comes with a chance of 5 %.
+
+    uv run python tests/endurance/null_study.py --folder data/null_study --labellings 40
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections import Counter
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from tiny_project import Project, make_project
+from transferscope.claims.decide import decide_claims
+from transferscope.claims.evidence import TaskResults
+from transferscope.claims.registry import registered
+from transferscope.experiment.plan import Plan, make_plan
+
+TASKS = ("real", "clipart", "quickdraw", "chest")
+NULL = f"""
+inherit_study: false
+tasks:
+  real: {{format: domainnet, root: data/01_raw/generated/domains}}
+  clipart: {{format: domainnet, root: data/01_raw/generated/domains}}
+  quickdraw: {{format: domainnet, root: data/01_raw/generated/domains}}
+  chest:
+    format: chexpert
+    root: data/01_raw/generated/chest
+    num_train: 1000
+    num_test: 500
+    pictures: {{store_size: 32, style: chest, mean: [0.5], std: [0.25]}}
+generated:
+  domains: {{draws: domains, tasks: [real, clipart, quickdraw], num_train: 1000, num_test: 500}}
+  chest: {{draws: chest, tasks: [chest], num_train: 1000, num_test: 500}}
+pictures: {{store_size: 32}}
+model: {{name: fixup_resnet_small}}
+training: {{epochs: 12, batch_size: 32, warmup_fraction: 0.1, clip_norm: 2.0, channels_last: true, evaluate_every: 3}}
+runs:
+  rit: {{label: RI-T, tasks: [{", ".join(TASKS)}], replicas: 4, training: {{lr: 0.05}}}}
+analyses:
+  mistakes: {{pairs: [[rit, rit]]}}
+  similarity: {{pairs: [[rit, rit]], features: [pooled], heat_map_pairs: 0}}
+  spectrum: {{kinds: [rit]}}
+  landscape:
+    pairs: [[rit, rit]]
+    max_examples: 200
+    extrapolation: null
+    basin: null
+    criticality:
+      tasks: [clipart, chest]
+      runs: [rit_1, rit_2, rit_3, rit_4]
+      max_examples: 64
+      paths: [direct]
+      pages: false
+"""
+
+OF_TWO_KINDS = ("P-T", "RI-T", "P-T & P-T", "P-T & RI-T", "RI-T & RI-T", "classes", "layers")
+"""Sides of claims that set one kind against the other."""
+
+
+def relabel(plan: Plan, called: dict[str, tuple[int, ...]]) -> Plan:
+    """The plan with these replicas of each task in the role of P-T."""
+    runs = {
+        name: run.model_copy(update={"role": "fine_tuned"}) if run.replica in called[run.task] else run
+        for name, run in plan.runs.items()
+    }
+    return Plan(plan.study, runs)
+
+
+def load_results(project: Project) -> dict[str, TaskResults]:
+    """The gathered results of every task, as the report reads them."""
+    return {task: project.load(f"{task}.results") for task in TASKS}
+
+
+def null_claims() -> list[str]:
+    """Claims whose effect is 0 where both kinds are one."""
+    return [
+        claim.id
+        for claim in registered().values()
+        if set(claim.sides) <= set(OF_TWO_KINDS) and (len(claim.sides) == 2 or claim.sides[0] in ("classes", "layers"))
+    ]
+
+
+def decide(plan: Plan, results: dict[str, TaskResults]) -> dict[str, str]:
+    """The verdict of each of the claims that has an interval."""
+    claims = decide_claims(plan, results)[0].set_index("id").loc[null_claims()]
+    return claims.loc[claims["low"].notna(), "verdict"].to_dict()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", type=Path, required=True, help="of the study's project; made where it is not there")
+    parser.add_argument("--labellings", type=int, default=40)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    if options.folder.exists():
+        project = Project(options.folder.resolve())
+    else:
+        options.folder.mkdir(parents=True)
+        project = make_project(options.folder.resolve(), NULL)
+        project.run()
+    with project.session() as session:
+        plan = make_plan(session.load_context().params["plan"]["study"])
+    results, random = load_results(project), np.random.default_rng(options.seed)
+    halves = list(combinations(range(1, 5), 2))
+    verdicts: dict[str, Counter[str]] = {}
+    for index in range(options.labellings):
+        called = {task: halves[0] if index == 0 else halves[random.integers(len(halves))] for task in TASKS}
+        found = decide(relabel(plan, called), results)
+        if index == 0:
+            wrong = {name: verdict for name, verdict in found.items() if verdict != "cannot tell"}
+            print(f"first two replicas against the last two: {len(wrong)} of {len(found)} decided {wrong or ''}")
+        for name, verdict in found.items():
+            verdicts.setdefault(name, Counter())[verdict] += 1
+    print(f"{options.labellings} labellings:  holds  does not hold  of")
+    for name, counts in verdicts.items():
+        print(f"{name:24} {counts['holds']:5} {counts['does not hold']:14} {counts.total():4}")
+    total = sum(verdicts.values(), Counter())
+    decided = total["holds"] + total["does not hold"]
+    print(f"all {total.total()}: {total['holds']} hold, {total['does not hold']} do not: {decided / total.total():.1%}")
+
+
+if __name__ == "__main__":
+    main()
