@@ -16,4 +16,4 @@ def register_pipelines() -> dict[str, Pipeline]:
     made = {module.__name__.rpartition(".")[2]: module.create_pipeline(plan) for module in modules}
     pipelines = without_images(plan, made)
     pipelines["report"] = report.create_pipeline(plan, pipelines.values())
-    return pipelines | {"__default__": Pipeline(list(pipelines.values()))}
+    return pipelines | {"__default__": sum(pipelines.values(), Pipeline([]))}

@@ -42,9 +42,9 @@ STUDY_KEYS = ("tasks", "generated", "runs")
 NAMING_TASKS = {
     "mistakes": ("replace",),
     "landscape": ("cross_domain", "planes", "basin", "criticality", "connection"),
-    "spectrum": ("layer_pages", "network_tasks"),
+    "spectrum": ("layer_pages", "padding", "network_tasks"),
 }
-"""Options of analyses that name tasks or runs of base, and go with them."""
+"""Options of analyses that name tasks or runs of base, or are costly for other networks, and go with the study."""
 
 """Options of a task that decide which images and labels are read."""
 
