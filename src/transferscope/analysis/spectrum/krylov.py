@@ -25,20 +25,20 @@ MAX_BASIS = 256
 BASIS_BYTES = 384 * 2**20
 """The basis is restarted at the smaller of the two."""
 MAX_MAPS = 4000
-"""Applications of the map after which what there is is reported, with its error."""
+"""Applications of the map for one filter after which what there is is reported, with its error."""
 GAIN = 10.0
 """How much the filter favours the largest value over the unwanted ones."""
 MAX_DEGREE = 16
 SPAN_TOLERANCE = 3e-5
 """Error of the wanted vectors in the float32 basis."""
-TOLERANCE = 6e-7
+TOLERANCE = 1e-6
 """Error of an eigenvalue, as a part of the largest one, that ends the refinement in float64; half of it for a value."""
 MAX_REFINEMENTS = 4
 MAX_EDGES = 8
 """How often the filter is lowered, where fewer values than wanted lie above its edge."""
 REACHED = 1.02
 """The filtered value above which a vector is certainly one of the largest."""
-PATIENCE = 100
+PATIENCE = 60
 """Applications of the filter to a block after which a filter that lets too few values through is lowered."""
 CHECKS = 6
 """Steps with a new random direction, by which further copies of a value show, before the basis is believed."""
@@ -161,7 +161,7 @@ def _basis(gram: Gram, filtered: _Filter, num: int, seed: int) -> tuple[Tensor, 
     basis = torch.empty(limit, gram.size, device=gram.device)
     projected = torch.zeros(limit, limit, dtype=torch.float64)
     block, filled = _orthonormal(start, basis[:0]), 0
-    checks, believed = 0, torch.zeros(num, dtype=torch.float64)
+    checks, believed, before = 0, torch.zeros(num, dtype=torch.float64), gram.num_maps
     for step in itertools.count():
         begin, filled = filled, filled + len(block)
         basis[begin:filled] = block
@@ -177,7 +177,7 @@ def _basis(gram: Gram, filtered: _Filter, num: int, seed: int) -> tuple[Tensor, 
         stable = checked and bool((theta[:num] - believed <= SPAN_TOLERANCE * theta[0]).all())
         low = filled >= num and float(theta[num - 1]) < REACHED
         hopeless = low and step > PATIENCE
-        if stable or filled == gram.size or gram.num_maps > MAX_MAPS or hopeless:
+        if stable or filled == gram.size or gram.num_maps - before > MAX_MAPS or hopeless:
             kept = (weights[:, :num].T.to(basis) @ basis[:filled]).double()
             following = filtered.eigenvalue(float(theta[num])) if filled > num else 0.0
             return _orthonormal(kept, kept[:0]), following, not low
