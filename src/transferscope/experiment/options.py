@@ -264,7 +264,7 @@ class ReplaceOptions(Options):
     """The probability above which a finding is predicted, where an image has several labels."""
     bins: Annotated[int, Field(ge=2, le=MAX_SHOWN)] = 10
     """Bins of equal width of the reliability diagram and the calibration error."""
-    gallery: Shown = 6
+    gallery: Shown = 4
     """Images of either kind of flip in the gallery, those on which the wrong model is surest."""
 
     def groups_of(self, task: str) -> tuple[str, ...]:
