@@ -16,6 +16,7 @@ from transferscope.models.checkpoint import Checkpoint, CheckpointMetadata, chec
 from transferscope.models.compatible import fit_to_model
 from transferscope.models.initialisation import initialise
 from transferscope.models.series import CheckpointSeries
+from transferscope.models.torch_file import _ArchiveStorage
 from transferscope.models.zoo import build_model
 from transferscope.system.errors import UserError
 
@@ -246,9 +247,18 @@ def test_a_series_of_such_files_has_the_networks_names(weights: State, tmp_path:
 def test_a_file_is_checked_without_reading_its_weights(
     weights: State, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What loading would refuse is refused; of the classifier only if it will be used."""
+    """What loading would refuse is refused; of the classifier only if it will be used.
+
+    Of the tensors the statistics of BatchNorm alone are read, a few kilobytes each.
+    """
     torch.save({"epoch": 3, "model": under("net.", weights) | {"loss.w": torch.zeros(1)}}, tmp_path / "a.pth")
-    monkeypatch.setattr("transferscope.models.torch_file._ArchiveStorage.read", None)
+    read, sizes = _ArchiveStorage.read, []
+
+    def counted(storage: _ArchiveStorage, key: str, size: int) -> bytearray:
+        sizes.append(size)
+        return read(storage, key, size)
+
+    monkeypatch.setattr(_ArchiveStorage, "read", counted)
     path = tmp_path / "a.pth"
     assert check_checkpoint_file(path, architecture="resnet18", num_classes=7).epoch == 3
     assert check_checkpoint_file(path, architecture="resnet18", num_classes=9, any_classifier=True).epoch == 3
@@ -261,6 +271,9 @@ def test_a_file_is_checked_without_reading_its_weights(
         check_checkpoint_file(path, architecture="resnet18", weights="ema")
     with pytest.raises(UserError, match="does not exist"):
         check_checkpoint_file(tmp_path / "b.pth")
+    statistics = [value for name, value in weights.items() if "running" in name]
+    assert sorted(sizes[: len(statistics)]) == sorted(value.numel() * value.itemsize for value in statistics)
+    assert set(sizes) <= {value.numel() * value.itemsize for value in statistics}
 
 
 FORMS = {
