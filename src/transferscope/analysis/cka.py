@@ -4,6 +4,9 @@ CKA = HSIC(K, L) / sqrt(HSIC(K, K) HSIC(L, L)), 1 for features that agree up to 
 it is far above 0 even for unrelated features unless there are far more examples than features (.89 for 2048 Gaussian
 features of 256 examples), so the unbiased HSIC is the default; its CKA scatters around 0 there and may be negative.
 The paper does not say which estimator, pooling or number of examples its tables used: compare orderings.
+
+This is CKA of two matrices that fit into memory. The study takes the same ratio for all pairs of models in one pass over
+the images, in `transferscope.analysis.cka_models`, which `transferscope.measure.features` feeds.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Batches of stored images on the device, by index, without waiting for them."""
+"""Batches of stored images on the device, by index, without waiting for them.
+
+The order of the examples is that of `training.step.epoch_order`.
+"""
 
 from __future__ import annotations
 
