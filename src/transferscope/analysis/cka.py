@@ -5,8 +5,8 @@ it is far above 0 even for unrelated features unless there are far more examples
 features of 256 examples), so the unbiased HSIC is the default; its CKA scatters around 0 there and may be negative.
 The paper does not say which estimator, pooling or number of examples its tables used: compare orderings.
 
-This is CKA of two matrices that fit into memory. The study takes the same ratio for all pairs of models in one pass over
-the images, in `transferscope.analysis.cka_models`, which `transferscope.measure.features` feeds.
+This is CKA of two matrices that fit into memory. The study takes the same ratio for all pairs of models in one pass
+over the images, in `transferscope.analysis.cka_models`, which `transferscope.measure.features` feeds.
 """
 
 from __future__ import annotations

@@ -19,13 +19,16 @@ TUNED_AT = 100
 
 
 def growing_sizes(num_examples: int, first: int = 32, factor: float = 1.5) -> Iterator[int]:
-    """Numbers of examples after which one looks: first, then each `factor` times the one before, and all of them."""
+    """Numbers of examples after which one looks: first, then each `factor` times the one before, and all of them.
+
+    Each is at least one more than the one before.
+    """
     if first < 2 or factor <= 1:
         raise UserError(f"first {first}, factor {factor}: begin with 2 examples or more and grow by more than 1")
     size = float(first)
     while size < num_examples:
         yield int(size)
-        size *= factor
+        size = max(size * factor, int(size) + 1)
     yield num_examples
 
 

@@ -94,8 +94,12 @@ class ImageSource:
             train, test, validation: path of each image below `root` -> name of its class, in the order of use.
 
         Raises:
-            UserError: a file does not exist, there is one class only, or a part has no images or a class of its own.
+            UserError: a file does not exist, there is one class only, a part has no images or a class of its own, or a
+                class is no text.
         """
+        for path, label in [*train.items(), *test.items(), *(validation or {}).items()]:
+            if not (isinstance(path, str) and isinstance(label, str)):
+                raise UserError(f"{root}: {path!r} has the class {label!r}: give paths and names of classes as text")
         tree, names = open_tree(root), sorted(set(train.values()))
         check_classes(names, str(root))
 

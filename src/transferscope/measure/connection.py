@@ -120,6 +120,8 @@ def connect(
             except DamagedError:
                 raise
             except UserError as error:
+                if way == "straight":  # every other way is compared with it
+                    raise
                 left_out[way] = str(error)
                 logger.warning("%s: the way %s is left out: %s", name, way, error)
             advance()
@@ -127,7 +129,8 @@ def connect(
         raise UserError(f"{name}: no way is possible: {next(iter(left_out.values()))}")
     if "tempered" in chosen:
         lines["tempered"] = _tempered(lines["straight"], alphas, name)
-    moved = between.permutation.moved if any(_is_aligned(way) for way in lines) else np.nan
+    lines["straight"] = [_without_temperature(measured) for measured in lines["straight"]]
+    moved = between.permutation.moved if any(map(_is_aligned, set(chosen) - left_out.keys())) else np.nan
     sizes = {part: len(split) for part, split in bench.limited(options.max_examples).splits.items()}
     tables = [
         (_points(lines, alphas), POINT_COLUMNS),
@@ -151,12 +154,12 @@ def _line(between: Ways, way: Way, alphas: Sequence[float]) -> list[Measured]:
     for index in coarse_first(len(alphas)):
         alpha = alphas[index]
         found[index] = between.end(alpha) if alpha in (0, 1) else between.between(way, alpha)
-    return [
-        {name: values for name, values in found[index].items() if not name.endswith(("tempered_loss", "temperature"))}
-        if way != "straight"
-        else found[index]
-        for index in range(len(alphas))
-    ]
+    ordered = [found[index] for index in range(len(alphas))]
+    return ordered if way == "straight" else [_without_temperature(measured) for measured in ordered]
+
+
+def _without_temperature(measured: Measured) -> Measured:
+    return {name: each for name, each in measured.items() if not name.endswith(("tempered_loss", "temperature"))}
 
 
 def _tempered(straight: list[Measured], alphas: Sequence[float], name: str) -> list[Measured]:

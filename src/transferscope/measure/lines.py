@@ -68,7 +68,10 @@ def line(
     model, ends = workspace(a), (analysed_state(a), analysed_state(b))
 
     def walk(at: Sequence[float], on: list[str], seen: Callable[[float, Metrics], None]) -> Curves:
-        found = trace(model, *ends, at, chosen.along(a, model, on), seen=seen)
+        # BatchNorm's statistics are those of all training images, as at the points until decided.
+        whole = {part: split for part, split in bench.splits.items() if part == "train"}
+        along = replace(chosen, splits={**chosen.splits, **whole}).along(a, model, on)
+        found = trace(model, *ends, at, along, seen=seen)
         return {curve: np.stack([found[alpha][curve] for alpha in at], axis=-1) for curve in found[at[0]]}
 
     chosen = bench

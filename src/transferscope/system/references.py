@@ -41,13 +41,16 @@ def is_allowed(reference: str) -> bool:
 
 
 def source_file(reference: str, folder: Path) -> Path | None:
-    """The file that holds the code of a reference; None where it is not known without importing anything."""
+    """The file that holds the code of a reference, which is not run; packages around its module are imported.
+
+    None where there is no such file, or a package fails, which `resolve` reports.
+    """
     place = reference.rpartition(":")[0]
     if place.endswith(".py"):
         return folder / Path(place).expanduser()
     try:
         found = importlib.util.find_spec(place)
-    except (ImportError, ValueError):
+    except Exception:  # a package around the module may raise anything
         return None
     return Path(found.origin) if found is not None and found.origin not in (None, "built-in", "frozen") else None
 

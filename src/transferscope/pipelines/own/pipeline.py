@@ -19,9 +19,14 @@ def create_pipeline(plan: Plan) -> Pipeline:
     from transferscope.measure.own import own_parts
 
     analyses, figures = own_parts(options.modules)
-    made = [_measure(plan, task, one.reference, one.of, one.name) for task in plan.targets() for one in analyses]
-    drawn = [_draw(task, one.reference, one.table, one.name) for task in plan.targets() for one in figures]
-    return Pipeline([*(node for node in made if node is not None), *drawn], tags=NAME)
+    found: list[Node] = []
+    for task in plan.targets():
+        made = {one.name: _measure(plan, task, one.reference, one.of, one.name) for one in analyses}
+        found += [node for node in made.values() if node is not None]
+        # A figure of an analysis that has nothing to measure on the task has nothing to show.
+        shown = [one for one in figures if one.table not in made or made[one.table] is not None]
+        found += [_draw(task, one.reference, one.table, one.name) for one in shown]
+    return Pipeline(found, tags=NAME)
 
 
 def _measure(plan: Plan, task: str, reference: str, of: str, name: str) -> Node | None:
