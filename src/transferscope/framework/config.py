@@ -95,6 +95,7 @@ class PlanConfigLoader(OmegaConfigLoader):
         if self._plan is None:
             with _one_line("", is_needed=True):
                 parameters = self._checked_item("parameters")
+            self._name_formats(parameters)
             digest = remembered_digests(_memory())
             with _one_line("parameters: "):
                 self._plan = make_plan(self._with_sizes(parameters), lambda name: digest(self._file_of(name)))
@@ -102,6 +103,14 @@ class PlanConfigLoader(OmegaConfigLoader):
                 if is_reference(run.model.name):
                     allow(run.model.name, self.project)
         return self._plan
+
+    def _name_formats(self, parameters: dict[str, Any]) -> None:
+        """Note the user's own formats, of which relative files begin at the project's folder."""
+        tasks = parameters.get("tasks")
+        for task in tasks.values() if isinstance(tasks, dict) else ():
+            name = task.get("format") if isinstance(task, dict) else None
+            if isinstance(name, str) and is_reference(name):
+                allow(name, self.project)
 
     def _with_sizes(self, parameters: dict[str, Any]) -> dict[str, Any]:
         """The parameters with a number in place of `pictures.store_size: auto`, as the images of all tasks have it."""
