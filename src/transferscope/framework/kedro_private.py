@@ -1,4 +1,4 @@
-"""Every part of Kedro and Kedro-Viz that this project uses and that they do not declare public.
+"""Private functions of Kedro and Kedro-Viz that this project calls; `docs/architecture.md` lists all private parts.
 
 `CHECKED_ON` names the versions on which this file was checked; after an upgrade its tests say what to look at again.
 """
