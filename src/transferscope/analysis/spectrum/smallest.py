@@ -14,7 +14,7 @@ from transferscope.analysis.spectrum.linear_map import LinearMap
 SHIFTED_FLOPS = 5e10
 """Largest cost of the factorisation; 5,300 rows."""
 SHIFT = 1e-13
-"""Added to the Gram matrix, as a part of its trace's mean, so that a singular one has a factorisation too."""
+"""Added to the Gram matrix's diagonal, as a part of its trace, so that a singular one has a factorisation too."""
 
 
 def shifted_flops(linear: LinearMap) -> float:
