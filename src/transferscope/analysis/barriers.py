@@ -193,7 +193,7 @@ def _z(tail: float) -> float:
 
 
 def _midpoint_gains(alphas: NDArray[np.float64], gaps: NDArray[np.float64]) -> NDArray[np.float64]:
-    """What the middle gains over the chord, (...,): interpolated between neighbours where .5 is not measured."""
+    """Gain of the middle over the chord, (...,): interpolated between neighbours where .5 is not measured."""
     right = min(int(np.searchsorted(alphas, 0.5)), len(alphas) - 1)
     left = max(right - 1, 0)
     part = (0.5 - alphas[left]) / (alphas[right] - alphas[left])

@@ -28,7 +28,7 @@ Losses = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Basin:
-    """What was measured of the convex hull of some checkpoints.
+    """Measurements of the convex hull of some checkpoints.
 
     center: mu, the mean loss over the hull. epsilon: the mean absolute deviation from it, condition (1), which tells
     hulls in one basin from others. delta: the smallest length at which the mean excess loss reaches 2 epsilon both for

@@ -76,7 +76,7 @@ def _all_pairs(axes: list[Tensor]) -> Tensor:
 
 
 def _places(grid: tuple[int, ...]) -> Tensor:
-    """What each axis counts in the number of a grid's position: int64 (num_axes,)."""
+    """Weight of each axis in the number of a grid's position: int64 (num_axes,)."""
     return torch.tensor([prod(grid[axis + 1 :]) for axis in range(len(grid))])
 
 

@@ -261,7 +261,7 @@ def module_criticality(
 
 
 def _cells(table: pd.DataFrame, split: str) -> tuple[list[str], pd.DataFrame]:
-    """What identifies a module, and mean, spread and number of the losses at every place and size of noise."""
+    """Columns that identify a module, and mean, spread and number of the losses at every place and size of noise."""
     chosen = table[table["split"] == split]
     if chosen.empty:
         found = ", ".join(map(str, table["split"].unique()))

@@ -16,7 +16,7 @@ Draws = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Outcomes:
-    """What a model made of each example, so that metrics of any of them follow: all float64 (num_examples,).
+    """Results of a model on each example, so that metrics of any of them follow: all float64 (num_examples,).
 
     correct, known: number of right and of known labels, 0 or 1 where an example has one label. loss: in nats, summed
     over labels. scores, targets: logits and labels, (num_examples, num_classes), where an example has several labels.

@@ -40,7 +40,7 @@ NEGLIGIBLE = 1e-9
 
 @dataclass(frozen=True)
 class Kinship:
-    """What runs have in common.
+    """Traits that runs have in common.
 
     kind: runs of one task and one kind are replicas of each other; None of a run that is no draw of its own, as P is
     where P-T are compared with it. parent: the run or file whose weights it starts from; None where it has none.

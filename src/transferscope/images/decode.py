@@ -271,7 +271,7 @@ def _check_deep_colour(image: Image.Image, where: str, value_range: ValueRange |
 
 
 def _other_kind(data: bytes) -> str | None:
-    """What a file is that is no image in a known format."""
+    """Kind of a file that is no image in a known format."""
     head = data[:1024]
     return next((kind for pattern, kind in _KINDS if pattern.match(head)), None)
 

@@ -237,7 +237,7 @@ def _by_case(table: pd.DataFrame) -> dict[Case, dict[str, np.ndarray]]:
 def _places(
     initial: State, final: State, positions: list[float], trajectory: Mapping[int, State] | None
 ) -> dict[float, list[object]]:
-    """What the weights of a module at each position follow from, by content."""
+    """Contents from which the weights of a module at each position follow."""
     ends = [state_digest(initial), state_digest(final)]
     if trajectory is None:
         return {position: [*ends, position] for position in positions}

@@ -26,7 +26,7 @@ DEFAULT = ReplaceOptions()
 
 @dataclass(frozen=True)
 class Question:
-    """What a task asks of its examples: their class ("all"), or whether one finding is there.
+    """A question that a task asks of its examples: their class ("all"), or whether one finding is there.
 
     rows: the examples that have a label, by index. finding: its column of the logits; None for the class.
     """

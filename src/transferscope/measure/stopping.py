@@ -78,7 +78,7 @@ def enough_examples(
 
 
 Arrays = list[Mapping[str, NDArray[np.float64]]]
-"""What the model at each alpha makes of each example."""
+"""Results of the model at each alpha on each example."""
 
 
 def _outcomes(

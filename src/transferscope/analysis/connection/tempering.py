@@ -23,7 +23,7 @@ BOUND = 100.0
 
 @dataclass(frozen=True)
 class Temperature:
-    """What logits are divided by."""
+    """The number that logits are divided by."""
 
     value: float
     loss: float

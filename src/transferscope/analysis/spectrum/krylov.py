@@ -194,7 +194,7 @@ def _basis(gram: Gram, filtered: _Filter, num: int, seed: int) -> tuple[Tensor, 
 
 
 def _split(mapped: Tensor, basis: Tensor) -> tuple[Tensor, Tensor]:
-    """What is orthogonal to the basis, and the coefficients of the rest in float64."""
+    """The part orthogonal to the basis, and the coefficients of the rest in float64."""
     coefficients = mapped @ basis.T
     return torch.addmm(mapped, coefficients, basis, alpha=-1), coefficients.double().cpu()
 

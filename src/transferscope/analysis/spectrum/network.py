@@ -33,12 +33,12 @@ NONE = "none"
 
 @dataclass
 class _Trace:
-    """What a forward pass shows of the layers."""
+    """Facts about the layers that a forward pass shows."""
 
     shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
-    """What enters a layer, without the batch; in order of the forward pass."""
+    """Shape of a layer's input, without the batch; in order of the forward pass."""
     scales: dict[str, Tensor] = field(default_factory=dict)
-    """What multiplies a layer's outputs directly behind it."""
+    """Factor of a layer's outputs directly behind it."""
 
 
 def network_spectrum(
@@ -145,7 +145,7 @@ def _fitting(linear: LinearMap) -> tuple[LinearMap, str]:
 
 
 def _shape(trace: _Trace, name: str, layer: nn.Module) -> tuple[int, ...]:
-    """What enters a layer; a linear layer's map is that of one position."""
+    """Shape of a layer's input; a linear layer's map is that of one position."""
     return (layer.in_features,) if isinstance(layer, nn.Linear) else trace.shapes[name]
 
 

@@ -15,9 +15,9 @@ ACROSS = "cross_domain"
 STORE = "landscape_measurements"
 PRECISION = "params:analyses.precision"
 TABLES = ("interpolation", "barriers")
-"""What is made of every pair."""
+"""Tables of every pair."""
 CONNECTIONS = ("connection", "connection_points", "connection_modules")
-"""What is made of a pair between which ways are measured."""
+"""Tables of a pair between which ways are measured."""
 
 
 def create_pipeline(plan: Plan) -> Pipeline:
