@@ -220,10 +220,13 @@ class _Listener:
         self.num_lines = self.num_steps = 0
 
     def __call__(self) -> None:
-        lines = _read(self.job / "messages.txt").splitlines()
+        lines = _read(self.job / "messages.txt").split("\n")[:-1]  # the last one may be half written
         for line in lines[self.num_lines :]:
             level, _, message = line.partition(" ")
-            log.log(int(level), "%s", message)
+            if level.isdigit():
+                log.log(int(level), "%s", message)
+            else:  # of a message of several lines
+                log.info("%s", line)
         self.num_lines = len(lines)
         report = json.loads(_read(self.job / "progress.json") or "null")
         if report is not None:
