@@ -107,7 +107,7 @@ class Plan:
 
     def targets(self) -> list[str]:
         """Tasks that are compared on: all that a run is trained on, less those that only provide pre-training."""
-        sources = {run.pretrained.split(".")[0] for run in self.runs.values() if run.pretrained in self.runs}
+        sources = {self.runs[run.pretrained].task for run in self.runs.values() if run.pretrained in self.runs}
         tasks = dict.fromkeys(run.task for run in self.runs.values())
         return [task for task in tasks if task not in sources]
 

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from transferscope.claims.evidence import Evidence, main_metric
+from transferscope.experiment.names import CheckpointName
 from transferscope.plots.connections import WAYS
 from transferscope.report import published
 from transferscope.report.chapters.parts import Chapter, Section, per_task
@@ -30,7 +31,7 @@ def barriers_left(evidence: Evidence) -> list[Grid]:
         for (kind, a, b), part in table.groupby(["pair_kind", "checkpoint_a", "checkpoint_b"], sort=False):
             by_way = {row["way"]: _cell(row) for row in part.to_dict("records")}
             cells = [by_way.get(way, formats.MISSING) for way in shown]
-            runs = " & ".join(str(name).partition(".")[2].partition("@")[0] for name in (a, b))
+            runs = " & ".join(CheckpointName.parse(str(name)).run for name in (a, b))
             moved = part["moved"].dropna()
             rows.append(
                 (task, str(kind), runs, formats.percent(moved.iloc[0]) if len(moved) else formats.MISSING, *cells)
