@@ -18,7 +18,7 @@ With fewer the mean rests on a handful of images; of 100 images and 6 mistakes k
 
 
 def consistency(shares: ArrayLike) -> dict[str, Floats]:
-    """How far the mistakes of two models agree beyond chance, of n sets of four shares, each result (n,).
+    """Agreement of the mistakes of two models beyond chance, of n sets of four shares, each result (n,).
 
     shares: (n, 4), both right, only the first right, only the second, neither; they need not add up to 1.
 

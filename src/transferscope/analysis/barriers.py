@@ -65,7 +65,7 @@ def _between_ends(alphas: ArrayLike, values: ArrayLike) -> tuple[NDArray[np.floa
 
 
 def gaps_between_ends(alphas: ArrayLike, values: ArrayLike, *, higher_is_better: bool) -> NDArray[np.float64]:
-    """How much worse than the chord of the ends, (num_curves, num_points of [0, 1]), by alpha; 0 at both ends.
+    """Gaps to the chord of the ends, above 0 where worse, (num_curves, num_points of [0, 1]), by alpha; 0 at both ends.
 
     values: (num_curves, num_alphas), or one curve.
     """
@@ -73,7 +73,7 @@ def gaps_between_ends(alphas: ArrayLike, values: ArrayLike, *, higher_is_better:
 
 
 def _gaps(alphas: NDArray[np.float64], curve: NDArray[np.float64], higher_is_better: bool) -> NDArray[np.float64]:
-    """How much worse than the chord, (..., num_points); exactly 0 at the ends."""
+    """Gaps to the chord, above 0 where worse, (..., num_points); exactly 0 at the ends."""
     # Written so that no infinity is multiplied by 0: a diverged end still has a gap of 0 to itself.
     with np.errstate(invalid="ignore"):
         first, last = curve[..., :1], curve[..., -1:]
@@ -165,7 +165,7 @@ def _largest_with_interval(
 
 
 def _noise_of_the_largest(gaps: NDArray[np.float64], noise: NDArray[np.float64]) -> NDArray[np.float64]:
-    """How far noise lifts the largest of several gaps above the largest true one, (num_draws,).
+    """Amount by which noise lifts the largest of several gaps above the largest true one, (num_draws,).
 
     Gaps that differ from the largest by less than their noise are taken as equal to it, others as they are.
     """

@@ -20,7 +20,7 @@ SMALLEST = 1e-9
 
 @dataclass(frozen=True)
 class CalibrationError:
-    """How far stated probabilities are from what happens, over bins of equal width.
+    """Distance of stated probabilities from what happens, over bins of equal width.
 
     The true error depends on the bins: within one, errors of both signs cancel.
     """

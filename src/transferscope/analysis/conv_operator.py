@@ -27,7 +27,7 @@ class ConvOperator:
     grid: tuple[int, ...]
     """Frequencies that differ along each axis."""
     repeats: int
-    """How often every block occurs; above 1 where an axis has one tap only, so that all its frequencies agree."""
+    """Number of times that each block occurs; above 1 where an axis has one tap, so that all its frequencies agree."""
     num_structural_zeros: int
     """Singular values that are 0 for any weights, since the stride skips inputs that no tap reads."""
 

@@ -1,4 +1,4 @@
-"""How many images tell two models apart: the power of McNemar's exact test."""
+"""The number of images that tells two models apart: the power of McNemar's exact test."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ def growing_sizes(num_examples: int, first: int = 32, factor: float = 1.5) -> It
 
 
 def reach_at_every_look(num_examples: int, error: float, *, tuned_at: int = TUNED_AT) -> float:
-    """How many standard errors an interval reaches that holds at all numbers of examples at once.
+    """Reach in standard errors of an interval that holds at all numbers of examples at once.
 
     A mean of n examples with standard error s lies within reach * s of the true one for all n together, with
     probability 1 - error (for n that are not tiny), so one may look as often as one likes and stop at will. The normal

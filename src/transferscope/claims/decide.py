@@ -76,7 +76,7 @@ def _row(claim: Claim, comparisons: Sequence[Comparison], kinship: Kinship) -> d
 
 
 def size_of(unit: NumberUnit) -> Callable[[float], str]:
-    """How the size of an effect is written: points, or a number."""
+    """Format for the size of an effect: points, or a number."""
     if unit == "coefficient":
         return "{:.3f}".format
     if unit == "number":

@@ -446,7 +446,7 @@ class UntilDecidedOptions(Options):
     first: Annotated[int, Field(ge=16)] = 32
     """Examples after which one looks for the first time."""
     growth: Annotated[float, Field(gt=1, le=10)] = 1.5
-    """How many times as many there are at the next look."""
+    """Factor from the examples of one look to those of the next."""
 
     @model_validator(mode="after")
     def _in_order(self) -> UntilDecidedOptions:
@@ -501,7 +501,7 @@ class ConnectionOptions(Options):
     """`straight` is always measured, since every other way is compared with it."""
     alphas: GridOptions = GridOptions(points=5)
     matching: Literal["weights", "activations"] = "weights"
-    """How channels are matched: by weights, without data, or by correlations on training images."""
+    """Matching of channels: by weights, without data, or by correlations on training images."""
     max_examples: PositiveInt | None = None
     """Largest number of examples of each part (train, test) that a point is measured on; None: all."""
     statistics: Annotated[int, Field(ge=2)] = 500

@@ -49,7 +49,7 @@ _KINDS = (
     (re.compile(rb"\s*(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)*<svg", re.DOTALL | re.IGNORECASE), "an SVG drawing"),
     (re.compile(rb"\s*<(!doctype html|html)", re.IGNORECASE), _WEB_PAGE),
 )
-"""How files begin that stand where images are expected, and cannot be read."""
+"""First bytes of files that stand where images are expected, and cannot be read."""
 _LFS_POINTER = b"version https://git-lfs"
 _HOW_SEEN = 0x0106
 """TIFF's tag for how values are to be seen; 0: white is zero, which Pillow undoes for 8 bits alone."""

@@ -177,7 +177,7 @@ _CAMERAS = frozenset((".heic", ".heif", ".jxl", ".cr2", ".cr3", ".nef", ".arw", 
 
 
 def _conversion(suffixes: Iterable[str]) -> str:
-    """How files that are not read become images; with a command where they are photos."""
+    """Advice on making images of files that are not read; with a command where they are photos."""
     photos = sorted(_CAMERAS.intersection(suffixes))
     if not photos:
         return "convert what is an image to PNG or JPEG"

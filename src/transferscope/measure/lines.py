@@ -138,7 +138,7 @@ def _barriers(alphas: Sequence[float], curves: Curves, sizes: Mapping[str, int])
 
 
 BOUNDARY_DROP = 0.02
-"""How far accuracy or AUC has fallen below that of the nearer end where the basin ends: two points."""
+"""Fall of accuracy or AUC below that of the nearer end where the basin ends: two points."""
 
 
 def _keys(barriers: pd.DataFrame) -> list[str]:

@@ -99,7 +99,7 @@ def _row_name(class_name: str, group: str, value: str) -> str:
 
 
 def reliability_diagram(reliability: pd.DataFrame, *, title: str | None = None, note: str | None = None) -> Figure:
-    """How often predictions come true against the probability that the model states for them.
+    """Rate at which predictions come true against the probability that the model states for them.
 
     A curve for each kind of run, the mean over its runs in each bin; whiskers are the 95 % intervals over images. Above
     the diagonal a model is less sure than it could be, below it too sure. A panel for each finding of a multi-label

@@ -177,7 +177,7 @@ def _count(word: str, number: int) -> str:
 
 
 def whole_table(claims: pd.DataFrame) -> str:
-    """How many verdicts may be false by chance, without a correction for their number and with one."""
+    """Number of verdicts that may be false by chance, without a correction for their number and with one."""
     tested, decided = int(claims["p"].notna().sum()), claims[claims["verdict"] != UNKNOWN]
     if not tested:
         return ""

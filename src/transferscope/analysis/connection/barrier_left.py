@@ -1,4 +1,4 @@
-"""How much of a barrier a way leaves, with intervals over the choice of examples."""
+"""The part of a barrier that a way leaves, with intervals over the choice of examples."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def remaining(
 
 
 def _gaps(alphas: NDArray[np.float64], values: NDArray[np.float64], higher_is_better: bool) -> NDArray[np.float64]:
-    """How much worse than the chord, (rows, num_alphas); 0 at the ends."""
+    """Gaps to the chord, above 0 where worse, (rows, num_alphas); 0 at the ends."""
     chord = (1 - alphas) * values[:, :1] + alphas * values[:, -1:]
     gaps = chord - values if higher_is_better else values - chord
     gaps[:, [0, -1]] = 0

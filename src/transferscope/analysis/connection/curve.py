@@ -30,7 +30,7 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class CurveTraining:
-    """How a bend is trained: SGD with momentum, a learning rate that falls linearly to 0 after a warm-up."""
+    """Training of a bend: SGD with momentum, a learning rate that falls linearly to 0 after a warm-up."""
 
     steps: int = 160
     """Optimizer steps."""

@@ -1,4 +1,4 @@
-"""How many singular values of a large map lie below a threshold: stochastic Lanczos quadrature, with error bars.
+"""Number of singular values of a large map below a threshold: stochastic Lanczos quadrature, with error bars.
 
 A random direction z sees the share z^T 1[A^T A < t^2] z of the values below t, whose mean over directions is the true
 share f. Probes are orthonormal: the variance of their mean is known exactly, 2 f (1 - f) (n - p) / (p (n - 1) (n + 2))

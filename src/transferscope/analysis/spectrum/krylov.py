@@ -27,7 +27,7 @@ BASIS_BYTES = 384 * 2**20
 MAX_MAPS = 4000
 """Applications of the map for one filter after which what there is is reported, with its error."""
 GAIN = 10.0
-"""How much the filter favours the largest value over the unwanted ones."""
+"""Factor by which the filter favours the largest value over the unwanted ones."""
 MAX_DEGREE = 16
 SPAN_TOLERANCE = 3e-5
 """Error of the wanted vectors in the float32 basis."""
@@ -35,7 +35,7 @@ TOLERANCE = 1e-6
 """Error of an eigenvalue, as a part of the largest one, that ends the refinement in float64; half of it for a value."""
 MAX_REFINEMENTS = 4
 MAX_EDGES = 8
-"""How often the filter is lowered, where fewer values than wanted lie above its edge."""
+"""Number of times that the filter is lowered, where fewer values than wanted lie above its edge."""
 REACHED = 1.02
 """The filtered value above which a vector is certainly one of the largest."""
 PATIENCE = 60

@@ -95,7 +95,7 @@ class LayerSpectrum:
     frobenius: float
     """Root of the sum of the squares of all singular values."""
     method: str
-    """How it was found: `circular` (blocks of frequencies), `direct sum`, `dense` or `lanczos`."""
+    """The way to the values: `circular` (blocks of frequencies), `direct sum`, `dense` or `lanczos`."""
     top_status: str
     """`exact`, `converged` (to 1e-6 of the largest) or `estimated`."""
     smallest_status: str

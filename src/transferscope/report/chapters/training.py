@@ -44,7 +44,7 @@ def final_metrics(evidence: Evidence) -> list[Grid]:
 
 
 def _ends(evidence: Evidence) -> pd.DataFrame:
-    """How the train metric rose at the end of every run, by its full name."""
+    """Rise of the train metric at the end of every run, by its full name."""
     tables = [
         table.assign(name=[str(RunName.parse(str(run), task)) for run in table["run"]])
         for task, table in evidence.each("runs")

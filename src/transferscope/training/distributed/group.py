@@ -14,7 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 from transferscope.system.errors import UserError
 
 PATIENCE = timedelta(minutes=30)
-"""How long a process waits for the others in any exchange: the leader writes files meanwhile."""
+"""Time that a process waits for the others in any exchange: the leader writes files meanwhile."""
 
 
 class OneProcess:
