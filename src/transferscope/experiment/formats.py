@@ -59,8 +59,10 @@ def format_class(name: str) -> type[DataFormat]:
     if name not in BUILT_IN and not is_reference(name):
         raise UserError(f"no format has this name{near_matches(name, BUILT_IN)}, or give your own as module:Class")
     found = resolve(BUILT_IN.get(name, name), "format")
-    if not (isinstance(found, type) and issubclass(found, DataFormat)):
-        raise UserError(f"{name} is no subclass of transferscope.images.source.ImageFormat")
+    read = getattr(found, "read", None)
+    reads = read is not None and not getattr(read, "__isabstractmethod__", False)
+    if not (isinstance(found, type) and issubclass(found, DataFormat) and reads):
+        raise UserError(f"{name} is no subclass of transferscope.images.source.ImageFormat with a method `read`")
     return found
 
 
