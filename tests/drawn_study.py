@@ -81,6 +81,12 @@ STUDY: dict[str, Any] = {
             "replicas": 2,
             "training": {"lr": 0.01},
         },
+        "rit_wide": {
+            "label": "RI-T wide",
+            "tasks": EVERYWHERE,
+            "replicas": 2,
+            "model": {"name": "fixup_resnet_small", "options": {"widths": [32, 64, 128]}},
+        },
         "pt_union": {"label": "P-T", "tasks": ["real_clipart"], **FROM_P},
         "rit_union": {"label": "RI-T", "tasks": ["real_clipart"]},
     },
@@ -100,6 +106,7 @@ OTHER_LABELS = {
     "RI-T same init": "P-T",
     "P-T large lr": "RI-T",
     "RI-T small lr": "Quick",
+    "RI-T wide": "Broad",
     "P": "Source",
 }
 """Labels that say nothing of a role, or something false."""
@@ -368,6 +375,22 @@ class Drawn:
         }
         return {**keys, "metric": self.metric, "barrier": depth, "barrier_alpha": 0.5, "midpoint_gain": gain}
 
+    def connection(self) -> pd.DataFrame:
+        """Two ways of every pair of P-T, of RI-T, and of RI-T twice as wide."""
+        pairs = [("P-T & P-T", *pair) for pair in combinations(self.names("pt"), 2)]
+        pairs += [("RI-T & RI-T", *pair) for pair in combinations(self.names("rit"), 2)]
+        pairs += [("RI-T wide & RI-T wide", *pair) for pair in combinations(self.names("rit_wide"), 2)]
+        rows = []
+        for kind, a, b in pairs:
+            height = self.pick(0.02, 0.4) if "wide" in kind else self.pick(0.1, 0.3)
+            for way in ("aligned", "aligned_rescaled"):
+                keys = {"task": self.task, "pair_kind": kind, "checkpoint_a": a, "checkpoint_b": b, "way": way}
+                keys |= {"split": "test", "metric": self.metric, "num_examples": 400}
+                barrier = {"barrier": height, "barrier_low": height - 0.01, "barrier_high": height + 0.01}
+                moved = self.pick(0.002, 0.9, 0.001) if kind == "P-T & P-T" else 0.98
+                rows.append({**keys, **barrier, "left": self.pick(0.2, 0.8), "moved": moved})
+        return pd.DataFrame(rows)
+
     def critical(self) -> tuple[pd.DataFrame, pd.DataFrame]:
         mu, rewinding = [], []
         for run, label in (("pt_1", "P-T"), ("rit_1", "RI-T")):
@@ -477,7 +500,7 @@ class Drawn:
         return {
             "history": history, "runs": runs, "mistakes": self.mistakes(), "class_accuracy": class_accuracy,
             "class_size_correlation": correlation, "cka": self.cka(), "distances": self.distances(),
-            "interpolation": interpolation, "barriers": barriers, "module_criticality": mu, "rewinding": rewinding,
+            "interpolation": interpolation, "barriers": barriers, "connection": self.connection(), "module_criticality": mu, "rewinding": rewinding,
             "criticality": shaken,
             "spectrum": self.spectrum(), **self.of_spectra(), "network_spectrum": self.network_spectrum(),
         }  # fmt: skip

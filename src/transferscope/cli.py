@@ -129,12 +129,11 @@ def _checked_params(callback: Callback | None) -> Callback:
         assert callback is not None
         try:
             return callback(ctx, param, value)
-        except click.ClickException:
-            raise
-        except Exception as error:  # of OmegaConf and of its YAML parser, of several kinds
+        except Exception as error:  # of Kedro, of OmegaConf and of its YAML parser
+            reason = error.message if isinstance(error, click.ClickException) else str(error)
             name = "--" + str(param.name).replace("_", "-")
             raise click.ClickException(
-                f"{name}: cannot be read ({one_line(str(error))}); commas part the items, so a value with commas needs "
+                f"{name}: cannot be read ({one_line(reason)}); commas part the items, so a value with commas needs "
                 "a file: --config"
             ) from None
 

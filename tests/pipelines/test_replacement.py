@@ -23,9 +23,9 @@ def test_the_tables_are_those_of_the_stored_predictions(project) -> None:
 
 
 def test_flips_are_counted_by_the_columns_of_the_list(project) -> None:
-    """Chest by sex and projection, finding by finding; the groups add up to all images."""
+    """Chest by sex, finding by finding; the groups add up to all images."""
     flips = project.load("chest.flips.table")
-    assert set(flips["group"]) == {"all", "sex", "projection"}
+    assert set(flips["group"]) == {"all", "sex"}
     assert set(flips.loc[flips["group"] == "sex", "value"]) == {"Female", "Male"}
     keys = ["checkpoint_a", "checkpoint_b", "class_name"]
     sums = flips.groupby([*keys, "group"])["negative_flips"].sum().unstack()

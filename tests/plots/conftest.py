@@ -36,6 +36,33 @@ def runs(names=("pt_1", "pt_2", "pt_large_lr_1", "rit_1", "rit_2", "rit_small_lr
     return table.assign(lr=np.where(small, 0.01, 0.05), status="finished")
 
 
+WAYS = ("straight", "tempered", "rescaled", "aligned", "aligned_rescaled", "aligned_repaired", "curve", "aligned_curve")
+
+
+def connection(metrics=("accuracy", "loss"), ways=WAYS, profiles=("modules", "aligned_modules"), seed=0):
+    """Points, barriers and profiles of one pair."""
+    rng, points, barriers, modules = np.random.default_rng(seed), [], [], []
+    for place, way in enumerate(ways):
+        for split in ("train", "test"):
+            for metric in ("loss",) if way == "tempered" else metrics:
+                about = {"task": "clipart", "way": way, "split": split, "metric": metric, "num_examples": 400}
+                depth = 0.5 / (1 + place)
+                for alpha in (0, 0.25, 0.5, 0.75, 1):
+                    value = 0.7 - 4 * depth * alpha * (1 - alpha) + rng.normal(0, 0.01)
+                    points.append(about | {"alpha": alpha, "value": 1 - value if metric == "loss" else value})
+                barriers.append(about | {"barrier": depth, "barrier_low": 0.9 * depth, "barrier_high": 1.1 * depth})
+    for way in profiles:
+        for profile in ("alone", "cumulative"):
+            for place, module in enumerate(MODULES):
+                for metric in metrics:
+                    drop = 0.05 * (1 if profile == "alone" else place + 1) + rng.normal(0, 0.005)
+                    modules.append(
+                        {"task": "clipart", "way": way, "profile": profile, "module": module, "split": "test",
+                         "metric": metric, "drop": drop, "low": drop - 0.02, "high": drop + 0.02}
+                    )  # fmt: skip
+    return pd.DataFrame(points), pd.DataFrame(barriers), pd.DataFrame(modules)
+
+
 def interpolation(
     task="clipart", alphas=None, kinds=tuple(KINDS), splits=("train", "test"), metrics=("accuracy", "loss"),
     ends=(("final", "final"),), trained_on=None, seed=0,
@@ -270,8 +297,8 @@ def gallery(columns=4, long=False, seed=0):
 
 
 BUILDERS = (
-    history, runs, interpolation, distances, distance_travelled, cka, cka_layers, class_accuracy, mistakes, plane, basin,
-    flips, reliability,
+    history, runs, connection, interpolation, distances, distance_travelled, cka, cka_layers, class_accuracy, mistakes,
+    plane, basin, flips, reliability,
     criticality, module_criticality, rewinding,
     singular_values, spectrum, images, gallery,
 )  # fmt: skip

@@ -13,6 +13,7 @@ import torch
 from transferscope.plots import (
     barriers,
     cka,
+    connections,
     criticality,
     curves,
     distances,
@@ -140,6 +141,16 @@ CASES = {
     "plane, all NaN": lambda d: planes.plane_contours(d.plane().assign(value=np.nan)),
     "plane, flat": lambda d: planes.plane_contours(d.plane().assign(value=0.5)),
     "plane, AUC alone": lambda d: planes.plane_contours(d.plane(metrics=("auc",)), metrics=("auc", "loss")),
+    "connection": lambda d: connections.connection_card(*d.connection(), note="generated images"),
+    "connection of the loss": lambda d: connections.connection_card(*d.connection(), metric="loss"),
+    "connection, AUC, no profile": lambda d: connections.connection_card(*d.connection(metrics=("auc",), profiles=())),
+    "connection, one way": lambda d: connections.connection_card(*d.connection(ways=("straight",))),
+    "connection, deep": lambda d: connections.connection_card(
+        *d.connection()[:2], d.connection()[2].assign(module=lambda t: [f"layer{i % 16}.conv1" for i in range(len(t))])
+    ),
+    "connection, NaN": lambda d: connections.connection_card(
+        *(table.assign(**{column: np.nan for column in ("value", "barrier", "drop") if column in table}) for table in d.connection())
+    ),
     "basin": lambda d: planes.basin_walls(d.basin(), title="clipart", note="generated images"),
     "basin without delta": lambda d: planes.basin_walls(d.basin(delta=np.inf)),
     "spectrum": lambda d: spectrum.spectrum_histogram(d.singular_values(), note="generated images"),

@@ -60,7 +60,7 @@ def no_barrier_pt_loss(evidence: Evidence) -> Iterator[Comparison]:
 
 
 @claim(
-    "There is a barrier between two RI-T of different initialisation.",
+    "On the straight line between two RI-T of different initialisation there is a barrier.",
     source="Section B.4, Figures 12 and 14",
     paper=("accuracy falls to about 0 % on DomainNet, AUC to .52 on CheXpert",),
     compares=_BARRIER,
@@ -75,7 +75,7 @@ def barrier_rit(evidence: Evidence) -> Iterator[Comparison]:
 
 
 @claim(
-    "There is a barrier between two RI-T of different initialisation in the loss, too.",
+    "On the straight line between two RI-T of different initialisation there is a barrier in the loss, too.",
     source="Section B.4, Figures 13 and 15",
     paper=("high (curves, no number)",),
     compares=f"{_RISE}, train set; claimed: above {MARGIN:.0%}",
@@ -106,7 +106,7 @@ def barrier_mixed(evidence: Evidence) -> Iterator[Comparison]:
 
 
 @claim(
-    "The barrier between two RI-T persists where they share their initialisation.",
+    "The barrier on the straight line between two RI-T persists where they share their initialisation.",
     source="Section B.5, Figure 16",
     paper=("lowest accuracy real 6.5 %, clipart 5.5 %, quickdraw 16 %",),
     compares=_BARRIER,

@@ -14,7 +14,13 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from transferscope.experiment.options import CriticalityOptions, LandscapeOptions, ModelOptions, TrainingOptions
+from transferscope.experiment.options import (
+    ConnectionOptions,
+    CriticalityOptions,
+    LandscapeOptions,
+    ModelOptions,
+    TrainingOptions,
+)
 from transferscope.experiment.plan import Pair, Plan, pictures_of
 from transferscope.system.errors import UserError
 
@@ -212,12 +218,36 @@ def _landscape_needs(
         across = [(scenario.evaluated_on, pair) for pair in plan.cross_domain_pairs(scenario).values()]
         images = len(across) * len(options.alphas_for(scenario.evaluated_on)) * parts[scenario.evaluated_on][1]
         found[scenario.figure.replace("_", " ").capitalize()] = _runs_of(across), images
+    connected = [(task, pair) for task in plan.targets() for pair in plan.connected(task)]
+    if options.connection and connected:
+        images = sum(_connection_images(plan, options.connection, pair, sizes, num_modules) for _, pair in connected)
+        found["Ways between models"] = _runs_of(connected), images
     critical = options.criticality
     if critical:
         used = _critical_runs(plan, critical)
         images = sum(_criticality_images(plan, critical, run, sizes, num_modules) for run in used)
         found["Figure 30, Figure 5"] = used, images
     return found
+
+
+def _connection_images(
+    plan: Plan, options: ConnectionOptions, pair: Pair, sizes: Sizes, num_modules: Mapping[str, int]
+) -> int:
+    """Images through a network for all ways of a pair; one through the training of a curve counts as several."""
+    train, test = sizes[pair.run_a.task]
+    each = _at_most(options.max_examples, train) + _at_most(options.max_examples, test)
+    inside, few = len(options.alphas.values()) - 2, _at_most(options.statistics, train)
+    images = 2 * each
+    for way in dict.fromkeys(("straight", *options.ways)):
+        if way in ("modules", "aligned_modules"):
+            images += 4 * num_modules[pair.run_a.full_name] * each
+        elif way != "tempered":
+            images += inside * each
+        if way.endswith(("rescaled", "repaired")):
+            images += (2 + 2 * inside) * few
+        if way.endswith("curve"):
+            images += BACKWARD * options.curve.epochs * train
+    return images
 
 
 def _critical_runs(plan: Plan, options: CriticalityOptions) -> set[str]:
@@ -350,6 +380,12 @@ def node_costs(plan: Plan, known: Sizes | None = None) -> dict[str, float]:
             found[f"cross_domain.landscape.interpolate_{walk}"] = (
                 len(options.alphas_for(scenario.evaluated_on)) * parts[scenario.evaluated_on][1]
             )
+    if options.connection:
+        _, modules = _count_weights_and_modules(plan)
+        for task in plan.targets():
+            for pair in plan.connected(task):
+                images = _connection_images(plan, options.connection, pair, sizes, modules)
+                found[f"{task}.landscape.connect_{pair.name}"] = images
     if options.criticality:
         _, modules = _count_weights_and_modules(plan)
         for name in sorted(_critical_runs(plan, options.criticality)):

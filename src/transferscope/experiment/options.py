@@ -455,6 +455,67 @@ class UntilDecidedOptions(Options):
         return self
 
 
+Way = Literal[
+    "straight",
+    "tempered",
+    "rescaled",
+    "aligned",
+    "aligned_rescaled",
+    "aligned_repaired",
+    "curve",
+    "aligned_curve",
+    "modules",
+    "aligned_modules",
+]
+
+
+class CurveOptions(Options):
+    """Training of the bend of a quadratic Bezier curve between two models."""
+
+    epochs: Annotated[int, Field(gt=0, le=10_000)] = 10
+    batch_size: Annotated[int, Field(ge=2, le=MAX_BATCH)] = 64
+    lr: Annotated[float, Field(gt=0)] = 0.2
+    """Peak learning rate of SGD with momentum .9, which falls linearly to 0 after a warm-up of a tenth."""
+
+
+class ConnectionOptions(Options):
+    """Ways between two models of one task other than the straight line: is their barrier real?"""
+
+    pairs: tuple[KindPair, ...] | None = None
+    """Two kinds of run each; None: those of the lines."""
+    tasks: tuple[str, ...] | None = None
+    """Tasks that are analysed; None: every task that has a pair."""
+    pairs_of_each: PositiveInt = 1
+    """Pairs of each two kinds of run on a task, the first ones."""
+    ways: Annotated[tuple[Way, ...], Field(min_length=1)] = (
+        "straight",
+        "tempered",
+        "rescaled",
+        "aligned",
+        "aligned_rescaled",
+        "aligned_repaired",
+        "curve",
+        "aligned_curve",
+        "modules",
+    )
+    """`straight` is always measured, since every other way is compared with it."""
+    alphas: GridOptions = GridOptions(points=5)
+    matching: Literal["weights", "activations"] = "weights"
+    """How channels are matched: by weights, without data, or by correlations on training images."""
+    max_examples: PositiveInt | None = None
+    """Largest number of examples of each part (train, test) that a point is measured on; None: all."""
+    statistics: Annotated[int, Field(ge=2)] = 500
+    """Largest number of training images from which means, deviations and correlations of channels are taken."""
+    curve: CurveOptions = CurveOptions()
+
+    @model_validator(mode="after")
+    def _alphas_between_the_ends(self) -> ConnectionOptions:
+        values = self.alphas.values()
+        if not {0.0, 0.5, 1.0} <= set(values) or not all(0 <= alpha <= 1 for alpha in values):
+            raise ValueError("alphas: 0, 0.5 and 1 must be among them and all others between 0 and 1")
+        return self
+
+
 class LandscapeOptions(Options):
     """Interpolation, barriers, criticality (appendix B.4 to B.9)."""
 
@@ -475,6 +536,7 @@ class LandscapeOptions(Options):
     planes: tuple[PlaneOptions, ...] = ()
     basin: BasinOptions | None = BasinOptions()
     criticality: CriticalityOptions | None = CriticalityOptions()
+    connection: ConnectionOptions | None = None
 
     def end_points(self) -> list[tuple[BestOrFinal, BestOrFinal]]:
         """Epochs of the first and the second model of a line."""

@@ -184,6 +184,15 @@ class Plan:
                     return pair
         return None
 
+    def connected(self, task: str) -> list[Pair]:
+        """Pairs on `task` between which ways other than the straight line are measured: the first of two kinds each."""
+        landscape = self.study.analyses.landscape
+        options = landscape.connection if landscape else None
+        if landscape is None or options is None or task not in (options.tasks or self.targets()):
+            return []
+        kinds = landscape.pairs if options.pairs is None else options.pairs
+        return [pair for one in kinds for pair in self.pairs(task, [one])[: options.pairs_of_each]]
+
     def cross_domain_pairs(self, scenario: opt.CrossDomainOptions) -> dict[str, Pair]:
         """The curves of a cross-domain figure by name: between the first run of each role on both tasks.
 
@@ -530,6 +539,11 @@ def _faults_of_landscape(study: Study, landscape: opt.LandscapeOptions) -> Itera
     if landscape.basin:
         yield from _all_known(f"{key}.basin.kinds", landscape.basin.kinds, study.runs)
         yield from _all_known(f"{key}.basin.tasks", landscape.basin.tasks or (), tasks)
+    if landscape.connection:
+        pairs = landscape.connection.pairs or ()
+        yield from _all_known(f"{key}.connection.pairs", dict.fromkeys(sum(pairs, ())), study.runs)
+        yield from _twice(f"{key}.connection.pairs", (f"[{a}, {b}]" for a, b in pairs))
+        yield from _all_known(f"{key}.connection.tasks", landscape.connection.tasks or (), tasks)
     if landscape.criticality:
         yield from _all_known(f"{key}.criticality.tasks", landscape.criticality.tasks or (), tasks)
 
@@ -614,6 +628,10 @@ def _pairs_of_none(plan: Plan) -> Iterator[str]:
             if not any(plan.pairs(task, [kinds]) for task in plan.targets()):
                 why = "it has one run a task" if kinds[0] == kinds[1] else "no task has runs of both"
                 yield f"analyses.{name}.pairs: [{', '.join(kinds)}] gives no pair to compare: {why}"
+    landscape = plan.study.analyses.landscape
+    for kinds in (landscape.connection.pairs or ()) if landscape and landscape.connection else ():
+        if not any(plan.pairs(task, [kinds]) for task in plan.targets()):
+            yield f"analyses.landscape.connection.pairs: [{', '.join(kinds)}] gives no pair on any task"
 
 
 def _faults_of_planes(plan: Plan, landscape: opt.LandscapeOptions) -> Iterator[str]:

@@ -41,7 +41,7 @@ STUDY_KEYS = ("tasks", "generated", "runs")
 
 NAMING_TASKS = {
     "mistakes": ("replace",),
-    "landscape": ("cross_domain", "planes", "basin", "criticality"),
+    "landscape": ("cross_domain", "planes", "basin", "criticality", "connection"),
     "spectrum": ("layer_pages", "padding", "network_tasks"),
 }
 """Options of analyses that name tasks or runs of base, or are costly for other networks, and go with the study."""
@@ -359,7 +359,7 @@ def plan_parameters(plan: Plan, loader: PlanConfigLoader) -> dict[str, Any]:
         trainings[key] = trainings.get(key) or run.training.model_dump(mode="json")
         runs.setdefault(run.task, {})[run.name] = values | {"training": trainings[key]}
     landscape = plan.study.analyses.landscape
-    parts = {name: getattr(landscape, name, None) for name in ("basin", "criticality")}
+    parts = {name: getattr(landscape, name, None) for name in ("basin", "criticality", "connection")}
     expanded = {
         "study": plan.study.model_dump(mode="json", exclude_unset=True),
         "runs": runs,
@@ -439,6 +439,10 @@ def _pair_parameters(plan: Plan) -> dict[str, Any]:
         "similarity_pairs": alike,
         "own_pairs": own,
         "cross_domain_pairs": across,
+        "connected": {
+            task: {pair.name: PairSpec.of(pair).as_parameters() for pair in plan.connected(task)}
+            for task in plan.targets()
+        },
         "planes": _plane_parameters(plan),
     }
 

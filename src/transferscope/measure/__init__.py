@@ -10,6 +10,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "basins": ["basin"],
         "bench": ["Bench"],
+        "connection": ["Connection", "connect"],
         "features": ["cka"],
         "lines": ["line"],
         "margins": ["margin"],

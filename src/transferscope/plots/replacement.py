@@ -15,6 +15,7 @@ from transferscope.plots.style import (
     GREY,
     PANEL_WIDTH,
     TICK_SIZE,
+    TITLE_SIZE,
     VERMILLION,
     add_note,
     empty_figure,
@@ -64,7 +65,8 @@ def flip_bars(flips: pd.DataFrame, *, title: str | None = None, note: str | None
     handles, labels = axes[0, 0].get_legend_handles_labels()
     legend_below(figure, handles, labels)
     text = heading(title, rows) or ""
-    figure.suptitle(f"{text}{f' ({left_out} groups that change less are left out)' if left_out else ''}", fontsize=8.5)
+    rest = f" (the {len(shown)} rows of {len(shown) + left_out} that change most)" if left_out else ""
+    figure.suptitle(f"{text}{rest}", fontsize=TITLE_SIZE)
     return add_note(figure, note)
 
 
@@ -132,5 +134,5 @@ def reliability_diagram(reliability: pd.DataFrame, *, title: str | None = None, 
         ax.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
     legend_below(figure, *axes.flat[0].get_legend_handles_labels())
     if classes != ["all"] and title:
-        figure.suptitle(title, fontsize=8.5)
+        figure.suptitle(title, fontsize=TITLE_SIZE)
     return add_note(figure, note)

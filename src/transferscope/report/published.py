@@ -146,3 +146,14 @@ FIGURE_5 = Grid(
         RI-T | ≈ .70 | .507 | .64 | \u2013 | \u2013"""
     ),
 )
+FIXUP_WIDTHS = Grid(
+    "Jordan et al. 2022 (REPAIR): Fixup ResNet20, CIFAR-10, test accuracy half-way between two networks",
+    ("width", "ends", "permuted", "permuted, REPAIR", "barrier left (points)"),
+    _rows(
+        """×1 | 92.0 % | 34.7 % | 67.1 % | 24.9
+        ×2 | 94.7 % | 56.4 % | 81.5 % | 13.2
+        ×4 | 95.9 % | 67.7 % | 90.9 % | 4.95
+        ×8 | 96.7 % | 77.8 % | 93.7 % | 3.04
+        ×16 | 97.1 % | 85.3 % | 95.9 % | 1.23"""
+    ),
+)

@@ -11,6 +11,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "activations": ["match_activations"],
         "groups": ["Permutation", "PermutationGroups", "permutation_groups", "permute"],
         "matching": ["match_many", "match_weights"],
-        "variance": ["add_biases", "repair", "rescale"],
+        "variance": ["CorrectedLine", "add_biases", "repair", "rescale"],
     },
 )

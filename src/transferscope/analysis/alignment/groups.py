@@ -381,6 +381,7 @@ def _generic(model: nn.Module) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(0)
     state: dict[str, Tensor] = {}
     first: dict[tuple[int, torch.Size], str] = {}
+    room = in_one_block(model.state_dict(), torch.float64)
     for key, tensor in model.state_dict().items():
         shared = first.setdefault((tensor.data_ptr(), tensor.shape), key)
         if shared != key and tensor.numel():
@@ -394,10 +395,37 @@ def _generic(model: nn.Module) -> dict[str, Tensor]:
         if not spread > 0:
             spread = 0.5 / max(1.0, own[0].numel() if own.dim() > 1 else 16) ** 0.5
         # In place, so that a large network is held once and not in pieces of several copies.
-        mixed = torch.randn(tensor.shape, generator=generator, dtype=torch.float64).to(tensor.device)
+        # Drawn on the CPU, so that every device gets the same.
+        drawn = room[key] if tensor.device.type == "cpu" else torch.empty(tensor.shape, dtype=torch.float64)
+        mixed = room[key].copy_(drawn.normal_(generator=generator))
         mixed.mul_(0.3 * spread).add_(own)
         state[key] = mixed.abs_().add_(0.1 * spread) if own.dim() == 1 and bool((own >= 0).all()) else mixed
     return state
+
+
+def in_one_block(state: State, least: torch.dtype) -> dict[str, Tensor]:
+    """Uninitialised tensors like the floating-point ones of `state`, of precision `least` or better, in one block.
+
+    There is one block for each dtype and device.
+
+    A block of more than 32 MiB goes back to the system when it is freed. Many tensors of some MiB stay in the process
+    and leave gaps, so that the peak of a long computation would be half as high again.
+    """
+    step = 16  # elements, so that each tensor is aligned as one of its own
+    places: dict[tuple[torch.dtype, torch.device], list[tuple[str, int]]] = {}
+    ends: dict[tuple[torch.dtype, torch.device], int] = {}
+    for key, tensor in state.items():
+        if tensor.is_floating_point():
+            kind = (torch.promote_types(tensor.dtype, least), tensor.device)
+            start = ends.get(kind, 0)
+            places.setdefault(kind, []).append((key, start))
+            ends[kind] = start + -(-tensor.numel() // step) * step
+    found: dict[str, Tensor] = {}
+    for kind, entries in places.items():
+        block = torch.empty(ends[kind], dtype=kind[0], device=kind[1])
+        for key, start in entries:
+            found[key] = block[start : start + state[key].numel()].view(state[key].shape)
+    return found
 
 
 def _difference(one: Tensor, other: Tensor) -> float:

@@ -17,7 +17,14 @@ import torch
 from torch import Tensor
 
 from transferscope.analysis.alignment.assignment import Gains, best_assignment
-from transferscope.analysis.alignment.groups import Order, Permutation, PermutationGroups, apply, check_state
+from transferscope.analysis.alignment.groups import (
+    Order,
+    Permutation,
+    PermutationGroups,
+    apply,
+    check_state,
+    in_one_block,
+)
 from transferscope.analysis.alignment.structure import Level
 from transferscope.analysis.states import State
 from transferscope.system.errors import UserError
@@ -166,8 +173,10 @@ class _Problem:
         return {key: _precise(state[key]) for key in keys}
 
     def permuted(self, state: State, source: np.ndarray) -> dict[str, Tensor]:
+        """The parameters that count, permuted, as tensors that may be overwritten."""
         keys = sorted(frozenset[str]().union(*self.keys))
-        return {key: _precise(tensor) for key, tensor in apply(self.groups, source, state, keys).items()}
+        room = in_one_block({key: state[key] for key in keys}, torch.float32)
+        return {key: room[key].copy_(apply(self.groups, source, state, [key])[key]) for key in keys}
 
     def objective(
         self, target: Mapping[str, Tensor], weights: Mapping[str, Tensor], keys: Iterable[str] | None = None
@@ -219,7 +228,7 @@ class _Problem:
             }
             step = np.arange(self.components)
             best_assignment(self.levels[index], self.gains(index, target, current, known or None)).write(step)
-            current.update(apply(self.groups, step, current, sorted(self.keys[index])))
+            _overwrite(current, apply(self.groups, step, current, sorted(self.keys[index])))
             source = source[step]
         return source
 
@@ -253,7 +262,7 @@ class _Problem:
         scale = sum(float(target[key].norm()) * float(current[key].norm()) for key in keys)
         if not after > before + _NO_GAIN * scale:
             return False
-        current.update(moved)
+        _overwrite(current, moved)
         source[:] = source[step]
         return True
 
@@ -312,6 +321,11 @@ def _result(
 def _largest(axes: Iterable[_Axis], weights: Mapping[str, Tensor]) -> Tensor:
     """(channels,) the largest absolute weight of each."""
     return torch.stack([axis.rows(weights[axis.key]).abs().amax(1) for axis in axes]).amax(0)
+
+
+def _overwrite(current: Mapping[str, Tensor], moved: Mapping[str, Tensor]) -> None:
+    for key, tensor in moved.items():
+        current[key].copy_(tensor)
 
 
 def _precise(tensor: Tensor) -> Tensor:

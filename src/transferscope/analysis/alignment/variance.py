@@ -60,7 +60,7 @@ def rescale(model: nn.Module, state_a: State, state_b: State, batches: Batches, 
     Raises:
         UserError: For weights of another architecture or non-finite ones, and for fewer than two values of a channel.
     """
-    return _correct(model, state_a, state_b, batches, alpha, shift=False)
+    return CorrectedLine(model, state_a, state_b, batches, shift=False).at(alpha)
 
 
 def repair(model: nn.Module, state_a: State, state_b: State, batches: Batches, alpha: float = 0.5) -> Corrected:
@@ -70,7 +70,7 @@ def repair(model: nn.Module, state_a: State, state_b: State, batches: Batches, a
     layer, which cannot shift channels apart) it is a UserError that names the layers: give `add_biases(model)`, the
     same architecture with biases, or use `rescale`. Weights without those biases are taken as having zeros there.
     """
-    return _correct(model, state_a, state_b, batches, alpha, shift=True)
+    return CorrectedLine(model, state_a, state_b, batches, shift=True).at(alpha)
 
 
 def add_biases(model: nn.Module) -> nn.Module:
@@ -131,31 +131,43 @@ def layer_moments(model: nn.Module, state: State, batches: Batches, layers: list
     return moments
 
 
-def _correct(
-    model: nn.Module, state_a: State, state_b: State, batches: Batches, alpha: float, *, shift: bool
-) -> Corrected:
-    state_a, state_b = _with_zero_biases(model, state_a), _with_zero_biases(model, state_b)
-    for state, name in ((state_a, "checkpoint a"), (state_b, "checkpoint b")):
-        check_same_tensors(model.state_dict(), state, "the network", name)
-        if found := describe_nonfinite(state, name):
-            raise UserError(f"{found}: the average of networks that diverged cannot be corrected")
-    network = copy.deepcopy(model)
-    write_state(network, interpolate(state_a, state_b, alpha))
-    sites = _sites(network, batches)
-    layers = [name for name in sites if not isinstance(network.get_submodule(name), _BatchNorm)]
-    if shift:
-        _check_biases(network, layers)
-    ends = [layer_moments(model, state, batches, layers) for state in (state_a, state_b)]
-    correction = _Correction(network, shift, {
-        name: tuple((1 - alpha) * one + alpha * other for one, other in (
-            (ends[0][name].mean, ends[1][name].mean), (ends[0][name].std, ends[1][name].std)
-        ))
-        for name in layers
-    })  # fmt: skip
-    _walk(network, sites, batches, correction)
-    state = {key: tensor.detach().clone() for key, tensor in network.state_dict().items()}
-    normalised = tuple(name for name in sites if name not in layers)
-    return Corrected(state, correction.scales, correction.shifts, correction.dead, normalised)
+class CorrectedLine:
+    """`rescale`, or with `shift` `repair`, between two networks at any number of alphas.
+
+    The ends' statistics are measured once, when the line is made; each point then costs the passes of the average.
+    Arguments and errors are those of `rescale` and `repair`.
+    """
+
+    def __init__(self, model: nn.Module, state_a: State, state_b: State, batches: Batches, *, shift: bool) -> None:
+        self.model, self.batches, self.shift = model, batches, shift
+        self.ends = _with_zero_biases(model, state_a), _with_zero_biases(model, state_b)
+        for state, name in zip(self.ends, ("checkpoint a", "checkpoint b"), strict=True):
+            check_same_tensors(model.state_dict(), state, "the network", name)
+            if found := describe_nonfinite(state, name):
+                raise UserError(f"{found}: the average of networks that diverged cannot be corrected")
+        network = copy.deepcopy(model)
+        write_state(network, self.ends[0])
+        self.sites = _sites(network, batches)
+        self.layers = [name for name in self.sites if not isinstance(network.get_submodule(name), _BatchNorm)]
+        if shift:
+            _check_biases(network, self.layers)
+        self.moments = [layer_moments(model, state, batches, self.layers) for state in self.ends]
+
+    def at(self, alpha: float) -> Corrected:
+        """The corrected (1 - alpha) a + alpha b."""
+        network = copy.deepcopy(self.model)
+        write_state(network, interpolate(*self.ends, alpha))
+        targets = {name: self._target(name, alpha) for name in self.layers}
+        correction = _Correction(network, self.shift, targets)
+        _walk(network, self.sites, self.batches, correction)
+        state = {key: tensor.detach().clone() for key, tensor in network.state_dict().items()}
+        normalised = tuple(name for name in self.sites if name not in self.layers)
+        return Corrected(state, correction.scales, correction.shifts, correction.dead, normalised)
+
+    def _target(self, name: str, alpha: float) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of each channel of a layer."""
+        one, other = (found[name] for found in self.moments)
+        return (1 - alpha) * one.mean + alpha * other.mean, (1 - alpha) * one.std + alpha * other.std
 
 
 @dataclass
@@ -164,7 +176,7 @@ class _Correction:
 
     network: nn.Module
     shift: bool
-    targets: dict[str, Any]
+    targets: dict[str, tuple[Tensor, Tensor]]
     scales: dict[str, Tensor] = field(default_factory=dict)
     shifts: dict[str, Tensor] = field(default_factory=dict)
     dead: int = 0

@@ -11,6 +11,7 @@ from transferscope.experiment.inputs import Pairs, PairSpec
 from transferscope.experiment.names import CheckpointName, RunName
 from transferscope.experiment.options import (
     BasinOptions,
+    ConnectionOptions,
     CriticalityOptions,
     LandscapeOptions,
     ModulesOptions,
@@ -105,6 +106,35 @@ def _below(tables: Iterable[tuple[pd.DataFrame, ...]]) -> Tables:
 def _of_pair(table: pd.DataFrame, pair: PairSpec, names: dict[str, str]) -> pd.DataFrame:
     """The table with the pair's scenario and names, task and part between them."""
     return named(table, scenario=pair.scenario or "within", task=table["task"], split=table["split"], **names)
+
+
+def connect_pair(
+    pair: PairSpec,
+    series_a: CheckpointSeries,
+    series_b: CheckpointSeries,
+    train_split: PackedSplit,
+    test_split: PackedSplit,
+    options: LandscapeOptions,
+    modules: ModulesOptions,
+    precision: Precision,
+    store: Store,
+) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """Barriers of the ways between two models, their points, and profiles of modules; no rows where a run diverged."""
+    from transferscope.measure.connection import Connection, connect
+    from transferscope.measure.modules import modules_of
+
+    bench = make_bench(train_split, test_split, precision, store, resamples=options.resamples)
+    chosen, name = options.connection or ConnectionOptions(), str(pair.at("final"))
+    diverged = ", ".join(one.name for one in (series_a, series_b) if one.status == "diverged")
+    if diverged:
+        logger.warning("%s: no ways between these two, for %s diverged", name, diverged)
+        found = Connection.empty()
+    else:
+        ends = series_a.load("final"), series_b.load("final")
+        found = connect(bench, *ends, options=chosen, modules=modules_of(ends[0], modules), name=name)
+    tables = (found.barriers, found.points, found.modules)
+    barriers, points, profiles = (named(table, task=bench.task, **pair.columns("final")) for table in tables)
+    return barriers, points, profiles
 
 
 def summarise_barriers(**barriers: pd.DataFrame) -> pd.DataFrame:

@@ -16,6 +16,8 @@ STORE = "landscape_measurements"
 PRECISION = "params:analyses.precision"
 TABLES = ("interpolation", "barriers")
 """What is made of every pair."""
+CONNECTIONS = ("connection", "connection_points", "connection_modules")
+"""What is made of a pair between which ways are measured."""
 
 
 def create_pipeline(plan: Plan) -> Pipeline:
@@ -31,6 +33,8 @@ def create_pipeline(plan: Plan) -> Pipeline:
     across = tagged("cross_domain", _cross_domain(plan, options))
     scopes = [*compared, *([ACROSS] if across else [])]
     found += [*tagged("lines", across), *(tagged("lines", _all_barriers(scopes)) if scopes else [])]
+    for task in plan.targets():
+        found += tagged("connection", _connections(task, plan.connected(task)))
     for task in plan.study.tasks:
         found += [*tagged("planes", _planes(task, options)), *tagged("basin", _basin(plan, task, options))]
         runs = _critical_runs(plan, task, options)
@@ -86,6 +90,46 @@ def _walks(task: str, group: PairGroup) -> Node:
         namespace=f"{task}.{NAME}",
         tags=ON_A_GPU,
     )
+
+
+def _connections(task: str, pairs: list[Pair]) -> list[Node]:
+    """The ways between some pairs, and a card of each."""
+    if not pairs:
+        return []
+    measured = [
+        Node(
+            nodes.connect_pair,
+            inputs=[
+                f"params:plan.connected.{task}.{pair.name}",
+                f"{pair.run_a.full_name}.checkpoints",
+                f"{pair.run_b.full_name}.checkpoints",
+                f"{task}.train_split",
+                f"{task}.test_split",
+                "params:analyses.landscape",
+                "params:analyses.modules",
+                PRECISION,
+                STORE,
+            ],
+            outputs=[f"{task}.{pair.name}.{table}" for table in CONNECTIONS],
+            name=f"connect_{pair.name}",
+            namespace=f"{task}.{NAME}",
+            tags=ON_A_GPU,
+        )
+        for pair in pairs
+    ]
+    cards = [
+        draw(
+            NAME,
+            task,
+            f"connection_{pair.name}",
+            "connections:connection_card",
+            [f"{task}.{pair.name}.{table}" for table in ("connection_points", "connection", "connection_modules")],
+            title=f"{task}, {pair.run_a.name} & {pair.run_b.name}",
+        )
+        for pair in pairs
+    ]
+    gathered = [gather(NAME, task, name, (f"{task}.{pair.name}.{name}" for pair in pairs)) for name in CONNECTIONS]
+    return [*measured, *gathered, *cards]
 
 
 def _all_barriers(scopes: list[str]) -> list[Node]:

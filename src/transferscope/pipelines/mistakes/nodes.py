@@ -6,7 +6,7 @@ import pandas as pd
 
 from transferscope.experiment.inputs import Pairs, PairSpec, Runs
 from transferscope.experiment.options import MistakesOptions, ReplaceOptions
-from transferscope.experiment.plan import RunSpec, derive_seed
+from transferscope.experiment.plan import derive_seed
 from transferscope.pipelines.types import CheckpointSeries, Figure, PackedSplit, Predictions
 from transferscope.pipelines.wiring import concatenate, make_bench, named
 
@@ -75,15 +75,20 @@ def replace_pairs(
     return concatenate(*whole), concatenate(*flips)
 
 
-def calibrate_run(
-    run: RunSpec, predictions: Predictions, test_split: PackedSplit, options: MistakesOptions
+def calibrate_runs(
+    runs: Runs, test_split: PackedSplit, options: MistakesOptions, **predictions: Predictions
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Calibration of a run, and the bins of its reliability diagram."""
+    """Calibration of each run, and the bins of its reliability diagram; predictions by the name of the run."""
     from transferscope.measure import calibration
 
-    whole, bins = calibration(test_split, predictions["test"], options.replace or ReplaceOptions())
-    names = {"task": test_split.name, "run": run.name, "label": run.label}
-    return named(whole, **names), named(bins, **names)
+    labels = {run.name: run.label for run in runs.root}
+    rows: list[pd.DataFrame] = []
+    bins: list[pd.DataFrame] = []
+    for run, logits in predictions.items():
+        tables = calibration(test_split, logits["test"], options.replace or ReplaceOptions())
+        for tables_of, table in zip((rows, bins), tables, strict=True):
+            tables_of.append(named(table, task=test_split.name, run=run, label=labels[run]))
+    return concatenate(*rows), concatenate(*bins)
 
 
 def summarise_pairs(mistakes: pd.DataFrame) -> pd.DataFrame:

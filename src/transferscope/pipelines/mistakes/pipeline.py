@@ -50,30 +50,29 @@ def _task(plan: Plan, task: str, groups: list[PairGroup]) -> list[Node]:
 
 def _replacement(plan: Plan, task: str, groups: list[PairGroup], runs: list[RunSpec]) -> list[Node]:
     """Whether the second run of each pair can replace the first, and how well each run is calibrated."""
-    of_pairs, of_runs = ("replacement", "flips"), ("calibration", "reliability")
+    of_pairs = ("replacement", "flips")
     return [
         *(_measure(task, group, of_pairs, "replace", nodes.replace_pair, nodes.replace_pairs) for group in groups),
-        *(_calibrate(run, of_runs) for run in runs),
+        _calibrate(task, runs),
         *(gather(NAME, task, name, [f"{task}.{group.name}.{name}" for group in groups]) for name in of_pairs),
-        *(gather(NAME, task, name, [f"{run.full_name}.{name}" for run in runs]) for name in of_runs),
         draw(NAME, task, "flips", "replacement:flip_bars", [f"{task}.flips.table"]),
         draw(NAME, task, "reliability", "replacement:reliability_diagram", [f"{task}.reliability.table"]),
         *_gallery(plan, task, "flip_gallery", nodes.draw_flip_gallery),
     ]
 
 
-def _calibrate(run: RunSpec, outputs: Sequence[str]) -> Node:
+def _calibrate(task: str, runs: list[RunSpec]) -> Node:
     return Node(
-        nodes.calibrate_run,
-        inputs=[
-            f"params:plan.runs.{run.full_name}",
-            f"{run.full_name}.predictions",
-            f"{run.task}.test_split",
-            "params:analyses.mistakes",
-        ],
-        outputs=[f"{run.full_name}.{name}" for name in outputs],
-        name=f"calibrate_{run.name}",
-        namespace=f"{run.task}.{NAME}",
+        nodes.calibrate_runs,
+        inputs={
+            "runs": f"params:plan.runs_of.{task}",
+            "test_split": f"{task}.test_split",
+            "options": "params:analyses.mistakes",
+            **{run.name: f"{run.full_name}.predictions" for run in runs},
+        },
+        outputs=[f"{task}.calibration.table", f"{task}.reliability.table"],
+        name="calibrate_runs",
+        namespace=f"{task}.{NAME}",
     )
 
 

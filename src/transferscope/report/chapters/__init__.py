@@ -1,8 +1,20 @@
 """The page, chapter by chapter: text, tables and figures of one analysis in one file."""
 
-from transferscope.report.chapters import criticality, images, landscape, mistakes, own, similarity, spectrum, training
+from transferscope.report.chapters import (
+    connection,
+    criticality,
+    images,
+    landscape,
+    mistakes,
+    own,
+    similarity,
+    spectrum,
+    training,
+)
 
-CHAPTERS = tuple(part.CHAPTER for part in (training, mistakes, similarity, landscape, criticality, spectrum, own))
+CHAPTERS = tuple(
+    part.CHAPTER for part in (training, mistakes, similarity, landscape, connection, criticality, spectrum, own)
+)
 """In the order of the appendix, and the user's own; `images` and the runs have places of their own on the page."""
 
 __all__ = ["CHAPTERS", "images", "training"]

@@ -1,0 +1,16 @@
+"""Ways between two networks beside the straight line: tempered, along a trained curve, module by module.
+
+The public names are imported when they are first used.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "barrier_left": ["Remaining", "remaining"],
+        "curve": ["CurveTraining", "bezier", "train_curve"],
+        "layerwise": ["ModulePoint", "module_points"],
+        "tempering": ["Temperature", "fit_temperature", "tempered"],
+    },
+)
