@@ -31,8 +31,8 @@ GAIN = 10.0
 MAX_DEGREE = 16
 SPAN_TOLERANCE = 3e-5
 """Error of the wanted vectors in the float32 basis."""
-TOLERANCE = 1e-6
-"""Error of an eigenvalue, as a part of the largest one, that ends the refinement in float64; half of it for a value."""
+TOLERANCE = 7e-7
+"""Error of a value, as a part of the largest one, that ends the refinement in float64."""
 MAX_REFINEMENTS = 4
 MAX_EDGES = 8
 """Number of times that the filter is lowered, where fewer values than wanted lie above its edge."""
@@ -115,14 +115,12 @@ def top_values(linear: LinearMap, num: int, edge: float, bound: float, seed: int
     vectors, theta, residuals = _project(gram, basis)
     for _ in range(MAX_REFINEMENTS):
         errors = _errors(theta, residuals, next_value)
-        wrong = errors > TOLERANCE * theta[0]
+        wrong = errors > TOLERANCE * theta[0].sqrt()
         if not bool(wrong.any()) or gram.num_maps > 2 * MAX_MAPS:
             break
         wider = _orthonormal(_corrections(filtered, residuals[wrong]), vectors)
         vectors, theta, residuals = _project(gram, torch.cat([vectors, wider]), keep=len(vectors))
-    values = theta.clamp_min(0).sqrt()
-    # The root of an eigenvalue's error bounds the value's, and so does the error over the value.
-    errors = torch.minimum(errors / values.clamp_min(torch.finfo(errors.dtype).tiny), errors.sqrt())
+    values, errors = theta.clamp_min(0).sqrt(), _errors(theta, residuals, next_value)
     return TopValues(values.cpu(), gram.images(vectors), errors.cpu(), gram.num_maps)
 
 
@@ -240,12 +238,16 @@ def _corrections(filtered: _Filter, residuals: Tensor) -> Tensor:
 
 
 def _errors(theta: Tensor, residuals: Tensor, next_value: float) -> Tensor:
-    """Errors of eigenvalues: the residual, or its square over the gap to what the basis does not hold.
+    """Errors of the singular values, from those of the eigenvalues theta.
 
-    Ritz values that are close to each other share their residuals.
+    Theirs are the residual, or its square over the gap to what the basis does not hold. Ritz values that are close to
+    each other share their residuals.
     """
     norms = residuals.norm(dim=1)
     close = (theta[:, None] - theta).abs() <= CLOSE * theta[0]
     shared = (close * norms.square()).sum(1).sqrt()
     gap = (theta - next_value - shared).clamp_min(torch.finfo(theta.dtype).tiny)
-    return torch.minimum(norms, shared * norms / gap)
+    errors = torch.minimum(norms, shared * norms / gap)
+    # The difference of two squares over the sum of their roots.
+    roots = theta.clamp_min(0).sqrt() + (theta - errors).clamp_min(0).sqrt()
+    return torch.minimum(errors / roots.clamp_min(torch.finfo(theta.dtype).tiny), errors.sqrt())
