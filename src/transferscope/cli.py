@@ -5,22 +5,18 @@ What a user mistypes ends in one line.
 
 from __future__ import annotations
 
-import os
 import re
 import traceback
 from collections.abc import Callable
 from copy import copy
 from difflib import get_close_matches
 from functools import wraps
-from pathlib import Path
 from typing import Any
 
 import click
 from kedro.framework.cli.project import run as kedro_run
 from kedro.framework.cli.utils import env_option
 from kedro.io.core import DatasetError
-from kedro.utils import find_kedro_project
-from kedro_viz.launchers.cli.main import viz
 from omegaconf.errors import OmegaConfBaseException
 
 from transferscope.framework.kedro_private import SELECTING_FILES
@@ -191,20 +187,4 @@ def cost(
     click.echo(f"At {speed.train:,.0f} images/s trained and {speed.forward:,.0f} images/s evaluated, one device.")
 
 
-def _from_subfolders(group: click.Group) -> click.Group:
-    """Kedro-Viz's commands; `build` and `deploy`, which look for the project in the working folder only, go there."""
-    changed = copy(group)
-
-    @click.pass_context
-    def begin(ctx: click.Context) -> None:
-        project = find_kedro_project(Path.cwd())
-        if ctx.invoked_subcommand in ("build", "deploy") and project is not None:
-            os.chdir(project)
-
-    changed.callback = begin
-    return changed
-
-
-cli = click.Group(
-    name="transferscope", commands={"run": _our_run(kedro_run), "cost": cost, "viz": _from_subfolders(viz)}
-)
+cli = click.Group(name="transferscope", commands={"run": _our_run(kedro_run), "cost": cost})
