@@ -31,7 +31,10 @@ def together(project: Project, tmp_path_factory: pytest.TempPathFactory) -> Proj
             to_outputs=FINAL,
             from_nodes=[
                 *(f"clipart.mistakes.compare_{pair}" for pair in ("pt__pt", "pt__rit", "rit__rit")),
-                *(f"clipart.similarity.distance_{pair}" for pair in ("pt__pt", "pt__rit", "rit__rit")),
+                *(
+                    f"clipart.similarity.distance_{pair}"
+                    for pair in ("pt__pt", "pt__rit", "rit__rit", "rit__rit_same_init")
+                ),
                 *(f"clipart.landscape.interpolate_{pair}" for pair in ("pt__pt", "pt__rit", "rit__rit")),
                 "clipart.landscape.interpolate_rit__rit_same_init",
                 "clipart.similarity.measure_cka",

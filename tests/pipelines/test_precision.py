@@ -101,21 +101,22 @@ def test_basins(splits: Any, series: Any, computed_in: set[torch.dtype]) -> None
     assert_close(*both(measure, computed_in), "value", 0.1)
 
 
-def test_modules(splits: Any, series: Any, computed_in: set[torch.dtype]) -> None:
+def test_modules(splits: Any, project: Any, computed_in: set[torch.dtype]) -> None:
     """Losses are off where mu's bound is far; those near it are settled in float32, and mu is that of float32."""
     grid = {"positions": {"points": 3}, "sigmas": (0.0, 0.1), "draws": 1, "max_draws": 1, "paths": ("direct",)}
-    modules = find_modules(series[0].load("final").build())
+    run = project.load("clipart.rit_1.checkpoints")  # it has learned a little, else there is no bound
+    modules = find_modules(run.load("final").build())
     store: dict[str, Any] = {}
 
     def measure(precision: Precision, share: float) -> Any:
         options = CriticalityOptions.model_validate(grid | {"epsilon_share": share})
         bench = Bench(splits, store, precision)
-        noise, mu = criticality(bench.limited(options.max_examples), series[0], modules, options)
-        return noise, mu, rewinding(bench, series[0], modules)
+        noise, mu = criticality(bench.limited(options.max_examples), run, modules, options)
+        return noise, mu, rewinding(bench, run, modules)
 
     losses = measure("float32", 1.0)[0]["loss"]
     bound = losses.quantile(0.8) / 0.9  # 0.9 of the bound and more is near it
-    unperturbed = evaluate(series[0].load("final").build(), splits["train"])["loss"]
+    unperturbed = evaluate(run.load("final").build(), splits["train"])["loss"]
     share = (bound - unperturbed) / (loss_without_knowledge(np.asarray(splits["train"].labels)) - unperturbed)
     exact, mu, back = measure("float32", share)
     rounded, screened_mu, rounded_back = measure("bfloat16", share)

@@ -36,7 +36,7 @@ def test_the_report_is_one_file_that_says_generated(project) -> None:
 def test_the_claims_have_their_columns_and_verdicts(project) -> None:
     """At least twelve claims, each with one of the three verdicts, and the comparisons behind each."""
     claims, effects = project.load("claims"), project.load("claim_effects")
-    assert list(claims.columns[:8]) == ["id", "claim", "source", "paper", "verdict", "effect", "smallest", "largest"]
+    assert list(claims.columns[:8]) == ["id", "claim", "source", "paper", "verdict", "effect", "low", "high"]
     assert len(claims) >= 12
     assert set(claims["verdict"]) <= {"holds", "does not hold", "cannot tell"}
     counted = effects[effects["counted"]].groupby("id").size().reindex(claims["id"], fill_value=0)
