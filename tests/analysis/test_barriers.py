@@ -232,6 +232,7 @@ def test_summary_has_a_row_per_scenario_and_kind() -> None:
     keys = {"scenario": "within", "task": "real", "split": "test", "pair_kind": "P-T & P-T", "metric": "accuracy"}
     rows = [
         {**keys, "epochs": f"{epoch} & {epoch}", "barrier": height, "midpoint_gain": -height,
+         "checkpoint_a": f"real.pt_1@{epoch}", "checkpoint_b": f"real.pt_2@{epoch}",
          "barrier_low": height - 0.1, "barrier_high": height + 0.1}
         for epoch, height in (("final", 0.2), ("final", 0.4), ("best", 0.7))
     ]  # fmt: skip
