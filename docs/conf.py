@@ -43,7 +43,7 @@ myst_heading_anchors = 3
 autodoc_default_options = {
     "members": True,
     "member-order": "bysource",
-    "exclude-members": "model_config, CheckpointOfTask",
+    "exclude-members": "model_config, CheckpointOfTask, GroupColumn",
 }
 autodoc_typehints_format = "short"
 autodoc_type_aliases = {name: name for name in ("ArrayLike", "Batches", "Evaluate", "Metrics", "Modules", "State")}

@@ -53,7 +53,7 @@ def _path(text: str) -> str:
     return text
 
 
-Place = Annotated[str, AfterValidator(_path)]
+PathText = Annotated[str, AfterValidator(_path)]
 """The path of a file or folder; relative ones begin at the project's folder."""
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)

@@ -68,7 +68,7 @@ class TaskOptions(opt.Options):
 
     format: str | None = None
     """domainnet, chexpert, image_folder, or a class of one's own as module:Class."""
-    root: opt.Place | None = None
+    root: opt.PathText | None = None
     """The folder with the images, or an archive. image_folder: null where there are none, and checkpoint files are
     compared by their weights alone."""
     layout: SerializeAsAny[DataFormat] | None = None
@@ -207,12 +207,12 @@ class RunKindOptions(opt.Options):
     replicas: Annotated[int, Field(gt=0, le=MAX_REPLICAS)] = 1
     """Runs that differ in their seeds only, at most 10,000 on each task."""
     initialisation: Literal["random", "pretrained", "checkpoint"] = "random"
-    pretrained: opt.Place | None = None
+    pretrained: opt.PathText | None = None
     """Run whose weights are taken, e.g. shapes.p_1, or the path of a checkpoint file."""
     pretrained_epoch: Literal["best", "final"] | opt.Epoch = "final"
     shares_initialisation_with: str | None = None
     """Kind whose replica of the same number gives the initial weights."""
-    checkpoint: opt.Place | None = None
+    checkpoint: opt.PathText | None = None
     """A checkpoint file that exists: nothing is trained."""
     weights: str | None = None
     """Of the file given as checkpoint or pretrained: the key of the weights that are taken, e.g. model_ema."""
@@ -240,7 +240,7 @@ class Study(opt.Options):
     """The study as a user writes it in `parameters*.yml`."""
 
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
-    models_folder: opt.Place = "data/06_models"
+    models_folder: opt.PathText = "data/06_models"
     """Where runs train; the catalog's checkpoints lie there."""
     tasks: Annotated[dict[Name, TaskOptions], Field(max_length=MAX_NAMES)]
     """At most 1,000."""

@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image
 from pydantic import Field
 
-from transferscope.experiment.options import Place
+from transferscope.experiment.options import PathText
 from transferscope.images.decode import FORMATS, is_image
 from transferscope.images.files import FileTree, decode_text, open_tree, printable, read_file
 from transferscope.images.source import (
@@ -68,7 +68,7 @@ class ImageFolder(ImageFormat):
 
     test_share: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Without parts: the share of each class that is for testing; not used where there are parts."""
-    class_list: Place | None = None
+    class_list: PathText | None = None
     """A text file with a class per line, in the order of a classifier's outputs."""
 
     def read(self, root: Path, task: str) -> ImageSource:

@@ -10,18 +10,16 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from types import ModuleType
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import Literal, TypeVar
 
 import pandas as pd
 
 from transferscope.experiment.inputs import PairSpec
 from transferscope.experiment.names import RunName
+from transferscope.measure.bench import Bench
+from transferscope.models.series import CheckpointSeries, Epoch
 from transferscope.system.errors import UserError
 from transferscope.system.references import load_module
-
-if TYPE_CHECKING:
-    from transferscope.measure.bench import Bench
-    from transferscope.models.series import CheckpointSeries, Epoch
 
 KEY = "analyses.own.modules"
 
