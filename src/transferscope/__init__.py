@@ -1,4 +1,4 @@
-"""What does a pre-trained network pass on when it is fine-tuned?"""
+"""Measure what a pre-trained network passes on when it is fine-tuned, and compare trained networks."""
 
 from transferscope.system import renamed
 

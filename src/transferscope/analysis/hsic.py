@@ -18,7 +18,7 @@ from transferscope.system.errors import UserError
 MIN_EXAMPLES = 4
 CHUNK_FEATURES = 65536
 ROUNDING = 1e-13
-"""What is below this part of the terms it was computed from is rounding, and set to 0."""
+"""Values below this part of the terms that they were computed from are rounding, and set to 0."""
 
 
 def gram_matrix(features: Tensor) -> Tensor:

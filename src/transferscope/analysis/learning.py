@@ -1,4 +1,4 @@
-"""What a run's history says: how far it came, how fast, and whether it learned at all."""
+"""Measures of a run's history: its final metric, its speed, and whether it learned at all."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def _auc_variance(area: float, positives: NDArray[np.float64], negatives: NDArra
 
 
 def chance_level(class_sizes: pd.DataFrame, metric: str) -> tuple[float, float]:
-    """What a model without knowledge reaches on the test part, and the standard error of that.
+    """Metric of a model without knowledge on the test part, and the standard error of that.
 
     Accuracy: the share p of the largest class, sqrt(p (1 - p) / n). AUC: 1/2, and under the hypothesis of no knowledge
     sqrt((n_pos + n_neg + 1) / (12 n_pos n_neg)) per class (Mann-Whitney), the classes taken as independent.

@@ -1,4 +1,4 @@
-"""What the singular values of a layer, or of a whole network, amount to (appendix C, Figures 31 to 33).
+"""Summaries of the singular values of a layer or of a whole network (appendix C, Figures 31 to 33).
 
 Values come with multiplicities throughout, as from `conv_singular_values`; arrays or tensors (num_distinct,).
 """

@@ -1,4 +1,4 @@
-"""What the landscape analyses ask of state_dicts: same tensors, finite values, in-place writes, a digest."""
+"""Checks of state_dicts for the landscape analyses: same tensors, finite values, in-place writes, a digest."""
 
 from __future__ import annotations
 

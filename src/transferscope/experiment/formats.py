@@ -8,7 +8,6 @@ readers in `transferscope.images`; a format of one's own is named as `format: my
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
 from typing import ClassVar, Self
 
 from transferscope.experiment.options import Options
@@ -46,7 +45,6 @@ class DataFormat(Options):
         return self.model_copy(update={key: place(path) for key, path in paths.items() if path is not None})
 
 
-@cache
 def format_class(name: str) -> type[DataFormat]:
     """The class of a format.
 

@@ -83,28 +83,26 @@ class ImageSource:
         cls,
         root: str | Path,
         *,
-        train: Mapping[str, str],
-        test: Mapping[str, str],
-        validation: Mapping[str, str] | None = None,
+        train: Iterable[tuple[str, str]],
+        test: Iterable[tuple[str, str]],
+        validation: Iterable[tuple[str, str]] | None = None,
     ) -> ImageSource:
         """A data set given as the class of every file.
 
         Args:
             root: folder or archive.
-            train, test, validation: path of each image below `root` -> name of its class, in the order of use.
+            train, test, validation: path below `root` and name of the class of each image, in the order of use.
 
         Raises:
-            UserError: a file does not exist, there is one class only, a part has no images or a class of its own, or a
-                class is no text.
+            UserError: a file does not exist or is listed twice in a part, there is one class only, a part has no images
+                or a class of its own, or a class is no text.
         """
-        for path, label in [*train.items(), *test.items(), *(validation or {}).items()]:
-            if not (isinstance(path, str) and isinstance(label, str)):
-                raise UserError(f"{root}: {path!r} has the class {label!r}: give paths and names of classes as text")
-        tree, names = open_tree(root), sorted(set(train.values()))
+        tree, labels = open_tree(root), _labels(f"{root}, train", train)
+        names = sorted(set(labels.values()))
         check_classes(names, str(root))
 
-        def listed(part: str, labels: Mapping[str, str]) -> ExampleList:
-            return _listed(tree, f"{root}, {part}", labels, names)
+        def listed(part: str, examples: Iterable[tuple[str, str]]) -> ExampleList:
+            return _listed(tree, f"{root}, {part}", _labels(f"{root}, {part}", examples), names)
 
         return cls(
             name=Path(root).name,
@@ -112,7 +110,7 @@ class ImageSource:
             class_names=tuple(names),
             multi_label=False,
             generated=tree.is_file(GENERATED_MARK),
-            train=listed("train", train),
+            train=listed("train", labels.items()),
             test=listed("test", test),
             validation=None if validation is None else listed("validation", validation),
         )
@@ -129,6 +127,18 @@ class ImageSource:
     def parts(self) -> tuple[str, ...]:
         """Names of the parts that exist."""
         return ("train", "test") if self.validation is None else ("train", "test", "validation")
+
+
+def _labels(where: str, examples: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Class by path of the examples of one part, each of which is listed once."""
+    labels: dict[str, str] = {}
+    for path, label in examples:
+        if not (isinstance(path, str) and isinstance(label, str)):
+            raise UserError(f"{where}: {path!r} has the class {label!r}: give paths and names of classes as text")
+        if path in labels:
+            raise UserError(f"{where}: {path} is listed twice, with the classes {labels[path]!r} and {label!r}")
+        labels[path] = label
+    return labels
 
 
 def _listed(tree: FileTree, where: str, labels: Mapping[str, str], names: Sequence[str]) -> ExampleList:

@@ -100,7 +100,7 @@ class PermutationGroups:
     unused: tuple[str, ...] = ()
     """Floating-point tensors of the state_dict that the output does not depend on; they are not permuted."""
     reasons: tuple[str, ...] = ()
-    """What was kept in place because an operation could not be followed."""
+    """Reasons for which channels were kept in place: operations that could not be followed."""
 
     def __iter__(self) -> Iterator[Group]:
         return iter(self.groups)
@@ -181,7 +181,7 @@ class PermutationGroups:
         return found
 
     def output(self, state: State, *, dtype: torch.dtype | None = None) -> Tensor:
-        """What the network puts out for its example with the weights of `state`, flattened to one vector."""
+        """The network's output for its example with the weights of `state`, flattened to one vector."""
         given = {key: _as(tensor, dtype) for key, tensor in state.items()}
         given |= {key: _as(tensor, dtype) for key, tensor in self._unsaved.items()}
         with torch.no_grad(), evaluation_mode(self.model), plain_attention():

@@ -46,14 +46,14 @@ class Level:
 
 @dataclass(frozen=True)
 class Structure:
-    """What may be permuted: `component` of every wire, and the levels that are independent of each other."""
+    """Axes that may be permuted: `component` of every wire, and the levels that are independent of each other."""
 
     component: Array
     levels: tuple[Level, ...]
     nestings: tuple[tuple[Array, Array], ...]
     """(children, parents) as components, for checking permutations."""
     reasons: tuple[tuple[str, int], ...]
-    """What kept how many channels in place, other than the network's input and output."""
+    """Reasons that kept channels in place, with their numbers, other than the network's input and output."""
 
 
 class _Graph:

@@ -82,14 +82,14 @@ def list_drawn_examples(source: ImageSource) -> pd.DataFrame:
 
 
 def count_shared_patients(source: ImageSource) -> pd.DataFrame:
-    """How many patients are in two parts."""
+    """Count the patients that are in two parts."""
     from transferscope.images.summary import patient_overlap
 
     return patient_overlap(source)
 
 
 def count_shared_images(*splits: PackedSplit) -> pd.DataFrame:
-    """How many images are in two parts; a warning where there are any."""
+    """Count the images that are in two parts; a warning where there are any."""
     from transferscope.images.summary import image_overlap
 
     table = image_overlap(splits)
@@ -103,7 +103,7 @@ def count_shared_images(*splits: PackedSplit) -> pd.DataFrame:
 
 
 def count_cooccurrence(*splits: PackedSplit) -> pd.DataFrame:
-    """How often two findings are positive together."""
+    """Count how often two findings are positive together."""
     from transferscope.images.summary import label_cooccurrence
 
     return pd.concat([label_cooccurrence(split) for split in splits], ignore_index=True)

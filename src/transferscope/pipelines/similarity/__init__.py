@@ -1,4 +1,4 @@
-"""How alike two models are in their features and in their weights."""
+"""Similarity of models in their features and in their weights."""
 
 from transferscope.pipelines.similarity.pipeline import create_pipeline
 

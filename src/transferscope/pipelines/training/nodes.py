@@ -83,7 +83,7 @@ def summarise_runs(
 
 
 def gather_timings(*series: CheckpointSeries) -> pd.DataFrame:
-    """How long each run of a task took."""
+    """Gather the times of each run of a task."""
     from transferscope.training.history import gather_timings as gather
 
     return gather(series)

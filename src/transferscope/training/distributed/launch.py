@@ -38,7 +38,7 @@ OUTPUT = "output.txt"
 POLL_SECONDS = 0.2
 STOP_SECONDS = 30
 MEETING_SECONDS = 600
-"""How long a machine waits for the others, whichever comes first."""
+"""Seconds for which a machine waits for the others, whichever comes first."""
 
 
 def train(
