@@ -59,6 +59,24 @@ def test_runs_are_tasks_times_replicas() -> None:
     assert len(runs) == 6 + 1 + 8 + 1
 
 
+def test_default_pairs_are_of_the_kinds_that_the_study_has() -> None:
+    """Without the kind `rit_same_init` its default pair is none; kinds of other names alone leave nothing, and fail."""
+    parameters = study(analyses__similarity={})
+    del parameters["analyses"]["similarity"], parameters["runs"]["rit_same_init"]
+    plan = make_plan(parameters)
+    assert plan.study.analyses.similarity is not None
+    pairs = plan.pairs("clipart", plan.study.analyses.similarity.pairs)
+    assert {(pair.run_a.kind, pair.run_b.kind) for pair in pairs} == {
+        ("pt", "p"),
+        ("pt", "pt"),
+        ("pt", "rit"),
+        ("rit", "rit"),
+    }
+    parameters["runs"] = {"scratch": parameters["runs"]["rit"]}
+    with pytest.raises(UserError, match=r"analyses.similarity.pairs: 'pt' is unknown; allowed: scratch"):
+        make_plan(parameters)
+
+
 def test_what_others_start_from_comes_first() -> None:
     """The order of the runs is one in which they can be trained, whatever the order in the file."""
     names = list(make_plan(STUDY).runs)

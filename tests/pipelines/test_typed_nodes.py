@@ -32,10 +32,12 @@ def test_no_node_is_untyped(path: Path) -> None:
     assert "Any" not in names
     assert not called & {"model_validate", "model_construct", "parse_obj"}
     functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+    methods = [part for node in ast.walk(tree) if isinstance(node, ast.ClassDef) for part in node.body]
     assert functions
     for function in functions:
         arguments = function.args
-        every = [*arguments.args, *arguments.kwonlyargs, *filter(None, (arguments.vararg, arguments.kwarg))]
+        positional = arguments.args[1:] if function in methods else arguments.args
+        every = [*positional, *arguments.kwonlyargs, *filter(None, (arguments.vararg, arguments.kwarg))]
         assert all(argument.annotation for argument in every), function.name
         assert function.returns, function.name
 

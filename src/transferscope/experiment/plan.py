@@ -233,7 +233,7 @@ class Plan:
         return [run for name, run in self.runs.items() if name in origins and run.kind == kind]
 
     def _sharing(self, kind: str) -> set[str | None]:
-        return {self.study.runs[kind].shares_initialisation_with}
+        return {self.study.runs[kind].shares_initialisation_with} if kind in self.study.runs else set()
 
 
 def make_plan(parameters: dict[str, Any] | Study, file_digest: FileDigest = lambda path: None) -> Plan:
@@ -500,6 +500,9 @@ def _faults_of_analyses(study: Study) -> Iterator[str]:
     for name in ("mistakes", "similarity", "landscape", "own"):
         options = getattr(analyses, name)
         pairs = (options.pairs or ()) if options else ()
+        if options and "pairs" not in options.model_fields_set:
+            # A default pair of kinds that the study does not have is none of its pairs, as long as one is left.
+            pairs = tuple(pair for pair in pairs if kinds.keys() >= set(pair)) or pairs
         yield from _all_known(f"analyses.{name}.pairs", dict.fromkeys(kind for pair in pairs for kind in pair), kinds)
         yield from _twice(f"analyses.{name}.pairs", (f"[{a}, {b}]" for a, b in pairs))
         number = sum(_num_pairs(study, a, b) for a, b in pairs if a in kinds and b in kinds)
