@@ -173,7 +173,7 @@ class Before:
 
         from transferscope.generated.patients import COLUMNS
         from transferscope.images.chexpert import other_columns
-        from transferscope.images.columns import join_columns
+        from transferscope.images.example_columns import join_columns
 
         union = self.plan.study.tasks[task].union
         if union is not None:

@@ -158,7 +158,7 @@ class Drawing(Plot):
     """A figure; the last two inputs are the note and the labels of the study."""
 
     def __call__(self, *inputs: object) -> object:
-        from transferscope.plots.kinds import labelled
+        from transferscope.plots.roles import labelled
 
         *drawn, note, labels = inputs
         with labelled(**cast(Labels, labels)):
@@ -181,7 +181,7 @@ class Labelled:
         update_wrapper(self, function)  # Kedro validates parameters by the function's types
 
     def __call__(self, *inputs: object) -> Figure:
-        from transferscope.plots.kinds import labelled
+        from transferscope.plots.roles import labelled
 
         *drawn, labels = inputs
         with labelled(**cast(Labels, labels)):

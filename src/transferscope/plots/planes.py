@@ -15,8 +15,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from transferscope.experiment.names import CheckpointName
-from transferscope.plots.kinds import kind_of
-from transferscope.plots.series import how_many, in_order, kind_of_run, main_metric, require_columns
+from transferscope.plots.roles import kind_of
+from transferscope.plots.rows import how_many, in_order, kind_of_run, main_metric, require_columns
 from transferscope.plots.style import (
     BLUE,
     DOUBLE_WIDTH,

@@ -1,4 +1,4 @@
-"""From tidy tables to curves: kinds of runs, spread over replicas, choice of rows."""
+"""Choose and order the rows of tidy tables for figures: kinds of runs, spread over replicas, curves."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from transferscope.experiment.names import CheckpointName
-from transferscope.plots.kinds import present_labels
+from transferscope.plots.roles import present_labels
 from transferscope.system.errors import UserError
 
 _STEMS = (("rit", "RI-T"), ("ri", "RI"), ("pt", "P-T"), ("p", "P"))
