@@ -10,6 +10,7 @@ from typing import cast
 import pandas as pd
 from kedro.pipeline import Node, Pipeline
 
+from transferscope.experiment.names import NodeName
 from transferscope.experiment.options import Precision
 from transferscope.experiment.plan import PairGroup, Plan
 from transferscope.pipelines.types import Bench, Figure, PackedSplit, Store
@@ -67,7 +68,7 @@ def without_images(plan: Plan, made: Mapping[str, Pipeline]) -> dict[str, Pipeli
     if not tasks:
         return dict(made)
     # Spectra are of weights alone: their pipeline reads the files itself, so that it runs alone.
-    adopted = [node for node in kept["training"] if (node.namespace or "").partition(".")[0] in tasks]
+    adopted = [node for node in kept["training"] if NodeName.parse(node.name).task in tasks]
     read = {name for node in kept["spectrum"] for name in node.inputs}
     kept["spectrum"] += [node for node in adopted if read.intersection(node.outputs)]
     return {name: Pipeline(nodes) for name, nodes in kept.items()}

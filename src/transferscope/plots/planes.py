@@ -124,7 +124,7 @@ def point_name(checkpoint: str) -> str:
     """`clipart.pt_1@final` is `P-T 1`; at epoch 0 it is the pre-trained model with a new classifier, or RI."""
     parsed = CheckpointName.parse(checkpoint)
     kind, epoch = kind_of_run(checkpoint), parsed.epoch
-    name = f"{kind} {parsed.run.rpartition('_')[2]}"
+    name = f"{kind} {parsed.run_name.replica or parsed.run}"
     if epoch == 0:
         of_p = kind_of(kind).roles == ("fine_tuned",)
         return f"P with the new classifier of {name}" if of_p else f"initial weights of {name}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -27,7 +26,7 @@ def kind_of_run(run: str) -> str:
         return run.replace("_", " ")
     if str(name) in present_labels().runs:
         return present_labels().runs[str(name)]
-    stem = re.sub(r"_\d+$", "", name.run)
+    stem = name.kind
     for prefix, label in _STEMS:
         if stem == prefix or stem.startswith(prefix + "_"):
             variant = stem[len(prefix) + 1 :].removesuffix("union").replace("_", " ")
