@@ -1,6 +1,6 @@
 """The command line of this project: Kedro's, with a runner that uses all GPUs and cores, and `kedro cost`.
 
-What a user mistypes ends in one line.
+A user's typing mistake ends in one line.
 """
 
 from __future__ import annotations
@@ -108,9 +108,9 @@ def _check_overlay(path: str, content: dict[Any, Any], options: list[str]) -> No
     inside = content.get("run")
     others = [key for key in content if key != "run"]
     if others or not isinstance(inside, dict):
-        found = f"has the key '{others[0]}'" if others else "has no key 'run'"
+        keys = f"has the key '{others[0]}'" if others else "has no key 'run'"
         raise click.ClickException(
-            one_line(f"--config {path}: the file {found}; options stand below `run:`, e.g. run: {{env: paper}}")
+            one_line(f"--config {path}: the file {keys}; options stand below `run:`, e.g. run: {{env: paper}}")
         )
     for key, value in inside.items():
         if key not in options:

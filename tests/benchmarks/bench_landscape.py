@@ -234,7 +234,7 @@ def build(options: argparse.Namespace) -> nn.Module:
     return build_model(options.model, CLASSES, seed=0).eval()
 
 
-def shaken(state: dict[str, Tensor], seed: int) -> dict[str, Tensor]:
+def disturbed(state: dict[str, Tensor], seed: int) -> dict[str, Tensor]:
     return {
         key: tensor + 0.02 * standard_noise(tensor, seed, key, 0) if tensor.is_floating_point() else tensor
         for key, tensor in copy.deepcopy(state).items()
@@ -260,7 +260,7 @@ def main() -> None:
         0, 256, (options.images, 3, options.size, options.size), dtype=torch.uint8, generator=generator
     )
     labels = torch.randint(0, CLASSES, (options.images,), generator=generator)
-    ends = [shaken(build(options).state_dict(), seed) for seed in (1, 2)]
+    ends = [disturbed(build(options).state_dict(), seed) for seed in (1, 2)]
     setting = f"{options.size} px, {options.images} images, {options.threads} threads, torch {torch.__version__}"
     print(f"{options.model}, {setting}")
     benches = {

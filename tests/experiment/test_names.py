@@ -92,7 +92,7 @@ def test_stems_of_pairs() -> None:
 
 @given(words, words, words, st.integers(1, 99))
 def test_an_entry_names_its_owner(task: str, kind: str, form: str, replica: int) -> None:
-    """What an entry is of is the run with its task, or the task alone, or nothing."""
+    """The owner of an entry is the run with its task, or the task alone, or nothing."""
     assert EntryName.parse(f"{task}.{kind}_{replica}.{form}").owner == str(RunName(task, f"{kind}_{replica}"))
     assert EntryName.parse(f"{task}.{form}").owner == task
     assert EntryName.parse(form).owner == ""

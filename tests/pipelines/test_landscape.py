@@ -254,12 +254,12 @@ def test_modules_of_ones_own(project) -> None:
     splits, series = splits_of(project, "clipart"), project.load("clipart.pt_1.checkpoints")
     store, chosen = Counting(), crit(paths=("direct",))
     groups = {"body": ("conv1", "bias1", "layer*"), "head": ("bias2", "fc")}
-    shaken, mu, back = modules(series, splits, chosen, store, groups=groups)
+    disturbed, mu, back = modules(series, splits, chosen, store, groups=groups)
     assert list(mu["module"]) == ["body", "head"]
     assert set(back["module"]) == {"none", "body", "head"}
     initial, final = (series.load(epoch).state_dict for epoch in (0, "final"))
     moved = [(final[key] - initial[key]).square().sum() for key in final if not key.startswith(("bias2", "fc"))]
-    start = shaken[(shaken["module"] == "body") & (shaken["position"] == 1)]["distance"]
+    start = disturbed[(disturbed["module"] == "body") & (disturbed["position"] == 1)]["distance"]
     assert start.to_numpy() == pytest.approx(float(sum(moved)) ** 0.5, rel=1e-5)
     groups = {"body": ("conv1", "bias1", "layer*", "bias2"), "head": ("fc",)}
     before = store.puts
@@ -294,12 +294,12 @@ def test_the_four_paths_are_chosen(project) -> None:
     splits, series = splits_of(project, "clipart"), project.load("clipart.rit_1.checkpoints")
     series = replace(series, best=1)
     chosen = crit(paths=("direct", "optimization"), ends=("best", "final"), max_examples=None)
-    shaken, mu, _ = modules(series, splits, chosen, {})
+    disturbed, mu, _ = modules(series, splits, chosen, {})
     paths = set(itertools.product(("direct", "optimization"), ("best", "final")))
-    for table in (shaken, mu):
+    for table in (disturbed, mu):
         assert set(table[["path", "end"]].itertuples(index=False, name=None)) == paths
     for path, end in paths:
-        measured = shaken[(shaken["path"] == path) & (shaken["end"] == end)]
+        measured = disturbed[(disturbed["path"] == path) & (disturbed["end"] == end)]
         own = evaluate(series.load(end).build(), splits["train"])["loss"]
         learned = loss_without_knowledge(np.asarray(splits["train"].labels)) - own
         expected = module_criticality(measured, [own + chosen.epsilon_share * learned]).set_index("module")["mu"]

@@ -38,12 +38,12 @@ def consistency(shares: ArrayLike) -> dict[str, Floats]:
         chance, most = wrong_a * wrong_b, np.minimum(wrong_a, wrong_b)
         free = np.where((chance > 0) & (np.maximum(wrong_a, wrong_b) < 1), 1.0, np.nan)
         agree_by_chance = chance + (1 - wrong_a) * (1 - wrong_b)
-        found = {
+        measures = {
             "kappa": 2 * (common - chance) / (1 - agree_by_chance),
             "kappa_max": 2 * (most - chance) / (1 - agree_by_chance),
             "excess_overlap": (common - chance) / (most - chance),
         }
-        return {name: np.minimum(value * free, 1) for name, value in found.items()}
+        return {name: np.minimum(value * free, 1) for name, value in measures.items()}
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from scipy import stats
 from transferscope.system.errors import UserError
 
 _SNAP = 1e-9
-"""How far from 0 or 1 an alpha still counts as an end: grids in floating point miss them by rounding."""
+"""Distance from 0 or 1 at which an alpha still counts as an end: grids in floating point miss them by rounding."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def _gaps(alphas: NDArray[np.float64], curve: NDArray[np.float64], higher_is_bet
 
 
 def higher_is_better(metric: str) -> bool:
-    """Whether a named metric is a score (accuracy, auc) and not a loss or an error; naive_loss is a loss too."""
+    """True if a named metric is a score (accuracy, auc) and not a loss or an error; naive_loss is a loss too."""
     return not any(word in metric for word in ("loss", "error"))
 
 

@@ -32,8 +32,8 @@ class Basin:
 
     center: mu, the mean loss over the hull. epsilon: the mean absolute deviation from it, condition (1), which tells
     hulls in one basin from others. delta: the smallest length at which the mean excess loss reaches 2 epsilon both for
-    noise of that expected length, condition (2), and for a step of that length outward along the ray, condition (3),
-    with its interval; 0 where the rim itself is that high, infinite where no length is. excess: the table behind delta,
+    noise of that expected length, condition (2), and for a displacement of that length outward along the ray, (3), with
+    its interval; 0 where the rim itself is that high, infinite where no length is. excess: the table behind delta,
     a row per condition and length, the rim (length 0) included. num_states: of two, the hull is a segment and its rim
     the two checkpoints, so that at length 0 their own loss is compared with the mean between them.
     """
@@ -65,7 +65,7 @@ def estimate_basin(
     Uniform on S means: weights w = sum_i c_i w_i with c uniform on the simplex, which is the uniform measure on the
     hull where the checkpoints are affinely independent. The pairs (w1, w2) of conditions (2) and (3) are independent
     and of the same kind, f(w1, w2) is where the ray from w1 through w2 leaves the simplex. v of condition (2) is
-    N(0, (delta²/n) I) over the n parameters, buffers excluded; the step of condition (3) has length |v|, v ~
+    N(0, (delta²/n) I) over the n parameters, buffers excluded; the displacement of condition (3) has length |v|, v ~
     N(0, delta²), and all lengths share the same underlying draws.
 
     Two checkpoints: the hull is integrated on an even grid of num_points (trapezoids), every ray leaves at one of the
@@ -153,12 +153,12 @@ def uniform_on_simplex(draws: NDArray[np.float64]) -> NDArray[np.float64]:
 
 @dataclass(frozen=True)
 class _Ray:
-    """Where the ray leaves the hull, its direction in coefficients, and how its end is displaced."""
+    """The point where the ray leaves the hull, its direction in coefficients, and how its end is displaced."""
 
     exit: NDArray[np.float64]
     direction: NDArray[np.float64]
     noise_seed: int
-    num_steps: int
+    num_lengths: int
 
 
 def _rays(generator: np.random.Generator, num_states: int, num_rays: int) -> list[_Ray]:
@@ -238,15 +238,17 @@ class _Hull:
         return self._measured[key]
 
     def leave(self, ray: _Ray, delta: float) -> tuple[Losses, Losses]:
-        """At the ray's end, displaced by noise and by a step outward."""
+        """At the ray's end, displaced by noise and outward."""
         if delta == 0:
             return self.loss(ray.exit), self.loss(ray.exit)
         self._write(ray.exit)
-        self._shake(ray.noise_seed, delta / math.sqrt(self.num_weights))
+        self._add_noise(ray.noise_seed, delta / math.sqrt(self.num_weights))
         noise = self._measure()
         unit = ray.direction / self._length(ray.direction)
-        steps = half_normal_quadrature(ray.num_steps)
-        return noise, sum((weight * self.loss(ray.exit + delta * step * unit) for step, weight in steps), np.zeros(1))
+        lengths = half_normal_quadrature(ray.num_lengths)
+        return noise, sum(
+            (weight * self.loss(ray.exit + delta * length * unit) for length, weight in lengths), np.zeros(1)
+        )
 
     def _measure(self) -> Losses:
         metrics = self.evaluate(self.model)
@@ -267,7 +269,7 @@ class _Hull:
                 target.copy_(tensors[nearest])
 
     @torch.no_grad()
-    def _shake(self, seed: int, sigma: float) -> None:
+    def _add_noise(self, seed: int, sigma: float) -> None:
         generator = torch.Generator().manual_seed(seed)
         for key in self.moved:
             noise = torch.randn(self.own[key].shape, generator=generator).to(self.own[key].device)
@@ -424,7 +426,7 @@ def _interval(draws: NDArray[np.float64], confidence: float, num: int) -> Interv
 
 @dataclass(frozen=True)
 class LineBoundary:
-    """Where a curve over alpha first leaves the tolerance on either side of the checkpoints at 0 and 1.
+    """The alpha at which a curve first leaves the tolerance on either side of the checkpoints at 0 and 1.
 
     low is at or below 0, high at or above 1; -inf or inf where the curve stays within tolerance as far as it was
     measured. connected: whether it stays within tolerance between the ends; without it there is no common basin.
@@ -464,7 +466,7 @@ def line_boundary(alphas: ArrayLike, values: ArrayLike, tolerance: float, *, hig
 
 
 def _first_crossing(points: NDArray[np.float64], worse: NDArray[np.float64], never: float) -> float:
-    """Where `worse` first rises above 0 going outward from an end."""
+    """The place where `worse` first rises above 0 going outward from an end."""
     for index in range(1, len(points)):
         if math.isfinite(worse[index]) and worse[index] <= 0:
             continue

@@ -101,7 +101,7 @@ def _collecting(layers: dict[str, _BatchNorm], pools: dict[str, _Pool]) -> Itera
 def with_recomputed_statistics(evaluate: Evaluate, batches: Batches) -> Evaluate:
     """An `evaluate` that first recomputes the statistics on `batches` (training images).
 
-    What the statistics that the model holds give (stored at the checkpoints, interpolated between them) stands beside
+    Metrics with the statistics that the model holds (stored at the checkpoints, interpolated between them) stand beside
     it under names that begin with "naive_". Used at the checkpoints as between them, so that both variants compare like
     with like. The model keeps the recomputed statistics.
     """

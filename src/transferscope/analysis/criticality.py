@@ -1,4 +1,4 @@
-"""Which modules cannot be moved: criticality by noise along two paths, and rewinding.
+"""Measure which modules cannot be moved: criticality by noise along two paths, and rewinding.
 
 Chatterji, Neyshabur, Sedghi, "The intriguing role of module criticality" (ICLR 2020); Figure 30 and Figure 5 of the
 paper. One module at a time is set to a point on the way from its initial to its final value, noise is added to it,
@@ -60,7 +60,7 @@ def criticality(
     only: Collection[Case] | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> pd.DataFrame:
-    """Error and loss with one module moved and shaken, for every module, position, sigma and draw.
+    """Error and loss with one module moved and disturbed, for every module, position, sigma and draw.
 
     Direct path: the module at (1 - alpha) initial + alpha final, `position` = alpha. Optimization path, where
     `trajectory` (epoch -> state) is given: the module as it was at every saved epoch, `position` = the epoch. Noise
@@ -154,7 +154,7 @@ class _Pipeline:
         wanted = {id(own[key]) for key in mover.keys}
         held = [_tensor_ids(function) & wanted for _, function in self.stages]
         if set().union(*held) == wanted:
-            return next(index for index, found in enumerate(held) if found)
+            return next(index for index, holds in enumerate(held) if holds)
         names = [name for name, _ in self.stages]
         return names.index(mover.name) if mover.name in names else 0
 
@@ -168,8 +168,8 @@ class _Pipeline:
         if self._checked:
             return
         self._checked = True
-        expected, found = self.model(inputs), self.run(inputs)
-        if expected.shape != found.shape or not torch.allclose(expected, found, rtol=1e-3, atol=1e-4, equal_nan=True):
+        expected, given = self.model(inputs), self.run(inputs)
+        if expected.shape != given.shape or not torch.allclose(expected, given, rtol=1e-3, atol=1e-4, equal_nan=True):
             raise UserError(
                 "stages do not compute the model's forward pass: leave them out, or give all of it in order"
             )
@@ -264,8 +264,8 @@ def _cells(table: pd.DataFrame, split: str) -> tuple[list[str], pd.DataFrame]:
     """Columns that identify a module, and mean, spread and number of the losses at every place and size of noise."""
     chosen = table[table["split"] == split]
     if chosen.empty:
-        found = ", ".join(map(str, table["split"].unique()))
-        raise UserError(f"no rows of split {split!r} in the table, only {found}")
+        present = ", ".join(map(str, table["split"].unique()))
+        raise UserError(f"no rows of split {split!r} in the table, only {present}")
     keys = [column for column in table.columns if column not in (*MEASUREMENTS, "split")]
     cases = chosen.groupby([*keys, "position", "distance", "sigma"], sort=False, dropna=False)["loss"]
     cells = pd.DataFrame({"mean": cases.agg(_mean_with_nan), "std": cases.std(), "count": cases.size()}).reset_index()
@@ -279,7 +279,7 @@ def _judge(cells: pd.DataFrame, keys: list[str], epsilon: float, confidence: flo
     By Student's t, at levels so that an interval from the first cell that is not refused to the first that is allowed
     is right with `confidence`: half of the error is for refusing the one cell that counts, half for allowing any of the
     cells before it. Cells are judged after every doubling of their draws, the k-th time with 1 / (k (k + 1)) of the
-    error, which sums to 1. What has no noise is exact.
+    error, which sums to 1. A cell without noise is exact.
     """
     count = cells["count"].to_numpy()
     doublings = np.maximum(np.ceil(np.log2(count)), 1)
@@ -329,10 +329,10 @@ def deciding_cells(
         for chosen in ("below", "allowed")
     )
     at_issue = (judged["ratio"] <= mu) & (judged["ratio"] < settled) & ~judged["allowed"] & ~judged["refused"]
-    found: dict[int, set[Case]] = {}
+    by_count: dict[int, set[Case]] = {}
     for row in judged[at_issue & (judged["count"] < max_draws)].to_dict("records"):
-        found.setdefault(int(row["count"]), set()).add((str(row["module"]), row["position"], row["sigma"]))
-    return found
+        by_count.setdefault(int(row["count"]), set()).add((str(row["module"]), row["position"], row["sigma"]))
+    return by_count
 
 
 def _mean_with_nan(values: pd.Series) -> float:

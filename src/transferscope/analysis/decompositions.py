@@ -38,23 +38,23 @@ def _decompose(
     not depend on the number of threads. NumPy's LAPACK releases the interpreter lock. The limit of BLAS threads belongs
     to the process: who decomposes in several threads at once sets it around all of them, as the project's runners do.
     """
-    found: list[Tensor] = []
+    parts: list[Tensor] = []
     running: _Running | None = None
     num_workers = torch.get_num_threads()
     with _libraries().limit(limits=1, user_api="blas"), ThreadPoolExecutor(num_workers) as pool:
         for matrices in batches:
             if matrices.device.type != "cpu":
-                found.append(elsewhere(matrices))
+                parts.append(elsewhere(matrices))
                 continue
             started = _Running(pool, on_cpu, matrices, 4 * num_workers)
             if running is not None:
-                found.append(running.result())
+                parts.append(running.result())
             if num_workers == 1:  # one thread is one thread: nothing is made meanwhile
                 wait(started.parts)
             running = started
         if running is not None:
-            found.append(running.result())
-    return torch.cat(found, dim=-2)
+            parts.append(running.result())
+    return torch.cat(parts, dim=-2)
 
 
 class _Running:

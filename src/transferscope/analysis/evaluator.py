@@ -122,7 +122,7 @@ class Evaluator:
 
 
 class Store(Protocol):
-    """Where measurements are kept by key: a dict, or something that writes through to disk."""
+    """Keeper of measurements by key: a dict, or something that writes through to disk."""
 
     def get(self, key: str, /) -> dict[str, Any] | None: ...
 
@@ -142,10 +142,10 @@ class Remembered:
 
     def __call__(self, model: nn.Module) -> Metrics:
         key = f"{self.context}/{state_digest(model.state_dict())}"
-        found = self.store.get(key)
-        if found is None:
-            found = self.store[key] = dict(self.evaluate(model))
-        return found
+        metrics = self.store.get(key)
+        if metrics is None:
+            metrics = self.store[key] = dict(self.evaluate(model))
+        return metrics
 
 
 def prepare(model: nn.Module, device: torch.device | str | None = None) -> nn.Module:

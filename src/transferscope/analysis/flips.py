@@ -70,8 +70,8 @@ def flips(correct_a: ArrayLike, correct_b: ArrayLike, grouping: Grouping) -> pd.
 def mcnemar_p(lost: ArrayLike, gained: ArrayLike) -> NDArray[np.float64]:
     """p-value of McNemar's exact test, element by element: 1 where the models never differ."""
     x, y = np.asarray(lost), np.asarray(gained)
-    found: NDArray[np.float64] = np.minimum(1, 2 * stats.binom.cdf(np.minimum(x, y), x + y, 0.5))
-    return found
+    p: NDArray[np.float64] = np.minimum(1, 2 * stats.binom.cdf(np.minimum(x, y), x + y, 0.5))
+    return p
 
 
 def holm(p_values: ArrayLike) -> NDArray[np.float64]:
@@ -86,7 +86,7 @@ def holm(p_values: ArrayLike) -> NDArray[np.float64]:
 
 
 def answer(low: float, high: float, margin: float) -> str:
-    """Whether the second model may replace the first: "yes", "no" or "cannot tell".
+    """Answer whether the second model may replace the first: "yes", "no" or "cannot tell".
 
     low, high: the interval of the gain in accuracy. "yes" where it lies above -margin, so that no more than the margin
     is lost; "no" where it lies below.

@@ -98,8 +98,8 @@ def _check_ends(state_a: State, state_b: State, alpha: float) -> None:
 
 
 def _warn_nonfinite(state: State, name: str) -> None:
-    if found := describe_nonfinite(state, f"checkpoint {name}"):
-        logger.warning("%s: what is measured there is NaN", found)
+    if fault := describe_nonfinite(state, f"checkpoint {name}"):
+        logger.warning("%s: what is measured there is NaN", fault)
 
 
 def alpha_grid(low: float, high: float, num: int) -> list[float]:

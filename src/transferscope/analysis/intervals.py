@@ -96,11 +96,11 @@ def four_counts_interval(
     drawn = generator.dirichlet(observed + 0.5, size=num_draws)
     values, spread = statistics(observed[None] / observed.sum()), statistics(drawn)
     tail = (1 - confidence) / 2
-    found = {}
+    intervals = {}
     for name, value in values.items():
         if np.isfinite(value[0]):
             low, high = np.nanquantile(spread[name], [tail, 1 - tail])
-            found[name] = (float(min(low, value[0])), float(max(high, value[0])))
+            intervals[name] = (float(min(low, value[0])), float(max(high, value[0])))
         else:
-            found[name] = (float("nan"), float("nan"))
-    return found
+            intervals[name] = (float("nan"), float("nan"))
+    return intervals

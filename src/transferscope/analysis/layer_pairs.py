@@ -56,24 +56,24 @@ class LayerComparison:
             check_estimator(estimator)
         if not self.pairs:
             raise UserError("no pair of models to compare")
-        return [found for pair in self.pairs for found in self._of_models(extractors, *pair)]
+        return [layers for pair in self.pairs for layers in self._of_models(extractors, *pair)]
 
     def _of_models(self, extractors: Extractors, a: str, b: str) -> list[UnitPair]:
         layers_a, layers_b = (self._layers(extractors[name]) for name in (a, b))
         every = self.layer_pairs == "all"
-        found = [(Unit(a, x), Unit(b, y)) for x in layers_a for y in layers_b if every or x == y]
-        if not found:
+        pairs = [(Unit(a, x), Unit(b, y)) for x in layers_a for y in layers_b if every or x == y]
+        if not pairs:
             raise UserError(
                 f"{a} and {b} have no layer name in common: {', '.join(layers_a)} and {', '.join(layers_b)}"
             )
-        return found
+        return pairs
 
     def _layers(self, extractor: FeatureExtractor) -> list[str]:
         return [layer for layer in extractor.layers if self.layers is None or layer in self.layers]
 
     @property
     def exact(self) -> bool:
-        """Whether sums over all examples are needed."""
+        """True if sums over all examples are needed."""
         return any(estimator != "minibatch" for estimator in self.estimators)
 
 

@@ -157,10 +157,10 @@ def loss_without_knowledge(labels: ArrayLike) -> float:
     binary cross entropy at each class's frequency. The entropy of the labels at hand, the least that any constant
     prediction can reach on them.
     """
-    found = np.asarray(labels)
-    if found.ndim == 1:
-        shares = np.unique(found, return_counts=True)[1] / len(found)
+    classes = np.asarray(labels)
+    if classes.ndim == 1:
+        shares = np.unique(classes, return_counts=True)[1] / len(classes)
         return float(entr(shares).sum())
-    known = (found >= 0).sum(axis=0)
-    rates = np.divide((found > 0).sum(axis=0), known, out=np.zeros(found.shape[1]), where=known > 0)
+    known = (classes >= 0).sum(axis=0)
+    rates = np.divide((classes > 0).sum(axis=0), known, out=np.zeros(classes.shape[1]), where=known > 0)
     return float(((entr(rates) + entr(1 - rates)) * known).sum() / max(known.sum(), 1))

@@ -1,4 +1,4 @@
-"""How far examples lie from the decision boundary, in logits: the margin of the generalisation bounds."""
+"""Distance of examples from the decision boundary, in logits: the margin of the generalisation bounds."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def margin_row(logits: Tensor, labels: Tensor) -> dict[str, float]:
 
     NaN where a logit is not finite, and where no label is known.
     """
-    found = margins(logits, labels)
-    if len(found) == 0 or not bool(torch.isfinite(logits).all()):
+    all_margins = margins(logits, labels)
+    if len(all_margins) == 0 or not bool(torch.isfinite(logits).all()):
         return {"margin": float("nan"), "margin_median": float("nan")}
-    low, middle = np.quantile(found.numpy(), [LOW, 0.5]).tolist()
+    low, middle = np.quantile(all_margins.numpy(), [LOW, 0.5]).tolist()
     return {"margin": low, "margin_median": middle}

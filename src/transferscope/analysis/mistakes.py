@@ -1,4 +1,4 @@
-"""Which mistakes two models share (appendix B.2, Tables 3 to 6)."""
+"""Compare the mistakes of two models (appendix B.2, Tables 3 to 6)."""
 
 from __future__ import annotations
 
@@ -132,11 +132,11 @@ def _kappa(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:
 def correct_from_logits(
     logits: ArrayLike, labels: ArrayLike, *, multi_label: bool
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Which predictions are right, and which have a label at all: two bool arrays.
+    """Predictions that are right, and those that have a label at all: two bool arrays.
 
     Single-label: logits (num_examples, num_classes), labels int (num_examples,); both results (num_examples,).
     Multi-label: labels (num_examples, num_classes) of 1, 0 and -1 (no label); a finding is predicted where its
-    probability is above .5; both results (num_examples, num_classes). What is not finite is wrong.
+    probability is above .5; both results (num_examples, num_classes). A logit that is not finite is wrong.
     """
     scores, truth = np.asarray(logits), np.asarray(labels)
     expected = scores.shape if multi_label else scores.shape[:1]
@@ -149,8 +149,8 @@ def correct_from_logits(
 
 def num_predicted(logits: ArrayLike) -> NDArray[np.int64]:
     """On how many examples each finding is predicted, (num_classes,); logits (num_examples, num_classes)."""
-    found: NDArray[np.int64] = (np.asarray(logits) > 0).sum(axis=0)
-    return found
+    numbers: NDArray[np.int64] = (np.asarray(logits) > 0).sum(axis=0)
+    return numbers
 
 
 def bootstrap_intervals(
@@ -197,12 +197,12 @@ def spread_over_pairs(table: pd.DataFrame) -> pd.DataFrame:
     examples, no narrower than an interval of the mean (nearly: it holds for standard deviations), and NaN for counts.
     """
     keys = ["task", "pair_kind", "class_name", "statistic"]
-    found = []
+    parts = []
     for statistic in (*_statistics(np.ones((1, 4), dtype=np.int64)), *COUNTS):
         columns = {"value": statistic, "low": f"{statistic}_low", "high": f"{statistic}_high"}
         rows = {name: table.get(column, np.nan) for name, column in columns.items()}
-        found.append(table[keys[:3]].assign(statistic=statistic, **rows))
-    groups = pd.concat(found, ignore_index=True).groupby(keys, sort=False)
+        parts.append(table[keys[:3]].assign(statistic=statistic, **rows))
+    groups = pd.concat(parts, ignore_index=True).groupby(keys, sort=False)
     spread = groups["value"].agg(num_pairs="size", mean="mean", std="std", min="min", max="max")
     return spread.join(groups[["low", "high"]].mean()).reset_index()
 

@@ -29,7 +29,7 @@ class Outcomes:
     confidence: Floats
     """The probability given to the predicted class; of a finding that it is there."""
     happened: NDArray[np.bool_]
-    """Whether that came true: the prediction is right; of a finding it is there."""
+    """True if that came true: the prediction is right; of a finding it is there."""
     true: Floats
     """The probability given to the true class, or to the true state of the finding."""
     brier: Floats
@@ -80,8 +80,8 @@ def same_answer(logits_a: ArrayLike, logits_b: ArrayLike) -> Floats:
 def same_state(true_a: ArrayLike, true_b: ArrayLike) -> Floats:
     """`same_answer` for a finding, from the probabilities that both models give to its true state."""
     a, b = np.asarray(true_a, dtype=float), np.asarray(true_b, dtype=float)
-    found: Floats = a * b + (1 - a) * (1 - b)
-    return found
+    agreement: Floats = a * b + (1 - a) * (1 - b)
+    return agreement
 
 
 def _probabilities(logits: ArrayLike) -> Iterator[tuple[int, Floats, Floats]]:

@@ -1,4 +1,4 @@
-"""One module on its way from its initial to its final value, shaken by noise; the rest of the network stays final."""
+"""One module on its way from its initial to its final value, disturbed by noise; all others keep their final values."""
 
 from __future__ import annotations
 
@@ -65,9 +65,9 @@ class Mover:
         own = self.model.state_dict()
         parameters = dict(self.model.named_parameters())
         self.targets = {key: own[key] for key in self.keys}
-        self.shaken = [key for key in self.keys if key in parameters and own[key].is_floating_point()]
+        self.disturbed = [key for key in self.keys if key in parameters and own[key].is_floating_point()]
         self.noise = {
-            draw: {key: standard_noise(self.final[key], self.seed, key, draw) for key in self.shaken}
+            draw: {key: standard_noise(self.final[key], self.seed, key, draw) for key in self.disturbed}
             for draw in self.draws
         }
         self.cases = [
@@ -86,23 +86,23 @@ class Mover:
                 position, values = at, self.path.values(self.keys, at)
             self._write(values)
             if sigma > 0:
-                self._write_shaken(values, draw, sigma)
+                self._write_disturbed(values, draw, sigma)
             yield index
         self.restore()
 
     def distance(self, position: float) -> float:
         """l2 distance of the module's parameters at `position` from their initial value."""
         values = self.path.values(self.keys, position)
-        squares = ((values[key].double() - self.path.initial[key].double()).square().sum() for key in self.shaken)
+        squares = ((values[key].double() - self.path.initial[key].double()).square().sum() for key in self.disturbed)
         return math.fsum(square.item() for square in squares) ** 0.5
 
     def restore(self) -> None:
         """Write the final values back."""
         self._write(self.final)
 
-    def _write_shaken(self, values: State, draw: int, sigma: float) -> None:
+    def _write_disturbed(self, values: State, draw: int, sigma: float) -> None:
         # Added in the precision of the values, so that a bfloat16 model rounds once.
-        for key in self.shaken:
+        for key in self.disturbed:
             torch.add(values[key], self.noise[draw][key], alpha=sigma, out=self.targets[key])
 
     def _write(self, values: State) -> None:

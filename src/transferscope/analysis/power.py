@@ -26,15 +26,15 @@ def mcnemar_power(num_examples: int, negative: float, positive: float, *, alpha:
     flips = np.arange(int(low), int(high) + 1)
     critical = _critical(flips, alpha)
     share = negative / differing
-    found = stats.binom.cdf(critical, flips, share) + stats.binom.cdf(critical, flips, 1 - share)
-    return float((stats.binom.pmf(flips, num_examples, differing) * found).sum())
+    significant = stats.binom.cdf(critical, flips, share) + stats.binom.cdf(critical, flips, 1 - share)
+    return float((stats.binom.pmf(flips, num_examples, differing) * significant).sum())
 
 
 def _critical(flips: np.ndarray, alpha: float) -> np.ndarray:
     """The largest rarer count that the exact test calls significant, -1 for none; flips: numbers of flips."""
-    found = stats.binom.ppf(alpha / 2, flips, 0.5)
-    too_many = stats.binom.cdf(found, flips, 0.5) > alpha / 2
-    return np.where(flips == 0, -1, found - too_many)
+    count = stats.binom.ppf(alpha / 2, flips, 0.5)
+    too_many = stats.binom.cdf(count, flips, 0.5) > alpha / 2
+    return np.where(flips == 0, -1, count - too_many)
 
 
 def images_needed(negative: float, positive: float, *, power: float = POWER, alpha: float = ALPHA) -> float:

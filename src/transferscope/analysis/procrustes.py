@@ -9,7 +9,7 @@ from transferscope.system.errors import UserError
 
 
 def procrustes_similarity(features_x: Tensor, features_y: Tensor) -> float:
-    """How well a rotation carries one set of features onto the other: |X^T Y|_* of centred X, Y of Frobenius norm 1.
+    """Fit of two sets of features under a rotation: |X^T Y|_* of centred X, Y of Frobenius norm 1.
 
     features: (num_examples, num_features_x) and (num_examples, num_features_y), row i of both for example i. In [0, 1],
     1 where the features agree up to rotation, shift and scale; the squared Procrustes distance is 2 - 2 times it (Ding,

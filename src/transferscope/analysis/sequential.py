@@ -62,7 +62,7 @@ def decide_barrier(
     is_share: bool = False,
     error: float = 0.05,
 ) -> Decision | None:
-    """Whether the largest gap to the chord is below `no_barrier`, above `barrier` or between; None: not decided yet.
+    """Decide whether the largest gap to the chord is below `no_barrier`, above `barrier` or between; None while open.
 
     alphas, values, is_share: as in `barriers.barrier_row`, on the examples so far. May be asked after every batch: the
     probability that any of its answers is ever wrong is at most `error`, half of it for each side. Above: some place

@@ -21,7 +21,7 @@ _NAMED = 8
 
 @dataclass(frozen=True)
 class TensorKinds:
-    """Which tensors of a state_dict are weights and which are statistics; counters and the like are neither.
+    """Tell weights from statistics among the tensors of a state_dict; counters and the like are neither.
 
     weights: parameters, a tensor that several layers share once. statistics: floating-point buffers, as the running
     means and variances of BatchNorm, which follow from weights and images.
@@ -47,7 +47,7 @@ class TensorKinds:
 
 
 def _is_auxiliary(model: nn.Module, key: str) -> bool:
-    """Whether a buffer holds the vectors of spectral normalisation's power iteration."""
+    """True if a buffer holds the vectors of spectral normalisation's power iteration."""
     path, _, name = key.rpartition(".")
     layer = model.get_submodule(path)
     return hasattr(layer, name.removesuffix("_u").removesuffix("_v") + "_orig") or name in ("_u", "_v")
@@ -95,8 +95,8 @@ def nonfinite_tensors(state: State) -> list[str]:
 
 def describe_nonfinite(state: State, name: str) -> str:
     """One phrase that names the non-finite tensors of a state; empty where all are finite."""
-    found = nonfinite_tensors(state)
-    return f"{name} has non-finite weights in {_enumerate(found)}" if found else ""
+    names = nonfinite_tensors(state)
+    return f"{name} has non-finite weights in {_enumerate(names)}" if names else ""
 
 
 @torch.no_grad()

@@ -14,7 +14,7 @@ Unit = RunName | PairName
 """A number is measured on a run or on a pair of checkpoints."""
 
 Region = tuple[float, float]
-"""Where the effect lies if the claim is true, both ends excluded: (0, inf) of a difference."""
+"""Range of the effect if the claim is true, both ends excluded: (0, inf) of a difference."""
 
 EFFECT_COLUMNS = ("place", "unit", "first", "second", "value", "metric", "counted", "note", "error")
 

@@ -141,7 +141,7 @@ class Evidence:
         return dict.fromkeys(others, "shows the images of other tasks")
 
     def kinship(self) -> Kinship:
-        """Which runs are replicas of each other, and from which run or file they start."""
+        """The traits of runs: which are replicas of each other, and from which run or file they start."""
         return Kinship(kind=self._kind, parent=lambda run: self.spec(run).pretrained)
 
     def _kind(self, run: RunName) -> Hashable | None:
@@ -349,7 +349,7 @@ class Evidence:
 
 
 def _of_one_parent(one: RunSpec, other: RunSpec) -> bool:
-    """Whether two P-T start from one P, and a P-T is compared with its own P; true of all other pairs."""
+    """True if two P-T start from one P, and a P-T is compared with its own P; true of all other pairs."""
     if "fine_tuned" not in (one.role, other.role):
         return True
     if one.role == other.role:

@@ -60,7 +60,7 @@ class Stratum:
 
 @dataclass(frozen=True)
 class Design:
-    """Which comparisons there are, and which parts of the study are left out in turn.
+    """Comparisons, and the parts of the study that are left out in turn.
 
     weights: of the comparisons in the effect. places: of each comparison, by number. parents: that P-T of the
     comparisons start from. smallest: number of the parts of the stratum that has fewest.

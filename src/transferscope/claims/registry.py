@@ -28,7 +28,7 @@ CHAPTERS = tuple(
 
 BETWEEN_RUNS = "every P-T against every RI-T of a task"
 BETWEEN_PAIRS = "every pair of the one kind against every pair of the other"
-"""How runs or pairs of two kinds are compared, in words."""
+"""Words for how runs or pairs of two kinds are compared."""
 
 
 @dataclass(frozen=True, kw_only=True)

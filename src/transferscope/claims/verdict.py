@@ -105,7 +105,7 @@ def p_value(found: Estimate, region: Region) -> NDArray[np.float64]:
 
 
 def holm(p: NDArray[np.float64], level: float = 1 - LEVEL) -> NDArray[np.bool_]:
-    """Which claims stay decided if no more than `level` of all studies may have a single false verdict (Holm 1979).
+    """Claims that stay decided if no more than `level` of all studies may have a single false verdict (Holm 1979).
 
     p: of each claim, NaN of those that could not be tested and do not count.
     """

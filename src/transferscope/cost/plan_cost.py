@@ -73,8 +73,8 @@ def _count_weights_and_modules(plan: Plan) -> tuple[dict[str, int], dict[str, in
         if key not in counts:
             network = build_model(run.model.name, 2, **run.model.options)
             counts[key] = sum(weight.numel() for weight in network.parameters()), len(find_modules(network, **modules))
-    found = {name: counts[run.model.model_dump_json()] for name, run in plan.runs.items()}
-    return {name: pair[0] for name, pair in found.items()}, {name: pair[1] for name, pair in found.items()}
+    of_runs = {name: counts[run.model.model_dump_json()] for name, run in plan.runs.items()}
+    return {name: pair[0] for name, pair in of_runs.items()}, {name: pair[1] for name, pair in of_runs.items()}
 
 
 def task_sizes(plan: Plan, given: Sizes) -> dict[str, tuple[int, int]]:
@@ -149,12 +149,12 @@ def _num_checkpoints(options: TrainingOptions) -> int:
 
 def split_bytes(plan: Plan, sizes: Sizes) -> dict[str, int]:
     """Bytes of the packed splits of every task; a union has none of its own."""
-    found = {}
+    by_task = {}
     for task, options in plan.study.tasks.items():
         pictures = pictures_of(plan.study, task)
         channels = 1 if pictures.style == "chest" else 3
-        found[task] = 0 if options.union else sum(sizes[task]) * channels * pictures.store_size**2
-    return found
+        by_task[task] = 0 if options.union else sum(sizes[task]) * channels * pictures.store_size**2
+    return by_task
 
 
 def figure_costs(
@@ -185,22 +185,22 @@ def figure_costs(
 def _needs(plan: Plan, sizes: Sizes, num_modules: Mapping[str, int]) -> dict[str, tuple[set[str], int]]:
     """Figure -> (runs whose checkpoints it reads, images through a network for it)."""
     analyses = plan.study.analyses
-    found: dict[str, tuple[set[str], int]] = {"Figure 2": (set(plan.runs), 0)}
+    needs: dict[str, tuple[set[str], int]] = {"Figure 2": (set(plan.runs), 0)}
     if analyses.mistakes:
         used = _runs_of(_pairs(plan, analyses.mistakes.pairs))
-        found["Tables 3 to 6, Figures 8, 9"] = used, sum(sizes[plan.runs[run].task][1] for run in used)
+        needs["Tables 3 to 6, Figures 8, 9"] = used, sum(sizes[plan.runs[run].task][1] for run in used)
     if analyses.similarity:
         options = analyses.similarity
         used = _runs_of(_pairs(plan, options.pairs))
         images = sum(_at_most(options.max_examples, sizes[plan.runs[run].task][1]) for run in used)
-        found["Tables 1, 2, 7, 8, Figures 10, 11"] = used, images * len(options.features)
+        needs["Tables 1, 2, 7, 8, Figures 10, 11"] = used, images * len(options.features)
     if analyses.landscape:
-        found |= _landscape_needs(plan, sizes, analyses.landscape, num_modules)
+        needs |= _landscape_needs(plan, sizes, analyses.landscape, num_modules)
     if analyses.spectrum:
         chosen = set(analyses.spectrum.kinds)
         used = {name for name, run in plan.runs.items() if run.kind in chosen}
-        found["Figures 31 to 33"] = used, sum(sizes[plan.runs[run].task][0] for run in used)  # for their margins
-    return found
+        needs["Figures 31 to 33"] = used, sum(sizes[plan.runs[run].task][0] for run in used)  # for their margins
+    return needs
 
 
 def _landscape_needs(
@@ -210,24 +210,24 @@ def _landscape_needs(
     ends = len(options.ends)
     parts = {task: [_at_most(options.max_examples, size) for size in sizes[task]] for task in sizes}
     inside = sum(ends * len(options.alphas_for(task)) * sum(parts[task]) for task, _ in pairs)
-    found = {"Figures 12 to 17": (_runs_of(pairs), inside)}
+    needs = {"Figures 12 to 17": (_runs_of(pairs), inside)}
     if options.extrapolation:
         outside = len(options.extrapolation.outside())
-        found["Figure 18"] = _runs_of(pairs), sum(ends * outside * parts[task][1] for task, _ in pairs)
+        needs["Figure 18"] = _runs_of(pairs), sum(ends * outside * parts[task][1] for task, _ in pairs)
     for scenario in options.cross_domain:
         across = [(scenario.evaluated_on, pair) for pair in plan.cross_domain_pairs(scenario).values()]
         images = len(across) * len(options.alphas_for(scenario.evaluated_on)) * parts[scenario.evaluated_on][1]
-        found[scenario.figure.replace("_", " ").capitalize()] = _runs_of(across), images
+        needs[scenario.figure.replace("_", " ").capitalize()] = _runs_of(across), images
     connected = [(task, pair) for task in plan.targets() for pair in plan.connected(task)]
     if options.connection and connected:
         images = sum(_connection_images(plan, options.connection, pair, sizes, num_modules) for _, pair in connected)
-        found["Ways between models"] = _runs_of(connected), images
+        needs["Ways between models"] = _runs_of(connected), images
     critical = options.criticality
     if critical:
         used = _critical_runs(plan, critical)
         images = sum(_criticality_images(plan, critical, run, sizes, num_modules) for run in used)
-        found["Figure 30, Figure 5"] = used, images
-    return found
+        needs["Figure 30, Figure 5"] = used, images
+    return needs
 
 
 def _connection_images(
@@ -333,13 +333,13 @@ BACKWARD = 3
 
 def _guessed_sizes(plan: Plan) -> Sizes:
     """As the plan says; where it does not, as good as any, since the speed of the first nodes sets it right."""
-    found: dict[str, tuple[int, int]] = {}
+    guessed: dict[str, tuple[int, int]] = {}
     for task in plan.study.tasks:
         try:
-            found[task] = _sizes_of(plan, task, found)
+            guessed[task] = _sizes_of(plan, task, guessed)
         except UserError:
-            found[task] = GUESSED
-    return found
+            guessed[task] = GUESSED
+    return guessed
 
 
 GUESSED = (1000, 1000)
@@ -354,30 +354,30 @@ def node_costs(plan: Plan, known: Sizes | None = None) -> dict[str, float]:
     known: images of tasks in train and in test, where they have been counted.
     """
     sizes = {**_guessed_sizes(plan), **(known or {})}
-    found: dict[str, float] = {}
+    costs: dict[str, float] = {}
     for name, drawn in plan.study.generated.items():
         scope = f"{drawn.tasks[0]}.data_prep" if len(drawn.tasks) == 1 else "generated"
-        found[f"{scope}.draw_{name}"] = DRAWN * len(drawn.tasks) * (drawn.num_train + drawn.num_test)
+        costs[f"{scope}.draw_{name}"] = DRAWN * len(drawn.tasks) * (drawn.num_train + drawn.num_test)
     for run in plan.runs.values():
         if run.checkpoint is None:
             train, test = sizes[run.task]
             evaluated = _num_evaluations(run.training) * (train + test)
-            found[f"{run.task}.training.{run.name}"] = BACKWARD * run.training.epochs * train + evaluated
+            costs[f"{run.task}.training.{run.name}"] = BACKWARD * run.training.epochs * train + evaluated
         else:
-            found[f"{run.task}.training.{run.name}"] = sum(sizes[run.task])
+            costs[f"{run.task}.training.{run.name}"] = sum(sizes[run.task])
     options = plan.study.analyses.landscape
     if options is None:
-        return found
+        return costs
     ends = len(options.ends)
     parts = {task: [_at_most(options.max_examples, size) for size in sizes[task]] for task in sizes}
     outside = len(options.extrapolation.outside()) if options.extrapolation else 0
     for task in plan.targets():
         images = ends * (len(options.alphas_for(task)) * sum(parts[task]) + outside * parts[task][1])
         for group in plan.pair_groups(task, options.pairs):
-            found[f"{task}.landscape.interpolate_{group.name}"] = images * len(group.pairs)
+            costs[f"{task}.landscape.interpolate_{group.name}"] = images * len(group.pairs)
     for scenario in options.cross_domain:
         for walk in plan.cross_domain_pairs(scenario):
-            found[f"cross_domain.landscape.interpolate_{walk}"] = (
+            costs[f"cross_domain.landscape.interpolate_{walk}"] = (
                 len(options.alphas_for(scenario.evaluated_on)) * parts[scenario.evaluated_on][1]
             )
     if options.connection:
@@ -385,10 +385,10 @@ def node_costs(plan: Plan, known: Sizes | None = None) -> dict[str, float]:
         for task in plan.targets():
             for pair in plan.connected(task):
                 images = _connection_images(plan, options.connection, pair, sizes, modules)
-                found[f"{task}.landscape.connect_{pair.name}"] = images
+                costs[f"{task}.landscape.connect_{pair.name}"] = images
     if options.criticality:
         _, modules = _count_weights_and_modules(plan)
         for name in sorted(_critical_runs(plan, options.criticality)):
             images = _criticality_images(plan, options.criticality, name, sizes, modules)
-            found[f"{plan.runs[name].task}.landscape.criticality_{plan.runs[name].name}"] = images
-    return found
+            costs[f"{plan.runs[name].task}.landscape.criticality_{plan.runs[name].name}"] = images
+    return costs

@@ -41,7 +41,7 @@ class CheckpointSeriesDataset(AbstractDataset):
         return TablePreview({"index": list(range(len(rows))), "columns": ["epoch", "name", "bytes"], "data": rows})
 
     def _exists(self) -> bool:
-        """Whether the index is there, and every checkpoint that it lists is whole."""
+        """True if the index is there, and every checkpoint that it lists is whole."""
         from transferscope.models.series import CheckpointSeries
         from transferscope.system.errors import UserError
 

@@ -50,7 +50,7 @@ class PackedSplitDataset(AbstractDataset):
         return ImagePreview(base64.b64encode(content.getvalue()).decode())
 
     def _exists(self) -> bool:
-        """Whether a split is there, as it was packed."""
+        """True if a split is there, as it was packed."""
         from transferscope.images.split import PackedSplit
         from transferscope.system.errors import UserError
 

@@ -14,7 +14,7 @@ from transferscope.system.stored import check, is_whole, stored_file
 class PagesDataset(AbstractDataset):
     """Saves figures as the pages of one PDF, with the same bytes each time; loads its path.
 
-    What is saved is a function that gives the figures one after the other, so that one is in memory.
+    It saves a function that gives the figures one after the other, so that one is in memory.
     """
 
     def __init__(self, *, filepath: str, metadata: dict[str, Any] | None = None):

@@ -32,13 +32,13 @@ def _short_sides(name: str, options: TaskOptions) -> list[int]:
 
     if options.root is None:
         return []
-    found = []
+    short_sides = []
     try:
         source = ImageSourceDataset(filepath=options.root, task=name, options=options.source_options()).load()
         tree, paths = open_tree(source.root), source.train.paths
         for index in range(0, len(paths), max(1, len(paths) // LOOKED_AT)):
             with Image.open(io.BytesIO(tree.read(paths[index]))) as image:
-                found.append(min(image.size))
+                short_sides.append(min(image.size))
     except (DatasetError, UserError, OSError, Image.DecompressionBombError):
-        return found
-    return found
+        return short_sides
+    return short_sides

@@ -56,12 +56,12 @@ def format_class(name: str) -> type[DataFormat]:
     """
     if name not in BUILT_IN and not is_reference(name):
         raise UserError(f"no format has this name{near_matches(name, BUILT_IN)}, or give your own as module:Class")
-    found = resolve(BUILT_IN.get(name, name), "format")
-    read = getattr(found, "read", None)
+    chosen = resolve(BUILT_IN.get(name, name), "format")
+    read = getattr(chosen, "read", None)
     reads = read is not None and not getattr(read, "__isabstractmethod__", False)
-    if not (isinstance(found, type) and issubclass(found, DataFormat) and reads):
+    if not (isinstance(chosen, type) and issubclass(chosen, DataFormat) and reads):
         raise UserError(f"{name} is no subclass of transferscope.images.source.ImageFormat with a method `read`")
-    return found
+    return chosen
 
 
 def format_of_key(key: str) -> str | None:

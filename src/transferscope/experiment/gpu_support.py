@@ -1,4 +1,4 @@
-"""Whether a GPU can do what a plan asks: a function of its compute capability, so that it is known before the run."""
+"""Check that a GPU can do what a plan asks: a function of its compute capability, known before the run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ BFLOAT16_SINCE = (8, 0)
 def gpu_fault(
     name: str, capability: tuple[int, int], architectures: Iterable[str], precisions: Iterable[Precision]
 ) -> str | None:
-    """Why a GPU cannot compute a plan, as one line; None where it can.
+    """The reason why a GPU cannot compute a plan, as one line; None where it can.
 
     Kernels of `sm_80` run on GPUs of the same major version from that minor version on, those of `sm_90a` on that
     very version, and the intermediate code `compute_80` on all later ones.
@@ -22,7 +22,7 @@ def gpu_fault(
     Args:
         name: As the driver calls it, e.g. Tesla V100.
         capability: Major and minor version, `torch.cuda.get_device_capability()`.
-        architectures: What torch was built for, `torch.cuda.get_arch_list()`.
+        architectures: GPUs that torch was built for, `torch.cuda.get_arch_list()`.
         precisions: Those that the plan asks for.
     """
     known = list(architectures)

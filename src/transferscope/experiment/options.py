@@ -83,7 +83,7 @@ class Options(BaseModel):
 
 
 def _takes_truth(annotation: Any) -> bool:
-    """Whether true and false are values of an annotation such as `bool | None`."""
+    """True if true and false are values of an annotation such as `bool | None`."""
     return annotation in (bool, Any) or any(map(_takes_truth, getattr(annotation, "__args__", ())))
 
 
@@ -221,7 +221,7 @@ class TrainingOptions(Options):
     num_nodes: Processes = 1
     """Machines that train one run together, each by the same `kedro run`; the data lie on storage that all see."""
     rendezvous: str | None = None
-    """Where these machines meet: `host:port` of one of them."""
+    """Meeting place of these machines: `host:port` of one of them."""
     max_restarts: Annotated[int, Field(ge=0, le=1000)] = 0
     """Restarts of workers that died, each from the last snapshot."""
     tensorboard: bool = False
@@ -251,7 +251,7 @@ GroupColumn = Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
 
 
 class ReplaceOptions(Options):
-    """Whether one model can replace another: flips, agreement, calibration."""
+    """Options of the question whether one model can replace another: flips, agreement, calibration."""
 
     groups: tuple[GroupColumn, ...] | dict[str, tuple[GroupColumn, ...]] = ()
     """Columns of the example list by whose values flips are counted, of all tasks, or of some by `{task: [...]}`.
@@ -284,7 +284,7 @@ class MistakesOptions(Options):
     bootstrap: Resamples = 1000
     """Samples from which intervals are made, at most 100,000."""
     replace: ReplaceOptions | None = ReplaceOptions()
-    """Whether the second run of a pair can replace the first; None: left out."""
+    """The question whether the second run of a pair can replace the first; None: left out."""
 
     def gallery_of(self, task: str) -> GalleryClasses:
         """The classes in a task's gallery, or how many."""
@@ -563,7 +563,7 @@ class SpectrumOptions(Options):
     epochs: tuple[Literal["best", "final"] | Epoch, ...] = (0, "final")
     """Epochs whose singular values are kept. Those of 0 (untrained) and of the last one are drawn."""
     along_training: bool = True
-    """Whether norms, ranks and counts are tabled for every saved epoch, not only for `epochs`."""
+    """True if norms, ranks and counts are tabled for every saved epoch, not only for `epochs`."""
     honour_stride: bool = True
     """False reproduces the published method, which treats a strided convolution as if its stride were 1."""
     thresholds: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(max_length=MAX_SHOWN)] = (
@@ -624,7 +624,7 @@ class AnalysesOptions(Options):
     """Options of each analysis; None leaves it out."""
 
     pairs_in_one_node: bool | None = None
-    """Whether all pairs of two kinds of run on a task are one node of each analysis, with one table.
+    """True if all pairs of two kinds of run on a task are one node of each analysis, with one table.
 
     None: where there are more than 100 such pairs. A matrix of pairs is then a few nodes; what is gathered of all
     pairs is the same either way, e.g. `clipart.mistakes.table`."""

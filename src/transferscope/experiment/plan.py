@@ -80,7 +80,7 @@ class PairGroup:
     """That of the pair, `pt_1__rit_2`, or of the two kinds, `pt__rit`."""
     pairs: tuple[Pair, ...]
     together: bool
-    """Whether the group stands for all pairs of the two kinds."""
+    """True if the group stands for all pairs of the two kinds."""
 
     @property
     def runs(self) -> list[RunSpec]:
@@ -97,10 +97,10 @@ class Plan:
 
     @cached_property
     def _runs_by_task(self) -> dict[str, list[RunSpec]]:
-        found: dict[str, list[RunSpec]] = {}
+        by_task: dict[str, list[RunSpec]] = {}
         for run in self.runs.values():
-            found.setdefault(run.task, []).append(run)
-        return found
+            by_task.setdefault(run.task, []).append(run)
+        return by_task
 
     def runs_of(self, task: str) -> list[RunSpec]:
         return self._runs_by_task.get(task, [])
@@ -128,27 +128,27 @@ class Plan:
         return [run for run in runs if _treatment(run) == _treatment(runs[0])]
 
     def is_multi_label(self, task: str) -> bool:
-        """Whether an example of the task has several labels."""
+        """True if an example of the task has several labels."""
         options = self.study.tasks[task]
         if options.layout is not None:
             return options.layout.multi_label
         return any(self.is_multi_label(part) for part in options.union or ())
 
     def has_images(self, task: str) -> bool:
-        """Whether the task has images; without them its checkpoint files are compared by their weights alone."""
+        """True if the task has images; without them its checkpoint files are compared by their weights alone."""
         return self.study.tasks[task].has_images
 
     def is_generated(self, task: str) -> bool:
-        """Whether the images of the task, or of a part of it, are drawn and not photographed."""
+        """True if the images of the task, or of a part of it, are drawn and not photographed."""
         parts = self.study.tasks[task].union or (task,)
         return any(part in drawn.tasks for drawn in self.study.generated.values() for part in parts)
 
     def pairs(self, task: str, kinds: Iterable[opt.KindPair]) -> list[Pair]:
         """Pairs of runs on `task`; a kind that has no run on it is looked for on the task it pre-trains from."""
-        found: list[Pair] = []
+        pairs: list[Pair] = []
         for kind_a, kind_b in kinds:
-            found += self._pairs_of_kind(task, kind_a, kind_b)
-        return found
+            pairs += self._pairs_of_kind(task, kind_a, kind_b)
+        return pairs
 
     def own_pairs(self, task: str) -> list[Pair]:
         """Pairs of runs of the task that analyses of the user's own measure."""
@@ -165,15 +165,15 @@ class Plan:
 
     def pair_groups(self, task: str, kinds: Iterable[opt.KindPair]) -> list[PairGroup]:
         """The pairs of `pairs`, in the same order, by the nodes that measure them."""
-        found: list[PairGroup] = []
+        groups: list[PairGroup] = []
         for kind_a, kind_b in kinds:
             pairs = self._pairs_of_kind(task, kind_a, kind_b)
             together = self.study.analyses.pairs_in_one_node
             if pairs and (len(pairs) > opt.PAIRS_APART if together is None else together):
-                found.append(PairGroup(f"{kind_a}__{kind_b}", tuple(pairs), together=True))
+                groups.append(PairGroup(f"{kind_a}__{kind_b}", tuple(pairs), together=True))
             else:
-                found += [PairGroup(pair.name, (pair,), together=False) for pair in pairs]
-        return found
+                groups += [PairGroup(pair.name, (pair,), together=False) for pair in pairs]
+        return groups
 
     def gallery_pair(self, task: str) -> Pair | None:
         """The first compared pair of two kinds of run with different labels, e.g. a P-T and an RI-T."""
@@ -263,9 +263,9 @@ def make_plan(parameters: dict[str, Any] | Study, file_digest: FileDigest = lamb
 
 def _refuse(faults: Iterable[str]) -> None:
     """Raise one UserError that lists all faults, if there are any."""
-    found = list(faults)
-    if found:
-        raise UserError(one_message(found))
+    messages = list(faults)
+    if messages:
+        raise UserError(one_message(messages))
 
 
 def _roles(study: Study, runs: dict[str, RunSpec]) -> dict[str, Role]:
@@ -350,7 +350,7 @@ def _trainings(study: Study) -> tuple[dict[tuple[str, str], opt.TrainingOptions]
 
     The study's training is overridden by the task's, the kind's, and the kind's on this task.
     """
-    found: dict[tuple[str, str], opt.TrainingOptions] = {}
+    trainings: dict[tuple[str, str], opt.TrainingOptions] = {}
     faults: list[str] = []
     for kind, options in study.runs.items():
         for task in options.tasks:
@@ -363,11 +363,11 @@ def _trainings(study: Study) -> tuple[dict[tuple[str, str], opt.TrainingOptions]
             ):
                 merged = merged | override
                 try:
-                    found[kind, task] = opt.TrainingOptions.model_validate(merged)
+                    trainings[kind, task] = opt.TrainingOptions.model_validate(merged)
                 except ValidationError as error:
                     faults += explain(error, opt.TrainingOptions, where)
                     break
-    return found, faults
+    return trainings, faults
 
 
 def _data_identity(study: Study, task: str) -> dict[str, Any]:
@@ -391,7 +391,7 @@ def _data_identity(study: Study, task: str) -> dict[str, Any]:
 
 
 def pictures_of(study: Study, task: str) -> opt.PictureOptions:
-    """How the images of a task are stored and shown; a union without settings of its own has those of its parts."""
+    """Settings of the stored and shown images of a task; a union without settings of its own has those of its parts."""
     options = study.tasks[task]
     if options.pictures is None and options.union:
         return pictures_of(study, options.union[0])
@@ -420,7 +420,7 @@ def _in_order_of_need(study: Study) -> list[str]:
 
 
 def _is_file(text: str) -> bool:
-    """Whether a text is the path of a checkpoint rather than a run's name; a file of another suffix needs a folder."""
+    """True if a text is the path of a checkpoint rather than a run's name; a file of another suffix needs a folder."""
     return "/" in text or "\\" in text or text.lower().endswith(CHECKPOINT_SUFFIXES)
 
 

@@ -140,7 +140,7 @@ class TaskOptions(opt.Options):
 
     @property
     def has_images(self) -> bool:
-        """Whether there are images, of the task itself or of those that it joins."""
+        """True if there are images, of the task itself or of those that it joins."""
         return self.union is not None or self.root is not None
 
     @property
@@ -241,7 +241,7 @@ class Study(opt.Options):
 
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     models_folder: opt.PathText = "data/06_models"
-    """Where runs train; the catalog's checkpoints lie there."""
+    """Folder in which runs train; the catalog's checkpoints lie there."""
     tasks: Annotated[dict[Name, TaskOptions], Field(max_length=MAX_NAMES)]
     """At most 1,000."""
     generated: dict[Name, GeneratedOptions] = Field(default_factory=dict)
@@ -264,15 +264,15 @@ BRANCH = re.compile(r"(int|str|float|bool|constrained-\w+|.*[\[(].*)$")
 
 def explain(error: ValidationError, model: type[opt.Options], prefix: str = "") -> list[str]:
     """Every fault of a validation error as a line: the key, what is wrong, what is allowed."""
-    found: dict[str, list[str]] = {}
+    by_key: dict[str, list[str]] = {}
     given: dict[str, str] = {}
     for fault in error.errors():
         key, message = _explained(fault, model, prefix)
-        found.setdefault(key, []).append(message)
+        by_key.setdefault(key, []).append(message)
         given[key] = "" if isinstance(fault["input"], dict) else f" (got {reprlib.repr(fault['input'])})"
         if fault["type"] in ("extra_forbidden", "missing"):
             given[key] = ""
-    return [f"{key}: {'; or: '.join(dict.fromkeys(messages))}{given[key]}" for key, messages in found.items()]
+    return [f"{key}: {'; or: '.join(dict.fromkeys(messages))}{given[key]}" for key, messages in by_key.items()]
 
 
 def _explained(fault: Any, model: type[opt.Options], prefix: str) -> tuple[str, str]:
@@ -313,4 +313,4 @@ def _options_in(annotation: Any) -> type[opt.Options] | None:
     if isinstance(annotation, type) and issubclass(annotation, opt.Options):
         return annotation
     inner = (_options_in(argument) for argument in getattr(annotation, "__args__", ()))
-    return next((found for found in inner if found is not None), None)
+    return next((options for options in inner if options is not None), None)

@@ -184,7 +184,7 @@ def sizes_faults(plan: Plan, runs: Iterable[RunSpec]) -> Iterator[str]:
 
 
 def _size_fault(model: ModelOptions, side: int) -> str | None:
-    """Why a network takes no images of a size; UserError where it takes none of 1 or 3 channels."""
+    """The reason why a network takes no images of a size; UserError where it takes none of 1 or 3 channels."""
     import torch
 
     from transferscope.images.augment import check_channels

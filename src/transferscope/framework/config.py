@@ -237,12 +237,12 @@ def _yaml_below(conf: Path) -> Iterator[Path]:
 
 
 def _is_place(value: Any) -> bool:
-    """Whether a value names a folder that Kedro and we find at the same place."""
+    """True if a value names a folder that Kedro and we find at the same place."""
     return isinstance(value, str) and bool(value.strip()) and not value.startswith("~") and "\0" not in value
 
 
 def _inherits(env_config: dict[str, Any], env_path: str) -> bool:
-    """Whether an environment takes over the study of base; takes the key that says so out of its parameters."""
+    """True if an environment takes over the study of base; takes the key that says so out of its parameters."""
     value = env_config.pop("inherit_study", True)
     if not isinstance(value, bool):
         raise UserError(f"{env_path}: inherit_study: must be true or false (got {value!r})")
@@ -263,7 +263,7 @@ def _list_for_mapping(config: Any, env_config: Any, prefix: str = "") -> str | N
 
 
 def _memory() -> Path:
-    """Where digests of the user's checkpoint files are remembered, so that a command need not read them again."""
+    """File that remembers digests of the user's checkpoint files, so that a command need not read them again."""
     cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     return Path(cache) / "transferscope" / "file_digests.json"
 
@@ -321,7 +321,7 @@ def active_place(path: str) -> str:
 
 @dataclass(frozen=True)
 class StudySource:
-    """Where a plan comes from, for another process that needs the same."""
+    """Origin of a plan, for another process that needs the same."""
 
     conf: str
     env: str | None

@@ -233,7 +233,7 @@ def input_faults(pipeline: Pipeline, catalog: CatalogProtocol) -> Iterator[str]:
 
 
 def _or_without(sources: Iterable[str]) -> str:
-    """How checkpoint files are compared without images, where a task has no other runs."""
+    """Advice on comparing checkpoint files without images, where a task has no other runs."""
     plan = active_plan()
     for task in (EntryName.parse(source).task or "" for source in sources):
         if all(run.checkpoint is not None for run in plan.runs_of(task)):
@@ -313,7 +313,7 @@ def _repair(name: str) -> str:
 
 
 def trains_on_several_machines(pipeline: Pipeline, catalog: CatalogProtocol) -> bool:
-    """Whether each of several machines runs this command, for the one training that it holds.
+    """True if each of several machines runs this command, for the one training that it holds.
 
     CommandLineError where it holds more: all machines would do the other nodes too, into the same files, and might
     come to the trainings in different orders.
@@ -392,7 +392,7 @@ def _above(place: Path, task: str | None) -> Path:
 
 
 def _place(catalog: CatalogProtocol, name: str) -> str:
-    """Where an entry lies, relative to the working folder where possible."""
+    """The path of an entry, relative to the working folder where possible."""
     place = place_of(catalog.get(name))
     assert place is not None
     path = place.resolve()

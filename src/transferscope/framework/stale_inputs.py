@@ -21,9 +21,9 @@ KEPT = "; --only-missing-outputs would keep them, so leave it out"
 def check_images(pipeline: Pipeline, catalog: CatalogProtocol, *, only_missing: bool) -> None:
     """Compare splits that are read, or kept, with the files they were packed from, and weights with those splits.
 
-    Files are told by name, size and time, as when they are packed, and by content where these differ. Images that are
-    not there are not compared, nor are generated ones, which follow from parameters. Raises CommandLineError with the
-    command that makes it anew. Of tables and figures that are read and follow from such splits, a warning says so.
+    Files are recognised by name, size and time, as in packing, else by content. Images that are missing are not
+    compared, nor are generated ones, which follow from parameters. Raises CommandLineError with the command that makes
+    it anew. Of tables and figures that are read and follow from such splits, a warning says so.
     """
     used = pipeline.inputs() | (pipeline.all_outputs() if only_missing else set())
     plan, kept = active_plan(), KEPT if only_missing else ""

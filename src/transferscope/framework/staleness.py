@@ -1,4 +1,4 @@
-"""Which plan made each result, so that those of another plan are named before anything runs.
+"""Track which plan made each result, so that those of another plan are named before anything runs.
 
 The fingerprint of a run (`experiment.plan.make_plan`) says whether its weights are of the present plan. Tables and
 figures bear none; here each entry has a key that follows from its node, the parameters of that node, and the keys of
@@ -53,7 +53,7 @@ class MadeBy:
         self._compute: Callable[[], dict[str, str]] = dict
         self._present: dict[str, str] = {}
         self._outdated = False
-        """Whether a split was packed since the keys were computed, which depend on its content."""
+        """True if a split was packed since the keys were computed, which depend on its content."""
         self._made: dict[str, str] = {}
         self._saved: set[str] = set()
         self._lock = threading.Lock()
@@ -127,7 +127,7 @@ class MadeBy:
 
     @hook_impl
     def after_pipeline_run(self, run_params: dict[str, Any], pipeline: Pipeline) -> None:
-        """Where other processes do not tell what they save, as by Kedro's ParallelRunner: all nodes have succeeded."""
+        """Note all results where other processes do not report theirs, as under Kedro's ParallelRunner."""
         if not run_params.get("only_missing_outputs"):
             if self._outdated or not self._saved:
                 self._present, self._outdated = self._compute(), False

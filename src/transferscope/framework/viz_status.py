@@ -56,7 +56,7 @@ class RunStatus:
         self._lock = threading.Lock()
         self._can_write = True
         self._written = math.inf
-        """When; a process in which no run begins, as a worker of Ray, writes nothing."""
+        """The time; a process in which no run begins, as a worker of Ray, writes nothing."""
 
     @hook_impl
     def after_context_created(self, context: KedroContext) -> None:
@@ -207,7 +207,7 @@ def _read(path: Path, is_right: Callable[[Any], bool]) -> Any:
 
 
 def _are_events(found: Any) -> bool:
-    """Whether each is of a kind that is known, with what is read of it here."""
+    """True if each is of a kind that is known, with what is read of it here."""
     return isinstance(found, list) and all(isinstance(event, dict) and _is_event(event) for event in found)
 
 

@@ -36,7 +36,7 @@ class Body:
     side: int
     """Side of one-sided findings: -1 left on the film, 1 right."""
     patch: tuple[float, float]
-    """Where a consolidation is."""
+    """Place of a consolidation."""
 
     @classmethod
     def draw(cls, rng: np.random.Generator) -> Body:

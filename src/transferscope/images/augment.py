@@ -1,6 +1,6 @@
 """From stored uint8 batches to what a network sees, in batches and on the device of the batch.
 
-What is drawn on the CPU goes to a GPU without waiting for it: CUDA has taken its copy of ordinary memory on return.
+Draws made on the CPU go to a GPU without waiting for it, since CUDA has taken its copy of ordinary memory on return.
 """
 
 from __future__ import annotations

@@ -113,8 +113,8 @@ def read_chexpert(
         root: Folder or archive.
         num_train, num_test, num_validation: Images in each part.
         sampling: "paper" permutes images, so that patients are in several parts; "by_patient" draws whole patients.
-        uncertain: What -1 becomes, for all findings or by finding; None, and findings left out: the authors' choice.
-        blank: What an unmentioned finding becomes; findings left out of a mapping become zeros.
+        uncertain: Value for -1, for all findings or by finding; None, and findings left out: the authors' choice.
+        blank: Value for an unmentioned finding; findings left out of a mapping become zeros.
         views: Which rows count, by the column Frontal/Lateral.
         double_positives: Findings whose positive train rows appear twice; the authors' code, not the paper, has
             ("Cardiomegaly", "Consolidation").

@@ -1,7 +1,7 @@
 """From the bytes of an image file to the stored square.
 
-What comes out is what a person sees: palettes and transparency (on white) resolved, CMYK turned to RGB, EXIF rotation
-undone. Embedded colour profiles are not applied.
+The result is the picture that a person sees: palettes and transparency (on white) resolved, CMYK turned to RGB, EXIF
+rotation undone. Embedded colour profiles are not applied.
 
 Grey images of more than 8 bits are scaled to 8 by one range for the whole data set, `value_range`. Without it 0 to
 65535 is taken where an image shows that it uses all 16 bits; otherwise the range is asked for, because an image of 12
@@ -64,7 +64,7 @@ class UnknownRangeError(UserError):
 
 
 def is_image(data: bytes) -> bool:
-    """Whether the content begins as that of an image in a known format."""
+    """True if the content begins as that of an image in a known format."""
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS):
             return True
@@ -198,7 +198,7 @@ def blur(grey: np.ndarray) -> np.ndarray:
 
 
 def _has_several_frames(opened: Image.Image, data: bytes) -> bool:
-    """Whether a file holds more than one image; a GIF or TIFF is opened again, as looking ahead moves the first."""
+    """True if a file holds more than one image; a GIF or TIFF is opened again, as looking ahead moves the first."""
     if opened.format in ("PNG", "WEBP", "AVIF"):
         return bool(getattr(opened, "is_animated", False))
     if opened.format in ("GIF", "TIFF"):

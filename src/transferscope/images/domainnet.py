@@ -73,7 +73,7 @@ def read_domainnet(
         root: Folder or archive that holds the domain and its lists.
         domain: For example "clipart".
         limit: A part with more examples is reduced to this many by `RandomState(seed).choice`; None: take all.
-        untrained_classes: What to do with a class that the test list has and the train list lacks.
+        untrained_classes: Treatment of a class that the test list has and the train list lacks.
 
     Raises:
         UserError: Naming list, line and remedy, for anything that cannot be used.
@@ -286,7 +286,7 @@ def _check_untrained(train: _List, test: _List, class_names: tuple[str, ...]) ->
 
 
 def _image_tree(tree: FileTree, base: str, domain: str) -> FileTree:
-    """Where the images are: beside the lists, or in an archive of the domain."""
+    """The place of the images: beside the lists, or in an archive of the domain."""
     if domain not in tree.entries(base.rstrip("/"))[0]:
         for suffix in (".zip", ".tar"):
             if tree.is_file(f"{base}{domain}{suffix}") and tree.root.is_dir():

@@ -84,11 +84,11 @@ class FileTree(ABC):
             waiting.extend(start + name for name in reversed(folders))
 
     def no_file(self, path: str) -> str:
-        """Why `path` names no regular file."""
+        """The reason why `path` names no regular file."""
         return "does not exist"
 
     def is_file(self, path: str) -> bool:
-        """Whether there is a regular file, or a link to one."""
+        """True if there is a regular file, or a link to one."""
         return self.stamp(path) is not None
 
     def read_text(self, path: str) -> str:
@@ -320,7 +320,7 @@ def open_tree(root: str | Path) -> FileTree:
 
 
 def is_clutter(name: str) -> bool:
-    """Whether a file or folder is hidden, or left behind by a file manager, a storage system or an editor."""
+    """True if a file or folder is hidden, or left behind by a file manager, a storage system or an editor."""
     return name.startswith((".", "~$")) or name.endswith("~") or name.casefold() in CLUTTER
 
 
@@ -350,7 +350,7 @@ def decode_text(data: bytes, where: str) -> str:
 
 
 def unsafe_reason(path: str) -> str | None:
-    """Why `path` may not be used below a root; None: it may."""
+    """The reason why `path` may not be used below a root; None: it may."""
     if path.startswith("/"):
         return "is an absolute path"
     if ".." in path and ".." in path.split("/"):

@@ -55,7 +55,7 @@ def pack_split(
 ) -> PackedSplit:
     """Decode, presize and store all images of a part, and open the result.
 
-    A folder that already holds what these files and settings would give is opened as it is; this is told from names,
+    A folder that already holds what these files and settings would give is opened as it is; this is seen from names,
     sizes and times of the files, without reading images. Packed images that were written since they were packed are
     compared with their digests. Otherwise the folder is made anew and replaces an old one when
     it is complete. A killed or failed attempt is continued by the next one. Memory does not grow with the number of
@@ -113,7 +113,7 @@ def is_packed_from(
     pictures: PictureOptions,
     value_range: tuple[float, float] | None = None,
 ) -> bool:
-    """Whether packing these files now would give the split.
+    """True if packing these files now would give the split.
 
     Files of the same names, sizes and times are taken to be the same. Otherwise, as after a copy without times, images
     are decoded and compared with the digests of the packed ones, up to the first that differs; where all are the same,

@@ -1,4 +1,4 @@
-"""Which examples are drawn from those distributed."""
+"""Draw examples from those distributed."""
 
 from __future__ import annotations
 

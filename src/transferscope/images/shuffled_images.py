@@ -43,7 +43,7 @@ class Shuffle:
 
     @property
     def is_identity(self) -> bool:
-        """Whether nothing moves."""
+        """True if nothing moves."""
         return bool((self._order == torch.arange(len(self._order))).all())
 
     def __call__(self, batch: Tensor) -> Tensor:

@@ -174,7 +174,7 @@ def printable_names(names: Sequence[str], what: str) -> tuple[str, ...]:
     """Names fit for tables and figures: line breaks and bytes that are no UTF-8 are escaped; `UserError` if two agree.
 
     Args:
-        what: What is named, in messages.
+        what: The things named, in messages.
     """
     shown = tuple(map(printable, names))
     if len(set(shown)) < len(set(names)):

@@ -66,7 +66,7 @@ class PackedSplit:
         example_ids: N unique names.
         source_sizes: int32 (N, 2), width and height of the images as distributed.
         columns: Table of texts with a row per example, such as sex and view; of unions also `domain`, the part's name.
-        class_names, num_classes, multi_label, generated, name, part: What the split is of.
+        class_names, num_classes, multi_label, generated, name, part: Source and part of the split.
         pictures: How its images are to be shown to a network.
         digest: sha256 of images, labels, class names and pictures.
         source_digest: sha256 of what it was packed from; "" for unions and subsets.

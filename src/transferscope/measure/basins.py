@@ -50,7 +50,7 @@ def basin(
     per_length = (2 if len(states) == 2 else 4) * chosen.rays
     passes = chosen.points + per_length * (len(chosen.deltas) + REFINEMENTS)
     with progress_bar(f"{bench.task}: basin of {name}", passes) as advance:
-        found = estimate_basin(
+        estimated = estimate_basin(
             model,
             states,
             loss,
@@ -61,19 +61,19 @@ def basin(
             num_refinements=REFINEMENTS,
             progress=advance,
         )
-    names = {"num_examples": len(bench.split("test")), "num_models": found.num_states}
-    return pd.DataFrame([{**names, **row} for row in _rows(found, distance)])
+    names = {"num_examples": len(bench.split("test")), "num_models": estimated.num_states}
+    return pd.DataFrame([{**names, **row} for row in _rows(estimated, distance)])
 
 
 Row = dict[str, str | float | int | None]
 
 
-def _rows(found: Basin, distance: float) -> list[Row]:
+def _rows(estimated: Basin, distance: float) -> list[Row]:
     estimates: list[Row] = [
         {"quantity": name, "value": value.value, "low": value.low, "high": value.high, "num_samples": value.num}
-        for name, value in (("delta", found.delta), ("mu", found.center), ("epsilon", found.epsilon))
+        for name, value in (("delta", estimated.delta), ("mu", estimated.center), ("epsilon", estimated.epsilon))
     ]
-    excess = found.excess.rename(columns={"condition": "quantity", "delta": "length", "excess": "value"})
+    excess = estimated.excess.rename(columns={"condition": "quantity", "delta": "length", "excess": "value"})
     return [
         {"quantity": "distance", "length": None, "value": distance},
         *estimates,

@@ -142,8 +142,8 @@ class SplitEvaluator:
     def _metrics(self, logits: Tensor, labels: Tensor) -> Metrics:
         if self.each:
             return Outcomes.of_logits(logits, labels).arrays()
-        found = metrics_from_logits(logits, labels, multi_label=self.split.multi_label)
-        chosen = {name: value for name, value in found.items() if name in METRICS}
+        metrics = metrics_from_logits(logits, labels, multi_label=self.split.multi_label)
+        chosen = {name: value for name, value in metrics.items() if name in METRICS}
         return with_draws(chosen, self._resampling.metrics(logits, labels)) if self.resamples else chosen
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from transferscope.analysis.criticality import MEASUREMENTS, module_criticality, settle
-from transferscope.analysis.criticality import criticality as shake
+from transferscope.analysis.criticality import criticality as disturb
 from transferscope.analysis.learning import loss_without_knowledge
 from transferscope.analysis.rewinding import rewinding as rewind
 from transferscope.analysis.screening import screened_criticality
@@ -65,12 +65,12 @@ def criticality(
     for end in chosen.ends:
         bound = _bound(bench, series.load(end), chosen.epsilon_share)
         for path in chosen.paths:
-            table = _Shaken(bench, series, modules, chosen, end, path, bound).measure()
+            table = _Disturbed(bench, series, modules, chosen, end, path, bound).measure()
             noise.append(table)
-            found = module_criticality(table, [bound]).rename(columns={"epsilon": "bound"})
-            found.insert(list(found.columns).index("bound"), "epsilon", chosen.epsilon_share)
-            mu.append(found if math.isfinite(bound) else found.assign(mu=math.nan, mu_low=math.nan, mu_high=math.nan))
-            _name_what_says_nothing(series.name, found, path, end)
+            own = module_criticality(table, [bound]).rename(columns={"epsilon": "bound"})
+            own.insert(list(own.columns).index("bound"), "epsilon", chosen.epsilon_share)
+            mu.append(own if math.isfinite(bound) else own.assign(mu=math.nan, mu_low=math.nan, mu_high=math.nan))
+            _name_what_says_nothing(series.name, own, path, end)
     tables = pd.concat(noise, ignore_index=True), pd.concat(mu, ignore_index=True)
     sizes = {part: len(split) for part, split in bench.splits.items()}
     return Criticality(
@@ -121,7 +121,7 @@ def _unperturbed_loss(bench: Bench, checkpoint: Checkpoint) -> float:
     return float(exact.metrics(checkpoint, ["train"])(workspace(checkpoint))["train/loss"])
 
 
-class _Shaken:
+class _Disturbed:
     """Criticality of every module on one path; what the store has is not measured again."""
 
     def __init__(
@@ -201,7 +201,7 @@ class _Shaken:
         measure = (
             partial(screened_criticality, epsilons=[self.bound], split=split_at_modules)
             if screened
-            else partial(shake, stages=split_at_modules(self.model))
+            else partial(disturb, stages=split_at_modules(self.model))
         )
         return measure(
             self.model,
@@ -226,11 +226,11 @@ def _groups(names: list[str]) -> list[list[str]]:
 
 def _by_case(table: pd.DataFrame) -> dict[Case, dict[str, np.ndarray]]:
     """Rows as arrays, by module, position and sigma."""
-    found = table.groupby(["module", "position", "sigma"], sort=False)
+    cases = table.groupby(["module", "position", "sigma"], sort=False)
     return {
         cast(Case, case): {"split": part["split"].to_numpy(dtype=str)}
         | {column: part[column].to_numpy() for column in MEASUREMENTS}
-        for case, part in found
+        for case, part in cases
     }
 
 

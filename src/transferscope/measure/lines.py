@@ -71,16 +71,16 @@ def line(
         # BatchNorm's statistics are those of all training images, as at the points until decided.
         whole = {part: split for part, split in bench.splits.items() if part == "train"}
         along = replace(chosen, splits={**chosen.splits, **whole}).along(a, model, on)
-        found = trace(model, *ends, at, along, seen=seen)
-        return {curve: np.stack([found[alpha][curve] for alpha in at], axis=-1) for curve in found[at[0]]}
+        traced = trace(model, *ends, at, along, seen=seen)
+        return {curve: np.stack([traced[alpha][curve] for alpha in at], axis=-1) for curve in traced[at[0]]}
 
     chosen = bench
     if until_decided:
         enough = {part: enough_examples(bench, part, a, model, ends, inside, until_decided) for part in measured}
-        chosen = replace(bench, splits={**bench.splits, **{part: found.split for part, found in enough.items()}})
+        chosen = replace(bench, splits={**bench.splits, **{part: early.split for part, early in enough.items()}})
     with progress_bar(name, len(inside) + len(outside)) as advance:
         if until_decided:
-            between = {name: values for found in enough.values() for name, values in found.curves.items()}
+            between = {name: values for early in enough.values() for name, values in early.curves.items()}
             advance(len(inside))
         else:
             between = walk(inside, measured, EarlyAnswer(advance))
@@ -103,8 +103,8 @@ class EarlyAnswer:
         name = next((name for name in ("test/auc", "test/accuracy") if name in metrics), next(iter(metrics)))
         self.values[alpha] = float(np.ravel(metrics[name])[0])
         if {0.0, 1.0} <= self.values.keys():
-            found = barrier_row(list(self.values), list(self.values.values()), higher_is_better=higher_is_better(name))
-            barrier = found["barrier"]
+            row = barrier_row(list(self.values), list(self.values.values()), higher_is_better=higher_is_better(name))
+            barrier = row["barrier"]
             self.advance(1, f"barrier so far {100 * barrier:.1f} points" if math.isfinite(barrier) else None)
         else:
             self.advance(1)
@@ -146,14 +146,14 @@ def _keys(barriers: pd.DataFrame) -> list[str]:
 
 
 def _boundary(alphas: Sequence[float], name: str, between: Curves, beyond: Curves) -> dict[str, float]:
-    """Where the basin ends on either side, NaN where nothing was measured beyond or the metric is no share."""
+    """Ends of the basin on either side, NaN where nothing was measured beyond or the metric is no share."""
     sides = ("before", "after")
     if name not in beyond or not name.endswith(("accuracy", "auc")):
         return {f"boundary_{side}{bound}": math.nan for side in sides for bound in ("", "_low", "_high")}
     curves = np.hstack([np.atleast_2d(between[name]), np.atleast_2d(beyond[name])])
-    found = [line_boundary(alphas, curve, BOUNDARY_DROP, higher_is_better=True) for curve in curves]
+    boundaries = [line_boundary(alphas, curve, BOUNDARY_DROP, higher_is_better=True) for curve in curves]
     row: dict[str, float] = {}
-    for side, ends in zip(sides, ([one.low for one in found], [one.high for one in found]), strict=True):
+    for side, ends in zip(sides, ([one.low for one in boundaries], [one.high for one in boundaries]), strict=True):
         low, high = np.quantile(ends[1:], [0.025, 0.975], method="inverted_cdf") if len(ends) > 1 else (math.nan,) * 2
         row |= {f"boundary_{side}": ends[0], f"boundary_{side}_low": float(low), f"boundary_{side}_high": float(high)}
     return row

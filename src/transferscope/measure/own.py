@@ -156,5 +156,5 @@ def _named(table: pd.DataFrame, names: Mapping[str, str | int]) -> pd.DataFrame:
 def imported(reference: str) -> Callable[..., object]:
     """The function of a reference."""
     name, _, function = reference.partition(":")
-    found: Callable[..., object] = getattr(import_module(name), function)
-    return found
+    named: Callable[..., object] = getattr(import_module(name), function)
+    return named

@@ -55,12 +55,12 @@ def size_correlations(accuracy: pd.DataFrame) -> pd.DataFrame:
     """
     rows = []
     for (task, run, label), own in accuracy.groupby(["task", "run", "label"], sort=False):
-        found = class_size_correlation(own["class_size"], own["accuracy"])
-        rows.append({"task": task, "run": run, "label": label, **vars(found)})
+        correlation = class_size_correlation(own["class_size"], own["accuracy"])
+        rows.append({"task": task, "run": run, "label": label, **vars(correlation)})
     for (task, label), own in accuracy.groupby(["task", "label"], sort=False):
         means = own.groupby("class_name", sort=False)[["class_size", "accuracy"]].mean()
-        found = class_size_correlation(means["class_size"], means["accuracy"])
-        rows.append({"task": task, "run": "mean", "label": label, **vars(found)})
+        correlation = class_size_correlation(means["class_size"], means["accuracy"])
+        rows.append({"task": task, "run": "mean", "label": label, **vars(correlation)})
     return pd.DataFrame(rows)
 
 
@@ -72,7 +72,7 @@ def uncommon(
     classes: names of classes or findings, or how many. per_cell: examples of each class and model. Columns as
     `uncommon_mistakes_gallery` takes them.
     """
-    found = uncommon_examples(
+    examples = uncommon_examples(
         logits_a,
         logits_b,
         split.labels,
@@ -86,18 +86,18 @@ def uncommon(
         """The class, or of a finding whether it is present."""
         if not split.multi_label:
             return names[values.to_numpy(dtype=int)]
-        finding = names[found["class_index"].to_numpy(dtype=int)]
+        finding = names[examples["class_index"].to_numpy(dtype=int)]
         return np.where(values.to_numpy(dtype=int) == 1, finding, np.char.add("no ", finding))
 
     return pd.DataFrame(
         {
-            "image": found["example"],
-            "column": found.groupby(["class_index", "rank"], sort=False).ngroup(),
-            "only_correct": found["row"].str.slice(5, 6),
-            "true_label": name(found["label"]),
-            "prediction_a": name(found["prediction_a"]),
-            "confidence_a": found["confidence_a"],
-            "prediction_b": name(found["prediction_b"]),
-            "confidence_b": found["confidence_b"],
+            "image": examples["example"],
+            "column": examples.groupby(["class_index", "rank"], sort=False).ngroup(),
+            "only_correct": examples["row"].str.slice(5, 6),
+            "true_label": name(examples["label"]),
+            "prediction_a": name(examples["prediction_a"]),
+            "confidence_a": examples["confidence_a"],
+            "prediction_b": name(examples["prediction_b"]),
+            "confidence_b": examples["confidence_b"],
         }
     )

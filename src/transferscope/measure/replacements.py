@@ -1,4 +1,4 @@
-"""Whether one model can replace another: flips, agreement and calibration from stored predictions."""
+"""Answer whether one model can replace another: flips, agreement and calibration from stored predictions."""
 
 from __future__ import annotations
 
@@ -72,10 +72,10 @@ def replacement(
     for question in questions(split):
         first, second = (question.outcomes(logits, labels, options.threshold) for logits in (a, b))
         groupings = _groupings(split, question, options.groups_of(split.name))
-        found = [flips(first.correct, second.correct, grouping) for grouping in groupings]
-        tables += [table.assign(class_name=question.name) for table in found]
+        by_group = [flips(first.correct, second.correct, grouping) for grouping in groupings]
+        tables += [table.assign(class_name=question.name) for table in by_group]
         same = _same(question, (a, b), (first, second))
-        whole = {str(name): value for name, value in found[0].iloc[0].items()}
+        whole = {str(name): value for name, value in by_group[0].iloc[0].items()}
         summaries.append(
             {"class_name": question.name} | _summary(whole, first, second, same, split, options, generator)
         )
@@ -138,13 +138,13 @@ def _changed(first: Outcomes, second: Outcomes, multi_label: bool) -> dict[str, 
     """Shares of examples with another prediction, and of common mistakes with the same one (of single labels)."""
     changed = first.predicted != second.predicted
     common = ~first.correct & ~second.correct
-    found: dict[str, float] = {}
+    columns: dict[str, float] = {}
     shares = {"changed": (changed, len(changed)), "same_wrong": (common & ~changed, 0 if multi_label else common.sum())}
     for name, (chosen, total) in shares.items():
         count = chosen.sum() if total else 0
         low, high = rate_interval(count, total)
-        found |= _ranged(name, count / total if total else float("nan"), (float(low), float(high)))
-    return found
+        columns |= _ranged(name, count / total if total else float("nan"), (float(low), float(high)))
+    return columns
 
 
 def calibration(
@@ -158,24 +158,24 @@ def calibration(
     scores, labels = np.asarray(logits), np.asarray(split.labels)
     rows, tables = [], []
     for question in questions(split):
-        found = question.outcomes(scores, labels, options.threshold)
-        error = calibration_error(found.confidence, found.happened, num_bins=options.bins)
-        over = found.confidence - found.happened
-        rarer = min(found.happened.sum(), (~found.happened).sum())
+        outcomes = question.outcomes(scores, labels, options.threshold)
+        error = calibration_error(outcomes.confidence, outcomes.happened, num_bins=options.bins)
+        over = outcomes.confidence - outcomes.happened
+        rarer = min(outcomes.happened.sum(), (~outcomes.happened).sum())
         several = rarer >= agreement.MIN_MISTAKES
         rows.append(
             {
                 "class_name": question.name,
-                "num_examples": len(found.correct),
-                "accuracy": _mean(found.correct),
-                **_ranged("brier", _mean(found.brier), mean_interval(found.brier) if several else UNDEFINED),
+                "num_examples": len(outcomes.correct),
+                "accuracy": _mean(outcomes.correct),
+                **_ranged("brier", _mean(outcomes.brier), mean_interval(outcomes.brier) if several else UNDEFINED),
                 **_ranged("overconfidence", _mean(over), mean_interval(over) if several else UNDEFINED),
                 "ece": error.ece,
                 "ece_if_calibrated": error.ece_if_calibrated,
                 **_ranged("rms_error", error.rms, (error.rms_low, error.rms_high) if several else UNDEFINED),
             }
         )
-        bins = reliability(found.confidence, found.happened, num_bins=options.bins)
+        bins = reliability(outcomes.confidence, outcomes.happened, num_bins=options.bins)
         tables.append(bins.assign(class_name=question.name))
     table = pd.concat(tables, ignore_index=True)
     return pd.DataFrame(rows), table[["class_name", *(name for name in table if name != "class_name")]]

@@ -61,19 +61,19 @@ def cka(
     kinds = dict(pairs) if isinstance(pairs, Mapping) else {pair: " & ".join(pair) for pair in pairs}
     first = {kind: pair for pair, kind in reversed(kinds.items())}
     shown = first | {SAME_MODEL: ("the model", "the model"), UNTRAINED: ("RI", "RI")} | dict(labels or {})
-    found: dict[str, list[pd.DataFrame]] = {"cka": [], "cka_layers": [], "second_opinion": []}
+    parts: dict[str, list[pd.DataFrame]] = {"cka": [], "cka_layers": [], "second_opinion": []}
     for features in chosen.features:
         for name, table in _of_features(bench, checkpoints, kinds, features, chosen).items():
             named = _named(table, kinds, bench.task)
-            found[name].append(_labelled(named, shown) if name == "cka_layers" else named)
-    return {name: pd.concat(tables, ignore_index=True) for name, tables in found.items() if tables}
+            parts[name].append(_labelled(named, shown) if name == "cka_layers" else named)
+    return {name: pd.concat(tables, ignore_index=True) for name, tables in parts.items() if tables}
 
 
 def controls(pairs: Iterable[Names], runs: Iterable[RunSpec]) -> Kinds:
     """Choose a model to compare with itself, and two before training whose initial weights were drawn apart."""
     compared = [CheckpointName.parse(name) for pair in pairs for name in pair]
     own = str(compared[0])
-    found: Kinds = {(own, own): SAME_MODEL}
+    kinds: Kinds = {(own, own): SAME_MODEL}
     names = {str(name.run_name) for name in compared}
     untrained: dict[int, str] = {}
     for run in runs:
@@ -81,8 +81,8 @@ def controls(pairs: Iterable[Names], runs: Iterable[RunSpec]) -> Kinds:
             untrained.setdefault(run.init_seed, str(RunName.parse(run.full_name).at(0)))
     if len(untrained) > 1:
         first, second, *_ = untrained.values()
-        found[first, second] = UNTRAINED
-    return found
+        kinds[first, second] = UNTRAINED
+    return kinds
 
 
 def _of_features(
@@ -101,7 +101,7 @@ def _of_features(
         own_blocks = block_layers(model) if name in mapped else {}
         known = layouts.of(architecture, model, own_layers, own_blocks, required=bool(options.layers))
         own_layers, own_blocks = (
-            {key: path for key, path in found.items() if path in known} for found in (own_layers, own_blocks)
+            {key: path for key, path in chosen.items() if path in known} for chosen in (own_layers, own_blocks)
         )
         extractors[name] = FeatureExtractor(model, own_layers | own_blocks, features=features, layouts=known)
         layers |= own_layers
@@ -147,8 +147,8 @@ class Layouts:
         wanted = dict.fromkeys((*layers.values(), *blocks.values()))
         if missing := [path for path in wanted if path not in known and path not in refused]:
             shape = (NETWORK_CHANNELS, self.side, self.side)
-            found, lacking = try_layouts(model, missing, shape, channels=self.channels)
-            known |= found
+            layouts, lacking = try_layouts(model, missing, shape, channels=self.channels)
+            known |= layouts
             refused |= lacking
             for reason in lacking.values():
                 log.warning("left out: %s", reason)

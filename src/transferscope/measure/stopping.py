@@ -91,8 +91,8 @@ def _outcomes(
 ) -> dict[str, Arrays]:
     """By "" or, with the statistics of BatchNorm as stored, "naive_"; others come from the bench's train images."""
     on = replace(bench, splits={**bench.splits, "batch": batch})
-    found = trace(model, *ends, alphas, on.along(checkpoint, model, ["batch"], each=True))
-    metrics = [{name.partition("/")[2]: np.asarray(value) for name, value in found[alpha].items()} for alpha in alphas]
+    traced = trace(model, *ends, alphas, on.along(checkpoint, model, ["batch"], each=True))
+    metrics = [{name.partition("/")[2]: np.asarray(value) for name, value in traced[alpha].items()} for alpha in alphas]
     kinds = ["", *([NAIVE] if any(name.startswith(NAIVE) for name in metrics[0]) else [])]
     return {kind: [{name: at[kind + name] for name in FIELDS if kind + name in at} for at in metrics] for kind in kinds}
 

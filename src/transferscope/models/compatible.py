@@ -97,8 +97,8 @@ def fit_to_model(
     Weights that have the model's names are returned as they are. Otherwise a prefix is looked for that all of the
     model's names have in the file, or that the file lacks; counters of BatchNorm that are missing become 0, those that
     the model does not keep are left out, and names of older versions are brought up to date by the model's own rules.
-    Names in `ignore` (a classifier that will be replaced) need not be there. What does not fit stays, so that
-    `check_compatible` names it.
+    Names in `ignore` (a classifier that will be replaced) need not be there. Tensors that do not fit stay, so
+    that `check_compatible` names them.
     """
     wanted = model.state_dict()
     needed = [key for key in wanted if key not in ignore]
@@ -187,13 +187,13 @@ def _without_copies(given: dict[str, Tensor], prefix: str, needed: Sequence[str]
 def _prefixes(given: Mapping[str, Tensor], needed: Sequence[str]) -> list[str]:
     """Prefixes that the file has before some of the needed names, in the file's order."""
     anchors = [*needed[:3], needed[len(needed) // 2], *needed[-3:]] if needed else []
-    found = (
+    prefixes = (
         name.removesuffix(anchor)
         for name in given
         for anchor in anchors
         if name == anchor or name.endswith(f".{anchor}")
     )
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(prefixes))
 
 
 def _missing_prefix(given: Mapping[str, Tensor], needed: Sequence[str]) -> str:

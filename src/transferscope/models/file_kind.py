@@ -45,7 +45,7 @@ _NOT_IN_TEXT = frozenset(range(32)) - frozenset(b"\t\n\r\f\x1b")
 
 
 def kind_of(path: Path) -> Kind | None:
-    """Which reader takes the file; None where its content is of no known kind, as after damage.
+    """The reader that takes the file; None where its content is of no known kind, as after damage.
 
     Raises UserError that names the kind of a file which is something else (a web page, TorchScript, Keras, ...), which
     is missing, or empty, and of a path that leads to no file.

@@ -122,8 +122,8 @@ class _FixupBlock(nn.Module):
 
     A shortcut that changes shape convolves the input with the branch's first bias added; an identity shortcut does not.
     Scalars are stored with shape (1,) and used with shape (), which keeps activations in their own precision:
-    a float32 tensor with a dimension would turn bfloat16 activations into float32. What no gradient needs is
-    overwritten in place: the same bits in 6 % less time.
+    a float32 tensor with a dimension would turn bfloat16 activations into float32. Tensors that no gradient needs
+    are overwritten in place: the same bits in 6 % less time.
     """
 
     expansion = 1

@@ -32,7 +32,7 @@ class LayerInput:
 
 
 def is_resnet_like(model: nn.Module) -> bool:
-    """Whether the model is laid out as torchvision's ResNet: `conv1`, stages `layer1`... of blocks, `fc`."""
+    """True if the model is laid out as torchvision's ResNet: `conv1`, stages `layer1`... of blocks, `fc`."""
     names = dict(model.named_children())
     stages = [child for name, child in names.items() if STAGE.fullmatch(name)]
     return {"conv1", "layer1", "fc"} <= names.keys() and all(isinstance(stage, nn.Sequential) for stage in stages)
@@ -92,7 +92,7 @@ def block_layers(model: nn.Module) -> dict[str, str]:
 def units(model: nn.Module) -> list[str]:
     """Paths of the indivisible parts of any architecture that hold a convolution or linear layer.
 
-    Found from the top down. What is divided: the model itself; an `nn.Sequential` or `nn.ModuleList`; and a module
+    Found from the top down. Divided are the model itself; an `nn.Sequential` or `nn.ModuleList`; and a module
     that is, or directly holds, a row of blocks (a Sequential or ModuleList of modules of one type with two or more
     weight layers each). So a transformer falls into its blocks, a VGG into its convolutions.
     """
@@ -130,15 +130,15 @@ def trace_conv_inputs(model: nn.Module, image_size: int | tuple[int, int]) -> di
     Raises UserError if the model cannot take an image of that size.
     """
     height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
-    found: dict[str, LayerInput] = {}
+    inputs: dict[str, LayerInput] = {}
     parameter = next(model.parameters())
     image = torch.zeros(1, image_channels(model), height, width, device=parameter.device, dtype=parameter.dtype)
-    with evaluation_mode(model), _hooks(model, found):
+    with evaluation_mode(model), _hooks(model, inputs):
         try:
             model(image)
         except (RuntimeError, ValueError, AssertionError) as error:
             raise UserError(f"{type(model).__name__} cannot take images of {height}x{width} pixels: {error}") from error
-    return found
+    return inputs
 
 
 @contextmanager
@@ -154,9 +154,9 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def _hooks(model: nn.Module, found: dict[str, LayerInput]) -> Iterator[None]:
+def _hooks(model: nn.Module, traced: dict[str, LayerInput]) -> Iterator[None]:
     def record(name: str, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        found.setdefault(name, _layer_input(module, inputs[0]))
+        traced.setdefault(name, _layer_input(module, inputs[0]))
 
     handles = [
         module.register_forward_pre_hook(lambda module, inputs, name=name: record(name, module, inputs))
@@ -212,7 +212,7 @@ def _first_channels(model: nn.Module) -> int:
 
 @torch.no_grad()
 def _takes(model: nn.Module, channels: int) -> bool:
-    """Whether the model takes an image of this number of channels, of the size that it names or of 224 pixels."""
+    """True if the model takes an image of this number of channels, of the size that it names or of 224 pixels."""
     side = (getattr(model, "pretrained_cfg", {}).get("input_size") or (channels, 224, 224))[-1]
     weight = next(model.parameters())
     with evaluation_mode(model):

@@ -1,4 +1,4 @@
-"""Which axis of a layer's output holds the examples, and which the channels, found by trying the network.
+"""Axes of a layer's output that hold the examples and the channels, measured by trying the network.
 
 Neither follows from the number of dimensions: (B, C, H, W), (B, H, W, C), (B, tokens, C), (B, C, tokens) and windows
 (B * windows, tokens, C) all occur, within one network. Changing one example changes one part of the axis of examples
@@ -27,7 +27,7 @@ from transferscope.system.errors import UserError
 _TRIES = 24
 """Parameters that are tried for a layer, the one that acts last first."""
 _PARTS = (1 / 3, 2 / 3, 1 / 10, 1 / 2, 9 / 10, 1 / 5)
-"""Where on a parameter the entries lie that are changed; two of them must agree."""
+"""Places on a parameter whose entries are changed; two of them must agree."""
 _CONFINED = 0.6
 """Smallest part of the squared change that lies in one channel; a normalisation behind it may spread a little."""
 _APART = 0.05
@@ -92,10 +92,10 @@ def find_layouts(
 
     Raises UserError that names the layer where examples are mixed or no axis, or more than one, behaves like channels.
     """
-    found, refused = try_layouts(model, paths, image_shape, channels=channels)
+    layouts, refused = try_layouts(model, paths, image_shape, channels=channels)
     if refused:
         raise UserError("; ".join(refused.values()))
-    return found
+    return layouts
 
 
 @torch.no_grad()
@@ -105,17 +105,17 @@ def try_layouts(
     """As `find_layouts`; the layers that have no layout, with the reason, are returned beside those that do."""
     paths = tuple(paths)
     check_layers(model, paths)
-    found: dict[str, Layout] = {}
+    layouts: dict[str, Layout] = {}
     refused: dict[str, str] = {}
     with evaluation_mode(model), _noise_for_weights(model):
         trial = _Trial(model, paths, image_shape)
         for path in trial.paths:
             try:
                 layout = trial.examples(path)
-                found[path] = trial.with_channels(path, layout) if channels else layout
+                layouts[path] = trial.with_channels(path, layout) if channels else layout
             except UserError as error:
                 refused[path] = str(error)
-    return found, refused
+    return layouts, refused
 
 
 def check_layers(model: nn.Module, paths: Iterable[str]) -> None:
@@ -186,7 +186,7 @@ class _Trial:
         self.changed = {path: call.output for path, call in self._run(images[::2]).items()}
 
     def _run(self, images: Tensor) -> dict[str, _Call]:
-        found: dict[str, _Call] = {}
+        calls: dict[str, _Call] = {}
         given: dict[str, tuple[Any, Any]] = {}
         order: list[str] = []
 
@@ -201,7 +201,7 @@ class _Trial:
                 if layer._parameters:
                     order.append(path)
                 if path in given:
-                    found[path] = _Call(*given[path], first_tensor(output).clone(), list(order))
+                    calls[path] = _Call(*given[path], first_tensor(output).clone(), list(order))
 
             return keep
 
@@ -212,7 +212,7 @@ class _Trial:
         finally:
             for handle in handles:
                 handle.remove()
-        return found
+        return calls
 
     def examples(self, path: str) -> Layout:
         before, after = self.calls[path].output, self.changed[path]
@@ -281,9 +281,9 @@ class _Trial:
                 along = change.movedim(place, 0).flatten(1).sum(dim=1) / total
                 shares.append((float(along.max()), place, int(along.argmax())))
         shares.sort(reverse=True)
-        share, found, at = shares[0]
+        share, own, at = shares[0]
         apart = len(shares) == 1 or share - shares[1][0] >= _APART
-        return (found, at) if share >= _CONFINED and apart and found != layout.examples else None
+        return (own, at) if share >= _CONFINED and apart and own != layout.examples else None
 
     def _output(self, path: str, inside: bool) -> Tensor:
         """The layer's output now: by itself on what went in before, or in a whole pass where that may change."""

@@ -114,7 +114,7 @@ def _same_option(given: Any, own: Any) -> bool:
 
 
 def _is_padded(given: Tensor, inputs: Tensor) -> bool:
-    """Whether `inputs` stand in the middle of `given`, with any padding around them."""
+    """True if `inputs` stand in the middle of `given`, with any padding around them."""
     if given.ndim == 2 or given.shape[:2] != inputs.shape[:2]:
         return given.shape == inputs.shape and torch.equal(given, inputs)
     sizes = list(zip(given.shape[2:], inputs.shape[2:], strict=True))

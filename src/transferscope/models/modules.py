@@ -80,9 +80,9 @@ def _prefix(key: str, names: set[str]) -> str | None:
 
 def _fixup_layer(key: str, names: set[str]) -> str | None:
     """As `_prefix`; `bias2a` goes with `conv2`, `scale` with the last convolution, the network's `bias2` with `fc`."""
-    found = _prefix(key, names)
-    if found:
-        return found
+    layer = _prefix(key, names)
+    if layer:
+        return layer
     block, _, scalar = key.rpartition(".")
     if not block:
         return {"bias1": "conv1", "bias2": "fc"}[scalar]
@@ -121,7 +121,7 @@ def _by_patterns(keys: Sequence[str], groups: Mapping[str, Sequence[str]]) -> Mo
     if unassigned:
         more = f" and {len(unassigned) - 5} more" if len(unassigned) > 5 else ""
         raise UserError(f"no configured module holds the keys {', '.join(unassigned[:5])}{more}: add a pattern")
-    empty = [name for name, found in members.items() if not found]
+    empty = [name for name, own in members.items() if not own]
     if empty:
         raise UserError(f"the patterns of module {empty[0]!r} match no key of the model: {list(groups[empty[0]])}")
     return _present(members)
@@ -132,4 +132,4 @@ def _matches(key: str, pattern: str) -> bool:
 
 
 def _present(members: Mapping[str, Sequence[str]]) -> Modules:
-    return {name: tuple(found) for name, found in members.items() if found}
+    return {name: tuple(keys) for name, keys in members.items() if keys}

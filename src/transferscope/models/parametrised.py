@@ -107,7 +107,7 @@ def _remove_parametrisations(layer: nn.Module) -> None:
 def _bake(layer: nn.Module, value: Tensor) -> None:
     """Make the computed weight the stored one, which the layer's own forward pass then applies as it is.
 
-    What else the weight was computed from, as a gain, is no parameter any more.
+    The other factors of the weight, as a gain, are no parameters any more.
     """
     stored_weight(layer).copy_(value)
     own = type(layer)

@@ -76,8 +76,8 @@ class CheckpointSeries:
         `weights` and `prefix` choose among what the file holds, as for `load_checkpoint`.
 
         `about` fills metadata that the file lacks (`architecture`, `model_options`, `num_classes`, `class_names`, ...).
-        A file that does not say its epoch counts as epoch 1: 0 would mean untrained. What contradicts the file is
-        a UserError when it is loaded.
+        A file that does not say its epoch counts as epoch 1: 0 would mean untrained. Metadata that contradict the file
+        are a UserError when it is loaded.
         """
         metadata = load_checkpoint(path, weights=weights, prefix=prefix, values=False).metadata
         epoch = 1 if metadata.epoch is None else metadata.epoch

@@ -70,7 +70,7 @@ Content = dict[Any, Any]
 
 
 def is_averaged(name: str) -> bool:
-    """Whether a key or prefix speaks of averaged weights (`model_ema`, `teacher.`)."""
+    """True if a key or prefix speaks of averaged weights (`model_ema`, `teacher.`)."""
     return _AVERAGED.search(name) is not None
 
 
@@ -79,12 +79,12 @@ def find_state_dicts(content: Any) -> dict[str, Content]:
 
     Beside mappings with names of modules (`fc.weight`), others of tensors (`mean`, `std`) do not count.
     """
-    found = dict(_found(content, "", set()))
-    modules = {path: value for path, value in found.items() if any("." in str(name) for name in value)}
-    return modules or found
+    by_path = dict(_by_path(content, "", set()))
+    modules = {path: value for path, value in by_path.items() if any("." in str(name) for name in value)}
+    return modules or by_path
 
 
-def _found(content: Any, path: str, seen: set[int], depth: int = 0) -> Iterator[tuple[str, Content]]:
+def _by_path(content: Any, path: str, seen: set[int], depth: int = 0) -> Iterator[tuple[str, Content]]:
     content = content.mapping if isinstance(content, Opaque) else content
     if isinstance(content, (list, tuple)):
         content = dict(enumerate(content[:16])) if any(_is_mapping(item) for item in content[:16]) else {}
@@ -96,7 +96,7 @@ def _found(content: Any, path: str, seen: set[int], depth: int = 0) -> Iterator[
         return
     for key, value in content.items():
         if isinstance(key, (str, int)) and not (isinstance(key, str) and _OTHER.search(key)):
-            yield from _found(value, f"{path}.{key}".lstrip("."), seen, depth + 1)
+            yield from _by_path(value, f"{path}.{key}".lstrip("."), seen, depth + 1)
 
 
 def _is_mapping(value: Any) -> bool:
@@ -138,7 +138,7 @@ _LEARNED = ("weight", "bias")
 
 
 def is_statistic(name: str) -> bool:
-    """Whether a tensor holds statistics of BatchNorm, by its name."""
+    """True if a tensor holds statistics of BatchNorm, by its name."""
     return name.endswith(_STATISTICS)
 
 
@@ -181,21 +181,21 @@ def choose_state_dict(content: Any, weights: str | None, *, where: str) -> tuple
 
     Raises UserError, which begins with `where`, if there is none, or no telling which of several.
     """
-    found = find_state_dicts(content)
-    if not found and (whole := _whole_model(content)) is not None:
+    by_path = find_state_dicts(content)
+    if not by_path and (whole := _whole_model(content)) is not None:
         raise UserError(
             f"{where} holds a whole model of the class {whole}, which needs code that is not run: "
             "save only model.state_dict()"
         )
-    if not found:
+    if not by_path:
         raise UserError(f"{where} holds no state_dict ({describe(content)}): save model.state_dict() in it")
-    path = _named(found, weights, where) if weights is not None else _usual(found, where)
-    others = [other for other in found if other != path]
+    path = _named(by_path, weights, where) if weights is not None else _usual(by_path, where)
+    others = [other for other in by_path if other != path]
     notes = [f"took the weights under {path!r}; the option weights takes others: {listed(others)}"] if others else []
     if not others and is_averaged(path):
         notes = [f"took the averaged weights under {path!r}, for there are no others"]
-    refs = {key: value for key, value in found[path].items() if _is_tensor(value)}
-    plain = [key for key in found[path] if key not in refs]
+    refs = {key: value for key, value in by_path[path].items() if _is_tensor(value)}
+    plain = [key for key in by_path[path] if key not in refs]
     if plain:
         notes.append(f"left out values that are no tensors: {listed(plain)}")
     wrong = [key for key in refs if not isinstance(key, str)]
@@ -207,18 +207,18 @@ def choose_state_dict(content: Any, weights: str | None, *, where: str) -> tuple
     return refs, notes
 
 
-def _named(found: Mapping[str, Content], weights: str, where: str) -> str:
-    inside = [path for path in found if path == weights or path.startswith(f"{weights}.")]
+def _named(by_path: Mapping[str, Content], weights: str, where: str) -> str:
+    inside = [path for path in by_path if path == weights or path.startswith(f"{weights}.")]
     if not inside:
-        known = listed(found) if any(found) else "none under a key"
-        raise UserError(f"{where} has no weights under {weights!r}{near_matches(weights, found, 3)}; it has {known}")
-    return _usual({path: found[path] for path in inside}, where)
+        known = listed(by_path) if any(by_path) else "none under a key"
+        raise UserError(f"{where} has no weights under {weights!r}{near_matches(weights, by_path, 3)}; it has {known}")
+    return _usual({path: by_path[path] for path in inside}, where)
 
 
-def _usual(found: Mapping[str, Content], where: str) -> str:
-    if len(found) == 1:
-        return next(iter(found))
-    plain = [path for path in found if not is_averaged(path)] or list(found)
+def _usual(by_path: Mapping[str, Content], where: str) -> str:
+    if len(by_path) == 1:
+        return next(iter(by_path))
+    plain = [path for path in by_path if not is_averaged(path)] or list(by_path)
     for key in USUAL:
         for path in plain:
             if key in path.split("."):

@@ -109,7 +109,7 @@ def draw(
             the words that the images call for; or a function of nodes, which gets inputs and `note`.
         inputs: Tables, or what else the function draws.
         joined: The inputs are tables of one kind, and the function gets them as one.
-        options: What the function gets beside, by name; `title` instead of the task.
+        options: Further arguments of the function, by name; `title` instead of the task.
     """
     return Node(
         Drawing(plot, {"title": task} | options, joined) if isinstance(plot, str) else Labelled(plot),
@@ -147,8 +147,8 @@ class Plot:
     def function(self) -> Callable[..., object]:
         """The function itself."""
         module, _, name = self.plot.partition(":")
-        found: Callable[..., object] = getattr(import_module(f"transferscope.plots.{module}"), name)
-        return found
+        function: Callable[..., object] = getattr(import_module(f"transferscope.plots.{module}"), name)
+        return function
 
     def _draw(self, inputs: Iterable[object], note: object) -> object:
         drawn = [concatenate(*cast(Iterable[pd.DataFrame], inputs))] if self.joined else inputs

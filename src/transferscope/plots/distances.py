@@ -96,7 +96,7 @@ def distance_travelled(travelled: pd.DataFrame, *, title: str | None = None, not
 
 
 def to_initialisation(distances: pd.DataFrame) -> pd.Series:
-    """Which rows compare a model with P, with RI or with a checkpoint at epoch 0 (bool, one a row)."""
+    """Rows that compare a model with P, with RI or with a checkpoint at epoch 0 (bool, one a row)."""
     kinds = distances["pair_kind"].map(lambda kind: not STARTS.isdisjoint(kind_of(str(kind)).roles))
     epoch_a, epoch_b = (
         distances[side].map(lambda name: CheckpointName.parse(str(name)).epoch == 0)

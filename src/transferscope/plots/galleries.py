@@ -159,8 +159,8 @@ def _members(labels: np.ndarray, class_names: Sequence[str]) -> dict[str, np.nda
     """Indices of the examples of every class; of a multi-label task of every finding, and of `none`."""
     if labels.ndim == 1:
         return {name: np.flatnonzero(labels == index) for index, name in enumerate(class_names)}
-    found = {name: np.flatnonzero(labels[:, index] == 1) for index, name in enumerate(class_names)}
-    return found | {"none": np.flatnonzero((labels != 1).all(axis=1))}
+    members = {name: np.flatnonzero(labels[:, index] == 1) for index, name in enumerate(class_names)}
+    return members | {"none": np.flatnonzero((labels != 1).all(axis=1))}
 
 
 def show_image(ax: Axes, picture: np.ndarray) -> None:

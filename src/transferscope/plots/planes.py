@@ -169,6 +169,6 @@ def basin_walls(basin: pd.DataFrame, *, title: str | None = None, note: str | No
 
 def _numbers(rows: pd.DataFrame) -> str:
     """`(ε, δ) = (0.0038, 49.1)`."""
-    found = rows.set_index("quantity")["value"].astype(float)
-    delta = f"δ = {found['delta']:.3g}" if np.isfinite(found["delta"]) else "δ beyond what was tried"
-    return f"ε = {found['epsilon']:.2g}, {delta}"
+    values = rows.set_index("quantity")["value"].astype(float)
+    delta = f"δ = {values['delta']:.3g}" if np.isfinite(values["delta"]) else "δ beyond what was tried"
+    return f"ε = {values['epsilon']:.2g}, {delta}"

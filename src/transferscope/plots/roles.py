@@ -56,7 +56,7 @@ class Kind:
     variant: bool
 
     def is_plain(self, *roles: str) -> bool:
-        """Whether this is a kind of run with one of these roles, and no variant."""
+        """True if this is a kind of run with one of these roles, and no variant."""
         return len(self.roles) == 1 and self.roles[0] in roles and not self.variant
 
 

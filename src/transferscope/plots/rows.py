@@ -121,8 +121,8 @@ def spread(table: pd.DataFrame, x: str, y: str) -> pd.DataFrame:
 
 def spread_by_name(table: pd.DataFrame, column: str, y: str, names: Sequence[str]) -> pd.DataFrame:
     """`spread` over the categories `names`, a row each in their order; NaN where there is no finite value."""
-    found = spread(table, column, y).set_index("x")
-    return found.reindex(list(names))
+    spreads = spread(table, column, y).set_index("x")
+    return spreads.reindex(list(names))
 
 
 def in_order(values: Iterable[object]) -> list[str]:

@@ -48,7 +48,7 @@ NUM_BINS = 60
 LOWER_SHARE = 0.25
 LAYERS_PER_PAGE = 4
 BELOW, ABOVE = 2.0, 2.1
-"""Where lines cover each other, P-T and RI-T are those to see."""
+"""P-T and RI-T are drawn over other lines."""
 
 
 def spectrum_histogram(

@@ -261,7 +261,7 @@ def not_run(evidence: Evidence, chapters: Chapters) -> list[str]:
 
 
 def _reason(evidence: Evidence, section: Section) -> str:
-    """Whether an analysis was left out of the plan, or gave nothing to show."""
+    """Say whether an analysis was left out of the plan or gave nothing to show."""
     options = getattr(evidence.plan.study.analyses, section.analysis, section.analysis)
     key = section.analysis
     if options is not None and section.option:

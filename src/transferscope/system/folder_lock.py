@@ -104,7 +104,7 @@ def run_folder_held(folder: Path, *, shared: bool = False) -> Iterator[FolderLoc
 
 
 def _make(folder: Path) -> bool:
-    """Whether the folder had to be made."""
+    """True if the folder had to be made."""
     missing = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     return missing
@@ -120,8 +120,8 @@ def _open(path: Path) -> Held:
         if error.errno in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
             raise wrong from error
         raise
-    found = os.fstat(file.fileno())
-    is_plain = stat.S_ISREG(found.st_mode) and found.st_nlink <= 1
+    facts = os.fstat(file.fileno())
+    is_plain = stat.S_ISREG(facts.st_mode) and facts.st_nlink <= 1
     if not is_plain or not (_read(file) or HOLDER.decode()).startswith(HOLDER.decode()):
         file.close()
         raise wrong
@@ -133,6 +133,6 @@ def _read(file: Held) -> str:
 
 
 def _is_dead(holder: str) -> bool:
-    """Whether the process that has noted itself in a lock's file ran on this machine and has ended."""
-    found = re.fullmatch(r"process (\d+) on (.+)\n", holder)
-    return found is not None and found[2] == socket.gethostname() and not psutil.pid_exists(int(found[1]))
+    """True if the process that has noted itself in a lock's file ran on this machine and has ended."""
+    match = re.fullmatch(r"process (\d+) on (.+)\n", holder)
+    return match is not None and match[2] == socket.gethostname() and not psutil.pid_exists(int(match[1]))

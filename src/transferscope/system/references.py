@@ -1,7 +1,7 @@
 """References to a user's own code: `package.module:name`, or `folder/file.py:name`.
 
 A reference that stands in a file from elsewhere, such as a checkpoint, is never followed of itself: the user must have
-named it, in the study or in a call. What was named is handed on to other processes by an environment variable.
+named it, in the study or in a call. An environment variable hands it on to other processes.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def allow(reference: str, folder: Path | None = None) -> None:
 
 
 def is_allowed(reference: str) -> bool:
-    """Whether the user has named a reference."""
+    """True if the user has named a reference."""
     return reference in _allowed()
 
 
@@ -49,10 +49,10 @@ def source_file(reference: str, folder: Path) -> Path | None:
     if place.endswith(".py"):
         return folder / Path(place).expanduser()
     try:
-        found = importlib.util.find_spec(place)
+        spec = importlib.util.find_spec(place)
     except Exception:  # a package around the module may raise anything
         return None
-    return Path(found.origin) if found is not None and found.origin not in (None, "built-in", "frozen") else None
+    return Path(spec.origin) if spec is not None and spec.origin not in (None, "built-in", "frozen") else None
 
 
 def _allowed() -> dict[str, str]:
@@ -61,7 +61,7 @@ def _allowed() -> dict[str, str]:
 
 
 def is_reference(text: str) -> bool:
-    """Whether a text names something in a module or a file; names of model hubs, `hf-hub:owner/model`, do not."""
+    """True if a text names something in a module or a file; names of model hubs, `hf-hub:owner/model`, do not."""
     return ":" in text and "/" not in text.rpartition(":")[2]
 
 

@@ -115,7 +115,7 @@ def check(path: str | Path, *, is_sealed: bool | None = None) -> None:
 
 
 def is_whole(path: str | Path) -> bool:
-    """Whether a file is there with the content that was written."""
+    """True if a file is there with the content that was written."""
     try:
         check(path)
     except (OSError, DamagedError):
@@ -132,8 +132,8 @@ def discard(path: Path) -> None:
 def seal_of(path: str | Path) -> str:
     """The digest that a sealed file bears, not compared with its content; "" where it bears none."""
     with Path(path).open("rb") as file:
-        found = _SEAL.search(file.read(_HEAD))
-    return "" if found is None else found.group()[len("sha256:") :].decode()
+        match = _SEAL.search(file.read(_HEAD))
+    return "" if match is None else match.group()[len("sha256:") :].decode()
 
 
 def file_digest(path: str | Path) -> str:
@@ -172,13 +172,13 @@ def remembered_digests(memory: Path) -> Callable[[str], str | None]:
             known = _read_memory(memory)
             if known.get(place, [None])[0] == now:
                 return str(known[place][1])
-            found = stored_digest(path)
+            content_digest = stored_digest(path)
         except (OSError, ValueError):
             return None
         # On storage that takes nothing, or is full, the file is read again by the next command.
         with suppress(OSError, UserError):
-            write_json(memory, {"files": known | {place: [now, found]}})
-        return found
+            write_json(memory, {"files": known | {place: [now, content_digest]}})
+        return content_digest
 
     return digest
 
@@ -211,10 +211,10 @@ def _sealed_damage(path: Path) -> str | None:
     """The difference between the file and the digest in it; None if there is none."""
     with path.open("rb") as file:
         head = file.read(_HEAD)
-        found = _SEAL.search(head)
-        if found is None:
+        seal = _SEAL.search(head)
+        if seal is None:
             return "it bears no digest, as files of version 0.1"
-        digest = hashlib.sha256(head.replace(found.group(), UNSEALED.encode(), 1))
+        digest = hashlib.sha256(head.replace(seal.group(), UNSEALED.encode(), 1))
         while piece := file.read(_PIECE):
             digest.update(piece)
-    return None if found.group().decode() == f"sha256:{digest.hexdigest()}" else "its content is not what was written"
+    return None if seal.group().decode() == f"sha256:{digest.hexdigest()}" else "its content is not what was written"

@@ -1,7 +1,7 @@
 """Temporary files and folders that are locked while they are in use, so that those of a killed process can be removed.
 
-The system gives a lock back when the process that holds it ends, however it ends. What bears the name of a temporary
-and can be locked belongs to nobody any more; what cannot be locked, or lies where there are no locks, is left alone.
+The system gives a lock back when the process that holds it ends, however it ends. A file that bears the name of a
+temporary and can be locked belongs to nobody any more; one that cannot, or lies where no locks are, is left alone.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Held:
 
     @property
     def closed(self) -> bool:
-        """Whether it was closed."""
+        """True if it was closed."""
         return self._descriptor < 0
 
     def close(self) -> None:
@@ -64,7 +64,7 @@ class Held:
         return True
 
     def is_at(self, path: Path) -> bool:
-        """Whether this is what `path` leads to now."""
+        """True if this is what `path` leads to now."""
         try:
             return os.path.samestat(os.fstat(self._descriptor), os.lstat(path))
         except FileNotFoundError:
@@ -154,8 +154,8 @@ def remove_leftovers(folder: Path, *, deep: bool = False, but: Collection[Path] 
 
 def remove_dead_work() -> list[Path]:
     """Remove the work folders that killed processes have left in the system's temporary folder."""
-    found = Path(tempfile.gettempdir()).glob("transferscope-*.tmp")
-    return [path for path in found if WORK_NAME.fullmatch(path.name) and _remove_dead(path)]
+    paths = Path(tempfile.gettempdir()).glob("transferscope-*.tmp")
+    return [path for path in paths if WORK_NAME.fullmatch(path.name) and _remove_dead(path)]
 
 
 def _close_copies() -> None:

@@ -1,4 +1,4 @@
-"""Where and how numbers are computed: device, precision, determinism, private random state."""
+"""Choose where and how numbers are computed: device, precision, determinism, private random state."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def reproducible(*, deterministic: bool) -> Iterator[None]:
 
 
 def draws(model: nn.Module) -> bool:
-    """Whether a layer draws random numbers while it trains: dropout of any kind."""
+    """True if a layer draws random numbers while it trains: dropout of any kind."""
     names = {type(module).__name__.lower() for module in model.modules()}
     return any(word in name for name in names for word in ("drop", "stochastic", "rrelu"))
 

@@ -37,7 +37,7 @@ def learning_rate(options: TrainingOptions, step: int, steps_per_epoch: int) -> 
 
 
 def is_scalar(name: str, parameter: torch.Tensor) -> bool:
-    """Whether a parameter is one of Fixup's scalar biases and scales, which learn more slowly.
+    """True if a parameter is one of Fixup's scalar biases and scales, which learn more slowly.
 
     The authors' code goes by the name alone, and so slows the classifier's bias as well; Fixup's own rule is for
     the scalars, and a `(num_classes,)` bias is none.

@@ -45,7 +45,7 @@ class RunFolder:
         """Epochs whose checkpoints the snapshot before the last, and the last, would go on with."""
 
     def is_finished(self) -> bool:
-        """Whether a training with these inputs has come to its end here, and its files are whole."""
+        """True if a training with these inputs has come to its end here, and its files are whole."""
         if not (self.folder / INDEX).is_file():
             return False
         try:

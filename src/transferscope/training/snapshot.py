@@ -89,7 +89,7 @@ def save_snapshot(path: Path, state: TrainingState, identity: str) -> None:
 
 
 def earlier(path: Path) -> Path:
-    """Where the snapshot before the one at `path` lies."""
+    """The path of the snapshot before the one at `path`."""
     return path.with_stem(f"{path.stem}_before")
 
 

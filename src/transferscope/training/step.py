@@ -40,7 +40,7 @@ class Setup:
     forward: nn.Module
     """The model as it is called: compiled if asked, and wrapped so that several processes share their gradients."""
     layers_draw: bool
-    """Whether layers such as dropout draw random numbers."""
+    """True if layers such as dropout draw random numbers."""
 
     @cached_property
     def parameters(self) -> list[nn.Parameter]:
@@ -64,11 +64,11 @@ class Setup:
 
     @property
     def whole_batches(self) -> bool:
-        """Whether every process transforms the whole batch, so that draws do not depend on how many share it."""
+        """True if every process transforms the whole batch, so that draws do not depend on how many share it."""
         return self.group.size > 1 and self.run.training.augmentation != AugmentationOptions()
 
     def has_finite_weights(self) -> bool:
-        """Whether no trained weight is infinite or not a number."""
+        """True if no trained weight is infinite or not a number."""
         return all(bool(torch.isfinite(parameter).all()) for parameter in self.parameters)
 
     def examples_here(self, batch: np.ndarray) -> np.ndarray:

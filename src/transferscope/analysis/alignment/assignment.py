@@ -35,7 +35,7 @@ class Gains:
 
 @dataclass
 class Assignment:
-    """Where the channel of each place comes from: `source[places[i]] = channels[i]`."""
+    """Origin of the channel of each place: `source[places[i]] = channels[i]`."""
 
     gain: float = 0.0
     tied: int = 0

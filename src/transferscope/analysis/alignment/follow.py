@@ -2,7 +2,7 @@
 
 The network is run once on an example under a dispatch mode of torch, so that every ATen operation that it computes is
 seen with its arguments, whatever Python code called it: no symbolic tracing that control flow could defeat. Each
-operation has a rule in terms of `labels`. What has no rule keeps the channels that it touches in place.
+operation has a rule in terms of `labels`. One without a rule keeps the channels that it touches in place.
 """
 
 from __future__ import annotations

@@ -56,7 +56,7 @@ class Permutation(Mapping[str, Tensor]):
 
     sources: Mapping[str, Tensor]
     objective: float = float("nan")
-    """How well the weights, or activations, of the ends agree after the permutation; larger is better."""
+    """Agreement of the weights, or activations, of the ends after the permutation; larger is better."""
     objective_of_identity: float = float("nan")
     dead: int = 0
     """Channels without weight, or without variance, in one of the networks: they say nothing."""
@@ -89,7 +89,7 @@ class Permutation(Mapping[str, Tensor]):
 
 @dataclass(frozen=True)
 class PermutationGroups:
-    """Which axis of which tensor of a network belongs to which group of channels."""
+    """Axes of the tensors of a network by the group of channels that they belong to."""
 
     groups: tuple[Group, ...]
     model: nn.Module = field(repr=False)
@@ -225,7 +225,7 @@ class Order:
         return cls(components, groups, starts, positions, rank)
 
     def index(self, source: np.ndarray) -> np.ndarray:
-        """Which position each position takes its entries from."""
+        """The position that each position takes its entries from."""
         return self.positions[self.starts[source[self.components]] + self.rank]
 
     def of_components(self, components: np.ndarray) -> np.ndarray | None:

@@ -1,8 +1,8 @@
 """Permutations that bring the weights of one network near those of another.
 
-Coordinate descent over groups of channels, each step one linear assignment (Ainsworth, Hayase, Srinivasa, "Git
+Coordinate descent over groups of channels, each move one linear assignment (Ainsworth, Hayase, Srinivasa, "Git
 Re-Basin", arXiv 2209.04836): the sum over all weights of a times permuted b, equivalently minus their squared distance,
-does not fall at any step. It finds a local optimum; several orders are tried.
+does not fall at any move. It finds a local optimum; several orders are tried.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from transferscope.analysis.states import State
 from transferscope.system.errors import UserError
 
 _NO_GAIN = 1e-7
-"""A step must raise the objective by this part of |a| |b| of the tensors that it touches: more than rounding."""
+"""A move must raise the objective by this part of |a| |b| of the tensors that it touches: more than rounding."""
 _FIRST = 2
 """Rounds after which a descent that lies behind another is given up."""
 _ENOUGH = 0.003
@@ -131,7 +131,7 @@ class _Axis:
     positions: np.ndarray
     """(channels, repeats)."""
     whole: bool
-    """Whether the channels are the whole axis in order."""
+    """True if the channels are the whole axis in order."""
 
     def rows(self, tensor: Tensor) -> Tensor:
         """(channels, the rest of the tensor)."""
@@ -226,10 +226,10 @@ class _Problem:
             known = {
                 key for key in self.keys[index] if self._levels_of[key] <= matched and key not in self._twice[index]
             }
-            step = np.arange(self.components)
-            best_assignment(self.levels[index], self.gains(index, target, current, known or None)).write(step)
-            _overwrite(current, apply(self.groups, step, current, sorted(self.keys[index])))
-            source = source[step]
+            move = np.arange(self.components)
+            best_assignment(self.levels[index], self.gains(index, target, current, known or None)).write(move)
+            _overwrite(current, apply(self.groups, move, current, sorted(self.keys[index])))
+            source = source[move]
         return source
 
     @cached_property
@@ -252,18 +252,18 @@ class _Problem:
     def _step(self, index: int, target: Mapping[str, Tensor], current: dict[str, Tensor], source: np.ndarray) -> bool:
         """Assign one level; True where that raised the objective, and then `current` and `source` are changed."""
         found = best_assignment(self.levels[index], self.gains(index, target, current))
-        step = np.arange(self.components)
-        found.write(step)
-        if np.array_equal(step, np.arange(self.components)):
+        move = np.arange(self.components)
+        found.write(move)
+        if np.array_equal(move, np.arange(self.components)):
             return False
         keys = sorted(self.keys[index])
-        moved = apply(self.groups, step, current, keys)
+        moved = apply(self.groups, move, current, keys)
         before, after = self.objective(target, current, keys), self.objective(target, moved, keys)
         scale = sum(float(target[key].norm()) * float(current[key].norm()) for key in keys)
         if not after > before + _NO_GAIN * scale:
             return False
         _overwrite(current, moved)
-        source[:] = source[step]
+        source[:] = source[move]
         return True
 
     def gains(

@@ -2,9 +2,9 @@
 
 A *wire* is one channel. A tensor's labels are *factors*, integer arrays that broadcast to its shape and hold the wire
 of every entry: the output of a convolution has one factor, (1, C, 1, 1); the weight of a linear layer has two,
-(C_out, 1) and (1, C_in); queries of attention have one over two axes, (1, heads, 1, dims). What only moves entries
-(views, permutations, slices, concatenation) moves labels alike. What combines tensors element by element ties their
-wires (`Wires.tie`), and what sums over an axis makes the sum's own wire a *parent* of those that it sums over
+(C_out, 1) and (1, C_in); queries of attention have one over two axes, (1, heads, 1, dims). Operations that only move
+entries (views, permutations, slices, concatenation) move labels alike. Those that combine tensors by element tie their
+wires (`Wires.tie`), and a sum over an axis makes the sum's own wire a *parent* of those that it sums over
 (`Wires.nest`): a permutation must map children of one parent to children of one parent.
 """
 
@@ -26,10 +26,10 @@ class Labels:
     shape: tuple[int, ...]
     factors: tuple[Tensor, ...] = ()
     live: bool = True
-    """Whether the tensor depends on the network's input."""
+    """True if the tensor depends on the network's input."""
 
     def covers(self, axis: int) -> bool:
-        """Whether some factor varies along `axis`."""
+        """True if some factor varies along `axis`."""
         return any(factor.shape[axis] > 1 for factor in self.factors)
 
     def moved(self, move: Callable[[Tensor], Tensor]) -> Labels:

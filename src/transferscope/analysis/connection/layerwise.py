@@ -1,4 +1,4 @@
-"""Where in a network a barrier arises: modules brought half-way one at a time, and one after the other.
+"""Locate a barrier in a network: modules brought half-way one at a time, and one after the other.
 
 Layer-wise connectivity (Adilova et al., arXiv 2307.06966; Zhou et al., arXiv 2307.08286). A module alone says whether
 it can be averaged. The cumulative profile ends in the average of the whole networks, so its differences say where their

@@ -29,7 +29,7 @@ class Temperature:
     loss: float
     """Mean loss at that temperature, nats per example or known label."""
     at_bound: bool = False
-    """Whether the loss would fall further beyond: predictions that are all right, or no better than chance."""
+    """True if the loss would fall further beyond: predictions that are all right, or no better than chance."""
 
 
 def fit_temperature(logits: Tensor, labels: Tensor) -> Temperature:

@@ -23,7 +23,7 @@ SVD_FLOPS = 8 / 3
 
 
 def is_direct_sum(linear: LinearMap) -> bool:
-    """Whether no two output positions, nor two taps of one, read the same input position along any axis."""
+    """True if no two output positions, nor two taps of one, read the same input position along any axis."""
     for axis in range(len(linear.in_size)):
         read = linear.read(axis).flatten()
         read = read[read != ZERO]

@@ -198,7 +198,7 @@ def _is_small(linear: LinearMap) -> bool:
 
 
 def _is_circular(linear: LinearMap) -> bool:
-    """Whether the layer's own padding wraps around, with outputs at all multiples of a stride that divides the size."""
+    """True if the layer's own padding wraps around, with outputs at all multiples of a stride that divides the size."""
     for axis, (sources, size, step, outputs) in enumerate(
         zip(linear.sources, linear.in_size, linear.stride, linear.out_size, strict=True)
     ):

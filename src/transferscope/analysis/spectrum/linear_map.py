@@ -149,7 +149,7 @@ class LinearMap:
         return padded
 
     def _is_plain(self, axis: int) -> bool:
-        """Whether an axis is padded by zeros alone."""
+        """True if an axis is padded by zeros alone."""
         return self._plain[axis]
 
     @cached_property

@@ -263,7 +263,7 @@ _MULTIPLICATIONS = (torch.mul, Tensor.mul, Tensor.mul_, Tensor.__mul__, Tensor._
 
 
 def _is_gain(gain: Any, channels: int, axis: int, ndim: int) -> bool:
-    """Whether a factor is a parameter, or a view of one, of one value or of one a channel."""
+    """True if a factor is a parameter, or a view of one, of one value or of one a channel."""
     if not isinstance(gain, Tensor):
         return False
     base = gain if gain._base is None else gain._base

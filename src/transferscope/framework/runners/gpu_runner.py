@@ -155,7 +155,7 @@ class _Threads:
             thread.join(max(0.0, deadline - time.monotonic()))
 
     def are_over(self) -> bool:
-        """Whether none runs, not even one that could not be interrupted."""
+        """True if none runs, not even one that could not be interrupted."""
         return not any(thread.is_alive() for thread in self._running.values())
 
     def _pool(self, node: Node) -> DevicePool[Node]:
@@ -170,6 +170,6 @@ class _Threads:
         except BaseException as raised:  # whatever it is, the runner must hear of it
             error = raised
         if self._has_gpus and self._requests[node]:
-            with suppress(Exception):  # CUDA may be broken by the node's own error, which is told
+            with suppress(Exception):  # CUDA may be broken by the node's own error, which is reported
                 give_back_memory()
         self._ended.put(Ended(node, time.perf_counter() - begin, error))

@@ -1,4 +1,4 @@
-"""Which nodes of a pipeline may start, run, are done, failed, or cannot run because another failed."""
+"""Track the nodes of a pipeline: they may start, run, are done, failed, or cannot run because another failed."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class NodeProgress:
 
     @property
     def are_over(self) -> bool:
-        """Whether nothing runs and nothing can start any more."""
+        """True if nothing runs and nothing can start any more."""
         return not self.num_waiting and not self._started
 
     def take_ready(self) -> list[Node]:

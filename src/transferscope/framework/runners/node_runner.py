@@ -64,7 +64,7 @@ class NodeRunner(AbstractRunner):
         """Check that everything can run, and open what carries it out; ends it however the run ends."""
 
     def _is_over(self) -> bool:
-        """Whether no node goes on after an interrupt."""
+        """True if no node goes on after an interrupt."""
         return True
 
     def _get_executor(self, max_workers: int) -> None:

@@ -124,7 +124,7 @@ def _put_up_board(ray: Any) -> Any:
 
 
 class Room:
-    """Which nodes are handed to Ray, the most urgent first: as many as there is room for, and a few that wait there.
+    """Choose the nodes that are handed to Ray, the most urgent first: those with room, and a few that wait.
 
     Ray starts what it has in an order of its own, so it has no more than it can start.
     """

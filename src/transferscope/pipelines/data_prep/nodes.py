@@ -75,7 +75,7 @@ def describe_splits(*splits: PackedSplit) -> tuple[pd.DataFrame, pd.DataFrame, p
 
 
 def list_drawn_examples(source: ImageSource) -> pd.DataFrame:
-    """Which examples of those distributed were drawn for which part."""
+    """List the examples that were drawn for each part from those distributed."""
     from transferscope.images.summary import drawn_examples
 
     return drawn_examples(source)

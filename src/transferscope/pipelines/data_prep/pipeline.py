@@ -41,10 +41,10 @@ def _task(plan: Plan, task: str) -> list[Node]:
 
 
 def _describe_source(task: str, *, patients: bool) -> list[Node]:
-    found = [_table(nodes.list_drawn_examples, task, [f"{task}.source"], f"{task}.drawn_examples")]
+    described = [_table(nodes.list_drawn_examples, task, [f"{task}.source"], f"{task}.drawn_examples")]
     if patients:
-        found.append(_table(nodes.count_shared_patients, task, [f"{task}.source"], f"{task}.shared_patients.table"))
-    return found
+        described.append(_table(nodes.count_shared_patients, task, [f"{task}.source"], f"{task}.shared_patients.table"))
+    return described
 
 
 def _describe(task: str, splits: list[str]) -> list[Node]:
@@ -57,17 +57,17 @@ def _describe(task: str, splits: list[str]) -> list[Node]:
 
 def _figures(task: str, splits: list[str], *, multi_label: bool) -> list[Node]:
     train = splits[0]
-    found = [
+    figures = [
         _sheet(task, "contact_sheet", train),
         *(_sheet(task, f"{_part(split)}_contact_sheet", split) for split in splits[1:]),
         draw(NAME, task, "shuffled_images", "splits:shuffled", [train]),
         draw(NAME, task, "class_sizes", "splits:class_sizes", splits),
     ]
     if multi_label:
-        found.append(_table(nodes.count_cooccurrence, task, splits, f"{task}.label_cooccurrence.table"))
+        figures.append(_table(nodes.count_cooccurrence, task, splits, f"{task}.label_cooccurrence.table"))
         title = f"{task}, {_part(train)}"
-        found.append(draw(NAME, task, "label_cooccurrence", "splits:cooccurrence", [train], title=title))
-    return found
+        figures.append(draw(NAME, task, "label_cooccurrence", "splits:cooccurrence", [train], title=title))
+    return figures
 
 
 def _sheet(task: str, name: str, split: str) -> Node:

@@ -1,4 +1,4 @@
-"""Whether two models lie in one basin of the loss landscape, and which modules matter."""
+"""Measure whether two models lie in one basin of the loss landscape, and which modules matter."""
 
 from transferscope.pipelines.landscape.pipeline import create_pipeline
 

@@ -88,18 +88,18 @@ def _lines(
 
     alphas = options.alphas_for(bench.task)
     outside = options.extrapolation.outside() if options.extrapolation else []
-    found = []
+    lines = []
     for a, b in options.end_points():
         ends = series_a.load(a), series_b.load(b)
         tables = line(
             bench, *ends, alphas, outside=outside, until_decided=options.until_decided, name=str(pair.at(a, b))
         )
-        found.append(tuple(_of_pair(table, pair, pair.columns(a, b)) for table in tables))
-    return _below(found)
+        lines.append(tuple(_of_pair(table, pair, pair.columns(a, b)) for table in tables))
+    return _below(lines)
 
 
 def _below(tables: Iterable[tuple[pd.DataFrame, ...]]) -> Tables:
-    points, barriers = (concatenate(*found) for found in zip(*tables, strict=True))
+    points, barriers = (concatenate(*parts) for parts in zip(*tables, strict=True))
     return points, barriers
 
 
@@ -128,11 +128,11 @@ def connect_pair(
     diverged = ", ".join(one.name for one in (series_a, series_b) if one.status == "diverged")
     if diverged:
         logger.warning("%s: no ways between these two, for %s diverged", name, diverged)
-        found = Connection.empty()
+        connection = Connection.empty()
     else:
         ends = series_a.load("final"), series_b.load("final")
-        found = connect(bench, *ends, options=chosen, modules=modules_of(ends[0], modules), name=name)
-    tables = (found.barriers, found.points, found.modules)
+        connection = connect(bench, *ends, options=chosen, modules=modules_of(ends[0], modules), name=name)
+    tables = (connection.barriers, connection.points, connection.modules)
     barriers, points, profiles = (named(table, task=bench.task, **pair.columns("final")) for table in tables)
     return barriers, points, profiles
 
@@ -205,7 +205,7 @@ def measure_criticality(
     from transferscope.measure.criticalities import criticality, modules_of, rewinding
 
     bench = make_bench(train_split, test_split, precision, store)
-    found = modules_of(series.load("final"), modules)
-    noise, mu = criticality(bench.limited(options.max_examples), series, found, options)
-    back = rewinding(bench, series, found, options.rewind_epochs)
+    units = modules_of(series.load("final"), modules)
+    noise, mu = criticality(bench.limited(options.max_examples), series, units, options)
+    back = rewinding(bench, series, units, options.rewind_epochs)
     return named(noise, **run.columns), named(mu, **run.columns), named(back, **run.columns)

@@ -11,7 +11,7 @@ from transferscope.pipelines.wiring import ON_A_GPU, draw, draw_pages, gather, p
 
 NAME = "landscape"
 ACROSS = "cross_domain"
-"""Where results lie that belong to several tasks."""
+"""Task in the names of results that belong to several tasks."""
 STORE = "landscape_measurements"
 PRECISION = "params:analyses.precision"
 TABLES = ("interpolation", "barriers")
@@ -25,22 +25,22 @@ def create_pipeline(plan: Plan) -> Pipeline:
     options = plan.study.analyses.landscape
     if options is None:
         return Pipeline([])
-    found: list[Node] = []
+    made: list[Node] = []
     groups = {task: plan.pair_groups(task, options.pairs) for task in plan.targets()}
     compared = [task for task in groups if groups[task]]
     for task in compared:
-        found += tagged("lines", _interpolation(task, groups[task]))
+        made += tagged("lines", _interpolation(task, groups[task]))
     across = tagged("cross_domain", _cross_domain(plan, options))
     scopes = [*compared, *([ACROSS] if across else [])]
-    found += [*tagged("lines", across), *(tagged("lines", _all_barriers(scopes)) if scopes else [])]
+    made += [*tagged("lines", across), *(tagged("lines", _all_barriers(scopes)) if scopes else [])]
     for task in plan.targets():
-        found += tagged("connection", _connections(task, plan.connected(task)))
+        made += tagged("connection", _connections(task, plan.connected(task)))
     for task in plan.study.tasks:
-        found += [*tagged("planes", _planes(task, options)), *tagged("basin", _basin(plan, task, options))]
+        made += [*tagged("planes", _planes(task, options)), *tagged("basin", _basin(plan, task, options))]
         runs = _critical_runs(plan, task, options)
         if runs and options.criticality:
-            found += tagged("criticality", _criticality(task, runs, options.criticality))
-    return Pipeline(found, tags=NAME)
+            made += tagged("criticality", _criticality(task, runs, options.criticality))
+    return Pipeline(made, tags=NAME)
 
 
 def _interpolation(task: str, groups: list[PairGroup]) -> list[Node]:
@@ -191,25 +191,25 @@ def _basin(plan: Plan, task: str, options: LandscapeOptions) -> list[Node]:
     if options.basin is None or task not in (options.basin.tasks or plan.targets()):
         return []
     runs = {kind: [run for run in plan.runs_of(task) if run.kind == kind] for kind in options.basin.kinds}
-    hulls = {kind: found for kind, found in runs.items() if len(found) > 1}
+    hulls = {kind: members for kind, members in runs.items() if len(members) > 1}
     measured = [
         Node(
             nodes.measure_basin,
             inputs=[
-                f"params:plan.runs.{found[0].full_name}",
+                f"params:plan.runs.{members[0].full_name}",
                 f"{task}.train_split",
                 f"{task}.test_split",
                 "params:plan.basin",
                 PRECISION,
                 STORE,
-                *(f"{run.full_name}.checkpoints" for run in found),
+                *(f"{run.full_name}.checkpoints" for run in members),
             ],
             outputs=f"{task}.{kind}.basin",
             name=f"basin_{kind}",
             namespace=f"{task}.{NAME}",
             tags=ON_A_GPU,
         )
-        for kind, found in hulls.items()
+        for kind, members in hulls.items()
     ]
     if not measured:
         return []

@@ -1,4 +1,4 @@
-"""Which mistakes two models share, and which only one of them makes."""
+"""Compare the mistakes that two models share with those that only one of them makes."""
 
 from transferscope.pipelines.mistakes.pipeline import create_pipeline
 

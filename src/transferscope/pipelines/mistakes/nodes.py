@@ -54,7 +54,7 @@ def replace_pair(
     test_split: PackedSplit,
     options: MistakesOptions,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Whether the second run of a pair can replace the first, and the images that flip by class and group."""
+    """Answer whether the second run of a pair can replace the first, and count the flips by class and group."""
     from transferscope.measure import replacement
 
     names = pair.columns(options.epoch)

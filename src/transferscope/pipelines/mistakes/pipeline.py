@@ -19,12 +19,12 @@ def create_pipeline(plan: Plan) -> Pipeline:
     options = plan.study.analyses.mistakes
     if options is None:
         return Pipeline([])
-    found: list[Node] = []
+    made: list[Node] = []
     for task in plan.targets():
         groups = plan.pair_groups(task, options.pairs)
         if groups:
-            found += _task(plan, task, groups)
-    return Pipeline(found, tags=NAME)
+            made += _task(plan, task, groups)
+    return Pipeline(made, tags=NAME)
 
 
 def _task(plan: Plan, task: str, groups: list[PairGroup]) -> list[Node]:
@@ -49,7 +49,7 @@ def _task(plan: Plan, task: str, groups: list[PairGroup]) -> list[Node]:
 
 
 def _replacement(plan: Plan, task: str, groups: list[PairGroup], runs: list[RunSpec]) -> list[Node]:
-    """Whether the second run of each pair can replace the first, and how well each run is calibrated."""
+    """Answer whether the second run of each pair can replace the first, and how well each run is calibrated."""
     of_pairs = ("replacement", "flips")
     return [
         *(_measure(task, group, of_pairs, "replace", nodes.replace_pair, nodes.replace_pairs) for group in groups),

@@ -19,14 +19,14 @@ def create_pipeline(plan: Plan) -> Pipeline:
     from transferscope.measure.own import own_parts
 
     analyses, figures = own_parts(options.modules)
-    found: list[Node] = []
+    every: list[Node] = []
     for task in plan.targets():
         made = {one.name: _measure(plan, task, one.reference, one.of, one.name) for one in analyses}
-        found += [node for node in made.values() if node is not None]
+        every += [node for node in made.values() if node is not None]
         # A figure of an analysis that has nothing to measure on the task has nothing to show.
         shown = [one for one in figures if one.table not in made or made[one.table] is not None]
-        found += [_draw(task, one.reference, one.table, one.name) for one in shown]
-    return Pipeline(found, tags=NAME)
+        every += [_draw(task, one.reference, one.table, one.name) for one in shown]
+    return Pipeline(every, tags=NAME)
 
 
 def _measure(plan: Plan, task: str, reference: str, of: str, name: str) -> Node | None:

@@ -16,12 +16,12 @@ def create_pipeline(plan: Plan) -> Pipeline:
     options = plan.study.analyses.similarity
     if options is None:
         return Pipeline([])
-    found: list[Node] = []
+    made: list[Node] = []
     for task in plan.targets():
         groups = plan.pair_groups(task, options.pairs)
         if groups:
-            found += _task(task, groups, options.feature_tables())
-    return Pipeline(found, tags=NAME)
+            made += _task(task, groups, options.feature_tables())
+    return Pipeline(made, tags=NAME)
 
 
 def _task(task: str, groups: list[PairGroup], feature_tables: list[str]) -> list[Node]:

@@ -17,24 +17,24 @@ def create_pipeline(plan: Plan) -> Pipeline:
     options = plan.study.analyses.spectrum
     if options is None:
         return Pipeline([])
-    found: list[Node] = []
+    made: list[Node] = []
     for task in dict.fromkeys(run.task for run in plan.runs.values()):
         runs = [run for run in plan.runs_of(task) if run.kind in options.kinds]
         if runs:
-            found += _task(plan, task, runs, options)
-    return Pipeline(found, tags=NAME)
+            made += _task(plan, task, runs, options)
+    return Pipeline(made, tags=NAME)
 
 
 def _task(plan: Plan, task: str, runs: list[RunSpec], options: SpectrumOptions) -> list[Node]:
     measured = [_measure(run) for run in runs]
     spectra = gather(NAME, task, "spectrum", [f"{run.full_name}.spectrum" for run in runs])
     margins = tagged("margin", [*(_margin(run) for run in runs), _bound_factors(task, runs)])
-    found = [*measured, *margins, spectra]
+    made = [*measured, *margins, spectra]
     if options.padding == "network" and task in (options.network_tasks or plan.study.tasks):
-        found += _paddings(task, runs)
+        made += _paddings(task, runs)
     if {"P-T", "RI-T"} <= {run.label for run in runs}:
-        found.append(_small_values(task, runs))
-    return [*found, *_figures(plan, task, runs, options)] if task in plan.targets() else found
+        made.append(_small_values(task, runs))
+    return [*made, *_figures(plan, task, runs, options)] if task in plan.targets() else made
 
 
 def _measure(run: RunSpec) -> Node:

@@ -92,7 +92,7 @@ def folded(evidence: Evidence) -> list[Grid]:
 
 
 def _shared_patients(evidence: Evidence) -> list[Grid]:
-    """How many patients are in two parts: what a model may know of a test image from training."""
+    """Number of patients in two parts: what a model may know of a test image from training."""
     rows = []
     for task, table in evidence.each("shared_patients"):
         for row in table.to_dict("records"):
@@ -105,7 +105,7 @@ def _shared_patients(evidence: Evidence) -> list[Grid]:
 
 
 def _shared_images(evidence: Evidence) -> list[Grid]:
-    """How many images are in two parts, pixel for pixel as stored."""
+    """Number of images in two parts, pixel for pixel as stored."""
     rows = []
     for task, table in evidence.each("shared_images"):
         for row in table[table["shared_b"] > 0].to_dict("records"):

@@ -142,7 +142,7 @@ def extrapolation(evidence: Evidence) -> list[Grid]:
 
 
 def _boundaries(evidence: Evidence) -> list[Grid]:
-    """Where the common basin ends on either side, every pair that has no barrier between its models."""
+    """Ends of the common basin on either side, every pair that has no barrier between its models."""
     rows = []
     for task, table in evidence.each("barriers"):
         chosen = table[(table["split"] == "test") & (table["metric"] == main_metric(table))]

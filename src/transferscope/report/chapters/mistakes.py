@@ -21,7 +21,7 @@ HOW = {
     "accuracy_a": "mean", "accuracy_b": "mean", "only_a_correct": "sum", "only_b_correct": "sum",
     "common_mistakes": "sum", "uncommon_ratio_a": "mean", "uncommon_ratio_b": "mean", "kappa": "mean",
 }  # fmt: skip
-"""How the measures of several classes are joined."""
+"""Text between the measures of several classes."""
 MEASURES = (*HOW, "mcnemar_p")
 SPREAD = ("accuracy_a", "accuracy_b", "uncommon_ratio_a", "uncommon_ratio_b", "uncommon_ratio_difference", "kappa")
 INTERVAL = "In brackets 95 % intervals over examples."

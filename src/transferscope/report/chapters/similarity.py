@@ -117,7 +117,7 @@ def _distances(evidence: Evidence, caption: str, *, initial: bool) -> list[Grid]
 
 
 def _to_initial_weights(table: pd.DataFrame) -> pd.Series:
-    """Whether both sides of a row are one run."""
+    """True if both sides of a row are one run."""
     sides = (
         table[side].map({text: CheckpointName.parse(text).run_name for text in table[side].unique()})
         for side in ("checkpoint_a", "checkpoint_b")

@@ -25,7 +25,7 @@ class OneProcess:
 
     @property
     def leads(self) -> bool:
-        """Whether this process is the one that writes files."""
+        """True if this process is the one that writes files."""
         return self.rank == 0
 
     def wrap(self, model: nn.Module) -> nn.Module:
@@ -40,7 +40,7 @@ class OneProcess:
         """Return when every process has come here."""
 
     def agree(self, values: Sequence[float], device: torch.device) -> bool:
-        """Whether the values are those of every process; returns when every process has come here."""
+        """True if the values are those of every process; returns when every process has come here."""
         own = torch.tensor(values, dtype=torch.float64, device=device)
         return torch.equal(self.sum_(own.clone()), own * self.size)
 

@@ -1,0 +1,43 @@
+"""Docstrings and pages are written in the English of `docs/contributing.md`."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SOURCES = sorted((ROOT / "src").rglob("*.py"))
+PAGES = [ROOT / "README.md", *sorted(path for path in (ROOT / "docs").glob("*.md") if path.name != "log.md")]
+QUESTION_WORDS = re.compile(r"(What|How|Whether|Which|Where|Why|When)\b")
+WHAT = re.compile(r"(?:^|[.!?:]\s+|\n\s*\n\s*[-*|]*\s*)What\s[^?]*?[.\n]")
+"""A sentence that begins with What and asks nothing."""
+DIALECT = {"found", "told", "mute", "homeless", "mend"}
+"""Names that say nothing of what they hold."""
+
+
+def strings_that_document(tree: ast.AST) -> list[str]:
+    """Docstrings, and the strings below attributes and constants."""
+    lone = [node.value for node in ast.walk(tree) if isinstance(node, ast.Expr)]
+    return [node.value for node in lone if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT / "src" / "transferscope")))
+def test_docstrings_and_names(path: Path) -> None:
+    """A docstring begins with a verb or a thing's name, no sentence in it with What; variables say what they hold."""
+    tree = ast.parse(path.read_text())
+    texts = strings_that_document(tree)
+    assert not [text for text in texts if QUESTION_WORDS.match(text) or WHAT.search(text)]
+    names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    names |= {node.arg for node in ast.walk(tree) if isinstance(node, ast.arg)}
+    assert not names & DIALECT
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_pages(path: Path) -> None:
+    """No sentence, heading or row of a page begins with What unless it asks."""
+    text = re.sub(r"```.*?```", "", path.read_text(), flags=re.DOTALL)
+    lines = re.split(r"\n(?=\s*(?:\n|[-*|#]))", text)
+    assert not [line for line in lines if re.search(r"(?:^|[.!:]\s+)[\s#*|-]*What\s[^?]*$", line)]
