@@ -12,8 +12,6 @@ from scipy import stats
 
 from transferscope.analysis.intervals import paired_difference_interval, rate_interval
 
-Bools = NDArray[np.bool_]
-
 
 @dataclass(frozen=True)
 class Grouping:

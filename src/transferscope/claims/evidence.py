@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -280,6 +281,23 @@ class Evidence:
         failed = self.failures(numbers)
         return Measured({name: value for name, value in numbers.items() if str(name) not in failed}, failed)
 
+    def by_role(self, task: str, values: Mapping[Any, float] | pd.Series, *roles: Role) -> list[Measured]:
+        """`by_run` of each of the roles, to be compared."""
+        return [self.by_run(task, role, values) for role in roles]
+
+    def wins(self, task: str, table: pd.DataFrame, first: Role, second: Role) -> Measured:
+        """Share of the rows in which a run of the first role has the larger number, for every pair with the second.
+
+        table: a column per run, a row per thing on which all are measured, such as a class. Ties count half.
+        """
+        sides = self.by_role(task, dict.fromkeys(table.columns, 0.0), first, second)
+        shares: dict[Unit, float] = {
+            PairName(a.at("final"), b.at("final")): _share_of_wins(table[a.run] - table[b.run])
+            for (a,), (b,) in product(*([unit.runs for unit in side.values] for side in sides))
+        }
+        errors = {unit: _error_of_share(share, len(table)) for unit, share in shares.items()}
+        return Measured(shares, {**sides[0].left_out, **sides[1].left_out}, errors=errors)
+
     def pairs(self, scope: str, table: str, first: Role, second: Role) -> PairRows:
         """Rows of a table of pairs whose runs have these roles and have learned; final epochs where the table has them.
 
@@ -405,13 +423,13 @@ def last_epochs(table: pd.DataFrame) -> pd.DataFrame:
     return table[rank == rank.groupby(table["run"]).transform("max")]
 
 
-def share_of_wins(differences: pd.Series) -> float:
+def _share_of_wins(differences: pd.Series) -> float:
     """Share of positive differences, ties counted half; NaN without any."""
     known = differences.dropna()
     return float((known > 0).mean() + (known == 0).mean() / 2)
 
 
-def error_of_share(share: float, number: int) -> float:
+def _error_of_share(share: float, number: int) -> float:
     """Standard error of a share of so many things, of the share with two more of either kind (Agresti and Coull 1998).
 
     So that it is not 0 where all of them agree.

@@ -39,8 +39,7 @@ _BARRIER = f"{_HEIGHT}; claimed: above {MARGIN:.0%}"
     section="figures_12_17",
 )
 def no_barrier_pt(evidence: Evidence) -> Iterator[Comparison]:
-    for task in evidence.compared_tasks:
-        yield from against(task, _heights(evidence, task, "fine_tuned", "fine_tuned"), MARGIN, above=False)
+    return _in_tasks(evidence, "fine_tuned", "fine_tuned", above=False)
 
 
 @claim(
@@ -54,9 +53,7 @@ def no_barrier_pt(evidence: Evidence) -> Iterator[Comparison]:
     section="figures_12_17",
 )
 def no_barrier_pt_loss(evidence: Evidence) -> Iterator[Comparison]:
-    for task in evidence.compared_tasks:
-        rises = _heights(evidence, task, "fine_tuned", "fine_tuned", split="train", metric="loss")
-        yield from against(task, rises, MARGIN, above=False, metric="loss")
+    return _in_tasks(evidence, "fine_tuned", "fine_tuned", above=False, split="train", metric="loss")
 
 
 @claim(
@@ -70,8 +67,7 @@ def no_barrier_pt_loss(evidence: Evidence) -> Iterator[Comparison]:
     section="figures_12_17",
 )
 def barrier_rit(evidence: Evidence) -> Iterator[Comparison]:
-    for task in evidence.compared_tasks:
-        yield from against(task, _heights(evidence, task, "from_scratch", "from_scratch"), MARGIN, above=True)
+    return _in_tasks(evidence, "from_scratch", "from_scratch", above=True)
 
 
 @claim(
@@ -85,9 +81,7 @@ def barrier_rit(evidence: Evidence) -> Iterator[Comparison]:
     section="figures_12_17",
 )
 def barrier_rit_loss(evidence: Evidence) -> Iterator[Comparison]:
-    for task in evidence.compared_tasks:
-        rises = _heights(evidence, task, "from_scratch", "from_scratch", split="train", metric="loss")
-        yield from against(task, rises, MARGIN, above=True, metric="loss")
+    return _in_tasks(evidence, "from_scratch", "from_scratch", above=True, split="train", metric="loss")
 
 
 @claim(
@@ -101,8 +95,7 @@ def barrier_rit_loss(evidence: Evidence) -> Iterator[Comparison]:
     section="figures_12_17",
 )
 def barrier_mixed(evidence: Evidence) -> Iterator[Comparison]:
-    for task in evidence.compared_tasks:
-        yield from against(task, _heights(evidence, task, "fine_tuned", "from_scratch"), MARGIN, above=True)
+    return _in_tasks(evidence, "fine_tuned", "from_scratch", above=True)
 
 
 @claim(
@@ -116,8 +109,7 @@ def barrier_mixed(evidence: Evidence) -> Iterator[Comparison]:
     section="figures_12_17",
 )
 def barrier_same_init(evidence: Evidence) -> Iterator[Comparison]:
-    for task in evidence.compared_tasks:
-        yield from against(task, _heights(evidence, task, "from_scratch", "shared_init"), MARGIN, above=True)
+    return _in_tasks(evidence, "from_scratch", "shared_init", above=True)
 
 
 @claim(
@@ -171,8 +163,7 @@ def extrapolation(evidence: Evidence) -> Iterator[Comparison]:
     section="figures_19_23",
 )
 def cross_domain_basin(evidence: Evidence) -> Iterator[Comparison]:
-    for place, barrier in _scenarios(evidence, "fine_tuned", unions=False):
-        yield from against(place, barrier, MARGIN, above=False)
+    return _across(evidence, "fine_tuned", unions=False, above=False)
 
 
 @claim(
@@ -187,8 +178,7 @@ def cross_domain_basin(evidence: Evidence) -> Iterator[Comparison]:
     section="figures_19_23",
 )
 def cross_domain_basin_loss(evidence: Evidence) -> Iterator[Comparison]:
-    for place, barrier in _scenarios(evidence, "fine_tuned", unions=False, metric="loss"):
-        yield from against(place, barrier, MARGIN, above=False, metric="loss")
+    return _across(evidence, "fine_tuned", unions=False, above=False, metric="loss")
 
 
 @claim(
@@ -244,8 +234,7 @@ def cross_domain_gain(evidence: Evidence) -> Iterator[Comparison]:
     section="figures_19_23",
 )
 def cross_domain_rit(evidence: Evidence) -> Iterator[Comparison]:
-    for place, barrier in _scenarios(evidence, "from_scratch", unions=False):
-        yield from against(place, barrier, MARGIN, above=True)
+    return _across(evidence, "from_scratch", unions=False, above=True)
 
 
 @claim(
@@ -261,7 +250,7 @@ def cross_domain_rit(evidence: Evidence) -> Iterator[Comparison]:
 )
 def other_domain(evidence: Evidence) -> Iterator[Comparison]:
     for (trained, on), of_runs in _on_other_domains(evidence).items():
-        sides = (evidence.by_run(trained, role, of_runs) for role in ("fine_tuned", "from_scratch"))
+        sides = evidence.by_role(trained, of_runs, "fine_tuned", "from_scratch")
         yield from compare(f"{trained} on {on}", *sides)
 
 
@@ -294,8 +283,7 @@ def other_domain_chance(evidence: Evidence) -> Iterator[Comparison]:
     section="figures_24_29",
 )
 def union_basin(evidence: Evidence) -> Iterator[Comparison]:
-    for place, barrier in _scenarios(evidence, "fine_tuned", unions=True):
-        yield from against(place, barrier, MARGIN, above=False)
+    return _across(evidence, "fine_tuned", unions=True, above=False)
 
 
 @claim(
@@ -310,8 +298,24 @@ def union_basin(evidence: Evidence) -> Iterator[Comparison]:
     section="figures_24_29",
 )
 def union_rit(evidence: Evidence) -> Iterator[Comparison]:
-    for place, barrier in _scenarios(evidence, "from_scratch", unions=True):
-        yield from against(place, barrier, MARGIN, above=True)
+    return _across(evidence, "from_scratch", unions=True, above=True)
+
+
+def _in_tasks(
+    evidence: Evidence, first: Role, second: Role, *, above: bool, split: str = "test", metric: str | None = None
+) -> Iterator[Comparison]:
+    """Barriers of the pairs of each task against the margin."""
+    for task in evidence.compared_tasks:
+        heights = _heights(evidence, task, first, second, split=split, metric=metric)
+        yield from against(task, heights, MARGIN, above=above, metric=metric or "accuracy")
+
+
+def _across(
+    evidence: Evidence, role: Role, *, unions: bool, above: bool, metric: str | None = None
+) -> Iterator[Comparison]:
+    """Barriers of the lines between tasks against the margin."""
+    for place, barrier in _scenarios(evidence, role, unions=unions, metric=metric):
+        yield from against(place, barrier, MARGIN, above=above, metric=metric or "accuracy")
 
 
 def _on_other_domains(evidence: Evidence) -> dict[tuple[str, str], dict[RunName, float]]:

@@ -6,13 +6,14 @@ model of a pair, whatever it gets wrong, so it says no more than `final_score` a
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import pandas as pd
 
 from transferscope.claims.comparisons import Comparison, compare
 from transferscope.claims.evidence import Evidence, PairRows
 from transferscope.claims.registry import BETWEEN_PAIRS, BETWEEN_RUNS, claim
+from transferscope.experiment.plan import Role
 
 _OVERLAP = (
     "common mistakes beyond those expected by chance, as a part of the most that two models of these accuracies can "
@@ -32,9 +33,7 @@ _OVERLAP = (
 )
 def shared_mistakes_mixed(evidence: Evidence) -> Iterator[Comparison]:
     for task in evidence.compared_tasks:
-        both = evidence.pairs(task, "mistakes", "fine_tuned", "fine_tuned")
-        mixed = evidence.pairs(task, "mistakes", "fine_tuned", "from_scratch")
-        yield from compare(task, *(pairs.mean(excess_overlap) for pairs in _predicted(task, both, mixed)))
+        yield from _overlaps(evidence, task, ("fine_tuned", "fine_tuned"), ("fine_tuned", "from_scratch"))
 
 
 @claim(
@@ -52,9 +51,7 @@ def shared_mistakes_mixed(evidence: Evidence) -> Iterator[Comparison]:
 )
 def shared_mistakes_rit(evidence: Evidence) -> Iterator[Comparison]:
     for task in evidence.compared_tasks:
-        fine = evidence.pairs(task, "mistakes", "fine_tuned", "fine_tuned")
-        scratch = evidence.pairs(task, "mistakes", "from_scratch", "from_scratch")
-        yield from compare(task, *(pairs.mean(excess_overlap) for pairs in _predicted(task, fine, scratch)))
+        yield from _overlaps(evidence, task, ("fine_tuned", "fine_tuned"), ("from_scratch", "from_scratch"))
 
 
 @claim(
@@ -71,7 +68,14 @@ def class_size(evidence: Evidence) -> Iterator[Comparison]:
     for task, table in evidence.each_compared("class_size_correlation"):
         # The row "mean" is of the accuracies averaged over the runs of a kind.
         r = table[table["run"] != "mean"].set_index("run")["pearson_r"]
-        yield from compare(task, evidence.by_run(task, "fine_tuned", r), evidence.by_run(task, "from_scratch", r))
+        yield from compare(task, *evidence.by_role(task, r, "fine_tuned", "from_scratch"))
+
+
+def _overlaps(
+    evidence: Evidence, task: str, first: tuple[Role, Role], second: tuple[Role, Role]
+) -> Iterable[Comparison]:
+    kinds = (evidence.pairs(task, "mistakes", *roles) for roles in (first, second))
+    return compare(task, *(pairs.mean(excess_overlap) for pairs in _predicted(task, *kinds)))
 
 
 def excess_overlap(rows: pd.DataFrame) -> pd.Series:

@@ -34,7 +34,7 @@ _CKA = f"CKA averaged over layers but {STEM}, {BETWEEN_PAIRS}"
     section="tables_1_7",
 )
 def cka_mixed(evidence: Evidence) -> Iterator[Comparison]:
-    yield from _cka(evidence, ("fine_tuned", "fine_tuned"), ("fine_tuned", "from_scratch"))
+    return _cka(evidence, ("fine_tuned", "fine_tuned"), ("fine_tuned", "from_scratch"))
 
 
 @claim(
@@ -48,7 +48,7 @@ def cka_mixed(evidence: Evidence) -> Iterator[Comparison]:
     section="tables_1_7",
 )
 def cka_rit(evidence: Evidence) -> Iterator[Comparison]:
-    yield from _cka(evidence, ("fine_tuned", "fine_tuned"), ("from_scratch", "from_scratch"))
+    return _cka(evidence, ("fine_tuned", "fine_tuned"), ("from_scratch", "from_scratch"))
 
 
 @claim(
@@ -62,7 +62,7 @@ def cka_rit(evidence: Evidence) -> Iterator[Comparison]:
     section="tables_1_7",
 )
 def cka_p(evidence: Evidence) -> Iterator[Comparison]:
-    yield from _cka(evidence, ("fine_tuned", "source"), ("fine_tuned", "from_scratch"))
+    return _cka(evidence, ("fine_tuned", "source"), ("fine_tuned", "from_scratch"))
 
 
 @claim(
@@ -76,7 +76,7 @@ def cka_p(evidence: Evidence) -> Iterator[Comparison]:
     section="tables_1_7",
 )
 def cka_p_rit(evidence: Evidence) -> Iterator[Comparison]:
-    yield from _cka(evidence, ("fine_tuned", "source"), ("from_scratch", "from_scratch"))
+    return _cka(evidence, ("fine_tuned", "source"), ("from_scratch", "from_scratch"))
 
 
 @claim(
@@ -90,7 +90,7 @@ def cka_p_rit(evidence: Evidence) -> Iterator[Comparison]:
     section="tables_1_7",
 )
 def cka_lowest(evidence: Evidence) -> Iterator[Comparison]:
-    yield from _cka(evidence, ("fine_tuned", "from_scratch"), ("from_scratch", "from_scratch"))
+    return _cka(evidence, ("fine_tuned", "from_scratch"), ("from_scratch", "from_scratch"))
 
 
 @claim(
@@ -139,10 +139,7 @@ def cka_untrained(evidence: Evidence) -> Iterator[Comparison]:
     section="table_2",
 )
 def l2(evidence: Evidence) -> Iterator[Comparison]:
-    for task in evidence.compared_tasks:
-        fine = evidence.pairs(task, "distances", "fine_tuned", "fine_tuned")
-        scratch = evidence.pairs(task, "distances", "from_scratch", "from_scratch")
-        yield from compare(task, *map(_whole, (fine, scratch)), larger=False)
+    return _distances(evidence, ("fine_tuned", "fine_tuned"), ("from_scratch", "from_scratch"))
 
 
 @claim(
@@ -156,10 +153,7 @@ def l2(evidence: Evidence) -> Iterator[Comparison]:
     section="table_2",
 )
 def l2_same_init(evidence: Evidence) -> Iterator[Comparison]:
-    for task in evidence.compared_tasks:
-        fine = evidence.pairs(task, "distances", "fine_tuned", "fine_tuned")
-        same = evidence.pairs(task, "distances", "from_scratch", "shared_init")
-        yield from compare(task, *map(_whole, (fine, same)), larger=False)
+    return _distances(evidence, ("fine_tuned", "fine_tuned"), ("from_scratch", "shared_init"))
 
 
 @claim(
@@ -199,6 +193,12 @@ def l2_init(evidence: Evidence) -> Iterator[Comparison]:
     for task in evidence.compared_tasks:
         ends = (evidence.travelled(task, role) for role in ("fine_tuned", "from_scratch"))
         yield from compare(task, *map(_whole, ends), larger=False)
+
+
+def _distances(evidence: Evidence, first: tuple[Role, Role], second: tuple[Role, Role]) -> Iterator[Comparison]:
+    for task in evidence.compared_tasks:
+        kinds = (evidence.pairs(task, "distances", *roles) for roles in (first, second))
+        yield from compare(task, *map(_whole, kinds), larger=False)
 
 
 def _cka(evidence: Evidence, first: tuple[Role, Role], second: tuple[Role, Role]) -> Iterator[Comparison]:

@@ -7,11 +7,12 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from transferscope.claims.comparisons import Comparison, Measured, Unit, against, compare
-from transferscope.claims.evidence import Evidence, error_of_share, last_epochs, share_of_wins
+from transferscope.claims.comparisons import Comparison, against, compare
+from transferscope.claims.evidence import Evidence, last_epochs
 from transferscope.claims.registry import claim
-from transferscope.experiment.names import PairName, RunName
+from transferscope.experiment.plan import Role
 
+SIDES: tuple[Role, Role] = ("from_scratch", "fine_tuned")
 RELATIVE = 0.1
 """Of the root mean square of a layer's singular values: smaller ones are near zero by its scale."""
 LOWER_PART = 0.1
@@ -40,7 +41,7 @@ def _near_zero(evidence: Evidence, networks: dict[str, pd.DataFrame]) -> Iterato
     threshold = _shared_threshold(evidence, networks)
     for task, rows in networks.items():
         shares = rows[threshold] / rows["num_values"] if threshold else rows["num_values"] * math.nan
-        yield from compare(task, *(evidence.by_run(task, role, shares) for role in ("from_scratch", "fine_tuned")))
+        yield from compare(task, *evidence.by_role(task, shares, *SIDES))
 
 
 @claim(
@@ -78,7 +79,7 @@ def near_zero_by_scale(evidence: Evidence) -> Iterator[Comparison]:
         if column in layers:
             sums = layers.groupby("run", sort=False)[[column, "num_values"]].sum()
             shares = sums[column] / sums["num_values"]
-            yield from compare(task, *(evidence.by_run(task, role, shares) for role in ("from_scratch", "fine_tuned")))
+            yield from compare(task, *evidence.by_role(task, shares, *SIDES))
 
 
 @claim(
@@ -98,18 +99,7 @@ def near_zero_by_layer(evidence: Evidence) -> Iterator[Comparison]:
     for task, table in evidence.each_compared("spectrum"):
         wide = _layers(table).pivot_table(index="module", columns="run", values=threshold or "num_values")
         wide = wide if threshold else wide * math.nan
-        names = dict.fromkeys(wide.columns, 0.0)
-        scratch, tuned = (evidence.by_run(task, role, names) for role in ("from_scratch", "fine_tuned"))
-        shares: dict[Unit, float] = {
-            PairName(a.at("final"), b.at("final")): share_of_wins(wide[a.run] - wide[b.run])
-            for a in scratch.values
-            for b in tuned.values
-            if isinstance(a, RunName) and isinstance(b, RunName)
-        }
-        errors = {unit: error_of_share(share, len(wide)) for unit, share in shares.items()}
-        yield from against(
-            task, Measured(shares, {**scratch.left_out, **tuned.left_out}, errors=errors), 0.5, above=True
-        )
+        yield from against(task, evidence.wins(task, wide, *SIDES), 0.5, above=True)
 
 
 @claim(
@@ -126,7 +116,7 @@ def norm_ratio(evidence: Evidence) -> Iterator[Comparison]:
     for task, table in evidence.each_compared("spectrum"):
         # The row "all" is the spectrum of the whole network; the sum over its layers is the row "sum".
         ratios = _networks(table, "sum")["ratio"]
-        yield from compare(task, *(evidence.by_run(task, role, ratios) for role in ("from_scratch", "fine_tuned")))
+        yield from compare(task, *evidence.by_role(task, ratios, *SIDES))
 
 
 def _threshold(evidence: Evidence) -> str | None:
@@ -152,9 +142,8 @@ def _networks(table: pd.DataFrame, module: str) -> pd.DataFrame:
 
 
 def _is_compared(evidence: Evidence, task: str, rows: pd.DataFrame) -> list[bool]:
-    numbers = dict.fromkeys(rows.index, 0.0)
-    kinds = (evidence.by_run(task, role, numbers).values for role in ("fine_tuned", "from_scratch"))
-    chosen = {run.run for values in kinds for unit in values for run in unit.runs}
+    sides = evidence.by_role(task, dict.fromkeys(rows.index, 0.0), *SIDES)
+    chosen = {run.run for side in sides for unit in side.values for run in unit.runs}
     return [run in chosen for run in rows.index]
 
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from transferscope.claims.comparisons import Comparison, Measured, Unit, against, compare, left_out
-from transferscope.claims.evidence import Evidence, RunFacts, error_of_share, share_of_wins
+from transferscope.claims.comparisons import Comparison, Measured, against, compare, left_out
+from transferscope.claims.evidence import Evidence, RunFacts
 from transferscope.claims.registry import BETWEEN_RUNS, claim
-from transferscope.experiment.names import PairName, RunName
 
 ALIKE = 0.05
 """Two final metrics are alike if they differ by less than this part of what the better one is above chance."""
@@ -30,8 +29,7 @@ ALIKE = 0.05
 )
 def final_score(evidence: Evidence) -> Iterator[Comparison]:
     for task in evidence.compared_tasks:
-        sides = evidence.scores(task, "fine_tuned"), evidence.scores(task, "from_scratch")
-        yield from compare(task, *sides, metric=evidence.metric(task))
+        yield from compare(task, *_both(evidence, task, lambda run: run.score), metric=evidence.metric(task))
     yield from left_out("views", evidence.views)
 
 
@@ -182,18 +180,7 @@ def higher_loss(evidence: Evidence) -> Iterator[Comparison]:
 def class_by_class(evidence: Evidence) -> Iterator[Comparison]:
     for task, table in evidence.each_compared("class_accuracy"):
         wide = table.pivot_table(index="class_name", columns="run", values="accuracy")
-        names = dict.fromkeys(wide.columns, 0.0)
-        tuned, scratch = (evidence.by_run(task, role, names) for role in ("fine_tuned", "from_scratch"))
-        shares: dict[Unit, float] = {
-            PairName(a.at("final"), b.at("final")): share_of_wins(wide[a.run] - wide[b.run])
-            for a in tuned.values
-            for b in scratch.values
-            if isinstance(a, RunName) and isinstance(b, RunName)
-        }
-        errors = {unit: error_of_share(share, len(wide)) for unit, share in shares.items()}
-        yield from against(
-            task, Measured(shares, {**tuned.left_out, **scratch.left_out}, errors=errors), 0.5, above=True
-        )
+        yield from against(task, evidence.wins(task, wide, "fine_tuned", "from_scratch"), 0.5, above=True)
 
 
 def _both(evidence: Evidence, task: str, number: Callable[[RunFacts], float]) -> tuple[Measured, Measured]:

@@ -27,8 +27,6 @@ from transferscope.system.references import is_reference
 
 FileDigest = Callable[[str], str | None]
 
-ANALYSES = ("mistakes", "similarity", "landscape", "spectrum")
-
 MAX_RUNS = 20_000
 """Runs of a study."""
 MAX_PAIRS = 1_000_000

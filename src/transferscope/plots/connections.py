@@ -58,7 +58,6 @@ LOOKS = {
 
 POINTS = ("way", "split", "alpha", "metric", "value")
 BARRIERS = ("way", "split", "metric", "barrier", "barrier_low", "barrier_high")
-MODULES = ("way", "profile", "module", "split", "metric", "drop")
 
 
 def connection_card(

@@ -77,11 +77,6 @@ class LinearMap:
         return min(self.num_inputs, self.num_outputs)
 
     @property
-    def flops(self) -> int:
-        """Floating-point operations of one forward pass; the adjoint has as many."""
-        return 2 * self.weight.numel() * prod(self.out_size)
-
-    @property
     def reach(self) -> tuple[int, ...]:
         """Length of the kernel along each axis, with its gaps."""
         return tuple(d * (k - 1) + 1 for d, k in zip(self.dilation, self.weight.shape[2:], strict=True))

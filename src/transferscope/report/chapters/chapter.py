@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +13,7 @@ from transferscope.claims.evidence import Evidence
 from transferscope.experiment.plan import Plan
 from transferscope.tables import formats
 from transferscope.tables.columns import column
-from transferscope.tables.formats import Format
+from transferscope.tables.formats import Format, cell
 from transferscope.tables.grid import Grid, from_table
 
 Tables = Callable[[Evidence], list[Grid]]
@@ -69,11 +70,45 @@ def spread(values: pd.Series, show: Format) -> str:
     return mean if len(numbers) == 1 or low == high else f"{mean} ({low} to {high})"
 
 
+def interval(low: float, high: float, show: Format) -> str:
+    """` [0.79, 0.83]`, empty where an end is not known: what follows a number in its cell."""
+    return "" if math.isnan(low) or math.isnan(high) else f" [{cell(low, show)}, {cell(high, show)}]"
+
+
+def with_intervals(table: pd.DataFrame, names: Iterable[str]) -> dict[str, list[str]]:
+    """Those of the columns that have `<name>_low` and `<name>_high`, as texts with their intervals."""
+    ranged = [name for name in names if f"{name}_low" in table]
+    return {
+        name: [
+            cell(value, column(name).show) + interval(low, high, column(name).show)
+            for value, low, high in table[[name, f"{name}_low", f"{name}_high"]].itertuples(index=False, name=None)
+        ]
+        for name in ranged
+    }
+
+
+def without_task(names: pd.Series, task: str) -> pd.Series:
+    """Names of runs or checkpoints in a table of their task: `pt_1@final`."""
+    return names.astype(str).str.removeprefix(f"{task}.")
+
+
 def overview(
-    caption: str, columns: Sequence[str], rows: Sequence[tuple[str, ...]], note: str, entry: str
+    caption: str,
+    columns: Sequence[str],
+    rows: Sequence[tuple[str, ...]],
+    note: str,
+    entry: str,
+    *,
+    text_columns: int = 2,
 ) -> list[Grid]:
-    """A grid of all tasks whose first two columns are text, or none where there are no rows."""
-    return [Grid(caption, tuple(columns), tuple(rows), note=note, entry=entry, text_columns=2)] if rows else []
+    """A grid of all tasks whose first columns are text, or none where there are no rows."""
+    grid = Grid(caption, tuple(columns), tuple(rows), note=note, entry=entry, text_columns=text_columns)
+    return [grid] if rows else []
+
+
+def means(parts: Iterable[tuple[str, str, pd.DataFrame]], names: Iterable[str]) -> list[tuple[str, ...]]:
+    """A row per task and kind: of each column the mean and the range over its rows."""
+    return [(task, kind, *(spread(part[name], number) for name in names)) for task, kind, part in parts]
 
 
 def per_task(evidence: Evidence, name: str, caption: str, columns: Sequence[str], note: str = "") -> list[Grid]:

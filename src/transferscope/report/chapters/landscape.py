@@ -51,7 +51,7 @@ BATCHNORM_NOTE = (
 
 def _barrier_rows(table: pd.DataFrame, metric: str | None = None) -> list[tuple[str, ...]]:
     """A row per kind of pair, and per pair of epochs where the table compares several; test set, main metric."""
-    rows = table[(table["split"] == "test") & (table["metric"] == (metric or main_metric(table)))]
+    rows = _on_test(table, metric)
     if rows.empty:  # the metric with statistics as stored, of networks without BatchNorm
         return []
     return [
@@ -64,6 +64,11 @@ def _barrier_rows(table: pd.DataFrame, metric: str | None = None) -> list[tuple[
         )
         for kind, part in rows.groupby(_kinds(rows), sort=False)
     ]
+
+
+def _on_test(table: pd.DataFrame, metric: str | None = None) -> pd.DataFrame:
+    """Rows of the test set and one metric, the main one unless another is named."""
+    return table[(table["split"] == "test") & (table["metric"] == (metric or main_metric(table)))]
 
 
 def _kinds(table: pd.DataFrame) -> pd.Series:
@@ -130,7 +135,7 @@ def extrapolation(evidence: Evidence) -> list[Grid]:
     grids = []
     for task, table in evidence.each("interpolation"):
         metric = main_metric(table)
-        rows = table[(table["split"] == "test") & (table["metric"] == metric)]
+        rows = _on_test(table, metric)
         if rows["alpha"].min() < 0:
             alphas = {float(rows["alpha"].min()), *EXTRAPOLATED, float(rows["alpha"].max())}
             rows = rows.assign(alpha=rows["alpha"].round(6), pair_kind=_kinds(rows))
@@ -145,7 +150,7 @@ def _boundaries(evidence: Evidence) -> list[Grid]:
     """Ends of the common basin on either side, every pair that has no barrier between its models."""
     rows = []
     for task, table in evidence.each("barriers"):
-        chosen = table[(table["split"] == "test") & (table["metric"] == main_metric(table))]
+        chosen = _on_test(table)
         if "boundary_before" not in chosen:
             continue
         for row in chosen[chosen["boundary_before"].notna()].to_dict("records"):
@@ -157,9 +162,7 @@ def _boundaries(evidence: Evidence) -> list[Grid]:
         "interpolated between the alphas measured. 0 and 1 are the models themselves."
     )
     caption = "Ours: boundary of the basin along the line, test"
-    return (
-        [Grid(caption, columns, tuple(rows), note=note, entry="<task>.barriers.table", text_columns=3)] if rows else []
-    )
+    return overview(caption, columns, rows, note, "<task>.barriers.table", text_columns=3)
 
 
 def _edge(row: Mapping[Any, Any], side: str) -> str:
@@ -232,7 +235,7 @@ def basin(evidence: Evidence) -> list[Grid]:
         "models it is the two models themselves, so δ then says little about walls."
     )
     caption, entry = "Ours: (ε, δ) of the convex hull of all runs", "<task>.basin.table"
-    return [Grid(caption, columns, tuple(rows), note=note, entry=entry, text_columns=3)] if rows else []
+    return overview(caption, columns, rows, note, entry, text_columns=3)
 
 
 def _interval(row: Mapping[Any, Any], digits: int) -> str:
@@ -267,8 +270,7 @@ def planes(evidence: Evidence) -> list[Grid]:
             rows += [_place(task, name, row, metric) for row in [*marked, {**best, "checkpoint": "best of the grid"}]]
     columns = ("task", "plane", "model", "x", "y", "test metric")
     note = "x and y are l2 distances in the plane. The metric is that of the images of the plane, some of the test set."
-    grid = Grid("Ours: planes", columns, tuple(rows), note=note, entry="<task>.planes.table", text_columns=3)
-    return [grid] if rows else []
+    return overview("Ours: planes", columns, rows, note, "<task>.planes.table", text_columns=3)
 
 
 def _height(row: dict[Any, Any]) -> float:

@@ -11,7 +11,15 @@ import pandas as pd
 from transferscope.claims.evidence import Evidence
 from transferscope.report import published
 from transferscope.report.chapters import replacement
-from transferscope.report.chapters.chapter import Chapter, Section, joined, per_task
+from transferscope.report.chapters.chapter import (
+    Chapter,
+    Section,
+    interval,
+    joined,
+    per_task,
+    with_intervals,
+    without_task,
+)
 from transferscope.tables.columns import column
 from transferscope.tables.formats import cell
 from transferscope.tables.grid import Grid, from_table
@@ -80,15 +88,8 @@ def class_accuracy(evidence: Evidence) -> list[Grid]:
 
 def _pairs(caption: str, task: str, rows: pd.DataFrame, names: tuple[str, ...], note: str) -> Grid:
     """Rows of the table of mistakes, the ratios and kappa with their intervals where the rows have them."""
-    ranged = [name for name in MEASURES if f"{name}_low" in rows.columns and not name.startswith("accuracy")]
-    texts = {
-        name: [
-            cell(value, column(name).show) + _interval(name, low, high)
-            for value, low, high in rows[[name, f"{name}_low", f"{name}_high"]].itertuples(index=False, name=None)
-        ]
-        for name in ranged
-    }
-    shown = {name: rows[name].str.removeprefix(f"{task}.") for name in ("checkpoint_a", "checkpoint_b")}
+    texts = with_intervals(rows, (name for name in MEASURES if not name.startswith("accuracy")))
+    shown = {name: without_task(rows[name], task) for name in ("checkpoint_a", "checkpoint_b")}
     table = rows.assign(**texts, **shown)
     grid = from_table(caption, table, [*names, *MEASURES], entry=f"{task}.mistakes.table", note=note)
     return replace(grid, text_columns=len(names))
@@ -98,12 +99,7 @@ def _with_spread(statistic: str, row: Mapping[Any, Any]) -> str:
     """`18.2 % (17.9 % to 18.5 %) [15.1 %, 21.0 %]`; the range only where there are several pairs."""
     mean, low, high = (cell(row[name], column(statistic).show) for name in ("mean", "min", "max"))
     spread = f" ({low} to {high})" if low != high else ""
-    return mean + spread + _interval(statistic, row["low"], row["high"])
-
-
-def _interval(name: str, low: float, high: float) -> str:
-    show = column(name).show
-    return f" [{cell(low, show)}, {cell(high, show)}]" if low == low and high == high else ""
+    return mean + spread + interval(row["low"], row["high"], column(statistic).show)
 
 
 CHAPTER = Chapter(

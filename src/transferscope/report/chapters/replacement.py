@@ -10,9 +10,8 @@ from typing import Any
 import pandas as pd
 
 from transferscope.claims.evidence import Evidence
-from transferscope.report.chapters.chapter import Section
-from transferscope.tables.columns import column
-from transferscope.tables.formats import cell, plain, points
+from transferscope.report.chapters.chapter import Section, with_intervals, without_task
+from transferscope.tables.formats import plain, points
 from transferscope.tables.grid import Grid, from_table
 
 NAMES = ("pair_kind", "checkpoint_a", "checkpoint_b", "class_name")
@@ -68,14 +67,8 @@ def _pairs(
 ) -> Grid:
     """Rows of a table, the measures with their intervals where there are such."""
     shown: dict[str, Any] = {
-        one: table[one].astype(str).str.removeprefix(f"{task}.")
-        for one in names
-        if one.startswith("checkpoint") or one == "run"
-    }
-    for one in measures:
-        if f"{one}_low" in table:
-            ends = table[[one, f"{one}_low", f"{one}_high"]].itertuples(index=False, name=None)
-            shown[one] = [_ranged(one, *values) for values in ends]
+        one: without_task(table[one], task) for one in names if one.startswith("checkpoint") or one == "run"
+    } | with_intervals(table, measures)
     columns = [*names, *measures]
     if answers is not None:
         shown["answer"] = list(answers)
@@ -84,12 +77,6 @@ def _pairs(
     columns = [one for one in columns if one in table or one in shown if not (single and one == "class_name")]
     grid = from_table(caption, table.assign(**shown), columns, entry=f"{task}.{name}.table", note=note)
     return replace(grid, text_columns=sum(one in names or one == "answer" for one in columns))
-
-
-def _ranged(name: str, value: float, low: float, high: float) -> str:
-    show = column(name).show
-    known = not (math.isnan(low) or math.isnan(high))
-    return cell(value, show) + (f" [{cell(low, show)}, {cell(high, show)}]" if known else "")
 
 
 def _margin(evidence: Evidence) -> float:

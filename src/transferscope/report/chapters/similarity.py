@@ -11,7 +11,7 @@ from transferscope.claims.evidence import Evidence
 from transferscope.claims.similarity import one_cka
 from transferscope.experiment.names import CheckpointName
 from transferscope.report import published
-from transferscope.report.chapters.chapter import Chapter, Section, number, overview, pivot, spread
+from transferscope.report.chapters.chapter import Chapter, Section, interval, number, overview, pivot, spread
 from transferscope.tables import formats
 from transferscope.tables.grid import Grid
 
@@ -90,8 +90,7 @@ def _cka_intervals(task: str, table: pd.DataFrame) -> Grid:
 
 
 def _with_interval(row: Mapping[Any, Any]) -> str:
-    value, low, high = (formats.decimals(float(row[name])) for name in ("cka", "low", "high"))
-    return value if formats.MISSING in (low, high) else f"{value} [{low}, {high}]"
+    return formats.decimals(float(row["cka"])) + interval(float(row["low"]), float(row["high"]), formats.decimals)
 
 
 def distances_between(evidence: Evidence) -> list[Grid]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from transferscope.claims.evidence import Evidence, last_epochs
-from transferscope.report.chapters.chapter import Chapter, Section, number, overview, pivot, spread
+from transferscope.report.chapters.chapter import Chapter, Section, means, number, overview, pivot, spread
 from transferscope.tables import formats
 from transferscope.tables.grid import Grid
 
@@ -24,14 +24,11 @@ COUNT = "count_below_"
 
 def networks(evidence: Evidence) -> list[Grid]:
     """Norms, ranks and condition of the whole network, untrained and trained, mean over runs."""
-    rows, note = [], ""
-    every = [*_networks(evidence), *_networks(evidence, untrained=True)]
-    for task, kind, part in sorted(every, key=lambda row: row[0]):
-        rows.append((task, kind, *(spread(part[name], number) for name in SUMMARIES)))
-        note = f"Mean (range over runs). Condition is ∞ where a stride skips inputs. {_stride(part)}"
-    return overview(
-        "Ours: the whole network", ("task", "kind", *SUMMARIES.values()), rows, note, "<task>.spectrum.table"
-    )
+    every = sorted((*_networks(evidence), *_networks(evidence, untrained=True)), key=lambda row: row[0])
+    strides = _stride(every[-1][2]) if every else ""
+    note = f"Mean (range over runs). Condition is ∞ where a stride skips inputs. {strides}"
+    columns = ("task", "kind", *SUMMARIES.values())
+    return overview("Ours: the whole network", columns, means(every, SUMMARIES), note, "<task>.spectrum.table")
 
 
 def layers(evidence: Evidence) -> list[Grid]:
@@ -39,8 +36,8 @@ def layers(evidence: Evidence) -> list[Grid]:
     grids = []
     for task, table in evidence.each("spectrum"):
         rows = _layers(table)
-        means = rows.groupby(["module", "label"], sort=False)[list(SUMMARIES)].mean()
-        cells = tuple((module, kind, *map(number, part)) for module, kind, *part in means.reset_index().to_numpy())
+        by_layer = rows.groupby(["module", "label"], sort=False)[list(SUMMARIES)].mean()
+        cells = tuple((module, kind, *map(number, part)) for module, kind, *part in by_layer.reset_index().to_numpy())
         columns = ("layer", "kind", *SUMMARIES.values())
         caption, entry = f"{task}, layer by layer", f"{task}.spectrum.table"
         grids += overview(caption, columns, cells, _stride(rows), entry)
@@ -55,34 +52,37 @@ def small_values(evidence: Evidence) -> list[Grid]:
 def paddings(evidence: Evidence) -> list[Grid]:
     """Share of the whole network's singular values below each threshold, for the network's padding and the circular."""
     rows = []
-    columns: list[str] = []
+    heads: list[str] = []
     for task, table in evidence.each("network_spectrum"):
-        whole = table[table["module"] == "all"]
-        columns = [name for name in whole.columns if name.startswith(COUNT)]
-        for (kind, padding), part in whole.groupby(["label", "padding"], sort=False):
-            shares = [spread(part[name] / part["num_values"], formats.percent) for name in columns]
+        for (kind, padding), part in table[table["module"] == "all"].groupby(["label", "padding"], sort=False):
+            heads, shares = _below(part)
             bounded = (number(part["spectral_norm"].mean()), number(part["norm_bound"].max()))
             rows.append((task, str(kind), str(padding), *shares, *bounded))
-    heads = ("task", "kind", "padding", *(f"below {name.removeprefix(COUNT)}" for name in columns))
     note = (
         "Mean (range over runs). Counts of the network's own padding are exact for small layers, estimated for large "
         "ones: the columns low_below and high_below hold 95 % error bars. The bound of the norm is certified."
     )
     caption = "Ours: the network's own padding against the circular one"
-    return overview(caption, (*heads, "‖W‖_2", "bound of it"), rows, note, "<task>.network_spectrum.table")
+    columns = ("task", "kind", "padding", *heads, "‖W‖_2", "bound of it")
+    return overview(caption, columns, rows, note, "<task>.network_spectrum.table")
 
 
 def _shares_below(evidence: Evidence) -> list[Grid]:
-    rows = []
-    columns: list[str] = []
-    note = ""
+    rows, note = [], ""
+    heads: list[str] = []
     for task, kind, part in _networks(evidence):
-        columns = [name for name in part.columns if name.startswith(COUNT)]
-        shares = [spread(part[name] / part["num_values"], formats.percent) for name in columns]
+        heads, shares = _below(part)
         rows.append((task, kind, f"{part['num_values'].iloc[0]:,.0f}", *shares))
         note = f"Mean (range over runs). {_stride(part)}"
-    heads = ("task", "kind", "values", *(f"below {name.removeprefix(COUNT)}" for name in columns))
-    return overview("Ours: share below a threshold", heads, rows, note, "<task>.spectrum.table")
+    columns = ("task", "kind", "values", *heads)
+    return overview("Ours: share below a threshold", columns, rows, note, "<task>.spectrum.table")
+
+
+def _below(part: pd.DataFrame) -> tuple[list[str], list[str]]:
+    """Heads and cells of the shares of singular values below each threshold."""
+    columns = [name for name in part.columns if name.startswith(COUNT)]
+    shares = [spread(part[name] / part["num_values"], formats.percent) for name in columns]
+    return [f"below {name.removeprefix(COUNT)}" for name in columns], shares
 
 
 def _differences(evidence: Evidence) -> list[Grid]:
@@ -120,8 +120,8 @@ def bound_factors(evidence: Evidence) -> list[Grid]:
         "input_norm": "input norm B",
         "input_dimension": "input dimension d",
     }
-    rows = [
-        (task, str(kind), *(spread(part[name], number) for name in heads))
+    parts = [
+        (task, str(kind), part)
         for task, table in evidence.each("bound_factors")
         for kind, part in last_epochs(table).groupby("label", sort=False)
     ]
@@ -130,7 +130,7 @@ def bound_factors(evidence: Evidence) -> list[Grid]:
         "below 0 the bound says nothing. B is the largest l2 norm of a training image as the network sees it."
     )
     columns = ("task", "kind", *heads.values())
-    return overview("Ours: factors of the bound", columns, rows, note, "<task>.bound_factors.table")
+    return overview("Ours: factors of the bound", columns, means(parts, heads), note, "<task>.bound_factors.table")
 
 
 def norm_ratios_per_layer(evidence: Evidence) -> list[Grid]:
