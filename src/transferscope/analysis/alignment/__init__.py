@@ -9,7 +9,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "activations": ["match_activations"],
-        "groups": ["Permutation", "PermutationGroups", "permutation_groups", "permute"],
+        "find_groups": ["permutation_groups"],
+        "groups": ["Permutation", "PermutationGroups", "permute"],
         "matching": ["match_many", "match_weights"],
         "variance": ["CorrectedLine", "add_biases", "repair", "rescale"],
     },

@@ -1,4 +1,4 @@
-"""Permutation groups of a network, found by following it, and permutations of its weights that keep its function.
+"""Permutation groups of a network, and permutations of its weights that keep its function.
 
 Sources: Ainsworth, Hayase, Srinivasa, "Git Re-Basin" (arXiv 2209.04836) for permutation symmetries of weights.
 """
@@ -15,16 +15,14 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils._pytree import tree_flatten
 
-from transferscope.analysis.alignment.follow import Placement, Tap, follow, plain_attention
-from transferscope.analysis.alignment.structure import Level, Structure, find_structure
+from transferscope.analysis.alignment.follow import Placement, Tap, plain_attention
+from transferscope.analysis.alignment.structure import Level, Structure
 from transferscope.analysis.states import State, check_same_tensors, describe_nonfinite
 from transferscope.models.layers import evaluation_mode
 from transferscope.system.errors import UserError
 
 TOLERANCE = 1e-5
 """Largest relative l2 error of the output. One that is larger in float32 is computed again in float64."""
-EXACT = 1e-9
-"""The same of a proof in float64."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +126,7 @@ class PermutationGroups:
         generator = np.random.default_rng(seed)
         source = np.arange(self.structure.component.max() + 1)
         for level in self.structure.levels:
-            _shuffle(level, level, generator, source)
+            shuffle(level, level, generator, source)
         return self.permutation(source)
 
     def permutation(self, source: np.ndarray) -> Permutation:
@@ -196,11 +194,11 @@ class PermutationGroups:
 
     def error(self, state: State, permuted: State) -> float:
         """Relative l2 error of the output with `permuted` weights, in float64 where float32 leaves it in doubt."""
-        error = _difference(self.output(state), self.output(permuted))
+        error = difference(self.output(state), self.output(permuted))
         if error <= TOLERANCE:
             return error
         try:
-            return _difference(*(self.output(each, dtype=torch.float64) for each in (state, permuted)))
+            return difference(*(self.output(each, dtype=torch.float64) for each in (state, permuted)))
         except RuntimeError:  # a network that mixes in float32 numbers of its own
             return error
 
@@ -237,50 +235,6 @@ class Order:
         if not count or (counts != count).any():
             return None
         return self.positions[self.starts[components][:, None] + np.arange(count)]
-
-
-def permutation_groups(model: nn.Module, example_input: Tensor) -> PermutationGroups:
-    """Find which channels of a network may be permuted without changing its function, from the network itself.
-
-    One forward pass in evaluation mode on the first example is followed operation by operation (`follow`), so no table
-    of layers is needed. The axes of input and output stay as they are, and so does what an operation without a rule
-    touches (`PermutationGroups.reasons`). The result is proved: with random weights in place of the model's, so that no
-    layer is without effect, a random permutation of every group leaves the output as it was.
-
-    Args:
-        model: Maps a batch to a tensor, or to several; it is left as it was, and the result keeps a reference to it.
-        example_input: (B, ...) floating-point, as the network takes it; one example is used.
-
-    Raises:
-        UserError: If the network cannot take the example, if nothing can be permuted, or if the proof fails; names the
-            operations that could not be followed.
-    """
-    name = type(model).__name__
-    if not isinstance(example_input, Tensor) or example_input.dim() < 1 or not len(example_input):
-        raise UserError(f"permutation_groups of {name}: give a batch of at least one example as the input")
-    image = example_input[:1].detach()
-    with evaluation_mode(model):
-        try:
-            follower, _ = follow(model, image)
-        except (RuntimeError, ValueError, TypeError, LookupError, AttributeError, AssertionError) as error:
-            if type(error) is UserError:
-                raise
-            message = str(error).splitlines()[0] if str(error) else type(error).__name__
-            shape = tuple(image.shape)
-            raise UserError(f"{name} cannot be followed on an input of shape {shape}: {message}") from error
-    structure = find_structure(follower.wires, follower.placements)
-    reasons = tuple(_reasons(structure))
-    groups = tuple(_groups(structure, follower.placements))
-    if not groups:
-        because = "; ".join(reasons) or "no hidden layer stands between its input and its output"
-        raise UserError(f"{name} has no channels that can be permuted: {because}")
-    floating = [key for key, tensor in model.state_dict().items() if tensor.is_floating_point()]
-    unused = tuple(key for key in floating if key not in follower.used)
-    found = PermutationGroups(
-        groups, model, image, structure, tuple(follower.placements), tuple(follower.taps), unused, reasons
-    )
-    _prove(found)
-    return found
 
 
 def permute(
@@ -334,75 +288,6 @@ def check_state(groups: PermutationGroups, state: State, name: str) -> None:
         raise UserError(f"{found}: a network that diverged cannot be aligned")
 
 
-def _prove(groups: PermutationGroups) -> None:
-    name = type(groups.model).__name__
-    state, dtype, bound = _generic(groups.model), torch.float64, EXACT
-    try:
-        output = groups.output(state, dtype=dtype)
-    except RuntimeError:  # a network that mixes in float32 numbers of its own
-        dtype, bound = torch.float32, TOLERANCE
-        output = groups.output(state, dtype=dtype)
-    if not output.isfinite().all():
-        raise UserError(f"{name}: its output is not finite with random weights, so its groups cannot be proved")
-    error = _effect(groups, groups.source(groups.random(1)), state, output)
-    del state
-    if error <= bound:
-        return
-    raise UserError(
-        f"{name} cannot be permuted: a random permutation changes its output by {error:.1e}; "
-        f"one of the operations on {_failing(groups, output, bound)} was not followed correctly"
-    )
-
-
-def _effect(groups: PermutationGroups, source: np.ndarray, state: dict[str, Tensor], output: Tensor) -> float:
-    """Relative change of the output; the state is permuted in place, so that it is held once."""
-    permuted: set[int] = set()
-    for key, tensor in state.items():
-        if tensor.is_floating_point() and tensor.data_ptr() not in permuted:
-            permuted.add(tensor.data_ptr())
-            tensor.copy_(apply(groups, source, state, [key])[key])
-    return _difference(output, groups.output(state, dtype=output.dtype))
-
-
-def _failing(groups: PermutationGroups, output: Tensor, bound: float) -> str:
-    """The first level whose permutation alone changes the output, by its tensors."""
-    for level in groups.structure.levels:
-        source = np.arange(groups.structure.component.max() + 1)
-        _shuffle(level, level, np.random.default_rng(1), source)
-        if not _effect(groups, source, _generic(groups.model), output) <= bound:
-            channels = set(level.wires().tolist())
-            names = [group.name for group in groups.groups if channels & set(group.channels.tolist())]
-            return ", ".join(names)
-    return "several groups together"
-
-
-def _generic(model: nn.Module) -> dict[str, Tensor]:
-    """Weights with noise of their own size, so that nothing is zero or equal; variances stay positive."""
-    generator = torch.Generator().manual_seed(0)
-    state: dict[str, Tensor] = {}
-    first: dict[tuple[int, torch.Size], str] = {}
-    room = in_one_block(model.state_dict(), torch.float64)
-    for key, tensor in model.state_dict().items():
-        shared = first.setdefault((tensor.data_ptr(), tensor.shape), key)
-        if shared != key and tensor.numel():
-            state[key] = state[shared]
-            continue
-        if not tensor.is_floating_point():
-            state[key] = tensor
-            continue
-        own = tensor.detach().nan_to_num(0.0, 0.0, 0.0) if not tensor.isfinite().all() else tensor.detach()
-        spread = float(own.norm()) / max(1, own.numel()) ** 0.5
-        if not spread > 0:
-            spread = 0.5 / max(1.0, own[0].numel() if own.dim() > 1 else 16) ** 0.5
-        # In place, so that a large network is held once and not in pieces of several copies.
-        # Drawn on the CPU, so that every device gets the same.
-        drawn = room[key] if tensor.device.type == "cpu" else torch.empty(tensor.shape, dtype=torch.float64)
-        mixed = room[key].copy_(drawn.normal_(generator=generator))
-        mixed.mul_(0.3 * spread).add_(own)
-        state[key] = mixed.abs_().add_(0.1 * spread) if own.dim() == 1 and bool((own >= 0).all()) else mixed
-    return state
-
-
 def in_one_block(state: State, least: torch.dtype) -> dict[str, Tensor]:
     """Uninitialised tensors like the floating-point ones of `state`, of precision `least` or better, in one block.
 
@@ -428,7 +313,7 @@ def in_one_block(state: State, least: torch.dtype) -> dict[str, Tensor]:
     return found
 
 
-def _difference(one: Tensor, other: Tensor) -> float:
+def difference(one: Tensor, other: Tensor) -> float:
     """Relative l2 error."""
     return float((one - other).norm() / one.norm().clamp(min=torch.finfo(one.dtype).tiny))
 
@@ -438,56 +323,12 @@ def _as(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
     return tensor.to(dtype) if dtype is not None and tensor.is_floating_point() else tensor
 
 
-def _reasons(structure: Structure) -> Iterator[str]:
-    counts: dict[str, int] = {}
-    for reason, channels in structure.reasons:
-        counts[reason] = counts.get(reason, 0) + channels
-    for reason, channels in counts.items():
-        yield f"{reason} could not be followed, {channels} channels stay in place"
-
-
-def _groups(structure: Structure, placements: Iterable[Placement]) -> Iterator[Group]:
-    """Groups by the place of their first tensor in the state_dict."""
-    components = [(place, structure.component[place.wires.numpy()]) for place in placements]
-    by_colour: dict[int, list[np.ndarray]] = {}
-    for level in structure.levels:
-        for colour, cell in level.cells():
-            by_colour.setdefault(colour, []).append(cell)
-    group_of = np.full(structure.component.max() + 1, -1)
-    for index, cells in enumerate(by_colour.values()):
-        group_of[np.concatenate(cells)] = index
-    axes: dict[int, list[PermutedAxis]] = {}
-    channels: dict[int, np.ndarray] = {}
-    for place, found in components:
-        order = Order.of(found, place.groups)
-        for index in dict.fromkeys(group_of[found].tolist()):
-            if index < 0:
-                continue
-            if index not in channels:
-                channels[index] = _first_of_each(found[group_of[found] == index])
-            positions = order.of_components(channels[index])
-            assert positions is not None
-            axes.setdefault(index, []).append(PermutedAxis(place.key, place.axis, positions))
-    cells_of = list(by_colour.values())
-    for index, found in channels.items():
-        first = axes[index][0]
-        start = int(first.positions.min())
-        part = f" from {start}" if start else ""
-        name = f"{first.key}[{first.axis}]{part}"
-        yield Group(name, len(found), len(cells_of[index]), tuple(axes[index]), found)
-
-
-def _first_of_each(values: np.ndarray) -> np.ndarray:
-    _, first = np.unique(values, return_index=True)
-    return values[np.sort(first)]
-
-
-def _shuffle(into: Level, out_of: Level, generator: np.random.Generator, source: np.ndarray) -> None:
+def shuffle(into: Level, out_of: Level, generator: np.random.Generator, source: np.ndarray) -> None:
     order = generator.permutation(len(into.units))
     source[into.units] = out_of.units[order]
     for cells_into, cells_out in zip(into.children, out_of.children, strict=True):
         for unit, taken in enumerate(order):
-            _shuffle(cells_into[unit], cells_out[taken], generator, source)
+            shuffle(cells_into[unit], cells_out[taken], generator, source)
 
 
 def _note_parents(level: Level, parent: np.ndarray) -> None:
