@@ -8,7 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from transferscope.analysis.basin import combine, estimate_basin, half_normal_quadrature, last_inside, line_boundary
+from transferscope.analysis.basin import combine, estimate_basin
+from transferscope.analysis.hull_samples import half_normal_quadrature, last_inside
+from transferscope.analysis.line_boundary import line_boundary
 from transferscope.system.errors import UserError
 
 

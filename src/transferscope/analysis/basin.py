@@ -1,4 +1,4 @@
-"""Is it one basin? (epsilon, delta) of Definition 3.1, and the border of a basin along a line (Figure 18)."""
+"""Measure whether models lie in one basin: (epsilon, delta) of Definition 3.1 for the hull of their weights."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 import torch
-from numpy.typing import ArrayLike, NDArray
-from scipy.stats import qmc
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from transferscope.analysis.barriers import Interval, higher_is_better
 from transferscope.analysis.evaluator import Evaluate
+from transferscope.analysis.hull_samples import Ray, half_normal_quadrature, sample_points, sample_rays
 from transferscope.analysis.states import State, check_same_tensors, nonfinite_tensors, stored_like
 from transferscope.system.errors import UserError
+from transferscope.system.renamed import renamed_object
 
 TABLE = ["condition", "delta", "excess", "low", "high", "threshold", "num_samples"]
 CONDITIONS = ("noise", "ray")
@@ -87,9 +88,9 @@ def estimate_basin(
     _check(states, deltas, metric, num_points, num_rays)
     hull = _Hull(model, states, evaluate, metric, progress)
     generator = np.random.default_rng(seed)
-    points, weights = _points(generator, len(states), num_points)
+    points, weights = sample_points(generator, len(states), num_points)
     inside = np.stack([hull.loss(point) for point in points])
-    rays = _rays(generator, len(states), num_rays) if deltas else []
+    rays = sample_rays(generator, len(states), num_rays) if deltas else []
     bootstrap = _Bootstrap(inside, weights, rays, len(states) == 2, seed)
     walls = _Walls(hull, rays, bootstrap)
     for delta in [0.0, *deltas] if deltas else []:
@@ -126,90 +127,6 @@ def _check(states: Sequence[State], deltas: Sequence[float], metric: str, num_po
             )
 
 
-def _points(
-    generator: np.random.Generator, num_states: int, num_points: int
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Barycentric coordinates (num_points, num_states) and their weights, which sum to 1."""
-    if num_states > 2:
-        return uniform_on_simplex(_stratified(generator, num_points, num_states - 1)), np.full(
-            num_points, 1 / num_points
-        )
-    alphas = np.linspace(0, 1, num_points)
-    weights = np.full(num_points, 1.0)
-    weights[[0, -1]] = 0.5
-    return np.column_stack([1 - alphas, alphas]), weights / weights.sum()
-
-
-def _stratified(generator: np.random.Generator, num: int, dimensions: int) -> NDArray[np.float64]:
-    return np.asarray(qmc.LatinHypercube(dimensions, rng=generator).random(num))
-
-
-def uniform_on_simplex(draws: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Uniform points of the unit cube (num, d) as uniform points of the simplex (num, d + 1): gaps between them."""
-    edges = np.pad(np.sort(draws, axis=1), ((0, 0), (1, 1)))
-    edges[:, -1] = 1.0
-    return np.diff(edges, axis=1)
-
-
-@dataclass(frozen=True)
-class _Ray:
-    """The point where the ray leaves the hull, its direction in coefficients, and how its end is displaced."""
-
-    exit: NDArray[np.float64]
-    direction: NDArray[np.float64]
-    noise_seed: int
-    num_lengths: int
-
-
-def _rays(generator: np.random.Generator, num_states: int, num_rays: int) -> list[_Ray]:
-    """Of two checkpoints the rays that leave at the first come first, then as many at the second."""
-    if num_states == 2:
-        half, ends = math.ceil(num_rays / 2), np.eye(2)
-        return [
-            _Ray(ends[end], ends[end] - ends[1 - end], int(generator.integers(2**62)), min(max(half, 3), 8))
-            for end in (0, 1)
-            for _ in range(half)
-        ]
-    draws = _stratified(generator, num_rays, 2 * (num_states - 1))
-    starts, through = (uniform_on_simplex(part) for part in np.split(draws, 2, axis=1))
-    return [
-        _Ray(last_inside(start, end), end - start, int(generator.integers(2**62)), 3)
-        for start, end in zip(starts, through, strict=True)
-    ]
-
-
-@functools.cache
-def half_normal_quadrature(num: int) -> tuple[tuple[float, float], ...]:
-    """Nodes and weights of E f(|v|), v ~ N(0, 1), exact for polynomials f of degree 2 num - 1.
-
-    The orthogonal polynomials of the half-normal density by Stieltjes' procedure on a fine grid, then Golub and Welsch.
-    """
-    points, measure = np.polynomial.legendre.leggauss(400)
-    points, measure = 7 * (points + 1), measure * np.exp(-np.square(7 * (points + 1)) / 2)
-    measure /= measure.sum()
-    before, current = np.zeros_like(points), np.ones_like(points)
-    diagonal, squares = [], []
-    for degree in range(num):
-        norm = (measure * current**2).sum()
-        diagonal.append((measure * points * current**2).sum() / norm)
-        squares.append(norm / (measure * before**2).sum() if degree else 0.0)
-        before, current = current, (points - diagonal[-1]) * current - squares[-1] * before
-    beside = np.sqrt(squares[1:])
-    nodes, vectors = np.linalg.eigh(np.diag(diagonal) + np.diag(beside, 1) + np.diag(beside, -1))
-    return tuple(zip(nodes.tolist(), np.square(vectors[0]).tolist(), strict=True))
-
-
-def last_inside(start: NDArray[np.float64], through: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The last point of the ray from `start` through `through` that is in the simplex (barycentric coordinates)."""
-    direction = through - start
-    falling = direction < 0
-    if not falling.any():
-        return through
-    length = np.min(start[falling] / -direction[falling])
-    point = np.clip(start + length * direction, 0, None)
-    return point / point.sum()
-
-
 class _Hull:
     """Writes affine combinations of the checkpoints, possibly displaced, into the model and measures the loss."""
 
@@ -237,7 +154,7 @@ class _Hull:
             self._measured[key] = self._measure()
         return self._measured[key]
 
-    def leave(self, ray: _Ray, delta: float) -> tuple[Losses, Losses]:
+    def leave(self, ray: Ray, delta: float) -> tuple[Losses, Losses]:
         """At the ray's end, displaced by noise and outward."""
         if delta == 0:
             return self.loss(ray.exit), self.loss(ray.exit)
@@ -312,7 +229,7 @@ class _Bootstrap:
     """
 
     def __init__(
-        self, inside: Losses, weights: NDArray[np.float64], rays: Sequence[_Ray], segment: bool, seed: int
+        self, inside: Losses, weights: NDArray[np.float64], rays: Sequence[Ray], segment: bool, seed: int
     ) -> None:
         generator = np.random.default_rng([seed, 1])
         self.num = inside.shape[1] if inside.shape[1] > 1 else 1 + _DRAWS
@@ -342,7 +259,7 @@ class _Bootstrap:
 class _Walls:
     """The excess loss outside the hull at every length that was measured."""
 
-    def __init__(self, hull: _Hull, rays: Sequence[_Ray], bootstrap: _Bootstrap) -> None:
+    def __init__(self, hull: _Hull, rays: Sequence[Ray], bootstrap: _Bootstrap) -> None:
         self.hull, self.rays, self.bootstrap = hull, rays, bootstrap
         self.excess: dict[float, dict[str, NDArray[np.float64]]] = {}
 
@@ -424,53 +341,8 @@ def _interval(draws: NDArray[np.float64], confidence: float, num: int) -> Interv
     return Interval(value, float(2 * value - high), float(2 * value - low), num)
 
 
-@dataclass(frozen=True)
-class LineBoundary:
-    """The alpha at which a curve first leaves the tolerance on either side of the checkpoints at 0 and 1.
-
-    low is at or below 0, high at or above 1; -inf or inf where the curve stays within tolerance as far as it was
-    measured. connected: whether it stays within tolerance between the ends; without it there is no common basin.
-    """
-
-    low: float
-    high: float
-    connected: bool
-
-
-def line_boundary(alphas: ArrayLike, values: ArrayLike, tolerance: float, *, higher_is_better: bool) -> LineBoundary:
-    """The one-dimensional basin of Figure 18: where the metric is worse than the nearer end by more than `tolerance`.
-
-    Below 0 the reference is the value at 0, above 1 that at 1, between them the chord. The crossing is interpolated
-    linearly between measured alphas. NaN counts as worse. UserError without alpha 0 and 1, or for a negative tolerance.
-    """
-    points, curve = np.asarray(alphas, dtype=np.float64), np.asarray(values, dtype=np.float64)
-    if points.ndim != 1 or points.shape != curve.shape:
-        raise UserError(f"{points.shape} alphas but {curve.shape} values: give one value per alpha")
-    if tolerance < 0:
-        raise UserError(f"tolerance is {tolerance}: give 0 or more, in the metric's unit")
-    points = points.round(9) + 0.0
-    order = np.argsort(points, kind="stable")
-    points, curve = points[order], curve[order]
-    if 0 not in points or 1 not in points:
-        raise UserError("the boundary is measured against the checkpoints: add 0 and 1 to alphas")
-    ends = curve[[int(np.flatnonzero(points == end)[0]) for end in (0, 1)]]
-    reference = np.interp(points, [0.0, 1.0], ends)
-    worse = (reference - curve if higher_is_better else curve - reference) - tolerance
-    inside = (points >= 0) & (points <= 1)
-    left, right = points <= 0, points >= 1
-    return LineBoundary(
-        low=_first_crossing(points[left][::-1], worse[left][::-1], -math.inf),
-        high=_first_crossing(points[right], worse[right], math.inf),
-        connected=bool((worse[inside] <= 0).all()),
-    )
-
-
-def _first_crossing(points: NDArray[np.float64], worse: NDArray[np.float64], never: float) -> float:
-    """The place where `worse` first rises above 0 going outward from an end."""
-    for index in range(1, len(points)):
-        if math.isfinite(worse[index]) and worse[index] <= 0:
-            continue
-        near, far = worse[index - 1], worse[index]
-        part = near / (near - far) if math.isfinite(far) else 0.0
-        return float(points[index - 1] + part * (points[index] - points[index - 1]))
-    return never
+def __getattr__(name: str) -> object:
+    """Names that stood here in version 0.1."""
+    if (known := renamed_object(__name__, name)) is None:
+        raise AttributeError(f"module {__name__} has no attribute {name}")
+    return known

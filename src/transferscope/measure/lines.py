@@ -12,9 +12,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from transferscope.analysis.barriers import barrier_row, higher_is_better
-from transferscope.analysis.basin import line_boundary
 from transferscope.analysis.evaluator import Metrics
 from transferscope.analysis.interpolation import trace
+from transferscope.analysis.line_boundary import line_boundary
 from transferscope.experiment.options import GridOptions, UntilDecidedOptions
 from transferscope.measure.bench import Bench, workspace
 from transferscope.measure.stopping import enough_examples

@@ -43,6 +43,9 @@ RENAMED = {
 """Name in version 0.1 -> name now."""
 
 RENAMED_OBJECTS = {
+    ("transferscope.analysis.basin", "LineBoundary"): ("transferscope.analysis.line_boundary", "LineBoundary"),
+    ("transferscope.analysis.basin", "last_inside"): ("transferscope.analysis.hull_samples", "last_inside"),
+    ("transferscope.analysis.basin", "line_boundary"): ("transferscope.analysis.line_boundary", "line_boundary"),
     ("transferscope.analysis.comparisons", "Comparison"): ("transferscope.analysis.layer_pairs", "LayerComparison"),
     ("transferscope.training", "TrainingRun"): ("transferscope.experiment.run", "RunSpec"),
     ("transferscope.training.run", "RunLike"): ("transferscope.experiment.run", "RunSpec"),

@@ -42,7 +42,7 @@ ATTENTION = {
 }  # fmt: skip
 BATCH_NORMS = {"native_batch_norm", "cudnn_batch_norm", "_native_batch_norm_legit", "miopen_batch_norm"}
 CONTRACTIONS = {"convolution", "mm", "addmm", "bmm", "baddbmm", "mv", "dot", *ATTENTION}
-Rule = Callable[[Follower, Any, tuple[Any, ...], dict[str, Any], list[Tensor]], "list[Labels] | None"]
+Rule = Callable[["Follower", Any, tuple[Any, ...], dict[str, Any], list[Tensor]], "list[Labels] | None"]
 
 
 def rule_of(func: Any, name: str) -> Rule | None:

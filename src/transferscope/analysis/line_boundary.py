@@ -1,0 +1,63 @@
+"""The boundary of a basin along the line through two checkpoints (Figure 18)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from transferscope.system.errors import UserError
+
+
+@dataclass(frozen=True)
+class LineBoundary:
+    """The alpha at which a curve first leaves the tolerance on either side of the checkpoints at 0 and 1.
+
+    low is at or below 0, high at or above 1; -inf or inf where the curve stays within tolerance as far as it was
+    measured. connected: whether it stays within tolerance between the ends; without it there is no common basin.
+    """
+
+    low: float
+    high: float
+    connected: bool
+
+
+def line_boundary(alphas: ArrayLike, values: ArrayLike, tolerance: float, *, higher_is_better: bool) -> LineBoundary:
+    """The one-dimensional basin of Figure 18: where the metric is worse than the nearer end by more than `tolerance`.
+
+    Below 0 the reference is the value at 0, above 1 that at 1, between them the chord. The crossing is interpolated
+    linearly between measured alphas. NaN counts as worse. UserError without alpha 0 and 1, or for a negative tolerance.
+    """
+    points, curve = np.asarray(alphas, dtype=np.float64), np.asarray(values, dtype=np.float64)
+    if points.ndim != 1 or points.shape != curve.shape:
+        raise UserError(f"{points.shape} alphas but {curve.shape} values: give one value per alpha")
+    if tolerance < 0:
+        raise UserError(f"tolerance is {tolerance}: give 0 or more, in the metric's unit")
+    points = points.round(9) + 0.0
+    order = np.argsort(points, kind="stable")
+    points, curve = points[order], curve[order]
+    if 0 not in points or 1 not in points:
+        raise UserError("the boundary is measured against the checkpoints: add 0 and 1 to alphas")
+    ends = curve[[int(np.flatnonzero(points == end)[0]) for end in (0, 1)]]
+    reference = np.interp(points, [0.0, 1.0], ends)
+    worse = (reference - curve if higher_is_better else curve - reference) - tolerance
+    inside = (points >= 0) & (points <= 1)
+    left, right = points <= 0, points >= 1
+    return LineBoundary(
+        low=_first_crossing(points[left][::-1], worse[left][::-1], -math.inf),
+        high=_first_crossing(points[right], worse[right], math.inf),
+        connected=bool((worse[inside] <= 0).all()),
+    )
+
+
+def _first_crossing(points: NDArray[np.float64], worse: NDArray[np.float64], never: float) -> float:
+    """The place where `worse` first rises above 0 going outward from an end."""
+    for index in range(1, len(points)):
+        if math.isfinite(worse[index]) and worse[index] <= 0:
+            continue
+        near, far = worse[index - 1], worse[index]
+        part = near / (near - far) if math.isfinite(far) else 0.0
+        return float(points[index - 1] + part * (points[index] - points[index - 1]))
+    return never
