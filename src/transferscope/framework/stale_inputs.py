@@ -1,4 +1,8 @@
-"""Refuse to use what was made from images that have changed since."""
+"""Refuse to use what was made from images that have changed since.
+
+Checkpoints of another plan are refused by their fingerprint in `framework.hooks`, and `framework.staleness` names other
+results of another plan.
+"""
 
 from __future__ import annotations
 

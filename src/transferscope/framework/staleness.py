@@ -1,9 +1,9 @@
 """Track which plan made each result, so that those of another plan are named before anything runs.
 
-The fingerprint of a run (`experiment.plan.make_plan`) says whether its weights are of the present plan. Tables and
-figures bear none; here each entry has a key that follows from its node, the parameters of that node, and the keys of
-what the node reads. The keys under which results were made are kept beside them, and compared with those that the
-present plan gives.
+The fingerprint of a run (`RunSpec.fingerprint`) says whether its weights are of the present plan; `framework.hooks`
+refuses those of another one. Tables and figures bear none; here each entry has a key that follows from its node, the
+parameters of that node, and the keys of what the node reads. The keys under which results were made are kept beside
+them, and compared with those that the present plan gives.
 """
 
 from __future__ import annotations

@@ -1,4 +1,8 @@
-"""The GPUs that the present thread may use: granted by a runner, read by whatever computes."""
+"""The GPUs that the present thread may use, granted by a runner and read by whatever computes.
+
+`framework.runners.gpu_runner` grants them to a node by its tag `gpus-<number>`, in the order of
+`framework.runners.slots`.
+"""
 
 from __future__ import annotations
 

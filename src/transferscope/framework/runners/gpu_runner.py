@@ -1,4 +1,8 @@
-"""All GPUs and cores of one machine: the default of `kedro run`."""
+"""All GPUs and cores of one machine: the default of `kedro run`.
+
+A node asks by its tag `gpus-<number>`, `slots` decides who is next, and `system.gpu_grants` gives the node's thread its
+GPUs.
+"""
 
 from __future__ import annotations
 
