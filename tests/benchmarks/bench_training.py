@@ -100,17 +100,17 @@ def full_training(setting: Setting) -> Way:
     train, test = setting.splits
 
     def run() -> float:
-        told: list[tuple[int, float]] = []
+        reports: list[tuple[int, float]] = []
 
         def progress(steps: int, note: str) -> None:
-            told.append((steps, setting.clock()))
+            reports.append((steps, setting.clock()))
 
         spec = RunSpec(task="bench", name="run", model=setting.model, training=setting.options, fingerprint="bench")
         folder = setting.folder / f"run_{next(numbers)}"
         few = test.subset(range(CLASSES))
         train_run(spec, train, few, initial=None, folder=folder, device=setting.device, progress=progress)
-        steps = sum(count for count, _ in told[1:])
-        return (told[-1][1] - told[0][1]) / (steps * setting.batch_size)
+        steps = sum(count for count, _ in reports[1:])
+        return (reports[-1][1] - reports[0][1]) / (steps * setting.batch_size)
 
     return run
 

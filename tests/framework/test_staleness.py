@@ -73,8 +73,10 @@ def test_what_is_made_anew_is_named(study: Any) -> None:
 def test_what_is_read_as_it_is_is_named_with_what_makes_it(study: Any) -> None:
     """The figure alone, from a table of other options; what comes of it is not taken for the present plan's."""
     study([TRAIN, TABLE, FIGURE], epochs=1)
-    told = study([FIGURE], epochs=1, points=7)
-    assert "made by another plan, and used as it is: t.table; `kedro run --pipelines landscape` makes them anew" in told
+    printed = study([FIGURE], epochs=1, points=7)
+    assert (
+        "made by another plan, and used as it is: t.table; `kedro run --pipelines landscape` makes them anew" in printed
+    )
     assert "now made anew: t.figure, t.table" in study([TABLE, FIGURE], epochs=1, points=7)
 
 
@@ -92,8 +94,8 @@ def test_weights_of_another_plan_are_not_kept_for_missing_outputs(study: Any) ->
         CommandLineError, match=r"^t\.pt\.checkpoints: made by another plan, and --only-missing-outputs"
     ):
         study([TRAIN, TABLE, FIGURE], epochs=2, only_missing=True)
-    told = study([TRAIN, TABLE], epochs=1, points=9, only_missing=True)
-    assert "made by another plan, and kept: t.table; `kedro run --pipelines landscape` makes them anew" in told
+    printed = study([TRAIN, TABLE], epochs=1, points=9, only_missing=True)
+    assert "made by another plan, and kept: t.table; `kedro run --pipelines landscape` makes them anew" in printed
 
 
 def killed(study: Any, tmp_path: Path, nodes: list[Node], **options: Any) -> Path:
@@ -140,9 +142,11 @@ def test_a_last_line_that_is_cut_off_is_left_out(study: Any, tmp_path: Path) -> 
     journal.write_bytes(whole[:-5])
     assert "is damaged" not in study([FIGURE], epochs=1)
     journal.write_bytes(whole.replace(b"t.table", b"t.tabla"))
-    told = study([FIGURE], epochs=1)
-    assert told.count(".made_by.journal is damaged (a line is not what was written): which plan made the results") == 1
-    assert "made by another plan, and used as it is: t.table" in told
+    printed = study([FIGURE], epochs=1)
+    assert (
+        printed.count(".made_by.journal is damaged (a line is not what was written): which plan made the results") == 1
+    )
+    assert "made by another plan, and used as it is: t.table" in printed
 
 
 def test_other_images_make_results_stale() -> None:

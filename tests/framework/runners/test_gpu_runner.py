@@ -317,10 +317,10 @@ def test_ctrl_c_ends_all_at_once(tmp_path: Path) -> None:
     script = tmp_path / "run.py"
     script.write_text(INTERRUPTED)
     process = subprocess.Popen([sys.executable, str(script)], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
-    while len(told := list(tmp_path.glob("*.child"))) < 2:
+    while len(marks := list(tmp_path.glob("*.child"))) < 2:
         assert process.poll() is None
         time.sleep(0.05)
-    children = [int(path.read_text()) for path in told]
+    children = [int(path.read_text()) for path in marks]
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=300)
     assert "KeyboardInterrupt" in errors
