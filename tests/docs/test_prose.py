@@ -14,6 +14,8 @@ PAGES = [ROOT / "README.md", *sorted(path for path in (ROOT / "docs").glob("*.md
 QUESTION_WORDS = re.compile(r"(What|How|Whether|Which|Where|Why|When)\b")
 WHAT = re.compile(r"(?:^|[.!?:]\s+|\n\s*\n\s*[-*|]*\s*)What\s[^?]*?[.\n]")
 """A sentence that begins with What and asks nothing."""
+CHAPTERED = {"images", "analysis", "measure", "claims", "plots", "report"}
+"""Rooms in which a chapter of the study has a file each: what is shuffled, measured, claimed, drawn and shown."""
 DIALECT = {"found", "told", "mute", "homeless", "mend"}
 """Names that say nothing of what they hold."""
 
@@ -41,3 +43,14 @@ def test_pages(path: Path) -> None:
     text = re.sub(r"```.*?```", "", path.read_text(), flags=re.DOTALL)
     lines = re.split(r"\n(?=\s*(?:\n|[-*|#]))", text)
     assert not [line for line in lines if re.search(r"(?:^|[.!:]\s+)[\s#*|-]*What\s[^?]*$", line)]
+
+
+def test_files_of_one_name_are_of_one_thing() -> None:
+    """Only the rooms that treat a chapter one after the other have files of one name, and none has two of them."""
+    by_name: dict[str, list[str]] = {}
+    for path in SOURCES:
+        inside = path.relative_to(ROOT / "src" / "transferscope")
+        if path.name not in ("__init__.py", "nodes.py", "pipeline.py"):
+            by_name.setdefault(path.name, []).append(inside.parts[0])
+    shared = {name: rooms for name, rooms in by_name.items() if len(rooms) > 1}
+    assert not {name: rooms for name, rooms in shared.items() if len(set(rooms)) < len(rooms) or set(rooms) - CHAPTERED}
