@@ -121,9 +121,9 @@ def _check(states: Sequence[State], deltas: Sequence[float], metric: str, num_po
     for index, state in enumerate(states[1:], start=1):
         check_same_tensors(states[0], state, "checkpoint 0", f"checkpoint {index}")
     for index, state in enumerate(states):
-        if found := nonfinite_tensors(state):
+        if names := nonfinite_tensors(state):
             raise UserError(
-                f"checkpoint {index} has non-finite weights in {found[0]}: it lies in no basin, leave it out"
+                f"checkpoint {index} has non-finite weights in {names[0]}: it lies in no basin, leave it out"
             )
 
 
@@ -291,21 +291,21 @@ class _Walls:
     def delta(self, confidence: float) -> Interval:
         lengths = np.array(sorted(self.excess))
         curves = np.stack([np.stack([self.excess[delta][name] for name in CONDITIONS]) for delta in lengths])
-        found = smallest_delta(lengths, curves - 2 * self.bootstrap.epsilons)
-        low, high = np.quantile(found, [(1 - confidence) / 2, (1 + confidence) / 2], method="inverted_cdf")
+        smallest = smallest_delta(lengths, curves - 2 * self.bootstrap.epsilons)
+        low, high = np.quantile(smallest, [(1 - confidence) / 2, (1 + confidence) / 2], method="inverted_cdf")
         # Between the two lengths that enclose it delta is interpolated, so the interval holds both.
         enough = self._first_enough()
         under = max((delta for delta in self.excess if enough is None or delta < enough), default=0.0)
         high = max(high, math.inf if enough is None else enough)
-        return Interval(float(found[0]), float(min(low, under)), float(high), len(self.rays))
+        return Interval(float(smallest[0]), float(min(low, under)), float(high), len(self.rays))
 
     def table(self, confidence: float) -> pd.DataFrame:
         rows = []
         for condition in CONDITIONS:
             for delta in sorted(self.excess):
-                found = _interval(self.excess[delta][condition], confidence, len(self.rays))
+                interval = _interval(self.excess[delta][condition], confidence, len(self.rays))
                 threshold = 2 * self.bootstrap.epsilons[0]
-                rows.append((condition, delta, found.value, found.low, found.high, threshold, found.num))
+                rows.append((condition, delta, interval.value, interval.low, interval.high, threshold, interval.num))
         return pd.DataFrame(rows, columns=TABLE)
 
 
@@ -319,7 +319,7 @@ def smallest_delta(lengths: NDArray[np.float64], above: NDArray[np.float64]) -> 
     the lengths and constant beyond the last one; NaN counts as not met.
     """
     above = np.where(np.isnan(above), -np.inf, above)
-    found = np.where((above[-1] >= 0).all(axis=0), lengths[-1], np.inf)
+    smallest = np.where((above[-1] >= 0).all(axis=0), lengths[-1], np.inf)
     for index in range(len(lengths) - 2, -1, -1):
         low, high = above[index], above[index + 1]
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -328,8 +328,8 @@ def smallest_delta(lengths: NDArray[np.float64], above: NDArray[np.float64]) -> 
         end = np.where(high >= 0, 1.0, np.where(low >= 0, crossing, -np.inf)).min(axis=0)
         with np.errstate(invalid="ignore"):
             at = lengths[index] + begin * (lengths[index + 1] - lengths[index])
-        found = np.where(begin <= end, at, found)
-    return found
+        smallest = np.where(begin <= end, at, smallest)
+    return smallest
 
 
 def _interval(draws: NDArray[np.float64], confidence: float, num: int) -> Interval:

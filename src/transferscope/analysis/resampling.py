@@ -71,9 +71,9 @@ class Resampling:
     @classmethod
     def everything(cls, num_examples: int) -> Resampling:
         """One sample that has every example once: its metrics are those on all examples."""
-        found = cls(num_examples, 0, 0)
-        found.counts = np.ones((1, num_examples), dtype=np.float32)
-        return found
+        sample = cls(num_examples, 0, 0)
+        sample.counts = np.ones((1, num_examples), dtype=np.float32)
+        return sample
 
     def metrics(self, logits: Tensor, labels: Tensor) -> dict[str, Draws]:
         """accuracy and loss, and for several labels an example auc, each (num_resamples,).
@@ -89,10 +89,10 @@ class Resampling:
         columns = outcomes.correct, outcomes.loss, outcomes.known
         sums = np.array([[(row * values).sum() for values in columns] for row in self.counts])
         with np.errstate(invalid="ignore", divide="ignore"):
-            found = {"accuracy": sums[:, 0] / sums[:, 2], "loss": sums[:, 1] / sums[:, 2]}
+            metrics = {"accuracy": sums[:, 0] / sums[:, 2], "loss": sums[:, 1] / sums[:, 2]}
         if outcomes.scores is None or outcomes.targets is None:
-            return found
-        return found | {"auc": self._mean_auc(outcomes.scores, outcomes.targets)}
+            return metrics
+        return metrics | {"auc": self._mean_auc(outcomes.scores, outcomes.targets)}
 
     def _mean_auc(self, scores: Draws, targets: NDArray[np.int8]) -> Draws:
         areas = np.stack([self._auc(scores[:, k], targets[:, k]) for k in range(targets.shape[1])])

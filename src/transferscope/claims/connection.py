@@ -88,7 +88,7 @@ def _by_width(evidence: Evidence, task: str) -> list[Measured]:
     if table.empty:
         return []
     rows = _way(PairRows(table), "aligned_rescaled").rows
-    found: dict[tuple[int, ...], dict[Unit, float]] = {}
+    by_width: dict[tuple[int, ...], dict[Unit, float]] = {}
     left_out: dict[str, str] = {}
     for row in rows.to_dict("records"):
         names = [CheckpointName.parse(row[side]) for side in ("checkpoint_a", "checkpoint_b")]
@@ -98,10 +98,10 @@ def _by_width(evidence: Evidence, task: str) -> list[Measured]:
         failed = evidence.failures(name.run_name for name in names)
         left_out |= failed if alike else {}
         if alike and not failed and pd.notna(row["barrier"]):
-            found.setdefault(widths[0], {})[PairName(*names)] = float(row["barrier"])
-    if len(found) < 2:  # a single width has no wider one, but what failed is named
+            by_width.setdefault(widths[0], {})[PairName(*names)] = float(row["barrier"])
+    if len(by_width) < 2:  # a single width has no wider one, but what failed is named
         return [Measured({}, left_out), Measured({})] if left_out else []
-    return [Measured(found[width], left_out) for width in sorted(found)]
+    return [Measured(by_width[width], left_out) for width in sorted(by_width)]
 
 
 def _widths(model: ModelOptions) -> tuple[int, ...]:

@@ -108,8 +108,8 @@ def map_correlations(table: pd.DataFrame) -> pd.DataFrame:
     last = {run: part["module"].iloc[-1] for run, part in table.groupby("run", sort=False)}
     for names, part in cells[cells["module"] != cells["run"].map(last)].groupby(keys, sort=False):
         ranks = part[["train", "test", "gap"]].rank()
-        found = ranks.corr()
-        pairs = {f"{a}_{b}": found.loc[a, b] for a, b in (("train", "test"), ("train", "gap"), ("test", "gap"))}
+        correlations = ranks.corr()
+        pairs = {f"{a}_{b}": correlations.loc[a, b] for a, b in (("train", "test"), ("train", "gap"), ("test", "gap"))}
         rows.append({**dict(zip(keys, names, strict=True)), **pairs})
     return pd.DataFrame(rows, columns=[*keys, "train_test", "train_gap", "test_gap"])
 

@@ -304,10 +304,10 @@ def _image_variance(design: Design, errors: Array) -> Array:
     return np.nan_to_num(total, nan=0.0)
 
 
-def more_runs(design: Design, found: Estimate, times: float) -> float:
+def more_runs(design: Design, estimated: Estimate, times: float) -> float:
     """`Estimate.detectable` of a study with so many times the parts that are left out, of which this is one."""
-    images = float(found.se_images) ** 2 if design.method == "replicas" else 0.0
-    repeated = max(float(found.se) ** 2 - images, 0.0)
+    images = float(estimated.se_images) ** 2 if design.method == "replicas" else 0.0
+    repeated = max(float(estimated.se) ** 2 - images, 0.0)
     count = sum(len(stratum.drops) for stratum in design.strata)
     df = count * times - len(design.strata)
     if df < 1:

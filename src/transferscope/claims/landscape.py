@@ -372,13 +372,15 @@ def _learned(evidence: Evidence, scope: str, rows: pd.DataFrame) -> list[float]:
         frozenset(row[key] for key in keys): float(row["value"])
         for row in ends.groupby(keys)["value"].mean().reset_index().to_dict("records")
     }
-    found = []
+    learned = []
     for row in rows[keys].to_dict("records"):
         mean = means.get(frozenset(row[key] for key in keys), np.nan)
         task = str(row["task"])
         loss = row["metric"] == "loss"
-        found.append(evidence.untrained_loss(task, str(row["split"])) - mean if loss else mean - evidence.chance(task))
-    return found
+        learned.append(
+            evidence.untrained_loss(task, str(row["split"])) - mean if loss else mean - evidence.chance(task)
+        )
+    return learned
 
 
 def _scenarios(

@@ -116,11 +116,11 @@ def _check_file(path: str, run: RunSpec) -> int | UserError | None:
 
 def _other_classes(plan: Plan, run: RunSpec, source: str, number: int, classes: ClassNames) -> str:
     some = ", ".join(classes[:3]) + (", ..." if len(classes) > 3 else "")
-    found = f"{source}: its classifier has {number} classes, the images of {run.task} have {len(classes)} ({some})"
+    fault = f"{source}: its classifier has {number} classes, the images of {run.task} have {len(classes)} ({some})"
     if not hasattr(plan.study.tasks[run.task].layout, "class_list"):
-        return found
+        return fault
     return (
-        f"{found}; name all classes of the classifier in a text file, a class per line in the order of its outputs, "
+        f"{fault}; name all classes of the classifier in a text file, a class per line in the order of its outputs, "
         f"and give that as tasks.{run.task}.class_list: the folders may be some of them"
     )
 

@@ -86,8 +86,8 @@ class PlanConfigLoader(OmegaConfigLoader):
         That of the configuration; where it lies in no project, as with `--conf-source`, that of the working folder.
         """
         folders = (Path(str(self.conf_source)).resolve(), Path.cwd())
-        found = (find_kedro_project(folder) for folder in folders)
-        return next((Path(folder) for folder in found if folder is not None), Path.cwd())
+        projects = (find_kedro_project(folder) for folder in folders)
+        return next((Path(folder) for folder in projects if folder is not None), Path.cwd())
 
     @property
     def plan(self) -> Plan:
@@ -185,8 +185,8 @@ class PlanConfigLoader(OmegaConfigLoader):
 
     def _files(self, folder: Path, key: str) -> set[Path]:
         """The files that Kedro reads from an environment's folder for `key`."""
-        found = {Path(path) for pattern in self.config_patterns[key] for path in self._fs.glob(f"{folder}/{pattern}")}
-        return {path for path in found if self._is_valid_config_path(path) and not self._is_hidden(str(path))}
+        paths = {Path(path) for pattern in self.config_patterns[key] for path in self._fs.glob(f"{folder}/{pattern}")}
+        return {path for path in paths if self._is_valid_config_path(path) and not self._is_hidden(str(path))}
 
     def _check_globals(self) -> None:
         """Every key of `globals.yml` is one that some file of the configuration refers to; `data` is a path."""
@@ -256,9 +256,9 @@ def _list_for_mapping(config: Any, env_config: Any, prefix: str = "") -> str | N
         if isinstance(other, dict) and isinstance(value, list):
             return f"{prefix}{name}"
         if isinstance(other, dict) and isinstance(value, dict):
-            found = _list_for_mapping(other, value, f"{prefix}{name}.")
-            if found is not None:
-                return found
+            below = _list_for_mapping(other, value, f"{prefix}{name}.")
+            if below is not None:
+                return below
     return None
 
 
@@ -459,10 +459,10 @@ def _pair_parameters(plan: Plan) -> dict[str, Any]:
 def _plane_parameters(plan: Plan) -> dict[str, Any]:
     """The planes of every task by name."""
     landscape = plan.study.analyses.landscape
-    found: dict[str, Any] = {}
+    by_task: dict[str, Any] = {}
     for plane in landscape.planes if landscape else ():
-        found.setdefault(plane.task, {})[plane.name] = plane.model_dump(mode="json")
-    return found
+        by_task.setdefault(plane.task, {})[plane.name] = plane.model_dump(mode="json")
+    return by_task
 
 
 def _pairs(plan: Plan, task: str, *analyses: Any) -> dict[str, Any]:

@@ -120,9 +120,9 @@ def _options_of_command() -> dict[str, Any]:
 
 def refuse(faults: Iterable[str]) -> None:
     """Raise one error that lists all faults, if there are any."""
-    found = list(faults)
-    if found:
-        raise CommandLineError(one_message(found))
+    messages = list(faults)
+    if messages:
+        raise CommandLineError(one_message(messages))
 
 
 class Before:

@@ -196,9 +196,9 @@ def _read(path: Path, is_right: Callable[[Any], bool]) -> Any:
     if not path.exists():
         return None
     try:
-        found = json.loads(path.read_text(encoding="utf8"))
-        if is_right(found):
-            return found
+        content = json.loads(path.read_text(encoding="utf8"))
+        if is_right(content):
+            return content
         problem = "its content is of another shape"
     except (OSError, ValueError, RecursionError) as error:
         problem = " ".join(str(error).split())
@@ -206,9 +206,9 @@ def _read(path: Path, is_right: Callable[[Any], bool]) -> Any:
     return None
 
 
-def _are_events(found: Any) -> bool:
+def _are_events(content: Any) -> bool:
     """True if each is of a kind that is known, with what is read of it here."""
-    return isinstance(found, list) and all(isinstance(event, dict) and _is_event(event) for event in found)
+    return isinstance(content, list) and all(isinstance(event, dict) and _is_event(event) for event in content)
 
 
 def _is_event(event: Event) -> bool:
@@ -223,9 +223,9 @@ def _is_event(event: Event) -> bool:
     return isinstance(event.get("node_id"), str) and "node" not in event
 
 
-def _are_sizes(found: Any) -> bool:
-    return isinstance(found, dict) and all(
-        isinstance(sizes, dict) and all(isinstance(size, int) for size in sizes.values()) for sizes in found.values()
+def _are_sizes(content: Any) -> bool:
+    return isinstance(content, dict) and all(
+        isinstance(sizes, dict) and all(isinstance(size, int) for size in sizes.values()) for sizes in content.values()
     )
 
 

@@ -36,7 +36,7 @@ def read_mapping(path: str | Path) -> dict[Any, Any]:
             kind = "a list" if isinstance(root, SequenceNode) else "a single value"
             raise _fault(path, root, f"the file holds {kind}: write `key: value` lines")
         _check(path, root, {}, set())
-        found: Any = yaml.load(text, yaml.SafeLoader)
+        content: Any = yaml.load(text, yaml.SafeLoader)
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, int(error.position)) + 1
         raise UserError(f"{path}, line {line}: a character that YAML does not allow ({_character(error)})") from None
@@ -48,7 +48,7 @@ def read_mapping(path: str | Path) -> dict[Any, Any]:
         raise
     except (ValueError, OverflowError) as error:  # a date or a number that does not exist
         raise UserError(f"{path}: {one_line(str(error))}; put text in quotation marks") from None
-    return dict(found)
+    return dict(content)
 
 
 def _decoded(path: Path) -> str:

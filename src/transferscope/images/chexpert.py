@@ -295,11 +295,11 @@ class _Texts:
 
 def other_columns(header: Sequence[str]) -> dict[str, int]:
     """Positions of the columns besides the path and the findings, by name; of two with one name the first."""
-    found: dict[str, int] = {}
+    positions: dict[str, int] = {}
     for position, heading in enumerate(header):
         if heading and heading not in ("Path", *FINDINGS):
-            found.setdefault(NAMES.get(heading) or column_name(heading) or heading, position)
-    return found
+            positions.setdefault(NAMES.get(heading) or column_name(heading) or heading, position)
+    return positions
 
 
 def _read_rows(

@@ -163,9 +163,9 @@ def _read_list(tree: FileTree, path: str) -> _List:
         numbers.append(number)
     if not paths:
         raise UserError(f"{where}: the list is empty: it needs a line 'path label' for each image")
-    found = _List(where, paths, labels, numbers)
-    _check_duplicates(found)
-    return found
+    listed = _List(where, paths, labels, numbers)
+    _check_duplicates(listed)
+    return listed
 
 
 _SEPARATED = re.compile(r"(?P<file>.*?)[ \t]*[ \t,;][ \t]*(?P<label>[^ \t,;]*)")
@@ -201,14 +201,14 @@ def _check_path(where: str, file: str) -> None:
         raise UserError(f"{where}: {file!r} names no class: expected <domain>/<class>/<file>")
 
 
-def _check_duplicates(found: _List) -> None:
-    if len(set(found.paths)) == len(found.paths):
+def _check_duplicates(listed: _List) -> None:
+    if len(set(listed.paths)) == len(listed.paths):
         return
     first: dict[str, int] = {}
-    for i, path in enumerate(found.paths):
+    for i, path in enumerate(listed.paths):
         if path in first:
-            earlier = found.line(first[path]).rpartition(", ")[2]
-            raise UserError(f"{found.line(i)}: {path!r} is already in {earlier}: remove one of them")
+            earlier = listed.line(first[path]).rpartition(", ")[2]
+            raise UserError(f"{listed.line(i)}: {path!r} is already in {earlier}: remove one of them")
         first[path] = i
 
 
@@ -240,8 +240,8 @@ def _names_by_label(lists: Sequence[_List]) -> dict[int, str]:
     """Names by label; `UserError` where a label has two names or a name two labels."""
     names: dict[int, str] = {}
     labels: dict[str, int] = {}
-    for found in lists:
-        for name, label in set(zip(map(_class_of, found.paths), found.labels, strict=True)):
+    for listed in lists:
+        for name, label in set(zip(map(_class_of, listed.paths), listed.labels, strict=True)):
             if names.setdefault(label, name) != name or labels.setdefault(name, label) != label:
                 raise _disagreement(lists)
     return names
@@ -251,9 +251,9 @@ def _disagreement(lists: Sequence[_List]) -> UserError:
     """The first line, in reading order, that contradicts an earlier one."""
     names: dict[int, tuple[str, str]] = {}
     labels: dict[str, tuple[int, str]] = {}
-    for found in lists:
-        for i, (path, label) in enumerate(zip(found.paths, found.labels, strict=True)):
-            name, line = _class_of(path), found.line(i)
+    for listed in lists:
+        for i, (path, label) in enumerate(zip(listed.paths, listed.labels, strict=True)):
+            name, line = _class_of(path), listed.line(i)
             other_name, name_line = names.setdefault(label, (name, line))
             other_label, label_line = labels.setdefault(name, (label, line))
             if other_name != name:
@@ -296,18 +296,18 @@ def _image_tree(tree: FileTree, base: str, domain: str) -> FileTree:
     return tree
 
 
-def _draw(images: FileTree, start: str, found: _List, limit: int | None, seed: int) -> ExampleList:
-    indices = draw_subset(len(found.paths), limit, seed)
-    ids = printable_names([found.paths[i] for i in indices], found.where)
-    paths = tuple(start + found.paths[i] for i in indices)
+def _draw(images: FileTree, start: str, listed: _List, limit: int | None, seed: int) -> ExampleList:
+    indices = draw_subset(len(listed.paths), limit, seed)
+    ids = printable_names([listed.paths[i] for i in indices], listed.where)
+    paths = tuple(start + listed.paths[i] for i in indices)
     first, missing = images.first_missing(paths)
     if missing:
         raise UserError(
-            f"{found.line(int(indices[first]))}: {images.where(paths[first])} {images.no_file(paths[first])}"
+            f"{listed.line(int(indices[first]))}: {images.where(paths[first])} {images.no_file(paths[first])}"
             + (f" (and {missing - 1} more of the {len(paths)} files used)" if missing > 1 else "")
             + ": correct the list or add the file"
         )
-    labels = np.array([found.labels[i] for i in indices], dtype=np.int64)
+    labels = np.array([listed.labels[i] for i in indices], dtype=np.int64)
     return ExampleList(paths=paths, labels=labels, example_ids=ids, rows=indices)
 
 

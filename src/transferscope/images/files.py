@@ -126,8 +126,8 @@ class FolderTree(FileTree):
 
     def entries(self, folder: str = "") -> tuple[list[str], list[str]]:
         try:
-            with os.scandir(f"{self.root}/{folder}") as found:
-                kinds = [(entry.name, _kind(entry)) for entry in found if not is_clutter(entry.name)]
+            with os.scandir(f"{self.root}/{folder}") as scanned:
+                kinds = [(entry.name, _kind(entry)) for entry in scanned if not is_clutter(entry.name)]
         except OSError as error:
             raise UserError(f"{self.where(folder)}: cannot be read ({error.strerror})") from error
         self.unreadable.update(f"{folder}/{name}".lstrip("/") for name, kind in kinds if kind == "other")
@@ -175,22 +175,22 @@ class ArchiveTree(FileTree):
 
 def _by_folder(members: Iterable[str]) -> dict[str, tuple[set[str], list[str]]]:
     """Folder -> names of the (folders, files) directly in it, clutter left out."""
-    found: dict[str, tuple[set[str], list[str]]] = {"": (set(), [])}
+    inside: dict[str, tuple[set[str], list[str]]] = {"": (set(), [])}
     for member in members:
         folder, _, name = member.rpartition("/")
         if is_clutter(name):
             continue
         new, holder = [], folder
-        while holder not in found:
+        while holder not in inside:
             new.append(holder)
             holder = holder.rpartition("/")[0]
         for holder in reversed(new):
             above, _, own_name = holder.rpartition("/")
-            found[holder] = (set(), [])
+            inside[holder] = (set(), [])
             if not is_clutter(own_name):
-                found[above][0].add(own_name)
-        found[folder][1].append(name)
-    return found
+                inside[above][0].add(own_name)
+        inside[folder][1].append(name)
+    return inside
 
 
 class ZipTree(ArchiveTree):
@@ -292,16 +292,16 @@ def _tar_members(root: Path) -> Iterator[tarfile.TarInfo]:
 
 
 def _archive_notes(root: Path, repeated: int, links: int) -> tuple[str, ...]:
-    where, found = printable(str(root)), []
+    where, notes = printable(str(root)), []
     if repeated:
         members = "1 member comes" if repeated == 1 else f"{repeated} members come"
-        found.append(f"{where}: {members} again under the same name; the last one counts")
+        notes.append(f"{where}: {members} again under the same name; the last one counts")
     if links:
         members = (
             "1 member is a link or device and is" if links == 1 else f"{links} members are links or devices and are"
         )
-        found.append(f"{where}: {members} not read")
-    return tuple(found)
+        notes.append(f"{where}: {members} not read")
+    return tuple(notes)
 
 
 def open_tree(root: str | Path) -> FileTree:

@@ -157,12 +157,12 @@ class _PassedOver:
 
     def report(self) -> None:
         images = "1 image" if self.beside == 1 else f"{self.beside} images"
-        found = [f"{images} beside the class folders"] if self.beside else []
+        passed_over = [f"{images} beside the class folders"] if self.beside else []
         if self.suffixes:
             how = _conversion(self.suffixes)
-            found.append(f"{_counted(self.suffixes)} in class folders ({how})")
-        if found:
-            warn_once(f"{self.tree.where('')}: passed over {' and '.join(found)}")
+            passed_over.append(f"{_counted(self.suffixes)} in class folders ({how})")
+        if passed_over:
+            warn_once(f"{self.tree.where('')}: passed over {' and '.join(passed_over)}")
 
 
 def _counted(suffixes: Counter[str]) -> str:
@@ -189,11 +189,11 @@ def _find_parts(tree: FileTree, test_share: float | None) -> tuple[str, dict[str
     base = ""
     while True:
         folders, files = tree.entries(base)
-        found = _part_folders(folders)
-        named = [name for names in found.values() for name in names]
+        by_part = _part_folders(folders)
+        named = [name for names in by_part.values() for name in names]
         deep = [name for name in named if tree.entries(_join(base, name))[0]]
         if len(named) > 1:
-            parts = _check_parts(tree, base, found, deep)
+            parts = _check_parts(tree, base, by_part, deep)
             _report_beside_parts(tree, base, [name for name in folders if name not in named])
             if test_share is not None:
                 there = " and ".join(f"{folder}/" for folder in parts.values())
@@ -237,17 +237,17 @@ def _part_folders(folders: list[str]) -> dict[str, list[str]]:
     return next((group for group in groups.values() if "train" in group and len(group) > 1), {})
 
 
-def _check_parts(tree: FileTree, base: str, found: dict[str, list[str]], deep: list[str]) -> dict[str, str]:
+def _check_parts(tree: FileTree, base: str, by_part: dict[str, list[str]], deep: list[str]) -> dict[str, str]:
     """The one folder of each of train, val and test; `UserError` where this is not clear."""
-    if "eval" in found:
-        found.setdefault("val" if "test" in found else "test", []).extend(found.pop("eval"))
-    for part, names in found.items():
+    if "eval" in by_part:
+        by_part.setdefault("val" if "test" in by_part else "test", []).extend(by_part.pop("eval"))
+    for part, names in by_part.items():
         if len(names) > 1:
             raise UserError(
                 f"{tree.where(base)}: {' and '.join(f'{name}/' for name in names)} both look like the {part} part: "
                 "rename or remove one of them"
             )
-    parts: dict[str, str] = {part: found[part][0] for part in ("train", "val", "test") if part in found}
+    parts: dict[str, str] = {part: by_part[part][0] for part in ("train", "val", "test") if part in by_part}
     if "train" not in parts:
         raise UserError(f"{tree.where(base)}: {' and '.join(f'{name}/' for name in parts.values())}, but no train/")
     flat = next((name for name in parts.values() if name not in deep), None)
@@ -418,8 +418,8 @@ def _holds_images(tree: FileTree, folder: str) -> bool:
 def _report_untested(tree: FileTree, examples: dict[str, ExampleList], class_names: tuple[str, ...]) -> None:
     """Warn of classes that another part than train lacks."""
     trained = set(np.unique(examples["train"].labels).tolist())
-    for part, found in examples.items():
-        missing = sorted(trained - set(np.unique(found.labels).tolist()))
+    for part, own in examples.items():
+        missing = sorted(trained - set(np.unique(own.labels).tolist()))
         if missing:
             shown = ", ".join(class_names[label] for label in missing[:5]) + (
                 f" and {len(missing) - 5} more" if len(missing) > 5 else ""

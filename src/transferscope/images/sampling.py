@@ -60,5 +60,5 @@ def draw_by_group(groups: np.ndarray, sizes: tuple[int, ...], seed: int = CHEXPE
 
 def patient_of(path: str) -> str | None:
     """The patient in a path such as `train/patient00001/study1/view1_frontal.jpg`."""
-    found = _PATIENT.search(path)
-    return found.group(1) if found else None
+    match = _PATIENT.search(path)
+    return match.group(1) if match else None

@@ -117,11 +117,11 @@ class ImageSource:
 
     def part(self, part: str) -> ExampleList:
         """The examples of "train", "test" or, where there is one, "validation"."""
-        found = {"train": self.train, "test": self.test, "validation": self.validation}.get(part)
-        if found is None:
+        examples = {"train": self.train, "test": self.test, "validation": self.validation}.get(part)
+        if examples is None:
             known = "train, test" if self.validation is None else "train, test, validation"
             raise UserError(f"{self.name} has no part {part!r}: it has {known}")
-        return found
+        return examples
 
     @property
     def parts(self) -> tuple[str, ...]:

@@ -150,11 +150,11 @@ def _is_aligned(way: Way) -> bool:
 
 def _line(between: Ways, way: Way, alphas: Sequence[float]) -> list[Measured]:
     """Both ends first, then the middle, then ever closer."""
-    found: dict[int, Measured] = {}
+    points: dict[int, Measured] = {}
     for index in coarse_first(len(alphas)):
         alpha = alphas[index]
-        found[index] = between.end(alpha) if alpha in (0, 1) else between.between(way, alpha)
-    ordered = [found[index] for index in range(len(alphas))]
+        points[index] = between.end(alpha) if alpha in (0, 1) else between.between(way, alpha)
+    ordered = [points[index] for index in range(len(alphas))]
     return ordered if way == "straight" else [_without_temperature(measured) for measured in ordered]
 
 
@@ -164,11 +164,11 @@ def _without_temperature(measured: Measured) -> Measured:
 
 def _tempered(straight: list[Measured], alphas: Sequence[float], name: str) -> list[Measured]:
     """Loss at the temperature of each point, and the temperature; both are taken from the points of the line."""
-    found = []
+    points = []
     for measured in straight:
         curves = [curve for curve in measured if curve.endswith(("tempered_loss", "temperature"))]
-        found.append({curve.replace("tempered_loss", "loss"): measured.pop(curve) for curve in curves})
-    bound = [f"{alpha:g}" for alpha, each in zip(alphas, found, strict=True) if np.isnan(each["train/temperature"][0])]
+        points.append({curve.replace("tempered_loss", "loss"): measured.pop(curve) for curve in curves})
+    bound = [f"{alpha:g}" for alpha, each in zip(alphas, points, strict=True) if np.isnan(each["train/temperature"][0])]
     if bound:
         logger.info(
             "%s: no temperature at alpha %s: all training images are predicted rightly there, or no better than by "
@@ -176,7 +176,7 @@ def _tempered(straight: list[Measured], alphas: Sequence[float], name: str) -> l
             name,
             ", ".join(bound),
         )
-    return found
+    return points
 
 
 def _profile(between: Ways, way: Way, modules: Modules) -> pd.DataFrame:

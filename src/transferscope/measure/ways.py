@@ -59,8 +59,8 @@ class Ways:
         self.states = analysed_state(a), analysed_state(b)
         check_same_tensors(*self.states, a.source, b.source)
         for state, checkpoint in zip(self.states, (a, b), strict=True):
-            if found := describe_nonfinite(state, checkpoint.source):
-                raise UserError(f"{found}: there is no way to a run that diverged")
+            if fault := describe_nonfinite(state, checkpoint.source):
+                raise UserError(f"{fault}: there is no way to a run that diverged")
         self._digests = [state_digest(state) for state in self.states]
         self._measure = _Measure(bench.limited(options.max_examples), a, self.channels)
         self._corrected: dict[Way, CorrectedLine] = {}
@@ -99,12 +99,12 @@ class Ways:
 
     def _match(self) -> dict[str, NDArray]:
         if self.options.matching == "activations":
-            found = match_activations(self._groups, self.model, *self.states, self._few_batches)
+            permutation = match_activations(self._groups, self.model, *self.states, self._few_batches)
         else:
-            found = match_weights(self._groups, *self.states)
-        facts = np.array([found.objective, found.objective_of_identity, found.dead, found.tied])
-        orders = {str(place): source.numpy() for place, source in enumerate(found.values())}
-        return {"facts": facts, "groups": np.array(list(found)), **orders}
+            permutation = match_weights(self._groups, *self.states)
+        facts = np.array([permutation.objective, permutation.objective_of_identity, permutation.dead, permutation.tied])
+        orders = {str(place): source.numpy() for place, source in enumerate(permutation.values())}
+        return {"facts": facts, "groups": np.array(list(permutation)), **orders}
 
     @cached_property
     def _groups(self) -> PermutationGroups:
@@ -144,8 +144,8 @@ class Ways:
             train, chosen = self.bench.split("train"), self.options.curve
             steps = chosen.epochs * len(self._rows(0))
             options = CurveTraining(steps=steps, lr=chosen.lr)
-            found = train_curve(self.model, self.states[0], b, self._shuffled(), _loss(train), options)
-            stored = self.bench.store[key] = {name: tensor.numpy() for name, tensor in found.items()}
+            bend = train_curve(self.model, self.states[0], b, self._shuffled(), _loss(train), options)
+            stored = self.bench.store[key] = {name: tensor.numpy() for name, tensor in bend.items()}
         return {name: torch.from_numpy(np.array(values)) for name, values in stored.items()}
 
     def _rows(self, epoch: int) -> list[NDArray[np.int64]]:
@@ -206,16 +206,16 @@ class _Measure:
     def remembered(self, what: str, make: Callable[[], tuple[nn.Module, State]]) -> Measured:
         """Known by `what`; network and weights are made where it is not."""
         key = self.bench.key(self.checkpoint, *self._context, what)
-        found = self.bench.store.get(key)
-        if found is None:
-            found = self.bench.store[key] = self._of(*make())
-        return {name: np.atleast_1d(values) for name, values in found.items()}
+        measured = self.bench.store.get(key)
+        if measured is None:
+            measured = self.bench.store[key] = self._of(*make())
+        return {name: np.atleast_1d(values) for name, values in measured.items()}
 
     def _of(self, network: nn.Module, state: State) -> Measured:
         write_state(network, state)
         if batchnorm_layers(network):
             recompute_statistics(network, lambda: stream(feed_of(self.bench.split("train")), self.channels))
-        found: Measured = {}
+        curves: Measured = {}
         temperature = None
         for part in self.parts:
             logits, labels = self._evaluator(part).logits_and_labels(network)
@@ -224,12 +224,12 @@ class _Measure:
                 temperature = fit_temperature(logits, labels)
                 # Without an optimum there is no tempered loss to speak of.
                 value = np.nan if temperature.at_bound else temperature.value
-                found[f"{part}/temperature"] = np.full(1 + self.bench.resamples, value)
+                curves[f"{part}/temperature"] = np.full(1 + self.bench.resamples, value)
             measured = self._metrics(part, logits, labels)
             cooled = self._metrics(part, tempered(logits, value), labels)
-            found |= {f"{part}/{metric}": values for metric, values in measured.items()}
-            found[f"{part}/tempered_loss"] = cooled["loss"]
-        return found
+            curves |= {f"{part}/{metric}": values for metric, values in measured.items()}
+            curves[f"{part}/tempered_loss"] = cooled["loss"]
+        return curves
 
     def _metrics(self, part: str, logits: Tensor, labels: Tensor) -> Measured:
         split, resamples = self.bench.split(part), self.bench.resamples

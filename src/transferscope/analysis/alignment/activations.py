@@ -52,9 +52,9 @@ def match_activations(
             ours: dict[tuple[int, int], Tensor] = {}
             _run(model, state_a, inputs, sums, ours.__setitem__)
             _run(model, state_b, inputs, sums, partial(_add, sums, ours))
-    if not sums or any(each.count < 2 for found in sums.values() for each in found):
+    if not sums or any(each.count < 2 for group_sums in sums.values() for each in group_sums):
         raise UserError("match_activations: correlations need at least two values of every channel; give more inputs")
-    return _assign(groups, [each for found in sums.values() for each in found])
+    return _assign(groups, [each for group_sums in sums.values() for each in group_sums])
 
 
 @dataclass
@@ -122,7 +122,7 @@ _Sums = Mapping[tuple[int, int], list[_Sum]]
 def _sums(groups: PermutationGroups) -> _Sums:
     """By contraction and argument, the groups whose channels it reads."""
     component = groups.structure.component
-    found: dict[tuple[int, int], list[_Sum]] = {}
+    sums: dict[tuple[int, int], list[_Sum]] = {}
     for tap in groups.taps:
         for factor in tap.labels.factors:
             axes = tuple(axis for axis, size in enumerate(factor.shape) if size > 1)
@@ -133,8 +133,8 @@ def _sums(groups: PermutationGroups) -> _Sums:
                 if positions is not None:
                     sizes = tuple(factor.shape[axis] for axis in axes)
                     own = _Sum(tap, group, torch.from_numpy(positions), axes, sizes)
-                    found.setdefault((tap.number, tap.argument), []).append(own)
-    return found
+                    sums.setdefault((tap.number, tap.argument), []).append(own)
+    return sums
 
 
 _Seen = Callable[[tuple[int, int], Tensor], None]
@@ -181,9 +181,9 @@ def _assign(groups: PermutationGroups, sums: list[_Sum]) -> Permutation:
     objective = 0.0
     tied = 0
     for level in groups.structure.levels:
-        found = best_assignment(level, gains, ties=True)
-        found.write(source)
-        objective, tied = objective + found.gain, tied + found.tied
+        best = best_assignment(level, gains, ties=True)
+        best.write(source)
+        objective, tied = objective + best.gain, tied + best.tied
     identity = sum(float(np.trace(each.values)) for each in gains.values())
     result = groups.permutation(source)
     return replace(result, objective=objective, objective_of_identity=identity, dead=dead, tied=tied)

@@ -82,8 +82,8 @@ def _best_blocks(places: Level, channels: Level, gains: Mapping[int, Gains], tie
             break
         for row, column in open_pairs:
             kinds = zip(places.children, channels.children, strict=True)
-            found = within[row, column] = [_best(into[row], out_of[column], gains, ties) for into, out_of in kinds]
-            value[row, column] = own[row, column] + sum(each.gain for each in found)
+            chosen = within[row, column] = [_best(into[row], out_of[column], gains, ties) for into, out_of in kinds]
+            value[row, column] = own[row, column] + sum(each.gain for each in chosen)
     result = Assignment(float(value[rows, columns].sum()), 0, [(places.units[rows], channels.units[columns])])
     for row, column in zip(range(count), columns.tolist(), strict=True):
         for inner in within[row, column]:

@@ -68,11 +68,11 @@ def permutation_groups(model: nn.Module, example_input: Tensor) -> PermutationGr
         raise UserError(f"{name} has no channels that can be permuted: {because}")
     floating = [key for key, tensor in model.state_dict().items() if tensor.is_floating_point()]
     unused = tuple(key for key in floating if key not in follower.used)
-    found = PermutationGroups(
+    proved = PermutationGroups(
         groups, model, image, structure, tuple(follower.placements), tuple(follower.taps), unused, reasons
     )
-    _prove(found)
-    return found
+    _prove(proved)
+    return proved
 
 
 def _prove(groups: PermutationGroups) -> None:
@@ -164,23 +164,23 @@ def _groups(structure: Structure, placements: Iterable[Placement]) -> Iterator[G
         group_of[np.concatenate(cells)] = index
     axes: dict[int, list[PermutedAxis]] = {}
     channels: dict[int, np.ndarray] = {}
-    for place, found in components:
-        order = Order.of(found, place.groups)
-        for index in dict.fromkeys(group_of[found].tolist()):
+    for place, members in components:
+        order = Order.of(members, place.groups)
+        for index in dict.fromkeys(group_of[members].tolist()):
             if index < 0:
                 continue
             if index not in channels:
-                channels[index] = _first_of_each(found[group_of[found] == index])
+                channels[index] = _first_of_each(members[group_of[members] == index])
             positions = order.of_components(channels[index])
             assert positions is not None
             axes.setdefault(index, []).append(PermutedAxis(place.key, place.axis, positions))
     cells_of = list(by_colour.values())
-    for index, found in channels.items():
+    for index, members in channels.items():
         first = axes[index][0]
         start = int(first.positions.min())
         part = f" from {start}" if start else ""
         name = f"{first.key}[{first.axis}]{part}"
-        yield Group(name, len(found), len(cells_of[index]), tuple(axes[index]), found)
+        yield Group(name, len(members), len(cells_of[index]), tuple(axes[index]), members)
 
 
 def _first_of_each(values: np.ndarray) -> np.ndarray:

@@ -134,8 +134,8 @@ class PermutationGroups:
         sources = {}
         for group in self.groups:
             place = np.argsort(group.channels)
-            found = place[np.searchsorted(group.channels[place], source[group.channels])]
-            sources[group.name] = torch.from_numpy(found)
+            order = place[np.searchsorted(group.channels[place], source[group.channels])]
+            sources[group.name] = torch.from_numpy(order)
         return Permutation(sources)
 
     def source(self, permutation: Mapping[str, Tensor]) -> np.ndarray:
@@ -171,12 +171,12 @@ class PermutationGroups:
         moving = np.zeros(component.max() + 1, dtype=bool)
         for level in self.structure.levels:
             moving[level.wires()] = True
-        found = {}
+        by_axis = {}
         for place in self.placements:
             components = component[place.wires.numpy()]
             if moving[components].any():
-                found[place.key, place.axis] = Order.of(components, place.groups)
-        return found
+                by_axis[place.key, place.axis] = Order.of(components, place.groups)
+        return by_axis
 
     def output(self, state: State, *, dtype: torch.dtype | None = None) -> Tensor:
         """The network's output for its example with the weights of `state`, flattened to one vector."""
@@ -284,8 +284,8 @@ def _permuted(tensor: Tensor, orders: Iterable[tuple[int, Order]], source: np.nd
 def check_state(groups: PermutationGroups, state: State, name: str) -> None:
     """Raise a UserError unless the weights are of the network's architecture and finite."""
     check_same_tensors(groups.model.state_dict(), state, "the network", name)
-    if found := describe_nonfinite(state, name):
-        raise UserError(f"{found}: a network that diverged cannot be aligned")
+    if fault := describe_nonfinite(state, name):
+        raise UserError(f"{fault}: a network that diverged cannot be aligned")
 
 
 def in_one_block(state: State, least: torch.dtype) -> dict[str, Tensor]:
@@ -305,12 +305,12 @@ def in_one_block(state: State, least: torch.dtype) -> dict[str, Tensor]:
             start = ends.get(kind, 0)
             places.setdefault(kind, []).append((key, start))
             ends[kind] = start + -(-tensor.numel() // step) * step
-    found: dict[str, Tensor] = {}
+    tensors: dict[str, Tensor] = {}
     for kind, entries in places.items():
         block = torch.empty(ends[kind], dtype=kind[0], device=kind[1])
         for key, start in entries:
-            found[key] = block[start : start + state[key].numel()].view(state[key].shape)
-    return found
+            tensors[key] = block[start : start + state[key].numel()].view(state[key].shape)
+    return tensors
 
 
 def difference(one: Tensor, other: Tensor) -> float:

@@ -98,10 +98,10 @@ def match_many(groups: PermutationGroups, states: Sequence[State], seed: int = 0
         for number in generator.permutation(len(states)).tolist():
             own = problem.permuted(states[number], sources[number])
             others = {key: total[key] - tensor for key, tensor in own.items()}
-            found = problem.descend(others, states[number], sources[number], order).source
-            if not np.array_equal(found, sources[number]):
-                sources[number], moved = found, True
-                new = problem.permuted(states[number], found)
+            better = problem.descend(others, states[number], sources[number], order).source
+            if not np.array_equal(better, sources[number]):
+                sources[number], moved = better, True
+                new = problem.permuted(states[number], better)
                 total = {key: others[key] + tensor for key, tensor in new.items()}
     return [groups.permutation(source) for source in sources]
 
@@ -163,7 +163,7 @@ class _Problem:
         orders = {place: order for place, order in groups.orders.items() if place[0] in parameters}
         levels = groups.structure.levels
         axes = tuple(_axes_of(level, orders) for level in levels)
-        keys = tuple(frozenset(axis.key for _, found in each.values() for axis in found) for each in axes)
+        keys = tuple(frozenset(axis.key for _, places in each.values() for axis in places) for each in axes)
         near = tuple(frozenset(i for i, other in enumerate(keys) if other & own) for own in keys)
         return cls(groups, levels, axes, keys, near, int(groups.structure.component.max()) + 1)
 
@@ -234,11 +234,11 @@ class _Problem:
 
     @cached_property
     def _levels_of(self) -> dict[str, set[int]]:
-        found: dict[str, set[int]] = {}
+        levels: dict[str, set[int]] = {}
         for index, keys in enumerate(self.keys):
             for key in keys:
-                found.setdefault(key, set()).add(index)
-        return found
+                levels.setdefault(key, set()).add(index)
+        return levels
 
     @cached_property
     def _twice(self) -> tuple[frozenset[str], ...]:
@@ -251,9 +251,9 @@ class _Problem:
 
     def _step(self, index: int, target: Mapping[str, Tensor], current: dict[str, Tensor], source: np.ndarray) -> bool:
         """Assign one level; True where that raised the objective, and then `current` and `source` are changed."""
-        found = best_assignment(self.levels[index], self.gains(index, target, current))
+        best = best_assignment(self.levels[index], self.gains(index, target, current))
         move = np.arange(self.components)
-        found.write(move)
+        best.write(move)
         if np.array_equal(move, np.arange(self.components)):
             return False
         keys = sorted(self.keys[index])
@@ -314,8 +314,8 @@ def _result(
                 sizes = [_largest(axes, weights) for weights in (target, current)]
                 dead += int((torch.minimum(*sizes) == 0).sum())
     identity = problem.objective(target, problem.weights(state))
-    found = problem.groups.permutation(source)
-    return replace(found, objective=objective, objective_of_identity=identity, dead=dead, tied=tied)
+    permutation = problem.groups.permutation(source)
+    return replace(permutation, objective=objective, objective_of_identity=identity, dead=dead, tied=tied)
 
 
 def _largest(axes: Iterable[_Axis], weights: Mapping[str, Tensor]) -> Tensor:

@@ -134,17 +134,17 @@ class _Graph:
                     maps.setdefault(int(colour), []).append((index, one, other))
         if changed:
             return True
-        for found in maps.values():
-            if len(found) > 1:
-                changed |= self._one_parent(found)
+        for lifted in maps.values():
+            if len(lifted) > 1:
+                changed |= self._one_parent(lifted)
         return changed
 
-    def _one_parent(self, found: list[tuple[int, Array, Array]]) -> bool:
+    def _one_parent(self, candidates: list[tuple[int, Array, Array]]) -> bool:
         """Of several parents keep the finest; a coarser one becomes its parent; what crosses it is fixed."""
-        found = sorted(found, key=lambda entry: -len(np.unique(entry[2])))
-        _, children, finest = found[0]
+        candidates = sorted(candidates, key=lambda entry: -len(np.unique(entry[2])))
+        _, children, finest = candidates[0]
         changed = False
-        for index, one, parents in found[1:]:
+        for index, one, parents in candidates[1:]:
             assert np.array_equal(children, one)
             pairs = np.unique(np.stack([finest, parents]), axis=1)
             if pairs.shape[1] > len(np.unique(finest)):
@@ -191,7 +191,7 @@ def find_structure(wires: Wires, placements: Sequence[Placement]) -> Structure:
     below = _children(parent)
     levels = [_level(graph.colour, below, cell) for cell in _by_colour(graph.colour, roots)]
     kept = [level for level in levels if placed[level.wires()].any()]
-    counts = tuple((reason, len(np.unique(graph.component[found]))) for reason, found in graph.reasons)
+    counts = tuple((reason, len(np.unique(graph.component[fixed]))) for reason, fixed in graph.reasons)
     return Structure(graph.component, tuple(kept), tuple(graph.relations), counts)
 
 
@@ -213,9 +213,9 @@ def _by_colour(colour: Array, wires: Array) -> list[Array]:
 
 def _level(colour: Array, below: dict[int, Array], units: Array) -> Level:
     cells = [_by_colour(colour, below.get(int(unit), np.empty(0, dtype=np.int64))) for unit in units]
-    cells = [sorted(found, key=lambda cell: int(colour[cell[0]])) for found in cells]
+    cells = [sorted(members, key=lambda cell: int(colour[cell[0]])) for members in cells]
     kinds = range(len(cells[0]))
-    children = tuple(tuple(_level(colour, below, found[kind]) for found in cells) for kind in kinds)
+    children = tuple(tuple(_level(colour, below, members[kind]) for members in cells) for kind in kinds)
     return Level(int(colour[units[0]]), units, children)
 
 

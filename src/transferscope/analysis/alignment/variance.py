@@ -126,8 +126,8 @@ def layer_moments(model: nn.Module, state: State, batches: Batches, layers: list
     with torch.no_grad(), evaluation_mode(network), _outputs(network, layers, listen):
         for inputs, _ in iterate(batches):
             network(inputs)
-    for name, found in moments.items():
-        _check_count(name, found.count)
+    for name, own in moments.items():
+        _check_count(name, own.count)
     return moments
 
 
@@ -143,8 +143,8 @@ class CorrectedLine:
         self.ends = _with_zero_biases(model, state_a), _with_zero_biases(model, state_b)
         for state, name in zip(self.ends, ("checkpoint a", "checkpoint b"), strict=True):
             check_same_tensors(model.state_dict(), state, "the network", name)
-            if found := describe_nonfinite(state, name):
-                raise UserError(f"{found}: the average of networks that diverged cannot be corrected")
+            if fault := describe_nonfinite(state, name):
+                raise UserError(f"{fault}: the average of networks that diverged cannot be corrected")
         network = copy.deepcopy(model)
         write_state(network, self.ends[0])
         self.sites = _sites(network, batches)
@@ -166,7 +166,7 @@ class CorrectedLine:
 
     def _target(self, name: str, alpha: float) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of each channel of a layer."""
-        one, other = (found[name] for found in self.moments)
+        one, other = (of_layers[name] for of_layers in self.moments)
         return (1 - alpha) * one.mean + alpha * other.mean, (1 - alpha) * one.std + alpha * other.std
 
 

@@ -46,7 +46,7 @@ def remaining(
     lowest = np.percentile(middle[1:], 100 * (1 - confidence)) if len(middle) > 1 else middle[0]
     if not lowest > 0:
         return Remaining(np.nan, np.nan, np.nan)
-    heights = [found.max(axis=1) for found in gaps]
+    heights = [gap.max(axis=1) for gap in gaps]
     # A few resamples may have no barrier at all: of nothing no part is left.
     parts = np.divide(heights[1], heights[0], out=np.full_like(heights[0], np.nan), where=heights[0] > 0)
     if len(parts) == 1 or np.isnan(heights[1]).any():

@@ -101,8 +101,8 @@ def train_curve(
         raise UserError(f"{options}: steps and lr must be positive, warmup_fraction at least 0 and below 1")
     for state, name in ((state_a, "checkpoint a"), (state_b, "checkpoint b")):
         check_same_tensors(model.state_dict(), state, "the network", name)
-        if found := describe_nonfinite(state, name):
-            raise UserError(f"{found}: no curve can be trained to a network that diverged")
+        if fault := describe_nonfinite(state, name):
+            raise UserError(f"{fault}: no curve can be trained to a network that diverged")
     trained = _Curve(model, state_a, state_b, options)
     for step, batch in zip(range(options.steps), batches, strict=False):
         trained.step(batch, loss, step)

@@ -48,13 +48,13 @@ def module_points(
     """
     check_same_tensors(state_a, state_b, "checkpoint a", "checkpoint b")
     check_modules(modules, state_a)
-    keys = [key for found in modules.values() for key in found]
+    keys = [key for names in modules.values() for key in names]
     if sorted(keys) != sorted(state_a):
         raise UserError("a profile needs modules that hold every tensor of the network once")
     mixed: dict[str, Tensor] = {}
     origins: tuple[tuple[Literal["a", "b"], State], ...] = (("a", state_a), ("b", state_b))
-    for module, found in modules.items():
-        own = {key: blend(state_a[key], state_b[key], alpha) for key in found}
+    for module, names in modules.items():
+        own = {key: blend(state_a[key], state_b[key], alpha) for key in names}
         mixed |= own
         for origin, state in origins:
             yield ModulePoint("alone", module, origin, {**state, **own})

@@ -79,19 +79,19 @@ class Density:
 
     def _nodes(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Nodes of all probes, ascending, and the share up to the middle of each."""
-        found = [_gauss(*self._tridiagonal(probe)[:2]) for probe in range(len(self.alphas))]
-        nodes = np.sqrt(np.concatenate([nodes for nodes, _ in found]).clip(0))
-        weights = np.concatenate([weights for _, weights in found]) / len(found)
+        rules = [_gauss(*self._tridiagonal(probe)[:2]) for probe in range(len(self.alphas))]
+        nodes = np.sqrt(np.concatenate([nodes for nodes, _ in rules]).clip(0))
+        weights = np.concatenate([weights for _, weights in rules]) / len(rules)
         order = np.argsort(nodes, kind="stable")
         return nodes[order], np.cumsum(weights[order]) - weights[order] / 2
 
     def _radau(self, probe: int, limits: NDArray[np.float64]) -> NDArray[np.float64]:
         """The weight below each limit and the weight at it, of the quadrature with a node there: (2, num_limits)."""
         diagonal, off, last = self._tridiagonal(probe)
-        found = np.empty((2, len(limits)))
+        below = np.empty((2, len(limits)))
         for index, limit in enumerate(limits):
-            found[:, index] = _weights_below(diagonal, off, last, float(limit) ** 2)
-        return found
+            below[:, index] = _weights_below(diagonal, off, last, float(limit) ** 2)
+        return below
 
     def _tridiagonal(self, probe: int) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
         """B^T B of a probe, up to where its space is exhausted: diagonal, off-diagonal, and the entry that follows."""
@@ -139,8 +139,8 @@ def density(linear: LinearMap, seed: int = 0, num_steps: int = NUM_STEPS) -> Den
     generator = torch.Generator().manual_seed(seed)
     together = max(1, PROBE_BYTES // (4 * max(linear.num_inputs, linear.num_outputs)))
     starts = torch.linalg.qr(torch.randn(gram.size, num_probes, generator=generator)).Q.T.contiguous()
-    found = [_bidiagonalise(gram, part.to(gram.device), num_steps) for part in starts.split(together)]
-    alphas, betas = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    bands = [_bidiagonalise(gram, part.to(gram.device), num_steps) for part in starts.split(together)]
+    alphas, betas = (np.concatenate(parts) for parts in zip(*bands, strict=True))
     return Density(alphas, betas, gram.size)
 
 

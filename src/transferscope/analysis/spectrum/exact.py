@@ -48,10 +48,10 @@ def direct_sum_values(linear: LinearMap) -> tuple[Tensor, Tensor]:
         matrices = grouped[..., taps.flatten().to(grouped.device)].flatten(2)
         if not matrices.shape[2]:
             continue
-        found = singular_values([matrices[:, None]]).flatten().cpu()
-        values.append(found)
-        multiplicities.append(torch.full((len(found),), times))
-        num_values += len(found) * times
+        own = singular_values([matrices[:, None]]).flatten().cpu()
+        values.append(own)
+        multiplicities.append(torch.full((len(own),), times))
+        num_values += len(own) * times
     values.append(torch.zeros(1, dtype=torch.float64))
     multiplicities.append(torch.tensor([linear.num_values - num_values]))
     return _present(torch.cat(values), torch.cat(multiplicities))

@@ -138,17 +138,17 @@ class _Threads:
         return [node for node, _ in served]
 
     def ended(self, seconds: float) -> list[Ended]:
-        found = []
+        ended = []
         try:
-            found.append(self._ended.get(timeout=seconds))
+            ended.append(self._ended.get(timeout=seconds))
             while True:
-                found.append(self._ended.get_nowait())
+                ended.append(self._ended.get_nowait())
         except queue.Empty:
             pass
-        for node, *_ in found:
+        for node, *_ in ended:
             del self._running[node]
             self._pool(node).give_back(node)
-        return found
+        return ended
 
     def interrupt(self) -> None:
         """Stop what still runs as Ctrl-C would: trainings in processes of their own end with their node."""

@@ -83,14 +83,14 @@ def tidy_up(context: KedroContext) -> None:
     places = [project / context.config_loader["globals"].get("data", "data")]
     if plan is not None:
         places.append(project / plan.study.models_folder)
-    found = remove_dead_work()
+    removed = remove_dead_work()
     for place in places:
-        found += remove_leftovers(place, deep=True, but=sources)
+        removed += remove_leftovers(place, deep=True, but=sources)
     for parent in {source.parent for source in sources}:
-        found += remove_leftovers(parent)
-    found += remove_leftovers(project / ".viz")
-    if found:
-        logger.info("removed %d temporary files and folders that killed runs had left", len(found))
+        removed += remove_leftovers(parent)
+    removed += remove_leftovers(project / ".viz")
+    if removed:
+        logger.info("removed %d temporary files and folders that killed runs had left", len(removed))
 
 
 def one_thread_an_operation() -> Callable[[], None]:
