@@ -440,7 +440,7 @@ class Drawn:
             )
         return pd.DataFrame(mu), pd.DataFrame(rewinding)
 
-    def disturbed(self) -> pd.DataFrame:
+    def shaken(self) -> pd.DataFrame:
         """Errors of which train and test have the same order of cells, and the gap that of train or the opposite."""
         rows = []
         for run, module in product(("pt_1", "rit_1"), MODULES):
@@ -496,12 +496,12 @@ class Drawn:
         class_accuracy, correlation = self.class_tables()
         interpolation, barriers = self.landscape()
         mu, rewinding = self.critical()
-        disturbed = self.disturbed()
+        shaken = self.shaken()
         return {
             "history": history, "runs": runs, "mistakes": self.mistakes(), "class_accuracy": class_accuracy,
             "class_size_correlation": correlation, "cka": self.cka(), "distances": self.distances(),
             "interpolation": interpolation, "barriers": barriers, "connection": self.connection(), "module_criticality": mu, "rewinding": rewinding,
-            "criticality": disturbed,
+            "criticality": shaken,
             "spectrum": self.spectrum(), **self.of_spectra(), "network_spectrum": self.network_spectrum(),
         }  # fmt: skip
 

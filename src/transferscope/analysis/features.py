@@ -52,7 +52,7 @@ class FeatureExtractor:
 
         `reduce` is applied while the model runs, so that a layer's features can be dropped before the next one's exist.
         """
-        features: dict[str, Any] = {}
+        found: dict[str, Any] = {}
         self._find_layouts(images)
 
         def keep(name: str, output: Any) -> None:
@@ -60,11 +60,11 @@ class FeatureExtractor:
             flat = layout.pooled if self.features == "pooled" else layout.flattened
             value = flat(first_tensor(output), len(images))
             # Without the copy a later in-place operation (ReLU) would change what is only a view of the output.
-            features[name] = value.clone() if reduce is None else reduce(value)
+            found[name] = value.clone() if reduce is None else reduce(value)
 
         with evaluation_mode(self.model), self._hooks(keep):
             self.model(images)
-        return {name: features[name] for name in self.layers}
+        return {name: found[name] for name in self.layers}
 
     def _find_layouts(self, images: Tensor) -> None:
         missing = [path for path in dict.fromkeys(self.layers.values()) if path not in self.layouts]

@@ -185,22 +185,22 @@ def figure_costs(
 def _needs(plan: Plan, sizes: Sizes, num_modules: Mapping[str, int]) -> dict[str, tuple[set[str], int]]:
     """Figure -> (runs whose checkpoints it reads, images through a network for it)."""
     analyses = plan.study.analyses
-    needs: dict[str, tuple[set[str], int]] = {"Figure 2": (set(plan.runs), 0)}
+    found: dict[str, tuple[set[str], int]] = {"Figure 2": (set(plan.runs), 0)}
     if analyses.mistakes:
         used = _runs_of(_pairs(plan, analyses.mistakes.pairs))
-        needs["Tables 3 to 6, Figures 8, 9"] = used, sum(sizes[plan.runs[run].task][1] for run in used)
+        found["Tables 3 to 6, Figures 8, 9"] = used, sum(sizes[plan.runs[run].task][1] for run in used)
     if analyses.similarity:
         options = analyses.similarity
         used = _runs_of(_pairs(plan, options.pairs))
         images = sum(_at_most(options.max_examples, sizes[plan.runs[run].task][1]) for run in used)
-        needs["Tables 1, 2, 7, 8, Figures 10, 11"] = used, images * len(options.features)
+        found["Tables 1, 2, 7, 8, Figures 10, 11"] = used, images * len(options.features)
     if analyses.landscape:
-        needs |= _landscape_needs(plan, sizes, analyses.landscape, num_modules)
+        found |= _landscape_needs(plan, sizes, analyses.landscape, num_modules)
     if analyses.spectrum:
         chosen = set(analyses.spectrum.kinds)
         used = {name for name, run in plan.runs.items() if run.kind in chosen}
-        needs["Figures 31 to 33"] = used, sum(sizes[plan.runs[run].task][0] for run in used)  # for their margins
-    return needs
+        found["Figures 31 to 33"] = used, sum(sizes[plan.runs[run].task][0] for run in used)  # for their margins
+    return found
 
 
 def _landscape_needs(
@@ -354,30 +354,30 @@ def node_costs(plan: Plan, known: Sizes | None = None) -> dict[str, float]:
     known: images of tasks in train and in test, where they have been counted.
     """
     sizes = {**_guessed_sizes(plan), **(known or {})}
-    costs: dict[str, float] = {}
+    found: dict[str, float] = {}
     for name, drawn in plan.study.generated.items():
         scope = f"{drawn.tasks[0]}.data_prep" if len(drawn.tasks) == 1 else "generated"
-        costs[f"{scope}.draw_{name}"] = DRAWN * len(drawn.tasks) * (drawn.num_train + drawn.num_test)
+        found[f"{scope}.draw_{name}"] = DRAWN * len(drawn.tasks) * (drawn.num_train + drawn.num_test)
     for run in plan.runs.values():
         if run.checkpoint is None:
             train, test = sizes[run.task]
             evaluated = _num_evaluations(run.training) * (train + test)
-            costs[f"{run.task}.training.{run.name}"] = BACKWARD * run.training.epochs * train + evaluated
+            found[f"{run.task}.training.{run.name}"] = BACKWARD * run.training.epochs * train + evaluated
         else:
-            costs[f"{run.task}.training.{run.name}"] = sum(sizes[run.task])
+            found[f"{run.task}.training.{run.name}"] = sum(sizes[run.task])
     options = plan.study.analyses.landscape
     if options is None:
-        return costs
+        return found
     ends = len(options.ends)
     parts = {task: [_at_most(options.max_examples, size) for size in sizes[task]] for task in sizes}
     outside = len(options.extrapolation.outside()) if options.extrapolation else 0
     for task in plan.targets():
         images = ends * (len(options.alphas_for(task)) * sum(parts[task]) + outside * parts[task][1])
         for group in plan.pair_groups(task, options.pairs):
-            costs[f"{task}.landscape.interpolate_{group.name}"] = images * len(group.pairs)
+            found[f"{task}.landscape.interpolate_{group.name}"] = images * len(group.pairs)
     for scenario in options.cross_domain:
         for walk in plan.cross_domain_pairs(scenario):
-            costs[f"cross_domain.landscape.interpolate_{walk}"] = (
+            found[f"cross_domain.landscape.interpolate_{walk}"] = (
                 len(options.alphas_for(scenario.evaluated_on)) * parts[scenario.evaluated_on][1]
             )
     if options.connection:
@@ -385,10 +385,10 @@ def node_costs(plan: Plan, known: Sizes | None = None) -> dict[str, float]:
         for task in plan.targets():
             for pair in plan.connected(task):
                 images = _connection_images(plan, options.connection, pair, sizes, modules)
-                costs[f"{task}.landscape.connect_{pair.name}"] = images
+                found[f"{task}.landscape.connect_{pair.name}"] = images
     if options.criticality:
         _, modules = _count_weights_and_modules(plan)
         for name in sorted(_critical_runs(plan, options.criticality)):
             images = _criticality_images(plan, options.criticality, name, sizes, modules)
-            costs[f"{plan.runs[name].task}.landscape.criticality_{plan.runs[name].name}"] = images
-    return costs
+            found[f"{plan.runs[name].task}.landscape.criticality_{plan.runs[name].name}"] = images
+    return found

@@ -72,10 +72,10 @@ def replacement(
     for question in questions(split):
         first, second = (question.outcomes(logits, labels, options.threshold) for logits in (a, b))
         groupings = _groupings(split, question, options.groups_of(split.name))
-        by_group = [flips(first.correct, second.correct, grouping) for grouping in groupings]
-        tables += [table.assign(class_name=question.name) for table in by_group]
+        found = [flips(first.correct, second.correct, grouping) for grouping in groupings]
+        tables += [table.assign(class_name=question.name) for table in found]
         same = _same(question, (a, b), (first, second))
-        whole = {str(name): value for name, value in by_group[0].iloc[0].items()}
+        whole = {str(name): value for name, value in found[0].iloc[0].items()}
         summaries.append(
             {"class_name": question.name} | _summary(whole, first, second, same, split, options, generator)
         )

@@ -29,12 +29,12 @@ def _task(plan: Plan, task: str, runs: list[RunSpec], options: SpectrumOptions) 
     measured = [_measure(run) for run in runs]
     spectra = gather(NAME, task, "spectrum", [f"{run.full_name}.spectrum" for run in runs])
     margins = tagged("margin", [*(_margin(run) for run in runs), _bound_factors(task, runs)])
-    made = [*measured, *margins, spectra]
+    found = [*measured, *margins, spectra]
     if options.padding == "network" and task in (options.network_tasks or plan.study.tasks):
-        made += _paddings(task, runs)
+        found += _paddings(task, runs)
     if {"P-T", "RI-T"} <= {run.label for run in runs}:
-        made.append(_small_values(task, runs))
-    return [*made, *_figures(plan, task, runs, options)] if task in plan.targets() else made
+        found.append(_small_values(task, runs))
+    return [*found, *_figures(plan, task, runs, options)] if task in plan.targets() else found
 
 
 def _measure(run: RunSpec) -> Node:
