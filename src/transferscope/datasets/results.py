@@ -40,7 +40,7 @@ class ResultsDataset(AbstractDataset[TaskResults, TaskResults]):
             write_json(folder / "results.json", index)
 
     def _exists(self) -> bool:
-        """All files whole; a figure that is not is drawn by another step."""
+        """All files whole; a figure that is not is drawn by another node."""
         try:
             index = read_json(self._folder / "results.json")
         except (OSError, DamagedError):

@@ -1,4 +1,4 @@
-"""Typed options of every step: what may be written in the parameters, with its limits and defaults.
+"""Typed options of the whole study: what may be written in the parameters, with its limits and defaults.
 
 Knows neither torch nor Kedro, so that the plan is validated before anything heavy is imported.
 Unknown keys are refused everywhere.

@@ -28,10 +28,10 @@ class ModelPart(nn.Module):
     def _graft(self, model: nn.Module, name: str) -> None:
         path, _, last = name.rpartition(".")
         holder: nn.Module = self
-        for step in path.split(".") if path else []:
-            if step not in dict(holder.named_children()):
-                holder.add_module(step, nn.Module())
-            holder = holder.get_submodule(step)
+        for inner in path.split(".") if path else []:
+            if inner not in dict(holder.named_children()):
+                holder.add_module(inner, nn.Module())
+            holder = holder.get_submodule(inner)
         member = getattr(model.get_submodule(path), last)
         if isinstance(member, nn.Parameter):
             holder.register_parameter(last, member)

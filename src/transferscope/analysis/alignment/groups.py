@@ -296,7 +296,7 @@ def in_one_block(state: State, least: torch.dtype) -> dict[str, Tensor]:
     A block of more than 32 MiB goes back to the system when it is freed. Many tensors of some MiB stay in the process
     and leave gaps, so that the peak of a long computation would be half as high again.
     """
-    step = 16  # elements, so that each tensor is aligned as one of its own
+    multiple = 16  # elements, so that each tensor is aligned as one of its own
     places: dict[tuple[torch.dtype, torch.device], list[tuple[str, int]]] = {}
     ends: dict[tuple[torch.dtype, torch.device], int] = {}
     for key, tensor in state.items():
@@ -304,7 +304,7 @@ def in_one_block(state: State, least: torch.dtype) -> dict[str, Tensor]:
             kind = (torch.promote_types(tensor.dtype, least), tensor.device)
             start = ends.get(kind, 0)
             places.setdefault(kind, []).append((key, start))
-            ends[kind] = start + -(-tensor.numel() // step) * step
+            ends[kind] = start + -(-tensor.numel() // multiple) * multiple
     tensors: dict[str, Tensor] = {}
     for kind, entries in places.items():
         block = torch.empty(ends[kind], dtype=kind[0], device=kind[1])

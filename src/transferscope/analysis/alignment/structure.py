@@ -101,12 +101,12 @@ class _Graph:
         colour[self.is_fixed] = _hash(own + np.uint64(1 << 40))
         colours = len(np.unique(colour))
         while True:
-            step = _hash(colour)
+            mixed = _hash(colour)
             for index, (children, parents) in enumerate(self.relations):
                 down, up = np.uint64(_seed("down", index)), np.uint64(_seed("up", index))
-                np.add.at(step, children, _hash(colour[parents] ^ down))
-                np.add.at(step, parents, _hash(colour[children] ^ up))
-            colour = _hash(step)
+                np.add.at(mixed, children, _hash(colour[parents] ^ down))
+                np.add.at(mixed, parents, _hash(colour[children] ^ up))
+            colour = _hash(mixed)
             now = len(np.unique(colour))
             if now == colours:
                 break

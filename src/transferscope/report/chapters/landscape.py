@@ -131,7 +131,7 @@ def barriers_all(evidence: Evidence) -> list[Grid]:
 
 
 def extrapolation(evidence: Evidence) -> list[Grid]:
-    """Test metric at the ends and one step beyond, mean over pairs."""
+    """Test metric at the ends and beyond them, mean over pairs."""
     grids = []
     for task, table in evidence.each("interpolation"):
         metric = main_metric(table)
