@@ -132,7 +132,7 @@ def point_name(checkpoint: str) -> str:
 
 
 def basin_walls(basin: pd.DataFrame, *, title: str | None = None, note: str | None = None) -> Figure:
-    """The cost of leaving the hull: mean loss above that of the hull, by length, for noise and for displacements outward.
+    """The cost of leaving the hull: mean loss above that of the hull, by length, for noise and for ways outward.
 
     A panel a hull. The dashed line is 2 epsilon, which both must reach for a length to be the delta of a basin. Length
     0 is the rim of the hull itself. Whiskers are bootstrap intervals over the draws and the examples.
