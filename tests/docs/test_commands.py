@@ -171,7 +171,6 @@ def test_it_runs_or_says_what_is_missing(unfinished: Path, command: str) -> None
     assert "Traceback" not in output
 
 
-@pytest.mark.xdist_group("project")
 @pytest.mark.parametrize("command", ON_RESULTS)
 def test_it_goes_on_from_results(finished: Path, command: str) -> None:
     """In a project whose study is finished."""
@@ -179,7 +178,6 @@ def test_it_goes_on_from_results(finished: Path, command: str) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.xdist_group("project")
 @pytest.mark.parametrize(
     "page", [page for page in PAGES if blocks(page, "python")], ids=lambda page: page.relative_to(ROOT).as_posix()
 )

@@ -35,8 +35,6 @@ from transferscope.pipelines.landscape.nodes import interpolate_pair
 from transferscope.system.errors import UserError
 from transferscope.training.evaluation import evaluate
 
-pytestmark = pytest.mark.xdist_group("project")
-
 POINTS = ["split", "metric", "alpha"]
 
 
