@@ -6,11 +6,8 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
-# For this process and for all that tests start, before Kedro is imported: messages as a project has them, and code that
-# is compiled once and not in each of hundreds of processes.
-os.environ.setdefault("KEDRO_LOGGING_CONFIG", str(Path(__file__).resolve().parents[1] / "conf" / "logging.yml"))
+# Here and in all processes that tests start: code is compiled once and not in each of them.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 

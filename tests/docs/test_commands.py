@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from forked_kedro import kedro
 from markdown_blocks import PAGES, blocks, commands
 from tiny_project import ROOT, Project, make_project
 
@@ -84,18 +83,11 @@ WITHOUT_RESULTS = [command for command in FOUND if command not in {*ELSEWHERE, *
 
 
 def run(folder: Path, command: str) -> subprocess.CompletedProcess[str]:
-    """Run a command of the pages in a project's folder, with this Python for uv's."""
+    """Run a command of the pages in a project's folder, without uv."""
     command = INSTEAD.get(command, command)
     assert command.startswith(KEDRO), f"say in this file how to check {command!r}"
     words = shlex.split(f"{command.removeprefix(KEDRO)} {SHORTENED.get(command, '')}")
-    return subprocess.run(
-        [sys.executable, "-m", "kedro", *words],
-        cwd=folder,
-        env=os.environ | {"DO_NOT_TRACK": "1", "COLUMNS": "200"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    return kedro(folder, *words, COLUMNS="200")
 
 
 @pytest.fixture(scope="module")
