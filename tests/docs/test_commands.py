@@ -46,7 +46,9 @@ OWN_CHECKPOINTS = (
 )
 SHORTENED = {
     "uv run kedro run --params training.epochs=20": "--nodes clipart.training.rit_small_lr_1",
-    "uv run kedro run --runner-params max_workers=8": "--pipelines data_prep",
+    "uv run kedro run --runner-params max_workers=8": (
+        "--nodes generated.draw_domains,clipart.data_prep.pack_train,real.data_prep.pack_train"
+    ),
     OWN_CHECKPOINTS.replace("resnet50", "resnet18,pictures.store_size=32"): "--pipelines data_prep,training",
 }
 """Commands that would take too long on all of a study, and what is added to them."""
