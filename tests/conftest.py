@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import sys
 from collections.abc import Iterator
 
-import pytest
-import torch
+# Here and in all processes that tests start: code is compiled once and not in each of them.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
-from every_package import pytest_collectreport, pytest_runtest_logreport, pytest_sessionfinish  # noqa: F401
-from tiny_project import Project, make_project
+import pytest  # noqa: E402
+import torch  # noqa: E402
+
+from every_package import pytest_collectreport, pytest_runtest_logreport, pytest_sessionfinish  # noqa: E402, F401
+from tiny_project import Project, make_project  # noqa: E402
 
 
 @pytest.fixture(scope="session")
@@ -26,3 +32,13 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
         # Tests run parts of it again, some to see them fail; this is the status after the whole run.
         shutil.copy(made.folder / ".viz" / "kedro_pipeline_events.json", made.folder / "events_of_whole_run.json")
         yield made
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep all tests of the tiny study in one process, so that it is run once."""
+    for item in items:
+        found = getattr(item, "_fixtureinfo", None)
+        definitions = found.name2fixturedefs.get("project", ()) if found else ()
+        if any(definition.func is project.__wrapped__ for definition in definitions[-1:]):
+            item.add_marker(pytest.mark.xdist_group("project"))

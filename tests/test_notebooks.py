@@ -21,7 +21,6 @@ def test_it_is_stored_without_outputs(path: Path) -> None:
         assert cell.get("execution_count") is None
 
 
-@pytest.mark.xdist_group("project")
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_it_runs(path: Path, project: Project) -> None:
     """Every cell runs, in a project whose study is tiny."""

@@ -34,7 +34,7 @@ analyses:
     planes: [{name: p_pt_pt, task: clipart, checkpoints: [pt_1@0, pt_1, pt_2], points: 3}]
     connection: {max_examples: 30, statistics: 16, alphas: {points: 3}, curve: {epochs: 1, batch_size: 16}}
     basin: {points: 3, rays: 2, deltas: [0.5]}
-    criticality: {pages: true, rewind_epochs: [0, 1], positions: {points: 2}, sigmas: [0.0, 0.1], draws: 1, max_examples: 16}
+    criticality: {pages: false, rewind_epochs: [0, 1], positions: {points: 2}, sigmas: [0.0, 0.1], draws: 1, max_examples: 16}
 """
 
 SMALL = """

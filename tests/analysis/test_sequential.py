@@ -71,6 +71,7 @@ def test_sizes_grow_and_end_with_all() -> None:
     """Every look sees more, the last one everything; few examples are looked at once."""
     assert list(growing_sizes(400, 50, 2)) == [50, 100, 200, 400]
     assert list(growing_sizes(30, 50)) == [30]
+    assert list(growing_sizes(7, 2, 1.01)) == [2, 3, 4, 5, 6, 7]
 
 
 def test_what_cannot_be_decided_ends() -> None:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from forked_kedro import kedro
 from markdown_blocks import PAGES, blocks, commands
 from tiny_project import ROOT, Project, make_project
 
@@ -47,7 +46,9 @@ OWN_CHECKPOINTS = (
 )
 SHORTENED = {
     "uv run kedro run --params training.epochs=20": "--nodes clipart.training.rit_small_lr_1",
-    "uv run kedro run --runner-params max_workers=8": "--pipelines data_prep",
+    "uv run kedro run --runner-params max_workers=8": (
+        "--nodes generated.draw_domains,clipart.data_prep.pack_train,real.data_prep.pack_train"
+    ),
     OWN_CHECKPOINTS.replace("resnet50", "resnet18,pictures.store_size=32"): "--pipelines data_prep,training",
 }
 """Commands that would take too long on all of a study, and what is added to them."""
@@ -84,18 +85,11 @@ WITHOUT_RESULTS = [command for command in FOUND if command not in {*ELSEWHERE, *
 
 
 def run(folder: Path, command: str) -> subprocess.CompletedProcess[str]:
-    """Run a command of the pages in a project's folder, with this Python for uv's."""
+    """Run a command of the pages in a project's folder, without uv."""
     command = INSTEAD.get(command, command)
     assert command.startswith(KEDRO), f"say in this file how to check {command!r}"
     words = shlex.split(f"{command.removeprefix(KEDRO)} {SHORTENED.get(command, '')}")
-    return subprocess.run(
-        [sys.executable, "-m", "kedro", *words],
-        cwd=folder,
-        env=os.environ | {"DO_NOT_TRACK": "1", "COLUMNS": "200"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    return kedro(folder, *words, COLUMNS="200")
 
 
 @pytest.fixture(scope="module")
@@ -171,7 +165,6 @@ def test_it_runs_or_says_what_is_missing(unfinished: Path, command: str) -> None
     assert "Traceback" not in output
 
 
-@pytest.mark.xdist_group("project")
 @pytest.mark.parametrize("command", ON_RESULTS)
 def test_it_goes_on_from_results(finished: Path, command: str) -> None:
     """In a project whose study is finished."""
@@ -179,7 +172,6 @@ def test_it_goes_on_from_results(finished: Path, command: str) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.xdist_group("project")
 @pytest.mark.parametrize(
     "page", [page for page in PAGES if blocks(page, "python")], ids=lambda page: page.relative_to(ROOT).as_posix()
 )

@@ -13,7 +13,9 @@ import pytest
 from PIL import Image
 
 from tiny_project import ROOT, Project, make_project
+from transferscope.experiment.formats import format_class
 from transferscope.measure.own import own_parts
+from transferscope.pipelines.own.pipeline import create_pipeline
 from transferscope.system.errors import UserError
 
 PAGES = [(ROOT / "docs" / name).read_text() for name in ("extending.md", "claims.md")]
@@ -108,6 +110,34 @@ def test_the_claim_is_decided(project: Project) -> None:
     """The claim of one's own has a row, here without fine-tuned runs to compare."""
     claims = project.load("claims").set_index("id")
     assert claims.loc["agreement", "verdict"] == "cannot tell"
+
+
+def test_an_analysis_without_pairs_has_neither_table_nor_figure(project: Project) -> None:
+    """With one run there is nothing to compare, so no node waits for a table that nobody makes."""
+    params = {"runs": {"rit": {"replicas": 1}}, "analyses": {"mistakes": None}}
+    plan = project.session(params=params).load_context().config_loader.plan
+    assert not create_pipeline(plan).nodes
+    assert (
+        "mine.own_agreement_by_pair.figure"
+        in create_pipeline(project.session().load_context().config_loader.plan).all_outputs()
+    )
+
+
+def test_a_format_in_a_file_begins_at_the_projects_folder(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A relative file is that of the project, whatever the working folder holds."""
+    monkeypatch.chdir(project.folder / "conf")
+    params = {"tasks": {"mine": {"format": "src/my_formats.py:CsvList"}}}
+    plan = project.session(params=params).load_context().config_loader.plan
+    assert plan.study.tasks["mine"].format == "src/my_formats.py:CsvList"
+
+
+def test_a_format_that_cannot_read_is_refused(tmp_path: Path) -> None:
+    """A class without `read` is named, with what it lacks, before any image is listed."""
+    (tmp_path / "silent.py").write_text(
+        "from transferscope.images.source import ImageFormat\nclass Silent(ImageFormat): pass\n"
+    )
+    with pytest.raises(UserError, match=r"Silent is no subclass of .*ImageFormat with a method `read`"):
+        format_class(f"{tmp_path}/silent.py:Silent")
 
 
 def test_an_edited_network_trains_anew(project: Project) -> None:

@@ -15,7 +15,7 @@ from endurance.bit_flips import DECIDES_NOTHING, files_of, is_detected, places, 
 from transferscope.system import stored
 from transferscope.system.errors import UserError
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("project")]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")

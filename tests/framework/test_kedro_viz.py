@@ -15,8 +15,6 @@ from kedro_viz.utils import _hash_input_output
 
 from tiny_project import Project
 
-pytestmark = pytest.mark.xdist_group("project")
-
 LAYERS = ["raw", "model_input", "models", "model_output", "reporting"]
 STEPS = {"data_prep", "training", "mistakes", "similarity", "landscape", "spectrum", "report"}
 

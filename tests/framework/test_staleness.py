@@ -155,7 +155,7 @@ def test_other_images_make_results_stale() -> None:
         Node(lambda options: options, "params:part", "t.train_split", name="pack"),
         Node(lambda split: split, "t.train_split", "t.table", name="tabulate"),
     ]
-    first, second = (made_by.present_keys(nodes, lambda _: {}, lambda _, d=digest: d) for digest in ("a", "b"))
+    first, second = (made_by.present_keys(nodes, lambda _: "", lambda _, d=digest: d) for digest in ("a", "b"))
     assert first["t.train_split"] == second["t.train_split"]
     assert first["t.table"] != second["t.table"]
 

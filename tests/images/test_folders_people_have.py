@@ -103,6 +103,15 @@ def test_three_parts_under_other_names(make: Callable[..., Path]) -> None:
             ": cat/ and dog/ hold folders of the same names (test, train)",
         ),
         (
+            ["train_cat/", "train_dog/", "test_cat/", "test_dog/"],
+            ": test_cat/ and train_cat/ look like the parts of one class: ",
+        ),
+        (["train.cat/", "dog/", "val.cat/"], ": train.cat/ and val.cat/ look like the parts of one class: "),
+        (
+            ["train/n1/images/", "train/n2/images/", "val/images/"],
+            "/val: no folder in it is named like a class of train/: put the images of each class in a folder of its own",
+        ),
+        (
             ["Trainingsdaten/a/", "Trainingsdaten/b/", "Testdaten/a/", "Testdaten/c/"],
             ": Testdaten/ and Trainingsdaten/ hold folders of the same names (a)",
         ),
@@ -177,6 +186,7 @@ CLUTTER = [
     ".ipynb_checkpoints/1-checkpoint.png", ".git/x.png", "__MACOSX/1.png", "@eaDir/1.png", ".Trashes/1.png",
     "#recycle/1.png", "$RECYCLE.BIN/1.png", ".DS_Store", "Thumbs.db", "._1.png", ".hidden.png", "desktop.ini",
     "__pycache__/1.png", "1.png~", "lost+found/1.png", "System Volume Information/1.png",
+    "CVS/1.png", "node_modules/a/1.png",
 ]  # fmt: skip
 
 

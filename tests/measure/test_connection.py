@@ -255,3 +255,27 @@ def test_bad_input() -> None:
         connect(bench(), A, broken, options=OPTIONS)
     with pytest.raises(ValueError, match=r"0, 0\.5 and 1"):
         ConnectionOptions.model_validate({"alphas": {"points": 4}})
+
+
+def test_the_straight_line_has_no_temperature_of_its_own() -> None:
+    """Only the way tempered has a temperature and a loss at it, also where it is not asked for."""
+    found = connect(bench(resamples=0), A, B, ("straight",), options=OPTIONS)
+    assert set(found.points["metric"]) == set(found.barriers["metric"]) == {"accuracy", "loss"}
+
+
+def test_the_permutation_of_aligned_modules_is_returned() -> None:
+    """A profile is no line, but it aligns b all the same."""
+    found = connect(bench(resamples=0), A, permuted(A), ("aligned_modules",), options=OPTIONS)
+    assert found.permutation is not None
+    assert found.permutation.moved > 0.5
+
+
+def test_without_the_straight_line_there_is_no_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its reason is the error, since every other way is compared with it."""
+
+    def refuse(*_: object) -> None:
+        raise UserError("these weights cannot be measured")
+
+    monkeypatch.setattr(ways_module, "interpolate", refuse)
+    with pytest.raises(UserError, match=r"^these weights cannot be measured"):
+        connect(bench(resamples=0), A, B, options=OPTIONS)

@@ -33,15 +33,17 @@ def split_of(part: str, *, multi_label: bool = False, number: int = 60) -> Packe
     return PackedSplit(info, images, labels, [str(index) for index in range(number)], sizes)
 
 
-def checkpoint_of(seed: int) -> Checkpoint:
-    options = {"widths": [4, 8, 8]}
-    model = build_model("fixup_resnet_small", 3, seed=seed, **options)
+def checkpoint_of(
+    seed: int, architecture: str = "fixup_resnet_small", options: dict[str, Any] | None = None
+) -> Checkpoint:
+    options = {"widths": [4, 8, 8]} if options is None else options
+    model = build_model(architecture, 3, seed=seed, **options)
     for name, tensor in model.state_dict().items():
         if name.endswith("weight"):
             tensor.add_(0.05)  # Fixup's classifier starts at zero
     return Checkpoint(
         model.state_dict(),
-        CheckpointMetadata(architecture="fixup_resnet_small", num_classes=3, model_options=options),
+        CheckpointMetadata(architecture=architecture, num_classes=3, model_options=options),
     )
 
 
@@ -67,6 +69,22 @@ def test_a_decided_line_is_that_of_the_first_examples(multi_label: bool) -> None
         keys = [name for name in ("split", "metric", "alpha") if name in found]
         found, expected = (table.sort_values(keys).reset_index(drop=True) for table in (found, expected))
         pd.testing.assert_frame_equal(found, expected, rtol=1e-5, atol=1e-7)
+
+
+def test_points_beyond_the_ends_have_the_statistics_of_all_images() -> None:
+    """With BatchNorm, points beyond are measured on the few examples with statistics of the whole train part."""
+    ends = [checkpoint_of(seed, "resnet18", {}) for seed in (1, 2)]
+    bench = bench_of(resamples=2)
+    few = line(bench, *ends, ALPHAS, outside=(-1,), until_decided=EASY)
+    order = np.random.default_rng(derive_seed("toy", "test", "order")).permutation(60)
+    chosen = {"train": bench.split("train"), "test": bench.split("test").subset(np.sort(order[:16]))}
+    whole = line(Bench(chosen, resamples=2), *ends, ALPHAS, outside=(-1,), parts=["test"])
+    keys = ["metric", "alpha"]
+    found, expected = (
+        table.query("split == 'test'").sort_values(keys).reset_index(drop=True) for table in (few.points, whole.points)
+    )
+    assert -1 in set(expected["alpha"])
+    pd.testing.assert_frame_equal(found, expected, rtol=1e-4, atol=1e-6)
 
 
 def test_an_undecided_line_is_that_of_all_examples() -> None:

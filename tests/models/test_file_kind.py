@@ -75,6 +75,8 @@ OTHERS = {
     "NumPy array": array_file(),
     "PNG image": b"\x89PNG\r\n\x1a\n" + bytes(30),
     "PDF document": b"%PDF-1.7\n" + bytes(30),
+    "MATLAB file": b"MATLAB 5.0 MAT-file" + bytes(200),
+    "text in UTF-16": "<html>".encode("utf-16"),
     "archive of torch.export": zipped(**{"a/archive_format": "pt2", "a/models/model.json": ""}),
 }
 
@@ -173,6 +175,12 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a.pth")
     with pytest.raises(UserError, match="is a device, pipe or socket"):
         load_checkpoint(tmp_path / "a.pth")
+
+
+def test_an_address_is_no_path() -> None:
+    """Nothing is downloaded; the message says what to do."""
+    with pytest.raises(UserError, match=r"is an address \(https\): download the file and give its path"):
+        load_checkpoint("https://example.org/a.pth")
 
 
 @pytest.mark.parametrize("name", ["a\0b.pth", "x" * 300 + ".pth"])

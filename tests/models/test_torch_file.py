@@ -109,6 +109,7 @@ def test_a_whole_pickled_model_is_refused(tmp_path: Path) -> None:
         ({"epoch": 3, "optimizer": {}}, r"holds no state_dict \(its keys are epoch, optimizer\)"),
         ([torch.zeros(1)], r"holds no state_dict \(it is a list\)"),
         ({}, r"holds no state_dict \(it is empty\)"),
+        (Path, r"holds no state_dict \(it is the class or function pathlib\.Path, without values\)"),
     ],
 )
 def test_a_file_without_weights_says_what_it_holds(tmp_path: Path, content: Any, message: str) -> None:

@@ -13,6 +13,7 @@ import pytest
 from kedro.framework.project import configure_project, pipelines
 from PIL import Image
 
+from forked_kedro import kedro
 from tiny_project import ROOT, make_project
 from transferscope.framework.config import PlanConfigLoader
 from transferscope.settings import CONFIG_LOADER_ARGS
@@ -37,16 +38,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made
 
 
-def kedro(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def kedro_in_a_new_python(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "kedro", *arguments]
     environment = os.environ | {"DO_NOT_TRACK": "1"}
-    return subprocess.run(
-        [sys.executable, "-m", "kedro", *arguments],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
 
 @pytest.mark.parametrize(
@@ -98,7 +93,7 @@ def test_all_faults_of_a_run_are_listed_and_paths_begin_at_the_project(folder: P
         for index in range(2):
             (place / f"{index}.png").write_bytes(PIXEL)
     values = "model.name=resnet18,runs.a.checkpoint=no/a.pth,runs.b.checkpoint=no/b.pth,tasks.images.class_list=no.txt"
-    done = kedro(below, "run", "--env", "own_checkpoints", "--params", values)
+    done = kedro_in_a_new_python(below, "run", "--env", "own_checkpoints", "--params", values)
     assert done.returncode == 1
     assert "Error: 3 faults" in done.stderr
     for fault in (
@@ -236,7 +231,7 @@ def test_two_runs_on_one_data_folder(folder: Path) -> None:
 
 def test_the_registry_follows_the_environment(folder: Path) -> None:
     """Listing pipelines needs no data; the plan of base gives the eight pipelines."""
-    done = kedro(folder, "registry", "list")
+    done = kedro_in_a_new_python(folder, "registry", "list")
     assert done.returncode == 0
     for name in ("data_prep", "training", "mistakes", "similarity", "landscape", "spectrum", "report"):
         assert f"- {name}" in done.stdout

@@ -31,8 +31,6 @@ from transferscope.pipelines.spectrum import create_pipeline as spectrum
 from transferscope.pipelines.training import create_pipeline as training
 from transferscope.training.adopt import adopt
 
-pytestmark = pytest.mark.xdist_group("project")
-
 ASK_FOR_THE_DEVICE = (
     "transferscope.measure.bench.choose_device",
     "transferscope.training.device.choose_device",

@@ -35,8 +35,6 @@ from transferscope.pipelines.landscape.nodes import interpolate_pair
 from transferscope.system.errors import UserError
 from transferscope.training.evaluation import evaluate
 
-pytestmark = pytest.mark.xdist_group("project")
-
 POINTS = ["split", "metric", "alpha"]
 
 
@@ -349,7 +347,9 @@ def test_the_basin_says_what_it_sampled(project) -> None:
 
 
 def test_all_modules_are_pages_of_one_file(project) -> None:
-    """The PDF has a page for every module of the run."""
+    """The PDF has a page for every module of the run, where pages are asked for."""
+    with project.session(params={"analyses": {"landscape": {"criticality": {"pages": True}}}}) as session:
+        session.run(node_names=["clipart.landscape.draw_criticality_pages_pt_1"])
     path = project.load("clipart.criticality_pt_1.pages")
     pages = re.findall(rb"/Type /Page\b", path.read_bytes())
     assert len(pages) == project.load("clipart.criticality.table")["module"].nunique()

@@ -9,8 +9,6 @@ import pytest
 
 from tiny_project import Project
 
-pytestmark = pytest.mark.xdist_group("project")
-
 TABLES = ("mistakes", "mistakes_spread", "distances", "interpolation", "barriers", "cka")
 FINAL = [f"clipart.{name}.table" for name in TABLES]
 

@@ -27,8 +27,6 @@ from transferscope.models.series import Checkpoints, CheckpointSeries
 from transferscope.training.evaluation import evaluate
 from transferscope.training.loop import train_run
 
-pytestmark = pytest.mark.xdist_group("project")
-
 
 @pytest.fixture(scope="module")
 def splits(project: Any) -> dict[str, Any]:

@@ -8,8 +8,6 @@ import pytest
 from transferscope.experiment.options import ReplaceOptions
 from transferscope.measure import replacement
 
-pytestmark = pytest.mark.xdist_group("project")
-
 
 def test_the_tables_are_those_of_the_stored_predictions(project) -> None:
     """A row per pair; the numbers of `replacement` on what `predictions` holds."""

@@ -18,8 +18,6 @@ from transferscope.images.augment import EvaluationTransform
 from transferscope.system.errors import UserError
 from transferscope.training.evaluation import predict
 
-pytestmark = pytest.mark.xdist_group("project")
-
 
 def table(project, name: str) -> pd.DataFrame:
     return project.load(f"{name}.table")

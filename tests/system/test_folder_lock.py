@@ -130,7 +130,23 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
-    """A file is in its place."""
+    """A file or a link to nothing is in its place."""
     (tmp_path / "data").touch()
-    with pytest.raises(UserError, match="data cannot be written"):
+    with pytest.raises(UserError, match="data is a file: results go there, so put a folder in its place"):
         FolderLock(tmp_path / "data")
+    (tmp_path / "link").symlink_to("unmounted/disk")
+    with pytest.raises(UserError, match="link is a link to unmounted/disk, which does not exist: results go there"):
+        FolderLock(tmp_path / "link")
+    with pytest.raises(UserError, match=r"deep cannot be written \(Not a directory\)"):
+        FolderLock(tmp_path / "data" / "deep")
+
+
+def test_a_link_to_a_folder_is_that_folder(tmp_path: Path) -> None:
+    """Results may lie on another disk."""
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "data").symlink_to(tmp_path / "disk")
+    lock = FolderLock(tmp_path / "data")
+    with pytest.raises(UserError, match="is in use by another run"):
+        FolderLock(tmp_path / "disk")
+    lock.release()
+    assert (tmp_path / "disk").is_dir()

@@ -73,3 +73,14 @@ def test_the_source_file_is_known_without_running_it(tmp_path: Path, monkeypatch
     assert source_file("explodes:build", tmp_path) == tmp_path / "explodes.py"
     assert source_file("explodes.py:build", tmp_path) == tmp_path / "explodes.py"
     assert source_file("no_such_package.x:build", tmp_path) is None
+
+
+def test_a_package_that_fails_has_no_source_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the package around a module raises, the file counts as unknown; following the reference reports it."""
+    (tmp_path / "failing_package").mkdir()
+    (tmp_path / "failing_package" / "__init__.py").write_text("{}['key']\n")
+    (tmp_path / "failing_package" / "nets.py").write_text("def build(): return 5\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert source_file("failing_package.nets:build", tmp_path) is None
+    with pytest.raises(UserError, match=r"key: failing_package.nets cannot be imported: KeyError"):
+        resolve("failing_package.nets:build", "key")

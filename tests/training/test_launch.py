@@ -335,3 +335,21 @@ def test_two_machines_train_one_run(make_split: Make, make_run: Make, tmp_path: 
     assert history["test_loss"].tolist() == pytest.approx(expected["test_loss"].tolist(), rel=1e-4)
     for name, value in one.load("final").state_dict.items():
         torch.testing.assert_close(two.load("final").state_dict[name], value, rtol=1e-3, atol=1e-5, msg=name)
+
+
+def test_messages_of_workers_are_passed_on_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A line that is half written waits, a message of several lines keeps them all, whatever they begin with."""
+    caplog.set_level(logging.INFO)
+    listener = launch._Listener(tmp_path, lambda *_: None)
+    written = tmp_path / "messages.txt"
+    written.write_text("30 loss is large:\nepoch 3\n² of it\n20 epo")
+    listener()
+    assert [(record.levelno, record.message) for record in caplog.records] == [
+        (logging.WARNING, "loss is large:"),
+        (logging.INFO, "epoch 3"),
+        (logging.INFO, "² of it"),
+    ]
+    written.write_text(written.read_text() + "ch 4\n")
+    listener()
+    listener()
+    assert [record.message for record in caplog.records][3:] == ["epoch 4"]

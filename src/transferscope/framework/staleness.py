@@ -14,7 +14,7 @@ import logging
 import threading
 import zlib
 from collections.abc import Callable, Iterable, Mapping
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -67,9 +67,9 @@ class MadeBy:
         if self._context is not None:
             folder = self._context.config_loader["globals"].get("data", "data")
             self._file = Path(self._context.project_path) / folder / FILE
-        self._compute = lambda: present_keys(
-            pipelines["__default__"].nodes, catalog.load, partial(_content_digest, catalog)
-        )
+        # Parameters stay as they are in a run, of which the keys are computed again after each split that is packed.
+        nodes, parameter = pipelines["__default__"].nodes, cache(partial(_parameter_digest, catalog.load))
+        self._compute = lambda: present_keys(nodes, parameter, partial(_content_digest, catalog))
         self._present, self._outdated, self._saved = self._compute(), False, set()
         try:
             self._made = _read(self._file)
@@ -148,11 +148,11 @@ class MadeBy:
 
 
 def present_keys(
-    nodes: Iterable[Node], load: Callable[[str], Any], content: Callable[[str], str] = lambda name: ""
+    nodes: Iterable[Node], parameter: Callable[[str], str], content: Callable[[str], str] = lambda name: ""
 ) -> dict[str, str]:
     """The key of every output of `nodes`, which come in the order of their dependencies.
 
-    `load` gives parameters, and `content` the digest of a packed split, by which other images are noticed.
+    `parameter` gives the digest of parameters, and `content` that of a packed split, by which other images are noticed.
     """
     keys: dict[str, str] = {}
     values: dict[str, str] = {}
@@ -160,15 +160,17 @@ def present_keys(
         parts = [node.name]
         for name in node.inputs:
             if name == "parameters" or name.startswith("params:"):
-                if name not in values:
-                    values[name] = "" if name == "params:models_folder" else _digest(_relevant(load(name)))
-                parts.append(values[name])
+                parts.append(parameter(name))
             else:
                 if _is_split(name) and name not in values:
                     values[name] = content(name)
                 parts.append(keys.get(name, "") + values.get(name, ""))
         keys |= {name: _digest([name, *parts]) for name in node.outputs}
     return keys
+
+
+def _parameter_digest(load: Callable[[str], Any], name: str) -> str:
+    return "" if name == "params:models_folder" else _digest(_relevant(load(name)))
 
 
 def _is_split(name: str) -> bool:

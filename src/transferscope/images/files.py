@@ -29,10 +29,10 @@ CLUTTER = frozenset(
     {
         "__macosx", "__pycache__", "@eadir", "@recycle", "@recently-snapshot", "#recycle", "#snapshot", "$recycle.bin",
         "recycler", "system volume information", "lost+found", "network trash folder", "temporary items",
-        "thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", "icon\r",
+        "cvs", "node_modules", "thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", "icon\r",
     }
 )  # fmt: skip
-"""Files and folders, in lower case, that file managers and storage systems leave behind."""
+"""Files and folders, in lower case, that file managers, storage systems and tools of programmers leave behind."""
 
 _KINDS = {
     stat.S_IFDIR: "is a folder",

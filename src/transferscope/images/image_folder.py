@@ -57,6 +57,10 @@ _PART = re.compile(
     r"(?:[ _.\-]?(?:set|split|part|folder|data|dataset|images?|imgs?|photos?|pictures?|dir|[0-9]+))*",
     re.IGNORECASE,
 )
+_PART_FIRST = re.compile(
+    r"(?P<part>train(?:ing)?|val(?:id(?:ation)?)?|test(?:ing)?)[ _.\-]+(?P<name>.+)", re.IGNORECASE
+)
+"""A part before the name of a class."""
 _PART_OF = {"tr": "train", "va": "val", "de": "val", "te": "test", "ts": "test", "ho": "test", "ev": "eval"}
 """By the first two letters: train, training, trn; val, valid, validation; dev; test, testing, tst; holdout; eval."""
 
@@ -115,6 +119,7 @@ def read_image_folder(
     if listed is None:
         for classes in parts.values():
             _check_not_nested(tree, classes)
+            _check_names(tree, classes)
     in_train = tuple(parts["" if folders is None else "train"])
     class_names = listed or printable_names(in_train, tree.where(base))
     known = f"{folders['train']}/" if folders is not None and listed is None else f"{class_list}"
@@ -360,11 +365,31 @@ def _check_not_nested(tree: FileTree, classes: dict[str, str]) -> None:
         )
 
 
+def _check_names(tree: FileTree, classes: dict[str, str]) -> None:
+    """Refuse `train_cat` beside `test_cat` as classes: they are parts of one."""
+    seen: dict[str, tuple[str, str]] = {}
+    for name, folder in classes.items():
+        if match := _PART_FIRST.fullmatch(name):
+            part = _PART_OF[match["part"][:2].lower()]
+            other, first = seen.setdefault(match["name"].casefold(), (part, name))
+            if other != part:
+                where = tree.where(folder.rpartition("/")[0])
+                raise UserError(
+                    f"{where}: {printable(first)}/ and {printable(name)}/ look like the parts of one class: put the "
+                    "folder of each class into train/ and test/, or list the classes with class_list"
+                )
+
+
 def _read_part(
     tree: FileTree, classes: dict[str, str], index_of: dict[str, int], known: str, passed: _PassedOver
 ) -> ExampleList:
     paths: list[str] = []
     labels: list[int] = []
+    if classes and not any(_key(name).casefold() in {key.casefold() for key in index_of} for name in classes):
+        raise UserError(
+            f"{tree.where(next(iter(classes.values())).rpartition('/')[0])}: no folder in it is named like a class of "
+            f"{known}: put the images of each class in a folder of its own"
+        )
     for name, folder in classes.items():
         index = index_of.get(_key(name))
         if index is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import stat
 import zipfile
 from pathlib import Path
@@ -32,6 +33,9 @@ _STARTS: tuple[tuple[bytes, str], ...] = (
     (b"MZ", "a Windows program: check the path"),
     (b"PAR1", "a Parquet table: check the path"),
     (b"SQLite format 3\x00", "an SQLite database: check the path"),
+    (b"MATLAB 5.0 MAT-file", "a MATLAB file: save a state_dict by torch.save"),
+    (b"\xff\xfe", "a text in UTF-16: give the file with the weights"),
+    (b"\xfe\xff", "a text in UTF-16: give the file with the weights"),
 )
 _TEXTS: tuple[tuple[str, str], ...] = (
     ("version https://git-lfs", "a git-lfs pointer, not the file it points to: run git lfs pull"),
@@ -70,6 +74,10 @@ def _start_of(path: Path) -> tuple[bytes, int]:
         with path.open("rb") as file:
             start = file.read(4096)
     except FileNotFoundError as error:
+        if address := re.match(r"(https?|s3|gs|hf):/", str(path)):
+            raise UserError(
+                f"checkpoint {path} is an address ({address[1]}): download the file and give its path"
+            ) from error
         raise UserError(f"checkpoint {path} does not exist: check the path") from error
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from transferscope.models.file_kind import Kind
-from transferscope.models.pickle_data import Opaque
+from transferscope.models.pickle_data import Name, Opaque
 from transferscope.models.torch_file import ArrayRef, TensorRef, open_torch_file
 from transferscope.system.errors import UserError
 from transferscope.system.near import near_matches
@@ -294,6 +294,8 @@ def describe(content: Any) -> str:
         return f"it is a {content.type}"
     if isinstance(content, dict):
         return "its keys are " + listed(content, 8) if content else "it is empty"
+    if isinstance(content, Name):
+        return f"it is the class or function {content.path}, without values"
     own = {"TensorRef": "a tensor", "ArrayRef": "an array of NumPy", "StorageRef": "a storage"}
     name = type(content).__name__
     return f"it is {own.get(name, f'a {name}')}"

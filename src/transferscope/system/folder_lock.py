@@ -55,6 +55,9 @@ class FolderLock:
                     raise UserError(f"{folder} is in use by another run ({who}): wait until it has ended, or {remedy}")
                 time.sleep(0.1)
                 self._file = _open(self._path)
+        except FileExistsError as error:
+            what = f"a link to {os.readlink(folder)}, which does not exist" if folder.is_symlink() else "a file"
+            raise UserError(f"{folder} is {what}: results go there, so put a folder in its place") from error
         except OSError as error:
             raise UserError(f"{folder} cannot be written ({error.strerror}): results go there") from error
         os.ftruncate(self._file.fileno(), 0)

@@ -223,7 +223,7 @@ class _Listener:
         lines = _read(self.job / "messages.txt").split("\n")[:-1]  # the last one may be half written
         for line in lines[self.num_lines :]:
             level, _, message = line.partition(" ")
-            if level.isdigit():
+            if level.isdecimal():
                 log.log(int(level), "%s", message)
             else:  # of a message of several lines
                 log.info("%s", line)
