@@ -273,7 +273,7 @@ def test_a_verdict_is_explained_in_two_sentences(plan: Plan, drawn: Draw) -> Non
     claims, effects = decide_claims(plan, results)
     views = {view.claim.id: view for view in claim_views(claims, effects, registered())}
     assert views["speed"].why == (
-        "The 95 % interval lies where it is claimed, for other runs, these 3 tasks, this P alone (shapes.p_1)."
+        "The 95 % interval lies above 0, for other runs on these 3 tasks, this P alone (shapes.p_1)."
     )
     assert views["union_basin"].why.startswith("Nothing is repeated independently. To tell: 2 runs of each kind")
     page = write_page(plan, claims, effects, results, provenance={})
