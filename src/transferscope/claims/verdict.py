@@ -40,9 +40,9 @@ class Verdict:
     """The verdict in words, the effect with its interval, and why.
 
     The effect is the difference where two kinds are compared, positive as claimed, and the measured number where there
-    is a bound; NaN without comparisons. low, high: its interval, NaN where nothing is repeated. p: two-sided, against
-    the nearer end of the claimed region. num_runs: runs behind it. covers: to which other studies the interval
-    reaches. would_tell: how large a study, or an effect, it takes; empty where the claim is decided.
+    is a bound; NaN without comparisons. low, high: its interval, NaN where nothing is repeated, or nothing varies. p:
+    two-sided, against the nearer end of the claimed region. covers: to which other studies the interval reaches.
+    would_tell: how large a study, or an effect, it takes; empty where the claim is decided.
     """
 
     verdict: str
@@ -83,10 +83,12 @@ def decide(
     numbers = np.array([one.effect for one in counted])
     found = estimate(design, numbers, np.array([one.error for one in counted]))
     verdict = str(judge(found, region))
-    numbers_of = (float(found.effect), float(found.low), float(found.high), float(p_value(found, region)))
+    low, high = (float(found.low), float(found.high)) if found.se > 0 else (math.nan, math.nan)
+    numbers_of = (float(found.effect), low, high, float(p_value(found, region)))
     reason = _reason(verdict, design, found, region, counted, show)
     would = _would_tell(design, found, region, show) if verdict == UNKNOWN else ""
-    return Verdict(verdict, *numbers_of, reason, _covers(design, found, over), would)
+    covers = _covers(design, found, over) if found.se > 0 else ""
+    return Verdict(verdict, *numbers_of, reason, covers, would)
 
 
 def judge(found: Estimate, region: Region) -> NDArray[np.str_]:

@@ -132,7 +132,8 @@ def _why(row: Mapping[Any, Any]) -> str:
     first = str(row["reason"]).split("; left out: ")[0]
     if isinstance(row["covers"], str) and row["covers"]:
         first += f", for {row['covers']}"
-    second = str(row["would_tell"]) if row["verdict"] == UNKNOWN and isinstance(row["would_tell"], str) else ""
+    open_ = row["verdict"] == UNKNOWN and isinstance(row["would_tell"], str)
+    second = str(row["would_tell"]) if open_ and not first.startswith("not run") else ""
     return " ".join(map(_sentence, filter(None, (first, second and f"to tell: {second}"))))
 
 
