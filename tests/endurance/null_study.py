@@ -23,9 +23,9 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from tiny_project import Project, make_project
-from transferscope.claims.decide import decide_claims
-from transferscope.claims.evidence import TaskResults
+from transferscope.claims.evidence import Evidence, TaskResults
 from transferscope.claims.registry import registered
+from transferscope.claims.verdict import decide
 from transferscope.experiment.plan import Plan, make_plan
 
 TASKS = ("real", "clipart", "quickdraw", "chest")
@@ -93,10 +93,11 @@ def null_claims() -> list[str]:
     ]
 
 
-def decide(plan: Plan, results: dict[str, TaskResults]) -> dict[str, str]:
+def verdicts_of(plan: Plan, results: dict[str, TaskResults]) -> dict[str, str]:
     """The verdict of each of the claims that has an interval."""
-    claims = decide_claims(plan, results)[0].set_index("id").loc[null_claims()]
-    return claims.loc[claims["low"].notna(), "verdict"].to_dict()
+    evidence = Evidence(plan, results)
+    found = {name: decide(list(registered()[name].measure(evidence)), evidence.kinship()) for name in null_claims()}
+    return {name: one.verdict for name, one in found.items() if np.isfinite(one.low)}
 
 
 def main() -> None:
@@ -119,7 +120,7 @@ def main() -> None:
     wrong_in: list[int] = []
     for index in range(options.labellings):
         called = {task: halves[0] if index == 0 else halves[random.integers(len(halves))] for task in TASKS}
-        found = decide(relabel(plan, called), results)
+        found = verdicts_of(relabel(plan, called), results)
         wrong = {name: verdict for name, verdict in found.items() if verdict != "cannot tell"}
         wrong_in.append(len(wrong))
         if index == 0:

@@ -328,7 +328,7 @@ class SimilarityOptions(Options):
     max_examples: PositiveInt | None = 512
     """Examples of the test split; None: all."""
     batch_size: Annotated[int, Field(ge=4, le=MAX_BATCH)] = 64
-    """Images in a batch; intervals are made by drawing batches again."""
+    """Images in a batch."""
 
     def feature_tables(self) -> list[str]:
         """Tables that come from the features: CKA, and as chosen its heat map and other measures beside it."""
