@@ -215,6 +215,20 @@ def test_alike_is_within_a_margin_on_both_sides() -> None:
     assert alike([0.05, 0.07, 0.03, 0.05]) == "cannot tell"
 
 
+def test_half_of_the_tasks_on_the_other_side_leave_it_open() -> None:
+    """One task's large effect does not speak for two where it is small and the other way round."""
+    rows = [
+        one
+        for task, x in (("amazon", 0.42), ("webcam", 0.49), ("xray", 0.9))
+        for one in kinds(task, [x, x + 0.001], [0.5, 0.5015])
+    ]
+    found = decide(rows)
+    assert found.low > 0
+    assert found.verdict == "cannot tell"
+    assert found.reason == "the 95 % interval lies above 0, though not on amazon, webcam alone"
+    assert found.would_tell == "each of these tasks for itself, since the effect depends on the task"
+
+
 def test_a_place_on_the_other_side_is_named() -> None:
     """The mean decides, and the reason says on which task it is the other way round."""
     rows = [*kinds("real", [0.9, 0.91], [0.2, 0.21]), *kinds("clipart", [0.3, 0.31], [0.4, 0.41])]
