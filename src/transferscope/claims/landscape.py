@@ -221,9 +221,9 @@ def one_basin(evidence: Evidence) -> Iterator[Comparison]:
         sides = [frozenset(pair) for pair in combinations(chosen, 2)]
         if all(side in lines for side in sides):
             height, error = max(lines[side] for side in sides)
-            unit = " & ".join(map(str, chosen))
+            names = " & ".join(map(str, chosen))
             region = (-np.inf, MARGIN)
-            yield Comparison(place, unit, height, effect=height, region=region, runs=frozenset(chosen), error=error)
+            yield Comparison(place, names, height, effect=height, region=region, runs=frozenset(chosen), error=error)
     yield from left_out(CROSS_DOMAIN, gone)
 
 

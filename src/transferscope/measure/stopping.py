@@ -65,7 +65,7 @@ def predict_until_decided(
         left = [
             pair
             for pair in left
-            if not _answered(seen, *(torch.cat(logits[name]).numpy() for name in pair), options, looks, index)
+            if not _answered(seen, [torch.cat(logits[name]).numpy() for name in pair], options, looks, index)
         ]
         if not left:
             break
@@ -75,17 +75,16 @@ def predict_until_decided(
 
 def _answered(
     seen: PackedSplit,
-    first: NDArray[np.float32],
-    second: NDArray[np.float32],
+    both: Sequence[NDArray[np.floating]],
     options: ReplaceOptions,
     looks: Sequence[int],
     index: int,
 ) -> bool:
     labels = np.asarray(seen.labels)
     for question in questions(seen):
-        sides = (question.outcomes(logits, labels, options.threshold) for logits in (first, second))
-        correct = (side.correct for side in sides)
-        if answer(*gain_of(question, *correct, looks[: index + 1], len(looks)), options.margin) == "cannot tell":
+        first, second = (question.outcomes(logits, labels, options.threshold).correct for logits in both)
+        low, high = gain_of(question, first, second, looks[: index + 1], len(looks))
+        if answer(low, high, options.margin) == "cannot tell":
             return False
     return True
 

@@ -14,7 +14,7 @@ ACTIVATIONS = frozenset(
     (
         F.celu, F.elu, F.gelu, F.hardsigmoid, F.hardswish, F.hardtanh, F.leaky_relu, F.logsigmoid, F.mish, F.prelu,
         F.relu, F.relu6, F.rrelu, F.selu, F.sigmoid, F.silu, F.softplus, F.softsign, F.tanh, F.tanhshrink, F.threshold,
-        F.celu_, F.elu_, F.hardtanh_, F.leaky_relu_, F.relu_, F.rrelu_, F.selu_, F.threshold_,
+        F.celu_, F.elu_, F.hardtanh_, F.leaky_relu_, F.relu_, F.rrelu_, F.selu_,
         torch.celu, torch.prelu, torch.relu, torch.relu_, torch.rrelu, torch.selu, torch.sigmoid, torch.sigmoid_,
         torch.tanh, torch.tanh_, torch.celu_, torch.selu_,
         Tensor.relu, Tensor.relu_, Tensor.sigmoid, Tensor.sigmoid_, Tensor.tanh, Tensor.tanh_,

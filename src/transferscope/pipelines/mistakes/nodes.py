@@ -57,8 +57,8 @@ def compare_pair(
 
     names = pair.columns(options.epoch)
     seed = derive_seed(names["checkpoint_a"], names["checkpoint_b"], "bootstrap")
-    seen, logits = seen_by(test_split, predictions_a, predictions_b)
-    table = mistakes(seen, *logits, resamples=options.bootstrap, seed=seed)
+    seen, (first, second) = seen_by(test_split, predictions_a, predictions_b)
+    table = mistakes(seen, first, second, resamples=options.bootstrap, seed=seed)
     return named(table, task=test_split.name, **names)
 
 
@@ -87,9 +87,9 @@ def replace_pair(
 
     names = pair.columns(options.epoch)
     seed = derive_seed(names["checkpoint_a"], names["checkpoint_b"], "replacement")
-    seen, logits = seen_by(test_split, predictions_a, predictions_b)
+    seen, (first, second) = seen_by(test_split, predictions_a, predictions_b)
     looks = looks_at(len(test_split), options.until_decided) if options.until_decided else ()
-    whole, flips = replacement(seen, *logits, options.replace or ReplaceOptions(), seed=seed, looks=looks)
+    whole, flips = replacement(seen, first, second, options.replace or ReplaceOptions(), seed=seed, looks=looks)
     return named(whole, task=test_split.name, **names), named(flips, task=test_split.name, **names)
 
 
@@ -159,8 +159,8 @@ def draw_flip_gallery(
     from transferscope.measure.replacements import flip_gallery
     from transferscope.plots.splits import gallery
 
-    seen, logits = seen_by(test_split, predictions_a, predictions_b)
-    shown = flip_gallery(seen, *logits, options.replace or ReplaceOptions())
+    seen, (first, second) = seen_by(test_split, predictions_a, predictions_b)
+    shown = flip_gallery(seen, first, second, options.replace or ReplaceOptions())
     return gallery(seen, shown, pair.label_a, pair.label_b, note=note)
 
 
@@ -177,6 +177,6 @@ def draw_gallery(
     from transferscope.plots.splits import gallery
 
     classes = options.gallery_of(test_split.name)
-    seen, logits = seen_by(test_split, predictions_a, predictions_b)
-    shown = uncommon(seen, *logits, classes, options.gallery_rows_of)
+    seen, (first, second) = seen_by(test_split, predictions_a, predictions_b)
+    shown = uncommon(seen, first, second, classes, options.gallery_rows_of)
     return gallery(seen, shown, pair.label_a, pair.label_b, note=note)
