@@ -262,7 +262,7 @@ def test_claims_are_put_in_numbers(plan: Plan, drawn: Draw) -> None:
     coefficient = r"\+0\.\d{3} \[\+0\.\d{3}, \+0\.\d{3}\] \(12 comparisons, 3 tasks\)"
     assert re.fullmatch(coefficient, views["cka_mixed"].effect)
     assert re.fullmatch(r"\+19 \[\+19, \+19\] \(3 comparisons, 3 tasks\)", views["l2"].effect)
-    assert views["union_basin"].effect == "0.0 points no interval (2 values, 2 pairs of domains)"
+    assert views["union_basin"].effect == "0.0 points, no interval (2 values, 2 pairs of domains)"
     assert views["other_domain"].effect.endswith("(2 comparisons, 2 pairs of domains)")
     assert views["cka_p"].effect.endswith("(24 comparisons, 3 tasks)")
 

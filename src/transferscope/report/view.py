@@ -160,10 +160,10 @@ def _effect(claim: Claim, row: Mapping[Any, Any], *, differences: bool, places: 
     """`+13.1 points [+10.3, +16.0] (16 comparisons, 4 tasks)`: signs of differences, none where there is a bound."""
     show = _shown(claim, differences)
     low, high = show(float(row["low"])), show(float(row["high"]))
-    interval = "no interval" if formats.MISSING in (low, high) else f"[{low}, {high}]"
+    interval = ", no interval" if formats.MISSING in (low, high) else f" [{low}, {high}]"
     unit = " points" if claim.unit in ("score", "points", "share") else ""
     counts = _count("comparison" if differences else "value", int(row["num_comparisons"])), _count(claim.place, places)
-    return f"{show(float(row['effect']))}{unit} {interval} ({', '.join(counts)})"
+    return f"{show(float(row['effect']))}{unit}{interval} ({', '.join(counts)})"
 
 
 def _shown(claim: Claim, sign: bool) -> Format:
