@@ -18,7 +18,7 @@ from transferscope.analysis.outcomes import Outcomes, class_outcomes, finding_ou
 from transferscope.analysis.power import detectable_difference, images_needed
 from transferscope.analysis.sequential import gain_at_every_look
 from transferscope.experiment.options import ReplaceOptions
-from transferscope.images.columns import grouping_column
+from transferscope.images.example_columns import grouping_column
 from transferscope.images.split import PackedSplit
 
 UNDEFINED = (float("nan"), float("nan"))
