@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from transferscope.analysis.features import FeatureExtractor
@@ -19,9 +20,9 @@ IMAGES = torch.randn(6, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 
 
 def test_features_are_the_layers_outputs():
-    """Flattened features hold every value, pooled ones the mean over pixels; a later in-place ReLU changes neither."""
+    """Flattened features hold every value, pooled ones the mean over pixels, both after the activation."""
     model = small_model()
-    expected = model[0](IMAGES).detach()
+    expected = model[0](IMAGES).detach().relu()
     layers = {"conv": "0", "logits": "3"}
     flattened = FeatureExtractor(model, layers, features="flattened")(IMAGES)
     pooled = FeatureExtractor(model, layers)(IMAGES)
@@ -79,3 +80,48 @@ def test_bad_layers_are_named():
 
     with pytest.raises(UserError, match="layer idle took no part in the forward pass of Idle"):
         FeatureExtractor(Idle(), ["idle"])(torch.randn(5, 4))
+
+
+class Stem(nn.Module):
+    """A convolution whose activation is a call in forward, behind a scalar bias, as in Fixup's ResNets."""
+
+    def __init__(self, activation) -> None:
+        super().__init__()
+        self.conv, self.bias, self.activation = nn.Conv2d(3, 4, 3), nn.Parameter(torch.full((1,), 0.3)), activation
+        self.conv2, self.fc = nn.Conv2d(4, 4, 3, padding=1), nn.Linear(4, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.activation(self.conv(x) + self.bias.view(()))
+        return self.fc((x + self.conv2(x)).mean((2, 3)))
+
+
+@pytest.mark.parametrize(
+    "activation",
+    [F.relu, torch.tanh, Tensor.relu_, nn.GELU(), nn.Sequential(nn.BatchNorm2d(4), nn.SiLU(inplace=True))],
+)
+def test_features_are_taken_after_the_activation_that_follows(activation):
+    """A call, a method, a module, also behind a bias or a normalisation; a residual sum and the logits have none."""
+    model = Stem(activation).eval()
+    found = FeatureExtractor(model, ["conv", "conv2", "fc"], features="flattened")
+    features = found(IMAGES)
+    with torch.no_grad():
+        after = activation(model.conv(IMAGES) + model.bias)
+        expected = {"conv": after, "conv2": model.conv2(after), "fc": model(IMAGES)}
+    for name, value in expected.items():
+        np.testing.assert_allclose(features[name], value.flatten(1), rtol=1e-5, atol=1e-6)
+    assert found.linear == set()
+
+
+def test_features_without_activation_are_linear_in_the_image():
+    """A patch embedding has no activation of its own: its pooled features are the mean colour, and it is named."""
+    model = nn.Sequential(nn.Conv2d(3, 4, 2, 2), nn.Flatten(), nn.Linear(64, 6), nn.ReLU(), nn.Linear(6, 2))
+    extractor = FeatureExtractor(model, ["0", "2", "4"], features="flattened")
+    features = extractor(IMAGES)
+    assert extractor.linear == {"0"}
+    np.testing.assert_allclose(features["2"], model[:4](IMAGES).detach(), rtol=1e-5, atol=1e-6)
+    images = torch.randn(40, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    pooled = FeatureExtractor(model, ["0"])(images)["0"]
+    colours = images.unfold(2, 2, 2).unfold(3, 2, 2).mean((2, 3)).flatten(1)  # of each place in a patch
+    design = torch.cat([colours, torch.ones(40, 1)], dim=1)
+    left = pooled - design @ torch.linalg.lstsq(design, pooled).solution
+    assert left.abs().max() < 1e-5

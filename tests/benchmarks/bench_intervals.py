@@ -25,6 +25,8 @@ from simulated_lines import ALPHAS, losses, resampled, right_or_wrong
 from transferscope.analysis.barriers import barrier_row, gaps_between_ends, mean_over_pairs
 from transferscope.analysis.sequential import decide_barrier, growing_sizes
 
+MARGIN = 0.05
+"""A part of what the ends have learned."""
 ACCURACY = [
     *(("flat", 0.0, flips) for flips in (0.01, 0.02, 0.05)),
     *((shape, height, 0.03) for shape in ("bowl", "peak") for height in (0.01, 0.03, 0.1, 0.4)),
@@ -90,14 +92,14 @@ def pairs(studies: int) -> None:
 
 
 def stopping(studies: int, num: int) -> None:
-    for shape, height, flips in [*ACCURACY, ("bowl", 0.05, 0.03), ("bowl", 0.02, 0.03)]:
+    for shape, height, flips in [*ACCURACY, ("bowl", 0.038, 0.03), ("bowl", 0.032, 0.03)]:
         generator = np.random.default_rng(3)
         early = wrong = seen = 0
         for _ in range(studies):
             values, truth = right_or_wrong(shape, height, num, generator, flips)
             decision, size = stop_early(values, generator)
             early += decision is not None and size < num
-            wrong += wrong_decision(decision, truth)
+            wrong += wrong_decision(decision, truth, flips)
             seen += size
         print(
             f"{shape} {height:g}, flips {flips:g}: stops early {early / studies:.3f}, wrong {wrong / studies:.3f}, "
@@ -110,16 +112,15 @@ def stop_early(values: np.ndarray, generator: np.random.Generator) -> tuple[str 
     decision, size = None, 0
     for size in growing_sizes(values.shape[1]):
         curves = resampled(values[:, :size], generator)
-        decision = decide_barrier(
-            ALPHAS, curves, size, higher_is_better=True, no_barrier=0.02, barrier=0.05, is_share=True
-        )
+        decision = decide_barrier(ALPHAS, curves, size, higher_is_better=True, margin=MARGIN, chance=0.1, is_share=True)
         if decision:
             break
     return decision, size
 
 
-def wrong_decision(decision: str | None, truth: float) -> bool:
-    return (decision == "no barrier" and truth >= 0.02) or (decision == "barrier" and truth <= 0.05)
+def wrong_decision(decision: str | None, truth: float, flips: float) -> bool:
+    limit = MARGIN * (0.8 * (1 - flips) + 0.2 * flips - 0.1)
+    return (decision == "no barrier" and truth >= limit) or (decision == "barrier" and truth <= limit)
 
 
 if __name__ == "__main__":

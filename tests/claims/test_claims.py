@@ -18,6 +18,7 @@ from transferscope.claims.registry import registered
 from transferscope.experiment.plan import Plan
 from transferscope.plots.rendered import SavedFigure
 from transferscope.report.chapters import CHAPTERS
+from transferscope.report.view import whole_table
 
 Results = dict[str, TaskResults]
 Draw = Callable[..., Results]
@@ -86,7 +87,7 @@ def test_numbers_are_columns_that_follow_from_the_comparisons(plan: Plan, drawn:
         assert claim["num_comparisons"] == len(rows)
         if claim["id"] != "rit_rates_alike":  # its value is what is left of the margin
             assert np.isclose(claim["effect"], numbers.groupby(rows["place"]).mean().mean(), equal_nan=True)
-        assert claim["verdict"] == "cannot tell" or claim["low"] < claim["effect"] < claim["high"]
+        assert claim["verdict"] == "cannot tell" or claim["low"] <= claim["effect"] <= claim["high"]
     by_id = claims.set_index("id")
     assert by_id.at["final_score", "num_runs"] == 12  # four of each of three tasks, none of their union
     assert "real_clipart (shows the images of other tasks)" in by_id.at["final_score", "reason"]
@@ -107,14 +108,39 @@ def test_columns(plan: Plan, drawn: Draw) -> None:
     claims, effects = decide_claims(plan, drawn())
     assert tuple(claims.columns) == COLUMNS
     assert tuple(effects.columns) == ("id", *EFFECT_COLUMNS)
-    assert len(claims) == len(registered()) == 52
+    assert len(claims) == len(registered()) == 53
     assert claims["id"].is_unique
-    texts = claims.select_dtypes(exclude="number").drop(columns=["would_tell", "covers"])
+    texts = claims.select_dtypes(exclude="number").drop(columns=["would_tell", "covers", "unfinished"])
     assert (texts.map(len) > 0).all().all()
     undecided = claims["verdict"] == "cannot tell"
     assert ((claims["would_tell"] != "") == undecided).all()
     for table, same in zip((claims, effects), decide_claims(plan, drawn()), strict=True):
         pd.testing.assert_frame_equal(table, same)
+
+
+def test_runs_not_trained_to_the_end_are_told(plan: Plan, drawn: Draw) -> None:
+    """Of each kind how many of the runs that are compared, and by how much; the verdict stays, the page says it."""
+    results = drawn()
+
+    def rising(runs: pd.DataFrame) -> pd.DataFrame:
+        chosen = runs["run"].isin(["rit_1", "rit_2"])
+        return runs.assign(still_rising=chosen, last_rise=np.where(runs["run"] == "rit_1", 0.02, 0.096))
+
+    before = decide_claims(plan, results)[0]
+    claims = decide_claims(plan, change(results, "real", "runs", rising))[0].set_index("id")
+    assert claims.at["final_score", "unfinished"] == "RI-T, 2 of 6 runs (+2.0 to +9.6)"
+    assert claims.at["no_barrier_pt", "unfinished"] == ""
+    assert (before["unfinished"] == "").all()
+    assert (claims["verdict"].to_numpy() == before["verdict"].to_numpy()).all()
+    assert "points of the train metric that these runs still gained" in whole_table(claims)
+    assert "Not trained to the end" not in whole_table(before)
+
+
+def test_a_share_has_no_interval_beyond_all(plan: Plan, drawn: Draw) -> None:
+    """P-T is ahead in three classes of four, more or less: the interval ends at 1."""
+    claims = decide_claims(plan, drawn())[0].set_index("id")
+    assert claims.at["class_by_class", "high"] <= 1
+    assert claims.at["cka_floor", "low"] >= 0
 
 
 def test_every_claim_has_its_section() -> None:

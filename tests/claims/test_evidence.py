@@ -209,7 +209,7 @@ def test_replicas_of_p_give_replicas_of_its_children() -> None:
     rows = [one for one in training.final_score(drawn) if one.counted]
     assert len(rows) == 8
     found = decide(rows, drawn.kinship())
-    assert found.covers == "other P, other runs, this 1 task"
+    assert found.covers == "other P and other runs on this task"
     assert found.verdict == "cannot tell"  # two P, 1 degree of freedom
 
 
@@ -358,8 +358,49 @@ def test_runs_that_failed_are_named_by_every_claim_that_leaves_them_out(plan: Pl
         for claim in registered().values()
         if "not learned" not in {one.note for one in claim.measure(Evidence(plan, results))}
     }
-    # These are about lines between three domains, which the drawn study does not have.
-    assert silent == {"one_basin"}
+    assert not silent
+
+
+def basins(plan: Plan, heights: dict[tuple[str, str], float]) -> list[Any]:
+    """`one_basin` of lines with these barriers between ends of accuracy .9, which is .8 above chance."""
+    columns = {"scenario": "figure_19", "task": "real", "split": "test", "metric": "accuracy", "pair_kind": "P-T & P-T"}
+    lines = [
+        columns | {"checkpoint_a": f"{a}@final", "checkpoint_b": f"{b}@final", "barrier": height}
+        for (a, b), height in heights.items()
+    ]
+    barriers = pd.DataFrame(lines).assign(barrier_low=0.0, barrier_high=0.01)
+    points = pd.concat([pd.DataFrame(lines).assign(alpha=alpha, value=0.9) for alpha in (0.0, 1.0)])
+    runs = pd.DataFrame({"run": ["pt_1"], "chance": 0.1})
+    tables = {"barriers": barriers, "interpolation": points}
+    results = {
+        "cross_domain": TaskResults("cross_domain", tables=tables),
+        "real": TaskResults("real", tables={"runs": runs}),
+    }
+    return list(landscape.one_basin(Evidence(plan, results)))
+
+
+def test_one_basin_needs_every_line_of_one_run_of_each_domain(plan: Plan) -> None:
+    """The largest barrier of each three decides; a line without a number is named, and what lacks one is not compared."""
+    sides = ("real.pt_1", "clipart.pt_1"), ("real.pt_1", "chest.pt_1"), ("clipart.pt_1", "chest.pt_1")
+    (one,) = basins(plan, dict(zip(sides, (0.008, 0.024, -0.1), strict=True)))
+    assert np.isclose(one.effect, 0.03)
+    assert {str(run) for run in one.runs} == {"real.pt_1", "clipart.pt_1", "chest.pt_1"}
+    assert np.isclose(one.error, 0.01 / 2 / 1.959964 / 0.8)
+    (gone,) = basins(plan, dict(zip(sides, (0.008, np.nan, 0.0), strict=True)))
+    assert (gone.counted, gone.note) == (False, "no finite value")
+    second = {("real.pt_2", "clipart.pt_1"): 0.0, ("real.pt_2", "chest.pt_1"): 0.016}
+    found = basins(plan, dict(zip(sides, (0.008, 0.024, -0.1), strict=True)) | second)
+    assert np.allclose([one.effect for one in found], [0.03, 0.02])
+    assert basins(plan, {sides[0]: 0.0}) == []
+
+
+def test_features_that_are_linear_in_the_image_do_not_count(plan: Plan) -> None:
+    """The mean over layers leaves them out, unless there are no others."""
+    rows = [pair("rit_1@final", "rit_2@final", cka=value) for value in (0.9, 0.2, 0.4)]
+    table = pd.DataFrame(rows).assign(features="pooled", estimator="debiased", layer=["a", "b", "c"])
+    for linear, expected in (([True, False, False], 0.3), ([True] * 3, 0.5), ([False] * 3, 0.5)):
+        (found,) = firsts(similarity.cka_floor(evidence(plan, cka=table.assign(linear=linear))))
+        assert np.isclose(found, expected)
 
 
 def test_without_a_threshold_that_tells_runs_apart_spectra_are_not_compared(plan: Plan) -> None:

@@ -13,7 +13,7 @@ from scipy.stats import t, ttest_1samp
 from statsmodels.stats.multitest import multipletests
 
 from transferscope.claims.comparisons import Comparison, Measured, Unit, against, compare, paired
-from transferscope.claims.decide import remarks
+from transferscope.claims.decide import remarks, size_of
 from transferscope.claims.inference import Estimate, Kinship, estimate, make_design
 from transferscope.claims.verdict import Verdict, decide, holm
 from transferscope.experiment.names import PairName, RunName
@@ -133,7 +133,7 @@ def test_several_parents_are_the_units() -> None:
     assert np.isclose(found.se**2, np.var(means, ddof=1) / 2)
     assert found.df == 1
     verdict = decide(rows, Kinship(parent=of_two_parents))
-    assert verdict.covers == "other P, other runs, these 2 tasks"
+    assert verdict.covers == "other P and other runs on these 2 tasks"
 
 
 def test_one_parent_is_named() -> None:
@@ -141,7 +141,7 @@ def test_one_parent_is_named() -> None:
     one = decide(
         kinds("real", [0.9, 0.8], [0.5, 0.4]), Kinship(parent=lambda run: "shapes.p_1" if "pt" in run.run else None)
     )
-    assert one.covers == "other runs, this 1 task, this P alone (shapes.p_1)"
+    assert one.covers == "other runs on this task, this P alone (shapes.p_1)"
 
 
 def test_errors_over_images_widen_the_interval_of_runs() -> None:
@@ -158,9 +158,9 @@ def test_errors_over_images_widen_the_interval_of_runs() -> None:
 @pytest.mark.parametrize(
     ("values", "verdict", "reason"),
     [
-        ([0.5, 0.4, 0.6, 0.5], "holds", "the 95 % interval lies where it is claimed"),
-        ([-0.5, -0.4, -0.6, -0.5], "does not hold", "the 95 % interval lies on the other side"),
-        ([0.5, -0.4, 0.6, 0.5], "cannot tell", "the 95 % interval reaches both sides"),
+        ([0.5, 0.4, 0.6, 0.5], "holds", "the 95 % interval lies above 0"),
+        ([-0.5, -0.4, -0.6, -0.5], "does not hold", "the 95 % interval lies below 0"),
+        ([0.5, -0.4, 0.6, 0.5], "cannot tell", "the 95 % interval contains 0"),
         ([0.5], "cannot tell", "one comparison alone"),
         ([0.5, 0.5, 0.5], "cannot tell", "the numbers do not vary, so their spread says nothing"),
         ([], "cannot tell", "nothing to compare"),
@@ -215,10 +215,24 @@ def test_alike_is_within_a_margin_on_both_sides() -> None:
     assert alike([0.05, 0.07, 0.03, 0.05]) == "cannot tell"
 
 
+def test_half_of_the_tasks_on_the_other_side_leave_it_open() -> None:
+    """One task's large effect does not speak for two where it is small and the other way round."""
+    rows = [
+        one
+        for task, x in (("amazon", 0.42), ("webcam", 0.49), ("xray", 0.9))
+        for one in kinds(task, [x, x + 0.001], [0.5, 0.5015])
+    ]
+    found = decide(rows)
+    assert found.low > 0
+    assert found.verdict == "cannot tell"
+    assert found.reason == "the 95 % interval lies above 0, though not on amazon, webcam alone"
+    assert found.would_tell == "each of these tasks for itself, since the effect depends on the task"
+
+
 def test_a_place_on_the_other_side_is_named() -> None:
     """The mean decides, and the reason says on which task it is the other way round."""
     rows = [*kinds("real", [0.9, 0.91], [0.2, 0.21]), *kinds("clipart", [0.3, 0.31], [0.4, 0.41])]
-    assert decide(rows).reason == "the 95 % interval lies where it is claimed, though not on clipart alone"
+    assert decide(rows).reason == "the 95 % interval lies above 0, though not on clipart alone"
 
 
 def test_what_would_tell_is_a_larger_study() -> None:
@@ -344,3 +358,38 @@ def test_one_parent_is_right_about_that_parent_only(benchmark) -> None:  # type:
     for one in benchmark.one_parent_structures():
         assert max(benchmark.about_this_parent(one, STUDIES).values()) < 0.05
         assert benchmark.rates(one, STUDIES)["holds"] > 0.08
+
+
+@pytest.mark.parametrize(
+    ("numbers", "bound", "above", "reason"),
+    [
+        ([0.01, 0.02, 0.015], 0.05, False, "lies below 5.0 points"),
+        ([0.11, 0.12, 0.115], 0.05, False, "lies above 5.0 points"),
+        ([0.04, 0.07, 0.055], 0.05, True, "contains 5.0 points"),
+        ([-0.2, -0.21, -0.205], -0.1, True, "lies below -10.0 points"),
+    ],
+)
+def test_the_reason_names_the_bound(numbers: list[float], bound: float, above: bool, reason: str) -> None:
+    """A margin is written as the numbers are, and an open claim says how near to it one can tell."""
+    rows = [
+        one
+        for index, (task, number) in enumerate(zip("abc", numbers, strict=True))
+        for one in against(task, Measured({RunName(task, f"rit_{index}"): number}), bound, above=above)
+    ]
+    found = decide(rows, show=size_of("share"))
+    assert found.reason == f"the 95 % interval {reason}"
+    assert (" points of the bound cannot be told; " in found.would_tell) == (found.verdict == "cannot tell")
+
+
+@pytest.mark.parametrize(
+    ("within", "reason"),
+    [(0.05, "lies between -0.05 and 0.05"), (0.0001, "contains -0.0001 and 0.0001"), (0.002, "contains 0.002")],
+)
+def test_an_equivalence_names_both_ends(within: float, reason: str) -> None:
+    """Differences of 0, .001 and .002, whose interval is -.0015 to .0035."""
+    rows = [
+        one
+        for task, x in (("a", 0.5), ("b", 0.501), ("c", 0.502))
+        for one in compare(task, measured(task, pt_1=x), measured(task, rit_1=0.5), within=within)
+    ]
+    assert decide(rows).reason == f"the 95 % interval {reason}"

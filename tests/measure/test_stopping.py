@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from pydantic import ValidationError
 
-from transferscope.experiment.options import PictureOptions, UntilDecidedOptions
+from transferscope.experiment.options import (
+    LookOptions,
+    MistakesOptions,
+    PictureOptions,
+    ReplaceOptions,
+    UntilDecidedOptions,
+)
 from transferscope.experiment.plan import derive_seed
 from transferscope.images.split import PackedSplit, SplitInfo
-from transferscope.measure import Bench, line
+from transferscope.measure import Bench, line, predict, replacement
+from transferscope.measure.stopping import drawn_order, looks_at, predict_until_decided
 from transferscope.models.checkpoint import Checkpoint, CheckpointMetadata
 from transferscope.models.zoo import build_model
 from transferscope.system.errors import UserError
 
 SIDE = 16
 ALPHAS = (0, 0.5, 1)
-EASY = UntilDecidedOptions(no_barrier=0.9, barrier=0.95, first=16)
-"""Any line is below .9 after the first look."""
-NEVER = UntilDecidedOptions(no_barrier=0.001, barrier=0.99, first=16)
+EASY = UntilDecidedOptions(margin=0.95, first=16)
+NEVER = UntilDecidedOptions(margin=0.99, first=16)
 
 
 def split_of(part: str, *, multi_label: bool = False, number: int = 60) -> PackedSplit:
@@ -52,10 +60,25 @@ def bench_of(store: dict[str, Any] | None = None, *, multi_label: bool = False, 
     return Bench(splits, {} if store is None else store, **({"resamples": 50} | options))
 
 
+def taught_bench(checkpoint: Checkpoint, *, multi_label: bool = False) -> Bench:
+    """A bench on which the checkpoint makes no mistake."""
+    bench = bench_of(multi_label=multi_label)
+    splits = {}
+    for part, split in bench.splits.items():
+        logits = predict(bench, checkpoint, part).numpy()
+        labels = (logits > np.median(logits, axis=0)).astype(np.int8) if multi_label else logits.argmax(axis=1)
+        splits[part] = PackedSplit(split.info, split.images, labels, split.example_ids, split.source_sizes)
+    return replace(bench, splits=splits)
+
+
 @pytest.mark.parametrize("multi_label", [False, True])
 def test_a_decided_line_is_that_of_the_first_examples(multi_label: bool) -> None:
     """Points, barriers and intervals are those of a bench that has the examples of the first look alone."""
-    bench, ends = bench_of(multi_label=multi_label), (checkpoint_of(1), checkpoint_of(2))
+    ends = checkpoint_of(1), checkpoint_of(1)
+    middle = predict(bench_of(), ends[0], "test").mean(dim=0)
+    for one, more in zip(ends, (0.0, 1e-3), strict=True):
+        one.state_dict["fc.bias"] += more - middle  # so that each class is the answer for some images
+    bench = taught_bench(ends[0], multi_label=multi_label)
     few = line(bench, *ends, ALPHAS, outside=(-1,), until_decided=EASY)
     sizes = few.barriers.set_index("split")["num_examples"]
     assert set(sizes) == ({16} if not multi_label else set(sizes))
@@ -115,7 +138,40 @@ def test_without_resamples_nothing_can_be_decided() -> None:
         line(bench_of(resamples=0), checkpoint_of(1), checkpoint_of(2), ALPHAS, until_decided=EASY)
 
 
-def test_margins_are_in_order() -> None:
-    """A line cannot be below one height and above a smaller one."""
-    with pytest.raises(ValidationError, match="give them in order"):
-        UntilDecidedOptions(no_barrier=0.1, barrier=0.05)
+@pytest.mark.parametrize("multi_label", [False, True])
+def test_models_predict_until_their_pairs_are_decided(multi_label: bool) -> None:
+    """A copy replaces its original after few images, a model that is always wrong takes few, a near one takes all.
+
+    Each sees the first images of one order, and its logits are those of `predict`; the rest of the table is that of
+    these images alone.
+    """
+    right = checkpoint_of(1)
+    right.state_dict["fc.bias"] -= predict(bench_of(), right, "test").mean(dim=0)
+    wrong = checkpoint_of(1)
+    for name in ("fc.weight", "fc.bias"):
+        wrong.state_dict[name].copy_(-right.state_dict[name])
+    near = checkpoint_of(1)
+    near.state_dict["fc.bias"].copy_(right.state_dict["fc.bias"] + 0.02 * torch.tensor([1.0, -1.0, 0.0]))
+    models = {"right": right, "wrong": wrong, "near": near}
+    split = taught_bench(right, multi_label=multi_label).split("test")
+    load = {name: lambda name=name: models[name] for name in models}
+    options, rule = ReplaceOptions(margin=0.02), LookOptions(first=16)
+    found = predict_until_decided(split, load, [("right", "wrong"), ("right", "near")], options, rule)
+    assert len(found["wrong"][0]) < len(found["near"][0]) == len(found["right"][0]) == 60
+    bench = Bench({"test": split}, {})
+    for name, (rows, logits) in found.items():
+        assert (rows == drawn_order(split, "test")[: len(rows)]).all()
+        np.testing.assert_allclose(logits, predict(bench, models[name])[rows], rtol=1e-4, atol=1e-5)
+    rows, logits = found["wrong"]
+    seen, first = split.subset(rows), found["right"][1][: len(rows)]
+    looked, plain = (replacement(seen, first, logits, options, looks=at)[0] for at in (looks_at(60, rule), ()))
+    assert set(looked["answer"]) == {"no"}
+    assert (looked["accuracy_gain_low"] <= plain["accuracy_gain_low"]).all()
+    same = looked.columns.difference(["accuracy_gain_low", "accuracy_gain_high", "answer"])
+    pd.testing.assert_frame_equal(looked[same], plain[same])
+
+
+def test_stopping_needs_a_question() -> None:
+    """Without `replace` nothing could be decided; the message names both keys."""
+    with pytest.raises(ValidationError, match="until_decided stops when replace is answered"):
+        MistakesOptions(until_decided=LookOptions(), replace=None)

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+
 import pandas as pd
 import pytest
 
-from transferscope.experiment.options import ReplaceOptions
+from transferscope.experiment.inputs import Pairs, PairSpec, Runs
+from transferscope.experiment.options import LookOptions, MistakesOptions, ReplaceOptions
+from transferscope.experiment.plan import make_plan
 from transferscope.measure import replacement
+from transferscope.pipelines.mistakes import nodes
+from transferscope.pipelines.mistakes.pipeline import create_pipeline
 
 
 def test_the_tables_are_those_of_the_stored_predictions(project) -> None:
@@ -45,3 +51,40 @@ def test_the_report_answers(project) -> None:
     assert "Can the second model replace the first?" in page
     for figure in ("flips", "flip_gallery", "reliability"):
         assert (project.folder / f"data/08_reporting/clipart/{figure}.png").exists()
+
+
+def test_tables_of_runs_that_stopped_early_are_those_of_the_images_that_they_saw(project) -> None:
+    """One node predicts all runs of a task; a pair is compared on what both have seen, a run alone on all it has seen."""
+    with project.session() as session:
+        parameters = session.load_context().params
+    study = parameters["plan"]["study"]
+    whole_pipeline = create_pipeline(make_plan(study))
+    stopping = deepcopy(study)
+    stopping["analyses"]["mistakes"]["until_decided"] = {"first": 16}
+    pipeline = create_pipeline(make_plan(stopping))
+    assert {node.name for node in pipeline.nodes if "predict" in node.name} == {
+        f"{task}.mistakes.predict_until_decided" for task in ("real", "clipart", "quickdraw", "chest", "real_clipart")
+    }
+    assert pipeline.all_outputs() == whole_pipeline.all_outputs()
+
+    runs = {name: project.load(f"clipart.{name}.checkpoints") for name in ("pt_1", "pt_2", "rit_1")}
+    split = project.load("clipart.test_split")
+    options = MistakesOptions(until_decided=LookOptions(first=16), replace=ReplaceOptions(margin=0.9))
+    pairs = [PairSpec.model_validate(one) for name, one in parameters["plan"]["pairs"]["clipart"].items()
+             if name in ("pt_1__pt_2", "pt_1__rit_1")]  # fmt: skip
+    assert len(pairs) == 2
+    series = {f"clipart.{name}": one for name, one in runs.items()}
+    found = dict(zip(runs, nodes.predict_until_decided(Pairs(tuple(pairs)), split, options, **series), strict=True))
+    assert {len(one["rows"]) for one in found.values()} == {16}  # with such a margin all may replace all
+    found["rit_1"] = {name: values[:12] for name, values in found["rit_1"].items()}
+    whole, flips = nodes.replace_pair(pairs[-1], found["pt_1"], found["rit_1"], split, options)
+    rows = found["rit_1"]["rows"].numpy()
+    alone, own = replacement(split.subset(rows), found["pt_1"]["test"][:12], found["rit_1"]["test"], options.replace)
+    assert flips.loc[0, "num_examples"] == 12
+    assert flips["negative_flips"].tolist() == own["negative_flips"].tolist()
+    assert whole["changed"].tolist() == alone["changed"].tolist()
+    mistakes = nodes.compare_pair(pairs[-1], found["pt_1"], found["rit_1"], split, options)
+    assert mistakes["num_examples"].tolist() == [12]
+    of_task = Runs.model_validate(parameters["plan"]["runs_of"]["clipart"])
+    calibration, _ = nodes.calibrate_runs(of_task, split, options, **found)
+    assert calibration.set_index("run")["num_examples"].to_dict() == {"pt_1": 16, "pt_2": 16, "rit_1": 12}

@@ -262,7 +262,7 @@ def test_claims_are_put_in_numbers(plan: Plan, drawn: Draw) -> None:
     coefficient = r"\+0\.\d{3} \[\+0\.\d{3}, \+0\.\d{3}\] \(12 comparisons, 3 tasks\)"
     assert re.fullmatch(coefficient, views["cka_mixed"].effect)
     assert re.fullmatch(r"\+19 \[\+19, \+19\] \(3 comparisons, 3 tasks\)", views["l2"].effect)
-    assert views["union_basin"].effect == "0.0 points no interval (2 values, 2 pairs of domains)"
+    assert views["union_basin"].effect == "0.0 points, no interval (2 values, 2 pairs of domains)"
     assert views["other_domain"].effect.endswith("(2 comparisons, 2 pairs of domains)")
     assert views["cka_p"].effect.endswith("(24 comparisons, 3 tasks)")
 
@@ -273,7 +273,7 @@ def test_a_verdict_is_explained_in_two_sentences(plan: Plan, drawn: Draw) -> Non
     claims, effects = decide_claims(plan, results)
     views = {view.claim.id: view for view in claim_views(claims, effects, registered())}
     assert views["speed"].why == (
-        "The 95 % interval lies where it is claimed, for other runs, these 3 tasks, this P alone (shapes.p_1)."
+        "The 95 % interval lies above 0, for other runs on these 3 tasks, this P alone (shapes.p_1)."
     )
     assert views["union_basin"].why.startswith("Nothing is repeated independently. To tell: 2 runs of each kind")
     page = write_page(plan, claims, effects, results, provenance={})

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import combinations
-from typing import Any, Literal
+from statistics import NormalDist
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -46,12 +47,17 @@ def cka_between(
     return similarity.cka(comparison)
 
 
+PAIRS_AT_ONCE = 64
+PRODUCTS = ((0, 0), (0, 1), (0, 2), (1, 1), (2, 2), (1, 2))
+"""Of what an example adds to HSIC(a, b), HSIC(a, a), HSIC(b, b)."""
+
+
 class LayerSimilarity:
     """Everything that is compared, gathered batch by batch; each model sees each image once.
 
-    Of every batch the HSIC of each compared pair of layers is kept (a number each); where a comparison asks for exact
-    estimators, sums over examples too (`FeatureSums`), of pairs of layers as they are and with the second one's
-    examples in another order.
+    Of every batch the HSIC of each compared pair of layers is kept (a number each), and sums of squares and products of
+    what each example adds to it. Where a comparison asks for exact estimators, sums over examples are kept too
+    (`FeatureSums`), of pairs of layers as they are and with the second one's examples in another order.
     """
 
     def __init__(self, extractors: Extractors, comparisons: Sequence[LayerComparison], *, seed: int = 0) -> None:
@@ -68,10 +74,10 @@ class LayerSimilarity:
         self.sums = {pair: FeatureSums() for pair in exact | own}
         self.permuted_sums = {pair: FeatureSums() for pair in exact}
         self._generator = np.random.default_rng(seed)
-        self._seed = seed
         self._own: list[NDArray[np.float64]] = []
         self._cross: list[NDArray[np.float64]] = []
         self._floor: list[NDArray[np.float64]] = []
+        self._squares = np.zeros((6, len(every)))
 
     def unit_pairs(self, comparison: LayerComparison) -> list[UnitPair]:
         """The pairs of layers of one of the comparisons."""
@@ -116,6 +122,16 @@ class LayerSimilarity:
         self._own.append(hsic.diagonal().copy())
         self._cross.append(hsic[self._a, self._b])
         self._floor.append(floor[self._a, self._b])
+        self._add_squares(stack / (n - 3) ** 0.5)
+
+    def _add_squares(self, stack: Tensor) -> None:
+        """Add products of what each example adds to the three HSIC of a pair, a row sum of an elementwise product."""
+        own = stack.square().sum(dim=2)
+        for start in range(0, len(self._a), PAIRS_AT_ONCE):
+            a, b = (torch.as_tensor(side[start : start + PAIRS_AT_ONCE]) for side in (self._a, self._b))
+            parts = (stack[a] * stack[b]).sum(dim=2), own[a], own[b]
+            products = [(parts[i] * parts[j]).sum(dim=1) for i, j in PRODUCTS]
+            self._squares[:, start : start + PAIRS_AT_ONCE] += torch.stack(products).double().cpu().numpy()
 
     def undefined(self, comparison: LayerComparison) -> list[Unit]:
         """Layers of a comparison whose features are not finite, or the same for all examples: they have no CKA."""
@@ -127,16 +143,15 @@ class LayerSimilarity:
         self,
         comparison: LayerComparison,
         *,
-        num_resamples: int = 1000,
         confidence: float = 0.95,
         allow_undefined: bool = False,
     ) -> pd.DataFrame:
         """A row per pair of models, pair of layers and estimator.
 
         Columns checkpoint_a, checkpoint_b, layer, layer_b, features, estimator, num_examples, cka, low, high, permuted.
-        `low` and `high` bound a percentile bootstrap over batches of the mini-batch estimator, moved to `cka`; NaN for
-        a single batch. `permuted` is the floor: the same estimate when the second model's examples are put in another
-        order within each batch. Raises UserError where a layer is `undefined`, or, if that is allowed, gives NaN there.
+        `low` and `high` are an interval over examples (a jackknife of the mini-batch estimator), about `cka`.
+        `permuted` is the floor: the same estimate when the second model's examples are put in another order within each
+        batch. Raises UserError where a layer is `undefined`, or, if that is allowed, gives NaN there.
         """
         pairs = self.unit_pairs(comparison)
         undefined = self.undefined(comparison)
@@ -146,7 +161,7 @@ class LayerSimilarity:
                 f"{', '.join(map(str, undefined))}: CKA is undefined there"
             )
         rows = np.array([self._place[pair] for pair in pairs])
-        low, high = self._interval(rows, num_resamples, confidence)
+        reach = self._reach(rows, confidence)
         tables = []
         for estimator in comparison.estimators:
             values, permuted = self._values(pairs, rows, estimator)
@@ -156,8 +171,8 @@ class LayerSimilarity:
                     estimator=estimator,
                     num_examples=self.num_examples,
                     cka=values,
-                    low=values + low,
-                    high=values + high,
+                    low=np.maximum(values - reach, np.minimum(values, -1)),
+                    high=np.minimum(values + reach, np.maximum(values, 1)),
                     permuted=permuted,
                 )
             )
@@ -184,28 +199,22 @@ class LayerSimilarity:
         hsic = _hsic_of(estimator)
         return {unit: hsic(self.sums[unit, unit]) for unit in units}
 
-    def _interval(
-        self, rows: NDArray[np.int64], num_resamples: int, confidence: float
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Distances from the value down to the low end (negative) and up to the high end, by drawing batches again."""
-        num_batches = len(self._own)
-        if num_batches < 2:
-            nothing = np.full(len(rows), np.nan)
-            return nothing, nothing
-        cross, own = np.stack(self._cross)[:, rows], np.stack(self._own)
-        generator = np.random.default_rng([self._seed, 1])
-        drawn = generator.multinomial(num_batches, np.full(num_batches, 1 / num_batches), size=num_resamples)
-        ratios = self._ratios(drawn @ cross, drawn @ own, rows)
-        tail = (1 - confidence) / 2
-        low, high = np.quantile(ratios, [tail, 1 - tail], axis=0)
-        centre = self._ratios(cross.sum(axis=0), own.sum(axis=0), rows)
-        return low - centre, high - centre
+    def _reach(self, rows: NDArray[np.int64], confidence: float) -> NDArray[np.float64]:
+        """Half the length of an interval over examples; NaN where features do not vary.
 
-    def _ratios(self, cross: NDArray[Any], own: NDArray[Any], rows: NDArray[np.int64]) -> NDArray[np.float64]:
-        """HSIC(a, b) / sqrt(HSIC(a, a) HSIC(b, b)) over the last axis; NaN where features do not vary in any batch."""
+        HSIC is a mean over pairs of examples, so leaving out one changes it by twice what its row adds, and the
+        changes of HSIC(a, b) / sqrt(HSIC(a, a) HSIC(b, b)) follow from those of its three parts. Of features without
+        anything in common the variance is up to twice too large, as a jackknife's is there.
+        """
+        cross, own = (np.sum(values, axis=0) for values in (self._cross, self._own))
+        c, a, b = cross[rows], own[self._a[rows]], own[self._b[rows]]
+        cc, ca, cb, aa, bb, ab = self._squares[:, rows]
         with np.errstate(invalid="ignore", divide="ignore"):
-            ratios: NDArray[np.float64] = cross / np.sqrt(own[..., self._a[rows]] * own[..., self._b[rows]])
-        return ratios
+            scale = np.sqrt(a * b)
+            ratio = c / scale
+            of_scale = aa / a**2 + bb / b**2 + 2 * ab / (a * b)
+            variance = cc / scale**2 + ratio**2 / 4 * of_scale - ratio / scale * (ca / a + cb / b)
+            return np.asarray(2 * NormalDist().inv_cdf((1 + confidence) / 2) * np.sqrt(np.maximum(variance, 0.0)))
 
 
 def _hsic_of(estimator: Estimator) -> Callable[[FeatureSums], float]:

@@ -1,4 +1,4 @@
-"""Features of named layers, taken while the model runs."""
+"""Features of named layers, taken while the model runs, after the non-linearity where one follows."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from transferscope.models.layers import evaluation_mode
+from transferscope.models.activations import Activations
+from transferscope.models.layers import WEIGHT_LAYERS, evaluation_mode
 from transferscope.models.layouts import Layout, check_layers, find_layouts, first_tensor
 from transferscope.system.errors import UserError
 
@@ -19,6 +20,10 @@ POOLINGS = ("pooled", "flattened")
 
 class FeatureExtractor:
     """The outputs of named layers for a batch of images, from one forward pass in evaluation mode.
+
+    A layer without parts, such as a convolution or a normalisation, gives what the activation behind it makes of its
+    output, where there is one (`models.activations`): averaged over pixels, the bare convolution of a stem would be the
+    mean colour of the image, alike in all models. Features that stay linear in the image are in `linear`.
 
     layers: name of a feature -> dotted path of the submodule (or a list of paths). features: "pooled" averages over all
     that is no channel, be it pixels, tokens (class and register tokens included) or windows; "flattened" keeps every
@@ -44,6 +49,8 @@ class FeatureExtractor:
         self.layers = dict(layers) if isinstance(layers, Mapping) else {path: path for path in layers}
         self.features = features
         self.layouts = {} if layouts is None else layouts
+        self.linear: frozenset[str] = frozenset()
+        self._activated: frozenset[str] | None = None
         check_layers(model, self.layers.values())
 
     @torch.no_grad()
@@ -54,6 +61,7 @@ class FeatureExtractor:
         """
         found: dict[str, Any] = {}
         self._find_layouts(images)
+        self._find_activations(images[:2])
 
         def keep(name: str, output: Any) -> None:
             layout = self.layouts[self.layers[name]]
@@ -62,9 +70,41 @@ class FeatureExtractor:
             # Without the copy a later in-place operation (ReLU) would change what is only a view of the output.
             found[name] = value.clone() if reduce is None else reduce(value)
 
-        with evaluation_mode(self.model), self._hooks(keep):
-            self.model(images)
+        self._run(images, keep)
         return {name: found[name] for name in self.layers}
+
+    def _run(self, images: Tensor, keep: Callable[[str, Any], None]) -> None:
+        """Pass on each feature's tensor, those that an activation follows when it has acted."""
+        activations = Activations(keep)
+
+        def take(name: str, output: Any) -> None:
+            if name in (self._activated or ()):
+                activations.watch(name, first_tensor(output))
+            else:
+                keep(name, output)
+
+        with evaluation_mode(self.model), self._hooks(take), activations:
+            self.model(images)
+
+    def _find_activations(self, images: Tensor) -> None:
+        """Which of the layers without parts an activation follows, and which features are linear in the image."""
+        if self._activated is not None:
+            return
+        leaves = {name for name, path in self.layers.items() if not any(self.model.get_submodule(path).children())}
+        activated: dict[str, bool] = {}
+        activations = Activations(lambda name, _: activated.update({name: True}))
+        linear: set[str] = set()
+
+        def see(name: str, output: Any) -> None:
+            if name in leaves:
+                activations.watch(name, first_tensor(output))
+                if not activations.acted and isinstance(self.model.get_submodule(self.layers[name]), WEIGHT_LAYERS):
+                    linear.add(name)
+
+        with evaluation_mode(self.model), self._hooks(see), activations:
+            self.model(images)
+        self._activated = frozenset(activated)
+        self.linear = frozenset(linear - activated.keys())
 
     def _find_layouts(self, images: Tensor) -> None:
         missing = [path for path in dict.fromkeys(self.layers.values()) if path not in self.layouts]

@@ -78,8 +78,13 @@ class LayerComparison:
 
 
 def unit_table(pairs: Sequence[UnitPair], extractors: Extractors) -> pd.DataFrame:
-    """Columns checkpoint_a, checkpoint_b, layer, layer_b, features: a row per pair of layers."""
-    return pd.DataFrame(
+    """Columns checkpoint_a, checkpoint_b, layer, layer_b, features, linear: a row per pair of layers.
+
+    linear: whether features of either model are linear in the image, as the mean over pixels of a convolution is that
+    no activation follows.
+    """
+    table = pd.DataFrame(
         [(a.model, b.model, a.layer, b.layer, extractors[a.model].features) for a, b in pairs],
         columns=["checkpoint_a", "checkpoint_b", "layer", "layer_b", "features"],
     )
+    return table.assign(linear=[any(unit.layer in extractors[unit.model].linear for unit in pair) for pair in pairs])

@@ -1,4 +1,7 @@
-"""As few examples as needed: decide whether a line has a barrier while its examples come in, in growing batches."""
+"""As few examples as needed: decide while the examples come in, in growing batches.
+
+Decided is whether a line has a barrier, and whether one model can replace another.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +13,13 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from transferscope.analysis.barriers import gaps_between_ends
+from transferscope.analysis.intervals import paired_difference_interval
 from transferscope.system.errors import UserError
 
-Decision = Literal["no barrier", "barrier", "neither"]
+Decision = Literal["no barrier", "barrier", "undecidable"]
 
+EARLY = 0.005
+"""Part of the 5 % of error that is spent on looks before all examples are there."""
 TUNED_AT = 100
 """Number of examples at which intervals that hold at every look are least wide."""
 
@@ -57,34 +63,62 @@ def decide_barrier(
     num_examples: int,
     *,
     higher_is_better: bool,
-    no_barrier: float,
-    barrier: float,
+    margin: float,
+    chance: float,
     is_share: bool = False,
     error: float = 0.05,
 ) -> Decision | None:
-    """Decide whether the largest gap to the chord is below `no_barrier`, above `barrier` or between; None while open.
+    """Decide whether the largest gap to the chord is below the margin or above it; None while open.
 
-    alphas, values, is_share: as in `barriers.barrier_row`, on the examples so far. May be asked after every batch: the
-    probability that any of its answers is ever wrong is at most `error`, half of it for each side. Above: some place
-    is, where each place has its part of the error. Below: all places are; for the truly highest one that is wrong with
-    the probability of a single place, so nothing is divided. Non-finite metrics decide nothing, as no more examples
-    will change that: neither.
+    margin: a part of what the mean of the ends is better than `chance`, in the metric's unit, as in the claims on
+    barriers, so that a line on which this is decided is decided there. alphas, values, is_share: as in
+    `barriers.barrier_row`, on the examples so far. May be asked after every batch: the probability that any of its
+    answers is ever wrong is at most `error`, half of it for each side. Above: some place is, where each place has its
+    part of the error. Below: all places are; for the truly highest one that is wrong with the probability of a single
+    place, so nothing is divided. Non-finite metrics, and lines without a place between the ends, are undecidable.
     """
-    if not no_barrier <= barrier:
-        raise UserError(f"no_barrier {no_barrier} is above barrier {barrier}: give them in order")
-    gaps = gaps_between_ends(alphas, values, higher_is_better=higher_is_better)[:, 1:-1]
+    if not 0 < margin < 1:
+        raise UserError(f"margin is {margin}: give a part of what the ends have learned, between 0 and 1")
+    curves = np.atleast_2d(np.asarray(values, dtype=np.float64))
+    points = np.asarray(alphas, dtype=np.float64)
+    gaps = gaps_between_ends(alphas, curves, higher_is_better=higher_is_better)[:, 1:-1]
     if gaps.shape[1] == 0 or not np.isfinite(gaps[0]).all():
-        return "neither"
-    noise = gaps[1:][np.isfinite(gaps[1:]).all(axis=1)]
+        return "undecidable"
+    ends = (curves[:, points.argmin()] + curves[:, points.argmax()]) / 2
+    learned = ends - chance if higher_is_better else chance - ends
+    beyond = gaps - margin * learned[:, None]
+    noise = beyond[1:][np.isfinite(beyond[1:]).all(axis=1)]
     if len(noise) < 2:
         return None
     imagined = 1 / num_examples if is_share else 0.0
     errors = np.hypot(noise.std(axis=0, ddof=1) * math.sqrt(num_examples / max(num_examples - 1, 1)), imagined)
     for_one = reach_at_every_look(num_examples, error / 2) * errors
     for_all = reach_at_every_look(num_examples, error / 2 / gaps.shape[1]) * errors
-    low, high = float((gaps[0] - for_all).max()), float((gaps[0] + for_one).max())
-    if high < no_barrier:
+    if (beyond[0] + for_one).max() < 0:
         return "no barrier"
-    if low > barrier:
-        return "barrier"
-    return "neither" if low > no_barrier and high < barrier else None
+    return "barrier" if (beyond[0] - for_all).max() > 0 else None
+
+
+def gain_at_every_look(
+    gained: ArrayLike, lost: ArrayLike, totals: ArrayLike, num_looks: int, *, error: float = 0.05, early: float = EARLY
+) -> tuple[float, float]:
+    """Interval of the gain in accuracy of one model over another that holds however early one stops.
+
+    gained, lost, totals: flips of either kind and examples at each look so far, (m,) of at most `num_looks`, each of
+    which counts the examples of those before. The paired interval of each look (`paired_difference_interval`) has its
+    part of the error: looks before the last share `early`, the last has the rest, so that with all examples it is
+    nearly as short as if nobody had looked. The interval is what all of them have in common (Bonferroni); the last one
+    alone where that is nothing. (-1, 1) where no look has examples.
+    """
+    total = np.asarray(totals, dtype=np.float64)
+    parts = np.full(num_looks, early / max(num_looks - 1, 1))
+    parts[-1] = error - early if num_looks > 1 else error
+    ends = [
+        paired_difference_interval(x, y, n, confidence=1 - part)
+        for x, y, n, part in zip(np.asarray(gained), np.asarray(lost), total, parts[: len(total)], strict=True)
+        if n > 0
+    ]
+    if not ends:
+        return -1.0, 1.0
+    low, high = max(float(end[0]) for end in ends), min(float(end[1]) for end in ends)
+    return (low, high) if low <= high else (float(ends[-1][0]), float(ends[-1][1]))

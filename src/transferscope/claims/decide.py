@@ -9,7 +9,6 @@ import pandas as pd
 
 from transferscope.claims.comparisons import Comparison, effects_table
 from transferscope.claims.evidence import Evidence, TaskResults
-from transferscope.claims.inference import Kinship
 from transferscope.claims.registry import Claim, NumberUnit, registered
 from transferscope.claims.verdict import UNKNOWN, decide, holm
 from transferscope.experiment.plan import Plan
@@ -17,7 +16,7 @@ from transferscope.tables import formats
 
 COLUMNS = (
     "id", "claim", "source", "paper", "verdict", "effect", "low", "high", "unit", "num_runs", "num_comparisons",
-    "reason", "would_tell", "covers", "p", "corrected", "compares",
+    "reason", "would_tell", "covers", "p", "corrected", "compares", "unfinished",
 )  # fmt: skip
 
 
@@ -34,14 +33,15 @@ def decide_claims(plan: Plan, results: Mapping[str, TaskResults]) -> tuple[pd.Da
         repeated), unit of these three numbers, num_runs, num_comparisons, reason (of the verdict, with what was left
         out), would_tell (how large a study or an effect it takes, where the claim is not decided), covers (to which
         other studies the interval reaches), p (two-sided, against the nearer end of what is claimed), corrected (the
-        verdict after Holm's correction for the number of claims), compares (what one comparison is). The second has a
-        row per comparison: the claim's id and `comparisons.EFFECT_COLUMNS`.
+        verdict after Holm's correction for the number of claims), compares (what one comparison is), unfinished (runs
+        in it that were not trained to the end, with the points of the train metric that they still gained per epoch).
+        The second has a row per comparison: the claim's id and `comparisons.EFFECT_COLUMNS`.
     """
     evidence = Evidence(plan, results)
     rows, effects = [], []
     for claim in registered(plan.study.report.claims).values():
         comparisons = list(claim.measure(evidence))
-        rows.append(_row(claim, comparisons, evidence.kinship()))
+        rows.append(_row(claim, comparisons, evidence))
         effects.append(effects_table(comparisons).assign(id=claim.id))
     table = pd.concat([part for part in effects if len(part)] or effects[:1], ignore_index=True)
     claims = pd.DataFrame(rows, columns=list(COLUMNS))
@@ -50,9 +50,10 @@ def decide_claims(plan: Plan, results: Mapping[str, TaskResults]) -> tuple[pd.Da
     return claims, table[["id", *table.columns.drop("id")]]
 
 
-def _row(claim: Claim, comparisons: Sequence[Comparison], kinship: Kinship) -> dict[str, Any]:
+def _row(claim: Claim, comparisons: Sequence[Comparison], evidence: Evidence) -> dict[str, Any]:
     counted = [one for one in comparisons if one.counted]
-    verdict = decide(comparisons, kinship, size_of(claim.unit), over=claim.over)
+    runs = {run for one in counted for run in one.runs}
+    verdict = decide(comparisons, evidence.kinship(), size_of(claim.unit), over=claim.over)
     reason = verdict.reason if comparisons else f"not run: needs {claim.needs}"
     would = verdict.would_tell if counted else claim.needs
     return {
@@ -62,16 +63,17 @@ def _row(claim: Claim, comparisons: Sequence[Comparison], kinship: Kinship) -> d
         "paper": "; ".join(claim.paper),
         "verdict": verdict.verdict,
         "effect": verdict.effect,
-        "low": verdict.low,
-        "high": verdict.high,
+        "low": max(verdict.low, claim.limits[0]),
+        "high": min(verdict.high, claim.limits[1]),
         "unit": claim.unit,
-        "num_runs": len({run for one in counted for run in one.runs}),
+        "num_runs": len(runs),
         "num_comparisons": len(counted),
         "reason": "; ".join([reason, *remarks([(one.unit, one.counted, one.note) for one in comparisons])]),
         "would_tell": would,
         "covers": verdict.covers,
         "p": verdict.p,
         "compares": claim.compares,
+        "unfinished": evidence.unfinished(runs),
     }
 
 
@@ -81,7 +83,7 @@ def size_of(unit: NumberUnit) -> Callable[[float], str]:
         return "{:.3f}".format
     if unit == "number":
         return lambda value: formats.significant(value, 3)
-    return lambda value: f"{formats.points(value)} points"
+    return lambda value: "less than 0.1 points" if 0 < value < 0.0005 else f"{formats.points(value)} points"
 
 
 def remarks(comparisons: Sequence[tuple[str, bool, str]]) -> list[str]:

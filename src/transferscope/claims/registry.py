@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib import import_module
@@ -47,6 +48,7 @@ class Claim:
     paper: tuple[str, ...] = ()
     section: str = ""
     over: str = "test images"
+    limits: tuple[float, float] = (-math.inf, math.inf)
 
 
 _CLAIMS: dict[str, Claim] = {}
@@ -64,6 +66,7 @@ def claim(
     paper: tuple[str, ...] = (),
     section: str = "",
     over: str = "test images",
+    limits: tuple[float, float] = (-math.inf, math.inf),
 ) -> Callable[[Measure], Measure]:
     """Register the function below as a claim; its name is the claim's id.
 
@@ -80,6 +83,7 @@ def claim(
         paper: the paper's figures, an item per task.
         section: id of the report's section that shows more.
         over: the things on which a number is measured, and over which its standard error is.
+        limits: between which the effect lies whatever the study, such as 0 and 1 of a share; its interval ends there.
 
     Raises:
         UserError: another function of that name is registered.
@@ -103,6 +107,7 @@ def claim(
             paper=paper,
             section=section,
             over=over,
+            limits=limits,
         )
         return measure
 

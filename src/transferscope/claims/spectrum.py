@@ -93,6 +93,7 @@ def near_zero_by_scale(evidence: Evidence) -> Iterator[Comparison]:
     needs="spectra of fine-tuned runs and of runs from scratch",
     section="figure_33",
     over="layers",
+    limits=(0.0, 1.0),
 )
 def near_zero_by_layer(evidence: Evidence) -> Iterator[Comparison]:
     threshold = _threshold(evidence)

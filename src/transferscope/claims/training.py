@@ -176,6 +176,7 @@ def higher_loss(evidence: Evidence) -> Iterator[Comparison]:
     needs="class accuracies of fine-tuned runs and of runs from scratch",
     section="figure_8",
     over="classes",
+    limits=(0.0, 1.0),
 )
 def class_by_class(evidence: Evidence) -> Iterator[Comparison]:
     for task, table in evidence.each_compared("class_accuracy"):

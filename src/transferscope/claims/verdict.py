@@ -30,7 +30,8 @@ MOST_RUNS = 20
 RULE = (
     f"holds: the {PERCENT} interval of the effect lies where the claim has it; "
     "does not hold: it lies wholly elsewhere; "
-    "cannot tell: it reaches both sides, or nothing in the study is repeated that would give an interval. "
+    "cannot tell: it reaches both sides, or the effect is the other way round on half of the tasks or more, or nothing "
+    "in the study is repeated that would give an interval. "
     "Runs that have not learned are left out, and an image set that shows those of other tasks is no task of its own."
 )
 
@@ -40,9 +41,9 @@ class Verdict:
     """The verdict in words, the effect with its interval, and why.
 
     The effect is the difference where two kinds are compared, positive as claimed, and the measured number where there
-    is a bound; NaN without comparisons. low, high: its interval, NaN where nothing is repeated. p: two-sided, against
-    the nearer end of the claimed region. num_runs: runs behind it. covers: to which other studies the interval
-    reaches. would_tell: how large a study, or an effect, it takes; empty where the claim is decided.
+    is a bound; NaN without comparisons. low, high: its interval, NaN where nothing is repeated, or nothing varies. p:
+    two-sided, against the nearer end of the claimed region. covers: to which other studies the interval reaches.
+    would_tell: how large a study, or an effect, it takes; empty where the claim is decided.
     """
 
     verdict: str
@@ -83,10 +84,15 @@ def decide(
     numbers = np.array([one.effect for one in counted])
     found = estimate(design, numbers, np.array([one.error for one in counted]))
     verdict = str(judge(found, region))
-    numbers_of = (float(found.effect), float(found.low), float(found.high), float(p_value(found, region)))
-    reason = _reason(verdict, design, found, region, counted)
-    would = _would_tell(design, found, region, show) if verdict == UNKNOWN else ""
-    return Verdict(verdict, *numbers_of, reason, _covers(design, found, over), would)
+    low, high = (float(found.low), float(found.high)) if found.se > 0 else (math.nan, math.nan)
+    numbers_of = (float(found.effect), low, high, float(p_value(found, region)))
+    reason = _reason(verdict, design, found, region, counted, show)
+    if verdict != UNKNOWN and 2 * len(_against(design, region, counted, verdict == HOLDS)) >= design.num_places:
+        verdict, would = UNKNOWN, "each of these tasks for itself, since the effect depends on the task"
+    else:
+        would = _would_tell(design, found, region, show) if verdict == UNKNOWN else ""
+    covers = _covers(design, found, over) if found.se > 0 else ""
+    return Verdict(verdict, *numbers_of, reason, covers, would)
 
 
 def judge(found: Estimate, region: Region) -> NDArray[np.str_]:
@@ -116,16 +122,33 @@ def holm(p: NDArray[np.float64], level: float = 1 - LEVEL) -> NDArray[np.bool_]:
     return kept
 
 
-def _reason(verdict: str, design: Design, found: Estimate, region: Region, counted: Sequence[Comparison]) -> str:
+def _reason(
+    verdict: str,
+    design: Design,
+    found: Estimate,
+    region: Region,
+    counted: Sequence[Comparison],
+    show: Callable[[float], str],
+) -> str:
     if design.method == "none":
         return "one comparison alone" if len(counted) == 1 else "nothing is repeated independently"
     if not found.se > 0:
         return "the numbers do not vary, so their spread says nothing"
-    if verdict == UNKNOWN:
-        return f"the {PERCENT} interval reaches both sides"
-    against = _against(design, region, counted, verdict == HOLDS)
+    against = [] if verdict == UNKNOWN else _against(design, region, counted, verdict == HOLDS)
     where = f", though not on {', '.join(against)} alone" if against else ""
-    return f"the {PERCENT} interval lies {'where it is claimed' if verdict == HOLDS else 'on the other side'}{where}"
+    return f"the {PERCENT} interval {_lies(verdict, found, region, show)}{where}"
+
+
+def _lies(verdict: str, found: Estimate, region: Region, show: Callable[[float], str]) -> str:
+    """Where the interval lies, as `lies above 0` or `contains 5.0 points`."""
+    low, high = ("0" if end == 0 else show(end) if end > 0 else f"-{show(-end)}" for end in region)
+    if verdict == UNKNOWN:
+        ends = [text for text, end in ((low, region[0]), (high, region[1])) if found.low <= end <= found.high]
+        return f"contains {' and '.join(ends)}"
+    if math.isfinite(region[0]) and math.isfinite(region[1]):
+        return f"lies {'between' if verdict == HOLDS else 'outside'} {low} and {high}"
+    bound, above = (low, verdict == HOLDS) if math.isfinite(region[0]) else (high, verdict != HOLDS)
+    return f"lies {'above' if above else 'below'} {bound}"
 
 
 def _against(design: Design, region: Region, counted: Sequence[Comparison], holds: bool) -> list[str]:
@@ -139,17 +162,17 @@ def _against(design: Design, region: Region, counted: Sequence[Comparison], hold
 
 
 def _covers(design: Design, found: Estimate, over: str) -> str:
-    """To which other studies the interval reaches, e.g. `other runs and test images, these 4 tasks, this P`."""
+    """To which other studies the interval reaches, e.g. `other runs and test images on these 4 tasks, this P alone`."""
     images = f" and {over}" if found.se_images > 0 else ""
-    places = f"{design.num_places} {'task' if design.num_places == 1 else 'tasks'}"
+    places = "this task" if design.num_places == 1 else f"these {design.num_places} tasks"
     text = {
         "none": "",
-        "replicas": f"other runs{images}, {'this' if design.num_places == 1 else 'these'} {places}",
+        "replicas": f"other runs{images} on {places}",
         "places": "other tasks of this sort",
         "crossed": "other models of these tasks",
     }[design.method]
     if text and design.over_parents:
-        return f"other P, {text}"
+        return f"other P and {text}"
     if text and design.parents:
         number, names = len(design.parents), ", ".join(sorted(design.parents))
         return f"{text}, {'this P alone' if number == 1 else f'these {number} P'} ({names})"
@@ -165,16 +188,20 @@ def _would_tell(design: Design, found: Estimate, region: Region, show: Callable[
     if not found.se > 0:
         return "numbers that differ from run to run"
     size, what = design.smallest, _parts(design)
-    now = f"{size} {what}: an effect below {show(float(found.detectable))} cannot be told from chance"
-    distance = float(min(abs(found.effect - region[0]), abs(found.effect - region[1])))
+    bound = min(region, key=lambda end: abs(float(found.effect) - end))
+    distance, least = abs(float(found.effect) - bound), show(float(found.detectable))
+    unseen = (
+        f"below {least} cannot be told from chance" if bound == 0 else f"within {least} of the bound cannot be told"
+    )
+    now = f"{size} {what}: an effect {unseen}"
     enough = [n for n in range(size + 1, MOST_RUNS + 1) if more_runs(design, found, n / size) <= distance]
     more = enough[0] if enough else max(5, 2 * size)
     told = more_runs(design, found, more / size)
-    rest = "" if enough else f", and the {show(distance)} seen take more than {MOST_RUNS}"
+    rest = "" if enough else f", and the {show(distance)} seen here would take more than {MOST_RUNS}"
     return f"{now}; {more} would tell {show(told)}{rest}"
 
 
 def _parts(design: Design) -> str:
     if design.over_parents:
         return "P (or as many runs of the other kind)"
-    return {"places": "tasks", "crossed": "models of each kind"}.get(design.method, "runs of each kind")
+    return {"places": "tasks", "crossed": "models"}.get(design.method, "runs of each kind")

@@ -272,6 +272,15 @@ class ReplaceOptions(Options):
         return self.groups.get(task, ()) if isinstance(self.groups, dict) else self.groups
 
 
+class LookOptions(Options):
+    """Examples come in growing batches until they decide; one looks after each."""
+
+    first: Annotated[int, Field(ge=16)] = 32
+    """Examples after which one looks for the first time."""
+    growth: Annotated[float, Field(gt=1, le=10)] = 1.5
+    """Factor from the examples of one look to those of the next."""
+
+
 class MistakesOptions(Options):
     """Common and uncommon mistakes (appendix B.2)."""
 
@@ -285,6 +294,14 @@ class MistakesOptions(Options):
     """Samples from which intervals are made, at most 100,000."""
     replace: ReplaceOptions | None = ReplaceOptions()
     """The question whether the second run of a pair can replace the first; None: left out."""
+    until_decided: LookOptions | None = None
+    """Predict as few test images as it takes to answer that of every pair, in an order drawn once; None: all."""
+
+    @model_validator(mode="after")
+    def _decides_something(self) -> MistakesOptions:
+        if self.until_decided and not self.replace:
+            raise ValueError("until_decided stops when replace is answered: give replace as well, for example {}")
+        return self
 
     def gallery_of(self, task: str) -> GalleryClasses:
         """The classes in a task's gallery, or how many."""
@@ -311,7 +328,7 @@ class SimilarityOptions(Options):
     max_examples: PositiveInt | None = 512
     """Examples of the test split; None: all."""
     batch_size: Annotated[int, Field(ge=4, le=MAX_BATCH)] = 64
-    """Images in a batch; intervals are made by drawing batches again."""
+    """Images in a batch."""
 
     def feature_tables(self) -> list[str]:
         """Tables that come from the features: CKA, and as chosen its heat map and other measures beside it."""
@@ -432,27 +449,20 @@ class CrossDomainOptions(Options):
 BestOrFinal = Literal["best", "final"]
 
 
-class UntilDecidedOptions(Options):
+BARRIER_MARGIN = 0.05
+"""A barrier is one if it costs more than this part of what the ends have learned, and none if it costs less."""
+
+
+class UntilDecidedOptions(LookOptions):
     """Lines are measured on as few examples as it takes to decide whether there is a barrier.
 
     The examples come in growing batches; after each an interval that holds at every look, on accuracy (AUC where
-    images have several labels), decides or asks for more. Wrong decisions are at most 5 %.
+    images have several labels), decides or asks for more. Wrong decisions are at most 5 %. A line that decides nothing
+    takes all examples.
     """
 
-    no_barrier: Annotated[float, Field(gt=0, lt=1)] = 0.02
-    """Height below which a line has no barrier."""
-    barrier: Annotated[float, Field(gt=0, lt=1)] = 0.05
-    """Height above which it has one."""
-    first: Annotated[int, Field(ge=16)] = 32
-    """Examples after which one looks for the first time."""
-    growth: Annotated[float, Field(gt=1, le=10)] = 1.5
-    """Factor from the examples of one look to those of the next."""
-
-    @model_validator(mode="after")
-    def _in_order(self) -> UntilDecidedOptions:
-        if self.no_barrier > self.barrier:
-            raise ValueError(f"no_barrier {self.no_barrier} is above barrier {self.barrier}: give them in order")
-        return self
+    margin: Annotated[float, Field(gt=0, lt=1)] = BARRIER_MARGIN
+    """Height of a barrier, as a part of what the ends have learned, above which it is one; that of the claims."""
 
 
 Way = Literal[

@@ -431,6 +431,12 @@ def _pair_parameters(plan: Plan) -> dict[str, Any]:
         for task in (plan.targets() if analyses.similarity else ())
         if analyses.similarity
     }
+    stopping = analyses.mistakes if analyses.mistakes and analyses.mistakes.until_decided else None
+    decided = {
+        task: [PairSpec.of(pair).as_parameters() for pair in plan.pairs(task, stopping.pairs)]
+        for task in (plan.targets() if stopping else ())
+        if stopping
+    }
     own = {
         task: [PairSpec.of(pair).as_parameters() for pair in plan.own_pairs(task)]
         for task in (plan.targets() if analyses.own else ())
@@ -445,6 +451,7 @@ def _pair_parameters(plan: Plan) -> dict[str, Any]:
         "gallery_pairs": {
             task: PairSpec.of(pair).as_parameters() for task in plan.targets() if (pair := plan.gallery_pair(task))
         },
+        "decided_pairs": decided,
         "similarity_pairs": alike,
         "own_pairs": own,
         "cross_domain_pairs": across,

@@ -16,6 +16,7 @@ from transferscope.analysis.flips import Grouping, answer, flips, holm
 from transferscope.analysis.intervals import four_counts_interval, mean_interval, rate_interval
 from transferscope.analysis.outcomes import Outcomes, class_outcomes, finding_outcomes, same_answer, same_state
 from transferscope.analysis.power import detectable_difference, images_needed
+from transferscope.analysis.sequential import gain_at_every_look
 from transferscope.experiment.options import ReplaceOptions
 from transferscope.images.example_columns import grouping_column
 from transferscope.images.split import PackedSplit
@@ -58,6 +59,7 @@ def replacement(
     options: ReplaceOptions = DEFAULT,
     *,
     seed: int = 0,
+    looks: Sequence[int] = (),
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Tables of the first model replaced by the second: a row per question, and a row per question and group.
 
@@ -65,6 +67,9 @@ def replacement(
     examples, agreement, the gain in the Brier score, the images that would tell the models apart, and the answer. The
     second has the flips of all examples, of each class (of a task with one label an example) and of each value of the
     columns that the options name, with p-values adjusted (Holm) over the rows of a group; see `analysis.flips.flips`.
+
+    looks: numbers of examples after which somebody looked whether to stop, all that were planned; the examples are the
+    first ones of the order in which they came. The interval of the gain and the answer hold at every look.
     """
     a, b, labels = np.asarray(logits_a), np.asarray(logits_b), np.asarray(split.labels)
     generator = np.random.default_rng(seed)
@@ -76,12 +81,30 @@ def replacement(
         tables += [table.assign(class_name=question.name) for table in found]
         same = _same(question, (a, b), (first, second))
         whole = {str(name): value for name, value in found[0].iloc[0].items()}
+        if looks:
+            known = [look for look in looks if look <= len(labels)]
+            low, high = gain_of(question, first.correct, second.correct, known, len(looks))
+            whole |= {"accuracy_gain_low": low, "accuracy_gain_high": high}
         summaries.append(
             {"class_name": question.name} | _summary(whole, first, second, same, split, options, generator)
         )
     table = pd.concat(tables, ignore_index=True)
     table["p_holm"] = table.groupby("group", sort=False)["p_value"].transform(lambda p: holm(p.to_numpy()))
     return pd.DataFrame(summaries), table[["class_name", *(name for name in table if name != "class_name")]]
+
+
+def gain_of(
+    question: Question, correct_a: NDArray[np.bool_], correct_b: NDArray[np.bool_], looks: Sequence[int], num_looks: int
+) -> tuple[float, float]:
+    """Interval of the second model's gain that holds at every look (`analysis.sequential.gain_at_every_look`).
+
+    correct_a, correct_b: of the question's rows. looks: examples of the split after which somebody looked, so far.
+    """
+    ends = np.searchsorted(question.rows, looks)
+    gained, lost = (
+        np.concatenate([[0], flips.cumsum()])[ends] for flips in (correct_b & ~correct_a, correct_a & ~correct_b)
+    )
+    return gain_at_every_look(gained, lost, ends, num_looks)
 
 
 def _same(question: Question, logits: Sequence[NDArray], outcomes: Sequence[Outcomes]) -> NDArray[np.float64]:

@@ -1,29 +1,92 @@
-"""A line measured on as few examples as it takes to decide whether there is a barrier on it."""
+"""Lines and predictions of as few examples as it takes to decide: is there a barrier, can one model replace another?"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
+from transferscope.analysis.flips import answer
 from transferscope.analysis.interpolation import trace
 from transferscope.analysis.resampling import Outcomes, Resampling
 from transferscope.analysis.sequential import decide_barrier, growing_sizes
 from transferscope.analysis.states import State
-from transferscope.experiment.options import UntilDecidedOptions
+from transferscope.experiment.options import LookOptions, ReplaceOptions, UntilDecidedOptions
 from transferscope.experiment.plan import derive_seed
 from transferscope.images.split import PackedSplit
-from transferscope.measure.bench import Bench
+from transferscope.measure.bench import Bench, network
+from transferscope.measure.replacements import gain_of, questions
 from transferscope.models.checkpoint import Checkpoint
 from transferscope.system.errors import UserError
+from transferscope.training.evaluation import predict
 
 Curves = dict[str, NDArray[np.float64]]
 
 NAIVE = "naive_"
 FIELDS = ("correct", "loss", "known", "scores", "targets")
+
+
+def drawn_order(split: PackedSplit, part: str) -> NDArray[np.int64]:
+    """The order in which examples come, the same for everything that is measured on the split."""
+    return np.random.default_rng(derive_seed(split.name, part, "order")).permutation(len(split))
+
+
+def looks_at(num_examples: int, rule: LookOptions) -> list[int]:
+    """Numbers of examples after which one looks, the last of them all."""
+    return list(growing_sizes(num_examples, min(rule.first, num_examples), rule.growth))
+
+
+def predict_until_decided(
+    split: PackedSplit,
+    load: Mapping[str, Callable[[], Checkpoint]],
+    pairs: Sequence[tuple[str, str]],
+    options: ReplaceOptions,
+    rule: LookOptions,
+) -> dict[str, tuple[NDArray[np.int64], Tensor]]:
+    """Predict growing batches of a split until it is decided of every pair whether the second can replace the first.
+
+    load: functions that load the checkpoints, by name; a network is built again at each look, so that one is in memory
+    at a time. A model stops when all of its pairs are decided, each finding of a multi-label task for itself.
+
+    Returns, by name, the examples that the model has seen, which are the first ones of `drawn_order`, and its logits.
+    """
+    order, looks = drawn_order(split, "test"), looks_at(len(split), rule)
+    logits: dict[str, list[Tensor]] = {name: [] for name in load}
+    left, before = list(pairs), 0
+    for index, size in enumerate(looks):
+        for name in load:
+            if any(name in pair for pair in left):
+                logits[name].append(predict(network(load[name]()), split, indices=order[before:size]))
+        before, seen = size, split.subset(order[:size])
+        left = [
+            pair
+            for pair in left
+            if not _answered(seen, [torch.cat(logits[name]).numpy() for name in pair], options, looks, index)
+        ]
+        if not left:
+            break
+    every = {name: torch.cat(parts) for name, parts in logits.items()}
+    return {name: (order[: len(values)], values) for name, values in every.items()}
+
+
+def _answered(
+    seen: PackedSplit,
+    both: Sequence[NDArray[np.floating]],
+    options: ReplaceOptions,
+    looks: Sequence[int],
+    index: int,
+) -> bool:
+    labels = np.asarray(seen.labels)
+    for question in questions(seen):
+        first, second = (question.outcomes(logits, labels, options.threshold).correct for logits in both)
+        low, high = gain_of(question, first, second, looks[: index + 1], len(looks))
+        if answer(low, high, options.margin) == "cannot tell":
+            return False
+    return True
 
 
 @dataclass(frozen=True)
@@ -52,11 +115,11 @@ def enough_examples(
     if bench.resamples < 2:
         raise UserError("until_decided needs intervals: give analyses.landscape.resamples 2 or more, for example 300")
     whole = bench.split(part)
-    order = np.random.default_rng(derive_seed(whole.name, part, "order")).permutation(len(whole))
+    order = drawn_order(whole, part)
     metric = f"{part}/{'auc' if whole.multi_label else 'accuracy'}"
     seen: dict[str, list[Arrays]] = {}
     rows = np.zeros(0, dtype=np.int64)
-    for size in growing_sizes(len(whole), min(rule.first, len(whole)), rule.growth):
+    for size in looks_at(len(whole), rule):
         new = np.sort(order[len(rows) : size])
         rows = np.concatenate([rows, new])
         for name, arrays in _outcomes(bench, whole.subset(new), checkpoint, model, ends, alphas).items():
@@ -68,13 +131,18 @@ def enough_examples(
             curves[metric],
             size,
             higher_is_better=True,
-            no_barrier=rule.no_barrier,
-            barrier=rule.barrier,
+            margin=rule.margin,
+            chance=chance_of(whole),
             is_share=not whole.multi_label,
         )
         if decided:
             break
     return Enough(split, curves)
+
+
+def chance_of(split: PackedSplit) -> float:
+    """Accuracy of guessing on a split, the share of its largest class; AUC of guessing where it is multi-label."""
+    return 0.5 if split.multi_label else float(np.bincount(split.labels).max() / len(split))
 
 
 Arrays = list[Mapping[str, NDArray[np.float64]]]

@@ -15,6 +15,7 @@ from transferscope.system.errors import UserError
 
 STAGE = re.compile(r"layer\d+")
 NUM_GENERIC_FEATURES = 5
+WEIGHT_LAYERS = (_ConvNd, nn.Linear)
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ def residual_blocks(model: nn.Module) -> list[str]:
 
 def weight_layers(model: nn.Module) -> list[str]:
     """Every convolution and linear layer, in order of registration."""
-    return [name for name, module in model.named_modules() if isinstance(module, _ConvNd | nn.Linear)]
+    return [name for name, module in model.named_modules() if isinstance(module, WEIGHT_LAYERS)]
 
 
 def classifier_layers(model: nn.Module) -> tuple[str, ...]:
@@ -69,7 +70,7 @@ def classifier_layers(model: nn.Module) -> tuple[str, ...]:
 def feature_layers(model: nn.Module) -> dict[str, str]:
     """Name of a feature -> dotted path of the submodule that puts it out, in order of the forward pass.
 
-    ResNet-like models, as in the paper's Table 7: `conv1` (the bare convolution) and the end of each stage. Of another
+    ResNet-like models, as in the paper's Table 7: `conv1` and the end of each stage. Of another
     architecture five evenly spaced `block_layers`, the first and the last among them.
     """
     if is_resnet_like(model):

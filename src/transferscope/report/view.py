@@ -58,7 +58,7 @@ class ClaimView:
     """A row of the claims table.
 
     ours: means, an item per place. effect: with its interval, and over how much. why: the verdict in at most two
-    sentences. left_out: what was not compared, with the reason.
+    sentences. left_out: what was not compared, with the reason. unfinished: runs in it not trained to the end.
     """
 
     claim: Claim
@@ -68,6 +68,7 @@ class ClaimView:
     effect: str
     why: str
     left_out: str
+    unfinished: str
 
     @property
     def sides(self) -> str:
@@ -121,9 +122,9 @@ def _claim_view(claim: Claim, row: Mapping[Any, Any], effects: pd.DataFrame) -> 
     ours = [" | ".join([f"{place} {_mean(claim, part, 'first')}", *_second(claim, part)]) for place, part in places]
     said = remarks(list(effects[["unit", "counted", "note"]].itertuples(index=False, name=None)))
     effect = _effect(claim, row, differences=bool(counted["second"].notna().any()), places=len(places)) if ours else ""
-    return ClaimView(
-        claim, str(row["verdict"]), str(row["reason"]), ours, effect, _why(row), _sentence("; ".join(said))
-    )
+    verdict, reason = str(row["verdict"]), str(row["reason"])
+    unfinished = str(row["unfinished"]) if isinstance(row["unfinished"], str) and row["unfinished"] else ""
+    return ClaimView(claim, verdict, reason, ours, effect, _why(row), _sentence("; ".join(said)), unfinished)
 
 
 def _why(row: Mapping[Any, Any]) -> str:
@@ -131,7 +132,8 @@ def _why(row: Mapping[Any, Any]) -> str:
     first = str(row["reason"]).split("; left out: ")[0]
     if isinstance(row["covers"], str) and row["covers"]:
         first += f", for {row['covers']}"
-    second = str(row["would_tell"]) if row["verdict"] == UNKNOWN and isinstance(row["would_tell"], str) else ""
+    open_ = row["verdict"] == UNKNOWN and isinstance(row["would_tell"], str)
+    second = str(row["would_tell"]) if open_ and not first.startswith("not run") else ""
     return " ".join(map(_sentence, filter(None, (first, second and f"to tell: {second}"))))
 
 
@@ -158,10 +160,10 @@ def _effect(claim: Claim, row: Mapping[Any, Any], *, differences: bool, places: 
     """`+13.1 points [+10.3, +16.0] (16 comparisons, 4 tasks)`: signs of differences, none where there is a bound."""
     show = _shown(claim, differences)
     low, high = show(float(row["low"])), show(float(row["high"]))
-    interval = "no interval" if formats.MISSING in (low, high) else f"[{low}, {high}]"
+    interval = ", no interval" if formats.MISSING in (low, high) else f" [{low}, {high}]"
     unit = " points" if claim.unit in ("score", "points", "share") else ""
     counts = _count("comparison" if differences else "value", int(row["num_comparisons"])), _count(claim.place, places)
-    return f"{show(float(row['effect']))}{unit} {interval} ({', '.join(counts)})"
+    return f"{show(float(row['effect']))}{unit}{interval} ({', '.join(counts)})"
 
 
 def _shown(claim: Claim, sign: bool) -> Format:
@@ -177,17 +179,22 @@ def _count(word: str, number: int) -> str:
 
 
 def whole_table(claims: pd.DataFrame) -> str:
-    """Number of verdicts that may be false by chance, without a correction for their number and with one."""
+    """How many verdicts may be false by chance, with and without correction, and how to read unfinished runs."""
     tested, decided = int(claims["p"].notna().sum()), claims[claims["verdict"] != UNKNOWN]
+    rising = claims["unfinished"].fillna("").astype(bool).any()
+    note = (
+        " Not trained to the end: in brackets the points of the train metric that these runs still gained per epoch "
+        "when they were stopped, so that the effect is partly one of how far training had come."
+    )
     if not tested:
-        return ""
+        return note.strip() if rising else ""
     kept = int((decided["corrected"] != UNKNOWN).sum())
     return (
         f"Each of the {tested} claims with an interval has a chance of at most 5 % of a false verdict, so up to "
         f"{tested / 20:.1f} verdicts may be false by chance, and at least one with a chance of up to "
         f"{100 * (1 - 0.95**tested):.0f} %; {len(decided)} are decided. "
         f"After Holm's correction, with a chance of 5 % of any false verdict in the whole table, {kept} stay decided "
-        "(column corrected of claims.csv)."
+        "(column corrected of claims.csv)." + (note if rising else "")
     )
 
 

@@ -7,7 +7,7 @@ import pandas as pd
 from transferscope.experiment.node_parameters import Pairs, PairSpec, Runs
 from transferscope.experiment.options import MistakesOptions, ReplaceOptions
 from transferscope.experiment.plan import derive_seed
-from transferscope.pipelines.types import CheckpointSeries, Figure, PackedSplit, Predictions
+from transferscope.pipelines.types import CheckpointSeries, Figure, PackedSplit, Predictions, Tensor
 from transferscope.pipelines.wiring import concatenate, make_bench, named
 
 
@@ -16,6 +16,33 @@ def predict_test(series: CheckpointSeries, test_split: PackedSplit, options: Mis
     from transferscope.measure import predict
 
     return {"test": predict(make_bench(test_split=test_split), series.load(options.epoch))}
+
+
+def predict_until_decided(
+    pairs: Pairs, test_split: PackedSplit, options: MistakesOptions, **series: CheckpointSeries
+) -> list[Predictions]:
+    """Logits of all runs of a task on as many test images as it takes to decide every pair; series by full name."""
+    from functools import partial
+
+    import torch
+
+    from transferscope.measure.stopping import predict_until_decided
+
+    assert options.until_decided is not None
+    assert options.replace is not None
+    load = {name: partial(one.load, options.epoch) for name, one in series.items()}
+    names = [(pair.run_a, pair.run_b) for pair in pairs.root]
+    found = predict_until_decided(test_split, load, names, options.replace, options.until_decided)
+    return [{"test": logits, "rows": torch.from_numpy(rows)} for rows, logits in found.values()]
+
+
+def seen_by(test_split: PackedSplit, *predictions: Predictions) -> tuple[PackedSplit, list[Tensor]]:
+    """The test images that all of these models have seen, and their logits on them."""
+    rows = [one["rows"] for one in predictions if "rows" in one]
+    if not rows:
+        return test_split, [one["test"] for one in predictions]
+    fewest = min(rows, key=len)
+    return test_split.subset(fewest), [one["test"][: len(fewest)] for one in predictions]
 
 
 def compare_pair(
@@ -30,8 +57,8 @@ def compare_pair(
 
     names = pair.columns(options.epoch)
     seed = derive_seed(names["checkpoint_a"], names["checkpoint_b"], "bootstrap")
-    logits = predictions_a["test"], predictions_b["test"]
-    table = mistakes(test_split, *logits, resamples=options.bootstrap, seed=seed)
+    seen, (first, second) = seen_by(test_split, predictions_a, predictions_b)
+    table = mistakes(seen, first, second, resamples=options.bootstrap, seed=seed)
     return named(table, task=test_split.name, **names)
 
 
@@ -56,11 +83,13 @@ def replace_pair(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Answer whether the second run of a pair can replace the first, and count the flips by class and group."""
     from transferscope.measure import replacement
+    from transferscope.measure.stopping import looks_at
 
     names = pair.columns(options.epoch)
     seed = derive_seed(names["checkpoint_a"], names["checkpoint_b"], "replacement")
-    logits = predictions_a["test"], predictions_b["test"]
-    whole, flips = replacement(test_split, *logits, options.replace or ReplaceOptions(), seed=seed)
+    seen, (first, second) = seen_by(test_split, predictions_a, predictions_b)
+    looks = looks_at(len(test_split), options.until_decided) if options.until_decided else ()
+    whole, flips = replacement(seen, first, second, options.replace or ReplaceOptions(), seed=seed, looks=looks)
     return named(whole, task=test_split.name, **names), named(flips, task=test_split.name, **names)
 
 
@@ -84,8 +113,9 @@ def calibrate_runs(
     labels = {run.name: run.label for run in runs.root}
     rows: list[pd.DataFrame] = []
     bins: list[pd.DataFrame] = []
-    for run, logits in predictions.items():
-        tables = calibration(test_split, logits["test"], options.replace or ReplaceOptions())
+    for run, found in predictions.items():
+        seen, (logits,) = seen_by(test_split, found)
+        tables = calibration(seen, logits, options.replace or ReplaceOptions())
         for tables_of, table in zip((rows, bins), tables, strict=True):
             tables_of.append(named(table, task=test_split.name, run=run, label=labels[run]))
     return concatenate(*rows), concatenate(*bins)
@@ -109,10 +139,10 @@ def measure_class_accuracy(
 
     sizes = class_sizes[class_sizes["part"] == "train"]["count"].to_numpy()
     labels = {run.name: run.label for run in runs.root}
-    tables = [
-        named(class_accuracy(test_split, logits["test"], sizes), task=test_split.name, run=run, label=labels[run])
-        for run, logits in predictions.items()
-    ]
+    tables = []
+    for run, found in predictions.items():
+        seen, (logits,) = seen_by(test_split, found)
+        tables.append(named(class_accuracy(seen, logits, sizes), task=test_split.name, run=run, label=labels[run]))
     accuracy = pd.concat(tables, ignore_index=True)
     return accuracy, size_correlations(accuracy)
 
@@ -129,9 +159,9 @@ def draw_flip_gallery(
     from transferscope.measure.replacements import flip_gallery
     from transferscope.plots.splits import gallery
 
-    logits = predictions_a["test"], predictions_b["test"]
-    shown = flip_gallery(test_split, *logits, options.replace or ReplaceOptions())
-    return gallery(test_split, shown, pair.label_a, pair.label_b, note=note)
+    seen, (first, second) = seen_by(test_split, predictions_a, predictions_b)
+    shown = flip_gallery(seen, first, second, options.replace or ReplaceOptions())
+    return gallery(seen, shown, pair.label_a, pair.label_b, note=note)
 
 
 def draw_gallery(
@@ -147,5 +177,6 @@ def draw_gallery(
     from transferscope.plots.splits import gallery
 
     classes = options.gallery_of(test_split.name)
-    shown = uncommon(test_split, predictions_a["test"], predictions_b["test"], classes, options.gallery_rows_of)
-    return gallery(test_split, shown, pair.label_a, pair.label_b, note=note)
+    seen, (first, second) = seen_by(test_split, predictions_a, predictions_b)
+    shown = uncommon(seen, first, second, classes, options.gallery_rows_of)
+    return gallery(seen, shown, pair.label_a, pair.label_b, note=note)

@@ -29,9 +29,10 @@ def create_pipeline(plan: Plan) -> Pipeline:
 
 def _task(plan: Plan, task: str, groups: list[PairGroup]) -> list[Node]:
     runs = list({run.name: run for group in groups for run in group.runs}.values())
-    replaced = plan.study.analyses.mistakes is not None and plan.study.analyses.mistakes.replace is not None
+    options = plan.study.analyses.mistakes
+    replaced, stopping = options is not None and options.replace, options is not None and options.until_decided
     return [
-        *(_predict(run) for run in runs),
+        *([_predict_until_decided(task, runs)] if stopping else map(_predict, runs)),
         *(_measure(task, group, ["mistakes"], "compare", nodes.compare_pair, nodes.compare_pairs) for group in groups),
         gather(NAME, task, "mistakes", (f"{task}.{group.name}.mistakes" for group in groups)),
         Node(
@@ -108,6 +109,23 @@ def _predict(run: RunSpec) -> Node:
         outputs=f"{run.full_name}.predictions",
         name=f"predict_{run.name}",
         namespace=f"{run.task}.{NAME}",
+        tags=ON_A_GPU,
+    )
+
+
+def _predict_until_decided(task: str, runs: list[RunSpec]) -> Node:
+    """All runs in one node, since a run's last image depends on those that it is compared with."""
+    return Node(
+        nodes.predict_until_decided,
+        inputs={
+            "pairs": f"params:plan.decided_pairs.{task}",
+            "test_split": f"{task}.test_split",
+            "options": "params:analyses.mistakes",
+            **{run.full_name: f"{run.full_name}.checkpoints" for run in runs},
+        },
+        outputs=[f"{run.full_name}.predictions" for run in runs],
+        name="predict_until_decided",
+        namespace=f"{task}.{NAME}",
         tags=ON_A_GPU,
     )
 

@@ -83,7 +83,7 @@ def _cka_intervals(task: str, table: pd.DataFrame) -> Grid:
         f"{task}, every pair with its interval",
         ("pair", "first", "second", *layers),
         tuple(rows),
-        note="95 % bootstrap intervals over batches of examples.",
+        note="95 % intervals over examples.",
         entry=f"{task}.cka.table",
         text_columns=3,
     )
