@@ -69,6 +69,31 @@ def every_way(evidence: Evidence) -> list[Grid]:
     return per_task(evidence, "connection", ", ways of every pair", EVERY_COLUMN, note)
 
 
+def barriers_by_split(evidence: Evidence) -> list[Grid]:
+    """Barrier between copies of one run on the test set in the main metric, a column per epoch of the split."""
+    tables = {task: _main_rows(table) for task, table in evidence.each("split_runs")}
+    epochs = sorted({int(epoch) for table in tables.values() for epoch in table["split_epoch"]})
+    columns = ["barrier", "barrier_low", "barrier_high"]
+    rows: list[tuple[str, ...]] = []
+    for task, table in tables.items():
+        for (label, way), part in table.groupby(["label", "way"], sort=False):
+            means = part.groupby("split_epoch")[columns].mean()
+            by_epoch = {
+                int(epoch): _cell(row) for epoch, row in zip(means.index, means.to_dict("records"), strict=True)
+            }
+            cells = [by_epoch.get(epoch, formats.MISSING) for epoch in epochs]
+            rows.append((task, str(label), WAYS[str(way)], str(part["run"].nunique()), *cells))
+    if not rows:
+        return []
+    note = "Barrier in points, mean over runs (with that of their intervals of 95 % over test images)."
+    heads = ("task", "run", "way", "runs", *(f"split after {epoch}" for epoch in epochs))
+    grid = Grid(
+        "Ours: barrier between a run and its copy, test", heads, tuple(rows), note=note,
+        entry="<task>.split_runs.table", text_columns=3,
+    )  # fmt: skip
+    return [grid]
+
+
 CHAPTER = Chapter(
     title="Is the barrier real?",
     appendix="beyond the paper",
@@ -90,6 +115,21 @@ CHAPTER = Chapter(
             "with its interval over test images. Right: what a network loses when one module (bars), or all modules as "
             "far as it (line), are set half-way to the other's. A curve's bend is trained on the training images, so "
             "its points may be better than both ends.",
+        ),
+        Section(
+            id="split_runs",
+            numbers="Beyond the paper",
+            title="When is the basin chosen?",
+            see="Copies of a P-T that take the examples in another order should have no barrier between them, from "
+            "whichever epoch on they do so: pre-training has chosen the basin. Copies of an RI-T should have a high one "
+            "where they split before the first epoch, and a lower one the later they split.",
+            analysis="landscape",
+            option="connection",
+            figures=("split_runs",),
+            tables=barriers_by_split,
+            note="A copy shares all that decides a run up to the epoch of the split: initial weights, order of the "
+            "examples, learning rates. From there on its examples come in another order. Bands: mean of the intervals "
+            "over test images.",
         ),
     ),
 )
