@@ -330,7 +330,7 @@ def _expand(
     kind: str,
     task: str,
     trainings: Mapping[tuple[str, str], opt.TrainingOptions],
-    earlier: Mapping[str, RunSpec],
+    earlier: dict[str, RunSpec],
     file_digest: FileDigest,
 ) -> Iterator[RunSpec]:
     """The replicas of a kind of run on a task."""

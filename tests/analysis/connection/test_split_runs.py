@@ -13,11 +13,9 @@ PAIRS = [SplitPair(NAMES[0], NAMES[1], "RI-T", 2, 4), SplitPair(NAMES[0], NAMES[
 
 def barriers() -> pd.DataFrame:
     """Two ways between the run and each copy, one turned round, and between the run and another one."""
-    rows = []
-    for place, (a, b) in enumerate([(NAMES[0], NAMES[1]), (NAMES[2], NAMES[0]), (NAMES[0], NAMES[3])]):
-        for way in ("straight", "aligned"):
-            rows.append({"task": "t", "checkpoint_a": a, "checkpoint_b": b, "way": way, "barrier": 0.1 * place})
-    return pd.DataFrame(rows)
+    ends = [(NAMES[0], NAMES[1]), (NAMES[2], NAMES[0]), (NAMES[0], NAMES[3])]
+    rows = [(a, b, way, 0.1 * place) for place, (a, b) in enumerate(ends) for way in ("straight", "aligned")]
+    return pd.DataFrame(rows, columns=["checkpoint_a", "checkpoint_b", "way", "barrier"]).assign(task="t")
 
 
 def test_rows_of_copies_by_epoch() -> None:
