@@ -224,6 +224,35 @@ def test_nothing_is_done_twice(monkeypatch: pytest.MonkeyPatch) -> None:
         assert getattr(again, table).equals(getattr(expected, table))
 
 
+def test_networks_with_a_common_past_stay_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between a network and itself with noise, as between two P-T, no channel moves: aligned ways are the plain ones.
+
+    They change by nothing, so by less than a point, and take no passes of their own.
+    """
+    draws = torch.Generator().manual_seed(4)
+    noisy = {
+        key: value + 0.1 * float(value.std(correction=0)) * torch.randn(value.shape, generator=draws)
+        for key, value in A.state_dict.items()
+    }
+    b, passes = Checkpoint(noisy, A.metadata), {"count": 0}
+    original = Evaluator.logits_and_labels
+
+    def counted(self: Evaluator, model: Any) -> Any:
+        passes["count"] += 1
+        return original(self, model)
+
+    monkeypatch.setattr(Evaluator, "logits_and_labels", counted)
+    one, counts = bench(), []
+    for ways in (("straight", "rescaled", "curve"), ("aligned", "aligned_rescaled", "aligned_curve")):
+        found = connect(one, A, b, ways, options=OPTIONS)
+        counts.append(passes["count"])
+    assert set(found.barriers["moved"].dropna()) == {0.0}
+    plain = connect(one, A, b, ("straight", "rescaled", "curve"), options=OPTIONS).points
+    for way, same in (("aligned", "straight"), ("aligned_rescaled", "rescaled"), ("aligned_curve", "curve")):
+        assert values(found.points, way, "accuracy") == values(plain, same, "accuracy")
+    assert counts[0] == counts[1] > 0
+
+
 def _interrupted(*_: object, **__: object) -> None:
     raise KeyboardInterrupt
 
