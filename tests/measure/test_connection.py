@@ -272,6 +272,21 @@ def test_impossible_ways(monkeypatch: pytest.MonkeyPatch) -> None:
         connect(bench(), A, B, ("aligned",), options=OPTIONS)
 
 
+def test_a_temperature_at_its_bound_is_reported(caplog: pytest.LogCaptureFixture) -> None:
+    """Where all training images are right there is no best temperature: the log names the point, its loss is missing."""
+    parts = {"train": split("train", 48), "test": split("test", 30)}
+    right = logits_of(A.state_dict, parts["train"])[0].argmax(1).numpy()
+    train = parts["train"]
+    parts["train"] = PackedSplit(train.info, train.images, right, train.example_ids, train.source_sizes)
+    with caplog.at_level("INFO"):
+        found = connect(Bench(parts, resamples=0), A, B, ("tempered",), options=OPTIONS).points
+    assert np.isnan(values(found, "tempered", "temperature", "train")[0])
+    assert np.isnan(values(found, "tempered", "loss")[0])
+    assert not np.isnan(values(found, "tempered", "loss")[-1])
+    message = next(message for message in caplog.messages if "no temperature" in message)
+    assert "no temperature at alpha 0: all training images are predicted rightly there" in message
+
+
 def test_bad_input() -> None:
     """Other architectures, other numbers of classes and weights that are no numbers are refused in one line."""
     with pytest.raises(UserError, match="not weights of one architecture"):

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from transferscope.plots.connections import LOOKS, WAYS
 from transferscope.plots.lines import banded_line
 from transferscope.plots.series import heading, how_many, in_order, main_metric, require_columns
-from transferscope.plots.style import PANEL_WIDTH, add_note, empty_figure, label, legend_below, new_figure
+from transferscope.plots.style import GREY, PANEL_WIDTH, add_note, empty_figure, label, legend_below, new_figure
 
 COLUMNS = ("label", "split_epoch", "way", "split", "metric", "barrier", "barrier_low", "barrier_high")
 
@@ -41,11 +41,11 @@ def barrier_by_split(
             part = rows[(rows["label"] == name) & (rows["way"] == way)]
             if len(part):
                 lines[way] = _draw(ax, part, way, metric)
+        ax.axhline(0, color=GREY, linewidth=0.6)
         label(ax, x="split after epoch", title=name)
         ax.set_xticks(sorted(rows["split_epoch"].unique()))
     unit = "nats/example" if metric == "loss" else "points"
     label(axes[0, 0], y=f"barrier ({unit})")
-    axes[0, 0].set_ylim(bottom=0)
     legend_below(figure, list(lines.values()), [WAYS[way] for way in lines])
     return add_note(figure, note)
 
@@ -54,4 +54,5 @@ def _draw(ax: Axes, rows: pd.DataFrame, way: str, metric: str) -> object:
     scale = 1.0 if metric == "loss" else 100.0
     means = scale * rows.groupby("split_epoch")[["barrier", "barrier_low", "barrier_high"]].mean()
     curve = means.set_axis(["mean", "low", "high"], axis=1).rename_axis("x").reset_index()
-    return banded_line(ax, curve, LOOKS[way])
+    # Copies keep their channels, so the aligned line lies on the straight one as a rule.
+    return banded_line(ax, curve, LOOKS[way], dash="--" if way == "aligned" else None)
