@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from tiny_project import Project, make_project
-from transferscope.experiment.inputs import PairSpec
+from transferscope.experiment.node_parameters import PairSpec
 from transferscope.experiment.options import LandscapeOptions, ModulesOptions, PictureOptions
 from transferscope.images.split import PackedSplit, SplitInfo
 from transferscope.models.series import CheckpointSeries

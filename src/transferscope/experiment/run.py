@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from transferscope.experiment.names import Epoch
+from transferscope.experiment.names import Epoch, NodeName, RunName
 from transferscope.experiment.options import ModelOptions, Options, TrainingOptions
 
 Initialisation = Literal["random", "pretrained", "checkpoint"]
@@ -66,6 +66,11 @@ class RunSpec(Options):
     def order_seed_in(self, epoch: int) -> int:
         """The seed that draws in an epoch, counted from 1: of a copy that of its parent up to the split."""
         return self.shared_order_seed if self.split_from is not None and epoch <= self.split_epoch else self.order_seed
+
+    @property
+    def node(self) -> NodeName:
+        """The node that trains it, or takes in its file: `clipart.training.pt_1`."""
+        return RunName(self.task, self.name).node
 
     @property
     def columns(self) -> dict[str, str]:

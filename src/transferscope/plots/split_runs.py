@@ -7,8 +7,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from transferscope.plots.connections import LOOKS, WAYS
-from transferscope.plots.lines import banded_line
-from transferscope.plots.series import heading, how_many, in_order, main_metric, require_columns
+from transferscope.plots.marks import banded_line
+from transferscope.plots.rows import heading, how_many, in_order, main_metric, require_columns
 from transferscope.plots.style import GREY, PANEL_WIDTH, add_note, empty_figure, label, legend_below, new_figure
 
 COLUMNS = ("label", "split_epoch", "way", "split", "metric", "barrier", "barrier_low", "barrier_high")
