@@ -24,6 +24,7 @@ CHEST = "chest"
 MODULES = ("stem", "layer1.0", "layer2.0", "fc")
 LAYERS = ("stem", "layer1", "layer2")
 EPOCHS = 4
+SPLITS = [0, 3]
 PNG = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAIAAAABCAIAAAB7QOjdAAAAEElEQVR4nGP4z8Dwn4HhPwAG/wH/l5tuiQAAAABJRU5ErkJggg=="
 )
@@ -87,6 +88,20 @@ STUDY: dict[str, Any] = {
             "replicas": 2,
             "model": {"name": "fixup_resnet_small", "options": {"widths": [32, 64, 128]}},
         },
+        "pt_split": {
+            "label": "P-T copy",
+            "tasks": EVERYWHERE,
+            "replicas": 2,
+            "split_from": "pt",
+            "split_epochs": SPLITS,
+        },
+        "rit_split": {
+            "label": "RI-T copy",
+            "tasks": EVERYWHERE,
+            "replicas": 2,
+            "split_from": "rit",
+            "split_epochs": SPLITS,
+        },
         "pt_union": {"label": "P-T", "tasks": ["real_clipart"], **FROM_P},
         "rit_union": {"label": "RI-T", "tasks": ["real_clipart"]},
     },
@@ -107,6 +122,8 @@ OTHER_LABELS = {
     "P-T large lr": "RI-T",
     "RI-T small lr": "Quick",
     "RI-T wide": "Broad",
+    "P-T copy": "Again",
+    "RI-T copy": "Anew",
     "P": "Source",
 }
 """Labels that say nothing of a role, or something false."""
@@ -391,6 +408,20 @@ class Drawn:
                 rows.append({**keys, **barrier, "left": self.pick(0.2, 0.8), "moved": moved})
         return pd.DataFrame(rows)
 
+    def split_runs(self) -> pd.DataFrame:
+        """The straight line between every run and its copies."""
+        rows = []
+        for kind, label in (("pt", "P-T"), ("rit", "RI-T")):
+            for run, epoch in product(self.names(kind), SPLITS):
+                copy = run.replace(f"{kind}_", f"{kind}_split_e{epoch}_")
+                height = self.pick(0.002, 0.2, 0.001) if kind == "pt" else self.pick(0.4, 0.005, 0.001)
+                if epoch:
+                    height = self.pick(0.1, 0.3)
+                keys = {"task": self.task, "label": label, "run": run, "copy": copy, "split_epoch": epoch}
+                keys |= {"epochs": EPOCHS, "way": "straight", "split": "test", "metric": self.metric}
+                rows.append({**keys, "barrier": height, "barrier_low": height - 0.001, "barrier_high": height + 0.001})
+        return pd.DataFrame(rows)
+
     def critical(self) -> tuple[pd.DataFrame, pd.DataFrame]:
         mu, rewinding = [], []
         for run, label in (("pt_1", "P-T"), ("rit_1", "RI-T")):
@@ -500,7 +531,8 @@ class Drawn:
         return {
             "history": history, "runs": runs, "mistakes": self.mistakes(), "class_accuracy": class_accuracy,
             "class_size_correlation": correlation, "cka": self.cka(), "distances": self.distances(),
-            "interpolation": interpolation, "barriers": barriers, "connection": self.connection(), "module_criticality": mu, "rewinding": rewinding,
+            "interpolation": interpolation, "barriers": barriers, "connection": self.connection(), "split_runs": self.split_runs(),
+            "module_criticality": mu, "rewinding": rewinding,
             "criticality": shaken,
             "spectrum": self.spectrum(), **self.of_spectra(), "network_spectrum": self.network_spectrum(),
         }  # fmt: skip

@@ -25,6 +25,7 @@ model: {options: {widths: [4, 8, 8]}}
 training: {epochs: 2, keep_epochs: [1]}
 runs:
   p: {training: {epochs: 2}}
+  rit_split: {label: RI-T copy, tasks: [quickdraw], split_from: rit, split_epochs: [0, 1]}
 analyses:
   mistakes: {bootstrap: 20}
   similarity: {max_examples: 24, batch_size: 8}
@@ -32,7 +33,7 @@ analyses:
     alphas: {points: 3}
     extrapolation: {points: 4}
     planes: [{name: p_pt_pt, task: clipart, checkpoints: [pt_1@0, pt_1, pt_2], points: 3}]
-    connection: {max_examples: 30, statistics: 16, alphas: {points: 3}, curve: {epochs: 1, batch_size: 16}}
+    connection: {pairs: [[pt, pt], [rit, rit], [rit, rit_split]], max_examples: 30, statistics: 16, alphas: {points: 3}, curve: {epochs: 1, batch_size: 16}}
     basin: {points: 3, rays: 2, deltas: [0.5]}
     criticality: {pages: false, rewind_epochs: [0, 1], positions: {points: 2}, sigmas: [0.0, 0.1], draws: 1, max_examples: 16}
 """

@@ -106,6 +106,22 @@ def test_figures_by_hand(plan: Plan) -> None:
     assert "Figure 18" not in table.index
 
 
+def test_copies_train_all_their_epochs() -> None:
+    """A copy costs what its parent does, shared epochs included, and a figure of copies needs their parents and P."""
+    copy = {"label": "Copy", "tasks": ["clipart"], "split_from": "pt", "split_epochs": [0, 2]}
+    connection = {"pairs": [["pt", "copy"]], "ways": ["straight"]}
+    landscape = STUDY["analyses"]["landscape"] | {"pairs": [], "connection": connection, "cross_domain": []}
+    changes = {"runs": STUDY["runs"] | {"copy": copy}, "analyses": STUDY["analyses"] | {"landscape": landscape}}
+    plan = make_plan(STUDY | changes)
+    sizes = task_sizes(plan, {"source": (1000, 100), "clipart": (100, 50), "real": (200, 100)})
+    runs = run_costs(plan, sizes, Speed(train=100, forward=1000), dict.fromkeys(plan.runs, 10))
+    trained = runs.set_index("run")["images_trained"]
+    assert trained["clipart.copy_e2_1"] == trained["clipart.copy_e0_1"] == trained["clipart.pt_1"] == 5 * 100
+    costs = figure_costs(plan, sizes, Speed(train=100, forward=1000), runs, dict.fromkeys(plan.runs, 4))
+    row = costs.set_index("figure").loc["Ways between models"]
+    assert row["runs"] == "1 p, 1 pt, 2 copy"
+
+
 def test_a_union_stores_nothing(plan: Plan) -> None:
     """Three channels of 10 x 10 for each image, once."""
     stored = split_bytes(plan, task_sizes(plan, SIZES))

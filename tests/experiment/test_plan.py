@@ -38,6 +38,9 @@ STUDY: dict[str, Any] = {
 }
 
 
+COPY = {"label": "RI-T copy", "tasks": ["clipart"], "split_from": "rit", "split_epochs": [1]}
+
+
 def study(**changes: Any) -> dict[str, Any]:
     """The study with values set at dotted keys."""
     parameters = deepcopy(STUDY)
@@ -75,6 +78,41 @@ def test_default_pairs_are_of_the_kinds_that_the_study_has() -> None:
     parameters["runs"] = {"scratch": parameters["runs"]["rit"]}
     with pytest.raises(UserError, match=r"analyses.similarity.pairs: 'pt' is unknown; allowed: scratch"):
         make_plan(parameters)
+
+
+def test_copies_of_runs() -> None:
+    """A copy for every epoch and replica, with all that decides its parent but the order from the split on.
+
+    Copies are compared with their own parents, those of every epoch, and belong to no kind of replicas.
+    """
+    plan = make_plan(
+        study(runs__copy=COPY | {"split_epochs": [0, 1], "replicas": 2}, training={"epochs": 3, "lr": 0.2})
+    )
+    parent, other = plan.runs["clipart.rit_2"], plan.runs["clipart.rit_1"]
+    copies = [plan.runs[f"clipart.copy_e{epoch}_2"] for epoch in (0, 1)]
+    for epoch, copy in enumerate(copies):
+        assert (copy.split_from, copy.split_epoch, copy.role) == (parent.full_name, epoch, "split")
+        assert (copy.init_seed, copy.model, copy.training) == (parent.init_seed, parent.model, parent.training)
+        seeds = [copy.order_seed_in(number) == parent.order_seed for number in (1, 2, 3)]
+        assert seeds == [number <= epoch for number in (1, 2, 3)]
+    seeds = {run.order_seed for run in plan.runs.values()}
+    assert len(seeds) == len({run.fingerprint for run in plan.runs.values()}) == len(plan.runs)
+    names = [pair.name for pair in plan.pairs("clipart", [("rit", "copy")])]
+    assert sorted(names) == sorted(f"rit_{n}__copy_e{epoch}_{n}" for n in (1, 2) for epoch in (0, 1))
+    assert plan.compared("clipart", "from_scratch") == [other, parent]
+    changed = make_plan(study(runs__copy=COPY, training={"epochs": 3, "lr": 0.1})).runs["clipart.copy_e1_1"]
+    assert changed.fingerprint != plan.runs["clipart.copy_e1_1"].fingerprint
+    tuned = make_plan(study(runs__copy=COPY | {"split_from": "pt", "tasks": ["real"]})).runs["real.copy_e1_1"]
+    assert (tuned.initialisation, tuned.pretrained) == ("pretrained", "shapes.p_1")
+
+
+def test_as_many_pairs_are_connected_at_every_split() -> None:
+    """`pairs_of_each` counts the pairs of a run and its copy by the epoch of the split."""
+    connection = {"pairs": [["rit", "copy"], ["rit", "rit"]], "pairs_of_each": 1, "tasks": ["clipart"]}
+    kinds = {"runs__copy": COPY | {"split_epochs": [2, 1], "replicas": 2}}
+    plan = make_plan(study(**kinds, analyses__landscape__connection=connection))
+    names = ["rit_1__copy_e2_1", "rit_1__copy_e1_1", "rit_1__rit_2"]
+    assert [pair.name for pair in plan.connected("clipart")] == names
 
 
 def test_what_others_start_from_comes_first() -> None:
@@ -229,6 +267,29 @@ BAD = [
         {"runs__rit_same_init__shares_initialisation_with": "pt"},
         "shares_initialisation_with: 'pt' draws no initialisation of its own",
     ),
+    ({"runs__copy": {**COPY, "split_from": "x"}}, "runs.copy.split_from: 'x' is unknown; allowed: copy, p, pt, rit"),
+    ({"runs__copy": {**COPY, "split_epochs": []}}, "runs.copy: split_from and split_epochs go together"),
+    ({"runs__rit__split_epochs": [1]}, "runs.rit: split_from and split_epochs go together"),
+    ({"runs__copy": {**COPY, "split_epochs": [0, 3]}}, r"copy.split_epochs: 3, but clipart.rit_1 ends at epoch 3"),
+    ({"runs__copy": {**COPY, "split_epochs": [-1]}}, "runs.copy.split_epochs.0: .* greater than or equal to 0"),
+    ({"runs__copy": {**COPY, "split_epochs": [1, 1]}}, "runs.copy.split_epochs: 1 is there twice"),
+    ({"runs__copy": {**COPY, "replicas": 3}}, "runs.copy.replicas: 3, but 'rit' has 2"),
+    ({"runs__copy": {**COPY, "tasks": ["shapes"]}}, "runs.copy.tasks: 'rit' does not run on shapes; it runs on chest"),
+    ({"runs__copy": {**COPY, "training": {"lr": 1}}}, "runs.copy: training of a copy is that of the runs it splits"),
+    ({"runs__copy": {**COPY, "split_from": "copy"}}, "runs.copy.split_from: 'copy' is a copy itself"),
+    (
+        {
+            "runs__file": {"label": "F", "tasks": ["clipart"], "initialisation": "checkpoint", "checkpoint": "a"},
+            "runs__copy": {**COPY, "split_from": "file"},
+        },
+        "runs.copy.split_from: 'file' is a checkpoint file: there is no training to split",
+    ),
+    (
+        {"runs__copy": COPY, "runs__copy_e1": {"label": "A", "tasks": ["real"]}},
+        "runs.copy_e1: copies of copy that split at epoch 1 have this name",
+    ),
+    ({"runs__copy": COPY, "runs__pt__pretrained": "clipart.copy_e1_1"}, "no run is named 'clipart.copy_e1_1'"),
+    ({"runs__copy": {**COPY, "replicas": 2, "split_epochs": [*range(10_001)]}}, "split_epochs: .* at most 1000"),
     (
         {"runs__pt__pretrained_epoch": 2},
         "runs.pt.pretrained_epoch: shapes.p_1 does not keep epoch 2, only 0, 3, and best",

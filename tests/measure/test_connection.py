@@ -224,6 +224,35 @@ def test_nothing_is_done_twice(monkeypatch: pytest.MonkeyPatch) -> None:
         assert getattr(again, table).equals(getattr(expected, table))
 
 
+def test_networks_with_a_common_past_stay_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between a network and itself with noise, as between two P-T, no channel moves: aligned ways are the plain ones.
+
+    They change by nothing, so by less than a point, and take no passes of their own.
+    """
+    draws = torch.Generator().manual_seed(4)
+    noisy = {
+        key: value + 0.1 * float(value.std(correction=0)) * torch.randn(value.shape, generator=draws)
+        for key, value in A.state_dict.items()
+    }
+    b, passes = Checkpoint(noisy, A.metadata), {"count": 0}
+    original = Evaluator.logits_and_labels
+
+    def counted(self: Evaluator, model: Any) -> Any:
+        passes["count"] += 1
+        return original(self, model)
+
+    monkeypatch.setattr(Evaluator, "logits_and_labels", counted)
+    one, counts = bench(), []
+    for ways in (("straight", "rescaled", "curve"), ("aligned", "aligned_rescaled", "aligned_curve")):
+        found = connect(one, A, b, ways, options=OPTIONS)
+        counts.append(passes["count"])
+    assert set(found.barriers["moved"].dropna()) == {0.0}
+    plain = connect(one, A, b, ("straight", "rescaled", "curve"), options=OPTIONS).points
+    for way, same in (("aligned", "straight"), ("aligned_rescaled", "rescaled"), ("aligned_curve", "curve")):
+        assert values(found.points, way, "accuracy") == values(plain, same, "accuracy")
+    assert counts[0] == counts[1] > 0
+
+
 def _interrupted(*_: object, **__: object) -> None:
     raise KeyboardInterrupt
 
@@ -241,6 +270,21 @@ def test_impossible_ways(monkeypatch: pytest.MonkeyPatch) -> None:
     assert set(found.points["way"]) == {"straight", "rescaled"}
     with pytest.raises(UserError, match=r"no way is possible.*aten\.sort"):
         connect(bench(), A, B, ("aligned",), options=OPTIONS)
+
+
+def test_a_temperature_at_its_bound_is_reported(caplog: pytest.LogCaptureFixture) -> None:
+    """Where all training images are right there is no best temperature: the log names the point, its loss is missing."""
+    parts = {"train": split("train", 48), "test": split("test", 30)}
+    right = logits_of(A.state_dict, parts["train"])[0].argmax(1).numpy()
+    train = parts["train"]
+    parts["train"] = PackedSplit(train.info, train.images, right, train.example_ids, train.source_sizes)
+    with caplog.at_level("INFO"):
+        found = connect(Bench(parts, resamples=0), A, B, ("tempered",), options=OPTIONS).points
+    assert np.isnan(values(found, "tempered", "temperature", "train")[0])
+    assert np.isnan(values(found, "tempered", "loss")[0])
+    assert not np.isnan(values(found, "tempered", "loss")[-1])
+    message = next(message for message in caplog.messages if "no temperature" in message)
+    assert "no temperature at alpha 0: all training images are predicted rightly there" in message
 
 
 def test_bad_input() -> None:

@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import yaml
 from PIL import Image
 
 from damage import flip
-from tiny_project import make_project
+from tiny_project import ROOT, make_project
+from transferscope.analysis.alignment import permutation_groups, permute
 from transferscope.models.zoo import build_model
 from transferscope.system.errors import UserError
 
@@ -121,6 +123,30 @@ def test_without_images_the_distances_are_the_same(own: Own) -> None:
         own.run("similarity")
     own.run()
     assert own.distance == before
+
+
+def test_two_own_files_are_connected(own: Own) -> None:
+    """With the ways of the shipped configuration: b is a with its channels in another order, so matching leaves nothing."""
+    model = build_model("fixup_resnet_small", 2, seed=0, widths=WIDTHS)
+    draws = torch.Generator().manual_seed(0)
+    state = {
+        name: value + 0.1 * torch.randn(value.shape, generator=draws) for name, value in model.state_dict().items()
+    }
+    groups = permutation_groups(model, torch.randn(1, 3, 16, 16))
+    torch.save(state, own.folder / "a.pth")
+    torch.save(permute(groups, groups.random(1), state), own.folder / "b.pth")
+    shipped = yaml.safe_load((ROOT / "conf/own_checkpoints/parameters.yml").read_text())["analyses"]["landscape"]
+    landscape = {"pairs": [["a", "b"]], "alphas": {"points": 3}, "extrapolation": None, "basin": None}
+    landscape |= {"criticality": None, "connection": shipped["connection"]}
+    with own.project.session("own_checkpoints", {"analyses": {"landscape": landscape}}) as session:
+        session.run(pipeline_names=["training", "landscape"])
+    table = pd.read_csv(own.folder / "data/07_model_output/images/connection.csv")
+    loss = table.query("split == 'test' and metric == 'loss'").set_index("way")
+    assert set(loss.index) == set(shipped["connection"]["ways"])
+    assert loss["moved"]["aligned"] > 0.3
+    assert loss["barrier"]["straight"] > 1e-3
+    assert abs(loss["barrier"]["aligned"]) < 1e-4
+    assert (own.folder / "data/08_reporting/images/connection_a_1__b_1.png").is_file()
 
 
 def test_a_folder_that_is_not_there_says_how_weights_are_compared(tmp_path: Path) -> None:

@@ -5,11 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 
 from tiny_project import Project, make_project
+from transferscope.experiment.node_parameters import PairSpec
+from transferscope.experiment.options import LandscapeOptions, ModulesOptions, PictureOptions
+from transferscope.images.split import PackedSplit, SplitInfo
+from transferscope.models.series import CheckpointSeries
+from transferscope.pipelines.landscape.nodes import connect_pair
 
 pytestmark = pytest.mark.xdist_group("diverged")
 
@@ -113,3 +119,19 @@ def test_report_and_summary_name_them(project: Project) -> None:
         assert f"{run} (diverged)" in page
         assert run.replace("_", "\\_") in summary
     assert page.count("✗ diverged: clipart.rit_1, clipart.rit_2") > 10
+
+
+def test_there_are_no_ways_to_a_run_that_diverged(caplog: pytest.LogCaptureFixture) -> None:
+    """The pair is left out by the run's name, with tables without rows, and nothing is read or measured."""
+    info = SplitInfo("clipart", "train", ("a", "b"), False, True, PictureOptions(store_size=8), "")
+    sizes = np.full((2, 2), 8, dtype=np.int32)
+    split = PackedSplit(info, np.zeros((2, 3, 8, 8), np.uint8), np.arange(2), ["0", "1"], sizes)
+    series = [
+        CheckpointSeries(f"clipart.rit_{number}", {}, 0, 0, status=status)
+        for number, status in ((1, "finished"), (2, "diverged"))
+    ]
+    pair = PairSpec(kind="RI-T & RI-T", run_a="clipart.rit_1", run_b="clipart.rit_2", label_a="RI-T", label_b="RI-T")
+    found = connect_pair(pair, *series, split, split, LandscapeOptions(), ModulesOptions(), "float32", {})
+    assert [len(one) for one in found] == [0, 0, 0]
+    assert all("checkpoint_a" in one for one in found)
+    assert "no ways between these two, for clipart.rit_2 diverged" in caplog.text

@@ -109,6 +109,25 @@ def test_a_shared_initialisation_is_shared_and_another_is_not(project) -> None:
     assert before["clipart.rit_1@final", "clipart.rit_2@final"] == pytest.approx(float(apart))
 
 
+def test_copies_leave_their_parent_at_the_split(project) -> None:
+    """A copy has its parent's weights up to the split alone; its barriers are those of the table of all ways."""
+    parent = project.load("quickdraw.rit_1.checkpoints")
+    for split in (0, 1):
+        copy = project.load(f"quickdraw.rit_split_e{split}_1.checkpoints")
+        for epoch in (0, 1, 2):
+            own, other = copy.load(epoch).state_dict, parent.load(epoch).state_dict
+            assert all(torch.equal(own[key], other[key]) for key in other) == (epoch <= split)
+    copies = table(project, "quickdraw.split_runs")
+    ways = table(project, "quickdraw.connection")
+    assert set(copies["split_epoch"]) == {0, 1}
+    for row in copies.to_dict("records"):
+        same = (ways["checkpoint_a"] == row["run"]) & (ways["checkpoint_b"] == row["copy"])
+        same &= (ways["way"] == row["way"]) & (ways["split"] == row["split"]) & (ways["metric"] == row["metric"])
+        assert ways[same]["barrier"].item() == pytest.approx(row["barrier"], nan_ok=True)
+    assert (project.folder / "data/08_reporting/quickdraw/split_runs.png").is_file()
+    assert "When is the basin chosen?" in project.load("report")
+
+
 def test_the_ends_of_every_line_are_the_checkpoints_own_metrics(project) -> None:
     """At alpha 0 and 1 the interpolation gives exactly the final test metrics of the history."""
     lines = table(project, "clipart.interpolation")

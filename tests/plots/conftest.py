@@ -63,6 +63,23 @@ def connection(metrics=("accuracy", "loss"), ways=WAYS, profiles=("modules", "al
     return pd.DataFrame(points), pd.DataFrame(barriers), pd.DataFrame(modules)
 
 
+def split_runs(metrics=("accuracy", "loss"), epochs=(0, 1, 4), seed=0):
+    """Barriers between two runs of either kind and their copies."""
+    rng, rows = np.random.default_rng(seed), []
+    for label, height in (("P-T", 0.005), ("RI-T", 0.4)):
+        for replica in (1, 2):
+            for epoch in epochs:
+                for way, left in (("straight", 1.0), ("aligned_rescaled", 0.3)):
+                    for metric in metrics:
+                        barrier = height * left / (1 + epoch) * rng.uniform(0.8, 1.2)
+                        rows.append(
+                            {"task": "clipart", "label": label, "run": f"clipart.{label}_{replica}@final",
+                             "split_epoch": epoch, "way": way, "split": "test", "metric": metric, "barrier": barrier,
+                             "barrier_low": 0.8 * barrier, "barrier_high": 1.3 * barrier, "num_examples": 400}
+                        )  # fmt: skip
+    return pd.DataFrame(rows)
+
+
 def interpolation(
     task="clipart", alphas=None, kinds=tuple(KINDS), splits=("train", "test"), metrics=("accuracy", "loss"),
     ends=(("final", "final"),), trained_on=None, seed=0,
@@ -297,7 +314,7 @@ def gallery(columns=4, long=False, seed=0):
 
 
 BUILDERS = (
-    history, runs, connection, interpolation, distances, distance_travelled, cka, cka_layers, class_accuracy, mistakes,
+    history, runs, connection, split_runs, interpolation, distances, distance_travelled, cka, cka_layers, class_accuracy, mistakes,
     plane, basin, flips, reliability,
     criticality, module_criticality, rewinding,
     singular_values, spectrum, images, gallery,

@@ -25,6 +25,7 @@ from transferscope.plots import (
     shuffled,
     spectrum,
     speed,
+    split_runs,
 )
 from transferscope.system.errors import UserError
 
@@ -151,6 +152,9 @@ CASES = {
     "connection, NaN": lambda d: connections.connection_card(
         *(table.assign(**{column: np.nan for column in ("value", "barrier", "drop") if column in table}) for table in d.connection())
     ),
+    "copies": lambda d: split_runs.barrier_by_split(d.split_runs(), note="generated images"),
+    "copies, one split, AUC": lambda d: split_runs.barrier_by_split(d.split_runs(metrics=("auc",), epochs=(0,))),
+    "copies, NaN": lambda d: split_runs.barrier_by_split(d.split_runs().assign(barrier=np.nan)),
     "basin": lambda d: planes.basin_walls(d.basin(), title="clipart", note="generated images"),
     "basin without delta": lambda d: planes.basin_walls(d.basin(delta=np.inf)),
     "spectrum": lambda d: spectrum.spectrum_histogram(d.singular_values(), note="generated images"),

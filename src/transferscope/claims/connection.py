@@ -7,11 +7,12 @@ from itertools import pairwise
 
 import pandas as pd
 
-from transferscope.claims.comparisons import Comparison, Measured, Unit, against, compare
-from transferscope.claims.evidence import Evidence, PairRows, main_metric
+from transferscope.claims.comparisons import Comparison, Measured, Unit, against, compare, paired
+from transferscope.claims.evidence import NORMAL_975, Evidence, PairRows, main_metric
 from transferscope.claims.registry import BETWEEN_PAIRS, claim
 from transferscope.experiment.names import CheckpointName, PairName
 from transferscope.experiment.options import ModelOptions
+from transferscope.experiment.plan import Role
 from transferscope.models.fixup_resnet import FIXUP_LAYOUTS
 
 MOSTLY = 0.5
@@ -71,6 +72,87 @@ def width_shrinks(evidence: Evidence) -> Iterator[Comparison]:
         by_width = _by_width(evidence, task)
         for narrow, wide in pairwise(by_width):
             yield from compare(task, narrow, wide)
+
+
+STABLE = 0.02
+"""Copies whose barrier is smaller lie in one basin (2 points of error in Frankle et al. 2020)."""
+_SPLITS = (
+    "connection of runs from scratch and fine-tuned runs with copies of them that split before the first epoch "
+    "(split_from, conf/split)"
+)
+_FRANKLE = "Frankle et al. 2020, Linear Mode Connectivity and the Lottery Ticket Hypothesis (arXiv 1912.05671)"
+_HEIGHT = "barrier on the straight line between a run and its copy, test set"
+
+
+@claim(
+    "The basin of a P-T is chosen before its first epoch.",
+    source=f"Section B.4; {_FRANKLE}",
+    paper=("P-T lie in one basin, whatever the order of their examples (curves, no number)",),
+    compares=f"{_HEIGHT}, of copies that take the examples in another order from the first one on; claimed: below "
+    f"{STABLE:.0%}",
+    unit="points",
+    sides=("barrier",),
+    needs=_SPLITS,
+    section="split_runs",
+)
+def pt_basin_at_start(evidence: Evidence) -> Iterator[Comparison]:
+    for task in evidence.tasks:
+        yield from against(task, _at_split(evidence, task, "fine_tuned", first=True), STABLE, above=False)
+
+
+@claim(
+    "The basin of an RI-T is chosen later than that: not before its first epoch.",
+    source=_FRANKLE,
+    paper=("ResNet-20 on CIFAR-10 is stable from 3 % of its training on, ResNet-50 on ImageNet from 20 %",),
+    compares=f"{_HEIGHT}, of copies that take the examples in another order from the first one on; claimed: above "
+    f"{STABLE:.0%}",
+    unit="points",
+    sides=("barrier",),
+    needs=_SPLITS,
+    section="split_runs",
+)
+def rit_basin_later(evidence: Evidence) -> Iterator[Comparison]:
+    for task in evidence.tasks:
+        yield from against(task, _at_split(evidence, task, "from_scratch", first=True), STABLE, above=True)
+
+
+@claim(
+    "The later two copies of an RI-T split, the lower is the barrier between them.",
+    source=_FRANKLE,
+    paper=("ResNet-20 on CIFAR-10 is stable from 3 % of its training on, ResNet-50 on ImageNet from 20 %",),
+    compares=f"{_HEIGHT}, of copies that split before the first epoch against those that split last, of every run; "
+    "positive: smaller after the last",
+    unit="points",
+    sides=("first", "last"),
+    needs=f"{_SPLITS}, and later",
+    section="split_runs",
+)
+def rit_splits_shrink(evidence: Evidence) -> Iterator[Comparison]:
+    for task in evidence.tasks:
+        first, last = (_at_split(evidence, task, "from_scratch", first=first) for first in (True, False))
+        yield from paired(task, first, last)
+
+
+def _at_split(evidence: Evidence, task: str, role: Role, *, first: bool) -> Measured:
+    """Barriers between runs of a role and their copies that split before the first epoch, or last, by run."""
+    table = evidence.table(task, "split_runs")
+    if table.empty:
+        return Measured({})
+    rows = table[(table["way"] == "straight") & (table["split"] == "test") & (table["metric"] == main_metric(table))]
+    values: dict[Unit, float] = {}
+    errors: dict[Unit, float] = {}
+    left_out: dict[str, str] = {}
+    for run, of_run in rows.groupby("run", sort=False):
+        name = CheckpointName.parse(str(run)).run_name
+        if evidence.spec(name).role != role:
+            continue
+        row = of_run.sort_values("split_epoch").iloc[0 if first else -1]
+        failed = evidence.failures((name, CheckpointName.parse(str(row["copy"])).run_name))
+        left_out |= failed
+        if not failed and (row["split_epoch"] == 0) == first:
+            values[name] = float(row["barrier"])
+            errors[name] = float(row["barrier_high"] - row["barrier_low"]) / (2 * NORMAL_975)
+    return Measured(values, left_out, errors=errors)
 
 
 def _way(pairs: PairRows, way: str) -> PairRows:

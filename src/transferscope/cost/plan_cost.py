@@ -273,8 +273,8 @@ def _runs_of(pairs: list[tuple[str, Pair]]) -> set[str]:
 
 
 def _with_origins(plan: Plan, runs: set[str]) -> list[str]:
-    """The runs and those that they are pre-trained from, in the order of the plan."""
-    origins = {plan.runs[run].pretrained for run in runs}
+    """The runs and those that they are pre-trained or copied from, in the order of the plan."""
+    origins = {origin for run in runs for origin in (plan.runs[run].pretrained, plan.runs[run].split_from)}
     return [run for run in plan.runs if run in runs or run in origins]
 
 

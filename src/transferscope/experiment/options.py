@@ -496,7 +496,7 @@ class ConnectionOptions(Options):
     tasks: tuple[str, ...] | None = None
     """Tasks that are analysed; None: every task that has a pair."""
     pairs_of_each: PositiveInt = 1
-    """Pairs of each two kinds of run on a task, the first ones."""
+    """Pairs of each two kinds of run on a task, the first ones; of runs and their copies at every epoch of a split."""
     ways: Annotated[tuple[Way, ...], Field(min_length=1)] = (
         "straight",
         "tempered",

@@ -10,7 +10,7 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations, product
@@ -21,7 +21,7 @@ from pydantic import ValidationError
 from transferscope.experiment import options as opt
 from transferscope.experiment.names import Epoch, RunName
 from transferscope.experiment.run import Role, RunSpec
-from transferscope.experiment.study import Study, explain, listed
+from transferscope.experiment.study import RunKindOptions, Study, explain, listed
 from transferscope.system.errors import UserError, one_message
 from transferscope.system.references import is_reference
 
@@ -57,6 +57,13 @@ class Pair:
     def name(self) -> str:
         a, b = self.run_a, self.run_b
         return f"{a.name}__{b.name}" if a.task == b.task else f"{a.task}_{a.name}__{b.task}_{b.name}"
+
+    @property
+    def split_epoch(self) -> int | None:
+        """The epoch after which the two go their own ways, where one is a copy of the other."""
+        a, b = self.run_a, self.run_b
+        copy = next((one for one, other in ((a, b), (b, a)) if one.split_from == other.full_name), None)
+        return None if copy is None else copy.split_epoch
 
 
 def pair_kind(label_a: str, label_b: str) -> str:
@@ -189,7 +196,13 @@ class Plan:
         if landscape is None or options is None or task not in (options.tasks or self.targets()):
             return []
         kinds = landscape.pairs if options.pairs is None else options.pairs
-        return [pair for one in kinds for pair in self.pairs(task, [one])[: options.pairs_of_each]]
+        found: list[Pair] = []
+        for one in kinds:
+            by_split: dict[int | None, list[Pair]] = {}
+            for pair in self.pairs(task, [one]):
+                by_split.setdefault(pair.split_epoch, []).append(pair)
+            found += [pair for pairs in by_split.values() for pair in pairs[: options.pairs_of_each]]
+        return found
 
     def cross_domain_pairs(self, scenario: opt.CrossDomainOptions) -> dict[str, Pair]:
         """The curves of a cross-domain figure by name: between the first run of each role on both tasks.
@@ -219,6 +232,8 @@ class Plan:
             couples = list(combinations(runs_a, 2))
         elif kind_a in self._sharing(kind_b) or kind_b in self._sharing(kind_a):
             couples = [(a, b) for a, b in product(runs_a, runs_b) if a.replica == b.replica]
+        elif kind_a in self._copied(kind_b) or kind_b in self._copied(kind_a):
+            couples = [(a, b) for a, b in product(runs_a, runs_b) if _pair(a, b).split_epoch is not None]
         else:
             couples = list(product(runs_a, runs_b))
         return [_pair(a, b) for a, b in couples]
@@ -232,6 +247,9 @@ class Plan:
 
     def _sharing(self, kind: str) -> set[str | None]:
         return {self.study.runs[kind].shares_initialisation_with} if kind in self.study.runs else set()
+
+    def _copied(self, kind: str) -> set[str | None]:
+        return {self.study.runs[kind].split_from} if kind in self.study.runs else set()
 
 
 def make_plan(parameters: dict[str, Any] | Study, file_digest: FileDigest = lambda path: None) -> Plan:
@@ -251,7 +269,7 @@ def make_plan(parameters: dict[str, Any] | Study, file_digest: FileDigest = lamb
     runs: dict[str, RunSpec] = {}
     for kind in _in_order_of_need(study):
         for task in study.runs[kind].tasks:
-            for run in _expand(study, kind, task, trainings[kind, task], runs, file_digest):
+            for run in _expand(study, kind, task, trainings, runs, file_digest):
                 runs[run.full_name] = run
     roles = _roles(study, runs)
     plan = Plan(study, {name: run.model_copy(update={"role": roles[name]}) for name, run in runs.items()})
@@ -281,6 +299,8 @@ def _roles(study: Study, runs: dict[str, RunSpec]) -> dict[str, Role]:
 
     def role(run: RunSpec) -> Role:
         key, own = (run.task, run.kind), starts.get(run.task)
+        if run.split_from is not None:
+            return "split"
         if run.initialisation == "pretrained":
             return "fine_tuned"
         if key in sources and (own is None or key in own):
@@ -307,12 +327,15 @@ def _expand(
     study: Study,
     kind: str,
     task: str,
-    training: opt.TrainingOptions,
+    trainings: Mapping[tuple[str, str], opt.TrainingOptions],
     earlier: dict[str, RunSpec],
     file_digest: FileDigest,
 ) -> Iterator[RunSpec]:
     """The replicas of a kind of run on a task."""
     options = study.runs[kind]
+    if options.split_from is not None:
+        yield from _copies(study, kind, task, earlier)
+        return
     source = earlier[options.pretrained].fingerprint if options.pretrained in earlier else options.pretrained
     model = options.model or study.model
     files = [options.checkpoint, None if options.pretrained in earlier else options.pretrained]
@@ -334,13 +357,37 @@ def _expand(
             ),
             "order_seed": derive_seed(study.seed, task, kind, replica, "order"),
             "model": model,
-            "training": training,
+            "training": trainings[kind, task],
         }
         values |= {key: value for key, value in chosen.items() if value is not None}
         fingerprint = _fingerprint(values | content)
         name = f"{kind}_{replica}"
         # Which role a run has is known when all runs are.
         yield RunSpec(name=name, label=options.label, role="from_scratch", fingerprint=fingerprint, **values)
+
+
+def _copies(study: Study, kind: str, task: str, earlier: Mapping[str, RunSpec]) -> Iterator[RunSpec]:
+    """Copies of the replicas of another kind on a task, at each epoch of each."""
+    options = study.runs[kind]
+    for epoch, replica in product(options.split_epochs, range(1, options.replicas + 1)):
+        parent = earlier[f"{task}.{options.split_from}_{replica}"]
+        values = {
+            "kind": kind,
+            "label": options.label,
+            "split_from": parent.full_name,
+            "split_epoch": epoch,
+            "shared_order_seed": parent.order_seed,
+            "order_seed": derive_seed(study.seed, task, kind, replica, "order", epoch),
+        }
+        fingerprint = _fingerprint(values | {"split_from": parent.fingerprint})
+        yield parent.model_copy(
+            update=values | {"name": f"{copies_of(kind, epoch)}_{replica}", "fingerprint": fingerprint}
+        )
+
+
+def copies_of(kind: str, epoch: int) -> str:
+    """The name of the copies of a kind that split at an epoch, without the replica: `rit_split_e2`."""
+    return f"{kind}_e{epoch}"
 
 
 def _trainings(study: Study) -> tuple[dict[tuple[str, str], opt.TrainingOptions], list[str]]:
@@ -351,6 +398,8 @@ def _trainings(study: Study) -> tuple[dict[tuple[str, str], opt.TrainingOptions]
     trainings: dict[tuple[str, str], opt.TrainingOptions] = {}
     faults: list[str] = []
     for kind, options in study.runs.items():
+        if options.split_from is not None:  # as its parents
+            continue
         for task in options.tasks:
             merged: dict[str, Any] = {}
             for where, override in (
@@ -413,8 +462,12 @@ def _fingerprint(values: dict[str, Any]) -> str:
 
 def _in_order_of_need(study: Study) -> list[str]:
     """Kinds such that what others start from comes first."""
-    random = [kind for kind, options in study.runs.items() if options.initialisation != "pretrained"]
-    return random + [kind for kind in study.runs if kind not in random]
+
+    def rank(kind: str) -> int:
+        options = study.runs[kind]
+        return 2 if options.split_from is not None else int(options.initialisation == "pretrained")
+
+    return sorted(study.runs, key=rank)
 
 
 def _is_file(text: str) -> bool:
@@ -474,7 +527,9 @@ def _faults_of_kinds(study: Study) -> Iterator[str]:
         shared = options.shares_initialisation_with
         if shared is not None:
             yield from _faults_of_sharing(study, kind, shared)
-    num_runs = sum(len(options.tasks) * options.replicas for options in study.runs.values())
+        if options.split_from is not None:
+            yield from _faults_of_copies(study, kind, options.split_from)
+    num_runs = sum(len(options.tasks) * _runs_a_task(options) for options in study.runs.values())
     if num_runs > MAX_RUNS:
         yield f"runs: {num_runs:,} runs in all, replicas on all tasks; at most {MAX_RUNS:,}"
 
@@ -490,6 +545,30 @@ def _faults_of_sharing(study: Study, kind: str, shared: str) -> Iterator[str]:
         yield f"{key}: '{shared}' draws no initialisation of its own; name the kind whose weights are drawn"
     if options.replicas > origin.replicas:
         yield f"runs.{kind}.replicas: {options.replicas}, but '{shared}' has {origin.replicas}"
+
+
+def _faults_of_copies(study: Study, kind: str, parent: str) -> Iterator[str]:
+    key, options, origin = f"runs.{kind}.split_from", study.runs[kind], study.runs.get(parent)
+    if origin is None:
+        yield _unknown(key, parent, study.runs)
+        return
+    if origin.split_from is not None:
+        yield f"{key}: '{parent}' is a copy itself; name the kind that it splits from, '{origin.split_from}'"
+    elif origin.checkpoint is not None:
+        yield f"{key}: '{parent}' is a checkpoint file: there is no training to split"
+    for task in options.tasks:
+        if task not in origin.tasks:
+            yield f"runs.{kind}.tasks: '{parent}' does not run on {task}; it runs on {listed(origin.tasks)}"
+    if options.replicas > origin.replicas:
+        yield f"runs.{kind}.replicas: {options.replicas}, but '{parent}' has {origin.replicas}"
+    yield from _twice(f"runs.{kind}.split_epochs", map(str, options.split_epochs))
+    for epoch in dict.fromkeys(options.split_epochs):
+        if (name := copies_of(kind, epoch)) in study.runs:
+            yield f"runs.{name}: copies of {kind} that split at epoch {epoch} have this name: choose another"
+
+
+def _runs_a_task(options: RunKindOptions) -> int:
+    return options.replicas * max(len(options.split_epochs), 1)
 
 
 def _faults_of_analyses(study: Study) -> Iterator[str]:
@@ -522,8 +601,8 @@ def _num_pairs(study: Study, kind_a: str, kind_b: str) -> int:
     """An upper bound of the pairs of two kinds of run, over all tasks."""
     a, b = study.runs[kind_a], study.runs[kind_b]
     if kind_a == kind_b:
-        return len(a.tasks) * a.replicas * (a.replicas - 1) // 2
-    return max(len(a.tasks), len(b.tasks)) * a.replicas * b.replicas
+        return len(a.tasks) * _runs_a_task(a) * (_runs_a_task(a) - 1) // 2
+    return max(len(a.tasks), len(b.tasks)) * _runs_a_task(a) * _runs_a_task(b)
 
 
 def _faults_of_landscape(study: Study, landscape: opt.LandscapeOptions) -> Iterator[str]:
@@ -554,7 +633,7 @@ def _faults_of_starts(study: Study) -> Iterator[str]:
     earlier = [
         f"{task}.{kind}_{replica}"
         for kind, options in study.runs.items()
-        if options.initialisation != "pretrained"
+        if options.initialisation != "pretrained" and options.split_from is None
         for task in options.tasks
         for replica in range(1, options.replicas + 1)
     ]
@@ -590,7 +669,11 @@ MAX_LISTED = 20
 
 
 def _faults_of_plan(plan: Plan) -> Iterator[str]:
-    """Epochs that are not kept, and runs that the analyses name and the plan lacks."""
+    """Epochs that are not kept or not reached, and runs that the analyses name and the plan lacks."""
+    for run in plan.runs.values():
+        if run.split_from is not None and run.split_epoch >= run.training.epochs and run.replica == 1:
+            last = run.training.epochs
+            yield f"runs.{run.kind}.split_epochs: {run.split_epoch}, but {run.split_from} ends at epoch {last}"
     for kind, options in plan.study.runs.items():
         if options.pretrained in plan.runs:
             yield from _not_saved(

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from transferscope.experiment.names import Epoch, NodeName, RunName
 from transferscope.experiment.options import ModelOptions, Options, TrainingOptions
 
 Initialisation = Literal["random", "pretrained", "checkpoint"]
 
-Role = Literal["source", "fine_tuned", "from_scratch", "shared_init", "file"]
+Role = Literal["source", "fine_tuned", "from_scratch", "shared_init", "split", "file"]
 """The part of a run in the comparison. It follows from its initialisation, never from its label:
 
 `fine_tuned` starts from pre-trained weights, `source` gives such weights to others, `from_scratch` starts from random
-weights of its own, `shared_init` from those that another run drew, and `file` is a checkpoint file.
+weights of its own, `shared_init` from those that another run drew, `split` is a copy of another run that takes the
+examples in another order from some epoch on, and `file` is a checkpoint file.
 """
 
 
@@ -45,6 +48,11 @@ class RunSpec(Options):
     """Draws the initial weights."""
     order_seed: int = 0
     """Draws the order of the examples, their augmentation, and dropout."""
+    split_from: str | None = None
+    """The run of which this one is a copy for its first `split_epoch` epochs."""
+    split_epoch: Annotated[int, Field(ge=0)] = 0
+    shared_order_seed: int = 0
+    """The order seed of the run that this one is a copy of, which draws in the epochs that both share."""
     model: ModelOptions = ModelOptions()
     training: TrainingOptions = TrainingOptions()
     fingerprint: str = ""
@@ -54,6 +62,10 @@ class RunSpec(Options):
     def full_name(self) -> str:
         """The name with the task: `clipart.pt_1`."""
         return f"{self.task}.{self.name}"
+
+    def order_seed_in(self, epoch: int) -> int:
+        """The seed that draws in an epoch, counted from 1: of a copy that of its parent up to the split."""
+        return self.shared_order_seed if self.split_from is not None and epoch <= self.split_epoch else self.order_seed
 
     @property
     def node(self) -> NodeName:

@@ -35,6 +35,8 @@ MAX_LABEL = 200
 MAX_REPLICAS = 10_000
 MAX_NAMES = 1_000
 """Tasks, and kinds of run."""
+MAX_SPLITS = 1_000
+"""Epochs at which copies of one run go their own way."""
 
 
 def _name(text: str) -> str:
@@ -212,6 +214,11 @@ class RunKindOptions(opt.Options):
     pretrained_epoch: Literal["best", "final"] | opt.Epoch = "final"
     shares_initialisation_with: str | None = None
     """Kind whose replica of the same number gives the initial weights."""
+    split_from: str | None = None
+    """Kind whose replica of the same number is copied: the same model, training, start and order of the examples up to
+    an epoch of `split_epochs`, and another order from there on. A copy for each of them: rit_split_e2_1."""
+    split_epochs: Annotated[tuple[opt.Epoch, ...], Field(max_length=MAX_SPLITS)] = ()
+    """Epochs after which copies go their own way; 0: before the first one. At most 1,000."""
     checkpoint: opt.PathText | None = None
     """A checkpoint file that exists: nothing is trained."""
     weights: str | None = None
@@ -234,6 +241,22 @@ class RunKindOptions(opt.Options):
             if getattr(self, key) is not None and self.initialisation == "random":
                 raise ValueError(f"{key} is only for runs with a file, given as checkpoint or pretrained")
         return self
+
+    @model_validator(mode="after")
+    def _copies_are_as_their_parent(self) -> RunKindOptions:
+        if (self.split_from is not None) != bool(self.split_epochs):
+            raise ValueError("split_from and split_epochs go together")
+        own = [key for key in OF_THE_PARENT if key in self.model_fields_set]
+        if self.split_from is not None and own:
+            raise ValueError(f"{own[0]} of a copy is that of the runs it splits from: remove it")
+        return self
+
+
+OF_THE_PARENT = (
+    "initialisation", "pretrained", "pretrained_epoch", "shares_initialisation_with", "checkpoint", "weights", "prefix",
+    "model", "training", "training_on",
+)  # fmt: skip
+"""Options that a kind with `split_from` has from there."""
 
 
 class Study(opt.Options):

@@ -85,7 +85,7 @@ def _file_faults(plan: Plan, run: RunSpec, classes: ClassNames | None, checked: 
     """Faults of the file that a run is, or starts from; each is read once for a network, without its weights."""
     pretrained = run.pretrained if run.pretrained not in plan.runs else None
     path = run.checkpoint or pretrained
-    if path is None:
+    if path is None or run.split_from is not None:  # a copy reads what its parent reads
         return
     where = f"runs.{run.kind}.{'checkpoint' if run.checkpoint else 'pretrained'}"
     key = f"{path} {run.weights} {run.prefix} {run.model.model_dump_json()} {pretrained is None}"

@@ -363,7 +363,8 @@ def plan_parameters(plan: Plan, loader: PlanConfigLoader) -> dict[str, Any]:
     trainings: dict[int, Any] = {}
     runs: dict[str, dict[str, Any]] = {}
     for run in plan.runs.values():
-        values = loader.with_places(run).model_dump(mode="json", exclude={"training"})
+        unused = set() if run.split_from else {"split_from", "split_epoch", "shared_order_seed"}
+        values = loader.with_places(run).model_dump(mode="json", exclude={"training", *unused})
         key = id(run.training)  # one object for all replicas
         trainings[key] = trainings.get(key) or run.training.model_dump(mode="json")
         runs.setdefault(run.task, {})[run.name] = values | {"training": trainings[key]}

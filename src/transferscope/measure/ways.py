@@ -71,10 +71,16 @@ class Ways:
 
     def between(self, way: Way, alpha: float) -> Measured:
         """Measurements at 0 < alpha < 1 on a way that is a line or a curve."""
+        way = self._same_as(way)
         if way == "straight":
             return self._measure.of_weights(self.model, interpolate(*self.states, alpha))
         network = self._biased if way == "aligned_repaired" else self.model
         return self._measure.remembered(self._key(way, alpha), lambda: (network, self._state(way, alpha)))
+
+    def _same_as(self, way: Way) -> Way:
+        """The way itself, or where matching moves no channel the one that it then is."""
+        unmoved: dict[Way, Way] = {"aligned": "straight", "aligned_rescaled": "rescaled", "aligned_curve": "curve"}
+        return unmoved[way] if way in unmoved and not self.permutation.moved else way
 
     def of_module(self, state: State) -> Measured:
         """Measurements of a point of a profile."""

@@ -136,7 +136,7 @@ def fit(
         status: Status = "finished"
         for epoch in range(state.epoch + 1 if resumed else 0, options.epochs + 1):
             # Order. Epoch 0 takes no steps: it measures the untrained model.
-            order = epoch_order(run.order_seed, epoch, len(train_split))
+            order = epoch_order(run.order_seed_in(epoch), epoch, len(train_split))
             steps = range(state.step, steps_per_epoch if epoch > 0 else 0)
             batches = [order[step * batch_size :][:batch_size] for step in steps]
             images = feeds["train"].batches(setup.examples_here(batch) for batch in batches)

@@ -171,7 +171,7 @@ class RunFolder:
             task=run.task,
             run=run.name,
             epoch=state.epoch,
-            seeds={"initialisation": run.init_seed, "order": run.order_seed},
+            seeds={"initialisation": run.init_seed, "order": run.order_seed_in(state.epoch)},
             fingerprint=run.fingerprint,
             metrics={name: value for name, value in metrics.items() if not math.isnan(value)},
         )

@@ -91,7 +91,7 @@ def take_step(
     is divided by. They stay on the device, so that nothing waits for it.
     """
     options, group, multi_label = setup.run.training, setup.group, setup.split.multi_label
-    seed = step_seed(setup.run.order_seed, epoch, step)
+    seed = step_seed(setup.run.order_seed_in(epoch), epoch, step)
     generator = torch.Generator().manual_seed(seed)
     if setup.layers_draw:
         seed_layers(seed + group.rank, setup.device)

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import pandas as pd
 
 from transferscope.experiment.names import CheckpointName, RunName
-from transferscope.experiment.node_parameters import Pairs, PairSpec
+from transferscope.experiment.node_parameters import Pairs, PairSpec, Runs
 from transferscope.experiment.options import (
     BasinOptions,
     ConnectionOptions,
@@ -135,6 +135,25 @@ def connect_pair(
     tables = (connection.barriers, connection.points, connection.modules)
     barriers, points, profiles = (named(table, task=bench.task, **pair.columns("final")) for table in tables)
     return barriers, points, profiles
+
+
+def gather_split_runs(runs: Runs, barriers: pd.DataFrame) -> pd.DataFrame:
+    """Barriers between runs and their copies by the epoch of the split, from the table of all ways of a task."""
+    from transferscope.analysis.connection import SplitPair, barriers_by_split
+
+    by_name = {run.full_name: run for run in runs.root}
+    pairs = [
+        SplitPair(
+            run=f"{copy.split_from}@final",
+            copy=f"{copy.full_name}@final",
+            label=by_name[copy.split_from].label,
+            epoch=copy.split_epoch,
+            epochs=copy.training.epochs,
+        )
+        for copy in runs.root
+        if copy.split_from is not None
+    ]
+    return barriers_by_split(barriers, pairs)
 
 
 def summarise_barriers(**barriers: pd.DataFrame) -> pd.DataFrame:

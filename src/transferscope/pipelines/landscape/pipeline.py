@@ -93,7 +93,7 @@ def _walks(task: str, group: PairGroup) -> Node:
 
 
 def _connections(task: str, pairs: list[Pair]) -> list[Node]:
-    """The ways between some pairs, and a card of each."""
+    """The ways between some pairs, and a card of each that is no run and its copy: these share one figure."""
     if not pairs:
         return []
     measured = [
@@ -127,9 +127,25 @@ def _connections(task: str, pairs: list[Pair]) -> list[Node]:
             title=f"{task}, {pair.run_a.name} & {pair.run_b.name}",
         )
         for pair in pairs
+        if pair.split_epoch is None
     ]
     gathered = [gather(NAME, task, name, (f"{task}.{pair.name}.{name}" for pair in pairs)) for name in CONNECTIONS]
-    return [*measured, *gathered, *cards]
+    splits = _split_runs(task) if any(pair.split_epoch is not None for pair in pairs) else []
+    return [*measured, *gathered, *cards, *splits]
+
+
+def _split_runs(task: str) -> list[Node]:
+    """Barriers between runs and their copies against the epoch of the split."""
+    return [
+        Node(
+            nodes.gather_split_runs,
+            inputs=[f"params:plan.runs_of.{task}", f"{task}.connection.table"],
+            outputs=f"{task}.split_runs.table",
+            name="gather_split_runs",
+            namespace=f"{task}.{NAME}",
+        ),
+        draw(NAME, task, "split_runs", "split_runs:barrier_by_split", [f"{task}.split_runs.table"]),
+    ]
 
 
 def _all_barriers(scopes: list[str]) -> list[Node]:

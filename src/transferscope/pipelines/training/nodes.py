@@ -21,13 +21,16 @@ def train(
     test_split: PackedSplit,
     validation_split: PackedSplit | None = None,
     source: CheckpointSeries | None = None,
+    parent: CheckpointSeries | None = None,
 ) -> tuple[CheckpointSeries, pd.DataFrame]:
     """Train one run, go on where it was killed, or recognise that it is finished: its checkpoints and its history.
 
     The run trains in the folder of its checkpoints, so that a killed run finds its snapshot there; it counts as done
-    when the last file, `series.json`, is written.
+    when the last file, `series.json`, is written. A copy of another run trains the epochs that both share again, which
+    are then compared with those of `parent`.
     """
     from transferscope.models.checkpoint import load_checkpoint
+    from transferscope.training.copies import report_difference
     from transferscope.training.distributed.launch import train as launch
 
     initial = None
@@ -38,7 +41,10 @@ def train(
             log.warning("%s starts from %s, which diverged", run.full_name, run.pretrained)
         initial = source.load(run.pretrained_epoch)
     folder = Path(models_folder) / run.task / run.name
-    return launch(run, train_split, test_split, validation_split=validation_split, initial=initial, folder=folder)
+    made = launch(run, train_split, test_split, validation_split=validation_split, initial=initial, folder=folder)
+    if parent is not None:
+        report_difference(made[0], parent, run.split_epoch)
+    return made
 
 
 def adopt_checkpoint(

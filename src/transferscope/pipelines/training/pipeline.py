@@ -23,6 +23,7 @@ def create_pipeline(plan: Plan) -> Pipeline:
 
 def _train(plan: Plan, run: RunSpec) -> Node:
     more = {"source": f"{run.pretrained}.checkpoints"} if run.pretrained in plan.runs else {}
+    more |= {"parent": f"{run.split_from}.checkpoints"} if run.split_from else {}
     return _node(plan, run, nodes.train, more, tags=[f"gpus-{run.training.num_processes}"])
 
 

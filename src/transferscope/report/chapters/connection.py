@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from transferscope.claims.evidence import Evidence, main_metric
@@ -24,7 +25,7 @@ EVERY_COLUMN = (
 def barriers_left(evidence: Evidence) -> list[Grid]:
     """Barrier on each way on the test set in the main metric, a row per pair."""
     rows: list[tuple[str, ...]] = []
-    tables = {task: _main_rows(table) for task, table in evidence.each("connection")}
+    tables = _between_runs(evidence, "connection")
     present = {way for table in tables.values() for way in table["way"]}
     shown = [way for way in WAYS if way in present]
     for task, table in tables.items():
@@ -39,8 +40,8 @@ def barriers_left(evidence: Evidence) -> list[Grid]:
     if not rows:
         return []
     note = (
-        "Barrier in points (95 % over test images); below the chord of the ends nowhere: 0. Moved: the part of the "
-        "channels that matching moves."
+        "Barrier in points (95 % over test images), 0 on average where a way is flat, so below 0 by chance. Moved: the "
+        "part of the channels that matching moves."
     )
     columns = ("task", "pair", "runs", "moved", *(WAYS[way] for way in shown))
     grid = Grid(
@@ -48,6 +49,48 @@ def barriers_left(evidence: Evidence) -> list[Grid]:
         columns, tuple(rows), note=note, entry="<task>.connection.table", text_columns=3,
     )  # fmt: skip
     return [grid]
+
+
+def half_way(evidence: Evidence) -> list[Grid]:
+    """Ends, and the middle of each way that is measured in the main metric, on the test set: a row per pair."""
+    rows: list[tuple[str, ...]] = []
+    tables = _between_runs(evidence, "connection_points")
+    present = {way for table in tables.values() for way in table["way"]}
+    shown = [way for way in WAYS if way in present]
+    for task, table in tables.items():
+        show = formats.score(main_metric(table))
+        for (kind, a, b), part in table.groupby(["pair_kind", "checkpoint_a", "checkpoint_b"], sort=False):
+            values = part.set_index(["way", "alpha"])["value"]
+            ends = ", ".join(show(float(values["straight", alpha])) for alpha in (0.0, 1.0))
+            runs = " & ".join(CheckpointName.parse(str(name)).run for name in (a, b))
+            middles = [show(float(values.get((way, 0.5), float("nan")))) for way in shown]
+            rows.append((task, str(kind), runs, ends, *middles))
+    if not rows:
+        return []
+    columns = ("task", "pair", "runs", "ends", *(WAYS[way] for way in shown))
+    note = "Test accuracy (AUC where images have several labels) at both ends, and in the middle of each way."
+    grid = Grid(
+        "Ours: test metric half-way between two networks",
+        columns, tuple(rows), note=note, entry="<task>.connection_points.table", text_columns=3,
+    )  # fmt: skip
+    return [grid]
+
+
+def ways_left(evidence: Evidence) -> list[Grid]:
+    """The middles of the ways, and what they leave of the barriers."""
+    return [*half_way(evidence), *barriers_left(evidence)]
+
+
+def _between_runs(evidence: Evidence, name: str) -> dict[str, pd.DataFrame]:
+    """Rows on the test set in the main metric by task, without copies of runs, which have a section of their own."""
+    found = {}
+    for task, table in evidence.each(name):
+        copies = [
+            any(evidence.spec(CheckpointName.parse(end).run_name).split_from for end in ends)
+            for ends in zip(table["checkpoint_a"], table["checkpoint_b"], strict=True)
+        ]
+        found[task] = _main_rows(table[~np.array(copies)])
+    return found
 
 
 def _main_rows(table: pd.DataFrame) -> pd.DataFrame:
@@ -69,6 +112,31 @@ def every_way(evidence: Evidence) -> list[Grid]:
     return per_task(evidence, "connection", ", ways of every pair", EVERY_COLUMN, note)
 
 
+def barriers_by_split(evidence: Evidence) -> list[Grid]:
+    """Barrier between copies of one run on the test set in the main metric, a column per epoch of the split."""
+    tables = {task: _main_rows(table) for task, table in evidence.each("split_runs")}
+    epochs = sorted({int(epoch) for table in tables.values() for epoch in table["split_epoch"]})
+    columns = ["barrier", "barrier_low", "barrier_high"]
+    rows: list[tuple[str, ...]] = []
+    for task, table in tables.items():
+        for (label, way), part in table.groupby(["label", "way"], sort=False):
+            means = part.groupby("split_epoch")[columns].mean()
+            by_epoch = {
+                int(epoch): _cell(row) for epoch, row in zip(means.index, means.to_dict("records"), strict=True)
+            }
+            cells = [by_epoch.get(epoch, formats.MISSING) for epoch in epochs]
+            rows.append((task, str(label), WAYS[str(way)], str(part["run"].nunique()), *cells))
+    if not rows:
+        return []
+    note = "Barrier in points, mean over runs (with that of their intervals of 95 % over test images)."
+    heads = ("task", "run", "way", "runs", *(f"split after {epoch}" for epoch in epochs))
+    grid = Grid(
+        "Ours: barrier between a run and its copy, test", heads, tuple(rows), note=note,
+        entry="<task>.split_runs.table", text_columns=3,
+    )  # fmt: skip
+    return [grid]
+
+
 CHAPTER = Chapter(
     title="Is the barrier real?",
     appendix="beyond the paper",
@@ -84,12 +152,27 @@ CHAPTER = Chapter(
             option="connection",
             figures=("connection",),
             paper=(published.FIXUP_WIDTHS,),
-            tables=barriers_left,
+            tables=ways_left,
             folded=every_way,
             note="Left: the metric on the ways. Middle: the barrier on each, the largest gap to the chord of the ends, "
             "with its interval over test images. Right: what a network loses when one module (bars), or all modules as "
             "far as it (line), are set half-way to the other's. A curve's bend is trained on the training images, so "
             "its points may be better than both ends.",
+        ),
+        Section(
+            id="split_runs",
+            numbers="Beyond the paper",
+            title="When is the basin chosen?",
+            see="Between a P-T and a copy that takes the examples in another order there should be no barrier, from "
+            "whichever epoch on it does so: pre-training has chosen the basin. Between an RI-T and its copy there "
+            "should be a high one where they split before the first epoch, and a lower one the later they split.",
+            analysis="landscape",
+            option="connection",
+            figures=("split_runs",),
+            tables=barriers_by_split,
+            note="A copy shares all that decides a run up to the epoch of the split: initial weights, order of the "
+            "examples, learning rates. From there on its examples come in another order. Bands: mean of the intervals "
+            "over test images.",
         ),
     ),
 )
