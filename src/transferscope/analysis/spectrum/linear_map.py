@@ -87,17 +87,22 @@ class LinearMap:
         return tuple(d * (k - 1) + 1 for d, k in zip(self.dilation, self.weight.shape[2:], strict=True))
 
     def to(self, dtype: torch.dtype) -> LinearMap:
-        """The map with its weight in another precision."""
-        return replace(self, weight=self.weight.to(dtype))
+        """The map with its weight in another precision, in the order of memory that is quickest for it."""
+        channels_last = dtype == torch.float32 and self.weight.ndim == 4
+        order = torch.channels_last if channels_last else torch.contiguous_format
+        return replace(self, weight=self.weight.to(dtype).contiguous(memory_format=order))
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Apply the map: (n, c_in, *in_size) to (n, c_out, *out_size)."""
+        convolution = F.conv2d if len(self.in_size) == 2 else F.conv3d
+        if self._symmetric is not None:
+            width, _ = self._symmetric
+            return convolution(inputs, self.weight, None, self.stride, width, self.dilation, self.groups)
         padded, weight, stride = self._pad(inputs), self.weight, self.stride
         if self._phased is not None:
             more = [(-length) % stride[0] for length in reversed(padded.shape[2:])]
             padded = F.pixel_unshuffle(F.pad(padded, [0, more[0], 0, more[1]]), stride[0])
             weight, stride = self._phased, (1, 1)
-        convolution = F.conv2d if len(self.in_size) == 2 else F.conv3d
         outputs = convolution(padded, weight, None, stride, 0, self.dilation, self.groups)
         return outputs[(slice(None), slice(None), *(slice(size) for size in self.out_size))]
 
@@ -108,6 +113,9 @@ class LinearMap:
             height, width = map(len, self.sources)
             return self._unpad(shuffled[..., :height, :width])
         transposed = F.conv_transpose2d if len(self.in_size) == 2 else F.conv_transpose3d
+        if self._symmetric is not None:
+            width, unread = self._symmetric
+            return transposed(outputs, self.weight, None, self.stride, width, unread, self.groups, self.dilation)
         padded = transposed(outputs, self.weight, None, self.stride, 0, 0, self.groups, self.dilation)
         return self._unpad(padded)
 
@@ -124,6 +132,21 @@ class LinearMap:
         more = [(-length) % step for length in reversed(self.weight.shape[2:])]
         widened = F.pad(self.weight, [0, more[0], 0, more[1]])
         return F.pixel_unshuffle(widened, step).contiguous(memory_format=torch.channels_last)
+
+    @cached_property
+    def _symmetric(self) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
+        """Width of the zeros on both sides and what no tap reads at the end, along each axis, where torch pads so."""
+        if self._phased is not None or not all(self._plain):
+            return None
+        before, after = self._zeros[-2::-2], self._zeros[-1::-2]
+        unread = tuple(
+            len(sources) - reach - (outputs - 1) * step
+            for sources, reach, outputs, step in zip(
+                self.sources, self.reach, self.out_size, self.stride, strict=True
+            )
+        )
+        fits = all(0 <= rest < step for rest, step in zip(unread, self.stride, strict=True))
+        return (tuple(before), unread) if fits and before == after else None
 
     def _pad(self, inputs: Tensor) -> Tensor:
         for axis, sources in enumerate(self.sources):
