@@ -27,6 +27,7 @@ runs:
   p: {training: {epochs: 2}}
 analyses:
   mistakes: {bootstrap: 20}
+  spectrum: {vector_layers: [conv1, layer1.0.conv1]}
   similarity: {max_examples: 24, batch_size: 8}
   landscape:
     alphas: {points: 3}

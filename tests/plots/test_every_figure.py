@@ -23,6 +23,7 @@ from transferscope.plots import (
     planes,
     replacement,
     shuffled,
+    singular_vectors,
     spectrum,
     speed,
 )
@@ -161,6 +162,9 @@ CASES = {
     "count below, all zero": lambda d: spectrum.count_below_threshold(d.singular_values().assign(value=0.0)),
     "spectrum of layers": lambda d: next(spectrum.layer_spectra(d.singular_values(modules=["stem"]))),
     "norm ratios": lambda d: spectrum.norm_ratios(d.spectrum(), note="generated images"),
+    "singular vectors": lambda d: singular_vectors.singular_vectors(d.singular_vectors(), note="generated images"),
+    "singular vectors, one": lambda d: singular_vectors.singular_vectors(d.singular_vectors(runs=("pt_1",), top=1)),
+    "singular vectors, all zero": lambda d: singular_vectors.singular_vectors(d.singular_vectors().assign(amplitude=0.0)),
     "gallery": lambda d: images.uncommon_mistakes_gallery(d.images(), d.gallery(), note="generated images"),
     "gallery, long names": lambda d: images.uncommon_mistakes_gallery(d.images(channels=1), d.gallery(6, long=True)),
     "gallery, one side": lambda d: images.uncommon_mistakes_gallery(d.images(), d.gallery().query("only_correct == 'a'")),

@@ -25,7 +25,8 @@ from transferscope.analysis.spectrum.exact import (
     is_direct_sum,
 )
 from transferscope.analysis.spectrum.krylov import TopValues, top_values
-from transferscope.analysis.spectrum.linear_map import LinearMap, linear_map
+from transferscope.analysis.spectrum.layer_map import linear_map
+from transferscope.analysis.spectrum.linear_map import LinearMap
 from transferscope.analysis.spectrum.smallest import SHIFTED_FLOPS, shifted_flops, smallest_values
 from transferscope.analysis.spectrum_summary import count_below
 from transferscope.system.errors import UserError
