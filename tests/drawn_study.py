@@ -32,7 +32,7 @@ FIGURES = (
     "learning_curves", "contact_sheet", "class_sizes", "accuracy_by_class_size", "uncommon_mistakes", "cka",
     "distance_per_module", "distance_to_initialisation", "barrier", "loss_barrier", "extrapolation",
     "criticality_heat_maps", "module_criticality", "rewinding", "spectrum_histogram", "spectrum_training",
-    "spectrum_counts", "spectrum_paddings",
+    "spectrum_counts", "spectrum_paddings", "singular_vectors",
 )  # fmt: skip
 
 SCENARIOS = (

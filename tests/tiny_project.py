@@ -28,6 +28,7 @@ runs:
   rit_split: {label: RI-T copy, tasks: [quickdraw], split_from: rit, split_epochs: [0, 1]}
 analyses:
   mistakes: {bootstrap: 20}
+  spectrum: {vector_layers: [conv1, layer1.0.conv1]}
   similarity: {max_examples: 24, batch_size: 8}
   landscape:
     alphas: {points: 3}

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from transferscope.analysis.spectrum import conv_singular_values, layer_spectrum
 from transferscope.analysis.spectrum.layer import bounds
-from transferscope.analysis.spectrum.linear_map import linear_map, projections
+from transferscope.analysis.spectrum.layer_map import linear_map, projections
 from transferscope.system.errors import UserError
 
 TOLERANCE = 1e-6

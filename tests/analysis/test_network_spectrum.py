@@ -8,7 +8,7 @@ import torch
 from timm.layers import Conv2dSame
 from torch import Tensor, nn
 
-from transferscope.analysis.spectrum import layer_spectrum, network_spectrum
+from transferscope.analysis.spectrum import layer_spectrum, network_spectrum, top_vectors
 from transferscope.analysis.spectrum.heavy_tail import fit_power_law, layer_eigenvalues
 from transferscope.models.zoo import build_model
 from transferscope.system.errors import UserError
@@ -89,6 +89,29 @@ def test_a_layer_with_a_forward_pass_of_its_own() -> None:
     layer = nn.Sequential(nn.ZeroPad2d((0, 1, 0, 1)), nn.Conv2d(3, 8, 3, stride=2, bias=False))
     layer[1].weight = same.weight
     assert table.loc["0", "spectral_norm"] == pytest.approx(float(layer_spectrum(layer, (3, 12, 12)).top_values[0]))
+
+
+def test_vectors_are_those_of_the_dense_matrix() -> None:
+    """As images: all channels of a colour image, else the strongest, with its part of the length; others are named."""
+    model = drawn()
+    table = top_vectors(model, 8, ["first", "second"], top=2)
+    for module, layer, size in (("first", model.first, 8), ("second", model.second, 4)):
+        images = torch.eye(layer.in_channels * size**2).reshape(-1, layer.in_channels, size, size)
+        with torch.no_grad():
+            matrix = (layer(images) - layer(torch.zeros_like(images))).flatten(1).T
+        _, values, vectors = torch.linalg.svd(matrix)
+        for rank, rows in table[table["module"] == module].groupby("rank"):
+            expected = vectors[rank - 1].reshape(layer.in_channels, size, size)
+            expected = expected * expected.flatten()[expected.abs().argmax()].sign()
+            kept = rows["channel"].unique()
+            assert list(kept) == ([0, 1, 2] if module == "first" else [int(expected.square().sum((1, 2)).argmax())])
+            found = rows["amplitude"].to_numpy().reshape(-1, size, size)
+            np.testing.assert_allclose(found, expected[kept].numpy(), atol=1e-4)
+            share = expected[kept].square().sum((1, 2))
+            np.testing.assert_allclose(rows.groupby("channel")["share"].first(), share, atol=1e-4)
+            assert rows["value"].iloc[0] == pytest.approx(float(values[rank - 1]), rel=1e-5)
+    with pytest.raises(UserError, match="places is no 2-d convolution of Network: there are first, second"):
+        top_vectors(model, 8, ["places"])
 
 
 @pytest.mark.large

@@ -266,6 +266,10 @@ def test_layers_and_groups_that_a_network_lacks(tmp_path: Path) -> None:
     assert found[0].startswith("analyses.similarity.layers: fixup_resnet_small has no layer 'layer9': near matches are")
     assert found[1].startswith("analyses.modules.groups: fixup_resnet_small: no configured module holds the keys bias1")
     assert list(checks.layers_faults(named, named.runs.values(), {"mistakes"})) == []
+    options = plan.study.analyses.model_validate({"spectrum": {"vector_layers": ["conv9"]}})
+    named = replace(plan, study=plan.study.model_copy(update={"analyses": options}))
+    found = list(checks.layers_faults(named, named.runs.values(), {"spectrum"}))
+    assert found[0].startswith("analyses.spectrum.vector_layers: fixup_resnet_small has no layer 'conv9'")
 
 
 def test_a_network_beyond_memory_is_a_line() -> None:

@@ -9,13 +9,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
+import torch
 from kedro.framework.project import configure_project, pipelines
 from PIL import Image
 
 from forked_kedro import kedro
 from tiny_project import ROOT, make_project
 from transferscope.framework.config import PlanConfigLoader
+from transferscope.models.zoo import build_model
 from transferscope.settings import CONFIG_LOADER_ARGS
 from transferscope.system.folder_lock import FolderLock
 
@@ -105,6 +108,25 @@ def test_all_faults_of_a_run_are_listed_and_paths_begin_at_the_project(folder: P
     assert not (folder / "data/own_checkpoints/05_model_input").exists()
     assert "Loading data" not in done.stdout, "the project's logging is used below its folder, too"
     assert not list(below.iterdir())
+
+
+def test_spectra_of_files_need_no_folder_of_images(folder: Path) -> None:
+    """The documented command alone: the missing folder is named, and input_size is the size of the layers' inputs."""
+    for seed, name in enumerate("ab"):
+        model = build_model("fixup_resnet_small", 2, seed=seed)
+        torch.save(model.state_dict(), folder / f"{name}.pth")
+    values = "model.name=fixup_resnet_small,runs.a.checkpoint=a.pth,analyses.spectrum.input_size=12"
+    asked = ["--env", "own_checkpoints", "--params", values, "--pipelines", "spectrum"]
+    done = kedro(folder, "run", *asked)
+    assert done.returncode == 0, done.stderr
+    words = "".join(done.stdout.split())
+    assert "imagesdoesnotexist:spectraofcheckpointfilesneednoimages" in words
+    table = pd.read_csv(folder / "data/own_checkpoints/07_model_output/images/spectrum.csv")
+    first = table[table["module"] == "conv1"]
+    assert set(first["num_values"]) == {3 * 12 * 12}
+    done = kedro(folder, "run", *asked[:4])
+    assert done.returncode == 1
+    assert "images does not exist: put the images there" in done.stdout + done.stderr
 
 
 @pytest.mark.parametrize(

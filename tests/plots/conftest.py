@@ -285,6 +285,16 @@ def singular_values(task="clipart", runs=("pt_1", "pt_2", "rit_1", "rit_2", "p_1
     return pd.concat(frames, ignore_index=True)
 
 
+def singular_vectors(task="clipart", runs=("pt_1", "rit_1"), top=3, seed=0):
+    rng = np.random.default_rng(seed)
+    return pd.DataFrame(
+        {"task": task, "run": f"{task}.{run}", "epoch": 15, "module": module, "rank": rank, "value": 9.0 - rank,
+         "channel": channel, "row": row, "column": column, "amplitude": rng.normal(), "share": 1 / channels}
+        for run in runs for module, channels in (("stem", 3), ("layer1", 1)) for rank in range(1, top + 1)
+        for channel in range(channels) for row in range(6) for column in range(5)
+    )  # fmt: skip
+
+
 def spectrum(task="clipart", runs=("pt_1", "pt_2", "rit_1", "rit_2"), modules=MODULES, seed=0):
     rng = np.random.default_rng(seed)
     return pd.DataFrame(
@@ -317,7 +327,7 @@ BUILDERS = (
     history, runs, connection, split_runs, interpolation, distances, distance_travelled, cka, cka_layers, class_accuracy, mistakes,
     plane, basin, flips, reliability,
     criticality, module_criticality, rewinding,
-    singular_values, spectrum, images, gallery,
+    singular_values, singular_vectors, spectrum, images, gallery,
 )  # fmt: skip
 
 

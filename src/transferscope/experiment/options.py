@@ -591,6 +591,9 @@ class SpectrumOptions(Options):
     `<task>.network_spectrum.table` has both, at the last epoch. Figures 31 to 33 stay circular."""
     network_tasks: tuple[str, ...] | None = None
     """Tasks measured with the network's own padding; None: all."""
+    vector_layers: tuple[str, ...] = ()
+    """2-d convolutions, by dotted path, whose singular vectors are drawn (the inputs that they stretch most, with the
+    network's own padding) for the tasks in `network_tasks`."""
     input_size: Pixels | None = None
     """Side in pixels of the images that layers are measured at; None: what the network sees of the task's images."""
     layer_pages: tuple[str, ...] | None = None

@@ -215,9 +215,13 @@ def layers_faults(plan: Plan, runs: Iterable[RunSpec], pipelines: Collection[str
     from transferscope.models.zoo import build_model
 
     similarity, modules = plan.study.analyses.similarity, plan.study.analyses.modules
-    layers = similarity.layers if similarity is not None and "similarity" in pipelines else None
+    spectrum = plan.study.analyses.spectrum
+    layers = {
+        "similarity.layers": similarity.layers if similarity is not None and "similarity" in pipelines else None,
+        "spectrum.vector_layers": spectrum.vector_layers if spectrum is not None and "spectrum" in pipelines else None,
+    }
     groups = modules.groups if {"similarity", "landscape"} & set(pipelines) else None
-    if not layers and groups is None:
+    if not any(layers.values()) and groups is None:
         return
     for model in {run.model.model_dump_json(): run.model for run in runs}.values():
         try:
@@ -225,8 +229,9 @@ def layers_faults(plan: Plan, runs: Iterable[RunSpec], pipelines: Collection[str
         except UserError:
             continue  # a fault of its own
         known = {name for name, _ in network.named_modules() if name}
-        for layer in [layer for layer in layers or () if layer not in known]:
-            yield f"analyses.similarity.layers: {model.name} has no layer {layer!r}{near_matches(layer, sorted(known))}"
+        for key, names in layers.items():
+            for layer in [layer for layer in names or () if layer not in known]:
+                yield f"analyses.{key}: {model.name} has no layer {layer!r}{near_matches(layer, sorted(known))}"
         try:
             find_modules(network, groups=groups)
         except UserError as error:

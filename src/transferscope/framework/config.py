@@ -95,6 +95,7 @@ class PlanConfigLoader(OmegaConfigLoader):
         if self._plan is None:
             with _one_line("", is_needed=True):
                 parameters = self._checked_item("parameters")
+            parameters = self._without_absent_folders(parameters)
             self._name_formats(parameters)
             digest = remembered_digests(_memory())
             with _one_line("parameters: "):
@@ -103,6 +104,35 @@ class PlanConfigLoader(OmegaConfigLoader):
                 if is_reference(run.model.name):
                     allow(run.model.name, self.project)
         return self._plan
+
+    def _without_absent_folders(self, parameters: dict[str, Any]) -> dict[str, Any]:
+        """The parameters without the image folders that are not there, where the command asks for spectra alone.
+
+        They are noted as if they came with `--params`, so that processes of the same run have them too.
+        """
+        context = click.get_current_context(silent=True)
+        tasks = parameters.get("tasks")
+        if context is None or context.params.get("pipelines") != ["spectrum"] or not isinstance(tasks, dict):
+            return parameters
+        for name in [name for name in tasks if self._lacks_images(parameters, name)]:
+            folder = self.place(tasks[name]["root"])
+            log.warning("%s does not exist: spectra of checkpoint files need no images", folder)
+            tasks = tasks | {name: tasks[name] | {"root": None}}
+            given = self.runtime_params or {}
+            others = given.get("tasks") or {}
+            own = (others.get(name) or {}) | {"root": None}
+            self.runtime_params = given | {"tasks": others | {name: own}}
+        return parameters | {"tasks": tasks}
+
+    def _lacks_images(self, parameters: dict[str, Any], task: str) -> bool:
+        """Whether the folder of a task, which only checkpoint files belong to, does not exist."""
+        values, runs = parameters["tasks"][task], parameters.get("runs")
+        root = values.get("root") if isinstance(values, dict) and values.get("format") == "image_folder" else None
+        if not isinstance(root, str) or not isinstance(runs, dict):
+            return False
+        own = [run for run in runs.values() if isinstance(run, dict) and task in (run.get("tasks") or ())]
+        files = bool(own) and all(run.get("checkpoint") for run in own)
+        return files and not Path(self.place(root)).exists()
 
     def _name_formats(self, parameters: dict[str, Any]) -> None:
         """Note the user's own formats, of which relative files begin at the project's folder."""

@@ -200,8 +200,8 @@ def without_images(plan: Plan) -> Iterator[str]:
     for task in plan.study.tasks:
         if not plan.has_images(task):
             yield (
-                f"tasks.{task}.root is null: distances and spectra of the weights are measured; left out is what needs "
-                "images, such as mistakes, similarity of features, margins and the landscape"
+                f"{task} has no images (tasks.{task}.root): distances and spectra of the weights are measured; left "
+                "out is what needs images, such as mistakes, similarity of features, margins and the landscape"
             )
 
 

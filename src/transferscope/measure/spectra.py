@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from transferscope.analysis.spectrum import Method, Padding, network_spectrum
+from transferscope.analysis.spectrum import Method, Padding, network_spectrum, top_vectors
 from transferscope.analysis.spectrum_tables import (
     compare_small_values,
     layer_singular_values,
@@ -88,6 +88,18 @@ def paddings(series: CheckpointSeries, image_size: int, thresholds: Sequence[flo
         tables.append(table)
     table = pd.concat(tables, ignore_index=True)
     return table.assign(epoch=epoch)[["epoch", *table.columns]]
+
+
+def singular_vectors(series: CheckpointSeries, image_size: int, layers: Sequence[str], seed: int = 0) -> pd.DataFrame:
+    """Describe the inputs that chosen layers stretch most at the final epoch, as images.
+
+    Columns epoch and those of `top_vectors`.
+    """
+    model, epoch = analysed_model(series.load("final")), series.epoch("final")
+    try:
+        return _named(top_vectors(model, image_size, layers, seed=seed % 2**32), {"epoch": epoch})
+    except UserError as error:
+        raise UserError(f"{series.name}, epoch {epoch}, {error}") from error
 
 
 def small_values(

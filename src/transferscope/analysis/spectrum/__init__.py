@@ -3,6 +3,7 @@
 from transferscope.analysis.spectrum.circular import Method, conv_singular_values, linear_singular_values
 from transferscope.analysis.spectrum.layer import Counts, LayerSpectrum, Padding, layer_spectrum
 from transferscope.analysis.spectrum.network import network_spectrum
+from transferscope.analysis.spectrum.vectors import top_vectors
 
 __all__ = [
     "Counts",
@@ -13,4 +14,5 @@ __all__ = [
     "layer_spectrum",
     "linear_singular_values",
     "network_spectrum",
+    "top_vectors",
 ]

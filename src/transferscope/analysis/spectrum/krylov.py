@@ -1,26 +1,32 @@
-"""The largest singular values of a linear map by filtered block Lanczos, to float64 accuracy.
+"""The largest singular values of a linear map by filtered block Lanczos in float32.
 
 Three things keep it quick. A Chebyshev polynomial of A^T A that is large above the wanted values and at most 1 below
-them takes the place of A^T A, so that a small basis suffices. The basis grows in float32, where a convolution costs a
-quarter of its float64 price: its span is what counts, since the values come from a projection of the float64 map onto
-it (Rayleigh and Ritz), whose error is quadratic in that of the span. Residuals in float64 say when that is enough.
+them takes the place of A^T A, so that a small basis suffices. A convolution in float32 costs a fifth of its float64
+price, and its rounding does not add up: the polynomial is steep at its end, so its value says the eigenvalue better
+than its own precision. The error of a value is quadratic in that of its vector, so the basis ends once the values have
+converged, long before their vectors; residuals say when that is.
 """
 
 from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
-from math import acosh, cosh
+from math import acosh
 
 import torch
 from torch import Tensor
 
 from transferscope.analysis.spectrum.linear_map import LinearMap
 
-BLOCK = 4
-"""Vectors that are mapped at once. Zero padding makes pairs of values that are equal to 1e-8: one vector finds one."""
+BLOCK = 2
+"""Vectors that are mapped at once. Zero padding makes pairs of values that are equal to 1e-8: one vector finds one.
+
+Larger blocks need lower polynomials, though more vectors altogether.
+"""
 GUARD = 8
 """Vectors beyond those asked for, which keep the projection's gap open."""
+PROJECTED = 4
+"""Vectors that are mapped at once in float64, where none of the values is above the filter's edge."""
 MAX_BASIS = 256
 BASIS_BYTES = 384 * 2**20
 """The basis is restarted at the smaller of the two."""
@@ -29,33 +35,32 @@ MAX_MAPS = 4000
 GAIN = 10.0
 """Factor by which the filter favours the largest value over the unwanted ones."""
 MAX_DEGREE = 16
-SPAN_TOLERANCE = 3e-5
-"""Error of the wanted vectors in the float32 basis."""
+VECTOR_TOLERANCE = 3e-5
+"""Error of the wanted vectors in the basis, where they are asked for; float32 reaches no less."""
 TOLERANCE = 7e-7
-"""Error of a value, as a part of the largest one, that ends the refinement in float64."""
-MAX_REFINEMENTS = 4
+"""Error of a value, as a part of the largest one, that ends the basis."""
+ROUNDING = 2e-7
+"""Largest error that float32 leaves in a value, as a part of the largest one."""
 MAX_EDGES = 8
 """Number of times that the filter is lowered, where fewer values than wanted lie above its edge."""
 REACHED = 1.02
 """The filtered value above which a vector is certainly one of the largest."""
-PATIENCE = 60
+PATIENCE = 120
 """Applications of the filter to a block after which a filter that lets too few values through is lowered."""
 CHECKS = 6
 """Steps with a new random direction, by which further copies of a value show, before the basis is believed."""
-CLOSE = 1e-3
-"""Ritz values closer than this part of the largest one may mix."""
 
 
 @dataclass(frozen=True)
 class TopValues:
-    """The largest singular values and their vectors."""
+    """The largest singular values."""
 
     values: Tensor
     """float64 (num,), descending."""
-    vectors: Tensor
-    """float64 (num, *shape of the map's smaller side), orthonormal."""
-    errors: Tensor
-    """float64 (num,): the estimated error of each value, from its residual and the gap below the found values."""
+    error: float
+    """The largest estimated error of a value, from the residuals and the gap below the found values."""
+    vectors: Tensor | None
+    """float64 (num, *shape of the map's smaller side), where asked for."""
     num_maps: int
     """Applications of the map and its adjoint, each vector counted."""
 
@@ -97,31 +102,41 @@ def _flat(images: Tensor) -> Tensor:
     return images.movedim(1, -1).reshape(len(images), -1)
 
 
+@dataclass(frozen=True)
+class _Ritz:
+    """The largest Ritz values and vectors of a filtered map."""
+
+    vectors: Tensor
+    """float64 (num, size), orthonormal."""
+    values: Tensor
+    """float64 (num,): singular values of the map itself, where all are above the filter's edge."""
+    error: float
+    above: bool
+    """Whether all are above the filter's edge, below which their order is not known."""
+
+
 @torch.no_grad()
-def top_values(linear: LinearMap, num: int, edge: float, bound: float, seed: int = 0) -> TopValues:
-    """The `num` largest singular values of a map, each to about 1e-7 of the largest, and their vectors.
+def top_values(
+    linear: LinearMap, num: int, edge: float, bound: float, seed: int = 0, *, vectors: bool = False
+) -> TopValues:
+    """The `num` largest singular values of a map, each to 1e-6 of the largest.
 
     edge: a guess of the value below which nothing is wanted, as the 3 num-th largest; bound: at least the largest. A
-    wrong guess costs time alone. The start is random with `seed`. The vectors are those of the smaller side.
+    wrong guess costs time alone. The start is random with `seed`. vectors: whether their vectors are wanted too, those
+    of the smaller side, which takes some 30 % longer; those of values that nearly agree are any basis of their span.
     """
     gram = Gram(linear)
     num = min(num, gram.size)
     for _ in range(MAX_EDGES):
         filtered = _Filter(gram, min(edge, 0.98 * bound), bound)
-        basis, next_value, reaches = _basis(gram, filtered, num, seed)
-        if reaches:
+        found = _ritz(gram, filtered, num, seed, vectors=vectors)
+        if found.above:
             break
         edge *= 0.9
-    vectors, theta, residuals = _project(gram, basis)
-    for _ in range(MAX_REFINEMENTS):
-        errors = _errors(theta, residuals, next_value)
-        wrong = errors > TOLERANCE * theta[0].sqrt()
-        if not bool(wrong.any()) or gram.num_maps > 2 * MAX_MAPS:
-            break
-        wider = _orthonormal(_corrections(filtered, residuals[wrong]), vectors)
-        vectors, theta, residuals = _project(gram, torch.cat([vectors, wider]), keep=len(vectors))
-    values, errors = theta.clamp_min(0).sqrt(), _errors(theta, residuals, next_value)
-    return TopValues(values.cpu(), gram.images(vectors), errors.cpu(), gram.num_maps)
+    else:
+        found = _projected(gram, found.vectors)
+    error = found.error + ROUNDING * float(found.values[0])
+    return TopValues(found.values.cpu(), error, gram.images(found.vectors) if vectors else None, gram.num_maps)
 
 
 class _Filter:
@@ -139,19 +154,16 @@ class _Filter:
             before, now = now, self._scaled(now).mul_(2).sub_(before)
         return now
 
-    def eigenvalue(self, filtered: float) -> float:
-        """The eigenvalue of the Gram matrix that the polynomial takes to a value; the edge's for any of 1 or less."""
-        return self._half * (1 + cosh(acosh(max(filtered, 1.0)) / self.degree))
+    def eigenvalues(self, filtered: Tensor) -> Tensor:
+        """Eigenvalues of the Gram matrix that the polynomial takes to these; the edge's for any of 1 or less."""
+        return self._half * (1 + torch.cosh(torch.acosh(filtered.clamp_min(1)) / self.degree))
 
     def _scaled(self, vectors: Tensor) -> Tensor:
         return self._gram(vectors).div_(self._half).sub_(vectors)
 
 
-def _basis(gram: Gram, filtered: _Filter, num: int, seed: int) -> tuple[Tensor, float, bool]:
-    """An orthonormal basis (num, size) of the wanted vectors to `SPAN_TOLERANCE`, and the eigenvalue that follows.
-
-    Last: whether all of them are above the filter's edge, below which their order is not known.
-    """
+def _ritz(gram: Gram, filtered: _Filter, num: int, seed: int, *, vectors: bool) -> _Ritz:
+    """The `num` largest Ritz values and vectors, once the values, or with `vectors` both, have converged."""
     wanted = min(num + GUARD, gram.size)
     limit = min(gram.size, max(wanted + 4 * BLOCK, min(MAX_BASIS, BASIS_BYTES // (4 * gram.size))))
     generator = torch.Generator().manual_seed(seed)
@@ -159,7 +171,7 @@ def _basis(gram: Gram, filtered: _Filter, num: int, seed: int) -> tuple[Tensor, 
     basis = torch.empty(limit, gram.size, device=gram.device)
     projected = torch.zeros(limit, limit, dtype=torch.float64)
     block, filled = _orthonormal(start, basis[:0]), 0
-    checks, believed, before = 0, torch.zeros(num, dtype=torch.float64), gram.num_maps
+    checks, believed, error, before = 0, torch.zeros(num, dtype=torch.float64), 0.0, gram.num_maps
     for step in itertools.count():
         begin, filled = filled, filled + len(block)
         basis[begin:filled] = block
@@ -168,17 +180,23 @@ def _basis(gram: Gram, filtered: _Filter, num: int, seed: int) -> tuple[Tensor, 
         projected[:filled, begin:filled] = coefficients.T
         theta, weights = torch.linalg.eigh(projected[:filled, :filled])
         theta, weights = theta.flip(0), weights.flip(1)
-        leak = float(rest.norm()) * weights[begin:filled, :num].norm(dim=0)
-        done = filled >= wanted and bool((leak <= SPAN_TOLERANCE * theta[:num].abs()).all())
+        leaks = _leaks(rest, weights[begin:filled])
+        values = filtered.eigenvalues(theta[:num]).sqrt()
+        # The checks leave the residuals of the basis before them out, so its error stays with what they say.
+        error = max(error if checks else 0.0, _error(filtered, theta, leaks, num))
+        done = filled > wanted and error <= TOLERANCE * float(values[0])
+        if vectors:
+            done = done and bool((leaks[:num] <= VECTOR_TOLERANCE * theta[:num].abs()).all())
         checks += checks > 0
         checked = done and checks > CHECKS
-        stable = checked and bool((theta[:num] - believed <= SPAN_TOLERANCE * theta[0]).all())
+        stable = checked and bool((values - believed <= TOLERANCE * values[0]).all())
         low = filled >= num and float(theta[num - 1]) < REACHED
         hopeless = low and step > PATIENCE
+        if filled == gram.size:
+            error = 0.0
         if stable or filled == gram.size or gram.num_maps - before > MAX_MAPS or hopeless:
             kept = (weights[:, :num].T.to(basis) @ basis[:filled]).double()
-            following = filtered.eigenvalue(float(theta[num])) if filled > num else 0.0
-            return _orthonormal(kept, kept[:0]), following, not low
+            return _Ritz(torch.linalg.qr(kept.T).Q.T, values, error, not low)
         if limit - filled < len(block):
             number = max(min(wanted + (limit - wanted) // 2, limit - 2 * BLOCK), min(wanted, limit - len(block)))
             basis[:number] = weights[:, :number].T.to(basis) @ basis[:filled]
@@ -186,9 +204,24 @@ def _basis(gram: Gram, filtered: _Filter, num: int, seed: int) -> tuple[Tensor, 
             projected.diagonal()[:number] = theta[:number]
             filled = number
         if done and (checks == 0 or checked):
-            rest, checks, believed = torch.zeros_like(rest[:1]), 1, theta[:num]
+            rest, checks, believed = torch.zeros_like(rest[:1]), 1, values
         block = _next_block(rest, basis[:filled], limit - filled, float(theta[0].abs()), generator)
     raise AssertionError
+
+
+def _leaks(rest: Tensor, weights: Tensor) -> Tensor:
+    """Residual norms of the Ritz vectors, from their weights on the last block, float64."""
+    products = (rest @ rest.T).double().cpu()
+    return (weights * (products @ weights)).sum(0).clamp_min(0).sqrt()
+
+
+def _error(filtered: _Filter, theta: Tensor, leaks: Tensor, num: int) -> float:
+    """The largest error of the `num` largest singular values, from filtered Ritz values and their residual norms."""
+    kept = min(num + GUARD, len(theta) - 1)
+    following = float(theta[kept]) if kept else 0.0
+    errors = _ritz_errors(theta[: max(1, kept)], leaks[: max(1, kept)], following)[:num]
+    reached = theta[: len(errors)]
+    return float((filtered.eigenvalues(reached).sqrt() - filtered.eigenvalues(reached - errors).sqrt()).max())
 
 
 def _split(mapped: Tensor, basis: Tensor) -> tuple[Tensor, Tensor]:
@@ -219,35 +252,27 @@ def _orthonormal(vectors: Tensor, others: Tensor) -> Tensor:
     return vectors
 
 
-def _project(gram: Gram, basis: Tensor, keep: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
-    """Ritz vectors, values (descending) and residuals of the float64 map on the span of `basis`."""
-    mapped = torch.cat([gram(part) for part in basis.split(max(1, BLOCK * 2**14 // gram.size))])
+def _projected(gram: Gram, basis: Tensor) -> _Ritz:
+    """The Ritz values of the float64 map itself on a span, as of a map with fewer positive values than wanted."""
+    mapped = torch.cat([gram(part) for part in basis.split(PROJECTED)])
     theta, weights = torch.linalg.eigh(basis @ mapped.T)
-    theta, weights = theta.flip(0)[:keep], weights.flip(1)[:, :keep]
+    theta, weights = theta.flip(0), weights.flip(1)
     vectors = weights.T @ basis
-    return vectors, theta, weights.T @ mapped - theta[:, None] * vectors
-
-
-def _corrections(filtered: _Filter, residuals: Tensor) -> Tensor:
-    """Directions in which Ritz vectors are wrong: the residuals, for what is far below, and filtered for what is near.
-
-    The filter runs in float32, which suffices for corrections.
-    """
-    scaled = residuals / residuals.norm(dim=1, keepdim=True)
-    return torch.cat([scaled, filtered(scaled.float()).double()])
-
-
-def _errors(theta: Tensor, residuals: Tensor, next_value: float) -> Tensor:
-    """Errors of the singular values, from those of the eigenvalues theta.
-
-    Theirs are the residual, or its square over the gap to what the basis does not hold. Ritz values that are close to
-    each other share their residuals.
-    """
-    norms = residuals.norm(dim=1)
-    close = (theta[:, None] - theta).abs() <= CLOSE * theta[0]
-    shared = (close * norms.square()).sum(1).sqrt()
-    gap = (theta - next_value - shared).clamp_min(torch.finfo(theta.dtype).tiny)
-    errors = torch.minimum(norms, shared * norms / gap)
+    errors = (weights.T @ mapped - theta[:, None] * vectors).norm(dim=1)
     # The difference of two squares over the sum of their roots.
     roots = theta.clamp_min(0).sqrt() + (theta - errors).clamp_min(0).sqrt()
-    return torch.minimum(errors / roots.clamp_min(torch.finfo(theta.dtype).tiny), errors.sqrt())
+    errors = torch.minimum(errors / roots.clamp_min(torch.finfo(theta.dtype).tiny), errors.sqrt())
+    return _Ritz(vectors, theta.clamp_min(0).sqrt(), float(errors.max()), above=False)
+
+
+def _ritz_errors(theta: Tensor, norms: Tensor, next_value: float) -> Tensor:
+    """Errors of Ritz values (descending) from their residual norms, where what the basis lacks is below `next_value`.
+
+    What is missing couples two Ritz vectors by at most the product of their norms over the gap. Such a coupling moves
+    their values by its square over their distance, and by no more than itself where they are close.
+    """
+    gaps = (theta - next_value).clamp_min(0)
+    products = norms[:, None] * norms
+    couplings = 2 * products / (gaps + (gaps.square() + 4 * products).sqrt()).clamp_min(torch.finfo(theta.dtype).tiny)
+    distances = (theta[:, None] - theta).abs().clamp_min(torch.finfo(theta.dtype).tiny)
+    return torch.minimum(couplings, couplings.square() / distances).sum(1)

@@ -24,8 +24,9 @@ from transferscope.analysis.spectrum.exact import (
     direct_sum_values,
     is_direct_sum,
 )
-from transferscope.analysis.spectrum.krylov import top_values
-from transferscope.analysis.spectrum.linear_map import LinearMap, linear_map
+from transferscope.analysis.spectrum.krylov import TopValues, top_values
+from transferscope.analysis.spectrum.layer_map import linear_map
+from transferscope.analysis.spectrum.linear_map import LinearMap
 from transferscope.analysis.spectrum.smallest import SHIFTED_FLOPS, shifted_flops, smallest_values
 from transferscope.analysis.spectrum_summary import count_below
 from transferscope.system.errors import UserError
@@ -238,8 +239,8 @@ def _by_lanczos(
     found = density(linear, seed)
     certified = bounds(linear) if with_envelope else None
     frobenius = linear.frobenius()
-    largest = top_values(linear, top, found.edge(max(8, top // 2)), found.largest(), seed)
-    converged = bool((largest.errors <= CONVERGED * largest.values[0]).all())
+    largest = _largest(linear, found, top, seed, vectors=vectors)
+    converged = largest.error <= CONVERGED * float(largest.values[0])
     if smallest and shifted_flops(linear) <= SHIFTED_FLOPS:
         least, status = smallest_values(linear, smallest, seed), "converged"
     else:
@@ -250,7 +251,7 @@ def _by_lanczos(
         norm_bound=min(bound, frobenius * SLACK),
         frobenius=frobenius, method="lanczos", top_status="converged" if converged else "estimated",
         smallest_status=status, counts_status="estimated", density=found, envelope=certified,
-        top_vectors=_as_inputs(linear, largest.vectors, largest.values) if vectors else None,
+        top_vectors=None if largest.vectors is None else _as_inputs(linear, largest.vectors, largest.values),
     )  # fmt: skip
 
 
@@ -273,9 +274,13 @@ def _vectors(linear: LinearMap, top: int, seed: int) -> Tensor:
     """Right singular vectors of an exactly known map: dense where it is small, else by Lanczos."""
     if _is_small(linear) and not linear.transposed:
         return dense_top_vectors(linear, top)[1].cpu()
-    found = density(linear, seed)
-    largest = top_values(linear, top, found.edge(max(8, top // 2)), found.largest(), seed)
+    largest = _largest(linear, density(linear, seed), top, seed, vectors=True)
+    assert largest.vectors is not None
     return _as_inputs(linear, largest.vectors, largest.values)
+
+
+def _largest(linear: LinearMap, seen: Density, top: int, seed: int, *, vectors: bool) -> TopValues:
+    return top_values(linear, top, seen.edge(max(8, top // 2)), seen.largest(), seed, vectors=vectors)
 
 
 def _as_inputs(linear: LinearMap, vectors: Tensor, values: Tensor) -> Tensor:

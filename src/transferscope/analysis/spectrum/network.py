@@ -19,7 +19,8 @@ from torch.overrides import TorchFunctionMode
 from transferscope.analysis.spectrum.circular import next_multiples
 from transferscope.analysis.spectrum.heavy_tail import fit_power_law, layer_eigenvalues
 from transferscope.analysis.spectrum.layer import LayerSpectrum, Padding, layer_spectrum
-from transferscope.analysis.spectrum.linear_map import LinearMap, linear_map, projections
+from transferscope.analysis.spectrum.layer_map import linear_map, projections
+from transferscope.analysis.spectrum.linear_map import LinearMap
 from transferscope.analysis.spectrum_summary import THRESHOLDS
 from transferscope.models.layers import evaluation_mode, image_channels
 from transferscope.system.errors import UserError

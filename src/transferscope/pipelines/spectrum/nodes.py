@@ -32,6 +32,17 @@ def measure_network_spectrum(
     return named(paddings(series, size, options.thresholds, own), **run.columns)
 
 
+def measure_singular_vectors(
+    series: CheckpointSeries, run: RunSpec, part: PartSpec, options: SpectrumOptions, seed: int
+) -> pd.DataFrame:
+    """The inputs that chosen layers of the trained network stretch most."""
+    from transferscope.measure.spectra import singular_vectors
+
+    own = derive_seed(seed, run.full_name, "singular_vectors")
+    size = options.input_size or part.pictures.seen_size
+    return named(singular_vectors(series, size, options.vector_layers, own), **run.columns)
+
+
 def measure_margin(series: CheckpointSeries, run: RunSpec, train_split: PackedSplit) -> pd.DataFrame:
     """The margin that the trained network leaves on its training examples, and the largest norm of its inputs."""
     from transferscope.measure import margin

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from kedro.pipeline import Node, Pipeline
 
 from transferscope.experiment.options import SpectrumOptions
@@ -30,8 +32,9 @@ def _task(plan: Plan, task: str, runs: list[RunSpec], options: SpectrumOptions) 
     spectra = gather(NAME, task, "spectrum", [f"{run.full_name}.spectrum" for run in runs])
     margins = tagged("margin", [*(_margin(run) for run in runs), _bound_factors(task, runs)])
     found = [*measured, *margins, spectra]
-    if options.padding == "network" and task in (options.network_tasks or plan.study.tasks):
-        found += _paddings(task, runs)
+    if task in (options.network_tasks or plan.study.tasks):
+        found += _paddings(task, runs) if options.padding == "network" else []
+        found += _vectors(task, runs) if options.vector_layers else []
     if {"P-T", "RI-T"} <= {run.label for run in runs}:
         found.append(_small_values(task, runs))
     return [*found, *_figures(plan, task, runs, options)] if task in plan.targets() else found
@@ -54,25 +57,35 @@ def _measure(run: RunSpec) -> Node:
 
 def _paddings(task: str, runs: list[RunSpec]) -> list[Node]:
     """The network's own padding beside the circular one, as a table and a figure."""
-    measured = [
-        Node(
-            nodes.measure_network_spectrum,
-            inputs=[
-                f"{run.full_name}.checkpoints",
-                f"params:plan.runs.{run.full_name}",
-                f"params:plan.tasks.{run.task}.test",
-                "params:analyses.spectrum",
-                "params:seed",
-            ],
-            outputs=f"{run.full_name}.network_spectrum",
-            name=f"network_spectrum_{run.name}",
-            namespace=f"{run.task}.{NAME}",
-        )
-        for run in runs
-    ]
+    measured = [_of_network(nodes.measure_network_spectrum, run, "network_spectrum") for run in runs]
     table = gather(NAME, task, "network_spectrum", [f"{run.full_name}.network_spectrum" for run in runs])
     figure = draw(NAME, task, "spectrum_paddings", "spectrum:paddings", [f"{task}.network_spectrum.table"])
     return [*measured, table, figure]
+
+
+def _vectors(task: str, runs: list[RunSpec]) -> list[Node]:
+    """What chosen layers stretch most, as a figure."""
+    measured = [_of_network(nodes.measure_singular_vectors, run, "singular_vectors") for run in runs]
+    entries = [f"{run.full_name}.singular_vectors" for run in runs]
+    plot = "singular_vectors:singular_vectors"
+    return [*measured, draw(NAME, task, "singular_vectors", plot, entries, joined=True)]
+
+
+def _of_network(function: Callable[..., object], run: RunSpec, entry: str) -> Node:
+    """The node that measures the trained network of a run at the size of its images."""
+    return Node(
+        function,
+        inputs=[
+            f"{run.full_name}.checkpoints",
+            f"params:plan.runs.{run.full_name}",
+            f"params:plan.tasks.{run.task}.test",
+            "params:analyses.spectrum",
+            "params:seed",
+        ],
+        outputs=f"{run.full_name}.{entry}",
+        name=f"{entry}_{run.name}",
+        namespace=f"{run.task}.{NAME}",
+    )
 
 
 def _margin(run: RunSpec) -> Node:

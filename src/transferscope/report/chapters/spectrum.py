@@ -199,8 +199,10 @@ CHAPTER = Chapter(
             title="With the network's own padding",
             see="At small thresholds RI-T's solid line should lie above P-T's, as the dashed one of circular padding.",
             analysis="spectrum",
-            figures=("spectrum_paddings",),
+            figures=("spectrum_paddings", "singular_vectors"),
             tables=paddings,
+            note="analyses.spectrum.vector_layers names layers whose singular vectors of the largest values are drawn, "
+            "each over its own range: the inputs that the layer stretches most.",
         ),
         Section(
             id="norm_ratios",
