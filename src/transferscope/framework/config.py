@@ -43,6 +43,7 @@ NAMING_TASKS = {
     "mistakes": ("replace",),
     "landscape": ("cross_domain", "planes", "basin", "criticality", "connection"),
     "spectrum": ("layer_pages", "padding", "network_tasks"),
+    "merging": ("merges",),
 }
 """Options of analyses that name tasks or runs of base, or are costly for other networks, and go with the study."""
 
@@ -378,6 +379,7 @@ def plan_parameters(plan: Plan, loader: PlanConfigLoader) -> dict[str, Any]:
         "tasks": _task_parameters(plan),
         "notes": _notes(plan),
         "labels": label_parameters(plan),
+        "merges": {spec.name: spec.model_dump(mode="json") for spec in plan.merges()},
     }
     return study | {"plan": expanded | _pair_parameters(plan)}
 

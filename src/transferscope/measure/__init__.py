@@ -14,6 +14,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "features": ["cka"],
         "lines": ["line"],
         "margins": ["margin"],
+        "merging": ["Merging", "merge"],
         "modules": ["criticality", "rewinding"],
         "planes": ["plane"],
         "predictions": ["mistakes", "predict"],

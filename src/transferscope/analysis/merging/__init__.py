@@ -12,7 +12,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "aligned": ["align_to_first", "aligned_average", "rescaled_average"],
         "candidates": ["check_candidates", "check_parent", "parent_correlation"],
         "fisher": ["diagonal_fisher", "fisher_merge"],
-        "regmean": ["regmean"],
+        "regression_mean": ["regmean"],
         "soups": ["greedy_soup", "uniform_soup"],
         "task_vectors": ["task_arithmetic", "ties", "wise_ft"],
     },

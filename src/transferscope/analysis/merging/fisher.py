@@ -27,10 +27,10 @@ def diagonal_fisher(
         batches: Network inputs and labels; labels are not used. Every image takes a backward pass of its own.
 
     Returns:
-        By name as in the state_dict, float32, in the shapes of the parameters; a parameter that several layers share has
-        the same numbers under each of its names.
+        By name as in the state_dict, float32, in the shapes of the parameters; a parameter that several layers share
+        has the same numbers under each of its names.
 
-    Raises UserError where there are no images. Memory: the network, its Fisher information and the gradient of a tensor.
+    Raises UserError where there are no images. Memory: the network, its Fisher information and one gradient.
     """
     names: dict[int, list[str]] = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):

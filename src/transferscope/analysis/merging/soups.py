@@ -15,8 +15,8 @@ from transferscope.system.errors import UserError
 def uniform_soup(states: Sequence[State], names: Sequence[str] | None = None) -> dict[str, Tensor]:
     """The mean of every tensor over all candidates: theta = (1/K) sum_i theta_i.
 
-    Symmetric in the candidates; one candidate, or equal ones, give their own weights bit by bit. New tensors, in float32
-    at least; of integer tensors the elementwise largest. Memory: the result and a tensor.
+    Symmetric in the candidates; one candidate, or equal ones, give their own weights bit by bit. New tensors, in
+    float32 at least; of integer tensors the elementwise largest. Memory: the result and a tensor.
 
     Raises UserError for no candidates, for others of another architecture, and for non-finite weights.
     """

@@ -21,6 +21,8 @@ from transferscope.models.layers import evaluation_mode
 from transferscope.models.linear_calls import PLAIN_FORWARDS
 from transferscope.system.errors import UserError
 
+AT_LEAST = 128 << 20
+"""Bytes of Gram matrices that a pass may take, however small the network is."""
 RIDGE = 1e-7
 """Added to the diagonal, as a part of its mean: directions that no input has stay at the mean of the candidates."""
 
@@ -42,7 +44,7 @@ def regmean(
 
     Raises UserError as `check_candidates` does, for a part outside [0, 1], where there are not batches for each
     candidate, and where they are empty. Memory: the network, the result, and the Gram matrices of some layers, which
-    take no more than the network or a single layer's; each such set of layers takes a pass over all images.
+    take no more than the network, a single layer's, or 128 MiB; each such set of layers takes a pass over all images.
     """
     check_candidates(states)
     if len(batches) != len(states):
@@ -50,7 +52,7 @@ def regmean(
     if not 0 <= non_diagonal <= 1:
         raise UserError(f"non_diagonal is {non_diagonal}: give a number from 0 to 1, such as 0.9")
     merged = {key: mean_tensor(states, key) for key in states[0]}
-    for maps in _portions(_linear_maps(model), sum(tensor.nbytes for tensor in merged.values())):
+    for maps in _portions(_linear_maps(model), max(AT_LEAST, sum(tensor.nbytes for tensor in merged.values()))):
         _solve(model, states, batches, non_diagonal, merged, maps)
     return merged
 
