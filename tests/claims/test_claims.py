@@ -107,7 +107,7 @@ def test_columns(plan: Plan, drawn: Draw) -> None:
     claims, effects = decide_claims(plan, drawn())
     assert tuple(claims.columns) == COLUMNS
     assert tuple(effects.columns) == ("id", *EFFECT_COLUMNS)
-    assert len(claims) == len(registered()) == 52
+    assert len(claims) == len(registered()) == 55
     assert claims["id"].is_unique
     texts = claims.select_dtypes(exclude="number").drop(columns=["would_tell", "covers"])
     assert (texts.map(len) > 0).all().all()

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import torch
 
+from drawn_study import merging as merged_models
 from transferscope.plots import (
     barriers,
     cka,
@@ -19,6 +20,7 @@ from transferscope.plots import (
     distances,
     images,
     labels,
+    merging,
     mistakes,
     planes,
     replacement,
@@ -39,6 +41,10 @@ def diverged(drawn):
     broken = history["run"].str.contains("rit") & (history["epoch"] > 4)
     history.loc[broken, ["train_loss", "train_loss_eval", "test_loss", "test_accuracy", "train_accuracy"]] = np.nan
     return history
+
+
+def merged():
+    return merged_models(1)
 
 
 def never_learned(drawn):
@@ -150,6 +156,13 @@ CASES = {
     ),
     "connection, NaN": lambda d: connections.connection_card(
         *(table.assign(**{column: np.nan for column in ("value", "barrier", "drop") if column in table}) for table in d.connection())
+    ),
+    "merges": lambda d: merging.merge_scores(merged(), title="cross_domain", note="generated images"),
+    "merges, one": lambda d: merging.merge_scores(merged().query("merge == 'pt_soup_1'")),
+    "merges, one task": lambda d: merging.merge_scores(merged().query("task == 'clipart'")),
+    "merges, NaN": lambda d: merging.merge_scores(merged().assign(value=np.nan, value_low=np.nan, refitted=np.nan)),
+    "merges, all methods": lambda d: merging.merge_scores(
+        pd.concat([merged().query("kind == 'candidate'"), *(merged().query("kind == 'merge'").assign(model=name) for name in merging.METHODS)])
     ),
     "basin": lambda d: planes.basin_walls(d.basin(), title="clipart", note="generated images"),
     "basin without delta": lambda d: planes.basin_walls(d.basin(delta=np.inf)),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -90,24 +91,43 @@ def merge_of_rit_fails(evidence: Evidence) -> Iterator[Comparison]:
 
 
 def _soups(evidence: Evidence, role: Role, column: str, region: Region, sign: int = 1) -> Iterator[Comparison]:
-    """A number of the uniform soup of each merge across tasks whose candidates all have a role."""
+    """A number of the uniform soup of each merge across tasks whose candidates all have a role.
+
+    A model trained on all images is a draw of its own only where there are several; one alone is named in a note.
+    """
     table = evidence.table(CROSS_DOMAIN, "merging")
-    for spec in evidence.plan.merges():
-        roles = {evidence.plan.runs[name].role for name in spec.candidates}
-        if roles != {role} or spec.scope != CROSS_DOMAIN or (column == "behind_union" and spec.union is None):
-            continue
+    chosen = [
+        spec
+        for spec in evidence.plan.merges()
+        if {evidence.plan.runs[name].role for name in spec.candidates} == {role}
+        and len({evidence.plan.runs[name].task for name in spec.candidates}) > 1
+        and spec.scope == CROSS_DOMAIN
+        and (column != "behind_union" or spec.union is not None)
+    ]
+    unions = {spec.union for spec in chosen} if column == "behind_union" else set()
+    for spec in chosen:
         rows = table[table["merge"] == spec.name] if len(table) else table
-        yield _comparison(spec, rows, column, region, sign)
+        made = _comparison(evidence, spec, rows, column, region, sign)
+        if made.counted and len(unions) > 1 and spec.union is not None:
+            made = replace(made, runs=made.runs | {RunName.parse(spec.union)})
+        elif made.counted and unions:
+            made = replace(made, note=f"against {spec.union} alone")
+        yield made
 
 
-def _comparison(spec: MergeSpec, rows: pd.DataFrame, column: str, region: Region, sign: int) -> Comparison:
-    place = " & ".join(spec.tasks)
+def _comparison(
+    evidence: Evidence, spec: MergeSpec, rows: pd.DataFrame, column: str, region: Region, sign: int
+) -> Comparison:
+    place, runs = " & ".join(spec.tasks), [RunName.parse(name) for name in spec.candidates]
+    failed = evidence.failures(runs)
+    if failed:
+        return Comparison(
+            place, spec.name, counted=False, note=", ".join(f"{run}: {why}" for run, why in failed.items())
+        )
     chosen = rows[(rows["model"] == "uniform") & (rows["task"] == "all")] if len(rows) else rows
     if chosen.empty or not math.isfinite(float(chosen[column].iloc[0])):
-        note = "a run diverged" if rows.empty else "no uniform soup of two or more tasks"
-        return Comparison(place, spec.name, counted=False, note=note)
+        return Comparison(place, spec.name, counted=False, note="no uniform soup that was judged on all tasks")
     row = chosen.iloc[0]
-    names = [*spec.candidates, *([spec.union] if column == "behind_union" and spec.union else [])]
     value = sign * float(row[column])
     return Comparison(
         place=place,
@@ -116,6 +136,6 @@ def _comparison(spec: MergeSpec, rows: pd.DataFrame, column: str, region: Region
         effect=value,
         region=region,
         metric=str(row["metric"]),
-        runs=frozenset(RunName.parse(name) for name in names),
+        runs=frozenset(runs),
         error=float(row[f"{column}_high"] - row[f"{column}_low"]) / (2 * NORMAL_975),
     )

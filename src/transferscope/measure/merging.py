@@ -298,7 +298,7 @@ class _Merger:
         self.parent: State | None = None
         self.free = classifier_keys(self.network)
         if parent is not None:
-            self.parent_source = parent.source
+            self.parent_name = _named(parent)
             self.parent = stored_state(parent, folder / "parent.safetensors")
             check_parent(self.parent, self.states, self._free(self.parent), parent.source)
         self.singles: list[float] = []
@@ -587,7 +587,8 @@ class _Merger:
         sizes = {found.task: (len(found.choice_split), len(found.judge_split)) for found in self.images}
         if len(tasks) > 1:
             refitted[ALL_TASKS] = float(np.mean(list(one.refitted.values())))
-            sizes[ALL_TASKS] = tuple(sum(pair) for pair in zip(*sizes.values(), strict=True))  # type: ignore[assignment]
+            choosing, judging = zip(*sizes.values(), strict=True)
+            sizes[ALL_TASKS] = sum(choosing), sum(judging)
             for found in (values, gains, behind):
                 if found:
                     found[ALL_TASKS] = mean_interval_of_tasks(list(found.values()))
@@ -611,13 +612,21 @@ class _Merger:
                 {"name": name, "fingerprint": known.fingerprint, "epoch": known.epoch}
                 for name, known in zip(self.names, self.metadata, strict=True)
             ],
-            "parent": self.parent_source if self.parent is not None else None,
+            "parent": self.parent_name if self.parent is not None else None,
             "best_candidate": single.model,
             "batchnorm": "recomputed on training images" if self.normalised else None,
             "scores": {row.pop("task"): row for row in scores},
             "options": self.options.model_dump(mode="json", exclude={"merges", "methods"}),
             "images": {one.task: one.judge_split.digest for one in self.images},
         }
+
+
+def _named(checkpoint: Checkpoint) -> str | None:
+    """A run with its epoch, or the name of a file."""
+    known = checkpoint.metadata
+    if known.task and known.run:
+        return f"{known.task}.{known.run}@{known.epoch_name or known.epoch}"
+    return None if checkpoint.path is None else checkpoint.path.name
 
 
 def _shown(known: CheckpointMetadata) -> str:

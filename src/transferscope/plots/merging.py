@@ -50,26 +50,12 @@ KINDS = {
     "merge": Look(BLUE, "o"),
 }
 """Colour-blind safe, and told apart by their markers as well."""
-NAMES = {
-    "candidate": "candidates",
-    "ensemble": "ensemble of logits",
-    "union": "trained on all images",
-    "merge": "merges",
-}
+NAMES = {"candidate": "candidates", "ensemble": "ensemble of logits", "union": "trained on all", "merge": "merges"}
 BEST, OTHERS = "best candidate", "other candidates"
 COLUMNS = (
-    "merge",
-    "label",
-    "task",
-    "model",
-    "kind",
-    "metric",
-    "value",
-    "value_low",
-    "value_high",
-    "refitted",
-    "chosen",
-)
+    "merge", "label", "task", "model", "kind", "metric", "value", "value_low", "value_high", "refitted", "chosen",
+)  # fmt: skip
+ORDER = (BEST, OTHERS, "ensemble", "trained on all", *METHODS.values())
 MOST_PANELS = 6
 
 
@@ -103,9 +89,7 @@ def merge_scores(merging: pd.DataFrame, *, title: str | None = None, note: str |
     several = set(rows.loc[rows["task"] == "all", "merge"])
     rows = rows[(rows["task"] == "all") | ~rows["merge"].isin(several)]
     rows = rows.assign(group=rows["merge"].map(group_of), row=row_names(rows))
-    names = [
-        name for name in (BEST, OTHERS, "ensemble", "trained on all", *METHODS.values()) if (rows["row"] == name).any()
-    ]
+    names = [name for name in ORDER if (rows["row"] == name).any()]
     groups = in_order(rows["group"])[:MOST_PANELS]
     columns = min(2, len(groups))
     height = 0.7 + 0.2 * len(names)

@@ -95,15 +95,15 @@ CHAPTER = Chapter(
             id="merging",
             numbers="Beyond the paper",
             title="Several models merged into one",
-            see="The average of two P-T of different domains should be good on both, near a P-T that was trained on their "
-            "union: they lie in one basin. That of two RI-T should be near chance, unless their channels are matched "
-            "and rescaled.",
+            see="The average of two P-T of different domains should be good on both, near a P-T that was trained on "
+            "their union, since they lie in one basin. That of two RI-T should be near chance, unless their channels "
+            "are matched and rescaled.",
             analysis="merging",
             figures=("merging",),
             tables=merges,
             folded=every_task,
-            note="A merge pays if the whole interval of its gain over the best candidate lies above 0, and does not pay "
-            "if all of it lies at 0 or below. The best candidate, settings and the merge to be used are chosen on "
+            note="A merge pays if the whole interval of its gain over the best candidate lies above 0, and does not "
+            "pay if all of it lies at 0 or below. The best candidate, settings and the merge to be used are chosen on "
             "images that judge nothing. The chosen merge lies at <scope>.<merge>.merged, weights and card.",
         ),
     ),
