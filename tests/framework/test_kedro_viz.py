@@ -18,7 +18,7 @@ from tiny_project import Project
 pytestmark = pytest.mark.xdist_group("project")
 
 LAYERS = ["raw", "model_input", "models", "model_output", "reporting"]
-STEPS = {"data_prep", "training", "mistakes", "similarity", "landscape", "spectrum", "report"}
+STEPS = {"data_prep", "training", "mistakes", "similarity", "landscape", "spectrum", "merging", "report"}
 
 
 @pytest.fixture(scope="module")

@@ -121,9 +121,8 @@ def _comparison(
     place, runs = " & ".join(spec.tasks), [RunName.parse(name) for name in spec.candidates]
     failed = evidence.failures(runs)
     if failed:
-        return Comparison(
-            place, spec.name, counted=False, note=", ".join(f"{run}: {why}" for run, why in failed.items())
-        )
+        note = ", ".join(f"{run} {why}" for run, why in failed.items())
+        return Comparison(place, spec.name, counted=False, note=note)
     chosen = rows[(rows["model"] == "uniform") & (rows["task"] == "all")] if len(rows) else rows
     if chosen.empty or not math.isfinite(float(chosen[column].iloc[0])):
         return Comparison(place, spec.name, counted=False, note="no uniform soup that was judged on all tasks")

@@ -633,7 +633,8 @@ class MergeOptions(Options):
 class MergingOptions(Options):
     """Merges of several models into one: does averaging pay?"""
 
-    merges: tuple[MergeOptions, ...] = ()
+    merges: Annotated[tuple[MergeOptions, ...], Field(max_length=MAX_SHOWN)] = ()
+    """At most 1,000 names."""
     methods: Annotated[tuple[MergeMethod, ...], Field(min_length=1)] | None = None
     """None: all that apply; those that start from the parent need one."""
     epoch: BestOrFinal = "final"
