@@ -22,7 +22,8 @@ from transferscope.claims.merging import with_verdicts
 from transferscope.experiment.options import MERGE_METHODS, MergingOptions, PictureOptions
 from transferscope.images.split import PackedSplit, SplitInfo
 from transferscope.measure.bench import Bench, batches
-from transferscope.measure.merging import COLUMNS, mean_interval_of_tasks, merge
+from transferscope.measure.judging import mean_interval_of_tasks
+from transferscope.measure.merging import COLUMNS, merge
 from transferscope.models import build_model
 from transferscope.models.checkpoint import Checkpoint, CheckpointMetadata, load_checkpoint, save_checkpoint
 from transferscope.models.merged import MergedModel

@@ -14,13 +14,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from transferscope.analysis.alignment import Permutation, PermutationGroups, permutation_groups
 from transferscope.analysis.batchnorm import batchnorm_layers, recompute_statistics
 from transferscope.analysis.evaluation import Batch, Batches, iterate
-from transferscope.analysis.intervals import paired_difference_interval, rate_interval
 from transferscope.analysis.merging import (
     align_to_first,
     aligned_average,
@@ -37,12 +35,18 @@ from transferscope.analysis.merging import (
     wise_ft,
 )
 from transferscope.analysis.refitting import LinearClassifier, fit_classifier
-from transferscope.analysis.resampling import Resampling
 from transferscope.analysis.states import State, describe_nonfinite
 from transferscope.experiment.options import FROM_PARENT, MERGE_METHODS, MergeMethod, MergingOptions
 from transferscope.experiment.plan import derive_seed
-from transferscope.images.split import PackedSplit
-from transferscope.measure.bench import Bench, batches, feed_of, stream, subset, workspace
+from transferscope.measure.bench import Bench, feed_of, stream, workspace
+from transferscope.measure.judging import (
+    JudgedImages,
+    Outcome,
+    inputs_of,
+    labels_of,
+    mean_interval_of_tasks,
+    predict_both,
+)
 from transferscope.measure.ways import ONE_PASS_BYTES
 from transferscope.models.checkpoint import PLAIN_LAYERS, Checkpoint, CheckpointMetadata
 from transferscope.models.compatible import classifier_keys
@@ -51,7 +55,6 @@ from transferscope.models.parametrised import is_plain
 from transferscope.models.stored_state import StoredState, store_state, stored_state
 from transferscope.system.errors import UserError
 from transferscope.system.temporaries import work_folder
-from transferscope.training.metrics import metrics_from_logits
 
 ALL_TASKS = "all"
 """The rows of the mean over several tasks."""
@@ -152,49 +155,6 @@ def _methods(
 
 
 @dataclass(frozen=True)
-class _Outcome:
-    """The judging images of a task under a model: right or wrong of each, or the AUC on all and under resamples."""
-
-    values: NDArray[np.float64]
-    multi_label: bool
-
-    @property
-    def interval(self) -> tuple[float, float, float]:
-        """The metric with its 95 % interval."""
-        if self.multi_label:
-            return _percentiles(self.values)
-        low, high = rate_interval(self.values.sum(), len(self.values))
-        return float(self.values.mean()), float(low), float(high)
-
-    def minus(self, other: _Outcome) -> tuple[float, float, float]:
-        """The difference to another model on the same images, with its interval."""
-        if self.multi_label:
-            return _percentiles(self.values - other.values)
-        gained = float(((self.values > 0) & (other.values == 0)).sum())
-        lost = float(((self.values == 0) & (other.values > 0)).sum())
-        low, high = paired_difference_interval(gained, lost, len(self.values))
-        return (gained - lost) / len(self.values), float(low), float(high)
-
-
-def _percentiles(draws: NDArray[np.float64]) -> tuple[float, float, float]:
-    if not np.isfinite(draws).all():
-        return float(draws[0]), math.nan, math.nan
-    low, high = np.percentile(draws[1:], [2.5, 97.5])
-    return float(draws[0]), float(low), float(high)
-
-
-def mean_interval_of_tasks(found: Sequence[tuple[float, float, float]]) -> tuple[float, float, float]:
-    """The mean of independent estimates, each (value, low, high), with the interval that follows from theirs.
-
-    Squares of the distances from each estimate to its bounds add up (MOVER; Zou and Donner 2008).
-    """
-    values = np.array(found, dtype=float)
-    mean = values[:, 0].mean()
-    down, up = (np.sqrt(((values[:, 0] - values[:, end]) ** 2).sum()) / len(values) for end in (1, 2))
-    return float(mean), float(mean - down), float(mean + up)
-
-
-@dataclass(frozen=True)
 class _Entry:
     """A model that was measured."""
 
@@ -202,63 +162,8 @@ class _Entry:
     kind: str
     setting: str
     choice: float
-    outcomes: dict[str, _Outcome]
+    outcomes: dict[str, Outcome]
     refitted: dict[str, float]
-
-
-class _Images:
-    """A task's images: those that choose, those that judge, and training images."""
-
-    def __init__(self, bench: Bench, options: MergingOptions, channels: int) -> None:
-        self.bench, self.task, self.channels, self.options = bench, bench.task, channels, options
-        test = bench.split("test")
-        self.multi_label, self.num_classes = test.multi_label, test.num_classes
-        if "validation" in bench.splits:
-            self.choice_split, self.judge_split = bench.split("validation"), test
-        else:
-            order = np.random.default_rng(derive_seed(test.name, "merging", "choice")).permutation(len(test))
-            count = round(options.choice * len(test))
-            if count < 1 or count >= len(test):
-                raise UserError(
-                    f"{bench.task} has {len(test)} test images: too few for some that choose and others that judge"
-                )
-            self.choice_split, self.judge_split = (
-                test.subset(np.sort(part)) for part in (order[:count], order[count:])
-            )
-
-    @cached_property
-    def choice(self) -> Batches:
-        return batches(self.choice_split, self.channels)
-
-    @cached_property
-    def judge(self) -> Batches:
-        return batches(self.judge_split, self.channels)
-
-    @cached_property
-    def resampling(self) -> Resampling:
-        split = self.judge_split
-        return Resampling(len(split), self.options.resamples, derive_seed(split.name, "merging", "resampling"))
-
-    def train(self, limit: int, what: str) -> PackedSplit:
-        """Training images, for which `what` asks."""
-        if "train" not in self.bench.splits:
-            raise UserError(f'{what} needs training images of {self.task}: give the bench\'s splits some as "train"')
-        return subset(self.bench.split("train"), limit, "merging", what)
-
-    def outcome(self, logits: Tensor, labels: Tensor) -> _Outcome:
-        if not self.multi_label:
-            right = (logits.argmax(dim=1) == labels) & logits.isfinite().all(dim=1)
-            return _Outcome(right.double().cpu().numpy(), False)
-        value = metrics_from_logits(logits, labels, multi_label=True)["auc"]
-        return _Outcome(np.concatenate([[value], self.resampling.metrics(logits, labels)["auc"]]), True)
-
-    def score(self, logits: Tensor, labels: Tensor) -> float:
-        """The main metric."""
-        return metrics_from_logits(logits, labels, multi_label=self.multi_label)[self.metric]
-
-    @property
-    def metric(self) -> str:
-        return "auc" if self.multi_label else "accuracy"
 
 
 class _Merger:
@@ -285,7 +190,7 @@ class _Merger:
             del checkpoint
         check_candidates(self.states, self.names)
         channels = image_channels(self.network)
-        self.images = [_Images(bench, options, channels) for bench in benches]
+        self.images = [JudgedImages(bench, options, channels) for bench in benches]
         self.by_task = {one.task: one for one in self.images}
         self._check_classes()
         self.like = {key: tensor.to("meta") for key, tensor in self.network.state_dict().items()}
@@ -407,7 +312,7 @@ class _Merger:
         """Mean of the main metric over the tasks on the choosing images, and the logits."""
         found, scores = [], []
         for one in self.images:
-            logits, labels, _ = _predict(network, one.choice)
+            logits, labels, _ = predict_both(network, one.choice)
             scores.append(one.score(logits, labels))
             found.append(logits)
         return float(np.mean(scores)), found
@@ -423,7 +328,7 @@ class _Merger:
         classifier = self._refit(network)
         outcomes, refitted, kept = {}, {}, []
         for one in self.images:
-            logits, labels, again = _predict(network, one.judge, self.head, classifier)
+            logits, labels, again = predict_both(network, one.judge, self.head, classifier)
             outcomes[one.task] = one.outcome(logits, labels)
             refitted[one.task] = math.nan if again is None else one.score(again, labels)
             kept.append(logits)
@@ -434,7 +339,7 @@ class _Merger:
         if self.head is None or any("train" not in one.bench.splits for one in self.images):
             return None
         features, labels = [], []
-        with _inputs_of(network, self.head) as seen, torch.inference_mode():
+        with inputs_of(network, self.head) as seen, torch.inference_mode():
             for inputs, targets in iterate(self._all_training("the refitted classifier", self.options.statistics)):
                 network(inputs)
                 features.append(seen.pop().flatten(1).cpu())
@@ -478,10 +383,11 @@ class _Merger:
             yield entry
         if len(self.names) > 1:
             scores = [
-                one.score(logits, _labels(one.choice_split)) for one, logits in zip(self.images, choosing, strict=True)
+                one.score(logits, labels_of(one.choice_split))
+                for one, logits in zip(self.images, choosing, strict=True)
             ]
             outcomes = {
-                one.task: one.outcome(logits, _labels(one.judge_split))
+                one.task: one.outcome(logits, labels_of(one.judge_split))
                 for one, logits in zip(self.images, judging, strict=True)
             }
             none = dict.fromkeys(outcomes, math.nan)
@@ -638,10 +544,6 @@ def _moved(tensor: Tensor, dtype: torch.dtype, device: torch.device, *, copy: bo
     return tensor.detach().to(device, dtype, copy=copy)
 
 
-def _labels(split: PackedSplit) -> Tensor:
-    return torch.as_tensor(np.asarray(split.labels))
-
-
 def _shared_parameters(network: nn.Module) -> dict[str, str]:
     """Names of parameters that have several, with the first of them."""
     names: dict[int, list[str]] = {}
@@ -654,37 +556,3 @@ def _head_of(network: nn.Module) -> str | None:
     """The linear layer that classifies; None where there are several, or another one."""
     layers = classifier_layers(network)
     return layers[0] if len(layers) == 1 and isinstance(network.get_submodule(layers[0]), nn.Linear) else None
-
-
-@contextmanager
-def _inputs_of(network: nn.Module, layer: str) -> Iterator[list[Tensor]]:
-    """A list to which each call of a layer adds its input."""
-    seen: list[Tensor] = []
-    handle = network.get_submodule(layer).register_forward_pre_hook(lambda _, given: seen.append(given[0]))
-    try:
-        yield seen
-    finally:
-        handle.remove()
-
-
-@torch.inference_mode()
-def _predict(
-    network: nn.Module, images: Batches, head: str | None = None, classifier: LinearClassifier | None = None
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Logits and labels, and the logits of another classifier on the same features, all on the CPU."""
-    network.eval()
-    logits: list[Tensor] = []
-    labels: list[Tensor] = []
-    again: list[Tensor] = []
-    with _inputs_of(network, head) if head and classifier else _nothing() as seen:
-        for inputs, targets in iterate(images):
-            logits.append(network(inputs).float().cpu())
-            labels.append(targets.cpu())
-            if classifier is not None and seen:
-                again.append(torch.from_numpy(classifier.logits(seen.pop().flatten(1).cpu().numpy())))
-    return torch.cat(logits), torch.cat(labels), torch.cat(again) if again else None
-
-
-@contextmanager
-def _nothing() -> Iterator[list[Tensor]]:
-    yield []
