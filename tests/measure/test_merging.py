@@ -258,7 +258,7 @@ def test_findings_are_judged_by_auc() -> None:
 
 def test_statistics_of_batchnorm_are_recomputed() -> None:
     """A merge is measured, and kept, with the statistics of training images, as one pass over them gives them."""
-    one = checkpoint(3, "resnet10t", {})
+    one = checkpoint(3, "shufflenet_v2_x0_5", {})
     two = near(one, 4, 0.1)
     given = bench()
     found = merge([given], {"a": one, "b": two}, OPTIONS.model_copy(update={"statistics": 30}), methods=["uniform"])
@@ -359,8 +359,8 @@ def test_kept_model_can_be_used_again(found: Any, tmp_path: Path) -> None:
 
 def test_computed_weights_are_merged(tmp_path: Path) -> None:
     """Layers that standardise their weight are merged by the weight that they apply, and the kept file computes that."""
-    options = {"layers": [1, 1, 1, 1], "channels": [8, 8, 8, 8], "stem_chs": 8}
-    one = checkpoint(3, "resnetv2_50", options)
+    options = {"channels": (8, 16, 16, 16), "depths": (1, 1, 1, 1), "stem_chs": 8, "group_size": 4}
+    one = checkpoint(3, "timm/nf_resnet26", options)
     two = near(one, 4, 0.3)
     found = merge([bench()], {"a": one, "b": two}, OPTIONS, methods=["uniform"])
     save_checkpoint(found.checkpoint, tmp_path / "merged.safetensors")
@@ -387,7 +387,7 @@ def test_faults_are_named() -> None:
     named = replace(A, metadata=replace(A.metadata, class_names=("a", "b", "c")))
     others = replace(B, metadata=replace(B.metadata, class_names=("x", "y", "z")))
     blind = Bench({"test": split("one", "test", 60)})
-    normalised = checkpoint(3, "resnet10t", {})
+    normalised = checkpoint(3, "shufflenet_v2_x0_5", {})
     for given, candidates, options, message in (
         ([bench()], {}, {}, "nothing to merge"),
         ([bench()], {"a": A}, {}, "one candidate has nothing to be merged with"),

@@ -52,7 +52,7 @@ from transferscope.models.checkpoint import PLAIN_LAYERS, Checkpoint, Checkpoint
 from transferscope.models.compatible import classifier_keys
 from transferscope.models.layers import classifier_layers, image_channels
 from transferscope.models.parametrised import is_plain
-from transferscope.models.stored_state import StoredState, store_state, stored_state
+from transferscope.models.stored_state import load_stored, store_state, stored_state
 from transferscope.system.errors import UserError
 from transferscope.system.temporaries import work_folder
 
@@ -186,7 +186,7 @@ class _Merger:
             if place == 0:
                 self.network, self.plain = workspace(checkpoint), is_plain(checkpoint.metadata, checkpoint.source)
             self._take(name, checkpoint)
-            self.states.append(stored_state(checkpoint, folder / f"candidate_{place}.safetensors"))
+            self.states.append(stored_state(checkpoint, folder / f"candidate_{place}.pt"))
             del checkpoint
         check_candidates(self.states, self.names)
         channels = image_channels(self.network)
@@ -204,7 +204,7 @@ class _Merger:
         self.free = classifier_keys(self.network)
         if parent is not None:
             self.parent_name = _named(parent)
-            self.parent = stored_state(parent, folder / "parent.safetensors")
+            self.parent = stored_state(parent, folder / "parent.pt")
             check_parent(self.parent, self.states, self._free(self.parent), parent.source)
         self.singles: list[float] = []
 
@@ -223,7 +223,7 @@ class _Merger:
         self.metadata.append(known)
 
     def _taken_union(self, union: Checkpoint) -> State:
-        state = stored_state(union, self.folder / "union.safetensors")
+        state = stored_state(union, self.folder / "union.pt")
         check_candidates([self.states[0], state], [self.names[0], union.source])
         return state
 
@@ -356,7 +356,7 @@ class _Merger:
         if self.union is not None:
             with self._worn(self.union) as network:
                 entries.append(self._measured(network, "union", "union", "", self._choice(network)[0])[0])
-        best, kept = -math.inf, self.folder / "chosen.safetensors"
+        best, kept = -math.inf, self.folder / "chosen.pt"
         chosen = methods[0]
         for method in methods:
             state, setting = self._make(method)
@@ -446,7 +446,7 @@ class _Merger:
         seed = derive_seed("merging", "fisher", self.names[place])
         with self._worn(self.states[place], copy=True) as network:
             found = diagonal_fisher(network, images, multi_label=self.images[0].multi_label, seed=seed)
-        return store_state(found, self.folder / f"fisher_{place}.safetensors")
+        return store_state(found, self.folder / f"fisher_{place}.pt")
 
     @cached_property
     def _groups(self) -> PermutationGroups:
@@ -467,7 +467,7 @@ class _Merger:
         merged = next(one for one in entries if one.kind == "merge" and one.model == method)
         rows = [row for one in entries for row in self._rows(one, single, union, one in (single, merged))]
         table = pd.DataFrame(rows, columns=list(COLUMNS))
-        state = dict(StoredState(file))
+        state = {key: tensor.clone() for key, tensor in load_stored(file).items()}
         if found := describe_nonfinite(state, f"the merge by {method}"):
             raise UserError(f"{found}: choose other methods or settings")
         first = self.metadata[0]

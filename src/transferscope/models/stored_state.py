@@ -7,7 +7,6 @@ from pathlib import Path
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from transferscope.models.checkpoint import Checkpoint
@@ -39,10 +38,19 @@ class StoredState(Mapping[str, Tensor]):
         return len(self._keys)
 
 
-def store_state(state: Mapping[str, Tensor], path: Path) -> StoredState:
-    """Write tensors to a safetensors file that does not outlive the work at hand, and read them from there."""
-    save_file({key: tensor.detach().cpu().contiguous().clone() for key, tensor in state.items()}, path)
-    return StoredState(path, list(state))
+def store_state(state: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """Write tensors to a file that does not outlive the work at hand; the same tensors, mapped from there.
+
+    torch writes them one by one and maps them into memory, so this takes no copy; they are not to be written to.
+    """
+    torch.save({key: tensor.detach().cpu() for key, tensor in state.items()}, path)
+    return load_stored(path)
+
+
+def load_stored(path: Path) -> dict[str, Tensor]:
+    """The tensors of a file that `store_state` wrote, mapped from there."""
+    found: dict[str, Tensor] = torch.load(path, mmap=True, weights_only=True)
+    return found
 
 
 def stored_state(checkpoint: Checkpoint, scratch: Path) -> Mapping[str, Tensor]:
