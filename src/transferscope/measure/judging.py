@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from transferscope.analysis.evaluation import Batches, iterate
+from transferscope.analysis.evaluator import Batches, iterate
 from transferscope.analysis.intervals import paired_difference_interval, rate_interval
 from transferscope.analysis.refitting import LinearClassifier
 from transferscope.analysis.resampling import Resampling

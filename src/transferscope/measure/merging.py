@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from transferscope.analysis.alignment import Permutation, PermutationGroups, permutation_groups
 from transferscope.analysis.batchnorm import batchnorm_layers, recompute_statistics
-from transferscope.analysis.evaluation import Batch, Batches, iterate
+from transferscope.analysis.evaluator import Batch, Batches, iterate
 from transferscope.analysis.merging import (
     align_to_first,
     aligned_average,

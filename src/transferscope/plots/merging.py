@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from transferscope.plots.series import heading, in_order, main_metric, require_columns
+from transferscope.plots.rows import heading, in_order, main_metric, require_columns
 from transferscope.plots.style import (
     BLACK,
     BLUE,

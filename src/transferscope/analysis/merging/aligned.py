@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from transferscope.analysis.alignment import Permutation, PermutationGroups, match_weights
 from transferscope.analysis.alignment.groups import apply
 from transferscope.analysis.alignment.variance import Corrected, rescale_to_mean
-from transferscope.analysis.evaluation import Batches
+from transferscope.analysis.evaluator import Batches
 from transferscope.analysis.merging.candidates import check_candidates, mean_of
 from transferscope.analysis.states import State
 

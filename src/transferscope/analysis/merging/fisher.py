@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from transferscope.analysis.evaluation import Batches, iterate
+from transferscope.analysis.evaluator import Batches, iterate
 from transferscope.analysis.merging.candidates import check_candidates, mean_tensor
 from transferscope.analysis.states import State
 from transferscope.models.layers import evaluation_mode

@@ -9,7 +9,7 @@ import pandas as pd
 
 from transferscope.claims.evidence import CROSS_DOMAIN, Evidence
 from transferscope.plots.merging import METHODS
-from transferscope.report.chapters.parts import Chapter, Section
+from transferscope.report.chapters.chapter import Chapter, Section
 from transferscope.tables import formats
 from transferscope.tables.grid import Grid
 
