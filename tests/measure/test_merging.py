@@ -375,7 +375,7 @@ def test_computed_weights_are_merged(tmp_path: Path) -> None:
         expected, computed, analysed = model(images), again.build()(images), analysed_model(again)(images)
     assert torch.allclose(computed, expected, atol=1e-4 * float(expected.abs().max()))
     assert torch.allclose(analysed, expected, atol=1e-4 * float(expected.abs().max()))
-    with pytest.raises(UserError, match="missing: stem.conv.gain"):
+    with pytest.raises(UserError, match=r"missing: stem\.conv\.gain"):
         replace(again, metadata=replace(again.metadata, extra={})).build()
 
 
