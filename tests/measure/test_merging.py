@@ -240,6 +240,20 @@ def test_verdicts() -> None:
     assert with_verdicts(table.iloc[:0]).columns.tolist() == ["kind", "gain", "gain_low", "gain_high", "verdict"]
 
 
+def test_a_parents_classifier_of_other_classes_takes_no_part() -> None:
+    """Where the parent names as many other classes its classifier has the right shape; the merge has the candidates'."""
+    options = OPTIONS.model_copy(update={"alphas": (0.5,)})
+    mean = (A.state_dict["fc.weight"] + B.state_dict["fc.weight"]) / 2
+    for names, own in (("a", "b", "c"), False), (("x", "y", "z"), True):
+        parent = replace(P, metadata=replace(P.metadata, class_names=names))
+        found = merge([bench()], CANDIDATES, options, methods=["wise_ft"], parent=parent).checkpoint.state_dict
+        assert torch.allclose(found["fc.weight"], mean) == own
+        expected = (
+            P.state_dict["conv1.weight"] + (A.state_dict["conv1.weight"] + B.state_dict["conv1.weight"]) / 2
+        ) / 2
+        assert torch.allclose(found["conv1.weight"], expected, atol=1e-6)
+
+
 def test_findings_are_judged_by_auc() -> None:
     """With several labels an image the metric is the mean AUC, with intervals from resamples; unknown labels do not count."""
     from sklearn.metrics import roc_auc_score

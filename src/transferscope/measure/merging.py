@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -52,9 +53,11 @@ from transferscope.models.checkpoint import PLAIN_LAYERS, Checkpoint, Checkpoint
 from transferscope.models.compatible import classifier_keys
 from transferscope.models.layers import classifier_layers, image_channels
 from transferscope.models.parametrised import is_plain
-from transferscope.models.stored_state import load_stored, store_state, stored_state
+from transferscope.models.stored_state import Without, load_stored, store_state, stored_state
 from transferscope.system.errors import UserError
 from transferscope.system.temporaries import work_folder
+
+log = logging.getLogger(__name__)
 
 ALL_TASKS = "all"
 """The rows of the mean over several tasks."""
@@ -64,9 +67,6 @@ COLUMNS = (
     "gain_high", "behind_union", "behind_union_low", "behind_union_high", "choice_value", "chosen", "num_choice",
     "num_examples",
 )  # fmt: skip
-
-NEEDS_IMAGES = ("fisher", "regmean", "aligned_rescaled")
-"""Methods that put training images through networks."""
 
 
 @dataclass(frozen=True)
@@ -144,6 +144,8 @@ def _methods(
     if wanted is None:
         if num_candidates == 1:
             return ("wise_ft",)
+        if parent is None:
+            log.info("the candidates have no parent: %s need one and are left out", ", ".join(FROM_PARENT))
         return [method for method in MERGE_METHODS if parent is not None or method not in FROM_PARENT]
     orphans = [method for method in wanted if method in FROM_PARENT] if parent is None else []
     if orphans:
@@ -204,8 +206,12 @@ class _Merger:
         self.free = classifier_keys(self.network)
         if parent is not None:
             self.parent_name = _named(parent)
-            self.parent = stored_state(parent, folder / "parent.pt")
-            check_parent(self.parent, self.states, self._free(self.parent), parent.source)
+            state = stored_state(parent, folder / "parent.pt")
+            check_parent(state, self.states, self._free(state), parent.source)
+            # A classifier of as many other classes has the right shape and the wrong rows.
+            names = tuple(self.images[0].judge_split.class_names)
+            other = bool(parent.metadata.class_names) and parent.metadata.class_names != names
+            self.parent = Without(state, self.free) if other else state
         self.singles: list[float] = []
 
     def _take(self, name: str, checkpoint: Checkpoint) -> None:

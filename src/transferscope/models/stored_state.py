@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -36,6 +36,24 @@ class StoredState(Mapping[str, Tensor]):
 
     def __len__(self) -> int:
         return len(self._keys)
+
+
+class Without(Mapping[str, Tensor]):
+    """A state without some of its tensors, which are not read for that."""
+
+    def __init__(self, state: Mapping[str, Tensor], keys: Collection[str]) -> None:
+        self._state, self._kept = state, [key for key in state if key not in keys]
+
+    def __getitem__(self, key: str) -> Tensor:
+        if key not in self._kept:
+            raise KeyError(key)
+        return self._state[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._kept)
+
+    def __len__(self) -> int:
+        return len(self._kept)
 
 
 def store_state(state: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
