@@ -369,8 +369,8 @@ class _Merger:
             with self._settled(state) as network:
                 choice = self._choice(network)[0]
                 entries.append(self._measured(network, method, "merge", setting, choice)[0])
-            if choice > best or best == -math.inf:
-                best, chosen = choice, method
+            if choice > best or not kept.exists():  # of NaN nothing is better
+                best, chosen = np.nan_to_num(choice, nan=-math.inf), method
                 store_state(state, kept)
             del state
         return self._conclude(entries, chosen, kept)
