@@ -43,7 +43,7 @@ NAMING_TASKS = {
     "mistakes": ("replace",),
     "landscape": ("cross_domain", "planes", "basin", "criticality", "connection"),
     "spectrum": ("layer_pages", "padding", "network_tasks"),
-    "merging": ("merges", "statistics", "fisher_examples"),
+    "merging": ("merges", "alphas", "scales", "statistics", "fisher_examples"),
 }
 """Options of analyses that name tasks or runs of base, or are costly for other networks, and go with the study."""
 

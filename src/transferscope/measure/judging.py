@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -156,7 +156,10 @@ def predict_both(
     logits: list[Tensor] = []
     labels: list[Tensor] = []
     again: list[Tensor] = []
-    with inputs_of(network, head) if head and classifier else nullcontext([]) as seen:
+    watching: AbstractContextManager[list[Tensor]] = nullcontext([])
+    if head and classifier:
+        watching = inputs_of(network, head)
+    with watching as seen:
         for inputs, targets in iterate(images):
             logits.append(network(inputs).float().cpu())
             labels.append(targets.cpu())
