@@ -111,7 +111,13 @@ STUDY: dict[str, Any] = {
             "cross_domain": [
                 {"figure": figure, "evaluated_on": on, "tasks": list(tasks)} for figure, on, tasks in SCENARIOS
             ],
-        }
+        },
+        "merging": {
+            "merges": [
+                {"name": "pt_soup", "candidates": ["real.pt", "clipart.pt"], "union": "real_clipart.pt_union"},
+                {"name": "rit_soup", "candidates": ["real.rit", "clipart.rit"]},
+            ]
+        },
     },
 }
 
@@ -555,7 +561,30 @@ def across(sense: int) -> dict[str, pd.DataFrame]:
             lines += [row for row in curve if row["split"] == "test" and 0 <= row["alpha"] <= 1]
             barriers.append(drawn.barrier(figure, kind, *names, depth, on, gain))
             barriers.append(barriers[-1] | {"metric": "loss"})
-    return {"interpolation": pd.DataFrame(lines), "barriers": pd.DataFrame(barriers)}
+    return {"interpolation": pd.DataFrame(lines), "barriers": pd.DataFrame(barriers), "merging": merging(sense)}
+
+
+def merging(sense: int, replicas: int = 2) -> pd.DataFrame:
+    """Candidates and the uniform soup of P-T, and of RI-T, on two domains."""
+    drawn = Drawn("clipart", sense, replicas)
+    rows = []
+    for replica in range(1, replicas + 1):
+        for kind, label, gain, behind in (
+            ("pt", "P-T", drawn.pick(0.03, -0.04), drawn.pick(0.01, 0.08)),
+            ("rit", "RI-T", drawn.pick(-0.4, 0.05), np.nan),
+        ):
+            merge = {"merge": f"{kind}_soup_{replica}", "label": label, "metric": "accuracy", "setting": ""}
+            for task in (*DOMAINS, "all"):
+                for model in (*(f"{domain}.{kind}_{replica}@final" for domain in DOMAINS), "uniform"):
+                    is_merge = model == "uniform"
+                    row = {**merge, "task": task, "model": model, "kind": "merge" if is_merge else "candidate"}
+                    row |= {"chosen": not model.startswith("clipart"), "value": 0.8 + gain * is_merge, "refitted": 0.82}
+                    row |= {"verdict": ("pays" if gain > 0 else "does not pay") if is_merge else ""}
+                    for name, value in (("value", row["value"]), ("gain", gain), ("behind_union", behind)):
+                        known = value if name == "value" or is_merge else np.nan
+                        row |= {name: known, f"{name}_low": known - 0.01, f"{name}_high": known + 0.01}
+                    rows.append(row)
+    return pd.DataFrame(rows)
 
 
 def _union(task: str) -> str:

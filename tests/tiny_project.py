@@ -37,6 +37,10 @@ analyses:
     connection: {pairs: [[pt, pt], [rit, rit], [rit, rit_split]], max_examples: 30, statistics: 16, alphas: {points: 3}, curve: {epochs: 1, batch_size: 16}}
     basin: {points: 3, rays: 2, deltas: [0.5]}
     criticality: {pages: false, rewind_epochs: [0, 1], positions: {points: 2}, sigmas: [0.0, 0.1], draws: 1, max_examples: 16}
+  merging:
+    statistics: 16
+    fisher_examples: 4
+    merges: [{name: pt_domains, candidates: [real.pt_1, clipart.pt_1], union: real_clipart.pt_union_1}]
 """
 
 SMALL = """

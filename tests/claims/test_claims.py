@@ -108,7 +108,7 @@ def test_columns(plan: Plan, drawn: Draw) -> None:
     claims, effects = decide_claims(plan, drawn())
     assert tuple(claims.columns) == COLUMNS
     assert tuple(effects.columns) == ("id", *EFFECT_COLUMNS)
-    assert len(claims) == len(registered()) == 56
+    assert len(claims) == len(registered()) == 59
     assert claims["id"].is_unique
     texts = claims.select_dtypes(exclude="number").drop(columns=["would_tell", "covers", "unfinished"])
     assert (texts.map(len) > 0).all().all()

@@ -122,6 +122,35 @@ def test_copies_train_all_their_epochs() -> None:
     assert row["runs"] == "1 p, 1 pt, 2 copy"
 
 
+def test_merges_by_hand() -> None:
+    """Two candidates and a union-trained model on two tasks of 100 and 200 images, 40 of each for statistics."""
+    merge = {"name": "soup", "candidates": ["clipart.pt_1", "real.pt_1"], "union": "both.pt_1"}
+    runs = STUDY["runs"] | {"pt": STUDY["runs"]["pt"] | {"tasks": ["clipart", "real", "both"]}}
+
+    def images(*methods: str) -> float:
+        merging = {"statistics": 40, "fisher_examples": 10, "choice": 0.5, "merges": [merge | {"methods": methods}]}
+        plan = make_plan(STUDY | {"runs": runs, "analyses": STUDY["analyses"] | {"merging": merging}})
+        sizes = task_sizes(plan, SIZES)
+        table = figure_costs(
+            plan,
+            sizes,
+            SPEED,
+            run_costs(plan, sizes, SPEED, dict.fromkeys(plan.runs, 250)),
+            dict.fromkeys(plan.runs, 6),
+        )
+        assert table.set_index("figure").loc["Merges", "runs"] == "1 p, 3 pt"
+        hours = table.set_index("figure").loc["Merges", "evaluation_hours"]
+        assert node_costs(plan)["cross_domain.merging.merge_soup"] == pytest.approx(hours * SPEED.forward * 3600)
+        return float(hours * SPEED.forward * 3600)
+
+    few, test = 80, 300
+    beside, own, trial = 3 * (few + test), 2 * few + test, few + test / 2
+    assert images("uniform") == pytest.approx(beside + own)
+    assert images("uniform", "greedy") == pytest.approx(beside + 2 * own + trial)
+    assert images("ties", "fisher") == pytest.approx(beside + 2 * own + 3 * trial + 3 * 2 * 10)
+    assert images("regmean") == pytest.approx(beside + own + 3 * few)
+
+
 def test_a_union_stores_nothing(plan: Plan) -> None:
     """Three channels of 10 x 10 for each image, once."""
     stored = split_bytes(plan, task_sizes(plan, SIZES))

@@ -252,8 +252,8 @@ def test_two_runs_on_one_data_folder(folder: Path) -> None:
 
 
 def test_the_registry_follows_the_environment(folder: Path) -> None:
-    """Listing pipelines needs no data; the plan of base gives the eight pipelines."""
+    """Listing pipelines needs no data; the plan of base gives its pipelines."""
     done = kedro_in_a_new_python(folder, "registry", "list")
     assert done.returncode == 0
-    for name in ("data_prep", "training", "mistakes", "similarity", "landscape", "spectrum", "report"):
+    for name in ("data_prep", "training", "mistakes", "similarity", "landscape", "spectrum", "merging", "report"):
         assert f"- {name}" in done.stdout

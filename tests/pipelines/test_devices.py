@@ -14,16 +14,23 @@ from torch import Tensor, nn
 
 from pretended_device import PretendedTensor, pretended_device
 from transferscope.analysis.batchnorm import recompute_statistics
-from transferscope.experiment.options import BasinOptions, CriticalityOptions, MistakesOptions, SimilarityOptions
+from transferscope.experiment.options import (
+    BasinOptions,
+    CriticalityOptions,
+    MergingOptions,
+    MistakesOptions,
+    SimilarityOptions,
+)
 from transferscope.experiment.plan import make_plan
 from transferscope.experiment.run import RunSpec
-from transferscope.measure import Bench, basin, cka, criticality, line, margin, plane, rewinding
+from transferscope.measure import Bench, basin, cka, criticality, line, margin, merge, plane, rewinding
 from transferscope.measure.bench import feed_of, stream
 from transferscope.models.checkpoint import Checkpoint, CheckpointMetadata
 from transferscope.models.modules import find_modules
 from transferscope.models.series import Checkpoints
 from transferscope.models.zoo import build_model
 from transferscope.pipelines.landscape import create_pipeline as landscape
+from transferscope.pipelines.merging import create_pipeline as merging
 from transferscope.pipelines.mistakes import create_pipeline as mistakes
 from transferscope.pipelines.mistakes.nodes import predict_test
 from transferscope.pipelines.similarity import create_pipeline as similarity
@@ -177,6 +184,13 @@ def test_margins(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
     on_both(lambda: (margin(study.bench(), checkpoint),), monkeypatch)
 
 
+def test_merges(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two networks by all methods that need no parent; weights are merged on the CPU and measured on the device."""
+    options = MergingOptions(statistics=16, fisher_examples=4)
+    one, two = study.load("pt_1", "pt_2")
+    on_both(lambda: (merge([study.bench()], {"one": one, "two": two}, options).table,), monkeypatch)
+
+
 def test_a_checkpoint_file_asks_for_a_device() -> None:
     """As a training does; each gets one of its own."""
     photos = {"photos": {"format": "image_folder", "root": "photos"}}
@@ -188,8 +202,9 @@ def test_a_checkpoint_file_asks_for_a_device() -> None:
 
 def test_each_asks_for_a_device_of_its_own() -> None:
     """Runners read it from the tag. What reads weights alone, and figures, have none."""
-    plan = make_plan(STUDY)
-    nodes = [node for create in (landscape, mistakes, similarity, spectrum) for node in create(plan).nodes]
+    merges = {"merges": [{"name": "soup", "candidates": ["clipart.pt_1", "clipart.pt_2"]}]}
+    plan = make_plan(STUDY | {"analyses": {"merging": merges}})
+    nodes = [node for create in (landscape, merging, mistakes, similarity, spectrum) for node in create(plan).nodes]
     asked = {node.name for node in nodes if "gpus-1" in node.tags}
     read = {node.name: [name.rpartition(".")[2] for name in node.inputs] for node in nodes}
     assert asked == {
@@ -197,4 +212,4 @@ def test_each_asks_for_a_device_of_its_own() -> None:
         for name, kinds in read.items()
         if "checkpoints" in kinds and {"train_split", "test_split"} & {*kinds} and "draw_" not in name
     }
-    assert {name.split(".")[1] for name in asked} == {"landscape", "mistakes", "similarity", "spectrum"}
+    assert {name.split(".")[1] for name in asked} == {"landscape", "merging", "mistakes", "similarity", "spectrum"}

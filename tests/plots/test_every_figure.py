@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import torch
 
+from drawn_study import merging as merged_models
 from transferscope.plots import (
     barriers,
     cka,
@@ -19,6 +20,7 @@ from transferscope.plots import (
     distances,
     images,
     labels,
+    merging,
     mistakes,
     planes,
     replacement,
@@ -41,6 +43,10 @@ def diverged(drawn):
     broken = history["run"].str.contains("rit") & (history["epoch"] > 4)
     history.loc[broken, ["train_loss", "train_loss_eval", "test_loss", "test_accuracy", "train_accuracy"]] = np.nan
     return history
+
+
+def merged():
+    return merged_models(1)
 
 
 def never_learned(drawn):
@@ -156,6 +162,13 @@ CASES = {
     "copies": lambda d: split_runs.barrier_by_split(d.split_runs(), note="generated images"),
     "copies, one split, AUC": lambda d: split_runs.barrier_by_split(d.split_runs(metrics=("auc",), epochs=(0,))),
     "copies, NaN": lambda d: split_runs.barrier_by_split(d.split_runs().assign(barrier=np.nan)),
+    "merges": lambda d: merging.merge_scores(merged(), title="cross_domain", note="generated images"),
+    "merges, one": lambda d: merging.merge_scores(merged().query("merge == 'pt_soup_1'")),
+    "merges, one task": lambda d: merging.merge_scores(merged().query("task == 'clipart'")),
+    "merges, NaN": lambda d: merging.merge_scores(merged().assign(value=np.nan, value_low=np.nan, refitted=np.nan)),
+    "merges, all methods": lambda d: merging.merge_scores(
+        pd.concat([merged().query("kind == 'candidate'"), *(merged().query("kind == 'merge'").assign(model=name) for name in merging.METHODS)])
+    ),
     "basin": lambda d: planes.basin_walls(d.basin(), title="clipart", note="generated images"),
     "basin without delta": lambda d: planes.basin_walls(d.basin(delta=np.inf)),
     "spectrum": lambda d: spectrum.spectrum_histogram(d.singular_values(), note="generated images"),

@@ -23,7 +23,7 @@ Measure = Callable[[Evidence], Iterable[Comparison]]
 
 CHAPTERS = tuple(
     f"transferscope.claims.{name}"
-    for name in ("training", "mistakes", "similarity", "landscape", "connection", "criticality", "spectrum")
+    for name in ("training", "mistakes", "similarity", "landscape", "connection", "criticality", "spectrum", "merging")
 )
 """Modules with the paper's claims, in the order of its appendix."""
 

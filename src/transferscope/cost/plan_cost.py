@@ -14,10 +14,14 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from transferscope.experiment.merges import MergeSpec
 from transferscope.experiment.options import (
+    FROM_PARENT,
+    MERGE_METHODS,
     ConnectionOptions,
     CriticalityOptions,
     LandscapeOptions,
+    MergingOptions,
     ModelOptions,
     TrainingOptions,
 )
@@ -196,6 +200,9 @@ def _needs(plan: Plan, sizes: Sizes, num_modules: Mapping[str, int]) -> dict[str
         found["Tables 1, 2, 7, 8, Figures 10, 11"] = used, images * len(options.features)
     if analyses.landscape:
         found |= _landscape_needs(plan, sizes, analyses.landscape, num_modules)
+    if analyses.merging and (specs := plan.merges()):
+        used = {run for spec in specs for run in (*spec.candidates, spec.parent, spec.union) if run is not None}
+        found["Merges"] = used, sum(_merge_images(analyses.merging, spec, sizes) for spec in specs)
     if analyses.spectrum:
         chosen = set(analyses.spectrum.kinds)
         used = {name for name, run in plan.runs.items() if run.kind in chosen}
@@ -248,6 +255,37 @@ def _connection_images(
         if way.endswith("curve"):
             images += BACKWARD * options.curve.epochs * train
     return images
+
+
+def _merge_images(options: MergingOptions, spec: MergeSpec, sizes: Sizes) -> int:
+    """Images through a network for all merges of some candidates, and for the models beside them.
+
+    At most, where BatchNorm's statistics are recomputed for every trial; one of Fisher information counts as several.
+    """
+    test = sum(sizes[task][1] for task in spec.tasks)
+    few = sum(_at_most(options.statistics, sizes[task][0]) for task in spec.tasks)
+    number = len(spec.candidates)
+    trial = few + round(options.choice * test)
+    images = (number + (spec.union is not None)) * (few + test)
+    for method in _methods_of(options, spec):
+        images += 2 * few + test
+        if method == "greedy":
+            images += (number - 1) * trial
+        elif method == "wise_ft":
+            images += len(options.alphas) * trial
+        elif method in FROM_PARENT:
+            images += len(options.scales) * trial
+        elif method == "fisher":
+            each = max(_at_most(options.fisher_examples, sizes[task][0]) for task in spec.tasks)
+            images += BACKWARD * number * each
+        elif method in ("regmean", "aligned_rescaled"):
+            images += (number + 1) * few
+    return images
+
+
+def _methods_of(options: MergingOptions, spec: MergeSpec) -> list[str]:
+    wanted = spec.methods or options.methods or MERGE_METHODS
+    return [method for method in wanted if spec.parent is not None or method not in FROM_PARENT]
 
 
 def _critical_runs(plan: Plan, options: CriticalityOptions) -> set[str]:
@@ -365,6 +403,10 @@ def node_costs(plan: Plan, known: Sizes | None = None) -> dict[str, float]:
             found[f"{run.task}.training.{run.name}"] = BACKWARD * run.training.epochs * train + evaluated
         else:
             found[f"{run.task}.training.{run.name}"] = sum(sizes[run.task])
+    merging = plan.study.analyses.merging
+    for spec in plan.merges() if merging else ():
+        assert merging is not None
+        found[f"{spec.scope}.merging.merge_{spec.name}"] = _merge_images(merging, spec, sizes)
     options = plan.study.analyses.landscape
     if options is None:
         return found

@@ -19,6 +19,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from transferscope.experiment import options as opt
+from transferscope.experiment.merges import MergeSpec, faults_of_merging, merges_of
 from transferscope.experiment.names import Epoch, RunName
 from transferscope.experiment.run import Role, RunSpec
 from transferscope.experiment.study import RunKindOptions, Study, explain, listed
@@ -203,6 +204,10 @@ class Plan:
                 by_split.setdefault(pair.split_epoch, []).append(pair)
             found += [pair for pairs in by_split.values() for pair in pairs[: options.pairs_of_each]]
         return found
+
+    def merges(self) -> list[MergeSpec]:
+        """Merges of several runs into one, in the order of the study."""
+        return merges_of(self.study, self.runs)
 
     def cross_domain_pairs(self, scenario: opt.CrossDomainOptions) -> dict[str, Pair]:
         """The curves of a cross-domain figure by name: between the first run of each role on both tasks.
@@ -680,6 +685,7 @@ def _faults_of_plan(plan: Plan) -> Iterator[str]:
                 f"runs.{kind}.pretrained_epoch", options.pretrained_epoch, plan.runs[options.pretrained]
             )
     yield from _pairs_of_none(plan)
+    yield from faults_of_merging(plan.study, plan.runs)
     spectrum, landscape = plan.study.analyses.spectrum, plan.study.analyses.landscape
     if spectrum:
         yield from _all_known("analyses.spectrum.layer_pages", spectrum.layer_pages or (), plan.targets())

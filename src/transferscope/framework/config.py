@@ -43,6 +43,7 @@ NAMING_TASKS = {
     "mistakes": ("replace",),
     "landscape": ("cross_domain", "planes", "basin", "criticality", "connection"),
     "spectrum": ("layer_pages", "padding", "network_tasks"),
+    "merging": ("merges", "alphas", "scales", "statistics", "fisher_examples"),
 }
 """Options of analyses that name tasks or runs of base, or are costly for other networks, and go with the study."""
 
@@ -253,6 +254,8 @@ class PlanConfigLoader(OmegaConfigLoader):
                 if isinstance(inside, dict):  # else null, or reported by the plan
                     for option in options:
                         inside.pop(option, None)
+                    if not inside and analysis == "merging":  # nothing is merged without names of runs
+                        config["analyses"].pop(analysis)
         fault = _list_for_mapping(config, env_config) if key == "parameters" else None
         if fault is not None:
             raise UserError(f"{env_path}: {fault}: a list, where `key: value` lines belong")
@@ -409,6 +412,7 @@ def plan_parameters(plan: Plan, loader: PlanConfigLoader) -> dict[str, Any]:
         "tasks": _task_parameters(plan),
         "notes": _notes(plan),
         "labels": label_parameters(plan),
+        "merges": {spec.name: spec.model_dump(mode="json") for spec in plan.merges()},
     }
     return study | {"plan": expanded | _pair_parameters(plan)}
 

@@ -14,6 +14,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "criticalities": ["criticality", "rewinding"],
         "lines": ["line"],
         "margins": ["margin"],
+        "merging": ["Merging", "merge"],
         "planes": ["plane"],
         "predictions": ["mistakes", "predict"],
         "replacements": ["calibration", "replacement"],

@@ -33,6 +33,8 @@ from transferscope.system.stored import UNSEALED, DamagedError, check, seal_of, 
 log = logging.getLogger(__name__)
 # One key: the order of several would differ from process to process, and with it the bytes of the file.
 HEADER_KEY = "transferscope"
+PLAIN_LAYERS = "plain_layers"
+"""In `CheckpointMetadata.extra`: the weights are those that `models.parametrised.make_plain` leaves in the network."""
 
 
 @dataclass(frozen=True)
@@ -112,6 +114,10 @@ class Checkpoint:
             num_classes = infer_num_classes(self.state_dict, name, options, source=self.source)
         # A seed only so that torch's global generator stays as it is; every weight is replaced.
         model = build_model(name, num_classes, seed=0, **options)
+        if self.metadata.extra.get(PLAIN_LAYERS):
+            from transferscope.models.parametrised import make_plain  # which builds on this module
+
+            make_plain(model)
         state_dict, notes = fit_to_model(self.state_dict, model)
         check_compatible(state_dict, model, source=self.source, expected=f"{name} with {num_classes} classes")
         for note in notes:

@@ -20,7 +20,7 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 from torch.overrides import TorchFunctionMode
 
-from transferscope.models.checkpoint import Checkpoint, check_named
+from transferscope.models.checkpoint import Checkpoint, CheckpointMetadata, check_named
 from transferscope.models.linear_calls import LINEAR_MAPS, computed_weight, computing_layers, stored_weight
 from transferscope.models.zoo import build_model
 from transferscope.system.errors import UserError
@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 def analysed_model(checkpoint: Checkpoint) -> nn.Module:
     """The checkpoint's model as analyses of weights see it, in evaluation mode: the same function, plain layers."""
     model = checkpoint.build()
-    if not _is_plain(checkpoint):
+    if not is_plain(checkpoint.metadata, checkpoint.source):
         make_plain(model)
     return model
 
@@ -41,7 +41,11 @@ def analysed_state(checkpoint: Checkpoint) -> dict[str, Tensor]:
 
     Half-precision tensors are widened to float32, which holds their values exactly.
     """
-    state = checkpoint.state_dict if _is_plain(checkpoint) else analysed_model(checkpoint).state_dict()
+    state = (
+        checkpoint.state_dict
+        if is_plain(checkpoint.metadata, checkpoint.source)
+        else analysed_model(checkpoint).state_dict()
+    )
     return {key: _widened(tensor) for key, tensor in state.items()}
 
 
@@ -49,11 +53,12 @@ def _widened(tensor: Tensor) -> Tensor:
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32)) if tensor.is_floating_point() else tensor
 
 
-def _is_plain(checkpoint: Checkpoint) -> bool:
-    name = checkpoint.metadata.architecture
+def is_plain(metadata: CheckpointMetadata, source: str) -> bool:
+    """Whether all layers of an architecture apply the weights that they store; not known without a name."""
+    name = metadata.architecture
     if name is not None:
-        check_named(name, checkpoint.source)
-    return name is not None and _is_plain_architecture(name, json.dumps(checkpoint.metadata.model_options))
+        check_named(name, source)
+    return name is not None and _is_plain_architecture(name, json.dumps(metadata.model_options))
 
 
 @lru_cache

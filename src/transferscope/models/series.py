@@ -170,20 +170,26 @@ class CheckpointSeries:
 
 
 class Checkpoints(Mapping[str, Checkpoint]):
-    """Checkpoints of several runs by name, `clipart.pt_1@final`; each is read when it is asked for, and not kept."""
+    """Checkpoints of several runs by name, `clipart.pt_1@final`; each is read when it is asked for, and not kept.
 
-    def __init__(self, series: Iterable[CheckpointSeries]) -> None:
-        self.series = {one.name: one for one in series}
+    With `epoch` only those of it, else all that were saved.
+    """
+
+    def __init__(self, series: Iterable[CheckpointSeries], epoch: Epoch | None = None) -> None:
+        self.series, self.epoch = {one.name: one for one in series}, epoch
 
     def __getitem__(self, name: str) -> Checkpoint:
         checkpoint = CheckpointName.parse(name)
         return self.series[str(checkpoint.run_name)].load(checkpoint.epoch)
 
     def __iter__(self) -> Iterator[str]:
-        return (str(RunName.parse(name).at(epoch)) for name, one in self.series.items() for epoch in one.epochs)
+        return (str(RunName.parse(name).at(epoch)) for name, one in self.series.items() for epoch in self._epochs(one))
 
     def __len__(self) -> int:
-        return sum(len(one.epochs) for one in self.series.values())
+        return sum(len(self._epochs(one)) for one in self.series.values())
+
+    def _epochs(self, one: CheckpointSeries) -> tuple[Epoch, ...]:
+        return one.epochs if self.epoch is None else (self.epoch,)
 
 
 def write_series(

@@ -17,11 +17,15 @@ if TYPE_CHECKING:
     from transferscope.images.source import ImageSource
     from transferscope.images.split import PackedSplit
     from transferscope.measure.bench import Bench
+    from transferscope.models.merged import MergedModel
     from transferscope.models.series import CheckpointSeries
 else:
-    Bench = CheckpointSeries = Figure = ImageSource = PackedSplit = Store = Tensor = object
+    Bench = CheckpointSeries = Figure = ImageSource = MergedModel = PackedSplit = Store = Tensor = object
 
-__all__ = ["Bench", "CheckpointSeries", "Figure", "ImageSource", "PackedSplit", "Predictions", "Store", "Tensor"]
+__all__ = [
+    "Bench", "CheckpointSeries", "Figure", "ImageSource", "MergedModel", "PackedSplit", "Predictions", "Store",
+    "Tensor",
+]  # fmt: skip
 
 Predictions = dict[str, Tensor]
 """Logits of a run by part of the task."""

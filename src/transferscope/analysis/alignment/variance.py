@@ -11,7 +11,7 @@ that very effect.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -155,19 +155,60 @@ class CorrectedLine:
 
     def at(self, alpha: float) -> Corrected:
         """The corrected (1 - alpha) a + alpha b."""
-        network = copy.deepcopy(self.model)
-        write_state(network, interpolate(*self.ends, alpha))
         targets = {name: self._target(name, alpha) for name in self.layers}
-        correction = _Correction(network, self.shift, targets)
-        _walk(network, self.sites, self.batches, correction)
-        state = {key: tensor.detach().clone() for key, tensor in network.state_dict().items()}
-        normalised = tuple(name for name in self.sites if name not in self.layers)
-        return Corrected(state, correction.scales, correction.shifts, correction.dead, normalised)
+        average = interpolate(*self.ends, alpha)
+        return _corrected(self.model, average, self.sites, targets, self.batches, shift=self.shift)
 
     def _target(self, name: str, alpha: float) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of each channel of a layer."""
         one, other = (of_layers[name] for of_layers in self.moments)
         return (1 - alpha) * one.mean + alpha * other.mean, (1 - alpha) * one.std + alpha * other.std
+
+
+def rescale_to_mean(model: nn.Module, average: State, states: Iterable[State], batches: Batches) -> Corrected:
+    """An average of any number of networks, every channel with the mean standard deviation that it has in them.
+
+    Args:
+        average: Weights that are corrected, as the mean of all `states`; others and arguments else as for `rescale`.
+        states: One after the other; each is read once.
+
+    Raises UserError as `rescale` does, and where there is no state.
+    """
+    network = copy.deepcopy(model)
+    write_state(network, average)
+    sites = _sites(network, batches)
+    layers = [name for name in sites if not isinstance(network.get_submodule(name), _BatchNorm)]
+    del network
+    sums: dict[str, tuple[Tensor, Tensor]] = {}
+    count = 0
+    for state in states:
+        for name, found in layer_moments(model, state, batches, layers).items():
+            mean, std = sums.get(name, (torch.zeros(()), torch.zeros(())))
+            sums[name] = mean + found.mean, std + found.std
+        count += 1
+    if count == 0:
+        raise UserError("there is no network whose statistics the average could have: give at least one")
+    targets = {name: (mean / count, std / count) for name, (mean, std) in sums.items()}
+    return _corrected(model, average, sites, targets, batches, shift=False)
+
+
+def _corrected(
+    model: nn.Module,
+    average: State,
+    sites: list[str],
+    targets: dict[str, tuple[Tensor, Tensor]],
+    batches: Batches,
+    *,
+    shift: bool,
+) -> Corrected:
+    """The average with the channels of `sites` brought to the targets; those without any are BatchNorm layers."""
+    network = copy.deepcopy(model)
+    write_state(network, average)
+    correction = _Correction(network, shift, targets)
+    _walk(network, sites, batches, correction)
+    state = {key: tensor.detach().clone() for key, tensor in network.state_dict().items()}
+    normalised = tuple(name for name in sites if name not in targets)
+    return Corrected(state, correction.scales, correction.shifts, correction.dead, normalised)
 
 
 @dataclass

@@ -5,6 +5,7 @@ from transferscope.report.chapters import (
     criticality,
     images,
     landscape,
+    merging,
     mistakes,
     own,
     similarity,
@@ -13,7 +14,8 @@ from transferscope.report.chapters import (
 )
 
 CHAPTERS = tuple(
-    part.CHAPTER for part in (training, mistakes, similarity, landscape, connection, criticality, spectrum, own)
+    part.CHAPTER
+    for part in (training, mistakes, similarity, landscape, connection, criticality, spectrum, merging, own)
 )
 """In the order of the appendix, and the user's own; `images` and the runs have places of their own on the page."""
 

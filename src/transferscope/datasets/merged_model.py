@@ -1,0 +1,32 @@
+"""A merged model and its card."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from kedro.io import AbstractDataset
+
+
+class MergedModelDataset(AbstractDataset):
+    """A `MergedModel`: a folder with `merged.safetensors` and `card.json`, each with a digest of its content."""
+
+    def __init__(self, *, filepath: str, metadata: dict[str, Any] | None = None):
+        self._folder = Path(filepath)
+        self.metadata = metadata
+
+    def load(self) -> Any:
+        from transferscope.models.merged import MergedModel
+
+        return MergedModel.open(self._folder)
+
+    def save(self, data: Any) -> None:
+        data.save(self._folder)
+
+    def _exists(self) -> bool:
+        from transferscope.models.merged import MergedModel
+
+        return MergedModel.is_whole(self._folder)
+
+    def _describe(self) -> dict[str, Any]:
+        return {"filepath": str(self._folder)}
