@@ -284,7 +284,7 @@ def _roles(study: Study, runs: dict[str, RunSpec]) -> dict[str, Role]:
     def role(run: RunSpec) -> Role:
         key, own = (run.task, run.kind), starts.get(run.task)
         if run.initialisation == "pretrained":
-            return "fine_tuned"
+            return "fine_tuned" if run.transfer == "weights" and run.transfer_until is None else "control"
         if key in sources and (own is None or key in own):
             return "source"
         if run.initialisation == "checkpoint":
@@ -321,7 +321,8 @@ def _expand(
     files += [model.name] if is_reference(model.name) else []
     digests = [digest for file in files if file is not None and (digest := file_digest(file)) is not None]
     content = {"pretrained": source, "data": _data_identity(study, task)} | ({"files": digests} if digests else {})
-    chosen = {"weights": options.weights, "prefix": options.prefix}
+    chosen = {"weights": options.weights, "prefix": options.prefix, "transfer_until": options.transfer_until}
+    chosen |= {"transfer": None if options.transfer == "weights" else options.transfer}
     for replica in range(1, options.replicas + 1):
         values: dict[str, Any] = {
             "task": task,
@@ -406,11 +407,16 @@ def derive_seed(*parts: object) -> int:
 
 def _fingerprint(values: dict[str, Any]) -> str:
     """Digest of everything that decides the weights; how many processes compute them does not."""
-    content = {
-        key: value.model_dump(exclude=opt.NOT_IN_WEIGHTS) if isinstance(value, opt.Options) else value
-        for key, value in values.items()
-    }
+    content = {key: _decisive(value) if isinstance(value, opt.Options) else value for key, value in values.items()}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _decisive(options: opt.Options) -> dict[str, Any]:
+    """The options that decide weights; those that came later than others count where they are used."""
+    values = options.model_dump(exclude=opt.NOT_IN_WEIGHTS)
+    if not values.get("frozen", True):
+        del values["frozen"]
+    return values
 
 
 def _in_order_of_need(study: Study) -> list[str]:
@@ -599,6 +605,7 @@ def _faults_of_plan(plan: Plan) -> Iterator[str]:
                 f"runs.{kind}.pretrained_epoch", options.pretrained_epoch, plan.runs[options.pretrained]
             )
     yield from _pairs_of_none(plan)
+    yield from _faults_of_shuffles(plan)
     spectrum, landscape = plan.study.analyses.spectrum, plan.study.analyses.landscape
     if spectrum:
         yield from _all_known("analyses.spectrum.layer_pages", spectrum.layer_pages or (), plan.targets())
@@ -613,6 +620,17 @@ def _faults_of_plan(plan: Plan) -> Iterator[str]:
         yield from _faults_of_planes(plan, landscape)
         if landscape.criticality:
             yield from _faults_of_criticality(plan, landscape.criticality)
+
+
+def _faults_of_shuffles(plan: Plan) -> Iterator[str]:
+    """Augmentation that moves pixels before they are shuffled: then no pixel has one place in all images."""
+    for run in plan.runs.values():
+        moving = run.training.augmentation.moving
+        if run.checkpoint is None and moving and run.replica == 1 and pictures_of(plan.study, run.task).shuffle:
+            yield (
+                f"runs.{run.kind}.training_on.{run.task}.augmentation: {', '.join(moving)} would move pixels before "
+                f"the shuffle of {run.task}, which then has no fixed places: set augmentation: {{}}, as in the paper"
+            )
 
 
 def _faults_of_spectrum(plan: Plan, spectrum: opt.SpectrumOptions) -> Iterator[str]:

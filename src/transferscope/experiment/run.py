@@ -5,15 +5,16 @@ from __future__ import annotations
 from typing import Literal
 
 from transferscope.experiment.names import Epoch
-from transferscope.experiment.options import ModelOptions, Options, TrainingOptions
+from transferscope.experiment.options import ModelOptions, Options, TrainingOptions, Transfer
 
 Initialisation = Literal["random", "pretrained", "checkpoint"]
 
-Role = Literal["source", "fine_tuned", "from_scratch", "shared_init", "file"]
+Role = Literal["source", "fine_tuned", "from_scratch", "shared_init", "control", "file"]
 """The part of a run in the comparison. It follows from its initialisation, never from its label:
 
 `fine_tuned` starts from pre-trained weights, `source` gives such weights to others, `from_scratch` starts from random
-weights of its own, `shared_init` from those that another run drew, and `file` is a checkpoint file.
+weights of its own, `shared_init` from those that another run drew, `control` from a part of what pre-trained weights
+hold, and `file` is a checkpoint file.
 """
 
 
@@ -35,6 +36,10 @@ class RunSpec(Options):
     pretrained: str | None = None
     """The run or the file whose weights, all but the classifier, this run starts from."""
     pretrained_epoch: Epoch = "final"
+    transfer: Transfer = "weights"
+    """Taken of the pre-trained model: its weights, or the mean and standard deviation of each tensor alone."""
+    transfer_until: str | None = None
+    """The last module of which anything is taken; those after it are drawn."""
     checkpoint: str | None = None
     """The file that is taken in instead of a training."""
     weights: str | None = None

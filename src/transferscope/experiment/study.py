@@ -210,6 +210,10 @@ class RunKindOptions(opt.Options):
     pretrained: opt.PathText | None = None
     """Run whose weights are taken, e.g. shapes.p_1, or the path of a checkpoint file."""
     pretrained_epoch: Literal["best", "final"] | opt.Epoch = "final"
+    transfer: opt.Transfer = "weights"
+    """What is taken of the pre-trained model: weights, or statistics (mean and standard deviation of each tensor)."""
+    transfer_until: str | None = None
+    """The last module that is pre-trained, e.g. layer2.0; those after it stay random. None: all."""
     shares_initialisation_with: str | None = None
     """Kind whose replica of the same number gives the initial weights."""
     checkpoint: opt.PathText | None = None
@@ -230,6 +234,10 @@ class RunKindOptions(opt.Options):
                 raise ValueError(f"initialisation: {initialisation} and the key {field} go together")
         if self.checkpoint is not None and self.replicas > 1:
             raise ValueError("replicas: a checkpoint file is a single run; give every file a kind of its own")
+        if self.initialisation != "pretrained":
+            for key in ("transfer", "transfer_until"):
+                if getattr(self, key) not in (None, "weights"):
+                    raise ValueError(f"{key} is only for runs with initialisation: pretrained")
         for key in ("weights", "prefix"):
             if getattr(self, key) is not None and self.initialisation == "random":
                 raise ValueError(f"{key} is only for runs with a file, given as checkpoint or pretrained")
