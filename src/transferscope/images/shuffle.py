@@ -78,7 +78,7 @@ class ShuffleEach:
         """Shuffle a batch of (B, C, H, W); `stored` holds the same images before normalisation, (B, 1 or 3, H, W)."""
         _check_shape(batch, self.image_shape)
         keys = batch if stored is None else stored
-        seeds = [zlib.crc32(np.ascontiguousarray(image)) for image in keys.cpu().numpy()]
+        seeds = [zlib.crc32(np.ascontiguousarray(image).data) for image in keys.cpu().numpy()]
         order = torch.from_numpy(np.stack([self._order(seed) for seed in seeds])).to(batch.device)
         flat = batch.flatten(1)[:, None] if self._tiles is None else batch.flatten(2)
         return flat.gather(-1, order[:, None].expand_as(flat)).view(batch.shape)
