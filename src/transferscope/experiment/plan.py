@@ -20,6 +20,8 @@ from pydantic import ValidationError
 
 from transferscope.experiment import options as opt
 from transferscope.experiment.names import Epoch
+from transferscope.experiment.reuse import Variant, expanded, variants
+from transferscope.experiment.reuse import faults as faults_of_reuse
 from transferscope.experiment.run import Role, RunSpec
 from transferscope.experiment.study import Study, explain, listed
 from transferscope.system.errors import UserError, one_message
@@ -109,7 +111,17 @@ class Plan:
         """Tasks that are compared on: all that a run is trained on, less those that only provide pre-training."""
         sources = {self.runs[run.pretrained].task for run in self.runs.values() if run.pretrained in self.runs}
         tasks = dict.fromkeys(run.task for run in self.runs.values())
-        return [task for task in tasks if task not in sources]
+        return [task for task in tasks if task not in sources and task not in self.views]
+
+    @cached_property
+    def variants(self) -> list[Variant]:
+        """The kinds of run of feature reuse and source epochs."""
+        return variants(self.study)
+
+    @cached_property
+    def views(self) -> dict[str, str]:
+        """Tasks on which only these kinds are trained, and the task whose images each of them shows."""
+        return {variant.view: variant.task for variant in self.variants}
 
     def in_role(self, task: str, role: Role) -> list[RunSpec]:
         """Runs of a role on `task`, in the order of the study; `source`: those that the task's runs start from."""
@@ -247,6 +259,8 @@ def make_plan(parameters: dict[str, Any] | Study, file_digest: FileDigest = lamb
         study = Study.model_validate(parameters)
     except ValidationError as error:
         raise UserError(one_message(explain(error, Study))) from None
+    _refuse(faults_of_reuse(study))
+    study = expanded(study)
     _refuse([*_faults_of_tasks(study), *_faults_of_kinds(study), *_faults_of_analyses(study)])
     trainings, faults = _trainings(study)
     _refuse([*faults, *_faults_of_starts(study)])
@@ -599,11 +613,11 @@ MAX_LISTED = 20
 
 def _faults_of_plan(plan: Plan) -> Iterator[str]:
     """Epochs that are not kept, and runs that the analyses name and the plan lacks."""
+    of_epochs = {variant.kind for variant in plan.variants if variant.epoch is not None}
     for kind, options in plan.study.runs.items():
         if options.pretrained in plan.runs:
-            yield from _not_saved(
-                f"runs.{kind}.pretrained_epoch", options.pretrained_epoch, plan.runs[options.pretrained]
-            )
+            key = "source_epochs.epochs" if kind in of_epochs else f"runs.{kind}.pretrained_epoch"
+            yield from _not_saved(key, options.pretrained_epoch, plan.runs[options.pretrained])
     yield from _pairs_of_none(plan)
     yield from _faults_of_shuffles(plan)
     spectrum, landscape = plan.study.analyses.spectrum, plan.study.analyses.landscape

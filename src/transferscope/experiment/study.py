@@ -26,6 +26,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from transferscope.experiment import options as opt
 from transferscope.experiment.formats import BUILT_IN, DataFormat, format_class, format_of_key
+from transferscope.experiment.reuse import FeatureReuseOptions, SourceEpochsOptions
 from transferscope.system.errors import UserError
 
 RESERVED = ("claims", "cross_domain", "generated", "parameters", "plan", "report", "study", "summary")
@@ -255,6 +256,10 @@ class Study(opt.Options):
     generated: dict[Name, GeneratedOptions] = Field(default_factory=dict)
     runs: Annotated[dict[Name, RunKindOptions], Field(max_length=MAX_NAMES)]
     """Kinds of run, at most 1,000."""
+    feature_reuse: FeatureReuseOptions | None = None
+    """Runs on shuffled images, and with parts of the pre-trained model only."""
+    source_epochs: SourceEpochsOptions | None = None
+    """Runs from earlier epochs of the pre-trained model."""
     pictures: opt.PictureOptions = opt.PictureOptions()
     model: opt.ModelOptions = opt.ModelOptions()
     training: dict[str, Any] = Field(default_factory=dict)

@@ -36,7 +36,7 @@ from transferscope.system.stored import remembered_digests
 
 log = logging.getLogger("transferscope")
 
-STUDY_KEYS = ("tasks", "generated", "runs")
+STUDY_KEYS = ("tasks", "generated", "runs", "feature_reuse", "source_epochs")
 """Keys that an environment with `inherit_study: false` does not take from base."""
 
 NAMING_TASKS = {
