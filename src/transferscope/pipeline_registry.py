@@ -5,14 +5,24 @@ from __future__ import annotations
 from kedro.pipeline import Pipeline
 
 from transferscope.framework.config import active_plan
-from transferscope.pipelines import data_prep, landscape, mistakes, own, report, similarity, spectrum, training
+from transferscope.pipelines import (
+    data_prep,
+    feature_reuse,
+    landscape,
+    mistakes,
+    own,
+    report,
+    similarity,
+    spectrum,
+    training,
+)
 from transferscope.pipelines.wiring import without_images
 
 
 def register_pipelines() -> dict[str, Pipeline]:
     """The pipelines, and all of them as the default."""
     plan = active_plan()
-    modules = (data_prep, training, mistakes, similarity, landscape, spectrum, own)
+    modules = (data_prep, training, mistakes, similarity, landscape, spectrum, feature_reuse, own)
     made = {module.__name__.rpartition(".")[2]: module.create_pipeline(plan) for module in modules}
     pipelines = without_images(plan, made)
     pipelines["report"] = report.create_pipeline(plan, pipelines.values())

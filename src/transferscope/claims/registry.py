@@ -22,7 +22,16 @@ Measure = Callable[[Evidence], Iterable[Comparison]]
 
 CHAPTERS = tuple(
     f"transferscope.claims.{name}"
-    for name in ("training", "mistakes", "similarity", "landscape", "connection", "criticality", "spectrum")
+    for name in (
+        "training",
+        "mistakes",
+        "similarity",
+        "landscape",
+        "connection",
+        "criticality",
+        "spectrum",
+        "feature_reuse",
+    )
 )
 """Modules with the paper's claims, in the order of its appendix."""
 

@@ -311,7 +311,7 @@ def _roles(study: Study, runs: dict[str, RunSpec]) -> dict[str, Role]:
 def _treatment(run: RunSpec) -> tuple[object, ...]:
     """Replicas of P give replicas of P-T; a P of another task, or of another epoch, makes a variant."""
     source = run.pretrained.partition(".")[0] if run.pretrained and not _is_file(run.pretrained) else None
-    start = (run.initialisation, source, run.pretrained_epoch)
+    start = (run.initialisation, source, run.pretrained_epoch, run.transfer, run.transfer_until)
     return run.model.model_dump(), run.training.model_dump(exclude=NO_TREATMENT), start
 
 
