@@ -13,6 +13,7 @@ from transferscope.claims.comparisons import Comparison, Measured, Unit, against
 from transferscope.claims.evidence import Evidence
 from transferscope.claims.registry import BETWEEN_RUNS, claim
 from transferscope.experiment.names import PairName, RunName
+from transferscope.plots.reuse import shuffled_rows
 
 EARLY = 1 / 3
 """The part of pre-training that counts as early."""
@@ -219,7 +220,8 @@ def _gains_of_ends(evidence: Evidence) -> Iterator[tuple[str, Measured, Measured
     for task, table in evidence.each("feature_reuse"):
         pixels = table[(table["series"] == "blocks") & (table["size"].astype(str) == "1")]
         if len(pixels):
-            yield task, _gains(table[table["series"] == "whole"]), _gains(pixels)
+            rows = shuffled_rows(table)
+            yield task, _gains(rows[rows["size"].astype(str) == rows["side"].astype(str)]), _gains(pixels)
 
 
 def _gains(rows: pd.DataFrame) -> Measured:

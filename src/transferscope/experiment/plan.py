@@ -19,7 +19,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from transferscope.experiment import options as opt
-from transferscope.experiment.names import Epoch
+from transferscope.experiment.names import Epoch, RunName
 from transferscope.experiment.reuse import Variant, expanded, variants
 from transferscope.experiment.reuse import faults as faults_of_reuse
 from transferscope.experiment.run import Role, RunSpec
@@ -310,7 +310,7 @@ def _roles(study: Study, runs: dict[str, RunSpec]) -> dict[str, Role]:
 
 def _treatment(run: RunSpec) -> tuple[object, ...]:
     """Replicas of P give replicas of P-T; a P of another task, or of another epoch, makes a variant."""
-    source = run.pretrained.partition(".")[0] if run.pretrained and not _is_file(run.pretrained) else None
+    source = RunName.parse(run.pretrained).task if run.pretrained and not _is_file(run.pretrained) else None
     start = (run.initialisation, source, run.pretrained_epoch, run.transfer, run.transfer_until)
     return run.model.model_dump(), run.training.model_dump(exclude=NO_TREATMENT), start
 

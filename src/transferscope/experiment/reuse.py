@@ -36,7 +36,8 @@ class FeatureReuseOptions(Options):
     """Kinds of run that are trained on them; the first one that is pre-trained also starts the controls."""
     block_sizes: Literal["all"] | tuple[BlockSize, ...] = "all"
     """Sides of blocks in pixels, and `values`, all values across positions and channels; all: every side that divides
-    the images', and values. Whole images are those of the task itself."""
+    the images', and values. Whole images are those of the task itself, or trained again where these are augmented:
+    shuffled images never are, as in the paper."""
     each_image: tuple[BlockSize, ...] = ()
     """Sizes that are also tried with a permutation of its own for each image."""
     controls: tuple[Literal["statistics", "frozen"], ...] = ()
@@ -106,7 +107,18 @@ def _sizes(study: Study, task: str, options: FeatureReuseOptions) -> tuple[Block
     """The sizes that shuffle a task's images; the whole image is no shuffle."""
     side = _pictures(study, task).seen_size
     wanted = (*block_sizes(side), "values") if options.block_sizes == "all" else options.block_sizes
-    return tuple(size for size in wanted if size != side)  # type: ignore[misc]
+    sizes = tuple(size for size in wanted if size != side)
+    return (*sizes, side) if _augmented(study, task, options.kinds) else sizes  # type: ignore[return-value]
+
+
+def _augmented(study: Study, task: str, kinds: tuple[str, ...]) -> bool:
+    """Whether the runs of these kinds on a task see augmented images."""
+    for kind in (study.runs[kind] for kind in kinds if kind in study.runs):
+        overrides = (study.training, study.tasks[task].training, kind.training, kind.training_on.get(task, {}))
+        given = [override["augmentation"] for override in overrides if "augmentation" in override]
+        if given and given[-1]:
+            return True
+    return False
 
 
 def _pretrained_kind(study: Study, options: FeatureReuseOptions) -> str | None:
@@ -132,12 +144,12 @@ def expanded(study: Study) -> Study:
     if not every:
         return study
     tasks, runs = dict(study.tasks), dict(study.runs)
-    on: dict[str, list[str]] = {}
+    views: dict[str, dict[str, str]] = {}
     for one in every:
-        on.setdefault(one.kind, []).append(one.view)
+        views.setdefault(one.kind, {})[one.view] = one.task
         tasks[one.view] = _view(study, one)
     for one in every:
-        runs[one.kind] = _kind(study, one, tuple(dict.fromkeys(on[one.kind])))
+        runs[one.kind] = _kind(study, one, views[one.kind])
     return study.model_copy(update={"tasks": tasks, "runs": runs})
 
 
@@ -155,16 +167,15 @@ def _view(study: Study, variant: Variant) -> Any:
     return type(base)(**values)
 
 
-def _kind(study: Study, variant: Variant, views: tuple[str, ...]) -> RunKindOptions:
+def _kind(study: Study, variant: Variant, views: dict[str, str]) -> RunKindOptions:
+    """The kind that a variant is of, on views of tasks; shuffled images are not augmented."""
     origin = study.runs[variant.origin]
     options = study.feature_reuse if variant.series != "epoch" else study.source_epochs
     assert options is not None
     values: dict[str, Any] = {key: getattr(origin, key) for key in origin.model_fields_set}
-    values |= {
-        "tasks": views,
-        "replicas": options.replicas or origin.replicas,
-        "training_on": _trainings(origin, variant, views),
-    }
+    plain = {"augmentation": {}} if variant.series in ("blocks", "each") else {}
+    trainings = {view: {**origin.training_on.get(task, {}), **plain} for view, task in views.items()}
+    values |= {"tasks": tuple(views), "replicas": options.replicas or origin.replicas, "training_on": trainings}
     if variant.part == "statistics":
         values |= {"transfer": "statistics", "label": f"{origin.label} statistics"}
     elif variant.part == "frozen":
@@ -174,11 +185,6 @@ def _kind(study: Study, variant: Variant, views: tuple[str, ...]) -> RunKindOpti
     elif variant.epoch is not None:
         values |= {"pretrained_epoch": variant.epoch, "label": f"{origin.label} from epoch {variant.epoch}"}
     return type(origin)(**values)
-
-
-def _trainings(origin: RunKindOptions, variant: Variant, views: tuple[str, ...]) -> dict[str, Any]:
-    """The training options that the kind has for the task, for its views."""
-    return {view: origin.training_on[variant.task] for view in views if variant.task in origin.training_on}
 
 
 def faults(study: Study) -> Iterator[str]:

@@ -8,12 +8,13 @@ from collections.abc import Iterable, Mapping
 import pandas as pd
 
 from transferscope.analysis.learning import standard_error, summarise
-from transferscope.experiment.inputs import VariedRun
+from transferscope.experiment.names import RunName
+from transferscope.experiment.node_parameters import VariedRun
 from transferscope.experiment.options import SimilarityOptions, SpectrumOptions
-from transferscope.measure.bench import Bench
-from transferscope.measure.features import cka
+from transferscope.measure.bench import Bench, network
+from transferscope.measure.similarity import cka
 from transferscope.measure.spectra import spectrum
-from transferscope.models.series import CheckpointSeries
+from transferscope.models.series import Checkpoints, CheckpointSeries
 
 VARIED = ("run", "label", "role", "replica", "series", "size", "side", "part", "source_epoch")
 MEASURED = (
@@ -56,41 +57,39 @@ def _text(epoch: object) -> str | None:
     return None if epoch is None or epoch != epoch else str(epoch)
 
 
-def along_pretraining(
-    bench: Bench, series: CheckpointSeries, history: pd.DataFrame, options: SimilarityOptions | None = None
-) -> pd.DataFrame:
+def along_pretraining(bench: Bench, series: CheckpointSeries, options: SimilarityOptions | None = None) -> pd.DataFrame:
     """How the pre-trained model itself changes, a row for each kept epoch and each layer of analysis.
 
-    Columns run, epoch, metric and `score`, P's own test metric where it was measured; layer; `cka_to_final`, linear CKA
+    Columns run, epoch, metric and `score`, P's own metric on the test images; layer; `cka_to_final`, linear CKA
     (debiased, pooled features of test images of the source task) with P at the end; and the means over its
     convolutions and linear layers of `stable_rank` and `spectral_norm`, those of circular maps. Score and means repeat
     for every layer of an epoch.
 
     Args:
         bench: With the source task's test split.
-        history: Of the pre-training run.
         options: Layers and number of examples of CKA.
     """
     chosen = (options or SimilarityOptions()).model_copy(
         update={"features": ("pooled",), "estimators": ("debiased",), "heat_map_pairs": 0}
     )
-    metric = "auc" if "test_auc" in history else "accuracy"
-    scores = history.set_index("epoch")[f"test_{metric}"]
-    last = str(series.epoch("final"))
-    names = {epoch: f"{series.name}@{epoch}" for epoch in series.epochs}
-    checkpoints = {name: series.load(epoch) for epoch, name in names.items()}
-    table = cka(bench, checkpoints, [(name, names[int(last)]) for name in names.values()], chosen)["cka"]
+    metric = "auc" if bench.split("test").multi_label else "accuracy"
+    own = RunName.parse(series.name)
+    names = {epoch: str(own.at(epoch)) for epoch in series.epochs}
+    checkpoints = Checkpoints([series])
+    last = names[series.epoch("final")]
+    table = cka(bench, checkpoints, [(name, last) for name in names.values()], chosen)["cka"]
     spectra = _mean_spectra(series, bench.split("test").pictures.seen_size)
     rows = []
     for epoch, name in names.items():
         of_epoch = table[table["checkpoint_a"] == name]
+        score = bench.metrics(checkpoints[name], ["test"])(network(checkpoints[name]))[f"test/{metric}"]
         for layer, value in zip(of_epoch["layer"], of_epoch["cka"], strict=True):
             rows.append(
                 {
                     "run": series.name,
                     "epoch": epoch,
                     "metric": metric,
-                    "score": float(scores.get(epoch, math.nan)),
+                    "score": score,
                     "layer": layer,
                     "cka_to_final": float(value),
                     **spectra[epoch],

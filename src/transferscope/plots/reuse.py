@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from transferscope.plots.series import heading, require_columns
+from transferscope.plots.rows import heading, require_columns
 from transferscope.plots.style import (
     BLACK,
     GREY,
@@ -51,7 +51,8 @@ def block_sizes(table: pd.DataFrame, *, title: str | None = None, note: str | No
         table: Rows of `measure.reuse.varied_runs`.
     """
     require_columns(table, COLUMNS, "feature_reuse")
-    shown = table[table["series"].isin(["whole", "blocks", "each"]) & table["final_test"].notna()]
+    rows = [shuffled_rows(table), table[table["series"] == "each"]]
+    shown = pd.concat(rows).dropna(subset=["final_test"])
     if not (shown["series"] != "whole").any():
         return empty_figure("no run on shuffled images has a final metric", note)
     side = int(shown["side"].iloc[0])
@@ -67,9 +68,11 @@ def block_sizes(table: pd.DataFrame, *, title: str | None = None, note: str | No
     ):
         for kind in labels:
             for series, dash in (("blocks", "-"), ("each", ":")):
-                rows = shown[(shown["label"] == kind) & shown["series"].isin(["whole", series])]
-                if (rows["series"] == series).any():
-                    _curve(ax, rows, column, positions, looks[kind], dash)
+                of_kind = shown[(shown["label"] == kind)]
+                whole = of_kind["size"].astype(str) == of_kind["side"].astype(str)
+                if (of_kind["series"] == series).any():
+                    chosen = of_kind[whole | (of_kind["series"] == series)]
+                    _curve(ax, chosen, column, positions, looks[kind], dash)
         metric_axis(ax, metric, shown[column].to_numpy(dtype=float), prefix=name)
     _drops(axes[0, 2], shown, positions, side, heading(title, table))
     for ax in axes[0]:
@@ -101,12 +104,23 @@ def _curve(ax: Axes, rows: pd.DataFrame, column: str, positions: dict[str, int],
         ax.errorbar(at, alone[column], yerr=half, fmt="none", ecolor=look.colour, elinewidth=0.8, capsize=1.5)
 
 
+def shuffled_rows(table: pd.DataFrame) -> pd.DataFrame:
+    """Rows of block sizes with one permutation for all images, whole images among them.
+
+    Where whole images were trained again without augmentation, as the shuffled ones are, these rows count, else those
+    of the task's own runs.
+    """
+    blocks = table["series"] == "blocks"
+    again = (table.loc[blocks, "size"].astype(str) == table.loc[blocks, "side"].astype(str)).any()
+    return table[blocks if again else blocks | (table["series"] == "whole")]
+
+
 def relative_drops(table: pd.DataFrame) -> pd.DataFrame:
     """100 (P-T - RI-T) / P-T of the mean final test metric, in percent: columns size, drop.
 
     Rows of one permutation for all images, and of whole images; sizes that both kinds have.
     """
-    rows = table[table["series"].isin(["whole", "blocks"])]
+    rows = shuffled_rows(table)
     means = rows.groupby(["role", rows["size"].astype(str)])["final_test"].mean()
     found = []
     for size in dict.fromkeys(rows["size"].astype(str)):

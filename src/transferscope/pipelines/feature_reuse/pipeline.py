@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from kedro.pipeline import Node, Pipeline
 
-from transferscope.experiment.inputs import VariedRun
+from transferscope.experiment.node_parameters import VariedRun
 from transferscope.experiment.plan import Plan
 from transferscope.experiment.run import RunSpec
 from transferscope.pipelines.feature_reuse import nodes
@@ -59,7 +59,6 @@ def _along(source: RunSpec) -> Node:
         nodes.measure_along_pretraining,
         inputs={
             "series": f"{source.full_name}.checkpoints",
-            "history": f"{source.full_name}.history",
             "test_split": f"{source.task}.test_split",
             "precision": "params:analyses.precision",
         },

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pandas as pd
 
 from transferscope.claims.evidence import Evidence
-from transferscope.plots.reuse import paper_drop, relative_drops
+from transferscope.plots.reuse import paper_drop, relative_drops, shuffled_rows
 from transferscope.report import published
-from transferscope.report.chapters.parts import Chapter, Section, overview, spread
+from transferscope.report.chapters.chapter import Chapter, Section, overview, spread
 from transferscope.tables import formats
 from transferscope.tables.grid import Grid
 
@@ -16,7 +16,7 @@ def block_sizes(evidence: Evidence) -> list[Grid]:
     """Final metric and speed of both kinds by size of the blocks, and the relative drop beside the paper's."""
     rows = []
     for task, table in evidence.each("feature_reuse"):
-        shown = table[table["series"].isin(["whole", "blocks"])]
+        shown = shuffled_rows(table)
         if not (shown["series"] == "blocks").any():
             continue
         drops = relative_drops(shown).set_index("size")["drop"]
@@ -98,7 +98,8 @@ CHAPTER = Chapter(
             paper=(published.FIGURE_3,),
             tables=block_sizes,
             note="Figure 1 stands with the images (images shuffled). One permutation of the blocks for all images, "
-            "train and test, after normalisation and without augmentation; * permutes all values across positions and channels.",
+            "train and test, after normalisation and without augmentation; * permutes all values across positions and "
+            "channels.",
         ),
         Section(
             id="reuse_controls",

@@ -8,7 +8,7 @@ import torch
 
 from transferscope.experiment.options import AugmentationOptions, PictureOptions
 from transferscope.images.augment import EvaluationTransform, TrainingTransform
-from transferscope.images.shuffle import Shuffle, ShuffleEach, block_sizes
+from transferscope.images.shuffled_images import Shuffle, ShuffleEach, block_sizes
 from transferscope.system.errors import UserError
 
 BATCH = torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
