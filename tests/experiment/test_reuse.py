@@ -7,11 +7,34 @@ from typing import Any
 
 import pytest
 
-from test_plan import STUDY
 from transferscope.experiment.node_parameters import VariedRun
 from transferscope.experiment.plan import Plan, make_plan, pictures_of
 from transferscope.system.errors import UserError
 
+STUDY: dict[str, Any] = {
+    "seed": 1,
+    "tasks": {
+        "shapes": {"format": "image_folder", "root": "shapes"},
+        "clipart": {"format": "domainnet", "root": "domains"},
+        "real": {"format": "domainnet", "root": "domains"},
+        "chest": {"format": "chexpert", "root": "chest"},
+        "real_clipart": {"union": ["real", "clipart"]},
+    },
+    "training": {"epochs": 3},
+    "runs": {
+        "p": {"label": "P", "tasks": ["shapes"], "training": {"lr": 0.1}},
+        "pt": {
+            "label": "P-T",
+            "tasks": ["clipart", "real", "real_clipart"],
+            "replicas": 2,
+            "initialisation": "pretrained",
+            "pretrained": "shapes.p_1",
+            "training": {"lr": 0.01},
+        },
+        "rit": {"label": "RI-T", "tasks": ["clipart", "real", "chest", "real_clipart"], "replicas": 2},
+        "rit_same_init": {"label": "RI-T same init", "tasks": ["clipart"], "shares_initialisation_with": "rit"},
+    },
+}
 REUSE = {
     "tasks": ["clipart", "real"], "block_sizes": [1, 4, "values"], "each_image": [4], "controls": ["statistics", "frozen"],
     "first_modules": ["stem", "layer2.0"], "replicas": 1,

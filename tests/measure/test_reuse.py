@@ -14,7 +14,12 @@ from transferscope.measure.reuse import varied_runs
 from transferscope.plots.reuse import paper_drop, relative_drops, shuffled_rows
 
 SIZES = pd.DataFrame(
-    {"part": ["train", "train", "test", "test"], "class_name": ["a", "b"] * 2, "count": [80, 20, 40, 60], "negatives": 0}
+    {
+        "part": ["train", "train", "test", "test"],
+        "class_name": ["a", "b"] * 2,
+        "count": [80, 20, 40, 60],
+        "negatives": 0,
+    }
 )
 
 

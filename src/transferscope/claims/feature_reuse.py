@@ -103,7 +103,8 @@ def reuse_speed(evidence: Evidence) -> Iterator[Comparison]:
 
 @claim(
     "The statistics of the pre-trained weights alone make training faster.",
-    source="Raghu et al. 2019, section 5",
+    source="Raghu et al. 2019 (arXiv 1902.07208), section 5",
+    paper=("not in the paper; Raghu et al. find it on images of eyes and chests (curves, no number)",),
     compares="train metric averaged over the measured epochs, every run that starts from the mean and standard "
     "deviation of each pre-trained tensor against every RI-T",
     unit="score",
@@ -119,7 +120,8 @@ def statistics_speed(evidence: Evidence) -> Iterator[Comparison]:
 
 @claim(
     "They do not explain the final accuracy: P-T ends better than a run that starts from its statistics.",
-    source="Raghu et al. 2019, section 5; main text, Figure 3",
+    source="Raghu et al. 2019 (arXiv 1902.07208), section 5; main text, Figure 3",
+    paper=("not in the paper (it shows that statistics are not all by shuffled images)",),
     compares="final test metric, every P-T against every run that starts from the mean and standard deviation of each "
     "pre-trained tensor",
     unit="score",
@@ -135,7 +137,8 @@ def statistics_score(evidence: Evidence) -> Iterator[Comparison]:
 
 @claim(
     "The first modules carry more than half of the gain.",
-    source="Matsoukas et al. 2022, section 4",
+    source="Matsoukas et al. 2022 (arXiv 2203.01825), section 4",
+    paper=("not in the paper",),
     compares="final test metric of a run of which the modules up to the last one asked for are pre-trained, minus that "
     "of RI-T, as a part of the gain of P-T; claimed: above half",
     unit="share",

@@ -198,6 +198,7 @@ def controls(table: pd.DataFrame, *, title: str | None = None, note: str | None 
                 rows[column], place, xerr=half, fmt=look.marker, color=look.colour, markersize=4, elinewidth=0.8
             )
         label(ax, x=name)
+    label(axes[0, 0], y="kind of run")
     axes[0, 0].set_yticks(range(len(order)), order, fontsize=TICK_SIZE)
     axes[0, 0].set_ylim(len(order) - 0.5, -0.5)
     figure.suptitle(f"{heading(title, table)}: which part of the pre-trained model is taken", fontsize=8)
