@@ -5,14 +5,25 @@ from __future__ import annotations
 from kedro.pipeline import Pipeline
 
 from transferscope.framework.config import active_plan
-from transferscope.pipelines import data_prep, landscape, merging, mistakes, own, report, similarity, spectrum, training
+from transferscope.pipelines import (
+    data_prep,
+    feature_reuse,
+    landscape,
+    merging,
+    mistakes,
+    own,
+    report,
+    similarity,
+    spectrum,
+    training,
+)
 from transferscope.pipelines.wiring import without_images
 
 
 def register_pipelines() -> dict[str, Pipeline]:
     """The pipelines, and all of them as the default."""
     plan = active_plan()
-    modules = (data_prep, training, mistakes, similarity, landscape, spectrum, merging, own)
+    modules = (data_prep, training, mistakes, similarity, landscape, spectrum, feature_reuse, merging, own)
     made = {
         module.__name__.removeprefix("transferscope.pipelines."): module.create_pipeline(plan) for module in modules
     }

@@ -196,6 +196,9 @@ def fingerprint(name: str, **changes: Any) -> str:
         {"pictures": {"store_size": 16}},
         {"runs__p__training": {"lr": 0.2}},
         {"tasks__clipart__value_range": (0, 4095)},
+        {"runs__pt__transfer": "statistics"},
+        {"runs__pt__transfer_until": "layer1.0"},
+        {"training__frozen": "features"},
     ],
 )
 def test_the_fingerprint_changes_with_what_decides_the_weights(changes: dict[str, Any]) -> None:
@@ -212,11 +215,41 @@ def test_the_fingerprint_changes_with_what_decides_the_weights(changes: dict[str
         {"tasks__clipart__root": "elsewhere"},
         {"tasks__clipart__num_workers": 3},
         {"runs__rit__training": {"lr": 0.3}},
+        {"runs__pt__transfer": "weights", "runs__pt__transfer_until": None, "training__frozen": ()},
     ],
 )
 def test_the_fingerprint_ignores_what_does_not(changes: dict[str, Any]) -> None:
     """Not the number of processes, nor where the images lie, nor other runs."""
     assert fingerprint("clipart.pt_1", **changes) == fingerprint("clipart.pt_1")
+
+
+def test_a_run_that_takes_a_part_of_its_start_is_a_control() -> None:
+    """Claims on fine-tuned runs leave it out; what is frozen is a training of its own."""
+    pt = STUDY["runs"]["pt"]
+    kinds = {
+        "statistics": {"transfer": "statistics"},
+        "stem": {"transfer_until": "stem"},
+        "probe": {"training": {"frozen": "features"}},
+    }
+    plan = make_plan(
+        study(**{f"runs__{name}": pt | {"label": name, "replicas": 1} | more for name, more in kinds.items()})
+    )
+    roles = {name: plan.runs[f"clipart.{name}_1"].role for name in kinds}
+    assert roles == {"statistics": "control", "stem": "control", "probe": "fine_tuned"}
+    assert [run.kind for run in plan.compared("clipart", "fine_tuned")] == ["pt", "pt"]
+
+
+def test_shuffled_images_are_not_moved_before() -> None:
+    """Augmentation that moves pixels is refused for runs on a task whose images are shuffled, and only there."""
+    view = {"union": ["clipart"], "pictures": {"store_size": 32, "shuffle": {"block_size": 4}}}
+    tasks = {"tasks__view": view, "runs__rit__tasks": ["clipart", "view"]}
+    moving = {"augmentation": {"flip": True, "shift": 0.1, "mixup": 0.2}}
+    with pytest.raises(
+        UserError, match=r"runs.rit.training_on.view.augmentation: flip, shift would move pixels before"
+    ):
+        make_plan(study(**tasks, training__augmentation=moving["augmentation"]))
+    still = {"view": {"augmentation": {"mixup": 0.2}}}
+    make_plan(study(**tasks, training__augmentation=moving["augmentation"], runs__rit__training_on=still))
 
 
 def test_a_view_of_a_task_is_other_data() -> None:
@@ -307,6 +340,9 @@ BAD = [
         r"planes \(a\).checkpoints: clipart.pt_2 does not keep epoch 9, only 0, 3",
     ),
     ({"analyses__spectrum__epochs": [0, 2]}, "analyses.spectrum.epochs: .* does not keep epoch 2, only 0, 3, and best"),
+    ({"runs__rit__transfer": "statistics"}, "runs.rit: transfer is only for runs with initialisation: pretrained"),
+    ({"runs__rit__transfer_until": "stem"}, "runs.rit: transfer_until is only for runs with initialisation"),
+    ({"runs__rit__training": {"frozen": "all"}}, r"runs.rit.training.frozen: .*'features'"),
     ({"runs__rit__replicas": 0}, r"runs.rit.replicas: .* greater than 0 \(got 0\)"),
     ({"runs__rit__training": {"lr": -1}}, r"runs.rit.training.lr: .* greater than 0 \(got -1\)"),
     ({"runs__rit__training_on": {"shapes": {}}}, "runs.rit.training_on: 'shapes' is unknown; allowed: chest"),

@@ -255,6 +255,26 @@ def test_the_size_of_pictures_follows_from_the_images(tmp_path: Path, side: int,
     assert choose_size({"photos": task.model_copy(update={"root": str(tmp_path / "none")})}) == 224
 
 
+def test_modules_that_a_network_lacks_are_named_with_those_it_has(tmp_path: Path) -> None:
+    """Of what a run starts from and of what it does not train, once for all replicas and tasks."""
+    plan = study(a=file(tmp_path / "a.pth"))
+    run = next(iter(plan.runs.values())).model_copy(update={"checkpoint": None})
+    frozen = run.training.model_copy(update={"frozen": ("layer9",)})
+    until = run.model_copy(update={"kind": "first", "transfer_until": "layer9.0"})
+    held = run.model_copy(update={"kind": "probe", "training": frozen})
+    good = run.model_copy(
+        update={"transfer_until": "layer1.0", "training": frozen.model_copy(update={"frozen": "features"})}
+    )
+    found = list(checks.parts_faults([until, until, held, good, run]))
+    assert len(found) == 2
+    assert found[0].startswith(
+        "runs.first.transfer_until: fixup_resnet_small: there is no module 'layer9.0'; modules are stem,"
+    )
+    assert found[1].startswith(
+        "runs.probe.training.frozen: fixup_resnet_small: 'layer9' matches no tensor; modules are stem,"
+    )
+
+
 def test_layers_and_groups_that_a_network_lacks(tmp_path: Path) -> None:
     """What similarity and the modules name is looked for before any image is packed, where the analysis will run."""
     plan = study(a=file(tmp_path / "a.pth"))

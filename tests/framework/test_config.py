@@ -180,7 +180,10 @@ def test_a_mistake_is_an_error_of_the_command_line() -> None:
     assert "\n" not in caught.value.format_message()
 
 
-@pytest.mark.parametrize("env", ["base", "merging", "own_checkpoints", "own_images", "paper", "split", "width"])
+@pytest.mark.parametrize(
+    "env",
+    ["base", "feature_reuse", "merging", "own_checkpoints", "own_images", "paper", "split", "width"],
+)
 def test_the_study_among_the_parameters_makes_the_same_plan_again(env: str) -> None:
     """Nodes of the report make the plan from it; keys that were not written stay unwritten."""
     loader = load(env=env)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from types import SimpleNamespace
 
 import numpy as np
@@ -305,6 +306,37 @@ def spectrum(task="clipart", runs=("pt_1", "pt_2", "rit_1", "rit_2"), modules=MO
     )  # fmt: skip
 
 
+def reuse(replicas=1, series=("blocks", "each", "control", "epoch"), metric="accuracy", side=32):
+    """Runs of feature reuse and of source epochs, and those that they vary."""
+    rng = np.random.default_rng(0)
+    sizes = [1, 2, 4, 8, 16, "values"]
+    cases = [("whole", side, "", "final")]
+    cases += [(one, size, "", "final") for one in ("blocks", "each") for size in sizes]
+    cases += [("control", side, part, "final") for part in ("statistics", "frozen", "stem", "layer2.1")]
+    cases += [("epoch", side, "", str(epoch)) for epoch in (0, 1, 3)]
+    rows = []
+    for (kind, size, part, epoch), (label, role), replica in itertools.product(
+        cases, (("P-T", "fine_tuned"), ("RI-T", "from_scratch")), range(replicas)
+    ):
+        if kind not in ("whole", *series) or (kind in ("control", "epoch") and label == "RI-T"):
+            continue
+        rows.append({
+            "task": "clipart", "run": f"clipart.x_{len(rows) + 1}", "label": label, "role": role, "replica": replica + 1,
+            "series": kind, "size": str(size), "side": side, "part": part,
+            "source_epoch": epoch if label == "P-T" else None, "metric": metric, "final_test": rng.uniform(0.3, 0.9),
+            "final_test_error": 0.02, "optimization_speed": rng.uniform(0.3, 0.9), "status": "finished",
+        })  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def along_pretraining(epochs=(0, 1, 3, 7, 10), layers=("conv1", "layer1", "layer2", "layer3")):
+    return pd.DataFrame(
+        {"run": "shapes.p_1", "epoch": epoch, "metric": "accuracy", "score": 0.08 * epoch, "layer": layer,
+         "cka_to_final": min(1.0, 0.1 * epoch + 0.05 * index), "stable_rank": 9.0 - 0.5 * epoch, "spectral_norm": 2.0}
+        for epoch in epochs for index, layer in enumerate(layers)
+    )  # fmt: skip
+
+
 def images(number=60, channels=3, size=32, seed=0):
     rng = np.random.default_rng(seed)
     colours = rng.integers(60, 255, (number, channels, 1, 1))
@@ -327,7 +359,7 @@ BUILDERS = (
     history, runs, connection, split_runs, interpolation, distances, distance_travelled, cka, cka_layers, class_accuracy, mistakes,
     plane, basin, flips, reliability,
     criticality, module_criticality, rewinding,
-    singular_values, singular_vectors, spectrum, images, gallery,
+    singular_values, singular_vectors, spectrum, images, gallery, reuse, along_pretraining,
 )  # fmt: skip
 
 

@@ -23,6 +23,7 @@ from transferscope.models.initialisation import initialise
 from transferscope.system.errors import UserError
 from transferscope.system.folder_lock import run_folder_held
 from transferscope.training import loop
+from transferscope.training.distributed.launch import train as launch
 from transferscope.training.evaluation import evaluate
 from transferscope.training.loop import train_run
 from transferscope.training.step import epoch_order, step_seed
@@ -146,6 +147,34 @@ def test_pretrained_runs_start_from_their_checkpoint(
     assert changed == ["fc.weight", "fc.bias"]
     other, _ = train_run(run, train_split, held_out_split, initial=source.load(0), folder=tmp_path / "target")
     assert not torch.equal(other.load(0).state_dict["conv1.weight"], given["conv1.weight"])
+
+
+def test_a_run_may_take_a_part_of_what_its_start_holds(
+    train_split: PackedSplit, held_out_split: PackedSplit, make_run: Make, tmp_path: Path
+) -> None:
+    """Its statistics, or the first modules: epoch 0 is what `initialise` makes of it."""
+    source, _ = train_run(make_run(), train_split, held_out_split, initial=None, folder=tmp_path / "source")
+    initial, run = source.load("final"), make_run(name="pt_1", epochs=1)
+    for part in ({"transfer": "statistics"}, {"transfer_until": "layer1.0"}):
+        chosen = run.model_copy(update={"initialisation": "pretrained", "fingerprint": str(part)} | part)
+        series, _ = train_run(chosen, train_split, held_out_split, initial=initial, folder=tmp_path / "target")
+        expected = initialise(run.model, 3, init_seed=run.init_seed, pretrained=initial, **part).state_dict()
+        assert all(torch.equal(series.load(0).state_dict[name], value) for name, value in expected.items())
+        assert not torch.equal(series.load(0).state_dict["layer2.0.conv1.weight"], initial.state_dict["conv1.weight"])
+
+
+@pytest.mark.parametrize(("num_processes", "model"), [(1, ModelOptions(name="resnet18")), (2, None)])
+def test_frozen_features_stay_to_the_bit_while_the_classifier_learns(
+    make_split: Make, make_run: Make, tmp_path: Path, num_processes: int, model: ModelOptions | None
+) -> None:
+    """With BatchNorm in one process, without in two; the loss still falls."""
+    train, test = (make_split(48, part=part, folder=tmp_path / part) for part in ("train", "test"))
+    run = make_run(epochs=2, lr=0.2, frozen="features", num_processes=num_processes)
+    run = run.model_copy(update={"model": model or run.model})
+    series, history = launch(run, train, test, initial=None, folder=tmp_path / "run")
+    first, last = series.load(0).state_dict, series.load("final").state_dict
+    assert {key for key in first if not torch.equal(first[key], last[key])} == {"fc.weight", "fc.bias"}
+    assert history["train_loss_eval"].iloc[-1] < history["train_loss_eval"].iloc[0]
 
 
 def test_which_epochs_are_kept(

@@ -150,6 +150,22 @@ def chance_level(class_sizes: pd.DataFrame, metric: str) -> tuple[float, float]:
     return 0.5, math.sqrt(variances.sum()) / max(both.sum(), 1)
 
 
+def standard_error(score: float, class_sizes: pd.DataFrame, metric: str) -> float:
+    """Standard error of a test metric over test images.
+
+    Accuracy p: sqrt(p (1 - p) / n). Mean AUC: that of Hanley and McNeil (1982) at this area for each class, the classes
+    taken as independent. class_sizes: as in `chance_level`.
+    """
+    test = class_sizes[class_sizes["part"] == "test"]
+    positives = test["count"].to_numpy(dtype=float)
+    if metric == "accuracy":
+        return math.sqrt(score * (1 - score) / positives.sum())
+    negatives = test["negatives"].to_numpy(dtype=float)
+    both = (positives > 0) & (negatives > 0)
+    variances = _auc_variance(score, positives[both], negatives[both])
+    return math.sqrt(variances.sum()) / max(int(both.sum()), 1)
+
+
 def loss_without_knowledge(labels: ArrayLike) -> float:
     """Cross entropy of a model that knows the frequencies of the classes and nothing of the images, nats per example.
 

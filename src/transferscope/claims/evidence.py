@@ -152,7 +152,8 @@ class Evidence:
         if spec.role == "source":
             return None
         model, training = spec.model.model_dump_json(), spec.training.model_dump_json(exclude=NO_TREATMENT)
-        return spec.role, model, training, spec.split_epoch
+        start = spec.pretrained_epoch, spec.transfer, spec.transfer_until, spec.split_epoch
+        return spec.role, model, training, *start
 
     def chance(self, task: str) -> float:
         """The test metric of guessing on a task, NaN where its runs table does not have it."""

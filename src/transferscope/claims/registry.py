@@ -23,7 +23,17 @@ Measure = Callable[[Evidence], Iterable[Comparison]]
 
 CHAPTERS = tuple(
     f"transferscope.claims.{name}"
-    for name in ("training", "mistakes", "similarity", "landscape", "connection", "criticality", "spectrum", "merging")
+    for name in (
+        "training",
+        "mistakes",
+        "similarity",
+        "landscape",
+        "connection",
+        "criticality",
+        "spectrum",
+        "feature_reuse",
+        "merging",
+    )
 )
 """Modules with the paper's claims, in the order of its appendix."""
 

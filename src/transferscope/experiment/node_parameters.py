@@ -8,7 +8,9 @@ from pydantic import RootModel
 
 from transferscope.experiment import options as opt
 from transferscope.experiment.names import Epoch, PairName, RunName
-from transferscope.experiment.plan import Pair, RunSpec
+from transferscope.experiment.plan import Pair, Plan, RunSpec, pictures_of
+from transferscope.experiment.reuse import BlockSize
+from transferscope.experiment.run import Role
 
 
 class PairSpec(opt.Options):
@@ -49,6 +51,56 @@ class PairSpec(opt.Options):
 
 class Pairs(RootModel[tuple[PairSpec, ...]]):
     """Pairs that one node measures."""
+
+
+class VariedRun(opt.Options):
+    """A run of feature reuse or of source epochs, and what it varies; `whole` are those that the others vary."""
+
+    run: str
+    """Full name, `clipart_blocks_4.pt_shuffled_1`."""
+    label: str
+    """That of the kind that is varied, `P-T`."""
+    role: Role
+    replica: int
+    series: Literal["whole", "blocks", "each", "control", "epoch"]
+    size: BlockSize
+    """Side of the blocks in pixels; of whole images their own side."""
+    side: int
+    part: str = ""
+    """Taken of the pre-trained model, or trained: statistics, frozen, or the last module; empty: everything."""
+    source_epoch: Epoch | None = None
+    """The epoch of the pre-trained model that the run starts from."""
+
+    @classmethod
+    def of(cls, plan: Plan, task: str) -> list[VariedRun]:
+        """The runs that vary those of a task, and before them those that are varied."""
+        own = [variant for variant in plan.variants if variant.task == task]
+        side = pictures_of(plan.study, task).seen_size
+        origins = dict.fromkeys(variant.origin for variant in own)
+        found = [
+            cls._of(run, label=run.label, series="whole", size=side, side=side)
+            for run in plan.runs_of(task)
+            if run.kind in origins
+        ]
+        for variant in own:
+            label = plan.study.runs[variant.origin].label
+            found += [
+                cls._of(
+                    run, label=label, series=variant.series, size=variant.size or side, side=side, part=variant.part
+                )
+                for run in plan.runs_of(variant.view)
+                if run.kind == variant.kind
+            ]
+        return found
+
+    @classmethod
+    def _of(cls, run: RunSpec, **values: Any) -> VariedRun:
+        epoch = run.pretrained_epoch if run.initialisation == "pretrained" else None
+        return cls(run=run.full_name, role=run.role, replica=run.replica, source_epoch=epoch, **values)
+
+
+class VariedRuns(RootModel[tuple[VariedRun, ...]]):
+    """All runs of a task's feature reuse and source epochs."""
 
 
 class Runs(RootModel[tuple[RunSpec, ...]]):

@@ -43,6 +43,7 @@ Pixels = Annotated[int, Field(gt=0, le=MAX_PIXELS)]
 Processes = Annotated[int, Field(gt=0, le=MAX_PROCESSES)]
 Shown = Annotated[int, Field(gt=0, le=MAX_SHOWN)]
 Precision = Literal["float32", "bfloat16"]
+Transfer = Literal["weights", "statistics"]
 
 
 def _path(text: str) -> str:
@@ -93,6 +94,8 @@ class ShuffleOptions(Options):
     block_size: Pixels | Literal["values"]
     """Side in pixels of the blocks that move as wholes (1: pixels), or "values": all values, across channels."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    per_image: bool = False
+    """A permutation of its own for each image, which follows from its pixels: no position means anything."""
 
 
 class PictureOptions(Options):
@@ -166,6 +169,11 @@ class AugmentationOptions(Options):
     mixup: Annotated[float, Field(ge=0)] = 0.0
     """Alpha of the Beta distribution of mixup; 0: off."""
 
+    @property
+    def moving(self) -> list[str]:
+        """The options in use that move pixels."""
+        return [key for key in ("flip", "random_resized_crop", "rotate", "shift", "scale") if getattr(self, key)]
+
 
 class ModelOptions(Options):
     """An architecture by name and its keyword arguments."""
@@ -204,6 +212,8 @@ class TrainingOptions(Options):
     clip_norm: Annotated[float, Field(gt=0)] | None = None
     """Largest global l2 norm of the gradient; None: no clipping."""
     label_smoothing: Fraction = 0.0
+    frozen: Literal["features"] | tuple[str, ...] = ()
+    """What is not trained: features, all but the classifier; or modules, starts of names of tensors, or globs."""
     augmentation: AugmentationOptions = AugmentationOptions()
     evaluate_every: Epochs = 1
     """Epochs between full evaluations of train and test."""

@@ -21,6 +21,8 @@ from pydantic import ValidationError
 from transferscope.experiment import options as opt
 from transferscope.experiment.merges import MergeSpec, faults_of_merging, merges_of
 from transferscope.experiment.names import Epoch, RunName
+from transferscope.experiment.reuse import Variant, expanded, variants
+from transferscope.experiment.reuse import faults as faults_of_reuse
 from transferscope.experiment.run import Role, RunSpec
 from transferscope.experiment.study import RunKindOptions, Study, explain, listed
 from transferscope.system.errors import UserError, one_message
@@ -115,7 +117,17 @@ class Plan:
         """Tasks that are compared on: all that a run is trained on, less those that only provide pre-training."""
         sources = {self.runs[run.pretrained].task for run in self.runs.values() if run.pretrained in self.runs}
         tasks = dict.fromkeys(run.task for run in self.runs.values())
-        return [task for task in tasks if task not in sources]
+        return [task for task in tasks if task not in sources and task not in self.views]
+
+    @cached_property
+    def variants(self) -> list[Variant]:
+        """The kinds of run of feature reuse and source epochs."""
+        return variants(self.study)
+
+    @cached_property
+    def views(self) -> dict[str, str]:
+        """Tasks on which only these kinds are trained, and the task whose images each of them shows."""
+        return {variant.view: variant.task for variant in self.variants}
 
     def in_role(self, task: str, role: Role) -> list[RunSpec]:
         """Runs of a role on `task`, in the order of the study; `source`: those that the task's runs start from."""
@@ -268,6 +280,8 @@ def make_plan(parameters: dict[str, Any] | Study, file_digest: FileDigest = lamb
         study = Study.model_validate(parameters)
     except ValidationError as error:
         raise UserError(one_message(explain(error, Study))) from None
+    _refuse(faults_of_reuse(study))
+    study = expanded(study)
     _refuse([*_faults_of_tasks(study), *_faults_of_kinds(study), *_faults_of_analyses(study)])
     trainings, faults = _trainings(study)
     _refuse([*faults, *_faults_of_starts(study)])
@@ -307,7 +321,7 @@ def _roles(study: Study, runs: dict[str, RunSpec]) -> dict[str, Role]:
         if run.split_from is not None:
             return "split"
         if run.initialisation == "pretrained":
-            return "fine_tuned"
+            return "fine_tuned" if run.transfer == "weights" and run.transfer_until is None else "control"
         if key in sources and (own is None or key in own):
             return "source"
         if run.initialisation == "checkpoint":
@@ -320,7 +334,7 @@ def _roles(study: Study, runs: dict[str, RunSpec]) -> dict[str, Role]:
 def _treatment(run: RunSpec) -> tuple[object, ...]:
     """Replicas of P give replicas of P-T; a P of another task, or of another epoch, makes a variant."""
     source = RunName.parse(run.pretrained).task if run.pretrained and not _is_file(run.pretrained) else None
-    start = (run.initialisation, source, run.pretrained_epoch)
+    start = (run.initialisation, source, run.pretrained_epoch, run.transfer, run.transfer_until)
     return run.model.model_dump(), run.training.model_dump(exclude=NO_TREATMENT), start
 
 
@@ -347,7 +361,8 @@ def _expand(
     files += [model.name] if is_reference(model.name) else []
     digests = [digest for file in files if file is not None and (digest := file_digest(file)) is not None]
     content = {"pretrained": source, "data": _data_identity(study, task)} | ({"files": digests} if digests else {})
-    chosen = {"weights": options.weights, "prefix": options.prefix}
+    chosen = {"weights": options.weights, "prefix": options.prefix, "transfer_until": options.transfer_until}
+    chosen |= {"transfer": None if options.transfer == "weights" else options.transfer}
     for replica in range(1, options.replicas + 1):
         values: dict[str, Any] = {
             "task": task,
@@ -458,11 +473,16 @@ def derive_seed(*parts: object) -> int:
 
 def _fingerprint(values: dict[str, Any]) -> str:
     """Digest of everything that decides the weights; how many processes compute them does not."""
-    content = {
-        key: value.model_dump(exclude=opt.NOT_IN_WEIGHTS) if isinstance(value, opt.Options) else value
-        for key, value in values.items()
-    }
+    content = {key: _decisive(value) if isinstance(value, opt.Options) else value for key, value in values.items()}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _decisive(options: opt.Options) -> dict[str, Any]:
+    """The options that decide weights; those that came later than others count where they are used."""
+    values = options.model_dump(exclude=opt.NOT_IN_WEIGHTS)
+    if not values.get("frozen", True):
+        del values["frozen"]
+    return values
 
 
 def _in_order_of_need(study: Study) -> list[str]:
@@ -679,12 +699,13 @@ def _faults_of_plan(plan: Plan) -> Iterator[str]:
         if run.split_from is not None and run.split_epoch >= run.training.epochs and run.replica == 1:
             last = run.training.epochs
             yield f"runs.{run.kind}.split_epochs: {run.split_epoch}, but {run.split_from} ends at epoch {last}"
+    of_epochs = {variant.kind for variant in plan.variants if variant.epoch is not None}
     for kind, options in plan.study.runs.items():
         if options.pretrained in plan.runs:
-            yield from _not_saved(
-                f"runs.{kind}.pretrained_epoch", options.pretrained_epoch, plan.runs[options.pretrained]
-            )
+            key = "source_epochs.epochs" if kind in of_epochs else f"runs.{kind}.pretrained_epoch"
+            yield from _not_saved(key, options.pretrained_epoch, plan.runs[options.pretrained])
     yield from _pairs_of_none(plan)
+    yield from _faults_of_shuffles(plan)
     yield from faults_of_merging(plan.study, plan.runs)
     spectrum, landscape = plan.study.analyses.spectrum, plan.study.analyses.landscape
     if spectrum:
@@ -700,6 +721,17 @@ def _faults_of_plan(plan: Plan) -> Iterator[str]:
         yield from _faults_of_planes(plan, landscape)
         if landscape.criticality:
             yield from _faults_of_criticality(plan, landscape.criticality)
+
+
+def _faults_of_shuffles(plan: Plan) -> Iterator[str]:
+    """Augmentation that moves pixels before they are shuffled: then no pixel has one place in all images."""
+    for run in plan.runs.values():
+        moving = run.training.augmentation.moving
+        if run.checkpoint is None and moving and run.replica == 1 and pictures_of(plan.study, run.task).shuffle:
+            yield (
+                f"runs.{run.kind}.training_on.{run.task}.augmentation: {', '.join(moving)} would move pixels before "
+                f"the shuffle of {run.task}, which then has no fixed places: set augmentation: {{}}, as in the paper"
+            )
 
 
 def _faults_of_spectrum(plan: Plan, spectrum: opt.SpectrumOptions) -> Iterator[str]:

@@ -7,16 +7,17 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from transferscope.experiment.names import Epoch, NodeName, RunName
-from transferscope.experiment.options import ModelOptions, Options, TrainingOptions
+from transferscope.experiment.options import ModelOptions, Options, TrainingOptions, Transfer
 
 Initialisation = Literal["random", "pretrained", "checkpoint"]
 
-Role = Literal["source", "fine_tuned", "from_scratch", "shared_init", "split", "file"]
+Role = Literal["source", "fine_tuned", "from_scratch", "shared_init", "split", "control", "file"]
 """The part of a run in the comparison. It follows from its initialisation, never from its label:
 
 `fine_tuned` starts from pre-trained weights, `source` gives such weights to others, `from_scratch` starts from random
 weights of its own, `shared_init` from those that another run drew, `split` is a copy of another run that takes the
-examples in another order from some epoch on, and `file` is a checkpoint file.
+examples in another order from some epoch on, `control` starts from a part of what pre-trained weights hold, and `file`
+is a checkpoint file.
 """
 
 
@@ -38,6 +39,10 @@ class RunSpec(Options):
     pretrained: str | None = None
     """The run or the file whose weights, all but the classifier, this run starts from."""
     pretrained_epoch: Epoch = "final"
+    transfer: Transfer = "weights"
+    """Taken of the pre-trained model: its weights, or the mean and standard deviation of each tensor alone."""
+    transfer_until: str | None = None
+    """The last module of which anything is taken; those after it are drawn."""
     checkpoint: str | None = None
     """The file that is taken in instead of a training."""
     weights: str | None = None

@@ -26,6 +26,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from transferscope.experiment import options as opt
 from transferscope.experiment.data_formats import BUILT_IN, DataFormat, format_class, format_of_key
+from transferscope.experiment.reuse import FeatureReuseOptions, SourceEpochsOptions
 from transferscope.system.errors import UserError
 
 RESERVED = ("claims", "cross_domain", "generated", "parameters", "plan", "report", "study", "summary")
@@ -212,6 +213,10 @@ class RunKindOptions(opt.Options):
     pretrained: opt.PathText | None = None
     """Run whose weights are taken, e.g. shapes.p_1, or the path of a checkpoint file."""
     pretrained_epoch: Literal["best", "final"] | opt.Epoch = "final"
+    transfer: opt.Transfer = "weights"
+    """What is taken of the pre-trained model: weights, or statistics (mean and standard deviation of each tensor)."""
+    transfer_until: str | None = None
+    """The last module that is pre-trained, e.g. layer2.0; those after it stay random. None: all."""
     shares_initialisation_with: str | None = None
     """Kind whose replica of the same number gives the initial weights."""
     split_from: str | None = None
@@ -237,6 +242,10 @@ class RunKindOptions(opt.Options):
                 raise ValueError(f"initialisation: {initialisation} and the key {field} go together")
         if self.checkpoint is not None and self.replicas > 1:
             raise ValueError("replicas: a checkpoint file is a single run; give every file a kind of its own")
+        if self.initialisation != "pretrained":
+            for key in ("transfer", "transfer_until"):
+                if getattr(self, key) not in (None, "weights"):
+                    raise ValueError(f"{key} is only for runs with initialisation: pretrained")
         for key in ("weights", "prefix"):
             if getattr(self, key) is not None and self.initialisation == "random":
                 raise ValueError(f"{key} is only for runs with a file, given as checkpoint or pretrained")
@@ -270,6 +279,10 @@ class Study(opt.Options):
     generated: dict[Name, GeneratedOptions] = Field(default_factory=dict)
     runs: Annotated[dict[Name, RunKindOptions], Field(max_length=MAX_NAMES)]
     """Kinds of run, at most 1,000."""
+    feature_reuse: FeatureReuseOptions | None = None
+    """Runs on shuffled images, and with parts of the pre-trained model only."""
+    source_epochs: SourceEpochsOptions | None = None
+    """Runs from earlier epochs of the pre-trained model."""
     pictures: opt.PictureOptions = opt.PictureOptions()
     model: opt.ModelOptions = opt.ModelOptions()
     training: dict[str, Any] = Field(default_factory=dict)

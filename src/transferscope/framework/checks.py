@@ -71,6 +71,32 @@ def networks_faults(plan: Plan, runs: Iterable[RunSpec], known: Mapping[str, Cla
             yield from _file_faults(plan, run, known.get(run.task), checked)
 
 
+def parts_faults(runs: Iterable[RunSpec]) -> Iterator[str]:
+    """Modules that a run starts from, or does not train, and its network lacks."""
+    from transferscope.models.frozen import frozen_keys
+    from transferscope.models.transfer import up_to_module
+    from transferscope.models.zoo import build_model
+
+    naming = {
+        (run.kind, run.transfer_until, run.training.frozen, run.model.model_dump_json()): run
+        for run in runs
+        if run.checkpoint is None and (run.transfer_until is not None or run.training.frozen)
+    }
+    for run in naming.values():
+        try:
+            network = build_model(run.model.name, 2, seed=0, **run.model.options)
+        except UserError:
+            continue  # a fault of its own
+        key = "transfer_until"
+        try:
+            if run.transfer_until is not None:
+                up_to_module({}, network, run.transfer_until)
+            key = "training.frozen"
+            frozen_keys(network, run.training.frozen)
+        except UserError as error:
+            yield f"runs.{run.kind}.{key}: {run.model.name}: {error}"
+
+
 def _network_fault(model: ModelOptions) -> str | None:
     from transferscope.models.zoo import build_model
 

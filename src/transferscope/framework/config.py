@@ -25,7 +25,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 
 from transferscope.datasets.picture_size import AUTO, choose_size
-from transferscope.experiment.node_parameters import PairSpec
+from transferscope.experiment.node_parameters import PairSpec, VariedRun
 from transferscope.experiment.plan import PairGroup, Plan, RunSpec, make_plan, pictures_of
 from transferscope.experiment.study import TaskOptions
 from transferscope.framework.kedro_private import forget_pipelines
@@ -36,7 +36,7 @@ from transferscope.system.stored import remembered_digests
 
 log = logging.getLogger("transferscope")
 
-STUDY_KEYS = ("tasks", "generated", "runs")
+STUDY_KEYS = ("tasks", "generated", "runs", "feature_reuse", "source_epochs")
 """Keys that an environment with `inherit_study: false` does not take from base."""
 
 NAMING_TASKS = {
@@ -409,6 +409,10 @@ def plan_parameters(plan: Plan, loader: PlanConfigLoader) -> dict[str, Any]:
         # All runs of a task in one piece, for Kedro validates either a parameter or the parameters inside it.
         "runs_of": {task: list(named.values()) for task, named in runs.items()},
         **{name: options.model_dump(mode="json") for name, options in parts.items() if options is not None},
+        "varied": {
+            task: [one.model_dump(mode="json") for one in VariedRun.of(plan, task)]
+            for task in dict.fromkeys(plan.views.values())
+        },
         "tasks": _task_parameters(plan),
         "notes": _notes(plan),
         "labels": label_parameters(plan),

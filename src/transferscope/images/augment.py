@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from transferscope.experiment.options import AugmentationOptions, PictureOptions
-from transferscope.images.shuffled_images import Shuffle
+from transferscope.images.shuffled_images import Shuffle, ShuffleEach
 from transferscope.images.split import PackedSplit
 from transferscope.system.errors import UserError
 
@@ -54,7 +54,7 @@ class EvaluationTransform:
             return _normalise(batch, self._scale, self._offset, out)
         images = _normalise(batch, self._scale, self._offset, None)
         if self._shuffle is not None:
-            images = self._shuffle(images)
+            images = self._shuffle(images, batch)
         if self.channels == 1:
             images = to_grey(images)
         return images if out is None else out.copy_(images)
@@ -76,12 +76,14 @@ def to_grey(images: Tensor) -> Tensor:
     return (images * images.new_tensor(GREY_WEIGHTS)[:, None, None]).sum(dim=1, keepdim=True)
 
 
-def shuffle_of(pictures: PictureOptions) -> Shuffle | None:
+def shuffle_of(pictures: PictureOptions) -> Shuffle | ShuffleEach | None:
     """The shuffle of all images that are shown with these settings, if there is one."""
-    if pictures.shuffle is None:
+    options = pictures.shuffle
+    if options is None:
         return None
     shape = (NETWORK_CHANNELS, pictures.seen_size, pictures.seen_size)
-    return Shuffle(shape, pictures.shuffle.block_size, pictures.shuffle.seed)
+    made = ShuffleEach if options.per_image else Shuffle
+    return made(shape, options.block_size, options.seed)
 
 
 class SeenImages:
@@ -97,7 +99,7 @@ class SeenImages:
     def __getitem__(self, index: int) -> np.ndarray:
         image = _centre(self._split.gather([index]), self._split.pictures.seen_size)
         if self._shuffle is not None:
-            image = self._shuffle(image.expand(-1, NETWORK_CHANNELS, -1, -1))
+            image = self._shuffle(image.expand(-1, NETWORK_CHANNELS, -1, -1), image)
         return image[0].numpy()
 
 

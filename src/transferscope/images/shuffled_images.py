@@ -1,10 +1,11 @@
-"""Shuffled images: one fixed permutation of blocks, pixels or values for all images of a seed.
+"""Shuffled images: a permutation of blocks, pixels or values, the same for all images of a seed or one for each.
 
 Source: the study's feature-reuse experiment. It is applied to normalised batches, to train and test alike.
 """
 
 from __future__ import annotations
 
+import zlib
 from typing import Literal
 
 import numpy as np
@@ -46,8 +47,8 @@ class Shuffle:
         """True if nothing moves."""
         return bool((self._order == torch.arange(len(self._order))).all())
 
-    def __call__(self, batch: Tensor) -> Tensor:
-        """Shuffle a batch."""
+    def __call__(self, batch: Tensor, stored: Tensor | None = None) -> Tensor:
+        """Shuffle a batch; `stored`, its images before normalisation, changes nothing here."""
         return self._permute(batch, self._order)
 
     def inverse(self, batch: Tensor) -> Tensor:
@@ -55,15 +56,53 @@ class Shuffle:
         return self._permute(batch, self._inverse_order)
 
     def _permute(self, batch: Tensor, order: Tensor) -> Tensor:
-        if tuple(batch.shape[1:]) != self.image_shape:
-            raise ValueError(f"images of shape {tuple(batch.shape[1:])}, but the shuffle is for {self.image_shape}")
+        _check_shape(batch, self.image_shape)
         # Values move across channels, pixels within each: the last axis is what is permuted.
         flat = batch.flatten(1) if self.block_size == "values" else batch.flatten(2)
         return flat.index_select(-1, order.to(batch.device, non_blocking=True)).view(batch.shape)
 
 
+class ShuffleEach:
+    """As `Shuffle`, with another permutation for each image, which its pixels and the seed decide.
+
+    So it is the same whenever the image is shown, and tells nothing to a network that learns positions: a control of
+    the study's experiment, of which every image has the same permutation. Equal images share theirs.
+    """
+
+    def __init__(self, image_shape: tuple[int, int, int], block_size: BlockSize, seed: int) -> None:
+        self.image_shape, self.block_size, self.seed = tuple(image_shape), block_size, seed
+        values = block_size == "values"
+        self._tiles = None if values else _tiles(*image_shape[1:], block_size)
+
+    def __call__(self, batch: Tensor, stored: Tensor | None = None) -> Tensor:
+        """Shuffle a batch of (B, C, H, W); `stored` holds the same images before normalisation, (B, 1 or 3, H, W)."""
+        _check_shape(batch, self.image_shape)
+        keys = batch if stored is None else stored
+        seeds = [zlib.crc32(np.ascontiguousarray(image).data) for image in keys.cpu().numpy()]
+        order = torch.from_numpy(np.stack([self._order(seed) for seed in seeds])).to(batch.device)
+        flat = batch.flatten(1)[:, None] if self._tiles is None else batch.flatten(2)
+        return flat.gather(-1, order[:, None].expand_as(flat)).view(batch.shape)
+
+    def _order(self, key: int) -> np.ndarray:
+        rng = np.random.default_rng([self.seed, key])
+        if self._tiles is None:
+            return rng.permutation(int(np.prod(self.image_shape)))
+        return _untile(self._tiles[rng.permutation(len(self._tiles))], self.image_shape[-1])
+
+
+def _check_shape(batch: Tensor, image_shape: tuple[int, ...]) -> None:
+    if tuple(batch.shape[1:]) != image_shape:
+        raise ValueError(f"images of shape {tuple(batch.shape[1:])}, but the shuffle is for {image_shape}")
+
+
 def _pixel_order(height: int, width: int, block_size: int, seed: int) -> np.ndarray:
     """int64 (H*W,): position in the image from which each position of the shuffled image is taken."""
+    tiles = _tiles(height, width, block_size)
+    return _untile(tiles[_permutation(len(tiles), seed)], width)
+
+
+def _tiles(height: int, width: int, block_size: BlockSize) -> np.ndarray:
+    """int64 (blocks, b, b): the positions in the image of each of its blocks, row by row."""
     if not isinstance(block_size, int) or block_size < 1 or height % block_size or width % block_size:
         sizes = [size for size in block_sizes(height) if width % size == 0]
         raise UserError(
@@ -72,10 +111,13 @@ def _pixel_order(height: int, width: int, block_size: int, seed: int) -> np.ndar
         )
     rows, columns = height // block_size, width // block_size
     tiled = np.arange(height * width).reshape(rows, block_size, columns, block_size).swapaxes(1, 2)
-    blocks = tiled.reshape(rows * columns, block_size, block_size)
-    shuffled = blocks[_permutation(len(blocks), seed)]
-    image = shuffled.reshape(rows, columns, block_size, block_size).swapaxes(1, 2)
-    return image.reshape(-1).astype(np.int64)
+    return tiled.reshape(rows * columns, block_size, block_size).astype(np.int64)
+
+
+def _untile(tiles: np.ndarray, width: int) -> np.ndarray:
+    """int64 (H*W,): blocks (blocks, b, b) laid side by side to an image of `width` pixels, row by row."""
+    size = tiles.shape[-1]
+    return tiles.reshape(-1, width // size, size, size).swapaxes(1, 2).reshape(-1)
 
 
 def _permutation(count: int, seed: int) -> np.ndarray:

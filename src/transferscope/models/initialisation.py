@@ -1,4 +1,4 @@
-"""Initial weights of a run: random ones, or those of a pre-trained model under a new classifier."""
+"""Initial weights of a run: random ones, or those of a pre-trained model, or part of them, under a new classifier."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import logging
 
 from torch import nn
 
-from transferscope.experiment.options import ModelOptions
+from transferscope.experiment.options import ModelOptions, Transfer
 from transferscope.models.checkpoint import Checkpoint
 from transferscope.models.compatible import check_compatible, classifier_keys, fit_to_model
+from transferscope.models.transfer import statistics_of, up_to_module
 from transferscope.models.zoo import build_model
 from transferscope.system.errors import UserError
 
@@ -16,9 +17,19 @@ log = logging.getLogger(__name__)
 
 
 def initialise(
-    model: str | ModelOptions, num_classes: int, *, init_seed: int, pretrained: Checkpoint | None = None
+    model: str | ModelOptions,
+    num_classes: int,
+    *,
+    init_seed: int,
+    pretrained: Checkpoint | None = None,
+    transfer: Transfer = "weights",
+    transfer_until: str | None = None,
 ) -> nn.Module:
     """A model in training mode: all of it drawn by `init_seed`, or all but the classifier taken from `pretrained`.
+
+    With `transfer` "statistics" not the weights are taken but the mean and standard deviation of each tensor
+    (`statistics_of`). `transfer_until` names the last module of which anything is taken (`up_to_module`); what comes
+    after it is drawn.
 
     The classifier drawn by a seed is the same with and without `pretrained`. The number of classes of the
     pre-trained model does not matter, nor whether it has a classifier at all; every other tensor must match by name
@@ -37,6 +48,10 @@ def initialise(
     for note in notes:
         log.info("%s: %s", pretrained.source, note)
     check_compatible(weights, network, source=pretrained.source, expected=options.name, ignore=new)
+    if transfer_until is not None:
+        weights = up_to_module(weights, network, transfer_until)
+    if transfer == "statistics":
+        weights = statistics_of(weights, network, seed=init_seed)
     taken = {key: value for key, value in weights.items() if key not in new}
     network.load_state_dict(taken, strict=False)
     return network

@@ -26,6 +26,23 @@ FIGURE_2 = Grid(
         CheXpert | .735 | fails | .70 | .70"""
     ),
 )
+FIGURE_3 = Grid(
+    "Paper, Figure 3: relative drop 100 (P-T - RI-T) / P-T of final accuracy, by the side of the blocks (of 224 px)",
+    ("task", "*", "1", "2", "4", "7", "8", "14", "16", "28", "32", "56", "112", "224"),
+    _rows(
+        """real | 16 | 9 | 3 | 12 | 31 | 34 | 45 | 45 | 52 | 45 | 52 | 45 | 42
+        clipart | 33 | 22 | 23 | 22 | 29 | 33 | 38 | 41 | 46 | 45 | 49 | 43 | 40
+        quickdraw | 91 | 69 | 30 | 23 | 20 | 23 | 24 | 20 | 25 | 18 | 26 | 24 | 22"""
+    ),
+)
+FIGURE_7 = Grid(
+    "Paper, Figure 7: final test accuracy by the epoch of P, of 90 (read off the figure)",
+    ("task", "first", "epoch 29", "epochs 59 to 90"),
+    _rows(
+        """real | 61.3 % | 76.2 % | 78.4 %
+        quickdraw | 64.3 % | – | 67 %"""
+    ),
+)
 TABLE_1 = Grid(
     "Paper, Table 1: CKA, CheXpert",
     ("pair", *_LAYERS),

@@ -269,8 +269,10 @@ def not_run(evidence: Evidence, chapters: Chapters) -> list[str]:
 
 def _reason(evidence: Evidence, section: Section) -> str:
     """Say whether an analysis was left out of the plan or gave nothing to show."""
-    options = getattr(evidence.plan.study.analyses, section.analysis, section.analysis)
-    key = section.analysis
+    study, key = evidence.plan.study, section.analysis
+    if key in type(study).model_fields:
+        return f"{key} made no figure or table of it" if getattr(study, key) else f"the plan has no {key}"
+    options = getattr(study.analyses, key, key)
     if options is not None and section.option:
         options, key = getattr(options, section.option), f"{key}.{section.option}"
     return f"{key} made no figure or table of it" if options else f"the plan has no analyses.{key}"

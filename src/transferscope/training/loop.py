@@ -16,6 +16,7 @@ from torch import nn
 from transferscope.experiment.run import RunSpec
 from transferscope.images.split import PackedSplit
 from transferscope.models.checkpoint import Checkpoint
+from transferscope.models.frozen import freeze
 from transferscope.models.initialisation import initialise
 from transferscope.models.series import CheckpointSeries, Status
 from transferscope.system.errors import UserError
@@ -103,7 +104,15 @@ def fit(
         surroundings.enter_context(reproducible(deterministic=options.deterministic))
 
         # Prepare: the initial weights, or in their place the last state of a training that was stopped.
-        model = initialise(run.model, train_split.num_classes, init_seed=run.init_seed, pretrained=inputs.initial)
+        model = initialise(
+            run.model,
+            train_split.num_classes,
+            init_seed=run.init_seed,
+            pretrained=inputs.initial,
+            transfer=run.transfer,
+            transfer_until=run.transfer_until,
+        )
+        freeze(model, options.frozen)
         layout = torch.channels_last if options.channels_last else torch.contiguous_format
         model.to(device=device, memory_format=layout)  # type: ignore[call-overload]
         state = TrainingState(model, make_optimizer(model, options))
@@ -145,6 +154,7 @@ def fit(
             account = torch.zeros(2, dtype=torch.float64, device=device)
             looked = saved = time.perf_counter()
             forward.train()
+            freeze(model, options.frozen)
             for step, batch, stored in zip(steps, batches, images, strict=True):
                 account += take_step(setup, state.optimizer, epoch, step, batch, stored)
                 is_last = step + 1 == steps_per_epoch

@@ -36,6 +36,8 @@ def _task(plan: Plan, task: str) -> list[Node]:
     options = plan.study.tasks[task]
     splits = [f"{task}.{part}_split" for part in options.parts]
     made = [_join(task, part, options.union) if options.union else _pack(task, part) for part in options.parts]
+    if task in plan.views:  # of images that another task describes
+        return made
     read = _describe_source(task, patients=options.layout.by_patient) if options.layout else []
     return [*made, *read, *_describe(task, splits), *_figures(task, splits, multi_label=plan.is_multi_label(task))]
 

@@ -17,7 +17,7 @@ NAME = "training"
 def create_pipeline(plan: Plan) -> Pipeline:
     """`splits (and the pre-trained run) → checkpoints, history`, a node per run; the fan-in per task."""
     runs = [_adopt(plan, run) if run.checkpoint else _train(plan, run) for run in plan.runs.values()]
-    tasks = dict.fromkeys(run.task for run in plan.runs.values())
+    tasks = dict.fromkeys(run.task for run in plan.runs.values() if run.task not in plan.views)
     return Pipeline([*runs, *(node for task in tasks for node in _curves(plan, task))], tags=NAME)
 
 

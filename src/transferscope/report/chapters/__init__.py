@@ -3,6 +3,7 @@
 from transferscope.report.chapters import (
     connection,
     criticality,
+    feature_reuse,
     images,
     landscape,
     merging,
@@ -15,7 +16,18 @@ from transferscope.report.chapters import (
 
 CHAPTERS = tuple(
     part.CHAPTER
-    for part in (training, mistakes, similarity, landscape, connection, criticality, spectrum, merging, own)
+    for part in (
+        training,
+        mistakes,
+        similarity,
+        landscape,
+        connection,
+        criticality,
+        spectrum,
+        feature_reuse,
+        merging,
+        own,
+    )
 )
 """In the order of the appendix, and the user's own; `images` and the runs have places of their own on the page."""
 

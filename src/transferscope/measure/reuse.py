@@ -1,0 +1,108 @@
+"""Feature reuse and source epochs: what the runs on shuffled images, the controls and the early starts have reached."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+
+import pandas as pd
+
+from transferscope.analysis.learning import standard_error, summarise
+from transferscope.experiment.names import RunName
+from transferscope.experiment.node_parameters import VariedRun
+from transferscope.experiment.options import SimilarityOptions, SpectrumOptions
+from transferscope.measure.bench import Bench, network
+from transferscope.measure.similarity import cka
+from transferscope.measure.spectra import spectrum
+from transferscope.models.series import Checkpoints, CheckpointSeries
+
+VARIED = ("run", "label", "role", "replica", "series", "size", "side", "part", "source_epoch")
+MEASURED = (
+    "status", "lr", "metric", "final_train", "final_test", "final_test_error", "best_test", "optimization_speed",
+    "chance", "learned",
+)  # fmt: skip
+
+
+def varied_runs(
+    task: str, runs: Iterable[VariedRun], histories: Mapping[str, pd.DataFrame], class_sizes: pd.DataFrame
+) -> pd.DataFrame:
+    """A row for each run, with what it varies and what it reached.
+
+    Columns task, those of `VariedRun`, and of `learning.summarise` the final and best metrics and the optimization
+    speed, the train metric averaged over the measured epochs (the two measures of Figure 3). `final_test_error` is the
+    standard error of the final test metric over test images.
+
+    Args:
+        histories: By the full name of the run.
+        class_sizes: Of the task; its views show the same images.
+    """
+    rows = []
+    for run in runs:
+        history = histories[run.run].assign(run=run.run, kind=run.series, label=run.label)
+        trained = history[history["epoch"] > 0]
+        diverged = bool(trained["train_loss"].isna().any()) if len(trained) else False
+        status = {run.run: "diverged" if diverged else "finished"}
+        (reached,) = summarise(history, class_sizes, status, {run.run: float(history["lr"].max())}).to_dict("records")
+        score = float(reached["final_test"])
+        error = standard_error(score, class_sizes, str(reached["metric"])) if math.isfinite(score) else math.nan
+        rows.append(run.model_dump() | {name: (reached | {"final_test_error": error})[name] for name in MEASURED})
+    table = pd.DataFrame(rows, columns=[*VARIED, *MEASURED])
+    # Numbers and names in one column are text in a file.
+    return table.assign(size=table["size"].astype(str), source_epoch=table["source_epoch"].map(_text)).assign(
+        task=task
+    )[["task", *VARIED, *MEASURED]]
+
+
+def _text(epoch: object) -> str | None:
+    return None if epoch is None or epoch != epoch else str(epoch)
+
+
+def along_pretraining(bench: Bench, series: CheckpointSeries, options: SimilarityOptions | None = None) -> pd.DataFrame:
+    """How the pre-trained model itself changes, a row for each kept epoch and each layer of analysis.
+
+    Columns run, epoch, metric and `score`, P's own metric on the test images; layer; `cka_to_final`, linear CKA
+    (debiased, pooled features of test images of the source task) with P at the end; and the means over its
+    convolutions and linear layers of `stable_rank` and `spectral_norm`, those of circular maps. Score and means repeat
+    for every layer of an epoch.
+
+    Args:
+        bench: With the source task's test split.
+        options: Layers and number of examples of CKA.
+    """
+    chosen = (options or SimilarityOptions()).model_copy(
+        update={"features": ("pooled",), "estimators": ("debiased",), "heat_map_pairs": 0}
+    )
+    metric = "auc" if bench.split("test").multi_label else "accuracy"
+    own = RunName.parse(series.name)
+    names = {epoch: str(own.at(epoch)) for epoch in series.epochs}
+    checkpoints = Checkpoints([series])
+    last = names[series.epoch("final")]
+    table = cka(bench, checkpoints, [(name, last) for name in names.values()], chosen)["cka"]
+    spectra = _mean_spectra(series, bench.split("test").pictures.seen_size)
+    rows = []
+    for epoch, name in names.items():
+        of_epoch = table[table["checkpoint_a"] == name]
+        score = bench.metrics(checkpoints[name], ["test"])(network(checkpoints[name]))[f"test/{metric}"]
+        for layer, value in zip(of_epoch["layer"], of_epoch["cka"], strict=True):
+            rows.append(
+                {
+                    "run": series.name,
+                    "epoch": epoch,
+                    "metric": metric,
+                    "score": score,
+                    "layer": layer,
+                    "cka_to_final": float(value),
+                    **spectra[epoch],
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def _mean_spectra(series: CheckpointSeries, side: int) -> dict[int, dict[str, float]]:
+    options = SpectrumOptions(epochs=tuple(series.epochs))
+    table = spectrum(series, side, options).summaries
+    layers = table[~table["module"].isin(["sum", "all"])]
+    means = layers.groupby("epoch")[["stable_rank", "spectral_norm"]].mean()
+    return {
+        int(str(epoch)): {str(name): float(value) for name, value in row.items()} for epoch, row in means.iterrows()
+    }

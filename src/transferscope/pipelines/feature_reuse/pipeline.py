@@ -1,0 +1,69 @@
+"""Tables and figures of the runs that feature reuse and source epochs stand for (Figures 3 and 7)."""
+
+from __future__ import annotations
+
+from kedro.pipeline import Node, Pipeline
+
+from transferscope.experiment.node_parameters import VariedRun
+from transferscope.experiment.plan import Plan
+from transferscope.experiment.run import RunSpec
+from transferscope.pipelines.feature_reuse import nodes
+from transferscope.pipelines.wiring import ON_A_GPU, draw
+
+NAME = "feature_reuse"
+
+
+def create_pipeline(plan: Plan) -> Pipeline:
+    """`histories → {task}.feature_reuse.table → figures`, per task; of source epochs also P along its training."""
+    tasks = dict.fromkeys(plan.views.values())
+    sources = {run.full_name: run for task in tasks if (run := _source(plan, task)) is not None}
+    made = [*(node for task in tasks for node in _task(plan, task)), *map(_along, sources.values())]
+    return Pipeline(made, tags=NAME)
+
+
+def _task(plan: Plan, task: str) -> list[Node]:
+    table = f"{task}.feature_reuse.table"
+    varied = VariedRun.of(plan, task)
+    series = {run.series for run in varied}
+    found = [
+        Node(
+            nodes.gather_varied_runs,
+            inputs={"runs": f"params:plan.varied.{task}", "class_sizes": f"{task}.class_sizes.table"}
+            | {run.run: f"{run.run}.history" for run in varied},
+            outputs=table,
+            name="gather_varied_runs",
+            namespace=f"{task}.{NAME}",
+        )
+    ]
+    if series & {"blocks", "each"}:
+        found.append(draw(NAME, task, "feature_reuse", "reuse:block_sizes", [table]))
+    if "control" in series:
+        found.append(draw(NAME, task, "reuse_controls", "reuse:controls", [table]))
+    if "epoch" in series:
+        source = _source(plan, task)
+        inputs = [table] if source is None else [table, f"{source.full_name}.along_pretraining"]
+        found.append(draw(NAME, task, "source_epochs", "reuse:source_epochs", inputs))
+    return found
+
+
+def _source(plan: Plan, task: str) -> RunSpec | None:
+    """The run from whose epochs those of a task start; None where they start from a file, or are none."""
+    starts = [run.pretrained for view, of in plan.views.items() if of == task for run in plan.runs_of(view)]
+    if not any(variant.series == "epoch" and variant.task == task for variant in plan.variants):
+        return None
+    return next((plan.runs[start] for start in starts if start in plan.runs), None)
+
+
+def _along(source: RunSpec) -> Node:
+    return Node(
+        nodes.measure_along_pretraining,
+        inputs={
+            "series": f"{source.full_name}.checkpoints",
+            "test_split": f"{source.task}.test_split",
+            "precision": "params:analyses.precision",
+        },
+        outputs=f"{source.full_name}.along_pretraining",
+        name=f"along_pretraining_{source.name}",
+        namespace=f"{source.task}.{NAME}",
+        tags=ON_A_GPU,
+    )

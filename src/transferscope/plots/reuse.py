@@ -1,0 +1,299 @@
+"""Figures of feature reuse and of source epochs (Figures 3 and 7 of the main text)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from transferscope.plots.rows import heading, require_columns
+from transferscope.plots.style import (
+    BLACK,
+    GREY,
+    METRIC_NAMES,
+    TICK_SIZE,
+    Look,
+    add_note,
+    category_ticks,
+    empty_figure,
+    label,
+    legend_below,
+    looks_for,
+    metric_axis,
+    new_figure,
+)
+
+NORMAL_975 = 1.959964
+COLUMNS = ("run", "label", "series", "size", "side", "final_test", "final_test_error", "optimization_speed", "metric")
+PAPER_DROPS = {
+    "quickdraw": (91, 69, 30, 23, 20, 23, 24, 20, 25, 18, 26, 24, 22),
+    "clipart": (33, 22, 23, 22, 29, 33, 38, 41, 46, 45, 49, 43, 40),
+    "real": (16, 9, 3, 12, 31, 34, 45, 45, 52, 45, 52, 45, 42),
+}
+"""Relative drop in percent by task: all values shuffled, then by the sides of `PAPER_SIZES` (main text, Figure 3)."""
+PAPER_SIZES = (1, 2, 4, 7, 8, 14, 16, 28, 32, 56, 112, 224)
+PAPER_SIDE = 224
+
+
+def block_sizes(table: pd.DataFrame, *, title: str | None = None, note: str | None = None) -> Figure:
+    """Final test metric, optimization speed and relative drop against the side of the shuffled blocks.
+
+    A point for each run, with its 95 % interval over test images where one run is all there is of its kind, and a line
+    through the means over replicas. `*` shuffles all values across positions and channels; dashed, each image has a
+    permutation of its own. The relative drop is 100 (P-T - RI-T) / P-T of the final metric, beside the paper's numbers
+    where the task is one of its own. Source: Figure 3 of the main text.
+
+    Args:
+        table: Rows of `measure.reuse.varied_runs`.
+    """
+    require_columns(table, COLUMNS, "feature_reuse")
+    rows = [shuffled_rows(table), table[table["series"] == "each"]]
+    shown = pd.concat(rows).dropna(subset=["final_test"])
+    if not (shown["series"] != "whole").any():
+        return empty_figure("no run on shuffled images has a final metric", note)
+    side = int(shown["side"].iloc[0])
+    sizes = sorted({str(size) for size in shown["size"]}, key=_rank)
+    positions = {size: index for index, size in enumerate(sizes)}
+    labels = list(dict.fromkeys(shown["label"]))
+    looks = looks_for(labels)
+    figure, axes = new_figure(1, 3, panel_height=2.5)
+    metric = str(shown["metric"].iloc[0])
+    for ax, column, name in (
+        (axes[0, 0], "final_test", "final test"),
+        (axes[0, 1], "optimization_speed", "mean train"),
+    ):
+        for kind in labels:
+            for series, dash in (("blocks", "-"), ("each", ":")):
+                of_kind = shown[(shown["label"] == kind)]
+                whole = of_kind["size"].astype(str) == of_kind["side"].astype(str)
+                if (of_kind["series"] == series).any():
+                    chosen = of_kind[whole | (of_kind["series"] == series)]
+                    _curve(ax, chosen, column, positions, looks[kind], dash)
+        metric_axis(ax, metric, shown[column].to_numpy(dtype=float), prefix=name)
+    _drops(axes[0, 2], shown, positions, side, heading(title, table))
+    for ax in axes[0]:
+        category_ticks(ax, [_size_name(size, side) for size in sizes])
+        label(ax, x="side of the blocks (pixels)")
+    label(axes[0, 1], title=heading(title, table))
+    handles = {
+        kind: Line2D([], [], color=looks[kind].colour, marker=looks[kind].marker, markersize=4) for kind in labels
+    }
+    if (shown["series"] == "each").any():
+        handles["each image by itself"] = Line2D([], [], color=GREY, linestyle=":")
+    if heading(title, table) in PAPER_DROPS:
+        handles["the paper, at this share of the side"] = Line2D(
+            [], [], color=GREY, marker="x", linestyle="", markersize=4
+        )
+    legend_below(figure, list(handles.values()), list(handles))
+    return add_note(figure, note)
+
+
+def _curve(ax: Axes, rows: pd.DataFrame, column: str, positions: dict[str, int], look: Look, dash: str) -> None:
+    x = rows["size"].astype(str).map(positions)
+    means = rows.groupby(x)[column].mean().sort_index()
+    ax.plot(means.index, means.to_numpy(), dash, color=look.colour, linewidth=1.2)
+    ax.plot(x, rows[column], look.marker, color=look.colour, markersize=3.6, mec="white", mew=0.4)
+    if column == "final_test":
+        alone = rows[x.map(x.value_counts()) == 1]
+        half = NORMAL_975 * alone["final_test_error"]
+        at = alone["size"].astype(str).map(positions)
+        ax.errorbar(at, alone[column], yerr=half, fmt="none", ecolor=look.colour, elinewidth=0.8, capsize=1.5)
+
+
+def shuffled_rows(table: pd.DataFrame) -> pd.DataFrame:
+    """Rows of block sizes with one permutation for all images, whole images among them.
+
+    Where whole images were trained again without augmentation, as the shuffled ones are, these rows count, else those
+    of the task's own runs.
+    """
+    blocks = table["series"] == "blocks"
+    again = (table.loc[blocks, "size"].astype(str) == table.loc[blocks, "side"].astype(str)).any()
+    return table[blocks if again else blocks | (table["series"] == "whole")]
+
+
+def relative_drops(table: pd.DataFrame) -> pd.DataFrame:
+    """100 (P-T - RI-T) / P-T of the mean final test metric, in percent: columns size, drop.
+
+    Rows of one permutation for all images, and of whole images; sizes that both kinds have.
+    """
+    rows = shuffled_rows(table)
+    means = rows.groupby(["role", rows["size"].astype(str)])["final_test"].mean()
+    found = []
+    for size in dict.fromkeys(rows["size"].astype(str)):
+        tuned, scratch = (means.get((role, size), np.nan) for role in ("fine_tuned", "from_scratch"))
+        if np.isfinite(tuned) and np.isfinite(scratch) and tuned > 0:
+            found.append({"size": size, "drop": 100 * (tuned - scratch) / tuned})
+    return pd.DataFrame(found, columns=["size", "drop"])
+
+
+def paper_drop(task: str, size: str, side: int) -> float:
+    """The paper's relative drop, in percent, at the share of the side that is nearest (both sides as logarithms).
+
+    nan for other tasks.
+    """
+    if task not in PAPER_DROPS:
+        return np.nan
+    values, whole, pixel = PAPER_DROPS[task][0], PAPER_DROPS[task][1:], np.array(PAPER_SIZES) / PAPER_SIDE
+    if size == "values":
+        return float(values)
+    return (
+        float(whole[int(np.abs(np.log(pixel) - np.log(int(size) / side)).argmin())])
+        if int(size) > 1
+        else float(whole[0])
+    )
+
+
+def _drops(ax: Axes, shown: pd.DataFrame, positions: dict[str, int], side: int, task: str) -> None:
+    drops = relative_drops(shown)
+    ax.axhline(0, color=GREY, linewidth=0.6)
+    if len(drops):
+        drops = drops.assign(x=drops["size"].map(positions)).sort_values("x")
+        ax.plot(drops["x"], drops["drop"], "o-", color=BLACK, markersize=3.6, linewidth=1.2)
+        paper = [paper_drop(task, str(size), side) for size in drops["size"]]
+        ax.plot(drops["x"], paper, "x", color=GREY, markersize=4.5)
+    label(ax, y="relative drop (%)")
+
+
+def _rank(size: str) -> float:
+    return 0.0 if size == "values" else float(size)
+
+
+def _size_name(size: str, side: int) -> str:
+    if size == "values":
+        return "*"
+    return "whole" if int(size) == side else size
+
+
+def controls(table: pd.DataFrame, *, title: str | None = None, note: str | None = None) -> Figure:
+    """Final test metric and optimization speed of what takes a part of the pre-trained model, beside all and nothing.
+
+    A row for each kind of run, a point for each replica with its 95 % interval over test images.
+
+    Args:
+        table: Rows of `measure.reuse.varied_runs`.
+    """
+    require_columns(table, (*COLUMNS, "part"), "feature_reuse")
+    shown = table[table["series"].isin(["whole", "control"]) & table["final_test"].notna()]
+    if not (shown["series"] == "control").any():
+        return empty_figure("no control has a final metric", note)
+    names = shown["label"].where(shown["series"] == "whole", shown["part"].map(_part_name))
+    order = _order(shown, names)
+    looks = looks_for(list(dict.fromkeys(shown.loc[shown["series"] == "whole", "label"])))
+    figure, axes = new_figure(1, 2, panel_height=1.0 + 0.26 * len(order), sharey=True)
+    metric = METRIC_NAMES.get(str(shown["metric"].iloc[0]), str(shown["metric"].iloc[0]))
+    for ax, column, name in (
+        (axes[0, 0], "final_test", f"final test {metric}"),
+        (axes[0, 1], "optimization_speed", f"train {metric}, mean over epochs"),
+    ):
+        for row, kind in enumerate(order):
+            rows = shown[names == kind]
+            look = looks.get(kind, Look(BLACK, "o"))
+            half = NORMAL_975 * rows["final_test_error"] if column == "final_test" else None
+            place = row + np.linspace(-0.12, 0.12, len(rows)) if len(rows) > 1 else np.array([float(row)])
+            ax.errorbar(
+                rows[column], place, xerr=half, fmt=look.marker, color=look.colour, markersize=4, elinewidth=0.8
+            )
+        label(ax, x=name)
+    label(axes[0, 0], y="kind of run")
+    axes[0, 0].set_yticks(range(len(order)), order, fontsize=TICK_SIZE)
+    axes[0, 0].set_ylim(len(order) - 0.5, -0.5)
+    figure.suptitle(f"{heading(title, table)}: which part of the pre-trained model is taken", fontsize=8)
+    return add_note(figure, note)
+
+
+def _part_name(part: str) -> str:
+    return {"statistics": "statistics alone", "frozen": "features frozen"}.get(part, f"up to {part}")
+
+
+def _order(shown: pd.DataFrame, names: pd.Series) -> list[str]:
+    """Everything, its parts as the study lists them, nothing."""
+    whole = shown["series"] == "whole"
+    scratch = set(names[whole & (shown["role"] == "from_scratch")])
+    first = [name for name in dict.fromkeys(names[whole]) if name not in scratch]
+    return [*first, *dict.fromkeys(names[~whole]), *scratch]
+
+
+def source_epochs(
+    table: pd.DataFrame, along: pd.DataFrame | None = None, *, title: str | None = None, note: str | None = None
+) -> Figure:
+    """What a run reaches by the epoch of the pre-trained model that it starts from, and how that model changes.
+
+    Left: final test metric; the dashed line is the mean from scratch. Middle: optimization speed. Right, where the
+    pre-trained model is a run of the study: its own test metric, CKA of its layers with its end, and its mean stable
+    rank relative to the end. Source: Figure 7 of the main text.
+
+    Args:
+        table: Rows of `measure.reuse.varied_runs`.
+        along: Rows of `measure.reuse.along_pretraining`.
+    """
+    require_columns(table, (*COLUMNS, "source_epoch"), "feature_reuse")
+    starts = table[
+        table["series"].isin(["whole", "epoch"]) & (table["role"] == "fine_tuned") & table["final_test"].notna()
+    ]
+    if not (starts["series"] == "epoch").any():
+        return empty_figure("no run from an earlier epoch has a final metric", note)
+    last = _last_epoch(along, starts)
+    epochs = starts["source_epoch"].map(lambda text: last if text in ("final", "best") else int(str(text)))
+    scratch = table[(table["series"] == "whole") & (table["role"] == "from_scratch")]
+    metric = str(starts["metric"].iloc[0])
+    figure, axes = new_figure(1, 2 if along is None else 3, panel_height=2.4)
+    look = looks_for(list(dict.fromkeys(starts["label"])))[str(starts["label"].iloc[0])]
+    for ax, column, name in (
+        (axes[0, 0], "final_test", "final test"),
+        (axes[0, 1], "optimization_speed", "mean train"),
+    ):
+        means = starts.groupby(epochs)[column].mean().sort_index()
+        ax.plot(means.index, means.to_numpy(), "-", color=look.colour, linewidth=1.2)
+        half = NORMAL_975 * starts["final_test_error"] if column == "final_test" else None
+        ax.errorbar(epochs, starts[column], yerr=half, fmt=look.marker, color=look.colour, markersize=4, elinewidth=0.8)
+        if len(scratch):
+            ax.axhline(scratch[column].mean(), color=GREY, linestyle="--", linewidth=1.0)
+        values = pd.concat([starts[column], scratch[column]]).to_numpy(dtype=float)
+        metric_axis(ax, metric, values, prefix=name)
+        label(ax, x="epoch of the pre-trained model")
+    label(axes[0, 0], title=heading(title, table))
+    handles = [Line2D([], [], color=look.colour, marker=look.marker, markersize=4)]
+    names = [str(starts["label"].iloc[0])]
+    if len(scratch):
+        handles.append(Line2D([], [], color=GREY, linestyle="--"))
+        names.append(f"{scratch['label'].iloc[0]} (mean)")
+    if along is not None:
+        made = _along(axes[0, 2], along)
+        handles, names = handles + list(made.values()), names + list(made)
+    legend_below(figure, handles, names)
+    return add_note(figure, note)
+
+
+def _last_epoch(along: pd.DataFrame | None, starts: pd.DataFrame) -> int:
+    """The number of the final epoch: that of the run, or one after the last that is asked for."""
+    if along is not None and len(along):
+        return int(along["epoch"].max())
+    return max((int(text) for text in starts["source_epoch"] if str(text).isdigit()), default=0) + 1
+
+
+def _along(ax: Axes, along: pd.DataFrame) -> dict[str, Line2D]:
+    """Lines by name: own metric, CKA of the first and the last layer with the end, stable rank relative to the end."""
+    epochs = along.drop_duplicates("epoch").set_index("epoch").sort_index()
+    layers = list(dict.fromkeys(along["layer"]))
+    lines: dict[str, tuple[pd.Series, str, str]] = {}
+    own = epochs["score"].dropna()
+    lines[f"its own test {METRIC_NAMES.get(str(epochs['metric'].iloc[0]), '')}"] = (own, BLACK, "o-")
+    for layer, colour, dash in zip(_ends(layers), ("#E69F00", "#CC79A7"), ("s-", "D-"), strict=False):
+        of_layer = along[along["layer"] == layer].set_index("epoch")["cka_to_final"].sort_index()
+        lines[f"CKA of {layer} with its end"] = (of_layer, colour, dash)
+    rank = epochs["stable_rank"] / epochs["stable_rank"].iloc[-1]
+    lines["stable rank / that at the end"] = (rank, "#009E73", "^-")
+    made = {}
+    for name, (values, colour, dash) in lines.items():
+        (made[name],) = ax.plot(values.index, values.to_numpy(), dash, color=colour, markersize=3.2, linewidth=1.0)
+    label(ax, x="epoch of the pre-trained model", y="the pre-trained model", title="pre-training")
+    return made
+
+
+def _ends(layers: Iterable[str]) -> list[str]:
+    found = list(layers)
+    return [found[0], found[-1]] if len(found) > 1 else found

@@ -1,0 +1,125 @@
+"""Feature reuse, its controls, and which epoch of the pre-trained model to start from (main text, Figures 3 and 7)."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from transferscope.claims.evidence import Evidence
+from transferscope.plots.reuse import paper_drop, relative_drops, shuffled_rows
+from transferscope.report import published
+from transferscope.report.chapters.chapter import Chapter, Section, overview, spread
+from transferscope.tables import formats
+from transferscope.tables.grid import Grid
+
+
+def block_sizes(evidence: Evidence) -> list[Grid]:
+    """Final metric and speed of both kinds by size of the blocks, and the relative drop beside the paper's."""
+    rows = []
+    for task, table in evidence.each("feature_reuse"):
+        shown = shuffled_rows(table)
+        if not (shown["series"] == "blocks").any():
+            continue
+        drops = relative_drops(shown).set_index("size")["drop"]
+        side = int(shown["side"].iloc[0])
+        for size in sorted(
+            dict.fromkeys(shown["size"].astype(str)), key=lambda size: -1 if size == "values" else int(size)
+        ):
+            of_size = shown[shown["size"].astype(str) == size]
+            name = {"values": "* (all values)", str(side): "whole images"}.get(size, f"{size} px")
+            paper = paper_drop(task, size, side)
+            ours = drops.get(size, float("nan"))
+            percents = (_percent(float(value)) for value in (ours, paper))
+            rows.append((task, name, *_both(of_size, "final_test"), *_both(of_size, "optimization_speed"), *percents))
+    columns = (
+        "task", "blocks", "final, P-T", "final, RI-T", "speed, P-T", "speed, RI-T", "relative drop", "the paper's",
+    )  # fmt: skip
+    note = (
+        "Mean (smallest to largest run). Relative drop: 100 (P-T - RI-T) / P-T of the mean final metric. The paper's "
+        "is at the size that is the nearest share of its 224 px."
+    )
+    return overview("Ours: shuffled images", columns, rows, note, "<task>.feature_reuse.table")
+
+
+def controls(evidence: Evidence) -> list[Grid]:
+    """Final metric and speed by what is taken of the pre-trained model."""
+    rows = []
+    for task, table in evidence.each("feature_reuse"):
+        shown = table[table["series"].isin(["whole", "control"])]
+        if not (shown["series"] == "control").any():
+            continue
+        for (label, part), of_part in shown.groupby(["label", shown["part"].fillna("")], sort=False):
+            numbers = (spread(of_part[name], _score(of_part)) for name in ("final_test", "optimization_speed"))
+            rows.append((task, f"{label}, {part}" if part else str(label), *numbers))
+    columns = ("task", "kind", "final, test", "optimization speed")
+    return overview("Ours: parts of the pre-trained model", columns, rows, "", "<task>.feature_reuse.table")
+
+
+def source_epochs(evidence: Evidence) -> list[Grid]:
+    """Final metric by source epoch, and the first epoch that gives most of the gain."""
+    rows = []
+    for task, table in evidence.each("feature_reuse"):
+        starts = table[table["series"].isin(["whole", "epoch"]) & (table["role"] == "fine_tuned")]
+        if not (starts["series"] == "epoch").any():
+            continue
+        for epoch, of_epoch in starts.groupby(starts["source_epoch"].astype(str), sort=False):
+            numbers = (spread(of_epoch[name], _score(of_epoch)) for name in ("final_test", "optimization_speed"))
+            rows.append((task, str(epoch), *numbers))
+    columns = ("task", "source epoch", "final, test", "optimization speed")
+    return overview("Ours: by source epoch", columns, rows, "", "<task>.feature_reuse.table")
+
+
+def _both(rows: pd.DataFrame, column: str) -> tuple[str, str]:
+    first, second = (
+        spread(rows.loc[rows["role"] == role, column], _score(rows)) for role in ("fine_tuned", "from_scratch")
+    )
+    return first, second
+
+
+def _score(rows: pd.DataFrame) -> formats.Format:
+    return formats.score(str(rows["metric"].iloc[0]))
+
+
+def _percent(value: float) -> str:
+    return formats.MISSING if value != value else f"{value:.0f} %"
+
+
+CHAPTER = Chapter(
+    title="Feature reuse",
+    appendix="main text",
+    sections=(
+        Section(
+            id="figure_3",
+            numbers="Figures 1 and 3",
+            title="Images with shuffled blocks",
+            see="P-T should learn faster at every size, which no feature explains, and its gain in accuracy should "
+            "grow with the blocks, as far as features survive in them.",
+            analysis="feature_reuse",
+            figures=("feature_reuse",),
+            paper=(published.FIGURE_3,),
+            tables=block_sizes,
+            note="Figure 1 stands with the images (images shuffled). One permutation of the blocks for all images, "
+            "train and test, after normalisation and without augmentation; * permutes all values across positions and "
+            "channels.",
+        ),
+        Section(
+            id="reuse_controls",
+            numbers="controls",
+            title="Which part of the pre-trained model is needed",
+            see="Random weights with the pre-trained statistics of each tensor should train faster but end no better; "
+            "how many of the first modules it takes shows where the features are that are reused.",
+            analysis="feature_reuse",
+            figures=("reuse_controls",),
+            tables=controls,
+        ),
+        Section(
+            id="figure_7",
+            numbers="Figure 7",
+            title="Which epoch to fine-tune from",
+            see="Early epochs should already help; where the curve is flat, pre-training could have stopped.",
+            analysis="source_epochs",
+            figures=("source_epochs",),
+            paper=(published.FIGURE_7,),
+            tables=source_epochs,
+        ),
+    ),
+)

@@ -1,0 +1,106 @@
+"""The table of feature reuse, and the pre-trained model along its training."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from transferscope.analysis.learning import standard_error
+from transferscope.experiment.node_parameters import VariedRun
+from transferscope.measure.reuse import varied_runs
+from transferscope.plots.reuse import paper_drop, relative_drops, shuffled_rows
+
+SIZES = pd.DataFrame(
+    {
+        "part": ["train", "train", "test", "test"],
+        "class_name": ["a", "b"] * 2,
+        "count": [80, 20, 40, 60],
+        "negatives": 0,
+    }
+)
+
+
+def history(*accuracies: float, diverged: bool = False) -> pd.DataFrame:
+    """Epochs 0, 1, ... with the same accuracy on train and test; the loss of the last may be no number."""
+    epochs = range(len(accuracies))
+    loss = [math.nan, *(1.0 for _ in accuracies[1:])]
+    frame = pd.DataFrame({"task": "view", "epoch": epochs, "lr": [math.nan, *(0.1 for _ in accuracies[1:])]})
+    frame = frame.assign(train_loss=loss, train_loss_eval=1.0, test_loss=1.0)
+    frame = frame.assign(train_accuracy=accuracies, test_accuracy=accuracies)
+    if diverged:
+        frame.loc[frame.index[-1], ["train_loss", "train_accuracy", "test_accuracy"]] = math.nan
+    return frame
+
+
+def varied(run: str, role: str, **more: object) -> VariedRun:
+    label = {"fine_tuned": "P-T", "from_scratch": "RI-T"}.get(role, role)
+    values = {"run": run, "label": label, "role": role, "replica": 1, "series": "blocks", "size": 4, "side": 32}
+    return VariedRun.model_validate(values | more)
+
+
+@pytest.fixture
+def table() -> pd.DataFrame:
+    """P-T and RI-T on blocks of 4 and on whole images; one more that diverged."""
+    runs = [
+        varied("clipart.pt_1", "fine_tuned", series="whole", size=32, source_epoch="final"),
+        varied("clipart.rit_1", "from_scratch", series="whole", size=32),
+        varied("clipart_blocks_4.pt_shuffled_1", "fine_tuned", source_epoch="final"),
+        varied("clipart_blocks_4.rit_shuffled_1", "from_scratch"),
+        varied("clipart_blocks_values.rit_shuffled_1", "from_scratch", size="values"),
+    ]
+    ends = {"clipart.pt_1": (0.1, 0.8, 0.9), "clipart.rit_1": (0.1, 0.5, 0.72)}
+    ends |= {"clipart_blocks_4.pt_shuffled_1": (0.1, 0.7, 0.75), "clipart_blocks_4.rit_shuffled_1": (0.1, 0.4, 0.7)}
+    histories = {name: history(*values) for name, values in ends.items()}
+    histories["clipart_blocks_values.rit_shuffled_1"] = history(0.1, 0.2, 0.2, diverged=True)
+    return varied_runs("clipart", runs, histories, SIZES)
+
+
+def test_a_row_has_what_a_run_varies_and_what_it_reached(table: pd.DataFrame) -> None:
+    """Final metric with its standard error, speed as the mean over trained epochs, whether it learned or diverged."""
+    row = table.set_index("run").loc["clipart_blocks_4.pt_shuffled_1"]
+    assert (row["task"], row["series"], row["size"], row["metric"]) == ("clipart", "blocks", "4", "accuracy")
+    assert row["final_test"] == 0.75
+    assert row["optimization_speed"] == pytest.approx((0.7 + 0.75) / 2)
+    assert row["final_test_error"] == pytest.approx(math.sqrt(0.75 * 0.25 / 100))
+    assert row["learned"]
+    last = table.set_index("run").loc["clipart_blocks_values.rit_shuffled_1"]
+    assert last["status"] == "diverged"
+
+
+def test_the_relative_drop_is_that_of_the_means(table: pd.DataFrame) -> None:
+    """100 (P-T - RI-T) / P-T, at sizes that both kinds have."""
+    drops = relative_drops(table).set_index("size")["drop"]
+    assert drops.to_dict() == pytest.approx({"32": 100 * 0.18 / 0.9, "4": 100 * 0.05 / 0.75})
+
+
+def test_whole_images_that_were_trained_again_take_the_place_of_the_tasks_own(table: pd.DataFrame) -> None:
+    """Where the task's own runs see augmented images."""
+    assert (shuffled_rows(table)["series"] == "whole").sum() == 2
+    again = table[table["series"] == "whole"].assign(series="blocks", final_test=0.5)
+    both = shuffled_rows(pd.concat([table, again]))
+    assert set(both["series"]) == {"blocks"}
+    assert relative_drops(pd.concat([table, again])).set_index("size")["drop"]["32"] == 0
+
+
+def test_the_papers_number_is_at_the_nearest_share_of_the_side() -> None:
+    """1 of 32 pixels is 7 of 224, 4 is 28, the whole is the whole; single pixels and all values are themselves."""
+    assert paper_drop("real", "2", 32) == 45  # 14 of 224
+    assert paper_drop("real", "4", 32) == 52  # 28
+    assert paper_drop("clipart", "32", 32) == 40
+    assert paper_drop("quickdraw", "values", 32) == 91
+    assert paper_drop("quickdraw", "1", 32) == 69
+    assert math.isnan(paper_drop("amazon", "4", 32))
+
+
+def test_the_standard_error_of_a_mean_auc_is_that_of_draws() -> None:
+    """Hanley and McNeil's formula against the spread of the AUC of normal scores over 4,000 test sets."""
+    positives, negatives, shift = 40, 60, 1.0
+    rng = np.random.default_rng(0)
+    first = rng.normal(shift, 1, (4000, positives, 1))
+    second = rng.normal(0, 1, (4000, 1, negatives))
+    areas = (first > second).mean(axis=(1, 2))
+    sizes = pd.DataFrame({"part": ["test"], "class_name": ["a"], "count": [positives], "negatives": [negatives]})
+    assert standard_error(float(areas.mean()), sizes, "auc") == pytest.approx(areas.std(), rel=0.08)
