@@ -189,7 +189,8 @@ def figure_costs(
 def _needs(plan: Plan, sizes: Sizes, num_modules: Mapping[str, int]) -> dict[str, tuple[set[str], int]]:
     """Figure -> (runs whose checkpoints it reads, images through a network for it)."""
     analyses = plan.study.analyses
-    found: dict[str, tuple[set[str], int]] = {"Figure 2": (set(plan.runs), 0)}
+    own = {name for name, run in plan.runs.items() if run.task not in plan.views}
+    found: dict[str, tuple[set[str], int]] = {"Figure 2": (own, 0)} | _reuse_needs(plan, sizes)
     if analyses.mistakes:
         used = _runs_of(_pairs(plan, analyses.mistakes.pairs))
         found["Tables 3 to 6, Figures 8, 9"] = used, sum(sizes[plan.runs[run].task][1] for run in used)
@@ -208,6 +209,23 @@ def _needs(plan: Plan, sizes: Sizes, num_modules: Mapping[str, int]) -> dict[str
         used = {name for name, run in plan.runs.items() if run.kind in chosen}
         found["Figures 31 to 33"] = used, sum(sizes[plan.runs[run].task][0] for run in used)  # for their margins
     return found
+
+
+def _reuse_needs(plan: Plan, sizes: Sizes) -> dict[str, tuple[set[str], int]]:
+    """Runs on shuffled images with the controls, and those from earlier epochs, of which P is measured at each."""
+    needs: dict[str, tuple[set[str], int]] = {}
+    for name, key in (("Figure 3", "feature_reuse"), ("Figure 7", "source_epochs")):
+        varied = [one for one in plan.variants if (one.series == "epoch") == (key == "source_epochs")]
+        runs = {run.full_name for one in varied for run in plan.runs_of(one.view) if run.kind == one.kind}
+        runs |= {run.full_name for one in varied for run in plan.runs_of(one.task) if run.kind == one.origin}
+        if runs:
+            images = 0
+            if key == "source_epochs":
+                sources = {start for run in runs if (start := plan.runs[run].pretrained) in plan.runs}
+                each = {start: sizes[plan.runs[start].task][1] for start in sources}
+                images = sum(2 * each[start] * _num_checkpoints(plan.runs[start].training) for start in sources)
+            needs[name] = runs, images
+    return needs
 
 
 def _landscape_needs(
