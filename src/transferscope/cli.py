@@ -11,12 +11,15 @@ from collections.abc import Callable
 from copy import copy
 from difflib import get_close_matches
 from functools import wraps
+from inspect import Parameter, signature
 from typing import Any
 
 import click
 from kedro.framework.cli.project import run as kedro_run
 from kedro.framework.cli.utils import env_option
 from kedro.io.core import DatasetError
+from kedro.runner import AbstractRunner
+from kedro.utils import load_obj
 from omegaconf.errors import OmegaConfBaseException
 
 from transferscope.experiment.names import Namespace
@@ -24,7 +27,10 @@ from transferscope.framework.kedro_private import SELECTING_FILES
 from transferscope.framework.yaml_files import read_mapping
 from transferscope.system.errors import UserError, one_line
 
-DEFAULT_RUNNER = "transferscope.framework.runners.GpuRunner"
+RUNNERS = "transferscope.framework.runners"
+DEFAULT_RUNNER = f"{RUNNERS}.GpuRunner"
+OF_KEDRO = ("SequentialRunner", "ThreadRunner", "ParallelRunner")
+OF_OURS = ("GpuRunner", "RayRunner")
 
 
 def _in_one_line(callback: Callable[..., Any]) -> Callable[..., Any]:
@@ -45,6 +51,33 @@ def _in_one_line(callback: Callable[..., Any]) -> Callable[..., Any]:
             raise click.ClickException(_with_hint(str(error))) from error
 
     return run
+
+
+def _with_runner(callback: Callable[..., Any]) -> Callable[..., Any]:
+    """The same command, which knows our runners by their names, and refuses others and options that a runner lacks."""
+
+    @wraps(callback)
+    def run(*args: Any, runner: str, runner_params: dict[str, Any], **options: Any) -> Any:
+        path = f"{RUNNERS}.{runner}" if runner in OF_OURS else runner
+        known = [*signature(_runner_class(path, runner)).parameters.values()]
+        names = [parameter.name for parameter in known if parameter.kind is not Parameter.VAR_KEYWORD]
+        unknown = next((key for key in runner_params if key not in names), None)
+        if unknown is not None and len(names) == len(known):
+            raise click.ClickException(f"--runner-params {unknown}: {runner} has only {', '.join(names)}")
+        return callback(*args, runner=path, runner_params=runner_params, **options)
+
+    return run
+
+
+def _runner_class(path: str, name: str) -> type[AbstractRunner]:
+    try:
+        found = load_obj(path, "kedro.runner")
+    except (ImportError, AttributeError, ValueError):
+        found = None
+    if not (isinstance(found, type) and issubclass(found, AbstractRunner)):
+        there = ", ".join((*OF_OURS, *OF_KEDRO))
+        raise click.ClickException(f"--runner {name}: no runner has this name; give {there}, or package.module.Class")
+    return found
 
 
 def _with_hint(message: str) -> str:
@@ -74,7 +107,7 @@ def _our_run(command: click.Command) -> click.Command:
     """Kedro's `run` with our runner, and with checks of `--config` and `--params`."""
     changed = copy(command)
     assert changed.callback is not None
-    changed.callback = _in_one_line(changed.callback)
+    changed.callback = _in_one_line(_with_runner(changed.callback))
     changed.params = [copy(parameter) for parameter in command.params]
     by_name = {parameter.name: parameter for parameter in changed.params}
     by_name["runner"].default = DEFAULT_RUNNER

@@ -30,7 +30,7 @@ ELSEWHERE = {
     "uv run sphinx-build -W -q docs docs/_build": "test_build.py builds the pages",
     "uv run --extra ray ray start --head --port=6379": "a server",
     "uv run --extra ray ray start --address=HEAD:6379": "a server",
-    "uv run --extra ray kedro run --runner transferscope.framework.runners.RayRunner --runner-params address=HEAD:6379": (
+    "uv run --extra ray kedro run --runner RayRunner --runner-params address=HEAD:6379": (
         "tests/framework/runners/test_ray_runner.py runs a study on a cluster of its own, where Ray is installed"
     ),
     "uv sync": "sets up the environment that the tests run in",

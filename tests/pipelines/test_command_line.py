@@ -70,6 +70,13 @@ def kedro_in_a_new_python(folder: Path, *arguments: str) -> subprocess.Completed
         (["run", "--config", "overlay.yml"], "overlay.yml: run.envv: unknown option; did you mean env?"),
         (["cost", "--env", "nowhere"], "--env nowhere: the folder"),
         (["run", "--runner-params", "gpus=99"], "--runner-params gpus=99: there are"),
+        (["run", "--runner", "my_runners.Fast"], "--runner my_runners.Fast: no runner has this name; give GpuRunner, "),
+        (["run", "--runner", "pathlib.Path"], "--runner pathlib.Path: no runner has this name"),
+        (
+            ["run", "--runner", "ThreadRunner", "--runner-params", "gpus=1"],
+            "--runner-params gpus: ThreadRunner has only max_workers, is_async",
+        ),
+        (["run", "--runner", "GpuRunner", "--runner-params", "gpu=1"], "--runner-params gpu: GpuRunner has only gpus"),
         (["run", "--runner-params", "gpu=1"], "--runner-params gpu: GpuRunner has only gpus, max_workers"),
         (
             ["run", "--env", "nowhere"],
