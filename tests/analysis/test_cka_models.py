@@ -212,7 +212,7 @@ def test_intervals_of_cka_hold_the_truth_in_95_of_100():
             x, other = (torch.randn(500, 8, generator=generator) * scale for _ in range(2))
             y = mix * x + (1 - mix) * other
             pair = {"a": Given(slice(0, 8)), "b": Given(slice(8, 16))}
-            row = cka_between(pair, torch.cat([x, y], dim=1).split(50), estimators=["minibatch"]).iloc[0]
+            row = cka_between(pair, torch.cat([x, y], dim=1).split(100), estimators=["minibatch"]).iloc[0]
             squares = scale**4
             own = (mix**2 + (1 - mix) ** 2) * scale**2
             truth = float(mix**2 * squares.sum() / torch.sqrt(squares.sum() * (own**2).sum()))

@@ -3,6 +3,7 @@
     python tests/benchmarks/bench_cka.py [--batches 1] [--batch-size 32] [--repeats 3] [--model resnet50] [--bfloat16]
     python tests/benchmarks/bench_cka.py --memory          # peak memory for 1,000 and 50,000 small images
     python tests/benchmarks/bench_cka.py --models          # all pairs among m models
+    python tests/benchmarks/bench_cka.py --coverage 1000   # how often intervals hold the true CKA
 
 "forward" is the two models' bare forward passes. torch_cka (PyPI) runs if it can be imported, under no_grad and with
 the same layers; it compares every layer with every layer of flattened features, so it is put beside the same here.
@@ -185,6 +186,40 @@ def many_models() -> None:
         print(f"{number} models, {pairs} pairs: {work:.2f} CPU s, {work / number:.2f} a model, forward {passes:.2f}")
 
 
+class Columns:
+    """Features that are columns of the batch itself."""
+
+    features, linear = "pooled", frozenset()
+
+    def __init__(self, columns: slice) -> None:
+        self.layers, self.columns = {"x": "x"}, columns
+
+    def __call__(self, batch: Tensor, reduce: Callable[[Tensor], object]) -> dict[str, object]:
+        return {"x": reduce(batch[:, self.columns])}
+
+
+def two_models(number: int, mix: float, generator: torch.Generator, width: int = 16) -> Tensor:
+    """Heavy-tailed features of a model, and those of another that mixes what is behind them with something else."""
+    scale = 1 / torch.arange(1, width + 1)
+    ours, others = (torch.randn(number, width, generator=generator) * scale for _ in range(2))
+    return torch.cat([ours.relu() + 0.1 * ours**2, mix * ours + (1 - mix) * others], dim=1)
+
+
+def coverage(studies: int) -> None:
+    pair = {"a": Columns(slice(0, 16)), "b": Columns(slice(16, 32))}
+    generator = torch.Generator().manual_seed(0)
+    for mix in (0.0, 0.3, 0.6, 0.95):
+        population = two_models(200_000, mix, generator)
+        truth = linear_cka(population[:, :16], population[:, 16:])
+        for number, size in ((100, 25), (100, 50), (500, 50), (512, 64)):
+            hits = 0
+            for _ in range(studies):
+                batches = two_models(number, mix, generator).split(size)
+                row = cka_between(pair, batches, estimators=["minibatch"]).iloc[0]  # type: ignore[arg-type]
+                hits += row["low"] <= truth <= row["high"]
+            print(f"CKA {truth:.3f}, {number} examples in batches of {size}: {hits / studies:.3f}", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batches", type=int, default=1)
@@ -197,6 +232,7 @@ def main() -> None:
     parser.add_argument("--memory", action="store_true")
     parser.add_argument("--memory-of", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--models", action="store_true")
+    parser.add_argument("--coverage", type=int, default=0, metavar="SAMPLES")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     if arguments.memory_of:
@@ -205,6 +241,8 @@ def main() -> None:
         memory()
     elif arguments.models:
         many_models()
+    elif arguments.coverage:
+        coverage(arguments.coverage)
     else:
         compare(arguments)
         streaming_against_gram()
