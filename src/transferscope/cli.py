@@ -19,6 +19,7 @@ from kedro.framework.cli.utils import env_option
 from kedro.io.core import DatasetError
 from omegaconf.errors import OmegaConfBaseException
 
+from transferscope.experiment.names import Namespace
 from transferscope.framework.kedro_private import SELECTING_FILES
 from transferscope.framework.yaml_files import read_mapping
 from transferscope.system.errors import UserError, one_line
@@ -60,7 +61,9 @@ def _with_hint(message: str) -> str:
         return message
     nodes = pipelines["__default__"].nodes
     known = {
-        name for node in nodes for name in (node.name, node.namespace, (node.namespace or "").split(".")[0]) if name
+        name
+        for node in nodes
+        for name in (node.name, *(Namespace.parse(node.namespace).levels if node.namespace else ()))
     }
     near = [name for word in re.findall(r"'([^']+)'", message) for name in get_close_matches(word, known)]
     hint = f"did you mean {', '.join(near)}?" if near else "`kedro registry describe` lists the nodes"

@@ -13,7 +13,9 @@ def register_pipelines() -> dict[str, Pipeline]:
     """The pipelines, and all of them as the default."""
     plan = active_plan()
     modules = (data_prep, training, mistakes, similarity, landscape, spectrum, own)
-    made = {module.__name__.rpartition(".")[2]: module.create_pipeline(plan) for module in modules}
+    made = {
+        module.__name__.removeprefix("transferscope.pipelines."): module.create_pipeline(plan) for module in modules
+    }
     pipelines = without_images(plan, made)
     pipelines["report"] = report.create_pipeline(plan, pipelines.values())
     return pipelines | {"__default__": sum(pipelines.values(), Pipeline([]))}

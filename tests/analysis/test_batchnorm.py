@@ -11,7 +11,7 @@ from transferscope.analysis.batchnorm import (
     recompute_statistics,
     with_recomputed_statistics,
 )
-from transferscope.analysis.evaluation import Evaluator
+from transferscope.analysis.evaluator import Evaluator
 from transferscope.analysis.interpolation import barrier, walk
 from transferscope.system.errors import UserError
 

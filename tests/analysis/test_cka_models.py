@@ -11,8 +11,8 @@ from torch import nn
 from transferscope.analysis.cca import mean_squared_cca
 from transferscope.analysis.cka import ESTIMATORS, linear_cka
 from transferscope.analysis.cka_models import LayerSimilarity, cka_between
-from transferscope.analysis.comparisons import Comparison
 from transferscope.analysis.features import FeatureExtractor
+from transferscope.analysis.layer_pairs import LayerComparison
 from transferscope.analysis.procrustes import procrustes_similarity
 from transferscope.analysis.second_opinion import second_opinion
 from transferscope.system.errors import UserError
@@ -92,8 +92,8 @@ def test_comparisons_share_the_forward_passes():
     calls = []
     for extractor in models.values():
         extractor.model.register_forward_hook(count_batches(calls))
-    same = Comparison((("a", "b"),), layers=("conv2",))
-    heat_map = Comparison((("a", "b"),), layer_pairs="all", estimators=("minibatch",))
+    same = LayerComparison((("a", "b"),), layers=("conv2",))
+    heat_map = LayerComparison((("a", "b"),), layer_pairs="all", estimators=("minibatch",))
     similarity = LayerSimilarity(models, [same, heat_map])
     similarity.update_all(IMAGES.split(40))
     assert len(calls) == 2 * 4
@@ -105,7 +105,7 @@ def test_comparisons_share_the_forward_passes():
 def test_the_second_opinion_is_that_of_all_examples_at_once():
     """SVCCA and Procrustes from streamed sums equal those of the whole features, and a model is at 1 from itself."""
     models = extractors("ab")
-    comparison = Comparison((("a", "b"), ("a", "a")))
+    comparison = LayerComparison((("a", "b"), ("a", "a")))
     similarity = LayerSimilarity(models, [comparison])
     similarity.update_all(IMAGES.split(53))
     table = second_opinion(similarity, comparison)
@@ -147,7 +147,7 @@ def test_bad_input_is_named():
     with pytest.raises(UserError, match="no model named c; there are: a, b"):
         cka_between(models, [IMAGES], pairs=[("a", "c")])
     with pytest.raises(UserError, match="no layer named layer9; there are: conv1, conv2"):
-        LayerSimilarity(models, [Comparison((("a", "b"),), layers=("conv1", "layer9"))])
+        LayerSimilarity(models, [LayerComparison((("a", "b"),), layers=("conv1", "layer9"))])
     other = FeatureExtractor(model(5), {"last": "2"})
     with pytest.raises(UserError, match="a and z have no layer name in common: conv1, conv2 and last"):
         cka_between({"a": models["a"], "z": other}, [IMAGES])

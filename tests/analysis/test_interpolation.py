@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from transferscope.analysis.evaluation import Remembered
+from transferscope.analysis.evaluator import Remembered
 from transferscope.analysis.interpolation import (
     alpha_grid,
     barrier,

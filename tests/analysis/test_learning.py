@@ -10,7 +10,7 @@ import pytest
 import torch
 from scipy import stats
 
-from transferscope.analysis.evaluation import per_example
+from transferscope.analysis.evaluator import per_example
 from transferscope.analysis.learning import chance_level, loss_without_knowledge, rise_at_the_end, summarise
 
 SIZES = pd.DataFrame(

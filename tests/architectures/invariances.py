@@ -19,7 +19,7 @@ from transferscope.analysis.batchnorm import batchnorm_layers, recompute_statist
 from transferscope.analysis.cka_models import cka_between
 from transferscope.analysis.criticality import criticality
 from transferscope.analysis.distance import l2_distance, module_distances
-from transferscope.analysis.evaluation import Evaluator, prepare
+from transferscope.analysis.evaluator import Evaluator, prepare
 from transferscope.analysis.features import FeatureExtractor
 from transferscope.analysis.interpolation import walk
 from transferscope.analysis.plane import Plane, evaluate_plane

@@ -26,7 +26,7 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
 
 from transferscope.analysis.criticality import criticality
-from transferscope.analysis.evaluation import (
+from transferscope.analysis.evaluator import (
     DTYPES,
     Evaluator,
     Metrics,

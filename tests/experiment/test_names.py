@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transferscope.experiment.names import CheckpointName, NodeName, PairName, RunName
+from transferscope.experiment.names import CheckpointName, EntryName, Namespace, NodeName, PairName, RunName
 from transferscope.system.errors import UserError
 
 words = st.from_regex(r"[a-z][a-z0-9_]{0,12}", fullmatch=True)
@@ -15,10 +15,14 @@ runs = st.builds(RunName, words, words)
 checkpoints = st.builds(CheckpointName, words, words, epochs)
 pairs = st.builds(PairName, checkpoints, checkpoints)
 nodes = st.builds(NodeName, words, words, st.none() | words)
+namespaces = st.builds(Namespace, words, st.none() | words)
+entries = st.one_of(st.builds(EntryName, words, st.none() | words), st.builds(EntryName, words, words, words))
 
 
-@given(st.one_of(runs, checkpoints, pairs, nodes))
-def test_parse_reads_what_str_writes(name: RunName | CheckpointName | PairName | NodeName) -> None:
+@given(st.one_of(runs, checkpoints, pairs, nodes, namespaces, entries))
+def test_parse_reads_what_str_writes(
+    name: RunName | CheckpointName | PairName | NodeName | Namespace | EntryName,
+) -> None:
     """Every name that can be made comes back from its text, type and all."""
     assert type(name).parse(str(name)) == name
 
@@ -84,3 +88,27 @@ def test_stems_of_pairs() -> None:
     a, b, p = (RunName.parse(text).at("final") for text in ("clipart.pt_1", "clipart.pt_2", "shapes.p_1"))
     assert PairName(a, b).stem == "pt_1__pt_2"
     assert PairName(a, p).stem == "clipart_pt_1__shapes_p_1"
+
+
+@given(words, words, words, st.integers(1, 99))
+def test_an_entry_names_its_owner(task: str, kind: str, form: str, replica: int) -> None:
+    """What an entry is of is the run with its task, or the task alone, or nothing."""
+    assert EntryName.parse(f"{task}.{kind}_{replica}.{form}").owner == str(RunName(task, f"{kind}_{replica}"))
+    assert EntryName.parse(f"{task}.{form}").owner == task
+    assert EntryName.parse(form).owner == ""
+
+
+@given(nodes)
+def test_a_node_lies_in_its_namespace(name: NodeName) -> None:
+    """The namespace in its full name, and the task's around it where it has one; a node outside all is in none."""
+    assert Namespace.of_node(str(name)) == name.namespace
+    assert name.namespace.levels == tuple(filter(None, [name.task, str(name.namespace)]))
+    assert Namespace.of_node(name.node) is None
+
+
+def test_replicas_of_a_kind() -> None:
+    """Only a number at the end is that of a replica."""
+    parts = {
+        run: (RunName("clipart", run).kind, RunName("clipart", run).replica) for run in ("pt_1", "p_t_12", "vgg_a")
+    }
+    assert parts == {"pt_1": ("pt", "1"), "p_t_12": ("p_t", "12"), "vgg_a": ("vgg_a", "")}

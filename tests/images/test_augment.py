@@ -9,7 +9,7 @@ from torchvision.transforms import functional
 
 from transferscope.experiment.options import IMAGENET_MEAN, IMAGENET_STD, AugmentationOptions, PictureOptions
 from transferscope.images.augment import EvaluationTransform, TrainingTransform, mixup
-from transferscope.images.shuffle import Shuffle
+from transferscope.images.shuffled_images import Shuffle
 from transferscope.system.errors import UserError
 
 PLAIN = {"mean": (0.0,), "std": (1 / 255,)}

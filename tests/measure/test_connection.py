@@ -14,7 +14,7 @@ import transferscope.measure.ways as ways_module
 from transferscope.analysis.alignment import permutation_groups, permute
 from transferscope.analysis.batchnorm import recompute_statistics
 from transferscope.analysis.connection import fit_temperature
-from transferscope.analysis.evaluation import Evaluator
+from transferscope.analysis.evaluator import Evaluator
 from transferscope.analysis.interpolation import interpolate
 from transferscope.experiment.options import ConnectionOptions, PictureOptions
 from transferscope.images.split import PackedSplit, SplitInfo

@@ -16,17 +16,17 @@ import torch
 from transferscope.analysis.batchnorm import recompute_statistics
 from transferscope.analysis.criticality import criticality, module_criticality
 from transferscope.analysis.distance import l2_distance
-from transferscope.analysis.evaluation import prepare
+from transferscope.analysis.evaluator import prepare
 from transferscope.analysis.interpolation import interpolate
 from transferscope.analysis.learning import loss_without_knowledge
 from transferscope.datasets.measurements import MeasurementFolder
-from transferscope.experiment.inputs import PairSpec
+from transferscope.experiment.node_parameters import PairSpec
 from transferscope.experiment.options import CriticalityOptions, LandscapeOptions
 from transferscope.experiment.plan import derive_seed
 from transferscope.measure.bench import Bench, batches, feed_of, stream
+from transferscope.measure.criticalities import criticality as criticality_of
+from transferscope.measure.criticalities import rewinding
 from transferscope.measure.lines import line
-from transferscope.measure.modules import criticality as criticality_of
-from transferscope.measure.modules import rewinding
 from transferscope.models.checkpoint import Checkpoint, CheckpointMetadata
 from transferscope.models.modules import find_modules
 from transferscope.models.series import CheckpointSeries

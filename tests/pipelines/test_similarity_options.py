@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from transferscope.experiment.inputs import PairSpec
+from transferscope.experiment.node_parameters import PairSpec
 from transferscope.experiment.options import MistakesOptions, PictureOptions
 from transferscope.experiment.plan import Plan, make_plan
 from transferscope.pipelines.mistakes import create_pipeline as mistakes

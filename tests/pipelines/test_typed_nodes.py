@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import logging
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -20,6 +21,8 @@ from transferscope.pipelines import data_prep, landscape, mistakes, report, simi
 SOURCE = Path(transferscope.__file__).parent
 ROOT = SOURCE.parent.parent
 NODES = sorted((SOURCE / "pipelines").glob("*/nodes.py"))
+SPLIT = ("split", "rsplit", "partition", "rpartition")
+OTHER_NAMES = ("analysis", "models", "images", "generated", "system")
 ANALYSES = (data_prep, training, mistakes, similarity, landscape, spectrum)
 
 
@@ -66,13 +69,24 @@ def test_kedro_makes_every_type_of_the_parameters(together: bool, caplog: pytest
         assert isinstance(value, BaseModel)
 
 
-def test_no_name_of_a_checkpoint_is_taken_apart_by_hand() -> None:
-    """Only `experiment.names` knows the sign between run and epoch: no other file splits at it or puts it in."""
+def test_no_name_is_taken_apart_by_hand() -> None:
+    """Only `experiment.names` knows the signs in names of checkpoints, runs, pairs, nodes and entries of the catalog.
+
+    No other file splits at `@` or puts it in. Nor does one split at `.` or cut such an end off, in the rooms where names
+    come by; the others hold names of tensors, files and Python modules, and of those here `training/optim.py`.
+    """
     for path in set(SOURCE.rglob("*.py")) - {SOURCE / "experiment" / "names.py"}:
+        inside = path.relative_to(SOURCE)
+        has_names = inside.parts[0] not in OTHER_NAMES and str(inside) != "training/optim.py"
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
-                signs = [part.value for part in node.args if isinstance(part, ast.Constant)]
+                given = [*node.args, *(keyword.value for keyword in node.keywords)]
+                signs = [part.value for part in given if isinstance(part, ast.Constant)]
                 assert "@" not in signs, f"{path}:{node.lineno}"
+                if has_names or str(inside) == "models/series.py":
+                    assert node.func.attr not in SPLIT or "." not in signs, f"{path}:{node.lineno}"
+                    ends = [text for text in signs if isinstance(text, str) and re.fullmatch(r"\.\w+", text)]
+                    assert node.func.attr != "removesuffix" or not ends, f"{path}:{node.lineno}"
             if isinstance(node, ast.JoinedStr):
                 texts = [part.value for part in node.values if isinstance(part, ast.Constant)]
                 assert not any(str(text).endswith("@") or str(text).startswith("@") for text in texts), (

@@ -21,7 +21,7 @@ from transferscope.plots import (
     spectrum,
     speed,
 )
-from transferscope.plots.lines import cell_edges
+from transferscope.plots.marks import cell_edges
 from transferscope.plots.style import LOOKS, looks_for
 from transferscope.system.errors import UserError
 

@@ -96,7 +96,7 @@ def test_plots_need_neither_torch_nor_pyplot():
     code = """
 import sys, matplotlib
 before = matplotlib.rcParams.copy()
-from transferscope.plots import barriers, cka, criticality, curves, distances, images, labels, mistakes, spectrum
+from transferscope.plots import barriers, cka, class_labels, criticality, curves, distances, galleries, mistakes, spectrum
 assert "torch" not in sys.modules and "matplotlib.pyplot" not in sys.modules and "kedro" not in sys.modules
 assert matplotlib.rcParams.copy() == before
 """

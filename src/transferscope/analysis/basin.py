@@ -15,7 +15,7 @@ from scipy.stats import qmc
 from torch import Tensor, nn
 
 from transferscope.analysis.barriers import Interval, higher_is_better
-from transferscope.analysis.evaluation import Evaluate
+from transferscope.analysis.evaluator import Evaluate
 from transferscope.analysis.states import State, check_same_tensors, nonfinite_tensors, stored_like
 from transferscope.system.errors import UserError
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from transferscope.analysis.evaluation import Batches, Evaluate, Metrics, iterate
+from transferscope.analysis.evaluator import Batches, Evaluate, Metrics, iterate
 from transferscope.system.errors import UserError
 
 

@@ -6,7 +6,7 @@ features of 256 examples), so the unbiased HSIC is the default; its CKA scatters
 The paper does not say which estimator, pooling or number of examples its tables used: compare orderings.
 
 This is CKA of two matrices that fit into memory. The study takes the same ratio for all pairs of models in one pass
-over the images, in `transferscope.analysis.cka_models`, which `transferscope.measure.features` feeds.
+over the images, in `transferscope.analysis.cka_models`, which `transferscope.measure.similarity` feeds.
 """
 
 from __future__ import annotations

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from transferscope.analysis.cka import MAX_EXACT_FEATURES, Estimator
-from transferscope.analysis.comparisons import Comparison, Extractors, Unit, UnitPair, unit_table
 from transferscope.analysis.hsic import MIN_EXAMPLES, FeatureSums, centre_unbiased, check_num_examples, gram_matrix
+from transferscope.analysis.layer_pairs import Extractors, LayerComparison, Unit, UnitPair, unit_table
 from transferscope.system.errors import UserError
 
 
@@ -36,7 +36,7 @@ def cka_between(
     Source: appendix B.3, Tables 1 and 7.
     """
     flattened = any(extractor.features == "flattened" for extractor in extractors.values())
-    comparison = Comparison(
+    comparison = LayerComparison(
         tuple(combinations(extractors, 2) if pairs is None else pairs),
         layer_pairs=layer_pairs,
         estimators=tuple(estimators or ("minibatch" if flattened else "debiased",)),
@@ -54,7 +54,7 @@ class LayerSimilarity:
     examples in another order.
     """
 
-    def __init__(self, extractors: Extractors, comparisons: Sequence[Comparison], *, seed: int = 0) -> None:
+    def __init__(self, extractors: Extractors, comparisons: Sequence[LayerComparison], *, seed: int = 0) -> None:
         self.num_examples = 0
         self.extractors = extractors
         self._pairs = {comparison: comparison.unit_pairs(extractors) for comparison in comparisons}
@@ -73,7 +73,7 @@ class LayerSimilarity:
         self._cross: list[NDArray[np.float64]] = []
         self._floor: list[NDArray[np.float64]] = []
 
-    def unit_pairs(self, comparison: Comparison) -> list[UnitPair]:
+    def unit_pairs(self, comparison: LayerComparison) -> list[UnitPair]:
         """The pairs of layers of one of the comparisons."""
         return self._pairs[comparison]
 
@@ -117,7 +117,7 @@ class LayerSimilarity:
         self._cross.append(hsic[self._a, self._b])
         self._floor.append(floor[self._a, self._b])
 
-    def undefined(self, comparison: Comparison) -> list[Unit]:
+    def undefined(self, comparison: LayerComparison) -> list[Unit]:
         """Layers of a comparison whose features are not finite, or the same for all examples: they have no CKA."""
         units = dict.fromkeys(unit for pair in self.unit_pairs(comparison) for unit in pair)
         owns = [self._own_hsic(list(units), estimator) for estimator in comparison.estimators]
@@ -125,7 +125,7 @@ class LayerSimilarity:
 
     def cka(
         self,
-        comparison: Comparison,
+        comparison: LayerComparison,
         *,
         num_resamples: int = 1000,
         confidence: float = 0.95,

@@ -16,7 +16,7 @@ import torch
 from scipy import stats
 from torch import Tensor, nn
 
-from transferscope.analysis.evaluation import Batches, iterate, per_example
+from transferscope.analysis.evaluator import Batches, iterate, per_example
 from transferscope.analysis.perturbation import Case, DirectPath, Mover, OptimizationPath, Path
 from transferscope.analysis.rewinding import rewind, rewinding
 from transferscope.analysis.states import State, check_modules, check_same_tensors, stored_like, write_state

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from transferscope.analysis.barriers import barrier
-from transferscope.analysis.evaluation import Evaluate, Metrics
+from transferscope.analysis.evaluator import Evaluate, Metrics
 from transferscope.analysis.states import (
     State,
     check_same_tensors,

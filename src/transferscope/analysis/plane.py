@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from transferscope.analysis.basin import combine
-from transferscope.analysis.evaluation import Evaluate
+from transferscope.analysis.evaluator import Evaluate
 from transferscope.analysis.states import State, TensorKinds, check_same_tensors, stored_like
 from transferscope.system.errors import UserError
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from transferscope.analysis.evaluation import per_example
+from transferscope.analysis.evaluator import per_example
 
 Draws = NDArray[np.float64]
 

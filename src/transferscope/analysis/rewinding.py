@@ -8,7 +8,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from transferscope.analysis.evaluation import Evaluate
+from transferscope.analysis.evaluator import Evaluate
 from transferscope.analysis.states import State, check_modules, check_same_tensors, find_module, write_state
 
 

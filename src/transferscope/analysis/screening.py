@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from transferscope.analysis.criticality import Modules, Stages, criticality
-from transferscope.analysis.evaluation import Batches
+from transferscope.analysis.evaluator import Batches
 from transferscope.analysis.perturbation import Case
 from transferscope.analysis.states import State
 from transferscope.system.errors import UserError

@@ -10,11 +10,11 @@ from torch import Tensor
 
 from transferscope.analysis.cca import cca_of_moments, whitening
 from transferscope.analysis.cka_models import LayerSimilarity
-from transferscope.analysis.comparisons import Comparison, UnitPair, unit_table
+from transferscope.analysis.layer_pairs import LayerComparison, UnitPair, unit_table
 from transferscope.analysis.procrustes import procrustes_of_moments
 
 
-def second_opinion(similarity: LayerSimilarity, comparison: Comparison) -> pd.DataFrame:
+def second_opinion(similarity: LayerSimilarity, comparison: LayerComparison) -> pd.DataFrame:
     """SVCCA (`mean_squared_cca`) and orthogonal Procrustes similarity of every pair of layers of a comparison.
 
     The comparison must have an exact estimator. Returns a row per pair of models, pair of layers and measure:

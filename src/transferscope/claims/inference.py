@@ -46,7 +46,7 @@ class Kinship:
     where P-T are compared with it. parent: the run or file whose weights it starts from; None where it has none.
     """
 
-    kind: Callable[[RunName], Hashable | None] = lambda run: run.run.rsplit("_", 1)[0]
+    kind: Callable[[RunName], Hashable | None] = lambda run: run.kind
     parent: Callable[[RunName], str | None] = lambda run: None
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from kedro.io import AbstractDataset
 
-from transferscope.experiment.formats import format_class
+from transferscope.experiment.data_formats import format_class
 from transferscope.system.errors import UserError
 from transferscope.system.stored import DamagedError
 

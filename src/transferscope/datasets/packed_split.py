@@ -39,7 +39,7 @@ class PackedSplitDataset(AbstractDataset):
     def preview(self) -> ImagePreview:
         """A contact sheet."""
         from transferscope.images.augment import SeenImages
-        from transferscope.plots.images import contact_sheet
+        from transferscope.plots.galleries import contact_sheet
 
         split = self.load()
         note = "generated images" if split.generated else None

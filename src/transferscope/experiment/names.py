@@ -1,4 +1,4 @@
-"""Names of runs, checkpoints, pairs and nodes as types: `parse` reads what `str` writes.
+"""Names of runs, checkpoints, pairs, nodes and entries of the catalog as types: `parse` reads what `str` writes.
 
 | type | written as |
 |---|---|
@@ -6,8 +6,11 @@
 | `CheckpointName(task, run, epoch)` | `clipart.pt_1@final` |
 | `PairName(first, second)` | `clipart.pt_1@final & clipart.rit_1@final` |
 | `NodeName(pipeline, node, task)` | `clipart.mistakes.draw_mistakes`, `report.write_report` |
+| `Namespace(pipeline, task)` | `clipart.mistakes`, `report` |
+| `EntryName(form, task, of)` | `clipart.pt_1.history`, `clipart.mistakes.table`, `clipart.source`, `claims` |
 
 All are immutable and may be keys of a dict. A name that cannot be is a `UserError` that shows the name and the form.
+Namespaces and entries may be of the user's own pipelines, so every text is read as one.
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ NAMED_EPOCHS = ("best", "final")
 _WORD = re.compile(r"[a-z][a-z0-9_]*")
 _RUN = re.compile(r"(?:(?P<task>[^.@& ]+)\.)?(?P<run>[^.@& ]+)")
 _CHECKPOINT = re.compile(rf"{_RUN.pattern}(?:@(?P<epoch>[^.@& ]+))?")
+_REPLICA = re.compile(r"(?P<kind>.+?)(?:_(?P<replica>\d+))?")
 _NODE = re.compile(r"(?:(?P<task>[^.@& ]+)\.)?(?P<pipeline>[^.@& ]+)\.(?P<node>[^.@& ]+)")
 
 
@@ -56,6 +60,21 @@ class RunName:
     def runs(self) -> tuple[RunName, ...]:
         """The run itself, so that runs and pairs can be counted alike."""
         return (self,)
+
+    @property
+    def kind(self) -> str:
+        """The name without the number of the replica: `pt` of `pt_1`."""
+        return cast(re.Match[str], _REPLICA.fullmatch(self.run))["kind"]
+
+    @property
+    def replica(self) -> str:
+        """The number of the replica as it is written: `1` of `pt_1`; empty where there is none."""
+        return cast(re.Match[str], _REPLICA.fullmatch(self.run))["replica"] or ""
+
+    @property
+    def node(self) -> NodeName:
+        """The node that trains the run, or takes in its file: `clipart.training.pt_1`."""
+        return NodeName("training", self.run, self.task)
 
     def at(self, epoch: Epoch) -> CheckpointName:
         """The checkpoint of the run at an epoch."""
@@ -160,9 +179,64 @@ class NodeName:
         return cls(match["pipeline"], match["node"], match["task"])
 
     @property
-    def namespace(self) -> str:
-        """Kedro's namespace of the node: `clipart.mistakes`, `report`."""
+    def namespace(self) -> Namespace:
+        """Kedro's namespace of the node."""
+        return Namespace(self.pipeline, self.task)
+
+
+@dataclass(frozen=True)
+class Namespace:
+    """The nodes of a pipeline for one task, or for all: `clipart.mistakes`, `report`."""
+
+    pipeline: str
+    task: str | None = None
+
+    def __str__(self) -> str:
         return self.pipeline if self.task is None else f"{self.task}.{self.pipeline}"
+
+    @classmethod
+    def parse(cls, text: str) -> Namespace:
+        """Read `task.pipeline` or `pipeline`."""
+        task, _, pipeline = text.rpartition(".")
+        return cls(pipeline, task or None)
+
+    @classmethod
+    def of_node(cls, name: str) -> Namespace | None:
+        """The namespace of the node with this full name; None of a node that is in none."""
+        space = cls.parse(name).task
+        return None if space is None else cls.parse(space)
+
+    @property
+    def levels(self) -> tuple[str, ...]:
+        """This namespace and those around it, the outermost first: `clipart`, `clipart.mistakes`."""
+        return (str(self),) if self.task is None else (*Namespace.parse(self.task).levels, str(self))
+
+
+@dataclass(frozen=True)
+class EntryName:
+    """An entry of the catalog: a form, and the task and the run, pair or analysis that it is of.
+
+    `clipart.pt_1.history`, `clipart.mistakes.table`, `clipart.source`, `claims`.
+    """
+
+    form: str
+    task: str | None = None
+    of: str | None = None
+
+    def __str__(self) -> str:
+        return ".".join(part for part in (self.task, self.of, self.form) if part is not None)
+
+    @classmethod
+    def parse(cls, text: str) -> EntryName:
+        """Read `form`, `task.form` or `task.of.form`."""
+        rest, _, form = text.rpartition(".")
+        task, _, of = rest.partition(".")
+        return cls(form, task or None, of or None)
+
+    @property
+    def owner(self) -> str:
+        """The task, run, pair or analysis of a task that the entry is of: `clipart.pt_1` of `clipart.pt_1.history`."""
+        return ".".join(part for part in (self.task, self.of) if part is not None)
 
 
 def _check_word(part: str, text: str) -> None:

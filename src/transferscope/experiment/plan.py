@@ -19,7 +19,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from transferscope.experiment import options as opt
-from transferscope.experiment.names import Epoch
+from transferscope.experiment.names import Epoch, RunName
 from transferscope.experiment.run import Role, RunSpec
 from transferscope.experiment.study import Study, explain, listed
 from transferscope.system.errors import UserError, one_message
@@ -296,7 +296,7 @@ def _roles(study: Study, runs: dict[str, RunSpec]) -> dict[str, Role]:
 
 def _treatment(run: RunSpec) -> tuple[object, ...]:
     """Replicas of P give replicas of P-T; a P of another task, or of another epoch, makes a variant."""
-    source = run.pretrained.partition(".")[0] if run.pretrained and not _is_file(run.pretrained) else None
+    source = RunName.parse(run.pretrained).task if run.pretrained and not _is_file(run.pretrained) else None
     start = (run.initialisation, source, run.pretrained_epoch)
     return run.model.model_dump(), run.training.model_dump(exclude=NO_TREATMENT), start
 

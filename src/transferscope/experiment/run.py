@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from transferscope.experiment.names import Epoch
+from transferscope.experiment.names import Epoch, NodeName, RunName
 from transferscope.experiment.options import ModelOptions, Options, TrainingOptions
 
 Initialisation = Literal["random", "pretrained", "checkpoint"]
@@ -54,6 +54,11 @@ class RunSpec(Options):
     def full_name(self) -> str:
         """The name with the task: `clipart.pt_1`."""
         return f"{self.task}.{self.name}"
+
+    @property
+    def node(self) -> NodeName:
+        """The node that trains it, or takes in its file: `clipart.training.pt_1`."""
+        return RunName(self.task, self.name).node
 
     @property
     def columns(self) -> dict[str, str]:

@@ -25,7 +25,7 @@ from pydantic import (
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from transferscope.experiment import options as opt
-from transferscope.experiment.formats import BUILT_IN, DataFormat, format_class, format_of_key
+from transferscope.experiment.data_formats import BUILT_IN, DataFormat, format_class, format_of_key
 from transferscope.system.errors import UserError
 
 RESERVED = ("claims", "cross_domain", "generated", "parameters", "plan", "report", "study", "summary")

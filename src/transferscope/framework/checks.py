@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from transferscope.experiment.gpu_support import gpu_fault
 from transferscope.experiment.options import ModelOptions
 from transferscope.experiment.plan import Plan, RunSpec, pictures_of
-from transferscope.images.columns import columns_faults
+from transferscope.images.example_columns import columns_faults
 from transferscope.system.errors import UserError
 from transferscope.system.near import near_matches
 

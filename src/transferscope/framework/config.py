@@ -25,7 +25,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 
 from transferscope.datasets.picture_size import AUTO, choose_size
-from transferscope.experiment.inputs import PairSpec
+from transferscope.experiment.node_parameters import PairSpec
 from transferscope.experiment.plan import PairGroup, Plan, RunSpec, make_plan, pictures_of
 from transferscope.experiment.study import TaskOptions
 from transferscope.framework.kedro_private import forget_pipelines

@@ -18,6 +18,7 @@ from kedro.framework.project import pipelines
 from kedro.io import CatalogProtocol
 from kedro.pipeline import Pipeline
 
+from transferscope.experiment.names import EntryName, Namespace
 from transferscope.experiment.plan import Plan, RunSpec
 from transferscope.framework.config import CommandLineError, active_place, active_plan, active_run
 from transferscope.framework.kedro_private import place_of
@@ -173,7 +174,7 @@ class Before:
 
         from transferscope.generated.patients import COLUMNS
         from transferscope.images.chexpert import other_columns
-        from transferscope.images.columns import join_columns
+        from transferscope.images.example_columns import join_columns
 
         union = self.plan.study.tasks[task].union
         if union is not None:
@@ -234,7 +235,7 @@ def input_faults(pipeline: Pipeline, catalog: CatalogProtocol) -> Iterator[str]:
 def _or_without(sources: Iterable[str]) -> str:
     """How checkpoint files are compared without images, where a task has no other runs."""
     plan = active_plan()
-    for task in (source.removesuffix(".source") for source in sources):
+    for task in (EntryName.parse(source).task or "" for source in sources):
         if all(run.checkpoint is not None for run in plan.runs_of(task)):
             key = f"tasks.{task}.root"
             return f", name another as {key}, or compare the weights alone by `--params {key}=null`"
@@ -250,7 +251,7 @@ def _packed_in(pipeline: Pipeline) -> list[str]:
 
 def _analyses_in(pipeline: Pipeline) -> set[str]:
     """Names of the analyses whose nodes the pipeline has."""
-    return {part for node in pipeline.nodes for part in (node.namespace or "").split(".")}
+    return {Namespace.parse(node.namespace).pipeline for node in pipeline.nodes if node.namespace}
 
 
 def _load_source(catalog: CatalogProtocol, task: str) -> Any:
@@ -304,9 +305,10 @@ def _damage(dataset: Any) -> DamagedError | None:
 
 def _repair(name: str) -> str:
     """The command that makes a damaged entry anew."""
-    run = active_plan().runs.get(name.removesuffix(".checkpoints")) if name.endswith(".checkpoints") else None
+    entry = EntryName.parse(name)
+    run = active_plan().runs.get(entry.owner) if entry.form == "checkpoints" else None
     if run is not None:
-        return f"`{run_command('--nodes', f'{run.task}.training.{run.name}')}` repairs it"
+        return f"`{run_command('--nodes', str(run.node))}` repairs it"
     return f"make it anew with `{run_command('--pipelines', _maker(name))}`"
 
 
@@ -321,7 +323,7 @@ def trains_on_several_machines(pipeline: Pipeline, catalog: CatalogProtocol) -> 
         run = waiting[0]
         raise CommandLineError(
             f"training.num_nodes is {run.training.num_nodes} for {run.full_name}: run that training alone, by the same "
-            f"command on each machine, `--nodes {run.task}.training.{run.name}`, before it on one machine what it "
+            f"command on each machine, `--nodes {run.node}`, before it on one machine what it "
             "needs, and after it the rest"
         )
     return bool(waiting)
@@ -352,11 +354,11 @@ def _one_line(where: str) -> Iterator[None]:
 
 def check_fingerprint(name: str, fingerprint: str) -> None:
     """The checkpoints of a run were made as the present plan would make them."""
-    run = active_plan().runs.get(name.removesuffix(".checkpoints"))
+    run = active_plan().runs.get(EntryName.parse(name).owner)
     if run is not None and fingerprint != run.fingerprint:
         raise CommandLineError(
             f"{name}: made by another plan{_or_file(run)} (fingerprint {fingerprint}, now {run.fingerprint}); "
-            f"train again with `{run_command('--nodes', f'{run.task}.training.{run.name}')}`, or undo the change of "
+            f"train again with `{run_command('--nodes', str(run.node))}`, or undo the change of "
             "parameters"
         )
 
@@ -381,10 +383,10 @@ def _folders(pipeline: Pipeline, catalog: CatalogProtocol) -> list[str]:
     """The folders in which the results of a pipeline lie, up to that of the task."""
     files = [name for name in pipeline.all_outputs() if place_of(catalog[name]) is not None]
     places = {name: Path(_place(catalog, name)) for name in files}
-    return sorted({str(_above(place, name.partition(".")[0])) for name, place in places.items()})
+    return sorted({str(_above(place, EntryName.parse(name).task)) for name, place in places.items()})
 
 
-def _above(place: Path, task: str) -> Path:
+def _above(place: Path, task: str | None) -> Path:
     """The task's folder in a path, or the folder of a file that belongs to no task."""
     return next((folder for folder in place.parents if folder.name == task), place.parent)
 

@@ -23,6 +23,7 @@ from kedro.pipeline import Node
 from kedro_viz.constants import PIPELINE_EVENTS_FILENAME, VIZ_METADATA_DIR
 from kedro_viz.integrations.kedro.hooks_utils import generate_timestamp, hash_node
 
+from transferscope.experiment.names import Namespace
 from transferscope.framework.kedro_private import place_of, viz_identity
 from transferscope.system.atomic import atomic_file
 from transferscope.system.errors import UserError
@@ -160,9 +161,9 @@ def _boxes(events: Iterable[Event]) -> list[Event]:
     """An event for every namespace, which Kedro-Viz draws as a box: the time of its nodes, or which of them failed."""
     inside: dict[str, list[Event]] = {}
     for event in events:
-        parts = event.get("node", "").split(".")[:-1]
-        for depth in range(1, len(parts) + 1):
-            inside.setdefault(".".join(parts[:depth]), []).append(event)
+        namespace = Namespace.of_node(event.get("node", ""))
+        for level in namespace.levels if namespace else ():
+            inside.setdefault(level, []).append(event)
     return [_box(namespace, events) | {"node_id": namespace, "box": True} for namespace, events in inside.items()]
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from transferscope.experiment.options import AugmentationOptions, PictureOptions
-from transferscope.images.shuffle import Shuffle
+from transferscope.images.shuffled_images import Shuffle
 from transferscope.images.split import PackedSplit
 from transferscope.system.errors import UserError
 

@@ -22,7 +22,7 @@ import pandas as pd
 from pydantic import Field
 
 from transferscope.experiment.options import Images
-from transferscope.images.columns import column_name
+from transferscope.images.example_columns import column_name
 from transferscope.images.files import FileTree, open_tree, plain, unsafe_reason
 from transferscope.images.sampling import CHEXPERT_SEED, draw_by_example, draw_by_group, patient_of
 from transferscope.images.source import (

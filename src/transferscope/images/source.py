@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from transferscope.experiment.formats import DataFormat
-from transferscope.images.columns import no_columns
+from transferscope.experiment.data_formats import DataFormat
+from transferscope.images.example_columns import no_columns
 from transferscope.images.files import FileTree, open_tree, printable
 from transferscope.system.errors import UserError
 

@@ -18,7 +18,7 @@ import torch
 from pydantic import ValidationError
 
 from transferscope.experiment.options import PictureOptions
-from transferscope.images.columns import COLUMNS, join_columns, no_columns, read_columns, write_columns
+from transferscope.images.example_columns import COLUMNS, join_columns, no_columns, read_columns, write_columns
 from transferscope.images.image_array import ConcatenatedImages, ImageArray, SelectedImages, resolve_rows, take
 from transferscope.images.verified import IMAGES, REPACK, VerifiedImages
 from transferscope.system.errors import UserError

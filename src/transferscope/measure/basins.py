@@ -10,7 +10,7 @@ from torch import nn
 
 from transferscope.analysis.basin import Basin, estimate_basin
 from transferscope.analysis.distance import l2_distance
-from transferscope.analysis.evaluation import Metrics
+from transferscope.analysis.evaluator import Metrics
 from transferscope.analysis.states import TensorKinds
 from transferscope.experiment.options import BasinOptions
 from transferscope.experiment.plan import derive_seed

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from transferscope.analysis.batchnorm import batchnorm_layers, with_recomputed_statistics
-from transferscope.analysis.evaluation import Batch, Evaluate, Evaluator, Metrics, Remembered, Store, prepare
+from transferscope.analysis.evaluator import Batch, Evaluate, Evaluator, Metrics, Remembered, Store, prepare
 from transferscope.analysis.resampling import Outcomes, Resampling, with_draws
 from transferscope.experiment.options import Precision
 from transferscope.experiment.plan import derive_seed

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from transferscope.analysis.barriers import barrier_row, higher_is_better
 from transferscope.analysis.basin import line_boundary
-from transferscope.analysis.evaluation import Metrics
+from transferscope.analysis.evaluator import Metrics
 from transferscope.analysis.interpolation import trace
 from transferscope.experiment.options import GridOptions, UntilDecidedOptions
 from transferscope.measure.bench import Bench, workspace

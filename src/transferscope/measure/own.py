@@ -14,8 +14,8 @@ from typing import Literal, TypeVar
 
 import pandas as pd
 
-from transferscope.experiment.inputs import PairSpec
 from transferscope.experiment.names import RunName
+from transferscope.experiment.node_parameters import PairSpec
 from transferscope.measure.bench import Bench
 from transferscope.models.series import CheckpointSeries, Epoch
 from transferscope.system.errors import UserError

@@ -17,7 +17,7 @@ from transferscope.analysis.intervals import four_counts_interval, mean_interval
 from transferscope.analysis.outcomes import Outcomes, class_outcomes, finding_outcomes, same_answer, same_state
 from transferscope.analysis.power import detectable_difference, images_needed
 from transferscope.experiment.options import ReplaceOptions
-from transferscope.images.columns import grouping_column
+from transferscope.images.example_columns import grouping_column
 from transferscope.images.split import PackedSplit
 
 UNDEFINED = (float("nan"), float("nan"))

@@ -24,7 +24,7 @@ from transferscope.analysis.alignment import (
 )
 from transferscope.analysis.batchnorm import batchnorm_layers, recompute_statistics
 from transferscope.analysis.connection import CurveTraining, bezier, fit_temperature, tempered, train_curve
-from transferscope.analysis.evaluation import Batch, Batches, Evaluator
+from transferscope.analysis.evaluator import Batch, Batches, Evaluator
 from transferscope.analysis.interpolation import interpolate
 from transferscope.analysis.resampling import Resampling, with_draws
 from transferscope.analysis.states import State, check_same_tensors, describe_nonfinite, state_digest, write_state

@@ -7,7 +7,7 @@ import pandas as pd
 from transferscope.analysis.distance import distances_from, module_distances
 from transferscope.analysis.states import TensorKinds
 from transferscope.experiment.options import ModulesOptions
-from transferscope.measure.modules import modules_of
+from transferscope.measure.criticalities import modules_of
 from transferscope.models.checkpoint import Checkpoint
 from transferscope.models.parametrised import analysed_model, analysed_state
 from transferscope.models.series import CheckpointSeries

@@ -229,5 +229,4 @@ def read_index(folder: Path) -> dict[str, Any]:
 
 def repair_command(name: str) -> str:
     """The command that repairs the run `task.run`."""
-    task, _, run = name.partition(".")
-    return f"`kedro run --nodes {task}.training.{run}` repairs it"
+    return f"`kedro run --nodes {RunName.parse(name).node}` repairs it"

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from torch import Tensor
 
-    from transferscope.analysis.evaluation import Store
+    from transferscope.analysis.evaluator import Store
     from transferscope.images.source import ImageSource
     from transferscope.images.split import PackedSplit
     from transferscope.measure.bench import Bench

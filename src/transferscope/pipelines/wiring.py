@@ -10,6 +10,7 @@ from typing import cast
 import pandas as pd
 from kedro.pipeline import Node, Pipeline
 
+from transferscope.experiment.names import NodeName
 from transferscope.experiment.options import Precision
 from transferscope.experiment.plan import PairGroup, Plan
 from transferscope.pipelines.types import Bench, Figure, PackedSplit, Store
@@ -67,7 +68,7 @@ def without_images(plan: Plan, made: Mapping[str, Pipeline]) -> dict[str, Pipeli
     if not tasks:
         return dict(made)
     # Spectra are of weights alone: their pipeline reads the files itself, so that it runs alone.
-    adopted = [node for node in kept["training"] if (node.namespace or "").partition(".")[0] in tasks]
+    adopted = [node for node in kept["training"] if NodeName.parse(node.name).task in tasks]
     read = {name for node in kept["spectrum"] for name in node.inputs}
     kept["spectrum"] += [node for node in adopted if read.intersection(node.outputs)]
     return {name: Pipeline(nodes) for name, nodes in kept.items()}
@@ -158,7 +159,7 @@ class Drawing(Plot):
     """A figure; the last two inputs are the note and the labels of the study."""
 
     def __call__(self, *inputs: object) -> object:
-        from transferscope.plots.kinds import labelled
+        from transferscope.plots.roles import labelled
 
         *drawn, note, labels = inputs
         with labelled(**cast(Labels, labels)):
@@ -181,7 +182,7 @@ class Labelled:
         update_wrapper(self, function)  # Kedro validates parameters by the function's types
 
     def __call__(self, *inputs: object) -> Figure:
-        from transferscope.plots.kinds import labelled
+        from transferscope.plots.roles import labelled
 
         *drawn, labels = inputs
         with labelled(**cast(Labels, labels)):

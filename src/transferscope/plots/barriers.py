@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from transferscope.experiment.names import CheckpointName
-from transferscope.plots.lines import banded_line
-from transferscope.plots.series import (
+from transferscope.plots.marks import banded_line
+from transferscope.plots.rows import (
     heading,
     how_many,
     in_order,

@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
-from transferscope.plots.lines import grouped_bars
-from transferscope.plots.series import choose, heading, in_order, require_columns
+from transferscope.plots.marks import grouped_bars
+from transferscope.plots.rows import choose, heading, in_order, require_columns
 from transferscope.plots.style import (
     DOUBLE_WIDTH,
     LABEL_SIZE,

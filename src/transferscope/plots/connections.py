@@ -8,8 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from transferscope.plots.lines import banded_line
-from transferscope.plots.series import heading, how_many, in_order, require_columns, spread
+from transferscope.plots.marks import banded_line
+from transferscope.plots.rows import heading, how_many, in_order, require_columns, spread
 from transferscope.plots.style import (
     ALPHA,
     BLACK,

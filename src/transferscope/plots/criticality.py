@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from transferscope.plots.lines import cell_edges, grouped_bars
-from transferscope.plots.series import choose, heading, how_many, in_order, kinds_of, require_columns
+from transferscope.plots.marks import cell_edges, grouped_bars
+from transferscope.plots.rows import choose, heading, how_many, in_order, kinds_of, require_columns
 from transferscope.plots.style import (
     DIVERGING_MAP,
     DOUBLE_WIDTH,

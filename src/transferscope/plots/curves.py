@@ -10,9 +10,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from transferscope.plots.lines import banded_line
+from transferscope.plots.marks import banded_line
 from transferscope.plots.rates import by_kind_and_rate, looks_by_kind_and_rate
-from transferscope.plots.series import heading, require_columns, spread
+from transferscope.plots.rows import heading, require_columns, spread
 from transferscope.plots.style import (
     Look,
     add_note,

@@ -10,9 +10,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from transferscope.experiment.names import CheckpointName
-from transferscope.plots.kinds import kind_of
-from transferscope.plots.lines import banded_line, module_lines
-from transferscope.plots.series import heading, in_order, kinds_of, require_columns, spread, without_gaps
+from transferscope.plots.marks import banded_line, module_lines
+from transferscope.plots.roles import kind_of
+from transferscope.plots.rows import heading, in_order, kinds_of, require_columns, spread, without_gaps
 from transferscope.plots.style import (
     DOUBLE_WIDTH,
     PANEL_WIDTH,

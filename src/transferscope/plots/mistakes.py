@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from transferscope.plots.series import heading, in_order, kinds_of, require_columns
+from transferscope.plots.rows import heading, in_order, kinds_of, require_columns
 from transferscope.plots.style import (
     DOUBLE_WIDTH,
     LIGHT_GREY,

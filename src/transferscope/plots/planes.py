@@ -15,8 +15,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from transferscope.experiment.names import CheckpointName
-from transferscope.plots.kinds import kind_of
-from transferscope.plots.series import how_many, in_order, kind_of_run, main_metric, require_columns
+from transferscope.plots.roles import kind_of
+from transferscope.plots.rows import how_many, in_order, kind_of_run, main_metric, require_columns
 from transferscope.plots.style import (
     BLUE,
     DOUBLE_WIDTH,
@@ -124,7 +124,7 @@ def point_name(checkpoint: str) -> str:
     """`clipart.pt_1@final` is `P-T 1`; at epoch 0 it is the pre-trained model with a new classifier, or RI."""
     parsed = CheckpointName.parse(checkpoint)
     kind, epoch = kind_of_run(checkpoint), parsed.epoch
-    name = f"{kind} {parsed.run.rpartition('_')[2]}"
+    name = f"{kind} {parsed.run_name.replica or parsed.run}"
     if epoch == 0:
         of_p = kind_of(kind).roles == ("fine_tuned",)
         return f"P with the new classifier of {name}" if of_p else f"initial weights of {name}"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pandas as pd
 
-from transferscope.plots.kinds import kind_of, present_labels
-from transferscope.plots.series import in_order, kinds_of
+from transferscope.plots.roles import kind_of, present_labels
+from transferscope.plots.rows import in_order, kinds_of
 from transferscope.plots.style import DASHES, Look, in_usual_order, looks_for
 
 

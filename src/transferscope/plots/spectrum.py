@@ -11,9 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator
 
-from transferscope.plots.kinds import UNTRAINED, kind_of
-from transferscope.plots.lines import banded_line, module_lines
-from transferscope.plots.series import (
+from transferscope.plots.marks import banded_line, module_lines
+from transferscope.plots.roles import UNTRAINED, kind_of
+from transferscope.plots.rows import (
     heading,
     in_order,
     kinds_of,

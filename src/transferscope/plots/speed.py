@@ -10,7 +10,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from transferscope.plots.rates import by_kind_and_rate, looks_by_kind_and_rate
-from transferscope.plots.series import heading, require_columns
+from transferscope.plots.rows import heading, require_columns
 from transferscope.plots.style import (
     METRIC_NAMES,
     SMALL_SIZE,

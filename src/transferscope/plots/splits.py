@@ -8,9 +8,9 @@ from matplotlib.figure import Figure
 
 from transferscope.images.augment import SeenImages
 from transferscope.images.split import PackedSplit
-from transferscope.plots.images import contact_sheet, uncommon_mistakes_gallery
-from transferscope.plots.labels import class_size_bars, label_cooccurrence
-from transferscope.plots.shuffled import shuffled_sheet
+from transferscope.plots.class_labels import class_size_bars, label_cooccurrence
+from transferscope.plots.galleries import contact_sheet, uncommon_mistakes_gallery
+from transferscope.plots.shuffled_images import shuffled_sheet
 
 SHUFFLED_SHOWN = 4
 """Images on the sheet of shuffled images."""

@@ -18,8 +18,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, SymmetricalLogLocator
 
-from transferscope.plots.kinds import kind_of
 from transferscope.plots.layout import SettledLayout, plain_figure
+from transferscope.plots.roles import kind_of
 
 PANEL_WIDTH = 3.4
 DOUBLE_WIDTH = 7.0

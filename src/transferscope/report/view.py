@@ -17,7 +17,7 @@ from transferscope.claims.registry import Claim
 from transferscope.claims.verdict import FAILS, HOLDS, UNKNOWN
 from transferscope.plots.rendered import SavedFigure
 from transferscope.report.chapters import CHAPTERS, images
-from transferscope.report.chapters.parts import Chapter, Section
+from transferscope.report.chapters.chapter import Chapter, Section
 from transferscope.system.errors import UserError
 from transferscope.tables import formats
 from transferscope.tables.formats import Format

@@ -11,10 +11,19 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 
 RENAMED = {
+    "transferscope.analysis.comparisons": "transferscope.analysis.layer_pairs",
+    "transferscope.analysis.evaluation": "transferscope.analysis.evaluator",
     "transferscope.errors": "transferscope.system.errors",
+    "transferscope.images.fingerprint": "transferscope.images.source_digest",
     "transferscope.images.generated": "transferscope.generated.draw",
+    "transferscope.images.shuffle": "transferscope.images.shuffled_images",
     "transferscope.options": "transferscope.experiment.options",
     "transferscope.plan": "transferscope.experiment.plan",
+    "transferscope.plots.images": "transferscope.plots.galleries",
+    "transferscope.plots.labels": "transferscope.plots.class_labels",
+    "transferscope.plots.lines": "transferscope.plots.marks",
+    "transferscope.plots.series": "transferscope.plots.rows",
+    "transferscope.plots.shuffled": "transferscope.plots.shuffled_images",
     "transferscope.report.formats": "transferscope.tables.formats",
     "transferscope.report.grid": "transferscope.tables.grid",
     "transferscope.report.terminal": "transferscope.tables.terminal",
@@ -34,6 +43,7 @@ RENAMED = {
 """Name in version 0.1 -> name now."""
 
 RENAMED_OBJECTS = {
+    ("transferscope.analysis.comparisons", "Comparison"): ("transferscope.analysis.layer_pairs", "LayerComparison"),
     ("transferscope.training", "TrainingRun"): ("transferscope.experiment.run", "RunSpec"),
     ("transferscope.training.run", "RunLike"): ("transferscope.experiment.run", "RunSpec"),
     ("transferscope.training.run", "TrainingRun"): ("transferscope.experiment.run", "RunSpec"),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from transferscope.experiment.names import RunName
 from transferscope.experiment.run import RunSpec
 from transferscope.models.series import CheckpointSeries, repair_command
 from transferscope.system.errors import UserError
@@ -81,9 +82,9 @@ def gather_timings(series: Iterable[CheckpointSeries]) -> pd.DataFrame:
             times = pd.DataFrame(read_json(path)["rows"])
         except DamagedError as error:
             raise DamagedError(path, error.reason, repair_command(one.name)) from None
-        task, _, run = one.name.partition(".")
+        name = RunName.parse(one.name)
         speed = times["images_per_second"].median()
-        rows.append((task, run, int(times["epoch"].max()), times["seconds"].sum(), speed))
+        rows.append((name.task, name.run, int(times["epoch"].max()), times["seconds"].sum(), speed))
     return pd.DataFrame(rows, columns=list(SUMMARY))
 
 

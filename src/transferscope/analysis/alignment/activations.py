@@ -19,7 +19,7 @@ from torch.func import functional_call
 from transferscope.analysis.alignment.assignment import Gains, best_assignment
 from transferscope.analysis.alignment.follow import CONTRACTIONS, Tap, Watcher, plain_attention
 from transferscope.analysis.alignment.groups import Group, Order, Permutation, PermutationGroups, check_state
-from transferscope.analysis.evaluation import Batches, iterate
+from transferscope.analysis.evaluator import Batches, iterate
 from transferscope.analysis.states import State
 from transferscope.models.layers import evaluation_mode
 from transferscope.system.errors import UserError

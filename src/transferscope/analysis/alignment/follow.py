@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from transferscope.analysis.alignment.labels import Labels, Wires, by_channel, collapse
+from transferscope.analysis.alignment.wires import Labels, Wires, by_channel, collapse
 
 SPATIAL = {
     "max_pool2d_with_indices": 2, "avg_pool2d": 2, "_adaptive_avg_pool2d": 2, "adaptive_max_pool2d": 2, "avg_pool1d": 1,

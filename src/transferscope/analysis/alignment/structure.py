@@ -16,7 +16,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from transferscope.analysis.alignment.follow import Placement
-from transferscope.analysis.alignment.labels import Wires
+from transferscope.analysis.alignment.wires import Wires
 
 Array = np.ndarray
 

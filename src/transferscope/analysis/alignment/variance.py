@@ -22,7 +22,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from transferscope.analysis.batchnorm import batchnorm_layers
-from transferscope.analysis.evaluation import Batches, iterate
+from transferscope.analysis.evaluator import Batches, iterate
 from transferscope.analysis.interpolation import interpolate
 from transferscope.analysis.states import State, check_same_tensors, describe_nonfinite, write_state
 from transferscope.models.layers import evaluation_mode

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from transferscope.analysis.batchnorm import batchnorm_layers
-from transferscope.analysis.evaluation import Batch
+from transferscope.analysis.evaluator import Batch
 from transferscope.analysis.interpolation import interpolate
 from transferscope.analysis.states import State, check_same_tensors, describe_nonfinite, widened, write_state
 from transferscope.system.errors import UserError

@@ -14,7 +14,7 @@ import torch
 from scipy.optimize import brentq
 from torch import Tensor
 
-from transferscope.analysis.evaluation import per_example
+from transferscope.analysis.evaluator import per_example
 from transferscope.system.errors import UserError
 
 BOUND = 100.0

@@ -9,6 +9,7 @@ import pandas as pd
 from kedro.io import CatalogProtocol
 from kedro.pipeline.node import Node
 
+from transferscope.experiment.names import EntryName, Namespace
 from transferscope.framework.runners.failures import reason
 from transferscope.framework.runners.node_progress import NodeProgress
 
@@ -17,7 +18,7 @@ METRICS = ("train_loss", "test_accuracy", "test_auc")
 
 def plan_table(nodes: Iterable[Node]) -> pd.DataFrame:
     """Number of nodes of each part of the study that will run, in the order of the first of each."""
-    counts = Counter((node.namespace or "other").rpartition(".")[2] for node in nodes)
+    counts = Counter(Namespace.parse(node.namespace or "other").pipeline for node in nodes)
     return pd.DataFrame({"part": list(counts), "nodes": list(counts.values())})
 
 
@@ -26,11 +27,12 @@ def runs_table(seconds: Mapping[Node, float], catalog: CatalogProtocol) -> pd.Da
     rows = []
     for node, spent in seconds.items():
         for name in node.outputs:
-            if not name.endswith(".history"):
+            entry = EntryName.parse(name)
+            if entry.form != "history":
                 continue
             history = catalog.load(name)
             last = history.iloc[-1]
-            row: dict[str, object] = {"run": name.removesuffix(".history"), "epochs": int(last["epoch"])}
+            row: dict[str, object] = {"run": entry.owner, "epochs": int(last["epoch"])}
             if pd.isna(last["train_loss"]) and pd.notna(last.get("lr")):  # a checkpoint file has neither
                 row["epochs"] = f"{row['epochs']}, diverged"
             row |= {metric: last[metric] for metric in METRICS if metric in history}

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from transferscope.experiment.inputs import PartSpec
+from transferscope.experiment.node_parameters import PartSpec
 from transferscope.experiment.study import GeneratedOptions
 from transferscope.pipelines.types import ImageSource, PackedSplit
 

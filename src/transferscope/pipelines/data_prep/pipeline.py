@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from kedro.pipeline import Node, Pipeline
 
+from transferscope.experiment.names import EntryName
 from transferscope.experiment.plan import Plan
 from transferscope.pipelines.data_prep import nodes
 from transferscope.pipelines.wiring import draw
@@ -75,7 +76,7 @@ def _sheet(task: str, name: str, split: str) -> Node:
 
 def _part(split: str) -> str:
     """`test` of `clipart.test_split`."""
-    return split.rpartition(".")[2].removesuffix("_split")
+    return EntryName.parse(split).form.removesuffix("_split")
 
 
 def _table(function: Callable[..., object], task: str, inputs: list[str], outputs: str | list[str]) -> Node:

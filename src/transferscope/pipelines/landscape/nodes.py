@@ -7,8 +7,8 @@ from collections.abc import Iterable
 
 import pandas as pd
 
-from transferscope.experiment.inputs import Pairs, PairSpec
 from transferscope.experiment.names import CheckpointName, RunName
+from transferscope.experiment.node_parameters import Pairs, PairSpec
 from transferscope.experiment.options import (
     BasinOptions,
     ConnectionOptions,
@@ -121,7 +121,7 @@ def connect_pair(
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     """Barriers of the ways between two models, their points, and profiles of modules; no rows where a run diverged."""
     from transferscope.measure.connection import Connection, connect
-    from transferscope.measure.modules import modules_of
+    from transferscope.measure.criticalities import modules_of
 
     bench = make_bench(train_split, test_split, precision, store, resamples=options.resamples)
     chosen, name = options.connection or ConnectionOptions(), str(pair.at("final"))
@@ -202,7 +202,7 @@ def measure_criticality(
     store: Store,
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     """Noise and paths for every module, mu per module, and rewinding of each module (Figure 30)."""
-    from transferscope.measure.modules import criticality, modules_of, rewinding
+    from transferscope.measure.criticalities import criticality, modules_of, rewinding
 
     bench = make_bench(train_split, test_split, precision, store)
     found = modules_of(series.load("final"), modules)

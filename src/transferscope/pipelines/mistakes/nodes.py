@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from transferscope.experiment.inputs import Pairs, PairSpec, Runs
+from transferscope.experiment.node_parameters import Pairs, PairSpec, Runs
 from transferscope.experiment.options import MistakesOptions, ReplaceOptions
 from transferscope.experiment.plan import derive_seed
 from transferscope.pipelines.types import CheckpointSeries, Figure, PackedSplit, Predictions

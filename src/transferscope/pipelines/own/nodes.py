@@ -6,7 +6,7 @@ from typing import cast, get_type_hints
 
 import pandas as pd
 
-from transferscope.experiment.inputs import Pairs
+from transferscope.experiment.node_parameters import Pairs
 from transferscope.experiment.options import OwnOptions, Precision
 from transferscope.pipelines.types import CheckpointSeries, Figure, PackedSplit
 from transferscope.pipelines.wiring import Labels, make_bench
@@ -60,7 +60,7 @@ class DrawTable(Own):
 
     def __call__(self, table: pd.DataFrame, labels: Labels) -> Figure:
         from transferscope.measure import own
-        from transferscope.plots.kinds import labelled
+        from transferscope.plots.roles import labelled
 
         with labelled(**labels):
             return cast(Figure, own.imported(self.reference)(table))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from transferscope.claims.evidence import TaskResults
+from transferscope.experiment.names import EntryName
 from transferscope.experiment.plan import make_plan
 from transferscope.experiment.study import Study
 from transferscope.pipelines.types import PackedSplit
@@ -21,13 +22,13 @@ def gather_results(
     The keys of the inputs are `task.name.table` or `task.name.figure`.
     """
     tables, figures = {}, {}
-    for key, value in inputs.items():
-        name = key.split(".")[1]
+    entries = [EntryName.parse(key) for key in inputs]
+    for entry, value in zip(entries, inputs.values(), strict=True):
         if isinstance(value, SavedFigure):
-            figures[name] = value
+            figures[str(entry.of)] = value
         else:
-            tables[name] = value
-    return TaskResults(next(iter(inputs)).split(".")[0], _facts(train_split, test_split), tables, figures)
+            tables[str(entry.of)] = value
+    return TaskResults(str(entries[0].task), _facts(train_split, test_split), tables, figures)
 
 
 def _facts(split: PackedSplit | None, test_split: PackedSplit | None) -> dict[str, object]:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from kedro.pipeline import Node, Pipeline
 
+from transferscope.experiment.names import EntryName
 from transferscope.experiment.plan import Plan
 from transferscope.pipelines.report import nodes
 
@@ -15,9 +16,9 @@ NAME = "report"
 def create_pipeline(plan: Plan, analyses: Iterable[Pipeline]) -> Pipeline:
     """`tables and figures → {task}.results → claims → report`; all that the analyses make is shown."""
     made = sorted(name for part in analyses for name in part.outputs() | part.datasets())
-    shown = [name for name in made if name.endswith((".table", ".figure"))]
+    shown = [name for name in made if EntryName.parse(name).form in ("table", "figure")]
     scopes = dict.fromkeys([*plan.study.tasks, "cross_domain"])
-    gathered = {scope: [name for name in shown if name.startswith(f"{scope}.")] for scope in scopes}
+    gathered = {scope: [name for name in shown if EntryName.parse(name).task == scope] for scope in scopes}
     results = {scope: names for scope, names in gathered.items() if names}
     nodes_of_report = [*(_gather(plan, scope, names) for scope, names in results.items()), *_conclude(list(results))]
     return Pipeline(nodes_of_report, tags=NAME)

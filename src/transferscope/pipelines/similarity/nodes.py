@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pandas as pd
 
-from transferscope.experiment.inputs import Pairs, PairSpec, Runs
 from transferscope.experiment.names import RunName
+from transferscope.experiment.node_parameters import Pairs, PairSpec, Runs
 from transferscope.experiment.options import ModulesOptions, Precision, SimilarityOptions
 from transferscope.experiment.plan import RunSpec
 from transferscope.pipelines.types import CheckpointSeries, PackedSplit
@@ -21,7 +21,7 @@ def measure_cka(
     **series: CheckpointSeries,
 ) -> dict[str, pd.DataFrame]:
     """CKA at every layer for every pair of a task, as `SimilarityOptions.feature_tables`; images are seen once."""
-    from transferscope.measure.features import cka, controls
+    from transferscope.measure.similarity import cka, controls
     from transferscope.models.series import Checkpoints
 
     names = [(pair, pair.at(options.epoch)) for pair in pairs.root]

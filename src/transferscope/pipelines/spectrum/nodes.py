@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from transferscope.experiment.inputs import PartSpec
+from transferscope.experiment.node_parameters import PartSpec
 from transferscope.experiment.options import SpectrumOptions
 from transferscope.experiment.plan import RunSpec, derive_seed
 from transferscope.pipelines.types import CheckpointSeries, PackedSplit

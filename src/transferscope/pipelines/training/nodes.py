@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from transferscope.experiment.inputs import Runs
+from transferscope.experiment.node_parameters import Runs
 from transferscope.experiment.run import RunSpec
 from transferscope.pipelines.types import CheckpointSeries, PackedSplit
 

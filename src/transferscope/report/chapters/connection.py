@@ -11,7 +11,7 @@ from transferscope.claims.evidence import Evidence, main_metric
 from transferscope.experiment.names import CheckpointName
 from transferscope.plots.connections import WAYS
 from transferscope.report import published
-from transferscope.report.chapters.parts import Chapter, Section, per_task
+from transferscope.report.chapters.chapter import Chapter, Section, per_task
 from transferscope.tables import formats
 from transferscope.tables.grid import Grid
 

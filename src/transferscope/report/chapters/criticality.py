@@ -12,7 +12,7 @@ from transferscope.analysis.criticality import network_criticality
 from transferscope.claims.criticality import UNTOUCHED
 from transferscope.claims.evidence import Evidence, main_metric
 from transferscope.report import published
-from transferscope.report.chapters.parts import Chapter, Section, pivot
+from transferscope.report.chapters.chapter import Chapter, Section, pivot
 from transferscope.tables import formats
 from transferscope.tables.grid import Grid
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from transferscope.claims.evidence import CROSS_DOMAIN, Evidence, TaskResults
-from transferscope.report.chapters.parts import joined, overview, per_task
+from transferscope.report.chapters.chapter import joined, overview, per_task
 from transferscope.tables import formats
 from transferscope.tables.grid import Grid
 

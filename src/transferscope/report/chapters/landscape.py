@@ -13,7 +13,7 @@ from transferscope.claims.landscape import scenario_name, tasks_of
 from transferscope.experiment.names import CheckpointName
 from transferscope.experiment.plan import Plan
 from transferscope.report import published
-from transferscope.report.chapters.parts import Chapter, Section, number, overview, per_task, pivot, spread
+from transferscope.report.chapters.chapter import Chapter, Section, number, overview, per_task, pivot, spread
 from transferscope.tables import formats
 from transferscope.tables.grid import Grid
 

@@ -11,7 +11,7 @@ import pandas as pd
 from transferscope.claims.evidence import Evidence
 from transferscope.report import published
 from transferscope.report.chapters import replacement
-from transferscope.report.chapters.parts import Chapter, Section, joined, per_task
+from transferscope.report.chapters.chapter import Chapter, Section, joined, per_task
 from transferscope.tables.columns import column
 from transferscope.tables.formats import cell
 from transferscope.tables.grid import Grid, from_table

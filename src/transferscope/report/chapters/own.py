@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from transferscope.claims.evidence import Evidence
-from transferscope.report.chapters.parts import Chapter, Section
+from transferscope.report.chapters.chapter import Chapter, Section
 from transferscope.tables.grid import Grid, from_table
 
 SHOWN_ROWS = 40

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from transferscope.claims.evidence import Evidence
-from transferscope.report.chapters.parts import Section
+from transferscope.report.chapters.chapter import Section
 from transferscope.tables.columns import column
 from transferscope.tables.formats import cell, plain, points
 from transferscope.tables.grid import Grid, from_table

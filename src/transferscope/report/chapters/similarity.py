@@ -11,7 +11,7 @@ from transferscope.claims.evidence import Evidence
 from transferscope.claims.similarity import one_cka
 from transferscope.experiment.names import CheckpointName
 from transferscope.report import published
-from transferscope.report.chapters.parts import Chapter, Section, number, overview, pivot, spread
+from transferscope.report.chapters.chapter import Chapter, Section, number, overview, pivot, spread
 from transferscope.tables import formats
 from transferscope.tables.grid import Grid
 

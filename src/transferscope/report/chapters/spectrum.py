@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from transferscope.claims.evidence import Evidence, last_epochs
-from transferscope.report.chapters.parts import Chapter, Section, number, overview, pivot, spread
+from transferscope.report.chapters.chapter import Chapter, Section, number, overview, pivot, spread
 from transferscope.tables import formats
 from transferscope.tables.grid import Grid
 

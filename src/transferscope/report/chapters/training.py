@@ -9,7 +9,7 @@ import pandas as pd
 from transferscope.claims.evidence import Evidence
 from transferscope.experiment.names import RunName
 from transferscope.report import published
-from transferscope.report.chapters.parts import Chapter, Section, overview, spread
+from transferscope.report.chapters.chapter import Chapter, Section, overview, spread
 from transferscope.tables import formats
 from transferscope.tables.grid import Grid, from_table
 

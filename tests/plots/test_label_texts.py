@@ -11,7 +11,7 @@ from PIL import Image
 
 from plots.test_every_figure import CASES
 from transferscope.experiment.plan import pair_kind
-from transferscope.plots import cka, images
+from transferscope.plots import cka, galleries
 from transferscope.plots.rates import by_kind_and_rate
 from transferscope.plots.rendered import render
 from transferscope.plots.style import new_figure
@@ -89,7 +89,9 @@ def test_the_sides_of_a_heat_map_come_from_columns(drawn) -> None:
 
 def test_long_names_of_models_leave_room_for_predictions(drawn) -> None:
     """The gallery shortens them; the predictions are still there."""
-    figure = images.uncommon_mistakes_gallery(drawn.images(), drawn.gallery(), name_a="x" * 200, name_b="SGD & mixup")
+    figure = galleries.uncommon_mistakes_gallery(
+        drawn.images(), drawn.gallery(), name_a="x" * 200, name_b="SGD & mixup"
+    )
     captions = [ax.get_xlabel() for ax in figure.axes if ax.get_xlabel()]
     assert captions
     assert all(len(line) < 60 for caption in captions for line in caption.splitlines())

@@ -1,4 +1,4 @@
-"""Which role a kind of run has whose label a figure prints: roles decide looks and order, labels are only shown."""
+"""Roles of the kinds of run whose labels a figure prints: roles decide looks and order, labels are only shown."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Recognising files and settings that have not changed, without reading the images."""
+"""Digests of what a packed split is made of: unchanged files and settings are recognised without reading images."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from transferscope.experiment.options import PictureOptions
-from transferscope.images.columns import columns_digest
+from transferscope.images.example_columns import columns_digest
 from transferscope.images.files import FileTree
 from transferscope.images.source import ExampleList, ImageSource
 

@@ -1,15 +1,14 @@
-"""From tidy tables to curves: kinds of runs, spread over replicas, choice of rows."""
+"""Choose and order the rows of tidy tables for figures: kinds of runs, spread over replicas, curves."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
 
 from transferscope.experiment.names import CheckpointName
-from transferscope.plots.kinds import present_labels
+from transferscope.plots.roles import present_labels
 from transferscope.system.errors import UserError
 
 _STEMS = (("rit", "RI-T"), ("ri", "RI"), ("pt", "P-T"), ("p", "P"))
@@ -27,7 +26,7 @@ def kind_of_run(run: str) -> str:
         return run.replace("_", " ")
     if str(name) in present_labels().runs:
         return present_labels().runs[str(name)]
-    stem = re.sub(r"_\d+$", "", name.run)
+    stem = name.kind
     for prefix, label in _STEMS:
         if stem == prefix or stem.startswith(prefix + "_"):
             variant = stem[len(prefix) + 1 :].removesuffix("union").replace("_", " ")

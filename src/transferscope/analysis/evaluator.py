@@ -1,4 +1,4 @@
-"""One engine for repeated evaluation: the same examples, resident, under ever other weights."""
+"""Evaluate the same examples, resident in memory, under one state of weights after another."""
 
 from __future__ import annotations
 

@@ -11,9 +11,9 @@ from drawn_study import OTHER_LABELS, change_study, relabelled
 from transferscope.experiment.plan import make_plan
 from transferscope.framework.config import label_parameters
 from transferscope.pipelines.wiring import Drawing, Labelled
-from transferscope.plots.kinds import DEFAULT, kind_of, labelled, present_labels
 from transferscope.plots.rates import by_kind_and_rate
-from transferscope.plots.series import kind_of_run
+from transferscope.plots.roles import DEFAULT, kind_of, labelled, present_labels
+from transferscope.plots.rows import kind_of_run
 from transferscope.plots.style import empty_figure, in_usual_order, looks_for
 
 MORE = {"runs__more": {"label": "More", "tasks": ["clipart"]}}

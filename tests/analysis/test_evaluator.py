@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from transferscope.analysis.evaluation import (
+from transferscope.analysis.evaluator import (
     Evaluator,
     accuracy_and_loss,
     per_example,

@@ -1,4 +1,4 @@
-"""Labels: which channels the entries of a tensor belong to, and how operations tie channels together.
+"""Wires: the channels that the entries of a tensor belong to, tied together by the operations of a network.
 
 A *wire* is one channel. A tensor's labels are *factors*, integer arrays that broadcast to its shape and hold the wire
 of every entry: the output of a convolution has one factor, (1, C, 1, 1); the weight of a linear layer has two,

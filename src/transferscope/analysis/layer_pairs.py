@@ -1,4 +1,4 @@
-"""Which layers of which models are compared, and by which estimators."""
+"""Pairs of layers of models that are compared, and the estimators that compare them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ UnitPair = tuple[Unit, Unit]
 
 
 @dataclass(frozen=True)
-class Comparison:
+class LayerComparison:
     """Pairs of models by name, and which of their layers are compared by which estimators.
 
     pairs: the same name twice is the control that gives 1. layers: names of features; None for all. layer_pairs: "same"

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from transferscope.images.shuffle import Shuffle, block_sizes
+from transferscope.images.shuffled_images import Shuffle, block_sizes
 from transferscope.system.errors import UserError
 
 BATCH = torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))

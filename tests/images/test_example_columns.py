@@ -12,10 +12,10 @@ import pytest
 from transferscope.experiment.options import PictureOptions
 from transferscope.generated.draw import generate_chest, generate_domains
 from transferscope.images.chexpert import read_chexpert
-from transferscope.images.columns import column_name, columns_digest, grouping_column
 from transferscope.images.domainnet import read_domainnet
-from transferscope.images.fingerprint import PACKING_VERSION
+from transferscope.images.example_columns import column_name, columns_digest, grouping_column
 from transferscope.images.pack import digest_of_source, is_packed_from, pack_split
+from transferscope.images.source_digest import PACKING_VERSION
 from transferscope.images.split import PackedSplit
 from transferscope.images.union import union_split
 from transferscope.system.errors import UserError

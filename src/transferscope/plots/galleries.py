@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from transferscope.plots.series import require_columns
+from transferscope.plots.rows import require_columns
 from transferscope.plots.style import (
     DOUBLE_WIDTH,
     LABEL_SIZE,

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from transferscope.analysis.cka import Estimator
 from transferscope.analysis.cka_models import LayerSimilarity
-from transferscope.analysis.comparisons import Comparison
-from transferscope.analysis.evaluation import DTYPES
+from transferscope.analysis.evaluator import DTYPES
 from transferscope.analysis.features import FeatureExtractor, Pooling
+from transferscope.analysis.layer_pairs import LayerComparison
 from transferscope.analysis.second_opinion import second_opinion
 from transferscope.experiment.names import CheckpointName, RunName
 from transferscope.experiment.options import Precision, SimilarityOptions
@@ -107,8 +107,8 @@ def _of_features(
         layers |= own_layers
         blocks |= own_blocks
     estimators = options.estimators if features == "pooled" else MINIBATCH
-    by_layer = Comparison(tuple(kinds), tuple(layers), estimators=estimators)
-    every_block = Comparison(heat_map, tuple(blocks), "all", MINIBATCH)
+    by_layer = LayerComparison(tuple(kinds), tuple(layers), estimators=estimators)
+    every_block = LayerComparison(heat_map, tuple(blocks), "all", MINIBATCH)
     similarity = LayerSimilarity(extractors, [by_layer, every_block] if heat_map else [by_layer])
     order = _order(split, options.max_examples)
     with progress_bar(f"CKA of {split.name}, {features} features", len(order)) as advance:

@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 
-from transferscope.plots.series import spread_by_name
+from transferscope.plots.rows import spread_by_name
 from transferscope.plots.style import Look
 
 FEW_POINTS = 30

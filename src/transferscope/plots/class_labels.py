@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from transferscope.plots.lines import write_in_cells
+from transferscope.plots.marks import write_in_cells
 from transferscope.plots.style import (
     BLUE,
     DOUBLE_WIDTH,

@@ -1,4 +1,4 @@
-"""Figure of shuffled images: what the feature-reuse experiment shows a network."""
+"""Figure of shuffled images as the feature-reuse experiment shows them to a network."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from transferscope.experiment.options import block_sizes
-from transferscope.images.shuffle import Shuffle
-from transferscope.plots.images import show_image
+from transferscope.images.shuffled_images import Shuffle
+from transferscope.plots.galleries import show_image
 from transferscope.plots.style import LABEL_SIZE, TITLE_SIZE, add_note, new_figure
 
 MAX_SIZES = 7

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from transferscope.plots.series import (
+from transferscope.plots.rows import (
     choose,
     heading,
     how_many,
