@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from transferscope.plots.series import heading, in_order, kinds_of, require_columns
+from transferscope.plots.rows import heading, in_order, kinds_of, require_columns
 from transferscope.plots.style import (
     DIVERGING_MAP,
     SMALL_SIZE,
