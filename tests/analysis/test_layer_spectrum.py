@@ -229,6 +229,18 @@ def test_repeated_values_are_found_as_often_as_they_occur() -> None:
     np.testing.assert_allclose(found.top_values.numpy(), expected[:20], atol=TOLERANCE * expected[0], rtol=0)
 
 
+def test_a_layer_of_zeros_has_zeros() -> None:
+    """As large ones, for which no iteration converges; any input is a singular vector of it, so none is given."""
+    layer = nn.Conv2d(64, 64, 3, padding=1)
+    nn.init.zeros_(layer.weight)
+    found = layer_spectrum(layer, (64, 56, 56))
+    assert (found.num_values, found.norm_bound, found.frobenius) == (64 * 56 * 56, 0, 0)
+    assert found.counts_below([0.1]).estimate == 64 * 56 * 56
+    assert float(found.top_values.max()) == 0
+    with pytest.raises(UserError, match="the weight is zero"):
+        layer_spectrum(layer, (64, 56, 56), vectors=True)
+
+
 def test_bad_input_is_named() -> None:
     """No linear map, kernels larger than the input, weights that are not finite, empty layers, wrong shapes."""
     conv = nn.Conv2d(3, 4, 3)

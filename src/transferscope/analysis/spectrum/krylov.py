@@ -123,7 +123,7 @@ def top_values(
 
     edge: a guess of the value below which nothing is wanted, as the 3 num-th largest; bound: at least the largest. A
     wrong guess costs time alone. The start is random with `seed`. vectors: whether their vectors are wanted too, those
-    of the smaller side, which takes some 30 % longer; those of values that nearly agree are any basis of their span.
+    of the smaller side, which takes some 15 % longer; those of values that nearly agree are any basis of their span.
     """
     gram = Gram(linear)
     num = min(num, gram.size)
@@ -240,11 +240,11 @@ def _next_block(rest: Tensor, basis: Tensor, room: int, scale: float, generator:
 
 
 def _orthonormal(vectors: Tensor, others: Tensor) -> Tensor:
-    """An orthonormal basis of the vectors' span beside the others; directions of rounding are dropped."""
+    """A float32 orthonormal basis of the vectors' span beside the others; directions of rounding are dropped."""
     tiny = torch.finfo(vectors.dtype)
     for again in (False, True):
         vectors = vectors / vectors.norm(dim=1, keepdim=True).clamp_min(tiny.tiny)
-        if len(others) and not (again and vectors.dtype == torch.float32):
+        if len(others) and not again:
             vectors = torch.addmm(vectors, vectors @ others.T, others, alpha=-1)
         values, rotation = torch.linalg.eigh((vectors @ vectors.T).double())
         kept = values > tiny.eps * values[-1]

@@ -96,7 +96,7 @@ class LayerSpectrum:
     frobenius: float
     """Root of the sum of the squares of all singular values."""
     method: str
-    """The way to the values: `circular` (blocks of frequencies), `direct sum`, `dense` or `lanczos`."""
+    """The way to the values: `circular` (by frequency), `direct sum`, `dense`, `lanczos`, `zero` (weights)."""
     top_status: str
     """`exact`, `converged` (to 1e-6 of the largest) or `estimated`."""
     smallest_status: str
@@ -174,6 +174,9 @@ def layer_spectrum(
     bars, and `norm_bound` and the bars are tightened by the circular map on the padded input (`envelope=False` leaves
     that out). The smallest ones are given by shift and invert where the matrix has at most some 5,000 rows; else, and
     with `smallest=0`, there is an upper bound of the smallest.
+
+    Raises UserError where the layer has no linear map, the weight is empty or not finite, the input does not fit the
+    kernel or, with circular padding, the stride, or where vectors of a layer of zeros are wanted.
     """
     for name, value, known in (("padding", padding, PADDINGS), ("method", method, LAYER_METHODS)):
         if value not in known:
@@ -183,6 +186,11 @@ def layer_spectrum(
     linear = layer if isinstance(layer, LinearMap) else linear_map(layer, tuple(input_shape), scale)
     if padding == "circular":
         return _exact(linear, *_circular(linear), "circular", top, smallest)
+    if not bool(linear.weight.any()):
+        if vectors:
+            raise UserError("the weight is zero: every input is a singular vector, ask for none")
+        nothing = torch.zeros(1, dtype=torch.float64), torch.tensor([linear.num_values])
+        return _exact(linear, *nothing, "zero", top, smallest)
     if method == "auto" and is_direct_sum(linear):
         found = _exact(linear, *direct_sum_values(linear), "direct sum", top, smallest)
     elif method == "auto" and _is_circular(linear):
