@@ -107,8 +107,8 @@ def _sizes(study: Study, task: str, options: FeatureReuseOptions) -> tuple[Block
     """The sizes that shuffle a task's images; the whole image is no shuffle."""
     side = _pictures(study, task).seen_size
     wanted = (*block_sizes(side), "values") if options.block_sizes == "all" else options.block_sizes
-    sizes = tuple(size for size in wanted if size != side)
-    return (*sizes, side) if _augmented(study, task, options.kinds) else sizes  # type: ignore[return-value]
+    sizes: list[BlockSize] = [size for size in wanted if size != side]  # type: ignore[misc]
+    return (*sizes, side) if _augmented(study, task, options.kinds) else tuple(sizes)
 
 
 def _augmented(study: Study, task: str, kinds: tuple[str, ...]) -> bool:
@@ -173,7 +173,7 @@ def _kind(study: Study, variant: Variant, views: dict[str, str]) -> RunKindOptio
     options = study.feature_reuse if variant.series != "epoch" else study.source_epochs
     assert options is not None
     values: dict[str, Any] = {key: getattr(origin, key) for key in origin.model_fields_set}
-    plain = {"augmentation": {}} if variant.series in ("blocks", "each") else {}
+    plain: dict[str, Any] = {"augmentation": {}} if variant.series in ("blocks", "each") else {}
     trainings = {view: {**origin.training_on.get(task, {}), **plain} for view, task in views.items()}
     values |= {"tasks": tuple(views), "replicas": options.replicas or origin.replicas, "training_on": trainings}
     if variant.part == "statistics":
