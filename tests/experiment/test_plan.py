@@ -271,7 +271,7 @@ def test_a_union_shows_its_images_as_its_parts_do() -> None:
 
 
 BAD = [
-    ({"trainig": {}}, "trainig: unknown key; allowed: analyses, generated, model"),
+    ({"trainig": {}}, "trainig: unknown key; allowed: analyses, feature_reuse, generated, model"),
     ({"training__num_nodes": 2}, r"num_nodes above 1 and rendezvous .* go together"),
     ({"training__lrr": 1}, "training.lrr: unknown key; allowed: .*lr, "),
     ({"tasks__clipart__rot": "x"}, r"tasks.clipart.rot: unknown key; allowed: blank, class_list, domain"),
