@@ -231,7 +231,7 @@ class Drawn:
 
     def final(self, label: str) -> float:
         if self.multi_label and label == "RI-T small lr":
-            return self.pick(0.85, 0.999, 0.001)
+            return self.pick(0.843, 0.999, 0.001)
         if self.multi_label and label == "RI-T":
             return self.pick(0.85, 0.95, 0.001)
         paper = {"P-T": (0.96, 0.8), "RI-T": (0.85, 0.95), "P-T large lr": (0.9, 0.99), "RI-T small lr": (0.7, 0.99)}

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from transferscope.claims.comparisons import Comparison, Region
+from transferscope.claims.comparisons import Comparison, Region, left_out
 from transferscope.claims.evidence import CROSS_DOMAIN, NORMAL_975, Evidence
 from transferscope.claims.inference import Estimate
 from transferscope.claims.registry import claim
@@ -111,8 +111,12 @@ def _soups(evidence: Evidence, role: Role, column: str, region: Region, sign: in
     for spec in chosen:
         if table.empty and not evidence.failures(map(RunName.parse, spec.candidates)):
             continue  # not run
+        place, failed = " & ".join(spec.tasks), evidence.failures(map(RunName.parse, spec.candidates))
+        if failed:
+            yield from left_out(place, failed)
+            continue
         rows = table[table["merge"] == spec.name] if len(table) else table
-        made = _comparison(evidence, spec, rows, column, region, sign)
+        made = _comparison(place, spec, rows, column, region, sign)
         if made.counted and len(unions) > 1 and spec.union is not None:
             made = replace(made, runs=made.runs | {RunName.parse(spec.union)})
         elif made.counted and unions:
@@ -120,14 +124,8 @@ def _soups(evidence: Evidence, role: Role, column: str, region: Region, sign: in
         yield made
 
 
-def _comparison(
-    evidence: Evidence, spec: MergeSpec, rows: pd.DataFrame, column: str, region: Region, sign: int
-) -> Comparison:
-    place, runs = " & ".join(spec.tasks), [RunName.parse(name) for name in spec.candidates]
-    failed = evidence.failures(runs)
-    if failed:
-        note = ", ".join(f"{run} {why}" for run, why in failed.items())
-        return Comparison(place, spec.name, counted=False, note=note)
+def _comparison(place: str, spec: MergeSpec, rows: pd.DataFrame, column: str, region: Region, sign: int) -> Comparison:
+    """The number of a merge whose candidates have all learned."""
     chosen = rows[(rows["model"] == "uniform") & (rows["task"] == "all")] if len(rows) else rows
     if chosen.empty or not math.isfinite(float(chosen[column].iloc[0])):
         return Comparison(place, spec.name, counted=False, note="no uniform soup that was judged on all tasks")
@@ -140,6 +138,6 @@ def _comparison(
         effect=value,
         region=region,
         metric=str(row["metric"]),
-        runs=frozenset(runs),
+        runs=frozenset(map(RunName.parse, spec.candidates)),
         error=float(row[f"{column}_high"] - row[f"{column}_low"]) / (2 * NORMAL_975),
     )
