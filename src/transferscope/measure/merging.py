@@ -186,7 +186,9 @@ class _Merger:
         for place, name in enumerate(self.names):
             checkpoint = candidates[name]
             if place == 0:
-                self.network, self.plain = workspace(checkpoint), is_plain(checkpoint.metadata, checkpoint.source)
+                # In this order: both build a network for a while.
+                self.plain = is_plain(checkpoint.metadata, checkpoint.source)
+                self.network = workspace(checkpoint)
             self._take(name, checkpoint)
             self.states.append(stored_state(checkpoint, folder / f"candidate_{place}.pt"))
             del checkpoint
