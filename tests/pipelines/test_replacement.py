@@ -7,7 +7,7 @@ from copy import deepcopy
 import pandas as pd
 import pytest
 
-from transferscope.experiment.inputs import Pairs, PairSpec, Runs
+from transferscope.experiment.node_parameters import Pairs, PairSpec, Runs
 from transferscope.experiment.options import LookOptions, MistakesOptions, ReplaceOptions
 from transferscope.experiment.plan import make_plan
 from transferscope.measure import replacement
