@@ -26,6 +26,8 @@ training: {epochs: 2, keep_epochs: [1]}
 runs:
   p: {training: {epochs: 2}}
   rit_split: {label: RI-T copy, tasks: [quickdraw], split_from: rit, split_epochs: [0, 1]}
+feature_reuse: {block_sizes: [4], controls: [statistics]}
+source_epochs: {epochs: [1]}
 analyses:
   mistakes: {bootstrap: 20}
   spectrum: {vector_layers: [conv1, layer1.0.conv1]}
