@@ -6,13 +6,8 @@ from copy import deepcopy
 
 import pandas as pd
 import pytest
-<<<<<<< HEAD
-from transferscope.experiment.inputs import Pairs, PairSpec, Runs
-
-=======
 
 from transferscope.experiment.node_parameters import Pairs, PairSpec, Runs
->>>>>>> stat
 from transferscope.experiment.options import LookOptions, MistakesOptions, ReplaceOptions
 from transferscope.experiment.plan import make_plan
 from transferscope.measure import replacement
