@@ -149,7 +149,7 @@ class Trial:
             began = time.monotonic()
             code = self.run(part)
             took = time.monotonic() - began  # the load of the machine changes
-            wrong = [f"exit code {code}"] if code else self._differences(expected)
+            wrong = [f"exit code {code}, {self._last_words()}"] if code else self._differences(expected)
             failures += [f"{part.name}, killed after {moment:.2f} s (number {number}): {line}" for line in wrong]
             print(
                 f"{part.name}: killed after {moment:.2f} s, {left} temporaries; {'; '.join(wrong) or 'same'}",
@@ -167,6 +167,10 @@ class Trial:
             time.sleep(kill_after)
             os.kill(child, signal.SIGKILL)
         return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+    def _last_words(self) -> str:
+        """The last lines of the log, in one."""
+        return " | ".join(line.strip() for line in self.log.read_text().splitlines()[-12:])
 
     def _carry_out(self, part: Part) -> None:
         from transferscope.framework.runners import GpuRunner

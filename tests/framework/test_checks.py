@@ -116,6 +116,16 @@ def test_a_file_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert read == [str(path)]
 
 
+def test_a_network_of_many_runs_is_built_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Checks take seconds, however many runs of a large network there are."""
+    built: list[str] = []
+    monkeypatch.setattr(checks, "_network_fault", lambda model: built.append(model.name))
+    plan = study(a={"replicas": 3}, b={"model": {"options": {"widths": [4, 8, 16]}}, "replicas": 2})
+    assert len(plan.runs) == 5
+    assert faults(plan) == []
+    assert built == ["fixup_resnet_small"] * 2
+
+
 def test_images_of_a_size_that_the_network_refuses() -> None:
     """A transformer of 224 px is tried on one blank image of the size that it will see."""
     plan = study(a={"model": {"name": "vit_b_16"}}, b={})

@@ -58,16 +58,15 @@ def networks_faults(plan: Plan, runs: Iterable[RunSpec], known: Mapping[str, Cla
 
     known: classes of tasks, where they are known.
     """
-    broken: set[str] = set()
+    networks: dict[str, str | None] = {}
     checked: dict[str, Any] = {}
     for run in runs:
         key = run.model.model_dump_json()
-        if run.checkpoint is None and key not in broken:
-            fault = _network_fault(run.model)
+        if run.checkpoint is None and key not in networks:
+            networks[key] = fault = _network_fault(run.model)
             if fault is not None:
-                broken.add(key)
                 yield fault
-        if key not in broken:
+        if networks.get(key) is None:
             yield from _file_faults(plan, run, known.get(run.task), checked)
 
 
