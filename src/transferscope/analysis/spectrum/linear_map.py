@@ -91,8 +91,8 @@ class LinearMap:
         """Apply the transpose: (n, c_out, *out_size) to (n, c_in, *in_size)."""
         if self._phased is not None:
             shuffled = F.pixel_shuffle(F.conv_transpose2d(outputs, self._phased), self.stride[0])
-            height, width = map(len, self.sources)
-            return self._unpad(shuffled[..., :height, :width])
+            rows, columns = map(len, self.sources)
+            return self._unpad(shuffled[..., :rows, :columns])
         transposed = F.conv_transpose2d if len(self.in_size) == 2 else F.conv_transpose3d
         if self._symmetric is not None:
             width, unread = self._symmetric
