@@ -18,7 +18,7 @@ MIN_EIGENVALUES = 20
 """A spectrum with fewer positive eigenvalues has no fit."""
 ZERO = 1e-10
 """Eigenvalues up to this part of the largest count as zeros."""
-MAX_CANDIDATES = 1000
+MAX_CANDIDATES = 10_000
 """Thresholds that are tried, evenly spaced in the sorted eigenvalues where there are more."""
 
 
