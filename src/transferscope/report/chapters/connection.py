@@ -61,7 +61,7 @@ def half_way(evidence: Evidence) -> list[Grid]:
         show = formats.score(main_metric(table))
         for (kind, a, b), part in table.groupby(["pair_kind", "checkpoint_a", "checkpoint_b"], sort=False):
             values = part.set_index(["way", "alpha"])["value"]
-            ends = ", ".join(show(float(values["straight", alpha])) for alpha in (0.0, 1.0))
+            ends = ", ".join(show(float(values.get(("straight", alpha), float("nan")))) for alpha in (0.0, 1.0))
             runs = " & ".join(CheckpointName.parse(str(name)).run for name in (a, b))
             middles = [show(float(values.get((way, 0.5), float("nan")))) for way in shown]
             rows.append((task, str(kind), runs, ends, *middles))
