@@ -625,8 +625,8 @@ MERGE_METHODS: tuple[MergeMethod, ...] = get_args(MergeMethod)
 FROM_PARENT: tuple[MergeMethod, ...] = ("wise_ft", "task_arithmetic", "ties")
 """Methods that need the weights that the candidates started from."""
 
+# A run by its full name, real.pt_1, or a kind of run on a task, real.pt. A string of documentation would show the pattern.
 RunOrKind = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*\.[a-z][a-z0-9_]*$")]
-"""A run by its full name, real.pt_1, or a kind of run on a task, real.pt."""
 
 
 class MergeOptions(Options):
