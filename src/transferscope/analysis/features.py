@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from transferscope.models.activations import Activations
+from transferscope.models.activation_layers import Activations
 from transferscope.models.layers import WEIGHT_LAYERS, evaluation_mode
 from transferscope.models.layouts import Layout, check_layers, find_layouts, first_tensor
 from transferscope.system.errors import UserError
@@ -22,8 +22,8 @@ class FeatureExtractor:
     """The outputs of named layers for a batch of images, from one forward pass in evaluation mode.
 
     A layer without parts, such as a convolution or a normalisation, gives what the activation behind it makes of its
-    output, where there is one (`models.activations`): averaged over pixels, the bare convolution of a stem would be the
-    mean colour of the image, alike in all models. Features that stay linear in the image are in `linear`.
+    output, where there is one (`models.activation_layers`): averaged over pixels, the bare convolution of a stem
+    would be the mean colour of the image, alike in all models. Features that stay linear in the image are in `linear`.
 
     layers: name of a feature -> dotted path of the submodule (or a list of paths). features: "pooled" averages over all
     that is no channel, be it pixels, tokens (class and register tokens included) or windows; "flattened" keeps every
@@ -87,7 +87,7 @@ class FeatureExtractor:
             self.model(images)
 
     def _find_activations(self, images: Tensor) -> None:
-        """Which of the layers without parts an activation follows, and which features are linear in the image."""
+        """Find the layers without parts that an activation follows, and the features that are linear in the image."""
         if self._activated is not None:
             return
         leaves = {name for name, path in self.layers.items() if not any(self.model.get_submodule(path).children())}

@@ -279,7 +279,7 @@ class Evidence:
         return {str(one.name): "diverged" if one.diverged else "not learned" for one in failed}
 
     def unfinished(self, names: Iterable[RunName]) -> str:
-        """Which of these runs were not trained to the end, and by how much, as `RI-T, 7 of 8 runs (+1.1 to +9.6)`.
+        """Name the runs that were not trained to the end, and by how much, as `RI-T, 7 of 8 runs (+1.1 to +9.6)`.
 
         In brackets points of the train metric per epoch. Empty where all were.
         """

@@ -1,4 +1,4 @@
-"""Whether a merge pays, merge by merge and as claims over runs (beyond the paper)."""
+"""Verdicts on merges, merge by merge and as claims over runs (beyond the paper)."""
 
 from __future__ import annotations
 

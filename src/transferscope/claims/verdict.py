@@ -140,7 +140,7 @@ def _reason(
 
 
 def _lies(verdict: str, found: Estimate, region: Region, show: Callable[[float], str]) -> str:
-    """Where the interval lies, as `lies above 0` or `contains 5.0 points`."""
+    """Say in words the place of the interval, as `lies above 0` or `contains 5.0 points`."""
     low, high = ("0" if end == 0 else show(end) if end > 0 else f"-{show(-end)}" for end in region)
     if verdict == UNKNOWN:
         ends = [text for text, end in ((low, region[0]), (high, region[1])) if found.low <= end <= found.high]

@@ -12,7 +12,7 @@ from transferscope.experiment.study import Study
 Runs = dict[str, RunSpec]
 
 ACROSS = "cross_domain"
-"""Where results lie that belong to several tasks."""
+"""The scope of results that belong to several tasks."""
 
 
 class MergeSpec(opt.Options):
@@ -145,7 +145,7 @@ MOST_LISTED = 20
 
 
 def _fault_of_spec(study: Study, runs: Runs, spec: MergeSpec) -> str | None:
-    """Why a merge cannot be, as far as the plan knows."""
+    """List reasons for which a merge cannot be, as far as the plan knows."""
     first = runs[spec.candidates[0]]
     for name in spec.candidates:
         if runs[name].model != first.model:

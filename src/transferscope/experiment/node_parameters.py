@@ -9,7 +9,7 @@ from pydantic import RootModel
 from transferscope.experiment import options as opt
 from transferscope.experiment.names import Epoch, PairName, RunName
 from transferscope.experiment.plan import Pair, Plan, RunSpec, pictures_of
-from transferscope.experiment.reuse import BlockSize
+from transferscope.experiment.reuse_variants import BlockSize
 from transferscope.experiment.run import Role
 
 

@@ -213,7 +213,7 @@ class TrainingOptions(Options):
     """Largest global l2 norm of the gradient; None: no clipping."""
     label_smoothing: Fraction = 0.0
     frozen: Literal["features"] | tuple[str, ...] = ()
-    """What is not trained: features, all but the classifier; or modules, starts of names of tensors, or globs."""
+    """Parts that are not trained: features (all but the classifier), or modules, starts of tensors' names, globs."""
     augmentation: AugmentationOptions = AugmentationOptions()
     evaluate_every: Epochs = 1
     """Epochs between full evaluations of train and test."""
@@ -625,7 +625,7 @@ MERGE_METHODS: tuple[MergeMethod, ...] = get_args(MergeMethod)
 FROM_PARENT: tuple[MergeMethod, ...] = ("wise_ft", "task_arithmetic", "ties")
 """Methods that need the weights that the candidates started from."""
 
-# A run by its full name, real.pt_1, or a kind of run on a task, real.pt. A string of documentation would show the pattern.
+# A run by its full name, real.pt_1, or a kind of run on a task, real.pt; a documenting string would show the pattern.
 RunOrKind = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*\.[a-z][a-z0-9_]*$")]
 
 

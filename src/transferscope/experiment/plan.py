@@ -21,8 +21,8 @@ from pydantic import ValidationError
 from transferscope.experiment import options as opt
 from transferscope.experiment.merges import MergeSpec, faults_of_merging, merges_of
 from transferscope.experiment.names import Epoch, RunName
-from transferscope.experiment.reuse import Variant, expanded, variants
-from transferscope.experiment.reuse import faults as faults_of_reuse
+from transferscope.experiment.reuse_variants import Variant, expanded, variants
+from transferscope.experiment.reuse_variants import faults as faults_of_reuse
 from transferscope.experiment.run import Role, RunSpec
 from transferscope.experiment.study import RunKindOptions, Study, explain, listed
 from transferscope.system.errors import UserError, one_message

@@ -26,7 +26,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from transferscope.experiment import options as opt
 from transferscope.experiment.data_formats import BUILT_IN, DataFormat, format_class, format_of_key
-from transferscope.experiment.reuse import FeatureReuseOptions, SourceEpochsOptions
+from transferscope.experiment.reuse_variants import FeatureReuseOptions, SourceEpochsOptions
 from transferscope.system.errors import UserError
 
 RESERVED = ("claims", "cross_domain", "generated", "parameters", "plan", "report", "study", "summary")
@@ -214,7 +214,7 @@ class RunKindOptions(opt.Options):
     """Run whose weights are taken, e.g. shapes.p_1, or the path of a checkpoint file."""
     pretrained_epoch: Literal["best", "final"] | opt.Epoch = "final"
     transfer: opt.Transfer = "weights"
-    """What is taken of the pre-trained model: weights, or statistics (mean and standard deviation of each tensor)."""
+    """Taken of the pre-trained model: weights, or statistics (mean and standard deviation of each tensor)."""
     transfer_until: str | None = None
     """The last module that is pre-trained, e.g. layer2.0; those after it stay random. None: all."""
     shares_initialisation_with: str | None = None

@@ -126,7 +126,7 @@ class PlanConfigLoader(OmegaConfigLoader):
         return parameters | {"tasks": tasks}
 
     def _lacks_images(self, parameters: dict[str, Any], task: str) -> bool:
-        """Whether the folder of a task, which only checkpoint files belong to, does not exist."""
+        """True where the folder of a task, to which only checkpoint files belong, does not exist."""
         values, runs = parameters["tasks"][task], parameters.get("runs")
         root = values.get("root") if isinstance(values, dict) and values.get("format") == "image_folder" else None
         if not isinstance(root, str) or not isinstance(runs, dict):

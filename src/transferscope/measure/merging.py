@@ -88,7 +88,7 @@ class Merging:
 
     @property
     def card(self) -> dict[str, Any]:
-        """What was merged, how, and what it scores."""
+        """The merged checkpoints, the method, and the scores."""
         card: dict[str, Any] = self.checkpoint.metadata.extra["card"]
         return card
 
@@ -515,7 +515,7 @@ class _Merger:
             yield row | {"chosen": chosen, "num_choice": sizes[task][0], "num_examples": sizes[task][1]}
 
     def _card(self, merged: _Entry, single: _Entry, table: pd.DataFrame) -> dict[str, Any]:
-        """What was merged, how, and what it scores, as plain values."""
+        """The merged checkpoints, the method and the scores as plain values."""
         own = table[(table["kind"] == "merge") & (table["model"] == merged.model)]
         numbers = [name for name in COLUMNS if name not in ("model", "kind", "setting", "chosen")]
         scores = json.loads(own[numbers].to_json(orient="records"))

@@ -36,7 +36,7 @@ class MergedModel:
 
     @staticmethod
     def is_whole(folder: Path) -> bool:
-        """Whether the card is there as it was written, and the weights where it speaks of any."""
+        """True where the card is there as it was written, and the weights if it speaks of any."""
         if not is_whole(folder / CARD):
             return False
         return "method" not in read_json(folder / CARD) or is_whole(folder / WEIGHTS)

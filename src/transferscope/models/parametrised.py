@@ -54,7 +54,7 @@ def _widened(tensor: Tensor) -> Tensor:
 
 
 def is_plain(metadata: CheckpointMetadata, source: str) -> bool:
-    """Whether all layers of an architecture apply the weights that they store; not known without a name."""
+    """True where all layers of an architecture apply the weights that they store; not known without a name."""
     name = metadata.architecture
     if name is not None:
         check_named(name, source)

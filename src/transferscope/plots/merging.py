@@ -73,7 +73,7 @@ def group_of(merge: str) -> str:
 
 
 def merge_scores(merging: pd.DataFrame, *, title: str | None = None, note: str | None = None) -> Figure:
-    """What every merge scores on the judging images, with its 95 % interval, and with a refitted classifier (crosses).
+    """Scores of every merge on the judging images with 95 % intervals, and with a refitted classifier (crosses).
 
     A panel for each kind of merge (at most 6), a row for each model, a marker for each replica; filled is the merge
     that was chosen on other images, and the line is the best candidate. Where a merge is judged on several tasks, the

@@ -220,7 +220,7 @@ def _order(shown: pd.DataFrame, names: pd.Series) -> list[str]:
 def source_epochs(
     table: pd.DataFrame, along: pd.DataFrame | None = None, *, title: str | None = None, note: str | None = None
 ) -> Figure:
-    """What a run reaches by the epoch of the pre-trained model that it starts from, and how that model changes.
+    """Draw the metric of a run by the epoch of the pre-trained model that it starts from, and the change of that model.
 
     Left: final test metric; the dashed line is the mean from scratch. Middle: optimization speed. Right, where the
     pre-trained model is a run of the study: its own test metric, CKA of its layers with its end, and its mean stable

@@ -179,7 +179,7 @@ def _count(word: str, number: int) -> str:
 
 
 def whole_table(claims: pd.DataFrame) -> str:
-    """How many verdicts may be false by chance, with and without correction, and how to read unfinished runs."""
+    """Say how many verdicts may be false by chance, with and without correction, and how to read unfinished runs."""
     tested, decided = int(claims["p"].notna().sum()), claims[claims["verdict"] != UNKNOWN]
     rising = claims["unfinished"].fillna("").astype(bool).any()
     note = (

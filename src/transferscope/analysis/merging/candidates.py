@@ -73,7 +73,7 @@ def parent_correlation(parent: State, state: State) -> float:
 
 
 def has_counterpart(parent: State, key: str, like: Tensor) -> bool:
-    """Whether the parent has a floating-point tensor of that name and shape."""
+    """True where the parent has a floating-point tensor of that name and shape."""
     return like.is_floating_point() and key in parent and parent[key].shape == like.shape
 
 

@@ -64,7 +64,7 @@ def _paddings(task: str, runs: list[RunSpec]) -> list[Node]:
 
 
 def _vectors(task: str, runs: list[RunSpec]) -> list[Node]:
-    """What chosen layers stretch most, as a figure."""
+    """The inputs that chosen layers stretch most, as a figure."""
     measured = [_of_network(nodes.measure_singular_vectors, run, "singular_vectors") for run in runs]
     entries = [f"{run.full_name}.singular_vectors" for run in runs]
     plot = "singular_vectors:singular_vectors"

@@ -48,7 +48,7 @@ class Activations(TorchFunctionMode):
         self._keep = keep
         self._watched: dict[int, tuple[str, Tensor]] = {}
         self.acted = False
-        """Whether any activation, or a softmax, has acted on anything."""
+        """True once any activation, or a softmax, has acted on anything."""
 
     def watch(self, name: str, output: Tensor) -> None:
         """Look for the activation of a tensor from now on."""

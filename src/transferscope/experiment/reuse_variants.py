@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 BlockSize = Pixels | Literal["values"]
 Series = Literal["blocks", "each", "control", "epoch"]
-"""What a run varies: the side of the blocks with one permutation for all images, the same with one for each image,
-what is taken of the pre-trained model, or the epoch that it is taken from."""
+"""The thing that a run varies: the side of the blocks with one permutation for all images, the same with one for each
+image, the part that is taken of the pre-trained model, or the epoch that it is taken from."""
 
 Replicas = Annotated[int, Field(gt=0, le=10_000)]
 
@@ -112,7 +112,7 @@ def _sizes(study: Study, task: str, options: FeatureReuseOptions) -> tuple[Block
 
 
 def _augmented(study: Study, task: str, kinds: tuple[str, ...]) -> bool:
-    """Whether the runs of these kinds on a task see augmented images."""
+    """True where the runs of these kinds on a task see augmented images."""
     for kind in (study.runs[kind] for kind in kinds if kind in study.runs):
         overrides = (study.training, study.tasks[task].training, kind.training, kind.training_on.get(task, {}))
         given = [override["augmentation"] for override in overrides if "augmentation" in override]
@@ -188,7 +188,7 @@ def _kind(study: Study, variant: Variant, views: dict[str, str]) -> RunKindOptio
 
 
 def faults(study: Study) -> Iterator[str]:
-    """What is wrong in the two keys: names, sizes, and names of tasks and kinds that are taken."""
+    """List the faults of the two keys: names, sizes, and tasks that a kind lacks."""
     for key in ("feature_reuse", "source_epochs"):
         options = getattr(study, key)
         if options is None:
