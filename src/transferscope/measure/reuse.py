@@ -1,4 +1,4 @@
-"""Feature reuse and source epochs: what the runs on shuffled images, the controls and the early starts have reached."""
+"""Feature reuse and source epochs: metrics of the runs on shuffled images, the controls and the early starts."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def _text(epoch: object) -> str | None:
 
 
 def along_pretraining(bench: Bench, series: CheckpointSeries, options: SimilarityOptions | None = None) -> pd.DataFrame:
-    """How the pre-trained model itself changes, a row for each kept epoch and each layer of analysis.
+    """Measure the change of the pre-trained model itself, a row for each kept epoch and each layer of analysis.
 
     Columns run, epoch, metric and `score`, P's own metric on the test images; layer; `cka_to_final`, linear CKA
     (debiased, pooled features of test images of the source task) with P at the end; and the means over its

@@ -112,7 +112,7 @@ class _Ritz:
     """float64 (num,): singular values of the map itself, where all are above the filter's edge."""
     error: float
     above: bool
-    """Whether all are above the filter's edge, below which their order is not known."""
+    """True where all are above the filter's edge, below which their order is not known."""
 
 
 @torch.no_grad()
