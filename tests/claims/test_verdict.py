@@ -215,7 +215,7 @@ def test_alike_is_within_a_margin_on_both_sides() -> None:
     assert alike([0.05, 0.07, 0.03, 0.05]) == "cannot tell"
 
 
-def test_half_of_the_tasks_on_the_other_side_leave_it_open() -> None:
+def test_most_tasks_on_the_other_side_leave_it_open() -> None:
     """One task's large effect does not speak for two where it is small and the other way round."""
     rows = [
         one

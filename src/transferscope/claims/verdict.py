@@ -30,7 +30,7 @@ MOST_RUNS = 20
 RULE = (
     f"holds: the {PERCENT} interval of the effect lies where the claim has it; "
     "does not hold: it lies wholly elsewhere; "
-    "cannot tell: it reaches both sides, or the effect is the other way round on half of the tasks or more, or nothing "
+    "cannot tell: it reaches both sides, or the effect is the other way round on most tasks, or nothing "
     "in the study is repeated that would give an interval. "
     "Runs that have not learned are left out, and an image set that shows those of other tasks is no task of its own."
 )
@@ -87,7 +87,7 @@ def decide(
     low, high = (float(found.low), float(found.high)) if found.se > 0 else (math.nan, math.nan)
     numbers_of = (float(found.effect), low, high, float(p_value(found, region)))
     reason = _reason(verdict, design, found, region, counted, show)
-    if verdict != UNKNOWN and 2 * len(_against(design, region, counted, verdict == HOLDS)) >= design.num_places:
+    if verdict != UNKNOWN and 2 * len(_against(design, region, counted, verdict == HOLDS)) > design.num_places:
         verdict, would = UNKNOWN, "each of these tasks for itself, since the effect depends on the task"
     else:
         would = _would_tell(design, found, region, show) if verdict == UNKNOWN else ""
