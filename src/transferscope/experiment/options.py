@@ -6,6 +6,7 @@ Unknown keys are refused everywhere.
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
@@ -625,8 +626,15 @@ MERGE_METHODS: tuple[MergeMethod, ...] = get_args(MergeMethod)
 FROM_PARENT: tuple[MergeMethod, ...] = ("wise_ft", "task_arithmetic", "ties")
 """Methods that need the weights that the candidates started from."""
 
-# A run by its full name, real.pt_1, or a kind of run on a task, real.pt; a documenting string would show the pattern.
-RunOrKind = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*\.[a-z][a-z0-9_]*$")]
+
+def _run_or_kind(text: str) -> str:
+    if not re.fullmatch(r"[a-z][a-z0-9_]*\.[a-z][a-z0-9_]*", text):
+        raise ValueError("give a run, as real.pt_1, or a kind of run on a task, as real.pt")
+    return text
+
+
+RunOrKind = Annotated[str, AfterValidator(_run_or_kind)]
+"""A run by its full name, real.pt_1, or a kind of run on a task, real.pt."""
 
 
 class MergeOptions(Options):

@@ -120,9 +120,10 @@ def merge(
         UserError: For a single candidate and no parent, networks of different architectures, shapes or classes,
             non-finite weights, a parent that is none, missing images, and tasks of different classes.
 
-    Memory: the merge, the network that is measured, and a tensor or two, for any number of candidates in files; what
-    methods need of networks (Fisher information) waits in temporary files. Matching channels reads two candidates at
-    once, and RegMean needs Gram matrices of a layer. Networks compute in float32.
+    Memory: the merge, the network that is measured, and a few tensors, for any number of candidates in files; what
+    methods need of networks (Fisher information) waits in temporary files. Parent and union are held until all
+    candidates have been read. TIES needs about eight copies of a tensor in float64, matching channels reads two
+    candidates at once, and RegMean needs Gram matrices of a layer. Networks compute in float32.
     """
     given = list(benches.values()) if isinstance(benches, Mapping) else list(benches)
     chosen = options or MergingOptions()
