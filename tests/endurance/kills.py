@@ -81,13 +81,11 @@ PARTS = (
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--kills", type=int, default=100, help="shared out among the parts; of each, if parts are named"
-    )
+    parser.add_argument("--kills", type=int, default=100, help="in all, shared out among the parts")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--part", nargs="+", choices=[part.name for part in PARTS], help="only these")
+    parser.add_argument("--part", choices=[part.name for part in PARTS], help="only this one")
     arguments = parser.parse_args()
-    parts = [part for part in PARTS if arguments.part is None or part.name in arguments.part]
+    parts = [part for part in PARTS if arguments.part in (None, part.name)]
     with tempfile.TemporaryDirectory(prefix="kills-") as work:
         project = make_project(_new(Path(work) / "project"), SMALL)
         trial = Trial(project, _new(Path(work) / "tmp"), random.Random(f"{arguments.seed} {arguments.part}"))
@@ -96,16 +94,16 @@ def main() -> None:
             sys.exit(f"the study cannot be run: {trial.log.read_text()[-3000:]}")
         failures = [
             failure
-            for part in parts
-            for failure in trial.test(part, arguments.kills if arguments.part else _number(part, arguments.kills))
+            for part in sorted(parts, key=lambda part: -part.share)
+            for failure in trial.test(part, _number(part, parts, arguments.kills))
         ]
     print("\n".join(failures) or "no difference, nothing left behind")
     sys.exit(bool(failures))
 
 
-def _number(part: Part, kills: int) -> int:
-    """Kills of a part, of all."""
-    return round(kills * part.share / sum(other.share for other in PARTS))
+def _number(part: Part, parts: list[Part], kills: int) -> int:
+    """Kills of a part, of all of these parts."""
+    return round(kills * part.share / sum(other.share for other in parts))
 
 
 class Trial:
