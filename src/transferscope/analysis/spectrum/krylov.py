@@ -268,7 +268,7 @@ def _projected(gram: Gram, basis: Tensor) -> _Ritz:
 def _ritz_errors(theta: Tensor, norms: Tensor, next_value: float) -> Tensor:
     """Errors of Ritz values (descending) from their residual norms, where what the basis lacks is below `next_value`.
 
-    What is missing couples two Ritz vectors by at most the product of their norms over the gap. Such a coupling moves
+    The missing part couples two Ritz vectors by at most the product of their norms over the gap. Such a coupling moves
     their values by its square over their distance, and by no more than itself where they are close.
     """
     gaps = (theta - next_value).clamp_min(0)
