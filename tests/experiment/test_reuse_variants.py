@@ -54,7 +54,7 @@ def test_every_size_and_kind_is_a_run_on_a_view_of_the_images() -> None:
     plan = plan_of(REUSE)
     for task in ("clipart", "real"):
         for size in (1, 4, "values"):
-            view = f"{task}_blocks_{size}"
+            view = f"{task}__blocks_{size}"
             assert plan.study.tasks[view].union == (task,)
             shuffle = pictures_of(plan.study, view).shuffle
             assert shuffle is not None
@@ -63,7 +63,7 @@ def test_every_size_and_kind_is_a_run_on_a_view_of_the_images() -> None:
             assert set(runs) == {"pt_shuffled_1", "rit_shuffled_1"}
             assert runs["pt_shuffled_1"].training.lr == plan.runs[f"{task}.pt_1"].training.lr
             assert runs["pt_shuffled_1"].pretrained == "shapes.p_1"
-        each = pictures_of(plan.study, f"{task}_each_4").shuffle
+        each = pictures_of(plan.study, f"{task}__each_4").shuffle
         assert each is not None
         assert each.per_image
     assert len(plan.runs) - len(plan_of().runs) == 2 * (4 * 2 + 4)
@@ -72,8 +72,8 @@ def test_every_size_and_kind_is_a_run_on_a_view_of_the_images() -> None:
 def test_controls_take_parts_of_what_the_first_pre_trained_kind_takes() -> None:
     """On whole images: statistics, a frozen rest, and the first modules; none of them counts as fine-tuned P-T."""
     plan = plan_of(REUSE)
-    runs = {run.name: run for run in plan.runs_of("clipart_controls")}
-    assert pictures_of(plan.study, "clipart_controls").shuffle is None
+    runs = {run.name: run for run in plan.runs_of("clipart__controls")}
+    assert pictures_of(plan.study, "clipart__controls").shuffle is None
     assert runs["pt_statistics_1"].transfer == "statistics"
     assert runs["pt_frozen_1"].training.frozen == "features"
     assert runs["pt_stem_1"].transfer_until == "stem"
@@ -85,7 +85,7 @@ def test_controls_take_parts_of_what_the_first_pre_trained_kind_takes() -> None:
 def test_source_epochs_are_runs_from_earlier_epochs() -> None:
     """As many as are asked for, from epochs that P keeps."""
     plan = plan_of(epochs={"tasks": ["real"], "epochs": [0, 2]})
-    runs = plan.runs_of("real_source_epochs")
+    runs = plan.runs_of("real__source_epochs")
     assert [(run.name, run.pretrained_epoch) for run in runs] == [
         ("pt_from_0_1", 0), ("pt_from_0_2", 0), ("pt_from_2_1", 2), ("pt_from_2_2", 2),
     ]  # fmt: skip
@@ -112,9 +112,9 @@ def test_an_expanded_study_stays_as_it_is() -> None:
 def test_all_sizes_are_those_that_divide_the_side() -> None:
     """And all values; the whole image is the task's own, unless its runs see augmented images."""
     views = plan_of({"tasks": ["real"]}).views
-    assert list(views) == [f"real_blocks_{size}" for size in (1, 2, 4, 8, 16, "values")]
+    assert list(views) == [f"real__blocks_{size}" for size in (1, 2, 4, 8, 16, "values")]
     augmented = plan_of({"tasks": ["real"]}, training={"epochs": 3, "augmentation": {"flip": True}})
-    assert list(augmented.views) == [*views, "real_blocks_32"]
+    assert list(augmented.views) == [*views, "real__blocks_32"]
     for name, run in augmented.runs.items():
         assert run.training.augmentation.flip == (run.task not in augmented.views), name
 
@@ -124,11 +124,11 @@ def test_rows_of_the_table_are_the_varied_runs_and_those_that_they_vary() -> Non
     plan = plan_of(REUSE, {"tasks": ["clipart"], "epochs": [1], "replicas": 1})
     rows = {row.run: row for row in VariedRun.of(plan, "clipart")}
     assert len(rows) == 4 + 4 * 2 + 4 + 1
-    whole, blocks = rows["clipart.pt_2"], rows["clipart_blocks_4.rit_shuffled_1"]
+    whole, blocks = rows["clipart.pt_2"], rows["clipart__blocks_4.rit_shuffled_1"]
     assert (whole.series, whole.size, whole.side, whole.source_epoch) == ("whole", 32, 32, "final")
     assert (blocks.series, blocks.size, blocks.role, blocks.source_epoch) == ("blocks", 4, "from_scratch", None)
-    assert rows["clipart_controls.pt_stem_1"].part == "stem"
-    assert rows["clipart_source_epochs.pt_from_1_1"].source_epoch == 1
+    assert rows["clipart__controls.pt_stem_1"].part == "stem"
+    assert rows["clipart__source_epochs.pt_from_1_1"].source_epoch == 1
     assert {row.label for row in rows.values()} == {"P-T", "RI-T"}
 
 

@@ -47,26 +47,26 @@ def table() -> pd.DataFrame:
     runs = [
         varied("clipart.pt_1", "fine_tuned", series="whole", size=32, source_epoch="final"),
         varied("clipart.rit_1", "from_scratch", series="whole", size=32),
-        varied("clipart_blocks_4.pt_shuffled_1", "fine_tuned", source_epoch="final"),
-        varied("clipart_blocks_4.rit_shuffled_1", "from_scratch"),
-        varied("clipart_blocks_values.rit_shuffled_1", "from_scratch", size="values"),
+        varied("clipart__blocks_4.pt_shuffled_1", "fine_tuned", source_epoch="final"),
+        varied("clipart__blocks_4.rit_shuffled_1", "from_scratch"),
+        varied("clipart__blocks_values.rit_shuffled_1", "from_scratch", size="values"),
     ]
     ends = {"clipart.pt_1": (0.1, 0.8, 0.9), "clipart.rit_1": (0.1, 0.5, 0.72)}
-    ends |= {"clipart_blocks_4.pt_shuffled_1": (0.1, 0.7, 0.75), "clipart_blocks_4.rit_shuffled_1": (0.1, 0.4, 0.7)}
+    ends |= {"clipart__blocks_4.pt_shuffled_1": (0.1, 0.7, 0.75), "clipart__blocks_4.rit_shuffled_1": (0.1, 0.4, 0.7)}
     histories = {name: history(*values) for name, values in ends.items()}
-    histories["clipart_blocks_values.rit_shuffled_1"] = history(0.1, 0.2, 0.2, diverged=True)
+    histories["clipart__blocks_values.rit_shuffled_1"] = history(0.1, 0.2, 0.2, diverged=True)
     return varied_runs("clipart", runs, histories, SIZES)
 
 
 def test_a_row_has_what_a_run_varies_and_what_it_reached(table: pd.DataFrame) -> None:
     """Final metric with its standard error, speed as the mean over trained epochs, whether it learned or diverged."""
-    row = table.set_index("run").loc["clipart_blocks_4.pt_shuffled_1"]
+    row = table.set_index("run").loc["clipart__blocks_4.pt_shuffled_1"]
     assert (row["task"], row["series"], row["size"], row["metric"]) == ("clipart", "blocks", "4", "accuracy")
     assert row["final_test"] == 0.75
     assert row["optimization_speed"] == pytest.approx((0.7 + 0.75) / 2)
     assert row["final_test_error"] == pytest.approx(math.sqrt(0.75 * 0.25 / 100))
     assert row["learned"]
-    last = table.set_index("run").loc["clipart_blocks_values.rit_shuffled_1"]
+    last = table.set_index("run").loc["clipart__blocks_values.rit_shuffled_1"]
     assert last["status"] == "diverged"
 
 

@@ -80,7 +80,7 @@ def kedro_in_a_new_python(folder: Path, *arguments: str) -> subprocess.Completed
         (["run", "--runner-params", "gpu=1"], "--runner-params gpu: GpuRunner has only gpus, max_workers"),
         (
             ["run", "--env", "nowhere"],
-            "conf/nowhere does not exist; there are: base, local, own_checkpoints, own_images, paper, split, width",
+            "conf/nowhere does not exist; there are: base, feature_reuse, local, merging, own_checkpoints, own_images",
         ),
     ],
 )

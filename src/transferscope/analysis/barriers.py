@@ -1,4 +1,8 @@
-"""A performance barrier as a number: the gap to the chord between the ends, with intervals."""
+"""A performance barrier as a number: the gap to the chord between the ends, with intervals.
+
+The points are made by `analysis.interpolation` and measured by `measure.lines`, on which images and with recomputed
+statistics of BatchNorm.
+"""
 
 from __future__ import annotations
 

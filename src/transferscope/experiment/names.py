@@ -32,6 +32,16 @@ _REPLICA = re.compile(r"(?P<kind>.+?)(?:_(?P<replica>\d+))?")
 _NODE = re.compile(r"(?:(?P<task>[^.@& ]+)\.)?(?P<pipeline>[^.@& ]+)\.(?P<node>[^.@& ]+)")
 
 
+VIEW_SIGN = "__"
+"""Between a task and its view in the name of a task that only shows the images of another: `clipart__blocks_4`."""
+
+
+def split_view(task: str) -> tuple[str, str]:
+    """The task whose images are shown, and the view; empty of a task of its own."""
+    base, _, view = task.partition(VIEW_SIGN)
+    return base, view
+
+
 @dataclass(frozen=True, order=True)
 class RunName:
     """A run of a task: `clipart.pt_1`."""
@@ -73,8 +83,12 @@ class RunName:
 
     @property
     def node(self) -> NodeName:
-        """The node that trains the run, or takes in its file: `clipart.training.pt_1`."""
-        return NodeName("training", self.run, self.task)
+        """The node that trains the run, or takes in its file: `clipart.training.pt_1`.
+
+        That of a run on a view of a task's images, `clipart__blocks_4`, is in the box of the task.
+        """
+        task, view = split_view(self.task)
+        return NodeName("feature_reuse", f"{view}_{self.run}", task) if view else NodeName("training", self.run, task)
 
     def at(self, epoch: Epoch) -> CheckpointName:
         """The checkpoint of the run at an epoch."""

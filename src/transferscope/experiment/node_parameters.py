@@ -57,7 +57,7 @@ class VariedRun(opt.Options):
     """A run of feature reuse or of source epochs, and what it varies; `whole` are those that the others vary."""
 
     run: str
-    """Full name, `clipart_blocks_4.pt_shuffled_1`."""
+    """Full name, `clipart__blocks_4.pt_shuffled_1`."""
     label: str
     """That of the kind that is varied, `P-T`."""
     role: Role

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
+from transferscope.experiment.names import VIEW_SIGN
 from transferscope.experiment.options import Epoch, Options, Pixels, block_sizes
 
 if TYPE_CHECKING:
@@ -23,6 +24,9 @@ BlockSize = Pixels | Literal["values"]
 Series = Literal["blocks", "each", "control", "epoch"]
 """The thing that a run varies: the side of the blocks with one permutation for all images, the same with one for each
 image, the part that is taken of the pre-trained model, or the epoch that it is taken from."""
+
+VIEW = re.compile(rf"^[^_]\w*?{VIEW_SIGN}((blocks|each)_(\d+|values)|controls|source_epochs)$")
+"""The name of a view; no task that a user names has the sign in it."""
 
 Replicas = Annotated[int, Field(gt=0, le=10_000)]
 
@@ -92,7 +96,7 @@ def _reuse_variants(study: Study) -> Iterator[Variant]:
         sizes = _sizes(study, task, options)
         for series, chosen in (("blocks", sizes), ("each", options.each_image)):
             for size in chosen:
-                view = f"{task}_{series}_{size}"
+                view = f"{task}{VIEW_SIGN}{series}_{size}"
                 for kind in options.kinds:
                     yield Variant(task, view, f"{kind}_shuffled", kind, series, size)  # type: ignore[arg-type]
         start = _pretrained_kind(study, options)
@@ -100,7 +104,7 @@ def _reuse_variants(study: Study) -> Iterator[Variant]:
             continue
         for part in (*options.controls, *options.first_modules):
             name = re.sub(r"[^a-z0-9]+", "_", part.lower()).strip("_")
-            yield Variant(task, f"{task}_controls", f"{start}_{name}", start, "control", None, part)
+            yield Variant(task, f"{task}{VIEW_SIGN}controls", f"{start}_{name}", start, "control", None, part)
 
 
 def _sizes(study: Study, task: str, options: FeatureReuseOptions) -> tuple[BlockSize, ...]:
@@ -132,7 +136,7 @@ def _epoch_variants(study: Study) -> Iterator[Variant]:
         for epoch in options.epochs if options else ():
             assert options is not None
             kind = f"{options.kind}_from_{epoch}"
-            yield Variant(task, f"{task}_source_epochs", kind, options.kind, "epoch", epoch=epoch)
+            yield Variant(task, f"{task}{VIEW_SIGN}source_epochs", kind, options.kind, "epoch", epoch=epoch)
 
 
 def expanded(study: Study) -> Study:

@@ -26,7 +26,8 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from transferscope.experiment import options as opt
 from transferscope.experiment.data_formats import BUILT_IN, DataFormat, format_class, format_of_key
-from transferscope.experiment.reuse_variants import FeatureReuseOptions, SourceEpochsOptions
+from transferscope.experiment.names import VIEW_SIGN
+from transferscope.experiment.reuse_variants import VIEW, FeatureReuseOptions, SourceEpochsOptions
 from transferscope.system.errors import UserError
 
 RESERVED = ("claims", "cross_domain", "generated", "parameters", "plan", "report", "study", "summary")
@@ -41,7 +42,7 @@ MAX_SPLITS = 1_000
 
 
 def _name(text: str) -> str:
-    if "__" in text or text in RESERVED:
+    if (VIEW_SIGN in text and not VIEW.search(text)) or text in RESERVED:
         why = f"the name {text} is taken" if text in RESERVED else "no two underscores in a row"
         raise ValueError(f"{why}: choose another name")
     return text

@@ -1,8 +1,9 @@
 """One optimizer step: which examples, which draws, which loss, which learning rate.
 
 The order of the examples and the seeds of all draws are functions of (order_seed, epoch, step), and of nothing else, so
-a training that was stopped goes on as if it had not been. The loss is kept as a sum and the number that it is divided
-by, so that the shares of several processes add up to the whole batch.
+a training that was stopped goes on as if it had not been. `order_seed` and `init_seed` of a run follow from the study's
+seed, the task, the kind and the replica (`experiment.plan.derive_seed`). The loss is kept as a sum and the number that
+it is divided by, so that the shares of several processes add up to the whole batch.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """All GPUs and cores of one machine: the default of `kedro run`.
 
-A node asks by its tag `gpus-<number>`, `slots` decides who is next, and `system.gpu_grants` gives the node's thread its
-GPUs.
+A node asks by its tag `gpus-<number>`, for a training `training.num_processes` and for an analysis one; `slots` decides
+who is next, and `system.gpu_grants` gives the node's thread its GPUs.
 """
 
 from __future__ import annotations

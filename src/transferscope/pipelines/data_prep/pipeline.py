@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from kedro.pipeline import Node, Pipeline
 
-from transferscope.experiment.names import EntryName
+from transferscope.experiment.names import EntryName, split_view
 from transferscope.experiment.plan import Plan
 from transferscope.pipelines.data_prep import nodes
 from transferscope.pipelines.wiring import draw
@@ -96,10 +96,11 @@ def _pack(task: str, part: str) -> Node:
 
 
 def _join(task: str, part: str, union: tuple[str, ...]) -> Node:
+    base, view = split_view(task)
     return Node(
         nodes.join_splits,
         inputs=[f"params:plan.tasks.{task}.{part}", *(f"{single}.{part}_split" for single in union)],
         outputs=f"{task}.{part}_split",
-        name=f"join_{part}",
-        namespace=f"{task}.{NAME}",
+        name=f"join_{part}_{view}" if view else f"join_{part}",
+        namespace=f"{base}.{NAME}",
     )

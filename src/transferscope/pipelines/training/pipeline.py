@@ -56,8 +56,8 @@ def _node(plan: Plan, run: RunSpec, function: Callable[..., object], more: dict[
             **more,
         },
         outputs=[f"{run.full_name}.checkpoints", f"{run.full_name}.history"],
-        name=run.name,
-        namespace=f"{run.task}.{NAME}",
+        name=run.node.node,
+        namespace=str(run.node.namespace),
         tags=tags,
     )
 
