@@ -16,7 +16,17 @@ from kedro_viz.utils import _hash_input_output
 from tiny_project import Project
 
 LAYERS = ["raw", "model_input", "models", "model_output", "reporting"]
-STEPS = {"data_prep", "training", "mistakes", "similarity", "landscape", "spectrum", "feature_reuse", "merging", "report"}
+STEPS = {
+    "data_prep",
+    "training",
+    "mistakes",
+    "similarity",
+    "landscape",
+    "spectrum",
+    "feature_reuse",
+    "merging",
+    "report",
+}
 
 
 @pytest.fixture(scope="module")

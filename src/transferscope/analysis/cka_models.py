@@ -128,7 +128,9 @@ class LayerSimilarity:
         """Add products of what each example adds to the three HSIC of a pair, a row sum of an elementwise product."""
         own = stack.square().sum(dim=2)
         for start in range(0, len(self._a), PAIRS_AT_ONCE):
-            a, b = (torch.as_tensor(side[start : start + PAIRS_AT_ONCE]) for side in (self._a, self._b))
+            a, b = (
+                torch.as_tensor(side[start : start + PAIRS_AT_ONCE]).to(stack.device) for side in (self._a, self._b)
+            )
             parts = (stack[a] * stack[b]).sum(dim=2), own[a], own[b]
             products = [(parts[i] * parts[j]).sum(dim=1) for i, j in PRODUCTS]
             self._squares[:, start : start + PAIRS_AT_ONCE] += torch.stack(products).double().cpu().numpy()
