@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
-from transferscope.experiment.formats import format_class
 
 from tiny_project import ROOT, Project, make_project
+from transferscope.experiment.data_formats import format_class
 from transferscope.measure.own import own_parts
 from transferscope.pipelines.own.pipeline import create_pipeline
 from transferscope.system.errors import UserError

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -122,6 +123,7 @@ def test_spectra_of_files_need_no_folder_of_images(folder: Path) -> None:
     for seed, name in enumerate("ab"):
         model = build_model("fixup_resnet_small", 2, seed=seed)
         torch.save(model.state_dict(), folder / f"{name}.pth")
+    shutil.rmtree(folder / "data/01_raw/images", ignore_errors=True)  # of the test before
     values = "model.name=fixup_resnet_small,runs.a.checkpoint=a.pth,analyses.spectrum.input_size=12"
     asked = ["--env", "own_checkpoints", "--params", values, "--pipelines", "spectrum"]
     done = kedro(folder, "run", *asked)

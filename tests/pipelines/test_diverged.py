@@ -102,7 +102,7 @@ def test_what_has_no_value_is_missing_and_costs_the_others_nothing(project: Proj
 def test_claims_leave_them_out(project: Project) -> None:
     """By name, in every claim that would compare them."""
     claims = project.load("claims").set_index("id")
-    for claim in ("final_score", "uncommon_mistakes", "cka_mixed", "l2", "near_zero"):
+    for claim in ("final_score", "shared_mistakes_mixed", "cka_mixed", "l2", "near_zero"):
         assert "chest.rit_1 (diverged)" in claims.at[claim, "reason"], claim
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from transferscope.experiment import options as opt
-from transferscope.experiment.names import Epoch
+from transferscope.experiment.names import Epoch, RunName
 from transferscope.experiment.run import RunSpec
 from transferscope.experiment.study import Study
 
@@ -74,8 +74,8 @@ def _replicas(runs: Runs, options: opt.MergeOptions) -> list[int | None]:
 
 
 def _count(kind: str, runs: Runs) -> int:
-    task, _, word = kind.partition(".")
-    return sum(run.task == task and run.kind == word for run in runs.values())
+    named = RunName.parse(kind)
+    return sum(run.task == named.task and run.kind == named.run for run in runs.values())
 
 
 def _named(name: str, replica: int | None, runs: Runs) -> str:

@@ -9,7 +9,6 @@ from pydantic import RootModel
 from transferscope.experiment import options as opt
 from transferscope.experiment.names import Epoch, PairName, RunName
 from transferscope.experiment.plan import Pair, Plan, RunSpec, pictures_of
-from transferscope.experiment.reuse_variants import BlockSize
 from transferscope.experiment.run import Role
 
 
@@ -63,7 +62,7 @@ class VariedRun(opt.Options):
     role: Role
     replica: int
     series: Literal["whole", "blocks", "each", "control", "epoch"]
-    size: BlockSize
+    size: opt.BlockSize
     """Side of the blocks in pixels; of whole images their own side."""
     side: int
     part: str = ""

@@ -27,8 +27,10 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 from transferscope.experiment import options as opt
 from transferscope.experiment.data_formats import BUILT_IN, DataFormat, format_class, format_of_key
 from transferscope.experiment.names import VIEW_SIGN
-from transferscope.experiment.reuse_variants import VIEW, FeatureReuseOptions, SourceEpochsOptions
 from transferscope.system.errors import UserError
+
+VIEW = re.compile(rf"^[^_]\w*?{VIEW_SIGN}((blocks|each)_(\d+|values)|controls|source_epochs)$")
+"""The name of a view; no task that a user names has the sign in it."""
 
 RESERVED = ("claims", "cross_domain", "generated", "parameters", "plan", "report", "study", "summary")
 """Names of results that belong to no task."""
@@ -280,9 +282,9 @@ class Study(opt.Options):
     generated: dict[Name, GeneratedOptions] = Field(default_factory=dict)
     runs: Annotated[dict[Name, RunKindOptions], Field(max_length=MAX_NAMES)]
     """Kinds of run, at most 1,000."""
-    feature_reuse: FeatureReuseOptions | None = None
+    feature_reuse: opt.FeatureReuseOptions | None = None
     """Runs on shuffled images, and with parts of the pre-trained model only."""
-    source_epochs: SourceEpochsOptions | None = None
+    source_epochs: opt.SourceEpochsOptions | None = None
     """Runs from earlier epochs of the pre-trained model."""
     pictures: opt.PictureOptions = opt.PictureOptions()
     model: opt.ModelOptions = opt.ModelOptions()

@@ -106,6 +106,13 @@ def run_folder_held(folder: Path, *, shared: bool = False) -> Iterator[FolderLoc
         lock.release()
 
 
+def forget_dead_holder(folder: Path) -> None:
+    """Remove the note that a process has left in a folder which was killed after its last file; a live one keeps it."""
+    if (folder / LOCK).exists():
+        with suppress(UserError):
+            FolderLock(folder).release()
+
+
 def _make(folder: Path) -> bool:
     """True if the folder had to be made."""
     missing = not folder.exists()

@@ -20,7 +20,7 @@ from transferscope.models.frozen import freeze
 from transferscope.models.initialisation import initialise
 from transferscope.models.series import CheckpointSeries, Status
 from transferscope.system.errors import UserError
-from transferscope.system.folder_lock import run_folder_held
+from transferscope.system.folder_lock import forget_dead_holder, run_folder_held
 from transferscope.system.progress import progress_bar
 from transferscope.training.device import choose_device, random_state_of, reproducible
 from transferscope.training.distributed.group import OneProcess
@@ -83,6 +83,7 @@ def train_run(
         bar = progress_bar(run.full_name, inputs.num_steps) if progress is None else nullcontext(progress)
         with run_folder_held(record.folder), bar as advance:
             fit(inputs, record, choose_device(device), OneProcess(), advance, snapshot_seconds)
+    forget_dead_holder(record.folder)
     return record.result()
 
 

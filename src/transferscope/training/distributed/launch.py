@@ -23,7 +23,7 @@ from transferscope.experiment.run import RunSpec
 from transferscope.images.split import PackedSplit
 from transferscope.models.checkpoint import Checkpoint, save_checkpoint
 from transferscope.models.series import CheckpointSeries
-from transferscope.system.folder_lock import FolderLock, run_folder_held
+from transferscope.system.folder_lock import FolderLock, forget_dead_holder, run_folder_held
 from transferscope.system.gpu_grants import granted_gpus, visible_to_child
 from transferscope.system.progress import progress_bar
 from transferscope.system.temporaries import work_folder
@@ -84,6 +84,7 @@ def train(
         with run_folder_held(record.folder, shared=num_nodes > 1) as lock:
             if not record.is_finished():  # of several machines, another may have come to the end meanwhile
                 _launch(inputs, record.folder, kind, num_processes, lock)
+    forget_dead_holder(record.folder)
     return record.result()
 
 
