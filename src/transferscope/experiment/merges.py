@@ -120,7 +120,7 @@ def _faults_of_merge(study: Study, runs: Runs, options: opt.MergeOptions) -> Ite
         for name in names:
             if name not in runs and (key == "parent" or not _count(name, runs)):
                 unknown = True
-                task = name.partition(".")[0]
+                task = RunName.parse(name).task
                 known = [run.full_name for run in runs.values() if run.task == task] or sorted(study.tasks)
                 sort = "no run" if key == "parent" else "no run or kind of run"
                 yield f"{where}.{key}: {name} is {sort}; there are: {', '.join(known[:MOST_LISTED])}"

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -37,6 +37,7 @@ from transferscope.analysis.merging import (
 )
 from transferscope.analysis.refitting import LinearClassifier, fit_classifier
 from transferscope.analysis.states import State, describe_nonfinite
+from transferscope.experiment.names import Epoch, RunName
 from transferscope.experiment.options import FROM_PARENT, MERGE_METHODS, MergeMethod, MergingOptions
 from transferscope.experiment.plan import derive_seed
 from transferscope.measure.bench import Bench, feed_of, stream, workspace
@@ -539,8 +540,9 @@ class _Merger:
 def _named(checkpoint: Checkpoint) -> str | None:
     """A run with its epoch, or the name of a file."""
     known = checkpoint.metadata
-    if known.task and known.run:
-        return f"{known.task}.{known.run}@{known.epoch_name or known.epoch}"
+    epoch = known.epoch_name or known.epoch
+    if known.task and known.run and epoch is not None:
+        return str(RunName(known.task, known.run).at(cast(Epoch, epoch)))
     return None if checkpoint.path is None else checkpoint.path.name
 
 

@@ -144,8 +144,8 @@ def gather_split_runs(runs: Runs, barriers: pd.DataFrame) -> pd.DataFrame:
     by_name = {run.full_name: run for run in runs.root}
     pairs = [
         SplitPair(
-            run=f"{copy.split_from}@final",
-            copy=f"{copy.full_name}@final",
+            run=str(RunName.parse(copy.split_from).at("final")),
+            copy=str(RunName.parse(copy.full_name).at("final")),
             label=by_name[copy.split_from].label,
             epoch=copy.split_epoch,
             epochs=copy.training.epochs,
