@@ -418,9 +418,9 @@ def node_costs(plan: Plan, known: Sizes | None = None) -> dict[str, float]:
         if run.checkpoint is None:
             train, test = sizes[run.task]
             evaluated = _num_evaluations(run.training) * (train + test)
-            found[f"{run.task}.training.{run.name}"] = BACKWARD * run.training.epochs * train + evaluated
+            found[str(run.node)] = BACKWARD * run.training.epochs * train + evaluated
         else:
-            found[f"{run.task}.training.{run.name}"] = sum(sizes[run.task])
+            found[str(run.node)] = sum(sizes[run.task])
     merging = plan.study.analyses.merging
     for spec in plan.merges() if merging else ():
         assert merging is not None

@@ -161,7 +161,7 @@ def test_costs_by_step_are_those_of_the_plan(project) -> None:
     assert set(costs) <= names
     tables = plan_costs(plan, {}, Speed(1.0, 1.0))
     runs = tables["Trainings"]
-    ours = sum(value for name, value in costs.items() if ".training." in name)
+    ours = sum(costs[str(run.node)] for run in plan.runs.values())
     assert ours == 3 * runs["images_trained"].sum() + runs["images_evaluated"].sum()
     figures = tables["Tables and figures"].set_index("figure")["evaluation_hours"]
     lines = sum(value for name, value in costs.items() if ".interpolate_" in name)

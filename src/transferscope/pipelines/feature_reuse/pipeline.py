@@ -16,9 +16,7 @@ NAME = "feature_reuse"
 def create_pipeline(plan: Plan) -> Pipeline:
     """`histories → {task}.feature_reuse.table → figures`, per task; of source epochs also P along its training."""
     tasks = dict.fromkeys(plan.views.values())
-    sources = {run.full_name: run for task in tasks if (run := _source(plan, task)) is not None}
-    made = [*(node for task in tasks for node in _task(plan, task)), *map(_along, sources.values())]
-    return Pipeline(made, tags=NAME)
+    return Pipeline([node for task in tasks for node in _task(plan, task)], tags=NAME)
 
 
 def _task(plan: Plan, task: str) -> list[Node]:
@@ -41,8 +39,9 @@ def _task(plan: Plan, task: str) -> list[Node]:
         found.append(draw(NAME, task, "reuse_controls", "reuse:controls", [table]))
     if "epoch" in series:
         source = _source(plan, task)
-        inputs = [table] if source is None else [table, f"{source.full_name}.along_pretraining"]
-        found.append(draw(NAME, task, "source_epochs", "reuse:source_epochs", inputs))
+        along = [] if source is None else [f"{task}.{source.name}.along_pretraining"]
+        found += [_along(task, source)] if source is not None else []
+        found.append(draw(NAME, task, "source_epochs", "reuse:source_epochs", [table, *along]))
     return found
 
 
@@ -54,7 +53,8 @@ def _source(plan: Plan, task: str) -> RunSpec | None:
     return next((plan.runs[start] for start in starts if start in plan.runs), None)
 
 
-def _along(source: RunSpec) -> Node:
+def _along(task: str, source: RunSpec) -> Node:
+    """P along its training, for each task that starts from it, since in P's box layers would go in a circle."""
     return Node(
         nodes.measure_along_pretraining,
         inputs={
@@ -62,8 +62,8 @@ def _along(source: RunSpec) -> Node:
             "test_split": f"{source.task}.test_split",
             "precision": "params:analyses.precision",
         },
-        outputs=f"{source.full_name}.along_pretraining",
+        outputs=f"{task}.{source.name}.along_pretraining",
         name=f"along_pretraining_{source.name}",
-        namespace=f"{source.task}.{NAME}",
+        namespace=f"{task}.{NAME}",
         tags=ON_A_GPU,
     )
