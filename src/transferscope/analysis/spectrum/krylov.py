@@ -35,6 +35,8 @@ MAX_MAPS = 4000
 GAIN = 10.0
 """Factor by which the filter favours the largest value over the unwanted ones."""
 MAX_DEGREE = 16
+STEEP = 4
+"""Degree of the filter from which its value in float32 says a singular value to `ROUNDING`; else float64 does."""
 VECTOR_TOLERANCE = 3e-5
 """Error of the wanted vectors in the basis, where they are asked for; float32 reaches no less."""
 TOLERANCE = 7e-7
@@ -129,8 +131,10 @@ def top_values(
     num = min(num, gram.size)
     for _ in range(MAX_EDGES):
         filtered = _Filter(gram, min(edge, 0.98 * bound), bound)
-        found = _ritz(gram, filtered, num, seed, vectors=vectors)
+        is_steep = filtered.degree >= STEEP
+        found = _ritz(gram, filtered, num, seed, vectors=vectors or not is_steep)
         if found.above:
+            found = found if is_steep else _projected(gram, found.vectors)
             break
         edge *= 0.9
     else:
