@@ -10,7 +10,7 @@ converged, long before their vectors; residuals say when that is.
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import acosh
 
 import torch
@@ -134,7 +134,8 @@ def top_values(
         is_steep = filtered.degree >= STEEP
         found = _ritz(gram, filtered, num, seed, vectors=vectors or not is_steep)
         if found.above:
-            found = found if is_steep else _projected(gram, found.vectors)
+            # The vectors have converged: values in float64, whose error is quadratic in theirs, as before.
+            found = found if is_steep else replace(_projected(gram, found.vectors), error=found.error)
             break
         edge *= 0.9
     else:
