@@ -72,14 +72,14 @@ class VariedRun(opt.Options):
 
     @classmethod
     def of(cls, plan: Plan, task: str) -> list[VariedRun]:
-        """The runs that vary those of a task, and before them those that are varied."""
+        """The runs that vary those of a task, and before them those that are varied and those from scratch."""
         own = [variant for variant in plan.variants if variant.task == task]
         side = pictures_of(plan.study, task).seen_size
-        origins = dict.fromkeys(variant.origin for variant in own)
+        origins, scratch = {variant.origin for variant in own}, plan.compared(task, "from_scratch")
         found = [
             cls._of(run, label=run.label, series="whole", size=side, side=side)
             for run in plan.runs_of(task)
-            if run.kind in origins
+            if run.kind in origins or run in scratch
         ]
         for variant in own:
             label = plan.study.runs[variant.origin].label
