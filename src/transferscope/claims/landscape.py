@@ -30,7 +30,7 @@ _BARRIER = f"{_HEIGHT}; claimed: above {MARGIN:.0%}"
 
 
 @claim(
-    "There is no barrier between two P-T.",
+    "There is no barrier in accuracy or AUC between two P-T.",
     source="Section B.4, Figures 12 and 14",
     paper=("flat", "real rises from 78.4 % to 79.3 % in the middle"),
     compares=_NO_BARRIER,
@@ -44,7 +44,7 @@ def no_barrier_pt(evidence: Evidence) -> Iterator[Comparison]:
 
 
 @claim(
-    "Nor is there a barrier between two P-T in the loss.",
+    "There is no barrier in the loss between two P-T.",
     source="Section B.4, Figures 13 and 15",
     paper=("flat (curves, no number)",),
     compares=f"{_RISE}, train set; claimed: below {MARGIN:.0%}",
@@ -58,7 +58,7 @@ def no_barrier_pt_loss(evidence: Evidence) -> Iterator[Comparison]:
 
 
 @claim(
-    "On the straight line between two RI-T of different initialisation there is a barrier.",
+    "There is a barrier in accuracy or AUC between two RI-T of different initialisation.",
     source="Section B.4, Figures 12 and 14",
     paper=("accuracy falls to about 0 % on DomainNet, AUC to .52 on CheXpert",),
     compares=_BARRIER,
@@ -72,7 +72,7 @@ def barrier_rit(evidence: Evidence) -> Iterator[Comparison]:
 
 
 @claim(
-    "On the straight line between two RI-T of different initialisation there is a barrier in the loss, too.",
+    "There is a barrier in the loss between two RI-T of different initialisation.",
     source="Section B.4, Figures 13 and 15",
     paper=("high (curves, no number)",),
     compares=f"{_RISE}, train set; claimed: above {MARGIN:.0%}",
@@ -86,7 +86,7 @@ def barrier_rit_loss(evidence: Evidence) -> Iterator[Comparison]:
 
 
 @claim(
-    "There is a barrier between a P-T and an RI-T.",
+    "There is a barrier in accuracy or AUC between a P-T and an RI-T.",
     source="Section B.4, Figures 12 and 14",
     paper=("AUC below .45 on CheXpert (best weights)",),
     compares=_BARRIER,
@@ -100,7 +100,7 @@ def barrier_mixed(evidence: Evidence) -> Iterator[Comparison]:
 
 
 @claim(
-    "The barrier on the straight line between two RI-T persists where they share their initialisation.",
+    "There is a barrier in accuracy or AUC also between two RI-T of the same initialisation.",
     source="Section B.5, Figure 16",
     paper=("lowest accuracy real 6.5 %, clipart 5.5 %, quickdraw 16 %",),
     compares=_BARRIER,
@@ -114,7 +114,7 @@ def barrier_same_init(evidence: Evidence) -> Iterator[Comparison]:
 
 
 @claim(
-    "That barrier is smaller than with different initialisations.",
+    "The barrier between two RI-T is smaller if they share their initialisation.",
     source="Section B.5, Figures 12 and 16",
     paper=("slightly: the lowest accuracy is 5.5 to 16 % instead of about 0 %",),
     compares=f"{_HEIGHT}, {BETWEEN_PAIRS}; positive: smaller with the same initialisation",
@@ -153,7 +153,7 @@ def extrapolation(evidence: Evidence) -> Iterator[Comparison]:
 
 
 @claim(
-    "P-T of different domains lie in one basin: no barrier between them.",
+    "P-T of different domains lie in one basin: there is no barrier in accuracy between them.",
     source="Section B.7, Figures 19 to 23",
     paper=("no barrier on any of five figures",),
     compares=f"{_NO_BARRIER}; mean over the domains evaluated on",
@@ -168,7 +168,7 @@ def cross_domain_basin(evidence: Evidence) -> Iterator[Comparison]:
 
 
 @claim(
-    "Nor is there a barrier between P-T of different domains in the loss.",
+    "There is no barrier in the loss between P-T of different domains.",
     source="Section B.7, Figures 19 to 23",
     paper=("no barrier on any of five figures (curves, no number)",),
     compares=f"{_RISE}, test set, mean over the domains evaluated on; claimed: below {MARGIN:.0%}",
