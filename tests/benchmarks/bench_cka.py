@@ -3,7 +3,7 @@
     python tests/benchmarks/bench_cka.py [--batches 1] [--batch-size 32] [--repeats 3] [--model resnet50] [--bfloat16]
     python tests/benchmarks/bench_cka.py --memory          # peak memory for 1,000 and 50,000 small images
     python tests/benchmarks/bench_cka.py --models          # all pairs among m models
-    python tests/benchmarks/bench_cka.py --coverage 1000   # how often intervals hold the true CKA
+    python tests/benchmarks/bench_cka.py --coverage 1000   # how often intervals hold the true CKA; --stored features.npz
 
 "forward" is the two models' bare forward passes. torch_cka (PyPI) runs if it can be imported, under no_grad and with
 the same layers; it compares every layer with every layer of flattened features, so it is put beside the same here.
@@ -23,6 +23,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from copy import deepcopy
+from itertools import combinations
 
 import numpy as np
 import torch
@@ -198,26 +199,85 @@ class Columns:
         return {"x": reduce(batch[:, self.columns])}
 
 
-def two_models(number: int, mix: float, generator: torch.Generator, width: int = 16) -> Tensor:
-    """Heavy-tailed features of a model, and those of another that mixes what is behind them with something else."""
-    scale = 1 / torch.arange(1, width + 1)
-    ours, others = (torch.randn(number, width, generator=generator) * scale for _ in range(2))
-    return torch.cat([ours.relu() + 0.1 * ours**2, mix * ours + (1 - mix) * others], dim=1)
+WIDTH = 16
 
 
-def coverage(studies: int) -> None:
-    pair = {"a": Columns(slice(0, 16)), "b": Columns(slice(16, 32))}
+def heavy(number: int, mix: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Heavy-tailed features of one model, and those of another that mixes what is behind them with something else."""
+    scale = 1 / torch.arange(1, WIDTH + 1)
+    ours, others = (torch.randn(number, WIDTH, generator=generator) * scale for _ in range(2))
+    return ours.relu() + 0.1 * ours**2, mix * ours + (1 - mix) * others
+
+
+def normal(number: int, mix: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """A few directions have most of the variance."""
+    scale = 1 / torch.arange(1, WIDTH + 1)
+    ours, others = (torch.randn(number, WIDTH, generator=generator) * scale for _ in range(2))
+    return ours, mix * ours + (1 - mix) * others
+
+
+def even(number: int, mix: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """All directions have the same variance."""
+    ours, others = (torch.randn(number, WIDTH, generator=generator) for _ in range(2))
+    return ours, mix * ours + (1 - mix) * others
+
+
+def classes(number: int, mix: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Clusters, as deep layers have them; a share `mix` of the examples is in the same one in both models."""
+    centres = torch.randn(2, 10, WIDTH, generator=torch.Generator().manual_seed(5))
+    first, other = (torch.randint(10, (number,), generator=generator) for _ in range(2))
+    second = torch.where(torch.rand(number, generator=generator) < mix, first, other)
+    noise = 0.5 * torch.randn(2, number, WIDTH, generator=generator)
+    return centres[0][first] + noise[0], (centres[1][second] + noise[1]).relu()
+
+
+POPULATIONS = (
+    *((heavy, mix) for mix in (0.0, 0.3, 0.6, 0.95)),
+    *((normal, mix) for mix in (0.2, 0.5, 0.9)),
+    *((even, mix) for mix in (0.0, 0.2, 0.5)),
+    *((classes, mix) for mix in (0.3, 0.8)),
+)
+SIZES = ((100, 25), (100, 50), (500, 64))
+
+
+def coverage(studies: int, stored: str | None) -> None:
+    """Of every population, or of the features in a file: a line per number of examples and batch size."""
     generator = torch.Generator().manual_seed(0)
-    for mix in (0.0, 0.3, 0.6, 0.95):
-        population = two_models(200_000, mix, generator)
-        truth = linear_cka(population[:, :16], population[:, 16:])
-        for number, size in ((100, 25), (100, 50), (500, 50), (512, 64)):
-            hits = 0
-            for _ in range(studies):
-                batches = two_models(number, mix, generator).split(size)
-                row = cka_between(pair, batches, estimators=["minibatch"]).iloc[0]  # type: ignore[arg-type]
-                hits += row["low"] <= truth <= row["high"]
-            print(f"CKA {truth:.3f}, {number} examples in batches of {size}: {hits / studies:.3f}", flush=True)
+    for draw, mix in () if stored else POPULATIONS:
+        truth = linear_cka(*draw(200_000, mix, generator)) if mix else 0.0
+        report(f"{draw.__name__} {mix:g}", truth, lambda n: torch.cat(draw(n, mix, generator), dim=1), studies)  # noqa: B023
+    for name, both in stored_pairs(stored) if stored else ():
+        truth = linear_cka(*both.chunk(2, dim=1), debiased=False)
+        report(name, truth, lambda n: both[torch.randint(len(both), (n,), generator=generator)], studies)  # noqa: B023
+
+
+def report(name: str, truth: float, draw: Callable[[int], Tensor], studies: int) -> None:
+    for number, size in SIZES:
+        hits: dict[str, list[tuple[bool, bool, float]]] = {}
+        for _ in range(studies):
+            both = draw(number)
+            half = both.shape[1] // 2
+            pair = {"a": Columns(slice(0, half)), "b": Columns(slice(half, None))}
+            table = cka_between(pair, both.split(size), estimators=["debiased", "minibatch"])  # type: ignore[arg-type]
+            for row in table.to_dict("records"):
+                hits.setdefault(row["estimator"], []).append(
+                    (row["high"] < truth, row["low"] > truth, row["high"] - row["low"])
+                )
+        for estimator, rows in hits.items():
+            below, above, length = np.mean(rows, axis=0)
+            print(
+                f"{name:32} CKA {truth:.3f}, {number} examples in batches of {size}, {estimator:9}: coverage "
+                f"{1 - below - above:.3f}, too low {below:.3f}, too high {above:.3f}, length {length:.3f}",
+                flush=True,
+            )
+
+
+def stored_pairs(path: str) -> Iterator[tuple[str, Tensor]]:
+    """Each two arrays of one width in an .npz file, (num_examples, num_features), that belong to the same examples."""
+    features = {name: torch.as_tensor(array) for name, array in np.load(path, allow_pickle=False).items()}
+    for a, b in combinations(features, 2):
+        if features[a].shape == features[b].shape:
+            yield f"{a} & {b}", torch.cat([features[a], features[b]], dim=1)
 
 
 def main() -> None:
@@ -233,6 +293,9 @@ def main() -> None:
     parser.add_argument("--memory-of", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--models", action="store_true")
     parser.add_argument("--coverage", type=int, default=0, metavar="SAMPLES")
+    parser.add_argument(
+        "--stored", help="an .npz file of features (examples, features): --coverage of each two of them"
+    )
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     if arguments.memory_of:
@@ -242,7 +305,7 @@ def main() -> None:
     elif arguments.models:
         many_models()
     elif arguments.coverage:
-        coverage(arguments.coverage)
+        coverage(arguments.coverage, arguments.stored)
     else:
         compare(arguments)
         streaming_against_gram()
