@@ -32,8 +32,10 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from transferscope.analysis.cka import StreamingCKA, linear_cka
+from transferscope.analysis.cka_interval import ExampleSpread
 from transferscope.analysis.cka_models import cka_between
 from transferscope.analysis.features import FeatureExtractor, Pooling
+from transferscope.analysis.hsic import centre_unbiased, gram_matrix
 from transferscope.models import build_model
 from transferscope.models.layers import feature_layers
 
@@ -187,18 +189,6 @@ def many_models() -> None:
         print(f"{number} models, {pairs} pairs: {work:.2f} CPU s, {work / number:.2f} a model, forward {passes:.2f}")
 
 
-class Columns:
-    """Features that are columns of the batch itself."""
-
-    features, linear = "pooled", frozenset()
-
-    def __init__(self, columns: slice) -> None:
-        self.layers, self.columns = {"x": "x"}, columns
-
-    def __call__(self, batch: Tensor, reduce: Callable[[Tensor], object]) -> dict[str, object]:
-        return {"x": reduce(batch[:, self.columns])}
-
-
 WIDTH = 16
 
 
@@ -251,25 +241,47 @@ def coverage(studies: int, stored: str | None) -> None:
         report(name, truth, lambda n: both[torch.randint(len(both), (n,), generator=generator)], studies)  # noqa: B023
 
 
+SAMPLES_AT_ONCE = 100
+
+
 def report(name: str, truth: float, draw: Callable[[int], Tensor], studies: int) -> None:
+    """Each sample is a pair of two models of its own, so that many of them are measured at once."""
     for number, size in SIZES:
-        hits: dict[str, list[tuple[bool, bool, float]]] = {}
-        for _ in range(studies):
-            both = draw(number)
-            half = both.shape[1] // 2
-            pair = {"a": Columns(slice(0, half)), "b": Columns(slice(half, None))}
-            table = cka_between(pair, both.split(size), estimators=["debiased", "minibatch"])  # type: ignore[arg-type]
-            for row in table.to_dict("records"):
-                hits.setdefault(row["estimator"], []).append(
-                    (row["high"] < truth, row["low"] > truth, row["high"] - row["low"])
-                )
-        for estimator, rows in hits.items():
-            below, above, length = np.mean(rows, axis=0)
+        rows: dict[str, list[np.ndarray]] = {}
+        for start in range(0, studies, SAMPLES_AT_ONCE):
+            samples = torch.stack([draw(number) for _ in range(min(SAMPLES_AT_ONCE, studies - start))]).double()
+            for estimator, (low, high) in intervals(samples, size).items():
+                rows.setdefault(estimator, []).append(np.stack([high < truth, low > truth, high - low]))
+        for estimator, found in rows.items():
+            below, above, length = np.hstack(found).mean(axis=1)
             print(
                 f"{name:32} CKA {truth:.3f}, {number} examples in batches of {size}, {estimator:9}: coverage "
                 f"{1 - below - above:.3f}, too low {below:.3f}, too high {above:.3f}, length {length:.3f}",
                 flush=True,
             )
+
+
+def intervals(samples: Tensor, size: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Of samples (num_samples, num_examples, features of both models), as `LayerSimilarity` makes them."""
+    half = samples.shape[2] // 2
+    pairs = np.arange(len(samples))
+    units = torch.cat([samples[:, :, :half], samples[:, :, half:]])
+    spread = ExampleSpread(len(units), pairs, pairs + len(pairs))
+    sums = np.zeros((3, len(pairs)))
+    for batch in units.split(size, dim=1):
+        grams = [gram_matrix(one) for one in batch]
+        stack = torch.stack([centre_unbiased(gram) for gram in grams])
+        spread.update(stack, torch.stack([gram.diagonal() for gram in grams]))
+        a, b = stack.chunk(2)
+        sums += np.stack([(x * y).sum(dim=(1, 2)).numpy() for x, y in ((a, b), (a, a), (b, b))]) / (len(stack[0]) - 3)
+    values = {
+        "debiased": np.array([linear_cka(one[:, :half], one[:, half:]) for one in samples]),
+        "minibatch": sums[0] / np.sqrt(sums[1] * sums[2]),
+    }
+    return {
+        estimator: spread.of(pairs, exact=estimator == "debiased").interval(value, 0.95)  # type: ignore[union-attr]
+        for estimator, value in values.items()
+    }
 
 
 def stored_pairs(path: str) -> Iterator[tuple[str, Tensor]]:
