@@ -8,7 +8,7 @@ the first labelling is one study, and all of them say how many verdicts such a s
     uv run python tests/endurance/null_study.py --folder data/null_study --labellings 200
 
 The study takes about 6 minutes of two cores, once; a labelling takes a second. `--small` makes a study of a few images
-and two epochs, which shows in a minute that all of it runs; its runs learn nothing, so its verdicts say nothing.
+and two epochs, which shows in two minutes of one core that all of it runs; its runs learn nothing, so nothing is decided.
 """
 
 from __future__ import annotations

@@ -35,6 +35,8 @@ GROUPS = 512
 MIN_EXAMPLES = 50
 """Fewer examples have no interval: what they say of their own spread is too little."""
 ABOVE_ZERO = 1e-9
+WELL_BELOW = 0.6
+"""Part of the upper end of an estimate of 0: below it no interval is expected to lie below the truth."""
 SAME = 1e-9
 """Features whose CKA is nearer to 1 than this are the same up to rotation and scale: nothing varies."""
 PAIRS_AT_ONCE = 64
@@ -60,9 +62,10 @@ class Spread:
         """Ends of the interval around estimates, (num_pairs,) each; NaN where nothing varies."""
         with np.errstate(invalid="ignore", divide="ignore"):
             one_sided, two_sided = (stats.t.ppf(level, self.df) for level in (confidence, (1 + confidence) / 2))
-            high, smallest = (self._high(estimates, two_sided) for estimates in (values, np.zeros_like(values)))
+            high = self._high(values, two_sided)
+            safe = WELL_BELOW * self._high(np.zeros_like(values), two_sided)
             low = self._low(values, two_sided)
-            low = np.where(low < smallest, np.minimum(self._low(values, one_sided), smallest), low)
+            low = np.where(low < safe, np.minimum(self._low(values, one_sided), safe), low)
             related = values > np.sqrt(self.chance) * stats.pearson3.ppf(confidence, self.skewness)
             low = np.maximum(low, np.where(related, ABOVE_ZERO, 0.0))
             known = 1 - values > SAME
