@@ -276,6 +276,7 @@ def other_domain(evidence: Evidence) -> Iterator[Comparison]:
     needs="cross-domain interpolation of fine-tuned runs",
     place="pair of domains",
     section="figures_19_23",
+    limits=(-1.0, 1.0),
 )
 def other_domain_chance(evidence: Evidence) -> Iterator[Comparison]:
     for (trained, on), of_runs in _on_other_domains(evidence).items():

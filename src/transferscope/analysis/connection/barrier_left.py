@@ -34,8 +34,8 @@ def remaining(
     way would be too high, and the part above 0 where nothing is left. So the part is the one for which the largest of
     "gap along the way minus this part of the straight line's barrier" is 0 by the estimate of `barrier_row`, and its
     interval holds the parts for which that difference may be 0. Resamples of the same examples are behind both curves,
-    so that what they share cancels. NaN unless the middle of the straight line lies below the chord in all but
-    1 - confidence of the resamples: a part of nothing says nothing.
+    so that what they share cancels; the line itself leaves exactly 1. NaN unless the middle of the straight line lies
+    below the chord in all but 1 - confidence of the resamples: a part of nothing says nothing.
 
     Args:
         alphas: (num_alphas,) from 0 to 1, in order, both ends and .5 among them.
@@ -55,6 +55,8 @@ def remaining(
     lowest = np.percentile(middle[1:], 100 * (1 - confidence)) if len(middle) > 1 else middle[0]
     if not lowest > 0:
         return Remaining(np.nan, np.nan, np.nan)
+    if np.array_equal(line, other):
+        return Remaining(1.0, 1.0, 1.0)
     place = int(line[0].argmax())
     known = np.isfinite(line[1:]).all(axis=1) & np.isfinite(other[1:]).all(axis=1)
     if known.sum() < 2 or not np.isfinite(other[0]).all():
