@@ -12,7 +12,7 @@ from transferscope.claims.evidence import NORMAL_975, Evidence, PairRows, main_m
 from transferscope.claims.registry import BETWEEN_PAIRS, claim
 from transferscope.experiment.names import CheckpointName, PairName
 from transferscope.experiment.options import ModelOptions
-from transferscope.experiment.plan import Role
+from transferscope.experiment.run import Role
 from transferscope.models.fixup_resnet import FIXUP_LAYOUTS
 
 MOSTLY = 0.5

@@ -14,7 +14,8 @@ import pandas as pd
 from transferscope.claims.comparisons import Measured, Unit
 from transferscope.claims.inference import Kinship
 from transferscope.experiment.names import CheckpointName, PairName, RunName
-from transferscope.experiment.plan import NO_TREATMENT, Plan, Role, RunSpec
+from transferscope.experiment.plan import NO_TREATMENT, Plan
+from transferscope.experiment.run import Role, RunSpec
 from transferscope.plots.rendered import SavedFigure
 from transferscope.system.errors import UserError
 

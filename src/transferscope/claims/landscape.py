@@ -13,7 +13,7 @@ from transferscope.claims.evidence import CROSS_DOMAIN, Evidence, PairRows, main
 from transferscope.claims.registry import BETWEEN_PAIRS, claim
 from transferscope.experiment.names import CheckpointName, PairName, RunName
 from transferscope.experiment.options import BARRIER_MARGIN
-from transferscope.experiment.plan import Role
+from transferscope.experiment.run import Role
 
 MARGIN = BARRIER_MARGIN
 """The margin of claims that there is a barrier, or none.

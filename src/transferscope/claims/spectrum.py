@@ -10,7 +10,7 @@ import pandas as pd
 from transferscope.claims.comparisons import Comparison, against, compare
 from transferscope.claims.evidence import Evidence, last_epochs
 from transferscope.claims.registry import claim
-from transferscope.experiment.plan import Role
+from transferscope.experiment.run import Role
 
 SIDES: tuple[Role, Role] = ("from_scratch", "fine_tuned")
 RELATIVE = 0.1

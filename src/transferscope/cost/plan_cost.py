@@ -25,7 +25,9 @@ from transferscope.experiment.options import (
     ModelOptions,
     TrainingOptions,
 )
-from transferscope.experiment.plan import Pair, Plan, pictures_of
+from transferscope.experiment.pairs import Pair
+from transferscope.experiment.plan import Plan
+from transferscope.experiment.study import pictures_of
 from transferscope.system.errors import UserError
 
 BYTES_PER_WEIGHT = 4

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from transferscope.experiment.gpu_support import gpu_fault
 from transferscope.experiment.options import ModelOptions
-from transferscope.experiment.plan import Plan, RunSpec, pictures_of
+from transferscope.experiment.plan import Plan
+from transferscope.experiment.run import RunSpec
+from transferscope.experiment.study import pictures_of
 from transferscope.images.example_columns import columns_faults
 from transferscope.system.errors import UserError
 from transferscope.system.near import near_matches

@@ -26,8 +26,10 @@ from pydantic import ValidationError
 
 from transferscope.datasets.picture_size import AUTO, choose_size
 from transferscope.experiment.node_parameters import PairSpec, VariedRun
-from transferscope.experiment.plan import PairGroup, Plan, RunSpec, make_plan, pictures_of
-from transferscope.experiment.study import TaskOptions
+from transferscope.experiment.pairs import PairGroup
+from transferscope.experiment.plan import Plan, make_plan
+from transferscope.experiment.run import RunSpec
+from transferscope.experiment.study import TaskOptions, pictures_of
 from transferscope.framework.kedro_private import forget_pipelines
 from transferscope.framework.yaml_files import read_mapping
 from transferscope.system.errors import UserError, one_line, one_message

@@ -19,7 +19,8 @@ from kedro.io import CatalogProtocol
 from kedro.pipeline import Pipeline
 
 from transferscope.experiment.names import EntryName, Namespace
-from transferscope.experiment.plan import Plan, RunSpec
+from transferscope.experiment.plan import Plan
+from transferscope.experiment.run import RunSpec
 from transferscope.framework.config import CommandLineError, active_place, active_plan, active_run
 from transferscope.framework.kedro_private import place_of
 from transferscope.framework.runners.failures import NodesFailed, repeat_command, run_command, users_mistake

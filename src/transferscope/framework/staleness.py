@@ -2,7 +2,7 @@
 
 A checkpoint is stale where its fingerprint is not that of this plan, the digest of task, images, model, training,
 initialisation and seeds, of the run that it starts from and of files, but not of the number of processes.
-`experiment.plan` makes it (`_fingerprint`), and `framework.hooks` refuses those of another one. Tables and figures bear
+`experiment.fingerprint` makes it, and `framework.hooks` refuses those of another one. Tables and figures bear
 none; here each entry has a key that follows from its node, the parameters of that node, and the keys of what the node
 reads. The keys under which results were made are kept beside
 them, and compared with those that the present plan gives.

@@ -18,7 +18,7 @@ from transferscope.analysis.intervals import paired_difference_interval, rate_in
 from transferscope.analysis.refitting import LinearClassifier
 from transferscope.analysis.resampling import Resampling
 from transferscope.experiment.options import MergingOptions
-from transferscope.experiment.plan import derive_seed
+from transferscope.experiment.seeds import derive_seed
 from transferscope.images.split import PackedSplit
 from transferscope.measure.bench import Bench, batches, subset
 from transferscope.system.errors import UserError

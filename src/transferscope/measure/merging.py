@@ -39,7 +39,7 @@ from transferscope.analysis.refitting import LinearClassifier, fit_classifier
 from transferscope.analysis.states import State, describe_nonfinite
 from transferscope.experiment.names import Epoch, RunName
 from transferscope.experiment.options import FROM_PARENT, MERGE_METHODS, MergeMethod, MergingOptions
-from transferscope.experiment.plan import derive_seed
+from transferscope.experiment.seeds import derive_seed
 from transferscope.measure.bench import Bench, feed_of, stream, workspace
 from transferscope.measure.judging import (
     JudgedImages,

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from transferscope.experiment.run import RunSpec
+from transferscope.experiment.seeds import epoch_order
 from transferscope.images.split import PackedSplit
 from transferscope.models.checkpoint import Checkpoint
 from transferscope.models.frozen import freeze
@@ -31,7 +32,7 @@ from transferscope.training.inputs import Inputs, by_part, check_last_batch
 from transferscope.training.optim import make_optimizer
 from transferscope.training.record import RunFolder
 from transferscope.training.snapshot import TrainingState
-from transferscope.training.step import Setup, epoch_order, take_step
+from transferscope.training.step import Setup, take_step
 
 log = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ import pandas as pd
 
 from transferscope.experiment.node_parameters import Pairs, PairSpec, Runs
 from transferscope.experiment.options import MistakesOptions, ReplaceOptions
-from transferscope.experiment.plan import derive_seed
+from transferscope.experiment.seeds import derive_seed
 from transferscope.pipelines.types import CheckpointSeries, Figure, PackedSplit, Predictions, Tensor
 from transferscope.pipelines.wiring import concatenate, make_bench, named
 

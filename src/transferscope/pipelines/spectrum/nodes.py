@@ -6,7 +6,8 @@ import pandas as pd
 
 from transferscope.experiment.node_parameters import PartSpec
 from transferscope.experiment.options import SpectrumOptions
-from transferscope.experiment.plan import RunSpec, derive_seed
+from transferscope.experiment.run import RunSpec
+from transferscope.experiment.seeds import derive_seed
 from transferscope.pipelines.types import CheckpointSeries, PackedSplit
 from transferscope.pipelines.wiring import make_bench, named
 

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from kedro.pipeline import Node, Pipeline
 
 from transferscope.experiment.options import SpectrumOptions
-from transferscope.experiment.plan import Plan, RunSpec
+from transferscope.experiment.plan import Plan
+from transferscope.experiment.run import RunSpec
 from transferscope.pipelines.spectrum import nodes
 from transferscope.pipelines.wiring import ON_A_GPU, draw, draw_pages, gather, tagged
 
