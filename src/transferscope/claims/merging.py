@@ -10,8 +10,9 @@ import numpy as np
 import pandas as pd
 
 from transferscope.claims.comparisons import Comparison, Region, left_out
-from transferscope.claims.evidence import CROSS_DOMAIN, NORMAL_975, Evidence
+from transferscope.claims.evidence import CROSS_DOMAIN, Evidence
 from transferscope.claims.inference import Estimate
+from transferscope.claims.pair_rows import NORMAL_975
 from transferscope.claims.registry import claim
 from transferscope.claims.verdict import FAILS, HOLDS, UNKNOWN, judge
 from transferscope.experiment.merges import MergeSpec

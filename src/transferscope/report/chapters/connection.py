@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from transferscope.claims.evidence import Evidence, main_metric
+from transferscope.claims.evidence import Evidence
+from transferscope.claims.run_facts import main_metric
 from transferscope.experiment.names import CheckpointName
 from transferscope.plots.connections import WAYS
 from transferscope.report import published
