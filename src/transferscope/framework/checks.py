@@ -312,7 +312,7 @@ def cost_note(
     """
     import torch
 
-    from transferscope.cost.plan_cost import node_costs
+    from transferscope.cost.node_costs import node_costs
 
     adopted = [run for run in runs if run.checkpoint is not None]
     if not adopted or torch.cuda.is_available():
