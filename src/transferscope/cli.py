@@ -71,13 +71,13 @@ def _with_runner(callback: Callable[..., Any]) -> Callable[..., Any]:
 
 def _runner_class(path: str, name: str) -> type[AbstractRunner]:
     try:
-        found = load_obj(path, "kedro.runner")
+        runner = load_obj(path, "kedro.runner")
     except (ImportError, AttributeError, ValueError):
-        found = None
-    if not (isinstance(found, type) and issubclass(found, AbstractRunner)):
+        runner = None
+    if not (isinstance(runner, type) and issubclass(runner, AbstractRunner)):
         there = ", ".join((*OF_OURS, *OF_KEDRO))
         raise click.ClickException(f"--runner {name}: no runner has this name; give {there}, or package.module.Class")
-    return found
+    return runner
 
 
 def _with_hint(message: str) -> str:

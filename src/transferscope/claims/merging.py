@@ -39,9 +39,9 @@ def with_verdicts(table: pd.DataFrame) -> pd.DataFrame:
     """
     gain, low, high = (table[name].to_numpy(dtype=float) for name in ("gain", "gain_low", "gain_high"))
     se = (high - low) / (2 * NORMAL_975)
-    found = judge(Estimate(gain, se, np.full(len(gain), np.inf), low, high, se), BETTER)
+    judged = judge(Estimate(gain, se, np.full(len(gain), np.inf), low, high, se), BETTER)
     merged = table["kind"].to_numpy() == "merge"
-    verdicts = [PAYS[str(one)] if is_merge else "" for one, is_merge in zip(found, merged, strict=True)]
+    verdicts = [PAYS[str(one)] if is_merge else "" for one, is_merge in zip(judged, merged, strict=True)]
     place = list(table.columns).index("gain_high") + 1
     result = table.copy()
     result.insert(place, "verdict", verdicts)

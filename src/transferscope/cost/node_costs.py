@@ -28,34 +28,34 @@ def node_costs(plan: Plan, known: Sizes | None = None) -> dict[str, float]:
     known: images of tasks in train and in test, where they have been counted.
     """
     sizes = {**_guessed_sizes(plan), **(known or {})}
-    found: dict[str, float] = {}
+    costs: dict[str, float] = {}
     for name, drawn in plan.study.generated.items():
         scope = f"{drawn.tasks[0]}.data_prep" if len(drawn.tasks) == 1 else "generated"
-        found[f"{scope}.draw_{name}"] = DRAWN * len(drawn.tasks) * (drawn.num_train + drawn.num_test)
+        costs[f"{scope}.draw_{name}"] = DRAWN * len(drawn.tasks) * (drawn.num_train + drawn.num_test)
     for run in plan.runs.values():
         if run.checkpoint is None:
             train, test = sizes[run.task]
             evaluated = num_evaluations(run.training) * (train + test)
-            found[str(run.node)] = BACKWARD * run.training.epochs * train + evaluated
+            costs[str(run.node)] = BACKWARD * run.training.epochs * train + evaluated
         else:
-            found[str(run.node)] = sum(sizes[run.task])
+            costs[str(run.node)] = sum(sizes[run.task])
     merging = plan.study.analyses.merging
     for spec in plan.merges() if merging else ():
         assert merging is not None
-        found[f"{spec.scope}.merging.merge_{spec.name}"] = merge_images(merging, spec, sizes)
+        costs[f"{spec.scope}.merging.merge_{spec.name}"] = merge_images(merging, spec, sizes)
     options = plan.study.analyses.landscape
     if options is None:
-        return found
+        return costs
     ends = len(options.ends)
     parts = {task: [at_most(options.max_examples, size) for size in sizes[task]] for task in sizes}
     outside = len(options.extrapolation.outside()) if options.extrapolation else 0
     for task in plan.targets():
         images = ends * (len(options.alphas_for(task)) * sum(parts[task]) + outside * parts[task][1])
         for group in plan.pair_groups(task, options.pairs):
-            found[f"{task}.landscape.interpolate_{group.name}"] = images * len(group.pairs)
+            costs[f"{task}.landscape.interpolate_{group.name}"] = images * len(group.pairs)
     for scenario in options.cross_domain:
         for walk in plan.cross_domain_pairs(scenario):
-            found[f"cross_domain.landscape.interpolate_{walk}"] = (
+            costs[f"cross_domain.landscape.interpolate_{walk}"] = (
                 len(options.alphas_for(scenario.evaluated_on)) * parts[scenario.evaluated_on][1]
             )
     if options.connection:
@@ -63,13 +63,13 @@ def node_costs(plan: Plan, known: Sizes | None = None) -> dict[str, float]:
         for task in plan.targets():
             for pair in plan.connected(task):
                 images = connection_images(plan, options.connection, pair, sizes, modules)
-                found[f"{task}.landscape.connect_{pair.name}"] = images
+                costs[f"{task}.landscape.connect_{pair.name}"] = images
     if options.criticality:
         _, modules = count_weights_and_modules(plan)
         for name in sorted(critical_runs(plan, options.criticality)):
             images = criticality_images(plan, options.criticality, name, sizes, modules)
-            found[f"{plan.runs[name].task}.landscape.criticality_{plan.runs[name].name}"] = images
-    return found
+            costs[f"{plan.runs[name].task}.landscape.criticality_{plan.runs[name].name}"] = images
+    return costs
 
 
 def _guessed_sizes(plan: Plan) -> Sizes:

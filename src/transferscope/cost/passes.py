@@ -28,7 +28,7 @@ BACKWARD = 3
 
 
 def task_sizes(plan: Plan, given: Sizes) -> dict[str, tuple[int, int]]:
-    """Images of every task: as given, as the plan says, or the study's samples; UserError where nobody says."""
+    """Images of every task: as given, as the plan says, or the study's samples; UserError where that is not known."""
     unknown = sorted(set(given) - set(plan.study.tasks))
     if unknown:
         raise UserError(f"--images {unknown[0]}: no such task; there are: {', '.join(plan.study.tasks)}")
@@ -36,7 +36,7 @@ def task_sizes(plan: Plan, given: Sizes) -> dict[str, tuple[int, int]]:
 
 
 def sizes_of(plan: Plan, task: str, given: Sizes) -> tuple[int, int]:
-    """Images of a task in train and in test; UserError where nobody says."""
+    """Images of a task in train and in test; UserError where its size is not known."""
     options = plan.study.tasks[task]
     if task in given:
         return given[task]

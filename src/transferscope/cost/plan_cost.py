@@ -39,7 +39,7 @@ def plan_costs(plan: Plan, given: Sizes, speed: Speed) -> dict[str, pd.DataFrame
     given: sizes of tasks that the plan does not know, or knows only as a limit.
 
     Raises:
-        UserError: For a task that does not exist, or whose size nobody knows.
+        UserError: For a task that does not exist, or whose size is not known.
     """
     sizes = task_sizes(plan, given)
     weights, modules = count_weights_and_modules(plan)
@@ -129,25 +129,25 @@ def _needs(plan: Plan, sizes: Sizes, num_modules: Mapping[str, int]) -> dict[str
     """Figure -> (runs whose checkpoints it reads, images through a network for it)."""
     analyses = plan.study.analyses
     own = {name for name, run in plan.runs.items() if run.task not in plan.views}
-    found: dict[str, tuple[set[str], int]] = {"Figure 2": (own, 0)} | _reuse_needs(plan, sizes)
+    needs: dict[str, tuple[set[str], int]] = {"Figure 2": (own, 0)} | _reuse_needs(plan, sizes)
     if analyses.mistakes:
         used = _runs_of(_pairs(plan, analyses.mistakes.pairs))
-        found["Tables 3 to 6, Figures 8, 9"] = used, sum(sizes[plan.runs[run].task][1] for run in used)
+        needs["Tables 3 to 6, Figures 8, 9"] = used, sum(sizes[plan.runs[run].task][1] for run in used)
     if analyses.similarity:
         options = analyses.similarity
         used = _runs_of(_pairs(plan, options.pairs))
         images = sum(at_most(options.max_examples, sizes[plan.runs[run].task][1]) for run in used)
-        found["Tables 1, 2, 7, 8, Figures 10, 11"] = used, images * len(options.features)
+        needs["Tables 1, 2, 7, 8, Figures 10, 11"] = used, images * len(options.features)
     if analyses.landscape:
-        found |= _landscape_needs(plan, sizes, analyses.landscape, num_modules)
+        needs |= _landscape_needs(plan, sizes, analyses.landscape, num_modules)
     if analyses.merging and (specs := plan.merges()):
         used = {run for spec in specs for run in (*spec.candidates, spec.parent, spec.union) if run is not None}
-        found["Merges"] = used, sum(merge_images(analyses.merging, spec, sizes) for spec in specs)
+        needs["Merges"] = used, sum(merge_images(analyses.merging, spec, sizes) for spec in specs)
     if analyses.spectrum:
         chosen = set(analyses.spectrum.kinds)
         used = {name for name, run in plan.runs.items() if run.kind in chosen}
-        found["Figures 31 to 33"] = used, sum(sizes[plan.runs[run].task][0] for run in used)  # for their margins
-    return found
+        needs["Figures 31 to 33"] = used, sum(sizes[plan.runs[run].task][0] for run in used)  # for their margins
+    return needs
 
 
 def _reuse_needs(plan: Plan, sizes: Sizes) -> dict[str, tuple[set[str], int]]:

@@ -161,13 +161,13 @@ class Plan:
         if landscape is None or options is None or task not in (options.tasks or self.targets()):
             return []
         kinds = landscape.pairs if options.pairs is None else options.pairs
-        found: list[Pair] = []
+        chosen: list[Pair] = []
         for one in kinds:
             by_split: dict[int | None, list[Pair]] = {}
             for pair in self.pairs(task, [one]):
                 by_split.setdefault(pair.split_epoch, []).append(pair)
-            found += [pair for pairs in by_split.values() for pair in pairs[: options.pairs_of_each]]
-        return found
+            chosen += [pair for pairs in by_split.values() for pair in pairs[: options.pairs_of_each]]
+        return chosen
 
     def merges(self) -> list[MergeSpec]:
         """Merges of several runs into one, in the order of the study."""

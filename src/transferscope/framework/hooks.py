@@ -110,7 +110,7 @@ class StudyHooks:
 
 
 def _options_of_command() -> dict[str, Any]:
-    """Options that Kedro does not tell its hooks; the runner where another than the default was chosen."""
+    """Options that Kedro does not pass to its hooks; the runner where another than the default was chosen."""
     context = click.get_current_context(silent=True)
     if context is None:
         return {"runner": None}

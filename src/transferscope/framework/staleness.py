@@ -89,7 +89,7 @@ class MadeBy:
         if self._context is not None:
             check_images(pipeline, catalog, only_missing=bool(run_params.get("only_missing_outputs")))
         stale = {name for name in self._stale() if _exists(catalog, name)}
-        _tell(stale, pipeline, only_missing=bool(run_params.get("only_missing_outputs")))
+        _report(stale, pipeline, only_missing=bool(run_params.get("only_missing_outputs")))
 
     @hook_impl
     def before_dataset_saved(self, dataset_name: str) -> None:
@@ -190,8 +190,8 @@ def _relevant(value: Any) -> Any:
     return [_relevant(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
-def _tell(stale: set[str], pipeline: Pipeline, *, only_missing: bool) -> None:
-    """Results of another plan: those that are made anew, read as they are, or would be kept."""
+def _report(stale: set[str], pipeline: Pipeline, *, only_missing: bool) -> None:
+    """Report results of another plan: those that are made anew, read as they are, or would be kept."""
     made_here, read_here = stale & pipeline.all_outputs(), stale & pipeline.inputs()
     if only_missing and made_here:
         weights = sorted(name for name in made_here if name.endswith(".checkpoints"))

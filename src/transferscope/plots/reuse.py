@@ -245,5 +245,5 @@ def _along(ax: Axes, along: pd.DataFrame) -> dict[str, Line2D]:
 
 
 def _ends(layers: Iterable[str]) -> list[str]:
-    found = list(layers)
-    return [found[0], found[-1]] if len(found) > 1 else found
+    names = list(layers)
+    return [names[0], names[-1]] if len(names) > 1 else names

@@ -119,7 +119,7 @@ def fit(
         model.to(device=device, memory_format=layout)  # type: ignore[call-overload]
         state = TrainingState(model, make_optimizer(model, options))
         resumed = record.resume(state)
-        # Nobody goes on before all have read their snapshot, so the leader does not change files under the others.
+        # No process goes on before all have read their snapshot, so the leader does not change files under the others.
         if not group.agree([resumed, state.epoch, state.step], device):
             raise UserError(
                 f"{run.full_name}: the machines see different snapshots in {record.folder}: "

@@ -32,13 +32,13 @@ def _task(plan: Plan, task: str, runs: list[RunSpec], options: SpectrumOptions) 
     measured = [_measure(run) for run in runs]
     spectra = gather(NAME, task, "spectrum", [f"{run.full_name}.spectrum" for run in runs])
     margins = tagged("margin", [*(_margin(run) for run in runs), _bound_factors(task, runs)])
-    found = [*measured, *margins, spectra]
+    nodes = [*measured, *margins, spectra]
     if task in (options.network_tasks or plan.study.tasks):
-        found += _paddings(task, runs) if options.padding == "network" else []
-        found += _vectors(task, runs) if options.vector_layers else []
+        nodes += _paddings(task, runs) if options.padding == "network" else []
+        nodes += _vectors(task, runs) if options.vector_layers else []
     if {"P-T", "RI-T"} <= {run.label for run in runs}:
-        found.append(_small_values(task, runs))
-    return [*found, *_figures(plan, task, runs, options)] if task in plan.targets() else found
+        nodes.append(_small_values(task, runs))
+    return [*nodes, *_figures(plan, task, runs, options)] if task in plan.targets() else nodes
 
 
 def _measure(run: RunSpec) -> Node:

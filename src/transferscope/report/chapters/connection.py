@@ -84,14 +84,14 @@ def ways_left(evidence: Evidence) -> list[Grid]:
 
 def _between_runs(evidence: Evidence, name: str) -> dict[str, pd.DataFrame]:
     """Rows on the test set in the main metric by task, without copies of runs, which have a section of their own."""
-    found = {}
+    by_task = {}
     for task, table in evidence.each(name):
         copies = [
             any(evidence.spec(CheckpointName.parse(end).run_name).split_from for end in ends)
             for ends in zip(table["checkpoint_a"], table["checkpoint_b"], strict=True)
         ]
-        found[task] = _main_rows(table[~np.array(copies)])
-    return found
+        by_task[task] = _main_rows(table[~np.array(copies)])
+    return by_task
 
 
 def _main_rows(table: pd.DataFrame) -> pd.DataFrame:
