@@ -203,8 +203,8 @@ def cost(
 
     Without both speeds this machine is measured for some seconds, on random images.
     """
+    from transferscope.cost.device_speed import Speed, measure_speed
     from transferscope.cost.plan_cost import plan_costs
-    from transferscope.cost.speed import Speed, measure_speed
     from transferscope.experiment.study import pictures_of
     from transferscope.framework.config import CommandLineError, load_plan
     from transferscope.system.errors import UserError

@@ -1,6 +1,6 @@
 """Estimate the cost of a plan: images through networks, hours on one device, disk; per run and per figure.
 
-Hours follow from two speeds of one device, measured (`speed`) or given, and from counts of images (`passes`).
+Hours follow from two speeds of one device, measured (`device_speed`) or given, and from counts of images (`passes`).
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from collections.abc import Mapping
 
 import pandas as pd
 
+from transferscope.cost.device_speed import Speed
+from transferscope.cost.device_speed import measure_speed as measure_speed
 from transferscope.cost.node_costs import node_costs as node_costs
 from transferscope.cost.passes import (
     Sizes,
@@ -23,8 +25,6 @@ from transferscope.cost.passes import (
     num_evaluations,
     task_sizes,
 )
-from transferscope.cost.speed import Speed
-from transferscope.cost.speed import measure_speed as measure_speed
 from transferscope.experiment.options import LandscapeOptions
 from transferscope.experiment.pairs import Pair
 from transferscope.experiment.plan import Plan
