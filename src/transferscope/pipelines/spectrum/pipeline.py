@@ -36,8 +36,9 @@ def _task(plan: Plan, task: str, runs: list[RunSpec], options: SpectrumOptions) 
     if task in (options.network_tasks or plan.study.tasks):
         nodes += _paddings(task, runs) if options.padding == "network" else []
         nodes += _vectors(task, runs) if options.vector_layers else []
-    if {"P-T", "RI-T"} <= {run.label for run in runs}:
-        nodes.append(_small_values(task, runs))
+    both = [[run for run in plan.compared(task, role) if run in runs] for role in ("from_scratch", "fine_tuned")]
+    if all(both):
+        nodes.append(_small_values(task, [*both[0], *both[1]]))
     return [*nodes, *_figures(plan, task, runs, options)] if task in plan.targets() else nodes
 
 
@@ -113,7 +114,12 @@ def _bound_factors(task: str, runs: list[RunSpec]) -> Node:
 def _small_values(task: str, runs: list[RunSpec]) -> Node:
     return Node(
         nodes.compare_small_values,
-        inputs=["params:analyses.spectrum", "params:seed", *(f"{run.full_name}.singular_values" for run in runs)],
+        inputs=[
+            "params:analyses.spectrum",
+            "params:seed",
+            f"params:plan.runs_of.{task}",
+            *(f"{run.full_name}.singular_values" for run in runs),
+        ],
         outputs=f"{task}.small_values.table",
         name="compare_small_values",
         namespace=f"{task}.{NAME}",
