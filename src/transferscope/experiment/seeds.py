@@ -2,8 +2,8 @@
 
 A run's initial weights follow from the study's seed, its task, kind and replica (`initialisation_seed_of`), and so does
 its order seed (`order_seed_of`). The order of the examples of an epoch, and the draws of an optimizer step, follow from
-the order seed and the number of the epoch and of the step. What is added to a study changes nothing that was there,
-and a training that was stopped goes on as if it had not been.
+the order seed and the number of the epoch and of the step. Adding to a study changes no seed of what was there, and a
+training that was stopped goes on as if it had not been.
 """
 
 from __future__ import annotations

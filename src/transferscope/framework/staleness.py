@@ -81,14 +81,14 @@ class MadeBy:
                 error.path,
                 error.reason,
             )
-            names = [name for name in self._present if not name.endswith(".checkpoints") and _exists(catalog, name)]
+            names = [name for name in self._present if not name.endswith(".checkpoints") and has_entry(catalog, name)]
             self._made = dict.fromkeys(names, UNKNOWN)
             self._write()
         if _journal(self._file).is_file():  # of a run that was killed
             self._write()
         if self._context is not None:
             check_images(pipeline, catalog, only_missing=bool(run_params.get("only_missing_outputs")))
-        stale = {name for name in self._stale() if _exists(catalog, name)}
+        stale = {name for name in self._stale() if has_entry(catalog, name)}
         _report(stale, pipeline, only_missing=bool(run_params.get("only_missing_outputs")))
 
     @hook_impl
@@ -219,7 +219,8 @@ def _how_to_make(entries: set[str]) -> str:
     return f"`{run_command('--pipelines', ','.join(makers))}` makes them anew"
 
 
-def _exists(catalog: CatalogProtocol, name: str) -> bool:
+def has_entry(catalog: CatalogProtocol, name: str) -> bool:
+    """True if the catalog has an entry of that name and its content is there."""
     dataset = catalog.get(name)
     return dataset is not None and bool(dataset.exists())
 

@@ -114,8 +114,8 @@ def small_values(
         resamples: Of the percentile bootstrap.
         seed: Of the same.
     """
-    networks = [_last_of_runs(rows) for rows in (first, second)]
-    table = compare_small_values(*networks, thresholds, num_resamples=resamples, seed=seed)
+    networks_a, networks_b = _last_of_runs(first), _last_of_runs(second)
+    table = compare_small_values(networks_a, networks_b, thresholds, num_resamples=resamples, seed=seed)
     return _named(table, {"label_a": str(first["label"].iloc[0]), "label_b": str(second["label"].iloc[0])})
 
 
