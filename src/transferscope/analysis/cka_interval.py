@@ -157,7 +157,7 @@ class ExampleSpread:
         # Of four examples three are left, which have no unbiased estimate: the batch is left out.
         without = (of_rows.sum(axis=1)[:, None] - 2 * of_rows) / (n - 4) if n > 4 else 0.0
         totals[at] += total
-        np.add.at(changes[at], (slice(None), groups), without - total[:, None])
+        np.add.at(changes[at].T, groups, (without - total[:, None]).T)
 
     def of(self, places: Places, *, exact: bool) -> Spread | None:
         """The spread of some of the pairs; exact: of the estimate from all examples at once, not of the minibatch one.

@@ -61,14 +61,16 @@ def remaining(
     known = np.isfinite(line[1:]).all(axis=1) & np.isfinite(other[1:]).all(axis=1)
     if known.sum() < 2 or not np.isfinite(other[0]).all():
         return Remaining(float(other[0].max() / line[0, place]), np.nan, np.nan)
-    noise = other[1:][known] - other[0], (line[1:, [place]][known] - line[0, place])
-    noise = tuple(one - one.mean(axis=0) for one in noise)
+    drawn = other[1:][known] - other[0], line[1:, [place]][known] - line[0, place]
+    noise = [one - one.mean(axis=0) for one in drawn]
 
-    def excess(part: float) -> dict[str, float]:
-        return largest_gap(other[0] - part * line[0, place], noise[0] - part * noise[1], 0.0, confidence)
+    def part_by(name: str) -> float:
+        def excess(part: float) -> float:
+            return largest_gap(other[0] - part * line[0, place], noise[0] - part * noise[1], 0.0, confidence)[name]
 
-    ends = (_zero(lambda part, name=name: excess(part)[name]) for name in ("barrier", "barrier_low", "barrier_high"))
-    return Remaining(*ends)
+        return _zero(excess)
+
+    return Remaining(part_by("barrier"), part_by("barrier_low"), part_by("barrier_high"))
 
 
 def _zero(falling: Callable[[float], float]) -> float:
