@@ -109,7 +109,7 @@ def _points(value: float) -> str:
 
 
 def _percent(value: float) -> str:
-    return formats.MISSING if value != value else f"{value:.0f} %"
+    return formats.MISSING if value != value else f"{round(value)} %"
 
 
 CHAPTER = Chapter(
