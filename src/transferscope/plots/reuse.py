@@ -73,7 +73,7 @@ def block_sizes(table: pd.DataFrame, *, title: str | None = None, note: str | No
                 if (of_kind["series"] == series).any():
                     chosen = of_kind[whole | (of_kind["series"] == series)]
                     _curve(ax, chosen, column, positions, looks[kind], dash)
-        metric_axis(ax, metric, shown[column].to_numpy(dtype=float), prefix=name)
+        metric_axis(ax, metric, _with_intervals(shown, column), prefix=name)
     _drops(axes[0, 2], shown, positions, side, heading(title, table))
     for ax in axes[0]:
         category_ticks(ax, [_size_name(size, side) for size in sizes])
@@ -90,6 +90,13 @@ def block_sizes(table: pd.DataFrame, *, title: str | None = None, note: str | No
         )
     legend_below(figure, list(handles.values()), list(handles))
     return add_note(figure, note)
+
+
+def _with_intervals(rows: pd.DataFrame, column: str) -> np.ndarray:
+    """The values of a column, of the final metric with the ends of their intervals over test images."""
+    values = rows[column].to_numpy(dtype=float)
+    half = NORMAL_975 * rows["final_test_error"].to_numpy(dtype=float) if column == "final_test" else 0.0
+    return np.concatenate([values - half, values + half])
 
 
 def _curve(ax: Axes, rows: pd.DataFrame, column: str, positions: dict[str, int], look: Look, dash: str) -> None:
@@ -262,8 +269,7 @@ def source_epochs(
         ax.errorbar(epochs, starts[column], yerr=half, fmt=look.marker, color=look.colour, markersize=4, elinewidth=0.8)
         if len(scratch):
             ax.axhline(scratch[column].mean(), color=GREY, linestyle="--", linewidth=1.0)
-        values = pd.concat([starts[column], scratch[column]]).to_numpy(dtype=float)
-        metric_axis(ax, metric, values, prefix=name)
+        metric_axis(ax, metric, _with_intervals(pd.concat([starts, scratch]), column), prefix=name)
     if len(scratch):
         handles[f"{scratch['label'].iloc[0]} (mean)"] = Line2D([], [], color=GREY, linestyle="--")
     handles |= _first_epoch(axes[0, 0], gains, last)
