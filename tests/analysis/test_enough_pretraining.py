@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from transferscope.analysis.enough_pretraining import FirstEpoch, Runs, SourceEpochs
+from transferscope.analysis.enough_pretraining import FirstEpoch, Scores, SourceEpochs
 
 
 def alike(*means: float, scratch: float = 0.5, spread: float = 0.001, error: float = 0.0) -> SourceEpochs:
     """Two runs of each sort around these means."""
-    starts = tuple(Runs((mean - spread, mean + spread), error) for mean in means)
-    return SourceEpochs(starts, Runs((scratch - spread, scratch + spread), error))
+    starts = tuple(Scores((mean - spread, mean + spread), error) for mean in means)
+    return SourceEpochs(starts, Scores((scratch - spread, scratch + spread), error))
 
 
 def test_the_first_epoch_is_that_of_the_definition() -> None:
@@ -42,7 +42,7 @@ def test_an_error_over_images_widens_the_interval() -> None:
 def test_no_gain_no_epoch_and_one_run_no_interval() -> None:
     """Each with the reason."""
     assert alike(0.3, 0.5).first() == FirstEpoch(None, None, None, "no gain from the last epoch")
-    once = SourceEpochs((Runs((0.7,)), Runs((0.9, 0.91))), Runs((0.5, 0.51)))
+    once = SourceEpochs((Scores((0.7,)), Scores((0.9, 0.91))), Scores((0.5, 0.51)))
     found = once.first()
     assert (found.first, found.low, found.high) == (1, None, None)
     assert found.note == "no interval: a single run does not show how much runs vary"
@@ -56,10 +56,10 @@ def test_the_interval_of_a_gain_is_that_of_welch() -> None:
     """With one start; and with several of equal spread that of their common variance."""
     rng = np.random.default_rng(0)
     tuned, scratch = rng.normal(0.8, 0.02, 4), rng.normal(0.6, 0.05, 3)
-    one = SourceEpochs((Runs(tuple(tuned)),), Runs(tuple(scratch))).gain(0)
+    one = SourceEpochs((Scores(tuple(tuned)),), Scores(tuple(scratch))).gain(0)
     expected = stats.ttest_ind(tuned, scratch, equal_var=False).confidence_interval(0.95)
     assert (one.low, one.high) == pytest.approx((expected.low, expected.high))
-    several = SourceEpochs(tuple(Runs(tuple(tuned + step)) for step in (-0.3, -0.1, 0.0)), Runs(tuple(scratch))).gain(2)
+    several = SourceEpochs(tuple(Scores(tuple(tuned + step)) for step in (-0.3, -0.1, 0.0)), Scores(tuple(scratch))).gain(2)
     parts, freedoms = np.array([tuned.var(ddof=1) / 4, scratch.var(ddof=1) / 3]), np.array([9, 2])
     freedom = parts.sum() ** 2 / (parts**2 / freedoms).sum()
     half = stats.t.ppf(0.975, freedom) * np.sqrt(parts.sum())
@@ -85,7 +85,7 @@ def test_intervals_hold_the_truth_in_95_percent_of_studies(means: tuple[float, .
         for mean in (*means, scratch):
             images = rng.normal(0, np.sqrt(mean * (1 - mean) / 500))  # the same images for all replicas of a start
             scores = rng.normal(mean + images, 0.01, replicas)
-            made.append(Runs(tuple(scores), float(np.sqrt(mean * (1 - mean) / 500))))
+            made.append(Scores(tuple(scores), float(np.sqrt(mean * (1 - mean) / 500))))
         found = SourceEpochs(tuple(made[:-1]), made[-1]).first()
         if found.low is not None and found.high is not None:
             answered += 1

@@ -17,20 +17,20 @@ CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True)
-class Runs:
+class Scores:
     """Final test metric of replicas, and its standard error over the test images, which all of them share."""
 
-    scores: tuple[float, ...]
+    values: tuple[float, ...]
     error: float = 0.0
 
     @property
     def mean(self) -> float:
-        return fmean(self.scores)
+        return fmean(self.values)
 
     @property
     def squares(self) -> float:
         """Sum of the squared deviations from the mean."""
-        return sum((score - self.mean) ** 2 for score in self.scores)
+        return sum((score - self.mean) ** 2 for score in self.values)
 
 
 @dataclass(frozen=True)
@@ -57,13 +57,13 @@ class SourceEpochs:
     shows how much runs vary, and there is no interval.
     """
 
-    starts: tuple[Runs, ...]
-    scratch: Runs
+    starts: tuple[Scores, ...]
+    scratch: Scores
 
     @property
     def repeated(self) -> bool:
         """True where there is more than one run of every sort."""
-        return all(len(runs.scores) > 1 for runs in (*self.starts, self.scratch))
+        return all(len(runs.values) > 1 for runs in (*self.starts, self.scratch))
 
     def gain(self, start: int) -> Interval:
         """The gain of a start, in units of the metric."""
@@ -100,12 +100,12 @@ class SourceEpochs:
         starts = [(weight, self.starts[start]) for start, weight in weights.items()]
         every = [*starts, (of_scratch, self.scratch)]
         value = sum(weight * runs.mean for weight, runs in every)
-        num = sum(len(runs.scores) for _, runs in every)
+        num = sum(len(runs.values) for _, runs in every)
         if not self.repeated:
             return Interval(value, math.nan, math.nan, num)
-        freedoms = [sum(len(runs.scores) - 1 for runs in self.starts), len(self.scratch.scores) - 1]
+        freedoms = [sum(len(runs.values) - 1 for runs in self.starts), len(self.scratch.values) - 1]
         squares = [sum(runs.squares for runs in self.starts), self.scratch.squares]
-        sizes = [sum(weight**2 / len(runs.scores) for weight, runs in starts), of_scratch**2 / len(self.scratch.scores)]
+        sizes = [sum(weight**2 / len(runs.values) for weight, runs in starts), of_scratch**2 / len(self.scratch.values)]
         parts = [size * square / freedom for size, square, freedom in zip(sizes, squares, freedoms, strict=True)]
         images = sum((weight * runs.error) ** 2 for weight, runs in every)
         half = self._quantile(parts, freedoms, images) * math.sqrt(sum(parts) + images)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 
 import pandas as pd
 
-from transferscope.analysis.enough_pretraining import Runs, SourceEpochs
+from transferscope.analysis.enough_pretraining import Scores, SourceEpochs
 from transferscope.analysis.learning import standard_error, summarise
 from transferscope.experiment.names import RunName
 from transferscope.experiment.node_parameters import VariedRun
@@ -112,8 +112,8 @@ def _place(epoch: str) -> float:
     return int(epoch) if epoch.isdigit() else math.inf
 
 
-def _scores(rows: pd.DataFrame) -> Runs:
-    return Runs(tuple(map(float, rows["final_test"])), float(rows["final_test_error"].mean()))
+def _scores(rows: pd.DataFrame) -> Scores:
+    return Scores(tuple(map(float, rows["final_test"])), float(rows["final_test_error"].mean()))
 
 
 def _gained(task: str, epoch: str, rows: pd.DataFrame) -> dict[str, object]:
