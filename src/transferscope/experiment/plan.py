@@ -482,6 +482,8 @@ def _decisive(options: opt.Options) -> dict[str, Any]:
     values = options.model_dump(exclude=opt.NOT_IN_WEIGHTS)
     if not values.get("frozen", True):
         del values["frozen"]
+    if values.get("optimizer", True) is None:
+        del values["optimizer"]
     return values
 
 

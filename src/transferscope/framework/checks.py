@@ -96,6 +96,24 @@ def parts_faults(runs: Iterable[RunSpec]) -> Iterator[str]:
             yield f"runs.{run.kind}.{key}: {run.model.name}: {error}"
 
 
+def optimizers_faults(runs: Iterable[RunSpec]) -> Iterator[str]:
+    """Optimizers that torch lacks, and options that they refuse."""
+    from torch import nn
+
+    from transferscope.training.optim import make_optimizer
+
+    named = {
+        (run.kind, run.training.optimizer.model_dump_json()): run
+        for run in runs
+        if run.checkpoint is None and run.training.optimizer is not None
+    }
+    for run in named.values():
+        try:
+            make_optimizer(nn.Linear(2, 2), run.training)
+        except UserError as error:
+            yield f"runs.{run.kind}: {error}"
+
+
 def _network_fault(model: ModelOptions) -> str | None:
     from transferscope.models.zoo import build_model
 

@@ -154,6 +154,7 @@ class Before:
         _add_known_classes(known, self.runs, self.packed, self.catalog)
         yield from checks.networks_faults(self.plan, self.runs, known)
         yield from checks.parts_faults(self.runs)
+        yield from checks.optimizers_faults(self.runs)
         yield from checks.sizes_faults(self.plan, self.runs)
         yield from checks.layers_faults(self.plan, self.plan.runs.values(), _analyses_in(self.pipeline))
         if "mistakes" in _analyses_in(self.pipeline):
