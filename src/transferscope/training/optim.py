@@ -81,12 +81,11 @@ OTHER_UPDATES = ("LBFGS", "SparseAdam")
 def _named(
     groups: list[dict[str, Any]], wanted: OptimizerOptions, lr: float, weight_decay: float
 ) -> torch.optim.Optimizer:
-    found = getattr(torch.optim, wanted.name, None)
-    is_known = (
-        inspect.isclass(found) and issubclass(found, torch.optim.Optimizer) and found is not torch.optim.Optimizer
-    )
-    if not is_known or wanted.name in OTHER_UPDATES:
-        raise UserError(f"training.optimizer: torch.optim has no {wanted.name!r} for trainings{_like(wanted.name)}")
+    classes = _optimizers()
+    if wanted.name not in classes:
+        near = near_matches(wanted.name, classes)
+        raise UserError(f"training.optimizer: torch.optim has no {wanted.name!r} for trainings{near}")
+    found = classes[wanted.name]
     known = [name for name in inspect.signature(found).parameters if name not in ("params", "lr", "weight_decay")]
     for option in wanted.options:
         if option not in known:
