@@ -213,6 +213,11 @@ def _resized(candidate: _Candidate, shapes: Shapes) -> _Candidate | None:
     return None
 
 
+def fixed_side(model: nn.Module) -> int | None:
+    """The side in pixels of the only images that a network takes: one with a position for each patch; else None."""
+    return _side(model) if any(_is_position(key.rpartition(".")[2]) for key in model.state_dict()) else None
+
+
 def _side(model: nn.Module) -> int | None:
     """The side of the images that a network with positions is made for."""
     own = getattr(model, "image_size", None)
@@ -245,7 +250,7 @@ def _chosen(
         name=best.name,
         num_classes=_num_classes(best),
         in_channels=image_channels(best.model),
-        image_side=_side(best.model) if any(map(_is_position, best.fitted)) else None,
+        image_side=fixed_side(best.model),
         options=best.options,
         runners_up=tuple(others[:_NEAREST]),
         evidence=f"all {count} tensors have the names and shapes of {best.name} of {where}{hinted}",
