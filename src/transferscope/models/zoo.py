@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from transferscope.models.fixup_resnet import FIXUP_LAYOUTS, fixup_resnet
 from transferscope.models.hub_cache import cached_architecture, cached_folder, is_hub_name, repository_of
@@ -44,28 +45,37 @@ def build_model(name: str, num_classes: int, *, seed: int | None = None, **optio
 
     Raises UserError for an unknown name (with near matches) or option, and for a model without a classifier.
     """
-    return _build(name, num_classes, seed, options, "cpu")
-
-
-def build_skeleton(name: str, num_classes: int, **options: Any) -> nn.Module:
-    """The network of `build_model` on the device meta: layers, names and shapes without values, within milliseconds.
-
-    Buffers that are not saved have no values either, so it computes nothing; torch's generator stays as it was.
-    """
-    return _build(name, num_classes, 0, options, "meta")
-
-
-def _build(name: str, num_classes: int, seed: int | None, options: dict[str, Any], device: str) -> nn.Module:
     if isinstance(num_classes, bool) or not isinstance(num_classes, int) or num_classes < 1:
         raise UserError(f"num_classes is {num_classes!r}: must be a positive whole number")
     for option in _WEIGHT_OPTIONS:
         if option in options:
             raise UserError(f"model option {option!r} is not taken: give pre-trained weights as a checkpoint file")
     construct = _constructor(name)
-    with private_random_state(seed), torch.device(device):
+    with private_random_state(seed), torch.device("cpu"):
         model = construct(num_classes, options)
     _check_classifier(name, model, num_classes)
     return model
+
+
+def build_skeleton(name: str, num_classes: int, **options: Any) -> nn.Module:
+    """The network of `build_model` on the device meta: layers, names and shapes without values, within milliseconds.
+
+    Buffers that are not saved have no values either, so it computes nothing; torch's generator stays as it was. Numbers
+    that a constructor computes with tensors are computed, so parameters alone become meta, as soon as they are made.
+    """
+    thread = threading.get_ident()
+
+    def without_values(module: nn.Module, key: str, parameter: nn.Parameter) -> nn.Parameter | None:
+        if threading.get_ident() != thread or parameter.is_meta or isinstance(parameter, nn.UninitializedParameter):
+            return None
+        return nn.Parameter(parameter.detach().to("meta"), requires_grad=parameter.requires_grad)
+
+    with _build_lock:
+        hook = register_module_parameter_registration_hook(without_values)
+        try:
+            return build_model(name, num_classes, seed=0, **options).to("meta")
+        finally:
+            hook.remove()
 
 
 def model_names() -> list[str]:
