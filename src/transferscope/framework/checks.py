@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from transferscope.experiment.gpu_support import gpu_fault
 from transferscope.experiment.options import ModelOptions
-from transferscope.experiment.plan import Plan, RunSpec, pictures_of
+from transferscope.experiment.plan import Plan
+from transferscope.experiment.run import RunSpec
+from transferscope.experiment.study import pictures_of
 from transferscope.images.example_columns import columns_faults
 from transferscope.system.errors import UserError
 from transferscope.system.near import near_matches
@@ -288,11 +290,11 @@ def unused_keys(plan: Plan, runs: Iterable[RunSpec]) -> Iterator[str]:
     """
     for kind in dict.fromkeys(run.kind for run in runs):
         options = plan.study.runs[kind]
-        keys = [key for key in ("training", "training_on") if options.checkpoint is not None and getattr(options, key)]
+        keys = [key for key in ("training", "training_on") if options.is_file and getattr(options, key)]
         if options.pretrained_epoch != "final" and options.pretrained not in plan.runs:
             keys.append("pretrained_epoch")
         for key in keys:
-            file = options.checkpoint or options.pretrained
+            file = options.checkpoint or options.checkpoints or options.pretrained
             how = f"its weights are read from {file}" if file else "it starts from random weights"
             yield f"runs.{kind}.{key} has no effect: {how}"
 
@@ -328,7 +330,7 @@ def cost_note(
     """
     import torch
 
-    from transferscope.cost.plan_cost import node_costs
+    from transferscope.cost.node_costs import node_costs
 
     adopted = [run for run in runs if run.checkpoint is not None]
     if not adopted or torch.cuda.is_available():
