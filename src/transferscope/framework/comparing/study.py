@@ -61,7 +61,7 @@ def read_images(root: str, class_list: str | None, most: int) -> Images:
         options["test_share"] = TEST_SHARE
     limit = max(most // 2, 1)
     counts = {"num_train": len(source.train), "num_test": len(source.test)}
-    options |= {key: limit for key, count in counts.items() if count > limit}
+    options |= {key.replace("num", "max"): limit for key, count in counts.items() if count > limit}
     used = {key: min(limit, count) for key, count in counts.items()}
     return Images(root, source.class_names, **used, there=sum(counts.values()), options=options)
 
