@@ -330,9 +330,9 @@ def _nearest(shapes: Shapes) -> str:
             continue
         own = model.state_dict()
         ignored = classifier_keys(model)
-        wanted = {key: tensor for key, tensor in own.items() if key not in ignored}
-        wrong = [key for key, tensor in wanted.items() if key not in shapes or shapes[key].shape != tensor.shape]
-        share = 1 - len(wrong) / len(wanted)
+        needed = {key: tensor for key, tensor in own.items() if key not in ignored}
+        wrong = [key for key, tensor in needed.items() if key not in shapes or shapes[key].shape != tensor.shape]
+        share = 1 - len(wrong) / len(needed)
         if share > 0 and wrong:
             shares.append((share, name, wrong[0]))
     shares.sort(key=lambda one: -one[0])
