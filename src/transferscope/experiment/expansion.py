@@ -94,6 +94,7 @@ def _replicas(
     others += [model.name] if is_reference(model.name) else []
     content = {"pretrained": source, "data": data_identity(study, task)}
     chosen = {"weights": options.weights, "prefix": options.prefix, "transfer_until": options.transfer_until}
+    chosen |= {"in_series": True if options.checkpoints else None}
     chosen |= {"transfer": None if options.transfer == "weights" else options.transfer}
     for replica in range(1, options.replicas + 1):
         checkpoint = options.checkpoints[replica - 1] if options.checkpoints else options.checkpoint

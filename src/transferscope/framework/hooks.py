@@ -218,8 +218,8 @@ def of_other_networks(plan: Plan) -> Iterator[str]:
             if not pair.same_network:
                 a, b = pair.run_a, pair.run_b
                 yield (
-                    f"{a.full_name} is a {a.model.name} and {b.full_name} a {b.model.name}: their features are compared; "
-                    "a distance between their weights is not defined"
+                    f"{a.full_name} is a {a.model.name} and {b.full_name} a {b.model.name}: features are compared, and "
+                    "a distance between weights is not defined"
                 )
 
 

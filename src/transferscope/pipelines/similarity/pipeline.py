@@ -8,7 +8,7 @@ from transferscope.experiment.pairs import Pair, PairGroup
 from transferscope.experiment.plan import Plan
 from transferscope.experiment.run import RunSpec
 from transferscope.pipelines.similarity import nodes
-from transferscope.pipelines.wiring import ON_A_GPU, draw, gather, pair_inputs, tagged
+from transferscope.pipelines.wiring import ON_A_GPU, draw, draw_matrix, gather, pair_inputs, tagged
 
 NAME = "similarity"
 
@@ -23,6 +23,9 @@ def create_pipeline(plan: Plan) -> Pipeline:
         groups = plan.pair_groups(task, options.pairs)
         if groups:
             made += _task(task, groups, options.feature_tables())
+            made += tagged("cka", draw_matrix(NAME, plan, task, "cka", "cka", groups))
+            near = [group for group in groups if all(_has_distance(pair) for pair in group.pairs)]
+            made += tagged("distances", draw_matrix(NAME, plan, task, "distance", "distances", near))
     return Pipeline(made, tags=NAME)
 
 
