@@ -31,6 +31,8 @@ _IN_CHANNELS = "in_chans"
 _SIDES = ("image_size", "img_size")
 """Options of vision transformers for the side of images, by which they have a position for each patch."""
 _TRIED_SIDE = 224
+_ONLY_TRIED = 8
+"""Parameters of other shapes that a network may make while it is built: timm makes some layers only to try them."""
 _NEAREST = 3
 
 Shapes = Mapping[str, Tensor]
@@ -151,7 +153,7 @@ class _ForeignError(Exception):
 
 
 @contextmanager
-def _only_with(wanted: _Wanted, most: int, foreign: int = 0) -> Iterator[None]:
+def _only_with(wanted: _Wanted, most: int, foreign: int = _ONLY_TRIED) -> Iterator[None]:
     """Inside, this thread can build no network with more than `foreign` parameters of other names and shapes.
 
     Nor one with more than `most` parameters. Classifiers and positions of patches, whose sizes follow from the classes
