@@ -9,15 +9,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 from torch import nn
 
 from forked_kedro import kedro
-from tiny_project import make_project
+from tiny_project import ROOT, make_project
 from transferscope.experiment.plan import Plan, make_plan
 from transferscope.framework.comparing import command
 from transferscope.framework.comparing.files import check_different, labels_of
 from transferscope.framework.comparing.study import Comparison
+from transferscope.framework.config import STUDY_KEYS
 from transferscope.models.zoo import build_model
 from transferscope.pipelines import similarity
 from transferscope.system.errors import UserError
@@ -73,7 +75,11 @@ def compared(folder: Path, *names: str, **options: Any) -> Comparison:
 
 
 def planned(comparison: Comparison) -> Plan:
-    return make_plan({key: value for key, value in comparison.parameters().items() if key != "inherit_study"})
+    """The plan of the environment that the command runs in, with the study of the files."""
+    written = yaml.safe_load((ROOT / "conf" / command.ENVIRONMENT / "parameters.yml").read_text())
+    kept = {key: value for key, value in written.items() if key not in (*STUDY_KEYS, "inherit_study")}
+    given = {key: value for key, value in comparison.parameters().items() if key != "inherit_study"}
+    return make_plan(command.merged(kept | {"pictures": {"store_size": 16}}, given))
 
 
 def test_two_files_become_a_study(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

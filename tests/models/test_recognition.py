@@ -103,7 +103,7 @@ def test_networks_of_timm_are_recognised() -> None:
 @needs_timm
 def test_the_same_tensors_of_different_functions_are_no_guess() -> None:
     """TensorFlow's padding changes what an EfficientNet computes; only what a file says of itself decides."""
-    with pytest.raises(UserError, match=r"fit efficientnet_b0 and tf_efficientnet_b0, which compute.*--model"):
+    with pytest.raises(UserError, match=r"fit timm/efficientnet_b0, .*tf_efficientnet_b0, which compute.*--model"):
         recognize([tensors("timm/efficientnet_b0")])
     found = recognize([tensors("timm/efficientnet_b0")], hints=["tf_efficientnet_b0.ns_jft_in1k"])
     assert found.name == "tf_efficientnet_b0"
