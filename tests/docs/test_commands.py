@@ -37,7 +37,7 @@ ELSEWHERE = {
     "uv run pre-commit install": "writes into the checkout's own git folder",
     "uv run kedro compare a.pth b.pth --images photos": "tests/framework/test_comparing.py runs one of three files",
     "uv run kedro compare a.pth b.pth --images photos --parent p.pth": "as above",
-    "uv run kedro compare epochs/*.pth --images photos --pairs first": "as above",
+    "uv run kedro compare epochs/*.pth --images photos --pairs consecutive": "as above",
     "uv run kedro compare a.pth b.pth --model nets.py:resnet20 --images photos": "as above",
     "uv run kedro run --env my_study": "data_prep of it is run; training and analyses are those of the tiny study",
     "uv run kedro run --env my_study --only-missing-outputs": "as above",

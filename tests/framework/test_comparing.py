@@ -145,7 +145,7 @@ def test_a_parent_gives_distances_and_merges_from_it(folder: Path) -> None:
 
 @pytest.mark.parametrize(("pairs", "number"), [(None, 5), ("consecutive", 5), ("first", 5), ("all", 15)])
 def test_many_files_are_one_kind_whose_pairs_grow_as_asked(folder: Path, pairs: str | None, number: int) -> None:
-    """Six epochs: a pair of each with the next one, unless all are asked for."""
+    """Six epochs: a pair of each with the first one, unless others are asked for."""
     names = [f"epoch_{epoch}.pth" for epoch in range(6)]
     for epoch, name in enumerate(names):
         save(folder / name, moved(build_model(SMALL, 3, seed=1), 0.01 * epoch))
@@ -153,7 +153,7 @@ def test_many_files_are_one_kind_whose_pairs_grow_as_asked(folder: Path, pairs: 
     found = plan.pairs("images", [("m", "m")])
     assert len(found) == number
     assert len(plan.merges()[0].candidates) == 6
-    if pairs == "first":
+    if pairs in (None, "first"):
         assert {pair.run_a.name for pair in found} == {"m_1"}
 
 
@@ -179,7 +179,7 @@ BAD: list[tuple[tuple[str, ...], dict[str, Any], str]] = [
     ),
     (("a.pth", "b.pth"), {"models": ("resnet18",)}, "a.pth does not fit resnet18|a.pth has no tensor"),
     (("a.pth", "b.pth"), {"models": (SMALL, SMALL, SMALL)}, "--model is given 3 times for 2 files"),
-    (("a.pth", "b.pth", "squeeze.pth", "u.pth", "c.pth"), {}, "5 files of 2 networks .*: at most 4 files"),
+    (("a.pth", "b.pth", "squeeze.pth", "u.pth", "c.pth", "d.pth"), {}, "6 files of 2 networks .*: at most 5 files"),
 ]
 
 
@@ -193,7 +193,8 @@ def test_what_cannot_be_compared_is_one_line(
         broken.conv1.weight.fill_(torch.nan)
     save(folder / "nan.pth", broken)
     save(folder / "other.pth", nn.Sequential(nn.Conv2d(3, 2, 3), nn.Linear(2, 3)))
-    save(folder / "c.pth", moved(build_model(SMALL, 3, seed=1), 0.03))
+    for name in ("c.pth", "d.pth"):
+        save(folder / name, moved(build_model(SMALL, 3, seed=1), 0.03))
     (folder / "empty").mkdir()
     (folder / "nets.py").write_text(NETS)
     options = {

@@ -93,7 +93,11 @@ def _replicas(
     others = [None if options.pretrained in earlier else options.pretrained]
     others += [model.name] if is_reference(model.name) else []
     content = {"pretrained": source, "data": data_identity(study, task)}
-    chosen = {"weights": options.weights, "prefix": options.prefix, "transfer_until": options.transfer_until}
+    chosen: dict[str, Any] = {
+        "weights": options.weights,
+        "prefix": options.prefix,
+        "transfer_until": options.transfer_until,
+    }
     chosen |= {"in_series": True if options.checkpoints else None}
     chosen |= {"transfer": None if options.transfer == "weights" else options.transfer}
     for replica in range(1, options.replicas + 1):

@@ -278,8 +278,8 @@ KindPair = tuple[str, str]
 """Two kinds of run by name, e.g. ("pt", "rit")."""
 
 
-Pairing = Literal["all", "consecutive", "first"]
-"""Pairs of runs of one kind: all, each with the next one, or each with the first one."""
+Pairing = Literal["first", "consecutive", "all"]
+"""Pairs of runs of one kind: each with the first one, each with the next one, or all."""
 
 GalleryClasses = Shown | tuple[str, ...]
 """Names of classes, or how many (at most 1,000): those with the most uncommon mistakes."""

@@ -231,8 +231,8 @@ class RunKindOptions(opt.Options):
     """A checkpoint file that exists: nothing is trained. With `pretrained` the run that it was fine-tuned from."""
     checkpoints: Annotated[tuple[opt.PathText, ...], Field(min_length=1)] | None = None
     """Several such files, each a replica: a list, or a pattern as folder/*.pth, by the numbers in their names."""
-    pairing: opt.Pairing = "consecutive"
-    """Of a kind with `checkpoints`, the pairs among these: consecutive, first (each with the first one), or all."""
+    pairing: opt.Pairing = "first"
+    """Of a kind with `checkpoints`, the pairs among these: each with the first one, consecutive ones, or all."""
     weights: str | None = None
     """Of the file given as checkpoint or pretrained: the key of the weights that are taken, e.g. model_ema."""
     prefix: str | None = None

@@ -90,10 +90,11 @@ def _named(
     for option in wanted.options:
         if option not in known:
             raise UserError(f"training.optimizer: {wanted.name} has no option {option!r}{near_matches(option, known)}")
-    decay = {"weight_decay": weight_decay} if "weight_decay" in inspect.signature(found).parameters else {}
     values = {name: tuple(value) if isinstance(value, list) else value for name, value in wanted.options.items()}
+    if "weight_decay" in inspect.signature(found).parameters:
+        values["weight_decay"] = weight_decay
     try:
-        made: torch.optim.Optimizer = found(groups, lr=lr, **decay, **values)
+        made = found(groups, **values | {"lr": lr})
     except (TypeError, ValueError, RuntimeError, AssertionError) as error:
         raise UserError(f"training.optimizer: {wanted.name} refuses its options {wanted.options}: {error}") from error
     return made

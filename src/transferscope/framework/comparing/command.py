@@ -41,7 +41,11 @@ def _parameters(context: click.Context, option: click.Parameter, text: str) -> d
 @click.option("--model", "models", multiple=True, metavar="NAME", help="Architecture, file.py:function; one per file.")
 @click.option("--parent", metavar="FILE", help="The checkpoint that all files were fine-tuned from.")
 @click.option("--classes", metavar="FILE", help="All classes of the models, a line each, in the order of outputs.")
-@click.option("--pairs", type=click.Choice(get_args(Pairing)), help="Which files are compared; all up to 4 files.")
+@click.option(
+    "--pairs",
+    type=click.Choice(get_args(Pairing)),
+    help="Which files are compared: all up to 5, of more each with the first.",
+)
 @click.option("--max-images", type=click.IntRange(4), default=1000, show_default=True, help="Images that are used.")
 @click.option("--size", type=click.IntRange(8), help="Side in pixels at which images are shown; else their own.")
 @click.option("--output", metavar="FOLDER", help=f"Folder of all results; {OUTPUT} of the project.")
@@ -114,7 +118,7 @@ def read(
         click.echo(f"{images}: {found}")
     if ancestor is not None:
         of_files.check_ancestor(ancestor, compared)
-    pairing = pairs or ("all" if len(paths) <= study.APART else "consecutive")
+    pairing = pairs or ("all" if len(paths) <= study.APART else "first")
     comparison = study.Comparison(compared, found, ancestor, pairing, size)
     comparison.check()
     return comparison

@@ -17,7 +17,7 @@ TASK = "images"
 PARENT = "p"
 ORIGIN = "origin"
 """The task of the parent, whose classes may be others, so that it is not judged on the images."""
-APART = 4
+APART = 5
 """Files that are a kind of run each, with a label of their own; more are one kind."""
 TEST_SHARE = 0.5
 MERGES = ("uniform", "aligned_rescaled")
