@@ -358,7 +358,7 @@ def gallery(columns=4, long=False, seed=0):
 def file_pairs(number, couples=None):
     """A row for each couple of files, with all columns that a matrix reads; the values follow from their places."""
     return pd.DataFrame(
-        {"task": "photos", "checkpoint_a": f"photos.m_{a}@final", "checkpoint_b": f"photos.m_{b}@final",
+        {"task": "photos", "pair_kind": "model & model", "checkpoint_a": f"photos.m_{a}@final", "checkpoint_b": f"photos.m_{b}@final",
          "class_name": "all", "num_examples": 1000, "only_a_correct": 10 * a, "only_b_correct": b, "module": "all",
          "l2": a + b / 100, "layer": "layer4", "features": "pooled", "estimator": "debiased", "cka": 1 / (a + b),
          "split": "test", "metric": "accuracy", "barrier": b / 100}
