@@ -42,13 +42,25 @@ def build_model(name: str, num_classes: int, *, seed: int | None = None, **optio
 
     Raises UserError for an unknown name (with near matches) or option, and for a model without a classifier.
     """
+    return _build(name, num_classes, seed, options, "cpu")
+
+
+def build_skeleton(name: str, num_classes: int, **options: Any) -> nn.Module:
+    """The network of `build_model` on the device meta: layers, names and shapes without values, within milliseconds.
+
+    Buffers that are not saved have no values either, so it computes nothing; torch's generator stays as it was.
+    """
+    return _build(name, num_classes, 0, options, "meta")
+
+
+def _build(name: str, num_classes: int, seed: int | None, options: dict[str, Any], device: str) -> nn.Module:
     if isinstance(num_classes, bool) or not isinstance(num_classes, int) or num_classes < 1:
         raise UserError(f"num_classes is {num_classes!r}: must be a positive whole number")
     for option in _WEIGHT_OPTIONS:
         if option in options:
             raise UserError(f"model option {option!r} is not taken: give pre-trained weights as a checkpoint file")
     construct = _constructor(name)
-    with private_random_state(seed), torch.device("cpu"):
+    with private_random_state(seed), torch.device(device):
         model = construct(num_classes, options)
     _check_classifier(name, model, num_classes)
     return model
@@ -56,10 +68,25 @@ def build_model(name: str, num_classes: int, *, seed: int | None = None, **optio
 
 def model_names() -> list[str]:
     """Every name `build_model` takes here, those of timm where it is installed."""
-    names = [*FIXUP_LAYOUTS, *_torchvision_names()]
-    if _has_timm():
-        names += [name for name in importlib.import_module("timm").list_models() if name not in set(names)]
-    return names
+    return [name for provider in PROVIDERS for name in names_of(provider)]
+
+
+PROVIDERS = ("transferscope", "torchvision", "timm")
+"""Where architectures come from; a name that several have is that of the first."""
+
+
+def names_of(provider: str) -> list[str]:
+    """The architectures of one of `PROVIDERS` by the names that `build_model` takes.
+
+    Those of timm have the prefix `timm/` where torchvision has the name, too; none where timm is not installed.
+    """
+    if provider == "transferscope":
+        return list(FIXUP_LAYOUTS)
+    if provider == "torchvision":
+        return _torchvision_names()
+    known = set(_torchvision_names())
+    names = importlib.import_module("timm").list_models() if _has_timm() else []
+    return [f"timm/{name}" if name in known else name for name in names]
 
 
 @contextmanager
