@@ -26,7 +26,10 @@ ANALYSES = {
     "landscape": {
         "alphas": {"points": 5},
         "resamples": 100,
-        "connection": {"alphas": {"points": 3}, "ways": ["straight", "rescaled", "aligned", "aligned_rescaled", "modules"]},
+        "connection": {
+            "alphas": {"points": 3},
+            "ways": ["straight", "rescaled", "aligned", "aligned_rescaled", "modules"],
+        },
     },
 }
 

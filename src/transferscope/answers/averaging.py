@@ -9,7 +9,7 @@ import pandas as pd
 
 from transferscope.answers.answer import NO, UNKNOWN, YES, Answer
 from transferscope.answers.compared import Compared
-from transferscope.answers.rule import images_that_decide
+from transferscope.answers.rule import images_that_decide, ranged
 from transferscope.answers.same_function import Relation, relation
 from transferscope.answers.wording import about, count, listed, percent, percent_range, point_range, points, sentence
 from transferscope.tables import formats
@@ -51,8 +51,14 @@ def _of_one_function(compared: Compared) -> Answer | None:
     if len(compared.pairs) != 1 or relation(compared, compared.pairs[0]) not in (Relation.EQUAL, Relation.ROUNDED):
         return None
     pair = compared.pairs[0]
-    text = sentence([f"no, the average of {compared.both(pair)} is the same model again"])
-    return Answer("averaging", _question(compared), text, NO, models=compared.labels(pair))
+    return Answer("averaging", _question(compared), sentence([_same_again(compared)]), NO, models=compared.labels(pair))
+
+
+def _same_again(compared: Compared) -> str:
+    pair = compared.pairs[0]
+    if relation(compared, pair) is Relation.PERMUTED:
+        return f"no, {compared.both(pair)} are one function, which their average with matched channels is again"
+    return f"no, the average of {compared.both(pair)} is the same model again"
 
 
 def _question(compared: Compared) -> str:
@@ -62,27 +68,25 @@ def _question(compared: Compared) -> str:
 
 def _answer(compared: Compared, name: str, row: dict[Any, Any], single: dict[Any, Any], rows: pd.DataFrame) -> Answer:
     verdict = VERDICTS[str(row["verdict"])]
-    gain, low, high = (float(row[key]) for key in ("gain", "gain_low", "gain_high"))
+    gain, low, high = ranged(row, "gain")
     best, method = _label(compared, str(single["model"])), METHODS.get(str(row["model"]), str(row["model"]))
-    images = f"{count(int(row['num_examples']), 'test image')} that took no part in the choice"
+    images = count(int(row["num_examples"]), "test image")
     file = compared.merged.get(name, "")
     where = f"the merged weights lie in {file}" if file else ""
     tried = int(((rows["kind"] == "merge") & (rows["task"] == row["task"])).sum())
-    one = method if tried == 1 else f"{method}, the best of {tried} merges by other images,"
+    one = method if tried == 1 else f"{method}, chosen from {tried} merges on other images,"
     would = ""
     kept = _kept_one(row)
     alone = len(compared.pairs) == 1 and relation(compared, compared.pairs[0]).by_weights
     if alone:
         verdict = NO
-        parts = [f"no, {compared.both(compared.pairs[0])} are one function, so a right average is that function again"]
+        parts = [_same_again(compared)]
     elif kept:
         verdict = NO
         parts = [f"no, {method} kept one model alone, so no average of several was better on the images that choose"]
     elif verdict == YES:
-        parts = [
-            f"yes, {one} scores {_score(row)} on {images}, {points(gain)}{point_range(low, high)} more than {best}, the "
-            "best single model"
-        ]
+        rise = f"{points(gain)}{point_range(low, high)} more than {best}, the best single model"
+        parts = [f"yes, {one} scores {_score(row)} on {images}, {rise}"]
     elif verdict == NO:
         fall = f"{points(-gain)}{point_range(-high, -low)} less than {best}, the best single model"
         parts = [f"no, {one} scores {_score(row)} on {images}, {fall}"]
@@ -126,7 +130,7 @@ def _candidates(compared: Compared, rows: pd.DataFrame) -> list[str]:
 
 
 def _score(row: dict[Any, Any]) -> str:
-    value, low, high = (float(row[key]) for key in ("value", "value_low", "value_high"))
+    value, low, high = ranged(row, "value")
     if row["metric"] == "accuracy":
         return f"{percent(value)}{percent_range(low, high)}"
     return f"an AUC of {formats.decimals(value)} ({formats.decimals(low)} to {formats.decimals(high)})"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from transferscope.answers.answer import NO, UNKNOWN, YES, Answer
 from transferscope.answers.compared import Compared, Pair
 from transferscope.answers.findings import Finding, largest, named, of_verdict, overall
-from transferscope.answers.rule import decide, images_that_decide
+from transferscope.answers.rule import decide, images_that_decide, ranged
 from transferscope.answers.same_function import Relation, relation
 from transferscope.answers.wording import about, count, percent, percent_range, point_range, points, sentence
 from transferscope.claims.connection import MOSTLY
@@ -20,10 +20,15 @@ EXPLANATIONS = {
     "aligned_rescaled": "order and scale of the channels together",
 }
 """Ways of `connection` by what they take out of a barrier, the simplest first."""
+CORRECTED = {
+    "aligned": "with channels matched",
+    "rescaled": "with channels rescaled",
+    "aligned_rescaled": "with channels matched and rescaled",
+}
 
 
 def basin(compared: Compared) -> Answer | None:
-    """Answer whether the straight line between models has a barrier, by the claims' margin; None where none was walked."""
+    """Answer whether the straight line between models has a barrier, by the claims' margin; None without a line."""
     findings = [one for pair in compared.pairs if (one := _finding(compared, pair)) is not None]
     if not findings:
         return None
@@ -87,7 +92,7 @@ def _finding(compared: Compared, pair: Pair) -> Finding | None:
     if rows.empty:
         return None
     row = rows.to_dict("records")[0]
-    height, low, high = (float(row[name]) for name in ("barrier", "barrier_low", "barrier_high"))
+    height, low, high = ranged(row, "barrier")
     margin = compared.margin(pair)
     shown = f"{points(height)}{point_range(low, high)}"
     if not margin > 0:
@@ -95,30 +100,26 @@ def _finding(compared: Compared, pair: Pair) -> Finding | None:
             "one of them does not reach a finite accuracy" if math.isnan(margin) else "they are no better than guessing"
         )
         return Finding(pair, UNKNOWN, f"whether {both} lie in one basin cannot be told: {reason}", height, low, high)
-    within = f"the margin of {points(margin)}, {percent(BARRIER_MARGIN)} of what both have learned"
+    within = f"the margin of {points(margin)} ({100 * BARRIER_MARGIN:.0f} % of what both have learned)"
     verdict = decide(height, low, high, (-math.inf, margin))
     metric = _metric(compared)
+    way = f"the straight line from {compared.label(pair.first)} to {compared.label(pair.second)}"
     if verdict == YES:
-        text = (
-            f"yes, on the straight line from {compared.label(pair.first)} to {compared.label(pair.second)} test "
-            f"{metric} falls by {shown} below the ends at most, less than {within}"
-        )
+        text = f"yes, the barrier on {way} is {shown} of test {metric}, less than {within}"
         return Finding(pair, YES, text, height, low, high)
     if verdict == UNKNOWN:
         needed = images_that_decide(height, low, high, margin, float(row["num_examples"]))
         more = f"about {about(needed)} test images" if math.isfinite(needed) else "more test images"
         text = (
-            f"whether {both} lie in one basin cannot be told: on the straight line test {metric} falls by {shown}, and "
-            f"{within}, lies in that interval"
+            f"whether {both} lie in one basin cannot be told: the barrier on {way} is {shown} of test {metric}, and "
+            f"{within} lies in that interval"
         )
         return Finding(pair, UNKNOWN, text, height, low, high, would_tell=more)
-    text = (
-        f"not as they are: on the straight line from {compared.label(pair.first)} to {compared.label(pair.second)} "
-        f"test {metric} falls by {shown} below the ends, more than {within}"
-    )
+    text = f"not as they are: the barrier on {way} is {shown} of test {metric}, more than {within}"
     cause = cause_of(compared, pair)
     text += f"; {cause.text}" if cause is not None else ""
-    return Finding(pair, NO, text, height, low, high)
+    would = "more test images" if cause is not None and cause.verdict == UNKNOWN else ""
+    return Finding(pair, NO, text, height, low, high, would)
 
 
 @dataclass(frozen=True)
@@ -143,29 +144,26 @@ def cause_of(compared: Compared, pair: Pair) -> Cause | None:
         )
     margin = compared.margin(pair)
     for way in present:
-        height, low, high = (float(by_way[way][name]) for name in ("barrier", "barrier_low", "barrier_high"))
+        height, low, high = ranged(by_way[way], "barrier")
         if high < margin:
-            left = f"{points(height)}{point_range(low, high)} are left of it, less than the margin"
+            left = f"{CORRECTED[way]} {points(height)}{point_range(low, high)} are left, less than the margin"
             return Cause(YES, f"{EXPLANATIONS[way]} explain{_s(way)} it: {left}", way)
-    best = min(present, key=lambda way: _left(by_way[way])[0] if math.isfinite(_left(by_way[way])[0]) else math.inf)
-    left, low, high = _left(by_way[best])
-    shown = f"{percent(left)}{percent_range(low, high)} of it {'is' if left < 1 else 'are'} left"
+    remaining = {way: ranged(by_way[way], "left") for way in present}
+    best = min(present, key=lambda way: remaining[way][0] if math.isfinite(remaining[way][0]) else math.inf)
+    share, low, high = remaining[best]
+    shown = f"{percent(share)}{percent_range(low, high)} of it is left"
     if high < MOSTLY:
         return Cause(YES, f"{EXPLANATIONS[best]} explain{_s(best)} most of it: {shown}", best)
-    if low > MOSTLY:
-        return Cause(NO, f"neither order nor scale of the channels explains it: at the least {shown}", best)
     if "aligned_rescaled" not in present:
-        return Cause(UNKNOWN, f"channels could not be matched, and of scale alone {shown}", best)
-    return Cause(UNKNOWN, f"how much of it order and scale of the channels explain cannot be told: {shown}", best)
+        return Cause(UNKNOWN, f"whether the order of channels explains it is open, and {CORRECTED[best]} {shown}", best)
+    if low > MOSTLY:
+        return Cause(NO, f"order and scale of the channels do not explain it: {CORRECTED[best]} {shown}", best)
+    text = f"whether order and scale of the channels explain most of it cannot be told: {CORRECTED[best]} {shown}"
+    return Cause(UNKNOWN, text, best)
 
 
 def _s(way: str) -> str:
     return "" if way == "aligned_rescaled" else "s"
-
-
-def _left(row: dict[object, object]) -> tuple[float, float, float]:
-    left, low, high = (float(str(row[name])) for name in ("left", "left_low", "left_high"))
-    return left, low, high
 
 
 def _metric(compared: Compared) -> str:

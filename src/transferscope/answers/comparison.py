@@ -25,7 +25,7 @@ from transferscope.answers.given_models import Given, GivenModel, labels_for, ta
 from transferscope.answers.given_networks import shown
 from transferscope.claims.merging import with_verdicts
 from transferscope.experiment.names import RunName
-from transferscope.experiment.options import AnalysesOptions, LandscapeOptions
+from transferscope.experiment.options import AnalysesOptions, LandscapeOptions, ReplaceOptions
 from transferscope.experiment.plan import derive_seed, pair_kind
 from transferscope.images.auto_size import LARGEST
 from transferscope.images.split import PackedSplit
@@ -98,7 +98,8 @@ class Comparison:
     """Models that were compared: `answers` and `card`, and the `tables` and `figures` that they come from."""
 
     compared: Compared = field(repr=False)
-    title: str
+    title: str = ""
+    """Of the card; empty: the labels of the models."""
     merging: Merging | None = field(default=None, repr=False)
     """Merges, with the chosen one as a `Checkpoint`; None where nothing was merged."""
     checkpoints: Mapping[str, Checkpoint] = field(default_factory=dict, repr=False)
@@ -283,11 +284,10 @@ class _Measured:
             figures=frozenset(figures),
             chance=chance_of(self.splits["test"]) if self.splits else math.nan,
             has_images=bool(self.splits),
-            **({} if replace is None else {"accepted_loss": replace.margin}),
+            accepted_loss=(replace or ReplaceOptions()).margin,
         )
-        title = ", ".join(model.label for model in models.values())
         by_label = {one.label: one.checkpoint for one in self.models.values()}
-        return Comparison(compared, title, self.merging, by_label)
+        return Comparison(compared, "", self.merging, by_label)
 
     def _has(self, table: str) -> bool:
         return table in self.tables and len(self.tables[table]) > 0

@@ -18,6 +18,7 @@ from transferscope.experiment.options import PictureOptions
 from transferscope.images.auto_size import auto_size, short_sides
 from transferscope.images.image_folder import read_image_folder
 from transferscope.images.pack import pack_split
+from transferscope.images.source import ExampleList
 from transferscope.images.split import PackedSplit, SplitInfo
 from transferscope.system.errors import UserError
 
@@ -36,8 +37,8 @@ def take_images(
 
     Test images judge the models; train images give statistics of BatchNorm and of channels, and train nothing. A folder
     is read as `read_image_folder` does, in halves where it has no parts. All else gives pairs of what the networks take
-    (float, (3 or 1, side, side)) and a label (a whole number, or 1, 0 and -1 for each finding), and is halved; a mapping
-    has both parts by name.
+    (float, (3 or 1, side, side)) and a label (a whole number, or 1, 0 and -1 for each finding), and is halved; a
+    mapping has both parts by name.
 
     Args:
         folder: Where images are stored while they are compared.
@@ -71,14 +72,14 @@ def _of_folder(
 ) -> dict[str, PackedSplit]:
     source = read_image_folder(root, test_share=0.5, class_list=class_list, name=task)
     pictures = PictureOptions(store_size=auto_size(short_sides(source)))
-    few = {}
-    for part in PARTS:
-        listed = source.part(part)
-        if len(listed) > max_images:
-            listed = listed.select(np.sort(np.random.default_rng(0).choice(len(listed), max_images, replace=False)))
-        few[part] = listed
-    source = replace(source, **few)
+    source = replace(source, train=_few(source.train, max_images), test=_few(source.test, max_images))
     return {part: pack_split(source, part, pictures, folder / part) for part in PARTS}
+
+
+def _few(examples: ExampleList, limit: int) -> ExampleList:
+    if len(examples) <= limit:
+        return examples
+    return examples.select(np.sort(np.random.default_rng(0).choice(len(examples), limit, replace=False)))
 
 
 def _of_parts(

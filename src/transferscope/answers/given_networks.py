@@ -14,6 +14,7 @@ from typing import Any
 from torch import nn
 
 from transferscope.models.layers import classifier_layers
+from transferscope.system.errors import UserError
 from transferscope.system.references import allow
 
 _NETWORKS: dict[str, nn.Module] = {}
@@ -55,7 +56,8 @@ def _with_classes(network: nn.Module, num_classes: int) -> nn.Module:
         if isinstance(layer, nn.Linear) and layer.out_features != num_classes:
             network.set_submodule(path, nn.Linear(layer.in_features, num_classes, bias=layer.bias is not None))
         elif isinstance(layer, nn.Conv2d) and layer.out_channels != num_classes:
-            kernel, bias = layer.kernel_size, layer.bias is not None
-            fresh = nn.Conv2d(layer.in_channels, num_classes, kernel, layer.stride, layer.padding, bias=bias)
+            if layer.kernel_size != (1, 1):
+                raise UserError(f"{type(network).__name__}.{path} classifies by a convolution that is not 1 by 1")
+            fresh = nn.Conv2d(layer.in_channels, num_classes, 1, bias=layer.bias is not None)
             network.set_submodule(path, fresh)
     return network

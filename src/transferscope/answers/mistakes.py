@@ -10,7 +10,7 @@ import pandas as pd
 from transferscope.answers.answer import NO, UNKNOWN, YES, Answer
 from transferscope.answers.compared import Compared, Pair
 from transferscope.answers.findings import Finding, largest, named, of_verdict, overall, smallest
-from transferscope.answers.rule import images_that_decide
+from transferscope.answers.rule import images_that_decide, ranged
 from transferscope.answers.same_function import relation
 from transferscope.answers.wording import about, count, percent, percent_range, points, sentence
 from transferscope.tables import formats
@@ -53,13 +53,13 @@ def _overlaps_of_many(compared: Compared, findings: list[Finding]) -> str:
     least, most = smallest(known), largest(known)
     return sentence(
         [
-            f"beyond chance, mistakes overlap by {_ranged(least)} ({compared.both(least.pair)}) to {_ranged(most)} "
+            f"beyond chance, mistakes overlap by {_shown(least)} ({compared.both(least.pair)}) to {_shown(most)} "
             f"({compared.both(most.pair)}) of what the accuracies of two models allow"
         ]
     )
 
 
-def _ranged(one: Finding) -> str:
+def _shown(one: Finding) -> str:
     ends = "" if math.isnan(one.low) else f" [{percent(one.low)}, {percent(one.high)}]"
     return f"{percent(one.value)}{ends}"
 
@@ -80,7 +80,7 @@ def _overlap(compared: Compared, pair: Pair) -> Finding | None:
         f"{first} makes {count(common + only_a, 'mistake')}{about_finding} on {images} and {second} {common + only_b}, "
         f"{common} of them on the same images"
     )
-    value, low, high = (float(row[f"excess_overlap{end}"]) for end in ("", "_low", "_high"))
+    value, low, high = ranged(row, "excess_overlap")
     if math.isnan(value) or math.isnan(low):
         few = f"{text}: too few to tell how far they overlap beyond chance"
         return Finding(pair, "", few, value if not math.isnan(low) else math.nan)
@@ -89,9 +89,8 @@ def _overlap(compared: Compared, pair: Pair) -> Finding | None:
         "accuracies allow"
     )
     same = float(row["same_wrong"])
-    if not math.isnan(same):
-        wrong = percent_range(float(row["same_wrong_low"]), float(row["same_wrong_high"]))
-        text += f", and on {percent(same)}{wrong} of the common ones both give the same wrong class"
+    if not math.isnan(same) and common:
+        text += f", and on {round(same * common)} of the common ones both give the same wrong class"
     return Finding(pair, "", text, value, low, high)
 
 
@@ -134,10 +133,8 @@ def replacing(compared: Compared) -> Answer | None:
 
 def _replaced_of_many(compared: Compared, findings: list[Finding]) -> str:
     least, most = smallest(findings), largest(findings)
-    parts = [
-        f"between {_ranged(least)} ({_by(compared, least.pair)}) and {_ranged(most)} ({_by(compared, most.pair)}) of the "
-        "test images would turn wrong"
-    ]
+    ends = [f"{_shown(one)} ({_by(compared, one.pair)})" for one in (least, most)]
+    parts = [f"between {ends[0]} and {ends[1]} of the test images would turn wrong"]
     words = {
         YES: "the replacement is within the accepted loss for {}",
         NO: "it is not for {}",
@@ -161,21 +158,18 @@ def _replaced(compared: Compared, pair: Pair) -> Finding | None:
         return None
     first, second = compared.labels(pair)
     images = count(int(row["num_examples"]), "test image")
-    lost, low, high = (float(row[f"negative_flip_rate{end}"]) for end in ("", "_low", "_high"))
+    lost, low, high = ranged(row, "negative_flip_rate")
     known = relation(compared, pair)
     if known.by_weights and not row["negative_flips"] and not row["positive_flips"]:
-        text = (
-            f"nothing, since {first} and {second} are one function: no prediction changes on {images} or on any other"
-        )
+        text = f"nothing, since {first} and {second} are one function: no prediction changes, on {images} or any other"
         return Finding(pair, YES, text, lost)
     of = "" if row["class_name"] == "all" else f" in the finding {row['class_name']}, the most affected,"
     text = f"of {images}{of} {percent(lost)}{percent_range(low, high)} turn wrong"
-    won = (float(row[f"positive_flip_rate{end}"]) for end in ("", "_low", "_high"))
-    value, *ends = won
-    text += f" and {percent(value)}{percent_range(*ends)} turn right"
+    won, won_low, won_high = ranged(row, "positive_flip_rate")
+    text += f" and {percent(won)}{percent_range(won_low, won_high)} turn right"
     verdict = ANSWERS[str(row["answer"])]
     margin = compared.accepted_loss
-    gain, gain_low, gain_high = (float(row[f"accuracy_gain{end}"]) for end in ("", "_low", "_high"))
+    gain, gain_low, gain_high = ranged(row, "accuracy_gain")
     change = f"{formats.points(gain, sign=True)} points"
     change += f" ({formats.points(gain_low, sign=True)} to {formats.points(gain_high, sign=True)})"
     accepted = f"the accepted loss of {points(margin)}"

@@ -10,15 +10,19 @@ import pandas as pd
 from transferscope.analysis.merging.candidates import UNRELATED
 from transferscope.answers.answer import NO, UNKNOWN, YES, Answer
 from transferscope.answers.basin import cause_of
-from transferscope.answers.compared import Compared, Pair
+from transferscope.answers.compared import Compared, Pair, Row
 from transferscope.answers.findings import Finding, largest, of_verdict, overall
-from transferscope.answers.rule import decide
+from transferscope.answers.rule import Numbers, decide
 from transferscope.answers.same_function import Relation, facts, relation
-from transferscope.answers.wording import count, listed, percent, point_range, points, sentence
+from transferscope.answers.wording import count, listed, percent, point_range, points, sentence, tiny
 
 TOTALS = ("all", "sum")
 SHOWN = 3
 """Modules that a sentence names."""
+RELATED = 0.5
+"""Weights of networks with a common start correlate by more once channels are matched.
+
+Matching lifts the correlation of unrelated networks, too, but by less."""
 CLOSER = 0.9
 """Channels are taken as exchanged where matching them leaves less than this part of the distance."""
 
@@ -63,9 +67,9 @@ def _distance(compared: Compared, pair: Pair) -> Finding | None:
         table = matched if len(matched) and known is Relation.PERMUTED else plain
         when = "once the channels are put in one order " if known is Relation.PERMUTED else ""
         most = float(table["relative"].replace(math.inf, np.nan).max())
-        text = f"{when}no module differs by more than {percent(most)} of its norm, which is rounding"
-        return Finding(pair, "", text, most)
-    if row is not None and not math.isnan(float(row["correlation"])) and float(row["correlation"]) < UNRELATED:
+        differs = f"differs by more than {tiny(most)} of its norm, which is rounding" if most else "differs"
+        return Finding(pair, "", f"{when}no module {differs}", most)
+    if row is not None and _shares_nothing(row):
         return _unrelated(compared, pair, plain, whole)
     table, before = plain, "relative to their norm"
     if row is not None and float(row["relative_matched"]) < CLOSER * whole:
@@ -86,15 +90,21 @@ def _unrelated(compared: Compared, pair: Pair, table: pd.DataFrame, whole: float
     row = facts(compared, pair)
     assert row is not None
     known = table.loc[np.isfinite(table["relative"]), "relative"]
+    correlation = f"{abs(float(row['correlation'])):.2f}"
+    if not math.isnan(float(row["correlation_matched"])):
+        correlation += f" ({float(row['correlation_matched']):.2f} with channels matched)"
     text = (
-        f"none can be named as changed, since the weights share no start: they correlate by {row['correlation']:.2f}, "
-        f"as those of networks trained independently or with their channels reordered do, and the modules differ by "
-        f"{percent(float(known.min()))} to {percent(float(known.max()))} of their norm"
+        f"none can be singled out: the weights correlate by {correlation}, as those of networks that were trained "
+        f"independently, and the modules differ by {percent(float(known.min()))} to {percent(float(known.max()))} of "
+        "their norm"
     )
-    matched = float(row["relative_matched"])
-    if matched < whole:
-        text += f"; with channels matched all weights together still differ by {percent(matched)}"
     return Finding(pair, "", text, whole)
+
+
+def _shares_nothing(row: Row) -> bool:
+    """True where the weights correlate as those of networks without a common start, in any order of channels."""
+    plain, matched = float(row["correlation"]), float(row["correlation_matched"])
+    return plain < UNRELATED and not matched >= RELATED
 
 
 def _modules(table: pd.DataFrame) -> pd.DataFrame:
@@ -112,9 +122,10 @@ def critical_modules(compared: Compared) -> Answer | None:
     if not findings:
         return None
     shown = largest(findings)
-    question = "Which modules are critical?"
+    question = f"Which modules are critical on the way between {compared.both(shown.pair)}?"
     parts = [shown.text]
     if len(findings) > 1:
+        question = "Which modules are critical on the way between two of them?"
         critical = of_verdict(findings, YES)
         lead = f"between {len(critical)} of {count(len(findings), 'pair')} some module is critical"
         parts = [f"{lead}, most between {compared.both(shown.pair)}", shown.text]
@@ -137,7 +148,7 @@ def critical_modules(compared: Compared) -> Answer | None:
 
 def _profile(compared: Compared, pair: Pair) -> Finding | None:
     known = relation(compared, pair)
-    if known in (Relation.EQUAL, Relation.ROUNDED):
+    if known.by_weights:
         return None
     rows = compared.main_rows("connection_modules", pair)
     rows = rows[rows["profile"] == "alone"] if len(rows) else rows
@@ -153,28 +164,26 @@ def _profile(compared: Compared, pair: Pair) -> Finding | None:
         return None
     ordered = rows.sort_values("drop", ascending=False, kind="stable").to_dict("records")
     first = ordered[0]
-    numbers = tuple(float(first[name]) for name in ("drop", "low", "high"))
+    numbers: Numbers = (float(first["drop"]), float(first["low"]), float(first["high"]))
     verdicts = {str(row["module"]): decide(row["drop"], row["low"], row["high"], (margin, math.inf)) for row in ordered}
     metric = "AUC" if compared.metric == "auc" else "accuracy"
-    how = f"moved half-way to the other model's, one at a time{' and with channels matched' if matched else ''}"
-    top = f"{first['module']} costs {points(numbers[0])}{point_range(numbers[1], numbers[2])} of test {metric}"
-    critical = [module for module, verdict in verdicts.items() if verdict == YES]
+    matched_too = " and with channels matched" if matched else ""
+    how = f"set half-way to the other model's, one at a time{matched_too}"
+    cost = f"{points(numbers[0])}{point_range(numbers[1], numbers[2])} of test {metric}"
     limit = f"the margin of {points(margin)}"
+    critical = [row for row in ordered if verdicts[str(row["module"])] == YES]
     if critical:
-        others = [
-            f"{row['module']} ({points(float(row['drop']))})" for row in ordered[1:] if str(row["module"]) in critical
-        ]
-        text = f"{how}, {top}, the most"
-        if others:
-            named = listed(others[: SHOWN - 1])
-            rest = len(others) - len(others[: SHOWN - 1])
-            text += f"; then come {named}" if len(others) > 1 else f"; then comes {named}"
-            text += f", and {rest} more cost{'s' if rest == 1 else ''} more than {limit}" if rest else ""
-        text += f"; {len(critical)} of {count(len(ordered), 'module')} cost more than {limit}" if not others else ""
+        others = [f"{row['module']} ({points(float(row['drop']))})" for row in critical[1:SHOWN]]
+        then = f", then {listed(others)}" if others else ""
+        text = (
+            f"{len(critical)} of {count(len(ordered), 'module')} cost{'s' if len(critical) == 1 else ''} more than "
+            f"{limit} when {how}: {first['module']} costs most, {cost}{then}"
+        )
         return Finding(pair, YES, text, *numbers)
     if all(verdict == NO or _is_nothing(row, margin) for row, verdict in zip(ordered, verdicts.values(), strict=True)):
-        return Finding(pair, NO, f"none is: {how}, no module costs more than {limit}; {top}, the most", *numbers)
-    text = f"it cannot be told: {how}, {top}, the most, and {limit}, lies in that interval"
+        text = f"none is: {how}, no module costs more than {limit}, and {first['module']} costs most, {cost}"
+        return Finding(pair, NO, text, *numbers)
+    text = f"it cannot be told: {how}, {first['module']} costs most, {cost}, and {limit} lies in an interval"
     return Finding(pair, UNKNOWN, text, *numbers, would_tell="more test images")
 
 

@@ -29,12 +29,10 @@ BY_WEIGHTS = ("basin", "averaging", "critical_modules")
 def open_questions(compared: Compared, answers: Sequence[Answer]) -> Answer:
     """Name what the other answers leave open, with what would tell it, and what the whole card is about."""
     parts = [*_not_defined(compared), *_not_measured(compared, {one.id for one in answers}), *_undecided(answers)]
-    scope = (
-        "intervals are over test images of this kind and speak of these files alone; only files of further training runs "
-        "would tell whether others behave alike"
-    )
+    nothing = "" if parts else "nothing is open for these files and images of this kind; "
+    scope = f"{nothing}whether other training runs behave alike only their files would tell"
     if not compared.has_images:
-        scope = "what is said follows from these files alone"
+        scope = "" if parts else "nothing is open, since all of this follows from the weights"
     return Answer(
         id="open",
         question="What could not be told, and what would tell?",
@@ -60,8 +58,7 @@ def _not_defined(compared: Compared) -> list[str]:
     else:
         who = f"between {count(len(apart), 'pair')} of different architectures"
     return [
-        f"{who} there is no line, no average and no distance module by module, since their weights do not correspond; "
-        "predictions and features can be compared"
+        f"{who} there is no line, no average and no distance module by module, since their weights do not correspond"
     ]
 
 
@@ -88,4 +85,6 @@ def _undecided(answers: Sequence[Answer]) -> list[str]:
         if one.verdict == UNKNOWN:
             would = f", which {one.would_tell} would tell" if one.would_tell else ""
             parts.append(f"{OPEN.get(one.id, one.id)}{would}")
+        elif one.would_tell and one.id == "basin":
+            parts.append(f"whether order and scale explain most of the barrier, which {one.would_tell} would tell")
     return [f"open {'is' if len(parts) == 1 else 'are'} {listed(parts)}"] if parts else []

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -15,6 +17,16 @@ from transferscope.claims.verdict import FAILS, HOLDS, judge
 VERDICTS = {HOLDS: YES, FAILS: NO}
 MOST_IMAGES = 1_000_000
 """More images than that are not asked for."""
+
+
+Numbers = tuple[float, float, float]
+"""An estimate and the ends of its interval."""
+NOTHING: Numbers = (math.nan, math.nan, math.nan)
+
+
+def ranged(row: Mapping[Any, Any], name: str) -> Numbers:
+    """The columns `name`, `name_low` and `name_high` of a row."""
+    return float(row[name]), float(row[f"{name}_low"]), float(row[f"{name}_high"])
 
 
 def decide(value: float, low: float, high: float, region: Region) -> str:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from enum import Enum
-from typing import Any
 
 from transferscope.answers.answer import NO, UNKNOWN, YES, Answer
 from transferscope.answers.compared import Compared, Pair, Row
 from transferscope.answers.findings import Finding, largest, named, of_verdict, overall, smallest
+from transferscope.answers.rule import NOTHING, Numbers, ranged
 from transferscope.answers.wording import count, percent, percent_range, sentence, tiny
 
 ROUNDING = 1e-5
@@ -69,7 +69,7 @@ def changed(compared: Compared, pair: Pair) -> Row | None:
     known = rows[rows["changed"].notna()] if len(rows) else rows
     if known.empty:
         return None
-    row: dict[Any, Any] = known.loc[known["changed"].idxmax()].to_dict()
+    row: Row = known.sort_values("changed", ascending=False).to_dict("records")[0]
     return row
 
 
@@ -119,7 +119,7 @@ def _of_many(compared: Compared, findings: list[Finding]) -> tuple[str, Finding]
         least, most = smallest(measured), largest(measured)
         images = compared.num_examples(most.pair)
         parts.append(
-            f"the others predict another class on {percent(least.value)} ({compared.both(least.pair)}) to "
+            f"the others predict different classes on {percent(least.value)} ({compared.both(least.pair)}) to "
             f"{percent(most.value)} ({compared.both(most.pair)}) of {count(images, 'test image')}"
         )
     unknown = of_verdict(findings, UNKNOWN)
@@ -136,9 +136,7 @@ def _finding(compared: Compared, pair: Pair) -> Finding | None:
     known = relation(compared, pair)
     both = compared.both(pair)
     first, second = compared.labels(pair)
-    numbers = (
-        (math.nan,) * 3 if flips is None else tuple(float(flips[f"changed{end}"]) for end in ("", "_low", "_high"))
-    )
+    numbers = NOTHING if flips is None else ranged(flips, "changed")
     if known is Relation.UNKNOWN or row is None:
         if flips is not None:
             return Finding(pair, NO, f"no, {both} {_predict_otherwise(flips)}", *numbers)
@@ -150,9 +148,13 @@ def _finding(compared: Compared, pair: Pair) -> Finding | None:
         differ = f"yes, the weights of {both} differ only by rounding, {tiny(float(row['relative']))} of their norm"
         return Finding(pair, YES, f"{differ}{outputs}", *_none(numbers))
     if known is Relation.PERMUTED:
+        left = float(row["relative_matched"])
+        equal = (
+            f"equal those of {first}" if left == 0 else f"differ from those of {first} by {tiny(left)} of their norm"
+        )
         moved = (
             f"yes, {second} is {first} with {percent(float(row['moved']))} of its channels in another order: put back "
-            f"in {first}'s order the weights differ by {tiny(float(row['relative_matched']))} of their norm"
+            f"in the order of {first}, its weights {equal}"
         )
         return Finding(pair, YES, f"{moved}{outputs}", *_none(numbers))
     if known is Relation.SAME_OUTPUTS:
@@ -163,9 +165,10 @@ def _finding(compared: Compared, pair: Pair) -> Finding | None:
     if flips is not None and float(flips["changed"]) > 0:
         return Finding(pair, NO, f"no, {both} {_predict_otherwise(flips)}", *numbers)
     if flips is not None:
+        images = count(int(flips["num_examples"]), "test image")
         agree = (
             f"no, the outputs of {both} differ by up to {_deviations(row)}, but they predict the same class on all "
-            f"{count(int(flips['num_examples']), 'test image')} (another one on at most {percent(numbers[2])} of others)"
+            f"{images}, and different ones on at most {percent(numbers[2])} of others"
         )
         return Finding(pair, NO, agree, *numbers)
     if math.isnan(float(row["output_difference"])):
@@ -174,9 +177,9 @@ def _finding(compared: Compared, pair: Pair) -> Finding | None:
     return Finding(pair, NO, f"no, {inputs} the outputs of {both} differ by up to {_deviations(row)}")
 
 
-def _none(numbers: tuple[float, ...]) -> tuple[float, float, float]:
+def _none(numbers: Numbers) -> Numbers:
     """Nothing changes where the weights are the same, on any image, so there is no interval."""
-    return (math.nan,) * 3 if math.isnan(numbers[0]) else (numbers[0], math.nan, math.nan)
+    return numbers[0], math.nan, math.nan
 
 
 def _predict_otherwise(flips: Row) -> str:
@@ -184,7 +187,7 @@ def _predict_otherwise(flips: Row) -> str:
     shown = percent(float(flips["changed"])) + percent_range(float(flips["changed_low"]), float(flips["changed_high"]))
     if flips["class_name"] != "all":
         return f"answer {flips['class_name']} differently on {shown} of {images}"
-    return f"predict another class on {shown} of {images}"
+    return f"predict different classes on {shown} of {images}"
 
 
 def _outputs(row: Row) -> str:

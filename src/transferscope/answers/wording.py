@@ -64,7 +64,7 @@ def count(number: int, word: str, plural: str = "") -> str:
 
 def about(number: float) -> str:
     """A number of images to two digits: `1,200`."""
-    digits = max(0, int(math.floor(math.log10(max(number, 1)))) - 1)
+    digits = max(0, math.floor(math.log10(max(number, 1))) - 1)
     return f"{math.ceil(number / 10**digits) * 10**digits:,}"
 
 

@@ -25,8 +25,8 @@ from transferscope.training.evaluation import predict
 NUM_NOISE = 8
 """Noise images on which outputs are compared where there are no images."""
 COLUMNS = (
-    "comparable", "equal", "correlation", "relative", "moved", "relative_matched", "not_matched", "inputs",
-    "num_inputs", "output_difference", "not_compared",
+    "comparable", "equal", "correlation", "relative", "moved", "relative_matched", "correlation_matched", "not_matched",
+    "inputs", "num_inputs", "output_difference", "not_compared",
 )  # fmt: skip
 
 
@@ -36,12 +36,12 @@ class Identity(NamedTuple):
     summary: pd.DataFrame
     """One row, `COLUMNS`.
 
-    comparable: both are of one architecture, with tensors of the same names and shapes; what follows from weights is NaN, and equal False, where
-    they do not. equal: all tensors are equal, counters aside. correlation: of the weights (`parent_correlation`).
-    relative: l2 distance of all weights over the norm of a's. moved: part of b's channels that matching by weights
-    moves, and relative_matched the distance then; not_matched: why channels could not be matched. output_difference:
-    largest difference of two logits over the standard deviation of a's, on `num_inputs` of `inputs` ("test images" or
-    "noise images"); not_compared: why there is none.
+    comparable: both are of one architecture, with tensors of the same names and shapes; where they are not, what
+    follows from weights is NaN, and equal False. equal: all tensors are equal, counters aside. correlation: of the
+    weights (`parent_correlation`). relative: l2 distance of all weights over the norm of a's. moved: part of b's
+    channels that matching by weights moves, relative_matched and correlation_matched the same then; not_matched: why
+    channels could not be matched. output_difference: largest difference of two logits over the standard deviation of
+    a's, on `num_inputs` of `inputs` ("test images" or "noise images"); not_compared: why there is none.
     """
     matched: pd.DataFrame
     """`module_distances` from a to b with b's channels matched to a's; no rows where they could not be."""
@@ -115,7 +115,7 @@ def _match(
         row["not_matched"] = found
         return pd.DataFrame()
     if row["equal"]:
-        row |= {"moved": 0.0, "relative_matched": 0.0}
+        row |= {"moved": 0.0, "relative_matched": 0.0, "correlation_matched": row["correlation"]}
         return plain
     try:
         permutation, other = _aligned(a, states, side)
@@ -124,6 +124,7 @@ def _match(
         return pd.DataFrame()
     matched = module_distances(states[0], other, parts, kinds=kinds) if permutation.moved else plain
     row |= {"moved": permutation.moved, "relative_matched": _whole(matched)}
+    row["correlation_matched"] = parent_correlation(states[0], other)
     return matched
 
 

@@ -24,8 +24,8 @@ else:
     AnswerCard = Bench = CheckpointSeries = Figure = ImageSource = MergedModel = PackedSplit = Store = Tensor = object
 
 __all__ = [
-    "AnswerCard", "Bench", "CheckpointSeries", "Figure", "ImageSource", "MergedModel", "PackedSplit", "Predictions", "Store",
-    "Tensor",
+    "AnswerCard", "Bench", "CheckpointSeries", "Figure", "ImageSource", "MergedModel", "PackedSplit", "Predictions",
+    "Store", "Tensor",
 ]  # fmt: skip
 
 Predictions = dict[str, Tensor]
