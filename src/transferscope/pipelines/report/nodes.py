@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import pandas as pd
 
@@ -81,7 +82,9 @@ def _merged_files(entries: Mapping[str, TaskResults | MergedModel]) -> dict[str,
     for name, entry in entries.items():
         checkpoint = None if isinstance(entry, TaskResults) else entry.checkpoint
         if checkpoint is not None and checkpoint.path is not None:
-            files[str(EntryName.parse(name).of)] = str(checkpoint.path)
+            path = checkpoint.path.absolute()
+            inside = path.is_relative_to(Path.cwd())  # the report names no folder of a person where it need not
+            files[str(EntryName.parse(name).of)] = str(path.relative_to(Path.cwd()) if inside else path)
     return files
 
 

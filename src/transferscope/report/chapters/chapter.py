@@ -39,8 +39,8 @@ class Section:
     numbers: as in the paper. see: what to look for. analysis, option: what must be planned for it,
     `analyses.<analysis>.<option>`. figures: names of figures of each task, or a function of the plan that gives those
     of the scenarios across tasks. paper: the paper's tables. tables: ours of all tasks, open; `folded` ones are closed.
-    of_files: its texts in the report of a study that compares checkpoint files, which has neither the paper's tables nor
-    its numbers; None: it does not stand there.
+    of_files: its texts in the report of a study that compares checkpoint files, which has neither the paper's tables
+    nor its numbers; None: it does not stand there.
     """
 
     id: str

@@ -159,10 +159,10 @@ CHAPTER = Chapter(
             "far as it (line), are set half-way to the other's. A curve's bend is trained on the training images, so "
             "its points may be better than both ends.",
             of_files=Words(
-                "Left the metric on each way from the first model to the second, in the middle the barrier on it, right "
-                "what a network loses when one module (bars), or all modules as far as it (line), are set half-way to "
-                "the other's. Where matching of channels (aligned) or a correction of their variance (rescaled) takes a "
-                "barrier away, it was one of order or scale.",
+                "Left the metric on each way from the first model to the second, in the middle the barrier on it, "
+                "right what a network loses when one module (bars), or all modules as far as it (line), are set "
+                "half-way to the other's. Where matching of channels (aligned) or a correction of their variance "
+                "(rescaled) takes a barrier away, it was one of order or scale.",
                 "A barrier is the largest gap to the chord of the ends, with its interval over test images. Channels "
                 "are matched by weights, without images.",
             ),

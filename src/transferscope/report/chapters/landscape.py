@@ -304,9 +304,9 @@ CHAPTER = Chapter(
             of_files=Words(
                 "The height of each pair's barrier on the straight line: 0 where two models lie in one basin.",
                 "A barrier is estimated without the upward bias of a largest gap, so that a flat line has 0 on average "
-                "and may have less. Intervals are over test images. Networks with BatchNorm layers get their statistics "
-                "anew at every point between two models, from training images; names that begin with naive have the "
-                "averaged statistics.",
+                "and may have less. Intervals are over test images. Networks with BatchNorm layers get their "
+                "statistics anew at every point between two models, from training images; names that begin with naive "
+                "have the averaged statistics.",
             ),
         ),
         Section(

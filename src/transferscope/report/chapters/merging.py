@@ -106,10 +106,10 @@ CHAPTER = Chapter(
             "pay if all of it lies at 0 or below. The best candidate, settings and the merge to be used are chosen on "
             "images that judge nothing. The chosen merge lies at <scope>.<merge>.merged, weights and card.",
             of_files=Words(
-                "The score of each model, of their ensemble and of each merge, on images that took no part in a choice.",
-                "A merge pays if the whole interval of its gain over the best single model lies above 0, and does not pay "
-                "if all of it lies at 0 or below. The best single model and the merge to be used (★) are chosen on other "
-                "images. The weights lie with their card at <task>.<merge>.merged of the catalog.",
+                "The score of each model, of their ensemble and of each merge, on images that chose nothing.",
+                "A merge pays if the whole interval of its gain over the best single model lies above 0, and does not "
+                "pay if all of it lies at 0 or below. The best single model and the merge to be used (★) are chosen on "
+                "other images. The weights lie with their card at <task>.<merge>.merged of the catalog.",
             ),
         ),
     ),

@@ -128,8 +128,8 @@ CHAPTER = Chapter(
             of_files=Words(
                 "How many test images one model alone gets right, and how many neither does.",
                 "Uncommon, first: mistakes that only the first model makes / all mistakes of the first model. κ: "
-                "agreement on which images are right, beyond chance. Of several labels an image each is predicted where "
-                "its probability is above .5.",
+                "agreement on which images are right, beyond chance. Of several labels an image each is predicted "
+                "where its probability is above .5.",
             ),
         ),
         Section(

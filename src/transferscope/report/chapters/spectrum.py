@@ -147,12 +147,12 @@ def _layers(table: pd.DataFrame) -> pd.DataFrame:
 
 def _stride(evidence: Evidence, rows: pd.DataFrame) -> str:
     """The sentence on how strides were treated."""
-    if "stride" in rows.columns and (rows["stride"] == "ignored").any():
-        return (
-            f"Strides are ignored (taken as 1){'' if evidence.plan.compares_files else ", as the paper's method does"}."
-        )
-    honoured = "Strides are honoured"
-    return f"{honoured}." if evidence.plan.compares_files else f"{honoured}; the paper's method ignores them."
+    ignored = "stride" in rows.columns and (rows["stride"] == "ignored").any()
+    if evidence.plan.compares_files:
+        return "Strides are ignored (taken as 1)." if ignored else "Strides are honoured."
+    if ignored:
+        return "Strides are ignored (taken as 1), as the paper's method does."
+    return "Strides are honoured; the paper's method ignores them."
 
 
 def _networks(evidence: Evidence, *, untrained: bool = False) -> list[tuple[str, str, pd.DataFrame]]:
