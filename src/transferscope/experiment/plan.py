@@ -97,6 +97,11 @@ class Plan:
         runs = self.in_role(task, role)
         return [run for run in runs if _treatment(run) == _treatment(runs[0])]
 
+    @property
+    def compares_files(self) -> bool:
+        """True of a study that trains nothing: all of its runs are checkpoint files."""
+        return bool(self.runs) and all(run.role == "file" for run in self.runs.values())
+
     def is_multi_label(self, task: str) -> bool:
         """True if an example of the task has several labels."""
         options = self.study.tasks[task]

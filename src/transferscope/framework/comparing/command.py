@@ -134,13 +134,14 @@ def merged(study: Mapping[str, Any], params: Mapping[str, Any]) -> dict[str, Any
 
 
 def run(env: str, parameters: dict[str, Any]) -> None:
-    """Run all pipelines of a study that is given as parameters."""
+    """Run all pipelines of a study that is given as parameters, and print its answers."""
     from kedro.framework.session import KedroSession
 
     from transferscope.framework.runners import GpuRunner
 
     with KedroSession.create(project_path=_project(), env=env, runtime_params=parameters) as session:
         session.run(runner=GpuRunner())
+        click.echo(str(session.load_context().catalog.load("answers")))
 
 
 def _project() -> Path:

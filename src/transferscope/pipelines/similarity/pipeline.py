@@ -26,6 +26,7 @@ def create_pipeline(plan: Plan) -> Pipeline:
             made += tagged("cka", draw_matrix(NAME, plan, task, "cka", "cka", groups))
             near = [group for group in groups if all(_has_distance(pair) for pair in group.pairs)]
             made += tagged("distances", draw_matrix(NAME, plan, task, "distance", "distances", near))
+            made += tagged("distances", _identities(plan, task, groups))
     return Pipeline(made, tags=NAME)
 
 
@@ -120,6 +121,44 @@ def _distance(task: str, group: PairGroup) -> Node:
         outputs=f"{task}.{pair.name}.distances",
         name=f"distance_{pair.name}",
         namespace=f"{task}.{NAME}",
+    )
+
+
+def _identities(plan: Plan, task: str, groups: list[PairGroup]) -> list[Node]:
+    """Whether two checkpoint files are one function, of every pair of files; runs that were trained are not asked."""
+    asked = [group for group in groups if all(run.role == "file" for run in group.runs)]
+    if not asked:
+        return []
+    names = ("identity", "aligned_distances")
+    return [
+        *(_identify(plan, task, group, names) for group in asked),
+        *(gather(NAME, task, name, (f"{task}.{group.name}.{name}" for group in asked)) for name in names),
+    ]
+
+
+def _identify(plan: Plan, task: str, group: PairGroup, outputs: tuple[str, str]) -> Node:
+    inputs = {
+        "part": f"params:plan.tasks.{task}.test",
+        "options": "params:analyses.similarity",
+        "modules": "params:analyses.modules",
+    }
+    if plan.has_images(task):
+        inputs["test_split"] = f"{task}.test_split"
+    if group.together:
+        inputs |= pair_inputs(task, group, "checkpoints")
+    else:
+        (pair,) = group.pairs
+        inputs["pair"] = f"params:plan.pairs.{task}.{pair.name}"
+        inputs |= {
+            f"series_{side}": f"{run.full_name}.checkpoints" for side, run in (("a", pair.run_a), ("b", pair.run_b))
+        }
+    return Node(
+        nodes.identify_pairs if group.together else nodes.identify_pair,
+        inputs=inputs,
+        outputs=[f"{task}.{group.name}.{name}" for name in outputs],
+        name=f"identify_{group.name}",
+        namespace=f"{task}.{NAME}",
+        tags=ON_A_GPU,
     )
 
 
