@@ -71,7 +71,7 @@ def build_skeleton(name: str, num_classes: int, **options: Any) -> nn.Module:
         return nn.Parameter(parameter.detach().to("meta"), requires_grad=parameter.requires_grad)
 
     with _build_lock:
-        hook = register_module_parameter_registration_hook(without_values)
+        hook = register_module_parameter_registration_hook(without_values)  # type: ignore[arg-type]  # may give another
         try:
             return build_model(name, num_classes, seed=0, **options).to("meta")
         finally:

@@ -90,7 +90,9 @@ def _named(
     for option in wanted.options:
         if option not in known:
             raise UserError(f"training.optimizer: {wanted.name} has no option {option!r}{near_matches(option, known)}")
-    values = {name: tuple(value) if isinstance(value, list) else value for name, value in wanted.options.items()}
+    values: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in wanted.options.items()
+    }
     if "weight_decay" in inspect.signature(found).parameters:
         values["weight_decay"] = weight_decay
     try:

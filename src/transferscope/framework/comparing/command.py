@@ -102,7 +102,7 @@ def read(
     of_files.check_different(all_paths)
     if len(models) not in (0, 1, len(paths)):
         raise UserError(f"--model is given {len(models)} times for {len(paths)} files: give it once, or for each file")
-    names = [of_files.absolute_model(name) for name in models] or [None]
+    names: list[str | None] = [of_files.absolute_model(name) for name in models] or [None]
     named = [names[0]] * len(paths) if len(names) == 1 else names
     options = (params.get("model") or {}).get("options") or {}
     files = []
@@ -135,11 +135,12 @@ def merged(study: Mapping[str, Any], params: Mapping[str, Any]) -> dict[str, Any
 
 def run(env: str, parameters: dict[str, Any]) -> None:
     """Run all pipelines of a study that is given as parameters, and print its answers."""
-    from kedro.framework.session import KedroSession
+    from kedro.framework.session.session import KedroSession
 
     from transferscope.framework.runners import GpuRunner
 
     with KedroSession.create(project_path=_project(), env=env, runtime_params=parameters) as session:
+        assert isinstance(session, KedroSession)
         session.run(runner=GpuRunner())
         click.echo(str(session.load_context().catalog.load("answers")))
 

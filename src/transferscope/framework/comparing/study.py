@@ -90,10 +90,10 @@ def side_of(files: Sequence[ComparedFile], size: int | None) -> int | None:
     if len(sides) > 1:
         shown = " and ".join(f"{label} takes {side} px" for side, label in sides.items())
         raise UserError(f"{shown}: they have no images in common, so compare them without --images")
-    side = next(iter(sides), size)
-    if size is not None and side != size:
-        raise UserError(f"--size {size}: {sides[side]} takes images of {side} px only")
-    return side
+    for side, label in sides.items():
+        if size not in (None, side):
+            raise UserError(f"--size {size}: {label} takes images of {side} px only")
+    return next(iter(sides), size)
 
 
 @dataclass(frozen=True)
@@ -218,7 +218,7 @@ class Comparison:
             return None
         number = len(self.files)
         names = [f"{kind}_1" for kind in self.kinds] or [f"{SERIES}_{place}" for place in range(1, number + 1)]
-        methods = MERGES if number == 2 else MERGES_OF_MANY if number > 2 else ()
+        methods: tuple[str, ...] = MERGES if number == 2 else MERGES_OF_MANY if number > 2 else ()
         methods += MERGES_FROM_PARENT if self.parent else ()
         merge = {"name": "average", "candidates": [f"{TASK}.{name}" for name in names], "methods": list(methods)}
         return {"merges": [merge]}
