@@ -17,8 +17,8 @@ from forked_kedro import kedro
 from tiny_project import ROOT, make_project
 from transferscope.experiment.plan import Plan, make_plan
 from transferscope.framework.comparing import command
-from transferscope.framework.comparing.files import check_different, labels_of
-from transferscope.framework.comparing.study import Comparison
+from transferscope.framework.comparing.compared_files import check_different, labels_of
+from transferscope.framework.comparing.study_of_files import Comparison
 from transferscope.framework.config import STUDY_KEYS
 from transferscope.models.zoo import build_model
 from transferscope.pipelines import similarity

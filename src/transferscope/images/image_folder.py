@@ -104,8 +104,8 @@ def _limited(source: ImageSource, max_train: int | None, max_test: int | None) -
     }
     if not drawn:
         return source
-    told = [f"{len(examples)} of {len(parts[part])} {part}" for part, examples in drawn.items()]
-    note = f"{', '.join(told)} by default_rng({SHARE_SEED})"
+    drawn_of = [f"{len(examples)} of {len(parts[part])} {part}" for part, examples in drawn.items()]
+    note = f"{', '.join(drawn_of)} by default_rng({SHARE_SEED})"
     return replace(source, **drawn, sampling=note if source.sampling == "all" else f"{source.sampling}; {note}")
 
 

@@ -15,7 +15,7 @@ from transferscope.framework.config import CommandLineError
 from transferscope.system.errors import UserError, one_line
 
 if TYPE_CHECKING:
-    from transferscope.framework.comparing.study import Comparison
+    from transferscope.framework.comparing.study_of_files import Comparison
 
 ENVIRONMENT = "own_checkpoints"
 OUTPUT = "data/compare"
@@ -94,8 +94,8 @@ def read(
 
     Raises UserError for what cannot.
     """
-    from transferscope.framework.comparing import files as of_files
-    from transferscope.framework.comparing import study
+    from transferscope.framework.comparing import compared_files as of_files
+    from transferscope.framework.comparing import study_of_files as study
 
     paths = [of_files.absolute(path) for path in checkpoints]
     all_paths = [*paths, *([of_files.absolute(parent)] if parent else [])]

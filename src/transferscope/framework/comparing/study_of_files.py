@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from transferscope.experiment.options import Pairing
-from transferscope.framework.comparing.files import ComparedFile
+from transferscope.framework.comparing.compared_files import ComparedFile
 from transferscope.images.image_folder import read_image_folder
 from transferscope.system.errors import UserError
 

@@ -82,7 +82,7 @@ def check_different(paths: Sequence[str]) -> None:
 
 
 def labels_of(paths: Sequence[str]) -> list[str]:
-    """Short names of files that tell them apart: the file without suffix, and as many folders as it takes."""
+    """Short names of files, all different: the file without suffix, and as many folders as it takes."""
     parts = [Path(path).with_suffix("").parts if not is_hub_name(path) else tuple(path.split("/")) for path in paths]
     for length in range(1, max(map(len, parts)) + 1):
         labels = ["/".join(part[-length:]) for part in parts]
