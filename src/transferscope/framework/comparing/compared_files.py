@@ -35,7 +35,13 @@ class ComparedFile:
 
     def __str__(self) -> str:
         side = f", images of {self.image_side} px" if self.image_side else ""
-        return f"{self.label}: {self.model}, {self.num_classes} classes{side} ({self.recognition})"
+        return f"{self.label}: {self.shown_model}, {self.num_classes} classes{side} ({self.recognition})"
+
+    @property
+    def shown_model(self) -> str:
+        """The architecture as it is printed: of a function in a file without the folder."""
+        place, sign, function = self.model.rpartition(":")
+        return f"{Path(place).name}{sign}{function}" if place.endswith(".py") else self.model
 
     @property
     def network(self) -> tuple[str, dict[str, Any]]:
@@ -98,7 +104,8 @@ def read_file(path: str, label: str, model: str | None, options: Mapping[str, An
 
     Raises UserError, naming the file.
     """
-    from transferscope.models.checkpoint import check_checkpoint_file, load_checkpoint
+    from transferscope.models.checkpoint import load_checkpoint
+    from transferscope.models.compatible import infer_num_classes
     from transferscope.models.recognition import recognize
     from transferscope.models.state_dicts import check_values
 
@@ -118,10 +125,10 @@ def read_file(path: str, label: str, model: str | None, options: Mapping[str, An
             path, label, found.name, found.options, found.num_classes, found.image_side, f"{found.evidence}{others}"
         )
     chosen = own.model_options or dict(options)
-    checked = check_checkpoint_file(path, architecture=name, model_options=chosen)
-    assert checked.num_classes is not None
+    fitted = checkpoint.with_metadata(architecture=name, model_options=chosen).fitted()
+    classes = own.num_classes or infer_num_classes(fitted.state_dict, name, chosen, source=path)
     why = "as its header says" if own.architecture else "as --model says"
-    return ComparedFile(path, label, name, chosen, checked.num_classes, _fixed_side(name, chosen), why)
+    return ComparedFile(path, label, name, chosen, classes, _fixed_side(name, chosen), why)
 
 
 def _fixed_side(name: str, options: Mapping[str, Any]) -> int | None:
@@ -160,7 +167,7 @@ def check_ancestor(parent: ComparedFile, files: Sequence[ComparedFile]) -> None:
     for file in files:
         if file.network != parent.network:
             raise UserError(
-                f"--parent {parent.path} is a {parent.model}, and {file.label} a {file.model}: give the weights that "
+                f"--parent {parent.path} is a {parent.shown_model}, and {file.label} a {file.shown_model}: give the weights that "
                 "the files were fine-tuned from, or no parent"
             )
         try:

@@ -145,7 +145,7 @@ class Comparison:
         if len(self.files) + (self.parent is not None) < 2:
             raise UserError("give two checkpoint files at least, or one and its --parent")
         if not self.apart and len(self.networks) > 1:
-            shown = ", ".join(dict.fromkeys(file.model for file in self.files))
+            shown = ", ".join(dict.fromkeys(file.shown_model for file in self.files))
             raise UserError(
                 f"{len(self.files)} files of {len(self.networks)} networks ({shown}): at most {APART} files of "
                 "different networks are compared at once"
@@ -154,7 +154,7 @@ class Comparison:
     def undefined(self) -> Iterator[str]:
         """A sentence for each thing that is not defined for these files, and why."""
         if len(self.networks) > 1:
-            shown = " and ".join(dict.fromkeys(name for name, _ in self.networks))
+            shown = " and ".join(dict.fromkeys(file.shown_model for file in self.files))
             yield f"distances between weights are not defined for {shown}, whose tensors differ"
             yield f"there is no line between {shown}, so no barrier and no permutation that could explain one"
             yield f"{shown} cannot be merged"
