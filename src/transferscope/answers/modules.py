@@ -156,6 +156,8 @@ def _profile(compared: Compared, pair: Pair) -> Finding | None:
         return None
     cause = cause_of(compared, pair)
     matched = cause is not None and cause.way.startswith("aligned") and (rows["way"] == "aligned_modules").any()
+    row = facts(compared, pair)
+    matched = matched and row is not None and float(row["moved"]) > 0
     rows = rows[rows["way"] == ("aligned_modules" if matched else "modules")]
     if rows.empty:
         return None

@@ -167,8 +167,8 @@ def check_ancestor(parent: ComparedFile, files: Sequence[ComparedFile]) -> None:
     for file in files:
         if file.network != parent.network:
             raise UserError(
-                f"--parent {parent.path} is a {parent.shown_model}, and {file.label} a {file.shown_model}: give the weights that "
-                "the files were fine-tuned from, or no parent"
+                f"--parent {parent.path} is a {parent.shown_model}, and {file.label} a {file.shown_model}: give the "
+                "weights that the files were fine-tuned from, or no parent"
             )
         try:
             check_parent(weights, [file.load().state_dict], free, parent.path, file.label)
