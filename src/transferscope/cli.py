@@ -1,4 +1,4 @@
-"""The command line of this project: Kedro's, with a runner that uses all GPUs and cores, and `kedro cost`.
+"""The command line of this project: Kedro's, with a runner that uses all GPUs and cores, `kedro cost` and `compare`.
 
 A user's typing mistake ends in one line.
 """
@@ -23,6 +23,7 @@ from kedro.utils import load_obj
 from omegaconf.errors import OmegaConfBaseException
 
 from transferscope.experiment.names import Namespace
+from transferscope.framework.comparing.command import compare
 from transferscope.framework.kedro_private import SELECTING_FILES
 from transferscope.framework.yaml_files import read_mapping
 from transferscope.system.errors import UserError, one_line
@@ -224,4 +225,14 @@ def cost(
     click.echo(f"At {speed.train:,.0f} images/s trained and {speed.forward:,.0f} images/s evaluated, one device.")
 
 
-cli = click.Group(name="transferscope", commands={"run": _our_run(kedro_run), "cost": cost})
+def _our_compare(command: click.Command) -> click.Command:
+    """`kedro compare`, with Kedro's errors in one line."""
+    changed = copy(command)
+    assert changed.callback is not None
+    changed.callback = _in_one_line(changed.callback)
+    return changed
+
+
+cli = click.Group(
+    name="transferscope", commands={"run": _our_run(kedro_run), "cost": cost, "compare": _our_compare(compare)}
+)

@@ -362,11 +362,27 @@ def gallery(columns=4, long=False, seed=0):
     )  # fmt: skip
 
 
+def file_pairs(number, couples=None):
+    """A row for each couple of files, with all columns that a matrix reads; the values follow from their places."""
+    return pd.DataFrame(
+        {"task": "photos", "pair_kind": "model & model", "checkpoint_a": f"photos.m_{a}@final", "checkpoint_b": f"photos.m_{b}@final",
+         "class_name": "all", "num_examples": 1000, "only_a_correct": 10 * a, "only_b_correct": b, "module": "all",
+         "l2": a + b / 100, "layer": "layer4", "features": "pooled", "estimator": "debiased", "cka": 1 / (a + b),
+         "split": "test", "metric": "accuracy", "barrier": b / 100}
+        for a, b in couples or itertools.combinations(range(1, number + 1), 2)
+    )  # fmt: skip
+
+
+def file_names(number):
+    return {f"photos.m_{place}": f"epoch_{place:03d}" for place in range(1, number + 1)}
+
+
 BUILDERS = (
     history, runs, connection, split_runs, interpolation, distances, distance_travelled, cka, cka_layers, class_accuracy, mistakes,
     plane, basin, flips, reliability,
     criticality, module_criticality, rewinding,
-    singular_values, singular_vectors, spectrum, images, gallery, reuse, gains, along_pretraining,
+singular_values, singular_vectors, spectrum, images, gallery, reuse, gains, along_pretraining,
+     file_pairs, file_names,
 )  # fmt: skip
 
 

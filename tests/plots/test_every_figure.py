@@ -20,6 +20,7 @@ from transferscope.plots import (
     distances,
     images,
     labels,
+    matrices,
     merging,
     mistakes,
     planes,
@@ -98,6 +99,8 @@ CASES = {
     "cross domain, AUC": lambda d: barriers.cross_domain_panels(d.interpolation(metrics=("auc", "loss"))),
     "cross domain, no loss": lambda d: barriers.cross_domain_panels(d.interpolation(metrics=("accuracy",))),
     "distances": lambda d: distances.distance_per_module(d.distances(), note="generated images"),
+    "matrix, 3 models": lambda d: matrices.distance_matrix(d.file_pairs(3), d.file_names(3), title="photos", note="generated images"),
+    "matrix, 20 models": lambda d: matrices.barrier_matrix(d.file_pairs(20), d.file_names(20), title="photos"),
     "distances, deep": lambda d: distances.distance_per_module(d.distances(modules=DEEP), measures=("relative",)),
     "distances, zero": lambda d: distances.distance_per_module(d.distances().assign(l2=0.0)),
     "distances, some zero": lambda d: distances.distance_per_module(
