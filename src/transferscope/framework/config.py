@@ -29,6 +29,7 @@ from transferscope.experiment.node_parameters import PairSpec, VariedRun
 from transferscope.experiment.plan import PairGroup, Plan, RunSpec, make_plan, pictures_of
 from transferscope.experiment.study import TaskOptions
 from transferscope.framework.kedro_private import forget_pipelines
+from transferscope.framework.table_schemas import with_table_names
 from transferscope.framework.yaml_files import read_mapping
 from transferscope.system.errors import UserError, one_line, one_message
 from transferscope.system.references import allow, is_reference, source_file
@@ -242,7 +243,8 @@ class PlanConfigLoader(OmegaConfigLoader):
         with _one_line(""):
             entries = self._checked_item(key)
         if key == "catalog":
-            return entries | source_entries(self.plan, self.place) | pretrained_entries(self.plan, entries)
+            made = source_entries(self.plan, self.place) | pretrained_entries(self.plan, entries)
+            return with_table_names(entries | made)
         return entries
 
     def _merge_configs(self, config: dict[str, Any], env_config: dict[str, Any], key: str, env_path: str) -> Any:
