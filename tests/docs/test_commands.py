@@ -101,7 +101,7 @@ def unfinished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     study.mkdir()
     (study / "globals.yml").write_text(globals_)
     (study / "parameters.yml").write_text(parameters)
-    (overlay,) = blocks(ROOT / "docs" / "paper.md", "yaml")
+    *_, overlay = blocks(ROOT / "docs" / "paper.md", "yaml")
     (folder / "smaller.yml").write_text(overlay)
     for part in ("train", "val"):
         _draw(folder / "data" / "01_raw" / "photos" / part)
