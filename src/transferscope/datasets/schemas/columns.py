@@ -127,7 +127,7 @@ def table(
             named[str(column.name)] = column
     names = list(key)
     assert not set(names) - named.keys(), names
-    checks = [pa.Check(_bounds_in_order, error=ORDER)] if bounds(named) else []
+    checks = [pa.Check(_in_order, error=ORDER)] if _bounds(named) else []
     return pa.DataFrameSchema(
         named, checks=checks, strict=not open, unique=names or None, description=meaning, metadata={"key": names}
     )
@@ -136,19 +136,27 @@ def table(
 ORDER = "a lower end of an interval lies above the upper one"
 
 
-def bounds(names: Iterable[str]) -> list[tuple[str, str]]:
+def misplaced(frame: pd.DataFrame) -> dict[tuple[str, str], np.ndarray]:
+    """Rows in which a lower end lies above the upper one, bool (num_rows,), by the names of both."""
+    rows = {}
+    for low, high in _bounds(frame.columns):
+        ends = [pd.to_numeric(frame[name], errors="coerce").to_numpy(dtype=float) for name in (low, high)]
+        rows[low, high] = ends[0] - _slack(ends[1]) > ends[1]
+    return rows
+
+
+def _bounds(names: Iterable[str]) -> list[tuple[str, str]]:
     """Pairs of columns that hold the ends of an interval."""
     known = set(names)
     ends = [(name, f"{name[: -len('low')]}high") for name in known if name == "low" or name.endswith("_low")]
     return sorted((low, high) for low, high in ends if high in known)
 
 
-def _bounds_in_order(frame: pd.DataFrame) -> pd.Series:
-    right = np.ones(len(frame), dtype=bool)
-    for low, high in bounds(frame.columns):
-        ends = [pd.to_numeric(frame[name], errors="coerce").to_numpy(dtype=float) for name in (low, high)]
-        right &= ~(ends[0] - _slack(ends[1]) > ends[1])
-    return pd.Series(right, frame.index)
+def _in_order(frame: pd.DataFrame) -> pd.Series:
+    wrong = np.zeros(len(frame), dtype=bool)
+    for rows in misplaced(frame).values():
+        wrong |= rows
+    return pd.Series(~wrong, frame.index)
 
 
 def _slack(values: np.ndarray) -> np.ndarray:

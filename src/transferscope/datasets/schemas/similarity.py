@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from transferscope.datasets.schemas.columns import count, flag, number, optional, ranged, table, text
+from transferscope.datasets.schemas.columns import count, flag, number, optional, ranged, share, table, text
 from transferscope.datasets.schemas.names import EPOCH, MODULE, NUM_EXAMPLES, PAIR, TASK
 
 DISTANCE = (
@@ -31,6 +31,29 @@ CKA = (
 OF_CKA = ("checkpoint_a", "checkpoint_b", "layer", "layer_b", "features", "estimator")
 
 TABLES = {
+    "identity": table(
+        "A row per pair of checkpoint files: whether the two are one function.",
+        *PAIR,
+        flag("comparable", "whether both are of one architecture"),
+        flag("equal", "whether all tensors are equal"),
+        number("correlation", "correlation of the weights", low=-1, high=1),
+        number("relative", "l2 distance of the weights over the norm of the first", low=0),
+        share("moved", "part of the second network's channels that matching moves"),
+        number("relative_matched", "`relative` once channels are matched", low=0),
+        number("correlation_matched", "`correlation` once channels are matched", low=-1, high=1),
+        text("not_matched", "reason why channels could not be matched", empty=True),
+        text("inputs", "images on which outputs were compared", "test images", "noise images"),
+        count("num_inputs", "how many of them", "images", empty=True),
+        number("output_difference", "largest difference of two logits over their standard deviation", low=0),
+        text("not_compared", "reason why outputs could not be compared", empty=True),
+        key=("checkpoint_a", "checkpoint_b"),
+    ),
+    "aligned_distances": table(
+        "A row per pair of checkpoint files and module, with the second one's channels matched.",
+        *PAIR,
+        *DISTANCE,
+        key=("checkpoint_a", "checkpoint_b", "module"),
+    ),
     "distances": table(
         "A row per pair and module, `all` together, and their `sum`; of a pair, or of a run and its start.",
         *PAIR,

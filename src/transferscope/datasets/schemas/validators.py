@@ -10,7 +10,7 @@ import pandera.pandas as pa
 from kedro.validation.exceptions import DataValidationError
 from pandera.errors import SchemaErrors
 
-from transferscope.datasets.schemas.columns import ORDER, bounds
+from transferscope.datasets.schemas.columns import ORDER, misplaced
 from transferscope.datasets.schemas.registry import file_of, schema_of
 from transferscope.system.errors import UserError, one_line
 
@@ -49,9 +49,9 @@ class TableValidator:
             schema = schema_of(self.table)
         except UserError as error:
             return str(error)
-        if data.empty and not len(data.columns):
-            return ""  # nothing was measured
         rows = data.reset_index(drop=True)
+        if rows.empty:
+            return self._columns(schema, rows)
         try:
             schema.validate(rows, lazy=True, inplace=True)
         except SchemaErrors as error:
@@ -59,8 +59,9 @@ class TableValidator:
         return ""
 
     def _columns(self, schema: pa.DataFrameSchema, data: pd.DataFrame) -> str:
-        """A column too many or too few."""
-        missing = [name for name, column in schema.columns.items() if column.required and name not in data]
+        """A column too many, or too few; a table without rows, of which nothing was measured, may lack any."""
+        needed = [name for name, column in schema.columns.items() if column.required] if len(data) else []
+        missing = [name for name in needed if name not in data]
         unknown = [name for name in map(str, data.columns) if schema.strict and not _is_described(name, schema)]
         if unknown:
             near = get_close_matches(unknown[0], missing, 1)
@@ -78,8 +79,7 @@ class TableValidator:
         row = int(first["index"])
         column, reason, value = str(first["column"]), str(first["check"]), first["failure_case"]
         if reason == ORDER:
-            ends = [(low, high) for low, high in bounds(data.columns) if data[low].iloc[row] > data[high].iloc[row]]
-            column, high = ends[0]
+            column, high = next(names for names, rows in misplaced(data).items() if rows[row])
             reason, value = f"must not lie above {high}, {data[high].iloc[row]}", data[column].iloc[row]
         missing = reason == MISSING
         fault = "must not be empty" if missing else f"{reason} (got {repr(value) if isinstance(value, str) else value})"
