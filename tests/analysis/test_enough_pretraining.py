@@ -59,7 +59,9 @@ def test_the_interval_of_a_gain_is_that_of_welch() -> None:
     one = SourceEpochs((Scores(tuple(tuned)),), Scores(tuple(scratch))).gain(0)
     expected = stats.ttest_ind(tuned, scratch, equal_var=False).confidence_interval(0.95)
     assert (one.low, one.high) == pytest.approx((expected.low, expected.high))
-    several = SourceEpochs(tuple(Scores(tuple(tuned + step)) for step in (-0.3, -0.1, 0.0)), Scores(tuple(scratch))).gain(2)
+    several = SourceEpochs(
+        tuple(Scores(tuple(tuned + step)) for step in (-0.3, -0.1, 0.0)), Scores(tuple(scratch))
+    ).gain(2)
     parts, freedoms = np.array([tuned.var(ddof=1) / 4, scratch.var(ddof=1) / 3]), np.array([9, 2])
     freedom = parts.sum() ** 2 / (parts**2 / freedoms).sum()
     half = stats.t.ppf(0.975, freedom) * np.sqrt(parts.sum())
