@@ -5,12 +5,13 @@ from __future__ import annotations
 import base64
 import math
 import struct
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Container, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pandas as pd
 
+from transferscope.answers.answer import Answer, AnswerCard
 from transferscope.claims.decide import remarks
 from transferscope.claims.evidence import CROSS_DOMAIN, Evidence
 from transferscope.claims.registry import Claim
@@ -82,6 +83,14 @@ class ClaimView:
 
 
 @dataclass(frozen=True)
+class AnswerView:
+    """An answer of the card, with the link to the section that shows more; empty where it has none."""
+
+    answer: Answer
+    link: str
+
+
+@dataclass(frozen=True)
 class SectionView:
     """A section with what there is to show."""
 
@@ -97,6 +106,29 @@ class SectionView:
 
 
 Chapters = list[tuple[Chapter, list[SectionView]]]
+
+
+def answer_views(card: AnswerCard | None, chapters: Chapters, others: Container[str]) -> list[AnswerView]:
+    """The answers of a card; each links to the section that shows its figure, or to the one that it names.
+
+    others: anchors of the page beside those of the sections.
+    """
+    views = []
+    for answer in card.answers if card is not None else ():
+        name = answer.figure.removesuffix(".figure").partition(".")[2]
+        sections = [view.section for _, found in chapters for view in found if not view.empty]
+        shown = [one.id for one in sections if name and _shows(one, name)]
+        named = [one.id for one in sections if one.id == answer.section]
+        link = next(iter([*shown, *named]), answer.section if answer.section in others else "")
+        views.append(AnswerView(answer, link))
+    return views
+
+
+def _shows(section: Section, figure: str) -> bool:
+    """True of the section that has a figure, or one per run."""
+    if callable(section.figures):
+        return False
+    return any(figure == name or figure.startswith(f"{name}_") for name in section.figures)
 
 
 def claim_views(claims: pd.DataFrame, effects: pd.DataFrame, known: Mapping[str, Claim]) -> list[ClaimView]:
@@ -201,10 +233,38 @@ def whole_table(claims: pd.DataFrame) -> str:
 
 
 def section_views(evidence: Evidence, claims: list[ClaimView]) -> Chapters:
-    """Chapters with their sections, those without content included (`empty`)."""
-    return [
-        (chapter, [_section_view(section, evidence, claims) for section in chapter.sections]) for chapter in CHAPTERS
+    """Chapters with their sections, those without content included (`empty`).
+
+    Of a study that compares checkpoint files only what speaks of files, without the paper's tables and numbers.
+    """
+    chapters = map(_of_files, CHAPTERS) if evidence.plan.compares_files else CHAPTERS
+    views = [
+        (chapter, [_section_view(section, evidence, claims) for section in chapter.sections]) for chapter in chapters
     ]
+    return (
+        [(chapter, list(map(_without_ours, found))) for chapter, found in views]
+        if evidence.plan.compares_files
+        else views
+    )
+
+
+def _of_files(chapter: Chapter) -> Chapter:
+    """The chapter in the words of a comparison of files."""
+    sections = [
+        replace(one, numbers="", see=one.of_files.see, note=one.of_files.note, paper=())
+        for one in chapter.sections
+        if one.of_files is not None
+    ]
+    return replace(chapter, appendix="", sections=tuple(sections))
+
+
+def _without_ours(view: SectionView) -> SectionView:
+    """Tables whose captions do not set them against the paper's."""
+
+    def renamed(grids: list[Grid]) -> list[Grid]:
+        return [replace(grid, caption=grid.caption.removeprefix("Ours: ")) for grid in grids]
+
+    return replace(view, tables=renamed(view.tables), folded=renamed(view.folded))
 
 
 def _section_view(section: Section, evidence: Evidence, claims: list[ClaimView]) -> SectionView:
