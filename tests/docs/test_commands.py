@@ -33,6 +33,8 @@ ELSEWHERE = {
     "uv run --extra ray kedro run --runner RayRunner --runner-params address=HEAD:6379": (
         "tests/framework/runners/test_ray_runner.py runs a study on a cluster of its own, where Ray is installed"
     ),
+    "uv run kedro package": "it needs the package index; tests/framework/test_packaged.py runs the wheel, by -m large",
+    "uv run kedro server start --env own_images": "a server; tests/framework/test_server.py asks it",
     "uv sync": "sets up the environment that the tests run in",
     "uv run pre-commit install": "writes into the checkout's own git folder",
     "uv run kedro compare a.pth b.pth --images photos": "tests/framework/test_comparing.py runs one of three files",
@@ -105,7 +107,7 @@ def unfinished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     study.mkdir()
     (study / "globals.yml").write_text(globals_)
     (study / "parameters.yml").write_text(parameters)
-    (overlay,) = blocks(ROOT / "docs" / "paper.md", "yaml")
+    *_, overlay = blocks(ROOT / "docs" / "paper.md", "yaml")
     (folder / "smaller.yml").write_text(overlay)
     for part in ("train", "val"):
         _draw(folder / "data" / "01_raw" / "photos" / part)

@@ -145,6 +145,12 @@ INHERITED = {
         "analyses.mistakes", "analyses.similarity", "analyses.spectrum", "analyses.landscape.max_examples",
         "analyses.landscape.extrapolation.points",
     },
+    "feature_reuse": set(),
+    "merging": {"training.keep_epochs"},
+    "split": {"analyses.landscape.max_examples", "analyses.landscape.extrapolation.points"},
+    "width": {
+        "training.keep_epochs", "analyses.landscape.max_examples", "analyses.landscape.extrapolation.points",
+    },
     "own_checkpoints": {
         "seed", "models_folder", "training.epochs", "training.batch_size", "training.warmup_fraction",
         "training.clip_norm", "training.channels_last", "training.evaluate_every", "training.keep_epochs",

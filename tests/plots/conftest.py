@@ -321,12 +321,19 @@ def reuse(replicas=1, series=("blocks", "each", "control", "epoch"), metric="acc
         if kind not in ("whole", *series) or (kind in ("control", "epoch") and label == "RI-T"):
             continue
         rows.append({
-            "task": "clipart", "run": f"clipart.x_{len(rows) + 1}", "label": label, "role": role, "replica": replica + 1,
-            "series": kind, "size": str(size), "side": side, "part": part,
+            "task": "clipart", "run": f"clipart.x_{len(rows) + 1}", "origin": {"P-T": "pt", "RI-T": "rit"}[label],
+            "label": label, "role": role, "replica": replica + 1, "series": kind, "size": str(size), "side": side, "part": part,
             "source_epoch": epoch if label == "P-T" else None, "metric": metric, "final_test": rng.uniform(0.3, 0.9),
             "final_test_error": 0.02, "optimization_speed": rng.uniform(0.3, 0.9), "status": "finished",
         })  # fmt: skip
     return pd.DataFrame(rows)
+
+
+def gains(first="3", low="1", high="final"):
+    """What runs from three epochs and from the end gain; no interval where low is None."""
+    epochs = ["0", "1", "3", "final"]
+    table = pd.DataFrame({"source_epoch": epochs, "gain": [-0.2, 0.1, 0.2, 0.2]})
+    return table.assign(first_epoch=first, first_epoch_low=low, first_epoch_high=high)
 
 
 def along_pretraining(epochs=(0, 1, 3, 7, 10), layers=("conv1", "layer1", "layer2", "layer3")):
@@ -374,8 +381,8 @@ BUILDERS = (
     history, runs, connection, split_runs, interpolation, distances, distance_travelled, cka, cka_layers, class_accuracy, mistakes,
     plane, basin, flips, reliability,
     criticality, module_criticality, rewinding,
-    singular_values, singular_vectors, spectrum, images, gallery, reuse, along_pretraining,
-    file_pairs, file_names,
+singular_values, singular_vectors, spectrum, images, gallery, reuse, gains, along_pretraining,
+     file_pairs, file_names,
 )  # fmt: skip
 
 

@@ -192,9 +192,12 @@ CASES = {
     "block sizes, none": lambda d: reuse.block_sizes(d.reuse(series=("epoch",))),
     "controls of reuse": lambda d: reuse.controls(d.reuse(2), note="generated images"),
     "controls of reuse, none": lambda d: reuse.controls(d.reuse(series=("blocks",))),
-    "source epochs": lambda d: reuse.source_epochs(d.reuse(2), d.along_pretraining(), note="generated images"),
-    "source epochs of a file": lambda d: reuse.source_epochs(d.reuse()),
-    "source epochs, none": lambda d: reuse.source_epochs(d.reuse(series=("blocks",)), d.along_pretraining()),
+    "source epochs": lambda d: reuse.source_epochs(
+        d.reuse(2), d.gains(), d.along_pretraining(), note="generated images"
+    ),
+    "source epochs of a file": lambda d: reuse.source_epochs(d.reuse(), d.gains(low=None, high=None)),
+    "source epochs, no gain": lambda d: reuse.source_epochs(d.reuse(), d.gains(None, None, None)),
+    "source epochs, none": lambda d: reuse.source_epochs(d.reuse(series=("blocks",)), d.gains(), d.along_pretraining()),
     "gallery": lambda d: images.uncommon_mistakes_gallery(d.images(), d.gallery(), note="generated images"),
     "gallery, long names": lambda d: images.uncommon_mistakes_gallery(d.images(channels=1), d.gallery(6, long=True)),
     "gallery, one side": lambda d: images.uncommon_mistakes_gallery(d.images(), d.gallery().query("only_correct == 'a'")),

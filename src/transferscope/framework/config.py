@@ -29,7 +29,9 @@ from transferscope.experiment.plan import Plan, make_plan
 from transferscope.experiment.run import RunSpec
 from transferscope.experiment.study import TaskOptions
 from transferscope.framework.kedro_private import forget_pipelines
+from transferscope.framework.overlays import EXTENDS, check_own_data, environments_below
 from transferscope.framework.plan_parameters import plan_parameters, pretrained_entries, source_entries
+from transferscope.framework.table_schemas import with_table_names
 from transferscope.framework.yaml_files import read_mapping
 from transferscope.models.hub_cache import is_hub_name
 from transferscope.system.errors import UserError, one_line, one_message
@@ -74,6 +76,7 @@ class PlanConfigLoader(OmegaConfigLoader):
         global _active
         self._plan: Plan | None = None
         self._checked: set[str] = set()
+        self._below: list[str] | None = None
         with _one_line(""):
             _check_is_folder(conf_source)
             super().__init__(conf_source, *args, **kwargs)
@@ -231,10 +234,31 @@ class PlanConfigLoader(OmegaConfigLoader):
             known = sorted(path.name for path in conf.iterdir() if path.is_dir() and not path.name.startswith("."))
             raise UserError(f"--env {env}: the folder {conf / env} does not exist; there are: {', '.join(known)}")
 
+    def _environments(self) -> list[str]:
+        """Base, the environments that the present one extends, and the present one, the lowest first."""
+        env = self.env or self.default_run_env
+        if self._below is None:
+            self._below = []
+            if env != self.base_env:
+                folder = Path(self._get_conf_env_path(env)).parent
+                known = sorted(
+                    Path(path).name for path in self._fs.ls(str(folder), detail=False) if self._fs.isdir(path)
+                )
+                self._below = environments_below(env, self.base_env, self._extended_by, known)
+        return list(dict.fromkeys((self.base_env, *self._below, env)))
+
+    def _extended_by(self, env: str) -> tuple[str, Any] | None:
+        """The file of an environment's parameters that has the key `extends`, and its value."""
+        for path in sorted(self._files(Path(self._get_conf_env_path(env)), "parameters")):
+            content = read_mapping(path) if self._protocol == "file" else yaml.safe_load(self._fs.cat_file(str(path)))
+            if EXTENDS in (content or {}):
+                return str(path), content[EXTENDS]
+        return None
+
     def _check_files(self, key: str) -> None:
         """UserError that lists the files that are no YAML, or in one folder hold the same keys."""
         faults = []
-        for env in dict.fromkeys((self.base_env, self.env or self.default_run_env)):
+        for env in self._environments():
             folder, first = Path(str(self.conf_source)) / env, dict[Any, Path]()
             for path in sorted(self._files(folder, key)):
                 try:
@@ -257,7 +281,7 @@ class PlanConfigLoader(OmegaConfigLoader):
     def _check_globals(self) -> None:
         """Every key of `globals.yml` is one that some file of the configuration refers to; `data` is a path."""
         conf, texts = Path(str(self.conf_source)), list[str]()
-        for env in dict.fromkeys((self.base_env, self.env or self.default_run_env)):
+        for env in self._environments():
             for path in self._files(conf / env, "globals"):
                 for name, value in read_mapping(path).items():
                     texts = texts or [file.read_text(errors="replace") for file in _yaml_below(conf)]
@@ -279,10 +303,24 @@ class PlanConfigLoader(OmegaConfigLoader):
         if key == "globals":  # of the command go before those of files, as other parameters do
             return entries | ((self.runtime_params or {}).get("globals") or {})
         if key == "catalog":
-            return entries | source_entries(self.plan, self.place) | pretrained_entries(self.plan, entries)
+            made = source_entries(self.plan, self.place) | pretrained_entries(self.plan, entries)
+            return with_table_names(entries | made)
         return entries
 
     def _merge_configs(self, config: dict[str, Any], env_config: dict[str, Any], key: str, env_path: str) -> Any:
+        """Lay the environment over base, and before it those that it extends."""
+        *below, env = self._environments()[1:]
+        for name in below:
+            path = self._get_conf_env_path(name)
+            values = self.load_and_merge_dir_config(path, self.config_patterns[key], key, set(), key == "credentials")
+            config = self._merge_environment(config, values, key, path)
+        if below and key == "globals":
+            check_own_data(env_config, env, env_path)
+        return self._merge_environment(config, env_config, key, env_path)
+
+    def _merge_environment(self, config: dict[str, Any], env_config: dict[str, Any], key: str, env_path: str) -> Any:
+        if key == "parameters":
+            env_config.pop(EXTENDS, None)
         if key == "parameters" and not _inherits(env_config, env_path):
             config = {name: value for name, value in config.items() if name not in STUDY_KEYS}
             analyses = config.get("analyses")
@@ -370,7 +408,8 @@ def _first_lines(error: Exception) -> str:
 def _check_is_folder(conf_source: str | Path) -> None:
     if "://" not in str(conf_source) and not Path(conf_source).exists():
         project = find_kedro_project(Path(conf_source).resolve().parent)
-        hint = f": run this command in the project's folder, {project}" if project else ""
+        unpack = "unpack conf-transferscope.tar.gz, which `kedro package` makes, here, or name it with --conf-source"
+        hint = f": run this command in the project's folder, {project}" if project else f": {unpack}"
         raise UserError(f"the folder of the configuration, {conf_source}, does not exist{hint}")
 
 

@@ -83,7 +83,8 @@ def _cka_intervals(task: str, table: pd.DataFrame) -> Grid:
         f"{task}, every pair with its interval",
         ("pair", "first", "second", *layers),
         tuple(rows),
-        note="95 % intervals over examples.",
+        note="95 % intervals over examples. There is none where features are the same up to rotation and scale, since "
+        "nothing varies, and none of fewer than 50 examples.",
         entry=f"{task}.cka.table",
         text_columns=3,
     )
