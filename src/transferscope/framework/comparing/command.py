@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 ENVIRONMENT = "own_checkpoints"
 OUTPUT = "data/compare"
-"""Where results go, below the project's folder."""
+"""The folder of all results, below the project's."""
 _BETWEEN_PARAMS = re.compile(r",(?![^\[{]*[\]}])")
 """A comma that is in no list or mapping."""
 
