@@ -128,6 +128,9 @@ def test_without_images_distances_and_spectra_are_left(folder: Path) -> None:
     assert not plan.has_images("images")
     assert plan.study.analyses.merging is None
     assert "without --images there are no mistakes" in next(comparison.undefined())
+    assert "images of 64 px" in next(comparison.undefined())
+    assert plan.study.pictures.store_size == 64
+    assert planned(compared(folder, "a.pth", "b.pth", size=32)).study.pictures.store_size == 32
 
 
 def test_a_parent_gives_distances_and_merges_from_it(folder: Path) -> None:
