@@ -161,9 +161,10 @@ class Comparison:
             yield f"there is no line between {shown}, so no barrier and no permutation that could explain one"
             yield f"{shown} cannot be merged"
         if self.images is None:
+            side = side_of(self.files, self.size) or SIDE
             yield (
                 "without --images there are no mistakes, no similarity of features, no barrier and no merge; channels "
-                f"are matched by weights alone, and spectra are of images of {side_of(self.files, self.size) or SIDE} px"
+                f"are matched by weights alone, and spectra are for images of {side} px"
             )
         if self.parent is None and self.images is not None and len(self.networks) == 1:
             yield f"{', '.join(MERGES_FROM_PARENT)} start from the parent of the models, which --parent would name"
