@@ -128,6 +128,9 @@ def test_without_images_distances_and_spectra_are_left(folder: Path) -> None:
     assert not plan.has_images("images")
     assert plan.study.analyses.merging is None
     assert "without --images there are no mistakes" in next(comparison.undefined())
+    assert "images of 64 px" in next(comparison.undefined())
+    assert plan.study.pictures.store_size == 64
+    assert planned(compared(folder, "a.pth", "b.pth", size=32)).study.pictures.store_size == 32
 
 
 def test_a_parent_gives_distances_and_merges_from_it(folder: Path) -> None:
@@ -203,6 +206,18 @@ def test_what_cannot_be_compared_is_one_line(
     with pytest.raises(UserError, match=message) as raised:
         compared(folder, *names, **options)
     assert len(str(raised.value).splitlines()) == 1
+
+
+def test_consecutive_files_are_in_the_order_of_their_numbers(folder: Path) -> None:
+    """As a shell gives them, epoch_10 stands before epoch_2."""
+    for epoch in (1, 2, 10):
+        save(folder / f"epoch_{epoch}.pth", moved(build_model(SMALL, 3, seed=1), 0.01 * epoch))
+    comparison = compared(folder, "epoch_1.pth", "epoch_10.pth", "epoch_2.pth", pairs="consecutive")
+    assert [file.label for file in comparison.files] == ["epoch_1", "epoch_2", "epoch_10"]
+    assert [(pair.run_a.label, pair.run_b.label) for pair in planned(comparison).pairs("images", [("a", "b"), ("b", "c")])] == [
+        ("epoch_1", "epoch_2"), ("epoch_2", "epoch_10"),
+    ]  # fmt: skip
+    assert len(planned(comparison).study.analyses.similarity.pairs) == 2
 
 
 def test_a_function_of_ones_own_is_a_model(folder: Path) -> None:

@@ -131,7 +131,7 @@ class PlanConfigLoader(OmegaConfigLoader):
             pattern = options.get("checkpoints") if isinstance(options, dict) else None
             if not isinstance(pattern, str) or not glob.has_magic(pattern):
                 continue
-            files = sorted(glob.glob(self.place(pattern)), key=_by_numbers)
+            files = sorted(glob.glob(self.place(pattern)), key=by_numbers)
             if not files:
                 raise UserError(f"runs.{kind}.checkpoints: no file is there for {pattern}")
             found[kind] = options | {"checkpoints": [self._relative(file) for file in files]}
@@ -337,7 +337,7 @@ class PlanConfigLoader(OmegaConfigLoader):
         return super()._merge_configs(config, env_config, key, env_path)
 
 
-def _by_numbers(path: str) -> list[tuple[int, str]]:
+def by_numbers(path: str) -> list[tuple[int, str]]:
     """A key that sorts `epoch_2` before `epoch_10`."""
     return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", path)]
 

@@ -36,7 +36,8 @@ def plan_parameters(plan: Plan, places: Places) -> dict[str, Any]:
         unused |= set() if run.in_series else {"in_series"}
         values = places.with_places(run).model_dump(mode="json", exclude={"training", *unused})
         key = id(run.training)  # one object for all replicas
-        trainings[key] = trainings.get(key) or run.training.model_dump(mode="json")
+        other = set() if run.training.optimizer else {"optimizer"}
+        trainings[key] = trainings.get(key) or run.training.model_dump(mode="json", exclude=other)
         runs.setdefault(run.task, {})[run.name] = values | {"training": trainings[key]}
     landscape = plan.study.analyses.landscape
     parts = {name: getattr(landscape, name, None) for name in ("basin", "criticality", "connection")}

@@ -34,6 +34,8 @@ _TRIED_SIDE = 224
 _ONLY_TRIED = 8
 """Parameters of other shapes that a network may make while it is built: timm makes some layers only to try them."""
 _NEAREST = 3
+_NEAR = 0.1
+"""Share of tensors from which on an architecture is worth a word."""
 
 Shapes = Mapping[str, Tensor]
 
@@ -253,7 +255,7 @@ def _chosen(
     best = group[0]
     others = [f"{one.name} (the same function)" for one in group[1:]]
     others += [f"{one.name} (other function)" for one in fitting if one not in group]
-    near = sorted((one for one in built if not one.fits), key=lambda one: -one.share)
+    near = sorted((one for one in built if _NEAR <= one.share < 1), key=lambda one: -one.share)
     others += [f"{one.name} ({one.share:.0%} of the tensors)" for one in near]
     hinted = ", and the file names it" if len(groups) > 1 else ""
     where = {"transferscope": "the Fixup family", "torchvision": "torchvision", "timm": "timm"}[provider]

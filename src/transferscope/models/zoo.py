@@ -84,7 +84,7 @@ def model_names() -> list[str]:
 
 
 PROVIDERS = ("transferscope", "torchvision", "timm")
-"""Where architectures come from; a name that several have is that of the first."""
+"""Sources of architectures; a name that several have is that of the first."""
 
 
 def names_of(provider: str) -> list[str]:

@@ -11,7 +11,7 @@ import click
 from omegaconf import OmegaConf
 
 from transferscope.experiment.options import Pairing
-from transferscope.framework.config import CommandLineError
+from transferscope.framework.config import CommandLineError, by_numbers
 from transferscope.system.errors import UserError, one_line
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 ENVIRONMENT = "own_checkpoints"
 OUTPUT = "data/compare"
-"""Where results go, below the project's folder."""
+"""The folder of all results, below the project's."""
 _BETWEEN_PARAMS = re.compile(r",(?![^\[{]*[\]}])")
 """A comma that is in no list or mapping."""
 
@@ -98,6 +98,8 @@ def read(
     from transferscope.framework.comparing import study_of_files as study
 
     paths = [of_files.absolute(path) for path in checkpoints]
+    if pairs == "consecutive" and len(models) < 2:  # a shell puts epoch_10 before epoch_2
+        paths = sorted(paths, key=by_numbers)
     all_paths = [*paths, *([of_files.absolute(parent)] if parent else [])]
     of_files.check_different(all_paths)
     if len(models) not in (0, 1, len(paths)):

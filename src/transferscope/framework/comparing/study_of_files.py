@@ -20,6 +20,8 @@ ORIGIN = "origin"
 APART = 5
 """Files that are a kind of run each, with a label of their own; more are one kind."""
 TEST_SHARE = 0.5
+SIDE = 64
+"""Side in pixels of the images that spectra are of, where there are none; at 224 they take four times as long."""
 MERGES = ("uniform", "aligned_rescaled")
 MERGES_OF_MANY = ("uniform", "greedy")
 MERGES_FROM_PARENT = ("wise_ft", "task_arithmetic", "ties")
@@ -159,9 +161,10 @@ class Comparison:
             yield f"there is no line between {shown}, so no barrier and no permutation that could explain one"
             yield f"{shown} cannot be merged"
         if self.images is None:
+            side = side_of(self.files, self.size) or SIDE
             yield (
                 "without --images there are no mistakes, no similarity of features, no barrier and no merge; channels "
-                "are matched by weights alone"
+                f"are matched by weights alone, and spectra are for images of {side} px"
             )
         if self.parent is None and self.images is not None and len(self.networks) == 1:
             yield f"{', '.join(MERGES_FROM_PARENT)} start from the parent of the models, which --parent would name"
@@ -179,6 +182,8 @@ class Comparison:
             "merging": self._merging(),
         }
         first, side = self.files[0], side_of(self.files, self.size)
+        if self.images is None and side is None:
+            side = SIDE
         return {
             "inherit_study": False,
             "report": {"title": " and ".join(file.label for file in self.files) if self.apart else "Checkpoints"},
