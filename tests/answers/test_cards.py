@@ -43,7 +43,7 @@ def test_at_most_eight_sentences_without_holes(case: str, images: bool) -> None:
     for answer in card.answers:
         assert answer.question.endswith("?")
         assert re.fullmatch(r"[A-Z0-9].*\.", answer.answer)
-        assert not re.search(r"nan|None|inf\b|  |\.\.|;\s*;|\(\)", answer.answer), answer.answer
+        assert not re.search(r"\bnan\b|(?!^)\bNone\b|\binf\b|  |\.\.|;\s*;|\(\)", answer.answer), answer.answer
         assert not np.isfinite(answer.low) or answer.low <= answer.value <= answer.high
     assert card.answers[-1].id == "open"
 
