@@ -159,7 +159,7 @@ def test_what_is_no_model_is_one_line(bad: Any, trained: Trained) -> None:
 def test_nan_weights_are_refused(trained: Trained) -> None:
     """Weights that are no numbers are one line, which names the model."""
     broken = {key: torch.full_like(tensor, torch.nan) for key, tensor in trained.state("first").items()}
-    with pytest.raises(UserError, match="^B: .*not a number"):
+    with pytest.raises(UserError, match=r"^B: .*not a number"):
         transferscope.compare(trained.state("first"), broken, model=trained.models["first"], analyses=QUICK)
 
 
