@@ -180,7 +180,7 @@ def test_shared_mistakes(case: str, trained: Trained) -> None:
 
 @pytest.mark.parametrize("case", ["same_basin", "unrelated", "other_architecture"])
 def test_replacement(case: str, trained: Trained) -> None:
-    """What turns wrong is what the first network alone gets right; the verdict holds the loss against two points."""
+    """The images that turn wrong are those that the first network alone gets right, and the verdict holds the loss against two points."""
     a, b = (right(trained, name) for name in CASES[case])
     answer = comparison_of(case).card["replacement"]
     lost, won = float((a & ~b).double().mean()), float((b & ~a).double().mean())

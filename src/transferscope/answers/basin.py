@@ -1,4 +1,4 @@
-"""Do two models lie in one basin, and does permutation or scale explain a barrier?"""
+"""Answer whether two models lie in one basin, and whether permutation or scale explains a barrier."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def _finding(compared: Compared, pair: Pair) -> Finding | None:
 
 @dataclass(frozen=True)
 class Cause:
-    """Whether permutation or scale explains a barrier (`yes`: all or most of it), in words, and the way that does."""
+    """Explanation of a barrier by permutation or scale (`yes`: of all or most of it), and the way that gives it."""
 
     verdict: str
     text: str

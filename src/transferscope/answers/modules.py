@@ -1,4 +1,4 @@
-"""Which modules changed most, and which are critical?"""
+"""Name the modules that changed most, and those that are critical."""
 
 from __future__ import annotations
 

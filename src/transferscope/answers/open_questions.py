@@ -1,4 +1,4 @@
-"""What could not be told, and what would tell?"""
+"""Name the questions that stay open, and what would tell them."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ SUBJECTS = {
     "shared_mistakes": "how far their mistakes overlap",
     "replacement": "what a replacement would break",
 }
-"""What is not known where a question has no answer."""
+"""Things that are not known where a question has no answer."""
 OPEN = SUBJECTS | {
     "same_function": "whether they are the same function",
     "replacement": "whether the replacement stays within the accepted loss",
 }
-"""What is open where the verdict is `cannot tell`."""
+"""Things that are open where the verdict is `cannot tell`."""
 BY_WEIGHTS = ("basin", "averaging", "critical_modules")
 """Questions that need networks whose weights correspond."""
 

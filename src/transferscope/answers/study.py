@@ -163,7 +163,7 @@ def _figure(name: str, figures: Mapping[str, frozenset[str]]) -> str:
 
 
 def _open(run: Mapping[str, Mapping[Any, Any]]) -> Answer:
-    """How many claims are decided, which of the main ones are not, and what would tell."""
+    """Count the claims that are decided, and name which of the main ones are not, and what would tell."""
     verdicts = [str(row["verdict"]) for row in run.values()]
     held, failed = verdicts.count(HOLDS), verdicts.count(FAILS)
     undecided = len(run) - held - failed
