@@ -30,7 +30,7 @@ def open_questions(compared: Compared, answers: Sequence[Answer]) -> Answer:
     """Name what the other answers leave open, with what would tell it, and what the whole card is about."""
     parts = [*_not_defined(compared), *_not_measured(compared, {one.id for one in answers}), *_undecided(answers)]
     nothing = "" if parts else "nothing is open for these files and images of this kind; "
-    scope = f"{nothing}whether other training runs behave alike only their files would tell"
+    scope = f"{nothing}only files of further runs of the same trainings would tell whether such runs behave alike"
     if not compared.has_images:
         scope = "" if parts else "nothing is open, since all of this follows from the weights"
     return Answer(
