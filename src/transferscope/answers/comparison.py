@@ -70,8 +70,8 @@ DEFAULTS: Mapping[str, Any] = {
         "basin": None,
         "criticality": None,
         "connection": {
-            "ways": ["straight", "tempered", "rescaled", "aligned", "aligned_rescaled", "modules", "aligned_modules"],
-            "max_examples": 256,
+            "ways": ["straight", "tempered", "rescaled", "aligned", "aligned_rescaled", "modules"],
+            "max_examples": 192,
             "statistics": 128,
         },
     },

@@ -31,6 +31,8 @@ _IN_CHANNELS = "in_chans"
 _SIDES = ("image_size", "img_size")
 """Options of vision transformers for the side of images, by which they have a position for each patch."""
 _TRIED_SIDE = 224
+_ONLY_TRIED = 8
+"""Parameters of other shapes that a network may make while it is built: timm makes some layers only to try them."""
 _NEAREST = 3
 
 Shapes = Mapping[str, Tensor]
@@ -129,35 +131,45 @@ def _asked(shapes: Shapes) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def _candidates(provider: str, options: dict[str, Any], shapes: Shapes) -> Iterator[_Candidate]:
     """The architectures of a provider all of whose parameters have shapes that occur in the weights."""
-    wanted = frozenset((key.rpartition(".")[2], tuple(tensor.shape)) for key, tensor in shapes.items())
+    wanted, most = _wanted(shapes)
     for name in names_of(provider):
-        with _only_with(wanted, most=2 * len(shapes) + 64):
+        with _only_with(wanted, most):
             model = _built(name, options)
         if model is not None:
             candidate = _compared(name, options, model, shapes)
             yield candidate if candidate.fits else _resized(candidate, shapes) or candidate
 
 
-class _Foreign(Exception):
+_Wanted = frozenset[tuple[str, tuple[int, ...]]]
+
+
+def _wanted(shapes: Shapes) -> tuple[_Wanted, int]:
+    """The last parts of names with their shapes, and the number of parameters above which a candidate is given up."""
+    return frozenset((key.rpartition(".")[2], tuple(one.shape)) for key, one in shapes.items()), 2 * len(shapes) + 64
+
+
+class _ForeignError(Exception):
     """A candidate has a parameter that the weights lack."""
 
 
 @contextmanager
-def _only_with(wanted: frozenset[tuple[str, tuple[int, ...]]], most: int) -> Iterator[None]:
-    """Inside, this thread can build no network that has a parameter of another name and shape, or more than `most`.
+def _only_with(wanted: _Wanted, most: int, foreign: int = _ONLY_TRIED) -> Iterator[None]:
+    """Inside, this thread can build no network with more than `foreign` parameters of other names and shapes.
 
-    Classifiers and positions of patches, whose sizes follow from the classes and the images, may have any size.
+    Nor one with more than `most` parameters. Classifiers and positions of patches, whose sizes follow from the classes
+    and the images, may have any size.
     """
-    thread, count = threading.get_ident(), 0
+    thread, count, strange = threading.get_ident(), 0, 0
 
     def check(module: nn.Module, name: str, parameter: Tensor) -> None:
-        nonlocal count
+        nonlocal count, strange
         if threading.get_ident() != thread or isinstance(parameter, nn.UninitializedParameter):
             return
         count += 1
         known = (name, tuple(parameter.shape)) in wanted or _CLASSES in parameter.shape or _is_position(name)
-        if count > most or not known:
-            raise _Foreign
+        strange += not known
+        if count > most or strange > foreign:
+            raise _ForeignError
 
     handle = register_module_parameter_registration_hook(check)
     try:
@@ -213,6 +225,11 @@ def _resized(candidate: _Candidate, shapes: Shapes) -> _Candidate | None:
     return None
 
 
+def fixed_side(model: nn.Module) -> int | None:
+    """The side in pixels of the only images that a network takes: one with a position for each patch; else None."""
+    return _side(model) if any(_is_position(key.rpartition(".")[2]) for key in model.state_dict()) else None
+
+
 def _side(model: nn.Module) -> int | None:
     """The side of the images that a network with positions is made for."""
     own = getattr(model, "image_size", None)
@@ -245,7 +262,7 @@ def _chosen(
         name=best.name,
         num_classes=_num_classes(best),
         in_channels=image_channels(best.model),
-        image_side=_side(best.model) if any(map(_is_position, best.fitted)) else None,
+        image_side=fixed_side(best.model),
         options=best.options,
         runners_up=tuple(others[:_NEAREST]),
         evidence=f"all {count} tensors have the names and shapes of {best.name} of {where}{hinted}",
@@ -307,13 +324,17 @@ def _output(candidate: _Candidate) -> Tensor | None:
 def _nearest(shapes: Shapes) -> str:
     """The networks that share most tensors with weights that fit none, and the first tensor in which they differ."""
     shares: list[tuple[float, str, str]] = []
+    wanted, most = _wanted(shapes)
     for name in (*names_of("transferscope"), *names_of("torchvision")):
-        model = build_skeleton(name, _CLASSES)
+        with _only_with(wanted, most, foreign=len(shapes) // 5 + 1):
+            model = _built(name, {})
+        if model is None:
+            continue
         own = model.state_dict()
         ignored = classifier_keys(model)
-        wanted = {key: tensor for key, tensor in own.items() if key not in ignored}
-        wrong = [key for key, tensor in wanted.items() if key not in shapes or shapes[key].shape != tensor.shape]
-        share = 1 - len(wrong) / len(wanted)
+        needed = {key: tensor for key, tensor in own.items() if key not in ignored}
+        wrong = [key for key, tensor in needed.items() if key not in shapes or shapes[key].shape != tensor.shape]
+        share = 1 - len(wrong) / len(needed)
         if share > 0 and wrong:
             shares.append((share, name, wrong[0]))
     shares.sort(key=lambda one: -one[0])

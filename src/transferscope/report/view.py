@@ -59,7 +59,7 @@ class ClaimView:
     """A row of the claims table.
 
     ours: means, an item per place. effect: with its interval, and over how much. why: the verdict in at most two
-    sentences. left_out: what was not compared, with the reason. unfinished: runs in it not trained to the end.
+    sentences, with what was left out and which runs were not trained to the end.
     """
 
     claim: Claim
@@ -68,8 +68,6 @@ class ClaimView:
     ours: list[str]
     effect: str
     why: str
-    left_out: str
-    unfinished: str
 
     @property
     def sides(self) -> str:
@@ -154,19 +152,23 @@ def _claim_view(claim: Claim, row: Mapping[Any, Any], effects: pd.DataFrame) -> 
     ours = [" | ".join([f"{place} {_mean(claim, part, 'first')}", *_second(claim, part)]) for place, part in places]
     said = remarks(list(effects[["unit", "counted", "note"]].itertuples(index=False, name=None)))
     effect = _effect(claim, row, differences=bool(counted["second"].notna().any()), places=len(places)) if ours else ""
-    verdict, reason = str(row["verdict"]), str(row["reason"])
-    unfinished = str(row["unfinished"]) if isinstance(row["unfinished"], str) and row["unfinished"] else ""
-    return ClaimView(claim, verdict, reason, ours, effect, _why(row), _sentence("; ".join(said)), unfinished)
+    return ClaimView(claim, str(row["verdict"]), str(row["reason"]), ours, effect, _why(row, "; ".join(said)))
 
 
-def _why(row: Mapping[Any, Any]) -> str:
-    """The verdict in at most two sentences: where the interval lies and whom it covers; what would tell."""
-    first = str(row["reason"]).split("; left out: ")[0]
-    if isinstance(row["covers"], str) and row["covers"]:
-        first += f", for {row['covers']}"
-    open_ = row["verdict"] == UNKNOWN and isinstance(row["would_tell"], str)
-    second = str(row["would_tell"]) if open_ and not first.startswith("not run") else ""
-    return " ".join(map(_sentence, filter(None, (first, second and f"to tell: {second}"))))
+def _why(row: Mapping[Any, Any], said: str) -> str:
+    """The verdict in at most two sentences: where the interval lies, of what, and whom it covers; what would tell.
+
+    said: what the reason ends with, about what was left out.
+    """
+    covers, unfinished, would = (
+        str(row[name]) if isinstance(row[name], str) else "" for name in ("covers", "unfinished", "would_tell")
+    )
+    reason = str(row["reason"]).removesuffix(said).removesuffix("; ") + (f", for {covers}" if covers else "")
+    rising = f"not trained to the end are {unfinished}" if unfinished else ""
+    first = "; ".join(filter(None, (reason, rising, said)))
+    if row["verdict"] != UNKNOWN or not would or reason.startswith("not run"):
+        return _sentence(first)
+    return f"{_sentence(first)} {_sentence(would if ': ' in would else f'to tell: {would}')}"
 
 
 def _sentence(text: str) -> str:
@@ -215,16 +217,16 @@ def whole_table(claims: pd.DataFrame) -> str:
     tested, decided = int(claims["p"].notna().sum()), claims[claims["verdict"] != UNKNOWN]
     rising = claims["unfinished"].fillna("").astype(bool).any()
     note = (
-        " Not trained to the end: in brackets the points of the train metric that these runs still gained per epoch "
-        "when they were stopped, so that the effect is partly one of how far training had come."
+        " Of runs that were not trained to the end the brackets hold the points of the train metric that they still "
+        "gained per epoch when they were stopped: the effect is partly one of how far training had come."
     )
     if not tested:
         return note.strip() if rising else ""
     kept = int((decided["corrected"] != UNKNOWN).sum())
     return (
-        f"Each of the {tested} claims with an interval has a chance of at most 5 % of a false verdict, so up to "
-        f"{tested / 20:.1f} verdicts may be false by chance, and at least one with a chance of up to "
-        f"{100 * (1 - 0.95**tested):.0f} %; {len(decided)} are decided. "
+        f"Each of the {tested} claims with an interval has a chance of at most 5 % of a false verdict, so in studies "
+        f"like this one at most {tested / 20:.1f} are false on average, and at least one with a chance of "
+        f"{100 * (1 - 0.95**tested):.0f} % if they were independent; {len(decided)} are decided. "
         f"After Holm's correction, with a chance of 5 % of any false verdict in the whole table, {kept} stay decided "
         "(column corrected of claims.csv)." + (note if rising else "")
     )

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from kedro.pipeline import Node, Pipeline
 
-from transferscope.experiment.pairs import PairGroup
+from transferscope.experiment.pairs import Pair, PairGroup
 from transferscope.experiment.plan import Plan
 from transferscope.experiment.run import RunSpec
 from transferscope.pipelines.similarity import nodes
-from transferscope.pipelines.wiring import ON_A_GPU, draw, gather, pair_inputs, tagged
+from transferscope.pipelines.wiring import ON_A_GPU, draw, draw_matrix, gather, pair_inputs, tagged
 
 NAME = "similarity"
 
@@ -23,6 +23,9 @@ def create_pipeline(plan: Plan) -> Pipeline:
         groups = plan.pair_groups(task, options.pairs)
         if groups:
             made += _task(task, groups, options.feature_tables())
+            made += tagged("cka", draw_matrix(NAME, plan, task, "cka", "cka", groups))
+            near = [group for group in groups if all(_has_distance(pair) for pair in group.pairs)]
+            made += tagged("distances", draw_matrix(NAME, plan, task, "distance", "distances", near))
             made += tagged("distances", _identities(plan, task, groups))
     return Pipeline(made, tags=NAME)
 
@@ -30,7 +33,7 @@ def create_pipeline(plan: Plan) -> Pipeline:
 def _task(task: str, groups: list[PairGroup], feature_tables: list[str]) -> list[Node]:
     runs = list({run.full_name: run for group in groups for run in group.runs}.values())
     own = [run for run in runs if run.task == task and run.checkpoint is None]
-    inside = [group for group in groups if len({run.task for run in group.runs}) == 1]
+    inside = [group for group in groups if all(_has_distance(pair) for pair in group.pairs)]
     distances = [
         *(f"{task}.{group.name}.distances" for group in inside),
         *(f"{run.full_name}.distances" for run in own),
@@ -59,6 +62,11 @@ def _task(task: str, groups: list[PairGroup], feature_tables: list[str]) -> list
         ),
         *(node.tag("cka" if figure.startswith("cka") else "distances") for figure, node in figures.items()),
     ]
+
+
+def _has_distance(pair: Pair) -> bool:
+    """True if the weights of two runs are compared: of one network, on one task or of a file and its parent."""
+    return pair.same_network and (pair.run_a.task == pair.run_b.task or pair.is_of_parent)
 
 
 FIGURES = {

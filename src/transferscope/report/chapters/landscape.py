@@ -317,7 +317,7 @@ CHAPTER = Chapter(
             see="The line between two P-T should be flat, that between two RI-T should fall deep in the middle, "
             "also where they share their initial weights.",
             analysis="landscape",
-            figures=("barrier", "loss_barrier"),
+            figures=("barrier", "loss_barrier", "barrier_matrix"),
             paper=(published.FIGURE_12, published.FIGURE_14),
             tables=barriers,
             folded=barriers_all,

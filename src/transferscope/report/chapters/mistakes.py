@@ -116,7 +116,7 @@ CHAPTER = Chapter(
             see="Of a P-T and an RI-T, the RI-T should make far more mistakes that are only its own; two P-T should "
             "share most of theirs.",
             analysis="mistakes",
-            figures=("mistakes",),
+            figures=("mistakes", "disagreement_matrix"),
             paper=(published.TABLE_6,),
             tables=mistakes,
             folded=mistakes_per_class,

@@ -83,7 +83,8 @@ def _cka_intervals(task: str, table: pd.DataFrame) -> Grid:
         f"{task}, every pair with its interval",
         ("pair", "first", "second", *layers),
         tuple(rows),
-        note="95 % intervals over examples.",
+        note="95 % intervals over examples. There is none where features are the same up to rotation and scale, since "
+        "nothing varies, and none of fewer than 50 examples.",
         entry=f"{task}.cka.table",
         text_columns=3,
     )
@@ -153,7 +154,7 @@ CHAPTER = Chapter(
             see="Two P-T should be alike in every layer; pairs with an RI-T should be near the floor. Compare the "
             "order of the rows, not the numbers.",
             analysis="similarity",
-            figures=("cka", "cka_heat_map"),
+            figures=("cka", "cka_heat_map", "cka_matrix"),
             paper=(published.TABLE_1, published.TABLE_7),
             tables=cka,
             folded=cka_other,
@@ -174,7 +175,7 @@ CHAPTER = Chapter(
             title="Distance between two models",
             see="Two P-T should lie much closer together than two RI-T, in every module.",
             analysis="similarity",
-            figures=("distance_per_module",),
+            figures=("distance_per_module", "distance_matrix"),
             paper=(published.TABLE_2,),
             tables=distances_between,
             folded=distances_per_module,
