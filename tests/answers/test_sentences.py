@@ -11,12 +11,12 @@ import pytest
 
 from transferscope.answers.answer import NO, UNKNOWN, YES, Answer, AnswerCard
 from transferscope.answers.averaging import averaging
-from transferscope.answers.basin import basin
 from transferscope.answers.card import answer_questions
 from transferscope.answers.compared import Compared, Model
-from transferscope.answers.mistakes import replacing
+from transferscope.answers.one_basin import basin
 from transferscope.answers.open_questions import open_questions
 from transferscope.answers.rule import decide, images_that_decide
+from transferscope.answers.shared_mistakes import replacing
 from transferscope.system.errors import UserError
 
 

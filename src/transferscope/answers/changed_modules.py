@@ -9,9 +9,9 @@ import pandas as pd
 
 from transferscope.analysis.merging.candidates import UNRELATED
 from transferscope.answers.answer import NO, UNKNOWN, YES, Answer
-from transferscope.answers.basin import cause_of
 from transferscope.answers.compared import Compared, Pair, Row
 from transferscope.answers.findings import Finding, largest, of_verdict, overall
+from transferscope.answers.one_basin import cause_of
 from transferscope.answers.rule import Numbers, decide
 from transferscope.answers.same_function import Relation, facts, relation
 from transferscope.answers.wording import count, listed, percent, point_range, points, sentence, tiny
