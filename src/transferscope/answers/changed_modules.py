@@ -155,9 +155,10 @@ def _profile(compared: Compared, pair: Pair) -> Finding | None:
     if rows.empty:
         return None
     cause = cause_of(compared, pair)
-    matched = cause is not None and cause.way.startswith("aligned") and (rows["way"] == "aligned_modules").any()
     row = facts(compared, pair)
-    matched = matched and row is not None and float(row["moved"]) > 0
+    moved = row is not None and float(row["moved"]) > 0
+    aligned = bool((rows["way"] == "aligned_modules").any())
+    matched = cause is not None and cause.way.startswith("aligned") and aligned and moved
     rows = rows[rows["way"] == ("aligned_modules" if matched else "modules")]
     if rows.empty:
         return None
