@@ -43,7 +43,7 @@ def test_at_most_eight_sentences_without_holes(case: str, images: bool) -> None:
     for answer in card.answers:
         assert answer.question.endswith("?")
         assert re.fullmatch(r"[A-Z0-9].*\.", answer.answer)
-        assert not re.search(r"nan|None|inf\b|  |\.\.|;\s*;|\(\)", answer.answer), answer.answer
+        assert not re.search(r"\bnan\b|(?!^)\bNone\b|\binf\b|  |\.\.|;\s*;|\(\)", answer.answer), answer.answer
         assert not np.isfinite(answer.low) or answer.low <= answer.value <= answer.high
     assert card.answers[-1].id == "open"
 
@@ -180,7 +180,7 @@ def test_shared_mistakes(case: str, trained: Trained) -> None:
 
 @pytest.mark.parametrize("case", ["same_basin", "unrelated", "other_architecture"])
 def test_replacement(case: str, trained: Trained) -> None:
-    """What turns wrong is what the first network alone gets right; the verdict holds the loss against two points."""
+    """The images that turn wrong are those that the first network alone gets right, and the verdict holds the loss against two points."""
     a, b = (right(trained, name) for name in CASES[case])
     answer = comparison_of(case).card["replacement"]
     lost, won = float((a & ~b).double().mean()), float((b & ~a).double().mean())

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from transferscope.answers.answer import NO, UNKNOWN, YES
-from transferscope.answers.study import HEADLINES, answers_of_study
+from transferscope.answers.headlines import HEADLINES, answers_of_study
 from transferscope.claims.decide import decide_claims
 from transferscope.claims.evidence import TaskResults
 from transferscope.claims.registry import registered

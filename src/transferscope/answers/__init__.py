@@ -13,6 +13,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "card": ["answer_questions"],
         "compared": ["Compared", "Model"],
         "comparison": ["Comparison", "compare"],
-        "study": ["answers_of_study"],
+        "headlines": ["answers_of_study"],
     },
 )

@@ -49,7 +49,7 @@ class Answer:
     file: str = ""
     """Path of a file that the answer speaks of, as the merged weights."""
     would_tell: str = ""
-    """What would tell, where the verdict is `cannot tell`."""
+    """Images, or a study, that would decide where the verdict is `cannot tell`."""
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON; numbers that do not exist are None."""

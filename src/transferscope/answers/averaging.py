@@ -1,4 +1,4 @@
-"""Does averaging pay, and where does the merged model lie?"""
+"""Answer whether averaging pays, and where the merged model lies."""
 
 from __future__ import annotations
 

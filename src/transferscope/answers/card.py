@@ -6,12 +6,12 @@ from collections.abc import Callable
 
 from transferscope.answers.answer import Answer, AnswerCard, card
 from transferscope.answers.averaging import averaging
-from transferscope.answers.basin import basin
+from transferscope.answers.changed_modules import changed_modules, critical_modules
 from transferscope.answers.compared import Compared
-from transferscope.answers.mistakes import replacing, shared_mistakes
-from transferscope.answers.modules import changed_modules, critical_modules
+from transferscope.answers.one_basin import basin
 from transferscope.answers.open_questions import open_questions
 from transferscope.answers.same_function import same_function
+from transferscope.answers.shared_mistakes import replacing, shared_mistakes
 
 QUESTIONS: tuple[Callable[[Compared], Answer | None], ...] = (
     same_function, basin, averaging, changed_modules, critical_modules, shared_mistakes, replacing,

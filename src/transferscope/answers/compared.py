@@ -146,7 +146,7 @@ def run_of(checkpoint: str) -> str:
 def compared_models(
     plan: Plan, results: Mapping[str, TaskResults], merged: Mapping[str, str] | None = None
 ) -> Iterator[Compared]:
-    """What a study of checkpoint files compares, task by task.
+    """Collect the models that a study of checkpoint files compares, task by task.
 
     merged: files of merged weights by the name of the merge.
     """

@@ -1,4 +1,4 @@
-"""What could not be told, and what would tell?"""
+"""Name the questions that stay open, and what would tell them."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ SUBJECTS = {
     "shared_mistakes": "how far their mistakes overlap",
     "replacement": "what a replacement would break",
 }
-"""What is not known where a question has no answer."""
+"""Things that are not known where a question has no answer."""
 OPEN = SUBJECTS | {
     "same_function": "whether they are the same function",
     "replacement": "whether the replacement stays within the accepted loss",
 }
-"""What is open where the verdict is `cannot tell`."""
+"""Things that are open where the verdict is `cannot tell`."""
 BY_WEIGHTS = ("basin", "averaging", "critical_modules")
 """Questions that need networks whose weights correspond."""
 
@@ -30,7 +30,7 @@ def open_questions(compared: Compared, answers: Sequence[Answer]) -> Answer:
     """Name what the other answers leave open, with what would tell it, and what the whole card is about."""
     parts = [*_not_defined(compared), *_not_measured(compared, {one.id for one in answers}), *_undecided(answers)]
     nothing = "" if parts else "nothing is open for these files and images of this kind; "
-    scope = f"{nothing}whether other training runs behave alike only their files would tell"
+    scope = f"{nothing}only files of further runs of the same trainings would tell whether such runs behave alike"
     if not compared.has_images:
         scope = "" if parts else "nothing is open, since all of this follows from the weights"
     return Answer(

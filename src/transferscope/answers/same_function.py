@@ -1,4 +1,4 @@
-"""Are two models the same function?"""
+"""Answer whether two models are the same function."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SAME_OUTPUT = 1e-4
 
 
 class Relation(Enum):
-    """How two models belong together."""
+    """Ways in which two models belong together."""
 
     EQUAL = "the same weights"
     ROUNDED = "the same weights but for rounding"
@@ -39,7 +39,7 @@ class Relation(Enum):
 
 
 def relation(compared: Compared, pair: Pair) -> Relation:
-    """How two models belong together, by their table `identity`, else by their predictions."""
+    """Find out how two models belong together, by their table `identity`, else by their predictions."""
     row = facts(compared, pair)
     if row is None:
         return Relation.UNKNOWN if changed(compared, pair) is None else Relation.DIFFERENT

@@ -1,4 +1,4 @@
-"""Whether two checkpoints are one function: by their weights, in any order of channels, and by their outputs."""
+"""Find out whether two checkpoints are one function, by weights in any order of channels and by outputs."""
 
 from __future__ import annotations
 

@@ -63,7 +63,7 @@ def answer_questions(study: Study, claims: pd.DataFrame, **entries: TaskResults 
     from transferscope.answers.answer import AnswerCard as Card
     from transferscope.answers.card import answer_questions as answer
     from transferscope.answers.compared import compared_models
-    from transferscope.answers.study import answers_of_study
+    from transferscope.answers.headlines import answers_of_study
 
     plan = make_plan(study)
     results = {name: entry for name, entry in entries.items() if isinstance(entry, TaskResults)}

@@ -70,7 +70,7 @@ def identify_pair(
     modules: ModulesOptions,
     test_split: PackedSplit | None = None,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Whether two checkpoints are one function, and their distance once channels are matched.
+    """Find out whether two checkpoints are one function, and measure their distance once channels are matched.
 
     Without test images outputs are compared on noise of the size that `part` says.
     """

@@ -125,7 +125,7 @@ def _distance(task: str, group: PairGroup) -> Node:
 
 
 def _identities(plan: Plan, task: str, groups: list[PairGroup]) -> list[Node]:
-    """Whether two checkpoint files are one function, of every pair of files; runs that were trained are not asked."""
+    """Ask of every pair of checkpoint files whether they are one function; of trained runs it is not asked."""
     asked = [group for group in groups if all(run.role == "file" for run in group.runs)]
     if not asked:
         return []

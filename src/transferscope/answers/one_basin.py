@@ -1,4 +1,4 @@
-"""Do two models lie in one basin, and does permutation or scale explain a barrier?"""
+"""Answer whether two models lie in one basin, and whether permutation or scale explains a barrier."""
 
 from __future__ import annotations
 
@@ -95,11 +95,17 @@ def _finding(compared: Compared, pair: Pair) -> Finding | None:
     height, low, high = ranged(row, "barrier")
     margin = compared.margin(pair)
     shown = f"{points(height)}{point_range(low, high)}"
-    if not margin > 0:
-        reason = (
-            "one of them does not reach a finite accuracy" if math.isnan(margin) else "they are no better than guessing"
-        )
-        return Finding(pair, UNKNOWN, f"whether {both} lie in one basin cannot be told: {reason}", height, low, high)
+    unknown = ""
+    if not math.isfinite(height):
+        unknown = f"test {_metric(compared)} is not finite somewhere on the line between them"
+    elif math.isnan(low):
+        unknown = "the barrier has no interval without resamples (analyses.landscape.resamples)"
+    elif math.isnan(margin):
+        unknown = "what they have learned above guessing is not known"
+    elif not margin > 0:
+        unknown = "they are no better than guessing"
+    if unknown:
+        return Finding(pair, UNKNOWN, f"whether {both} lie in one basin cannot be told: {unknown}", height, low, high)
     within = f"the margin of {points(margin)} ({100 * BARRIER_MARGIN:.0f} % of what both have learned)"
     verdict = decide(height, low, high, (-math.inf, margin))
     metric = _metric(compared)
@@ -124,7 +130,7 @@ def _finding(compared: Compared, pair: Pair) -> Finding | None:
 
 @dataclass(frozen=True)
 class Cause:
-    """Whether permutation or scale explains a barrier (`yes`: all or most of it), in words, and the way that does."""
+    """Explanation of a barrier by permutation or scale (`yes`: of all or most of it), and the way that gives it."""
 
     verdict: str
     text: str

@@ -1,4 +1,4 @@
-"""How far do the mistakes of two models overlap, and what would replacing one by the other break?"""
+"""Tell how far the mistakes of two models overlap, and what replacing one by the other would break."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which modules changed most, and which are critical?"""
+"""Name the modules that changed most, and those that are critical."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import pandas as pd
 
 from transferscope.analysis.merging.candidates import UNRELATED
 from transferscope.answers.answer import NO, UNKNOWN, YES, Answer
-from transferscope.answers.basin import cause_of
 from transferscope.answers.compared import Compared, Pair, Row
 from transferscope.answers.findings import Finding, largest, of_verdict, overall
+from transferscope.answers.one_basin import cause_of
 from transferscope.answers.rule import Numbers, decide
 from transferscope.answers.same_function import Relation, facts, relation
 from transferscope.answers.wording import count, listed, percent, point_range, points, sentence, tiny
@@ -155,9 +155,10 @@ def _profile(compared: Compared, pair: Pair) -> Finding | None:
     if rows.empty:
         return None
     cause = cause_of(compared, pair)
-    matched = cause is not None and cause.way.startswith("aligned") and (rows["way"] == "aligned_modules").any()
     row = facts(compared, pair)
-    matched = matched and row is not None and float(row["moved"]) > 0
+    moved = row is not None and float(row["moved"]) > 0
+    aligned = bool((rows["way"] == "aligned_modules").any())
+    matched = cause is not None and cause.way.startswith("aligned") and aligned and moved
     rows = rows[rows["way"] == ("aligned_modules" if matched else "modules")]
     if rows.empty:
         return None

@@ -40,7 +40,7 @@ HEADLINES = (
         "Does pre-training give a better model in the end?",
         "P-T ends better than RI-T",
         "P-T does not end better than RI-T",
-        "final test metric of P-T less that of RI-T",
+        "the difference in the final test metric",
         "score",
         "learning_curves",
     ),
@@ -49,7 +49,7 @@ HEADLINES = (
         "Do two P-T share more of their mistakes than a P-T and an RI-T?",
         "two P-T share more of their mistakes than a P-T and an RI-T",
         "two P-T do not share more of their mistakes than a P-T and an RI-T",
-        "difference of the overlap beyond chance, as a part of the largest possible one",
+        "the difference of the overlap beyond chance, as a part of the largest possible one,",
         "share",
         "mistakes",
     ),
@@ -58,7 +58,7 @@ HEADLINES = (
         "Are the features of two P-T more alike than those of a P-T and an RI-T?",
         "the features of two P-T are more alike than those of a P-T and an RI-T",
         "the features of two P-T are not more alike than those of a P-T and an RI-T",
-        "difference of CKA",
+        "the difference of CKA",
         "coefficient",
         "cka",
     ),
@@ -67,7 +67,7 @@ HEADLINES = (
         "Do two P-T lie in one basin?",
         "two P-T lie in one basin",
         "a barrier lies between two P-T",
-        "barrier as a part of what both have learned",
+        "the barrier as a part of what both have learned",
         "share",
         "barrier",
     ),
@@ -76,7 +76,7 @@ HEADLINES = (
         "Is there a barrier between two RI-T?",
         "a barrier lies between two RI-T",
         "no barrier lies between two RI-T",
-        "barrier as a part of what both have learned",
+        "the barrier as a part of what both have learned",
         "share",
         "barrier",
     ),
@@ -85,7 +85,7 @@ HEADLINES = (
         "Is that barrier mostly permutation and scale?",
         "the barrier between two RI-T is mostly permutation and scale",
         "permutation and scale do not explain most of the barrier between two RI-T",
-        "part of it that is left once channels are matched and rescaled",
+        "the part of it that is left once channels are matched and rescaled",
         "share",
         "connection_",
     ),
@@ -94,7 +94,7 @@ HEADLINES = (
         "Does the average of P-T of two domains replace a P-T trained on both?",
         "the average of P-T of two domains comes within 3 points of a P-T trained on both",
         "the average of P-T of two domains stays more than 3 points behind a P-T trained on both",
-        "points that it is behind",
+        "the distance behind",
         "score",
         "merging",
     ),
@@ -121,26 +121,26 @@ def _answer(one: Headline, row: Mapping[Any, Any], figures: Mapping[str, frozens
     verdict = VERDICTS.get(str(row["verdict"]), UNKNOWN)
     effect, low, high = (float(row[name]) for name in ("effect", "low", "high"))
     show = SHOWN[one.unit]
-    number = f"{one.measure} {show(effect)}"
+    number = show(effect)
     if math.isfinite(low) and math.isfinite(high):
-        number += f" ({show(low)} to {show(high)})"
-    over = count(int(row["num_comparisons"]), "comparison")
-    if isinstance(row["covers"], str) and row["covers"]:
-        over += f", for {row['covers']}"
+        ends = [show(end).removesuffix(" points") for end in (low, high)]
+        number += f" ({ends[0]} to {ends[1]})"
     said = one.yes if verdict == YES else one.no
     if verdict == UNKNOWN:
         said = f"it cannot be told whether {one.yes}"
+    said += f": {one.measure} is {number} over {count(int(row['num_comparisons']), 'comparison')}"
+    covers = f"the interval covers {row['covers']}" if isinstance(row["covers"], str) and row["covers"] else ""
     would = str(row["would_tell"]) if verdict == UNKNOWN and isinstance(row["would_tell"], str) else ""
     return Answer(
         id=one.claim,
         question=one.question,
-        answer=sentence([said, number, over]),
+        answer=sentence([said, covers]),
         verdict=verdict,
         value=effect,
         low=low,
         high=high,
         unit=one.unit,
-        measure=one.measure,
+        measure=one.measure.removeprefix("the ").rstrip(","),
         figure=_figure(one.figure, figures),
         section=registered()[one.claim].section,
         would_tell=would,
@@ -163,14 +163,14 @@ def _figure(name: str, figures: Mapping[str, frozenset[str]]) -> str:
 
 
 def _open(run: Mapping[str, Mapping[Any, Any]]) -> Answer:
-    """How many claims are decided, which of the main ones are not, and what would tell."""
+    """Count the claims that are decided, and name which of the main ones are not, and what would tell."""
     verdicts = [str(row["verdict"]) for row in run.values()]
     held, failed = verdicts.count(HOLDS), verdicts.count(FAILS)
     undecided = len(run) - held - failed
     open_ = [one for one in HEADLINES if one.claim in run and str(run[one.claim]["verdict"]) not in VERDICTS]
     counts = f"of {count(len(run), 'claim')} that were run {held} hold, {failed} do not, and {undecided} cannot be told"
     would = [
-        f"{one.yes}, which would take {run[one.claim]['would_tell']}"
+        f"{one.yes} ({run[one.claim]['would_tell']})"
         for one in open_
         if isinstance(run[one.claim]["would_tell"], str) and run[one.claim]["would_tell"]
     ]
