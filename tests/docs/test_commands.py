@@ -33,6 +33,9 @@ ELSEWHERE = {
     "uv run --extra ray kedro run --runner RayRunner --runner-params address=HEAD:6379": (
         "tests/framework/runners/test_ray_runner.py runs a study on a cluster of its own, where Ray is installed"
     ),
+    "uv run python -m transferscope.benchmarks.gpu --json speeds.json": (
+        "tests/package_benchmarks/test_gpu.py makes every measurement"
+    ),
     "uv sync": "sets up the environment that the tests run in",
     "uv run pre-commit install": "writes into the checkout's own git folder",
     "uv run kedro run --env my_study": "data_prep of it is run; training and analyses are those of the tiny study",
