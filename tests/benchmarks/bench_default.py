@@ -177,8 +177,10 @@ def main() -> None:
             from tiny_project import make_project
 
             folder = make_project(Path(name), options.study or "{}").folder
-        run(folder, options)
-        show(options, started, before)
+        try:
+            run(folder, options)
+        finally:  # of a run that failed, what it took so far
+            show(options, started, before)
 
 
 if __name__ == "__main__":

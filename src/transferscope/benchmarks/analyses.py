@@ -117,8 +117,11 @@ def _criticality_rate(setting: Setting, batches: Batches, states: tuple[dict[str
     cases = len(modules) * 2 * 2
 
     def work() -> int:
-        grid = {"alphas": (0.0, 0.5), "sigmas": (0.01, 0.1), "num_draws": 1}
-        disturb(model, states[0], states[1], modules, {"train": batches}, stages=stages, **grid)
+        examples = {"train": batches}
+        disturb(
+            model, states[0], states[1], modules, examples, alphas=ALPHAS[:2], sigmas=(0.01, 0.1), num_draws=1,
+            stages=stages,
+        )  # fmt: skip
         return cases * sum(len(labels) for _, labels in batches)
 
     return setting.rate(work, warm_up=0)

@@ -106,7 +106,7 @@ class Setting:
         for parameter in network.parameters():
             if parameter.ndim == 4 and not parameter.any():
                 parameter.data.copy_(0.02 * torch.randn(parameter.shape, generator=generator))
-        return network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+        return network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def flops(self) -> float:
         """Floating-point operations of one forward pass of one image, counted by torch."""

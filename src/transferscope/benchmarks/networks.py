@@ -233,7 +233,7 @@ def step_together(setting: Setting, number: int, precision: str) -> tuple[dict[s
     Each network has weights, images and momentum of its own; network i is that of `small_step` with the seed i.
     """
     networks = [_small_network(seed).to(setting.device) for seed in range(number)]
-    weights, buffers = torch.func.stack_module_state(networks)  # type: ignore[arg-type]
+    weights, buffers = torch.func.stack_module_state(networks)
     skeleton = copy.deepcopy(networks[0]).to("meta")
     images, labels = (torch.stack([part] * number) for part in _small_batch(setting))
     leaves = {name: tensor.detach().requires_grad_() for name, tensor in weights.items()}

@@ -6,6 +6,7 @@ The constants are of an EPYC core (docs/log.md); another machine differs by its 
 from __future__ import annotations
 
 import os
+from typing import Any
 
 from transferscope.cost.passes import Sizes, num_checkpoints
 from transferscope.experiment.plan import Plan
@@ -66,7 +67,7 @@ def spectrum_seconds(plan: Plan) -> tuple[int, float]:
     return count, operations / OPERATIONS
 
 
-def spectrum_operations(name: str, options: dict[str, object], side: int) -> float:
+def spectrum_operations(name: str, options: dict[str, Any], side: int) -> float:
     """Floating-point operations of the circular spectrum of a network's convolutions and linear layers."""
     from torch import nn
 

@@ -190,8 +190,8 @@ class _Disturbed:
         }
         counts = [len(rows[case]["split"]) for case in ordered]
         # A place that both paths pass may be stored under its position on the other.
-        about = {"module": [case[0] for case in ordered], "position": [case[1] for case in ordered]}
-        table = pd.DataFrame({**columns, **{name: np.repeat(values, counts) for name, values in about.items()}})
+        columns["position"] = np.repeat([case[1] for case in ordered], counts)
+        table = pd.DataFrame({**columns, "module": np.repeat([case[0] for case in ordered], counts)})
         return table.assign(**self.names)[["module", "path", "end", "split", *MEASUREMENTS]]
 
     def _key(self, case: Case, first: int, num: int, parts: list[str], screened: bool) -> str:
@@ -247,5 +247,6 @@ def _places(
     """Contents from which the weights of a module at each position follow; both paths begin and end at one place."""
     ends = [state_digest(initial), state_digest(final)]
     if trajectory is None:
-        return {position: [*ends, {0: ends[0], 1: ends[1]}.get(position, position)] for position in positions}
+        at_ends: dict[float, object] = {0.0: ends[0], 1.0: ends[1]}
+        return {position: [*ends, at_ends.get(position, position)] for position in positions}
     return {position: [*ends, state_digest(trajectory[int(position)])] for position in positions}
