@@ -47,7 +47,8 @@ def cka_between(
     return similarity.cka(comparison)
 
 
-PAIRS_AT_ONCE = 64
+PRODUCT_VALUES = 1 << 20
+"""Products of units that are made at once, over some examples."""
 PRODUCTS = ((0, 0), (0, 1), (0, 2), (1, 1), (2, 2), (1, 2))
 """Of what an example adds to HSIC(a, b), HSIC(a, a), HSIC(b, b)."""
 
@@ -125,15 +126,19 @@ class LayerSimilarity:
         self._add_squares(stack / (n - 3) ** 0.5)
 
     def _add_squares(self, stack: Tensor) -> None:
-        """Add products of what each example adds to the three HSIC of a pair, a row sum of an elementwise product."""
-        own = stack.square().sum(dim=2)
-        for start in range(0, len(self._a), PAIRS_AT_ONCE):
-            a, b = (
-                torch.as_tensor(side[start : start + PAIRS_AT_ONCE]).to(stack.device) for side in (self._a, self._b)
-            )
-            parts = (stack[a] * stack[b]).sum(dim=2), own[a], own[b]
-            products = [(parts[i] * parts[j]).sum(dim=1) for i, j in PRODUCTS]
-            self._squares[:, start : start + PAIRS_AT_ONCE] += torch.stack(products).double().cpu().numpy()
+        """Add products of what each example adds to the three HSIC of a pair, a row sum of an elementwise product.
+
+        Of one example these are a product of matrices for all pairs of units, (units, units).
+        """
+        a, b = (torch.as_tensor(side).to(stack.device) for side in (self._a, self._b))
+        rows = max(1, PRODUCT_VALUES // len(stack) ** 2)
+        for part in stack.split(rows, dim=1):
+            of_examples = part.transpose(0, 1)
+            products = of_examples @ of_examples.mT
+            own = products.diagonal(dim1=1, dim2=2)
+            parts = products[:, a, b], own[:, a], own[:, b]
+            sums = torch.stack([(parts[i] * parts[j]).sum(dim=0) for i, j in PRODUCTS])
+            self._squares += sums.double().cpu().numpy()
 
     def undefined(self, comparison: LayerComparison) -> list[Unit]:
         """Layers of a comparison whose features are not finite, or the same for all examples: they have no CKA."""
