@@ -126,7 +126,7 @@ class _Work:
         self.called = torch.compile(network, dynamic=False) if options.compile else network
         self.analysed = build_model(model.name, num_classes, seed=0, **model.options).eval()
         self.analysed.to(device=device, dtype=getattr(torch, precision))
-        self.analysed.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.analysed.to(memory_format=torch.channels_last)
         largest = max(options.batch_size, EVALUATED)
         self.images = torch.randn(largest, image_channels(network), side, side, device=device)
         self.images = self.images.contiguous(memory_format=layout)
