@@ -41,7 +41,7 @@ def render(figure: Figure) -> RenderedFigure:
     """Both files, the same bytes for the same figure: neither holds a date.
 
     The figure is laid out once, at the resolution of the PNG, and both files show that layout. Left to itself,
-    `savefig` lays it out and looks for its edges for each file anew, in more time than drawing takes.
+    `savefig` draws it in vain, lays it out and looks for its edges for each file anew, in more time than drawing takes.
     """
     pdf, png = BytesIO(), BytesIO()
     with _laid_out(figure) as edges:
@@ -55,11 +55,13 @@ def _laid_out(figure: Figure) -> Iterator[Bbox]:
     """Lay the figure out; inside nothing moves any more. Yields the edges of all that is drawn, padded, in inches."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
+    from transferscope.plots.layout import lay_out
+
     engine, dpi, canvas = figure.get_layout_engine(), figure.dpi, figure.canvas
     figure.dpi = DPI
     try:
         renderer = FigureCanvasAgg(figure).get_renderer()
-        figure.draw_without_rendering()
+        lay_out(figure)
         edges = figure.get_tightbbox(renderer).padded(PADDING)
         figure.set_layout_engine(None)
         yield edges
