@@ -7,14 +7,13 @@ import tempfile
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from transferscope.benchmarks.cases import Case, Setting
-
-if TYPE_CHECKING:
-    from transferscope.images.split import PackedSplit, SplitInfo
+from transferscope.experiment.options import PictureOptions
+from transferscope.images.split import PackedSplit, SplitInfo, write_split_files
+from transferscope.images.verified import IMAGES, npy_header
 
 DECODED = "JPEG files, a DataLoader with workers"
 CROP_MARGIN = 32
@@ -32,9 +31,6 @@ def feeding(setting: Setting) -> Iterator[Case]:
 
 
 def _info(setting: Setting) -> SplitInfo:
-    from transferscope.experiment.options import PictureOptions
-    from transferscope.images.split import SplitInfo
-
     pictures = PictureOptions(store_size=setting.side + CROP_MARGIN, crop_size=setting.side)
     names = tuple(f"class_{index}" for index in range(setting.classes))
     return SplitInfo("bench", "train", names, False, True, pictures, "bench")
@@ -49,8 +45,6 @@ def _described(setting: Setting, count: int) -> tuple[np.ndarray, list[str], np.
 
 def split_in_memory(setting: Setting, count: int) -> PackedSplit:
     """Images of noise, with labels in turn."""
-    from transferscope.images.split import PackedSplit
-
     side = setting.side + CROP_MARGIN
     images = np.random.default_rng(0).integers(0, 256, (count, 3, side, side), dtype=np.uint8)
     return PackedSplit(_info(setting), images, *_described(setting, count))
@@ -58,9 +52,6 @@ def split_in_memory(setting: Setting, count: int) -> PackedSplit:
 
 def packed_noise(setting: Setting, count: int, folder: Path) -> PackedSplit:
     """The same on disk, packed; written a part at a time."""
-    from transferscope.images.split import PackedSplit, write_split_files
-    from transferscope.images.verified import IMAGES, npy_header
-
     side = setting.side + CROP_MARGIN
     folder.mkdir(parents=True)
     generator = np.random.default_rng(0)
