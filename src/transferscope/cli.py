@@ -190,7 +190,7 @@ class _Sizes(click.ParamType):
 
 
 def _overlay(ctx: click.Context, param: click.Parameter, value: Any) -> dict[str, Any]:
-    """What stands below `run:` in a file of `kedro run --config`; {} without a file."""
+    """Read the options below `run:` in a file of `kedro run --config`; {} without a file."""
     found: dict[str, Any] = read_mapping(value)["run"] if value else {}
     return found
 
