@@ -189,6 +189,22 @@ class _Sizes(click.ParamType):
         return task, train, test
 
 
+def _overlay(ctx: click.Context, param: click.Parameter, value: Any) -> dict[str, Any]:
+    """Read the options below `run:` in a file of `kedro run --config`; {} without a file."""
+    found: dict[str, Any] = read_mapping(value)["run"] if value else {}
+    return found
+
+
+def _with_overlays(command: click.Command) -> click.Command:
+    """The same command with the `--config` and `--params` of `kedro run`, read and checked in the same way."""
+    by_name = {parameter.name: copy(parameter) for parameter in kedro_run.params}
+    options = sorted(str(name) for name in by_name if name != "config")
+    by_name["config"].callback = _checked_file(options, _overlay)
+    by_name["params"].callback = _checked_params(by_name["params"].callback)
+    command.params += [by_name["config"], by_name["params"]]
+    return command
+
+
 @click.command()
 @env_option
 @click.option("--images", multiple=True, type=_Sizes(), help="Images of a task where the plan does not say how many.")
@@ -201,30 +217,46 @@ def cost(
     train_speed: float | None,
     forward_speed: float | None,
     markdown: bool,
+    config: dict[str, Any],
+    params: dict[str, Any],
 ) -> None:
-    """Estimate what the plan needs before it runs: per figure its runs, hours on one device, disk.
+    """Estimate what the plan needs before it runs: per figure its runs, and in all, hours on one device and disk.
 
-    Without both speeds this machine is measured for some seconds, on random images.
+    Without both speeds this machine is measured for some seconds, on random images, at what the plan will do.
     """
-    from transferscope.cost.device_speed import Speed, measure_speed
+    from kedro.framework.project import pipelines
+
+    from transferscope.cost.device_speed import Speed, Speeds, measure_speeds
     from transferscope.cost.plan_cost import plan_costs
-    from transferscope.experiment.study import pictures_of
     from transferscope.framework.config import CommandLineError, load_plan
     from transferscope.system.errors import UserError
     from transferscope.tables.terminal import print_tables
 
-    plan = load_plan(env)
+    plan = load_plan(env or config.get("env"), _merged(config.get("params") or {}, params))
+    nodes = pipelines["__default__"].nodes
+    num_figures = sum(name.endswith(".figure") for node in nodes for name in node.outputs)
     try:
-        if train_speed and forward_speed:
-            speed = Speed(train_speed, forward_speed)
-        else:
-            task = next(iter(plan.study.tasks))
-            speed = measure_speed(plan.study.model, pictures_of(plan.study, task).seen_size)
-        tables = plan_costs(plan, {task: (train, test) for task, train, test in images}, speed)
+        given = Speed(train_speed, forward_speed) if train_speed and forward_speed else None
+        speeds: Speeds = given or measure_speeds(plan)
+        sizes = {task: (train, test) for task, train, test in images}
+        tables = plan_costs(plan, sizes, speeds, num_figures=num_figures, num_nodes=len(nodes))
     except UserError as error:
         raise CommandLineError(str(error)) from None
     print_tables(tables, markdown=markdown)
-    click.echo(f"At {speed.train:,.0f} images/s trained and {speed.forward:,.0f} images/s evaluated, one device.")
+    for speed in dict.fromkeys([speeds] if isinstance(speeds, Speed) else speeds.values()):
+        click.echo(
+            f"At {speed.train:,.0f} images/s trained and {speed.forward:,.0f} images/s evaluated "
+            f"({speed.in_analyses:,.0f} in analyses), one device."
+        )
+
+
+def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """Parameters of a file with those of the command line laid over them, key by key."""
+    both = {
+        key: _merged(below[key], value) if isinstance(value, dict) and isinstance(below.get(key), dict) else value
+        for key, value in above.items()
+    }
+    return {**below, **both}
 
 
 @click.group()
@@ -265,5 +297,10 @@ def _our_compare(command: click.Command) -> click.Command:
 
 cli = click.Group(
     name="transferscope",
-    commands={"run": _our_run(kedro_run), "cost": cost, "compare": _our_compare(compare), "study": study},
+    commands={
+        "run": _our_run(kedro_run),
+        "cost": _with_overlays(cost),
+        "compare": _our_compare(compare),
+        "study": study,
+    },
 )

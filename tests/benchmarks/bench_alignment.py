@@ -18,52 +18,15 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import numpy as np
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from transferscope.analysis.alignment import PermutationGroups, match_weights, permutation_groups, permute
+from transferscope.analysis.alignment import match_weights, permutation_groups, permute
+from transferscope.benchmarks.published_ways import published_matching
 from transferscope.models import build_model
-
-
-def published(groups: PermutationGroups, a: Mapping[str, Tensor], b: Mapping[str, Tensor], seed: int = 0) -> float:
-    """The objective that the naive loop reaches; for networks whose groups are free (no blocks, no parts of axes)."""
-    axes = {(axis.key, axis.axis): (group.name, axis.positions) for group in groups for axis in group.axes}
-    weights = [key for key, _ in groups.model.named_parameters() if any((key, axis) in axes for axis in range(4))]
-    order = {group.name: np.arange(group.size) for group in groups}
-    generator = np.random.default_rng(seed)
-
-    def index(key: str, axis: int) -> Tensor:
-        name, positions = axes[key, axis]
-        return torch.from_numpy(positions[order[name]].ravel())[torch.from_numpy(np.argsort(positions.ravel()))]
-
-    def permuted(key: str, without: int | None = None) -> Tensor:
-        tensor = b[key]
-        for axis in range(tensor.dim()):
-            if axis != without and (key, axis) in axes:
-                tensor = tensor.index_select(axis, index(key, axis))
-        return tensor
-
-    moved = True
-    while moved:
-        moved = False
-        for number in generator.permutation(len(groups)):
-            group = groups.groups[number]
-            gain = np.zeros((group.size, group.size))
-            for axis in group.axes:
-                if axis.key in weights:
-                    rows = torch.from_numpy(axis.positions)
-                    one = a[axis.key].movedim(axis.axis, 0)[rows].reshape(group.size, -1)
-                    other = permuted(axis.key, axis.axis).movedim(axis.axis, 0)[rows].reshape(group.size, -1)
-                    gain += (one @ other.T).numpy()
-            _, found = linear_sum_assignment(gain, maximize=True)
-            before = gain[np.arange(group.size), order[group.name]].sum()
-            if gain[np.arange(group.size), found].sum() > before + 1e-12 * abs(before) + 1e-6:
-                order[group.name], moved = found, True
-    return sum(float((a[key].double() * permuted(key)).sum()) for key in weights)
 
 
 def cpu_seconds(work: Callable[[], object]) -> tuple[float, object]:
@@ -79,7 +42,7 @@ def compare(name: str, repeats: int) -> None:
     assert all(group.blocks == 1 for group in groups), f"{name} has blocks, which the published loop does not know"
     times: dict[str, list[float]] = {"published": [], "ours": []}
     for _ in range(repeats):
-        seconds, theirs = cpu_seconds(lambda: published(groups, a, b))
+        seconds, theirs = cpu_seconds(lambda: published_matching(groups, a, b))
         times["published"].append(seconds)
         seconds, ours = cpu_seconds(lambda: match_weights(groups, a, b, restarts=1))
         times["ours"].append(seconds)

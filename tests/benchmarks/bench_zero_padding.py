@@ -7,6 +7,8 @@ Small layers with normal weights, both maps as dense matrices. Prints the table 
 
 from __future__ import annotations
 
+import sys
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -28,7 +30,8 @@ def zero_padded_values(weight: Tensor, size: int, stride: int) -> Tensor:
 def main() -> None:
     print("| Layer | Spectral norm | Frobenius norm | Median | Smallest | Largest difference |")
     print("|---|---|---|---|---|---|")
-    for inputs, outputs, kernel, size, stride in LAYERS:
+    for number, (inputs, outputs, kernel, size, stride) in enumerate(LAYERS, start=1):
+        print(f"layer {number} of {len(LAYERS)}: {inputs * size**2} columns", file=sys.stderr)
         generator = torch.Generator().manual_seed(0)
         scale = (2 / (inputs * kernel**2)) ** 0.5
         weight = scale * torch.randn(outputs, inputs, kernel, kernel, generator=generator, dtype=torch.float64)
@@ -43,7 +46,8 @@ def main() -> None:
         cells = [f"{float(value):.3g}" for value in measures]
         largest = float((circular - zero).abs().max() / zero[0])
         print(
-            f"| {kernel}×{kernel}, {inputs}→{outputs} at {size}, stride {stride} | {' | '.join(cells)} | {largest:.1%} |"
+            f"| {kernel}×{kernel}, {inputs}→{outputs} at {size}, stride {stride} | {' | '.join(cells)} | {largest:.1%} |",
+            flush=True,
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,11 +11,12 @@ from kedro.framework.startup import bootstrap_project
 
 from tiny_project import ROOT
 from transferscope.cli import cli
+from transferscope.cost import device_speed, other_work
 from transferscope.cost.device_speed import Speed, measure_speed
 from transferscope.cost.node_costs import node_costs
-from transferscope.cost.passes import task_sizes
+from transferscope.cost.passes import criticality_images, task_sizes
 from transferscope.cost.plan_cost import figure_costs, plan_costs, run_costs, split_bytes
-from transferscope.experiment.options import ModelOptions
+from transferscope.experiment.options import ModelOptions, TrainingOptions
 from transferscope.experiment.plan import Plan, make_plan
 from transferscope.system.errors import UserError
 
@@ -154,7 +156,7 @@ def test_a_union_stores_nothing(plan: Plan) -> None:
 def test_all_tables_of_the_default_network(plan: Plan) -> None:
     """Parameters and modules are counted from the network itself: 175k parameters, four bytes each."""
     tables = plan_costs(plan, SIZES, SPEED)
-    assert list(tables) == ["Tables and figures", "Trainings", "Packed splits"]
+    assert list(tables) == ["Tables and figures", "Trainings", "Packed splits", "Whole plan"]
     per_checkpoint = tables["Trainings"]["gigabytes"] / tables["Trainings"]["checkpoints"]
     assert per_checkpoint.to_numpy() == pytest.approx(4 * 175e3 / 1e9, rel=0.01)
 
@@ -163,6 +165,98 @@ def test_the_speed_is_measured_on_this_machine() -> None:
     """A forward pass is quicker than a step of training."""
     speed = measure_speed(ModelOptions(options={"widths": [4, 4, 4]}), 16, seconds=0.3)
     assert speed.forward > speed.train > 0
+    assert speed.in_analyses > speed.train
+
+
+def test_each_kind_of_network_is_measured_once_as_the_plan_trains_it(
+    plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nine runs of one network and one training are one measurement; another batch size for P makes two."""
+    asked: list[tuple[int, str]] = []
+
+    def measured(model: ModelOptions, side: int, *, training: TrainingOptions, precision: str, seconds: float) -> Speed:
+        asked.append((training.batch_size, precision))
+        return Speed(train=training.batch_size, forward=2.0)
+
+    monkeypatch.setattr(device_speed, "measure_speed", measured)
+    assert device_speed.measure_speeds(plan) == dict.fromkeys(plan.runs, Speed(32, 2.0))
+    assert asked == [(32, "float32")]
+    of_p = STUDY | {"runs": STUDY["runs"] | {"p": STUDY["runs"]["p"] | {"training": {"batch_size": 8}}}}
+    other = make_plan(of_p | {"analyses": STUDY["analyses"] | {"precision": "bfloat16"}})
+    speeds = device_speed.measure_speeds(other)
+    assert sorted(asked[1:]) == [(8, "bfloat16"), (32, "bfloat16")]
+    assert speeds["source.p_1"].train == 8
+    costs = run_costs(other, task_sizes(other, SIZES), speeds, dict.fromkeys(other.runs, 250)).set_index("run")
+    assert costs.loc["source.p_1", "hours"] == pytest.approx((5000 / 8 + 4 * 1050 / 2) / 3600)
+
+
+def test_the_whole_plan_by_hand(plan: Plan) -> None:
+    """Trainings, evaluations and analyses of the other tables, work of no network on all cores, and the total."""
+    tables = plan_costs(plan, SIZES, SPEED, num_figures=10, num_nodes=100)
+    runs, figures = tables["Trainings"], tables["Tables and figures"]
+    whole = tables["Whole plan"].set_index("work")
+    assert whole.loc["optimizer steps", "count"] == runs["images_trained"].sum()
+    steps, evaluation = (whole.loc[work, "hours"] for work in ("optimizer steps", "evaluation in training"))
+    assert steps + evaluation == pytest.approx(runs["hours"].sum())
+    assert whole.loc["analyses", "hours"] == pytest.approx(figures["evaluation_hours"].sum())
+    assert whole.loc["figures", "hours"] == pytest.approx(10 * other_work.FIGURE / other_work.cores() / 3600)
+    assert whole.loc["total", "gigabytes"] == pytest.approx(
+        runs["gigabytes"].sum() + tables["Packed splits"]["gigabytes"].sum()
+    )
+    parts = whole.drop("total")
+    assert whole.loc["total", "hours"] == pytest.approx(parts["hours"].sum())
+    assert (parts["hours"] >= 0).all()
+
+
+def test_planes_basins_and_rewinding_are_counted(plan: Plan) -> None:
+    """7 x 7 points and three models on 100 test images; 5 points and 4 rays at 2 + 3 + 1 lengths; 8 modules and none."""
+    landscape = STUDY["analyses"]["landscape"] | {
+        "planes": [{"name": "one", "task": "clipart", "checkpoints": ["pt_1", "pt_2", "rit_1"], "points": 7}],
+        "basin": {"tasks": ["real"], "kinds": ["pt", "p"], "points": 5, "rays": 4, "deltas": [0.5, 1.0]},
+        "criticality": {"tasks": ["clipart"], "runs": ["pt_1"], "rewind_epochs": [0, 1], "max_examples": 10},
+    }
+    full = make_plan(STUDY | {"analyses": STUDY["analyses"] | {"landscape": landscape}})
+    sizes, modules = task_sizes(full, SIZES), dict.fromkeys(full.runs, 8)
+    costs = run_costs(full, sizes, SPEED, dict.fromkeys(full.runs, 250))
+    hours = figure_costs(full, sizes, SPEED, costs, modules).set_index("figure")["evaluation_hours"]
+    images = hours * SPEED.forward * 3600
+    assert images["Planes"] == pytest.approx((49 + 3) * 100)
+    assert images["Basins"] == pytest.approx((5 + 2 * 4 * (2 + 3 + 1)) * 200)
+    options = full.study.analyses.landscape.criticality
+    noise = criticality_images(full, options, "clipart.pt_1", sizes, modules)
+    assert images["Figure 30, Figure 5"] == pytest.approx(noise + (1 + 8 * 2) * 100)
+    nodes = node_costs(full)
+    assert nodes["clipart.landscape.plane_one"] == (49 + 3) * 100
+    assert nodes["real.landscape.basin_pt"] == (5 + 2 * 4 * 6) * 200
+    assert "real.landscape.basin_p" not in nodes
+
+
+def test_the_spectrum_of_a_convolution_is_counted_by_its_frequencies() -> None:
+    """Half of the frequencies of a real kernel, a block each; four times the positions take four times the work."""
+    small, large = (
+        other_work.spectrum_operations("fixup_resnet_small", {"widths": [4, 4, 4]}, side) for side in (16, 32)
+    )
+    assert 3.5 < large / small < 4
+
+
+def test_overlays_of_a_run_are_overlays_of_its_cost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`--config` and `--params` change the plan as they change that of `kedro run`, the latter laid over the former."""
+    monkeypatch.chdir(ROOT)
+    bootstrap_project(ROOT)
+    overlay = tmp_path / "small.yml"
+    overlay.write_text("run: {params: {training: {epochs: 8}, runs: {p: {training: {epochs: 8}}}}}")
+    speeds = ["cost", "--train-speed", "1000", "--forward-speed", "1000", "--markdown", "--config", str(overlay)]
+
+    def epochs(*words: str) -> dict[str, str]:
+        printed = CliRunner().invoke(cli, [*speeds, *words], catch_exceptions=False).stdout
+        rows = [[cell.strip() for cell in line.split("|")[1:]] for line in printed.splitlines() if "_1 " in line]
+        return {row[0]: row[2] for row in rows}
+
+    assert epochs()["clipart.pt_1"] == "8"
+    changed = epochs("--params", "runs.p.training.epochs=9")
+    assert (changed["shapes.p_1"], changed["clipart.pt_1"]) == ("9", "8")
+    refused = CliRunner().invoke(cli, ["cost", "--config", str(tmp_path / "none.yml")])
+    assert refused.exit_code != 0
 
 
 def test_the_table_in_the_docs_is_that_of_the_plan(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -177,7 +271,8 @@ def test_the_table_in_the_docs_is_that_of_the_plan(monkeypatch: pytest.MonkeyPat
 
 
 def rows_about_figures(text: str) -> list[list[str]]:
-    lines = (line for line in text.splitlines() if line.startswith(("| Figure", "| Table")))
+    shown = ("| Figure", "| Table", "| optimizer steps", "| evaluation in training", "| analyses", "| images packed")
+    lines = (line for line in text.splitlines() if line.startswith(shown))
     return [[cell.strip() for cell in line.split("|")] for line in lines]
 
 

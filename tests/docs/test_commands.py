@@ -33,6 +33,9 @@ ELSEWHERE = {
     "uv run --extra ray kedro run --runner RayRunner --runner-params address=HEAD:6379": (
         "tests/framework/runners/test_ray_runner.py runs a study on a cluster of its own, where Ray is installed"
     ),
+    "uv run python -m transferscope.benchmarks.gpu --json speeds.json": (
+        "tests/package_benchmarks/test_gpu.py makes every measurement"
+    ),
     "uv run kedro package": "it needs the package index; tests/framework/test_packaged.py runs the wheel, by -m large",
     "uv run kedro server start --env own_images": "a server; tests/framework/test_server.py asks it",
     "uv sync": "sets up the environment that the tests run in",

@@ -287,6 +287,23 @@ def test_criticality_is_remembered_case_by_case(project) -> None:
         np.testing.assert_allclose(both[column], both[f"{column}_whole"], rtol=1e-4, atol=1e-6)
 
 
+def test_places_that_both_paths_pass_are_measured_once(project) -> None:
+    """The paths share their ends: with the store of one, the other measures only what lies between, and says the same."""
+    splits, series = splits_of(project, "clipart"), project.load("clipart.pt_1.checkpoints")
+    both = crit(paths=("direct", "optimization"), max_examples=None)
+    shared, direct, apart = Counting(), Counting(), Counting()
+    table, mu, _ = modules(series, splits, both, shared)
+    alone = [modules(series, splits, crit(paths=(path,), max_examples=None), store)
+             for path, store in (("direct", direct), ("optimization", apart))]  # fmt: skip
+    cases = {path: table[table["path"] == path].drop_duplicates(["module", "position", "sigma"]) for path in both.paths}
+    at_ends = 2 * len(cases["direct"]["module"].unique()) * len(both.sigmas)
+    assert len(cases["direct"]) == at_ends
+    assert direct.puts + apart.puts - shared.puts >= at_ends
+    for measured, index in ((table, 0), (mu, 1)):
+        expected = pd.concat([tables[index] for tables in alone], ignore_index=True)
+        pd.testing.assert_frame_equal(measured, expected)
+
+
 def test_the_four_paths_are_chosen(project) -> None:
     """Paths times ends; each mu is held against the unperturbed loss of its own end and what that has learned."""
     splits, series = splits_of(project, "clipart"), project.load("clipart.rit_1.checkpoints")

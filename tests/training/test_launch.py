@@ -20,6 +20,7 @@ import pytest
 import torch
 
 from transferscope.experiment.options import ModelOptions
+from transferscope.models.series import CheckpointSeries
 from transferscope.system.errors import UserError
 from transferscope.system.folder_lock import run_folder_held
 from transferscope.system.temporaries import LOCK, NAME, remove_dead_work
@@ -95,6 +96,45 @@ def test_a_worker_that_dies_is_started_again(
     for name, value in one.load("final").state_dict.items():
         torch.testing.assert_close(series.load("final").state_dict[name], value, rtol=1e-3, atol=1e-4, msg=name)
     assert not workers_of(jobs)
+
+
+def test_one_worker_needs_no_launcher(
+    make_split: Make, make_run: Make, jobs: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As on one GPU: it is the only process, is started again when it is killed, and leaves the bytes of `train_run`."""
+    caplog.set_level(logging.INFO, "transferscope")
+    parts = make_split(40, folder=tmp_path / "train"), make_split(24, part="test", folder=tmp_path / "test")
+    run = make_run(epochs=25, batch_size=16, lr=0.01, max_restarts=1)
+    given = inputs.Inputs.of(run, inputs.by_part(*parts, None), None)
+    started: set[int] = set()
+    with ThreadPoolExecutor(1) as thread, run_folder_held(tmp_path / "alone") as lock:
+        training = thread.submit(launch._launch, given, tmp_path / "alone", "cpu", 1, lock)
+        wait_for(lambda: (tmp_path / "alone" / "epoch_0001.safetensors").exists() or training.done())
+        (first,) = workers_of(jobs)
+        first.kill()
+        while not training.done():
+            started |= {process.pid for process in psutil.Process().children(recursive=True)}
+            time.sleep(0.02)
+        training.result(PATIENCE)
+    assert len(started - {first.pid}) == 1
+    assert "all were started again (1 of 1)" in caplog.text
+    assert "goes on after epoch" in caplog.text
+    series = CheckpointSeries.open(tmp_path / "alone")
+    one, _ = train_run(run, *parts, initial=None, folder=tmp_path / "one", device="cpu")
+    for name, value in one.load("final").state_dict.items():
+        assert torch.equal(series.load("final").state_dict[name], value)
+
+
+def test_one_worker_that_fails_is_one_line(make_split: Make, make_run: Make, jobs: Path, tmp_path: Path) -> None:
+    """Killed once more than it may be started again, it is named with the signal."""
+    parts = make_split(40, folder=tmp_path / "train"), make_split(24, part="test", folder=tmp_path / "test")
+    given = inputs.Inputs.of(make_run(epochs=100000), inputs.by_part(*parts, None), None)
+    with ThreadPoolExecutor(1) as thread, run_folder_held(tmp_path / "alone") as lock:
+        training = thread.submit(launch._launch, given, tmp_path / "alone", "cpu", 1, lock)
+        wait_for(lambda: workers_of(jobs) or training.done())
+        workers_of(jobs)[0].kill()
+        with pytest.raises(WorkerError, match=r"was ended by signal 9 \(killed; often the memory ran out\)"):
+            training.result(PATIENCE)
 
 
 def test_ctrl_c_leaves_no_process(make_split: Make, make_run: Make, jobs: Path, tmp_path: Path) -> None:

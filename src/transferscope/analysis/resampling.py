@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +12,9 @@ from torch import Tensor
 from transferscope.analysis.evaluator import per_example
 
 Draws = NDArray[np.float64]
+
+VALUES_AT_ONCE = 1 << 15
+"""Products that are made at once: 256 KiB, which stay in a core's cache."""
 
 
 @dataclass(frozen=True)
@@ -87,12 +90,18 @@ class Resampling:
         """The same of what a model made of each example."""
         # Sums, not a matrix product, which rounds otherwise with another number of BLAS threads.
         columns = outcomes.correct, outcomes.loss, outcomes.known
-        sums = np.array([[(row * values).sum() for values in columns] for row in self.counts])
+        parts = [np.stack([(part * values).sum(axis=1) for values in columns], axis=1) for part in self._parts()]
+        sums = np.concatenate(parts) if parts else np.zeros((0, len(columns)))
         with np.errstate(invalid="ignore", divide="ignore"):
             metrics = {"accuracy": sums[:, 0] / sums[:, 2], "loss": sums[:, 1] / sums[:, 2]}
         if outcomes.scores is None or outcomes.targets is None:
             return metrics
         return metrics | {"auc": self._mean_auc(outcomes.scores, outcomes.targets)}
+
+    def _parts(self) -> Iterator[Draws]:
+        """Some resamples after the other."""
+        rows = max(1, VALUES_AT_ONCE // max(1, self.counts.shape[1]))
+        return (self.counts[start : start + rows].astype(np.float64) for start in range(0, len(self.counts), rows))
 
     def _mean_auc(self, scores: Draws, targets: NDArray[np.int8]) -> Draws:
         areas = np.stack([self._auc(scores[:, k], targets[:, k]) for k in range(targets.shape[1])])
@@ -106,13 +115,19 @@ class Resampling:
         if len(rows) == 0 or not np.isfinite(scores[rows]).all():
             return np.full(len(self.counts), np.nan)
         rows = rows[np.argsort(scores[rows], kind="stable")]
-        ties = np.flatnonzero(np.diff(scores[rows], prepend=-np.inf))
-        weights = self.counts[:, rows].astype(np.float64)
-        positive = np.add.reduceat(weights * (targets[rows] > 0), ties, axis=1)
-        negative = np.add.reduceat(weights, ties, axis=1) - positive
-        below = np.cumsum(negative, axis=1) - negative / 2
-        with np.errstate(invalid="ignore"):
-            return (positive * below).sum(axis=1) / (positive.sum(axis=1) * negative.sum(axis=1))
+        is_positive = targets[rows] > 0
+        ordered = scores[rows][~is_positive]
+        first, last = (np.searchsorted(ordered, scores[rows][is_positive], side) for side in ("left", "right"))
+        areas = []
+        for part in self._parts():
+            # Sums of whole numbers and halves, which are exact in any order.
+            positive = part[:, rows[is_positive]]
+            total = np.zeros((len(part), len(ordered) + 1))
+            np.cumsum(part[:, rows[~is_positive]], axis=1, out=total[:, 1:])
+            below = total[:, first] if np.array_equal(first, last) else (total[:, first] + total[:, last]) / 2
+            with np.errstate(invalid="ignore"):
+                areas.append(np.einsum("ij,ij->i", positive, below) / (positive.sum(axis=1) * total[:, -1]))
+        return np.concatenate(areas) if areas else np.zeros(0)
 
 
 def with_draws(metrics: dict[str, float], draws: dict[str, Draws]) -> dict[str, Draws]:

@@ -1,55 +1,192 @@
-"""Measure the speed of a device on which costs are estimated."""
+"""Measure the speed of a device on which costs are estimated, at the work that the plan will give it."""
 
 from __future__ import annotations
 
+import os
 import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from transferscope.experiment.options import ModelOptions
+from transferscope.experiment.options import ModelOptions, Precision, TrainingOptions
+from transferscope.experiment.plan import Plan
+from transferscope.experiment.study import pictures_of
+
+if TYPE_CHECKING:
+    import torch
+
+EVALUATED = 256
+"""Images of a batch in evaluation."""
+ANALYSED = 128
+"""Images of a batch in analyses."""
 
 
 @dataclass(frozen=True)
 class Speed:
-    """Images per second of one device: of a training step, and of a forward pass."""
+    """Images per second of one device: of a training step, and of a forward pass.
+
+    A CPU is a device with all of its cores, which work side by side, each on a network of its own.
+    """
 
     train: float
     forward: float
+    analyses: float | None = None
+    """Of a forward pass in analyses; None: the same as in training."""
+
+    @property
+    def in_analyses(self) -> float:
+        """Images per second of a forward pass in analyses."""
+        return self.forward if self.analyses is None else self.analyses
 
 
-def measure_speed(model: ModelOptions, side: int, *, num_classes: int = 10, seconds: float = 5.0) -> Speed:
-    """Speed of this machine's first device on random images: float32 steps of SGD, and forward passes."""
+Speeds = Speed | Mapping[str, Speed]
+"""One for all runs, or by the run's full name."""
+
+
+def speed_of(speeds: Speeds, run: str) -> Speed:
+    """The speed of a run's network."""
+    return speeds if isinstance(speeds, Speed) else speeds[run]
+
+
+def measure_speeds(plan: Plan, *, seconds: float = 6.0) -> dict[str, Speed]:
+    """Speed of this machine's first device for the network of every run, each kind of network measured once.
+
+    Measured is what the plan will do: precision, memory format, compiler and batch size of the run's training, and the
+    precision of analyses. seconds: of the whole, beside what compilers take.
+    """
+    precision = plan.study.analyses.precision
+    asked = {}
+    for run in plan.runs.values():
+        options = run.training
+        side = pictures_of(plan.study, run.task).seen_size
+        facts = options.batch_size, options.precision, options.channels_last, options.compile
+        asked[run.full_name] = (run.model.model_dump_json(), side, facts), (run.model, side, options)
+    different = dict(asked.values())
+    each = seconds / max(1, len(different))
+    measured = {
+        key: measure_speed(model, side, training=options, precision=precision, seconds=each)
+        for key, (model, side, options) in different.items()
+    }
+    return {run: measured[key] for run, (key, _) in asked.items()}
+
+
+def measure_speed(
+    model: ModelOptions,
+    side: int,
+    *,
+    training: TrainingOptions | None = None,
+    precision: Precision = "float32",
+    num_classes: int = 10,
+    seconds: float = 5.0,
+) -> Speed:
+    """Speed of this machine's first device on random images of `side` pixels.
+
+    training: Its batch size, precision, memory format, compiler and clipping are those of the steps that are measured;
+    None: those of `TrainingOptions`. precision: Of analyses.
+    """
     import torch
 
-    from transferscope.models.zoo import build_model
-
+    options = training or TrainingOptions()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    network = build_model(model.name, num_classes, seed=0, **model.options).to(device)
-    batch = 32 if device.type == "cpu" else 256
-    images = torch.randn(batch, 3, side, side, device=device)
-    labels = torch.zeros(batch, dtype=torch.long, device=device)
-    optimizer = torch.optim.SGD(network.parameters(), lr=0.0)
+    number = 1 if device.type == "cuda" else len(os.sched_getaffinity(0))
+    works = [_Work(model, side, options, precision, num_classes, device) for _ in range(number)]
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1 if device.type == "cpu" else threads)
+    try:
+        return Speed(
+            train=options.batch_size * _rate([work.step for work in works], device, seconds / 2),
+            forward=EVALUATED * _rate([work.evaluate for work in works], device, seconds / 4),
+            analyses=ANALYSED * _rate([work.analyse for work in works], device, seconds / 4),
+        )
+    finally:
+        torch.set_num_threads(threads)
 
-    def step() -> None:
-        optimizer.zero_grad()
-        torch.nn.functional.cross_entropy(network(images), labels).backward()
-        optimizer.step()
 
-    def forward() -> None:
+class _Work:
+    """A network and the three kinds of work that plans give it."""
+
+    def __init__(
+        self,
+        model: ModelOptions,
+        side: int,
+        options: TrainingOptions,
+        precision: Precision,
+        num_classes: int,
+        device: torch.device,
+    ) -> None:
+        import torch
+
+        from transferscope.models.layers import image_channels
+        from transferscope.models.zoo import build_model
+
+        network = build_model(model.name, num_classes, seed=0, **model.options)
+        layout = torch.channels_last if options.channels_last else torch.contiguous_format
+        self.network = network.to(device=device, memory_format=layout)  # type: ignore[call-overload]
+        self.called = torch.compile(network, dynamic=False) if options.compile else network
+        self.analysed = build_model(model.name, num_classes, seed=0, **model.options).eval()
+        self.analysed.to(device=device, dtype=getattr(torch, precision))
+        self.analysed.to(memory_format=torch.channels_last)
+        largest = max(options.batch_size, EVALUATED)
+        self.images = torch.randn(largest, image_channels(network), side, side, device=device)
+        self.images = self.images.contiguous(memory_format=layout)
+        self.seen = self.images[:ANALYSED].to(getattr(torch, precision), memory_format=torch.channels_last)
+        self.labels = torch.zeros(options.batch_size, dtype=torch.long, device=device)
+        self.optimizer = torch.optim.SGD(network.parameters(), lr=0.0, momentum=0.9, fused=True)
+        self.options, self.device = options, device
+
+    def step(self) -> None:
+        import torch
+
+        self.network.train()
+        with self._autocast():
+            logits = self.called(self.images[: self.options.batch_size])
+        self.optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(logits.float(), self.labels).backward()
+        if self.options.clip_norm is not None:
+            torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.options.clip_norm, foreach=True)
+        self.optimizer.step()
+
+    def evaluate(self) -> None:
+        import torch
+
+        self.network.eval()
+        with torch.inference_mode(), self._autocast():
+            self.called(self.images[:EVALUATED])
+
+    def analyse(self) -> None:
+        import torch
+
         with torch.inference_mode():
-            network(images).sum().item()
+            self.analysed(self.seen)
 
-    return Speed(train=batch * _rate(step, device, seconds), forward=batch * _rate(forward, device, seconds))
+    def _autocast(self) -> torch.autocast:
+        import torch
+
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.options.precision == "bfloat16")
 
 
-def _rate(action, device, seconds: float) -> float:  # type: ignore[no-untyped-def]
-    """Times per second, after a first one that does not count."""
+def _rate(actions: list[Callable[[], None]], device: torch.device, seconds: float) -> float:
+    """Times per second of all actions, each in a thread beside the others, after a first time that does not count."""
     import torch
 
-    action()
-    started, count = time.perf_counter(), 0
-    while count == 0 or time.perf_counter() - started < seconds:
+    def finish() -> None:
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+
+    for action in actions:
         action()
-        count += 1
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return count / (time.perf_counter() - started)
+    finish()
+    begin = time.perf_counter()
+
+    def repeat(action: Callable[[], None]) -> int:
+        count = 0
+        while count == 0 or time.perf_counter() - begin < seconds:
+            action()
+            count += 1
+        finish()
+        return count
+
+    with ThreadPoolExecutor(len(actions)) as pool:
+        counts = list(pool.map(repeat, actions))
+    return sum(counts) / (time.perf_counter() - begin)

@@ -6,12 +6,16 @@ from transferscope.cost.passes import (
     BACKWARD,
     Sizes,
     at_most,
+    basin_hulls,
+    basin_images,
     connection_images,
     count_weights_and_modules,
     critical_runs,
     criticality_images,
     merge_images,
     num_evaluations,
+    plane_images,
+    rewinding_images,
     sizes_of,
 )
 from transferscope.experiment.plan import Plan
@@ -58,6 +62,11 @@ def node_costs(plan: Plan, known: Sizes | None = None) -> dict[str, float]:
             costs[f"cross_domain.landscape.interpolate_{walk}"] = (
                 len(options.alphas_for(scenario.evaluated_on)) * parts[scenario.evaluated_on][1]
             )
+    for plane in options.planes:
+        costs[f"{plane.task}.landscape.plane_{plane.name}"] = plane_images(plane, sizes)
+    if options.basin:
+        for (task, kind), runs in basin_hulls(plan, options.basin).items():
+            costs[f"{task}.landscape.basin_{kind}"] = basin_images(options.basin, len(runs), sizes[task][1])
     if options.connection:
         _, modules = count_weights_and_modules(plan)
         for task in plan.targets():
@@ -68,6 +77,7 @@ def node_costs(plan: Plan, known: Sizes | None = None) -> dict[str, float]:
         _, modules = count_weights_and_modules(plan)
         for name in sorted(critical_runs(plan, options.criticality)):
             images = criticality_images(plan, options.criticality, name, sizes, modules)
+            images += rewinding_images(plan, options.criticality, name, sizes, modules)
             costs[f"{plan.runs[name].task}.landscape.criticality_{plan.runs[name].name}"] = images
     return costs
 

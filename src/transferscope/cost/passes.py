@@ -12,9 +12,11 @@ from transferscope.experiment.merges import MergeSpec
 from transferscope.experiment.options import (
     FROM_PARENT,
     MERGE_METHODS,
+    BasinOptions,
     ConnectionOptions,
     CriticalityOptions,
     MergingOptions,
+    PlaneOptions,
     TrainingOptions,
 )
 from transferscope.experiment.pairs import Pair
@@ -23,6 +25,8 @@ from transferscope.system.errors import UserError
 
 Sizes = Mapping[str, tuple[int, int]]
 """Task -> images in train and in test."""
+REFINEMENTS = 3
+"""Halvings of the length of rays that leave a basin (`measure.basins`)."""
 BACKWARD = 3
 """A training step costs about as much as this many forward passes."""
 
@@ -144,6 +148,35 @@ def criticality_images(
     moves = sum(places[path] for path in options.paths) * len(options.sigmas) * options.draws * len(options.ends)
     images = sum(at_most(options.max_examples, size) for size in sizes[plan.runs[run].task])
     return num_modules[run] * moves * images
+
+
+def rewinding_images(
+    plan: Plan, options: CriticalityOptions, run: str, sizes: Sizes, num_modules: Mapping[str, int]
+) -> int:
+    """Test images, all of them, through a network for each of its modules set back, and for the network as it is."""
+    return (1 + num_modules[run] * len(options.rewind_epochs)) * sizes[plan.runs[run].task][1]
+
+
+def plane_images(options: PlaneOptions, sizes: Sizes) -> int:
+    """Test images through a network for the grid of a plane and its three models."""
+    return (options.points**2 + 3) * at_most(options.max_examples, sizes[options.task][1])
+
+
+def basin_hulls(plan: Plan, options: BasinOptions) -> dict[tuple[str, str], list[str]]:
+    """(task, kind) -> the runs whose hull is analysed: all kinds that have two or more on the task."""
+    hulls = {
+        (task, kind): [run.full_name for run in plan.runs_of(task) if run.kind == kind]
+        for task in options.tasks or plan.targets()
+        for kind in options.kinds
+    }
+    return {place: runs for place, runs in hulls.items() if len(runs) > 1}
+
+
+def basin_images(options: BasinOptions, num_runs: int, num_test: int) -> int:
+    """Test images through a network for the hull of some runs, its rays, and three halvings of their length."""
+    directions = (2 if num_runs == 2 else 4) * options.rays
+    networks = options.points + directions * (1 + len(options.deltas) + REFINEMENTS)
+    return networks * at_most(options.max_examples, num_test)
 
 
 def at_most(limit: int | None, size: int) -> int:

@@ -5,17 +5,29 @@ Hours follow from two speeds of one device, measured (`device_speed`) or given, 
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping
 
 import pandas as pd
 
-from transferscope.cost.device_speed import Speed
+from transferscope.cost.device_speed import Speeds, speed_of
 from transferscope.cost.device_speed import measure_speed as measure_speed
 from transferscope.cost.node_costs import node_costs as node_costs
+from transferscope.cost.other_work import (
+    FIGURE,
+    NODE,
+    START,
+    cores,
+    drawing_seconds,
+    packing_seconds,
+    spectrum_seconds,
+)
 from transferscope.cost.passes import (
     Sizes,
     at_most,
+    basin_hulls,
+    basin_images,
     connection_images,
     count_weights_and_modules,
     critical_runs,
@@ -23,6 +35,8 @@ from transferscope.cost.passes import (
     merge_images,
     num_checkpoints,
     num_evaluations,
+    plane_images,
+    rewinding_images,
     task_sizes,
 )
 from transferscope.experiment.options import LandscapeOptions
@@ -33,10 +47,13 @@ from transferscope.experiment.study import pictures_of
 BYTES_PER_WEIGHT = 4
 
 
-def plan_costs(plan: Plan, given: Sizes, speed: Speed) -> dict[str, pd.DataFrame]:
-    """Tables by title: per figure, per run, and the packed splits.
+def plan_costs(
+    plan: Plan, given: Sizes, speed: Speeds, *, num_figures: int = 0, num_nodes: int = 0
+) -> dict[str, pd.DataFrame]:
+    """Tables by title: per figure, per run, the packed splits, and the whole plan by kind of work.
 
-    given: sizes of tasks that the plan does not know, or knows only as a limit.
+    given: sizes of tasks that the plan does not know, or knows only as a limit. num_figures, num_nodes: of the whole
+    run, where its pipelines are known.
 
     Raises:
         UserError: For a task that does not exist, or whose size is not known.
@@ -52,6 +69,7 @@ def plan_costs(plan: Plan, given: Sizes, speed: Speed) -> dict[str, pd.DataFrame
         "Tables and figures": figure_costs(plan, sizes, speed, runs, modules),
         "Trainings": runs,
         "Packed splits": pd.DataFrame(stored),
+        "Whole plan": whole_costs(plan, sizes, speed, runs, modules, num_figures=num_figures, num_nodes=num_nodes),
     }
 
 
@@ -60,7 +78,7 @@ RUN_COLUMNS = (
 )  # fmt: skip
 
 
-def run_costs(plan: Plan, sizes: Sizes, speed: Speed, num_weights: Mapping[str, int]) -> pd.DataFrame:
+def run_costs(plan: Plan, sizes: Sizes, speed: Speeds, num_weights: Mapping[str, int]) -> pd.DataFrame:
     """A row per training: run, epochs, images trained on and evaluated, hours on one device, checkpoints, gigabytes.
 
     num_weights: run -> parameters of its network.
@@ -73,7 +91,8 @@ def run_costs(plan: Plan, sizes: Sizes, speed: Speed, num_weights: Mapping[str, 
         train, test = sizes[run.task]
         trained = options.epochs * train
         evaluated = num_evaluations(options) * (train + test)
-        seconds = trained / speed.train + evaluated / speed.forward
+        of_run = speed_of(speed, run.full_name)
+        seconds = trained / of_run.train + evaluated / of_run.forward
         checkpoints = num_checkpoints(options)
         rows.append(
             {
@@ -101,7 +120,7 @@ def split_bytes(plan: Plan, sizes: Sizes) -> dict[str, int]:
 
 
 def figure_costs(
-    plan: Plan, sizes: Sizes, speed: Speed, runs: pd.DataFrame, num_modules: Mapping[str, int]
+    plan: Plan, sizes: Sizes, speed: Speeds, runs: pd.DataFrame, num_modules: Mapping[str, int]
 ) -> pd.DataFrame:
     """A row per table and figure of the paper: the runs that it needs, with what they cost, and its own evaluation.
 
@@ -118,11 +137,63 @@ def figure_costs(
                 "runs": ", ".join(_grouped(plan, trained)),
                 "num_runs": len(trained),
                 "training_hours": hours[trained].sum(),
-                "evaluation_hours": images / speed.forward / 3600,
+                "evaluation_hours": _analysis_seconds(speed, needed, images) / 3600,
                 "gigabytes": disk[trained].sum(),
             }
         )
     return pd.DataFrame(rows)
+
+
+def _analysis_seconds(speed: Speeds, runs: set[str], images: int) -> float:
+    """Of images that are shared evenly between the networks of some runs."""
+    return images * sum(1 / speed_of(speed, run).in_analyses for run in runs) / len(runs) if runs else 0.0
+
+
+def whole_costs(
+    plan: Plan,
+    sizes: Sizes,
+    speed: Speeds,
+    runs: pd.DataFrame,
+    num_modules: Mapping[str, int],
+    *,
+    num_figures: int,
+    num_nodes: int,
+) -> pd.DataFrame:
+    """A row per kind of work: work, count (of images, checkpoints, figures or nodes), hours, gigabytes; then the total.
+
+    Hours are those of one device, where a run of everything uses it all the time: work of no network is spread over
+    the cores. runs: of `run_costs`.
+    """
+    speeds = [speed_of(speed, run) for run in runs["run"]]
+    needs = _needs(plan, sizes, num_modules).values()
+    spectra, of_spectra = spectrum_seconds(plan)
+    own = {task: sum(sizes[task]) for task, options in plan.study.tasks.items() if not options.union}
+    drawn = sum(len(item.tasks) * (item.num_train + item.num_test) for item in plan.study.generated.values())
+    trained, evaluated = runs["images_trained"], runs["images_evaluated"]
+    work = [
+        ("optimizer steps", trained.sum(), sum(trained / [one.train for one in speeds]), runs["gigabytes"].sum()),
+        ("evaluation in training", evaluated.sum(), sum(evaluated / [one.forward for one in speeds]), 0.0),
+        (
+            "analyses",
+            sum(images for _, images in needs),
+            sum(_analysis_seconds(speed, used, images) for used, images in needs),
+            0.0,
+        ),
+        ("images drawn", drawn, drawing_seconds(plan) / cores(), 0.0),
+        (
+            "images packed",
+            sum(own.values()),
+            packing_seconds(plan, sizes) / cores(),
+            sum(split_bytes(plan, sizes).values()) / 1e9,
+        ),
+        ("spectra of checkpoints", spectra, of_spectra / cores(), 0.0),
+        ("figures", num_figures, FIGURE * num_figures / cores(), 0.0),
+        ("nodes, and the start", num_nodes, START * bool(num_nodes) + NODE * num_nodes / cores(), 0.0),
+    ]
+    table = pd.DataFrame(work, columns=["work", "count", "hours", "gigabytes"])
+    table["hours"] /= 3600
+    total = pd.DataFrame([("total", math.nan, table["hours"].sum(), table["gigabytes"].sum())], columns=table.columns)
+    return pd.concat([table, total], ignore_index=True)
 
 
 def _needs(plan: Plan, sizes: Sizes, num_modules: Mapping[str, int]) -> dict[str, tuple[set[str], int]]:
@@ -189,8 +260,20 @@ def _landscape_needs(
     critical = options.criticality
     if critical:
         used = critical_runs(plan, critical)
-        images = sum(criticality_images(plan, critical, run, sizes, num_modules) for run in used)
+        images = sum(
+            count(plan, critical, run, sizes, num_modules)
+            for run in used
+            for count in (criticality_images, rewinding_images)
+        )
         needs["Figure 30, Figure 5"] = used, images
+    if options.planes:
+        used = {f"{name.task}.{name.run}" for plane in options.planes for name in plane.names}
+        needs["Planes"] = used, sum(plane_images(plane, sizes) for plane in options.planes)
+    if options.basin:
+        hulls = basin_hulls(plan, options.basin)
+        used = {run for members in hulls.values() for run in members}
+        images = sum(basin_images(options.basin, len(runs), sizes[task][1]) for (task, _), runs in hulls.items())
+        needs["Basins"] = used, images
     return needs
 
 

@@ -459,9 +459,9 @@ def open_study(source: StudySource) -> None:
         )
 
 
-def load_plan(env: str | None) -> Plan:
-    """The plan of an environment of the project that the present folder lies in."""
+def load_plan(env: str | None, params: dict[str, Any] | None = None) -> Plan:
+    """The plan of an environment of the project that the present folder lies in, with parameters laid over it."""
     from kedro.framework.project import settings
 
     conf = Path(find_kedro_project(Path.cwd()) or Path.cwd()) / settings.CONF_SOURCE
-    return PlanConfigLoader(str(conf), env=env, **settings.CONFIG_LOADER_ARGS).plan
+    return PlanConfigLoader(str(conf), env=env, runtime_params=params or {}, **settings.CONFIG_LOADER_ARGS).plan

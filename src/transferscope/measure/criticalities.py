@@ -174,15 +174,24 @@ class _Disturbed:
             if (name, at, sigma) in cases
         ]
         keys = {case: self._key(case, first, num, parts, screened) for case in ordered}
-        rows = {case: self.bench.store.get(keys[case]) for case in ordered}
+        rows: dict[Case, dict[str, np.ndarray]] = {}
         for group in _groups([name for name in self.modules if any(case[0] == name for case in ordered)]):
-            missing = {case for case in ordered if case[0] in group and rows[case] is None}
+            of_group = [case for case in ordered if case[0] in group]
+            stored = {case: self.bench.store.get(keys[case]) for case in of_group}
+            rows |= {case: measured for case, measured in stored.items() if measured is not None}
+            missing = {case for case in of_group if case not in rows}
             if missing:
                 table = self._measure(group, missing, first, num, parts, screened)
                 for case, measured in _by_case(table).items():
                     rows[case] = self.bench.store[keys[case]] = measured
             advance(len(group))
-        table = pd.concat([pd.DataFrame(rows[case]).assign(module=case[0]) for case in ordered], ignore_index=True)
+        columns = {
+            column: np.concatenate([rows[case][column] for case in ordered]) for column in ("split", *MEASUREMENTS)
+        }
+        counts = [len(rows[case]["split"]) for case in ordered]
+        # A place that both paths pass may be stored under its position on the other.
+        columns["position"] = np.repeat([case[1] for case in ordered], counts)
+        table = pd.DataFrame({**columns, "module": np.repeat([case[0] for case in ordered], counts)})
         return table.assign(**self.names)[["module", "path", "end", "split", *MEASUREMENTS]]
 
     def _key(self, case: Case, first: int, num: int, parts: list[str], screened: bool) -> str:
@@ -226,19 +235,18 @@ def _groups(names: list[str]) -> list[list[str]]:
 
 def _by_case(table: pd.DataFrame) -> dict[Case, dict[str, np.ndarray]]:
     """Rows as arrays, by module, position and sigma."""
-    cases = table.groupby(["module", "position", "sigma"], sort=False)
-    return {
-        cast(Case, case): {"split": part["split"].to_numpy(dtype=str)}
-        | {column: part[column].to_numpy() for column in MEASUREMENTS}
-        for case, part in cases
-    }
+    columns = {"split": table["split"].to_numpy(dtype=str)}
+    columns |= {column: table[column].to_numpy() for column in MEASUREMENTS}
+    cases = table.groupby(["module", "position", "sigma"], sort=False).indices
+    return {cast(Case, case): {name: values[rows] for name, values in columns.items()} for case, rows in cases.items()}
 
 
 def _places(
     initial: State, final: State, positions: list[float], trajectory: Mapping[int, State] | None
 ) -> dict[float, list[object]]:
-    """Contents from which the weights of a module at each position follow."""
+    """Contents from which the weights of a module at each position follow; both paths begin and end at one place."""
     ends = [state_digest(initial), state_digest(final)]
     if trajectory is None:
-        return {position: [*ends, position] for position in positions}
+        at_ends: dict[float, object] = {0.0: ends[0], 1.0: ends[1]}
+        return {position: [*ends, at_ends.get(position, position)] for position in positions}
     return {position: [*ends, state_digest(trajectory[int(position)])] for position in positions}

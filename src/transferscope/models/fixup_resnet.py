@@ -109,7 +109,7 @@ class FixupResNet(nn.Module):
 
 def fixup_stem(network: Any, images: Tensor) -> Tensor:
     """First convolution to the input of the first block; `network` holds `conv1`, `bias1` and `maxpool`."""
-    return network.maxpool(F.relu(network.conv1(images) + network.bias1.view(())))
+    return network.maxpool(F.relu(network.conv1(images) + network.bias1.view(()), inplace=True))
 
 
 def fixup_classifier(network: Any, features: Tensor) -> Tensor:

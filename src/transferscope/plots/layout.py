@@ -25,9 +25,22 @@ class _PlainFigure(Figure):
 
     def draw(self, renderer: Any) -> None:
         """Draw all, texts as plain ones."""
+        self.make_texts_plain()
+        super().draw(renderer)
+
+    def make_texts_plain(self) -> None:
+        """Read no text as mathematics, of those that there are now."""
         for text in self.findobj(Text):
             text.set_parse_math(False)
-        super().draw(renderer)
+
+
+def lay_out(figure: Figure) -> None:
+    """Give everything its place, as drawing does, without drawing."""
+    if isinstance(figure, _PlainFigure):
+        figure.make_texts_plain()
+    engine = figure.get_layout_engine()
+    if engine is not None:
+        engine.execute(figure)
 
 
 class SettledLayout(ConstrainedLayoutEngine):

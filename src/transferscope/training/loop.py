@@ -127,7 +127,8 @@ def fit(
             )
         if group.size == 1:  # several share BatchNorm's statistics
             check_last_batch(model, train_split, batch_size)
-        network: nn.Module = torch.compile(model) if options.compile else model  # type: ignore[assignment]
+        # Of fixed shapes: after the smaller last batch torch would compile for batches of any size, which are slower.
+        network: nn.Module = torch.compile(model, dynamic=False) if options.compile else model  # type: ignore[assignment]
         forward = group.wrap(network)
         feeds = {part: Feed(split, device) for part, split in inputs.splits.items()}
         layers_draw = surroundings.enter_context(random_state_of(model, device))

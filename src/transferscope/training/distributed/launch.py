@@ -34,6 +34,7 @@ from transferscope.training.record import RunFolder
 
 log = logging.getLogger(__name__)
 
+PACKAGE = "transferscope.training.distributed"
 OUTPUT = "output.txt"
 POLL_SECONDS = 0.2
 STOP_SECONDS = 30
@@ -53,8 +54,9 @@ def train(
 ) -> tuple[CheckpointSeries, pd.DataFrame]:
     """Train like `train_run`, in as many processes and on as many machines as `run.training` asks for.
 
-    One process on the CPU is this one; otherwise torch's elastic launcher starts one process for each GPU (NCCL), or
-    each share of the CPU's cores (gloo); where GPUs were granted to this thread, the workers see those alone.
+    One process on the CPU is this one, and one on a GPU is a worker of its own; of several, torch's elastic launcher
+    starts one for each GPU (NCCL), or each share of the CPU's cores (gloo). Where GPUs were granted to this thread, the
+    workers see those alone.
     Batches, their order, and up to rounding the weights are those of one process. Workers that die are started
     again `max_restarts` times and go on from the last snapshot.
 
@@ -114,11 +116,39 @@ def _launch(inputs: Inputs, folder: Path, kind: str, num_processes: int, lock: F
     run = inputs.run
     with work_folder() as job, progress_bar(run.full_name, inputs.num_steps) as advance:
         _hand_over(job, inputs, folder, kind)
-        command = _command(run, num_processes, job)
         environment = _environment(num_processes, kind, run.training.num_nodes)
-        return_code = _run_launcher(command, environment, job, _Listener(job, advance), lock)
+        listen = _Listener(job, advance)
+        if num_processes * run.training.num_nodes == 1:
+            return_code = _run_alone(run, environment, job, listen, lock)
+        else:
+            return_code = _run_launcher(_command(run, num_processes, job), environment, job, listen, lock)
         if return_code != 0:
             raise failure(run, (job / OUTPUT).read_text(errors="replace"), job, folder)
+
+
+def _run_alone(
+    run: RunSpec, environment: dict[str, str], job: Path, listen: Callable[[], None], lock: FolderLock
+) -> int:
+    """Run the one worker of a training, again after it died as often as it may be; the last return code.
+
+    There is nobody to meet, so it needs no launcher, which is a start of Python and of torch more; nor does it wrap
+    its network to exchange gradients.
+    """
+    command = [sys.executable, *_ending_with_us(), f"{PACKAGE}.worker", str(job)]
+    code = 0
+    for restart in range(1 + run.training.max_restarts):
+        place = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "TORCHELASTIC_RESTART_COUNT": str(restart)}
+        code = _run_launcher(command, {**environment, **place}, job, listen, lock)
+        if code == 0:
+            return 0
+    with (job / OUTPUT).open("a") as stream:
+        stream.write(f"\nFAILED\nexitcode : {code}\n")  # as the launcher says it
+    return code
+
+
+def _ending_with_us() -> tuple[str, ...]:
+    """Arguments of Python before the module that it runs, and that is to end when this process has."""
+    return "-m", f"{PACKAGE}.parents", str(os.getpid())
 
 
 def _hand_over(job: Path, inputs: Inputs, folder: Path, kind: str) -> None:
@@ -140,12 +170,11 @@ def _command(run: RunSpec, num_processes: int, job: Path) -> list[str]:
         name = f"{run.full_name}.{run.fingerprint}"
         meeting = [f"--nnodes={nodes}", "--rdzv-backend=c10d", f"--rdzv-endpoint={place}", f"--rdzv-id={name}"]
         meeting += [f"--rdzv-conf=join_timeout={MEETING_SECONDS},read_timeout={MEETING_SECONDS}"]
-    ending_with_us = ("-m", "transferscope.training.distributed.parents", str(os.getpid()))
     return [
-        *(sys.executable, *ending_with_us, "torch.distributed.run", *meeting),
+        *(sys.executable, *_ending_with_us(), "torch.distributed.run", *meeting),
         f"--log-dir={job / 'logs'}",
         *(f"--nproc-per-node={num_processes}", f"--max-restarts={run.training.max_restarts}", "--monitor-interval=0.1"),
-        *(*ending_with_us, "transferscope.training.distributed.worker", str(job)),
+        *(*_ending_with_us(), f"{PACKAGE}.worker", str(job)),
     ]
 
 

@@ -1,4 +1,4 @@
-"""One process of a training in several: the other end of `launch`, started by torch's elastic launcher."""
+"""One process of a training: the other end of `launch`, started by torch's elastic launcher where there are several."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import torch.distributed as dist
 from transferscope.experiment.run import RunSpec
 from transferscope.models.checkpoint import load_checkpoint
 from transferscope.system.errors import UserError
-from transferscope.training.distributed.group import PATIENCE, ProcessGroup
+from transferscope.training.distributed.group import PATIENCE, OneProcess, ProcessGroup
 from transferscope.training.inputs import Inputs
 from transferscope.training.loop import Advance, fit
 from transferscope.training.record import RunFolder
@@ -60,14 +60,17 @@ def _train(job: Path, restart: int) -> None:
     if device.type == "cuda":
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(device)
-    _join(job, "nccl" if device.type == "cuda" else "gloo", on_one_machine=run.training.num_nodes == 1)
+    alone = os.environ["WORLD_SIZE"] == "1"
+    if not alone:
+        _join(job, "nccl" if device.type == "cuda" else "gloo", on_one_machine=run.training.num_nodes == 1)
     inputs = Inputs(run, splits, initial, content["digests"])
     record = RunFolder(content["folder"], inputs)
     # Workers that are started again may have come to the end: one that dies last takes the others with it.
     if not record.is_finished():
         advance: Advance = _ProgressFile(job / "progress.json") if reports else lambda steps, note: None
-        fit(inputs, record, device, ProcessGroup(device), advance)
-    dist.destroy_process_group()
+        fit(inputs, record, device, OneProcess() if alone else ProcessGroup(device), advance)
+    if not alone:
+        dist.destroy_process_group()
 
 
 def _join(job: Path, backend: str, *, on_one_machine: bool) -> None:
