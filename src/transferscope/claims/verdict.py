@@ -84,33 +84,33 @@ def decide(
     (region,) = regions
     design = make_design(counted, kinship or Kinship())
     numbers = np.array([one.effect for one in counted])
-    found = estimate(design, numbers, np.array([one.error for one in counted]))
-    verdict = str(judge(found, region))
-    ends = max(float(found.low), limits[0]), min(float(found.high), limits[1])
-    low, high = ends if found.se > 0 else (math.nan, math.nan)
-    numbers_of = (float(found.effect), low, high, float(p_value(found, region)))
-    reason = _reason(verdict, design, found, region, counted, show)
+    estimated = estimate(design, numbers, np.array([one.error for one in counted]))
+    verdict = str(judge(estimated, region))
+    ends = max(float(estimated.low), limits[0]), min(float(estimated.high), limits[1])
+    low, high = ends if estimated.se > 0 else (math.nan, math.nan)
+    numbers_of = (float(estimated.effect), low, high, float(p_value(estimated, region)))
+    reason = _reason(verdict, design, estimated, region, counted, show)
     if verdict != UNKNOWN and 2 * len(_against(design, region, counted, verdict == HOLDS)) > design.num_places:
         verdict, would = UNKNOWN, "each of these tasks for itself, since the effect depends on the task"
     else:
-        would = _would_tell(design, found, region, show, limits) if verdict == UNKNOWN else ""
-    covers = _covers(design, found, over) if found.se > 0 else ""
+        would = _would_tell(design, estimated, region, show, limits) if verdict == UNKNOWN else ""
+    covers = _covers(design, estimated, over) if estimated.se > 0 else ""
     return Verdict(verdict, *numbers_of, reason, covers, would)
 
 
-def judge(found: Estimate, region: Region) -> NDArray[np.str_]:
+def judge(estimated: Estimate, region: Region) -> NDArray[np.str_]:
     """The verdict of each study: where the interval lies. One without spread has no interval."""
-    inside = (found.low > region[0]) & (found.high < region[1])
-    outside = (found.high <= region[0]) | (found.low >= region[1])
+    inside = (estimated.low > region[0]) & (estimated.high < region[1])
+    outside = (estimated.high <= region[0]) | (estimated.low >= region[1])
     verdict = np.where(inside, HOLDS, np.where(outside, FAILS, UNKNOWN))
-    return np.asarray(np.where(found.se > 0, verdict, UNKNOWN))
+    return np.asarray(np.where(estimated.se > 0, verdict, UNKNOWN))
 
 
-def p_value(found: Estimate, region: Region) -> NDArray[np.float64]:
+def p_value(estimated: Estimate, region: Region) -> NDArray[np.float64]:
     """Two-sided p against the nearer end of the claimed region; 1 or less where the verdict is not decided."""
     with np.errstate(divide="ignore", invalid="ignore"):
-        distance = np.minimum(np.abs(found.effect - region[0]), np.abs(found.effect - region[1])) / found.se
-    return two_sided_p(np.where(found.se > 0, distance, np.nan), found.df)
+        distance = np.minimum(np.abs(estimated.effect - region[0]), np.abs(estimated.effect - region[1])) / estimated.se
+    return two_sided_p(np.where(estimated.se > 0, distance, np.nan), estimated.df)
 
 
 def holm(p: NDArray[np.float64], level: float = 1 - LEVEL) -> NDArray[np.bool_]:
@@ -128,25 +128,25 @@ def holm(p: NDArray[np.float64], level: float = 1 - LEVEL) -> NDArray[np.bool_]:
 def _reason(
     verdict: str,
     design: Design,
-    found: Estimate,
+    estimated: Estimate,
     region: Region,
     counted: Sequence[Comparison],
     show: Callable[[float], str],
 ) -> str:
     if design.method == "none":
         return "one comparison alone" if len(counted) == 1 else "nothing is repeated independently"
-    if not found.se > 0:
+    if not estimated.se > 0:
         return "the numbers do not vary, so their spread says nothing"
     against = [] if verdict == UNKNOWN else _against(design, region, counted, verdict == HOLDS)
     where = f", though not on {', '.join(against)} alone" if against else ""
-    return f"the {PERCENT} interval {_lies(verdict, found, region, show)}{where}"
+    return f"the {PERCENT} interval {_lies(verdict, estimated, region, show)}{where}"
 
 
-def _lies(verdict: str, found: Estimate, region: Region, show: Callable[[float], str]) -> str:
+def _lies(verdict: str, estimated: Estimate, region: Region, show: Callable[[float], str]) -> str:
     """Say in words the place of the interval, as `lies above 0` or `contains 5.0 points`."""
     low, high = ("0" if end == 0 else show(end) if end > 0 else f"-{show(-end)}" for end in region)
     if verdict == UNKNOWN:
-        ends = [text for text, end in ((low, region[0]), (high, region[1])) if found.low <= end <= found.high]
+        ends = [text for text, end in ((low, region[0]), (high, region[1])) if estimated.low <= end <= estimated.high]
         return f"contains {' and '.join(ends)}"
     if math.isfinite(region[0]) and math.isfinite(region[1]):
         return f"lies {'between' if verdict == HOLDS else 'outside'} {low} and {high}"
@@ -164,9 +164,9 @@ def _against(design: Design, region: Region, counted: Sequence[Comparison], hold
     return [place for place, mean in means.items() if (region[0] < mean < region[1]) != holds]
 
 
-def _covers(design: Design, found: Estimate, over: str) -> str:
+def _covers(design: Design, estimated: Estimate, over: str) -> str:
     """To which other studies the interval reaches, e.g. `other runs and test images on these 4 tasks, this P alone`."""
-    images = f" and {over}" if found.se_images > 0 else ""
+    images = f" and {over}" if estimated.se_images > 0 else ""
     places = "this task" if design.num_places == 1 else f"these {design.num_places} tasks"
     text = {
         "none": "",
@@ -182,27 +182,29 @@ def _covers(design: Design, found: Estimate, over: str) -> str:
     return text
 
 
-def _would_tell(design: Design, found: Estimate, region: Region, show: Callable[[float], str], limits: Region) -> str:
+def _would_tell(
+    design: Design, estimated: Estimate, region: Region, show: Callable[[float], str], limits: Region
+) -> str:
     if design.method == "none":
         shared = f", since all of these share {design.shared}" if design.shared else ""
         return (
             f"2 runs of each kind (3 where pairs are compared) on a task, or a second task with runs of its own{shared}"
         )
-    if not found.se > 0:
+    if not estimated.se > 0:
         return "more runs, if not all of them have this number"
     size, what = design.smallest, _parts(design)
-    bound = min(region, key=lambda end: abs(float(found.effect) - end))
-    distance, least = abs(float(found.effect) - bound), float(found.detectable)
+    bound = min(region, key=lambda end: abs(float(estimated.effect) - end))
+    distance, least = abs(float(estimated.effect) - bound), float(estimated.detectable)
     unseen = "cannot be told from chance" if bound == 0 else "of the bound cannot be told"
     reach = f"{'below' if bound == 0 else 'within'} {show(least)}"
     now = f"{size} {what}: an effect {reach} {unseen}"
     if least >= max(abs(end - bound) for end in limits):
         now = f"{size} {what}: no effect can be told from chance"
-    enough = [n for n in range(size + 1, MOST_RUNS + 1) if more_runs(design, found, n / size) <= distance]
+    enough = [n for n in range(size + 1, MOST_RUNS + 1) if more_runs(design, estimated, n / size) <= distance]
     more = enough[0] if enough else max(5, 2 * size)
-    told = more_runs(design, found, more / size)
+    smallest = more_runs(design, estimated, more / size)
     rest = "" if enough else f", and the {show(distance)} seen here would take more than {MOST_RUNS}"
-    return f"{now}; {more} would tell {show(told)}{rest}"
+    return f"{now}; {more} would tell {show(smallest)}{rest}"
 
 
 def _parts(design: Design) -> str:

@@ -43,12 +43,11 @@ from transferscope.experiment.seeds import derive_seed
 from transferscope.measure.bench import Bench, feed_of, stream, workspace
 from transferscope.measure.judging import (
     JudgedImages,
-    Outcome,
     inputs_of,
     labels_of,
-    mean_interval_of_tasks,
     predict_both,
 )
+from transferscope.measure.merge_table import COLUMNS, MeasuredModel, rows_of
 from transferscope.measure.ways import ONE_PASS_BYTES
 from transferscope.models.checkpoint import PLAIN_LAYERS, Checkpoint, CheckpointMetadata
 from transferscope.models.compatible import classifier_keys
@@ -59,15 +58,6 @@ from transferscope.system.errors import UserError
 from transferscope.system.temporaries import work_folder
 
 log = logging.getLogger(__name__)
-
-ALL_TASKS = "all"
-"""The rows of the mean over several tasks."""
-
-COLUMNS = (
-    "task", "model", "kind", "setting", "metric", "value", "value_low", "value_high", "refitted", "gain", "gain_low",
-    "gain_high", "behind_union", "behind_union_low", "behind_union_high", "choice_value", "chosen", "num_choice",
-    "num_examples",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -156,18 +146,6 @@ def _methods(
     if alone:
         raise UserError(f"{', '.join(alone)}: one candidate has nothing to be merged with: give another one")
     return wanted
-
-
-@dataclass(frozen=True)
-class _Entry:
-    """A model that was measured."""
-
-    model: str
-    kind: str
-    setting: str
-    choice: float
-    outcomes: dict[str, Outcome]
-    refitted: dict[str, float]
 
 
 class _Merger:
@@ -333,7 +311,7 @@ class _Merger:
 
     def _measured(
         self, network: nn.Module, model: str, kind: str, setting: str, choice: float
-    ) -> tuple[_Entry, list[Tensor]]:
+    ) -> tuple[MeasuredModel, list[Tensor]]:
         """The entry of a network, and its logits of the judging images of each task."""
         classifier = self._refit(network)
         outcomes, refitted, kept = {}, {}, []
@@ -342,7 +320,7 @@ class _Merger:
             outcomes[one.task] = one.outcome(logits, labels)
             refitted[one.task] = math.nan if again is None else one.score(again, labels)
             kept.append(logits)
-        return _Entry(model, kind, setting, choice, outcomes, refitted), kept
+        return MeasuredModel(model, kind, setting, choice, outcomes, refitted), kept
 
     def _refit(self, network: nn.Module) -> LinearClassifier | None:
         """A classifier fitted to the features of training images of all tasks, where there are such."""
@@ -379,7 +357,7 @@ class _Merger:
             del state
         return self._conclude(entries, chosen, kept)
 
-    def _candidates_and_ensemble(self) -> Iterator[_Entry]:
+    def _candidates_and_ensemble(self) -> Iterator[MeasuredModel]:
         """The candidates as they are, and the mean of their logits."""
         choosing: list[Tensor] = []
         judging: list[Tensor] = []
@@ -402,7 +380,7 @@ class _Merger:
             }
             none = dict.fromkeys(outcomes, math.nan)
             setting = f"{len(self.names)} networks"
-            yield _Entry("ensemble", "ensemble", setting, float(np.mean(scores)), outcomes, none)
+            yield MeasuredModel("ensemble", "ensemble", setting, float(np.mean(scores)), outcomes, none)
 
     def _make(self, method: MergeMethod) -> tuple[dict[str, Tensor], str]:
         """Merged weights, and the settings that were chosen, in words."""
@@ -471,12 +449,12 @@ class _Merger:
 
     # The result.
 
-    def _conclude(self, entries: list[_Entry], method: MergeMethod, file: Path) -> Merging:
+    def _conclude(self, entries: list[MeasuredModel], method: MergeMethod, file: Path) -> Merging:
         single = max((one for one in entries if one.kind == "candidate"), key=lambda one: one.choice)
         union = next((one for one in entries if one.kind == "union"), None)
         merged = next(one for one in entries if one.kind == "merge" and one.model == method)
-        rows = [row for one in entries for row in self._rows(one, single, union, one in (single, merged))]
-        table = pd.DataFrame(rows, columns=list(COLUMNS))
+        rows = (rows_of(one, single, union, one in (single, merged), self.images) for one in entries)
+        table = pd.DataFrame([row for of_one in rows for row in of_one], columns=list(COLUMNS))
         state = {key: tensor.clone() for key, tensor in load_stored(file).items()}
         if fault := describe_nonfinite(state, f"the merge by {method}"):
             raise UserError(f"{fault}: choose other methods or settings")
@@ -490,33 +468,7 @@ class _Merger:
         )
         return Merging(table, Checkpoint(state, metadata))
 
-    def _rows(self, one: _Entry, single: _Entry, union: _Entry | None, chosen: bool) -> Iterator[dict[str, Any]]:
-        tasks = list(one.outcomes)
-        values = {task: one.outcomes[task].interval for task in tasks}
-        gains = {task: one.outcomes[task].minus(single.outcomes[task]) for task in tasks} if one is not single else {}
-        behind = (
-            {task: union.outcomes[task].minus(one.outcomes[task]) for task in tasks}
-            if union and one is not union
-            else {}
-        )
-        refitted = dict(one.refitted)
-        sizes = {images.task: (len(images.choice_split), len(images.judge_split)) for images in self.images}
-        if len(tasks) > 1:
-            refitted[ALL_TASKS] = float(np.mean(list(one.refitted.values())))
-            choosing, judging = zip(*sizes.values(), strict=True)
-            sizes[ALL_TASKS] = sum(choosing), sum(judging)
-            for intervals in (values, gains, behind):
-                if intervals:
-                    intervals[ALL_TASKS] = mean_interval_of_tasks(list(intervals.values()))
-        none = (math.nan,) * 3
-        for task in values:
-            row: dict[str, Any] = {"task": task, "model": one.model, "kind": one.kind, "setting": one.setting}
-            row |= {"metric": self.images[0].metric, "refitted": refitted[task], "choice_value": one.choice}
-            for name, intervals in (("value", values), ("gain", gains), ("behind_union", behind)):
-                row |= dict(zip((name, f"{name}_low", f"{name}_high"), intervals.get(task, none), strict=True))
-            yield row | {"chosen": chosen, "num_choice": sizes[task][0], "num_examples": sizes[task][1]}
-
-    def _card(self, merged: _Entry, single: _Entry, table: pd.DataFrame) -> dict[str, Any]:
+    def _card(self, merged: MeasuredModel, single: MeasuredModel, table: pd.DataFrame) -> dict[str, Any]:
         """The merged checkpoints, the method and the scores as plain values."""
         own = table[(table["kind"] == "merge") & (table["model"] == merged.model)]
         numbers = [name for name in COLUMNS if name not in ("model", "kind", "setting", "chosen")]
