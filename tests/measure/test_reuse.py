@@ -124,6 +124,14 @@ def test_gains_are_over_the_mean_from_scratch_and_in_the_order_of_the_epochs() -
     assert set(table["note"]) == {""}
 
 
+def test_the_interval_of_a_gain_stays_within_what_a_gain_can_be() -> None:
+    """Two runs of each sort that differ by half of the scale allow more than 1, which the table does not say."""
+    table = gains_by_source_epoch(from_epochs(final=(0.9, 0.3), e2=(0.8, 0.2), rit=(0.6, 0.2)))
+    assert table["gain_low"].min() == -1
+    assert table["gain_high"].max() == 1
+    assert table["gain"].between(table["gain_low"], table["gain_high"]).all()
+
+
 def test_runs_that_diverged_are_named_and_a_single_run_has_no_interval() -> None:
     """What is left of their epoch counts; without runs from scratch there is no gain."""
     table = gains_by_source_epoch(from_epochs(e2=(0.89, math.nan), final=(0.9, 0.9), rit=(0.5, 0.5)))

@@ -68,9 +68,9 @@ def gains_by_source_epoch(varied: pd.DataFrame) -> pd.DataFrame:
     """A row for each epoch of the pre-trained model that runs start from, with what they gain over those from scratch.
 
     Columns `GAINED`: number of runs, means of the final test metric and of the optimization speed; gain, the final
-    metric minus the mean from scratch, with its 95 % interval over runs and test images; its part of the gain from the
-    last epoch. Repeated in every row: the first epoch that gives 95 % of that gain, with its interval, and a note where
-    one of them is missing or a run was left out (`analysis.enough_pretraining`).
+    metric minus the mean from scratch, with its 95 % interval over runs and test images, cut off at 1 on either side;
+    its part of the gain from the last epoch. Repeated in every row: the first epoch that gives 95 % of that gain, with
+    its interval, and a note where one of them is missing or a run was left out (`analysis.enough_pretraining`).
 
     Args:
         varied: Rows of `varied_runs`; runs that diverged are left out and named in the note.
@@ -98,6 +98,8 @@ def gains_by_source_epoch(varied: pd.DataFrame) -> pd.DataFrame:
     first = study.first()
     for name in ("value", "low", "high"):
         table["gain" if name == "value" else f"gain_{name}"] = [getattr(gain, name) for gain in gains]
+    # No gain of an accuracy or an AUC is beyond 1, whatever two runs that differ much would allow.
+    table[["gain_low", "gain_high"]] = table[["gain_low", "gain_high"]].clip(-1, 1)
     whole = gains[-1].value
     names = {"": first.first, "_low": first.low, "_high": first.high}
     return table.assign(
