@@ -151,7 +151,7 @@ def test_numbers_that_a_run_may_not_have_may_be_missing_and_infinite() -> None:
         {"task": "clipart", "run": "rit_1", "epoch": [0, 1], "lr": [np.nan, 0.1], "train_loss": [np.nan, np.inf],
          "test_accuracy": [0.5, np.nan], "test_auc/no/finding": [0.5, np.nan]}
     )  # fmt: skip
-    for table in (history, history.iloc[:0], pd.DataFrame()):
+    for table in (history, history.iloc[:0], history.iloc[:0, :2], pd.DataFrame()):
         assert TableValidator("history", "x").validate(table) is table
 
 
