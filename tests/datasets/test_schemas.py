@@ -18,7 +18,7 @@ from pandera.errors import SchemaErrors
 
 from tiny_project import ROOT
 from transferscope.datasets.schemas import TableError, TableValidator
-from transferscope.datasets.schemas.registry import SCHEMAS, file_of, named_schemas, schema_of
+from transferscope.datasets.schemas.all_tables import SCHEMAS, file_of, named_schemas, schema_of
 from transferscope.datasets.table import TableDataset, read_table, write_table
 from transferscope.framework.config import PlanConfigLoader
 from transferscope.framework.kedro_private import add_validators, validators_of

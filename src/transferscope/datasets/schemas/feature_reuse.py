@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from transferscope.datasets.schemas.columns import (
+from transferscope.datasets.schemas.column_kinds import (
     count,
     name_or_number,
     number,
@@ -12,7 +12,7 @@ from transferscope.datasets.schemas.columns import (
     table,
     text,
 )
-from transferscope.datasets.schemas.names import CHANCE, EPOCH, LEARNED, METRIC, TASK
+from transferscope.datasets.schemas.shared_columns import CHANCE, EPOCH, LEARNED, METRIC, TASK
 from transferscope.datasets.schemas.training import RATE, STATUS
 
 RUN = text("run", "full name of the run, `clipart.pt_1`")
