@@ -1,4 +1,4 @@
-"""The command line of this project: Kedro's, with a runner for all GPUs and cores, `kedro cost` and `kedro study`.
+"""The command line of this project: Kedro's, with a runner for all GPUs and cores, and commands of its own.
 
 A user's typing mistake ends in one line.
 """
@@ -25,6 +25,7 @@ from kedro.utils import load_obj
 from omegaconf.errors import OmegaConfBaseException
 
 from transferscope.experiment.names import Namespace
+from transferscope.framework.comparing.command import compare
 from transferscope.framework.kedro_private import SELECTING_FILES
 from transferscope.framework.yaml_files import read_mapping
 from transferscope.system.errors import UserError, one_line
@@ -254,5 +255,15 @@ def new_study(metadata: ProjectMetadata, name: str, copied: str | None, extended
     click.echo(f"Edit it, then `uv run kedro run --env {name}`.")
 
 
-run = _our_run(kedro_run)
-cli = click.Group(name="transferscope", commands={"run": run, "cost": cost, "study": study})
+def _our_compare(command: click.Command) -> click.Command:
+    """`kedro compare`, with Kedro's errors in one line."""
+    changed = copy(command)
+    assert changed.callback is not None
+    changed.callback = _in_one_line(changed.callback)
+    return changed
+
+
+cli = click.Group(
+    name="transferscope",
+    commands={"run": _our_run(kedro_run), "cost": cost, "compare": _our_compare(compare), "study": study},
+)

@@ -59,6 +59,7 @@ class TableDataset(AbstractDataset[pd.DataFrame, pd.DataFrame]):
 TEXT = (
     "task", "label", "label_a", "label_b", "pair_kind", "kind", "hull", "class_name", "class_a", "class_b", "run",
     "checkpoint_a", "checkpoint_b", "module", "layer", "layer_b", "part", "split", "path", "example_id", "reason",
+    "source_epoch", "first_epoch", "first_epoch_low", "first_epoch_high",
 )  # fmt: skip
 """Columns that hold names: a class that is called 007, inf or NA keeps its name."""
 

@@ -7,6 +7,7 @@ pipelines, so the loader is where the plan is made. It remembers itself as the a
 
 from __future__ import annotations
 
+import glob
 import logging
 import os
 import re
@@ -32,6 +33,7 @@ from transferscope.framework.overlays import EXTENDS, check_own_data, environmen
 from transferscope.framework.plan_parameters import plan_parameters, pretrained_entries, source_entries
 from transferscope.framework.table_schemas import with_table_names
 from transferscope.framework.yaml_files import read_mapping
+from transferscope.models.hub_cache import is_hub_name
 from transferscope.system.errors import UserError, one_line, one_message
 from transferscope.system.references import allow, is_reference, source_file
 from transferscope.system.stored import remembered_digests
@@ -96,8 +98,8 @@ class PlanConfigLoader(OmegaConfigLoader):
         """The plan of this environment with its runtime parameters; made on first use."""
         if self._plan is None:
             with _one_line("", is_needed=True):
-                parameters = self._checked_item("parameters")
-            parameters = self._without_absent_folders(parameters)
+                parameters = self._with_own_study(self._checked_item("parameters"))
+                parameters = self._with_files(self._without_absent_folders(parameters))
             self._name_formats(parameters)
             digest = remembered_digests(_memory())
             with _one_line("parameters: "):
@@ -106,6 +108,39 @@ class PlanConfigLoader(OmegaConfigLoader):
                 if is_reference(run.model.name):
                     allow(run.model.name, self.project)
         return self._plan
+
+    def _with_own_study(self, parameters: dict[str, Any]) -> dict[str, Any]:
+        """The parameters with the study of the command alone, where that says `inherit_study: false`, as a file may.
+
+        Without `globals`, which are none of the study.
+        """
+        given = self.runtime_params or {}
+        parameters = {key: value for key, value in parameters.items() if key != "globals"}
+        if given.get("inherit_study", True) is not False:
+            return parameters
+        kept = {key: value for key, value in parameters.items() if key not in (*STUDY_KEYS, "inherit_study")}
+        return kept | {key: given[key] for key in STUDY_KEYS if key in given}
+
+    def _with_files(self, parameters: dict[str, Any]) -> dict[str, Any]:
+        """The parameters with the files of patterns, as `checkpoints: folder/*.pth`, by the numbers in their names."""
+        runs = parameters.get("runs")
+        if not isinstance(runs, dict):
+            return parameters
+        found = dict(runs)
+        for kind, options in runs.items():
+            pattern = options.get("checkpoints") if isinstance(options, dict) else None
+            if not isinstance(pattern, str) or not glob.has_magic(pattern):
+                continue
+            files = sorted(glob.glob(self.place(pattern)), key=_by_numbers)
+            if not files:
+                raise UserError(f"runs.{kind}.checkpoints: no file is there for {pattern}")
+            found[kind] = options | {"checkpoints": [self._relative(file) for file in files]}
+        return parameters | {"runs": found}
+
+    def _relative(self, file: str) -> str:
+        """The path of a file from the project's folder, where it lies there: the study may move with it."""
+        path = Path(file)
+        return str(path.relative_to(self.project)) if path.is_relative_to(self.project) else file
 
     def _without_absent_folders(self, parameters: dict[str, Any]) -> dict[str, Any]:
         """The parameters without the image folders that are not there, where the command asks for spectra alone.
@@ -168,7 +203,9 @@ class PlanConfigLoader(OmegaConfigLoader):
         return self.place(str(code or name))
 
     def place(self, path: str) -> str:
-        """A path of the parameters, absolute: relative ones begin at the project's folder."""
+        """A path of the parameters, absolute: relative ones begin at the project's folder; names of the hub stay."""
+        if is_hub_name(path):
+            return path
         try:
             return str(self.project / Path(path).expanduser())
         except RuntimeError:
@@ -263,6 +300,8 @@ class PlanConfigLoader(OmegaConfigLoader):
             return plan_parameters(self.plan, self)
         with _one_line(""):
             entries = self._checked_item(key)
+        if key == "globals":  # of the command go before those of files, as other parameters do
+            return entries | ((self.runtime_params or {}).get("globals") or {})
         if key == "catalog":
             made = source_entries(self.plan, self.place) | pretrained_entries(self.plan, entries)
             return with_table_names(entries | made)
@@ -296,6 +335,11 @@ class PlanConfigLoader(OmegaConfigLoader):
         if fault is not None:
             raise UserError(f"{env_path}: {fault}: a list, where `key: value` lines belong")
         return super()._merge_configs(config, env_config, key, env_path)
+
+
+def _by_numbers(path: str) -> list[tuple[int, str]]:
+    """A key that sorts `epoch_2` before `epoch_10`."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", path)]
 
 
 def _yaml_below(conf: Path) -> Iterator[Path]:
