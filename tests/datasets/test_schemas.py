@@ -169,7 +169,9 @@ def test_tables_of_ones_own_are_free_but_for_their_names() -> None:
 
 
 @pytest.mark.usefixtures("_base_again")
-@pytest.mark.parametrize("env", ["base", "feature_reuse", "merging", "own_images", "paper", "split"])
+@pytest.mark.parametrize(
+    "env", sorted(path.name for path in (ROOT / "conf").iterdir() if (path / "globals.yml").exists())
+)
 def test_every_table_of_the_catalog_has_a_schema(env: str) -> None:
     """Each pattern of tables has the validator, and each table that a node makes a schema of its own name."""
     loader = PlanConfigLoader(str(ROOT / "conf"), env=env, **CONFIG_LOADER_ARGS)
