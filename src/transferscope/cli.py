@@ -261,7 +261,10 @@ def _our_compare(command: click.Command) -> click.Command:
     return changed
 
 
+run = _our_run(kedro_run)
+"""The command by which `python -m transferscope` runs the packaged project, where Kedro looks for it."""
+
 cli = click.Group(
     name="transferscope",
-    commands={"run": _our_run(kedro_run), "cost": cost, "compare": _our_compare(compare), "study": study},
+    commands={"run": run, "cost": cost, "compare": _our_compare(compare), "study": study},
 )
