@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import groupby
 from typing import Any
 
-from transferscope.datasets.schemas.registry import describe, named_schemas
+from transferscope.datasets.schemas.all_tables import describe, named_schemas
 from transferscope.tables.markdown import escape
 
 PAGE = "catalog"

@@ -116,8 +116,9 @@ def _our_run(command: click.Command) -> click.Command:
     by_name["runner"].default = DEFAULT_RUNNER
     options = sorted(str(name) for name in by_name if name != "config")
     by_name["config"].callback = _checked_file(options, by_name["config"].callback)
-    for name in ("params", "runner_params"):
-        by_name[name].callback = _checked_params(by_name[name].callback)
+    values = "commas part the items, so a value with commas needs a file: --config"
+    for name, hint in (("params", values), ("runner_params", values), ("load_versions", "write entry:version")):
+        by_name[name].callback = _checked_params(by_name[name].callback, hint)
     return changed
 
 
@@ -157,8 +158,8 @@ def _check_overlay(path: str, content: dict[Any, Any], options: list[str]) -> No
             raise click.ClickException(f"--config {path}: run.{key}: write `key: value` lines below it")
 
 
-def _checked_params(callback: Callback | None) -> Callback:
-    """Kedro's reading of `--params`; what it cannot parse is one line."""
+def _checked_params(callback: Callback | None, hint: str) -> Callback:
+    """Kedro's reading of `--params` and its like; an option that it cannot parse is one line, with a hint."""
 
     def read(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
         assert callback is not None
@@ -167,10 +168,7 @@ def _checked_params(callback: Callback | None) -> Callback:
         except Exception as error:  # of Kedro, of OmegaConf and of its YAML parser
             reason = error.message if isinstance(error, click.ClickException) else str(error)
             name = "--" + str(param.name).replace("_", "-")
-            raise click.ClickException(
-                f"{name}: cannot be read ({one_line(reason)}); commas part the items, so a value with commas needs "
-                "a file: --config"
-            ) from None
+            raise click.ClickException(f"{name}: cannot be read ({one_line(reason)}); {hint}") from None
 
     return read
 
@@ -295,12 +293,10 @@ def _our_compare(command: click.Command) -> click.Command:
     return changed
 
 
+run = _our_run(kedro_run)
+"""The command by which `python -m transferscope` runs the packaged project, where Kedro looks for it."""
+
 cli = click.Group(
     name="transferscope",
-    commands={
-        "run": _our_run(kedro_run),
-        "cost": _with_overlays(cost),
-        "compare": _our_compare(compare),
-        "study": study,
-    },
+    commands={"run": run, "cost": _with_overlays(cost), "compare": _our_compare(compare), "study": study},
 )

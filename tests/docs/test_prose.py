@@ -14,8 +14,8 @@ PAGES = [ROOT / "README.md", *sorted(path for path in (ROOT / "docs").glob("*.md
 QUESTION_WORDS = re.compile(r"(What|How|Whether|Which|Where|Why|When)\b")
 WHAT = re.compile(r"(?:^|[.!?:]\s+|\n\s*\n\s*[-*|]*\s*)What\s[^?]*?[.\n]")
 """A sentence that begins with What and asks nothing."""
-CHAPTERED = {"images", "analysis", "measure", "claims", "plots", "report"}
-"""Rooms in which a chapter of the study has a file each: what is shuffled, measured, claimed, drawn and shown."""
+CHAPTERED = {"images", "analysis", "measure", "claims", "plots", "report", "datasets"}
+"""Rooms in which a chapter of the study has a file each: what is shuffled, measured, claimed, drawn, stored and shown."""
 
 
 def strings_that_document(tree: ast.AST) -> list[str]:

@@ -11,10 +11,12 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from kedro.framework.cli.utils import find_run_command
 
 from tiny_project import ROOT, SMALL
+from transferscope.cli import cli
 
-pytestmark = pytest.mark.large  # the wheel is built in an environment of its own, for which the package index is needed
+large = pytest.mark.large  # the wheel is built in an environment of its own, for which the package index is needed
 
 
 def call(folder: Path, *words: str, **variables: str) -> str:
@@ -51,6 +53,12 @@ def results(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in kept}
 
 
+def test_the_module_runs_the_command_of_the_project() -> None:
+    """`python -m transferscope` takes what `kedro run` takes here, with the project's own runner as the default."""
+    assert find_run_command("transferscope") is cli.commands["run"]
+
+
+@large
 @pytest.mark.parametrize("unpacked", [False, True])
 def test_the_wheel_makes_the_same_bytes_in_an_empty_folder(packaged: Path, tmp_path: Path, unpacked: bool) -> None:
     """With the archive of the configuration, named or unpacked where the command is given, and nothing else."""
@@ -76,6 +84,7 @@ def test_the_wheel_makes_the_same_bytes_in_an_empty_folder(packaged: Path, tmp_p
     assert [name for name in expected if made[name] != expected[name]] == []
 
 
+@large
 def test_without_a_configuration_the_line_says_where_to_get_it(packaged: Path, tmp_path: Path) -> None:
     """An empty folder has none, and a user who installed the wheel has no project to go to."""
     command = [sys.executable, "-m", "transferscope"]

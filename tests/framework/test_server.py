@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import json
-import multiprocessing
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,9 @@ from tiny_project import SMALL, make_project
 
 def serve(folder: str, environments: list[str], answers: str) -> None:
     """Serve one environment after the other in one process: a snapshot, a run, and a run of what does not exist."""
+    import json
     import os
+    from pathlib import Path
 
     from fastapi.testclient import TestClient
     from kedro.server import create_http_server
@@ -42,11 +46,10 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
         (folder / "conf" / name / "globals.yml").write_text(f"data: data/{name}\n")
         text = SMALL.replace("replicas: 2", f"replicas: {replicas}").replace("pairs: [[rit, rit]]", "pairs: []")
         (folder / "conf" / name / "parameters.yml").write_text(text)
-    context = multiprocessing.get_context("spawn")  # a server is a process of its own
-    process = context.Process(target=serve, args=(str(folder), ["one", "two"], str(folder / "answers.json")))
-    process.start()
-    process.join()
-    assert process.exitcode == 0
+    call = f"serve({str(folder)!r}, ['one', 'two'], {str(folder / 'answers.json')!r})"
+    script = f"{inspect.getsource(serve)}\n{call}"  # a server is a process of its own
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-4000:]
     return folder, json.loads((folder / "answers.json").read_text())
 
 

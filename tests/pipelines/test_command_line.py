@@ -68,6 +68,11 @@ def kedro_in_a_new_python(folder: Path, *arguments: str) -> subprocess.Completed
         (["run", "--params", "model.name=resnet51"], "model resnet51: unknown model 'resnet51'"),
         (["run", "--params", "runs.rit.replicas=1000000000"], "runs.rit.replicas: Input should be less than or equal"),
         (["run", "--params", "training={a: b"], "--params: cannot be read"),
+        (["run", "--load-versions", "claims"], "--load-versions: cannot be read"),
+        (
+            ["run", "--load-versions", "claims:2020-01-01T00.00.00.000Z", "--pipelines", "report"],
+            "--load-versions claims: this entry keeps no versions: leave the option out",
+        ),
         (["run", "--config", "overlay.yml"], "overlay.yml: run.envv: unknown option; did you mean env?"),
         (["cost", "--env", "nowhere"], "--env nowhere: the folder"),
         (["run", "--runner-params", "gpus=99"], "--runner-params gpus=99: there are"),

@@ -15,7 +15,7 @@ from click.core import ParameterSource
 from kedro.framework.context import KedroContext
 from kedro.framework.hooks import hook_impl
 from kedro.framework.project import pipelines
-from kedro.io import CatalogProtocol
+from kedro.io import AbstractVersionedDataset, CatalogProtocol
 from kedro.pipeline import Pipeline
 
 from transferscope.experiment.names import EntryName, Namespace
@@ -59,6 +59,7 @@ class StudyHooks:
                 self._lock = FolderLock(folder, shared=trains_on_several_machines(pipeline, catalog))
         try:
             with _one_line(""):
+                refuse(_without_versions(run_params.get("load_versions") or (), catalog))
                 before = Before(pipeline, catalog, only_missing=bool(run_params.get("only_missing_outputs")))
                 refuse(before.faults())
                 for line in before.unused_keys():
@@ -108,6 +109,13 @@ class StudyHooks:
         if self._lock is not None:
             self._lock.release()
             self._lock = None
+
+
+def _without_versions(names: Iterable[str], catalog: CatalogProtocol) -> Iterator[str]:
+    """A line for each entry of which `--load-versions` names a version that Kedro would not look for."""
+    for name in names:
+        if not isinstance(catalog.get(name), AbstractVersionedDataset):
+            yield f"--load-versions {name}: this entry keeps no versions: leave the option out"
 
 
 def _options_of_command() -> dict[str, Any]:

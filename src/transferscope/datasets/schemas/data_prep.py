@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from transferscope.datasets.schemas.columns import count, flag, name_or_number, number, share, table, text
-from transferscope.datasets.schemas.names import CLASS, PART, PARTS, TASK
+from transferscope.datasets.schemas.column_kinds import count, flag, name_or_number, number, share, table, text
+from transferscope.datasets.schemas.shared_columns import CLASS, PART, PARTS, TASK
 
 BOTH_PARTS = (text("part_a", "first part", *PARTS), text("part_b", "second part", *PARTS))
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from transferscope.datasets.schemas.columns import (
+from transferscope.datasets.schemas.column_kinds import (
     count,
     name_or_number,
     number,
-    optional,
     ranged,
     share,
     table,
     text,
 )
-from transferscope.datasets.schemas.names import CHANCE, EPOCH, LEARNED, METRIC, TASK
+from transferscope.datasets.schemas.shared_columns import CHANCE, EPOCH, LEARNED, METRIC, TASK
 from transferscope.datasets.schemas.training import RATE, STATUS
 
 RUN = text("run", "full name of the run, `clipart.pt_1`")
@@ -22,7 +21,7 @@ TABLES = {
         "A row per run that varies another one, and per run that is varied.",
         TASK,
         RUN,
-        *optional(text("origin", "kind of run that is varied")),
+        text("origin", "kind of run that is varied"),
         text("label", "label of the kind that is varied"),
         text("role", "role of the run in a comparison"),
         count("replica", "number of the replica, from 1", low=1),

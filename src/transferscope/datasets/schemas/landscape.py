@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from transferscope.datasets.schemas.columns import count, interval, number, ranged, share, table, text
-from transferscope.datasets.schemas.names import METRIC, MODULE, NUM_EXAMPLES, PAIR, PARTS, RUN, SPLIT, TASK
+from transferscope.datasets.schemas.column_kinds import count, interval, number, ranged, share, table, text
+from transferscope.datasets.schemas.shared_columns import METRIC, MODULE, NUM_EXAMPLES, PAIR, PARTS, RUN, SPLIT, TASK
 
 SCENARIO = text("scenario", "`within` a task, or the figure of a comparison across tasks")
 OF_METRIC = "unit of the metric"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandera.pandas as pa
 
-from transferscope.datasets.schemas.columns import (
+from transferscope.datasets.schemas.column_kinds import (
     count,
     interval,
     name_or_number,
@@ -15,7 +15,7 @@ from transferscope.datasets.schemas.columns import (
     table,
     text,
 )
-from transferscope.datasets.schemas.names import CLASS, NUM_EXAMPLES, PAIR, RUN, TASK
+from transferscope.datasets.schemas.shared_columns import CLASS, NUM_EXAMPLES, PAIR, RUN, TASK
 
 
 def difference(name: str, meaning: str) -> pa.Column:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from transferscope.datasets.schemas.columns import optional, table, text
-from transferscope.datasets.schemas.names import EPOCH, PAIR, TASK
+from transferscope.datasets.schemas.column_kinds import optional, table, text
+from transferscope.datasets.schemas.shared_columns import EPOCH, PAIR, TASK
 
 PREFIX = "own_"
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from transferscope.datasets.schemas.columns import count, flag, number, ranged, share, table, text
-from transferscope.datasets.schemas.names import METRIC
+from transferscope.datasets.schemas.column_kinds import count, flag, number, ranged, share, table, text
+from transferscope.datasets.schemas.shared_columns import METRIC
 
 VERDICTS = ("holds", "does not hold", "cannot tell")
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from transferscope.datasets.schemas.columns import count, flag, number, optional, ranged, share, table, text
-from transferscope.datasets.schemas.names import EPOCH, MODULE, NUM_EXAMPLES, PAIR, TASK
+from transferscope.datasets.schemas.column_kinds import count, flag, number, optional, ranged, share, table, text
+from transferscope.datasets.schemas.shared_columns import EPOCH, MODULE, NUM_EXAMPLES, PAIR, TASK
 
 DISTANCE = (
     MODULE,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from transferscope.datasets.schemas.columns import count, flag, number, optional, ranged, share, table, text
-from transferscope.datasets.schemas.names import EPOCH, MODULE, RUN, TASK
+from transferscope.datasets.schemas.column_kinds import count, flag, number, optional, ranged, share, table, text
+from transferscope.datasets.schemas.shared_columns import EPOCH, MODULE, RUN, TASK
 
 STATUS = ("exact", "converged", "bounded", "estimated")
 MARGIN = (

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from transferscope.datasets.schemas.columns import count, flag, number, optional, ranged, share, table, text
-from transferscope.datasets.schemas.names import CHANCE, EPOCH, LEARNED, METRIC, TASK
+from transferscope.datasets.schemas.column_kinds import count, flag, number, optional, ranged, share, table, text
+from transferscope.datasets.schemas.shared_columns import CHANCE, EPOCH, LEARNED, METRIC, TASK
 
 RUN = text("run", "name of the run")
 KIND = (text("kind", "key of the run in the parameters"), text("label", "label of the run, as printed"))

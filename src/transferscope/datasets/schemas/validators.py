@@ -10,8 +10,8 @@ import pandera.pandas as pa
 from kedro.validation.exceptions import DataValidationError
 from pandera.errors import SchemaErrors
 
-from transferscope.datasets.schemas.columns import ORDER, misplaced
-from transferscope.datasets.schemas.registry import file_of, schema_of
+from transferscope.datasets.schemas.all_tables import file_of, schema_of
+from transferscope.datasets.schemas.column_kinds import ORDER, misplaced
 from transferscope.system.errors import UserError, one_line
 
 MISSING, REPEATED = "not_nullable", "multiple_fields_uniqueness"
@@ -29,7 +29,7 @@ class TableValidator:
     """Check a table against its schema.
 
     Args:
-        table: Name of the table, as `registry.schema_of` takes it.
+        table: Name of the table, as `all_tables.schema_of` takes it.
         file: Where the catalog stores it, for messages.
     """
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from transferscope.datasets.schemas.columns import count, flag, number, text
+from transferscope.datasets.schemas.column_kinds import count, flag, number, text
 
 PARTS = ("train", "test", "validation")
 
