@@ -20,6 +20,7 @@ from typing import Any
 import click
 import yaml
 from kedro.config import MissingConfigException, OmegaConfigLoader
+from kedro.framework.project import pipelines
 from kedro.utils import find_kedro_project
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
@@ -28,7 +29,8 @@ from transferscope.datasets.picture_size import AUTO, choose_size
 from transferscope.experiment.node_parameters import PairSpec, VariedRun
 from transferscope.experiment.plan import PairGroup, Plan, RunSpec, make_plan, pictures_of
 from transferscope.experiment.study import TaskOptions
-from transferscope.framework.kedro_private import forget_pipelines
+from transferscope.framework.kedro_private import forget_pipelines, is_kedro_viz
+from transferscope.framework.viz_view import group_entries
 from transferscope.framework.yaml_files import read_mapping
 from transferscope.system.errors import UserError, one_line, one_message
 from transferscope.system.references import allow, is_reference, source_file
@@ -242,7 +244,8 @@ class PlanConfigLoader(OmegaConfigLoader):
         with _one_line(""):
             entries = self._checked_item(key)
         if key == "catalog":
-            return entries | source_entries(self.plan, self.place) | pretrained_entries(self.plan, entries)
+            entries = entries | source_entries(self.plan, self.place) | pretrained_entries(self.plan, entries)
+            return entries | group_entries(pipelines.values()) if is_kedro_viz() else entries
         return entries
 
     def _merge_configs(self, config: dict[str, Any], env_config: dict[str, Any], key: str, env_path: str) -> Any:
