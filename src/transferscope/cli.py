@@ -12,6 +12,7 @@ from copy import copy
 from difflib import get_close_matches
 from functools import wraps
 from inspect import Parameter, signature
+from pathlib import Path
 from typing import Any
 
 import click
@@ -223,4 +224,33 @@ def cost(
     click.echo(f"At {speed.train:,.0f} images/s trained and {speed.forward:,.0f} images/s evaluated, one device.")
 
 
-cli = click.Group(name="transferscope", commands={"run": _our_run(kedro_run), "cost": cost})
+@click.command()
+@env_option
+@click.option(
+    "--output", default="site", show_default=True, type=click.Path(file_okay=False), help="Folder of the site."
+)
+@click.option("--docs/--no-docs", default=True, help="Add the documentation, where the project has it.")
+@click.option("--notebooks/--no-notebooks", default=True, help="Execute the notebooks for the documentation.")
+def site(env: str | None, output: str, docs: bool, notebooks: bool) -> None:
+    """Write a static site of a finished study: report, pipelines with previews, documentation with notebooks.
+
+    It opens from a disk, without a server and without network; index.html leads to its parts.
+    """
+    from kedro.framework.session import KedroSession
+
+    from transferscope.framework.config import CommandLineError, active_plan
+    from transferscope.framework.kedro_private import place_of
+    from transferscope.framework.publish.static_site import build_site
+
+    with KedroSession.create(env=env) as session:
+        context = session.load_context()
+        report = place_of(context.catalog.get("report"))
+    assert report is not None
+    try:
+        build_site(active_plan(), report, context.project_path, Path(output), env=env, docs=docs, notebooks=notebooks)
+    except UserError as error:
+        raise CommandLineError(str(error)) from None
+    click.echo(f"the site: {Path(output) / 'index.html'}")
+
+
+cli = click.Group(name="transferscope", commands={"run": _our_run(kedro_run), "cost": cost, "site": site})

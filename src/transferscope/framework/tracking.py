@@ -10,6 +10,7 @@ import os
 import re
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from importlib.metadata import version
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,7 @@ from transferscope.system.errors import one_line
 
 if TYPE_CHECKING:
     import pandas as pd
+    from mlflow import MlflowClient
     from mlflow.entities import Metric
 
 logger = logging.getLogger("transferscope")
@@ -36,8 +38,11 @@ EXPERIMENT = "transferscope"
 ARTIFACTS = ("report", "summary", "claims", "claim_effects")
 """Entries whose files are kept with the run."""
 
-BATCH = 1000
-"""Metrics in one request, as many as MLflow takes."""
+METRICS_AT_ONCE, PARAMS_AT_ONCE = 1000, 100
+"""In one request, as many as MLflow takes."""
+
+SETTINGS = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3"}
+"""Of MLflow, unless the user has others: it reports nothing to its makers, and a wrong address is noticed in seconds."""
 
 
 class Tracking:
@@ -48,10 +53,12 @@ class Tracking:
     """
 
     def __init__(self) -> None:
-        self._run_id: str | None = None
+        self._client: MlflowClient | None = None
+        self._run_id = ""
 
     @hook_impl
     def before_pipeline_run(self, run_params: dict[str, Any]) -> None:
+        self.let_go()
         if not os.environ.get(ASKED_BY):
             return
         if find_spec("mlflow") is None:
@@ -61,19 +68,24 @@ class Tracking:
                 ASKED_BY,
             )
             return
-        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        for name, value in SETTINGS.items():
+            os.environ.setdefault(name, value)
+        from mlflow import MlflowClient
+
         try:
-            self._run_id = _begin(active_plan(), run_params)
+            client = MlflowClient()
+            self._run_id = _begin(client, active_plan(), run_params)
         except Exception as error:  # of MLflow, and of the libraries of its stores
             raise CommandLineError(f"{ASKED_BY}: MLflow cannot record this run ({one_line(str(error))})") from error
+        self._client = client
         atexit.register(self.let_go)
 
     @hook_impl
     def after_pipeline_run(self, pipeline: Pipeline, catalog: CatalogProtocol) -> None:
-        if self._run_id is None:
+        if self._client is None:
             return
         try:
-            _record(self._run_id, pipeline.all_outputs(), catalog)
+            _record(self._client, self._run_id, pipeline.all_outputs(), catalog)
         except Exception as error:  # as above; the results themselves are there
             logger.warning("MLflow has not recorded all of this run: %s", one_line(str(error)))
         self._end("FINISHED")
@@ -87,39 +99,50 @@ class Tracking:
         self._end("KILLED")
 
     def _end(self, status: str) -> None:
-        if self._run_id is None:
+        if self._client is None:
             return
-        import mlflow
-
-        self._run_id = None
+        client, self._client = self._client, None
         atexit.unregister(self.let_go)
         try:
-            mlflow.end_run(status)
+            client.set_terminated(self._run_id, status)
         except Exception as error:  # as above
             logger.warning("MLflow has not recorded that the run is %s: %s", status, one_line(str(error)))
 
 
-def _begin(plan: Plan, run_params: Mapping[str, Any]) -> str:
-    """Start a run with the study as its parameters; inside another one where the caller has begun one."""
-    import mlflow
+def _begin(client: MlflowClient, plan: Plan, run_params: Mapping[str, Any]) -> str:
+    """Start a run with the study as its parameters."""
+    from mlflow.entities import Param
 
     from transferscope.report.provenance import plan_digest
 
-    named = os.environ.get("MLFLOW_EXPERIMENT_NAME") or os.environ.get("MLFLOW_EXPERIMENT_ID")
-    found = None if named else mlflow.get_experiment_by_name(EXPERIMENT)
-    experiment = found.experiment_id if found else None if named else mlflow.create_experiment(EXPERIMENT)
     digest, env = plan_digest(plan), run_params.get("env") or "default"
-    asked = {"env": env, "pipelines": ",".join(run_params.get("pipeline_names") or ["__default__"])}
-    run = mlflow.start_run(
-        experiment_id=experiment,
+    run = client.create_run(
+        _experiment(client),
         run_name=f"{env} {digest}",
-        nested=True,
-        tags={"plan_digest": digest} | {f"kedro.{name}": value for name, value in asked.items()},
+        tags={
+            "plan_digest": digest,
+            "kedro.env": env,
+            "kedro.pipelines": ",".join(run_params.get("pipeline_names") or ["__default__"]),
+            "mlflow.source.name": "kedro run",
+            "transferscope.version": version("transferscope"),
+        },
     )
-    study = plan.study.model_dump(mode="json", exclude_unset=True)
-    mlflow.log_params(dict(_flat(study)))
-    mlflow.log_dict(plan.study.model_dump(mode="json"), "study.json")
-    return str(run.info.run_id)
+    run_id = str(run.info.run_id)
+    params = [Param(key, value) for key, value in _flat(plan.study.model_dump(mode="json", exclude_unset=True))]
+    for first in range(0, len(params), PARAMS_AT_ONCE):
+        client.log_batch(run_id, params=params[first : first + PARAMS_AT_ONCE])
+    client.log_dict(run_id, plan.study.model_dump(mode="json"), "study.json")
+    return run_id
+
+
+def _experiment(client: MlflowClient) -> str:
+    """The identity of the experiment that the variables of MLflow name, or else of this project's; made where missing."""
+    given = os.environ.get("MLFLOW_EXPERIMENT_ID")
+    if given:
+        return given
+    name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or EXPERIMENT
+    found = client.get_experiment_by_name(name)
+    return str(found.experiment_id if found else client.create_experiment(name))
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
@@ -136,20 +159,17 @@ def _named(key: str) -> str:
     return re.sub(r"[^\w\-. :]", "_", key)
 
 
-def _record(run_id: str, made: Iterable[str], catalog: CatalogProtocol) -> None:
+def _record(client: MlflowClient, run_id: str, made: Iterable[str], catalog: CatalogProtocol) -> None:
     """Learning curves, claims and files, of those entries that the pipelines make."""
-    import mlflow
-
     names = sorted(made)
     metrics = [metric for name in names if EntryName.parse(name).form == "history" for metric in _curves(name, catalog)]
     metrics += _claims(catalog.load("claims")) if "claims" in names else []
-    client = mlflow.MlflowClient()
-    for first in range(0, len(metrics), BATCH):
-        client.log_batch(run_id, metrics[first : first + BATCH])
+    for first in range(0, len(metrics), METRICS_AT_ONCE):
+        client.log_batch(run_id, metrics[first : first + METRICS_AT_ONCE])
     for name in ARTIFACTS:
         place = place_of(catalog.get(name)) if name in names else None
         if place is not None:
-            mlflow.log_artifact(str(place), run_id=run_id)
+            client.log_artifact(run_id, str(place))
 
 
 def _curves(name: str, catalog: CatalogProtocol) -> Iterator[Metric]:
