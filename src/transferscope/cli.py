@@ -230,7 +230,9 @@ def cost(
     "--output", default="site", show_default=True, type=click.Path(file_okay=False), help="Folder of the site."
 )
 @click.option("--docs/--no-docs", default=True, help="Add the documentation, where the project has it.")
-@click.option("--notebooks/--no-notebooks", default=True, help="Execute the notebooks for the documentation.")
+@click.option(
+    "--notebooks/--no-notebooks", default=True, help="Execute the notebooks, which speak of the default study."
+)
 def site(env: str | None, output: str, docs: bool, notebooks: bool) -> None:
     """Write a static site of a finished study: report, pipelines with previews, documentation with notebooks.
 
@@ -242,12 +244,12 @@ def site(env: str | None, output: str, docs: bool, notebooks: bool) -> None:
     from transferscope.framework.kedro_private import place_of
     from transferscope.framework.publish.static_site import build_site
 
-    with KedroSession.create(env=env) as session:
-        context = session.load_context()
-        report = place_of(context.catalog.get("report"))
+    context = KedroSession.create(env=env).load_context()
+    report = place_of(context.catalog.get("report"))
     assert report is not None
     try:
-        build_site(active_plan(), report, context.project_path, Path(output), env=env, docs=docs, notebooks=notebooks)
+        execute = notebooks and context.env in (None, "local")
+        build_site(active_plan(), report, context.project_path, Path(output), env=env, docs=docs, notebooks=execute)
     except UserError as error:
         raise CommandLineError(str(error)) from None
     click.echo(f"the site: {Path(output) / 'index.html'}")

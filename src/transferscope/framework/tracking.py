@@ -42,7 +42,7 @@ METRICS_AT_ONCE, PARAMS_AT_ONCE = 1000, 100
 """In one request, as many as MLflow takes."""
 
 SETTINGS = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3"}
-"""Of MLflow, unless the user has others: it reports nothing to its makers, and a wrong address is noticed in seconds."""
+"""Of MLflow, unless the user has others: it reports nothing to its makers and notices a wrong address in seconds."""
 
 
 class Tracking:
@@ -76,7 +76,7 @@ class Tracking:
             client = MlflowClient()
             self._run_id = _begin(client, active_plan(), run_params)
         except Exception as error:  # of MLflow, and of the libraries of its stores
-            raise CommandLineError(f"{ASKED_BY}: MLflow cannot record this run ({one_line(str(error))})") from error
+            raise CommandLineError(f"{ASKED_BY}: MLflow cannot record this run ({_said(error)})") from error
         self._client = client
         atexit.register(self.let_go)
 
@@ -87,7 +87,7 @@ class Tracking:
         try:
             _record(self._client, self._run_id, pipeline.all_outputs(), catalog)
         except Exception as error:  # as above; the results themselves are there
-            logger.warning("MLflow has not recorded all of this run: %s", one_line(str(error)))
+            logger.warning("MLflow has not recorded all of this run: %s", _said(error))
         self._end("FINISHED")
 
     @hook_impl
@@ -106,7 +106,12 @@ class Tracking:
         try:
             client.set_terminated(self._run_id, status)
         except Exception as error:  # as above
-            logger.warning("MLflow has not recorded that the run is %s: %s", status, one_line(str(error)))
+            logger.warning("MLflow has not recorded that the run is %s: %s", status, _said(error))
+
+
+def _said(error: Exception) -> str:
+    """The message in one line, without a password in an address."""
+    return re.sub(r"//[^/@\s]+@", "//***@", one_line(str(error)))
 
 
 def _begin(client: MlflowClient, plan: Plan, run_params: Mapping[str, Any]) -> str:
@@ -136,7 +141,7 @@ def _begin(client: MlflowClient, plan: Plan, run_params: Mapping[str, Any]) -> s
 
 
 def _experiment(client: MlflowClient) -> str:
-    """The identity of the experiment that the variables of MLflow name, or else of this project's; made where missing."""
+    """The experiment that MLflow's variables name, or else this project's, made where it is missing."""
     given = os.environ.get("MLFLOW_EXPERIMENT_ID")
     if given:
         return given

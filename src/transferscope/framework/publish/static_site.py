@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import logging
+import re
 import shutil
 import subprocess
 import sys
@@ -16,9 +16,7 @@ import transferscope
 from transferscope.experiment.plan import Plan
 from transferscope.framework.publish.drawn_pipelines import write_pipelines
 from transferscope.system.atomic import atomic_folder
-from transferscope.system.errors import UserError
-
-logger = logging.getLogger("transferscope")
+from transferscope.system.errors import UserError, one_line
 
 DOCS = Path("docs")
 
@@ -62,38 +60,43 @@ def build_site(
     docs = docs and (project / DOCS / "conf.py").is_file()
     if docs and find_spec("sphinx") is None:
         raise UserError("the documentation needs Sphinx: pip install -e '.[docs]', or `kedro site --no-docs`")
-    _check_place(folder)
+    check_place(folder)
     with atomic_folder(folder) as site:
         shutil.copyfile(report, site / REPORT.address)
         write_pipelines(project, env, site / Path(PIPELINES.address).parent)
         if docs:
-            _write_docs(project, site / Path(PAGES.address).parent, notebooks)
+            write_docs(project, site / Path(PAGES.address).parent, notebooks=notebooks)
         _write_first_page(plan, site, [REPORT, PIPELINES, *([NOTEBOOKS, PAGES] if docs else [])])
 
 
-def _check_place(folder: Path) -> None:
+def check_place(folder: Path) -> None:
     """UserError where a folder is there that is no site, for it would be lost."""
-    if (
-        folder.exists()
-        and not (folder / PIPELINES.address).is_file()
-        and not (folder.is_dir() and not any(folder.iterdir()))
-    ):
+    is_empty = folder.is_dir() and not any(folder.iterdir())
+    if folder.exists() and not is_empty and not (folder / PIPELINES.address).is_file():
         raise UserError(f"--output {folder}: this is there and is no site: name another folder, or remove it")
 
 
-def _write_docs(project: Path, folder: Path, notebooks: bool) -> None:
+def write_docs(project: Path, folder: Path, *, notebooks: bool) -> None:
+    """Build the pages of the project's documentation, with executed notebooks or as they are stored.
+
+    UserError with the last line of what Sphinx says where it fails.
+    """
     mode = f"nb_execution_mode={'force' if notebooks else 'off'}"
     trees = folder / ".doctrees"
     command = [sys.executable, "-m", "sphinx", "-q", "-E", "-D", mode, "-d", str(trees), str(DOCS), str(folder)]
     done = subprocess.run(command, cwd=project, capture_output=True, text=True, check=False)
-    for line in done.stderr.splitlines():
-        logger.info("%s", line)
     if done.returncode != 0:
-        lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
         raise UserError(
-            f"the documentation was not built ({lines[-1]}); `--no-notebooks` executes none, `--no-docs` omits it"
+            f"the documentation was not built ({_reason(done.stderr)}); `--no-notebooks` executes none, `--no-docs` "
+            "leaves it out"
         )
-    shutil.rmtree(trees, ignore_errors=True)
+    shutil.rmtree(trees)
+
+
+def _reason(output: str) -> str:
+    """The last line that names an error."""
+    lines = [line.strip() for line in output.splitlines() if re.search(r"(Error|Exception): ", line)]
+    return one_line(lines[-1] if lines else "Sphinx gives no reason")
 
 
 def _write_first_page(plan: Plan, folder: Path, parts: list[Part]) -> None:
