@@ -37,7 +37,7 @@ apidoc_modules = [
     }
 ]
 
-# The notebooks, docs/notebooks, are shown without outputs, unless `kedro site` executes them (`nb_execution_mode=force`).
+# Notebooks are shown without outputs unless `kedro site` executes them (`nb_execution_mode=force`).
 nb_execution_mode = "off"
 nb_execution_timeout = 600
 nb_execution_raise_on_error = True

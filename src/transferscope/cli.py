@@ -72,13 +72,13 @@ def _with_runner(callback: Callable[..., Any]) -> Callable[..., Any]:
 
 def _runner_class(path: str, name: str) -> type[AbstractRunner]:
     try:
-        found = load_obj(path, "kedro.runner")
+        runner = load_obj(path, "kedro.runner")
     except (ImportError, AttributeError, ValueError):
-        found = None
-    if not (isinstance(found, type) and issubclass(found, AbstractRunner)):
+        runner = None
+    if not (isinstance(runner, type) and issubclass(runner, AbstractRunner)):
         there = ", ".join((*OF_OURS, *OF_KEDRO))
         raise click.ClickException(f"--runner {name}: no runner has this name; give {there}, or package.module.Class")
-    return found
+    return runner
 
 
 def _with_hint(message: str) -> str:
@@ -204,8 +204,9 @@ def cost(
 
     Without both speeds this machine is measured for some seconds, on random images.
     """
-    from transferscope.cost.plan_cost import Speed, measure_speed, plan_costs
-    from transferscope.experiment.plan import pictures_of
+    from transferscope.cost.device_speed import Speed, measure_speed
+    from transferscope.cost.plan_cost import plan_costs
+    from transferscope.experiment.study import pictures_of
     from transferscope.framework.config import CommandLineError, load_plan
     from transferscope.system.errors import UserError
     from transferscope.tables.terminal import print_tables

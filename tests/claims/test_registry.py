@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -93,3 +94,10 @@ def test_two_modules_may_not_name_a_claim_alike(own: str) -> None:
     agreement.__module__ = own
     registry.claim("Another.", **options)(agreement)  # type: ignore[arg-type]
     assert registry.registered()["agreement"].text == "Another."
+
+
+def test_claims_are_decided_without_the_library_that_draws() -> None:
+    """No module of the room, nor what it reads, imports matplotlib, so claims can be decided where nothing is drawn."""
+    names = sorted(path.stem for path in Path(registry.__file__).parent.glob("*.py") if path.stem != "__init__")
+    imports = "".join(f"import transferscope.claims.{name}\n" for name in names)
+    subprocess.run([sys.executable, "-c", f"import sys\n{imports}assert 'matplotlib' not in sys.modules"], check=True)

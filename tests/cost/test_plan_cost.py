@@ -10,16 +10,10 @@ from kedro.framework.startup import bootstrap_project
 
 from tiny_project import ROOT
 from transferscope.cli import cli
-from transferscope.cost.plan_cost import (
-    Speed,
-    figure_costs,
-    measure_speed,
-    node_costs,
-    plan_costs,
-    run_costs,
-    split_bytes,
-    task_sizes,
-)
+from transferscope.cost.device_speed import Speed, measure_speed
+from transferscope.cost.node_costs import node_costs
+from transferscope.cost.passes import task_sizes
+from transferscope.cost.plan_cost import figure_costs, plan_costs, run_costs, split_bytes
 from transferscope.experiment.options import ModelOptions
 from transferscope.experiment.plan import Plan, make_plan
 from transferscope.system.errors import UserError

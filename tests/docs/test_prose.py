@@ -48,3 +48,11 @@ def test_files_of_one_name_are_of_one_thing() -> None:
             by_name.setdefault(path.name, []).append(inside.parts[0])
     shared = {name: rooms for name, rooms in by_name.items() if len(rooms) > 1}
     assert not {name: rooms for name, rooms in shared.items() if len(set(rooms)) < len(rooms) or set(rooms) - CHAPTERED}
+
+
+def test_the_files_that_the_readme_names_exist() -> None:
+    """Every file and room in its table "Where is what" lies where it says."""
+    table = (ROOT / "README.md").read_text().partition("## Where is what")[2]
+    named = set(re.findall(r"`([\w/]+(?:\.py|/))`", table)) - {"src/transferscope/", "tests/"}
+    assert len(named) > 20
+    assert [name for name in sorted(named) if not (ROOT / "src" / "transferscope" / name).exists()] == []

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from transferscope.experiment.options import CrossDomainOptions
-from transferscope.experiment.plan import Plan, derive_seed, make_plan, pair_kind, pictures_of
+from transferscope.experiment.plan import Plan, make_plan, pair_kind, pictures_of
+from transferscope.experiment.seeds import derive_seed
 from transferscope.system.errors import UserError
 
 STUDY: dict[str, Any] = {

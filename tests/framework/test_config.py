@@ -12,7 +12,8 @@ from kedro.framework.project import configure_project, pipelines
 
 from tiny_project import ROOT
 from transferscope.experiment.plan import make_plan
-from transferscope.framework.config import CommandLineError, PlanConfigLoader, plan_parameters
+from transferscope.framework.config import CommandLineError, PlanConfigLoader
+from transferscope.framework.plan_parameters import plan_parameters
 from transferscope.framework.yaml_files import read_mapping
 from transferscope.settings import CONFIG_LOADER_ARGS
 

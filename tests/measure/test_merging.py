@@ -120,7 +120,7 @@ def rows(table: pd.DataFrame, **values: Any) -> pd.DataFrame:
 
 def judged(images: Bench) -> PackedSplit:
     """The images that judge, from those that choose: the first part of one permutation of the test images."""
-    from transferscope.experiment.plan import derive_seed
+    from transferscope.experiment.seeds import derive_seed
 
     test = images.split("test")
     order = np.random.default_rng(derive_seed(test.name, "merging", "choice")).permutation(len(test))

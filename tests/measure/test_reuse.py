@@ -11,7 +11,7 @@ import pytest
 from transferscope.analysis.learning import standard_error
 from transferscope.experiment.node_parameters import VariedRun
 from transferscope.measure.reuse import varied_runs
-from transferscope.plots.reuse import paper_drop, relative_drops, shuffled_rows
+from transferscope.tables.block_sizes import paper_drop, relative_drops, shuffled_rows
 
 SIZES = pd.DataFrame(
     {

@@ -18,7 +18,7 @@ from transferscope.experiment.options import (
     ReplaceOptions,
     UntilDecidedOptions,
 )
-from transferscope.experiment.plan import derive_seed
+from transferscope.experiment.seeds import derive_seed
 from transferscope.images.split import PackedSplit, SplitInfo
 from transferscope.measure import Bench, line, predict, replacement
 from transferscope.measure.stopping import drawn_order, looks_at, predict_until_decided

@@ -22,7 +22,7 @@ from transferscope.analysis.learning import loss_without_knowledge
 from transferscope.datasets.measurements import MeasurementFolder
 from transferscope.experiment.node_parameters import PairSpec
 from transferscope.experiment.options import CriticalityOptions, LandscapeOptions
-from transferscope.experiment.plan import derive_seed
+from transferscope.experiment.seeds import derive_seed
 from transferscope.measure.bench import Bench, batches, feed_of, stream
 from transferscope.measure.criticalities import criticality as criticality_of
 from transferscope.measure.criticalities import rewinding

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import logging
 
+import pandas as pd
 import pytest
 import torch
 from torch import nn
 
 from transferscope.analysis.spectrum import conv_singular_values
+from transferscope.experiment.node_parameters import Runs
 from transferscope.experiment.options import SpectrumOptions
+from transferscope.experiment.plan import make_plan
 from transferscope.measure import spectrum
 from transferscope.models.checkpoint import Checkpoint, CheckpointMetadata
+from transferscope.pipelines.spectrum.nodes import compare_small_values
+from transferscope.pipelines.spectrum.pipeline import create_pipeline
 from transferscope.system.errors import UserError
 
 
@@ -93,3 +98,30 @@ def test_a_diverged_epoch_is_named_with_its_layer() -> None:
     series.states[1]["fc.weight"] = torch.ones(2, 4, 1, 1)
     with pytest.raises(UserError, match=r"clipart\.pt_1, epoch 1, layer fc: weight of shape .* two dimensions"):
         spectrum(series, 8, SpectrumOptions())
+
+
+def test_small_values_are_compared_between_roles_whatever_their_labels() -> None:
+    """Runs from scratch against fine-tuned ones, under the user's words; runs of other roles take no part."""
+    runs = {
+        "p": {"label": "Source", "tasks": ["photos"]},
+        "a": {"label": "Fine-tuned", "tasks": ["mine"], "initialisation": "pretrained", "pretrained": "photos.p_1"},
+        "b": {"label": "Scratch", "tasks": ["mine"]},
+        "c": {"label": "Twin", "tasks": ["mine"], "shares_initialisation_with": "b"},
+    }
+    tasks = {name: {"format": "image_folder", "root": name} for name in ("photos", "mine")}
+    others = dict.fromkeys(("mistakes", "similarity", "landscape"))
+    analyses = others | {"spectrum": {"kinds": ["a", "b", "c"]}}
+    plan = make_plan({"tasks": tasks, "runs": runs, "analyses": analyses})
+    (node,) = (node for node in create_pipeline(plan).nodes if node.short_name == "compare_small_values")
+    assert node.inputs[3:] == ["mine.b_1.singular_values", "mine.a_1.singular_values"]
+    values = [
+        pd.DataFrame({"module": "fc", "value": [1.0, low], "multiplicity": 1, "epoch": 1}).assign(
+            **plan.runs[run].columns
+        )
+        for run, low in (("mine.b_1", 0.05), ("mine.a_1", 0.5))
+    ]
+    table = compare_small_values(
+        SpectrumOptions(thresholds=(0.1,), bootstrap=20), 0, Runs(tuple(plan.runs_of("mine"))), *values
+    )
+    row = table.iloc[0]
+    assert (row["label_a"], row["label_b"], row["difference"]) == ("Scratch", "Fine-tuned", 0.5)

@@ -9,7 +9,7 @@ import pytest
 
 from drawn_study import OTHER_LABELS, change_study, relabelled
 from transferscope.experiment.plan import make_plan
-from transferscope.framework.config import label_parameters
+from transferscope.framework.plan_parameters import label_parameters
 from transferscope.pipelines.wiring import Drawing, Labelled
 from transferscope.plots.rates import by_kind_and_rate
 from transferscope.plots.roles import DEFAULT, kind_of, labelled, present_labels

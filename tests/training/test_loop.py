@@ -18,6 +18,7 @@ from torch import nn
 
 from transferscope.experiment.options import AugmentationOptions, ModelOptions
 from transferscope.experiment.run import RunSpec
+from transferscope.experiment.seeds import epoch_order, step_seed
 from transferscope.images.split import PackedSplit
 from transferscope.models.initialisation import initialise
 from transferscope.system.errors import UserError
@@ -26,7 +27,6 @@ from transferscope.training import loop
 from transferscope.training.distributed.launch import train as launch
 from transferscope.training.evaluation import evaluate
 from transferscope.training.loop import train_run
-from transferscope.training.step import epoch_order, step_seed
 
 Make = Callable[..., Any]
 

@@ -18,11 +18,11 @@ import torch
 from damage import flip
 from transferscope.experiment.options import AugmentationOptions
 from transferscope.experiment.run import RunSpec
+from transferscope.experiment.seeds import epoch_order
 from transferscope.images.split import PackedSplit
 from transferscope.training import loop, record
 from transferscope.training.loop import train_run
 from transferscope.training.snapshot import TrainingState, earlier, read_snapshot, restore, save_snapshot
-from transferscope.training.step import epoch_order
 
 Make = Callable[..., Any]
 

@@ -59,7 +59,7 @@ class FeatureExtractor:
 
         `reduce` is applied while the model runs, so that a layer's features can be dropped before the next one's exist.
         """
-        found: dict[str, Any] = {}
+        features: dict[str, Any] = {}
         self._find_layouts(images)
         self._find_activations(images[:2])
 
@@ -68,10 +68,10 @@ class FeatureExtractor:
             flat = layout.pooled if self.features == "pooled" else layout.flattened
             value = flat(first_tensor(output), len(images))
             # Without the copy a later in-place operation (ReLU) would change what is only a view of the output.
-            found[name] = value.clone() if reduce is None else reduce(value)
+            features[name] = value.clone() if reduce is None else reduce(value)
 
         self._run(images, keep)
-        return {name: found[name] for name in self.layers}
+        return {name: features[name] for name in self.layers}
 
     def _run(self, images: Tensor, keep: Callable[[str, Any], None]) -> None:
         """Pass on each feature's tensor, those that an activation follows when it has acted."""

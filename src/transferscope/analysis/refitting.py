@@ -67,5 +67,5 @@ def fit_classifier(
 def _fit(x: NDArray[np.float64], y: NDArray[np.integer]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        found = LogisticRegression(max_iter=MOST_ITERATIONS, tol=1e-3).fit(x, y)
-    return found.coef_, found.intercept_
+        classifier = LogisticRegression(max_iter=MOST_ITERATIONS, tol=1e-3).fit(x, y)
+    return classifier.coef_, classifier.intercept_

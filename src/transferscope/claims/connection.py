@@ -8,11 +8,13 @@ from itertools import pairwise
 import pandas as pd
 
 from transferscope.claims.comparisons import Comparison, Measured, Unit, against, compare, paired
-from transferscope.claims.evidence import NORMAL_975, Evidence, PairRows, main_metric
+from transferscope.claims.evidence import Evidence
+from transferscope.claims.pair_rows import NORMAL_975, PairRows
 from transferscope.claims.registry import BETWEEN_PAIRS, claim
+from transferscope.claims.run_facts import main_metric
 from transferscope.experiment.names import CheckpointName, PairName
 from transferscope.experiment.options import ModelOptions
-from transferscope.experiment.plan import Role
+from transferscope.experiment.run import Role
 from transferscope.models.fixup_resnet import FIXUP_LAYOUTS
 
 MOSTLY = 0.5

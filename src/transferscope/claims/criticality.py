@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 
 from transferscope.claims.comparisons import Comparison, Measured, against, compare
-from transferscope.claims.evidence import Evidence, main_metric
+from transferscope.claims.evidence import Evidence
 from transferscope.claims.registry import BETWEEN_RUNS, claim
+from transferscope.claims.run_facts import main_metric
 
 INTERCHANGEABLE = 0.9
 """Maps whose ranks correlate more than this show the same."""

@@ -13,15 +13,15 @@ import pandas as pd
 
 from transferscope.claims.comparisons import Measured, Unit
 from transferscope.claims.inference import Kinship
+from transferscope.claims.pair_rows import NORMAL_975 as NORMAL_975
+from transferscope.claims.pair_rows import PairRows, other_side
+from transferscope.claims.run_facts import MIN_OF_CLASS, RunFacts, facts_of_runs, main_metric
 from transferscope.experiment.names import CheckpointName, PairName, RunName
-from transferscope.experiment.plan import NO_TREATMENT, Plan, Role, RunSpec
+from transferscope.experiment.plan import NO_TREATMENT, Plan
+from transferscope.experiment.run import Role, RunSpec
 from transferscope.plots.rendered import SavedFigure
 from transferscope.system.errors import UserError
 
-NORMAL_975 = 1.959964
-"""Half the length of a normal interval of 95 %, in standard errors."""
-MIN_OF_CLASS = 10
-"""A class counts in a mean AUC where so many test images have it, and so many lack it."""
 CROSS_DOMAIN = "cross_domain"
 """Key of the results that belong to several tasks."""
 
@@ -34,68 +34,6 @@ class TaskResults:
     facts: dict[str, Any] = field(default_factory=dict)
     tables: dict[str, pd.DataFrame] = field(default_factory=dict)
     figures: dict[str, SavedFigure] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class RunFacts:
-    """Facts about a trained run.
-
-    lr: the largest of its schedule. score: final test metric, NaN where it diverged; error: its standard error over
-    test images. speed: train metric averaged over the measured epochs. fall: best test metric minus the final one.
-    loss: final test loss. rise: gain of the train metric per epoch where the run was not trained to the end, else NaN.
-    small_classes: those whose AUC does not count, since too few test images have, or lack, them.
-    """
-
-    name: RunName
-    label: str
-    lr: float
-    score: float
-    speed: float
-    metric: str
-    learned: bool
-    diverged: bool
-    error: float = np.nan
-    fall: float = np.nan
-    loss: float = np.nan
-    rise: float = np.nan
-    small_classes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class PairRows:
-    """Rows of a table of pairs, all of one kind of pair, and the runs that were left out with the reason.
-
-    The column `pair` holds each `PairName` as text, the one of the first role first.
-    """
-
-    rows: pd.DataFrame
-    left_out: Mapping[str, str] = field(default_factory=dict)
-
-    def where(self, column: str, value: object) -> PairRows:
-        """The rows with that value."""
-        return PairRows(self.rows[self.rows[column] == value] if len(self.rows) else self.rows, self.left_out)
-
-    def mean(self, values: Callable[[pd.DataFrame], pd.Series]) -> Measured:
-        """Mean over the rows of each pair of what `values` makes of the rows (a number per row)."""
-        return Measured(self._mean(values), self.left_out)
-
-    def _mean(self, values: Callable[[pd.DataFrame], pd.Series]) -> dict[Unit, float]:
-        if self.rows.empty:
-            return {}
-        means = values(self.rows).astype(float).groupby(self.rows["pair"], sort=False).mean()
-        return {PairName.parse(str(name)): float(value) for name, value in means.items()}
-
-    def mean_with_error(
-        self, values: Callable[[pd.DataFrame], pd.Series], low: str, high: str, scale: float | pd.Series = 1.0
-    ) -> Measured:
-        """As `mean`, with standard errors over images from the columns of an interval of 95 %, where there are such.
-
-        The interval is of the number times `scale`. Rows of one pair count as measured on the same images.
-        """
-        errors: dict[Unit, float] = {}
-        if {low, high} <= set(self.rows.columns):
-            errors = self._mean(lambda rows: (rows[high] - rows[low]) / (2 * NORMAL_975) / scale)
-        return Measured(self._mean(values), self.left_out, errors=errors)
 
 
 class Evidence:
@@ -193,42 +131,16 @@ class Evidence:
     @cached_property
     def runs(self) -> dict[RunName, RunFacts]:
         """Every run that has a history."""
-        every = (one for task, history in self.each("history") for one in self._facts_of(task, history))
-        return {one.name: one for one in every}
-
-    def _facts_of(self, task: str, history: pd.DataFrame) -> list[RunFacts]:
-        metric, summary = main_metric(history), self.table(task, "runs")
-        facts = {str(row["run"]): row for row in summary.to_dict("records")}
-        counts = self.class_counts(task) if metric == "auc" else {}
-        small = tuple(name for name, both in counts.items() if min(both) < MIN_OF_CLASS)
-        runs = []
-        for run, epochs in history.sort_values("epoch", kind="stable").groupby("run", sort=False):
-            fact: Mapping[Any, Any] = facts.get(str(run), {})
-            diverged = fact.get("status") == "diverged"
-            name = RunName.parse(str(run), task)
-            last = epochs.iloc[-1]
-            classes = [one for one in counts if one not in small and f"test_auc/{one}" in epochs]
-            by_class = {one: float(last[f"test_auc/{one}"]) for one in classes}
-            score = float(np.mean(list(by_class.values()))) if small and by_class else float(last[f"test_{metric}"])
-            one = RunFacts(
-                name=name,
-                label=self.spec(name).label,
-                lr=float(fact.get("lr", epochs["lr"].max())),
-                score=np.nan if diverged else score,
-                speed=np.nan if diverged else float(fact.get("optimization_speed", np.nan)),
-                metric=metric,
-                learned=bool(fact.get("learned", True)) and not diverged,
-                diverged=diverged,
-                error=_accuracy_error(score, self.num_test(task))
-                if metric == "accuracy"
-                else _auc_error(by_class, counts),
-                fall=float(fact.get("best_test", np.nan)) - float(fact.get("final_test", np.nan)),
-                loss=float(fact.get("final_test_loss", np.nan)),
-                rise=float(fact.get("last_rise", np.nan)) if fact.get("still_rising") else np.nan,
-                small_classes=small,
+        return {
+            one.name: one
+            for task, history in self.each("history")
+            for one in facts_of_runs(
+                task, history, self.table(task, "runs"), self.class_counts(task), self.num_test(task), self._label
             )
-            runs.append(one)
-        return runs
+        }
+
+    def _label(self, run: RunName) -> str:
+        return self.spec(run).label
 
     def members(self, scope: str, role: Role) -> set[RunName]:
         """Runs of a role that are compared on a task; on all tasks for `CROSS_DOMAIN`."""
@@ -382,7 +294,7 @@ class Evidence:
         left_out = {name: why for reasons in failed.values() for name, why in reasons.items()}
         kept = {pair for pair, reasons in failed.items() if not reasons}
         straight = table[[key in kept and not turned[key] for key in keys]]
-        others = table[[key in kept and turned[key] for key in keys]].rename(columns=_other_side)
+        others = table[[key in kept and turned[key] for key in keys]].rename(columns=other_side)
         rows = pd.concat([straight, others]) if len(others) else straight
         return PairRows(rows.assign(pair=rows["checkpoint_a"] + " & " + rows["checkpoint_b"]), left_out)
 
@@ -397,44 +309,8 @@ def _of_one_parent(one: RunSpec, other: RunSpec) -> bool:
     return rest.role != "source" or tuned.pretrained == rest.full_name
 
 
-def _accuracy_error(accuracy: float, number: int) -> float:
-    return float(np.sqrt(accuracy * (1 - accuracy) / number)) if number else np.nan
-
-
-def _auc_error(by_class: Mapping[str, float], counts: Mapping[str, tuple[int, int]]) -> float:
-    """Standard error of a mean AUC over test images: the mean of those of its classes, which share all images.
-
-    Of each class by Hanley and McNeil 1982, from its AUC and the numbers of images with and without it.
-    """
-    errors = []
-    for name, auc in by_class.items():
-        positives, negatives = counts[name]
-        one, two = auc / (2 - auc), 2 * auc**2 / (1 + auc)
-        variance = auc * (1 - auc) + (positives - 1) * (one - auc**2) + (negatives - 1) * (two - auc**2)
-        errors.append(np.sqrt(variance / (positives * negatives)))
-    return float(np.mean(errors)) if errors else np.nan
-
-
 def _name(run: RunSpec) -> RunName:
     return RunName(run.task, run.name)
-
-
-def _other_side(column: str) -> str:
-    """`kappa_low` as it is, `accuracy_a` as `accuracy_b`, `accuracy_a_low` as `accuracy_b_low`."""
-    for own, other in (("_a", "_b"), ("_b", "_a")):
-        if column.endswith(own):
-            return column.removesuffix(own) + other
-        if f"{own}_" in column:
-            return column.replace(f"{own}_", f"{other}_")
-    return column
-
-
-def main_metric(table: pd.DataFrame) -> str:
-    """AUC where a task has it (multi-label), else accuracy; from a history or from a table with a column metric."""
-    if "metric" in table.columns:
-        return "auc" if (table["metric"] == "auc").any() else "accuracy"
-    has_auc = "test_auc" in table.columns and table["test_auc"].notna().any()
-    return "auc" if has_auc else "accuracy"
 
 
 def last_epochs(table: pd.DataFrame) -> pd.DataFrame:

@@ -13,7 +13,7 @@ from transferscope.claims.comparisons import Comparison, Measured, Unit, against
 from transferscope.claims.evidence import Evidence
 from transferscope.claims.registry import BETWEEN_RUNS, claim
 from transferscope.experiment.names import PairName, RunName
-from transferscope.plots.reuse import shuffled_rows
+from transferscope.tables.block_sizes import shuffled_rows
 
 EARLY = 1 / 3
 """The part of pre-training that counts as early."""

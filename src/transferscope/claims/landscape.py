@@ -9,11 +9,13 @@ import numpy as np
 import pandas as pd
 
 from transferscope.claims.comparisons import Comparison, Measured, Unit, against, compare, left_out
-from transferscope.claims.evidence import CROSS_DOMAIN, Evidence, PairRows, main_metric
+from transferscope.claims.evidence import CROSS_DOMAIN, Evidence
+from transferscope.claims.pair_rows import PairRows
 from transferscope.claims.registry import BETWEEN_PAIRS, claim
+from transferscope.claims.run_facts import main_metric
 from transferscope.experiment.names import CheckpointName, PairName, RunName
 from transferscope.experiment.options import BARRIER_MARGIN
-from transferscope.experiment.plan import Role
+from transferscope.experiment.run import Role
 
 MARGIN = BARRIER_MARGIN
 """The margin of claims that there is a barrier, or none.

@@ -10,8 +10,9 @@ import numpy as np
 import pandas as pd
 
 from transferscope.claims.comparisons import Comparison, Region, left_out
-from transferscope.claims.evidence import CROSS_DOMAIN, NORMAL_975, Evidence
+from transferscope.claims.evidence import CROSS_DOMAIN, Evidence
 from transferscope.claims.inference import Estimate
+from transferscope.claims.pair_rows import NORMAL_975
 from transferscope.claims.registry import claim
 from transferscope.claims.verdict import FAILS, HOLDS, UNKNOWN, judge
 from transferscope.experiment.merges import MergeSpec
@@ -38,9 +39,9 @@ def with_verdicts(table: pd.DataFrame) -> pd.DataFrame:
     """
     gain, low, high = (table[name].to_numpy(dtype=float) for name in ("gain", "gain_low", "gain_high"))
     se = (high - low) / (2 * NORMAL_975)
-    found = judge(Estimate(gain, se, np.full(len(gain), np.inf), low, high, se), BETTER)
+    judged = judge(Estimate(gain, se, np.full(len(gain), np.inf), low, high, se), BETTER)
     merged = table["kind"].to_numpy() == "merge"
-    verdicts = [PAYS[str(one)] if is_merge else "" for one, is_merge in zip(found, merged, strict=True)]
+    verdicts = [PAYS[str(one)] if is_merge else "" for one, is_merge in zip(judged, merged, strict=True)]
     place = list(table.columns).index("gain_high") + 1
     result = table.copy()
     result.insert(place, "verdict", verdicts)

@@ -11,9 +11,10 @@ from collections.abc import Iterable, Iterator
 import pandas as pd
 
 from transferscope.claims.comparisons import Comparison, compare
-from transferscope.claims.evidence import Evidence, PairRows
+from transferscope.claims.evidence import Evidence
+from transferscope.claims.pair_rows import PairRows
 from transferscope.claims.registry import BETWEEN_PAIRS, BETWEEN_RUNS, claim
-from transferscope.experiment.plan import Role
+from transferscope.experiment.run import Role
 
 _OVERLAP = (
     "common mistakes beyond those expected by chance, as a part of the most that two models of these accuracies can "

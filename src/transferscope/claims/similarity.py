@@ -7,9 +7,10 @@ from collections.abc import Iterator
 import pandas as pd
 
 from transferscope.claims.comparisons import Comparison, Measured, against, compare
-from transferscope.claims.evidence import Evidence, PairRows
+from transferscope.claims.evidence import Evidence
+from transferscope.claims.pair_rows import PairRows
 from transferscope.claims.registry import BETWEEN_PAIRS, BETWEEN_RUNS, claim
-from transferscope.experiment.plan import Role
+from transferscope.experiment.run import Role
 
 CKA_FLOOR = 0.1
 """CKA below this, averaged over layers, counts as no similarity: the paper prints .0004 to .0424 for two RI-T."""

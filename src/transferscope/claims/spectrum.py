@@ -10,7 +10,7 @@ import pandas as pd
 from transferscope.claims.comparisons import Comparison, against, compare
 from transferscope.claims.evidence import Evidence, last_epochs
 from transferscope.claims.registry import claim
-from transferscope.experiment.plan import Role
+from transferscope.experiment.run import Role
 
 SIDES: tuple[Role, Role] = ("from_scratch", "fine_tuned")
 RELATIVE = 0.1
@@ -75,7 +75,7 @@ def near_zero_network(evidence: Evidence) -> Iterator[Comparison]:
 def near_zero_by_scale(evidence: Evidence) -> Iterator[Comparison]:
     column = f"relative_below_{RELATIVE:g}"
     for task, table in evidence.each_compared("spectrum"):
-        layers = _layers(table)
+        layers = rows_of_layers(table)
         if column in layers:
             sums = layers.groupby("run", sort=False)[[column, "num_values"]].sum()
             shares = sums[column] / sums["num_values"]
@@ -98,7 +98,7 @@ def near_zero_by_scale(evidence: Evidence) -> Iterator[Comparison]:
 def near_zero_by_layer(evidence: Evidence) -> Iterator[Comparison]:
     threshold = _threshold(evidence)
     for task, table in evidence.each_compared("spectrum"):
-        wide = _layers(table).pivot_table(index="module", columns="run", values=threshold or "num_values")
+        wide = rows_of_layers(table).pivot_table(index="module", columns="run", values=threshold or "num_values")
         wide = wide if threshold else wide * math.nan
         yield from against(task, evidence.wins(task, wide, *SIDES), 0.5, above=True)
 
@@ -132,7 +132,7 @@ def _shared_threshold(evidence: Evidence, networks: dict[str, pd.DataFrame]) -> 
     return _lower_threshold(pd.concat(compared)) if compared else None
 
 
-def _layers(table: pd.DataFrame) -> pd.DataFrame:
+def rows_of_layers(table: pd.DataFrame) -> pd.DataFrame:
     """The rows of single layers of each run at its last epoch."""
     return last_epochs(table[~table["module"].isin(("all", "sum"))])
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from transferscope.claims.comparisons import Comparison, Measured, against, compare, left_out
-from transferscope.claims.evidence import Evidence, RunFacts
+from transferscope.claims.evidence import Evidence
 from transferscope.claims.registry import BETWEEN_RUNS, claim
+from transferscope.claims.run_facts import RunFacts
 
 ALIKE = 0.05
 """Two final metrics are alike if they differ by less than this part of what the better one is above chance."""

@@ -42,6 +42,14 @@ def split_view(task: str) -> tuple[str, str]:
     return base, view
 
 
+CHECKPOINT_SUFFIXES = (".safetensors", ".pt", ".pth", ".tar", ".ckpt", ".bin")
+
+
+def is_checkpoint_path(text: str) -> bool:
+    """True if a text is the path of a checkpoint rather than a run's name; a file of another suffix needs a folder."""
+    return "/" in text or "\\" in text or text.lower().endswith(CHECKPOINT_SUFFIXES)
+
+
 @dataclass(frozen=True, order=True)
 class RunName:
     """A run of a task: `clipart.pt_1`."""

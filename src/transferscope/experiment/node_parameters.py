@@ -8,8 +8,10 @@ from pydantic import RootModel
 
 from transferscope.experiment import options as opt
 from transferscope.experiment.names import Epoch, PairName, RunName
-from transferscope.experiment.plan import Pair, Plan, RunSpec, pictures_of
-from transferscope.experiment.run import Role
+from transferscope.experiment.pairs import Pair
+from transferscope.experiment.plan import Plan
+from transferscope.experiment.run import Role, RunSpec
+from transferscope.experiment.study import pictures_of
 
 
 class PairSpec(opt.Options):

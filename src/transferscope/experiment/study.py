@@ -1,6 +1,6 @@
 """The study as a user writes it in `parameters*.yml`, and messages for its mistakes.
 
-Pure and typed; `transferscope.experiment.plan` expands it into runs and pairs.
+Pure and typed; `transferscope.experiment.expansion` expands it into runs and pairs.
 """
 
 from __future__ import annotations
@@ -291,6 +291,14 @@ class Study(opt.Options):
     training: dict[str, Any] = Field(default_factory=dict)
     analyses: opt.AnalysesOptions = opt.AnalysesOptions()
     report: opt.ReportOptions = opt.ReportOptions()
+
+
+def pictures_of(study: Study, task: str) -> opt.PictureOptions:
+    """Settings of the stored and shown images of a task; a union without settings of its own has those of its parts."""
+    options = study.tasks[task]
+    if options.pictures is None and options.union:
+        return pictures_of(study, options.union[0])
+    return options.pictures or study.pictures
 
 
 def listed(names: Iterable[str]) -> str:

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from transferscope.experiment.gpu_support import gpu_fault
 from transferscope.experiment.options import ModelOptions
-from transferscope.experiment.plan import Plan, RunSpec, pictures_of
+from transferscope.experiment.plan import Plan
+from transferscope.experiment.run import RunSpec
+from transferscope.experiment.study import pictures_of
 from transferscope.images.example_columns import columns_faults
 from transferscope.system.errors import UserError
 from transferscope.system.near import near_matches
@@ -310,7 +312,7 @@ def cost_note(
     """
     import torch
 
-    from transferscope.cost.plan_cost import node_costs
+    from transferscope.cost.node_costs import node_costs
 
     adopted = [run for run in runs if run.checkpoint is not None]
     if not adopted or torch.cuda.is_available():

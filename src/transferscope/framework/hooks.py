@@ -19,11 +19,13 @@ from kedro.io import CatalogProtocol
 from kedro.pipeline import Pipeline
 
 from transferscope.experiment.names import EntryName, Namespace
-from transferscope.experiment.plan import Plan, RunSpec
+from transferscope.experiment.plan import Plan
+from transferscope.experiment.run import RunSpec
 from transferscope.framework.config import CommandLineError, active_place, active_plan, active_run
 from transferscope.framework.kedro_private import place_of
 from transferscope.framework.runners.failures import NodesFailed, repeat_command, run_command, users_mistake
 from transferscope.framework.runners.run_tables import failures_table
+from transferscope.framework.staleness import has_entry
 from transferscope.pipelines.wiring import ON_A_GPU
 from transferscope.system.errors import UserError, one_message
 from transferscope.system.folder_lock import FolderLock
@@ -109,7 +111,7 @@ class StudyHooks:
 
 
 def _options_of_command() -> dict[str, Any]:
-    """Options that Kedro does not tell its hooks; the runner where another than the default was chosen."""
+    """Options that Kedro does not pass to its hooks; the runner where another than the default was chosen."""
     context = click.get_current_context(silent=True)
     if context is None:
         return {"runner": None}
@@ -134,8 +136,8 @@ class Before:
         self.runs = [active_run(run) for run in _trained_in(pipeline)]
         self.packed = _packed_in(pipeline)
         if only_missing:
-            self.runs = [run for run in self.runs if not _exists(catalog, f"{run.full_name}.checkpoints")]
-            self.packed = [task for task in self.packed if not _exists(catalog, f"{task}.test_split")]
+            self.runs = [run for run in self.runs if not has_entry(catalog, f"{run.full_name}.checkpoints")]
+            self.packed = [task for task in self.packed if not has_entry(catalog, f"{task}.test_split")]
         self.measures = any(node.tags & set(ON_A_GPU) for node in pipeline.nodes)
         self.sizes: dict[str, tuple[int, int]] = {}
         """Images in train and test of the tasks whose folders were read."""
@@ -148,7 +150,7 @@ class Before:
         known: dict[str, tuple[str, ...]] = {}
         drawn = self.pipeline.all_outputs()
         read = [task for task in self.packed if f"{task}.source" not in drawn]
-        there = [task for task in read if _exists(self.catalog, f"{task}.source")]
+        there = [task for task in read if has_entry(self.catalog, f"{task}.source")]
         dropping = {task for task in there if self.plan.study.tasks[task].on_bad_image == "drop"}
         yield from checks.images_faults(there, partial(_load_source, self.catalog), known, self.sizes, dropping)
         _add_known_classes(known, self.runs, self.packed, self.catalog)
@@ -184,9 +186,9 @@ class Before:
         if f"{task}.source" in self.pipeline.all_outputs():
             return pd.DataFrame(columns=list(other_columns(COLUMNS)) if self.plan.is_multi_label(task) else [])
         if task in self.packed:
-            return _load_source(self.catalog, task).test.texts() if _exists(self.catalog, f"{task}.source") else None
+            return _load_source(self.catalog, task).test.texts() if has_entry(self.catalog, f"{task}.source") else None
         split = f"{task}.test_split"
-        return self.catalog.load(split).columns if _exists(self.catalog, split) else None
+        return self.catalog.load(split).columns if has_entry(self.catalog, split) else None
 
     def note(self) -> str | None:
         """Warn of a comparison of checkpoint files that takes more than minutes."""
@@ -277,15 +279,10 @@ def _add_known_classes(
     tasks = active_plan().study.tasks
     for task in dict.fromkeys(run.task for run in runs if run.checkpoint is not None and tasks[run.task].has_images):
         first = (tasks[task].union or (task,))[0]
-        if first not in known and first not in packed and _exists(catalog, f"{first}.test_split"):
+        if first not in known and first not in packed and has_entry(catalog, f"{first}.test_split"):
             known[first] = tuple(catalog.load(f"{first}.test_split").class_names)
         if first in known:
             known[task] = known[first]
-
-
-def _exists(catalog: CatalogProtocol, name: str) -> bool:
-    dataset = catalog.get(name)
-    return dataset is not None and bool(dataset.exists())
 
 
 def _damage(dataset: Any) -> DamagedError | None:

@@ -13,7 +13,9 @@ from kedro.framework.project import pipelines
 from kedro.io import CatalogProtocol, DatasetError
 from kedro.pipeline import Pipeline
 
-from transferscope.experiment.plan import Plan, RunSpec, pictures_of
+from transferscope.experiment.plan import Plan
+from transferscope.experiment.run import RunSpec
+from transferscope.experiment.study import pictures_of
 from transferscope.framework.config import CommandLineError, active_plan
 from transferscope.framework.runners.failures import run_command
 

@@ -2,7 +2,7 @@
 
 A checkpoint is stale where its fingerprint is not that of this plan, the digest of task, images, model, training,
 initialisation and seeds, of the run that it starts from and of files, but not of the number of processes.
-`experiment.plan` makes it (`_fingerprint`), and `framework.hooks` refuses those of another one. Tables and figures bear
+`experiment.fingerprint` makes it, and `framework.hooks` refuses those of another one. Tables and figures bear
 none; here each entry has a key that follows from its node, the parameters of that node, and the keys of what the node
 reads. The keys under which results were made are kept beside
 them, and compared with those that the present plan gives.
@@ -81,15 +81,15 @@ class MadeBy:
                 error.path,
                 error.reason,
             )
-            names = [name for name in self._present if not name.endswith(".checkpoints") and _exists(catalog, name)]
+            names = [name for name in self._present if not name.endswith(".checkpoints") and has_entry(catalog, name)]
             self._made = dict.fromkeys(names, UNKNOWN)
             self._write()
         if _journal(self._file).is_file():  # of a run that was killed
             self._write()
         if self._context is not None:
             check_images(pipeline, catalog, only_missing=bool(run_params.get("only_missing_outputs")))
-        stale = {name for name in self._stale() if _exists(catalog, name)}
-        _tell(stale, pipeline, only_missing=bool(run_params.get("only_missing_outputs")))
+        stale = {name for name in self._stale() if has_entry(catalog, name)}
+        _report(stale, pipeline, only_missing=bool(run_params.get("only_missing_outputs")))
 
     @hook_impl
     def before_dataset_saved(self, dataset_name: str) -> None:
@@ -190,8 +190,8 @@ def _relevant(value: Any) -> Any:
     return [_relevant(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
-def _tell(stale: set[str], pipeline: Pipeline, *, only_missing: bool) -> None:
-    """Results of another plan: those that are made anew, read as they are, or would be kept."""
+def _report(stale: set[str], pipeline: Pipeline, *, only_missing: bool) -> None:
+    """Report results of another plan: those that are made anew, read as they are, or would be kept."""
     made_here, read_here = stale & pipeline.all_outputs(), stale & pipeline.inputs()
     if only_missing and made_here:
         weights = sorted(name for name in made_here if name.endswith(".checkpoints"))
@@ -219,7 +219,8 @@ def _how_to_make(entries: set[str]) -> str:
     return f"`{run_command('--pipelines', ','.join(makers))}` makes them anew"
 
 
-def _exists(catalog: CatalogProtocol, name: str) -> bool:
+def has_entry(catalog: CatalogProtocol, name: str) -> bool:
+    """True if the catalog has an entry of that name and its content is there."""
     dataset = catalog.get(name)
     return dataset is not None and bool(dataset.exists())
 

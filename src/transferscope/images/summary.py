@@ -130,7 +130,7 @@ def drawn_examples(source: ImageSource) -> pd.DataFrame:
 def patient_overlap(source: ImageSource) -> pd.DataFrame:
     """A row per pair of parts: how many patients are in both, and how many images of each part are theirs.
 
-    Examples without a patient in their path belong to nobody.
+    Examples without a patient in their path belong to none.
     """
     patients = {part: [patient_of(name) for name in source.part(part).example_ids] for part in source.parts}
     rows = []

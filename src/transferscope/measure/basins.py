@@ -13,7 +13,7 @@ from transferscope.analysis.distance import l2_distance
 from transferscope.analysis.evaluator import Metrics
 from transferscope.analysis.states import TensorKinds
 from transferscope.experiment.options import BasinOptions
-from transferscope.experiment.plan import derive_seed
+from transferscope.experiment.seeds import derive_seed
 from transferscope.measure.bench import Bench, workspace
 from transferscope.models.checkpoint import Checkpoint
 from transferscope.models.parametrised import analysed_state

@@ -16,7 +16,7 @@ from transferscope.analysis.batchnorm import batchnorm_layers, with_recomputed_s
 from transferscope.analysis.evaluator import Batch, Evaluate, Evaluator, Metrics, Remembered, Store, prepare
 from transferscope.analysis.resampling import Outcomes, Resampling, with_draws
 from transferscope.experiment.options import Precision
-from transferscope.experiment.plan import derive_seed
+from transferscope.experiment.seeds import derive_seed
 from transferscope.images.augment import NETWORK_CHANNELS, EvaluationTransform
 from transferscope.images.split import PackedSplit
 from transferscope.models.checkpoint import Checkpoint

@@ -18,7 +18,7 @@ from transferscope.analysis.rewinding import rewinding as rewind
 from transferscope.analysis.screening import screened_criticality
 from transferscope.analysis.states import State, state_digest
 from transferscope.experiment.options import CriticalityOptions, ModulesOptions
-from transferscope.experiment.plan import derive_seed
+from transferscope.experiment.seeds import derive_seed
 from transferscope.measure.bench import Bench, batches, workspace
 from transferscope.models.checkpoint import Checkpoint
 from transferscope.models.layers import image_channels

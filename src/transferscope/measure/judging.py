@@ -18,7 +18,7 @@ from transferscope.analysis.intervals import paired_difference_interval, rate_in
 from transferscope.analysis.refitting import LinearClassifier
 from transferscope.analysis.resampling import Resampling
 from transferscope.experiment.options import MergingOptions
-from transferscope.experiment.plan import derive_seed
+from transferscope.experiment.seeds import derive_seed
 from transferscope.images.split import PackedSplit
 from transferscope.measure.bench import Bench, batches, subset
 from transferscope.system.errors import UserError
@@ -57,12 +57,12 @@ def _percentiles(draws: NDArray[np.float64]) -> tuple[float, float, float]:
     return float(draws[0]), float(low), float(high)
 
 
-def mean_interval_of_tasks(found: Sequence[tuple[float, float, float]]) -> tuple[float, float, float]:
+def mean_interval_of_tasks(intervals: Sequence[tuple[float, float, float]]) -> tuple[float, float, float]:
     """The mean of independent estimates, each (value, low, high), with the interval that follows from theirs.
 
     Squares of the distances from each estimate to its bounds add up (MOVER; Zou and Donner 2008).
     """
-    values = np.array(found, dtype=float)
+    values = np.array(intervals, dtype=float)
     mean = values[:, 0].mean()
     down, up = (np.sqrt(((values[:, 0] - values[:, end]) ** 2).sum()) / len(values) for end in (1, 2))
     return float(mean), float(mean - down), float(mean + up)

@@ -39,7 +39,7 @@ from transferscope.analysis.refitting import LinearClassifier, fit_classifier
 from transferscope.analysis.states import State, describe_nonfinite
 from transferscope.experiment.names import Epoch, RunName
 from transferscope.experiment.options import FROM_PARENT, MERGE_METHODS, MergeMethod, MergingOptions
-from transferscope.experiment.plan import derive_seed
+from transferscope.experiment.seeds import derive_seed
 from transferscope.measure.bench import Bench, feed_of, stream, workspace
 from transferscope.measure.judging import (
     JudgedImages,
@@ -320,12 +320,12 @@ class _Merger:
 
     def _choice(self, network: nn.Module) -> tuple[float, list[Tensor]]:
         """Mean of the main metric over the tasks on the choosing images, and the logits."""
-        found, scores = [], []
+        of_tasks, scores = [], []
         for one in self.images:
             logits, labels, _ = predict_both(network, one.choice)
             scores.append(one.score(logits, labels))
-            found.append(logits)
-        return float(np.mean(scores)), found
+            of_tasks.append(logits)
+        return float(np.mean(scores)), of_tasks
 
     def _choice_of(self, state: dict[str, Tensor]) -> float:
         with self._settled(state) as network:
@@ -455,8 +455,8 @@ class _Merger:
         images = self._training_of(place, "Fisher information", self.options.fisher_examples)
         seed = derive_seed("merging", "fisher", self.names[place])
         with self._worn(self.states[place], copy=True) as network:
-            found = diagonal_fisher(network, images, multi_label=self.images[0].multi_label, seed=seed)
-        return store_state(found, self.folder / f"fisher_{place}.pt")
+            information = diagonal_fisher(network, images, multi_label=self.images[0].multi_label, seed=seed)
+        return store_state(information, self.folder / f"fisher_{place}.pt")
 
     @cached_property
     def _groups(self) -> PermutationGroups:
@@ -478,8 +478,8 @@ class _Merger:
         rows = [row for one in entries for row in self._rows(one, single, union, one in (single, merged))]
         table = pd.DataFrame(rows, columns=list(COLUMNS))
         state = {key: tensor.clone() for key, tensor in load_stored(file).items()}
-        if found := describe_nonfinite(state, f"the merge by {method}"):
-            raise UserError(f"{found}: choose other methods or settings")
+        if fault := describe_nonfinite(state, f"the merge by {method}"):
+            raise UserError(f"{fault}: choose other methods or settings")
         first = self.metadata[0]
         metadata = CheckpointMetadata(
             architecture=first.architecture,
@@ -500,20 +500,20 @@ class _Merger:
             else {}
         )
         refitted = dict(one.refitted)
-        sizes = {found.task: (len(found.choice_split), len(found.judge_split)) for found in self.images}
+        sizes = {images.task: (len(images.choice_split), len(images.judge_split)) for images in self.images}
         if len(tasks) > 1:
             refitted[ALL_TASKS] = float(np.mean(list(one.refitted.values())))
             choosing, judging = zip(*sizes.values(), strict=True)
             sizes[ALL_TASKS] = sum(choosing), sum(judging)
-            for found in (values, gains, behind):
-                if found:
-                    found[ALL_TASKS] = mean_interval_of_tasks(list(found.values()))
+            for intervals in (values, gains, behind):
+                if intervals:
+                    intervals[ALL_TASKS] = mean_interval_of_tasks(list(intervals.values()))
         none = (math.nan,) * 3
         for task in values:
             row: dict[str, Any] = {"task": task, "model": one.model, "kind": one.kind, "setting": one.setting}
             row |= {"metric": self.images[0].metric, "refitted": refitted[task], "choice_value": one.choice}
-            for name, found in (("value", values), ("gain", gains), ("behind_union", behind)):
-                row |= dict(zip((name, f"{name}_low", f"{name}_high"), found.get(task, none), strict=True))
+            for name, intervals in (("value", values), ("gain", gains), ("behind_union", behind)):
+                row |= dict(zip((name, f"{name}_low", f"{name}_high"), intervals.get(task, none), strict=True))
             yield row | {"chosen": chosen, "num_choice": sizes[task][0], "num_examples": sizes[task][1]}
 
     def _card(self, merged: _Entry, single: _Entry, table: pd.DataFrame) -> dict[str, Any]:

@@ -77,10 +77,10 @@ def replacement(
     for question in questions(split):
         first, second = (question.outcomes(logits, labels, options.threshold) for logits in (a, b))
         groupings = _groupings(split, question, options.groups_of(split.name))
-        found = [flips(first.correct, second.correct, grouping) for grouping in groupings]
-        tables += [table.assign(class_name=question.name) for table in found]
+        by_grouping = [flips(first.correct, second.correct, grouping) for grouping in groupings]
+        tables += [table.assign(class_name=question.name) for table in by_grouping]
         same = _same(question, (a, b), (first, second))
-        whole = {str(name): value for name, value in found[0].iloc[0].items()}
+        whole = {str(name): value for name, value in by_grouping[0].iloc[0].items()}
         if looks:
             known = [look for look in looks if look <= len(labels)]
             low, high = gain_of(question, first.correct, second.correct, known, len(looks))

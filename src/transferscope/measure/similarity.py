@@ -18,7 +18,8 @@ from transferscope.analysis.layer_pairs import LayerComparison
 from transferscope.analysis.second_opinion import second_opinion
 from transferscope.experiment.names import CheckpointName, RunName
 from transferscope.experiment.options import Precision, SimilarityOptions
-from transferscope.experiment.plan import RunSpec, derive_seed
+from transferscope.experiment.run import RunSpec
+from transferscope.experiment.seeds import derive_seed
 from transferscope.images.augment import NETWORK_CHANNELS, check_channels, to_grey
 from transferscope.images.split import PackedSplit
 from transferscope.measure.bench import Bench, feed_of, inputs, workspace

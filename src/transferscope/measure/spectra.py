@@ -103,19 +103,26 @@ def singular_vectors(series: CheckpointSeries, image_size: int, layers: Sequence
 
 
 def small_values(
-    singular_values: pd.DataFrame, thresholds: Sequence[float], *, resamples: int = 1000, seed: int = 0
+    first: pd.DataFrame, second: pd.DataFrame, thresholds: Sequence[float], *, resamples: int = 1000, seed: int = 0
 ) -> pd.DataFrame:
-    """Compare whether RI-T (a) has more small singular values than P-T (b) at the end of training.
+    """Compare whether runs from scratch (a) have more small singular values than fine-tuned ones (b) after training.
 
-    singular_values: rows of all runs, columns run, label, epoch and those of `layer_singular_values`.
+    Args:
+        first: Rows of the runs from scratch, columns run, label, epoch and those of `layer_singular_values`.
+        second: The same of the fine-tuned runs.
+        thresholds: Below which values are counted.
+        resamples: Of the percentile bootstrap.
+        seed: Of the same.
     """
+    networks_a, networks_b = _last_of_runs(first), _last_of_runs(second)
+    table = compare_small_values(networks_a, networks_b, thresholds, num_resamples=resamples, seed=seed)
+    return _named(table, {"label_a": str(first["label"].iloc[0]), "label_b": str(second["label"].iloc[0])})
+
+
+def _last_of_runs(singular_values: pd.DataFrame) -> list[pd.DataFrame]:
+    """The rows of each run at its last epoch."""
     last = singular_values["epoch"] == singular_values.groupby("run")["epoch"].transform("max")
-    networks = {
-        label: [network for _, network in rows.groupby("run", sort=False)]
-        for label, rows in singular_values[last].groupby("label", sort=False)
-    }
-    table = compare_small_values(networks["RI-T"], networks["P-T"], thresholds, num_resamples=resamples, seed=seed)
-    return _named(table, {"label_a": "RI-T", "label_b": "P-T"})
+    return [rows for _, rows in singular_values[last].groupby("run", sort=False)]
 
 
 def _named(table: pd.DataFrame, names: Mapping[str, str | int]) -> pd.DataFrame:

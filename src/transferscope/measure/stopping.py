@@ -16,7 +16,7 @@ from transferscope.analysis.resampling import Outcomes, Resampling
 from transferscope.analysis.sequential import decide_barrier, growing_sizes
 from transferscope.analysis.states import State
 from transferscope.experiment.options import LookOptions, ReplaceOptions, UntilDecidedOptions
-from transferscope.experiment.plan import derive_seed
+from transferscope.experiment.seeds import derive_seed
 from transferscope.images.split import PackedSplit
 from transferscope.measure.bench import Bench, network
 from transferscope.measure.replacements import gain_of, questions

@@ -29,7 +29,7 @@ from transferscope.analysis.interpolation import interpolate
 from transferscope.analysis.resampling import Resampling, with_draws
 from transferscope.analysis.states import State, check_same_tensors, describe_nonfinite, state_digest, write_state
 from transferscope.experiment.options import ConnectionOptions, Way
-from transferscope.experiment.plan import derive_seed
+from transferscope.experiment.seeds import derive_seed, epoch_order
 from transferscope.images.split import PackedSplit
 from transferscope.measure.bench import METRICS, Bench, batches, feed_of, inputs, stream, subset, workspace
 from transferscope.models.checkpoint import Checkpoint
@@ -37,7 +37,7 @@ from transferscope.models.layers import image_channels
 from transferscope.models.parametrised import analysed_state
 from transferscope.system.errors import UserError
 from transferscope.training.metrics import metrics_from_logits
-from transferscope.training.step import epoch_order, loss_weight, summed_loss
+from transferscope.training.step import loss_weight, summed_loss
 
 VERSION = 1
 """To be raised when a way or a metric changes its meaning: what was remembered before is then made anew."""

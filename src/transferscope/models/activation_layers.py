@@ -56,12 +56,12 @@ class Activations(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        found = self._source((*args, *kwargs.values())) if func in ACTIVATIONS or func in BETWEEN else None
-        shape = found[1].shape if found else None
+        watched = self._source((*args, *kwargs.values())) if func in ACTIVATIONS or func in BETWEEN else None
+        shape = watched[1].shape if watched else None
         result = func(*args, **kwargs)
         self.acted = self.acted or func in ACTIVATIONS or func in (F.softmax, F.scaled_dot_product_attention)
-        if found and isinstance(result, Tensor) and result.shape == shape:
-            name, source = found
+        if watched and isinstance(result, Tensor) and result.shape == shape:
+            name, source = watched
             del self._watched[id(source)]
             if func in ACTIVATIONS:
                 self._keep(name, result)

@@ -25,8 +25,8 @@ class StoredState(Mapping[str, Tensor]):
     def __getitem__(self, key: str) -> Tensor:
         if key not in self._keys:
             raise KeyError(key)
-        found: Tensor = self._file.get_tensor(key)
-        return found.clone()  # what lies in the mapped file is not aligned
+        tensor: Tensor = self._file.get_tensor(key)
+        return tensor.clone()  # what lies in the mapped file is not aligned
 
     def __contains__(self, key: object) -> bool:
         return key in self._keys
@@ -67,8 +67,8 @@ def store_state(state: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
 
 def load_stored(path: Path) -> dict[str, Tensor]:
     """The tensors of a file that `store_state` wrote, mapped from there."""
-    found: dict[str, Tensor] = torch.load(path, mmap=True, weights_only=True)
-    return found
+    state: dict[str, Tensor] = torch.load(path, mmap=True, weights_only=True)
+    return state
 
 
 def stored_state(checkpoint: Checkpoint, scratch: Path) -> Mapping[str, Tensor]:

@@ -12,7 +12,8 @@ from kedro.pipeline import Node, Pipeline
 
 from transferscope.experiment.names import NodeName
 from transferscope.experiment.options import Precision
-from transferscope.experiment.plan import PairGroup, Plan
+from transferscope.experiment.pairs import PairGroup
+from transferscope.experiment.plan import Plan
 from transferscope.pipelines.types import Bench, Figure, PackedSplit, Store
 
 ON_A_GPU = ["gpus-1"]

@@ -16,7 +16,7 @@ FEW_POINTS = 30
 
 
 def banded_line(ax: Axes, curve: pd.DataFrame, look: Look, *, dash: str | None = None) -> Artist:
-    """Mean line and min-max band of a table as `series.spread` makes it; gives the line back for the legend.
+    """Mean line and min-max band of a table as `rows.spread` makes it; gives the line back for the legend.
 
     Of few points each gets a marker.
     """

@@ -15,7 +15,7 @@ def by_kind_and_rate(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
     A variant of a kind at another rate stands under the kind's own label, because the rate tells them apart.
 
     table: columns run and lr, the largest of a run's schedule counts, nan for a checkpoint file; and label, or names
-    of runs that tell the kind.
+    of runs that name the kind.
     """
     largest = table["run"].map(table.groupby("run")["lr"].max())
     rates = largest.map("{:.3g}".format).astype(float)

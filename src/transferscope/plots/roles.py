@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 
-from transferscope.experiment.plan import labels_in
+from transferscope.experiment.pairs import labels_in
 
 
 @dataclass(frozen=True)

@@ -71,7 +71,7 @@ def spectrum_histogram(
     whole, lower = axes[0]
     largest = float(rows["value"].max())
     handles = _histogram(whole, rows, largest, log_counts=True)
-    trained = rows[(rows["kind"] != "RI") & (rows["value"] > 0)]
+    trained = rows[(rows["kind"] != UNTRAINED) & (rows["value"] > 0)]
     _histogram(lower, rows, _quantile(trained, LOWER_SHARE) if len(trained) else largest, log_counts=False)
     label(whole, x="singular value", title=heading(title, rows))
     label(lower, x="singular value", title="lower part, without zeros")

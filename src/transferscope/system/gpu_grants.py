@@ -26,7 +26,7 @@ def granted(gpus: tuple[int, ...]) -> Iterator[None]:
 
 
 def granted_gpus() -> tuple[int, ...] | None:
-    """Torch's indices of the GPUs that were granted to this thread; None where nobody grants any."""
+    """Torch's indices of the GPUs that were granted to this thread; None where no runner grants any."""
     return _granted.get()
 
 
@@ -38,7 +38,7 @@ def give_back_memory() -> None:
 
 
 def visible_to_child() -> dict[str, str]:
-    """The environment variable that shows a child process the granted GPUs only; empty where nobody grants any."""
+    """The environment variable that shows a child process the granted GPUs only; empty where no runner grants any."""
     gpus = granted_gpus()
     if gpus is None:
         return {}

@@ -34,7 +34,7 @@ RENAMED = {
     "transferscope.training.group": "transferscope.training.distributed.group",
     "transferscope.training.launch": "transferscope.training.distributed.launch",
     "transferscope.training.objective": "transferscope.training.step",
-    "transferscope.training.order": "transferscope.training.step",
+    "transferscope.training.order": "transferscope.experiment.seeds",
     "transferscope.training.parents": "transferscope.training.distributed.parents",
     "transferscope.training.run": "transferscope.experiment.run",
     "transferscope.training.timings": "transferscope.training.history",

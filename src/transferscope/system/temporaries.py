@@ -1,7 +1,7 @@
 """Temporary files and folders that are locked while they are in use, so that those of a killed process can be removed.
 
 The system gives a lock back when the process that holds it ends, however it ends. A file that bears the name of a
-temporary and can be locked belongs to nobody any more; one that cannot, or lies where no locks are, is left alone.
+temporary and can be locked is in use no more; one that cannot, or lies where no locks are, is left alone.
 """
 
 from __future__ import annotations
@@ -182,7 +182,7 @@ def _claim(name: Callable[[], Path], create: Callable[[Path], int]) -> tuple[Pat
 
 
 def _remove_dead(path: Path) -> bool:
-    """Remove a file or folder of this user that nobody has locked; whether it was removed."""
+    """Remove a file or folder of this user that is not locked; whether it was removed."""
     if fcntl is None:
         return False
     try:

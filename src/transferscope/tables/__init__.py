@@ -1,1 +1,1 @@
-"""Tables for people: cells, grids, the terminal."""
+"""Tables for people: rows and columns that are shown, cells, grids, the terminal, Markdown."""

@@ -1,6 +1,6 @@
 """Batches of stored images on the device, by index, without waiting for them.
 
-The order of the examples is that of `training.step.epoch_order`.
+The order of the examples is that of `experiment.seeds.epoch_order`.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from transferscope.experiment.run import RunSpec
+from transferscope.experiment.seeds import epoch_order
 from transferscope.images.split import PackedSplit
 from transferscope.models.checkpoint import Checkpoint
 from transferscope.models.frozen import freeze
@@ -31,7 +32,7 @@ from transferscope.training.inputs import Inputs, by_part, check_last_batch
 from transferscope.training.optim import make_optimizer
 from transferscope.training.record import RunFolder
 from transferscope.training.snapshot import TrainingState
-from transferscope.training.step import Setup, epoch_order, take_step
+from transferscope.training.step import Setup, take_step
 
 log = logging.getLogger(__name__)
 
@@ -118,7 +119,7 @@ def fit(
         model.to(device=device, memory_format=layout)  # type: ignore[call-overload]
         state = TrainingState(model, make_optimizer(model, options))
         resumed = record.resume(state)
-        # Nobody goes on before all have read their snapshot, so the leader does not change files under the others.
+        # No process goes on before all have read their snapshot, so the leader does not change files under the others.
         if not group.agree([resumed, state.epoch, state.step], device):
             raise UserError(
                 f"{run.full_name}: the machines see different snapshots in {record.folder}: "

@@ -1,9 +1,8 @@
 """One optimizer step: which examples, which draws, which loss, which learning rate.
 
 The order of the examples and the seeds of all draws are functions of (order_seed, epoch, step), and of nothing else, so
-a training that was stopped goes on as if it had not been. `order_seed` and `init_seed` of a run follow from the study's
-seed, the task, the kind and the replica (`experiment.plan.derive_seed`). The loss is kept as a sum and the number that
-it is divided by, so that the shares of several processes add up to the whole batch.
+a training that was stopped goes on as if it had not been (`experiment.seeds`). The loss is kept as a sum and
+the number that it is divided by, so that the shares of several processes add up to the whole batch.
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 
 from transferscope.experiment.options import AugmentationOptions
 from transferscope.experiment.run import RunSpec
+from transferscope.experiment.seeds import step_seed
 from transferscope.images.augment import TrainingTransform, mixup
 from transferscope.images.split import PackedSplit
 from transferscope.models.layers import image_channels
@@ -122,16 +122,6 @@ def take_step(
     set_learning_rate(optimizer, setup.learning_rate(epoch, step))
     optimizer.step()
     return torch.stack([loss.detach().double(), weight.double()])
-
-
-def epoch_order(order_seed: int, epoch: int, num_examples: int) -> np.ndarray:
-    """Permutation of the training examples in an epoch."""
-    return np.random.default_rng([order_seed, epoch]).permutation(num_examples)
-
-
-def step_seed(order_seed: int, epoch: int, step: int) -> int:
-    """Seed of all draws of an optimizer step: augmentation, mixup, dropout."""
-    return int(np.random.SeedSequence([order_seed, epoch, step, 1]).generate_state(1, np.uint64)[0]) >> 2
 
 
 def targets_of(labels: Tensor, num_classes: int, *, multi_label: bool, mixed: bool) -> Tensor:

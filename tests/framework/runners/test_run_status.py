@@ -10,7 +10,9 @@ import pytest
 from kedro.io import DataCatalog, MemoryDataset
 from kedro.pipeline import Node, Pipeline
 
-from transferscope.cost.plan_cost import Speed, node_costs, plan_costs
+from transferscope.cost.device_speed import Speed
+from transferscope.cost.node_costs import node_costs
+from transferscope.cost.plan_cost import plan_costs
 from transferscope.framework.runners.failures import repeat_command
 from transferscope.framework.runners.node_progress import Ended, NodeProgress
 from transferscope.framework.runners.run_status import Status, duration

@@ -12,7 +12,7 @@ from kedro.framework.startup import bootstrap_project
 from kedro.pipeline import Node, Pipeline
 
 from tiny_project import ROOT
-from transferscope.cost import plan_cost as cost
+from transferscope.cost import node_costs as cost
 from transferscope.framework.config import load_plan
 from transferscope.framework.runners.node_progress import Ended, NodeProgress
 from transferscope.framework.runners.node_runner import gpus_asked

@@ -182,9 +182,9 @@ def rescale_to_mean(model: nn.Module, average: State, states: Iterable[State], b
     sums: dict[str, tuple[Tensor, Tensor]] = {}
     count = 0
     for state in states:
-        for name, found in layer_moments(model, state, batches, layers).items():
+        for name, moments in layer_moments(model, state, batches, layers).items():
             mean, std = sums.get(name, (torch.zeros(()), torch.zeros(())))
-            sums[name] = mean + found.mean, std + found.std
+            sums[name] = mean + moments.mean, std + moments.std
         count += 1
     if count == 0:
         raise UserError("there is no network whose statistics the average could have: give at least one")

@@ -26,8 +26,8 @@ def check_candidates(states: Sequence[State], names: Sequence[str] | None = None
     for state, name in zip(states, shown, strict=True):
         if state is not states[0]:
             check_same_tensors(states[0], state, shown[0], name)
-        if found := describe_nonfinite(state, name):
-            raise UserError(f"{found}: leave this candidate out, for no average with it is finite")
+        if fault := describe_nonfinite(state, name):
+            raise UserError(f"{fault}: leave this candidate out, for no average with it is finite")
 
 
 def check_parent(
@@ -42,8 +42,8 @@ def check_parent(
     needed = {key: tensor.to("meta") for key, tensor in states[0].items()}
     given = {key: tensor.to("meta") for key, tensor in parent.items() if key not in free}
     check_same_tensors(given, {key: tensor for key, tensor in needed.items() if key not in free}, name, of)
-    if found := describe_nonfinite(parent, name):
-        raise UserError(f"{found}: give another parent")
+    if fault := describe_nonfinite(parent, name):
+        raise UserError(f"{fault}: give another parent")
     for place, state in enumerate(states, start=1):
         correlation = parent_correlation(parent, state)
         if not correlation >= UNRELATED:

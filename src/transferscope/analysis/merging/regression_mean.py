@@ -84,12 +84,12 @@ def _linear_maps(model: nn.Module) -> list[_Map]:
     uses: dict[int, int] = {}
     for _, parameter in model.named_parameters(remove_duplicate=False):
         uses[id(parameter)] = uses.get(id(parameter), 0) + 1
-    found = []
+    maps = []
     for name, layer in model.named_modules():
         made = _map_of(name, layer)
         if made is not None and uses[id(model.get_parameter(made.key))] == 1:
-            found.append(made)
-    return found
+            maps.append(made)
+    return maps
 
 
 def _map_of(name: str, layer: nn.Module) -> _Map | None:

@@ -158,5 +158,5 @@ def _largest(values: Callable[[], Iterator[Tensor]], rank: int) -> tuple[int, in
         counts += torch.bincount(part, minlength=1 << _HALF)
     above = counts.flip(0).cumsum(0)
     place = int(torch.searchsorted(above, rank))
-    found = (1 << _HALF) - 1 - place
-    return found, rank - int(above[place] - counts[found])
+    value = (1 << _HALF) - 1 - place
+    return value, rank - int(above[place] - counts[value])

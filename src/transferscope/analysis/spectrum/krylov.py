@@ -132,16 +132,16 @@ def top_values(
     for _ in range(MAX_EDGES):
         filtered = _Filter(gram, min(edge, 0.98 * bound), bound)
         is_steep = filtered.degree >= STEEP
-        found = _ritz(gram, filtered, num, seed, vectors=vectors or not is_steep)
-        if found.above:
+        pairs = _ritz(gram, filtered, num, seed, vectors=vectors or not is_steep)
+        if pairs.above:
             # The vectors have converged: values in float64, whose error is quadratic in theirs, as before.
-            found = found if is_steep else replace(_projected(gram, found.vectors), error=found.error)
+            pairs = pairs if is_steep else replace(_projected(gram, pairs.vectors), error=pairs.error)
             break
         edge *= 0.9
     else:
-        found = _projected(gram, found.vectors)
-    error = found.error + ROUNDING * float(found.values[0])
-    return TopValues(found.values.cpu(), error, gram.images(found.vectors) if vectors else None, gram.num_maps)
+        pairs = _projected(gram, pairs.vectors)
+    error = pairs.error + ROUNDING * float(pairs.values[0])
+    return TopValues(pairs.values.cpu(), error, gram.images(pairs.vectors) if vectors else None, gram.num_maps)
 
 
 class _Filter:

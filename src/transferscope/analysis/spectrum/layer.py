@@ -136,16 +136,16 @@ class LayerSpectrum:
 
     def _certain(self, limits: NDArray[np.float64]) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
         """Bounds of counts from the circular map and from the largest and smallest values."""
-        found = []
+        bounds = []
         if self.envelope is not None:
             low, high = self.envelope.counts_below(limits, self.num_values)
-            found.append((low, high))
+            bounds.append((low, high))
         above = (self.top_values.numpy()[:, None] >= limits).sum(0)
         all_known = limits > float(self.top_values[-1])
         known = self.num_values - above
         if self.top_status != "estimated":
-            found.append((np.where(all_known, known, 0.0), known.astype(float)))
-        return found
+            bounds.append((np.where(all_known, known, 0.0), known.astype(float)))
+        return bounds
 
 
 def layer_spectrum(
@@ -192,14 +192,14 @@ def layer_spectrum(
         nothing = torch.zeros(1, dtype=torch.float64), torch.tensor([linear.num_values])
         return _exact(linear, *nothing, "zero", top, smallest)
     if method == "auto" and is_direct_sum(linear):
-        found = _exact(linear, *direct_sum_values(linear), "direct sum", top, smallest)
+        spectrum = _exact(linear, *direct_sum_values(linear), "direct sum", top, smallest)
     elif method == "auto" and _is_circular(linear):
-        found = _exact(linear, *_circular(linear), "circular", top, smallest)
+        spectrum = _exact(linear, *_circular(linear), "circular", top, smallest)
     elif method == "dense" or (method == "auto" and _is_small(linear)):
-        found = _exact(linear, *dense_values(linear), "dense", top, smallest)
+        spectrum = _exact(linear, *dense_values(linear), "dense", top, smallest)
     else:
         return _by_lanczos(linear, top, smallest, seed, vectors=vectors, with_envelope=envelope)
-    return replace(found, top_vectors=_vectors(linear, top, seed)) if vectors else found
+    return replace(spectrum, top_vectors=_vectors(linear, top, seed)) if vectors else spectrum
 
 
 def _is_small(linear: LinearMap) -> bool:
@@ -244,21 +244,21 @@ def _exact(
 def _by_lanczos(
     linear: LinearMap, top: int, smallest: int, seed: int, *, vectors: bool, with_envelope: bool
 ) -> LayerSpectrum:
-    found = density(linear, seed)
+    estimate = density(linear, seed)
     certified = bounds(linear) if with_envelope else None
     frobenius = linear.frobenius()
-    largest = _largest(linear, found, top, seed, vectors=vectors)
+    largest = _largest(linear, estimate, top, seed, vectors=vectors)
     converged = largest.error <= CONVERGED * float(largest.values[0])
     if smallest and shifted_flops(linear) <= SHIFTED_FLOPS:
         least, status = smallest_values(linear, smallest, seed), "converged"
     else:
-        least, status = torch.tensor([found.smallest()], dtype=torch.float64), "bounded"
+        least, status = torch.tensor([estimate.smallest()], dtype=torch.float64), "bounded"
     bound = certified.norm if certified is not None else frobenius * SLACK
     return LayerSpectrum(
         top_values=largest.values, smallest_values=least, num_values=linear.num_values,
         norm_bound=min(bound, frobenius * SLACK),
         frobenius=frobenius, method="lanczos", top_status="converged" if converged else "estimated",
-        smallest_status=status, counts_status="estimated", density=found, envelope=certified,
+        smallest_status=status, counts_status="estimated", density=estimate, envelope=certified,
         top_vectors=None if largest.vectors is None else _as_inputs(linear, largest.vectors, largest.values),
     )  # fmt: skip
 

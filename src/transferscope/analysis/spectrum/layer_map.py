@@ -223,20 +223,20 @@ def _padded_axis(sources: Tensor, before: int, after: int, mode: str) -> Tensor:
 
 
 @torch.no_grad()
-def _checked(layer: _ConvNd, found: LinearMap) -> LinearMap:
+def _checked(layer: _ConvNd, linear: LinearMap) -> LinearMap:
     """Compare with the layer's own forward pass, where its class has one."""
     if type(layer).forward in PLAIN_FORWARDS:
-        return found
+        return linear
     generator = torch.Generator().manual_seed(0)
-    shape = (1, *found.in_shape)
-    inputs = torch.randn(shape, generator=generator, dtype=torch.float64).to(found.weight.device)
-    if found.num_axes == 1:
+    shape = (1, *linear.in_shape)
+    inputs = torch.randn(shape, generator=generator, dtype=torch.float64).to(linear.weight.device)
+    if linear.num_axes == 1:
         inputs = inputs.flatten(2)
     outputs = _in_double(layer, inputs) - _in_double(layer, torch.zeros_like(inputs))
-    expected = found.forward(inputs.reshape(shape))
+    expected = linear.forward(inputs.reshape(shape))
     if outputs.numel() != expected.numel() or not torch.allclose(outputs.flatten(), expected.flatten(), atol=1e-8):
         raise UserError(f"{type(layer).__name__} has no linear map: it is no convolution with zero padding")
-    return found
+    return linear
 
 
 def _in_double(layer: nn.Module, inputs: Tensor) -> Tensor:

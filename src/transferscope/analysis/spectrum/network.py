@@ -80,10 +80,10 @@ def network_spectrum(
             rows.append({"module": name, "layer": type(layer).__name__, "method": NONE, "note": str(error)})
             continue
         linear, note = _fitting(linear) if padding == "circular" else (linear, "")
-        found = layer_spectrum(linear, padding=padding, top=top, smallest=smallest, seed=seed)
+        spectrum = layer_spectrum(linear, padding=padding, top=top, smallest=smallest, seed=seed)
         rows.append(
             {"module": name, "layer": type(layer).__name__, "folded": scale is not None, "note": note}
-            | _summary(found, thresholds)
+            | _summary(spectrum, thresholds)
             | {"alpha": fit_power_law(layer_eigenvalues(_matrix(linear))).alpha}
         )
     table = pd.DataFrame(rows).assign(padding=padding)
@@ -99,23 +99,23 @@ def _matrix(linear: LinearMap) -> Tensor:
     return weight.flatten(1) if linear.num_axes == 0 else weight
 
 
-def _summary(found: LayerSpectrum, thresholds: Sequence[float]) -> dict[str, Any]:
-    counts = found.counts_below(thresholds)
+def _summary(spectrum: LayerSpectrum, thresholds: Sequence[float]) -> dict[str, Any]:
+    counts = spectrum.counts_below(thresholds)
     numbers: dict[str, Any] = {
-        "method": found.method,
-        "top_status": found.top_status,
-        "smallest_status": found.smallest_status,
-        "counts_status": found.counts_status,
-        "frobenius": found.frobenius,
-        "spectral_norm": float(found.top_values[0]),
-        "norm_bound": found.norm_bound,
-        "ratio": found.ratio,
-        "stable_rank": found.ratio**2,
-        "smallest": float(found.smallest_values[-1]) if len(found.smallest_values) else float("nan"),
+        "method": spectrum.method,
+        "top_status": spectrum.top_status,
+        "smallest_status": spectrum.smallest_status,
+        "counts_status": spectrum.counts_status,
+        "frobenius": spectrum.frobenius,
+        "spectral_norm": float(spectrum.top_values[0]),
+        "norm_bound": spectrum.norm_bound,
+        "ratio": spectrum.ratio,
+        "stable_rank": spectrum.ratio**2,
+        "smallest": float(spectrum.smallest_values[-1]) if len(spectrum.smallest_values) else float("nan"),
     }
     for name, part in zip(("count", "low", "high"), counts, strict=True):
         numbers |= {f"{name}_below_{limit:g}": float(value) for limit, value in zip(thresholds, part, strict=True)}
-    return numbers | {"num_values": found.num_values}
+    return numbers | {"num_values": spectrum.num_values}
 
 
 def _whole(table: pd.DataFrame) -> dict[str, Any]:

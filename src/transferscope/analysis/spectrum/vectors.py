@@ -42,9 +42,9 @@ def top_vectors(
             known = ", ".join(other for other, entering in inputs.items() if entering.kind == "conv")
             raise UserError(f"{name} is no 2-d convolution of {type(model).__name__}: there are {known}")
         shape = (layer.in_channels, inputs[name].height, inputs[name].width)
-        found = layer_spectrum(layer, shape, top=top, smallest=0, seed=seed, vectors=True, envelope=False)
-        assert found.top_vectors is not None
-        for rank, (value, vector) in enumerate(zip(found.top_values, found.top_vectors, strict=True), 1):
+        spectrum = layer_spectrum(layer, shape, top=top, smallest=0, seed=seed, vectors=True, envelope=False)
+        assert spectrum.top_vectors is not None
+        for rank, (value, vector) in enumerate(zip(spectrum.top_values, spectrum.top_vectors, strict=True), 1):
             parts.append(_pixels(vector).assign(module=name, rank=rank, value=float(value)))
     columns = ["module", "rank", "value", "channel", "row", "column", "amplitude", "share"]
     return pd.concat(parts, ignore_index=True)[columns] if parts else pd.DataFrame(columns=columns)

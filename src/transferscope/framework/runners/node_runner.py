@@ -16,7 +16,7 @@ from kedro.pipeline.node import Node
 from kedro.runner import AbstractRunner
 from pluggy import PluginManager
 
-from transferscope.cost.plan_cost import node_costs
+from transferscope.cost.node_costs import node_costs
 from transferscope.framework.config import CommandLineError, present_plan
 from transferscope.framework.runners.failures import NodesFailed, reason, users_mistake
 from transferscope.framework.runners.node_progress import Ended, NodeProgress

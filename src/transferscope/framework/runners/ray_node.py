@@ -48,12 +48,12 @@ class Outcome:
 
 
 class Board:
-    """An actor beside the driver, on which nodes write that they have begun and where: Ray itself does not tell."""
+    """An actor beside the driver, on which nodes write that they began and where, which Ray does not report."""
 
     def __init__(self) -> None:
         self._begun: list[tuple[str, str]] = []
 
-    def tell(self, name: str, machine: str) -> None:
+    def note(self, name: str, machine: str) -> None:
         self._begun.append((name, machine))
 
     def take(self) -> list[tuple[str, str]]:
@@ -66,7 +66,7 @@ def carry_out(task: NodeTask, board: Any) -> Outcome:
     """Run the node with the project's hooks; its traceback goes to the log, which Ray passes on."""
     import ray.util
 
-    board.tell.remote(task.node.name, ray.util.get_node_ip_address())
+    board.note.remote(task.node.name, ray.util.get_node_ip_address())
     begin = time.perf_counter()
     os.chdir(task.folder)
     hooks = _hooks()

@@ -18,7 +18,7 @@ from transferscope.experiment.options import (
     PlaneOptions,
     Precision,
 )
-from transferscope.experiment.plan import RunSpec
+from transferscope.experiment.run import RunSpec
 from transferscope.pipelines.types import Bench, CheckpointSeries, PackedSplit, Store
 from transferscope.pipelines.wiring import concatenate, make_bench, named
 from transferscope.system.errors import UserError

@@ -5,7 +5,9 @@ from __future__ import annotations
 from kedro.pipeline import Node, Pipeline
 
 from transferscope.experiment.options import CriticalityOptions, CrossDomainOptions, LandscapeOptions
-from transferscope.experiment.plan import Pair, PairGroup, Plan, RunSpec
+from transferscope.experiment.pairs import Pair, PairGroup
+from transferscope.experiment.plan import Plan
+from transferscope.experiment.run import RunSpec
 from transferscope.pipelines.landscape import nodes
 from transferscope.pipelines.wiring import ON_A_GPU, draw, draw_pages, gather, pair_inputs, tagged
 

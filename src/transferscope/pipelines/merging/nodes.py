@@ -35,7 +35,7 @@ def merge_models(
         logger.warning("%s: nothing is merged, for %s diverged", spec.name, diverged)
         table = with_verdicts(pd.DataFrame(columns=list(COLUMNS)))
         return named(table, merge=spec.name, label=spec.label), Merged({"reason": f"{diverged} diverged"})
-    found = merge(
+    merging = merge(
         [_bench(task, entries) for task in spec.tasks],
         Checkpoints([series[name] for name in spec.candidates], options.epoch),
         options,
@@ -43,11 +43,11 @@ def merge_models(
         parent=None if spec.parent is None else series[spec.parent].load(spec.parent_epoch),
         union=None if spec.union is None else series[spec.union].load(options.epoch),
     )
-    table = with_verdicts(found.table)
+    table = with_verdicts(merging.table)
     chosen = table[(table["kind"] == "merge") & table["chosen"]]
     verdicts = dict(zip(chosen["task"], chosen["verdict"], strict=True))
-    card = {"merge": spec.name, **found.card, "verdicts": verdicts}
-    return named(table, merge=spec.name, label=spec.label), Merged(card, found.checkpoint)
+    card = {"merge": spec.name, **merging.card, "verdicts": verdicts}
+    return named(table, merge=spec.name, label=spec.label), Merged(card, merging.checkpoint)
 
 
 def _bench(task: str, entries: Mapping[str, CheckpointSeries | PackedSplit]) -> Bench:

@@ -14,15 +14,15 @@ NAME = "merging"
 
 def create_pipeline(plan: Plan) -> Pipeline:
     """`checkpoints → merges → table, figure`, per task and across tasks."""
-    found: list[Node] = []
+    nodes: list[Node] = []
     scopes: dict[str, list[MergeSpec]] = {}
     for spec in plan.merges():
         scopes.setdefault(spec.scope, []).append(spec)
-        found.append(_merge(plan, spec))
+        nodes.append(_merge(plan, spec))
     for scope, specs in scopes.items():
-        found.append(gather(NAME, scope, NAME, (f"{scope}.{spec.name}.merging" for spec in specs)))
-        found.append(draw(NAME, scope, NAME, "merging:merge_scores", [f"{scope}.{NAME}.table"]))
-    return Pipeline(found, tags=NAME)
+        nodes.append(gather(NAME, scope, NAME, (f"{scope}.{spec.name}.merging" for spec in specs)))
+        nodes.append(draw(NAME, scope, NAME, "merging:merge_scores", [f"{scope}.{NAME}.table"]))
+    return Pipeline(nodes, tags=NAME)
 
 
 def _merge(plan: Plan, spec: MergeSpec) -> Node:

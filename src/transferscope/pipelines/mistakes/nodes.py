@@ -6,7 +6,7 @@ import pandas as pd
 
 from transferscope.experiment.node_parameters import Pairs, PairSpec, Runs
 from transferscope.experiment.options import MistakesOptions, ReplaceOptions
-from transferscope.experiment.plan import derive_seed
+from transferscope.experiment.seeds import derive_seed
 from transferscope.pipelines.types import CheckpointSeries, Figure, PackedSplit, Predictions, Tensor
 from transferscope.pipelines.wiring import concatenate, make_bench, named
 
@@ -32,8 +32,8 @@ def predict_until_decided(
     assert options.replace is not None
     load = {name: partial(one.load, options.epoch) for name, one in series.items()}
     names = [(pair.run_a, pair.run_b) for pair in pairs.root]
-    found = predict_until_decided(test_split, load, names, options.replace, options.until_decided)
-    return [{"test": logits, "rows": torch.from_numpy(rows)} for rows, logits in found.values()]
+    by_run = predict_until_decided(test_split, load, names, options.replace, options.until_decided)
+    return [{"test": logits, "rows": torch.from_numpy(rows)} for rows, logits in by_run.values()]
 
 
 def seen_by(test_split: PackedSplit, *predictions: Predictions) -> tuple[PackedSplit, list[Tensor]]:
@@ -113,8 +113,8 @@ def calibrate_runs(
     labels = {run.name: run.label for run in runs.root}
     rows: list[pd.DataFrame] = []
     bins: list[pd.DataFrame] = []
-    for run, found in predictions.items():
-        seen, (logits,) = seen_by(test_split, found)
+    for run, of_run in predictions.items():
+        seen, (logits,) = seen_by(test_split, of_run)
         tables = calibration(seen, logits, options.replace or ReplaceOptions())
         for tables_of, table in zip((rows, bins), tables, strict=True):
             tables_of.append(named(table, task=test_split.name, run=run, label=labels[run]))
@@ -140,8 +140,8 @@ def measure_class_accuracy(
     sizes = class_sizes[class_sizes["part"] == "train"]["count"].to_numpy()
     labels = {run.name: run.label for run in runs.root}
     tables = []
-    for run, found in predictions.items():
-        seen, (logits,) = seen_by(test_split, found)
+    for run, of_run in predictions.items():
+        seen, (logits,) = seen_by(test_split, of_run)
         tables.append(named(class_accuracy(seen, logits, sizes), task=test_split.name, run=run, label=labels[run]))
     accuracy = pd.concat(tables, ignore_index=True)
     return accuracy, size_correlations(accuracy)

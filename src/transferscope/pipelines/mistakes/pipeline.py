@@ -6,7 +6,9 @@ from collections.abc import Callable, Sequence
 
 from kedro.pipeline import Node, Pipeline
 
-from transferscope.experiment.plan import PairGroup, Plan, RunSpec
+from transferscope.experiment.pairs import PairGroup
+from transferscope.experiment.plan import Plan
+from transferscope.experiment.run import RunSpec
 from transferscope.pipelines.mistakes import nodes
 from transferscope.pipelines.types import Figure
 from transferscope.pipelines.wiring import ON_A_GPU, draw, gather, pair_inputs, tagged

@@ -7,7 +7,7 @@ import pandas as pd
 from transferscope.experiment.names import RunName
 from transferscope.experiment.node_parameters import Pairs, PairSpec, Runs
 from transferscope.experiment.options import ModulesOptions, Precision, SimilarityOptions
-from transferscope.experiment.plan import RunSpec
+from transferscope.experiment.run import RunSpec
 from transferscope.pipelines.types import CheckpointSeries, PackedSplit
 from transferscope.pipelines.wiring import concatenate, make_bench, named
 

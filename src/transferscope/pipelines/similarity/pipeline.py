@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from kedro.pipeline import Node, Pipeline
 
-from transferscope.experiment.plan import PairGroup, Plan, RunSpec
+from transferscope.experiment.pairs import PairGroup
+from transferscope.experiment.plan import Plan
+from transferscope.experiment.run import RunSpec
 from transferscope.pipelines.similarity import nodes
 from transferscope.pipelines.wiring import ON_A_GPU, draw, gather, pair_inputs, tagged
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pandas as pd
 
-from transferscope.experiment.node_parameters import PartSpec
+from transferscope.experiment.node_parameters import PartSpec, Runs
 from transferscope.experiment.options import SpectrumOptions
-from transferscope.experiment.plan import RunSpec, derive_seed
+from transferscope.experiment.run import RunSpec
+from transferscope.experiment.seeds import derive_seed
 from transferscope.pipelines.types import CheckpointSeries, PackedSplit
 from transferscope.pipelines.wiring import make_bench, named
 
@@ -58,11 +59,15 @@ def measure_bound_factors(spectrum: pd.DataFrame, *margins: pd.DataFrame) -> pd.
     return bound_factors(spectrum, pd.concat(margins, ignore_index=True))
 
 
-def compare_small_values(options: SpectrumOptions, seed: int, *singular_values: pd.DataFrame) -> pd.DataFrame:
+def compare_small_values(
+    options: SpectrumOptions, seed: int, runs: Runs, *singular_values: pd.DataFrame
+) -> pd.DataFrame:
     """Has RI-T more small singular values than P-T? A number with an interval for each threshold."""
     from transferscope.measure.spectra import small_values
 
     values = pd.concat(singular_values, ignore_index=True)
     task = str(values["task"].iloc[0])
+    tuned = values["run"].isin([run.name for run in runs.root if run.role == "fine_tuned"])
     own = derive_seed(seed, task, "small_values")
-    return named(small_values(values, options.thresholds, resamples=options.bootstrap, seed=own), task=task)
+    table = small_values(values[~tuned], values[tuned], options.thresholds, resamples=options.bootstrap, seed=own)
+    return named(table, task=task)

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from kedro.pipeline import Node, Pipeline
 
 from transferscope.experiment.options import SpectrumOptions
-from transferscope.experiment.plan import Plan, RunSpec
+from transferscope.experiment.plan import Plan
+from transferscope.experiment.run import RunSpec
 from transferscope.pipelines.spectrum import nodes
 from transferscope.pipelines.wiring import ON_A_GPU, draw, draw_pages, gather, tagged
 
@@ -31,13 +32,14 @@ def _task(plan: Plan, task: str, runs: list[RunSpec], options: SpectrumOptions) 
     measured = [_measure(run) for run in runs]
     spectra = gather(NAME, task, "spectrum", [f"{run.full_name}.spectrum" for run in runs])
     margins = tagged("margin", [*(_margin(run) for run in runs), _bound_factors(task, runs)])
-    found = [*measured, *margins, spectra]
+    nodes = [*measured, *margins, spectra]
     if task in (options.network_tasks or plan.study.tasks):
-        found += _paddings(task, runs) if options.padding == "network" else []
-        found += _vectors(task, runs) if options.vector_layers else []
-    if {"P-T", "RI-T"} <= {run.label for run in runs}:
-        found.append(_small_values(task, runs))
-    return [*found, *_figures(plan, task, runs, options)] if task in plan.targets() else found
+        nodes += _paddings(task, runs) if options.padding == "network" else []
+        nodes += _vectors(task, runs) if options.vector_layers else []
+    both = [[run for run in plan.compared(task, role) if run in runs] for role in ("from_scratch", "fine_tuned")]
+    if all(both):
+        nodes.append(_small_values(task, [*both[0], *both[1]]))
+    return [*nodes, *_figures(plan, task, runs, options)] if task in plan.targets() else nodes
 
 
 def _measure(run: RunSpec) -> Node:
@@ -112,7 +114,12 @@ def _bound_factors(task: str, runs: list[RunSpec]) -> Node:
 def _small_values(task: str, runs: list[RunSpec]) -> Node:
     return Node(
         nodes.compare_small_values,
-        inputs=["params:analyses.spectrum", "params:seed", *(f"{run.full_name}.singular_values" for run in runs)],
+        inputs=[
+            "params:analyses.spectrum",
+            "params:seed",
+            f"params:plan.runs_of.{task}",
+            *(f"{run.full_name}.singular_values" for run in runs),
+        ],
         outputs=f"{task}.small_values.table",
         name="compare_small_values",
         namespace=f"{task}.{NAME}",

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from transferscope.claims.evidence import Evidence, main_metric
+from transferscope.claims.evidence import Evidence
+from transferscope.claims.run_facts import main_metric
 from transferscope.experiment.names import CheckpointName
 from transferscope.plots.connections import WAYS
 from transferscope.report import published
@@ -83,14 +84,14 @@ def ways_left(evidence: Evidence) -> list[Grid]:
 
 def _between_runs(evidence: Evidence, name: str) -> dict[str, pd.DataFrame]:
     """Rows on the test set in the main metric by task, without copies of runs, which have a section of their own."""
-    found = {}
+    by_task = {}
     for task, table in evidence.each(name):
         copies = [
             any(evidence.spec(CheckpointName.parse(end).run_name).split_from for end in ends)
             for ends in zip(table["checkpoint_a"], table["checkpoint_b"], strict=True)
         ]
-        found[task] = _main_rows(table[~np.array(copies)])
-    return found
+        by_task[task] = _main_rows(table[~np.array(copies)])
+    return by_task
 
 
 def _main_rows(table: pd.DataFrame) -> pd.DataFrame:

@@ -10,7 +10,8 @@ import pandas as pd
 
 from transferscope.analysis.criticality import network_criticality
 from transferscope.claims.criticality import UNTOUCHED
-from transferscope.claims.evidence import Evidence, main_metric
+from transferscope.claims.evidence import Evidence
+from transferscope.claims.run_facts import main_metric
 from transferscope.report import published
 from transferscope.report.chapters.chapter import Chapter, Section, pivot
 from transferscope.tables import formats

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pandas as pd
 
 from transferscope.claims.evidence import Evidence
-from transferscope.plots.reuse import paper_drop, relative_drops, shuffled_rows
 from transferscope.report import published
 from transferscope.report.chapters.chapter import Chapter, Section, overview, spread
 from transferscope.tables import formats
+from transferscope.tables.block_sizes import paper_drop, relative_drops, shuffled_rows
 from transferscope.tables.grid import Grid
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from transferscope.claims.evidence import Evidence, last_epochs
+from transferscope.claims.spectrum import rows_of_layers
 from transferscope.report.chapters.chapter import Chapter, Section, means, number, overview, pivot, spread
 from transferscope.tables import formats
 from transferscope.tables.grid import Grid
@@ -35,7 +36,7 @@ def layers(evidence: Evidence) -> list[Grid]:
     """Norms, ranks and condition of every layer, mean over the runs of a kind."""
     grids = []
     for task, table in evidence.each("spectrum"):
-        rows = _layers(table)
+        rows = rows_of_layers(table)
         by_layer = rows.groupby(["module", "label"], sort=False)[list(SUMMARIES)].mean()
         cells = tuple((module, kind, *map(number, part)) for module, kind, *part in by_layer.reset_index().to_numpy())
         columns = ("layer", "kind", *SUMMARIES.values())
@@ -136,13 +137,9 @@ def bound_factors(evidence: Evidence) -> list[Grid]:
 def norm_ratios_per_layer(evidence: Evidence) -> list[Grid]:
     """The terms of the sum, mean over the runs of a kind."""
     return [
-        pivot(f"{task}, layer by layer", _layers(table), "module", "label", "ratio", f"{task}.spectrum.table")
+        pivot(f"{task}, layer by layer", rows_of_layers(table), "module", "label", "ratio", f"{task}.spectrum.table")
         for task, table in evidence.each("spectrum")
     ]
-
-
-def _layers(table: pd.DataFrame) -> pd.DataFrame:
-    return last_epochs(table[~table["module"].isin(("all", "sum"))])
 
 
 def _stride(rows: pd.DataFrame) -> str:

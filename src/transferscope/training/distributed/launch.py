@@ -187,7 +187,7 @@ def _run_launcher(
     """Run the launcher to its end, listening; its return code.
 
     The lock of the run's folder becomes the standard input of launcher and workers, which read nothing: so where this
-    process is killed, nobody has the folder before the last of them has ended.
+    process is killed, no process has the folder before the last of them has ended.
     """
     given = subprocess.DEVNULL if lock is None else lock.fileno()
     with (job / OUTPUT).open("wb") as stream:

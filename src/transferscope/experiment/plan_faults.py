@@ -1,0 +1,115 @@
+"""Find the faults that show when every run is spelled out: epochs that are not kept, pairs that do not exist."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from transferscope.experiment import options as opt
+from transferscope.experiment.merges import faults_of_merging
+from transferscope.experiment.names import Epoch
+from transferscope.experiment.plan import Plan
+from transferscope.experiment.run import RunSpec
+from transferscope.experiment.study import pictures_of
+from transferscope.experiment.study_faults import MAX_LISTED, all_known, twice, unknown
+
+
+def faults_of_plan(plan: Plan) -> Iterator[str]:
+    """Epochs that are not kept or not reached, and runs that the analyses name and the plan lacks."""
+    for run in plan.runs.values():
+        if run.split_from is not None and run.split_epoch >= run.training.epochs and run.replica == 1:
+            last = run.training.epochs
+            yield f"runs.{run.kind}.split_epochs: {run.split_epoch}, but {run.split_from} ends at epoch {last}"
+    of_epochs = {variant.kind for variant in plan.variants if variant.epoch is not None}
+    for kind, options in plan.study.runs.items():
+        if options.pretrained in plan.runs:
+            key = "source_epochs.epochs" if kind in of_epochs else f"runs.{kind}.pretrained_epoch"
+            yield from _not_saved(key, options.pretrained_epoch, plan.runs[options.pretrained])
+    yield from _pairs_of_none(plan)
+    yield from _faults_of_shuffles(plan)
+    yield from faults_of_merging(plan.study, plan.runs)
+    spectrum, landscape = plan.study.analyses.spectrum, plan.study.analyses.landscape
+    if spectrum:
+        yield from all_known("analyses.spectrum.layer_pages", spectrum.layer_pages or (), plan.targets())
+        yield from all_known("analyses.spectrum.network_tasks", spectrum.network_tasks or (), plan.study.tasks)
+        trained = [run for run in plan.runs.values() if run.kind in spectrum.kinds and run.checkpoint is None]
+        yield from _faults_of_spectrum(plan, spectrum)
+        for epoch in spectrum.epochs:
+            faults = [next(_not_saved("analyses.spectrum.epochs", epoch, run), None) for run in trained]
+            if faults and faults[0] is not None and None not in faults:
+                yield faults[0]
+    if landscape:
+        yield from _faults_of_planes(plan, landscape)
+        if landscape.criticality:
+            yield from _faults_of_criticality(plan, landscape.criticality)
+
+
+def _faults_of_shuffles(plan: Plan) -> Iterator[str]:
+    """Augmentation that moves pixels before they are shuffled: then no pixel has one place in all images."""
+    for run in plan.runs.values():
+        moving = run.training.augmentation.moving
+        if run.checkpoint is None and moving and run.replica == 1 and pictures_of(plan.study, run.task).shuffle:
+            yield (
+                f"runs.{run.kind}.training_on.{run.task}.augmentation: {', '.join(moving)} would move pixels before "
+                f"the shuffle of {run.task}, which then has no fixed places: set augmentation: {{}}, as in the paper"
+            )
+
+
+def _faults_of_spectrum(plan: Plan, spectrum: opt.SpectrumOptions) -> Iterator[str]:
+    """The first checkpoint file of which no epoch is asked for: it has one, that is the best and the final one."""
+    files = [run for run in plan.runs.values() if run.kind in spectrum.kinds and run.checkpoint is not None]
+    if files and all(isinstance(epoch, int) for epoch in spectrum.epochs):
+        name = files[0].full_name
+        yield f"analyses.spectrum.epochs: {name} is a checkpoint file and has the epoch final alone: add it"
+
+
+def _pairs_of_none(plan: Plan) -> Iterator[str]:
+    """Pairs that a user lists and that no task has."""
+    for name in ("mistakes", "similarity", "landscape"):
+        options = getattr(plan.study.analyses, name)
+        for kinds in options.pairs if options and "pairs" in options.model_fields_set else ():
+            if not any(plan.pairs(task, [kinds]) for task in plan.targets()):
+                why = "it has one run a task" if kinds[0] == kinds[1] else "no task has runs of both"
+                yield f"analyses.{name}.pairs: [{', '.join(kinds)}] gives no pair to compare: {why}"
+    landscape = plan.study.analyses.landscape
+    for kinds in (landscape.connection.pairs or ()) if landscape and landscape.connection else ():
+        if not any(plan.pairs(task, [kinds]) for task in plan.targets()):
+            yield f"analyses.landscape.connection.pairs: [{', '.join(kinds)}] gives no pair on any task"
+
+
+def _faults_of_planes(plan: Plan, landscape: opt.LandscapeOptions) -> Iterator[str]:
+    for plane in landscape.planes:
+        runs = {run.name: run for run in plan.runs_of(plane.task)}
+        where = f"analyses.landscape.planes ({plane.name}).checkpoints"
+        yield from twice(where, plane.checkpoints)
+        for name in plane.names:
+            if name.run not in runs:
+                yield unknown(where, name.run, runs)
+            else:
+                yield from _not_saved(where, name.epoch, runs[name.run])
+
+
+def _faults_of_criticality(plan: Plan, options: opt.CriticalityOptions) -> Iterator[str]:
+    key, names = "analyses.landscape.criticality", {run.name for run in plan.runs.values()}
+    yield from all_known(f"{key}.runs", options.runs, names)
+    tasks = set(options.tasks or plan.targets())
+    runs = [run for run in plan.runs.values() if run.name in options.runs and run.task in tasks]
+    for epoch in options.rewind_epochs:
+        faults = [fault for run in runs for fault in _not_saved(f"{key}.rewind_epochs", epoch, run)]
+        if faults:
+            yield faults[0] + (f" ({len(faults) - 1} other runs lack it, too)" if len(faults) > 1 else "")
+
+
+def _not_saved(key: str, epoch: Epoch, run: RunSpec) -> Iterator[str]:
+    """An epoch by number is one that the run will save; which one is the best is not known before."""
+    training = run.training
+    if not isinstance(epoch, int) or run.checkpoint is not None:
+        return
+    kept = range(training.epochs) if training.keep_epochs == "all" else training.keep_epochs
+    saved = {0, *(other for other in kept if other < training.epochs), training.epochs}
+    if epoch not in saved:
+        shown = sorted(saved)
+        epochs = ", ".join(map(str, shown if len(shown) <= MAX_LISTED else [*shown[:MAX_LISTED], "..."]))
+        yield (
+            f"{key}: {run.full_name} does not keep epoch {epoch}, only {epochs}, and best; "
+            "its training.keep_epochs says which"
+        )
