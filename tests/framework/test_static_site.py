@@ -8,7 +8,8 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from transferscope.framework.publish.static_site import check_place, write_docs
+from transferscope.experiment.plan import make_plan
+from transferscope.framework.publish.static_site import build_site, check_place, write_docs
 from transferscope.system.errors import UserError
 
 CONF = """
@@ -59,3 +60,11 @@ def test_a_folder_that_is_no_site_is_not_replaced(tmp_path: Path) -> None:
     (tmp_path / "pipelines").mkdir()
     (tmp_path / "pipelines" / "index.html").write_text("")
     check_place(tmp_path)
+
+
+def test_there_is_no_site_of_a_study_without_report(tmp_path: Path) -> None:
+    """The command that makes it is named, and nothing is written."""
+    plan = make_plan({"tasks": {"photos": {"format": "image_folder", "root": "photos"}}, "runs": {}})
+    with pytest.raises(UserError, match=r"report\.html does not exist: .*`kedro run`"):
+        build_site(plan, tmp_path / "report.html", tmp_path, tmp_path / "site", env=None)
+    assert not (tmp_path / "site").exists()
