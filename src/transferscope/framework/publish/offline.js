@@ -1,5 +1,10 @@
 // Kedro-Viz asks a server for JSON. Here each answer is a script beside this page, which opens from a disk as well.
 (() => {
+  try {
+    localStorage.KedroViz ??= JSON.stringify({ showFeatureHints: false }); // of publishing, which is done
+  } catch {
+    // a browser that keeps nothing
+  }
   const waiting = new Map();
   window.kedroVizAnswer = (name, answer) => waiting.get(name)?.(answer);
   const ask = window.fetch.bind(window);
