@@ -64,7 +64,9 @@ def test_a_folder_that_is_no_site_is_not_replaced(tmp_path: Path) -> None:
 
 def test_there_is_no_site_of_a_study_without_report(tmp_path: Path) -> None:
     """The command that makes it is named, and nothing is written."""
-    plan = make_plan({"tasks": {"photos": {"format": "image_folder", "root": "photos"}}, "runs": {}})
+    tasks = {"photos": {"format": "image_folder", "root": "photos"}}
+    analyses = dict.fromkeys(("mistakes", "similarity", "landscape", "spectrum"))
+    plan = make_plan({"tasks": tasks, "runs": {"rit": {"label": "RI-T", "tasks": ["photos"]}}, "analyses": analyses})
     with pytest.raises(UserError, match=r"report\.html does not exist: .*`kedro run`"):
         build_site(plan, tmp_path / "report.html", tmp_path, tmp_path / "site", env=None)
     assert not (tmp_path / "site").exists()
