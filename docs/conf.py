@@ -23,6 +23,7 @@ extensions = [
     "sphinx.ext.napoleon",
     "plain_docstrings",
     "mathml",
+    "table_schemas",
 ]
 
 # The reference: a page per room of the package, written by Sphinx into docs/api, which is not kept in git.
@@ -30,7 +31,9 @@ apidoc_modules = [
     {
         "path": "../src/transferscope",
         "destination": "api",
-        "exclude_patterns": [f"../src/transferscope/{name}" for name in ("framework", "pipelines", "settings.py")],
+        "exclude_patterns": [
+            f"../src/transferscope/{name}" for name in ("framework", "pipelines", "settings.py", "__main__.py")
+        ],
         "automodule_options": {"members", "undoc-members"},
         "max_depth": 2,
         "module_first": True,

@@ -18,6 +18,7 @@ import pytest
 from transferscope.claims.evidence import TaskResults
 from transferscope.experiment.node_parameters import VariedRun
 from transferscope.experiment.plan import Plan, make_plan
+from transferscope.measure.reuse import gains_by_source_epoch
 from transferscope.plots.rendered import SavedFigure
 
 DOMAINS = ("real", "clipart")
@@ -570,6 +571,8 @@ class Drawn:
         interpolation, barriers = self.landscape()
         mu, rewinding = self.critical()
         shaken = self.shaken()
+        reuse = self.feature_reuse()
+        gains = {"source_epochs": gains_by_source_epoch(reuse)} if len(reuse) else {}
         return {
             "history": history, "runs": runs, "mistakes": self.mistakes(), "class_accuracy": class_accuracy,
             "class_size_correlation": correlation, "cka": self.cka(), "distances": self.distances(),
@@ -577,7 +580,7 @@ class Drawn:
             "module_criticality": mu, "rewinding": rewinding,
             "criticality": shaken,
             "spectrum": self.spectrum(), **self.of_spectra(), "network_spectrum": self.network_spectrum(),
-            "feature_reuse": self.feature_reuse(),
+            "feature_reuse": reuse, **gains,
         }  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""The command line of this project: Kedro's, with a runner that uses all GPUs and cores, and `kedro cost`.
+"""The command line of this project: Kedro's, with a runner for all GPUs and cores, and commands of its own.
 
 A user's typing mistake ends in one line.
 """
@@ -18,12 +18,14 @@ from typing import Any
 import click
 from kedro.framework.cli.project import run as kedro_run
 from kedro.framework.cli.utils import env_option
+from kedro.framework.startup import ProjectMetadata
 from kedro.io.core import DatasetError
 from kedro.runner import AbstractRunner
 from kedro.utils import load_obj
 from omegaconf.errors import OmegaConfBaseException
 
 from transferscope.experiment.names import Namespace
+from transferscope.framework.comparing.command import compare
 from transferscope.framework.kedro_private import SELECTING_FILES
 from transferscope.framework.yaml_files import read_mapping
 from transferscope.system.errors import UserError, one_line
@@ -256,4 +258,43 @@ def site(env: str | None, output: str, docs: bool, notebooks: bool) -> None:
     click.echo(f"the site: {Path(output) / 'index.html'}")
 
 
-cli = click.Group(name="transferscope", commands={"run": _our_run(kedro_run), "cost": cost, "site": site})
+@click.group()
+def study() -> None:
+    """Begin a study of your own."""
+
+
+@study.command("new")
+@click.argument("name")
+@click.option("--from", "copied", metavar="STUDY", help="Study of conf/ to copy with its comments, e.g. own_images.")
+@click.option("--extends", "extended", metavar="STUDY", help="Study of conf/ over which the new one lays its changes.")
+@click.pass_obj
+def new_study(metadata: ProjectMetadata, name: str, copied: str | None, extended: str | None) -> None:
+    """Write the folder conf/NAME, whose results go to data/NAME."""
+    from kedro.framework.project import settings
+
+    from transferscope.framework.new_study import copy_study, extend_study
+
+    if (copied is None) == (extended is None):
+        raise click.ClickException("give --from STUDY for a copy, or --extends STUDY for changes on top of one")
+    conf = Path(metadata.project_path, settings.CONF_SOURCE)
+    try:
+        paths = copy_study(conf, name, copied) if copied is not None else extend_study(conf, name, str(extended))
+    except UserError as error:
+        raise click.ClickException(str(error)) from None
+    for path in paths:
+        click.echo(f"wrote {path.relative_to(metadata.project_path)}")
+    click.echo(f"Edit it, then `uv run kedro run --env {name}`.")
+
+
+def _our_compare(command: click.Command) -> click.Command:
+    """`kedro compare`, with Kedro's errors in one line."""
+    changed = copy(command)
+    assert changed.callback is not None
+    changed.callback = _in_one_line(changed.callback)
+    return changed
+
+
+cli = click.Group(
+    name="transferscope",
+    commands={"run": _our_run(kedro_run), "cost": cost, "compare": _our_compare(compare), "study": study, "site": site},
+)

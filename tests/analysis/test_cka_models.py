@@ -12,7 +12,6 @@ from transferscope.analysis.cca import mean_squared_cca
 from transferscope.analysis.cka import ESTIMATORS, linear_cka
 from transferscope.analysis.cka_models import LayerSimilarity, cka_between
 from transferscope.analysis.features import FeatureExtractor
-from transferscope.analysis.hsic import centre_unbiased, gram_matrix
 from transferscope.analysis.layer_pairs import LayerComparison
 from transferscope.analysis.procrustes import procrustes_similarity
 from transferscope.analysis.second_opinion import second_opinion
@@ -120,13 +119,14 @@ def test_the_second_opinion_is_that_of_all_examples_at_once():
 
 
 def test_controls_bound_the_values():
-    """A model with itself gives 1, permuted examples about 0, and intervals hold the value."""
+    """A model with itself gives 1 without an interval, permuted examples about 0, and intervals hold the value."""
     table = cka_between(extractors("ab"), IMAGES.split(16), pairs=[("a", "a"), ("a", "b")])
-    itself = table[table["checkpoint_b"] == "a"]
-    np.testing.assert_allclose(itself[["cka", "low", "high"]], 1, atol=1e-9)
+    itself, other = (table[table["checkpoint_b"] == name] for name in "ab")
+    np.testing.assert_allclose(itself["cka"], 1, atol=1e-9)
+    assert itself[["low", "high"]].isna().all().all()
     assert (table["permuted"].abs() < 0.15).all()
-    assert (table["low"] <= table["cka"] + 1e-12).all()
-    assert (table["cka"] <= table["high"] + 1e-12).all()
+    assert (other["low"] <= other["cka"]).all()
+    assert (other["cka"] <= other["high"]).all()
 
 
 def test_the_table_is_the_same_for_the_same_seed():
@@ -170,63 +170,3 @@ def test_bad_input_is_named():
         cka_between({name: FeatureExtractor(wide, ["1"]) for name in "ab"}, [IMAGES], estimators=["debiased"])
     with pytest.raises(UserError, match="estimator 'exact': expected one of biased, debiased, minibatch"):
         cka_between(models, [IMAGES], estimators=["exact"])
-
-
-def test_the_interval_is_that_of_leaving_out_each_example():
-    """Half its length is 1.96 jackknife errors, each example left out of its batch in turn."""
-    models = extractors("ab")
-    table = cka_between(models, IMAGES.split(40), estimators=["minibatch"]).set_index("layer")
-    features = [extractor(IMAGES) for extractor in models.values()]
-    for layer in LAYERS:
-        batches = [tuple(one[layer][rows].double() for one in features) for rows in torch.arange(160).split(40)]
-        whole = [hsic_sums(*batch) for batch in batches]
-        left_out = []
-        for index, batch in enumerate(batches):
-            others = sum(sums for other, sums in enumerate(whole) if other != index)
-            for row in range(40):
-                kept = torch.arange(40) != row
-                left_out.append(ratio(others + hsic_sums(*(one[kept] for one in batch))))
-        values = np.array(left_out)
-        error = np.sqrt(159 / 160 * ((values - values.mean()) ** 2).sum())
-        half = (table.at[layer, "high"] - table.at[layer, "low"]) / 2
-        assert half == pytest.approx(1.959964 * error, rel=0.12)
-
-
-def hsic_sums(x, y):
-    """Unbiased HSIC of both, and of each with itself, times the number of examples."""
-    grams = [centre_unbiased(gram_matrix(one)) for one in (x, y)]
-    return np.array([float((grams[i] * grams[j]).sum()) for i, j in ((0, 1), (0, 0), (1, 1))]) / (len(x) - 3)
-
-
-def ratio(sums):
-    return sums[0] / np.sqrt(sums[1] * sums[2])
-
-
-def test_intervals_of_cka_hold_the_truth_in_95_of_100():
-    """120 samples of 500 examples of two models whose CKA follows from their covariances; also of unrelated ones."""
-    generator = torch.Generator().manual_seed(1)
-    scale = 1 / torch.arange(1, 9)
-    for mix in (0.0, 0.5):
-        hits = 0
-        for _ in range(120):
-            x, other = (torch.randn(500, 8, generator=generator) * scale for _ in range(2))
-            y = mix * x + (1 - mix) * other
-            pair = {"a": Given(slice(0, 8)), "b": Given(slice(8, 16))}
-            row = cka_between(pair, torch.cat([x, y], dim=1).split(100), estimators=["minibatch"]).iloc[0]
-            squares = scale**4
-            own = (mix**2 + (1 - mix) ** 2) * scale**2
-            truth = float(mix**2 * squares.sum() / torch.sqrt(squares.sum() * (own**2).sum()))
-            hits += row["low"] <= truth <= row["high"]
-        assert hits >= 0.9 * 120
-
-
-class Given:
-    """Features that are columns of the batch itself."""
-
-    layers, features, linear = {"x": "x"}, "pooled", frozenset()
-
-    def __init__(self, columns):
-        self.columns = columns
-
-    def __call__(self, batch, reduce):
-        return {"x": reduce(batch[:, self.columns])}

@@ -3,7 +3,7 @@
     python tests/benchmarks/bench_cka.py [--batches 1] [--batch-size 32] [--repeats 3] [--model resnet50] [--bfloat16]
     python tests/benchmarks/bench_cka.py --memory          # peak memory for 1,000 and 50,000 small images
     python tests/benchmarks/bench_cka.py --models          # all pairs among m models
-    python tests/benchmarks/bench_cka.py --coverage 1000   # how often intervals hold the true CKA
+    python tests/benchmarks/bench_cka.py --coverage 1000   # how often intervals hold the true CKA; --stored features.npz
 
 "forward" is the two models' bare forward passes. torch_cka (PyPI) runs if it can be imported, under no_grad and with
 the same layers; it compares every layer with every layer of flattened features, so it is put beside the same here.
@@ -23,6 +23,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from copy import deepcopy
+from itertools import combinations
 
 import numpy as np
 import torch
@@ -31,8 +32,10 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from transferscope.analysis.cka import StreamingCKA, linear_cka
+from transferscope.analysis.cka_interval import ExampleSpread
 from transferscope.analysis.cka_models import cka_between
 from transferscope.analysis.features import FeatureExtractor, Pooling
+from transferscope.analysis.hsic import centre_unbiased, gram_matrix
 from transferscope.models import build_model
 from transferscope.models.layers import feature_layers
 
@@ -186,38 +189,107 @@ def many_models() -> None:
         print(f"{number} models, {pairs} pairs: {work:.2f} CPU s, {work / number:.2f} a model, forward {passes:.2f}")
 
 
-class Columns:
-    """Features that are columns of the batch itself."""
-
-    features, linear = "pooled", frozenset()
-
-    def __init__(self, columns: slice) -> None:
-        self.layers, self.columns = {"x": "x"}, columns
-
-    def __call__(self, batch: Tensor, reduce: Callable[[Tensor], object]) -> dict[str, object]:
-        return {"x": reduce(batch[:, self.columns])}
+WIDTH = 16
 
 
-def two_models(number: int, mix: float, generator: torch.Generator, width: int = 16) -> Tensor:
-    """Heavy-tailed features of a model, and those of another that mixes what is behind them with something else."""
-    scale = 1 / torch.arange(1, width + 1)
-    ours, others = (torch.randn(number, width, generator=generator) * scale for _ in range(2))
-    return torch.cat([ours.relu() + 0.1 * ours**2, mix * ours + (1 - mix) * others], dim=1)
+def heavy(number: int, mix: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Heavy-tailed features of one model, and those of another that mixes what is behind them with something else."""
+    scale = 1 / torch.arange(1, WIDTH + 1)
+    ours, others = (torch.randn(number, WIDTH, generator=generator) * scale for _ in range(2))
+    return ours.relu() + 0.1 * ours**2, mix * ours + (1 - mix) * others
 
 
-def coverage(studies: int) -> None:
-    pair = {"a": Columns(slice(0, 16)), "b": Columns(slice(16, 32))}
+def normal(number: int, mix: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """A few directions have most of the variance."""
+    scale = 1 / torch.arange(1, WIDTH + 1)
+    ours, others = (torch.randn(number, WIDTH, generator=generator) * scale for _ in range(2))
+    return ours, mix * ours + (1 - mix) * others
+
+
+def even(number: int, mix: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """All directions have the same variance."""
+    ours, others = (torch.randn(number, WIDTH, generator=generator) for _ in range(2))
+    return ours, mix * ours + (1 - mix) * others
+
+
+def classes(number: int, mix: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Clusters, as deep layers have them; a share `mix` of the examples is in the same one in both models."""
+    centres = torch.randn(2, 10, WIDTH, generator=torch.Generator().manual_seed(5))
+    first, other = (torch.randint(10, (number,), generator=generator) for _ in range(2))
+    second = torch.where(torch.rand(number, generator=generator) < mix, first, other)
+    noise = 0.5 * torch.randn(2, number, WIDTH, generator=generator)
+    return centres[0][first] + noise[0], (centres[1][second] + noise[1]).relu()
+
+
+POPULATIONS = (
+    *((heavy, mix) for mix in (0.0, 0.3, 0.6, 0.95)),
+    *((normal, mix) for mix in (0.2, 0.5, 0.9)),
+    *((even, mix) for mix in (0.0, 0.2, 0.5)),
+    *((classes, mix) for mix in (0.3, 0.8)),
+)
+SIZES = ((100, 25), (100, 50), (500, 64))
+
+
+def coverage(studies: int, stored: str | None) -> None:
+    """Of every population, or of the features in a file: a line per number of examples and batch size."""
     generator = torch.Generator().manual_seed(0)
-    for mix in (0.0, 0.3, 0.6, 0.95):
-        population = two_models(200_000, mix, generator)
-        truth = linear_cka(population[:, :16], population[:, 16:])
-        for number, size in ((100, 25), (100, 50), (500, 50), (512, 64)):
-            hits = 0
-            for _ in range(studies):
-                batches = two_models(number, mix, generator).split(size)
-                row = cka_between(pair, batches, estimators=["minibatch"]).iloc[0]  # type: ignore[arg-type]
-                hits += row["low"] <= truth <= row["high"]
-            print(f"CKA {truth:.3f}, {number} examples in batches of {size}: {hits / studies:.3f}", flush=True)
+    for draw, mix in () if stored else POPULATIONS:
+        truth = linear_cka(*draw(200_000, mix, generator)) if mix else 0.0
+        report(f"{draw.__name__} {mix:g}", truth, lambda n: torch.cat(draw(n, mix, generator), dim=1), studies)  # noqa: B023
+    for name, both in stored_pairs(stored) if stored else ():
+        truth = linear_cka(*both.chunk(2, dim=1), debiased=False)
+        report(name, truth, lambda n: both[torch.randint(len(both), (n,), generator=generator)], studies)  # noqa: B023
+
+
+SAMPLES_AT_ONCE = 100
+
+
+def report(name: str, truth: float, draw: Callable[[int], Tensor], studies: int) -> None:
+    """Each sample is a pair of two models of its own, so that many of them are measured at once."""
+    for number, size in SIZES:
+        rows: dict[str, list[np.ndarray]] = {}
+        for start in range(0, studies, SAMPLES_AT_ONCE):
+            samples = torch.stack([draw(number) for _ in range(min(SAMPLES_AT_ONCE, studies - start))]).double()
+            for estimator, (low, high) in intervals(samples, size).items():
+                rows.setdefault(estimator, []).append(np.stack([high < truth, low > truth, high - low]))
+        for estimator, found in rows.items():
+            below, above, length = np.hstack(found).mean(axis=1)
+            print(
+                f"{name:32} CKA {truth:.3f}, {number} examples in batches of {size}, {estimator:9}: coverage "
+                f"{1 - below - above:.3f}, too low {below:.3f}, too high {above:.3f}, length {length:.3f}",
+                flush=True,
+            )
+
+
+def intervals(samples: Tensor, size: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Of samples (num_samples, num_examples, features of both models), as `LayerSimilarity` makes them."""
+    half = samples.shape[2] // 2
+    pairs = np.arange(len(samples))
+    units = torch.cat([samples[:, :, :half], samples[:, :, half:]])
+    spread = ExampleSpread(len(units), pairs, pairs + len(pairs))
+    sums = np.zeros((3, len(pairs)))
+    for batch in units.split(size, dim=1):
+        grams = [gram_matrix(one) for one in batch]
+        stack = torch.stack([centre_unbiased(gram) for gram in grams])
+        spread.update(stack, torch.stack([gram.diagonal() for gram in grams]))
+        a, b = stack.chunk(2)
+        sums += np.stack([(x * y).sum(dim=(1, 2)).numpy() for x, y in ((a, b), (a, a), (b, b))]) / (len(stack[0]) - 3)
+    values = {
+        "debiased": np.array([linear_cka(one[:, :half], one[:, half:]) for one in samples]),
+        "minibatch": sums[0] / np.sqrt(sums[1] * sums[2]),
+    }
+    return {
+        estimator: spread.of(pairs, exact=estimator == "debiased").interval(value, 0.95)  # type: ignore[union-attr]
+        for estimator, value in values.items()
+    }
+
+
+def stored_pairs(path: str) -> Iterator[tuple[str, Tensor]]:
+    """Each two arrays of one width in an .npz file, (num_examples, num_features), that belong to the same examples."""
+    features = {name: torch.as_tensor(array) for name, array in np.load(path, allow_pickle=False).items()}
+    for a, b in combinations(features, 2):
+        if features[a].shape == features[b].shape:
+            yield f"{a} & {b}", torch.cat([features[a], features[b]], dim=1)
 
 
 def main() -> None:
@@ -233,6 +305,9 @@ def main() -> None:
     parser.add_argument("--memory-of", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--models", action="store_true")
     parser.add_argument("--coverage", type=int, default=0, metavar="SAMPLES")
+    parser.add_argument(
+        "--stored", help="an .npz file of features (examples, features): --coverage of each two of them"
+    )
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     if arguments.memory_of:
@@ -242,7 +317,7 @@ def main() -> None:
     elif arguments.models:
         many_models()
     elif arguments.coverage:
-        coverage(arguments.coverage)
+        coverage(arguments.coverage, arguments.stored)
     else:
         compare(arguments)
         streaming_against_gram()

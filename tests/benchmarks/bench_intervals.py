@@ -3,11 +3,15 @@
     python tests/benchmarks/bench_intervals.py barriers [--studies 1000]
     python tests/benchmarks/bench_intervals.py pairs
     python tests/benchmarks/bench_intervals.py stopping
+    python tests/benchmarks/bench_intervals.py boundaries
+    python tests/benchmarks/bench_intervals.py left
 
 For barriers, a line a kind of curve and number of examples: bias of the estimate in points, coverage of the 95 %
 interval of the barrier and of the gain in the middle, how often the interval lies below the truth, its mean width; and
 the same of the largest gap with percentiles of its bootstrap. For pairs, coverage of the mean over all pairs of m models.
 For stopping, how often the examples are enough before all are seen, how often that is wrong, and the share of examples.
+For boundaries, coverage of the place beyond an end where accuracy has fallen by 2 points. For left, of the part of a
+straight line's barrier that another way leaves, beside percentiles of the quotient of the two largest gaps.
 """
 
 from __future__ import annotations
@@ -23,7 +27,10 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from simulated_lines import ALPHAS, losses, resampled, right_or_wrong
 from transferscope.analysis.barriers import barrier_row, gaps_between_ends, mean_over_pairs
+from transferscope.analysis.connection import remaining
+from transferscope.analysis.line_boundary import line_boundary
 from transferscope.analysis.sequential import decide_barrier, growing_sizes
+from transferscope.measure.lines import BOUNDARY_DROP
 
 MARGIN = 0.05
 """A part of what the ends have learned."""
@@ -108,6 +115,52 @@ def stopping(studies: int, num: int) -> None:
         )
 
 
+BEYOND = np.concatenate([np.linspace(0, 1, 11), np.linspace(1, 2, 8)[1:]])
+
+
+def boundaries(studies: int, num: int) -> None:
+    for depth, flips in itertools.product((0.1, 0.3, 1.0, 3.0), (0.01, 0.03)):
+        generator = np.random.default_rng(4)
+        rate = 0.85 - np.minimum(depth * np.maximum(BEYOND - 1, 0) ** 1.5, 0.75)
+        truth = boundary(rate * (1 - flips) + (1 - rate) * flips)
+        covered = []
+        for _ in range(studies):
+            right = (generator.random(num) < rate[:, None]) ^ (generator.random((len(BEYOND), num)) < flips)
+            places = [boundary(curve) for curve in resampled(right.astype(float), generator)]
+            low, high = np.quantile(places[1:], [0.025, 0.975], method="inverted_cdf")
+            covered.append(low <= truth <= high)
+        print(f"n {num:4d}  flips {flips:g}, boundary at {truth:.3f}: coverage {np.mean(covered):.3f}", flush=True)
+
+
+def boundary(curve: np.ndarray) -> float:
+    return line_boundary(BEYOND, curve, BOUNDARY_DROP, higher_is_better=True).high
+
+
+def left(studies: int, num: int) -> None:
+    for height in (0.0, 0.03, 0.1, 0.3):
+        generator = np.random.default_rng(5)
+        rows = []
+        for _ in range(studies):
+            straight, deep = right_or_wrong("bowl", 0.5, num, generator)
+            way, low = right_or_wrong("bowl", height, num, generator)
+            way[[0, -1]] = straight[[0, -1]]
+            curves = np.split(resampled(np.concatenate([straight, way]), generator), 2, axis=1)
+            found = remaining(ALPHAS, *curves, higher_is_better=True)
+            largest = [gaps_between_ends(ALPHAS, one, higher_is_better=True).max(axis=1) for one in curves]
+            parts, truth = largest[1] / largest[0], low / deep
+            ends = np.percentile(parts[1:], [2.5, 97.5])
+            rows.append((
+                found.left - truth, found.left_low <= truth <= found.left_high,
+                parts[0] - truth, ends[0] <= truth <= ends[1],
+            ))  # fmt: skip
+        bias, covers, old_bias, old = np.mean(rows, axis=0)
+        print(
+            f"n {num:4d}  left {truth:.2f}: bias {bias:+.3f}, coverage {covers:.3f}; quotient of the largest gaps: bias "
+            f"{old_bias:+.3f}, coverage {old:.3f}",
+            flush=True,
+        )
+
+
 def stop_early(values: np.ndarray, generator: np.random.Generator) -> tuple[str | None, int]:
     decision, size = None, 0
     for size in growing_sizes(values.shape[1]):
@@ -125,14 +178,14 @@ def wrong_decision(decision: str | None, truth: float, flips: float) -> bool:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("barriers", "pairs", "stopping"))
+    parser.add_argument("what", choices=("barriers", "pairs", "stopping", "boundaries", "left"))
     parser.add_argument("--studies", type=int, default=1000)
     parser.add_argument("--num", type=int, nargs="*", default=[100, 500])
     chosen = parser.parse_args()
     if chosen.what == "pairs":
         pairs(chosen.studies)
-    elif chosen.what == "barriers":
-        for num in chosen.num:
-            barriers(chosen.studies, num)
-    else:
+    elif chosen.what == "stopping":
         stopping(chosen.studies, 1000)
+    else:
+        for num in chosen.num:
+            {"barriers": barriers, "boundaries": boundaries, "left": left}[chosen.what](chosen.studies, num)

@@ -137,8 +137,8 @@ def test_runs_not_trained_to_the_end_are_told(plan: Plan, drawn: Draw) -> None:
     assert claims.at["no_barrier_pt", "unfinished"] == ""
     assert (before["unfinished"] == "").all()
     assert (claims["verdict"].to_numpy() == before["verdict"].to_numpy()).all()
-    assert "points of the train metric that these runs still gained" in whole_table(claims)
-    assert "Not trained to the end" not in whole_table(before)
+    assert "points of the train metric that they still gained" in whole_table(claims)
+    assert "not trained to the end" not in whole_table(before)
 
 
 def test_a_share_has_no_interval_beyond_all(plan: Plan, drawn: Draw) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from statsmodels.stats.multitest import multipletests
 
 from transferscope.claims.comparisons import Comparison, Measured, Unit, against, compare, paired
 from transferscope.claims.decide import remarks, size_of
-from transferscope.claims.inference import Estimate, Kinship, estimate, make_design
+from transferscope.claims.inference import Estimate, Kinship, estimate, make_design, more_runs
 from transferscope.claims.verdict import Verdict, decide, holm
 from transferscope.experiment.names import PairName, RunName
 from transferscope.system.errors import UserError
@@ -247,6 +248,28 @@ def test_what_would_tell_is_a_larger_study() -> None:
     assert effect <= found.effect
     more = kinds("real", [0.62, 0.5] * (number // 2 + 1), [0.45, 0.5] * (number // 2 + 1))
     assert decide(more).verdict == "holds"
+
+
+def test_more_runs_tell_smaller_effects() -> None:
+    """Also where the error over test images, which more runs do not lower, is most of the whole."""
+    rows = [replace(one, error=0.02) for one in kinds("real", [0.51, 0.512], [0.5, 0.502])]
+    design = make_design(rows, Kinship())
+    found = estimate(design, np.array([one.effect for one in rows]), np.array([one.error for one in rows]))
+    reaches = [more_runs(design, found, times) for times in (1, 1.5, 2, 5, 10)]
+    assert reaches == sorted(reaches, reverse=True)
+    assert reaches[0] <= float(found.detectable) * (1 + 1e-12)
+
+
+def test_an_effect_has_no_interval_beyond_its_limits() -> None:
+    """A correlation ends at 1, and where none could be told no size of effect is named."""
+    rows = against("real", measured(pt_1=0.2, pt_2=0.9), 0.0, above=True)
+    free, limited = decide(rows), decide(rows, limits=(-1.0, 1.0))
+    assert free.high > 1
+    assert free.low < -1
+    assert (limited.low, limited.high) == (-1, 1)
+    assert limited.verdict == free.verdict == "cannot tell"
+    assert limited.would_tell.startswith("2 runs of each kind: no effect can be told from chance; ")
+    assert "an effect below" in free.would_tell
 
 
 def test_without_replicas_it_says_what_to_repeat() -> None:

@@ -21,6 +21,7 @@ def test_the_pages_are_built_strictly(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "<math" in (tmp_path / "similarity.html").read_text()
+    assert "barrier_alpha" in (tmp_path / "catalog.html").read_text()
     assert "linear_cka" in (tmp_path / "api" / "transferscope.analysis.html").read_text()
     notebooks = {path.stem for path in (ROOT / "notebooks").glob("*.ipynb")}
     assert {path.stem for path in (tmp_path / "notebooks").glob("*.html")} == notebooks

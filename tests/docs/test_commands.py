@@ -33,8 +33,14 @@ ELSEWHERE = {
     "uv run --extra ray kedro run --runner RayRunner --runner-params address=HEAD:6379": (
         "tests/framework/runners/test_ray_runner.py runs a study on a cluster of its own, where Ray is installed"
     ),
+    "uv run kedro package": "it needs the package index; tests/framework/test_packaged.py runs the wheel, by -m large",
+    "uv run kedro server start --env own_images": "a server; tests/framework/test_server.py asks it",
     "uv sync": "sets up the environment that the tests run in",
     "uv run pre-commit install": "writes into the checkout's own git folder",
+    "uv run kedro compare a.pth b.pth --images photos": "tests/framework/test_comparing.py runs one of three files",
+    "uv run kedro compare a.pth b.pth --images photos --parent p.pth": "as above",
+    "uv run kedro compare epochs/*.pth --images photos --pairs consecutive": "as above",
+    "uv run kedro compare a.pth b.pth --model nets.py:resnet20 --images photos": "as above",
     "uv run kedro run --env my_study": "data_prep of it is run; training and analyses are those of the tiny study",
     "uv run kedro run --env my_study --only-missing-outputs": "as above",
 }
@@ -49,11 +55,11 @@ SHORTENED = {
     "uv run kedro run --runner-params max_workers=8": (
         "--nodes generated.draw_domains,clipart.data_prep.pack_train,real.data_prep.pack_train"
     ),
-    OWN_CHECKPOINTS.replace("resnet50", "resnet18,pictures.store_size=32"): "--pipelines data_prep,training",
+    OWN_CHECKPOINTS.replace("resnet50", "fixup_resnet_small,pictures.store_size=32"): "--pipelines data_prep,training",
 }
 """Commands that would take too long on all of a study, and what is added to them."""
 
-INSTEAD = {OWN_CHECKPOINTS: OWN_CHECKPOINTS.replace("resnet50", "resnet18,pictures.store_size=32")}
+INSTEAD = {OWN_CHECKPOINTS: OWN_CHECKPOINTS.replace("resnet50", "fixup_resnet_small,pictures.store_size=32")}
 """Commands that are run with a smaller network."""
 
 REFUSED = {
@@ -101,7 +107,7 @@ def unfinished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     study.mkdir()
     (study / "globals.yml").write_text(globals_)
     (study / "parameters.yml").write_text(parameters)
-    (overlay,) = blocks(ROOT / "docs" / "paper.md", "yaml")
+    *_, overlay = blocks(ROOT / "docs" / "paper.md", "yaml")
     (folder / "smaller.yml").write_text(overlay)
     for part in ("train", "val"):
         _draw(folder / "data" / "01_raw" / "photos" / part)
@@ -131,7 +137,7 @@ def _save_networks(folder: Path) -> None:
     from transferscope.models import build_model
 
     for seed, name in enumerate("ab"):
-        torch.save(build_model("resnet18", 2, seed=seed).state_dict(), folder / f"{name}.pth")
+        torch.save(build_model("fixup_resnet_small", 2, seed=seed).state_dict(), folder / f"{name}.pth")
 
 
 @pytest.fixture(scope="module")

@@ -54,6 +54,38 @@ def study(**changes: Any) -> dict[str, Any]:
     return parameters
 
 
+FILES = {"label": "M", "tasks": ["clipart"], "initialisation": "checkpoint", "checkpoints": ["a.pth", "b.pth"]}
+
+
+def test_a_series_of_files_is_one_kind() -> None:
+    """A run for each file with a fingerprint of its own, and with the parent that it names."""
+    given = FILES | {"pretrained": "shapes.p_1"}
+    plan = make_plan(study(runs__m=given), {"a.pth": "1", "b.pth": "2"}.get)
+    first, second = (plan.runs[f"clipart.m_{replica}"] for replica in (1, 2))
+    assert [first.checkpoint, second.checkpoint] == ["a.pth", "b.pth"]
+    assert first.in_series
+    assert first.fingerprint != second.fingerprint
+    assert first.role == "file"
+    (pair,) = plan.pairs("clipart", [("m", "m")])
+    assert (pair.run_a, pair.run_b) == (first, second)
+    assert not pair.is_of_parent
+    assert all(pair.is_of_parent for pair in plan.pairs("clipart", [("m", "p")]))
+    again = make_plan(study(runs__m=given), {"a.pth": "1", "b.pth": "3"}.get)
+    assert again.runs["clipart.m_1"] == first
+    assert again.runs["clipart.m_2"].fingerprint != second.fingerprint
+
+
+def test_a_file_alone_and_a_list_of_one_are_the_same_weights() -> None:
+    """Fingerprints follow from the content of the file."""
+    one = {key: value for key, value in FILES.items() if key != "checkpoints"} | {"checkpoint": "a.pth"}
+    made = [
+        make_plan(study(runs__m=given), {"a.pth": "1"}.get).runs["clipart.m_1"]
+        for given in (one, FILES | {"checkpoints": "a.pth"})
+    ]
+    assert made[0].checkpoint == made[1].checkpoint == "a.pth"
+    assert [run.in_series for run in made] == [False, True]
+
+
 def test_runs_are_tasks_times_replicas() -> None:
     """Every kind gives a run for each of its tasks and replicas, named task.kind_replica."""
     runs = make_plan(STUDY).runs
@@ -290,6 +322,16 @@ BAD = [
     ({"runs__rit__prefix": "net"}, "runs.rit: prefix is only for runs with a file"),
     ({"runs__pt__weights": "ema"}, "runs.pt.weights is for files made elsewhere; shapes.p_1 is a run of this study"),
     ({"runs__pt__pretrained": "shapes.q_1"}, "no run is named 'shapes.q_1'; runs that exist: .*shapes.p_1"),
+    ({"runs__m": {**FILES, "checkpoint": "c.pth"}}, "runs.m: give either checkpoint or checkpoints"),
+    ({"runs__m": {**FILES, "replicas": 3}}, "runs.m: replicas: follows from checkpoints, of which there are 2"),
+    ({"runs__m": {**FILES, "checkpoints": []}}, "runs.m.checkpoints: .*at least 1 item"),
+    ({"runs__m": {**FILES, "pretrained": "q.pth"}}, "runs.m.pretrained: no run is named 'q.pth'; runs that exist: "),
+    ({"runs__m": {**FILES, "initialisation": "random"}}, "runs.m: initialisation: checkpoint and the key checkpoint"),
+    ({"runs__rit__pairing": "all"}, "runs.rit: pairing is only for a kind with checkpoints"),
+    (
+        {"runs__m": {**FILES, "model": {"name": "resnet18"}}, "analyses__landscape": {"pairs": [["m", "rit"]]}},
+        r"analyses.landscape.pairs: \[m, rit\] are different networks \(resnet18 and .*no line: remove the pair",
+    ),
     ({"runs__pt__pretrained": None}, "runs.pt: initialisation: pretrained and the key pretrained go together"),
     ({"runs__rit_same_init__shares_initialisation_with": "x"}, "'x' is unknown; allowed: p, pt, rit"),
     ({"runs__rit_same_init__replicas": 3}, "runs.rit_same_init.replicas: 3, but 'rit' has 2"),

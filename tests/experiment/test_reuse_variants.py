@@ -31,10 +31,17 @@ STUDY: dict[str, Any] = {
             "pretrained": "shapes.p_1",
             "training": {"lr": 0.01},
         },
-        "rit": {"label": "RI-T", "tasks": ["clipart", "real", "chest", "real_clipart"], "replicas": 2},
+        "rit": {
+            "label": "RI-T",
+            "tasks": ["clipart", "real", "chest", "real_clipart"],
+            "replicas": 2,
+            "training": {"lr": 0.05},
+        },
         "rit_same_init": {"label": "RI-T same init", "tasks": ["clipart"], "shares_initialisation_with": "rit"},
     },
 }
+FROM_FILE = STUDY["runs"]["pt"] | {"pretrained": "p.pth"}
+FILE = {"label": "P", "tasks": ["shapes"], "initialisation": "checkpoint", "checkpoint": "p.pth"}
 REUSE = {
     "tasks": ["clipart", "real"], "block_sizes": [1, 4, "values"], "each_image": [4], "controls": ["statistics", "frozen"],
     "first_modules": ["stem", "layer2.0"], "replicas": 1,
@@ -80,6 +87,18 @@ def test_controls_take_parts_of_what_the_first_pre_trained_kind_takes() -> None:
     assert runs["pt_layer2_0_1"].transfer_until == "layer2.0"
     assert {run.pretrained for run in runs.values()} == {"shapes.p_1"}
     assert {run.role for name, run in runs.items() if name != "pt_frozen_1"} == {"control"}
+    assert runs["pt_frozen_1"].training.lr == plan.runs["clipart.pt_1"].training.lr == 0.01
+    others = {run.training.lr for name, run in runs.items() if name != "pt_frozen_1"}
+    assert others == {plan.runs["clipart.rit_1"].training.lr} == {0.05}
+
+
+def test_controls_of_a_checkpoint_file_and_without_runs_from_scratch() -> None:
+    """Parts of a file as of a run; where no kind starts from random weights, all are trained as the pre-trained one."""
+    file = {"runs": STUDY["runs"] | {"pt": FROM_FILE}}
+    runs = {run.name: run for run in plan_of(REUSE | {"kinds": ["pt"]}, **deepcopy(file)).runs_of("real__controls")}
+    assert {run.pretrained for run in runs.values()} == {"p.pth"}
+    assert (runs["pt_statistics_1"].transfer, runs["pt_stem_1"].transfer_until) == ("statistics", "stem")
+    assert {run.training.lr for run in runs.values()} == {0.01}
 
 
 def test_source_epochs_are_runs_from_earlier_epochs() -> None:
@@ -130,6 +149,8 @@ def test_rows_of_the_table_are_the_varied_runs_and_those_that_they_vary() -> Non
     assert rows["clipart__controls.pt_stem_1"].part == "stem"
     assert rows["clipart__source_epochs.pt_from_1_1"].source_epoch == 1
     assert {row.label for row in rows.values()} == {"P-T", "RI-T"}
+    assert {row.origin for row in rows.values()} == {"pt", "rit"}
+    assert rows["clipart__controls.pt_stem_1"].origin == "pt"
 
 
 BAD = [
@@ -144,6 +165,14 @@ BAD = [
     ({"feature_reuse": REUSE | {"kinds": ["rit"]}}, "feature_reuse.kinds: the controls need a kind with initialis"),
     ({"feature_reuse": REUSE | {"sizes": [1]}}, "feature_reuse.sizes: unknown key; allowed: block_sizes, controls"),
     ({"source_epochs": {"tasks": ["real"], "epochs": [1], "kind": "rit"}}, "source_epochs.kind: 'rit' does not start"),
+    (
+        {"source_epochs": {"tasks": ["real"], "epochs": [1]}, "runs": STUDY["runs"] | {"pt": FROM_FILE}},
+        "source_epochs.kind: 'pt' starts from p.pth, a checkpoint file, which holds one epoch: name a kind",
+    ),
+    (
+        {"source_epochs": {"tasks": ["real"], "epochs": [1]}, "runs": STUDY["runs"] | {"p": FILE}},
+        "source_epochs.kind: 'pt' starts from shapes.p_1, a checkpoint file, which holds one epoch: name a kind",
+    ),
     ({"source_epochs": {"tasks": ["real"], "epochs": []}}, "source_epochs.epochs: .*at least 1"),
 ]
 

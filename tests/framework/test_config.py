@@ -52,6 +52,32 @@ def test_pipelines_follow_runtime_parameters() -> None:
     }
 
 
+def test_patterns_are_the_files_by_the_numbers_in_their_names(tmp_path: Path) -> None:
+    """Of a folder anywhere; where there are none it is one line."""
+    for number in (10, 2, 1):
+        (tmp_path / f"epoch_{number}.pth").write_bytes(b"")
+    kind = {"label": "m", "tasks": ["images"], "initialisation": "checkpoint", "checkpoints": f"{tmp_path}/*.pth"}
+    plan = load(env="own_checkpoints", runtime_params={"runs": {"m": kind}}).plan
+    files = [plan.runs[f"images.m_{replica}"].checkpoint for replica in (1, 2, 3)]
+    assert files == [f"{tmp_path}/epoch_{number}.pth" for number in (1, 2, 10)]
+    kind["checkpoints"] = f"{tmp_path}/*.ckpt"
+    with pytest.raises(CommandLineError, match=r"runs.m.checkpoints: no file is there for .*\*.ckpt"):
+        _ = load(env="own_checkpoints", runtime_params={"runs": {"m": kind}}).plan
+
+
+def test_a_command_may_bring_a_study_of_its_own(tmp_path: Path) -> None:
+    """With inherit_study: false nothing of the environment's runs and tasks is left, and its other options stay."""
+    runs = {"x": {"label": "x", "tasks": ["mine"], "initialisation": "checkpoint", "checkpoint": "x.pth"}}
+    study = {"tasks": {"mine": {"format": "image_folder", "root": None}}, "runs": runs}
+    analyses = {"mistakes": None, "landscape": None, "similarity": None, "spectrum": {"kinds": ["x"]}, "merging": None}
+    given = {"inherit_study": False, "globals": {"data": str(tmp_path)}, "analyses": analyses} | study
+    loader = load(env="own_checkpoints", runtime_params=given)
+    assert list(loader.plan.runs) == ["mine.x_1"]
+    assert loader.plan.study.analyses.spectrum.epochs == ("final",)
+    assert loader["catalog"]["report"]["filepath"] == f"{tmp_path}/08_reporting/report.html"
+    assert loader.plan.study.models_folder == f"{tmp_path}/06_models"
+
+
 def test_every_environment_is_a_valid_plan() -> None:
     """The configuration that the project ships is accepted, and paper has the appendix's forty-three runs."""
     assert len(load().plan.runs) == 23 + 11  # four sizes of two kinds, three source epochs
@@ -118,6 +144,12 @@ INHERITED = {
         "training.channels_last", "training.evaluate_every", "training.keep_epochs",
         "analyses.mistakes", "analyses.similarity", "analyses.spectrum", "analyses.landscape.max_examples",
         "analyses.landscape.extrapolation.points",
+    },
+    "feature_reuse": set(),
+    "merging": {"training.keep_epochs"},
+    "split": {"analyses.landscape.max_examples", "analyses.landscape.extrapolation.points"},
+    "width": {
+        "training.keep_epochs", "analyses.landscape.max_examples", "analyses.landscape.extrapolation.points",
     },
     "own_checkpoints": {
         "seed", "models_folder", "training.epochs", "training.batch_size", "training.warmup_fraction",

@@ -3,9 +3,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from transferscope.images.image_folder import read_image_folder
+from transferscope.images.image_folder import ImageFolder, read_image_folder
 from transferscope.system.errors import UserError
 
 
@@ -125,3 +126,21 @@ def test_one_image_cannot_be_shared_out(classes: Path, write_image: Callable[...
     write_image(classes / "emu/1.png")
     with pytest.raises(UserError, match=r"emu/1.png: the only image of its class"):
         read_image_folder(classes, test_share=0.2)
+
+
+def test_at_most_so_many_images_of_each_class_alike(tmp_path: Path, write_image: Callable[..., Path]) -> None:
+    """A fixed draw in proportion to the classes, a rare one among them; parts without a limit stay whole."""
+    for part, counts in (("train", {"ant": 40, "bee": 20, "cat": 1}), ("val", {"ant": 6, "bee": 3, "cat": 2})):
+        for name, count in counts.items():
+            for index in range(count):
+                write_image(tmp_path / part / name / f"{index:03d}.png")
+    whole = ImageFolder().read(tmp_path, "toy")
+    source = ImageFolder(max_train=13).read(tmp_path, "toy")
+    assert np.bincount(source.train.labels).tolist() == [8, 4, 1]
+    assert source.test.paths == whole.test.paths
+    assert set(source.train.paths) < set(whole.train.paths)
+    assert list(source.train.paths) == sorted(source.train.paths)
+    assert source.train.paths == ImageFolder(max_train=13).read(tmp_path, "toy").train.paths
+    assert "13 of 61 train" in source.sampling
+    assert ImageFolder(max_train=100, max_test=100).read(tmp_path, "toy").sampling == "all"
+    assert len(set(ImageFolder(max_train=3).read(tmp_path, "toy").train.labels)) == 3

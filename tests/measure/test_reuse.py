@@ -10,7 +10,7 @@ import pytest
 
 from transferscope.analysis.learning import standard_error
 from transferscope.experiment.node_parameters import VariedRun
-from transferscope.measure.reuse import varied_runs
+from transferscope.measure.reuse import gains_by_source_epoch, varied_runs
 from transferscope.tables.block_sizes import paper_drop, relative_drops, shuffled_rows
 
 SIZES = pd.DataFrame(
@@ -37,7 +37,9 @@ def history(*accuracies: float, diverged: bool = False) -> pd.DataFrame:
 
 def varied(run: str, role: str, **more: object) -> VariedRun:
     label = {"fine_tuned": "P-T", "from_scratch": "RI-T"}.get(role, role)
-    values = {"run": run, "label": label, "role": role, "replica": 1, "series": "blocks", "size": 4, "side": 32}
+    origin = {"fine_tuned": "pt", "from_scratch": "rit"}.get(role, role)
+    values = {"run": run, "origin": origin, "label": label, "role": role, "replica": 1}
+    values |= {"series": "blocks", "size": 4, "side": 32}
     return VariedRun.model_validate(values | more)
 
 
@@ -83,6 +85,55 @@ def test_whole_images_that_were_trained_again_take_the_place_of_the_tasks_own(ta
     both = shuffled_rows(pd.concat([table, again]))
     assert set(both["series"]) == {"blocks"}
     assert relative_drops(pd.concat([table, again])).set_index("size")["drop"]["32"] == 0
+
+
+def from_epochs(**scores: tuple[float, ...]) -> pd.DataFrame:
+    """Runs from epochs `e10`, `e2`, ..., from the end (`final`) and from scratch (`rit`) with these final accuracies."""
+    runs, histories = [], {}
+    for sort, values in scores.items():
+        for replica, value in enumerate(values, start=1):
+            name = (
+                f"clipart.{sort}_{replica}"
+                if sort in ("final", "rit", "other")
+                else f"clipart__epochs.{sort}_{replica}"
+            )
+            role = "from_scratch" if sort == "rit" else "fine_tuned"
+            more = {"series": "epoch" if sort.startswith("e") else "whole", "size": 32, "replica": replica}
+            epoch = {"rit": None, "final": "final", "other": "final"}.get(sort, sort[1:])
+            origin = {"rit": "rit", "other": "other"}.get(sort, "pt")
+            start = {"source_epoch": int(epoch) if str(epoch).isdigit() else epoch}
+            runs.append(varied(name, role, **more, **start, origin=origin))
+            histories[name] = history(0.1, value, value, diverged=math.isnan(value))
+    return varied_runs("clipart", runs, histories, SIZES)
+
+
+def test_gains_are_over_the_mean_from_scratch_and_in_the_order_of_the_epochs() -> None:
+    """10 after 2, the end last; kinds that no epoch varies are left alone; the first with 95 % of the gain is repeated."""
+    table = gains_by_source_epoch(
+        from_epochs(e10=(0.89, 0.89), e2=(0.59, 0.61), final=(0.9, 0.9), rit=(0.5, 0.5), other=(0.2, 0.2)).assign(
+            final_test_error=1e-4
+        )
+    )
+    assert list(table["source_epoch"]) == ["2", "10", "final"]
+    assert list(table["gain"]) == pytest.approx([0.1, 0.39, 0.4])
+    assert list(table["part_of_gain"]) == pytest.approx([0.25, 0.975, 1])
+    assert list(table["runs"]) == [2, 2, 2]
+    assert (table["gain_low"] < table["gain"]).all()
+    assert set(table["first_epoch"]) == {"10"}
+    assert set(table["first_epoch_high"]) <= {"10", "final"}
+    assert set(table["note"]) == {""}
+
+
+def test_runs_that_diverged_are_named_and_a_single_run_has_no_interval() -> None:
+    """What is left of their epoch counts; without runs from scratch there is no gain."""
+    table = gains_by_source_epoch(from_epochs(e2=(0.89, math.nan), final=(0.9, 0.9), rit=(0.5, 0.5)))
+    assert table["first_epoch"].iloc[0] == "2"
+    assert table["first_epoch_low"].isna().all()
+    single = "no interval: a single run does not show how much runs vary"
+    assert set(table["note"]) == {f"{single}; clipart__epochs.e2_2 diverged"}
+    alone = gains_by_source_epoch(from_epochs(e2=(0.8, 0.8), final=(0.9, 0.9)))
+    assert alone["gain"].isna().all()
+    assert set(alone["note"]) == {"no gain: no run from scratch has a final metric"}
 
 
 def test_the_papers_number_is_at_the_nearest_share_of_the_side() -> None:

@@ -72,7 +72,7 @@ def test_names_of_all_families_are_listed_once() -> None:
         ("ResNet50", "near matches are .*resnet50"),
         ("torchvision/efficientnet_b9", "near matches are .*efficientnet_b"),
         ("keras/resnet50", "before '/' stands torchvision or timm"),
-        ("hf-hub:somebody/model", "unknown model"),
+        ("hf-hub:somebody/model", "not in the local cache: fetch it by `hf download somebody/model`"),
     ],
 )
 def test_unknown_names_are_answered_with_near_ones(name: str, message: str) -> None:

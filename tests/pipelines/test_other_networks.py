@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +138,20 @@ def test_ten_times_the_standardised_weights_give_the_same_tables(tmp_path: Path,
     chosen = SpectrumOptions(epochs=("final",), along_training=False)
     values = [spectrum(run, SIDE, chosen).values["value"].to_numpy() for run in (b, scaled)]
     np.testing.assert_allclose(*values, rtol=1e-4, atol=1e-6)
+
+
+def test_a_parent_of_other_classes_has_a_distance_without_its_classifier(tmp_path: Path) -> None:
+    """All tensors but the classifier's, as if it had never been there; with equal classes it counts."""
+    options = {"widths": [4, 8, 8]}
+    child = series_of(tmp_path, "child", "fixup_resnet_small", 1, **options).load()
+    other = series_of(tmp_path, "other", "fixup_resnet_small", 2, **options).load()
+    state = other.state_dict | {"fc.weight": torch.zeros(5, 8), "fc.bias": torch.zeros(5)}
+    parent = Checkpoint(state, replace(other.metadata, num_classes=5))
+    with_classifier, without = (distance(child, one).set_index("module") for one in (other, parent))
+    assert with_classifier.loc["all", "num_parameters"] - without.loc["all", "num_parameters"] == 3 * 8 + 3
+    one, two = child.state_dict, other.state_dict
+    classifier = sum(float((one[key] - two[key]).square().sum()) for key in ("fc.weight", "fc.bias"))
+    assert with_classifier.loc["all", "squared"] - without.loc["all", "squared"] == pytest.approx(classifier, rel=1e-4)
 
 
 def test_half_precision_files_give_the_mirrored_curve_when_swapped(tmp_path: Path, split: PackedSplit) -> None:

@@ -321,12 +321,19 @@ def reuse(replicas=1, series=("blocks", "each", "control", "epoch"), metric="acc
         if kind not in ("whole", *series) or (kind in ("control", "epoch") and label == "RI-T"):
             continue
         rows.append({
-            "task": "clipart", "run": f"clipart.x_{len(rows) + 1}", "label": label, "role": role, "replica": replica + 1,
-            "series": kind, "size": str(size), "side": side, "part": part,
+            "task": "clipart", "run": f"clipart.x_{len(rows) + 1}", "origin": {"P-T": "pt", "RI-T": "rit"}[label],
+            "label": label, "role": role, "replica": replica + 1, "series": kind, "size": str(size), "side": side, "part": part,
             "source_epoch": epoch if label == "P-T" else None, "metric": metric, "final_test": rng.uniform(0.3, 0.9),
             "final_test_error": 0.02, "optimization_speed": rng.uniform(0.3, 0.9), "status": "finished",
         })  # fmt: skip
     return pd.DataFrame(rows)
+
+
+def gains(first="3", low="1", high="final"):
+    """What runs from three epochs and from the end gain; no interval where low is None."""
+    epochs = ["0", "1", "3", "final"]
+    table = pd.DataFrame({"source_epoch": epochs, "gain": [-0.2, 0.1, 0.2, 0.2]})
+    return table.assign(first_epoch=first, first_epoch_low=low, first_epoch_high=high)
 
 
 def along_pretraining(epochs=(0, 1, 3, 7, 10), layers=("conv1", "layer1", "layer2", "layer3")):
@@ -355,11 +362,27 @@ def gallery(columns=4, long=False, seed=0):
     )  # fmt: skip
 
 
+def file_pairs(number, couples=None):
+    """A row for each couple of files, with all columns that a matrix reads; the values follow from their places."""
+    return pd.DataFrame(
+        {"task": "photos", "pair_kind": "model & model", "checkpoint_a": f"photos.m_{a}@final", "checkpoint_b": f"photos.m_{b}@final",
+         "class_name": "all", "num_examples": 1000, "only_a_correct": 10 * a, "only_b_correct": b, "module": "all",
+         "l2": a + b / 100, "layer": "layer4", "features": "pooled", "estimator": "debiased", "cka": 1 / (a + b),
+         "split": "test", "metric": "accuracy", "barrier": b / 100}
+        for a, b in couples or itertools.combinations(range(1, number + 1), 2)
+    )  # fmt: skip
+
+
+def file_names(number):
+    return {f"photos.m_{place}": f"epoch_{place:03d}" for place in range(1, number + 1)}
+
+
 BUILDERS = (
     history, runs, connection, split_runs, interpolation, distances, distance_travelled, cka, cka_layers, class_accuracy, mistakes,
     plane, basin, flips, reliability,
     criticality, module_criticality, rewinding,
-    singular_values, singular_vectors, spectrum, images, gallery, reuse, along_pretraining,
+singular_values, singular_vectors, spectrum, images, gallery, reuse, gains, along_pretraining,
+     file_pairs, file_names,
 )  # fmt: skip
 
 

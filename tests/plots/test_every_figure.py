@@ -20,6 +20,7 @@ from transferscope.plots import (
     distances,
     images,
     labels,
+    matrices,
     merging,
     mistakes,
     planes,
@@ -98,6 +99,8 @@ CASES = {
     "cross domain, AUC": lambda d: barriers.cross_domain_panels(d.interpolation(metrics=("auc", "loss"))),
     "cross domain, no loss": lambda d: barriers.cross_domain_panels(d.interpolation(metrics=("accuracy",))),
     "distances": lambda d: distances.distance_per_module(d.distances(), note="generated images"),
+    "matrix, 3 models": lambda d: matrices.distance_matrix(d.file_pairs(3), d.file_names(3), title="photos", note="generated images"),
+    "matrix, 20 models": lambda d: matrices.barrier_matrix(d.file_pairs(20), d.file_names(20), title="photos"),
     "distances, deep": lambda d: distances.distance_per_module(d.distances(modules=DEEP), measures=("relative",)),
     "distances, zero": lambda d: distances.distance_per_module(d.distances().assign(l2=0.0)),
     "distances, some zero": lambda d: distances.distance_per_module(
@@ -189,9 +192,12 @@ CASES = {
     "block sizes, none": lambda d: reuse.block_sizes(d.reuse(series=("epoch",))),
     "controls of reuse": lambda d: reuse.controls(d.reuse(2), note="generated images"),
     "controls of reuse, none": lambda d: reuse.controls(d.reuse(series=("blocks",))),
-    "source epochs": lambda d: reuse.source_epochs(d.reuse(2), d.along_pretraining(), note="generated images"),
-    "source epochs of a file": lambda d: reuse.source_epochs(d.reuse()),
-    "source epochs, none": lambda d: reuse.source_epochs(d.reuse(series=("blocks",)), d.along_pretraining()),
+    "source epochs": lambda d: reuse.source_epochs(
+        d.reuse(2), d.gains(), d.along_pretraining(), note="generated images"
+    ),
+    "source epochs of a file": lambda d: reuse.source_epochs(d.reuse(), d.gains(low=None, high=None)),
+    "source epochs, no gain": lambda d: reuse.source_epochs(d.reuse(), d.gains(None, None, None)),
+    "source epochs, none": lambda d: reuse.source_epochs(d.reuse(series=("blocks",)), d.gains(), d.along_pretraining()),
     "gallery": lambda d: images.uncommon_mistakes_gallery(d.images(), d.gallery(), note="generated images"),
     "gallery, long names": lambda d: images.uncommon_mistakes_gallery(d.images(channels=1), d.gallery(6, long=True)),
     "gallery, one side": lambda d: images.uncommon_mistakes_gallery(d.images(), d.gallery().query("only_correct == 'a'")),

@@ -269,12 +269,24 @@ def test_claims_are_put_in_numbers(plan: Plan, drawn: Draw) -> None:
 
 
 def test_a_verdict_is_explained_in_two_sentences(plan: Plan, drawn: Draw) -> None:
-    """Where the interval lies and whom it covers; of an open one what would tell. The whole table's rate stands below."""
+    """Where the interval lies and whom it covers; of an open one what would tell. The whole table's rate stands below.
+
+    Also with runs that are left out, or not trained to the end, each with one colon at most.
+    """
     results = drawn()
+    for sense in (1, -1):
+        failed = drawn(sense=sense)
+        runs = failed["real"].tables["runs"]
+        runs = runs.assign(learned=runs["run"] != "rit_2", still_rising=runs["run"] == "rit_1", last_rise=0.05)
+        failed["real"] = replace(failed["real"], tables=failed["real"].tables | {"runs": runs})
+        for view in claim_views(*decide_claims(plan, failed), registered()):
+            sentences = re.split(r"(?<=\.) (?=[A-Z0-9])", view.why)
+            assert len(sentences) <= (1 if view.verdict != "cannot tell" else 2), view.why
+            assert all(sentence.count(": ") <= 1 for sentence in sentences), view.why
     claims, effects = decide_claims(plan, results)
     views = {view.claim.id: view for view in claim_views(claims, effects, registered())}
-    assert views["speed"].why == (
-        "The 95 % interval lies above 0, for other runs on these 3 tasks, this P alone (shapes.p_1)."
+    assert views["speed"].why.startswith(
+        "The 95 % interval lies above 0, for other runs on these 3 tasks, this P alone (shapes.p_1); left out: "
     )
     assert views["union_basin"].why.startswith("Nothing is repeated independently. To tell: 2 runs of each kind")
     page = write_page(plan, claims, effects, results, provenance={})
@@ -284,12 +296,13 @@ def test_a_verdict_is_explained_in_two_sentences(plan: Plan, drawn: Draw) -> Non
 
 
 def test_the_page_says_what_was_left_out(plan: Plan, drawn: Draw) -> None:
-    """After the effect, as the table of comparisons has it."""
+    """In the reason, as the table of comparisons has it, once."""
     results = drawn()
     runs = results["real"].tables["runs"].assign(learned=lambda table: table["run"] != "rit_2")
     results["real"] = replace(results["real"], tables=results["real"].tables | {"runs": runs})
     page = write_page(plan, *decide_claims(plan, results), results, provenance={})
-    assert "Left out: real.rit_2 (not learned)." in page
+    assert "; left out: real.rit_2 (not learned)" in page
+    assert "Left out" not in page
 
 
 def test_markdown(plan: Plan, drawn: Draw, make: Make) -> None:

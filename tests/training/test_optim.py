@@ -7,6 +7,8 @@ import torch
 from torch import nn
 
 from transferscope.experiment.options import TrainingOptions
+from transferscope.experiment.plan import make_plan
+from transferscope.system.errors import UserError
 from transferscope.training.optim import learning_rate, make_optimizer, parameter_groups, set_learning_rate
 
 
@@ -99,3 +101,65 @@ def test_frozen_parameters_are_left_out() -> None:
     model.bias.requires_grad_(False)
     (group,) = parameter_groups(model, TrainingOptions())
     assert group["params"] == [model.weight]
+
+
+def test_without_an_optimizer_it_is_sgd_with_the_fingerprint_of_before() -> None:
+    """The key that came later changes nothing where it is not used, and the plan where it is."""
+    made = make_optimizer(Scalars(), TrainingOptions())
+    assert type(made) is torch.optim.SGD
+    assert all(group["fused"] for group in made.param_groups)
+
+    def fingerprint(**training: object) -> str:
+        runs = {"rit": {"label": "RI-T", "tasks": ["toy"], "training": training}}
+        tasks = {"toy": {"format": "image_folder", "root": "toy"}}
+        none = dict.fromkeys(("mistakes", "similarity", "landscape", "spectrum"))
+        return make_plan({"tasks": tasks, "runs": runs, "analyses": none}).runs["toy.rit_1"].fingerprint
+
+    assert fingerprint() == fingerprint(optimizer=None)
+    assert fingerprint() != fingerprint(optimizer={"name": "SGD"})
+    assert fingerprint(optimizer={"name": "AdamW"}) != fingerprint(optimizer={"name": "AdamW", "betas": [0.8, 0.9]})
+
+
+def test_optimizers_of_torch_take_one_step_as_torchs_own() -> None:
+    """By name with its options, the decay of the training, and the slow group of Fixup's scalars."""
+    options = TrainingOptions.model_validate(
+        {"lr": 0.02, "weight_decay": 0.1, "optimizer": {"name": "AdamW", "betas": [0.5, 0.9], "amsgrad": True}}
+    )
+    torch.manual_seed(0)
+    model, twin = Scalars(), Scalars()
+    twin.load_state_dict(model.state_dict())
+    slow = [twin.bias1a, twin.scale]
+    fast = [twin.fc.weight, twin.fc.bias, twin.temperature]
+    groups = [{"params": fast, "lr": 0.02}, {"params": slow, "lr": 0.002}]
+    expected = torch.optim.AdamW(groups, betas=(0.5, 0.9), amsgrad=True, weight_decay=0.1)
+    made = make_optimizer(model, options)
+    for _ in range(3):
+        for one, other in zip(model.parameters(), twin.parameters(), strict=True):
+            one.grad = torch.randn_like(one)
+            other.grad = one.grad.clone()
+        set_learning_rate(made, options.lr)
+        made.step()
+        expected.step()
+    assert all(torch.equal(one, other) for one, other in zip(model.parameters(), twin.parameters(), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "message"),
+    [
+        ({"name": "AdamV"}, "torch.optim has no 'AdamV' for trainings: near matches are .*AdamW"),
+        ({"name": "LBFGS"}, "torch.optim has no 'LBFGS' for trainings"),
+        ({"name": "AdamW", "beta": [0.9, 0.99]}, "AdamW has no option 'beta': near matches are betas"),
+        ({"name": "AdamW", "betas": [0.9, 1.5]}, r"AdamW refuses its options .*betas.*1.5"),
+    ],
+)
+def test_wrong_optimizers_are_one_line(optimizer: dict[str, object], message: str) -> None:
+    """The name or the option at fault, and what is near."""
+    with pytest.raises(UserError, match=message):
+        make_optimizer(Scalars(), TrainingOptions.model_validate({"optimizer": optimizer}))
+
+
+@pytest.mark.parametrize("option", ["lr", "weight_decay"])
+def test_what_the_training_says_is_not_said_again(option: str) -> None:
+    """One key for one thing."""
+    with pytest.raises(ValueError, match=f"{option} does not stand here"):
+        TrainingOptions.model_validate({"optimizer": {"name": "AdamW", option: 0.1}})

@@ -95,6 +95,29 @@ def test_resuming_equals_not_stopping(
     assert files_of(broken) == files_of(whole)
 
 
+@pytest.mark.parametrize("name", ["AdamW", "NAdam", "ASGD", "Adafactor"])
+def test_resuming_equals_not_stopping_with_other_optimizers(
+    name: str,
+    make_run: Make,
+    train_split: PackedSplit,
+    held_out_split: PackedSplit,
+    files_of: Make,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Moments, counters and factored statistics come back to the bit."""
+    options = {"betas": [0.8, 0.95]} if name == "AdamW" else {}
+    run = make_run(epochs=2, batch_size=8, lr=0.01, optimizer={"name": name, **options})
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    train_run(run, train_split, held_out_split, initial=None, folder=whole)
+    with monkeypatch.context() as patch:
+        fail_at(loop, "take_step", 7, after=False, monkeypatch=patch)
+        with pytest.raises(KilledError):
+            train_run(run, train_split, held_out_split, initial=None, folder=broken)
+    train_run(run, train_split, held_out_split, initial=None, folder=broken)
+    assert files_of(broken) == files_of(whole)
+
+
 @pytest.mark.parametrize("call", [2, 3, 9, 14])
 def test_resuming_within_an_epoch(
     call: int,

@@ -138,7 +138,7 @@ def barrier_row(
     # One imagined example that changes its answer: without it a line on which none does would have no interval.
     imagined = 1 / num_examples if num_examples and is_share else 0.0
     gain = _gain_with_interval(inside, gaps[0], noise, imagined, confidence)
-    return row | gain | (_largest_with_interval(gaps[0], noise, imagined, confidence) if len(inside) > 2 else {})
+    return row | gain | (largest_gap(gaps[0], noise, imagined, confidence) if len(inside) > 2 else {})
 
 
 _CONTENDER = 1.5
@@ -147,10 +147,13 @@ _LOWER_TAIL = 0.56
 """Part of the error that the lower bound may make; the upper one makes none on flat lines."""
 
 
-def _largest_with_interval(
+def largest_gap(
     gaps: NDArray[np.float64], noise: NDArray[np.float64], imagined: float, confidence: float
 ) -> dict[str, float]:
-    """barrier, barrier_low, barrier_high and barrier_se of gaps (num_alphas,) with noise (num_draws, num_alphas)."""
+    """barrier, barrier_low, barrier_high and barrier_se of `barrier_row`, the ends left out.
+
+    gaps: (num_alphas,). noise: (num_draws, num_alphas), centred. imagined: standard error that every gap has at least.
+    """
     gaps, noise = gaps[1:-1], noise[:, 1:-1]
     place = (gaps + noise).argmax(axis=1)
     estimate = float((gaps[place] - np.take_along_axis(noise, place[:, None], axis=1)[:, 0]).mean())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import combinations
-from statistics import NormalDist
 from typing import Literal
 
 import numpy as np
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from transferscope.analysis.cka import MAX_EXACT_FEATURES, Estimator
+from transferscope.analysis.cka_interval import ExampleSpread
 from transferscope.analysis.hsic import MIN_EXAMPLES, FeatureSums, centre_unbiased, check_num_examples, gram_matrix
 from transferscope.analysis.layer_pairs import Extractors, LayerComparison, Unit, UnitPair, unit_table
 from transferscope.system.errors import UserError
@@ -47,17 +47,12 @@ def cka_between(
     return similarity.cka(comparison)
 
 
-PAIRS_AT_ONCE = 64
-PRODUCTS = ((0, 0), (0, 1), (0, 2), (1, 1), (2, 2), (1, 2))
-"""Of what an example adds to HSIC(a, b), HSIC(a, a), HSIC(b, b)."""
-
-
 class LayerSimilarity:
     """Everything that is compared, gathered batch by batch; each model sees each image once.
 
-    Of every batch the HSIC of each compared pair of layers is kept (a number each), and sums of squares and products of
-    what each example adds to it. Where a comparison asks for exact estimators, sums over examples are kept too
-    (`FeatureSums`), of pairs of layers as they are and with the second one's examples in another order.
+    Of every batch the HSIC of each compared pair of layers is kept (a number each), and what each example adds to it
+    where intervals are asked for (`ExampleSpread`). Where a comparison asks for exact estimators, sums over examples
+    are kept too (`FeatureSums`), of pairs of layers as they are and with the second one's examples in another order.
     """
 
     def __init__(self, extractors: Extractors, comparisons: Sequence[LayerComparison], *, seed: int = 0) -> None:
@@ -77,7 +72,10 @@ class LayerSimilarity:
         self._own: list[NDArray[np.float64]] = []
         self._cross: list[NDArray[np.float64]] = []
         self._floor: list[NDArray[np.float64]] = []
-        self._squares = np.zeros((6, len(every)))
+        shown = dict.fromkeys(pair for chosen in comparisons if chosen.intervals for pair in self._pairs[chosen])
+        self._spread_place = {pair: i for i, pair in enumerate(shown)}
+        chosen_pairs = [self._place[pair] for pair in shown]
+        self._spread = ExampleSpread(len(self._units), self._a[chosen_pairs], self._b[chosen_pairs])
 
     def unit_pairs(self, comparison: LayerComparison) -> list[UnitPair]:
         """The pairs of layers of one of the comparisons."""
@@ -93,47 +91,37 @@ class LayerSimilarity:
         """Take a batch of 4 images or more."""
         check_num_examples(len(images))
         order = torch.from_numpy(self._generator.permutation(len(images))).to(images.device)
-        centred: dict[Unit, Tensor] = {}
+        grams: dict[Unit, Tensor] = {}
         features: dict[Unit, Tensor] = {}
 
         def reduce(value: Tensor) -> tuple[Tensor, Tensor | None]:
             kept = value.to(torch.float64, copy=True) if self.sums and value.shape[1] <= MAX_EXACT_FEATURES else None
-            return centre_unbiased(gram_matrix(value)), kept
+            return gram_matrix(value), kept
 
         for model in dict.fromkeys(unit.model for unit in self._units):
             for layer, (gram, value) in self.extractors[model](images, reduce).items():
-                centred[Unit(model, layer)] = gram
+                grams[Unit(model, layer)] = gram
                 if value is not None:
                     features[Unit(model, layer)] = value
-        self._add_batch([centred[unit] for unit in self._units], order)
+        self._add_batch([grams[unit] for unit in self._units], order)
         for (a, b), sums in self.sums.items():
             sums.update(_exact(features, a), _exact(features, b))
         for (a, b), sums in self.permuted_sums.items():
             sums.update(features[a], features[b][order])
         self.num_examples += len(images)
 
-    def _add_batch(self, centred: list[Tensor], order: Tensor) -> None:
+    def _add_batch(self, grams: list[Tensor], order: Tensor) -> None:
         """HSIC of all pairs of units is one product of matrices: each row is a centred Gram matrix."""
         n = len(order)
-        stack = torch.stack(centred)
+        stack = torch.stack([centre_unbiased(gram) for gram in grams])
         rows = stack.flatten(1)
         hsic = (rows @ rows.T / (n - 3)).cpu().numpy()
         floor = (rows @ stack[:, order][:, :, order].flatten(1).T / (n - 3)).cpu().numpy()
         self._own.append(hsic.diagonal().copy())
         self._cross.append(hsic[self._a, self._b])
         self._floor.append(floor[self._a, self._b])
-        self._add_squares(stack / (n - 3) ** 0.5)
-
-    def _add_squares(self, stack: Tensor) -> None:
-        """Add products of what each example adds to the three HSIC of a pair, a row sum of an elementwise product."""
-        own = stack.square().sum(dim=2)
-        for start in range(0, len(self._a), PAIRS_AT_ONCE):
-            a, b = (
-                torch.as_tensor(side[start : start + PAIRS_AT_ONCE]).to(stack.device) for side in (self._a, self._b)
-            )
-            parts = (stack[a] * stack[b]).sum(dim=2), own[a], own[b]
-            products = [(parts[i] * parts[j]).sum(dim=1) for i, j in PRODUCTS]
-            self._squares[:, start : start + PAIRS_AT_ONCE] += torch.stack(products).double().cpu().numpy()
+        if self._spread_place:
+            self._spread.update(stack, torch.stack([gram.diagonal() for gram in grams]))
 
     def undefined(self, comparison: LayerComparison) -> list[Unit]:
         """Layers of a comparison whose features are not finite, or the same for all examples: they have no CKA."""
@@ -151,7 +139,10 @@ class LayerSimilarity:
         """A row per pair of models, pair of layers and estimator.
 
         Columns checkpoint_a, checkpoint_b, layer, layer_b, features, estimator, num_examples, cka, low, high, permuted.
-        `low` and `high` are an interval over examples (a jackknife of the mini-batch estimator), about `cka`.
+        `low` and `high` are an interval over examples, of the debiased and the minibatch estimate (see
+        `transferscope.analysis.cka_interval`). They are NaN for the biased one, whose error is mostly bias; where
+        features are the same up to rotation and scale, so that nothing varies; for fewer than 50 examples; and where
+        the comparison asks for none.
         `permuted` is the floor: the same estimate when the second model's examples are put in another order within each
         batch. Raises UserError where a layer is `undefined`, or, if that is allowed, gives NaN there.
         """
@@ -163,18 +154,18 @@ class LayerSimilarity:
                 f"{', '.join(map(str, undefined))}: CKA is undefined there"
             )
         rows = np.array([self._place[pair] for pair in pairs])
-        reach = self._reach(rows, confidence)
         tables = []
         for estimator in comparison.estimators:
             values, permuted = self._values(pairs, rows, estimator)
+            low, high = self._interval(comparison, values, estimator, confidence)
             table = unit_table(pairs, self.extractors)
             tables.append(
                 table.assign(
                     estimator=estimator,
                     num_examples=self.num_examples,
                     cka=values,
-                    low=np.maximum(values - reach, np.minimum(values, -1)),
-                    high=np.minimum(values + reach, np.maximum(values, 1)),
+                    low=low,
+                    high=high,
                     permuted=permuted,
                 )
             )
@@ -201,22 +192,16 @@ class LayerSimilarity:
         hsic = _hsic_of(estimator)
         return {unit: hsic(self.sums[unit, unit]) for unit in units}
 
-    def _reach(self, rows: NDArray[np.int64], confidence: float) -> NDArray[np.float64]:
-        """Half the length of an interval over examples; NaN where features do not vary.
-
-        HSIC is a mean over pairs of examples, so leaving out one changes it by twice what its row adds, and the
-        changes of HSIC(a, b) / sqrt(HSIC(a, a) HSIC(b, b)) follow from those of its three parts. Of features without
-        anything in common the variance is up to twice too large, as a jackknife's is there.
-        """
-        cross, own = (np.sum(values, axis=0) for values in (self._cross, self._own))
-        c, a, b = cross[rows], own[self._a[rows]], own[self._b[rows]]
-        cc, ca, cb, aa, bb, ab = self._squares[:, rows]
-        with np.errstate(invalid="ignore", divide="ignore"):
-            scale = np.sqrt(a * b)
-            ratio = c / scale
-            of_scale = aa / a**2 + bb / b**2 + 2 * ab / (a * b)
-            variance = cc / scale**2 + ratio**2 / 4 * of_scale - ratio / scale * (ca / a + cb / b)
-            return np.asarray(2 * NormalDist().inv_cdf((1 + confidence) / 2) * np.sqrt(np.maximum(variance, 0.0)))
+    def _interval(
+        self, comparison: LayerComparison, values: NDArray[np.float64], estimator: Estimator, confidence: float
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Ends of the intervals of a comparison's values."""
+        nothing = np.full(len(values), np.nan)
+        if not comparison.intervals or estimator == "biased":
+            return nothing, nothing
+        places = np.array([self._spread_place[pair] for pair in self.unit_pairs(comparison)])
+        spread = self._spread.of(places, exact=estimator == "debiased")
+        return (nothing, nothing) if spread is None else spread.interval(values, confidence)
 
 
 def _hsic_of(estimator: Estimator) -> Callable[[FeatureSums], float]:

@@ -33,13 +33,15 @@ class LayerComparison:
     """Pairs of models by name, and which of their layers are compared by which estimators.
 
     pairs: the same name twice is the control that gives 1. layers: names of features; None for all. layer_pairs: "same"
-    compares layers of one name, "all" each layer with each (a heat map). estimators: as in `StreamingCKA`.
+    compares layers of one name, "all" each layer with each (a heat map). estimators: as in `StreamingCKA`. intervals:
+    whether values get intervals over examples, which takes a product of two matrices for each pair and batch.
     """
 
     pairs: tuple[tuple[str, str], ...]
     layers: tuple[str, ...] | None = None
     layer_pairs: Literal["same", "all"] = "same"
     estimators: tuple[Estimator, ...] = ("debiased",)
+    intervals: bool = True
 
     def unit_pairs(self, extractors: Extractors) -> list[UnitPair]:
         """The pairs of layers; UserError for unknown models or layers, no common layer, or nothing to compare."""

@@ -105,7 +105,7 @@ def pt_basin_at_start(evidence: Evidence) -> Iterator[Comparison]:
 @claim(
     "The basin of an RI-T is chosen later than that: not before its first epoch.",
     source=_FRANKLE,
-    paper=("ResNet-20 on CIFAR-10 is stable from 3 % of its training on, ResNet-50 on ImageNet from 20 %",),
+    paper=("vision models become stable to the order of their examples early in training (abstract, no number)",),
     compares=f"{_HEIGHT}, of copies that take the examples in another order from the first one on; claimed: above "
     f"{STABLE:.0%}",
     unit="points",
@@ -121,7 +121,7 @@ def rit_basin_later(evidence: Evidence) -> Iterator[Comparison]:
 @claim(
     "The later two copies of an RI-T split, the lower is the barrier between them.",
     source=_FRANKLE,
-    paper=("ResNet-20 on CIFAR-10 is stable from 3 % of its training on, ResNet-50 on ImageNet from 20 %",),
+    paper=("vision models become stable to the order of their examples early in training (abstract, no number)",),
     compares=f"{_HEIGHT}, of copies that split before the first epoch against those that split last, of every run; "
     "positive: smaller after the last",
     unit="points",

@@ -59,6 +59,7 @@ def first_module(evidence: Evidence) -> Iterator[Comparison]:
     sides=("Spearman",),
     needs="criticality of fine-tuned runs",
     section="figure_30",
+    limits=(-1.0, 1.0),
 )
 def criticality_depth(evidence: Evidence) -> Iterator[Comparison]:
     for task, table in evidence.each_compared("module_criticality"):
@@ -86,6 +87,7 @@ def criticality_depth(evidence: Evidence) -> Iterator[Comparison]:
     sides=("train & gap",),
     needs="criticality of runs",
     section="figure_30",
+    limits=(-1.0, 1.0),
 )
 def maps_interchangeable(evidence: Evidence) -> Iterator[Comparison]:
     for task, table in evidence.each_compared("criticality"):

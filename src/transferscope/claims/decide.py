@@ -53,7 +53,7 @@ def decide_claims(plan: Plan, results: Mapping[str, TaskResults]) -> tuple[pd.Da
 def _row(claim: Claim, comparisons: Sequence[Comparison], evidence: Evidence) -> dict[str, Any]:
     counted = [one for one in comparisons if one.counted]
     runs = {run for one in counted for run in one.runs}
-    verdict = decide(comparisons, evidence.kinship(), size_of(claim.unit), over=claim.over)
+    verdict = decide(comparisons, evidence.kinship(), size_of(claim.unit), over=claim.over, limits=claim.limits)
     reason = verdict.reason if comparisons else f"not run: needs {claim.needs}"
     would = verdict.would_tell if counted else claim.needs
     return {
@@ -63,8 +63,8 @@ def _row(claim: Claim, comparisons: Sequence[Comparison], evidence: Evidence) ->
         "paper": "; ".join(claim.paper),
         "verdict": verdict.verdict,
         "effect": verdict.effect,
-        "low": max(verdict.low, claim.limits[0]),
-        "high": min(verdict.high, claim.limits[1]),
+        "low": verdict.low,
+        "high": verdict.high,
         "unit": claim.unit,
         "num_runs": len(runs),
         "num_comparisons": len(counted),

@@ -106,7 +106,7 @@ def reuse_speed(evidence: Evidence) -> Iterator[Comparison]:
     source="Raghu et al. 2019 (arXiv 1902.07208), section 5",
     paper=("not in the paper; Raghu et al. find it on images of eyes and chests (curves, no number)",),
     compares="train metric averaged over the measured epochs, every run that starts from the mean and standard "
-    "deviation of each pre-trained tensor against every RI-T",
+    "deviation of each pre-trained tensor, and is trained as RI-T is, against every RI-T",
     unit="score",
     sides=("statistics", "RI-T"),
     needs="feature_reuse with controls: [statistics]",
@@ -123,7 +123,7 @@ def statistics_speed(evidence: Evidence) -> Iterator[Comparison]:
     source="Raghu et al. 2019 (arXiv 1902.07208), section 5; main text, Figure 3",
     paper=("not in the paper (it shows that statistics are not all by shuffled images)",),
     compares="final test metric, every P-T against every run that starts from the mean and standard deviation of each "
-    "pre-trained tensor",
+    "pre-trained tensor and is trained as RI-T is",
     unit="score",
     sides=("P-T", "statistics"),
     needs="feature_reuse with controls: [statistics]",
@@ -139,8 +139,9 @@ def statistics_score(evidence: Evidence) -> Iterator[Comparison]:
     "The first modules carry more than half of the gain.",
     source="Matsoukas et al. 2022 (arXiv 2203.01825), section 4",
     paper=("not in the paper",),
-    compares="final test metric of a run of which the modules up to the last one asked for are pre-trained, minus that "
-    "of RI-T, as a part of the gain of P-T; claimed: above half",
+    compares="final test metric of a run of which the first modules are pre-trained (up to the middle one of those "
+    "that are tried) and which is trained as RI-T is, minus that of RI-T, as a part of the gain of P-T; claimed: above "
+    "half",
     unit="share",
     sides=("part of the gain",),
     needs="feature_reuse with first_modules",

@@ -312,4 +312,7 @@ def more_runs(design: Design, estimated: Estimate, times: float) -> float:
     df = count * times - len(design.strata)
     if df < 1:
         return math.inf
-    return float((quantile(df, 0.5 + LEVEL / 2) + quantile(df, POWER)) * math.sqrt(repeated / times + images))
+    total = repeated / times + images
+    # As in `estimate`: what is known exactly has no degrees of freedom to lose.
+    df = df * (total / (repeated / times)) ** 2 if repeated > 0 else math.inf
+    return float((quantile(df, 0.5 + LEVEL / 2) + quantile(df, POWER)) * math.sqrt(total))

@@ -64,6 +64,7 @@ def shared_mistakes_rit(evidence: Evidence) -> Iterator[Comparison]:
     sides=("P-T", "RI-T"),
     needs="class accuracies of fine-tuned runs and of runs from scratch",
     section="figure_8",
+    limits=(-2.0, 2.0),
 )
 def class_size(evidence: Evidence) -> Iterator[Comparison]:
     for task, table in evidence.each_compared("class_size_correlation"):

@@ -62,10 +62,12 @@ def decide(
     show: Callable[[float], str] = "{:.3g}".format,
     *,
     over: str = "test images",
+    limits: Region = (-math.inf, math.inf),
 ) -> Verdict:
     """Decide a claim by `RULE`; what was left out does not count.
 
     show: how an effect is written in `would_tell`. over: that which the errors of the comparisons are over, in words.
+    limits: between which an effect lies whatever the study, as 0 and 1 of a share; its interval ends there.
 
     Raises:
         UserError: the comparisons have different bounds.
@@ -84,13 +86,14 @@ def decide(
     numbers = np.array([one.effect for one in counted])
     found = estimate(design, numbers, np.array([one.error for one in counted]))
     verdict = str(judge(found, region))
-    low, high = (float(found.low), float(found.high)) if found.se > 0 else (math.nan, math.nan)
+    ends = max(float(found.low), limits[0]), min(float(found.high), limits[1])
+    low, high = ends if found.se > 0 else (math.nan, math.nan)
     numbers_of = (float(found.effect), low, high, float(p_value(found, region)))
     reason = _reason(verdict, design, found, region, counted, show)
     if verdict != UNKNOWN and 2 * len(_against(design, region, counted, verdict == HOLDS)) > design.num_places:
         verdict, would = UNKNOWN, "each of these tasks for itself, since the effect depends on the task"
     else:
-        would = _would_tell(design, found, region, show) if verdict == UNKNOWN else ""
+        would = _would_tell(design, found, region, show, limits) if verdict == UNKNOWN else ""
     covers = _covers(design, found, over) if found.se > 0 else ""
     return Verdict(verdict, *numbers_of, reason, covers, would)
 
@@ -179,21 +182,22 @@ def _covers(design: Design, found: Estimate, over: str) -> str:
     return text
 
 
-def _would_tell(design: Design, found: Estimate, region: Region, show: Callable[[float], str]) -> str:
+def _would_tell(design: Design, found: Estimate, region: Region, show: Callable[[float], str], limits: Region) -> str:
     if design.method == "none":
         shared = f", since all of these share {design.shared}" if design.shared else ""
         return (
             f"2 runs of each kind (3 where pairs are compared) on a task, or a second task with runs of its own{shared}"
         )
     if not found.se > 0:
-        return "numbers that differ from run to run"
+        return "more runs, if not all of them have this number"
     size, what = design.smallest, _parts(design)
     bound = min(region, key=lambda end: abs(float(found.effect) - end))
-    distance, least = abs(float(found.effect) - bound), show(float(found.detectable))
-    unseen = (
-        f"below {least} cannot be told from chance" if bound == 0 else f"within {least} of the bound cannot be told"
-    )
-    now = f"{size} {what}: an effect {unseen}"
+    distance, least = abs(float(found.effect) - bound), float(found.detectable)
+    unseen = "cannot be told from chance" if bound == 0 else "of the bound cannot be told"
+    reach = f"{'below' if bound == 0 else 'within'} {show(least)}"
+    now = f"{size} {what}: an effect {reach} {unseen}"
+    if least >= max(abs(end - bound) for end in limits):
+        now = f"{size} {what}: no effect can be told from chance"
     enough = [n for n in range(size + 1, MOST_RUNS + 1) if more_runs(design, found, n / size) <= distance]
     more = enough[0] if enough else max(5, 2 * size)
     told = more_runs(design, found, more / size)

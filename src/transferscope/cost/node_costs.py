@@ -38,7 +38,7 @@ def node_costs(plan: Plan, known: Sizes | None = None) -> dict[str, float]:
             evaluated = num_evaluations(run.training) * (train + test)
             costs[str(run.node)] = BACKWARD * run.training.epochs * train + evaluated
         else:
-            costs[str(run.node)] = sum(sizes[run.task])
+            costs[str(run.node)] = sum(sizes[run.task]) if plan.has_images(run.task) else 0
     merging = plan.study.analyses.merging
     for spec in plan.merges() if merging else ():
         assert merging is not None

@@ -9,18 +9,36 @@ import pandas as pd
 from kedro.io import AbstractDataset
 from kedro_datasets._typing import TablePreview
 
-from transferscope.system.stored import check, is_whole, stored_file
+from transferscope.system.stored import DamagedError, check, is_whole, stored_file
 
 
 class TableDataset(AbstractDataset[pd.DataFrame, pd.DataFrame]):
-    """A data frame without its index; the suffix, `.csv` or `.parquet`, names the format."""
+    """A data frame without its index; the suffix, `.csv` or `.parquet`, names the format.
 
-    def __init__(self, *, filepath: str, metadata: dict[str, Any] | None = None):
-        self._path = Path(filepath)
+    table: name of its schema (`datasets.schemas`), by which the damage of a file is described.
+    """
+
+    def __init__(self, *, filepath: str, table: str | None = None, metadata: dict[str, Any] | None = None):
+        self._path, self._table = Path(filepath), table
         self.metadata = metadata
 
     def load(self) -> pd.DataFrame:
-        return read_table(self._path)
+        try:
+            return read_table(self._path)
+        except DamagedError as error:
+            fault = self._fault()
+            raise DamagedError(error.path, f"{error.reason}: {fault}" if fault else error.reason) from None
+
+    def _fault(self) -> str:
+        """The first value of a damaged file that does not fit its schema; empty where all do, or it is no table."""
+        if self._table is None:
+            return ""
+        from transferscope.datasets.schemas import TableValidator
+
+        try:
+            return TableValidator(self._table, str(self._path)).fault(_parsed(self._path))
+        except (OSError, ValueError):
+            return ""
 
     def save(self, data: pd.DataFrame) -> None:
         write_table(data, self._path)
@@ -41,6 +59,7 @@ class TableDataset(AbstractDataset[pd.DataFrame, pd.DataFrame]):
 TEXT = (
     "task", "label", "label_a", "label_b", "pair_kind", "kind", "hull", "class_name", "class_a", "class_b", "run",
     "checkpoint_a", "checkpoint_b", "module", "layer", "layer_b", "part", "split", "path", "example_id", "reason",
+    "source_epoch", "first_epoch", "first_epoch_low", "first_epoch_high",
 )  # fmt: skip
 """Columns that hold names: a class that is called 007, inf or NA keeps its name."""
 
@@ -51,6 +70,10 @@ def read_table(path: Path) -> pd.DataFrame:
     DamagedError where the file is not as it was written.
     """
     check(path)
+    return _parsed(path)
+
+
+def _parsed(path: Path) -> pd.DataFrame:
     if path.suffix == ".parquet":
         return pd.read_parquet(path)
     names = dict.fromkeys(TEXT, "str")

@@ -70,7 +70,7 @@ def in_order_of_need(study: Study) -> list[str]:
 
     def rank(kind: str) -> int:
         options = study.runs[kind]
-        return 2 if options.split_from is not None else int(options.initialisation == "pretrained")
+        return 2 if options.split_from is not None else int(options.pretrained is not None)
 
     return sorted(study.runs, key=rank)
 
@@ -90,13 +90,20 @@ def _replicas(
         return
     source = earlier[options.pretrained].fingerprint if options.pretrained in earlier else options.pretrained
     model = options.model or study.model
-    files = [options.checkpoint, None if options.pretrained in earlier else options.pretrained]
-    files += [model.name] if is_reference(model.name) else []
-    digests = [digest for file in files if file is not None and (digest := file_digest(file)) is not None]
-    content = {"pretrained": source, "data": data_identity(study, task)} | ({"files": digests} if digests else {})
-    chosen = {"weights": options.weights, "prefix": options.prefix, "transfer_until": options.transfer_until}
+    others = [None if options.pretrained in earlier else options.pretrained]
+    others += [model.name] if is_reference(model.name) else []
+    content = {"pretrained": source, "data": data_identity(study, task)}
+    chosen: dict[str, Any] = {
+        "weights": options.weights,
+        "prefix": options.prefix,
+        "transfer_until": options.transfer_until,
+    }
+    chosen |= {"in_series": True if options.checkpoints else None}
     chosen |= {"transfer": None if options.transfer == "weights" else options.transfer}
     for replica in range(1, options.replicas + 1):
+        checkpoint = options.checkpoints[replica - 1] if options.checkpoints else options.checkpoint
+        digests = [file_digest(file) for file in (checkpoint, *others) if file is not None]
+        known = {"files": [digest for digest in digests if digest is not None]}
         values: dict[str, Any] = {
             "task": task,
             "kind": kind,
@@ -104,14 +111,14 @@ def _replicas(
             "initialisation": options.initialisation,
             "pretrained": options.pretrained,
             "pretrained_epoch": options.pretrained_epoch,
-            "checkpoint": options.checkpoint,
+            "checkpoint": checkpoint,
             "init_seed": initialisation_seed_of(study.seed, task, options.shares_initialisation_with or kind, replica),
             "order_seed": order_seed_of(study.seed, task, kind, replica),
             "model": model,
             "training": trainings[kind, task],
         }
         values |= {key: value for key, value in chosen.items() if value is not None}
-        fingerprint = fingerprint_of(values | content)
+        fingerprint = fingerprint_of(values | content | (known if known["files"] else {}))
         name = f"{kind}_{replica}"
         # Which role a run has is known when all runs are.
         yield RunSpec(name=name, label=options.label, role="from_scratch", fingerprint=fingerprint, **values)

@@ -15,6 +15,9 @@ from typing import Any
 from transferscope.experiment import options as opt
 from transferscope.experiment.study import Study, pictures_of
 
+LATER_KEYS = ("value_range", "max_train", "max_test")
+"""Options of a task that came later than others, and count where they are used."""
+
 
 def fingerprint_of(values: dict[str, Any]) -> str:
     """Digest of everything that decides the weights; how many processes compute them does not."""
@@ -25,8 +28,9 @@ def fingerprint_of(values: dict[str, Any]) -> str:
 def _decisive(options: opt.Options) -> dict[str, Any]:
     """The options that decide weights; those that came later than others count where they are used."""
     values = options.model_dump(exclude=opt.NOT_IN_WEIGHTS)
-    if not values.get("frozen", True):
-        del values["frozen"]
+    for key in ("frozen", "optimizer"):
+        if key in values and not values[key]:
+            del values[key]
     return values
 
 
@@ -39,8 +43,9 @@ def data_identity(study: Study, task: str) -> dict[str, Any]:
         return {"union": parts, "pictures": shown, "select_best_on": options.select_best_on}
     drawn = [item.model_dump() for item in study.generated.values() if task in item.tasks]
     identity = options.model_dump(exclude={"root", "training", "pictures", "num_workers"})
-    if options.value_range is None:  # as before there was this key
-        del identity["value_range"]
+    for key in LATER_KEYS:  # as before there was this key
+        if key in identity and identity[key] is None:
+            del identity[key]
     if not options.has_images:
         identity["images"] = None
     return identity | {

@@ -160,4 +160,6 @@ def _fault_of_spec(study: Study, runs: Runs, spec: MergeSpec) -> str | None:
     if spec.parent is not None and spec.parent not in runs:
         return f"the parent {spec.parent} is a file: name a run that takes it in (key checkpoint), or give parent: null"
     blind = [task for task in spec.tasks if not study.tasks[task].has_images]
+    if len(blind) == len(study.tasks):  # weights alone are compared, and the merge is left out as all that needs images
+        return None
     return f"{blind[0]} has no images, by which a merge is judged: give evaluated_on" if blind else None

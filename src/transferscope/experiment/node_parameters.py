@@ -59,6 +59,8 @@ class VariedRun(opt.Options):
 
     run: str
     """Full name, `clipart__blocks_4.pt_shuffled_1`."""
+    origin: str
+    """The kind that is varied, `pt`."""
     label: str
     """That of the kind that is varied, `P-T`."""
     role: Role
@@ -79,16 +81,14 @@ class VariedRun(opt.Options):
         side = pictures_of(plan.study, task).seen_size
         origins, scratch = {variant.origin for variant in own}, plan.compared(task, "from_scratch")
         found = [
-            cls._of(run, label=run.label, series="whole", size=side, side=side)
+            cls._of(run, origin=run.kind, label=run.label, series="whole", size=side, side=side)
             for run in plan.runs_of(task)
             if run.kind in origins or run in scratch
         ]
         for variant in own:
-            label = plan.study.runs[variant.origin].label
+            values = {"origin": variant.origin, "label": plan.study.runs[variant.origin].label, "part": variant.part}
             found += [
-                cls._of(
-                    run, label=label, series=variant.series, size=variant.size or side, side=side, part=variant.part
-                )
+                cls._of(run, series=variant.series, size=variant.size or side, side=side, **values)
                 for run in plan.runs_of(variant.view)
                 if run.kind == variant.kind
             ]

@@ -191,8 +191,29 @@ class ModelOptions(Options):
         return options
 
 
+class OptimizerOptions(Options):
+    """An optimizer of torch by name, `{name: AdamW, betas: [0.9, 0.98]}`; its own options stand beside the name."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, allow_inf_nan=False)
+
+    name: Annotated[str, Field(pattern=r"^[A-Z]\w*$")]
+    """That of the class in `torch.optim`."""
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The optimizer's own options."""
+        return dict(self.model_extra or {})
+
+    @model_validator(mode="after")
+    def _not_what_the_training_says(self) -> OptimizerOptions:
+        for option in ("lr", "params", "weight_decay"):
+            if option in self.options:
+                raise ValueError(f"{option} does not stand here: training.lr and training.weight_decay are for all")
+        return self
+
+
 class TrainingOptions(Options):
-    """One training: SGD with momentum, as in appendix A."""
+    """One training: SGD with momentum, as in appendix A, or another optimizer of torch."""
 
     epochs: Epochs = 15
     """Passes over the training images, at most 100,000."""
@@ -201,8 +222,12 @@ class TrainingOptions(Options):
     lr: Annotated[float, Field(gt=0)] = 0.05
     scale_lr_by_batch: bool = False
     """Multiply lr by batch_size / 256, as the authors' code does."""
+    optimizer: OptimizerOptions | None = None
+    """Another one of torch's than SGD, e.g. {name: AdamW, betas: [0.9, 0.98]}; the schedule of lr is the same."""
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """Of SGD."""
     weight_decay: Annotated[float, Field(ge=0)] = 1e-4
+    """Of SGD, and of any other optimizer that has one."""
     scalar_lr_factor: Annotated[float, Field(gt=0)] = 0.1
     """Factor on the learning rate of Fixup's scalar biases and scales."""
     milestones: tuple[Epochs, ...] = ()
@@ -252,6 +277,9 @@ NOT_IN_WEIGHTS = {"num_processes", "num_nodes", "rendezvous", "max_restarts", "t
 KindPair = tuple[str, str]
 """Two kinds of run by name, e.g. ("pt", "rit")."""
 
+
+Pairing = Literal["first", "consecutive", "all"]
+"""Pairs of runs of one kind: each with the first one, each with the next one, or all."""
 
 GalleryClasses = Shown | tuple[str, ...]
 """Names of classes, or how many (at most 1,000): those with the most uncommon mistakes."""

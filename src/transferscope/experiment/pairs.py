@@ -22,6 +22,17 @@ class Pair:
         return f"{a.name}__{b.name}" if a.task == b.task else f"{a.task}_{a.name}__{b.task}_{b.name}"
 
     @property
+    def same_network(self) -> bool:
+        """True if the two have one architecture with the same options, so that their weights may be compared."""
+        return self.run_a.model == self.run_b.model
+
+    @property
+    def is_of_parent(self) -> bool:
+        """True if one is a checkpoint file and the other what it was fine-tuned from."""
+        a, b = self.run_a, self.run_b
+        return any(one.checkpoint and one.pretrained == other.full_name for one, other in ((a, b), (b, a)))
+
+    @property
     def split_epoch(self) -> int | None:
         """The epoch after which the two go their own ways, where one is a copy of the other."""
         a, b = self.run_a, self.run_b

@@ -97,6 +97,11 @@ class Plan:
         runs = self.in_role(task, role)
         return [run for run in runs if _treatment(run) == _treatment(runs[0])]
 
+    @property
+    def compares_files(self) -> bool:
+        """True of a study that trains nothing: all of its runs are checkpoint files."""
+        return bool(self.runs) and all(run.role == "file" for run in self.runs.values())
+
     def is_multi_label(self, task: str) -> bool:
         """True if an example of the task has several labels."""
         options = self.study.tasks[task]
@@ -198,7 +203,7 @@ class Plan:
     def _find_pairs(self, task: str, kind_a: str, kind_b: str) -> list[Pair]:
         runs_a, runs_b = self._of_kind(task, kind_a), self._of_kind(task, kind_b)
         if kind_a == kind_b:
-            couples = list(combinations(runs_a, 2))
+            couples = self._among(kind_a, runs_a)
         elif kind_a in self._sharing(kind_b) or kind_b in self._sharing(kind_a):
             couples = [(a, b) for a, b in product(runs_a, runs_b) if a.replica == b.replica]
         elif kind_a in self._copied(kind_b) or kind_b in self._copied(kind_a):
@@ -206,6 +211,14 @@ class Plan:
         else:
             couples = list(product(runs_a, runs_b))
         return [pair_of(a, b) for a, b in couples]
+
+    def _among(self, kind: str, runs: list[RunSpec]) -> list[tuple[RunSpec, RunSpec]]:
+        """Pairs of runs of one kind; of checkpoint files as many as their kind asks for."""
+        options = self.study.runs.get(kind)
+        if options is None or options.checkpoints is None or options.pairing == "all":
+            return list(combinations(runs, 2))
+        before = runs[:-1] if options.pairing == "consecutive" else runs[:1] * (len(runs) - 1)
+        return list(zip(before, runs[1:], strict=True))
 
     def _of_kind(self, task: str, kind: str) -> list[RunSpec]:
         own = [run for run in self.runs_of(task) if run.kind == kind]

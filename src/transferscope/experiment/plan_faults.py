@@ -71,9 +71,24 @@ def _pairs_of_none(plan: Plan) -> Iterator[str]:
                 why = "it has one run a task" if kinds[0] == kinds[1] else "no task has runs of both"
                 yield f"analyses.{name}.pairs: [{', '.join(kinds)}] gives no pair to compare: {why}"
     landscape = plan.study.analyses.landscape
+    yield from _lines_of_none(plan)
     for kinds in (landscape.connection.pairs or ()) if landscape and landscape.connection else ():
         if not any(plan.pairs(task, [kinds]) for task in plan.targets()):
             yield f"analyses.landscape.connection.pairs: [{', '.join(kinds)}] gives no pair on any task"
+
+
+def _lines_of_none(plan: Plan) -> Iterator[str]:
+    """Pairs of different networks, between whose weights there is no line; mistakes and features are comparable."""
+    landscape = plan.study.analyses.landscape
+    for kinds in landscape.pairs if landscape else ():
+        pairs = [pair for task in plan.targets() for pair in plan.pairs(task, [kinds])]
+        other = next((pair for pair in pairs if not pair.same_network), None)
+        if other is not None:
+            names = " and ".join(run.model.name for run in (other.run_a, other.run_b))
+            yield (
+                f"analyses.landscape.pairs: [{', '.join(kinds)}] are different networks ({names}), and between them is "
+                "no line: remove the pair"
+            )
 
 
 def _faults_of_planes(plan: Plan, landscape: opt.LandscapeOptions) -> Iterator[str]:

@@ -85,6 +85,12 @@ def _pretrained_kind(study: Study, options: FeatureReuseOptions) -> str | None:
     return next((kind for kind in kinds if study.runs[kind].initialisation == "pretrained"), None)
 
 
+def _scratch_kind(study: Study) -> RunKindOptions | None:
+    """The first kind of feature reuse that starts from random weights, if there is one."""
+    kinds = study.feature_reuse.kinds if study.feature_reuse else ()
+    return next((study.runs[kind] for kind in kinds if study.runs[kind].initialisation == "random"), None)
+
+
 def _epoch_variants(study: Study) -> Iterator[Variant]:
     options = study.source_epochs
     for task in options.tasks if options else ():
@@ -127,18 +133,25 @@ def _view(study: Study, variant: Variant) -> Any:
 
 
 def _kind(study: Study, variant: Variant, views: dict[str, str]) -> RunKindOptions:
-    """The kind that a variant is of, on views of tasks; shuffled images are not augmented."""
+    """The kind that a variant is of, on views of tasks; shuffled images are not augmented.
+
+    Statistics and first modules are trained as the kind from scratch is, since most of their weights are random: the
+    small learning rate of fine-tuning would hide what they gain.
+    """
     origin = study.runs[variant.origin]
     options = study.feature_reuse if variant.series != "epoch" else study.source_epochs
     assert options is not None
     values: dict[str, Any] = {key: getattr(origin, key) for key in origin.model_fields_set}
     plain: dict[str, Any] = {"augmentation": {}} if variant.series in ("blocks", "each") else {}
-    trainings = {view: {**origin.training_on.get(task, {}), **plain} for view, task in views.items()}
+    trained = _scratch_kind(study) if variant.part not in ("", "frozen") else None
+    trained = trained or origin
+    trainings = {view: {**trained.training_on.get(task, {}), **plain} for view, task in views.items()}
     values |= {"tasks": tuple(views), "replicas": options.replicas or origin.replicas, "training_on": trainings}
+    values |= {"training": trained.training}
     if variant.part == "statistics":
         values |= {"transfer": "statistics", "label": f"{origin.label} statistics"}
     elif variant.part == "frozen":
-        values |= {"training": {**origin.training, "frozen": "features"}, "label": f"{origin.label} frozen"}
+        values |= {"training": {**trained.training, "frozen": "features"}, "label": f"{origin.label} frozen"}
     elif variant.part:
         values |= {"transfer_until": variant.part, "label": f"{origin.label} up to {variant.part}"}
     elif variant.epoch is not None:
@@ -157,14 +170,30 @@ def faults(study: Study) -> Iterator[str]:
         yield from (f"{key}.tasks: {_unknown(task, study.tasks)}" for task in options.tasks if task not in study.tasks)
         yield from (f"{key}.{name}: {_unknown(kind, study.runs)}" for kind in named if kind not in study.runs)
         yield from _faults_of_parts(study, key, options.tasks, named)
-    if (
-        study.source_epochs
-        and (kind := study.runs.get(study.source_epochs.kind))
-        and kind.initialisation != "pretrained"
-    ):
-        yield f"source_epochs.kind: '{study.source_epochs.kind}' does not start from a pre-trained run"
+    if study.source_epochs and study.source_epochs.kind in study.runs:
+        yield from _faults_of_source(study, study.source_epochs.kind)
     if study.feature_reuse:
         yield from _faults_of_sizes(study, study.feature_reuse)
+
+
+def _faults_of_source(study: Study, kind: str) -> Iterator[str]:
+    """A start that has no earlier epochs: random weights, or a file."""
+    if study.runs[kind].initialisation != "pretrained":
+        yield f"source_epochs.kind: '{kind}' does not start from a pre-trained run"
+        return
+    source = str(study.runs[kind].pretrained)
+    trained = {
+        f"{task}.{name}_{replica}"
+        for name, options in study.runs.items()
+        if options.checkpoint is None
+        for task in options.tasks
+        for replica in range(1, options.replicas + 1)
+    }
+    if source not in trained:
+        yield (
+            f"source_epochs.kind: '{kind}' starts from {source}, a checkpoint file, which holds one epoch: "
+            "name a kind whose pretrained is a run that the study trains"
+        )
 
 
 def _faults_of_parts(study: Study, key: str, tasks: tuple[str, ...], kinds: tuple[str, ...]) -> Iterator[str]:

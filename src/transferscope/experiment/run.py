@@ -45,6 +45,8 @@ class RunSpec(Options):
     """The last module of which anything is taken; those after it are drawn."""
     checkpoint: str | None = None
     """The file that is taken in instead of a training."""
+    in_series: bool = False
+    """True of a file that is one of several of its kind."""
     weights: str | None = None
     """Key of the weights in a file that holds several, e.g. `model_ema`."""
     prefix: str | None = None

@@ -228,7 +228,11 @@ class RunKindOptions(opt.Options):
     split_epochs: Annotated[tuple[opt.Epoch, ...], Field(max_length=MAX_SPLITS)] = ()
     """Epochs after which copies go their own way; 0: before the first one. At most 1,000."""
     checkpoint: opt.PathText | None = None
-    """A checkpoint file that exists: nothing is trained."""
+    """A checkpoint file that exists: nothing is trained. With `pretrained` the run that it was fine-tuned from."""
+    checkpoints: Annotated[tuple[opt.PathText, ...], Field(min_length=1)] | None = None
+    """Several such files, each a replica: a list, or a pattern as folder/*.pth, by the numbers in their names."""
+    pairing: opt.Pairing = "first"
+    """Of a kind with `checkpoints`, the pairs among these: each with the first one, consecutive ones, or all."""
     weights: str | None = None
     """Of the file given as checkpoint or pretrained: the key of the weights that are taken, e.g. model_ema."""
     prefix: str | None = None
@@ -238,11 +242,29 @@ class RunKindOptions(opt.Options):
     training_on: dict[str, dict[str, Any]] = Field(default_factory=dict)
     """Further overrides for single tasks."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _replicas_are_the_files(cls, values: Any) -> Any:
+        """Make a list of a single file, and count the files as replicas."""
+        files = values.get("checkpoints") if isinstance(values, dict) else None
+        if isinstance(files, str):
+            files = [files]
+        if not isinstance(files, list | tuple) or not files:
+            return values
+        if values.get("replicas", len(files)) != len(files):
+            raise ValueError(f"replicas: follows from checkpoints, of which there are {len(files)}")
+        return values | {"checkpoints": files, "replicas": len(files)}
+
     @model_validator(mode="after")
     def _initialisation_has_its_source(self) -> RunKindOptions:
-        for initialisation, field in (("pretrained", "pretrained"), ("checkpoint", "checkpoint")):
-            if (self.initialisation == initialisation) != (getattr(self, field) is not None):
-                raise ValueError(f"initialisation: {initialisation} and the key {field} go together")
+        if (self.initialisation == "checkpoint") != self.is_file:
+            raise ValueError("initialisation: checkpoint and the key checkpoint, or checkpoints, go together")
+        if (self.initialisation == "pretrained") != (self.pretrained is not None) and not self.is_file:
+            raise ValueError("initialisation: pretrained and the key pretrained go together")
+        if self.checkpoint is not None and self.checkpoints is not None:
+            raise ValueError("give either checkpoint or checkpoints")
+        if self.checkpoints is None and "pairing" in self.model_fields_set:
+            raise ValueError("pairing is only for a kind with checkpoints")
         if self.checkpoint is not None and self.replicas > 1:
             raise ValueError("replicas: a checkpoint file is a single run; give every file a kind of its own")
         if self.initialisation != "pretrained":
@@ -253,6 +275,11 @@ class RunKindOptions(opt.Options):
             if getattr(self, key) is not None and self.initialisation == "random":
                 raise ValueError(f"{key} is only for runs with a file, given as checkpoint or pretrained")
         return self
+
+    @property
+    def is_file(self) -> bool:
+        """True if its runs are checkpoint files: nothing is trained."""
+        return self.checkpoint is not None or self.checkpoints is not None
 
     @model_validator(mode="after")
     def _copies_are_as_their_parent(self) -> RunKindOptions:
@@ -265,8 +292,8 @@ class RunKindOptions(opt.Options):
 
 
 OF_THE_PARENT = (
-    "initialisation", "pretrained", "pretrained_epoch", "shares_initialisation_with", "checkpoint", "weights", "prefix",
-    "model", "training", "training_on",
+    "initialisation", "pretrained", "pretrained_epoch", "shares_initialisation_with", "checkpoint", "checkpoints",
+    "weights", "prefix", "model", "training", "training_on",
 )  # fmt: skip
 """Options that a kind with `split_from` has from there."""
 

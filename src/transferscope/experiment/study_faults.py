@@ -47,7 +47,7 @@ def _faults_of_tasks(study: Study) -> Iterator[str]:
 
 
 def _faults_without_images(study: Study, task: str) -> Iterator[str]:
-    needing = [f"runs.{kind}" for kind, run in study.runs.items() if task in run.tasks and run.checkpoint is None]
+    needing = [f"runs.{kind}" for kind, run in study.runs.items() if task in run.tasks and not run.is_file]
     needing += [f"generated.{name}" for name, drawn in study.generated.items() if task in drawn.tasks]
     needing += [f"tasks.{name}" for name, options in study.tasks.items() if task in (options.union or ())]
     if needing:
@@ -100,7 +100,7 @@ def _faults_of_copies(study: Study, kind: str, parent: str) -> Iterator[str]:
         return
     if origin.split_from is not None:
         yield f"{key}: '{parent}' is a copy itself; name the kind that it splits from, '{origin.split_from}'"
-    elif origin.checkpoint is not None:
+    elif origin.is_file:
         yield f"{key}: '{parent}' is a checkpoint file: there is no training to split"
     for task in options.tasks:
         if task not in origin.tasks:
@@ -177,30 +177,30 @@ def faults_of_starts(study: Study) -> Iterator[str]:
     earlier = [
         f"{task}.{kind}_{replica}"
         for kind, options in study.runs.items()
-        if options.initialisation != "pretrained" and options.split_from is None
+        if options.pretrained is None and options.split_from is None
         for task in options.tasks
         for replica in range(1, options.replicas + 1)
     ]
     later = {
         f"{task}.{kind}_{replica}"
         for kind, options in study.runs.items()
-        if options.initialisation == "pretrained"
+        if options.pretrained is not None
         for task in options.tasks
         for replica in range(1, options.replicas + 1)
     }
     known = set(earlier)
-    order = [kind for kind in in_order_of_need(study) if study.runs[kind].initialisation == "pretrained"]
+    order = [kind for kind in in_order_of_need(study) if study.runs[kind].pretrained is not None]
     for kind in order:
         options = study.runs[kind]
         start = options.pretrained or ""
-        if start not in known and not is_checkpoint_path(start):
+        if start not in known and (options.is_file or not is_checkpoint_path(start)):
             why = f"'{start}' is pre-trained itself and comes later" if start in later else f"no run is named '{start}'"
             exist = ", ".join(sorted(known)[:MAX_LISTED]) + (", ..." if len(known) > MAX_LISTED else "")
             yield (
-                f"runs.{kind}.pretrained: {why}; runs that exist: {exist or 'none'}; "
-                "or give the path of a checkpoint file"
+                f"runs.{kind}.pretrained: {why}; runs that exist: {exist or 'none'}"
+                f"{'' if options.is_file else '; or give the path of a checkpoint file'}"
             )
-        if start in known:
+        if start in known and not options.is_file:
             yield from (
                 f"runs.{kind}.{option} is for files made elsewhere; {start} is a run of this study"
                 for option in ("weights", "prefix")

@@ -20,6 +20,7 @@ from transferscope.experiment.study import pictures_of
 from transferscope.images.example_columns import columns_faults
 from transferscope.system.errors import UserError
 from transferscope.system.near import near_matches
+from transferscope.tables.formats import duration
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -96,6 +97,24 @@ def parts_faults(runs: Iterable[RunSpec]) -> Iterator[str]:
             frozen_keys(network, run.training.frozen)
         except UserError as error:
             yield f"runs.{run.kind}.{key}: {run.model.name}: {error}"
+
+
+def optimizers_faults(runs: Iterable[RunSpec]) -> Iterator[str]:
+    """Optimizers that torch lacks, and options that they refuse."""
+    from torch import nn
+
+    from transferscope.training.optim import make_optimizer
+
+    named = {
+        (run.kind, run.training.optimizer.model_dump_json()): run
+        for run in runs
+        if run.checkpoint is None and run.training.optimizer is not None
+    }
+    for run in named.values():
+        try:
+            make_optimizer(nn.Linear(2, 2), run.training)
+        except UserError as error:
+            yield f"runs.{run.kind}: {error}"
 
 
 def _network_fault(model: ModelOptions) -> str | None:
@@ -272,11 +291,11 @@ def unused_keys(plan: Plan, runs: Iterable[RunSpec]) -> Iterator[str]:
     """
     for kind in dict.fromkeys(run.kind for run in runs):
         options = plan.study.runs[kind]
-        keys = [key for key in ("training", "training_on") if options.checkpoint is not None and getattr(options, key)]
+        keys = [key for key in ("training", "training_on") if options.is_file and getattr(options, key)]
         if options.pretrained_epoch != "final" and options.pretrained not in plan.runs:
             keys.append("pretrained_epoch")
         for key in keys:
-            file = options.checkpoint or options.pretrained
+            file = options.checkpoint or options.checkpoints or options.pretrained
             how = f"its weights are read from {file}" if file else "it starts from random weights"
             yield f"runs.{kind}.{key} has no effect: {how}"
 
@@ -306,7 +325,9 @@ TIMED_IMAGES = 4
 def cost_note(
     plan: Plan, runs: Iterable[RunSpec], nodes: Iterable[str], sizes: Mapping[str, tuple[int, int]]
 ) -> str | None:
-    """The hours that a comparison of checkpoint files will take on a CPU, from a few timed images; None if minutes.
+    """The time that a comparison of checkpoint files will take on a CPU, from a few timed images.
+
+    None where nothing is taken from files, where no image goes through a network, and on a GPU.
 
     runs: those that are adopted or trained. nodes: names of all nodes that will run. sizes: images in train and test.
     """
@@ -321,11 +342,12 @@ def cost_note(
     passes = sum(images for node, images in node_costs(plan, sizes).items() if node in names)
     side = pictures_of(plan.study, adopted[0].task).seen_size
     seconds = passes * _seconds_an_image(adopted[0].model, side)
-    if seconds < NOTED_SECONDS:
+    if not passes:
         return None
+    less = "; pictures.store_size and analyses.landscape.max_examples make it less" if seconds >= NOTED_SECONDS else ""
     return (
         f"at least {passes:,.0f} passes of an image of {side} px through {adopted[0].model.name}: about "
-        f"{seconds / 60:,.0f} minutes on this CPU; pictures.store_size and analyses.landscape.max_examples make it less"
+        f"{duration(seconds)} on one core of this CPU{less}"
     )
 
 

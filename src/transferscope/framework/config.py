@@ -7,6 +7,7 @@ pipelines, so the loader is where the plan is made. It remembers itself as the a
 
 from __future__ import annotations
 
+import glob
 import logging
 import os
 import re
@@ -29,9 +30,12 @@ from transferscope.experiment.plan import Plan, make_plan
 from transferscope.experiment.run import RunSpec
 from transferscope.experiment.study import TaskOptions
 from transferscope.framework.kedro_private import forget_pipelines, is_kedro_viz
+from transferscope.framework.overlays import EXTENDS, check_own_data, environments_below
 from transferscope.framework.plan_parameters import plan_parameters, pretrained_entries, source_entries
+from transferscope.framework.table_schemas import with_table_names
 from transferscope.framework.viz_view import group_entries
 from transferscope.framework.yaml_files import read_mapping
+from transferscope.models.hub_cache import is_hub_name
 from transferscope.system.errors import UserError, one_line, one_message
 from transferscope.system.references import allow, is_reference, source_file
 from transferscope.system.stored import remembered_digests
@@ -74,6 +78,7 @@ class PlanConfigLoader(OmegaConfigLoader):
         global _active
         self._plan: Plan | None = None
         self._checked: set[str] = set()
+        self._below: list[str] | None = None
         with _one_line(""):
             _check_is_folder(conf_source)
             super().__init__(conf_source, *args, **kwargs)
@@ -95,8 +100,8 @@ class PlanConfigLoader(OmegaConfigLoader):
         """The plan of this environment with its runtime parameters; made on first use."""
         if self._plan is None:
             with _one_line("", is_needed=True):
-                parameters = self._checked_item("parameters")
-            parameters = self._without_absent_folders(parameters)
+                parameters = self._with_own_study(self._checked_item("parameters"))
+                parameters = self._with_files(self._without_absent_folders(parameters))
             self._name_formats(parameters)
             digest = remembered_digests(_memory())
             with _one_line("parameters: "):
@@ -105,6 +110,39 @@ class PlanConfigLoader(OmegaConfigLoader):
                 if is_reference(run.model.name):
                     allow(run.model.name, self.project)
         return self._plan
+
+    def _with_own_study(self, parameters: dict[str, Any]) -> dict[str, Any]:
+        """The parameters with the study of the command alone, where that says `inherit_study: false`, as a file may.
+
+        Without `globals`, which are none of the study.
+        """
+        given = self.runtime_params or {}
+        parameters = {key: value for key, value in parameters.items() if key != "globals"}
+        if given.get("inherit_study", True) is not False:
+            return parameters
+        kept = {key: value for key, value in parameters.items() if key not in (*STUDY_KEYS, "inherit_study")}
+        return kept | {key: given[key] for key in STUDY_KEYS if key in given}
+
+    def _with_files(self, parameters: dict[str, Any]) -> dict[str, Any]:
+        """The parameters with the files of patterns, as `checkpoints: folder/*.pth`, by the numbers in their names."""
+        runs = parameters.get("runs")
+        if not isinstance(runs, dict):
+            return parameters
+        found = dict(runs)
+        for kind, options in runs.items():
+            pattern = options.get("checkpoints") if isinstance(options, dict) else None
+            if not isinstance(pattern, str) or not glob.has_magic(pattern):
+                continue
+            files = sorted(glob.glob(self.place(pattern)), key=_by_numbers)
+            if not files:
+                raise UserError(f"runs.{kind}.checkpoints: no file is there for {pattern}")
+            found[kind] = options | {"checkpoints": [self._relative(file) for file in files]}
+        return parameters | {"runs": found}
+
+    def _relative(self, file: str) -> str:
+        """The path of a file from the project's folder, where it lies there: the study may move with it."""
+        path = Path(file)
+        return str(path.relative_to(self.project)) if path.is_relative_to(self.project) else file
 
     def _without_absent_folders(self, parameters: dict[str, Any]) -> dict[str, Any]:
         """The parameters without the image folders that are not there, where the command asks for spectra alone.
@@ -167,7 +205,9 @@ class PlanConfigLoader(OmegaConfigLoader):
         return self.place(str(code or name))
 
     def place(self, path: str) -> str:
-        """A path of the parameters, absolute: relative ones begin at the project's folder."""
+        """A path of the parameters, absolute: relative ones begin at the project's folder; names of the hub stay."""
+        if is_hub_name(path):
+            return path
         try:
             return str(self.project / Path(path).expanduser())
         except RuntimeError:
@@ -196,10 +236,31 @@ class PlanConfigLoader(OmegaConfigLoader):
             known = sorted(path.name for path in conf.iterdir() if path.is_dir() and not path.name.startswith("."))
             raise UserError(f"--env {env}: the folder {conf / env} does not exist; there are: {', '.join(known)}")
 
+    def _environments(self) -> list[str]:
+        """Base, the environments that the present one extends, and the present one, the lowest first."""
+        env = self.env or self.default_run_env
+        if self._below is None:
+            self._below = []
+            if env != self.base_env:
+                folder = Path(self._get_conf_env_path(env)).parent
+                known = sorted(
+                    Path(path).name for path in self._fs.ls(str(folder), detail=False) if self._fs.isdir(path)
+                )
+                self._below = environments_below(env, self.base_env, self._extended_by, known)
+        return list(dict.fromkeys((self.base_env, *self._below, env)))
+
+    def _extended_by(self, env: str) -> tuple[str, Any] | None:
+        """The file of an environment's parameters that has the key `extends`, and its value."""
+        for path in sorted(self._files(Path(self._get_conf_env_path(env)), "parameters")):
+            content = read_mapping(path) if self._protocol == "file" else yaml.safe_load(self._fs.cat_file(str(path)))
+            if EXTENDS in (content or {}):
+                return str(path), content[EXTENDS]
+        return None
+
     def _check_files(self, key: str) -> None:
         """UserError that lists the files that are no YAML, or in one folder hold the same keys."""
         faults = []
-        for env in dict.fromkeys((self.base_env, self.env or self.default_run_env)):
+        for env in self._environments():
             folder, first = Path(str(self.conf_source)) / env, dict[Any, Path]()
             for path in sorted(self._files(folder, key)):
                 try:
@@ -222,7 +283,7 @@ class PlanConfigLoader(OmegaConfigLoader):
     def _check_globals(self) -> None:
         """Every key of `globals.yml` is one that some file of the configuration refers to; `data` is a path."""
         conf, texts = Path(str(self.conf_source)), list[str]()
-        for env in dict.fromkeys((self.base_env, self.env or self.default_run_env)):
+        for env in self._environments():
             for path in self._files(conf / env, "globals"):
                 for name, value in read_mapping(path).items():
                     texts = texts or [file.read_text(errors="replace") for file in _yaml_below(conf)]
@@ -241,12 +302,28 @@ class PlanConfigLoader(OmegaConfigLoader):
             return plan_parameters(self.plan, self)
         with _one_line(""):
             entries = self._checked_item(key)
+        if key == "globals":  # of the command go before those of files, as other parameters do
+            return entries | ((self.runtime_params or {}).get("globals") or {})
         if key == "catalog":
-            entries = entries | source_entries(self.plan, self.place) | pretrained_entries(self.plan, entries)
+            made = source_entries(self.plan, self.place) | pretrained_entries(self.plan, entries)
+            entries = with_table_names(entries | made)
             return entries | group_entries(pipelines.values()) if is_kedro_viz() else entries
         return entries
 
     def _merge_configs(self, config: dict[str, Any], env_config: dict[str, Any], key: str, env_path: str) -> Any:
+        """Lay the environment over base, and before it those that it extends."""
+        *below, env = self._environments()[1:]
+        for name in below:
+            path = self._get_conf_env_path(name)
+            values = self.load_and_merge_dir_config(path, self.config_patterns[key], key, set(), key == "credentials")
+            config = self._merge_environment(config, values, key, path)
+        if below and key == "globals":
+            check_own_data(env_config, env, env_path)
+        return self._merge_environment(config, env_config, key, env_path)
+
+    def _merge_environment(self, config: dict[str, Any], env_config: dict[str, Any], key: str, env_path: str) -> Any:
+        if key == "parameters":
+            env_config.pop(EXTENDS, None)
         if key == "parameters" and not _inherits(env_config, env_path):
             config = {name: value for name, value in config.items() if name not in STUDY_KEYS}
             analyses = config.get("analyses")
@@ -261,6 +338,11 @@ class PlanConfigLoader(OmegaConfigLoader):
         if fault is not None:
             raise UserError(f"{env_path}: {fault}: a list, where `key: value` lines belong")
         return super()._merge_configs(config, env_config, key, env_path)
+
+
+def _by_numbers(path: str) -> list[tuple[int, str]]:
+    """A key that sorts `epoch_2` before `epoch_10`."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", path)]
 
 
 def _yaml_below(conf: Path) -> Iterator[Path]:
@@ -329,7 +411,8 @@ def _first_lines(error: Exception) -> str:
 def _check_is_folder(conf_source: str | Path) -> None:
     if "://" not in str(conf_source) and not Path(conf_source).exists():
         project = find_kedro_project(Path(conf_source).resolve().parent)
-        hint = f": run this command in the project's folder, {project}" if project else ""
+        unpack = "unpack conf-transferscope.tar.gz, which `kedro package` makes, here, or name it with --conf-source"
+        hint = f": run this command in the project's folder, {project}" if project else f": {unpack}"
         raise UserError(f"the folder of the configuration, {conf_source}, does not exist{hint}")
 
 

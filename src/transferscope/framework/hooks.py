@@ -67,7 +67,7 @@ class StudyHooks:
         except BaseException:
             self.let_go()
             raise
-        for line in without_images(before.plan):
+        for line in (*without_images(before.plan), *of_other_networks(before.plan)):
             logger.warning("%s", line)
         if note is not None:
             logger.info("%s", note)
@@ -156,6 +156,7 @@ class Before:
         _add_known_classes(known, self.runs, self.packed, self.catalog)
         yield from checks.networks_faults(self.plan, self.runs, known)
         yield from checks.parts_faults(self.runs)
+        yield from checks.optimizers_faults(self.runs)
         yield from checks.sizes_faults(self.plan, self.runs)
         yield from checks.layers_faults(self.plan, self.plan.runs.values(), _analyses_in(self.pipeline))
         if "mistakes" in _analyses_in(self.pipeline):
@@ -206,6 +207,20 @@ def without_images(plan: Plan) -> Iterator[str]:
                 f"{task} has no images (tasks.{task}.root): distances and spectra of the weights are measured; left "
                 "out is what needs images, such as mistakes, similarity of features, margins and the landscape"
             )
+
+
+def of_other_networks(plan: Plan) -> Iterator[str]:
+    """A line for each pair of different networks whose features are compared, on the distance that it has not."""
+    similarity = plan.study.analyses.similarity
+    for task in plan.targets() if similarity else ():
+        assert similarity is not None
+        for pair in plan.pairs(task, similarity.pairs):
+            if not pair.same_network:
+                a, b = pair.run_a, pair.run_b
+                yield (
+                    f"{a.full_name} is a {a.model.name} and {b.full_name} a {b.model.name}: features are compared, and "
+                    "a distance between weights is not defined"
+                )
 
 
 def input_faults(pipeline: Pipeline, catalog: CatalogProtocol) -> Iterator[str]:

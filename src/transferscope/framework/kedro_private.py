@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import multiprocessing
 import sys
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kedro.framework.hooks.manager import _create_hook_manager, _register_hooks
 from kedro.framework.project import pipelines, settings
-from kedro.io import AbstractDataset
+from kedro.io import AbstractDataset, CatalogProtocol, DataCatalog
 from pluggy import PluginManager
+
+if TYPE_CHECKING:
+    from kedro.validation import ValidatorSpec
 
 CHECKED_ON = {"kedro": "1.7.0", "kedro-viz": "12.5.0"}
 
@@ -38,6 +42,17 @@ def place_of(dataset: AbstractDataset[Any, Any] | None) -> Path | None:
     """The file or folder of a catalog entry; None for what is in memory."""
     place = dataset._describe().get("filepath") if dataset is not None else None
     return None if place is None else Path(place)
+
+
+def validators_of(catalog: CatalogProtocol, names: Iterable[str]) -> dict[str, ValidatorSpec]:
+    """The checks that a catalog makes when it loads or saves these entries."""
+    declared: Mapping[str, ValidatorSpec] = getattr(catalog, "validator_specs", {})
+    return {name: declared[name] for name in names if name in declared}
+
+
+def add_validators(catalog: DataCatalog, validators: Mapping[str, ValidatorSpec]) -> None:
+    """Let a catalog that was made of datasets check its entries; Kedro reads checks from configuration alone."""
+    catalog._validator_specs.update(validators)
 
 
 def viz_identity(entry: str) -> str:

@@ -33,6 +33,7 @@ def plan_parameters(plan: Plan, places: Places) -> dict[str, Any]:
     runs: dict[str, dict[str, Any]] = {}
     for run in plan.runs.values():
         unused = set() if run.split_from else {"split_from", "split_epoch", "shared_order_seed"}
+        unused |= set() if run.in_series else {"in_series"}
         values = places.with_places(run).model_dump(mode="json", exclude={"training", *unused})
         key = id(run.training)  # one object for all replicas
         trainings[key] = trainings.get(key) or run.training.model_dump(mode="json")

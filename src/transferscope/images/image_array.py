@@ -98,6 +98,7 @@ class SelectedImages(View):
         self._images = images
         self._rows = rows
         self.shape = (len(rows), *images.shape[1:])
+        self.dtype = images.dtype
 
     def _take(self, rows: np.ndarray) -> np.ndarray:
         return take(self._images, self._rows[rows])

@@ -11,7 +11,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, ClassVar
 
@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image
 from pydantic import Field
 
-from transferscope.experiment.options import PathText
+from transferscope.experiment.options import Images, PathText
 from transferscope.images.decode import FORMATS, is_image
 from transferscope.images.files import FileTree, decode_text, open_tree, printable, read_file
 from transferscope.images.source import (
@@ -74,14 +74,50 @@ class ImageFolder(ImageFormat):
     """Without parts: the share of each class that is for testing; not used where there are parts."""
     class_list: PathText | None = None
     """A text file with a class per line, in the order of a classifier's outputs."""
+    max_train: Images | None = None
+    """The largest number of training images; of more, this many are drawn, of each class in proportion. None: all."""
+    max_test: Images | None = None
+    """The same of the images for testing, and of those for validation."""
 
     def read(self, root: Path, task: str) -> ImageSource:
         """`read_image_folder` with these options."""
-        return read_image_folder(root, test_share=self.test_share, class_list=self.class_list)
+        source = read_image_folder(root, test_share=self.test_share, class_list=self.class_list)
+        return _limited(source, self.max_train, self.max_test)
+
+    def sample_sizes(self) -> tuple[int, int] | None:
+        """The largest numbers, where both are given."""
+        return None if self.max_train is None or self.max_test is None else (self.max_train, self.max_test)
 
     def validation_fault(self, *, wanted: bool) -> str | None:
         """Folders without parts are shared out to train and test alone."""
         return "this layout has no validation part" if wanted and self.test_share is not None else None
+
+
+def _limited(source: ImageSource, max_train: int | None, max_test: int | None) -> ImageSource:
+    """The source with at most so many images of each part."""
+    limits = {"train": max_train, "test": max_test, "validation": max_test}
+    parts = {part: getattr(source, part) for part in limits}
+    drawn = {
+        part: examples.select(_drawn(examples.labels, limit))
+        for part, examples in parts.items()
+        if examples is not None and (limit := limits[part]) is not None and limit < len(examples)
+    }
+    if not drawn:
+        return source
+    drawn_of = [f"{len(examples)} of {len(parts[part])} {part}" for part, examples in drawn.items()]
+    note = f"{', '.join(drawn_of)} by default_rng({SHARE_SEED})"
+    return replace(source, **drawn, sampling=note if source.sampling == "all" else f"{source.sampling}; {note}")
+
+
+def _drawn(labels: np.ndarray, limit: int) -> np.ndarray:
+    """Positions, in order, of `limit` examples: of each class in proportion, and of every class while there is room."""
+    order = np.random.default_rng(SHARE_SEED).permutation(len(labels))
+    rank = np.empty(len(labels))
+    for label in np.unique(labels):
+        members = order[labels[order] == label]
+        rank[members] = (np.arange(len(members)) + 0.5) / len(members)
+        rank[members[0]] = -1  # a class comes with one example at least
+    return np.sort(order[np.argsort(rank[order], kind="stable")][:limit])
 
 
 def read_image_folder(

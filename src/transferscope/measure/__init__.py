@@ -12,6 +12,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "bench": ["Bench"],
         "connection": ["Connection", "connect"],
         "criticalities": ["criticality", "rewinding"],
+        "identities": ["Identity", "identity"],
         "lines": ["line"],
         "margins": ["margin"],
         "merging": ["Merging", "merge"],

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 
 import pandas as pd
 
+from transferscope.analysis.enough_pretraining import Scores, SourceEpochs
 from transferscope.analysis.learning import standard_error, summarise
 from transferscope.experiment.names import RunName
 from transferscope.experiment.node_parameters import VariedRun
@@ -16,7 +17,7 @@ from transferscope.measure.similarity import cka
 from transferscope.measure.spectra import spectrum
 from transferscope.models.series import Checkpoints, CheckpointSeries
 
-VARIED = ("run", "label", "role", "replica", "series", "size", "side", "part", "source_epoch")
+VARIED = ("run", "origin", "label", "role", "replica", "series", "size", "side", "part", "source_epoch")
 MEASURED = (
     "status", "lr", "metric", "final_train", "final_test", "final_test_error", "best_test", "optimization_speed",
     "chance", "learned",
@@ -55,6 +56,70 @@ def varied_runs(
 
 def _text(epoch: object) -> str | None:
     return None if epoch is None or epoch != epoch else str(epoch)
+
+
+GAINED = (
+    "task", "source_epoch", "runs", "metric", "final_test", "optimization_speed", "gain", "gain_low", "gain_high",
+    "part_of_gain", "first_epoch", "first_epoch_low", "first_epoch_high", "note",
+)  # fmt: skip
+
+
+def gains_by_source_epoch(varied: pd.DataFrame) -> pd.DataFrame:
+    """A row for each epoch of the pre-trained model that runs start from, with what they gain over those from scratch.
+
+    Columns `GAINED`: number of runs, means of the final test metric and of the optimization speed; gain, the final
+    metric minus the mean from scratch, with its 95 % interval over runs and test images; its part of the gain from the
+    last epoch. Repeated in every row: the first epoch that gives 95 % of that gain, with its interval, and a note where
+    one of them is missing or a run was left out (`analysis.enough_pretraining`).
+
+    Args:
+        varied: Rows of `varied_runs`; runs that diverged are left out and named in the note.
+    """
+    from_epochs = varied[varied["series"] == "epoch"]
+    own = varied[(varied["series"] == "whole") & varied["origin"].isin(from_epochs["origin"])]
+    scratch = varied[(varied["series"] == "whole") & (varied["role"] == "from_scratch")]
+    every = pd.concat([from_epochs, own, scratch])
+    failed = (every["status"] == "diverged") | every["final_test"].isna()
+    left_out = [f"{run} diverged" for run in every.loc[failed, "run"]]
+    starts = pd.concat([from_epochs, own])
+    starts, scratch = (rows[(rows["status"] != "diverged") & rows["final_test"].notna()] for rows in (starts, scratch))
+    epochs = sorted(dict.fromkeys(starts["source_epoch"].astype(str)), key=_place)
+    rows = [starts[starts["source_epoch"].astype(str) == epoch] for epoch in epochs]
+    if not rows or scratch.empty:
+        left_out.append("no gain: no run from scratch has a final metric" if rows else "no run has a final metric")
+        study = None
+    else:
+        study = SourceEpochs(tuple(map(_scores, rows)), _scores(scratch))
+    made = [_gained(str(varied["task"].iloc[0]), epoch, of_epoch) for epoch, of_epoch in zip(epochs, rows, strict=True)]
+    table = pd.DataFrame(made, columns=[*GAINED])
+    if study is None:
+        return table.assign(note="; ".join(left_out))
+    gains = [study.gain(place) for place in range(len(rows))]
+    first = study.first()
+    for name in ("value", "low", "high"):
+        table["gain" if name == "value" else f"gain_{name}"] = [getattr(gain, name) for gain in gains]
+    whole = gains[-1].value
+    names = {"": first.first, "_low": first.low, "_high": first.high}
+    return table.assign(
+        part_of_gain=table["gain"] / whole if whole > 0 else math.nan,
+        note="; ".join([*([first.note] if first.note else []), *left_out]),
+        **{f"first_epoch{end}": None if place is None else epochs[place] for end, place in names.items()},
+    )
+
+
+def _place(epoch: str) -> float:
+    """Numbers in their order, then the end of the source run."""
+    return int(epoch) if epoch.isdigit() else math.inf
+
+
+def _scores(rows: pd.DataFrame) -> Scores:
+    return Scores(tuple(map(float, rows["final_test"])), float(rows["final_test_error"].mean()))
+
+
+def _gained(task: str, epoch: str, rows: pd.DataFrame) -> dict[str, object]:
+    means = {name: float(rows[name].mean()) for name in ("final_test", "optimization_speed")}
+    metric = str(rows["metric"].iloc[0])
+    return {"task": task, "source_epoch": epoch, "runs": len(rows), "metric": metric, **means}
 
 
 def along_pretraining(bench: Bench, series: CheckpointSeries, options: SimilarityOptions | None = None) -> pd.DataFrame:

@@ -109,7 +109,7 @@ def _of_features(
         blocks |= own_blocks
     estimators = options.estimators if features == "pooled" else MINIBATCH
     by_layer = LayerComparison(tuple(kinds), tuple(layers), estimators=estimators)
-    every_block = LayerComparison(heat_map, tuple(blocks), "all", MINIBATCH)
+    every_block = LayerComparison(heat_map, tuple(blocks), "all", MINIBATCH, intervals=False)
     similarity = LayerSimilarity(extractors, [by_layer, every_block] if heat_map else [by_layer])
     order = _order(split, options.max_examples)
     with progress_bar(f"CKA of {split.name}, {features} features", len(order)) as advance:

@@ -20,6 +20,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "layers": ["block_layers", "feature_layers", "trace_conv_inputs"],
         "modules": ["find_modules"],
         "parts": ["split_at_modules"],
+        "recognition": ["Recognition", "recognize"],
         "series": ["CheckpointSeries"],
         "zoo": ["build_model", "model_names"],
     },

@@ -23,6 +23,7 @@ from transferscope.models.compatible import (
     load_weights,
 )
 from transferscope.models.file_kind import kind_of
+from transferscope.models.hub_cache import local_path
 from transferscope.models.state_dicts import check_values, is_statistic, read_torch_file, rename
 from transferscope.models.torch_file import first_line
 from transferscope.models.zoo import build_model
@@ -144,7 +145,8 @@ def load_checkpoint(
     """Read a checkpoint without running code from it; the kind of a file follows from its content, not from its name.
 
     Read are safetensors, files of `torch.save` of any version, pickles of NumPy arrays, and folders in Hugging Face's
-    layout. In what a training script saved, the state_dict is found under `state_dict`, `model` and the like; `weights`
+    layout, also by a name of the hub, `hf_hub:timm/resnet18.a1_in1k`, where its files lie in the local cache. In what a
+    training script saved, the state_dict is found under `state_dict`, `model` and the like; `weights`
     names the key where there are several, e.g. `model_ema`. Of the names only those below `prefix` are taken; without
     it, parts that wrappers put before every name are removed (`module.`, `_orig_mod.`, `model.`, `backbone.`, ...).
     Each choice is a sentence in the log and in `metadata.extra["notes"]`.
@@ -157,7 +159,7 @@ def load_checkpoint(
     (`check_values`; without `values` in BatchNorm's statistics alone); DamagedError, a UserError, where a file that
     bears a digest has another content.
     """
-    path = Path(path)
+    path = local_path(path)
     files = files_of(path)
     parts = [_load_file(file, weights, values) for file in files]
     if len(parts) == 1 and HEADER_KEY in parts[0].made_by:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from transferscope.experiment.names import CheckpointName, Epoch, RunName
 from transferscope.models.checkpoint import Checkpoint, load_checkpoint
+from transferscope.models.hub_cache import local_path
 from transferscope.system.errors import UserError
 from transferscope.system.references import allow, is_reference
 from transferscope.system.stored import DamagedError, check, read_json, seal_of, write_json
@@ -103,7 +104,7 @@ class CheckpointSeries:
         """
         if not files:
             raise UserError(f"{name} has no files: give the path of a checkpoint for each epoch")
-        paths = {epoch: Path(files[epoch]) for epoch in sorted(files)}
+        paths = {epoch: local_path(files[epoch]) for epoch in sorted(files)}
         for path in paths.values():
             if not path.exists():
                 raise UserError(f"checkpoint {path} of {name} does not exist: check the path")

@@ -12,8 +12,10 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from transferscope.models.fixup_resnet import FIXUP_LAYOUTS, fixup_resnet
+from transferscope.models.hub_cache import cached_architecture, cached_folder, is_hub_name, repository_of
 from transferscope.models.layers import classifier_layers
 from transferscope.system.errors import UserError
 from transferscope.system.near import near_matches
@@ -33,9 +35,10 @@ def build_model(name: str, num_classes: int, *, seed: int | None = None, **optio
     """A model with fresh weights that maps images (B, 3, H, W) to logits (B, num_classes), in training mode.
 
     `name` is one of `FIXUP_LAYOUTS`, a classification model of torchvision, or a model of timm (optional package);
-    where both have the name it is torchvision's, and `timm/resnet50` or `torchvision/resnet50` says which. A name with
-    a colon is a function of one's own, `mypackage.nets:build` or `nets.py:build`, that takes `num_classes` and the
-    options and returns a module.
+    where both have the name it is torchvision's, and `timm/resnet50` or `torchvision/resnet50` says which. Names of the
+    hub, `hf_hub:timm/resnet50.a1_in1k`, are those of timm, of other owners by the config.json in the local cache. A
+    name with a colon is else a function of one's own, `mypackage.nets:build` or `nets.py:build`, that takes
+    `num_classes` and the options and returns a module.
     `options` are keyword arguments of the architecture. `seed` draws the weights from a generator of their own and
     leaves torch's global one as it was; None draws from the global one. Weights are always drawn on the CPU: no
     option loads pre-trained ones, which come from a checkpoint (`transferscope.models.initialise`).
@@ -54,12 +57,48 @@ def build_model(name: str, num_classes: int, *, seed: int | None = None, **optio
     return model
 
 
+def build_skeleton(name: str, num_classes: int, **options: Any) -> nn.Module:
+    """The network of `build_model` on the device meta: layers, names and shapes without values, within milliseconds.
+
+    Buffers that are not saved have no values either, so it computes nothing; torch's generator stays as it was. Numbers
+    that a constructor computes with tensors are computed, so parameters alone become meta, as soon as they are made.
+    """
+    thread = threading.get_ident()
+
+    def without_values(module: nn.Module, key: str, parameter: nn.Parameter) -> nn.Parameter | None:
+        if threading.get_ident() != thread or parameter.is_meta or isinstance(parameter, nn.UninitializedParameter):
+            return None
+        return nn.Parameter(parameter.detach().to("meta"), requires_grad=parameter.requires_grad)
+
+    with _build_lock:
+        hook = register_module_parameter_registration_hook(without_values)  # type: ignore[arg-type]  # may give another
+        try:
+            return build_model(name, num_classes, seed=0, **options).to("meta")
+        finally:
+            hook.remove()
+
+
 def model_names() -> list[str]:
     """Every name `build_model` takes here, those of timm where it is installed."""
-    names = [*FIXUP_LAYOUTS, *_torchvision_names()]
-    if _has_timm():
-        names += [name for name in importlib.import_module("timm").list_models() if name not in set(names)]
-    return names
+    return [name for provider in PROVIDERS for name in names_of(provider)]
+
+
+PROVIDERS = ("transferscope", "torchvision", "timm")
+"""Where architectures come from; a name that several have is that of the first."""
+
+
+def names_of(provider: str) -> list[str]:
+    """The architectures of one of `PROVIDERS` by the names that `build_model` takes.
+
+    Those of timm have the prefix `timm/` where torchvision has the name, too; none where timm is not installed.
+    """
+    if provider == "transferscope":
+        return list(FIXUP_LAYOUTS)
+    if provider == "torchvision":
+        return _torchvision_names()
+    known = set(_torchvision_names())
+    names = importlib.import_module("timm").list_models() if _has_timm() else []
+    return [f"timm/{name}" if name in known else name for name in names]
 
 
 @contextmanager
@@ -82,6 +121,8 @@ def _constructor(name: str) -> Callable[[int, dict[str, Any]], nn.Module]:
         return _own(name)
     if name in FIXUP_LAYOUTS:
         return lambda num_classes, options: _build_fixup(name, num_classes, options)
+    if is_hub_name(name):
+        return _of_hub(name)
     provider, _, bare_name = name.rpartition("/")
     if provider in ("", "torchvision") and bare_name in _torchvision_names():
         return lambda num_classes, options: _build_torchvision(bare_name, num_classes, options)
@@ -98,13 +139,49 @@ def _own(name: str) -> Callable[[int, dict[str, Any]], nn.Module]:
         raise UserError(f"model.name: {name} is a {type(function).__name__}, not a function that returns a network")
 
     def construct(num_classes: int, options: dict[str, Any]) -> nn.Module:
-        with _option_errors(name, function, options):
-            model = function(num_classes=num_classes, **options)
+        if not _takes(function, "num_classes"):
+            raise UserError(
+                f"model.name: {name} does not take num_classes: name a function that does, as "
+                "def build(num_classes), and let it return the network with so many outputs"
+            )
+        try:
+            with _option_errors(name, function, options):
+                model = function(num_classes=num_classes, **options)
+        except UserError:
+            raise
+        except Exception as error:  # of the user's code
+            raise UserError(f"model.name: {name} failed: {type(error).__name__}: {error}") from error
         if not isinstance(model, nn.Module):
-            raise UserError(f"model.name: {name} returned a {type(model).__name__}, not a torch.nn.Module")
+            raise UserError(
+                f"model.name: {name} returned a {type(model).__name__}, not a torch.nn.Module: "
+                "let it return the network"
+            )
         return model.train()
 
     return construct
+
+
+def _takes(function: Callable[..., Any], argument: str) -> bool:
+    """True if a function takes an argument by this name, or does not say what it takes."""
+    try:
+        known = inspect.signature(function).parameters
+    except (TypeError, ValueError):
+        return True
+    return argument in known or any(one.kind is one.VAR_KEYWORD for one in known.values())
+
+
+def _of_hub(name: str) -> Callable[[int, dict[str, Any]], nn.Module]:
+    """A name of the hub: the architecture that its config.json in the local cache names, or timm's own of that name."""
+    cached = cached_architecture(name)
+    owner, _, bare_name = repository_of(name).rpartition("/")
+    architecture, arguments = (bare_name if owner == "timm" else "", {}) if cached is None else cached
+    if not _has_timm():
+        raise _unknown_name(name, "timm", bare_name)
+    if not architecture:
+        cached_folder(name)  # which says how to fetch it
+    if not importlib.import_module("timm").is_model(architecture):
+        raise _unknown_name(name, "timm", architecture)
+    return lambda num_classes, options: _build_timm(architecture, num_classes, arguments | options)
 
 
 def _unknown_name(name: str, provider: str, bare_name: str) -> UserError:

@@ -14,17 +14,18 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from transferscope.analysis.evaluator import Store
+    from transferscope.answers.answer import AnswerCard
     from transferscope.images.source import ImageSource
     from transferscope.images.split import PackedSplit
     from transferscope.measure.bench import Bench
     from transferscope.models.merged import MergedModel
     from transferscope.models.series import CheckpointSeries
 else:
-    Bench = CheckpointSeries = Figure = ImageSource = MergedModel = PackedSplit = Store = Tensor = object
+    AnswerCard = Bench = CheckpointSeries = Figure = ImageSource = MergedModel = PackedSplit = Store = Tensor = object
 
 __all__ = [
-    "Bench", "CheckpointSeries", "Figure", "ImageSource", "MergedModel", "PackedSplit", "Predictions", "Store",
-    "Tensor",
+    "AnswerCard", "Bench", "CheckpointSeries", "Figure", "ImageSource", "MergedModel", "PackedSplit", "Predictions",
+    "Store", "Tensor",
 ]  # fmt: skip
 
 Predictions = dict[str, Tensor]

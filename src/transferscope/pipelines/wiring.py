@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial, update_wrapper
 from importlib import import_module
+from pathlib import Path
 from typing import cast
 
 import pandas as pd
@@ -119,6 +120,25 @@ def draw(
         name=f"draw_{name}",
         namespace=f"{task}.{pipeline}",
     )
+
+
+def draw_matrix(pipeline: str, plan: Plan, task: str, name: str, table: str, pairs: Iterable[PairGroup]) -> list[Node]:
+    """The node that draws `{task}.{name}_matrix.figure` of a table, where three or more checkpoint files are compared.
+
+    Labels of a matrix are those of the single runs; of a series of files the names of these.
+    """
+    groups = list(pairs)
+    runs = {run.full_name: run for group in groups for run in group.runs if run.task == task}
+    files = {run: spec for run, spec in runs.items() if spec.checkpoint is not None}
+    if len(files) < MATRIX_FROM:
+        return []
+    names = {run: Path(str(spec.checkpoint)).stem if spec.in_series else spec.label for run, spec in files.items()}
+    plot = f"matrices:{name}_matrix"
+    return [draw(pipeline, task, f"{name}_matrix", plot, [f"{task}.{table}.table"], names=names)]
+
+
+MATRIX_FROM = 3
+"""Checkpoint files from which on there is a matrix of pairs."""
 
 
 def draw_pages(

@@ -50,7 +50,7 @@ def cka_bars(
         features: "pooled" or "flattened"; default: pooled, else what the table has first.
         estimator: default: debiased, else minibatch, else what the table has.
     """
-    rows = _choose(cka, features, estimator)
+    rows = choose_estimator(cka, features, estimator)
     if rows.empty:
         return empty_figure("no feature similarity to show", note)
     layers, kinds = in_order(rows["layer"]), in_usual_order(in_order(rows["pair_kind"]))
@@ -136,7 +136,8 @@ def _layer_panel(ax: Axes, means: pd.DataFrame, kind: str, sides: tuple[str, str
     return image
 
 
-def _choose(cka: pd.DataFrame, features: str | None, estimator: str | None) -> pd.DataFrame:
+def choose_estimator(cka: pd.DataFrame, features: str | None = None, estimator: str | None = None) -> pd.DataFrame:
+    """The rows of one kind of features and one estimator: as named, or pooled ones by the debiased estimator."""
     require_columns(cka, COLUMNS, "cka")
     return choose(choose(cka, "features", features, ("pooled",)), "estimator", estimator, ("debiased", "minibatch"))
 

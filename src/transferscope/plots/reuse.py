@@ -66,7 +66,7 @@ def block_sizes(table: pd.DataFrame, *, title: str | None = None, note: str | No
                 if (of_kind["series"] == series).any():
                     chosen = of_kind[whole | (of_kind["series"] == series)]
                     _curve(ax, chosen, column, positions, looks[kind], dash)
-        metric_axis(ax, metric, shown[column].to_numpy(dtype=float), prefix=name)
+        metric_axis(ax, metric, _with_intervals(shown, column), prefix=name)
     _drops(axes[0, 2], shown, positions, side, heading(title, table))
     for ax in axes[0]:
         category_ticks(ax, [_size_name(size, side) for size in sizes])
@@ -83,6 +83,13 @@ def block_sizes(table: pd.DataFrame, *, title: str | None = None, note: str | No
         )
     legend_below(figure, list(handles.values()), list(handles))
     return add_note(figure, note)
+
+
+def _with_intervals(rows: pd.DataFrame, column: str) -> np.ndarray:
+    """The values of a column, of the final metric with the ends of their intervals over test images."""
+    values = rows[column].to_numpy(dtype=float)
+    half = NORMAL_975 * rows["final_test_error"].to_numpy(dtype=float) if column == "final_test" else 0.0
+    return np.concatenate([values - half, values + half])
 
 
 def _curve(ax: Axes, rows: pd.DataFrame, column: str, positions: dict[str, int], look: Look, dash: str) -> None:
@@ -168,30 +175,40 @@ def _order(shown: pd.DataFrame, names: pd.Series) -> list[str]:
 
 
 def source_epochs(
-    table: pd.DataFrame, along: pd.DataFrame | None = None, *, title: str | None = None, note: str | None = None
+    table: pd.DataFrame,
+    gains: pd.DataFrame,
+    along: pd.DataFrame | None = None,
+    *,
+    title: str | None = None,
+    note: str | None = None,
 ) -> Figure:
     """Draw the metric of a run by the epoch of the pre-trained model that it starts from, and the change of that model.
 
-    Left: final test metric; the dashed line is the mean from scratch. Middle: optimization speed. Right, where the
-    pre-trained model is a run of the study: its own test metric, CKA of its layers with its end, and its mean stable
-    rank relative to the end. Source: Figure 7 of the main text.
+    Above: final test metric and optimization speed; the dashed line is the mean from scratch, the dotted one the first
+    epoch that gives 95 % of the gain, in the shade of its interval. Below, on the same axis, where the pre-trained
+    model is a run of the study: its own test metric and CKA of its first and last layer with its end, and the means of
+    stable rank and spectral norm relative to the end. Source: Figure 7 of the main text.
 
     Args:
         table: Rows of `measure.reuse.varied_runs`.
+        gains: Rows of `measure.reuse.gains_by_source_epoch`.
         along: Rows of `measure.reuse.along_pretraining`.
     """
-    require_columns(table, (*COLUMNS, "source_epoch"), "feature_reuse")
+    require_columns(table, (*COLUMNS, "origin", "source_epoch"), "feature_reuse")
+    require_columns(gains, ("first_epoch", "first_epoch_low", "first_epoch_high"), "source_epochs")
+    origins = table.loc[table["series"] == "epoch", "origin"]
     starts = table[
-        table["series"].isin(["whole", "epoch"]) & (table["role"] == "fine_tuned") & table["final_test"].notna()
+        table["series"].isin(["whole", "epoch"]) & table["origin"].isin(origins) & table["final_test"].notna()
     ]
     if not (starts["series"] == "epoch").any():
         return empty_figure("no run from an earlier epoch has a final metric", note)
     last = _last_epoch(along, starts)
-    epochs = starts["source_epoch"].map(lambda text: last if text in ("final", "best") else int(str(text)))
+    epochs = starts["source_epoch"].map(lambda text: _epoch(text, last))
     scratch = table[(table["series"] == "whole") & (table["role"] == "from_scratch")]
     metric = str(starts["metric"].iloc[0])
-    figure, axes = new_figure(1, 2 if along is None else 3, panel_height=2.4)
+    figure, axes = new_figure(1 if along is None else 2, 2, panel_height=2.2, sharex=True)
     look = looks_for(list(dict.fromkeys(starts["label"])))[str(starts["label"].iloc[0])]
+    handles = {str(starts["label"].iloc[0]): Line2D([], [], color=look.colour, marker=look.marker, markersize=4)}
     for ax, column, name in (
         (axes[0, 0], "final_test", "final test"),
         (axes[0, 1], "optimization_speed", "mean train"),
@@ -202,19 +219,16 @@ def source_epochs(
         ax.errorbar(epochs, starts[column], yerr=half, fmt=look.marker, color=look.colour, markersize=4, elinewidth=0.8)
         if len(scratch):
             ax.axhline(scratch[column].mean(), color=GREY, linestyle="--", linewidth=1.0)
-        values = pd.concat([starts[column], scratch[column]]).to_numpy(dtype=float)
-        metric_axis(ax, metric, values, prefix=name)
+        metric_axis(ax, metric, _with_intervals(pd.concat([starts, scratch]), column), prefix=name)
+    if len(scratch):
+        handles[f"{scratch['label'].iloc[0]} (mean)"] = Line2D([], [], color=GREY, linestyle="--")
+    handles |= _first_epoch(axes[0, 0], gains, last)
+    if along is not None:
+        handles |= _along(axes[1, 0], axes[1, 1], along)
+    for ax in axes[-1]:
         label(ax, x="epoch of the pre-trained model")
     label(axes[0, 0], title=heading(title, table))
-    handles = [Line2D([], [], color=look.colour, marker=look.marker, markersize=4)]
-    names = [str(starts["label"].iloc[0])]
-    if len(scratch):
-        handles.append(Line2D([], [], color=GREY, linestyle="--"))
-        names.append(f"{scratch['label'].iloc[0]} (mean)")
-    if along is not None:
-        made = _along(axes[0, 2], along)
-        handles, names = handles + list(made.values()), names + list(made)
-    legend_below(figure, handles, names)
+    legend_below(figure, list(handles.values()), list(handles))
     return add_note(figure, note)
 
 
@@ -225,22 +239,45 @@ def _last_epoch(along: pd.DataFrame | None, starts: pd.DataFrame) -> int:
     return max((int(text) for text in starts["source_epoch"] if str(text).isdigit()), default=0) + 1
 
 
-def _along(ax: Axes, along: pd.DataFrame) -> dict[str, Line2D]:
-    """Lines by name: own metric, CKA of the first and the last layer with the end, stable rank relative to the end."""
+def _epoch(text: object, last: int) -> int:
+    return int(str(text)) if str(text).isdigit() else last
+
+
+def _first_epoch(ax: Axes, gains: pd.DataFrame, last: int) -> dict[str, Line2D]:
+    """Mark the first epoch that gives most of the gain and its interval, where there are any; lines by name."""
+    row = gains.iloc[0] if len(gains) else pd.Series({"first_epoch": None})
+    if pd.isna(row["first_epoch"]):
+        return {}
+    first = _epoch(row["first_epoch"], last)
+    ax.axvline(first, color=BLACK, linestyle=":", linewidth=1.0)
+    name = f"first with 95 % of the gain: {first}"
+    if not pd.isna(row["first_epoch_low"]):
+        low, high = (_epoch(row[f"first_epoch_{end}"], last) for end in ("low", "high"))
+        ax.axvspan(low, high, color=GREY, alpha=0.15, linewidth=0)
+        name += f" [{low}, {high}]"
+    return {name: Line2D([], [], color=BLACK, linestyle=":")}
+
+
+def _along(own: Axes, spectra: Axes, along: pd.DataFrame) -> dict[str, Line2D]:
+    """Lines by name: on `own` the metric, and CKA of the first and last layer with the end; on the other spectra."""
     epochs = along.drop_duplicates("epoch").set_index("epoch").sort_index()
     layers = list(dict.fromkeys(along["layer"]))
-    lines: dict[str, tuple[pd.Series, str, str]] = {}
-    own = epochs["score"].dropna()
-    lines[f"its own test {METRIC_NAMES.get(str(epochs['metric'].iloc[0]), '')}"] = (own, BLACK, "o-")
+    lines: dict[str, tuple[Axes, pd.Series, str, str]] = {}
+    metric = METRIC_NAMES.get(str(epochs["metric"].iloc[0]), "")
+    lines[f"P's own test {metric}"] = (own, epochs["score"].dropna(), BLACK, "o-")
     for layer, colour, dash in zip(_ends(layers), ("#E69F00", "#CC79A7"), ("s-", "D-"), strict=False):
         of_layer = along[along["layer"] == layer].set_index("epoch")["cka_to_final"].sort_index()
-        lines[f"CKA of {layer} with its end"] = (of_layer, colour, dash)
-    rank = epochs["stable_rank"] / epochs["stable_rank"].iloc[-1]
-    lines["stable rank / that at the end"] = (rank, "#009E73", "^-")
+        lines[f"CKA of {layer} with its end"] = (own, of_layer, colour, dash)
+    for name, colour, dash in (("stable_rank", "#009E73", "^-"), ("spectral_norm", "#56B4E9", "v-")):
+        lines[f"{name.replace('_', ' ')} / that at the end"] = (
+            spectra, epochs[name] / epochs[name].iloc[-1], colour, dash,
+        )  # fmt: skip
     made = {}
-    for name, (values, colour, dash) in lines.items():
+    for name, (ax, values, colour, dash) in lines.items():
         (made[name],) = ax.plot(values.index, values.to_numpy(), dash, color=colour, markersize=3.2, linewidth=1.0)
-    label(ax, x="epoch of the pre-trained model", y="the pre-trained model", title="pre-training")
+    label(own, y="the pre-trained model")
+    label(spectra, y="its spectra, relative to the end")
+    spectra.set_ylim(bottom=0)
     return made
 
 

@@ -12,12 +12,14 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
+from transferscope.answers.answer import AnswerCard
 from transferscope.claims.evidence import Evidence, TaskResults
 from transferscope.claims.registry import registered
 from transferscope.claims.verdict import RULE
 from transferscope.experiment.plan import Plan
 from transferscope.report import view
 from transferscope.report.chapters import images, training
+from transferscope.tables.grid import Grid
 from transferscope.tables.markdown import escape, markdown_table
 
 Results = Mapping[str, TaskResults]
@@ -28,25 +30,43 @@ ACRONYM = re.compile(r"(\b[A-Z]+-[A-Z]\b)")
 
 
 def write_page(
-    plan: Plan, claims: pd.DataFrame, effects: pd.DataFrame, results: Results, *, provenance: Provenance
+    plan: Plan,
+    claims: pd.DataFrame,
+    effects: pd.DataFrame,
+    results: Results,
+    *,
+    provenance: Provenance,
+    answers: AnswerCard | None = None,
 ) -> str:
     """The whole report as HTML.
 
     claims, effects: of `decide_claims`. results: by task, and `cross_domain`; figures are read from disk and embedded.
-    provenance: names and values, shown as they are (mappings as groups).
+    provenance: names and values, shown as they are (mappings as groups). answers: the card that it opens with.
     """
-    return _render("report.html.j2", plan, claims, effects, results, provenance)
+    return _render("report.html.j2", plan, claims, effects, results, provenance, answers)
 
 
 def write_markdown(
-    plan: Plan, claims: pd.DataFrame, effects: pd.DataFrame, results: Results, *, provenance: Provenance
+    plan: Plan,
+    claims: pd.DataFrame,
+    effects: pd.DataFrame,
+    results: Results,
+    *,
+    provenance: Provenance,
+    answers: AnswerCard | None = None,
 ) -> str:
     """The same claims and key tables as the page, without figures and long tables."""
-    return _render("summary.md.j2", plan, claims, effects, results, provenance)
+    return _render("summary.md.j2", plan, claims, effects, results, provenance, answers)
 
 
 def _render(
-    template: str, plan: Plan, claims: pd.DataFrame, effects: pd.DataFrame, results: Results, provenance: Provenance
+    template: str,
+    plan: Plan,
+    claims: pd.DataFrame,
+    effects: pd.DataFrame,
+    results: Results,
+    provenance: Provenance,
+    answers: AnswerCard | None,
 ) -> str:
     evidence = Evidence(plan, results)
     claim_views = view.claim_views(claims, effects, registered(plan.study.report.claims))
@@ -54,7 +74,11 @@ def _render(
     chapters = view.section_views(evidence, decided)
     counts = Counter(claim.verdict for claim in decided)
     drawn = images.generated(evidence)
+    of_files = plan.compares_files
     content = {
+        "of_files": of_files,
+        "models": _models(plan) if of_files else None,
+        "answers": view.answer_views(answers, chapters, {"claims"} if decided else ()),
         "title": plan.study.report.title,
         "model": plan.study.model.name,
         "generated": [task for task in evidence.tasks if task in drawn],
@@ -63,18 +87,24 @@ def _render(
         "data": images.tables(evidence),
         "data_folded": images.folded(evidence),
         "claims": decided,
-        "claims_not_run": [claim for claim in claim_views if not claim.ours],
+        "claims_not_run": [] if of_files else [claim for claim in claim_views if not claim.ours],
         "counts": [(verdict, counts[verdict], *mark) for verdict, mark in view.MARKS.items()],
         "rule": RULE,
         "whole_table": view.whole_table(claims),
         "chapters": [(chapter, [item for item in views if not item.empty]) for chapter, views in chapters],
         "anchors": {item.section.id for _, views in chapters for item in views if not item.empty},
-        "not_run": view.not_run(evidence, chapters),
+        "not_run": [] if of_files else view.not_run(evidence, chapters),
         "runs": training.runs(evidence),
         "unlearned": view.unlearned(evidence),
         "provenance": view.provenance_groups(provenance),
     }
     return _environment().get_template(template).render(content)
+
+
+def _models(plan: Plan) -> Grid:
+    """The checkpoint files that are compared, a row each."""
+    rows = tuple((run.label, run.checkpoint or "", run.model.name) for run in plan.runs.values())
+    return Grid("Models", ("model", "file", "architecture"), rows, text_columns=3)
 
 
 def keep_together(text: str) -> Markup:

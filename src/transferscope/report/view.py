@@ -5,12 +5,13 @@ from __future__ import annotations
 import base64
 import math
 import struct
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Container, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pandas as pd
 
+from transferscope.answers.answer import Answer, AnswerCard
 from transferscope.claims.decide import remarks
 from transferscope.claims.evidence import CROSS_DOMAIN, Evidence
 from transferscope.claims.registry import Claim
@@ -58,7 +59,7 @@ class ClaimView:
     """A row of the claims table.
 
     ours: means, an item per place. effect: with its interval, and over how much. why: the verdict in at most two
-    sentences. left_out: what was not compared, with the reason. unfinished: runs in it not trained to the end.
+    sentences, with what was left out and which runs were not trained to the end.
     """
 
     claim: Claim
@@ -67,8 +68,6 @@ class ClaimView:
     ours: list[str]
     effect: str
     why: str
-    left_out: str
-    unfinished: str
 
     @property
     def sides(self) -> str:
@@ -81,6 +80,14 @@ class ClaimView:
     @property
     def style(self) -> str:
         return MARKS[self.verdict][1]
+
+
+@dataclass(frozen=True)
+class AnswerView:
+    """An answer of the card, with the link to the section that shows more; empty where it has none."""
+
+    answer: Answer
+    link: str
 
 
 @dataclass(frozen=True)
@@ -99,6 +106,29 @@ class SectionView:
 
 
 Chapters = list[tuple[Chapter, list[SectionView]]]
+
+
+def answer_views(card: AnswerCard | None, chapters: Chapters, others: Container[str]) -> list[AnswerView]:
+    """The answers of a card; each links to the section that shows its figure, or to the one that it names.
+
+    others: anchors of the page beside those of the sections.
+    """
+    views = []
+    for answer in card.answers if card is not None else ():
+        name = answer.figure.removesuffix(".figure").partition(".")[2]
+        sections = [view.section for _, found in chapters for view in found if not view.empty]
+        shown = [one.id for one in sections if name and _shows(one, name)]
+        named = [one.id for one in sections if one.id == answer.section]
+        link = next(iter([*shown, *named]), answer.section if answer.section in others else "")
+        views.append(AnswerView(answer, link))
+    return views
+
+
+def _shows(section: Section, figure: str) -> bool:
+    """True of the section that has a figure, or one per run."""
+    if callable(section.figures):
+        return False
+    return any(figure == name or figure.startswith(f"{name}_") for name in section.figures)
 
 
 def claim_views(claims: pd.DataFrame, effects: pd.DataFrame, known: Mapping[str, Claim]) -> list[ClaimView]:
@@ -122,19 +152,23 @@ def _claim_view(claim: Claim, row: Mapping[Any, Any], effects: pd.DataFrame) -> 
     ours = [" | ".join([f"{place} {_mean(claim, part, 'first')}", *_second(claim, part)]) for place, part in places]
     said = remarks(list(effects[["unit", "counted", "note"]].itertuples(index=False, name=None)))
     effect = _effect(claim, row, differences=bool(counted["second"].notna().any()), places=len(places)) if ours else ""
-    verdict, reason = str(row["verdict"]), str(row["reason"])
-    unfinished = str(row["unfinished"]) if isinstance(row["unfinished"], str) and row["unfinished"] else ""
-    return ClaimView(claim, verdict, reason, ours, effect, _why(row), _sentence("; ".join(said)), unfinished)
+    return ClaimView(claim, str(row["verdict"]), str(row["reason"]), ours, effect, _why(row, "; ".join(said)))
 
 
-def _why(row: Mapping[Any, Any]) -> str:
-    """The verdict in at most two sentences: where the interval lies and whom it covers; what would tell."""
-    first = str(row["reason"]).split("; left out: ")[0]
-    if isinstance(row["covers"], str) and row["covers"]:
-        first += f", for {row['covers']}"
-    open_ = row["verdict"] == UNKNOWN and isinstance(row["would_tell"], str)
-    second = str(row["would_tell"]) if open_ and not first.startswith("not run") else ""
-    return " ".join(map(_sentence, filter(None, (first, second and f"to tell: {second}"))))
+def _why(row: Mapping[Any, Any], said: str) -> str:
+    """The verdict in at most two sentences: where the interval lies, of what, and whom it covers; what would tell.
+
+    said: what the reason ends with, about what was left out.
+    """
+    covers, unfinished, would = (
+        str(row[name]) if isinstance(row[name], str) else "" for name in ("covers", "unfinished", "would_tell")
+    )
+    reason = str(row["reason"]).removesuffix(said).removesuffix("; ") + (f", for {covers}" if covers else "")
+    rising = f"not trained to the end are {unfinished}" if unfinished else ""
+    first = "; ".join(filter(None, (reason, rising, said)))
+    if row["verdict"] != UNKNOWN or not would or reason.startswith("not run"):
+        return _sentence(first)
+    return f"{_sentence(first)} {_sentence(would if ': ' in would else f'to tell: {would}')}"
 
 
 def _sentence(text: str) -> str:
@@ -183,26 +217,54 @@ def whole_table(claims: pd.DataFrame) -> str:
     tested, decided = int(claims["p"].notna().sum()), claims[claims["verdict"] != UNKNOWN]
     rising = claims["unfinished"].fillna("").astype(bool).any()
     note = (
-        " Not trained to the end: in brackets the points of the train metric that these runs still gained per epoch "
-        "when they were stopped, so that the effect is partly one of how far training had come."
+        " Of runs that were not trained to the end the brackets hold the points of the train metric that they still "
+        "gained per epoch when they were stopped: the effect is partly one of how far training had come."
     )
     if not tested:
         return note.strip() if rising else ""
     kept = int((decided["corrected"] != UNKNOWN).sum())
     return (
-        f"Each of the {tested} claims with an interval has a chance of at most 5 % of a false verdict, so up to "
-        f"{tested / 20:.1f} verdicts may be false by chance, and at least one with a chance of up to "
-        f"{100 * (1 - 0.95**tested):.0f} %; {len(decided)} are decided. "
+        f"Each of the {tested} claims with an interval has a chance of at most 5 % of a false verdict, so in studies "
+        f"like this one at most {tested / 20:.1f} are false on average, and at least one with a chance of "
+        f"{100 * (1 - 0.95**tested):.0f} % if they were independent; {len(decided)} are decided. "
         f"After Holm's correction, with a chance of 5 % of any false verdict in the whole table, {kept} stay decided "
         "(column corrected of claims.csv)." + (note if rising else "")
     )
 
 
 def section_views(evidence: Evidence, claims: list[ClaimView]) -> Chapters:
-    """Chapters with their sections, those without content included (`empty`)."""
-    return [
-        (chapter, [_section_view(section, evidence, claims) for section in chapter.sections]) for chapter in CHAPTERS
+    """Chapters with their sections, those without content included (`empty`).
+
+    Of a study that compares checkpoint files only what speaks of files, without the paper's tables and numbers.
+    """
+    chapters = map(_of_files, CHAPTERS) if evidence.plan.compares_files else CHAPTERS
+    views = [
+        (chapter, [_section_view(section, evidence, claims) for section in chapter.sections]) for chapter in chapters
     ]
+    return (
+        [(chapter, list(map(_without_ours, found))) for chapter, found in views]
+        if evidence.plan.compares_files
+        else views
+    )
+
+
+def _of_files(chapter: Chapter) -> Chapter:
+    """The chapter in the words of a comparison of files."""
+    sections = [
+        replace(one, numbers="", see=one.of_files.see, note=one.of_files.note, paper=())
+        for one in chapter.sections
+        if one.of_files is not None
+    ]
+    return replace(chapter, appendix="", sections=tuple(sections))
+
+
+def _without_ours(view: SectionView) -> SectionView:
+    """Tables whose captions do not set them against the paper's."""
+
+    def renamed(grids: list[Grid]) -> list[Grid]:
+        return [replace(grid, caption=grid.caption.removeprefix("Ours: ")) for grid in grids]
+
+    return replace(view, tables=renamed(view.tables), folded=renamed(view.folded))
 
 
 def _section_view(section: Section, evidence: Evidence, claims: list[ClaimView]) -> SectionView:

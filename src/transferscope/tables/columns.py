@@ -65,7 +65,7 @@ COLUMNS: Mapping[str, Column] = {
         same_wrong="same wrong answer",
         **dict.fromkeys((
             "accuracy", "train_accuracy", "test_accuracy", "optimization_speed", "fraction", "fraction_of_a",
-            "train_fraction", "test_fraction",
+            "train_fraction", "test_fraction", "part_of_gain",
         )),
     ),
     **_columns(

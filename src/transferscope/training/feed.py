@@ -63,9 +63,9 @@ def _resident(split: PackedSplit, device: torch.device) -> Tensor | None:
     """All images on the GPU, or None where they would take more than their share of its free memory."""
     free, _ = torch.cuda.mem_get_info(device)
     shape = tuple(split.images.shape)
-    if int(np.prod(shape)) > RESIDENT_SHARE * free:
+    if int(np.prod(shape)) * split.images.dtype.itemsize > RESIDENT_SHARE * free:
         return None
-    images = torch.empty(shape, dtype=torch.uint8, device=device)
+    images = torch.empty(shape, dtype=torch.from_numpy(np.empty(0, split.images.dtype)).dtype, device=device)
     for start in range(0, len(split), 4096):
         images[start : start + 4096] = torch.from_numpy(np.array(split.images[start : start + 4096])).to(device)
     return images

@@ -1,17 +1,21 @@
-"""SGD as in the study: which parameters move at which learning rate, and when.
+"""The optimizer, and which parameters move at which learning rate, and when.
 
-Appendix A: momentum 0.9, weight decay 1e-4 on everything, a constant or piecewise constant learning rate.
-The warm-up and the clipping are ours; small Fixup networks stay at chance without them.
+Appendix A: SGD with momentum 0.9, weight decay 1e-4 on everything, a constant or piecewise constant learning rate.
+The warm-up and the clipping are ours; small Fixup networks stay at chance without them. Other optimizers of torch take
+the same schedule and groups.
 """
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import torch
 from torch import nn
 
-from transferscope.experiment.options import TrainingOptions
+from transferscope.experiment.options import OptimizerOptions, TrainingOptions
+from transferscope.system.errors import UserError
+from transferscope.system.near import near_matches
 
 REFERENCE_BATCH = 256
 """`scale_lr_by_batch`: the batch size at which the learning rate is taken as written."""
@@ -55,12 +59,57 @@ def parameter_groups(model: nn.Module, options: TrainingOptions) -> list[dict[st
     return [group for group in groups if group["params"]]
 
 
-def make_optimizer(model: nn.Module, options: TrainingOptions) -> torch.optim.SGD:
-    """torch's SGD over `parameter_groups`, fused into one kernel; `set_learning_rate` comes before each update."""
+def make_optimizer(model: nn.Module, options: TrainingOptions) -> torch.optim.Optimizer:
+    """The optimizer over `parameter_groups`; `set_learning_rate` comes before each update.
+
+    torch's SGD, fused into one kernel, or the class of torch that `training.optimizer` names.
+
+    Raises UserError for an optimizer or an option that torch does not have, and for values that it refuses.
+    """
     groups = parameter_groups(model, options)
+    if options.optimizer is not None:
+        return _named(groups, options.optimizer, options.lr, options.weight_decay)
     return torch.optim.SGD(
         groups, lr=options.lr, momentum=options.momentum, weight_decay=options.weight_decay, fused=True
     )
+
+
+OTHER_UPDATES = ("LBFGS", "SparseAdam")
+"""Optimizers that need more than one pass for an update, or sparse gradients."""
+
+
+def _named(
+    groups: list[dict[str, Any]], wanted: OptimizerOptions, lr: float, weight_decay: float
+) -> torch.optim.Optimizer:
+    classes = _optimizers()
+    if wanted.name not in classes:
+        near = near_matches(wanted.name, classes)
+        raise UserError(f"training.optimizer: torch.optim has no {wanted.name!r} for trainings{near}")
+    found = classes[wanted.name]
+    known = [name for name in inspect.signature(found).parameters if name not in ("params", "lr", "weight_decay")]
+    for option in wanted.options:
+        if option not in known:
+            raise UserError(f"training.optimizer: {wanted.name} has no option {option!r}{near_matches(option, known)}")
+    values: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in wanted.options.items()
+    }
+    if "weight_decay" in inspect.signature(found).parameters:
+        values["weight_decay"] = weight_decay
+    try:
+        made = found(groups, **values | {"lr": lr})
+    except (TypeError, ValueError, RuntimeError, AssertionError) as error:
+        raise UserError(f"training.optimizer: {wanted.name} refuses its options {wanted.options}: {error}") from error
+    return made
+
+
+def _optimizers() -> dict[str, type[torch.optim.Optimizer]]:
+    """torch's optimizers by name."""
+    found = {name: value for name, value in vars(torch.optim).items() if inspect.isclass(value)}
+    return {
+        name: value
+        for name, value in found.items()
+        if issubclass(value, torch.optim.Optimizer) and name not in ("Optimizer", *OTHER_UPDATES)
+    }
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:

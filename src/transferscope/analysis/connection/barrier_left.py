@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.optimize import brentq
 
+from transferscope.analysis.barriers import largest_gap
 from transferscope.system.errors import UserError
+
+LARGEST = 1e6
+"""Of a part that is left, beyond which it is not looked for."""
 
 
 @dataclass(frozen=True)
 class Remaining:
-    """A part of the straight line's barrier with its percentile bootstrap interval; NaN where there is no barrier."""
+    """A part of the straight line's barrier with its interval over examples; NaN where there is no barrier."""
 
     left: float
     left_low: float
@@ -24,9 +30,12 @@ def remaining(
 ) -> Remaining:
     """The barrier along a way divided by that along the straight line, 0 where the way is never below the chord.
 
-    Both barriers are the largest gap to the chord of the same ends. The quotient is one of resamples of the same
-    examples, so that what both curves share cancels. It is NaN unless the middle of the straight line lies below the
-    chord in all but 1 - confidence of the resamples: a part of nothing says nothing.
+    Both barriers are the largest gap to the chord of the same ends. Like every largest of noisy numbers that along the
+    way would be too high, and the part above 0 where nothing is left. So the part is the one for which the largest of
+    "gap along the way minus this part of the straight line's barrier" is 0 by the estimate of `barrier_row`, and its
+    interval holds the parts for which that difference may be 0. Resamples of the same examples are behind both curves,
+    so that what they share cancels; the line itself leaves exactly 1. NaN unless the middle of the straight line lies
+    below the chord in all but 1 - confidence of the resamples: a part of nothing says nothing.
 
     Args:
         alphas: (num_alphas,) from 0 to 1, in order, both ends and .5 among them.
@@ -41,18 +50,37 @@ def remaining(
         raise UserError("what remains of a barrier needs alphas in order with 0, 0.5 and 1 among them")
     if curves[0].shape != curves[1].shape or curves[0].shape[1:] != at.shape:
         raise UserError(f"curves of shapes {curves[0].shape} and {curves[1].shape} at {len(at)} alphas")
-    gaps = [_gaps(at, values, higher_is_better) for values in curves]
-    middle = gaps[0][:, at.tolist().index(0.5)]
+    line, other = (_gaps(at, values, higher_is_better) for values in curves)
+    middle = line[:, at.tolist().index(0.5)]
     lowest = np.percentile(middle[1:], 100 * (1 - confidence)) if len(middle) > 1 else middle[0]
     if not lowest > 0:
         return Remaining(np.nan, np.nan, np.nan)
-    heights = [gap.max(axis=1) for gap in gaps]
-    # A few resamples may have no barrier at all: of nothing no part is left.
-    parts = np.divide(heights[1], heights[0], out=np.full_like(heights[0], np.nan), where=heights[0] > 0)
-    if len(parts) == 1 or np.isnan(heights[1]).any():
-        return Remaining(float(parts[0]), np.nan, np.nan)
-    low, high = np.nanpercentile(parts[1:], [50 * (1 - confidence), 50 * (1 + confidence)])
-    return Remaining(float(parts[0]), float(low), float(high))
+    if np.array_equal(line, other):
+        return Remaining(1.0, 1.0, 1.0)
+    place = int(line[0].argmax())
+    known = np.isfinite(line[1:]).all(axis=1) & np.isfinite(other[1:]).all(axis=1)
+    if known.sum() < 2 or not np.isfinite(other[0]).all():
+        return Remaining(float(other[0].max() / line[0, place]), np.nan, np.nan)
+    noise = other[1:][known] - other[0], (line[1:, [place]][known] - line[0, place])
+    noise = tuple(one - one.mean(axis=0) for one in noise)
+
+    def excess(part: float) -> dict[str, float]:
+        return largest_gap(other[0] - part * line[0, place], noise[0] - part * noise[1], 0.0, confidence)
+
+    ends = (_zero(lambda part, name=name: excess(part)[name]) for name in ("barrier", "barrier_low", "barrier_high"))
+    return Remaining(*ends)
+
+
+def _zero(falling: Callable[[float], float]) -> float:
+    """The part from 0 on at which a falling function is 0; 0 where it is below from the start."""
+    if falling(0.0) <= 0:
+        return 0.0
+    high = 1.0
+    while falling(high) > 0:
+        high *= 2
+        if high > LARGEST:
+            return np.inf
+    return float(brentq(falling, 0.0, high, xtol=1e-6))
 
 
 def _gaps(alphas: NDArray[np.float64], values: NDArray[np.float64], higher_is_better: bool) -> NDArray[np.float64]:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import errno
 import shlex
+import sys
 from collections.abc import Mapping
 from typing import Any
+
+import click
 
 from transferscope.framework.config import present_source
 from transferscope.framework.runners.node_progress import NodeProgress
@@ -68,6 +71,9 @@ LISTS = {
 
 def run_command(*options: str) -> str:
     """`kedro run` with options, in the present environment and with its parameters of the command line."""
+    compared = _comparison()
+    if compared is not None:  # which recognises what is finished
+        return compared
     source = present_source()
     words = ["kedro", "run"]
     if source is not None:
@@ -81,6 +87,9 @@ def repeat_command(progress: NodeProgress, options: Mapping[str, Any]) -> str:
 
     options: by Kedro's names; `runner` only where another than the default was chosen.
     """
+    compared = _comparison()
+    if compared is not None:
+        return compared
     words = ["kedro", "run"]
     for name, option in (("env", "--env"), ("conf_source", "--conf-source"), ("runner", "--runner")):
         if options.get(name):
@@ -94,6 +103,14 @@ def repeat_command(progress: NodeProgress, options: Mapping[str, Any]) -> str:
         words.append("--only-missing-outputs")
     words += ["--from-nodes", ",".join(node.name for node in progress.failed)]
     return shlex.join(words)
+
+
+def _comparison() -> str | None:
+    """The command as it was typed, where it is `kedro compare`: its study is too long for options of `kedro run`."""
+    context = click.get_current_context(silent=True)
+    if context is None or context.info_name != "compare":
+        return None
+    return shlex.join(["kedro", *sys.argv[1:]])
 
 
 def _params(option: str, values: Mapping[str, Any]) -> list[str]:

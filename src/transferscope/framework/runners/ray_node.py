@@ -7,10 +7,11 @@ import os
 import sys
 import time
 import traceback
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kedro.io import AbstractDataset, DataCatalog
 from kedro.pipeline.node import Node
@@ -18,9 +19,12 @@ from kedro.runner import Task
 from pluggy import PluginManager
 
 from transferscope.framework.config import StudySource, open_study
-from transferscope.framework.kedro_private import project_hooks
+from transferscope.framework.kedro_private import add_validators, project_hooks
 from transferscope.framework.runners.failures import reason, users_mistake
 from transferscope.framework.runners.notes import Notes, notes_of
+
+if TYPE_CHECKING:
+    from kedro.validation import ValidatorSpec
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,8 @@ class NodeTask:
     folder: Path
     run_id: str | None
     is_async: bool
+    validators: Mapping[str, ValidatorSpec] = field(default_factory=dict)
+    """Checks of the entries, which their datasets do not know."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +95,7 @@ def _run(task: NodeTask, hooks: PluginManager) -> Exception | None:
     if task.study is not None:
         open_study(task.study)
     catalog = DataCatalog({name: dataset for name, dataset in task.datasets.items() if dataset is not None})
+    add_validators(catalog, task.validators)
     hooks.hook.after_catalog_created(
         catalog=catalog, conf_catalog={}, conf_creds={}, parameters={}, save_version=None, load_versions={}
     )

@@ -16,6 +16,7 @@ from kedro.pipeline.node import Node
 from pluggy import PluginManager
 
 from transferscope.framework.config import CommandLineError, present_source
+from transferscope.framework.kedro_private import validators_of
 from transferscope.framework.runners.failures import RemoteError
 from transferscope.framework.runners.node_progress import Ended
 from transferscope.framework.runners.node_runner import NodeRunner, gpus_asked, positive, refuse_unknown
@@ -76,7 +77,8 @@ class RayRunner(NodeRunner):
 
             def start(node: Node) -> Any:
                 datasets = {name: catalog.get(name) for name in {*node.inputs, *node.outputs}}
-                task = NodeTask(node, datasets, present_source(), Path.cwd(), run_id, self._is_async)
+                checks = validators_of(catalog, datasets)
+                task = NodeTask(node, datasets, present_source(), Path.cwd(), run_id, self._is_async, checks)
                 remote = on_gpus if asked[node]["num_gpus"] else on_cores
                 return remote.options(name=node.name, **asked[node]).remote(task, board)
 

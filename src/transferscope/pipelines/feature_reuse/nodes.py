@@ -18,6 +18,13 @@ def gather_varied_runs(runs: VariedRuns, class_sizes: pd.DataFrame, **histories:
     return varied_runs(RunName.parse(runs.root[0].run).task, runs.root, histories, class_sizes)
 
 
+def compare_source_epochs(varied: pd.DataFrame) -> pd.DataFrame:
+    """Gain over runs from scratch by source epoch, and the first epoch that gives most of it."""
+    from transferscope.measure.reuse import gains_by_source_epoch
+
+    return gains_by_source_epoch(varied)
+
+
 def measure_along_pretraining(series: CheckpointSeries, test_split: PackedSplit, precision: Precision) -> pd.DataFrame:
     """The pre-trained model at its kept epochs: its own metric, CKA with its end, spectra."""
     from transferscope.measure.reuse import along_pretraining

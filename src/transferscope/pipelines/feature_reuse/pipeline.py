@@ -14,7 +14,7 @@ NAME = "feature_reuse"
 
 
 def create_pipeline(plan: Plan) -> Pipeline:
-    """`histories → {task}.feature_reuse.table → figures`, per task; of source epochs also P along its training."""
+    """`histories → {task}.feature_reuse.table → figures`, per task; of source epochs also gains, and P in training."""
     tasks = dict.fromkeys(plan.views.values())
     return Pipeline([node for task in tasks for node in _task(plan, task)], tags=NAME)
 
@@ -40,8 +40,16 @@ def _task(plan: Plan, task: str) -> list[Node]:
     if "epoch" in series:
         source = _source(plan, task)
         along = [] if source is None else [f"{task}.{source.name}.along_pretraining"]
-        found += [_along(task, source)] if source is not None else []
-        found.append(draw(NAME, task, "source_epochs", "reuse:source_epochs", [table, *along]))
+        gains = f"{task}.source_epochs.table"
+        compared = Node(
+            nodes.compare_source_epochs,
+            inputs=table,
+            outputs=gains,
+            name="compare_source_epochs",
+            namespace=f"{task}.{NAME}",
+        )
+        found += [compared, *([_along(task, source)] if source is not None else [])]
+        found.append(draw(NAME, task, "source_epochs", "reuse:source_epochs", [table, gains, *along]))
     return found
 
 

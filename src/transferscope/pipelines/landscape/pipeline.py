@@ -9,7 +9,7 @@ from transferscope.experiment.pairs import Pair, PairGroup
 from transferscope.experiment.plan import Plan
 from transferscope.experiment.run import RunSpec
 from transferscope.pipelines.landscape import nodes
-from transferscope.pipelines.wiring import ON_A_GPU, draw, draw_pages, gather, pair_inputs, tagged
+from transferscope.pipelines.wiring import ON_A_GPU, draw, draw_matrix, draw_pages, gather, pair_inputs, tagged
 
 NAME = "landscape"
 ACROSS = "cross_domain"
@@ -32,6 +32,7 @@ def create_pipeline(plan: Plan) -> Pipeline:
     compared = [task for task in groups if groups[task]]
     for task in compared:
         made += tagged("lines", _interpolation(task, groups[task]))
+        made += tagged("lines", draw_matrix(NAME, plan, task, "barrier", "barriers", groups[task]))
     across = tagged("cross_domain", _cross_domain(plan, options))
     scopes = [*compared, *([ACROSS] if across else [])]
     made += [*tagged("lines", across), *(tagged("lines", _all_barriers(scopes)) if scopes else [])]

@@ -11,7 +11,7 @@ from transferscope.experiment.plan import Plan
 from transferscope.experiment.run import RunSpec
 from transferscope.pipelines.mistakes import nodes
 from transferscope.pipelines.types import Figure
-from transferscope.pipelines.wiring import ON_A_GPU, draw, gather, pair_inputs, tagged
+from transferscope.pipelines.wiring import ON_A_GPU, draw, draw_matrix, gather, pair_inputs, tagged
 
 NAME = "mistakes"
 
@@ -45,6 +45,7 @@ def _task(plan: Plan, task: str, groups: list[PairGroup]) -> list[Node]:
             namespace=f"{task}.{NAME}",
         ),
         draw(NAME, task, "mistakes", "mistakes:mistake_bars", [f"{task}.mistakes.table"]),
+        *draw_matrix(NAME, plan, task, "disagreement", "mistakes", groups),
         *_gallery(plan, task, "uncommon_mistakes", nodes.draw_gallery),
         *(tagged("replacement", _replacement(plan, task, groups, runs)) if replaced else []),
         *([] if plan.is_multi_label(task) else tagged("class_size", _class_sizes(task, runs))),

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
+
 import pandas as pd
 
 from transferscope.claims.evidence import TaskResults
 from transferscope.experiment.names import EntryName
 from transferscope.experiment.plan import make_plan
 from transferscope.experiment.study import Study
-from transferscope.pipelines.types import PackedSplit
+from transferscope.pipelines.types import AnswerCard, MergedModel, PackedSplit
 from transferscope.plots.rendered import SavedFigure
 
 
@@ -52,19 +55,56 @@ def decide_claims(study: Study, **results: TaskResults) -> tuple[pd.DataFrame, p
     return decide(make_plan(study), results)
 
 
-def write_summary(study: Study, claims: pd.DataFrame, claim_effects: pd.DataFrame, **results: TaskResults) -> str:
+def answer_questions(study: Study, claims: pd.DataFrame, **entries: TaskResults | MergedModel) -> AnswerCard:
+    """Answer the questions that the report opens with: about checkpoint files, or about the study by its claims.
+
+    entries: results by task, and merged models as `images.average.merged`.
+    """
+    from transferscope.answers.answer import AnswerCard as Card
+    from transferscope.answers.card import answer_questions as answer
+    from transferscope.answers.compared import compared_models
+    from transferscope.answers.study import answers_of_study
+
+    plan = make_plan(study)
+    results = {name: entry for name, entry in entries.items() if isinstance(entry, TaskResults)}
+    empty = Card(plan.study.report.title, (), ())
+    if not plan.compares_files:
+        figures = {name: frozenset(found.figures) for name, found in results.items()}
+        return answers_of_study(plan, claims, figures) or empty
+    every = list(compared_models(plan, results, _merged_files(entries)))
+    found = next((one for one in every if one.pairs), None)
+    return empty if found is None else answer(found, plan.study.report.title)
+
+
+def _merged_files(entries: Mapping[str, TaskResults | MergedModel]) -> dict[str, str]:
+    """Paths of merged weights by the name of the merge."""
+    files = {}
+    for name, entry in entries.items():
+        checkpoint = None if isinstance(entry, TaskResults) else entry.checkpoint
+        if checkpoint is not None and checkpoint.path is not None:
+            path = checkpoint.path.absolute()
+            inside = path.is_relative_to(Path.cwd())  # the report names no folder of a person where it need not
+            files[str(EntryName.parse(name).of)] = str(path.relative_to(Path.cwd()) if inside else path)
+    return files
+
+
+def write_summary(
+    study: Study, claims: pd.DataFrame, claim_effects: pd.DataFrame, answers: AnswerCard, **results: TaskResults
+) -> str:
     """Write the claims and the key tables as Markdown."""
     from transferscope.report.page import write_markdown
     from transferscope.report.provenance import provenance
 
     plan = make_plan(study)
-    return write_markdown(plan, claims, claim_effects, results, provenance=provenance(plan, results))
+    return write_markdown(plan, claims, claim_effects, results, provenance=provenance(plan, results), answers=answers)
 
 
-def write_report(study: Study, claims: pd.DataFrame, claim_effects: pd.DataFrame, **results: TaskResults) -> str:
+def write_report(
+    study: Study, claims: pd.DataFrame, claim_effects: pd.DataFrame, answers: AnswerCard, **results: TaskResults
+) -> str:
     """Write the page that shows everything."""
     from transferscope.report.page import write_page
     from transferscope.report.provenance import provenance
 
     plan = make_plan(study)
-    return write_page(plan, claims, claim_effects, results, provenance=provenance(plan, results))
+    return write_page(plan, claims, claim_effects, results, provenance=provenance(plan, results), answers=answers)

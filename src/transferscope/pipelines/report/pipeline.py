@@ -14,13 +14,15 @@ NAME = "report"
 
 
 def create_pipeline(plan: Plan, analyses: Iterable[Pipeline]) -> Pipeline:
-    """`tables and figures → {task}.results → claims → report`; all that the analyses make is shown."""
+    """`tables and figures → {task}.results → claims, answers → report`; all that the analyses make is shown."""
     made = sorted(name for part in analyses for name in part.outputs() | part.datasets())
     shown = [name for name in made if EntryName.parse(name).form in ("table", "figure")]
     scopes = dict.fromkeys([*plan.study.tasks, "cross_domain"])
     gathered = {scope: [name for name in shown if EntryName.parse(name).task == scope] for scope in scopes}
     results = {scope: names for scope, names in gathered.items() if names}
-    nodes_of_report = [*(_gather(plan, scope, names) for scope, names in results.items()), *_conclude(list(results))]
+    merged = [name for name in made if EntryName.parse(name).form == "merged" and plan.compares_files]
+    gatherers = [_gather(plan, scope, names) for scope, names in results.items()]
+    nodes_of_report = [*gatherers, *_conclude(list(results), merged)]
     return Pipeline(nodes_of_report, tags=NAME)
 
 
@@ -36,11 +38,19 @@ def _gather(plan: Plan, scope: str, names: list[str]) -> Node:
     )
 
 
-def _conclude(scopes: list[str]) -> list[Node]:
+def _conclude(scopes: list[str], merged: list[str]) -> list[Node]:
     results = {"study": "params:plan.study"} | {scope: f"{scope}.results" for scope in scopes}
     tables = {name: name for name in ("claims", "claim_effects")}
+    written = tables | {"answers": "answers"}
     return [
         Node(nodes.decide_claims, inputs=results, outputs=list(tables), name="decide_claims", namespace=NAME),
-        Node(nodes.write_summary, inputs=results | tables, outputs="summary", name="write_summary", namespace=NAME),
-        Node(nodes.write_report, inputs=results | tables, outputs="report", name="write_report", namespace=NAME),
+        Node(
+            nodes.answer_questions,
+            inputs=results | {"claims": "claims"} | {name: name for name in merged},
+            outputs="answers",
+            name="answer_questions",
+            namespace=NAME,
+        ),
+        Node(nodes.write_summary, inputs=results | written, outputs="summary", name="write_summary", namespace=NAME),
+        Node(nodes.write_report, inputs=results | written, outputs="report", name="write_report", namespace=NAME),
     ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from transferscope.experiment.names import RunName
-from transferscope.experiment.node_parameters import Pairs, PairSpec, Runs
+from transferscope.experiment.node_parameters import Pairs, PairSpec, PartSpec, Runs
 from transferscope.experiment.options import ModulesOptions, Precision, SimilarityOptions
 from transferscope.experiment.run import RunSpec
 from transferscope.pipelines.types import CheckpointSeries, PackedSplit
@@ -59,6 +59,45 @@ def measure_distances(
     return concatenate(
         *(measure_distance(pair, series[pair.run_a], series[pair.run_b], options, modules) for pair in pairs.root)
     )
+
+
+def identify_pair(
+    pair: PairSpec,
+    series_a: CheckpointSeries,
+    series_b: CheckpointSeries,
+    part: PartSpec,
+    options: SimilarityOptions,
+    modules: ModulesOptions,
+    test_split: PackedSplit | None = None,
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Whether two checkpoints are one function, and their distance once channels are matched.
+
+    Without test images outputs are compared on noise of the size that `part` says.
+    """
+    from transferscope.measure import identity
+
+    bench = None if test_split is None else make_bench(test_split=test_split)
+    ends = series_a.load(options.epoch), series_b.load(options.epoch)
+    found = identity(*ends, modules, bench=bench, side=part.pictures.seen_size)
+    names = {"task": RunName.parse(pair.run_a).task, **pair.columns(options.epoch)}
+    return named(found.summary, **names), named(found.matched, **names)
+
+
+def identify_pairs(
+    pairs: Pairs,
+    part: PartSpec,
+    options: SimilarityOptions,
+    modules: ModulesOptions,
+    test_split: PackedSplit | None = None,
+    **series: CheckpointSeries,
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The tables of `identify_pair` of many pairs, one below the other; series by the full name of the run."""
+    found = [
+        identify_pair(pair, series[pair.run_a], series[pair.run_b], part, options, modules, test_split)
+        for pair in pairs.root
+    ]
+    summaries, matched = zip(*found, strict=True)
+    return concatenate(*summaries), concatenate(*matched)
 
 
 def measure_distance_travelled(

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from kedro.pipeline import Node, Pipeline
 
-from transferscope.experiment.pairs import PairGroup
+from transferscope.experiment.pairs import Pair, PairGroup
 from transferscope.experiment.plan import Plan
 from transferscope.experiment.run import RunSpec
 from transferscope.pipelines.similarity import nodes
-from transferscope.pipelines.wiring import ON_A_GPU, draw, gather, pair_inputs, tagged
+from transferscope.pipelines.wiring import ON_A_GPU, draw, draw_matrix, gather, pair_inputs, tagged
 
 NAME = "similarity"
 
@@ -23,13 +23,17 @@ def create_pipeline(plan: Plan) -> Pipeline:
         groups = plan.pair_groups(task, options.pairs)
         if groups:
             made += _task(task, groups, options.feature_tables())
+            made += tagged("cka", draw_matrix(NAME, plan, task, "cka", "cka", groups))
+            near = [group for group in groups if all(_has_distance(pair) for pair in group.pairs)]
+            made += tagged("distances", draw_matrix(NAME, plan, task, "distance", "distances", near))
+            made += tagged("distances", _identities(plan, task, groups))
     return Pipeline(made, tags=NAME)
 
 
 def _task(task: str, groups: list[PairGroup], feature_tables: list[str]) -> list[Node]:
     runs = list({run.full_name: run for group in groups for run in group.runs}.values())
     own = [run for run in runs if run.task == task and run.checkpoint is None]
-    inside = [group for group in groups if len({run.task for run in group.runs}) == 1]
+    inside = [group for group in groups if all(_has_distance(pair) for pair in group.pairs)]
     distances = [
         *(f"{task}.{group.name}.distances" for group in inside),
         *(f"{run.full_name}.distances" for run in own),
@@ -58,6 +62,11 @@ def _task(task: str, groups: list[PairGroup], feature_tables: list[str]) -> list
         ),
         *(node.tag("cka" if figure.startswith("cka") else "distances") for figure, node in figures.items()),
     ]
+
+
+def _has_distance(pair: Pair) -> bool:
+    """True if the weights of two runs are compared: of one network, on one task or of a file and its parent."""
+    return pair.same_network and (pair.run_a.task == pair.run_b.task or pair.is_of_parent)
 
 
 FIGURES = {
@@ -112,6 +121,44 @@ def _distance(task: str, group: PairGroup) -> Node:
         outputs=f"{task}.{pair.name}.distances",
         name=f"distance_{pair.name}",
         namespace=f"{task}.{NAME}",
+    )
+
+
+def _identities(plan: Plan, task: str, groups: list[PairGroup]) -> list[Node]:
+    """Whether two checkpoint files are one function, of every pair of files; runs that were trained are not asked."""
+    asked = [group for group in groups if all(run.role == "file" for run in group.runs)]
+    if not asked:
+        return []
+    names = ("identity", "aligned_distances")
+    return [
+        *(_identify(plan, task, group, names) for group in asked),
+        *(gather(NAME, task, name, (f"{task}.{group.name}.{name}" for group in asked)) for name in names),
+    ]
+
+
+def _identify(plan: Plan, task: str, group: PairGroup, outputs: tuple[str, str]) -> Node:
+    inputs = {
+        "part": f"params:plan.tasks.{task}.test",
+        "options": "params:analyses.similarity",
+        "modules": "params:analyses.modules",
+    }
+    if plan.has_images(task):
+        inputs["test_split"] = f"{task}.test_split"
+    if group.together:
+        inputs |= pair_inputs(task, group, "checkpoints")
+    else:
+        (pair,) = group.pairs
+        inputs["pair"] = f"params:plan.pairs.{task}.{pair.name}"
+        inputs |= {
+            f"series_{side}": f"{run.full_name}.checkpoints" for side, run in (("a", pair.run_a), ("b", pair.run_b))
+        }
+    return Node(
+        nodes.identify_pairs if group.together else nodes.identify_pair,
+        inputs=inputs,
+        outputs=[f"{task}.{group.name}.{name}" for name in outputs],
+        name=f"identify_{group.name}",
+        namespace=f"{task}.{NAME}",
+        tags=ON_A_GPU,
     )
 
 

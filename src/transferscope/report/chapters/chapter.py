@@ -24,6 +24,14 @@ def no_tables(evidence: Evidence) -> list[Grid]:
     return []
 
 
+@dataclass(frozen=True)
+class Words:
+    """Texts of a section in the report of a study that compares checkpoint files: how to read it, and a note."""
+
+    see: str
+    note: str = ""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Section:
     """One entry of the page.
@@ -31,6 +39,8 @@ class Section:
     numbers: as in the paper. see: what to look for. analysis, option: what must be planned for it,
     `analyses.<analysis>.<option>`. figures: names of figures of each task, or a function of the plan that gives those
     of the scenarios across tasks. paper: the paper's tables. tables: ours of all tasks, open; `folded` ones are closed.
+    of_files: its texts in the report of a study that compares checkpoint files, which has neither the paper's tables
+    nor its numbers; None: it does not stand there.
     """
 
     id: str
@@ -44,6 +54,7 @@ class Section:
     tables: Tables = no_tables
     folded: Tables = no_tables
     note: str = ""
+    of_files: Words | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

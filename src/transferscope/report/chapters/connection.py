@@ -13,7 +13,7 @@ from transferscope.claims.run_facts import main_metric
 from transferscope.experiment.names import CheckpointName
 from transferscope.plots.connections import WAYS
 from transferscope.report import published
-from transferscope.report.chapters.chapter import Chapter, Section, per_task
+from transferscope.report.chapters.chapter import Chapter, Section, Words, per_task
 from transferscope.tables import formats
 from transferscope.tables.grid import Grid
 
@@ -159,6 +159,14 @@ CHAPTER = Chapter(
             "with its interval over test images. Right: what a network loses when one module (bars), or all modules as "
             "far as it (line), are set half-way to the other's. A curve's bend is trained on the training images, so "
             "its points may be better than both ends.",
+            of_files=Words(
+                "Left the metric on each way from the first model to the second, in the middle the barrier on it, "
+                "right what a network loses when one module (bars), or all modules as far as it (line), are set "
+                "half-way to the other's. Where matching of channels (aligned) or a correction of their variance "
+                "(rescaled) takes a barrier away, it was one of order or scale.",
+                "A barrier is the largest gap to the chord of the ends, with its interval over test images. Channels "
+                "are matched by weights, without images.",
+            ),
         ),
         Section(
             id="split_runs",

@@ -6,7 +6,7 @@ import pandas as pd
 
 from transferscope.claims.evidence import Evidence
 from transferscope.report import published
-from transferscope.report.chapters.chapter import Chapter, Section, overview, spread
+from transferscope.report.chapters.chapter import Chapter, Section, interval, overview, spread
 from transferscope.tables import formats
 from transferscope.tables.block_sizes import paper_drop, relative_drops, shuffled_rows
 from transferscope.tables.grid import Grid
@@ -30,12 +30,19 @@ def block_sizes(evidence: Evidence) -> list[Grid]:
             ours = drops.get(size, float("nan"))
             percents = (_percent(float(value)) for value in (ours, paper))
             rows.append((task, name, *_both(of_size, "final_test"), *_both(of_size, "optimization_speed"), *percents))
+        own = table[table["series"] == "each"]
+        for size in dict.fromkeys(own["size"].astype(str)):
+            of_size = own[own["size"].astype(str) == size]
+            name = f"{'*' if size == 'values' else f'{size} px'}, each image by itself"
+            numbers = (*_both(of_size, "final_test"), *_both(of_size, "optimization_speed"))
+            rows.append((task, name, *numbers, formats.MISSING, formats.MISSING))
     columns = (
         "task", "blocks", "final, P-T", "final, RI-T", "speed, P-T", "speed, RI-T", "relative drop", "the paper's",
     )  # fmt: skip
     note = (
         "Mean (smallest to largest run). Relative drop: 100 (P-T - RI-T) / P-T of the mean final metric. The paper's "
-        "is at the size that is the nearest share of its 224 px."
+        "is at the size that is the nearest share of its 224 px. Each image by itself: a control in which every image "
+        "has a permutation of its own, so that no place means the same in two images."
     )
     return overview("Ours: shuffled images", columns, rows, note, "<task>.feature_reuse.table")
 
@@ -55,17 +62,35 @@ def controls(evidence: Evidence) -> list[Grid]:
 
 
 def source_epochs(evidence: Evidence) -> list[Grid]:
-    """Final metric by source epoch, and the first epoch that gives most of the gain."""
-    rows = []
-    for task, table in evidence.each("feature_reuse"):
-        starts = table[table["series"].isin(["whole", "epoch"]) & (table["role"] == "fine_tuned")]
-        if not (starts["series"] == "epoch").any():
-            continue
-        for epoch, of_epoch in starts.groupby(starts["source_epoch"].astype(str), sort=False):
+    """Final metric, speed and gain by source epoch, and the first epoch that gives most of the gain."""
+    rows, firsts = [], []
+    for task, gains in evidence.each("source_epochs"):
+        runs = evidence.table(task, "feature_reuse")
+        starts = runs[runs["series"].isin(["whole", "epoch"]) & (runs["role"] == "fine_tuned")]
+        for row in gains.to_dict("records"):
+            of_epoch = starts[starts["source_epoch"].astype(str) == str(row["source_epoch"])]
             numbers = (spread(of_epoch[name], _score(of_epoch)) for name in ("final_test", "optimization_speed"))
-            rows.append((task, str(epoch), *numbers))
-    columns = ("task", "source epoch", "final, test", "optimization speed")
-    return overview("Ours: by source epoch", columns, rows, "", "<task>.feature_reuse.table")
+            gain = _points(row["gain"]) + interval(row["gain_low"], row["gain_high"], _points)
+            rows.append((task, str(row["source_epoch"]), *numbers, gain, _percent(100 * row["part_of_gain"])))
+        head = gains.iloc[0]
+        first, low, high = (formats.cell(head[f"first_epoch{end}"], str) for end in ("", "_low", "_high"))
+        note = "" if pd.isna(head["note"]) else str(head["note"])
+        firsts.append((task, first, f"{low} to {high}" if low != formats.MISSING else formats.MISSING, note))
+    columns = ("task", "source epoch", "final, test", "optimization speed", "gain, points", "part of the gain")
+    note = (
+        "Gain: mean final metric minus that from scratch, RI-T with a training of its own, with the 95 % interval over "
+        "runs and test images. The runs from all epochs are trained as P-T is."
+    )
+    entry = "<task>.source_epochs.table"
+    first_columns = ("task", "first epoch", "95 % interval", "note")
+    rule = (
+        "The first source epoch whose gain is at least 95 % of that from the last one. The interval holds it in 95 % "
+        "of studies with other runs and other test images."
+    )
+    return [
+        *overview("Ours: by source epoch", columns, rows, note, entry),
+        *overview("Ours: the first epoch with 95 % of the gain", first_columns, firsts, rule, entry, text_columns=4),
+    ]
 
 
 def _both(rows: pd.DataFrame, column: str) -> tuple[str, str]:
@@ -79,8 +104,12 @@ def _score(rows: pd.DataFrame) -> formats.Format:
     return formats.score(str(rows["metric"].iloc[0]))
 
 
+def _points(value: float) -> str:
+    return formats.points(value, sign=True)
+
+
 def _percent(value: float) -> str:
-    return formats.MISSING if value != value else f"{value:.0f} %"
+    return formats.MISSING if value != value else f"{round(value)} %"
 
 
 CHAPTER = Chapter(
@@ -110,12 +139,15 @@ CHAPTER = Chapter(
             analysis="feature_reuse",
             figures=("reuse_controls",),
             tables=controls,
+            note="Statistics and first modules are trained as RI-T is, from which they differ in their initial weights "
+            "alone; frozen features as P-T. Permutations of each image by itself stand with the shuffled images.",
         ),
         Section(
             id="figure_7",
             numbers="Figure 7",
             title="Which epoch to fine-tune from",
-            see="Early epochs should already help; where the curve is flat, pre-training could have stopped.",
+            see="Early epochs should already help; where the curve is flat, pre-training could have stopped. The "
+            "first epoch with 95 % of the gain is marked with its interval.",
             analysis="source_epochs",
             figures=("source_epochs",),
             paper=(published.FIGURE_7,),

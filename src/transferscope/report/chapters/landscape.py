@@ -14,7 +14,7 @@ from transferscope.claims.run_facts import main_metric
 from transferscope.experiment.names import CheckpointName
 from transferscope.experiment.plan import Plan
 from transferscope.report import published
-from transferscope.report.chapters.chapter import Chapter, Section, number, overview, per_task, pivot, spread
+from transferscope.report.chapters.chapter import Chapter, Section, Words, number, overview, per_task, pivot, spread
 from transferscope.tables import formats
 from transferscope.tables.grid import Grid
 
@@ -302,6 +302,13 @@ CHAPTER = Chapter(
             "largest gap over the measured points in 95 % also on flat lines. Networks with BatchNorm layers "
             "get their statistics anew at every point between two models, from training images; what the "
             "averaged statistics give has names that begin with naive.",
+            of_files=Words(
+                "The height of each pair's barrier on the straight line: 0 where two models lie in one basin.",
+                "A barrier is estimated without the upward bias of a largest gap, so that a flat line has 0 on average "
+                "and may have less. Intervals are over test images. Networks with BatchNorm layers get their "
+                "statistics anew at every point between two models, from training images; names that begin with naive "
+                "have the averaged statistics.",
+            ),
         ),
         Section(
             id="figures_12_17",
@@ -310,13 +317,17 @@ CHAPTER = Chapter(
             see="The line between two P-T should be flat, that between two RI-T should fall deep in the middle, "
             "also where they share their initial weights.",
             analysis="landscape",
-            figures=("barrier", "loss_barrier"),
+            figures=("barrier", "loss_barrier", "barrier_matrix"),
             paper=(published.FIGURE_12, published.FIGURE_14),
             tables=barriers,
             folded=barriers_all,
             note="Figures 12, 14, 16 show the metric, 13, 15, 17 the loss; 16 and 17 the pairs with the same "
             "initialisation. A barrier is the largest gap to the chord between both ends, without the bias of a "
             "maximum.",
+            of_files=Words(
+                "The straight line from one model to the other: flat where both lie in one basin, with a fall of "
+                "accuracy and a rise of the loss where they do not."
+            ),
         ),
         Section(
             id="figure_18",
@@ -327,6 +338,7 @@ CHAPTER = Chapter(
             analysis="landscape",
             figures=("extrapolation",),
             tables=extrapolation,
+            of_files=Words("How far the basin reaches beyond the two models, on the same straight line."),
         ),
         Section(
             id="basin",
@@ -342,6 +354,11 @@ CHAPTER = Chapter(
             note="The loss is that of the test set; intervals are over its images and over the noise that was drawn. "
             "The paper reports (.0038, 49.14), (.0054, 98.28) and (.0034, 49.14) for "
             "P-T of real, clipart and quickdraw.",
+            of_files=Words(
+                "ε is how much the loss varies between the models, and δ the length at which noise and steps outward "
+                "cost 2ε.",
+                "The loss is that of the test set; intervals are over its images and over the noise that was drawn.",
+            ),
         ),
         Section(
             id="planes",
@@ -355,6 +372,7 @@ CHAPTER = Chapter(
             tables=planes,
             note="P's classifier is for other classes, so P takes part with the new classifier that the P-T "
             "started from, which knows nothing yet.",
+            of_files=Words("The test metric in the plane through three models, and where they lie in it."),
         ),
         Section(
             id="figures_19_23",
@@ -366,6 +384,7 @@ CHAPTER = Chapter(
             option="cross_domain",
             figures=lambda plan: _figures_of(plan, unions=False),
             tables=single_domains,
+            of_files=Words("The straight line from a model of one task to one of the other."),
         ),
         Section(
             id="figures_24_29",

@@ -9,7 +9,7 @@ import pandas as pd
 
 from transferscope.claims.evidence import CROSS_DOMAIN, Evidence
 from transferscope.plots.merging import METHODS
-from transferscope.report.chapters.chapter import Chapter, Section
+from transferscope.report.chapters.chapter import Chapter, Section, Words
 from transferscope.tables import formats
 from transferscope.tables.grid import Grid
 
@@ -105,6 +105,12 @@ CHAPTER = Chapter(
             note="A merge pays if the whole interval of its gain over the best candidate lies above 0, and does not "
             "pay if all of it lies at 0 or below. The best candidate, settings and the merge to be used are chosen on "
             "images that judge nothing. The chosen merge lies at <scope>.<merge>.merged, weights and card.",
+            of_files=Words(
+                "The score of each model, of their ensemble and of each merge, on images that chose nothing.",
+                "A merge pays if the whole interval of its gain over the best single model lies above 0, and does not "
+                "pay if all of it lies at 0 or below. The best single model and the merge to be used (★) are chosen on "
+                "other images. The weights lie with their card at <task>.<merge>.merged of the catalog.",
+            ),
         ),
     ),
 )

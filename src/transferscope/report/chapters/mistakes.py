@@ -14,6 +14,7 @@ from transferscope.report.chapters import replacement
 from transferscope.report.chapters.chapter import (
     Chapter,
     Section,
+    Words,
     interval,
     joined,
     per_task,
@@ -44,13 +45,15 @@ def mistakes(evidence: Evidence) -> list[Grid]:
         if rows.empty:
             rows = table.groupby(list(PAIR), sort=False).agg(HOW).reset_index()
             note = "Counts are summed over the classes, ratios are means over them."
-        grids.append(_pairs(f"Ours: {task}", task, rows, PAIR, f"{CONVENTION} {note}"))
+        convention = "" if evidence.plan.compares_files else f"{CONVENTION} "
+        grids.append(_pairs(f"Ours: {task}", task, rows, PAIR, f"{convention}{note}"))
     return grids + spread_over_pairs(evidence)
 
 
 def mistakes_per_class(evidence: Evidence) -> list[Grid]:
     """Tables 3 to 5 and ours: every class of every pair, where classes are judged one by one."""
-    grids = [published.TABLE_3, published.TABLE_4, published.TABLE_5]
+    paper = [published.TABLE_3, published.TABLE_4, published.TABLE_5]
+    grids = [] if evidence.plan.compares_files else paper
     for task, table in evidence.each("mistakes"):
         rows = table[table["class_name"] != "all"]
         if not rows.empty:
@@ -113,7 +116,7 @@ CHAPTER = Chapter(
             see="Of a P-T and an RI-T, the RI-T should make far more mistakes that are only its own; two P-T should "
             "share most of theirs.",
             analysis="mistakes",
-            figures=("mistakes",),
+            figures=("mistakes", "disagreement_matrix"),
             paper=(published.TABLE_6,),
             tables=mistakes,
             folded=mistakes_per_class,
@@ -122,6 +125,12 @@ CHAPTER = Chapter(
             "(g1: only the first is wrong), so its two counts are exchanged here. "
             "The accuracies printed in Tables 3 to 5 do not follow from their counts and are left out. "
             "Of several labels an image each is predicted where its probability is above .5.",
+            of_files=Words(
+                "How many test images one model alone gets right, and how many neither does.",
+                "Uncommon, first: mistakes that only the first model makes / all mistakes of the first model. κ: "
+                "agreement on which images are right, beyond chance. Of several labels an image each is predicted "
+                "where its probability is above .5.",
+            ),
         ),
         Section(
             id="figure_8",
@@ -143,6 +152,7 @@ CHAPTER = Chapter(
             see="Images that only one of the two models classifies correctly: are RI-T's mistakes the easier images?",
             analysis="mistakes",
             figures=("uncommon_mistakes",),
+            of_files=Words("Images that only one of the two models classifies correctly."),
         ),
         replacement.SECTION,
     ),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from transferscope.claims.evidence import Evidence
-from transferscope.report.chapters.chapter import Chapter, Section
+from transferscope.report.chapters.chapter import Chapter, Section, Words
 from transferscope.tables.grid import Grid, from_table
 
 SHOWN_ROWS = 40
@@ -36,6 +36,7 @@ CHAPTER = Chapter(
             analysis="own",
             figures=("own",),
             tables=tables,
+            of_files=Words("Tables and figures of the modules that `analyses.own.modules` names."),
         ),
     ),
 )

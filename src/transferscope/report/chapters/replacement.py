@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from transferscope.claims.evidence import Evidence
-from transferscope.report.chapters.chapter import Section, with_intervals, without_task
+from transferscope.report.chapters.chapter import Section, Words, with_intervals, without_task
 from transferscope.tables.formats import plain, points
 from transferscope.tables.grid import Grid, from_table
 
@@ -117,4 +117,12 @@ SECTION = Section(
     "the excess overlap their ratio: 1 if every mistake of the better model is shared, 0 as by chance. κ p also counts "
     "which wrong answer, and how sure. An AUC ranks images and calls none of them right or wrong, so it has no flips; "
     "a finding is predicted where its probability is above replace.threshold (.5 by default).",
+    of_files=Words(
+        "Two models of equal accuracy may differ in many images: those that turn wrong (negative flips) are what a "
+        "user of the first model notices.",
+        "Yes: the whole interval of the gain in accuracy lies above the accepted loss (replace.margin); no: all of it "
+        "lies below; cannot tell: neither. κ is that of being right, κ max the largest that the two accuracies allow, "
+        "and the excess overlap their ratio: 1 if every mistake of the better model is shared, 0 as by chance. κ p "
+        "also counts which wrong answer, and how sure.",
+    ),
 )

@@ -11,7 +11,7 @@ from transferscope.claims.evidence import Evidence
 from transferscope.claims.similarity import one_cka
 from transferscope.experiment.names import CheckpointName
 from transferscope.report import published
-from transferscope.report.chapters.chapter import Chapter, Section, interval, number, overview, pivot, spread
+from transferscope.report.chapters.chapter import Chapter, Section, Words, interval, number, overview, pivot, spread
 from transferscope.tables import formats
 from transferscope.tables.grid import Grid
 
@@ -83,7 +83,8 @@ def _cka_intervals(task: str, table: pd.DataFrame) -> Grid:
         f"{task}, every pair with its interval",
         ("pair", "first", "second", *layers),
         tuple(rows),
-        note="95 % intervals over examples.",
+        note="95 % intervals over examples. There is none where features are the same up to rotation and scale, since "
+        "nothing varies, and none of fewer than 50 examples.",
         entry=f"{task}.cka.table",
         text_columns=3,
     )
@@ -153,7 +154,7 @@ CHAPTER = Chapter(
             see="Two P-T should be alike in every layer; pairs with an RI-T should be near the floor. Compare the "
             "order of the rows, not the numbers.",
             analysis="similarity",
-            figures=("cka", "cka_heat_map"),
+            figures=("cka", "cka_heat_map", "cka_matrix"),
             paper=(published.TABLE_1, published.TABLE_7),
             tables=cka,
             folded=cka_other,
@@ -161,6 +162,12 @@ CHAPTER = Chapter(
             "the biased estimate (Kornblith et al. 2019) of unrelated features is far from 0, the debiased and "
             "minibatch ones are near 0. Controls: a model with itself, two untrained models (RI & RI), and the "
             "same with permuted examples. The heat maps compare every block with every block.",
+            of_files=Words(
+                "1 where a layer of both models has the same features but for rotation and scale, near the floor where "
+                "they have nothing in common.",
+                "Controls: a model with itself, and the same with permuted examples (the floor). The heat maps compare "
+                "every block with every block.",
+            ),
         ),
         Section(
             id="table_2",
@@ -168,12 +175,16 @@ CHAPTER = Chapter(
             title="Distance between two models",
             see="Two P-T should lie much closer together than two RI-T, in every module.",
             analysis="similarity",
-            figures=("distance_per_module",),
+            figures=("distance_per_module", "distance_matrix"),
             paper=(published.TABLE_2,),
             tables=distances_between,
             folded=distances_per_module,
             note="The paper's tables do not agree with each other, so the l2 over all weights is shown beside the "
             "sum of the modules' and the square.",
+            of_files=Words(
+                "How far apart the weights of every module lie, as they are; relative distances are over the norm of "
+                "the first model's weights. Networks that differ only in the order of channels lie far apart, too."
+            ),
         ),
         Section(
             id="table_8",

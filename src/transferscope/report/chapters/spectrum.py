@@ -6,7 +6,7 @@ import pandas as pd
 
 from transferscope.claims.evidence import Evidence, last_epochs
 from transferscope.claims.spectrum import rows_of_layers
-from transferscope.report.chapters.chapter import Chapter, Section, means, number, overview, pivot, spread
+from transferscope.report.chapters.chapter import Chapter, Section, Words, means, number, overview, pivot, spread
 from transferscope.tables import formats
 from transferscope.tables.grid import Grid
 
@@ -26,7 +26,7 @@ COUNT = "count_below_"
 def networks(evidence: Evidence) -> list[Grid]:
     """Norms, ranks and condition of the whole network, untrained and trained, mean over runs."""
     every = sorted((*_networks(evidence), *_networks(evidence, untrained=True)), key=lambda row: row[0])
-    strides = _stride(every[-1][2]) if every else ""
+    strides = _stride(evidence, every[-1][2]) if every else ""
     note = f"Mean (range over runs). Condition is ∞ where a stride skips inputs. {strides}"
     columns = ("task", "kind", *SUMMARIES.values())
     return overview("Ours: the whole network", columns, means(every, SUMMARIES), note, "<task>.spectrum.table")
@@ -41,7 +41,7 @@ def layers(evidence: Evidence) -> list[Grid]:
         cells = tuple((module, kind, *map(number, part)) for module, kind, *part in by_layer.reset_index().to_numpy())
         columns = ("layer", "kind", *SUMMARIES.values())
         caption, entry = f"{task}, layer by layer", f"{task}.spectrum.table"
-        grids += overview(caption, columns, cells, _stride(rows), entry)
+        grids += overview(caption, columns, cells, _stride(evidence, rows), entry)
     return grids
 
 
@@ -74,7 +74,7 @@ def _shares_below(evidence: Evidence) -> list[Grid]:
     for task, kind, part in _networks(evidence):
         heads, shares = _below(part)
         rows.append((task, kind, f"{part['num_values'].iloc[0]:,.0f}", *shares))
-        note = f"Mean (range over runs). {_stride(part)}"
+        note = f"Mean (range over runs). {_stride(evidence, part)}"
     columns = ("task", "kind", "values", *heads)
     return overview("Ours: share below a threshold", columns, rows, note, "<task>.spectrum.table")
 
@@ -142,9 +142,12 @@ def norm_ratios_per_layer(evidence: Evidence) -> list[Grid]:
     ]
 
 
-def _stride(rows: pd.DataFrame) -> str:
+def _stride(evidence: Evidence, rows: pd.DataFrame) -> str:
     """The sentence on how strides were treated."""
-    if "stride" in rows.columns and (rows["stride"] == "ignored").any():
+    ignored = "stride" in rows.columns and (rows["stride"] == "ignored").any()
+    if evidence.plan.compares_files:
+        return "Strides are ignored (taken as 1)." if ignored else "Strides are honoured."
+    if ignored:
         return "Strides are ignored (taken as 1), as the paper's method does."
     return "Strides are honoured; the paper's method ignores them."
 
@@ -180,6 +183,7 @@ CHAPTER = Chapter(
             "For the tasks in analyses.spectrum.layer_pages every layer has its own panels in the file "
             "layer_spectra.pdf beside the figures, in the catalog <task>.layer_spectra.pages. docs/spectrum.md "
             "says how to read them.",
+            of_files=Words("Singular values of all layers; docs/spectrum.md says how to read them."),
         ),
         Section(
             id="figure_33",
@@ -189,6 +193,7 @@ CHAPTER = Chapter(
             analysis="spectrum",
             figures=("spectrum_counts",),
             tables=small_values,
+            of_files=Words("Share of the singular values below each threshold."),
         ),
         Section(
             id="network_padding",
@@ -200,6 +205,7 @@ CHAPTER = Chapter(
             tables=paddings,
             note="analyses.spectrum.vector_layers names layers whose singular vectors of the largest values are drawn, "
             "each over its own range: the inputs that the layer stretches most.",
+            of_files=Words("With the network's own padding (solid) and with circular padding (dashed)."),
         ),
         Section(
             id="norm_ratios",
@@ -210,6 +216,9 @@ CHAPTER = Chapter(
             figures=("norm_ratios",),
             tables=bound_factors,
             folded=norm_ratios_per_layer,
+            of_files=Words(
+                "The larger the sum, the larger the bound on the generalisation error that follows from it."
+            ),
         ),
     ),
 )

@@ -1,0 +1,170 @@
+"""Do two models lie in one basin, and does permutation or scale explain a barrier?"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from transferscope.answers.answer import NO, UNKNOWN, YES, Answer
+from transferscope.answers.compared import Compared, Pair
+from transferscope.answers.findings import Finding, largest, named, of_verdict, overall
+from transferscope.answers.rule import decide, images_that_decide, ranged
+from transferscope.answers.same_function import Relation, relation
+from transferscope.answers.wording import about, count, percent, percent_range, point_range, points, sentence
+from transferscope.claims.connection import MOSTLY
+from transferscope.experiment.options import BARRIER_MARGIN
+
+EXPLANATIONS = {
+    "aligned": "the order of the channels alone",
+    "rescaled": "the scale of the channels alone",
+    "aligned_rescaled": "order and scale of the channels together",
+}
+"""Ways of `connection` by what they take out of a barrier, the simplest first."""
+CORRECTED = {
+    "aligned": "with channels matched",
+    "rescaled": "with channels rescaled",
+    "aligned_rescaled": "with channels matched and rescaled",
+}
+
+
+def basin(compared: Compared) -> Answer | None:
+    """Answer whether the straight line between models has a barrier, by the claims' margin; None without a line."""
+    findings = [one for pair in compared.pairs if (one := _finding(compared, pair)) is not None]
+    if not findings:
+        return None
+    if len(findings) == 1:
+        (shown,) = findings
+        question = f"Do {compared.both(shown.pair)} lie in one basin?"
+        text = sentence([shown.text])
+    else:
+        question = "Do the models lie in one basin?"
+        text, shown = _of_many(compared, findings)
+    return Answer(
+        id="basin",
+        question=question,
+        answer=text,
+        verdict=overall(findings, UNKNOWN if of_verdict(findings, UNKNOWN) else NO),
+        value=shown.value,
+        low=shown.low,
+        high=shown.high,
+        unit="score",
+        measure=f"barrier on the straight line, test {_metric(compared)}",
+        models=compared.labels(shown.pair),
+        figure=compared.figure("barrier", "connection_"),
+        section="figures_12_17",
+        would_tell="; ".join(dict.fromkeys(one.would_tell for one in findings if one.would_tell)),
+    )
+
+
+def _of_many(compared: Compared, findings: list[Finding]) -> tuple[str, Finding]:
+    words = {
+        YES: "no barrier on the straight line between {}",
+        NO: "a barrier between {}",
+        UNKNOWN: "between {} it cannot be told",
+    }
+    parts = [
+        text.format(named(chosen, compared.both)) for verdict, text in words.items()
+        if (chosen := of_verdict(findings, verdict))
+    ]  # fmt: skip
+    highest = largest(findings)
+    shown = f"{points(highest.value)}{point_range(highest.low, highest.high)}"
+    parts.append(f"the highest is {shown} of test {_metric(compared)}, between {compared.both(highest.pair)}")
+    if reasons := _explained(compared, of_verdict(findings, NO)):
+        parts.append(reasons)
+    return sentence(parts), highest
+
+
+def _explained(compared: Compared, high: list[Finding]) -> str:
+    """Of how many barriers permutation and scale explain at least most."""
+    causes = [cause for one in high if (cause := cause_of(compared, one.pair)) is not None]
+    if not causes:
+        return ""
+    explained = sum(cause.verdict == YES for cause in causes)
+    return f"order and scale of the channels explain most of {explained} of these {count(len(causes), 'barrier')}"
+
+
+def _finding(compared: Compared, pair: Pair) -> Finding | None:
+    rows = compared.main_rows("barriers", pair)
+    both = compared.both(pair)
+    known = relation(compared, pair)
+    if known in (Relation.EQUAL, Relation.ROUNDED):
+        return Finding(pair, YES, f"yes, {both} are one point, so no line lies between them", 0.0)
+    if rows.empty:
+        return None
+    row = rows.to_dict("records")[0]
+    height, low, high = ranged(row, "barrier")
+    margin = compared.margin(pair)
+    shown = f"{points(height)}{point_range(low, high)}"
+    if not margin > 0:
+        reason = (
+            "one of them does not reach a finite accuracy" if math.isnan(margin) else "they are no better than guessing"
+        )
+        return Finding(pair, UNKNOWN, f"whether {both} lie in one basin cannot be told: {reason}", height, low, high)
+    within = f"the margin of {points(margin)} ({100 * BARRIER_MARGIN:.0f} % of what both have learned)"
+    verdict = decide(height, low, high, (-math.inf, margin))
+    metric = _metric(compared)
+    way = f"the straight line from {compared.label(pair.first)} to {compared.label(pair.second)}"
+    if verdict == YES:
+        text = f"yes, the barrier on {way} is {shown} of test {metric}, less than {within}"
+        return Finding(pair, YES, text, height, low, high)
+    if verdict == UNKNOWN:
+        needed = images_that_decide(height, low, high, margin, float(row["num_examples"]))
+        more = f"about {about(needed)} test images" if math.isfinite(needed) else "more test images"
+        text = (
+            f"whether {both} lie in one basin cannot be told: the barrier on {way} is {shown} of test {metric}, and "
+            f"{within} lies in that interval"
+        )
+        return Finding(pair, UNKNOWN, text, height, low, high, would_tell=more)
+    text = f"not as they are: the barrier on {way} is {shown} of test {metric}, more than {within}"
+    cause = cause_of(compared, pair)
+    text += f"; {cause.text}" if cause is not None else ""
+    would = "more test images" if cause is not None and cause.verdict == UNKNOWN else ""
+    return Finding(pair, NO, text, height, low, high, would)
+
+
+@dataclass(frozen=True)
+class Cause:
+    """Whether permutation or scale explains a barrier (`yes`: all or most of it), in words, and the way that does."""
+
+    verdict: str
+    text: str
+    way: str
+
+
+def cause_of(compared: Compared, pair: Pair) -> Cause | None:
+    """Explain the barrier between two models by the ways of `connection`; None where none of these was measured."""
+    rows = compared.main_rows("connection", pair)
+    by_way = {row["way"]: row for row in rows.to_dict("records")} if len(rows) else {}
+    present = [way for way in EXPLANATIONS if way in by_way]
+    if not present:
+        return None
+    if relation(compared, pair) is Relation.PERMUTED and "aligned" in by_way:
+        return Cause(
+            YES, "the order of the channels explains all of it, since the matched networks are equal", "aligned"
+        )
+    margin = compared.margin(pair)
+    for way in present:
+        height, low, high = ranged(by_way[way], "barrier")
+        if high < margin:
+            left = f"{CORRECTED[way]} {points(height)}{point_range(low, high)} are left, less than the margin"
+            return Cause(YES, f"{EXPLANATIONS[way]} explain{_s(way)} it: {left}", way)
+    remaining = {way: ranged(by_way[way], "left") for way in present}
+    best = min(present, key=lambda way: remaining[way][0] if math.isfinite(remaining[way][0]) else math.inf)
+    share, low, high = remaining[best]
+    shown = f"{percent(share)}{percent_range(low, high)} of it is left"
+    if high < MOSTLY:
+        return Cause(YES, f"{EXPLANATIONS[best]} explain{_s(best)} most of it: {shown}", best)
+    if "aligned_rescaled" not in present:
+        return Cause(UNKNOWN, f"whether the order of channels explains it is open, and {CORRECTED[best]} {shown}", best)
+    if low > MOSTLY:
+        return Cause(NO, f"order and scale of the channels do not explain it: {CORRECTED[best]} {shown}", best)
+    text = f"whether order and scale of the channels explain most of it cannot be told: {CORRECTED[best]} {shown}"
+    return Cause(UNKNOWN, text, best)
+
+
+def _s(way: str) -> str:
+    return "" if way == "aligned_rescaled" else "s"
+
+
+def _metric(compared: Compared) -> str:
+    return "AUC" if compared.metric == "auc" else "accuracy"

@@ -1,0 +1,31 @@
+"""The card of some models: every question that their tables answer, in at most eight sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from transferscope.answers.answer import Answer, AnswerCard, card
+from transferscope.answers.averaging import averaging
+from transferscope.answers.basin import basin
+from transferscope.answers.compared import Compared
+from transferscope.answers.mistakes import replacing, shared_mistakes
+from transferscope.answers.modules import changed_modules, critical_modules
+from transferscope.answers.open_questions import open_questions
+from transferscope.answers.same_function import same_function
+
+QUESTIONS: tuple[Callable[[Compared], Answer | None], ...] = (
+    same_function, basin, averaging, changed_modules, critical_modules, shared_mistakes, replacing,
+)  # fmt: skip
+"""In the order of the card; the last answer is what they leave open."""
+
+
+def answer_questions(compared: Compared, title: str = "") -> AnswerCard:
+    """Answer what the tables answer about the models, by the rule and the margins of the claims."""
+    answers = [one for question in QUESTIONS if (one := question(compared)) is not None]
+    models = [model.as_dict() for model in compared.models.values()]
+    return card(title or _title(compared), models, [*answers, open_questions(compared, answers)])
+
+
+def _title(compared: Compared) -> str:
+    labels = [model.label for model in compared.models.values()]
+    return f"{', '.join(labels[:-1])} and {labels[-1]}" if len(labels) > 1 else "".join(labels)

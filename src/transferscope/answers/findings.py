@@ -1,0 +1,56 @@
+"""Findings of all pairs of models behind one answer, and how several of them are summed up."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from transferscope.answers.answer import NONE
+from transferscope.answers.compared import Pair
+from transferscope.answers.wording import count, listed
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The answer for one pair, as a clause without a full stop, and its number."""
+
+    pair: Pair
+    verdict: str
+    text: str
+    value: float = math.nan
+    low: float = math.nan
+    high: float = math.nan
+    would_tell: str = ""
+
+
+def of_verdict(findings: Sequence[Finding], verdict: str) -> list[Finding]:
+    """The findings of one verdict."""
+    return [one for one in findings if one.verdict == verdict]
+
+
+def largest(findings: Sequence[Finding]) -> Finding:
+    """The one of the largest value; NaN counts least."""
+    return max(findings, key=lambda one: -math.inf if math.isnan(one.value) else one.value)
+
+
+def smallest(findings: Sequence[Finding]) -> Finding:
+    """The one of the smallest value; NaN counts least."""
+    return min(findings, key=lambda one: math.inf if math.isnan(one.value) else one.value)
+
+
+def overall(findings: Sequence[Finding], otherwise: str = NONE) -> str:
+    """The verdict that all findings share, else another one."""
+    verdicts = {one.verdict for one in findings}
+    return verdicts.pop() if len(verdicts) == 1 else otherwise
+
+
+MOST_NAMED = 3
+
+
+def named(findings: Sequence[Finding], name: Callable[[Pair], str]) -> str:
+    """`1 pair (A and C)`, with at most three names."""
+    text = count(len(findings), "pair")
+    if 0 < len(findings) <= MOST_NAMED:
+        text += f" ({listed([name(one.pair).replace(' and ', ' & ') for one in findings])})"
+    return text

@@ -1,0 +1,108 @@
+"""Checkpoints of what a notebook has: paths, state dicts, networks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from transferscope.answers.given_networks import name_of
+from transferscope.models.checkpoint import Checkpoint, CheckpointMetadata, load_checkpoint
+from transferscope.models.compatible import infer_num_classes
+from transferscope.models.layers import classifier_layers
+from transferscope.models.recognition import recognize
+from transferscope.models.state_dicts import check_values
+from transferscope.system.errors import UserError
+from transferscope.system.references import allow, is_reference
+
+Given = str | Path | Mapping[str, Tensor] | nn.Module | Checkpoint
+"""A model as `compare` takes it."""
+
+
+@dataclass(frozen=True)
+class GivenModel:
+    """A checkpoint under its architecture's names, with its label, its file and the side of images that it demands."""
+
+    label: str
+    checkpoint: Checkpoint
+    file: str
+    side: int | None
+
+
+def take(given: Given, label: str, task: str, run: str, model: str | nn.Module | None) -> GivenModel:
+    """Make a checkpoint of a model.
+
+    model: name of the architecture of files and state dicts, or a network whose copies take the weights; None: as the
+    file says, or recognised from the tensors.
+
+    Raises:
+        UserError: The weights cannot be read, fit no network that is known, or are no numbers.
+    """
+    file = str(given) if isinstance(given, str | Path) else ""
+    checkpoint, side = _checkpoint(given, label), None
+    if checkpoint.metadata.architecture is None:
+        checkpoint, side = _named(checkpoint, model)
+    checkpoint = checkpoint.fitted()
+    known = checkpoint.metadata
+    if known.num_classes is None:
+        assert known.architecture is not None
+        source = checkpoint.source
+        classes = infer_num_classes(checkpoint.state_dict, known.architecture, known.model_options, source=source)
+        checkpoint = checkpoint.with_metadata(num_classes=classes)
+    epoch = 1 if known.epoch is None else known.epoch
+    return GivenModel(label, checkpoint.with_metadata(task=task, run=run, epoch=epoch), file, side)
+
+
+def _checkpoint(given: Given, label: str) -> Checkpoint:
+    if isinstance(given, Checkpoint):
+        return given
+    if isinstance(given, str | Path):
+        return load_checkpoint(given)
+    if isinstance(given, nn.Module):
+        state = {key: tensor.detach().cpu().clone() for key, tensor in given.state_dict().items()}
+        check_values(state, where=label)
+        return Checkpoint(state, CheckpointMetadata(architecture=name_of(given), num_classes=num_outputs(given)))
+    if isinstance(given, Mapping):
+        state = {str(key): tensor for key, tensor in given.items()}
+        others = [key for key, tensor in state.items() if not isinstance(tensor, Tensor)]
+        if others or not state:
+            raise UserError(
+                f"{label}: {others[0] if others else 'it'} is no tensor: give a state_dict, a path or a network"
+            )
+        check_values(state, where=label)
+        return Checkpoint({key: tensor.detach().cpu() for key, tensor in state.items()})
+    raise UserError(f"{label} is a {type(given).__name__}: give a path, a state_dict, a network or a Checkpoint")
+
+
+def num_outputs(network: nn.Module) -> int:
+    """Classes of a network by its classifier. Raises UserError where it has none."""
+    layers = classifier_layers(network)
+    if not layers:
+        raise UserError(f"{type(network).__name__} has no linear or convolutional layer: give a classifier of images")
+    return int(network.get_parameter(f"{layers[0]}.weight").shape[0])
+
+
+def _named(checkpoint: Checkpoint, model: str | nn.Module | None) -> tuple[Checkpoint, int | None]:
+    if isinstance(model, nn.Module):
+        return checkpoint.with_metadata(architecture=name_of(model), num_classes=num_outputs(model)), None
+    if model is not None:
+        if is_reference(model):
+            allow(model)
+        return checkpoint.with_metadata(architecture=model), None
+    found = recognize([checkpoint.state_dict])
+    named = checkpoint.with_metadata(
+        architecture=found.name, model_options=found.options, num_classes=found.num_classes
+    )
+    others = f"; next comes {found.runners_up[0]}" if found.runners_up else ""
+    return named.with_notes([f"recognised as {found.name} with {found.num_classes} classes{others}"]), found.image_side
+
+
+def labels_for(number: int, names: Sequence[str] | None) -> list[str]:
+    """A, B, C and so on, or the names given. Raises UserError where their number differs or a name is there twice."""
+    if names is None:
+        return [chr(ord("A") + index) if number <= 26 else f"model {index + 1}" for index in range(number)]
+    if len(names) != number or len(set(names)) != number:
+        raise UserError(f"names: {len(names)} are given ({', '.join(names)}) for {number} models: give each its own")
+    return list(names)

@@ -1,0 +1,63 @@
+"""Networks that a notebook gives as objects, under names that `build_model` takes.
+
+A name stands for copies of the network as it was given. It says what the network looks like, so that two networks of
+one class with the same layers have the same name, and their weights can be compared.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+
+from transferscope.models.layers import classifier_layers
+from transferscope.system.errors import UserError
+from transferscope.system.references import allow
+
+_NETWORKS: dict[str, nn.Module] = {}
+
+
+def name_of(network: nn.Module) -> str:
+    """The name under which copies of a network are built from now on, in this process."""
+    kind = type(network)
+    layout = [f"{kind.__module__}.{kind.__qualname__}", repr(network)]
+    layout += [f"{key} {tuple(tensor.shape)}" for key, tensor in network.state_dict().items()]
+    digest = hashlib.sha256("\n".join(layout).encode()).hexdigest()[:12]
+    name = f"{kind.__name__}_{digest}"
+    _NETWORKS.setdefault(name, copy.deepcopy(network).cpu())
+    reference = f"{__name__}:{name}"
+    allow(reference)
+    return reference
+
+
+def shown(architecture: str) -> str:
+    """The class of a network that was given, or the name of an architecture."""
+    prefix = f"{__name__}:"
+    return architecture.removeprefix(prefix).rpartition("_")[0] if architecture.startswith(prefix) else architecture
+
+
+def __getattr__(name: str) -> Callable[..., nn.Module]:
+    if name not in _NETWORKS:
+        raise AttributeError(name)
+
+    def build(num_classes: int, **options: Any) -> nn.Module:
+        """Copy the network, with a fresh classifier where it is asked for with other classes."""
+        return _with_classes(copy.deepcopy(_NETWORKS[name]), num_classes)
+
+    return build
+
+
+def _with_classes(network: nn.Module, num_classes: int) -> nn.Module:
+    for path in classifier_layers(network):
+        layer = network.get_submodule(path)
+        if isinstance(layer, nn.Linear) and layer.out_features != num_classes:
+            network.set_submodule(path, nn.Linear(layer.in_features, num_classes, bias=layer.bias is not None))
+        elif isinstance(layer, nn.Conv2d) and layer.out_channels != num_classes:
+            if layer.kernel_size != (1, 1):
+                raise UserError(f"{type(network).__name__}.{path} classifies by a convolution that is not 1 by 1")
+            fresh = nn.Conv2d(layer.in_channels, num_classes, 1, bias=layer.bias is not None)
+            network.set_submodule(path, fresh)
+    return network

@@ -1,0 +1,185 @@
+"""How far do the mistakes of two models overlap, and what would replacing one by the other break?"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pandas as pd
+
+from transferscope.answers.answer import NO, UNKNOWN, YES, Answer
+from transferscope.answers.compared import Compared, Pair
+from transferscope.answers.findings import Finding, largest, named, of_verdict, overall, smallest
+from transferscope.answers.rule import images_that_decide, ranged
+from transferscope.answers.same_function import relation
+from transferscope.answers.wording import about, count, percent, percent_range, points, sentence
+from transferscope.tables import formats
+
+ANSWERS = {"yes": YES, "no": NO, "cannot tell": UNKNOWN}
+
+
+def shared_mistakes(compared: Compared) -> Answer | None:
+    """Tell how far mistakes overlap beyond chance; None without predictions, and where models are one function."""
+    pairs = [pair for pair in compared.pairs if not relation(compared, pair).by_weights]
+    findings = [one for pair in pairs if (one := _overlap(compared, pair)) is not None]
+    if not findings:
+        return None
+    shown = smallest(findings)
+    if len(findings) == 1:
+        question = f"How far do the mistakes of {compared.both(shown.pair)} overlap?"
+        text = sentence([shown.text])
+    else:
+        question = "How far do the mistakes overlap?"
+        text = _overlaps_of_many(compared, findings)
+    return Answer(
+        id="shared_mistakes",
+        question=question,
+        answer=text,
+        value=shown.value,
+        low=shown.low,
+        high=shown.high,
+        unit="share",
+        measure="overlap of the mistakes beyond chance, as a part of the largest that both accuracies allow",
+        models=compared.labels(shown.pair),
+        figure=compared.figure("mistakes"),
+        section="tables_3_6",
+    )
+
+
+def _overlaps_of_many(compared: Compared, findings: list[Finding]) -> str:
+    known = [one for one in findings if not math.isnan(one.value)]
+    if not known:
+        return sentence(["no two models make enough mistakes to tell how far they overlap"])
+    least, most = smallest(known), largest(known)
+    return sentence(
+        [
+            f"beyond chance, mistakes overlap by {_shown(least)} ({compared.both(least.pair)}) to {_shown(most)} "
+            f"({compared.both(most.pair)}) of what the accuracies of two models allow"
+        ]
+    )
+
+
+def _shown(one: Finding) -> str:
+    ends = "" if math.isnan(one.low) else f" [{percent(one.low)}, {percent(one.high)}]"
+    return f"{percent(one.value)}{ends}"
+
+
+def _overlap(compared: Compared, pair: Pair) -> Finding | None:
+    row = _one_question(compared.rows("replacement", pair), "excess_overlap", smallest_first=True)
+    counts = compared.rows("mistakes", pair)
+    if row is None or counts.empty:
+        return None
+    of = counts[counts["class_name"] == row["class_name"]].to_dict("records")[0]
+    common, only_a, only_b = (int(of[name]) for name in ("common_mistakes", "only_b_correct", "only_a_correct"))
+    first, second = compared.labels(pair)
+    about_finding = (
+        "" if row["class_name"] == "all" else f" on {row['class_name']}, the finding with the least overlap,"
+    )
+    images = count(int(row["num_examples"]), "test image")
+    text = (
+        f"{first} makes {count(common + only_a, 'mistake')}{about_finding} on {images} and {second} {common + only_b}, "
+        f"{common} of them on the same images"
+    )
+    value, low, high = ranged(row, "excess_overlap")
+    if math.isnan(value) or math.isnan(low):
+        few = f"{text}: too few to tell how far they overlap beyond chance"
+        return Finding(pair, "", few, value if not math.isnan(low) else math.nan)
+    text += (
+        f"; beyond chance that is {percent(value)}{percent_range(low, high)} of the largest overlap that both "
+        "accuracies allow"
+    )
+    same = float(row["same_wrong"])
+    if not math.isnan(same) and common:
+        text += f", and on {round(same * common)} of the common ones both give the same wrong class"
+    return Finding(pair, "", text, value, low, high)
+
+
+def _one_question(rows: pd.DataFrame, column: str, *, smallest_first: bool) -> dict[str, Any] | None:
+    """The row of a pair; of several findings the one with the smallest or largest number."""
+    if rows.empty:
+        return None
+    known = rows[rows[column].notna()]
+    chosen = rows.iloc[0] if known.empty else known.sort_values(column, ascending=smallest_first).iloc[0]
+    return {str(name): value for name, value in chosen.items()}
+
+
+def replacing(compared: Compared) -> Answer | None:
+    """Tell what turns wrong when the second model replaces the first, and whether it may; None without predictions."""
+    findings = [one for pair in compared.pairs if (one := _replaced(compared, pair)) is not None]
+    if not findings:
+        return None
+    shown = largest(findings)
+    if len(findings) == 1:
+        first, second = compared.labels(shown.pair)
+        question, text = f"What would replacing {first} by {second} break?", sentence([shown.text])
+    else:
+        question, text = "What would replacing one model by another break?", _replaced_of_many(compared, findings)
+    return Answer(
+        id="replacement",
+        question=question,
+        answer=text,
+        verdict=overall(findings, UNKNOWN),
+        value=shown.value,
+        low=shown.low,
+        high=shown.high,
+        unit="share",
+        measure="test images that the first model gets right and the second wrong (negative flips)",
+        models=compared.labels(shown.pair),
+        figure=compared.figure("flips", "mistakes"),
+        section="replacement",
+        would_tell="; ".join(dict.fromkeys(one.would_tell for one in findings if one.would_tell)),
+    )
+
+
+def _replaced_of_many(compared: Compared, findings: list[Finding]) -> str:
+    least, most = smallest(findings), largest(findings)
+    ends = [f"{_shown(one)} ({_by(compared, one.pair)})" for one in (least, most)]
+    parts = [f"between {ends[0]} and {ends[1]} of the test images would turn wrong"]
+    words = {
+        YES: "the replacement is within the accepted loss for {}",
+        NO: "it is not for {}",
+        UNKNOWN: "it is open for {}",
+    }
+    parts += [
+        text.format(named(chosen, lambda pair: _by(compared, pair)))
+        for verdict, text in words.items()
+        if (chosen := of_verdict(findings, verdict))
+    ]
+    return sentence(parts)
+
+
+def _by(compared: Compared, pair: Pair) -> str:
+    return f"{compared.label(pair.first)} by {compared.label(pair.second)}"
+
+
+def _replaced(compared: Compared, pair: Pair) -> Finding | None:
+    row = _one_question(compared.rows("replacement", pair), "negative_flip_rate", smallest_first=False)
+    if row is None or math.isnan(float(row["negative_flip_rate"])):
+        return None
+    first, second = compared.labels(pair)
+    images = count(int(row["num_examples"]), "test image")
+    lost, low, high = ranged(row, "negative_flip_rate")
+    known = relation(compared, pair)
+    if known.by_weights and not row["negative_flips"] and not row["positive_flips"]:
+        text = f"nothing, since {first} and {second} are one function: no prediction changes, on {images} or any other"
+        return Finding(pair, YES, text, lost)
+    of = "" if row["class_name"] == "all" else f" in the finding {row['class_name']}, the most affected,"
+    text = f"of {images}{of} {percent(lost)}{percent_range(low, high)} turn wrong"
+    won, won_low, won_high = ranged(row, "positive_flip_rate")
+    text += f" and {percent(won)}{percent_range(won_low, won_high)} turn right"
+    verdict = ANSWERS[str(row["answer"])]
+    margin = compared.accepted_loss
+    gain, gain_low, gain_high = ranged(row, "accuracy_gain")
+    change = f"{formats.points(gain, sign=True)} points"
+    change += f" ({formats.points(gain_low, sign=True)} to {formats.points(gain_high, sign=True)})"
+    accepted = f"the accepted loss of {points(margin)}"
+    would = ""
+    if verdict == YES:
+        text += f"; accuracy changes by {change}, so {second} can replace {first} within {accepted}"
+    elif verdict == NO:
+        text += f"; accuracy changes by {change}, so {second} cannot replace {first} within {accepted}"
+    else:
+        text += f"; accuracy changes by {change}, so whether {second} stays within {accepted} cannot be told"
+        needed = images_that_decide(gain, gain_low, gain_high, -margin, float(row["num_examples"]))
+        would = f"about {about(needed)} test images" if math.isfinite(needed) else "more test images"
+    return Finding(pair, verdict, text, lost, low, high, would)

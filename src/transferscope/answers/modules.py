@@ -1,0 +1,194 @@
+"""Which modules changed most, and which are critical?"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+
+from transferscope.analysis.merging.candidates import UNRELATED
+from transferscope.answers.answer import NO, UNKNOWN, YES, Answer
+from transferscope.answers.basin import cause_of
+from transferscope.answers.compared import Compared, Pair, Row
+from transferscope.answers.findings import Finding, largest, of_verdict, overall
+from transferscope.answers.rule import Numbers, decide
+from transferscope.answers.same_function import Relation, facts, relation
+from transferscope.answers.wording import count, listed, percent, point_range, points, sentence, tiny
+
+TOTALS = ("all", "sum")
+SHOWN = 3
+"""Modules that a sentence names."""
+RELATED = 0.5
+"""Weights of networks with a common start correlate by more once channels are matched.
+
+Matching lifts the correlation of unrelated networks, too, but by less."""
+CLOSER = 0.9
+"""Channels are taken as exchanged where matching them leaves less than this part of the distance."""
+
+
+def changed_modules(compared: Compared) -> Answer | None:
+    """Name the modules whose weights differ most, relative to their norm; None where weights cannot be compared."""
+    findings = [one for pair in compared.pairs if (one := _distance(compared, pair)) is not None]
+    if not findings:
+        return None
+    shown = largest(findings)
+    if len(findings) == 1:
+        question = f"Which modules differ most between {compared.both(shown.pair)}?"
+        parts = [shown.text]
+    else:
+        question = "Which modules differ most?"
+        parts = [f"the pair that lies farthest apart is {compared.both(shown.pair)}", shown.text]
+    return Answer(
+        id="changed_modules",
+        question=question,
+        answer=sentence(parts),
+        value=shown.value,
+        unit="share",
+        measure="l2 distance of all weights over their norm in the first model",
+        models=compared.labels(shown.pair),
+        figure=compared.figure("distance_per_module"),
+        section="table_2",
+    )
+
+
+def _distance(compared: Compared, pair: Pair) -> Finding | None:
+    """Value: distance of all weights, relative to those of the first model. It follows from weights: no interval."""
+    plain = _modules(compared.rows("distances", pair))
+    if plain.empty:
+        return None
+    first = compared.label(pair.first)
+    known, row = relation(compared, pair), facts(compared, pair)
+    whole = _whole(compared.rows("distances", pair))
+    if known is Relation.EQUAL:
+        return Finding(pair, "", "no module differs, in any weight", 0.0)
+    if known in (Relation.ROUNDED, Relation.PERMUTED):
+        matched = _modules(compared.rows("aligned_distances", pair))
+        table = matched if len(matched) and known is Relation.PERMUTED else plain
+        when = "once the channels are put in one order " if known is Relation.PERMUTED else ""
+        most = float(table["relative"].replace(math.inf, np.nan).max())
+        differs = f"differs by more than {tiny(most)} of its norm, which is rounding" if most else "differs"
+        return Finding(pair, "", f"{when}no module {differs}", most)
+    if row is not None and _shares_nothing(row):
+        return _unrelated(compared, pair, plain, whole)
+    table, before = plain, "relative to their norm"
+    if row is not None and float(row["relative_matched"]) < CLOSER * whole:
+        table, whole = _modules(compared.rows("aligned_distances", pair)), float(row["relative_matched"])
+        before = f"with channels matched ({percent(float(row['moved']))} of them move), relative to their norm"
+    ordered = table[np.isfinite(table["relative"])].sort_values("relative", ascending=False, kind="stable")
+    if ordered.empty:
+        return None
+    names = [f"{one['module']} ({percent(one['relative'])})" for one in ordered.head(SHOWN).to_dict("records")]
+    text = f"{before} in {first}, {listed(names)} differ{'s' if len(names) == 1 else ''} most"
+    if len(ordered) > SHOWN:
+        last = ordered.iloc[-1]
+        text += f" and {last['module']} ({percent(float(last['relative']))}) least"
+    return Finding(pair, "", f"{text}; all weights together differ by {percent(whole)}", whole)
+
+
+def _unrelated(compared: Compared, pair: Pair, table: pd.DataFrame, whole: float) -> Finding:
+    row = facts(compared, pair)
+    assert row is not None
+    known = table.loc[np.isfinite(table["relative"]), "relative"]
+    correlation = f"{abs(float(row['correlation'])):.2f}"
+    if not math.isnan(float(row["correlation_matched"])):
+        correlation += f" ({float(row['correlation_matched']):.2f} with channels matched)"
+    text = (
+        f"none can be singled out: the weights correlate by {correlation}, as those of networks that were trained "
+        f"independently, and the modules differ by {percent(float(known.min()))} to {percent(float(known.max()))} of "
+        "their norm"
+    )
+    return Finding(pair, "", text, whole)
+
+
+def _shares_nothing(row: Row) -> bool:
+    """True where the weights correlate as those of networks without a common start, in any order of channels."""
+    plain, matched = float(row["correlation"]), float(row["correlation_matched"])
+    return plain < UNRELATED and not matched >= RELATED
+
+
+def _modules(table: pd.DataFrame) -> pd.DataFrame:
+    return table[~table["module"].isin(TOTALS)] if len(table) else table
+
+
+def _whole(table: pd.DataFrame) -> float:
+    rows = table[table["module"] == "all"]
+    return float(rows["relative"].iloc[0]) if len(rows) else math.nan
+
+
+def critical_modules(compared: Compared) -> Answer | None:
+    """Name the modules that bear being moved half-way to the other model's worst; None where none was moved."""
+    findings = [one for pair in compared.pairs if (one := _profile(compared, pair)) is not None]
+    if not findings:
+        return None
+    shown = largest(findings)
+    question = f"Which modules are critical on the way between {compared.both(shown.pair)}?"
+    parts = [shown.text]
+    if len(findings) > 1:
+        question = "Which modules are critical on the way between two of them?"
+        critical = of_verdict(findings, YES)
+        lead = f"between {len(critical)} of {count(len(findings), 'pair')} some module is critical"
+        parts = [f"{lead}, most between {compared.both(shown.pair)}", shown.text]
+    return Answer(
+        id="critical_modules",
+        question=question,
+        answer=sentence(parts),
+        verdict=overall(findings, YES if of_verdict(findings, YES) else UNKNOWN),
+        value=shown.value,
+        low=shown.low,
+        high=shown.high,
+        unit="score",
+        measure="fall of the test metric when one module alone is moved half-way to the other model's, largest module",
+        models=compared.labels(shown.pair),
+        figure=compared.figure("connection_"),
+        section="connection",
+        would_tell="; ".join(dict.fromkeys(one.would_tell for one in findings if one.would_tell)),
+    )
+
+
+def _profile(compared: Compared, pair: Pair) -> Finding | None:
+    known = relation(compared, pair)
+    if known.by_weights:
+        return None
+    rows = compared.main_rows("connection_modules", pair)
+    rows = rows[rows["profile"] == "alone"] if len(rows) else rows
+    if rows.empty:
+        return None
+    cause = cause_of(compared, pair)
+    matched = cause is not None and cause.way.startswith("aligned") and (rows["way"] == "aligned_modules").any()
+    row = facts(compared, pair)
+    matched = matched and row is not None and float(row["moved"]) > 0
+    rows = rows[rows["way"] == ("aligned_modules" if matched else "modules")]
+    if rows.empty:
+        return None
+    margin = compared.margin(pair)
+    if not margin > 0:
+        return None
+    ordered = rows.sort_values("drop", ascending=False, kind="stable").to_dict("records")
+    first = ordered[0]
+    numbers: Numbers = (float(first["drop"]), float(first["low"]), float(first["high"]))
+    verdicts = {str(row["module"]): decide(row["drop"], row["low"], row["high"], (margin, math.inf)) for row in ordered}
+    metric = "AUC" if compared.metric == "auc" else "accuracy"
+    matched_too = " and with channels matched" if matched else ""
+    how = f"set half-way to the other model's, one at a time{matched_too}"
+    cost = f"{points(numbers[0])}{point_range(numbers[1], numbers[2])} of test {metric}"
+    limit = f"the margin of {points(margin)}"
+    critical = [row for row in ordered if verdicts[str(row["module"])] == YES]
+    if critical:
+        others = [f"{row['module']} ({points(float(row['drop']))})" for row in critical[1:SHOWN]]
+        then = f", then {listed(others)}" if others else ""
+        text = (
+            f"{len(critical)} of {count(len(ordered), 'module')} cost{'s' if len(critical) == 1 else ''} more than "
+            f"{limit} when {how}: {first['module']} costs most, {cost}{then}"
+        )
+        return Finding(pair, YES, text, *numbers)
+    if all(verdict == NO or _is_nothing(row, margin) for row, verdict in zip(ordered, verdicts.values(), strict=True)):
+        text = f"none is: {how}, no module costs more than {limit}, and {first['module']} costs most, {cost}"
+        return Finding(pair, NO, text, *numbers)
+    text = f"it cannot be told: {how}, {first['module']} costs most, {cost}, and {limit} lies in an interval"
+    return Finding(pair, UNKNOWN, text, *numbers, would_tell="more test images")
+
+
+def _is_nothing(row: dict[object, object], margin: float) -> bool:
+    """True where no resample changes a drop below the margin, so that its interval has no length."""
+    return float(str(row["low"])) == float(str(row["high"])) < margin

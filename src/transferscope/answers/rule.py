@@ -1,0 +1,53 @@
+"""The claims' rule for numbers of these models whose interval is over images, and how many images would decide."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from transferscope.answers.answer import NO, UNKNOWN, YES
+from transferscope.claims.comparisons import Region
+from transferscope.claims.evidence import NORMAL_975
+from transferscope.claims.inference import Estimate
+from transferscope.claims.verdict import FAILS, HOLDS, judge
+
+VERDICTS = {HOLDS: YES, FAILS: NO}
+MOST_IMAGES = 1_000_000
+"""More images than that are not asked for."""
+
+
+Numbers = tuple[float, float, float]
+"""An estimate and the ends of its interval."""
+NOTHING: Numbers = (math.nan, math.nan, math.nan)
+
+
+def ranged(row: Mapping[Any, Any], name: str) -> Numbers:
+    """The columns `name`, `name_low` and `name_high` of a row."""
+    return float(row[name]), float(row[f"{name}_low"]), float(row[f"{name}_high"])
+
+
+def decide(value: float, low: float, high: float, region: Region) -> str:
+    """`yes` if the whole interval lies in the region, `no` if it lies wholly elsewhere, else `cannot tell`."""
+    if not (math.isfinite(value) and math.isfinite(low) and math.isfinite(high)):
+        return UNKNOWN
+    one = np.ones(1)
+    error = one * (high - low) / (2 * NORMAL_975)
+    found = judge(Estimate(one * value, error, one * np.inf, one * low, one * high, error), region)
+    return VERDICTS.get(str(found[0]), UNKNOWN)
+
+
+def images_that_decide(value: float, low: float, high: float, bound: float, number: float) -> float:
+    """Images after which an interval as this one, around the same value, would no longer contain the bound.
+
+    Intervals shrink with the square root of their number. NaN where the value lies on the bound, or so near that it
+    takes more than a million.
+    """
+    reach = value - low if value > bound else high - value
+    distance = abs(value - bound)
+    if not (math.isfinite(reach) and distance > 0 and number > 0):
+        return math.nan
+    needed = number * (reach / distance) ** 2
+    return needed if number < needed <= MOST_IMAGES else math.nan

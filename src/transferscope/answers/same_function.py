@@ -1,0 +1,218 @@
+"""Are two models the same function?"""
+
+from __future__ import annotations
+
+import math
+from enum import Enum
+
+from transferscope.answers.answer import NO, UNKNOWN, YES, Answer
+from transferscope.answers.compared import Compared, Pair, Row
+from transferscope.answers.findings import Finding, largest, named, of_verdict, overall, smallest
+from transferscope.answers.rule import NOTHING, Numbers, ranged
+from transferscope.answers.wording import count, percent, percent_range, sentence, tiny
+
+ROUNDING = 1e-5
+"""Weights that differ by less of their norm are equal but for rounding."""
+SAME_OUTPUT = 1e-4
+"""Outputs that differ by less, in standard deviations of the logits, are equal but for rounding."""
+
+
+class Relation(Enum):
+    """How two models belong together."""
+
+    EQUAL = "the same weights"
+    ROUNDED = "the same weights but for rounding"
+    PERMUTED = "the same weights in another order of channels"
+    SAME_OUTPUTS = "the same outputs of other weights"
+    DIFFERENT = "different functions"
+    UNKNOWN = "not known"
+
+    @property
+    def is_same_function(self) -> bool:
+        """True if both compute the same, by weights or by outputs."""
+        return self not in (Relation.DIFFERENT, Relation.UNKNOWN)
+
+    @property
+    def by_weights(self) -> bool:
+        """True if that follows from the weights, for every input."""
+        return self in (Relation.EQUAL, Relation.ROUNDED, Relation.PERMUTED)
+
+
+def relation(compared: Compared, pair: Pair) -> Relation:
+    """How two models belong together, by their table `identity`, else by their predictions."""
+    row = facts(compared, pair)
+    if row is None:
+        return Relation.UNKNOWN if changed(compared, pair) is None else Relation.DIFFERENT
+    if row["equal"]:
+        return Relation.EQUAL
+    difference = float(row["output_difference"])
+    if difference > SAME_OUTPUT:
+        return Relation.DIFFERENT
+    if float(row["relative"]) <= ROUNDING:
+        return Relation.ROUNDED
+    if float(row["relative_matched"]) <= ROUNDING:
+        return Relation.PERMUTED
+    if math.isnan(difference):  # not compared: different numbers of outputs are different functions
+        return Relation.DIFFERENT if "outputs" in str(row["not_compared"]) else Relation.UNKNOWN
+    return Relation.SAME_OUTPUTS if row["inputs"] == "test images" else Relation.UNKNOWN
+
+
+def facts(compared: Compared, pair: Pair) -> Row | None:
+    """The pair's row of the table `identity`."""
+    rows = compared.rows("identity", pair)
+    return rows.fillna({"not_matched": "", "not_compared": ""}).to_dict("records")[0] if len(rows) else None
+
+
+def changed(compared: Compared, pair: Pair) -> Row | None:
+    """Predictions that differ: the pair's row of `replacement`, of several findings that with the most."""
+    rows = compared.rows("replacement", pair)
+    known = rows[rows["changed"].notna()] if len(rows) else rows
+    if known.empty:
+        return None
+    row: Row = known.sort_values("changed", ascending=False).to_dict("records")[0]
+    return row
+
+
+def same_function(compared: Compared) -> Answer | None:
+    """Answer whether models are the same function, a permuted copy included; None without tables that tell."""
+    findings = [one for pair in compared.pairs if (one := _finding(compared, pair)) is not None]
+    if not findings:
+        return None
+    names = [compared.label(run) for run in compared.models]
+    if len(findings) == 1:
+        (one,) = findings
+        question = f"Are {compared.both(one.pair)} the same function?"
+        text, shown = sentence([one.text]), one
+    else:
+        question = f"Are some of the {len(names)} models the same function?"
+        text, shown = _of_many(compared, findings)
+    measure = "test images with another predicted class" if compared.rows("replacement", shown.pair).size else ""
+    return Answer(
+        id="same_function",
+        question=question,
+        answer=text,
+        verdict=one_verdict(findings),
+        value=shown.value,
+        low=shown.low,
+        high=shown.high,
+        unit="share" if measure else "",
+        measure=measure,
+        models=compared.labels(shown.pair),
+        figure=compared.figure("flips", "mistakes", "distance_per_module"),
+        section="replacement" if compared.figure("flips") else "table_2",
+        would_tell="; ".join(dict.fromkeys(one.would_tell for one in findings if one.would_tell)),
+    )
+
+
+def one_verdict(findings: list[Finding]) -> str:
+    """Of several pairs `yes` if some are the same function."""
+    return YES if of_verdict(findings, YES) else overall(findings, UNKNOWN)
+
+
+def _of_many(compared: Compared, findings: list[Finding]) -> tuple[str, Finding]:
+    same, different = of_verdict(findings, YES), of_verdict(findings, NO)
+    parts = [f"of {count(len(findings), 'pair')} {named(same, compared.both) if same else 'none'} computes the same"]
+    if len(same) > 1:
+        parts = [f"of {count(len(findings), 'pair')} {named(same, compared.both)} compute the same"]
+    measured = [one for one in different if not math.isnan(one.value)]
+    if measured:
+        least, most = smallest(measured), largest(measured)
+        images = compared.num_examples(most.pair)
+        parts.append(
+            f"the others predict different classes on {percent(least.value)} ({compared.both(least.pair)}) to "
+            f"{percent(most.value)} ({compared.both(most.pair)}) of {count(images, 'test image')}"
+        )
+    unknown = of_verdict(findings, UNKNOWN)
+    if unknown:
+        parts.append(f"of {named(unknown, compared.both)} it cannot be told")
+    shown = largest(measured) if measured else (same or findings)[0]
+    return sentence(parts), shown
+
+
+def _finding(compared: Compared, pair: Pair) -> Finding | None:
+    row, flips = facts(compared, pair), changed(compared, pair)
+    if row is None and flips is None:
+        return None
+    known = relation(compared, pair)
+    both = compared.both(pair)
+    first, second = compared.labels(pair)
+    numbers = NOTHING if flips is None else ranged(flips, "changed")
+    if known is Relation.UNKNOWN or row is None:
+        if flips is not None:
+            return Finding(pair, NO, f"no, {both} {_predict_otherwise(flips)}", *numbers)
+        return _unknown(pair, both, row)
+    outputs = _outputs(row)
+    if known is Relation.EQUAL:
+        return Finding(pair, YES, f"yes, {both} have the same weights, number by number", *_none(numbers))
+    if known is Relation.ROUNDED:
+        differ = f"yes, the weights of {both} differ only by rounding, {tiny(float(row['relative']))} of their norm"
+        return Finding(pair, YES, f"{differ}{outputs}", *_none(numbers))
+    if known is Relation.PERMUTED:
+        left = float(row["relative_matched"])
+        equal = (
+            f"equal those of {first}" if left == 0 else f"differ from those of {first} by {tiny(left)} of their norm"
+        )
+        moved = (
+            f"yes, {second} is {first} with {percent(float(row['moved']))} of its channels in another order: put back "
+            f"in the order of {first}, its weights {equal}"
+        )
+        return Finding(pair, YES, f"{moved}{outputs}", *_none(numbers))
+    if known is Relation.SAME_OUTPUTS:
+        weights = f", though their weights differ by {percent(float(row['relative']))} of their norm"
+        weights = "" if math.isnan(float(row["relative"])) else weights
+        text = f"yes on these images: {both} give the same outputs{outputs}{weights}"
+        return Finding(pair, YES, text, *numbers)
+    if flips is not None and float(flips["changed"]) > 0:
+        return Finding(pair, NO, f"no, {both} {_predict_otherwise(flips)}", *numbers)
+    if flips is not None:
+        images = count(int(flips["num_examples"]), "test image")
+        agree = (
+            f"no, the outputs of {both} differ by up to {_deviations(row)}, but they predict the same class on all "
+            f"{images}, and different ones on at most {percent(numbers[2])} of others"
+        )
+        return Finding(pair, NO, agree, *numbers)
+    if math.isnan(float(row["output_difference"])):
+        return Finding(pair, NO, f"no, {both} have {row['not_compared']}")
+    inputs = f"on {count(int(row['num_inputs']), str(row['inputs']).removesuffix('s'))}"
+    return Finding(pair, NO, f"no, {inputs} the outputs of {both} differ by up to {_deviations(row)}")
+
+
+def _none(numbers: Numbers) -> Numbers:
+    """Nothing changes where the weights are the same, on any image, so there is no interval."""
+    return numbers[0], math.nan, math.nan
+
+
+def _predict_otherwise(flips: Row) -> str:
+    images = count(int(flips["num_examples"]), "test image")
+    shown = percent(float(flips["changed"])) + percent_range(float(flips["changed_low"]), float(flips["changed_high"]))
+    if flips["class_name"] != "all":
+        return f"answer {flips['class_name']} differently on {shown} of {images}"
+    return f"predict different classes on {shown} of {images}"
+
+
+def _outputs(row: Row) -> str:
+    """`, and on 40 test images their outputs differ by at most 2e-07 of the logits' spread`."""
+    difference = float(row["output_difference"])
+    if math.isnan(difference):
+        return ""
+    inputs = count(int(row["num_inputs"]), str(row["inputs"]).removesuffix("s"))
+    return f", and on {inputs} their outputs differ by at most {tiny(difference)} standard deviations of the logits"
+
+
+def _deviations(row: Row) -> str:
+    difference = float(row["output_difference"])
+    shown = tiny(difference) if difference < 0.01 else f"{difference:.2g}"
+    return f"{shown} standard deviations of the logits"
+
+
+def _unknown(pair: Pair, both: str, row: Row | None) -> Finding:
+    if row is not None and not row["not_compared"] and math.isfinite(float(row["output_difference"])):
+        # Equal on noise, other weights: scales of channels may be exchanged, or the noise may not reach a difference.
+        text = (
+            f"whether {both} are the same function cannot be told without images: their outputs on "
+            f"{count(int(row['num_inputs']), str(row['inputs']).removesuffix('s'))} agree to "
+            f"{tiny(float(row['output_difference']))}, and their weights do not"
+        )
+        return Finding(pair, UNKNOWN, text, would_tell="images of the task")
+    reason = str(row["not_compared"]) if row is not None else "their outputs were not compared"
+    return Finding(pair, UNKNOWN, f"whether {both} are the same function cannot be told ({reason})")

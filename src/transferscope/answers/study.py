@@ -1,0 +1,190 @@
+"""The summary of a study: its main questions, answered by its claims."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from transferscope.answers.answer import MOST, NO, UNKNOWN, YES, Answer, AnswerCard, card
+from transferscope.answers.wording import count, listed, percent, sentence
+from transferscope.claims.registry import registered
+from transferscope.claims.verdict import FAILS, HOLDS
+from transferscope.experiment.plan import Plan
+from transferscope.tables import formats
+
+VERDICTS = {HOLDS: YES, FAILS: NO}
+
+
+@dataclass(frozen=True)
+class Headline:
+    """A claim whose verdict answers a main question."""
+
+    claim: str
+    question: str
+    yes: str
+    """The answer where the claim holds."""
+    no: str
+    measure: str
+    """The quantity that the effect is, in words."""
+    unit: str
+    figure: str = ""
+
+
+HEADLINES = (
+    Headline(
+        "final_score",
+        "Does pre-training give a better model in the end?",
+        "P-T ends better than RI-T",
+        "P-T does not end better than RI-T",
+        "final test metric of P-T less that of RI-T",
+        "score",
+        "learning_curves",
+    ),
+    Headline(
+        "shared_mistakes_mixed",
+        "Do two P-T share more of their mistakes than a P-T and an RI-T?",
+        "two P-T share more of their mistakes than a P-T and an RI-T",
+        "two P-T do not share more of their mistakes than a P-T and an RI-T",
+        "difference of the overlap beyond chance, as a part of the largest possible one",
+        "share",
+        "mistakes",
+    ),
+    Headline(
+        "cka_mixed",
+        "Are the features of two P-T more alike than those of a P-T and an RI-T?",
+        "the features of two P-T are more alike than those of a P-T and an RI-T",
+        "the features of two P-T are not more alike than those of a P-T and an RI-T",
+        "difference of CKA",
+        "coefficient",
+        "cka",
+    ),
+    Headline(
+        "no_barrier_pt",
+        "Do two P-T lie in one basin?",
+        "two P-T lie in one basin",
+        "a barrier lies between two P-T",
+        "barrier as a part of what both have learned",
+        "share",
+        "barrier",
+    ),
+    Headline(
+        "barrier_rit",
+        "Is there a barrier between two RI-T?",
+        "a barrier lies between two RI-T",
+        "no barrier lies between two RI-T",
+        "barrier as a part of what both have learned",
+        "share",
+        "barrier",
+    ),
+    Headline(
+        "barrier_is_permutation",
+        "Is that barrier mostly permutation and scale?",
+        "the barrier between two RI-T is mostly permutation and scale",
+        "permutation and scale do not explain most of the barrier between two RI-T",
+        "part of it that is left once channels are matched and rescaled",
+        "share",
+        "connection_",
+    ),
+    Headline(
+        "merge_near_union",
+        "Does the average of P-T of two domains replace a P-T trained on both?",
+        "the average of P-T of two domains comes within 3 points of a P-T trained on both",
+        "the average of P-T of two domains stays more than 3 points behind a P-T trained on both",
+        "points that it is behind",
+        "score",
+        "merging",
+    ),
+)  # fmt: skip
+"""In the order of the report; a claim that was not run has no answer."""
+
+
+def answers_of_study(
+    plan: Plan, claims: pd.DataFrame, figures: Mapping[str, frozenset[str]] | None = None
+) -> AnswerCard | None:
+    """Answer the study's main questions by its claims, in at most eight sentences; None where none of them was run.
+
+    claims: of `decide_claims`. figures: names of the figures that were drawn, by task and `cross_domain`.
+    """
+    rows = {str(row["id"]): row for row in claims.to_dict("records")}
+    run = {name: row for name, row in rows.items() if int(row["num_comparisons"]) > 0}
+    answers = [_answer(one, run[one.claim], figures or {}) for one in HEADLINES if one.claim in run]
+    if not answers:
+        return None
+    return card(plan.study.report.title, (), [*answers[: MOST - 1], _open(run)])
+
+
+def _answer(one: Headline, row: Mapping[Any, Any], figures: Mapping[str, frozenset[str]]) -> Answer:
+    verdict = VERDICTS.get(str(row["verdict"]), UNKNOWN)
+    effect, low, high = (float(row[name]) for name in ("effect", "low", "high"))
+    show = SHOWN[one.unit]
+    number = f"{one.measure} {show(effect)}"
+    if math.isfinite(low) and math.isfinite(high):
+        number += f" ({show(low)} to {show(high)})"
+    over = count(int(row["num_comparisons"]), "comparison")
+    if isinstance(row["covers"], str) and row["covers"]:
+        over += f", for {row['covers']}"
+    said = one.yes if verdict == YES else one.no
+    if verdict == UNKNOWN:
+        said = f"it cannot be told whether {one.yes}"
+    would = str(row["would_tell"]) if verdict == UNKNOWN and isinstance(row["would_tell"], str) else ""
+    return Answer(
+        id=one.claim,
+        question=one.question,
+        answer=sentence([said, number, over]),
+        verdict=verdict,
+        value=effect,
+        low=low,
+        high=high,
+        unit=one.unit,
+        measure=one.measure,
+        figure=_figure(one.figure, figures),
+        section=registered()[one.claim].section,
+        would_tell=would,
+    )
+
+
+SHOWN: Mapping[str, Callable[[float], str]] = {
+    "score": lambda value: f"{formats.points(value)} points",
+    "share": percent,
+    "coefficient": lambda value: formats.decimals(value, 2),
+}
+
+
+def _figure(name: str, figures: Mapping[str, frozenset[str]]) -> str:
+    for task, names in figures.items():
+        for drawn in sorted(names):
+            if drawn == name or (name.endswith("_") and drawn.startswith(name)):
+                return f"{task}.{drawn}.figure"
+    return ""
+
+
+def _open(run: Mapping[str, Mapping[Any, Any]]) -> Answer:
+    """How many claims are decided, which of the main ones are not, and what would tell."""
+    verdicts = [str(row["verdict"]) for row in run.values()]
+    held, failed = verdicts.count(HOLDS), verdicts.count(FAILS)
+    undecided = len(run) - held - failed
+    open_ = [one for one in HEADLINES if one.claim in run and str(run[one.claim]["verdict"]) not in VERDICTS]
+    counts = f"of {count(len(run), 'claim')} that were run {held} hold, {failed} do not, and {undecided} cannot be told"
+    would = [
+        f"{one.yes}, which would take {run[one.claim]['would_tell']}"
+        for one in open_
+        if isinstance(run[one.claim]["would_tell"], str) and run[one.claim]["would_tell"]
+    ]
+    parts = [
+        counts,
+        f"of the questions above open {'is' if len(would) == 1 else 'are'} whether {listed(would)}" if would else "",
+    ]
+    return Answer(
+        id="open",
+        question="What could not be told, and what would tell?",
+        answer=sentence(parts),
+        verdict=UNKNOWN if undecided else "",
+        value=float(undecided),
+        unit="count",
+        measure="claims that cannot be told",
+        section="claims",
+    )

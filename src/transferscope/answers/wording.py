@@ -1,0 +1,74 @@
+"""Numbers and lists as the sentences of answers write them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+from transferscope.tables import formats
+
+
+def percent(value: float) -> str:
+    """`3.2 %`; below a tenth of a percent two significant digits; exactly 0 as `0 %`."""
+    if value == 0:
+        return "0 %"
+    if abs(value) < 0.001:
+        return f"{100 * value:.2g} %"
+    return formats.percent(value)
+
+
+def points(value: float) -> str:
+    """`3.2 points`, with `-3.2 points` for a fall."""
+    return f"{formats.points(value)} points"
+
+
+def signed(value: float) -> str:
+    """`+3.2`, in points."""
+    return formats.points(value, sign=True)
+
+
+def tiny(value: float) -> str:
+    """A relative error as `3e-07`."""
+    return "0" if value == 0 else f"{value:.0e}"
+
+
+def percent_range(low: float, high: float) -> str:
+    """` (2.0 % to 5.1 %)`, empty where an end is not known."""
+    return "" if math.isnan(low) or math.isnan(high) else f" ({percent(low)} to {percent(high)})"
+
+
+def point_range(low: float, high: float, *, sign: bool = False) -> str:
+    """` (-0.1 to 0.9)`, empty where an end is not known."""
+    if math.isnan(low) or math.isnan(high):
+        return ""
+    show = signed if sign else formats.points
+    return f" ({show(low)} to {show(high)})"
+
+
+def listed(words: Sequence[str]) -> str:
+    """`A, B and C`."""
+    if len(words) < 2:
+        return "".join(words)
+    return f"{', '.join(words[:-1])} and {words[-1]}"
+
+
+def either(words: Sequence[str]) -> str:
+    """`A, B or C`."""
+    return " or ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+
+
+def count(number: int, word: str, plural: str = "") -> str:
+    """`1 image`, `1,200 images`."""
+    return f"{number:,} {word if number == 1 else plural or word + 's'}"
+
+
+def about(number: float) -> str:
+    """A number of images to two digits: `1,200`."""
+    digits = max(0, math.floor(math.log10(max(number, 1))) - 1)
+    return f"{math.ceil(number / 10**digits) * 10**digits:,}"
+
+
+def sentence(parts: Iterable[str]) -> str:
+    """Parts joined by semicolons, with a capital letter and a full stop."""
+    text = "; ".join(part for part in parts if part)
+    return f"{text[:1].upper()}{text[1:]}."

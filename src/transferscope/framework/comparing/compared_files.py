@@ -1,0 +1,176 @@
+"""Checkpoint files that are compared: read, checked, and recognised."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from transferscope.models.hub_cache import is_hub_name, local_path
+from transferscope.system.errors import UserError
+from transferscope.system.references import allow, is_reference
+
+if TYPE_CHECKING:
+    from transferscope.models.checkpoint import Checkpoint
+
+
+@dataclass(frozen=True)
+class ComparedFile:
+    """A file with the network that its weights belong to."""
+
+    path: str
+    """Absolute, or a name of the hub."""
+    label: str
+    """Its name in tables and figures."""
+    model: str
+    options: dict[str, Any]
+    num_classes: int
+    image_side: int | None
+    """Side in pixels of the only images that the network takes; None where it takes others, too."""
+    recognition: str
+    """A sentence that says what it was recognised as, and why."""
+
+    def __str__(self) -> str:
+        side = f", images of {self.image_side} px" if self.image_side else ""
+        return f"{self.label}: {self.shown_model}, {self.num_classes} classes{side} ({self.recognition})"
+
+    @property
+    def shown_model(self) -> str:
+        """The architecture as it is printed: of a function in a file without the folder."""
+        place, sign, function = self.model.rpartition(":")
+        return f"{Path(place).name}{sign}{function}" if place.endswith(".py") else self.model
+
+    @property
+    def network(self) -> tuple[str, dict[str, Any]]:
+        """The architecture with its options; equal where weights may be compared one by one."""
+        return self.model, self.options
+
+    def load(self) -> Checkpoint:
+        """The weights under the names of the architecture."""
+        from transferscope.models.checkpoint import load_checkpoint
+
+        loaded = load_checkpoint(self.path)
+        return loaded.with_metadata(
+            architecture=self.model, model_options=self.options, num_classes=self.num_classes
+        ).fitted()
+
+
+def absolute(path: str) -> str:
+    """A path of the command line from the folder in which the command is given; names of the hub stay."""
+    try:
+        return path if is_hub_name(path) else str(Path.cwd() / Path(path).expanduser())
+    except RuntimeError:
+        raise UserError(f"{path}: no user of this name has a home folder: write the path in full") from None
+
+
+def absolute_model(name: str) -> str:
+    """A name of an architecture; the file of a function of the user's own begins where the command is given."""
+    if not is_reference(name):
+        return name
+    place, _, function = name.rpartition(":")
+    reference = f"{absolute(place)}:{function}" if place.endswith(".py") else name
+    allow(reference)
+    return reference
+
+
+def check_different(paths: Sequence[str]) -> None:
+    """Raise a UserError where one file is given twice, under one name or by a link."""
+    resolved = [path if is_hub_name(path) else str(Path(path).resolve()) for path in paths]
+    for path, count in Counter(resolved).items():
+        if count > 1:
+            raise UserError(
+                f"{path} is given {'twice' if count == 2 else f'{count} times'}: name another file; "
+                "a copy under another name is compared with it"
+            )
+
+
+def labels_of(paths: Sequence[str]) -> list[str]:
+    """Short names of files, all different: the file without suffix, and as many folders as it takes."""
+    parts = [Path(path).with_suffix("").parts if not is_hub_name(path) else tuple(path.split("/")) for path in paths]
+    for length in range(1, max(map(len, parts)) + 1):
+        labels = ["/".join(part[-length:]) for part in parts]
+        if len(set(labels)) == len(labels):
+            return labels
+    return [Path(path).name if not is_hub_name(path) else path for path in paths]
+
+
+def read_file(path: str, label: str, model: str | None, options: Mapping[str, Any]) -> ComparedFile:
+    """Read a file, refuse values that no network computes with, and recognise its network.
+
+    model: its architecture where the user has named it. options: those of `model`.
+
+    Raises UserError, naming the file.
+    """
+    from transferscope.models.checkpoint import load_checkpoint
+    from transferscope.models.compatible import infer_num_classes
+    from transferscope.models.recognition import recognize
+    from transferscope.models.state_dicts import check_values
+
+    checkpoint = load_checkpoint(path)
+    check_values(checkpoint.state_dict, where=f"checkpoint {path}")
+    own = checkpoint.metadata
+    if own.architecture is not None and model not in (None, own.architecture):
+        raise UserError(f"checkpoint {path} says that it is a {own.architecture}, not a {model}: leave --model out")
+    name = own.architecture or model
+    if name is None:
+        try:
+            found = recognize([checkpoint.state_dict], hints=[*_hints(path, checkpoint)])
+        except UserError as error:
+            raise UserError(f"{path}: {error}") from None
+        others = f"; next: {', '.join(found.runners_up)}" if found.runners_up else ""
+        return ComparedFile(
+            path, label, found.name, found.options, found.num_classes, found.image_side, f"{found.evidence}{others}"
+        )
+    chosen = own.model_options or dict(options)
+    fitted = checkpoint.with_metadata(architecture=name, model_options=chosen).fitted()
+    classes = own.num_classes or infer_num_classes(fitted.state_dict, name, chosen, source=path)
+    why = "as its header says" if own.architecture else "as --model says"
+    return ComparedFile(path, label, name, chosen, classes, _fixed_side(name, chosen), why)
+
+
+def _fixed_side(name: str, options: Mapping[str, Any]) -> int | None:
+    """The side of images of a network with a position for each patch."""
+    from transferscope.models.recognition import fixed_side
+    from transferscope.models.zoo import build_model
+
+    return fixed_side(build_model(name, 2, seed=0, **options))
+
+
+def _hints(path: str, checkpoint: Checkpoint) -> Iterator[str]:
+    """Architectures that a file names itself: a key `arch` beside the weights, or a config.json in its folder."""
+    arch = checkpoint.metadata.extra.get("arch")
+    if isinstance(arch, str):
+        yield arch
+    config = local_path(path) / "config.json"
+    try:
+        named = json.loads(config.read_bytes())["architecture"] if config.is_file() else None
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        return
+    if isinstance(named, str):
+        yield named
+
+
+def check_ancestor(parent: ComparedFile, files: Sequence[ComparedFile]) -> None:
+    """Raise a UserError where the parent is of another network than a file, or its weights are unrelated to the file's.
+
+    Two models are in memory at a time.
+    """
+    from transferscope.analysis.merging.candidates import check_parent
+    from transferscope.models.compatible import classifier_keys
+    from transferscope.models.zoo import build_skeleton
+
+    free = classifier_keys(build_skeleton(parent.model, parent.num_classes, **parent.options))
+    weights = parent.load().state_dict
+    for file in files:
+        if file.network != parent.network:
+            raise UserError(
+                f"--parent {parent.path} is a {parent.shown_model}, and {file.label} a {file.shown_model}: give the "
+                "weights that the files were fine-tuned from, or no parent"
+            )
+        try:
+            check_parent(weights, [file.load().state_dict], free, parent.path, file.label)
+        except UserError as error:
+            raise UserError(f"--parent: {str(error).replace('candidate 1', file.label)}") from None

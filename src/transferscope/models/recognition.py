@@ -1,0 +1,345 @@
+"""Recognise the architecture of weights by the names and shapes of their tensors.
+
+Every architecture that `build_model` knows is built on the device meta, parameter by parameter, and given up at the
+first one whose shape the weights lack. So a thousand candidates take seconds, and those that are left are compared in
+full. Weights alone do not decide everything: two networks may have the same tensors and compute different things from
+them, as those of timm with another padding. Such candidates are tried on one image, and the difference is reported.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
+
+from transferscope.models.compatible import classifier_keys, fit_to_model
+from transferscope.models.layers import classifier_layers, image_channels
+from transferscope.models.zoo import PROVIDERS, build_model, build_skeleton, names_of
+from transferscope.system.errors import UserError
+
+_CLASSES = 509
+"""Classes of candidates; a prime, so that hardly any other size is equal to it."""
+_IN_CHANNELS = "in_chans"
+"""Option of timm's networks for images of other than 3 channels."""
+_SIDES = ("image_size", "img_size")
+"""Options of vision transformers for the side of images, by which they have a position for each patch."""
+_TRIED_SIDE = 224
+_ONLY_TRIED = 8
+"""Parameters of other shapes that a network may make while it is built: timm makes some layers only to try them."""
+_NEAREST = 3
+
+Shapes = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Recognition:
+    """The architecture of some weights, with the facts that follow from their tensors."""
+
+    name: str
+    """Name for `build_model`."""
+    num_classes: int
+    in_channels: int
+    """Channels of the images."""
+    image_side: int | None
+    """Side in pixels of the only images that the network takes; None where it takes others, too."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Options for `build_model`."""
+    runners_up: tuple[str, ...] = ()
+    """Architectures that come next, the nearest first, each with the way in which it differs."""
+    evidence: str = ""
+    """A sentence that says why it is this architecture."""
+
+
+def recognize(states: Sequence[Mapping[str, Tensor]], *, hints: Sequence[str] = ()) -> Recognition:
+    """The architecture that some weights belong to, all of the same one.
+
+    The project's own family goes first, then torchvision, then timm (where it is installed); the next is asked only
+    where those before have no network with these tensors. Prefixes, counters and names of older versions are allowed
+    for, as in `Checkpoint.fitted`. The number of classes is the size of the classifier.
+
+    states: state_dicts; names, shapes and dtypes are read, no values, so they may be on the device meta.
+    hints: names of architectures that files give of themselves. They decide between networks that compute different
+        things from the same tensors, and nothing else.
+
+    Raises UserError if no network fits (with the nearest), if several fit that compute different things, and if the
+    weights are of different architectures or numbers of classes.
+    """
+    if not states:
+        raise UserError("no weights are given: give one state_dict at least")
+    described = {_signature(state): state for state in states}
+    found = [_recognize(state, tuple(hints)) for state in described.values()]
+    for other in found[1:]:
+        first = found[0]
+        if (other.name, other.options) != (first.name, first.options):
+            raise UserError(f"the weights are of different architectures, {first.name} and {other.name}")
+        if other.num_classes != first.num_classes:
+            raise UserError(f"classifiers of {first.name} for {first.num_classes} and {other.num_classes} classes")
+    return found[0]
+
+
+Signature = tuple[tuple[str, tuple[int, ...]], ...]
+
+
+def _signature(state: Mapping[str, Tensor]) -> Signature:
+    return tuple(sorted((key, tuple(tensor.shape)) for key, tensor in state.items()))
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """An architecture that has been built as a whole."""
+
+    name: str
+    options: dict[str, Any]
+    model: nn.Module
+    share: float
+    """Tensors of the network, less its classifier, that the weights have under its names and in its shapes."""
+    fitted: Mapping[str, Tensor]
+
+    @property
+    def fits(self) -> bool:
+        return self.share == 1.0
+
+
+def _recognize(state: Mapping[str, Tensor], hints: tuple[str, ...]) -> Recognition:
+    shapes = {key: torch.empty_like(tensor, device="meta") for key, tensor in state.items()}
+    built: list[_Candidate] = []
+    for provider, options in _asked(shapes):
+        built += _candidates(provider, options, shapes)
+        fitting = [candidate for candidate in built if candidate.fits]
+        if fitting:
+            return _chosen(fitting, built, provider, hints)
+    raise UserError(f"no network that is known here has these {len(shapes)} tensors{_nearest(shapes)}; {_HINT}")
+
+
+_HINT = "name the architecture, or a function that makes it (--model file.py:function; model= in Python)"
+
+
+def _asked(shapes: Shapes) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Providers in their order; timm's networks also for images of 1 channel, where no convolution takes 3."""
+    yield from ((provider, {}) for provider in PROVIDERS)
+    inputs = {tensor.shape[1] for tensor in shapes.values() if tensor.ndim == 4}
+    if 1 in inputs and 3 not in inputs:
+        yield "timm", {_IN_CHANNELS: 1}
+
+
+def _candidates(provider: str, options: dict[str, Any], shapes: Shapes) -> Iterator[_Candidate]:
+    """The architectures of a provider all of whose parameters have shapes that occur in the weights."""
+    wanted, most = _wanted(shapes)
+    for name in names_of(provider):
+        with _only_with(wanted, most):
+            model = _built(name, options)
+        if model is not None:
+            candidate = _compared(name, options, model, shapes)
+            yield candidate if candidate.fits else _resized(candidate, shapes) or candidate
+
+
+_Wanted = frozenset[tuple[str, tuple[int, ...]]]
+
+
+def _wanted(shapes: Shapes) -> tuple[_Wanted, int]:
+    """The last parts of names with their shapes, and the number of parameters above which a candidate is given up."""
+    return frozenset((key.rpartition(".")[2], tuple(one.shape)) for key, one in shapes.items()), 2 * len(shapes) + 64
+
+
+class _ForeignError(Exception):
+    """A candidate has a parameter that the weights lack."""
+
+
+@contextmanager
+def _only_with(wanted: _Wanted, most: int, foreign: int = _ONLY_TRIED) -> Iterator[None]:
+    """Inside, this thread can build no network with more than `foreign` parameters of other names and shapes.
+
+    Nor one with more than `most` parameters. Classifiers and positions of patches, whose sizes follow from the classes
+    and the images, may have any size.
+    """
+    thread, count, strange = threading.get_ident(), 0, 0
+
+    def check(module: nn.Module, name: str, parameter: Tensor) -> None:
+        nonlocal count, strange
+        if threading.get_ident() != thread or isinstance(parameter, nn.UninitializedParameter):
+            return
+        count += 1
+        known = (name, tuple(parameter.shape)) in wanted or _CLASSES in parameter.shape or _is_position(name)
+        strange += not known
+        if count > most or strange > foreign:
+            raise _ForeignError
+
+    handle = register_module_parameter_registration_hook(check)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def _is_position(name: str) -> bool:
+    return "pos_emb" in name
+
+
+def _built(name: str, options: Mapping[str, Any]) -> nn.Module | None:
+    """The candidate without values; None where the weights lack one of its parameters, or it cannot be built so."""
+    try:
+        return build_skeleton(name, _CLASSES, **options)
+    except Exception:  # constructors of packages may raise anything where an option or the device does not suit them
+        return None
+
+
+def _compared(name: str, options: dict[str, Any], model: nn.Module, shapes: Shapes) -> _Candidate:
+    ignored = classifier_keys(model)
+    fitted, _ = fit_to_model(shapes, model, ignore=ignored)
+    wanted = {key: tensor for key, tensor in model.state_dict().items() if key not in ignored}
+    same = sum(key in fitted and fitted[key].shape == tensor.shape for key, tensor in wanted.items())
+    every = len(wanted) + sum(key not in wanted and key not in ignored for key in fitted)
+    return _Candidate(name, options, model, same / every if every else 0.0, fitted)
+
+
+def _resized(candidate: _Candidate, shapes: Shapes) -> _Candidate | None:
+    """The candidate for images of the size that the weights have positions for; None where that makes it fit no more.
+
+    The number of positions is that of patches, a square, and a few tokens that stand for the whole image.
+    """
+    own = candidate.model.state_dict()
+    wrong = [key for key in own if key in candidate.fitted and own[key].shape != candidate.fitted[key].shape]
+    positions = [key for key in wrong if _is_position(key.rpartition(".")[2])]
+    classifier = classifier_keys(candidate.model)
+    if len(positions) != 1 or any(key not in classifier for key in set(wrong) - set(positions)):
+        return None
+    side = _side(candidate.model)
+    before, after = (max(tensors[positions[0]].shape[:-1]) for tensors in (own, candidate.fitted))
+    for tokens in range(3):
+        grids = [math.isqrt(max(number - tokens, 0)) for number in (before, after)]
+        if side is None or [grid**2 + tokens for grid in grids] != [before, after] or side % grids[0]:
+            continue
+        for option in _SIDES:
+            options = candidate.options | {option: side // grids[0] * grids[1]}
+            model = _built(candidate.name, options)
+            other = None if model is None else _compared(candidate.name, options, model, shapes)
+            if other is not None and other.fits:
+                return other
+    return None
+
+
+def fixed_side(model: nn.Module) -> int | None:
+    """The side in pixels of the only images that a network takes: one with a position for each patch; else None."""
+    return _side(model) if any(_is_position(key.rpartition(".")[2]) for key in model.state_dict()) else None
+
+
+def _side(model: nn.Module) -> int | None:
+    """The side of the images that a network with positions is made for."""
+    own = getattr(model, "image_size", None)
+    size = own if own is not None else getattr(getattr(model, "patch_embed", None), "img_size", None)
+    size = size[0] if isinstance(size, tuple | list) and size else size
+    return size if isinstance(size, int) else None
+
+
+def _chosen(
+    fitting: Sequence[_Candidate], built: Sequence[_Candidate], provider: str, hints: Sequence[str]
+) -> Recognition:
+    groups = _by_function(fitting)
+    named = [group for group in groups if any(_bare(one.name) in map(_bare, hints) for one in group)]
+    if len(groups) > 1 and len(named) != 1:
+        names = [group[0].name for group in groups]
+        raise UserError(
+            f"the weights fit {', '.join(names[:-1])} and {names[-1]}, which compute different things from them: "
+            "name the one that it is (--model; model= in Python)"
+        )
+    group = named[0] if len(groups) > 1 else groups[0]
+    best = group[0]
+    others = [f"{one.name} (the same function)" for one in group[1:]]
+    others += [f"{one.name} (other function)" for one in fitting if one not in group]
+    near = sorted((one for one in built if not one.fits), key=lambda one: -one.share)
+    others += [f"{one.name} ({one.share:.0%} of the tensors)" for one in near]
+    hinted = ", and the file names it" if len(groups) > 1 else ""
+    where = {"transferscope": "the Fixup family", "torchvision": "torchvision", "timm": "timm"}[provider]
+    count = len(best.model.state_dict())
+    return Recognition(
+        name=best.name,
+        num_classes=_num_classes(best),
+        in_channels=image_channels(best.model),
+        image_side=fixed_side(best.model),
+        options=best.options,
+        runners_up=tuple(others[:_NEAREST]),
+        evidence=f"all {count} tensors have the names and shapes of {best.name} of {where}{hinted}",
+    )
+
+
+def _bare(name: str) -> str:
+    return name.rpartition("/")[2].partition(".")[0]
+
+
+def _num_classes(candidate: _Candidate) -> int:
+    key = f"{classifier_layers(candidate.model)[0]}.weight"
+    if key not in candidate.fitted:
+        raise UserError(
+            f"the weights are those of {candidate.name} without its classifier {key}: give a file that has one"
+        )
+    return candidate.fitted[key].shape[0]
+
+
+def _by_function(fitting: Sequence[_Candidate]) -> list[list[_Candidate]]:
+    """Candidates that compute the same thing from the same weights, tried on one image of noise."""
+    groups: list[tuple[Tensor | None, list[_Candidate]]] = []
+    for candidate in fitting:
+        output = _output(candidate) if len(fitting) > 1 else None
+        for known, group in groups:
+            if known is not None and output is not None and torch.allclose(known, output, rtol=1e-3, atol=1e-4):
+                group.append(candidate)
+                break
+        else:
+            groups.append((output, [candidate]))
+    return [group for _, group in groups]
+
+
+@torch.no_grad()
+def _output(candidate: _Candidate) -> Tensor | None:
+    """Scaled logits of the network with weights that follow from their names; None where it does not run."""
+    model = build_model(candidate.name, 7, seed=0, **candidate.options).eval()
+    generator = torch.Generator().manual_seed(0)
+    for key, tensor in sorted(model.state_dict().items()):
+        if not tensor.is_floating_point():
+            continue
+        noise = torch.randn(tensor.shape, generator=generator)
+        if tensor.ndim > 1:
+            tensor.copy_(noise / max(tensor[0].numel(), 1) ** 0.5)
+        else:
+            tensor.copy_(0.1 * noise + (0.0 if key.endswith(("bias", "mean")) else 1.0))
+            if key.endswith("var"):
+                tensor.abs_()
+    side = _side(model) or _TRIED_SIDE
+    image = torch.randn(1, image_channels(candidate.model), side, side, generator=generator)
+    try:
+        logits = model(image)
+    except Exception:  # as `_built`
+        return None
+    scale = logits.abs().max()
+    return logits / scale if bool(torch.isfinite(scale)) and float(scale) > 0 else None
+
+
+def _nearest(shapes: Shapes) -> str:
+    """The networks that share most tensors with weights that fit none, and the first tensor in which they differ."""
+    shares: list[tuple[float, str, str]] = []
+    wanted, most = _wanted(shapes)
+    for name in (*names_of("transferscope"), *names_of("torchvision")):
+        with _only_with(wanted, most, foreign=len(shapes) // 5 + 1):
+            model = _built(name, {})
+        if model is None:
+            continue
+        own = model.state_dict()
+        ignored = classifier_keys(model)
+        needed = {key: tensor for key, tensor in own.items() if key not in ignored}
+        wrong = [key for key, tensor in needed.items() if key not in shapes or shapes[key].shape != tensor.shape]
+        share = 1 - len(wrong) / len(needed)
+        if share > 0 and wrong:
+            shares.append((share, name, wrong[0]))
+    shares.sort(key=lambda one: -one[0])
+    if not shares:
+        return ""
+    share, name, key = shares[0]
+    given = "x".join(map(str, shapes[key].shape)) if key in shapes else "missing"
+    return f"; the nearest is {name}, with {share:.0%} of the tensors ({key} is {given})"

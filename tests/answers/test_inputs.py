@@ -1,0 +1,176 @@
+"""Models and images as a notebook has them, and one line for what cannot be compared."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+import transferscope
+from compared_networks import NUM_TEST, SIDE, OtherNetwork, Trained, save
+from transferscope.answers.answer import AnswerCard
+from transferscope.answers.given_images import take_images
+from transferscope.answers.given_networks import name_of
+from transferscope.models.zoo import build_model
+from transferscope.system.errors import UserError
+
+QUICK = {"landscape": None, "similarity": None, "merging": None, "mistakes": {"bootstrap": 10}}
+
+
+def same_function(*models: Any, **options: Any) -> tuple[str, float]:
+    answer = transferscope.compare(*models, **{"analyses": QUICK} | options).card["same_function"]
+    return answer.verdict, answer.value
+
+
+def test_paths_state_dicts_and_networks_are_one_thing(trained: Trained, tmp_path: Path) -> None:
+    """The same two models give the same answer, however they are given; the network given is left as it was."""
+    paths = [save(trained, name, tmp_path) for name in ("first", "unrelated")]
+    networks = [trained.models[name] for name in ("first", "unrelated")]
+    states = [trained.state(name) for name in ("first", "unrelated")]
+    before = trained.state("first")
+    found = {
+        same_function(*networks, images=trained.images),
+        same_function(*states, model=networks[0], images=trained.images),
+        same_function(*map(str, paths), model=networks[0], images=trained.images),
+        same_function(paths[0], states[1], model=networks[1], images=trained.images),
+    }
+    assert len(found) == 1
+    assert all(torch.equal(before[key], tensor) for key, tensor in trained.state("first").items())
+
+
+def test_architectures_of_the_tables_are_recognised(tmp_path: Path) -> None:
+    """Files of a known architecture need no name."""
+    paths = []
+    for seed in (0, 1):
+        paths.append(tmp_path / f"{seed}.pth")
+        torch.save(build_model("squeezenet1_1", 3, seed=seed).state_dict(), paths[-1])
+    card = transferscope.compare(*paths, analyses=QUICK).card
+    assert card.models[0]["architecture"] == "squeezenet1_1"
+    assert card["same_function"].verdict == "no"
+
+
+def test_loaders_data_sets_and_tensors_show_the_same_images(trained: Trained) -> None:
+    """Halves of a pair of tensors, of a data set and of its loader are the same images, to the last bit that counts."""
+    pair = trained.images["test"]
+    data = TensorDataset(*pair)
+    given = [pair, data, DataLoader(data, batch_size=7, shuffle=True)]
+    assert (
+        len({same_function(*(trained.models[name] for name in ("first", "other")), images=one) for one in given}) == 1
+    )
+
+
+def test_networks_see_what_was_given(trained: Trained, tmp_path: Path) -> None:
+    """Images that went through a split are what the network takes, to rounding."""
+    from transferscope.measure.bench import batches
+
+    splits = take_images(trained.images, "images", tmp_path, 4, NUM_TEST)
+    inputs = torch.cat([images for images, _ in batches(splits["test"])])
+    assert torch.allclose(inputs, trained.images["test"][0], atol=1e-6)
+    few = batches(splits["test"].subset(np.array([3, 1])))
+    assert torch.allclose(next(iter(few))[0], trained.images["test"][0][[3, 1]], atol=1e-6)
+
+
+def test_a_folder_of_images(trained: Trained, tmp_path: Path) -> None:
+    """Class folders are halved, and as many images are used as are asked for."""
+    for index in range(48):
+        folder = tmp_path / "photos" / f"class_{index % 4}"
+        folder.mkdir(parents=True, exist_ok=True)
+        pixels = np.random.default_rng(index).integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{index}.png")
+    models = [trained.models[name] for name in ("first", "other")]
+    found = transferscope.compare(*models, images=tmp_path / "photos", max_images=20, analyses=QUICK)
+    assert found.tables["replacement"]["num_examples"].tolist() == [20]
+
+
+def test_several_models(trained: Trained) -> None:
+    """Of three models every pair is compared, the one that is a copy is found, and named pairs alone where asked."""
+    models = [trained.models[name] for name in ("first", "permuted", "other")]
+    found = transferscope.compare(*models, images=trained.images, names=["one", "two", "three"], analyses=QUICK)
+    answer = found.card["same_function"]
+    assert answer.verdict == "yes"
+    assert "1 pair (one & two) computes the same" in answer.answer
+    for card in (found.card, AnswerCard.from_json(found.card.to_json())):
+        assert [model["label"] for model in card.models] == ["one", "two", "three"]
+    chosen = transferscope.compare(*models, pairs=[("A", "C")], analyses=QUICK)
+    assert len(chosen.tables["identity"]) == 1
+    assert chosen.card["same_function"].verdict == "no"
+
+
+def test_one_network_gives_one_name() -> None:
+    """Networks of one class and layout have the same name, others have not."""
+    assert name_of(OtherNetwork()) == name_of(OtherNetwork())
+    changed = OtherNetwork()
+    changed[1] = nn.GELU()
+    assert name_of(changed) != name_of(OtherNetwork())
+
+
+def test_saved(trained: Trained, tmp_path: Path) -> None:
+    """A folder has the answers, the tables and the merged weights, which the answers name."""
+    models = [trained.models[name] for name in ("first", "second")]
+    found = transferscope.compare(
+        *models, images=trained.images, analyses=QUICK | {"merging": {"methods": ["uniform"]}}
+    )
+    folder = found.save(tmp_path / "out")
+    card = AnswerCard.from_json((folder / "answers.json").read_text())
+    assert card["averaging"].file == str(folder / "merged.safetensors")
+    assert (folder / "merged.safetensors").is_file()
+    assert (folder / "replacement.csv").is_file()
+    with pytest.raises(UserError, match="give the name of a new folder"):
+        found.save(folder)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"images": (torch.zeros(8, 3, SIDE, SIDE), torch.full((8,), 7))}, "labels reach from 7 to 7.*4 classes"),
+        ({"images": (torch.zeros(8, 3, SIDE, SIDE, dtype=torch.uint8), torch.zeros(8))}, "give floats"),
+        ({"images": (torch.zeros(8, 3, SIDE, SIDE + 1), torch.zeros(8))}, "squares"),
+        ({"images": (torch.zeros(8, 3, SIDE, SIDE), torch.zeros(7))}, "8 images and 7 labels"),
+        ({"images": (torch.zeros(2, 3, SIDE, SIDE), torch.zeros(2))}, "too few"),
+        ({"images": {"test": None}}, "parts train and test"),
+        ({"images": 3}, "give a folder"),
+        ({"images": "nowhere"}, "nowhere"),
+        ({"names": ["same", "same"]}, "give each its own"),
+        ({"pairs": [("A", "Z")]}, "Z is no model; there are A, B"),
+    ],
+)
+def test_what_does_not_fit_is_one_line(options: dict[str, Any], message: str, trained: Trained) -> None:
+    """Each error names what is wrong and what is taken."""
+    with pytest.raises(UserError, match=message) as caught:
+        transferscope.compare(trained.models["first"], trained.models["other"], analyses=QUICK, **options)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("bad", [{}, {"a": 3}, 7])
+def test_what_is_no_model_is_one_line(bad: Any, trained: Trained) -> None:
+    """A value that is no model is named by its label."""
+    with pytest.raises(UserError, match=r"^B"):
+        transferscope.compare(trained.models["first"], bad, analyses=QUICK)
+
+
+def test_nan_weights_are_refused(trained: Trained) -> None:
+    """A state dict of NaN is compared, and no function is made of it."""
+    broken = {key: torch.full_like(tensor, torch.nan) for key, tensor in trained.state("first").items()}
+    card = transferscope.compare(trained.state("first"), broken, model=trained.models["first"], analyses=QUICK).card
+    assert card["same_function"].verdict == "cannot tell"
+    assert re.search("not finite|NaN", card["same_function"].answer)
+
+
+def test_importing_the_package_stays_light() -> None:
+    """`import transferscope` imports neither torch nor what the function needs, and no Kedro ever."""
+    code = (
+        "import sys, transferscope\n"
+        "assert not {'torch', 'pandas', 'kedro'} & set(sys.modules)\n"
+        "transferscope.compare\n"
+        "assert 'torch' in sys.modules and 'kedro' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

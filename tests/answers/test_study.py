@@ -1,0 +1,64 @@
+"""The summary of a study: its main claims as answers, on tables in the paper's sense and against it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pandas as pd
+import pytest
+
+from transferscope.answers.answer import NO, UNKNOWN, YES
+from transferscope.answers.study import HEADLINES, answers_of_study
+from transferscope.claims.decide import decide_claims
+from transferscope.claims.evidence import TaskResults
+from transferscope.claims.registry import registered
+from transferscope.experiment.plan import Plan
+from transferscope.report.page import write_page
+
+Draw = Callable[..., dict[str, TaskResults]]
+VERDICTS = {"holds": YES, "does not hold": NO, "cannot tell": UNKNOWN}
+
+
+@pytest.fixture(scope="module")
+def claims(plan: Plan, drawn: Draw) -> tuple[pd.DataFrame, pd.DataFrame]:
+    return decide_claims(plan, drawn())
+
+
+def test_every_headline_is_a_claim_with_its_verdict(plan: Plan, claims: tuple[pd.DataFrame, pd.DataFrame]) -> None:
+    """At most eight answers, each with the verdict, effect and interval of its claim; counts are those of the table."""
+    card = answers_of_study(plan, claims[0])
+    rows = claims[0].set_index("id")
+    assert len(card.answers) <= 8
+    assert {one.claim for one in HEADLINES} <= set(registered())
+    for answer in card.answers[:-1]:
+        row = rows.loc[answer.id]
+        assert answer.verdict == VERDICTS[row["verdict"]]
+        assert answer.value == row["effect"]
+        assert f"{int(row['num_comparisons']):,} comparison" in answer.answer
+    run = claims[0][claims[0]["num_comparisons"] > 0]
+    assert f"of {len(run)} claims".lower() in card.answers[-1].answer.lower()
+    assert f"{(run['verdict'] == 'holds').sum()} hold" in card.answers[-1].answer
+
+
+def test_the_answer_turns_with_the_tables(plan: Plan, drawn: Draw) -> None:
+    """Against the paper's sense the same questions are answered by no."""
+    card = answers_of_study(plan, decide_claims(plan, drawn(sense=-1))[0])
+    assert card["final_score"].verdict == NO
+    assert card["final_score"].answer.startswith("P-T does not end better than RI-T")
+    assert card["no_barrier_pt"].answer.startswith("A barrier lies between two P-T")
+
+
+def test_a_study_without_these_claims_has_no_summary(plan: Plan, claims: tuple[pd.DataFrame, pd.DataFrame]) -> None:
+    """Nothing is said where nothing was run."""
+    assert answers_of_study(plan, claims[0].assign(num_comparisons=0)) is None
+
+
+def test_the_report_opens_with_it(plan: Plan, drawn: Draw, claims: tuple[pd.DataFrame, pd.DataFrame]) -> None:
+    """The answers stand before the table of claims, with links into the page."""
+    card = answers_of_study(plan, claims[0], {"clipart": frozenset({"learning_curves", "cka"})})
+    assert card["final_score"].figure == "clipart.learning_curves.figure"
+    page = write_page(plan, *claims, drawn(), provenance={}, answers=card)
+    assert page.index('<ol class="answers">') < page.index('<h2 id="claims">')
+    answers = page[page.index('<ol class="answers">') : page.index("</ol>")]
+    assert '<a href="#figure_2">Figure</a>' in answers
+    assert '<a href="#claims">' in answers

@@ -1,0 +1,262 @@
+"""`kedro compare`: recognised files as a study, and one line for each thing that cannot be compared."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+from torch import nn
+
+from forked_kedro import kedro
+from tiny_project import ROOT, make_project
+from transferscope.experiment.plan import Plan, make_plan
+from transferscope.framework.comparing import command
+from transferscope.framework.comparing.compared_files import check_different, labels_of
+from transferscope.framework.comparing.study_of_files import Comparison
+from transferscope.framework.config import STUDY_KEYS
+from transferscope.models.zoo import build_model
+from transferscope.pipelines import similarity
+from transferscope.system.errors import UserError
+
+SMALL = "fixup_resnet_small"
+NETS = """
+from torch import nn
+class Plain(nn.Sequential):
+    def __init__(self, num_classes, width=4):
+        super().__init__(nn.Conv2d(3, width, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+                         nn.Linear(width, num_classes))
+def nothing(num_classes): print("no network")
+"""
+
+
+def save(path: Path, model: nn.Module) -> str:
+    torch.save({"state_dict": model.state_dict(), "epoch": 3}, path)
+    return str(path)
+
+
+def moved(model: nn.Module, by: float) -> nn.Module:
+    """The network, each weight a little beside where it was, as fine-tuning leaves it."""
+    generator = torch.Generator().manual_seed(7)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(by * torch.randn(parameter.shape, generator=generator))
+    return model
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Files of a parent with 5 classes, two fine-tunings of it, an unrelated network, another one; images."""
+    for name, seed, by, classes in (("p", 1, 0.0, 5), ("a", 1, 0.01, 3), ("b", 1, 0.02, 3), ("u", 9, 0.0, 3)):
+        save(tmp_path / f"{name}.pth", moved(build_model(SMALL, classes, seed=seed), by))
+    save(tmp_path / "squeeze.pth", build_model("squeezenet1_1", 3, seed=1))
+    generator = np.random.default_rng(0)
+    for place, name in enumerate(("ant", "bee", "cat")):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for index in range(16):
+            picture = generator.integers(0, 160, (20, 20, 3), dtype=np.uint8)
+            picture[5 * place : 5 * place + 5] = 230
+            Image.fromarray(picture).save(tmp_path / "photos" / name / f"{index}.png")
+    return tmp_path
+
+
+def compared(folder: Path, *names: str, **options: Any) -> Comparison:
+    given: dict[str, Any] = {"images": None, "models": (), "parent": None, "classes": None, "pairs": None}
+    given |= {"max_images": 1000, "size": None, "params": {}}
+    for key in ("images", "parent", "classes"):
+        if options.get(key):
+            options[key] = str(folder / options[key])
+    return command.read([str(folder / name) for name in names], **given | options)
+
+
+def planned(comparison: Comparison) -> Plan:
+    """The plan of the environment that the command runs in, with the study of the files."""
+    written = yaml.safe_load((ROOT / "conf" / command.ENVIRONMENT / "parameters.yml").read_text())
+    kept = {key: value for key, value in written.items() if key not in (*STUDY_KEYS, "inherit_study")}
+    given = {key: value for key, value in comparison.parameters().items() if key != "inherit_study"}
+    return make_plan(command.merged(kept | {"pictures": {"store_size": 16}}, given))
+
+
+def test_two_files_become_a_study(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Recognised and printed; a valid plan of one pair, its line and a merge, on half of the images each."""
+    plan = planned(compared(folder, "a.pth", "b.pth", images="photos"))
+    assert [run.full_name for run in plan.runs.values()] == ["images.a_1", "images.b_1"]
+    assert {run.model.name for run in plan.runs.values()} == {SMALL}
+    assert [pair.kind for pair in plan.pairs("images", plan.study.analyses.landscape.pairs)] == ["a & b"]
+    assert plan.merges()[0].candidates == ("images.a_1", "images.b_1")
+    printed = capsys.readouterr().out
+    assert f"a: {SMALL}, 3 classes (all " in printed
+    assert "3 classes; 24 images judge, and 24 are for" in printed
+
+
+def test_most_images_are_drawn_where_there_are_more(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Half of them for judging, of each class alike, and it is said."""
+    comparison = compared(folder, "a.pth", "b.pth", images="photos", max_images=30)
+    assert "15 images judge, and 15 are for statistics of BatchNorm and of channels, drawn of 48" in str(
+        comparison.images
+    )
+    task = planned(comparison).study.tasks["images"]
+    source = task.layout.read(Path(str(task.root)), "images")
+    assert [len(part) for part in (source.train, source.test)] == [15, 15]
+    assert np.bincount(source.test.labels).tolist() == [5, 5, 5]
+
+
+def test_two_architectures_give_all_that_is_defined(folder: Path) -> None:
+    """Mistakes, features and spectra; a sentence for each of distance, line and merge; no node of a distance."""
+    comparison = compared(folder, "a.pth", "squeeze.pth", images="photos")
+    plan = planned(comparison)
+    analyses = plan.study.analyses
+    assert analyses.landscape is analyses.merging is None
+    assert analyses.mistakes.pairs == analyses.similarity.pairs == (("a", "b"),)
+    sentences = list(comparison.undefined())
+    assert len(sentences) == 3
+    assert all(SMALL in sentence and "squeezenet1_1" in sentence for sentence in sentences)
+    names = [node.name for node in similarity.create_pipeline(plan).nodes]
+    assert "images.similarity.measure_cka" in names
+    assert not {"images.similarity.distance_a_1__b_1", "images.similarity.gather_distances"} & set(names)
+
+
+def test_without_images_distances_and_spectra_are_left(folder: Path) -> None:
+    """Of the other analyses a sentence says that they need images."""
+    comparison = compared(folder, "a.pth", "b.pth")
+    plan = planned(comparison)
+    assert not plan.has_images("images")
+    assert plan.study.analyses.merging is None
+    assert "without --images there are no mistakes" in next(comparison.undefined())
+
+
+def test_a_parent_gives_distances_and_merges_from_it(folder: Path) -> None:
+    """Its classes may be others; the merges start from it, and the distance to it is one of the same network."""
+    plan = planned(compared(folder, "a.pth", "b.pth", images="photos", parent="p.pth"))
+    (merge,) = plan.merges()
+    assert merge.parent == "origin.p_1"
+    assert {"task_arithmetic", "ties", "wise_ft"} <= set(merge.methods)
+    assert plan.targets() == ["images"]
+    names = [node.name for node in similarity.create_pipeline(plan).nodes]
+    assert "images.similarity.distance_images_a_1__origin_p_1" in names
+    alone = planned(compared(folder, "a.pth", images="photos", parent="p.pth"))
+    assert alone.merges()[0].methods == ("wise_ft", "task_arithmetic", "ties")
+
+
+@pytest.mark.parametrize(("pairs", "number"), [(None, 5), ("consecutive", 5), ("first", 5), ("all", 15)])
+def test_many_files_are_one_kind_whose_pairs_grow_as_asked(folder: Path, pairs: str | None, number: int) -> None:
+    """Six epochs: a pair of each with the first one, unless others are asked for."""
+    names = [f"epoch_{epoch}.pth" for epoch in range(6)]
+    for epoch, name in enumerate(names):
+        save(folder / name, moved(build_model(SMALL, 3, seed=1), 0.01 * epoch))
+    plan = planned(compared(folder, *names, images="photos", pairs=pairs))
+    found = plan.pairs("images", [("m", "m")])
+    assert len(found) == number
+    assert len(plan.merges()[0].candidates) == 6
+    if pairs in (None, "first"):
+        assert {pair.run_a.name for pair in found} == {"m_1"}
+
+
+BAD: list[tuple[tuple[str, ...], dict[str, Any], str]] = [
+    (("a.pth", "a.pth"), {}, r"a.pth is given twice: name another file"),
+    (("a.pth",), {}, "give two checkpoint files at least, or one and its --parent"),
+    (("a.pth", "nan.pth"), {}, "nan.pth: .* values of .* are infinite or not a number: the training has diverged"),
+    (("a.pth", "none.pth"), {}, "none.pth does not exist: check the path"),
+    (("a.pth", "other.pth"), {}, r"other.pth: no network that is known here .*--model file.py:function"),
+    (
+        ("p.pth", "b.pth"),
+        {"images": "photos"},
+        r"p has 5 classes, and .*photos has folders of 3 \(ant, bee, cat\).*--cla",
+    ),
+    (("a.pth", "b.pth"), {"images": "empty"}, "empty: .*a folder of its own|empty.*train/"),
+    (("a.pth", "b.pth"), {"images": "nowhere"}, "nowhere"),
+    (("a.pth", "b.pth"), {"parent": "u.pth"}, r"--parent: .*u.pth is no parent of a: their weights correlate by"),
+    (("a.pth", "b.pth"), {"parent": "squeeze.pth"}, "--parent .*squeeze.pth is a squeezenet1_1, and a a fixup"),
+    (
+        ("a.pth", "b.pth"),
+        {"models": ("{}/nets.py:nothing",)},
+        "returned a NoneType, not a .*: let it return the network",
+    ),
+    (("a.pth", "b.pth"), {"models": ("resnet18",)}, "a.pth does not fit resnet18|a.pth has no tensor"),
+    (("a.pth", "b.pth"), {"models": (SMALL, SMALL, SMALL)}, "--model is given 3 times for 2 files"),
+    (("a.pth", "b.pth", "squeeze.pth", "u.pth", "c.pth", "d.pth"), {}, "6 files of 2 networks .*: at most 5 files"),
+]
+
+
+@pytest.mark.parametrize(("names", "options", "message"), BAD, ids=[message[:30] for *_, message in BAD])
+def test_what_cannot_be_compared_is_one_line(
+    folder: Path, names: tuple[str, ...], options: dict[str, Any], message: str
+) -> None:
+    """The file, what is wrong, and the fix."""
+    broken = build_model(SMALL, 3, seed=1)
+    with torch.no_grad():
+        broken.conv1.weight.fill_(torch.nan)
+    save(folder / "nan.pth", broken)
+    save(folder / "other.pth", nn.Sequential(nn.Conv2d(3, 2, 3), nn.Linear(2, 3)))
+    for name in ("c.pth", "d.pth"):
+        save(folder / name, moved(build_model(SMALL, 3, seed=1), 0.03))
+    (folder / "empty").mkdir()
+    (folder / "nets.py").write_text(NETS)
+    options = {
+        key: tuple(v.format(folder) for v in value) if key == "models" else value for key, value in options.items()
+    }
+    with pytest.raises(UserError, match=message) as raised:
+        compared(folder, *names, **options)
+    assert len(str(raised.value).splitlines()) == 1
+
+
+def test_a_function_of_ones_own_is_a_model(folder: Path) -> None:
+    """A class in a file, which takes num_classes and options."""
+    (folder / "nets.py").write_text(NETS)
+    layers = nn.Sequential(nn.Conv2d(3, 6, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 3))
+    for name in ("x.pth", "y.pth"):
+        save(folder / name, layers)
+    options = {"params": {"model": {"options": {"width": 6}}}, "models": (f"{folder}/nets.py:Plain",)}
+    comparison = compared(folder, "x.pth", "y.pth", images="photos", **options)
+    assert [file.num_classes for file in comparison.files] == [3, 3]
+    assert planned(comparison).runs["images.a_1"].model.options == {"width": 6}
+
+
+def test_labels_tell_files_apart_by_as_little_as_it_takes() -> None:
+    """The stem, and folders where stems are equal."""
+    assert labels_of(["/x/one.pth", "/x/two.tar"]) == ["one", "two"]
+    assert labels_of(["/x/run1/best.pth", "/x/run2/best.pth"]) == ["run1/best", "run2/best"]
+    assert labels_of(["hf_hub:timm/a", "/x/b.pth"]) == ["a", "b"]
+
+
+def test_a_link_to_a_file_is_the_file(tmp_path: Path) -> None:
+    """A copy is another one."""
+    (tmp_path / "a").write_bytes(b"1")
+    (tmp_path / "copy").write_bytes(b"1")
+    (tmp_path / "link").symlink_to(tmp_path / "a")
+    check_different([str(tmp_path / "a"), str(tmp_path / "copy")])
+    with pytest.raises(UserError, match="twice"):
+        check_different([str(tmp_path / "a"), str(tmp_path / "link")])
+
+
+def test_one_command_from_files_to_the_report_and_the_merged_model(folder: Path) -> None:
+    """Three files with their parent and images: what it does is said first, and everything lies in the output."""
+    project = folder / "project"
+    project.mkdir()
+    make_project(project)
+    params = "analyses.landscape.connection=null,analyses.similarity.batch_size=8,analyses.mistakes.bootstrap=20"
+    done = kedro(
+        project, "compare", *(f"../{name}.pth" for name in "abu"), "--images", "../photos", "--max-images", "32",
+        "--size", "16", "--output", "../out", "--params", f"{params},analyses.landscape.alphas.points=3",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0] == "reading ../a.pth, ../b.pth, ../u.pth"
+    assert any(line.startswith(f"u: {SMALL}, 3 classes") for line in lines)
+    assert "passes of an image of 16 px" in " ".join((done.stdout + done.stderr).split())
+    out = folder / "out"
+    assert (out / "08_reporting" / "report.html").is_file()
+    answers = json.loads((out / "08_reporting" / "answers.json").read_text())["answers"]
+    assert f"1. {answers[0]['answer']}" in lines
+    for name in ("disagreement", "barrier", "cka", "distance"):
+        assert (out / "08_reporting" / "images" / f"{name}_matrix.png").is_file()
+    merged = out / "07_model_output" / "images" / "merged" / "average"
+    assert json.loads((merged / "card.json").read_text())["method"]
+    assert not (project / "data" / "compare").exists()
+    again = compared(folder, "a.pth", f"{merged}/merged.safetensors", images="photos")
+    assert again.files[1].model == SMALL
