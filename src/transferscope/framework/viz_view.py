@@ -75,8 +75,8 @@ def _renamed(inputs: Any, names: Mapping[str, str]) -> Any:
 def drawn(pipeline: Pipeline) -> Pipeline:
     """The pipeline as it is drawn.
 
-    What no node reads is read by a node `keep` of its box, unless nothing else leaves the box. Then the largest groups
-    are made, one by one, until at most `MOST_ENTRIES` entries are left.
+    A node `keep` reads the results of its box that no other node reads, unless they are all that leaves it. Then the
+    largest groups are made, one by one, until at most `MOST_ENTRIES` entries are left.
     """
     made = _with_kept(pipeline)
     for group in _groups(made):

@@ -1,7 +1,9 @@
 // Kedro-Viz asks a server for JSON. Here each answer is a script beside this page, which opens from a disk as well.
 (() => {
+  const wide = window.innerWidth > 800;
+  const view = { showFeatureHints: false, visible: { sidebar: wide, miniMap: wide } }; // hints: of publishing, which is done
   try {
-    localStorage.KedroViz ??= JSON.stringify({ showFeatureHints: false }); // of publishing, which is done
+    localStorage.KedroViz ??= JSON.stringify(view);
   } catch {
     // a browser that keeps nothing
   }
