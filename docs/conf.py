@@ -17,7 +17,7 @@ templates_path: list[str] = []
 exclude_patterns = ["_build", "api/modules.rst"]
 
 extensions = [
-    "myst_parser",
+    "myst_nb",
     "sphinx.ext.apidoc",
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
@@ -39,6 +39,11 @@ apidoc_modules = [
         "module_first": True,
     }
 ]
+
+# Notebooks are shown without outputs unless `kedro site` executes them (`nb_execution_mode=force`).
+nb_execution_mode = "off"
+nb_execution_timeout = 600
+nb_execution_raise_on_error = True
 
 myst_enable_extensions = ["dollarmath", "colon_fence"]
 myst_heading_anchors = 3

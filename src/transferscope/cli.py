@@ -257,6 +257,37 @@ def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     return {**below, **both}
 
 
+@click.command()
+@env_option
+@click.option(
+    "--output", default="data/site", show_default=True, type=click.Path(file_okay=False), help="Folder of the site."
+)
+@click.option("--docs/--no-docs", default=True, help="Add the documentation, where the project has it.")
+@click.option(
+    "--notebooks/--no-notebooks", default=True, help="Execute the notebooks, which speak of the default study."
+)
+def site(env: str | None, output: str, docs: bool, notebooks: bool) -> None:
+    """Write a static site of a finished study: report, pipelines with previews, documentation with notebooks.
+
+    It opens from a disk, without a server and without network; index.html leads to its parts.
+    """
+    from kedro.framework.session import KedroSession
+
+    from transferscope.framework.config import CommandLineError, active_plan
+    from transferscope.framework.kedro_private import place_of
+    from transferscope.framework.publish.static_site import build_site
+
+    context = KedroSession.create(env=env).load_context()
+    report = place_of(context.catalog.get("report"))
+    assert report is not None
+    try:
+        execute = notebooks and context.env in (None, "local")
+        build_site(active_plan(), report, context.project_path, Path(output), env=env, docs=docs, notebooks=execute)
+    except UserError as error:
+        raise CommandLineError(str(error)) from None
+    click.echo(f"the site: {Path(output) / 'index.html'}")
+
+
 @click.group()
 def study() -> None:
     """Begin a study of your own."""
@@ -298,5 +329,11 @@ run = _our_run(kedro_run)
 
 cli = click.Group(
     name="transferscope",
-    commands={"run": run, "cost": _with_overlays(cost), "compare": _our_compare(compare), "study": study},
+    commands={
+        "run": run,
+        "cost": _with_overlays(cost),
+        "compare": _our_compare(compare),
+        "study": study,
+        "site": site,
+    },
 )

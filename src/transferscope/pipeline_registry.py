@@ -5,6 +5,8 @@ from __future__ import annotations
 from kedro.pipeline import Pipeline
 
 from transferscope.framework.config import active_plan
+from transferscope.framework.kedro_private import is_kedro_viz
+from transferscope.framework.viz_view import drawn
 from transferscope.pipelines import (
     data_prep,
     feature_reuse,
@@ -29,4 +31,5 @@ def register_pipelines() -> dict[str, Pipeline]:
     }
     pipelines = without_images(plan, made)
     pipelines["report"] = report.create_pipeline(plan, pipelines.values())
-    return pipelines | {"__default__": sum(pipelines.values(), Pipeline([]))}
+    pipelines["__default__"] = sum(pipelines.values(), Pipeline([]))
+    return {name: drawn(pipeline) for name, pipeline in pipelines.items()} if is_kedro_viz() else pipelines

@@ -12,6 +12,7 @@ from transferscope.framework.config import PlanConfigLoader
 from transferscope.framework.hooks import StudyHooks
 from transferscope.framework.runners.surroundings import Surroundings
 from transferscope.framework.staleness import MadeBy
+from transferscope.framework.tracking import Tracking
 from transferscope.framework.viz_status import RunStatus
 
 # Entries are named by what they belong to, also where a node of another task reads them.
@@ -33,8 +34,8 @@ def _log_as_in_the_project() -> None:
 _log_as_in_the_project()
 
 # The last is called first: what went wrong is recorded before it becomes a line for the user, results of another plan
-# are named after missing ones, and nothing is changed around a run that is refused.
-HOOKS = (Surroundings(), MadeBy(), StudyHooks(), RunStatus())
+# are named after missing ones, and nothing is changed around a run that is refused, nor is it recorded.
+HOOKS = (Tracking(), Surroundings(), MadeBy(), StudyHooks(), RunStatus())
 DISABLE_HOOKS_FOR_PLUGINS = ("kedro-viz",)  # RunStatus stands in for them
 CONFIG_LOADER_CLASS = PlanConfigLoader
 CONFIG_LOADER_ARGS = {

@@ -9,15 +9,25 @@ from pathlib import Path
 
 from tiny_project import ROOT
 
+FROM_ELSEWHERE = re.compile(r'<(?:script|link|img|iframe|source)\b[^>]*?(?:src|href)="((?:https?:)?//[^"]+)"')
+
 
 def test_the_pages_are_built_strictly(tmp_path: Path) -> None:
-    """No warning: every reference resolves, every page is reached, every docstring can be read; formulas are drawn."""
+    """No warning: every reference resolves, every page is reached, every docstring can be read; formulas are drawn.
+
+    Notebooks are among them, and no page loads anything from another machine.
+    """
     command = [sys.executable, "-m", "sphinx", "-W", "-q", "-E", "-d", str(tmp_path / "trees"), "docs", str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "<math" in (tmp_path / "similarity.html").read_text()
     assert "barrier_alpha" in (tmp_path / "catalog.html").read_text()
     assert "linear_cka" in (tmp_path / "api" / "transferscope.analysis.html").read_text()
+    notebooks = {path.stem for path in (ROOT / "notebooks").glob("*.ipynb")}
+    assert {path.stem for path in (tmp_path / "notebooks").glob("*.html")} == notebooks
+    assert {
+        path.name: found for path in tmp_path.rglob("*.html") if (found := FROM_ELSEWHERE.findall(path.read_text()))
+    } == {}
 
 
 def test_every_pattern_of_the_catalog_is_explained() -> None:

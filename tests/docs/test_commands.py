@@ -24,7 +24,7 @@ ELSEWHERE = {
     "uv run pytest": "it is running",
     "uv run kedro cost": "it is run with two speeds; tests/cost/test_plan_cost.py measures them",
     "uv run kedro viz run": "a server, which does not end",
-    "uv run kedro viz build --include-previews": "tests/framework/test_kedro_viz.py builds the site",
+    "uv run kedro site": "tests/framework/test_kedro_viz.py and test_static_site.py write it",
     "uv run --with jupyterlab jupyter lab": "a server; tests/test_notebooks.py runs every notebook",
     "uv run tensorboard --logdir data/06_models": "a server; tests/training/test_events.py reads the events",
     "uv run sphinx-build -W -q docs docs/_build": "test_build.py builds the pages",

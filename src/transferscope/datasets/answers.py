@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from kedro.io import AbstractDataset
+from kedro_datasets._typing import JSONPreview
 
 from transferscope.system.stored import check, is_whole, stored_file
 
@@ -26,6 +27,11 @@ class AnswersDataset(AbstractDataset):
     def save(self, data: Any) -> None:
         with stored_file(self._path) as temporary:
             temporary.write_text(data.to_json(), encoding="utf-8")
+
+    def preview(self) -> JSONPreview:
+        """The file."""
+        check(self._path)
+        return JSONPreview(self._path.read_text(encoding="utf-8"))
 
     def _exists(self) -> bool:
         return is_whole(self._path)

@@ -9,6 +9,7 @@ from typing import Any
 from kedro.io import AbstractDataset
 from kedro_datasets._typing import TablePreview
 
+from transferscope.datasets.previews import table_preview
 from transferscope.system.atomic import atomic_folder, replace_folder
 
 
@@ -38,7 +39,7 @@ class CheckpointSeriesDataset(AbstractDataset):
         """A row per saved epoch."""
         series = self.load()
         rows = [[epoch, _names(series, epoch), series.path(epoch).stat().st_size] for epoch in series.epochs]
-        return TablePreview({"index": list(range(len(rows))), "columns": ["epoch", "name", "bytes"], "data": rows})
+        return table_preview(["epoch", "name", "bytes"], rows)
 
     def _exists(self) -> bool:
         """True if the index is there, and every checkpoint that it lists is whole."""

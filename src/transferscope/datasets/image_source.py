@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from kedro.io import AbstractDataset
+from kedro_datasets._typing import TablePreview
 
+from transferscope.datasets.previews import table_preview
 from transferscope.experiment.data_formats import format_class
 from transferscope.system.errors import UserError
 from transferscope.system.stored import DamagedError
@@ -45,6 +47,19 @@ class ImageSourceDataset(AbstractDataset):
     def save(self, data: Callable[[Path], object]) -> None:
         """Draw the images: `data(root)` writes them in the distributed layout, or finds them there."""
         data(self._root)
+
+    def preview(self) -> TablePreview:
+        """A row per part and class, with the number of images that have it."""
+        source = self.load()
+        rows: list[list[object]] = []
+        for part in ("train", "validation", "test"):
+            examples = getattr(source, part)
+            if examples is not None:
+                labels = examples.labels
+                for index, name in enumerate(source.class_names):
+                    has = labels[:, index] == 1 if source.multi_label else labels == index
+                    rows.append([part, name, int(has.sum())])
+        return table_preview(["part", "class", "images"], rows)
 
     def _exists(self) -> bool:
         from transferscope.generated.draw import check_generated

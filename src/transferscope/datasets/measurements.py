@@ -10,9 +10,11 @@ from typing import Any
 
 import numpy as np
 from kedro.io import AbstractDataset
+from kedro_datasets._typing import TablePreview
 from safetensors import safe_open
 from safetensors.numpy import save
 
+from transferscope.datasets.previews import table_preview
 from transferscope.models.checkpoint import HEADER_KEY
 from transferscope.system.stored import UNSEALED, DamagedError, check, write_sealed
 
@@ -71,6 +73,11 @@ class MeasurementsDataset(AbstractDataset):
 
     def save(self, data: MeasurementFolder) -> None:
         """Nothing: every measurement is saved when it is made."""
+
+    def preview(self) -> TablePreview:
+        """The number of measurements."""
+        count = sum(1 for _ in self._folder.glob("*/*.safetensors"))
+        return table_preview(["folder", "measurements"], [[str(self._folder), count]])
 
     def _exists(self) -> bool:
         return True

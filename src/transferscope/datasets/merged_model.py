@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 from kedro.io import AbstractDataset
+from kedro_datasets._typing import JSONPreview
 
 
 class MergedModelDataset(AbstractDataset):
@@ -22,6 +24,10 @@ class MergedModelDataset(AbstractDataset):
 
     def save(self, data: Any) -> None:
         data.save(self._folder)
+
+    def preview(self) -> JSONPreview:
+        """The card."""
+        return JSONPreview(json.dumps(dict(self.load().card)))
 
     def _exists(self) -> bool:
         from transferscope.models.merged import MergedModel

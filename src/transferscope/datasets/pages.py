@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from kedro.io import AbstractDataset
+from kedro_datasets._typing import TablePreview
 
+from transferscope.datasets.previews import table_preview
 from transferscope.system.stored import check, is_whole, stored_file
 
 
@@ -31,6 +33,10 @@ class PagesDataset(AbstractDataset):
         with stored_file(self._path) as temporary, PdfPages(temporary, metadata={"CreationDate": None}) as pages:
             for figure in data():
                 pages.savefig(figure)
+
+    def preview(self) -> TablePreview:
+        """The file, which Kedro-Viz cannot show."""
+        return table_preview(["file", "bytes"], [[str(self._path), self.load().stat().st_size]])
 
     def _exists(self) -> bool:
         return is_whole(self._path)

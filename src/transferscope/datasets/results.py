@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from kedro.io import AbstractDataset
+from kedro_datasets._typing import TablePreview
 
 from transferscope.claims.evidence import TaskResults
+from transferscope.datasets.previews import table_preview
 from transferscope.datasets.table import read_table, write_table
 from transferscope.plots.rendered import SavedFigure
 from transferscope.system.atomic import atomic_folder
@@ -38,6 +40,13 @@ class ResultsDataset(AbstractDataset[TaskResults, TaskResults]):
             figures = {name: os.path.relpath(figure.png, self._folder) for name, figure in data.figures.items()}
             index = {"task": data.task, "facts": data.facts, "tables": list(data.tables), "figures": figures}
             write_json(folder / "results.json", index)
+
+    def preview(self) -> TablePreview:
+        """A row per table and figure."""
+        results = self.load()
+        rows: list[list[Any]] = [[name, "table", len(table)] for name, table in results.tables.items()]
+        rows += [[name, "figure", None] for name in results.figures]
+        return table_preview(["name", "kind", "rows"], rows)
 
     def _exists(self) -> bool:
         """All files whole; a figure that is not is drawn by another node."""

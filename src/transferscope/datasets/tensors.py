@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from kedro.io import AbstractDataset
+from kedro_datasets._typing import TablePreview
 
+from transferscope.datasets.previews import table_preview
 from transferscope.system.stored import UNSEALED, DamagedError, check, is_whole, write_sealed
 
 
@@ -38,6 +40,11 @@ class TensorsDataset(AbstractDataset):
 
         tensors = {name: tensor.contiguous() for name, tensor in data.items()}
         write_sealed(self._path, save(tensors, {HEADER_KEY: json.dumps({"seal": UNSEALED, "file": self._name()})}))
+
+    def preview(self) -> TablePreview:
+        """A row per tensor."""
+        rows = [[name, str(tuple(tensor.shape)), str(tensor.dtype)] for name, tensor in self.load().items()]
+        return table_preview(["name", "shape", "type"], rows)
 
     def _name(self) -> str:
         """The end of its path, by which a file of another run in its place is noticed."""

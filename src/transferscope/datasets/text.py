@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 from kedro.io import AbstractDataset
+from kedro_datasets._typing import TablePreview
 
+from transferscope.datasets.previews import table_preview
 from transferscope.system.stored import check, is_whole, stored_file
 
 
@@ -24,6 +27,12 @@ class TextDataset(AbstractDataset[str, str]):
     def save(self, data: str) -> None:
         with stored_file(self._path) as temporary:
             temporary.write_text(data, encoding="utf-8")
+
+    def preview(self) -> TablePreview:
+        """The headings."""
+        found = re.findall(r"^#+ (.+)$|<h[1-3][^>]*>(.+?)</h", self.load(), re.MULTILINE | re.DOTALL)
+        rows = [[" ".join(re.sub("<[^>]+>", " ", markdown or page).split())] for markdown, page in found]
+        return table_preview([self._path.name], rows)
 
     def _exists(self) -> bool:
         return is_whole(self._path)

@@ -20,6 +20,7 @@ from typing import Any
 import click
 import yaml
 from kedro.config import MissingConfigException, OmegaConfigLoader
+from kedro.framework.project import pipelines
 from kedro.utils import find_kedro_project
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
@@ -28,10 +29,11 @@ from transferscope.datasets.picture_size import AUTO, choose_size
 from transferscope.experiment.plan import Plan, make_plan
 from transferscope.experiment.run import RunSpec
 from transferscope.experiment.study import TaskOptions
-from transferscope.framework.kedro_private import forget_pipelines
+from transferscope.framework.kedro_private import forget_pipelines, is_kedro_viz
 from transferscope.framework.overlays import EXTENDS, check_own_data, environments_below
 from transferscope.framework.plan_parameters import plan_parameters, pretrained_entries, source_entries
 from transferscope.framework.table_schemas import with_table_names
+from transferscope.framework.viz_view import group_entries
 from transferscope.framework.yaml_files import read_mapping
 from transferscope.models.hub_cache import is_hub_name
 from transferscope.system.errors import UserError, one_line, one_message
@@ -304,7 +306,8 @@ class PlanConfigLoader(OmegaConfigLoader):
             return entries | ((self.runtime_params or {}).get("globals") or {})
         if key == "catalog":
             made = source_entries(self.plan, self.place) | pretrained_entries(self.plan, entries)
-            return with_table_names(entries | made)
+            entries = with_table_names(entries | made)
+            return entries | group_entries(pipelines.values()) if is_kedro_viz() else entries
         return entries
 
     def _merge_configs(self, config: dict[str, Any], env_config: dict[str, Any], key: str, env_path: str) -> Any:

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -59,3 +61,8 @@ def viz_identity(entry: str) -> str:
 
     identity: str = _hash_input_output(entry)
     return identity
+
+
+def is_kedro_viz() -> bool:
+    """True in the process that Kedro-Viz starts to draw the pipelines, where nothing is run."""
+    return "kedro_viz.server" in sys.modules and multiprocessing.parent_process() is not None

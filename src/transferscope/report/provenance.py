@@ -29,17 +29,22 @@ DIGITS = 16
 def provenance(plan: Plan, results: Mapping[str, TaskResults]) -> dict[str, Any]:
     """Versions, hardware, digests of plan, images and weights, durations; nothing that names a machine or a person."""
     evidence = Evidence(plan, results)
-    study = json.dumps(plan.study.model_dump(mode="json"), sort_keys=True)
     return {
         "versions": {name: version(name) for name in PACKAGES},
         "python": platform.python_version(),
         "seed": plan.study.seed,
-        "plan_digest": hashlib.sha256(study.encode()).hexdigest()[:DIGITS],
+        "plan_digest": plan_digest(plan),
         "hardware": _hardware(),
         "durations of the trainings": _durations(evidence),
         "digests of the images": _digests(evidence),
         "fingerprints of the runs": {name: run.fingerprint for name, run in plan.runs.items()},
     }
+
+
+def plan_digest(plan: Plan) -> str:
+    """Of the study with all its values, written or by default."""
+    study = json.dumps(plan.study.model_dump(mode="json"), sort_keys=True)
+    return hashlib.sha256(study.encode()).hexdigest()[:DIGITS]
 
 
 def _hardware() -> dict[str, str]:

@@ -1,0 +1,72 @@
+"""The documentation in the site: notebooks are executed for it, and what cannot be built is one line."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from transferscope.experiment.plan import make_plan
+from transferscope.framework.publish.static_site import build_site, check_place, write_docs
+from transferscope.system.errors import UserError
+
+CONF = """
+extensions = ["myst_nb"]
+html_theme = "basic"
+nb_execution_mode = "off"
+nb_execution_raise_on_error = True
+"""
+
+
+def make_docs(project: Path, *code: str) -> None:
+    """A page and a notebook with these cells."""
+    (project / "docs").mkdir()
+    (project / "docs" / "conf.py").write_text(CONF)
+    (project / "docs" / "index.md").write_text("# Pages\n\n```{toctree}\ntour\n```\n")
+    notebook = nbformat.v4.new_notebook()
+    notebook.cells = [nbformat.v4.new_markdown_cell("# Tour"), *map(nbformat.v4.new_code_cell, code)]
+    nbformat.write(notebook, project / "docs" / "tour.ipynb")
+
+
+def test_notebooks_are_executed_for_the_site_alone(tmp_path: Path) -> None:
+    """The page has the output; the notebook itself stays without; nothing but pages is left."""
+    make_docs(tmp_path, "print(6 * 7)")
+    before = (tmp_path / "docs" / "tour.ipynb").read_text()
+    write_docs(tmp_path, tmp_path / "site", notebooks=False)
+    assert ">42" not in (tmp_path / "site" / "tour.html").read_text()
+    write_docs(tmp_path, tmp_path / "site", notebooks=True)
+    assert ">42" in (tmp_path / "site" / "tour.html").read_text()
+    assert (tmp_path / "docs" / "tour.ipynb").read_text() == before
+    assert not (tmp_path / "site" / ".doctrees").exists()
+
+
+def test_a_notebook_that_fails_is_one_line(tmp_path: Path) -> None:
+    """With the notebook's name, and how to do without."""
+    make_docs(tmp_path, "raise ValueError('no such run')")
+    with pytest.raises(UserError, match=r"tour.*`--no-notebooks` executes none") as error:
+        write_docs(tmp_path, tmp_path / "site", notebooks=True)
+    assert not re.search(r"\n|Traceback", str(error.value))
+
+
+def test_a_folder_that_is_no_site_is_not_replaced(tmp_path: Path) -> None:
+    """An empty one is, and so is an earlier site."""
+    check_place(tmp_path / "new")
+    check_place(tmp_path)
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(UserError, match="this is there and is no site"):
+        check_place(tmp_path)
+    (tmp_path / "pipelines").mkdir()
+    (tmp_path / "pipelines" / "index.html").write_text("")
+    check_place(tmp_path)
+
+
+def test_there_is_no_site_of_a_study_without_report(tmp_path: Path) -> None:
+    """The command that makes it is named, and nothing is written."""
+    tasks = {"photos": {"format": "image_folder", "root": "photos"}}
+    analyses = dict.fromkeys(("mistakes", "similarity", "landscape", "spectrum"))
+    plan = make_plan({"tasks": tasks, "runs": {"rit": {"label": "RI-T", "tasks": ["photos"]}}, "analyses": analyses})
+    with pytest.raises(UserError, match=r"report\.html does not exist: .*`kedro run`"):
+        build_site(plan, tmp_path / "report.html", tmp_path, tmp_path / "site", env=None)
+    assert not (tmp_path / "site").exists()

@@ -1,0 +1,136 @@
+"""Records of runs in MLflow, in a store of files or a database in one; no server and no network."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from kedro.io import DataCatalog
+from kedro.pipeline import Node, Pipeline
+from mlflow import MlflowClient
+
+from tiny_project import Project
+from transferscope.datasets.table import TableDataset
+from transferscope.framework.config import CommandLineError
+from transferscope.framework.runners import GpuRunner
+from transferscope.framework.tracking import Tracking
+from transferscope.report.provenance import plan_digest
+
+
+def only_run(store: str, experiment: str = "transferscope") -> Any:
+    """The one run of an experiment."""
+    client = MlflowClient(store)
+    found = client.get_experiment_by_name(experiment)
+    assert found is not None
+    (run,) = client.search_runs([found.experiment_id])
+    return run
+
+
+@pytest.fixture
+def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A store of files, which the variable names."""
+    store = (tmp_path / "mlruns").as_uri()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    return store
+
+
+def test_a_run_leaves_its_study_curves_claims_and_report(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a database in a file, by this project's runner: every measured value of the tables is there, and no other."""
+    store = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
+    monkeypatch.chdir(tmp_path)  # where MLflow keeps artefacts beside a database
+    from transferscope.framework.config import active_plan
+
+    project.run(runner=GpuRunner(), pipeline_names=["report"], tags=["report"])
+    run, client = only_run(store), MlflowClient(store)
+    assert run.info.status == "FINISHED"
+    assert run.data.tags["plan_digest"] == plan_digest(active_plan())
+    assert run.data.tags["kedro.pipelines"] == "report"
+    assert run.data.params["runs.rit.training.lr"] == "0.05"
+    assert run.data.params["generated.shapes.num_train"] == "60"
+    claims = project.load("claims").set_index("id")
+    decided = {"holds": 1.0, "does not hold": 0.0}
+    expected = {
+        f"claims/{name}/{part}": row[part] for name, row in claims.iterrows() for part in ("effect", "low", "high")
+    }
+    expected |= {f"claims/{name}/holds": decided.get(row["verdict"]) for name, row in claims.iterrows()}
+    assert run.data.metrics == pytest.approx({key: value for key, value in expected.items() if pd.notna(value)})
+    artefacts = {file.path for file in client.list_artifacts(run.info.run_id)}
+    assert artefacts == {"study.json", "report.html", "summary.md", "claims.csv", "claim_effects.csv"}
+
+
+def test_learning_curves_are_the_histories(files: str, tmp_path: Path) -> None:
+    """A point for each measured value at its epoch, nothing where nothing was measured; odd names of classes go in."""
+    history = pd.DataFrame(
+        {"task": "a", "run": "p_1", "epoch": [0, 1, 2], "test_auc/Don't": [0.5, None, 0.75], "lr": [None, 1.0, 0.5]}
+    )
+    catalog = DataCatalog({"a.p_1.history": TableDataset(filepath=str(tmp_path / "p_1.csv"))})
+    catalog.save("a.p_1.history", history)
+    tracking = Tracking()
+    tracking.before_pipeline_run({"env": "mine", "pipeline_names": ["training"]})
+    tracking.after_pipeline_run(Pipeline([Node(lambda: None, None, "a.p_1.history", name="train")]), catalog)
+    run, client = only_run(files), MlflowClient(files)
+    assert run.data.tags["kedro.env"] == "mine"
+    curve = client.get_metric_history(run.info.run_id, "a/p_1/test_auc_Don_t")
+    assert [(point.step, point.value) for point in curve] == [(0, 0.5), (2, 0.75)]
+    assert set(run.data.metrics) == {"a/p_1/test_auc_Don_t", "a/p_1/lr"}
+
+
+@pytest.mark.parametrize(
+    ("end", "status"), [(Tracking.on_pipeline_error, "FAILED"), (Tracking.let_go, "KILLED")], ids=["error", "interrupt"]
+)
+def test_a_run_that_fails_or_is_interrupted_is_recorded_as_such(
+    files: str, monkeypatch: pytest.MonkeyPatch, end: Callable[[Tracking], None], status: str
+) -> None:
+    """In the experiment that the user names."""
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "mine")
+    tracking = Tracking()
+    tracking.before_pipeline_run({})
+    assert only_run(files, "mine").info.status == "RUNNING"
+    end(tracking)
+    assert only_run(files, "mine").info.status == status
+
+
+def test_a_store_that_cannot_be_reached_is_one_line_before_any_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the password in the address."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:secret@127.0.0.1:9")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with pytest.raises(CommandLineError, match=r"^MLFLOW_TRACKING_URI: MLflow cannot record this run") as error:
+        Tracking().before_pipeline_run({})
+    assert "secret" not in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_store_that_is_lost_is_a_warning(files: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """After the last node: the results are there."""
+    tracking = Tracking()
+    tracking.before_pipeline_run({})
+    shutil.rmtree(tmp_path / "mlruns")
+    with caplog.at_level(logging.WARNING, logger="transferscope"):
+        tracking.after_pipeline_run(Pipeline([Node(lambda: None, None, "report", name="write")]), DataCatalog())
+    assert "MLflow has not recorded that the run is FINISHED" in caplog.text
+
+
+def test_without_the_variable_nothing_is_imported(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And with it, but without the package, a warning says how to get it."""
+    monkeypatch.setitem(sys.modules, "mlflow", None)  # an import raises
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    tracking = Tracking()
+    tracking.before_pipeline_run({})
+    tracking.after_pipeline_run(Pipeline([]), DataCatalog())
+    assert not caplog.text
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db")
+    tracking.before_pipeline_run({})
+    tracking.after_pipeline_run(Pipeline([]), DataCatalog())
+    assert "mlflow is not installed, so nothing is recorded" in caplog.text
