@@ -18,9 +18,9 @@ from transferscope.measure.own import own_parts
 from transferscope.pipelines.own.pipeline import create_pipeline
 from transferscope.system.errors import UserError
 
-PAGES = [(ROOT / "docs" / name).read_text() for name in ("extending.md", "claims.md")]
+PAGE = (ROOT / "docs" / "extending.md").read_text()
 BLOCK = re.compile(r"```\{code-block\} python\n:caption: (src/\w+\.py)\n\n(.*?)```", re.DOTALL)
-MODULES = dict(block for page in PAGES for block in BLOCK.findall(page))
+MODULES = dict(BLOCK.findall(PAGE))
 
 STUDY = """
 inherit_study: false

@@ -1,12 +1,16 @@
 """Centred kernel alignment of two sets of features with linear kernels (Kornblith et al. 2019; Tables 1 and 7).
 
-CKA = HSIC(K, L) / sqrt(HSIC(K, K) HSIC(L, L)), 1 for features that agree up to rotation and scale. With the biased HSIC
-it is far above 0 even for unrelated features unless there are far more examples than features (.89 for 2048 Gaussian
-features of 256 examples), so the unbiased HSIC is the default; its CKA scatters around 0 there and may be negative.
-The paper does not say which estimator, pooling or number of examples its tables used: compare orderings.
+CKA = HSIC(K, L) / sqrt(HSIC(K, K) HSIC(L, L)) with the Gram matrices K = X X' and L = Y Y', 1 for features that agree
+up to rotation and scale. The biased HSIC(K, L) is tr(K H L H) / (n-1)^2, H subtracting the mean of n examples; the
+unbiased one of Song et al. 2012 stands in `transferscope.analysis.hsic`. With the biased HSIC, CKA is far above 0 even
+for unrelated features unless there are far more examples than features (.89 for 2048 Gaussian features of 256
+examples), so the unbiased HSIC is the default; its CKA scatters around 0 there and may be negative. The paper does not
+say which estimator, pooling or number of examples its tables used: compare orderings.
 
-This is CKA of two matrices that fit into memory. The study takes the same ratio for all pairs of models in one pass
-over the images, in `transferscope.analysis.cka_models`, which `transferscope.measure.similarity` feeds.
+X and Y are the outputs of a layer on test images, channels averaged over positions (pooled) or all values (flattened),
+as `transferscope.analysis.features` takes them. This is CKA of two matrices that fit into memory. The study takes the
+same ratio for all pairs of models in one pass over the images, in `transferscope.analysis.cka_models`, which
+`transferscope.measure.similarity` feeds.
 """
 
 from __future__ import annotations
