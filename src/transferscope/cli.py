@@ -32,6 +32,7 @@ from transferscope.system.errors import UserError, one_line
 
 RUNNERS = "transferscope.framework.runners"
 DEFAULT_RUNNER = f"{RUNNERS}.GpuRunner"
+PARAMS_HINT = "commas part the items, so a value with commas needs a file: --config"
 OF_KEDRO = ("SequentialRunner", "ThreadRunner", "ParallelRunner")
 OF_OURS = ("GpuRunner", "RayRunner")
 
@@ -116,8 +117,8 @@ def _our_run(command: click.Command) -> click.Command:
     by_name["runner"].default = DEFAULT_RUNNER
     options = sorted(str(name) for name in by_name if name != "config")
     by_name["config"].callback = _checked_file(options, by_name["config"].callback)
-    values = "commas part the items, so a value with commas needs a file: --config"
-    for name, hint in (("params", values), ("runner_params", values), ("load_versions", "write entry:version")):
+    hints = {"params": PARAMS_HINT, "runner_params": PARAMS_HINT, "load_versions": "write entry:version"}
+    for name, hint in hints.items():
         by_name[name].callback = _checked_params(by_name[name].callback, hint)
     return changed
 
@@ -189,8 +190,8 @@ class _Sizes(click.ParamType):
 
 def _overlay(ctx: click.Context, param: click.Parameter, value: Any) -> dict[str, Any]:
     """Read the options below `run:` in a file of `kedro run --config`; {} without a file."""
-    found: dict[str, Any] = read_mapping(value)["run"] if value else {}
-    return found
+    options: dict[str, Any] = read_mapping(value)["run"] if value else {}
+    return options
 
 
 def _with_overlays(command: click.Command) -> click.Command:
@@ -198,7 +199,7 @@ def _with_overlays(command: click.Command) -> click.Command:
     by_name = {parameter.name: copy(parameter) for parameter in kedro_run.params}
     options = sorted(str(name) for name in by_name if name != "config")
     by_name["config"].callback = _checked_file(options, _overlay)
-    by_name["params"].callback = _checked_params(by_name["params"].callback)
+    by_name["params"].callback = _checked_params(by_name["params"].callback, PARAMS_HINT)
     command.params += [by_name["config"], by_name["params"]]
     return command
 

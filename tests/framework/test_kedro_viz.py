@@ -38,7 +38,7 @@ def site(project: Project) -> Path:
     """Of the tiny study, with previews; the project has no documentation."""
     done = kedro(project.folder, "site")
     assert done.returncode == 0, done.stdout + done.stderr
-    return project.folder / "site"
+    return project.folder / "data" / "site"
 
 
 def load(site: Path, name: str) -> Any:

@@ -44,7 +44,7 @@ PAIRS_AT_ONCE = 64
 
 @dataclass(frozen=True)
 class Spread:
-    """What decides the interval of each pair, (num_pairs,) each.
+    """Numbers that decide the interval of each pair, (num_pairs,) each.
 
     variance: of CKA over examples. chance: variance of the CKA of features without anything in common. shift: d of the
     module's docstring. steepest: growth of the variance in the direction that varies most. df: degrees of freedom.
