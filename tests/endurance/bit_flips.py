@@ -39,8 +39,9 @@ TIMES = ("timings", "report.html", "summary.md", ".running", "split.json")
 
 
 def files_of(data: Path) -> list[Path]:
-    """All files of a data folder, in order."""
-    return sorted(path for path in data.rglob("*") if path.is_file() and path.stat().st_size)
+    """All files of a data folder, in order, without the pages that `kedro site` writes for others to read."""
+    every = sorted(path for path in data.rglob("*") if path.is_file() and path.stat().st_size)
+    return [path for path in every if path.relative_to(data).parts[0] != "site"]
 
 
 def places(files: list[Path], count: int, seed: int) -> list[tuple[Path, int, int]]:

@@ -142,7 +142,7 @@ def test_two_own_files_are_connected(own: Own) -> None:
         session.run(pipeline_names=["training", "landscape"])
     table = pd.read_csv(own.folder / "data/07_model_output/images/connection.csv")
     loss = table.query("split == 'test' and metric == 'loss'").set_index("way")
-    assert set(loss.index) == set(shipped["connection"]["ways"])
+    assert set(loss.index) == set(shipped["connection"]["ways"]) - {"modules"}  # they have a table of their own
     assert loss["moved"]["aligned"] > 0.3
     assert loss["barrier"]["straight"] > 1e-3
     assert abs(loss["barrier"]["aligned"]) < 1e-4
