@@ -9,6 +9,6 @@ from transferscope.system import renamed
 
 __version__ = "0.2.0.dev0"
 
-__getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={"answers": ["Comparison", "compare"]})
+__getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={"answers": ["compare"]})
 
 renamed.install()

@@ -172,14 +172,13 @@ def compare(
 ) -> Comparison:
     """Compare two or more trained networks, and answer in sentences.
 
-        import transferscope
-        transferscope.compare("a.pth", "b.pth", images="photos")
+    In a notebook, `transferscope.compare("a.pth", "b.pth", images="photos")` shows them.
 
     Args:
-        first, second, others: Paths of checkpoint files, state dicts, networks (`nn.Module`) or `Checkpoint`s.
-        images: A folder of classes, `(images, labels)`, a Dataset or a DataLoader of pairs of both, or a mapping of
-            these with the parts train and test. All but a folder give what the networks take. None: only what
-            follows from weights.
+        first, second, others: Paths of checkpoint files, state dicts, networks, or objects of `Checkpoint`.
+        images: A folder of classes, a tuple of images and labels, a Dataset or a DataLoader of pairs of both, or a
+            mapping of these with the parts train and test. All but a folder give what the networks take. None: only
+            what follows from weights.
         model: Architecture of files and state dicts, a name for `build_model` or a network; None: recognised.
         names: Labels of the models; None: A, B, C and so on.
         pairs: Pairs of labels that are compared; None: all of up to five models, else each with the first.

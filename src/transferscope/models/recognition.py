@@ -66,12 +66,14 @@ def recognize(states: Sequence[Mapping[str, Tensor]], *, hints: Sequence[str] = 
     where those before have no network with these tensors. Prefixes, counters and names of older versions are allowed
     for, as in `Checkpoint.fitted`. The number of classes is the size of the classifier.
 
-    states: state_dicts; names, shapes and dtypes are read, no values, so they may be on the device meta.
-    hints: names of architectures that files give of themselves. They decide between networks that compute different
-        things from the same tensors, and nothing else.
+    Args:
+        states: state_dicts; names, shapes and dtypes are read, no values, so they may be on the device meta.
+        hints: Names of architectures that files give of themselves. They decide between networks that compute
+            different things from the same tensors, and nothing else.
 
-    Raises UserError if no network fits (with the nearest), if several fit that compute different things, and if the
-    weights are of different architectures or numbers of classes.
+    Raises:
+        UserError: If no network fits (with the nearest), if several fit that compute different things, and if the
+            weights are of different architectures or numbers of classes.
     """
     if not states:
         raise UserError("no weights are given: give one state_dict at least")
