@@ -20,7 +20,7 @@ from transferscope.claims.evidence import TaskResults
 from transferscope.report.page import write_page
 from transferscope.system.errors import UserError
 
-PAGE = (ROOT / "docs" / "claims.md").read_text()
+PAGE = (ROOT / "docs" / "extending.md").read_text()
 (OWN,) = re.findall(r"```\{code-block\} python\n:caption: src/my_claims.py\n\n(.*?)```", PAGE, re.DOTALL)
 """The claim that the page shows."""
 
@@ -50,7 +50,7 @@ def agreeing(results: dict[str, TaskResults]) -> dict[str, TaskResults]:
 
 
 def test_a_claim_of_ones_own_is_decided_and_shown(own: str, drawn: Draw) -> None:
-    """As docs/claims.md has it: at most ten lines and a key of the parameters.
+    """As docs/extending.md has it: at most ten lines and a key of the parameters.
 
     It comes after the paper's, without a link where it has no section.
     """

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from transferscope.answers.answer import NO, UNKNOWN, YES, Answer
-from transferscope.answers.compared import Compared
+from transferscope.answers.compared import Compared, run_of
 from transferscope.answers.rule import images_that_decide, ranged
 from transferscope.answers.same_function import Relation, relation
 from transferscope.answers.wording import about, count, listed, percent, percent_range, point_range, points, sentence
@@ -121,7 +121,7 @@ def _kept_one(row: dict[Any, Any]) -> bool:
 
 
 def _label(compared: Compared, name: str) -> str:
-    run = name.partition("@")[0]
+    run = run_of(name)
     return compared.models[run].label if run in compared.models else name
 
 

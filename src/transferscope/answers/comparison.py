@@ -24,7 +24,7 @@ from transferscope.answers.given_images import Images, take_images
 from transferscope.answers.given_models import Given, GivenModel, labels_for, take
 from transferscope.answers.given_networks import shown
 from transferscope.claims.merging import with_verdicts
-from transferscope.experiment.names import RunName
+from transferscope.experiment.names import EntryName, RunName
 from transferscope.experiment.options import AnalysesOptions, LandscapeOptions, ReplaceOptions
 from transferscope.experiment.plan import derive_seed, pair_kind
 from transferscope.images.auto_size import LARGEST
@@ -443,7 +443,7 @@ class _Figures(Mapping[str, "Figure"]):
         return len(self._compared.figures)
 
     def __getitem__(self, name: str) -> Figure:
-        short = name.removeprefix(f"{self._compared.task}.").removesuffix(".figure")
+        short = EntryName.parse(name).of or name  # also the name of the catalog, as answers have it
         if short not in self._compared.figures:
             raise KeyError(f"{name}: there are {', '.join(self)}")
         if short not in self._drawn:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 from kedro.io import AbstractDataset
 from kedro_datasets._typing import JSONPreview
 
-from transferscope.system.stored import check, is_whole, stored_file
+from transferscope.system.stored import is_whole, read_json, write_json
 
 
 class AnswersDataset(AbstractDataset):
-    """An `AnswerCard`, saved atomically with its digest beside it."""
+    """An `AnswerCard`, saved atomically; the file begins with its digest and its name."""
 
     def __init__(self, *, filepath: str, metadata: dict[str, Any] | None = None):
         self._path = Path(filepath)
@@ -21,17 +22,14 @@ class AnswersDataset(AbstractDataset):
     def load(self) -> Any:
         from transferscope.answers.answer import AnswerCard
 
-        check(self._path)
-        return AnswerCard.from_json(self._path.read_text(encoding="utf-8"), str(self._path))
+        return AnswerCard.from_json(json.dumps(read_json(self._path)), str(self._path))
 
     def save(self, data: Any) -> None:
-        with stored_file(self._path) as temporary:
-            temporary.write_text(data.to_json(), encoding="utf-8")
+        write_json(self._path, json.loads(data.to_json()))
 
     def preview(self) -> JSONPreview:
-        """The file."""
-        check(self._path)
-        return JSONPreview(self._path.read_text(encoding="utf-8"))
+        """The content of the file."""
+        return JSONPreview(json.dumps(read_json(self._path)))
 
     def _exists(self) -> bool:
         return is_whole(self._path)

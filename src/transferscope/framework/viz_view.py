@@ -17,7 +17,7 @@ from typing import Any
 from kedro.pipeline import Node, Pipeline
 from kedro.pipeline.pipeline import CircularDependencyError
 
-from transferscope.experiment.names import EntryName
+from transferscope.experiment.names import EntryName, Namespace
 
 MOST_ENTRIES = 22
 """On the first page; boxes come on top of them."""
@@ -107,7 +107,7 @@ class Top:
 
 def _box(node: Node) -> str:
     """The outermost namespace."""
-    return (node.namespace or "").partition(".")[0]
+    return Namespace.parse(node.namespace).levels[0] if node.namespace else ""
 
 
 def _with_kept(pipeline: Pipeline) -> Pipeline:

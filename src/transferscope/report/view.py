@@ -16,6 +16,7 @@ from transferscope.claims.decide import remarks
 from transferscope.claims.evidence import CROSS_DOMAIN, Evidence
 from transferscope.claims.registry import Claim
 from transferscope.claims.verdict import FAILS, HOLDS, UNKNOWN
+from transferscope.experiment.names import EntryName
 from transferscope.plots.rendered import SavedFigure
 from transferscope.report.chapters import CHAPTERS, images
 from transferscope.report.chapters.chapter import Chapter, Section
@@ -115,7 +116,7 @@ def answer_views(card: AnswerCard | None, chapters: Chapters, others: Container[
     """
     views = []
     for answer in card.answers if card is not None else ():
-        name = answer.figure.removesuffix(".figure").partition(".")[2]
+        name = EntryName.parse(answer.figure).of
         sections = [view.section for _, found in chapters for view in found if not view.empty]
         shown = [one.id for one in sections if name and _shows(one, name)]
         named = [one.id for one in sections if one.id == answer.section]
