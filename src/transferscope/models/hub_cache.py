@@ -4,22 +4,30 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 from transferscope.system.errors import UserError
 
-_PREFIXES = ("hf_hub:", "hf-hub:")
+_NAME = re.compile(r"hf[_-]hub:(?P<repository>[^@]*)(@(?P<revision>.*))?", re.DOTALL)
 
 
 def is_hub_name(name: str) -> bool:
     """True if a name is that of a repository of the Hugging Face hub."""
-    return name.startswith(_PREFIXES)
+    return _NAME.fullmatch(name) is not None
 
 
 def repository_of(name: str) -> str:
     """`timm/resnet18.a1_in1k` of `hf_hub:timm/resnet18.a1_in1k`."""
-    return name.partition(":")[2].partition("@")[0]
+    return _parts(name)[0]
+
+
+def _parts(name: str) -> tuple[str, str | None]:
+    """The repository and the revision of a hub name."""
+    match = _NAME.fullmatch(name)
+    assert match is not None, name
+    return match["repository"], match["revision"] or None
 
 
 def cached_folder(name: str) -> Path:
@@ -32,7 +40,7 @@ def cached_folder(name: str) -> Path:
         raise UserError(f"{name}: names of the hub need the package timm: pip install -e '.[timm]'")
     from huggingface_hub import snapshot_download
 
-    repository, revision = repository_of(name), name.partition("@")[2] or None
+    repository, revision = _parts(name)
     try:
         return Path(snapshot_download(repository, revision=revision, local_files_only=True))
     except Exception as error:  # the library has a dozen errors for names, revisions and files that are not there
