@@ -207,7 +207,7 @@ def _with_overlays(command: click.Command) -> click.Command:
 @click.command()
 @env_option
 @click.option("--images", multiple=True, type=_Sizes(), help="Images of a task where the plan does not say how many.")
-@click.option("--train-speed", type=click.FloatRange(0, min_open=True), help="Images/s of a training node, one device.")
+@click.option("--train-speed", type=click.FloatRange(0, min_open=True), help="Images/s of training, one device.")
 @click.option("--forward-speed", type=click.FloatRange(0, min_open=True), help="Images/s of a forward pass.")
 @click.option("--markdown", is_flag=True, help="Tables in Markdown.")
 def cost(
