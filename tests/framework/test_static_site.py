@@ -51,16 +51,22 @@ def test_a_notebook_that_fails_is_one_line(tmp_path: Path) -> None:
     assert not re.search(r"\n|Traceback", str(error.value))
 
 
-def test_a_folder_that_is_no_site_is_not_replaced(tmp_path: Path) -> None:
-    """An empty one is, and so is an earlier site."""
+def test_only_an_earlier_site_is_replaced(tmp_path: Path) -> None:
+    """Or an empty folder; one with anything else in it is refused, as the clone of a repository of pages."""
     check_place(tmp_path / "new")
     check_place(tmp_path)
-    (tmp_path / "mine.txt").write_text("mine")
-    with pytest.raises(UserError, match="this is there and is no site"):
-        check_place(tmp_path)
+    (tmp_path / "index.html").write_text("mine")
+    for place in (tmp_path, tmp_path / "index.html"):
+        with pytest.raises(UserError, match="this is there and is no site"):
+            check_place(place)
     (tmp_path / "pipelines").mkdir()
     (tmp_path / "pipelines" / "index.html").write_text("")
+    for name in ("docs", "report.html"):
+        (tmp_path / name).mkdir()
     check_place(tmp_path)
+    (tmp_path / ".git").mkdir()
+    with pytest.raises(UserError, match=r"\.git is no part of a site and would be lost"):
+        check_place(tmp_path)
 
 
 def test_pages_name_no_place_of_the_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,6 +20,7 @@ from transferscope.system.atomic import atomic_folder
 from transferscope.system.errors import UserError, one_line
 
 DOCS = Path("docs")
+FIRST_PAGE = "index.html"
 
 WITH_PATHS = {".html", ".js"}
 """Suffixes of pages that may hold paths; what stands in a figure or an archive is as it was made."""
@@ -75,10 +76,13 @@ def build_site(
 
 
 def check_place(folder: Path) -> None:
-    """UserError where a folder is there that is no site, for it would be lost."""
-    is_empty = folder.is_dir() and not any(folder.iterdir())
-    if folder.exists() and not is_empty and not (folder / PIPELINES.address).is_file():
+    """UserError where anything but an earlier site is there, for it would be lost."""
+    there = {path.name for path in folder.iterdir()} if folder.is_dir() else {folder.name} if folder.exists() else set()
+    if there and not (folder / PIPELINES.address).is_file():
         raise UserError(f"--output {folder}: this is there and is no site: name another folder, or remove it")
+    others = sorted(there - {FIRST_PAGE, *(Path(part.address).parts[0] for part in (REPORT, PIPELINES, PAGES))})
+    if others:
+        raise UserError(f"--output {folder}: {others[0]} is no part of a site and would be lost: name another folder")
 
 
 def write_docs(project: Path, folder: Path, *, notebooks: bool) -> None:
@@ -133,4 +137,4 @@ def _write_first_page(plan: Plan, folder: Path, parts: list[Part]) -> None:
     environment = Environment(loader=loader, undefined=StrictUndefined, autoescape=select_autoescape(["j2"]))
     content = {"title": plan.study.report.title, "parts": parts, "version": transferscope.__version__}
     page = environment.get_template("index.html.j2").render(content | {"digest": plan_digest(plan)})
-    (folder / "index.html").write_text(page, encoding="utf-8")
+    (folder / FIRST_PAGE).write_text(page, encoding="utf-8")
