@@ -21,7 +21,7 @@ class AnswersDataset(AbstractDataset):
     def load(self) -> Any:
         from transferscope.answers.answer import AnswerCard
 
-        check(self._path)
+        check(self._path, is_sealed=False)
         return AnswerCard.from_json(self._path.read_text(encoding="utf-8"), str(self._path))
 
     def save(self, data: Any) -> None:
@@ -30,11 +30,11 @@ class AnswersDataset(AbstractDataset):
 
     def preview(self) -> JSONPreview:
         """The file."""
-        check(self._path)
+        check(self._path, is_sealed=False)
         return JSONPreview(self._path.read_text(encoding="utf-8"))
 
     def _exists(self) -> bool:
-        return is_whole(self._path)
+        return is_whole(self._path, is_sealed=False)
 
     def _describe(self) -> dict[str, Any]:
         return {"filepath": str(self._path)}

@@ -114,10 +114,10 @@ def check(path: str | Path, *, is_sealed: bool | None = None) -> None:
     _whole[path.absolute()] = now
 
 
-def is_whole(path: str | Path) -> bool:
-    """True if a file is there with the content that was written."""
+def is_whole(path: str | Path, *, is_sealed: bool | None = None) -> bool:
+    """True if a file is there with the content that was written; is_sealed: as for `check`."""
     try:
-        check(path)
+        check(path, is_sealed=is_sealed)
     except (OSError, DamagedError):
         return False
     return True
