@@ -5,6 +5,7 @@ A user's typing mistake ends in one line.
 
 from __future__ import annotations
 
+import os
 import re
 import traceback
 from collections.abc import Callable
@@ -207,7 +208,7 @@ def _with_overlays(command: click.Command) -> click.Command:
 @click.command()
 @env_option
 @click.option("--images", multiple=True, type=_Sizes(), help="Images of a task where the plan does not say how many.")
-@click.option("--train-speed", type=click.FloatRange(0, min_open=True), help="Images/s of a training node, one device.")
+@click.option("--train-speed", type=click.FloatRange(0, min_open=True), help="Images/s of training, one device.")
 @click.option("--forward-speed", type=click.FloatRange(0, min_open=True), help="Images/s of a forward pass.")
 @click.option("--markdown", is_flag=True, help="Tables in Markdown.")
 def cost(
@@ -260,14 +261,12 @@ def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
 
 @click.command()
 @env_option
-@click.option(
-    "--output", default="data/site", show_default=True, type=click.Path(file_okay=False), help="Folder of the site."
-)
+@click.option("--output", type=click.Path(file_okay=False), help="Folder of the site; `site` in the study's data.")
 @click.option("--docs/--no-docs", default=True, help="Add the documentation, where the project has it.")
 @click.option(
     "--notebooks/--no-notebooks", default=True, help="Execute the notebooks, which speak of the default study."
 )
-def site(env: str | None, output: str, docs: bool, notebooks: bool) -> None:
+def site(env: str | None, output: str | None, docs: bool, notebooks: bool) -> None:
     """Write a static site of a finished study: report, pipelines with previews, documentation with notebooks.
 
     It opens from a disk, without a server and without network; index.html leads to its parts.
@@ -281,12 +280,13 @@ def site(env: str | None, output: str, docs: bool, notebooks: bool) -> None:
     context = KedroSession.create(env=env).load_context()
     report = place_of(context.catalog.get("report"))
     assert report is not None
+    folder = report.parents[1] / "site" if output is None else Path(output)
     try:
         execute = notebooks and context.env in (None, "local")
-        build_site(active_plan(), report, context.project_path, Path(output), env=env, docs=docs, notebooks=execute)
+        build_site(active_plan(), report, context.project_path, folder, env=env, docs=docs, notebooks=execute)
     except UserError as error:
         raise CommandLineError(str(error)) from None
-    click.echo(f"the site: {Path(output) / 'index.html'}")
+    click.echo(f"the site: {os.path.relpath(folder / 'index.html')}")
 
 
 @click.group()

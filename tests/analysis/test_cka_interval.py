@@ -103,7 +103,7 @@ def table_value(both: Tensor, size: int) -> float:
 def test_intervals_hold_the_truth_in_95_of_100(mix: float, truth: float | None, heavy: bool) -> None:
     """Of 200 samples of 100 examples in batches of 50, exact and by batches, also of unrelated and of near equal ones.
 
-    18 misses are three standard errors more than 10; that the intervals are no longer than they need to be shows the
+    19 misses are three standard errors more than 10; that the intervals are no longer than they need to be shows the
     same number of samples of which one in 100 at least misses.
     """
     everything = features(100_000, mix, seed=1, heavy=heavy)
@@ -113,7 +113,7 @@ def test_intervals_hold_the_truth_in_95_of_100(mix: float, truth: float | None, 
         rows = table(features(100, mix, seed=seed + 10, heavy=heavy), 50)
         for estimator in misses:
             misses[estimator] += not rows.at[estimator, "low"] <= true <= rows.at[estimator, "high"]
-    assert max(misses.values()) <= 20
+    assert max(misses.values()) <= 19
     assert min(misses.values()) >= 2
 
 

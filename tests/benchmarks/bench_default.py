@@ -30,7 +30,7 @@ from typing import Any
 KINDS = (
     ("images drawn", r"draw_(shapes|domains|chest)$"),
     ("figures", r"draw_"),
-    ("trainings", r"\.training\.(?!gather|describe)|feature_reuse\.(blocks|controls|source_epochs)_"),
+    ("trainings", r"\.training\.(?!gather|describe)|feature_reuse\.(blocks|each|controls|source_epochs)_"),
     ("lines", r"interpolate_"),
     ("connections", r"\.connect_"),
     ("planes, basins, curves", r"plane_|basin_"),

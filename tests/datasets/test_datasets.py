@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,10 +14,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from kedro.io import DatasetError
 from matplotlib.figure import Figure
 from PIL import Image
 
+from transferscope.answers.answer import Answer, AnswerCard
 from transferscope.claims.evidence import TaskResults
+from transferscope.datasets.answers import AnswersDataset
 from transferscope.datasets.checkpoint_series import CheckpointSeriesDataset
 from transferscope.datasets.figure import FigureDataset
 from transferscope.datasets.measurements import MeasurementsDataset
@@ -33,6 +37,7 @@ from transferscope.images.pack import pack_split
 from transferscope.models.checkpoint import Checkpoint, CheckpointMetadata, save_checkpoint
 from transferscope.models.series import CheckpointSeries, epoch_file, write_series
 from transferscope.plots.rendered import SavedFigure
+from transferscope.system import stored
 
 TABLE = pd.DataFrame({"task": ["clipart", "None"], "value": [1 / 3, np.nan], "count": [1, 2], "ok": [True, False]})
 
@@ -104,6 +109,23 @@ def make_series(folder: Path) -> CheckpointSeries:
         weights = {"weight": torch.full((2,), float(epoch))}
         save_checkpoint(Checkpoint(weights, metadata), folder / epoch_file(epoch))
     return write_series(folder, task="clipart", run="pt_1", fingerprint="f", epochs=[0, 1], best=1, final=1)
+
+
+def test_answers_come_back_in_another_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that has not written the file takes it by the digest in it, and refuses another content."""
+    path = tmp_path / "answers.json"
+    dataset = AnswersDataset(filepath=str(path))
+    card = AnswerCard("A study", (), (Answer("one_basin", "Are they in one basin?", "No.", "no", 0.1, 0.05, 0.2),))
+    dataset.save(card)
+    monkeypatch.setattr(stored, "_whole", {})
+    assert dataset.exists()
+    assert dataset.load() == card
+    assert json.loads(dataset.preview())["answers"][0]["answer"] == "No."
+    monkeypatch.setattr(stored, "_whole", {})
+    path.write_text(path.read_text().replace("No.", "Yes."))
+    assert not dataset.exists()
+    with pytest.raises(DatasetError, match="its content is not what was written"):
+        dataset.load()
 
 
 def test_a_series_trained_elsewhere_is_copied_to_its_place(tmp_path: Path) -> None:

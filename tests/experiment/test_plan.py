@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 
 from transferscope.experiment.options import CrossDomainOptions
-from transferscope.experiment.plan import Plan, make_plan, pair_kind, pictures_of
+from transferscope.experiment.pairs import pair_kind
+from transferscope.experiment.plan import Plan, make_plan
 from transferscope.experiment.seeds import derive_seed
+from transferscope.experiment.study import pictures_of
 from transferscope.system.errors import UserError
 
 STUDY: dict[str, Any] = {

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from transferscope.experiment.node_parameters import VariedRun
-from transferscope.experiment.plan import Plan, make_plan, pictures_of
+from transferscope.experiment.plan import Plan, make_plan
+from transferscope.experiment.study import pictures_of
 from transferscope.system.errors import UserError
 
 STUDY: dict[str, Any] = {

@@ -69,6 +69,14 @@ def test_the_first_page_leads_to_report_and_pipelines(site: Path) -> None:
     assert all((site / link).is_file() for link in links)
 
 
+def test_no_page_names_a_place_of_the_machine(site: Path, project: Project) -> None:
+    """Kedro-Viz gives the whole path of every entry; here it is that in the project."""
+    pages = [path for path in site.rglob("*") if path.suffix in (".html", ".js")]
+    assert [page.name for page in pages if str(project.folder) in page.read_text()] == []
+    (claims,) = (node for node in load(site, "main")["nodes"] if node["name"] == "claims")
+    assert load(site, f"nodes/{claims['id']}")["filepath"].startswith("data/")
+
+
 def first_page(pipeline: Any) -> tuple[int, int]:
     """Numbers of boxes and entries, as Kedro-Viz itself arranges them."""
     repository = ModularPipelinesRepository()

@@ -100,6 +100,34 @@ def test_a_run_that_fails_or_is_interrupted_is_recorded_as_such(
     assert only_run(files, "mine").info.status == status
 
 
+def test_a_study_that_cannot_be_recorded_leaves_no_run_that_goes_on(
+    files: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run ends as failed in the store, and the command in one line."""
+
+    def refused(*_: object) -> None:
+        raise OSError("no space for artefacts")
+
+    monkeypatch.setattr(MlflowClient, "log_dict", refused)
+    with pytest.raises(CommandLineError, match=r"cannot record this run \(no space for artefacts\)"):
+        Tracking().before_pipeline_run({})
+    assert only_run(files).info.status == "FAILED"
+
+
+@pytest.mark.usefixtures("files")
+@pytest.mark.parametrize("password", ["secret", "secr@t", "x:y@z"])
+def test_a_message_shows_no_password(monkeypatch: pytest.MonkeyPatch, password: str) -> None:
+    """Also where it holds the sign that ends it; the rest of the message stays."""
+
+    def refused(*_: object, **__: object) -> None:
+        raise OSError(f"no answer from postgresql://me:{password}@host:5432/runs or http://other/a@b")
+
+    monkeypatch.setattr(MlflowClient, "create_run", refused)
+    with pytest.raises(CommandLineError) as error:
+        Tracking().before_pipeline_run({})
+    assert "(no answer from postgresql://***@host:5432/runs or http://other/a@b)" in str(error.value)
+
+
 def test_a_store_that_cannot_be_reached_is_one_line_before_any_work(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the password in the address."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:secret@127.0.0.1:9")

@@ -104,6 +104,46 @@ def test_a_measurement_that_is_stopped_leaves_no_process(tmp_path: Path) -> None
         time.sleep(0.05)
 
 
+@pytest.mark.parametrize(
+    ("name", "peak"),
+    [
+        ("NVIDIA H100 PCIe", 756e12),
+        ("NVIDIA H100 80GB HBM3", 989e12),
+        ("NVIDIA A100-SXM4-80GB", 312e12),
+        ("NVIDIA A10", 125e12),
+        ("NVIDIA GeForce RTX 4090", 165.2e12),
+        ("NVIDIA RTX A4000", 5.0),
+        ("NVIDIA RTX A1000 Laptop GPU", 5.0),
+        ("NVIDIA A10G", 5.0),
+    ],
+)
+def test_a_peak_is_that_of_the_chip_of_this_name(monkeypatch: pytest.MonkeyPatch, name: str, peak: float) -> None:
+    """A chip whose name only begins like one that is known is measured."""
+    setting = Setting(torch.device("cuda"))
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 0))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: name)
+    monkeypatch.setattr(Setting, "product_rate", lambda self: 5.0)
+    assert setting.peak()[0] == pytest.approx(peak)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--json", "nowhere/speeds.json"], "--json nowhere/speeds.json: give a file in a folder that exists"),
+        (["--json", "."], "--json .: give a file"),
+        (["--device", "gpu"], "--device gpu: write cpu, cuda"),
+        (["--device", "cuda:99"], "--device cuda:99: there are"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_anything_is_measured(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And not after eight minutes, with the figures lost."""
+    with pytest.raises(SystemExit):
+        gpu.main(arguments)
+    assert message in capsys.readouterr().err
+
+
 def test_the_whole_script(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """It prints a line per row and writes the same as JSON, with the machine."""
     path = tmp_path / "speeds.json"

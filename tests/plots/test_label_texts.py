@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from plots.test_every_figure import CASES
-from transferscope.experiment.plan import pair_kind
+from transferscope.experiment.pairs import pair_kind
 from transferscope.plots import cka, galleries
 from transferscope.plots.rates import by_kind_and_rate
 from transferscope.plots.rendered import render

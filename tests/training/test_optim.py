@@ -150,6 +150,7 @@ def test_optimizers_of_torch_take_one_step_as_torchs_own() -> None:
         ({"name": "LBFGS"}, "torch.optim has no 'LBFGS' for trainings"),
         ({"name": "AdamW", "beta": [0.9, 0.99]}, "AdamW has no option 'beta': near matches are betas"),
         ({"name": "AdamW", "betas": [0.9, 1.5]}, r"AdamW refuses its options .*betas.*1.5"),
+        ({"name": "AdamW", "betas": [0.9]}, r"AdamW refuses its options .*betas"),
     ],
 )
 def test_wrong_optimizers_are_one_line(optimizer: dict[str, object], message: str) -> None:

@@ -26,7 +26,8 @@ from transferscope.answers.given_networks import shown
 from transferscope.claims.merging import with_verdicts
 from transferscope.experiment.names import EntryName, RunName
 from transferscope.experiment.options import AnalysesOptions, LandscapeOptions, ReplaceOptions
-from transferscope.experiment.plan import derive_seed, pair_kind
+from transferscope.experiment.pairs import pair_kind
+from transferscope.experiment.seeds import derive_seed
 from transferscope.images.auto_size import LARGEST
 from transferscope.images.split import PackedSplit
 from transferscope.measure.bench import Bench, network

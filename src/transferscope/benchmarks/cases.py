@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -27,7 +28,7 @@ NOMINAL_PEAKS = (
     ("RTX 4090", 165.2),
     ("RTX 3090", 71.0),
 )
-"""Part of a GPU's name -> TFLOP/s of dense bfloat16 products summed in float32, by its maker; the first counts."""
+"""Words of a GPU's name -> TFLOP/s of dense bfloat16 products summed in float32, by its maker; the first counts."""
 
 
 @dataclass(frozen=True)
@@ -150,7 +151,7 @@ class Setting:
         if self.device.type == "cuda" and self.precision == "bfloat16":
             name = torch.cuda.get_device_name(self.device)
             for part, tera in NOMINAL_PEAKS:
-                if part in name:
+                if re.search(rf"\b{part}\b", name):  # an RTX A4000 is no A40
                     return tera * 1e12, f"{tera:g} TFLOP/s, the maker's"
         measured = self.product_rate()
         return measured, f"{measured / 1e12:.3g} TFLOP/s, a product measured here"

@@ -187,7 +187,25 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--device", help="default: the GPU if there is one")
     parser.add_argument("--here", action="store_true", help="all in this process, without limits")
     parser.add_argument("--rows", type=Path, help=argparse.SUPPRESS)
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if options.json is not None and (options.json.is_dir() or not options.json.absolute().parent.is_dir()):
+        parser.error(f"--json {options.json}: give a file in a folder that exists")
+    if options.device is not None and (fault := _device_fault(options.device)):
+        parser.error(f"--device {options.device}: {fault}")
+    return options
+
+
+def _device_fault(name: str) -> str | None:
+    """The reason why a device cannot be measured."""
+    import torch
+
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        return "write cpu, cuda, or cuda:1 for the second GPU"
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        return f"there are {torch.cuda.device_count()} GPUs here"
+    return None if device.type in ("cpu", "cuda") else "write cpu or cuda"
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Estimate the cost of a plan: images through networks, hours on one device, disk; per run and per figure.
 
 Hours follow from two speeds of one device, measured (`device_speed`) or given, and from counts of images (`passes`).
+Names that are imported as themselves stood here once, and stay for code of users.
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
 Pure and typed; no file is touched and neither torch nor Kedro is imported. `make_plan` reads straight down: validate
 (`study`), look for faults (`study_faults`), expand into runs with their seeds and fingerprints (`expansion`, `seeds`,
-`fingerprint`), and look for faults again (`plan_faults`).
+`fingerprint`), and look for faults again (`plan_faults`). Names that are imported as themselves stood here once, and
+stay for code of users.
 """
 
 from __future__ import annotations

@@ -75,10 +75,12 @@ class Tracking:
         try:
             client = MlflowClient()
             self._run_id = _begin(client, active_plan(), run_params)
+            self._client = client
+            atexit.register(self.let_go)
+            _record_study(client, self._run_id, active_plan())
         except Exception as error:  # of MLflow, and of the libraries of its stores
+            self._end("FAILED")
             raise CommandLineError(f"{ASKED_BY}: MLflow cannot record this run ({_said(error)})") from error
-        self._client = client
-        atexit.register(self.let_go)
 
     @hook_impl
     def after_pipeline_run(self, pipeline: Pipeline, catalog: CatalogProtocol) -> None:
@@ -111,13 +113,11 @@ class Tracking:
 
 def _said(error: Exception) -> str:
     """The message in one line, without a password in an address."""
-    return re.sub(r"//[^/@\s]+@", "//***@", one_line(str(error)))
+    return re.sub(r"//[^/\s]*@", "//***@", one_line(str(error)))
 
 
 def _begin(client: MlflowClient, plan: Plan, run_params: Mapping[str, Any]) -> str:
-    """Start a run with the study as its parameters."""
-    from mlflow.entities import Param
-
+    """Start a run, and give its identity."""
     from transferscope.report.provenance import plan_digest
 
     digest, env = plan_digest(plan), run_params.get("env") or "default"
@@ -132,12 +132,17 @@ def _begin(client: MlflowClient, plan: Plan, run_params: Mapping[str, Any]) -> s
             "transferscope.version": version("transferscope"),
         },
     )
-    run_id = str(run.info.run_id)
+    return str(run.info.run_id)
+
+
+def _record_study(client: MlflowClient, run_id: str, plan: Plan) -> None:
+    """The study as parameters, and with all its values as a file."""
+    from mlflow.entities import Param
+
     params = [Param(key, value) for key, value in _flat(plan.study.model_dump(mode="json", exclude_unset=True))]
     for first in range(0, len(params), PARAMS_AT_ONCE):
         client.log_batch(run_id, params=params[first : first + PARAMS_AT_ONCE])
     client.log_dict(run_id, plan.study.model_dump(mode="json"), "study.json")
-    return run_id
 
 
 def _experiment(client: MlflowClient) -> str:

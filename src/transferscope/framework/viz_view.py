@@ -76,7 +76,7 @@ def drawn(pipeline: Pipeline) -> Pipeline:
     """The pipeline as it is drawn.
 
     A node `keep` reads the results of its box that no other node reads, unless they are all that leaves it. Then the
-    largest groups are made, one by one, until at most `MOST_ENTRIES` entries are left.
+    largest groups are made, one by one, until at most `MOST_ENTRIES` entries are left, or none can be grouped any more.
     """
     made = _with_kept(pipeline)
     for group in _groups(made):

@@ -97,7 +97,7 @@ def _named(
         values["weight_decay"] = weight_decay
     try:
         made = found(groups, **values | {"lr": lr})
-    except (TypeError, ValueError, RuntimeError, AssertionError) as error:
+    except (TypeError, ValueError, IndexError, RuntimeError, AssertionError) as error:
         raise UserError(f"training.optimizer: {wanted.name} refuses its options {wanted.options}: {error}") from error
     return made
 

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy.optimize import brentq
 
-from transferscope.analysis.barriers import largest_gap
+from transferscope.analysis.barriers import gaps_between_ends, largest_gap
 from transferscope.system.errors import UserError
 
 LARGEST = 1e6
@@ -50,7 +50,7 @@ def remaining(
         raise UserError("what remains of a barrier needs alphas in order with 0, 0.5 and 1 among them")
     if curves[0].shape != curves[1].shape or curves[0].shape[1:] != at.shape:
         raise UserError(f"curves of shapes {curves[0].shape} and {curves[1].shape} at {len(at)} alphas")
-    line, other = (_gaps(at, values, higher_is_better) for values in curves)
+    line, other = (gaps_between_ends(at, values, higher_is_better=higher_is_better) for values in curves)
     middle = line[:, at.tolist().index(0.5)]
     lowest = np.percentile(middle[1:], 100 * (1 - confidence)) if len(middle) > 1 else middle[0]
     if not lowest > 0:
@@ -83,11 +83,3 @@ def _zero(falling: Callable[[float], float]) -> float:
         if high > LARGEST:
             return np.inf
     return float(brentq(falling, 0.0, high, xtol=1e-6))
-
-
-def _gaps(alphas: NDArray[np.float64], values: NDArray[np.float64], higher_is_better: bool) -> NDArray[np.float64]:
-    """Gaps to the chord, above 0 where worse, (rows, num_alphas); 0 at the ends."""
-    chord = (1 - alphas) * values[:, :1] + alphas * values[:, -1:]
-    gaps = chord - values if higher_is_better else values - chord
-    gaps[:, [0, -1]] = 0
-    return gaps

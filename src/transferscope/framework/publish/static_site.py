@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,6 +20,10 @@ from transferscope.system.atomic import atomic_folder
 from transferscope.system.errors import UserError, one_line
 
 DOCS = Path("docs")
+FIRST_PAGE = "index.html"
+
+WITH_PATHS = {".html", ".js"}
+"""Suffixes of pages that may hold paths; what stands in a figure or an archive is as it was made."""
 
 
 @dataclass(frozen=True)
@@ -67,13 +72,17 @@ def build_site(
         if docs:
             write_docs(project, site / Path(PAGES.address).parent, notebooks=notebooks)
         _write_first_page(plan, site, [REPORT, PIPELINES, *([NOTEBOOKS, PAGES] if docs else [])])
+        hide_places(site, project)
 
 
 def check_place(folder: Path) -> None:
-    """UserError where a folder is there that is no site, for it would be lost."""
-    is_empty = folder.is_dir() and not any(folder.iterdir())
-    if folder.exists() and not is_empty and not (folder / PIPELINES.address).is_file():
+    """UserError where anything but an earlier site is there, for it would be lost."""
+    there = {path.name for path in folder.iterdir()} if folder.is_dir() else {folder.name} if folder.exists() else set()
+    if there and not (folder / PIPELINES.address).is_file():
         raise UserError(f"--output {folder}: this is there and is no site: name another folder, or remove it")
+    others = sorted(there - {FIRST_PAGE, *(Path(part.address).parts[0] for part in (REPORT, PIPELINES, PAGES))})
+    if others:
+        raise UserError(f"--output {folder}: {others[0]} is no part of a site and would be lost: name another folder")
 
 
 def write_docs(project: Path, folder: Path, *, notebooks: bool) -> None:
@@ -82,15 +91,37 @@ def write_docs(project: Path, folder: Path, *, notebooks: bool) -> None:
     UserError with the last line of what Sphinx says where it fails.
     """
     mode = f"nb_execution_mode={'force' if notebooks else 'off'}"
-    trees = folder / ".doctrees"
-    command = [sys.executable, "-m", "sphinx", "-q", "-E", "-D", mode, "-d", str(trees), str(DOCS), str(folder)]
-    done = subprocess.run(command, cwd=project, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise UserError(
-            f"the documentation was not built ({_reason(done.stderr)}); `--no-notebooks` executes none, `--no-docs` "
-            "leaves it out"
-        )
-    shutil.rmtree(trees)
+    with tempfile.TemporaryDirectory() as work:  # Sphinx and MyST-NB leave what they work with beside the pages
+        pages = Path(work, "pages")
+        options = ["-q", "-E", "-D", mode, "-d", str(Path(work, "trees"))]
+        command = [sys.executable, "-m", "sphinx", *options, str(DOCS), str(pages)]
+        done = subprocess.run(command, cwd=project, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            raise UserError(
+                f"the documentation was not built ({_reason(done.stderr)}); `--no-notebooks` executes none, "
+                "`--no-docs` leaves it out"
+            )
+        shutil.copytree(pages, folder, dirs_exist_ok=True)
+
+
+def hide_places(folder: Path, project: Path) -> None:
+    """Make paths on pages relative to the project, and begin others below the user's home with `~`.
+
+    Kedro-Viz names the file of every entry by its whole path, and with it the user and the machine.
+    """
+    home = Path.home()
+    shown = {str(project): "", str(project.resolve()): ""} | ({f"{home}": "~/"} if home != Path(home.anchor) else {})
+    for page in folder.rglob("*"):
+        if page.suffix not in WITH_PATHS or not page.is_file():
+            continue
+        text = before = page.read_text(encoding="utf-8")
+        for place, instead in shown.items():
+            if place in text:  # but not within the letters of an image
+                start = rf"(?:(?<![\w+/~.-])|(?<=file://)|(?<=\\n)){re.escape(place)}"
+                text = re.sub(rf"{start}/", instead, text)
+                text = re.sub(rf"{start}(?![\w/.+-])", instead.rstrip("/") or ".", text)
+        if text != before:
+            page.write_text(text, encoding="utf-8")
 
 
 def _reason(output: str) -> str:
@@ -106,4 +137,4 @@ def _write_first_page(plan: Plan, folder: Path, parts: list[Part]) -> None:
     environment = Environment(loader=loader, undefined=StrictUndefined, autoescape=select_autoescape(["j2"]))
     content = {"title": plan.study.report.title, "parts": parts, "version": transferscope.__version__}
     page = environment.get_template("index.html.j2").render(content | {"digest": plan_digest(plan)})
-    (folder / "index.html").write_text(page, encoding="utf-8")
+    (folder / FIRST_PAGE).write_text(page, encoding="utf-8")
