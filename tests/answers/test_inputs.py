@@ -95,7 +95,7 @@ def test_several_models(trained: Trained) -> None:
     models = [trained.models[name] for name in ("first", "permuted", "other")]
     found = transferscope.compare(*models, images=trained.images, names=["one", "two", "three"], analyses=QUICK)
     answer = found.card["same_function"]
-    assert answer.verdict == "yes"
+    assert (answer.verdict, answer.models) == ("yes", ("one", "two"))
     assert "1 pair (one & two) computes the same" in answer.answer
     for card in (found.card, AnswerCard.from_json(found.card.to_json())):
         assert [model["label"] for model in card.models] == ["one", "two", "three"]

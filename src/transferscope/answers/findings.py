@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from transferscope.answers.answer import NONE
+from transferscope.answers.answer import NO, UNKNOWN, YES
 from transferscope.answers.compared import Pair
 from transferscope.answers.wording import count, listed
 
@@ -39,10 +39,18 @@ def smallest(findings: Sequence[Finding]) -> Finding:
     return min(findings, key=lambda one: math.inf if math.isnan(one.value) else one.value)
 
 
-def overall(findings: Sequence[Finding], otherwise: str = NONE) -> str:
-    """The verdict that all findings share, else another one."""
-    verdicts = {one.verdict for one in findings}
-    return verdicts.pop() if len(verdicts) == 1 else otherwise
+def of_every(findings: Sequence[Finding]) -> Finding:
+    """The finding that decides whether all pairs are so: of `no`, else of `cannot tell`, else of `yes`, the largest."""
+    return _first_of((NO, UNKNOWN, YES), findings)
+
+
+def of_some(findings: Sequence[Finding]) -> Finding:
+    """The finding that decides whether some pair is so: of `yes`, else of `cannot tell`, else of `no`, the largest."""
+    return _first_of((YES, UNKNOWN, NO), findings)
+
+
+def _first_of(verdicts: Sequence[str], findings: Sequence[Finding]) -> Finding:
+    return largest(next(chosen for verdict in verdicts if (chosen := of_verdict(findings, verdict))))
 
 
 MOST_NAMED = 3
