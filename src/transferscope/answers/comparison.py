@@ -44,6 +44,7 @@ from transferscope.models.checkpoint import Checkpoint, save_checkpoint
 from transferscope.models.layers import image_channels
 from transferscope.system.atomic import atomic_folder
 from transferscope.system.errors import UserError
+from transferscope.system.nested import laid_over
 from transferscope.system.temporaries import work_folder
 
 if TYPE_CHECKING:
@@ -192,7 +193,7 @@ def compare(
     """
     given = (first, second, *others)
     labels = labels_for(len(given), names)
-    options = AnalysesOptions.model_validate(_changed(DEFAULTS, analyses or {}))
+    options = AnalysesOptions.model_validate(laid_over(DEFAULTS, analyses or {}))
     models = {}
     for index, (one, label) in enumerate(zip(given, labels, strict=True)):
         run = RunName(TASK, f"{_kind(index)}_1")
@@ -233,17 +234,6 @@ def _one_size(models: Sequence[GivenModel]) -> tuple[int, int | None]:
 def _kind(index: int) -> str:
     """Names of kinds of run, as the configuration of two files has them: a, b, c."""
     return chr(ord("a") + index) if index < 26 else f"m{index + 1}"
-
-
-def _changed(before: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Mappings merged key by key."""
-    both = {
-        key: _changed(before[key], value)
-        if isinstance(value, Mapping) and isinstance(before.get(key), Mapping)
-        else value
-        for key, value in changes.items()
-    }
-    return {**before, **both}
 
 
 def _pairs(
