@@ -206,6 +206,15 @@ def test_a_merge_says_where_its_file_is() -> None:
     assert "kept one model alone" in alone.answer
 
 
+def test_one_file_and_its_parent_have_a_card() -> None:
+    """The merge with the parent is judged, and the last sentence says why nothing else is asked."""
+    two = merges("pays", (0.02, 0.01, 0.03), "wise_ft")
+    card = answer_questions(Compared("images", {"images.b_1": Model("B")}, two.tables))
+    assert [one.id for one in card.answers] == ["averaging", "open"]
+    assert card["averaging"].question == "Does merging B with its parent pay?"
+    assert card["open"].answer.startswith("One model alone makes no pair")
+
+
 def test_a_file_of_another_layout_is_refused() -> None:
     """A version that is not known, and text that is no card, are one line with the file's name."""
     card = AnswerCard("A", (), (Answer("open", "What?", "Nothing."),))
