@@ -117,7 +117,7 @@ def test_one_barrier_is_enough_against_one_basin() -> None:
     answer = basin(compared)
     assert (answer.verdict, answer.value, answer.models) == (NO, 0.1, ("A", "C"))
     left = open_questions(compared, [answer]).answer
-    assert "for some of the pairs, whether they lie in one basin" in left
+    assert "for some of the pairs whether they lie in one basin" in left
     assert basin(lines({"ab": (0.03, 0.01, 0.06), "ac": (0.01, 0, 0.02)})).verdict == UNKNOWN
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 from transferscope.analysis.merging.candidates import UNRELATED
 from transferscope.answers.answer import NO, UNKNOWN, YES, Answer
 from transferscope.answers.compared import Compared, Pair, Row
-from transferscope.answers.findings import Finding, largest, of_some, of_verdict
+from transferscope.answers.findings import Finding, largest, of_some, of_verdict, would_tell
 from transferscope.answers.one_basin import cause_of
 from transferscope.answers.rule import Numbers, decide
 from transferscope.answers.same_function import Relation, facts, relation
@@ -145,7 +145,7 @@ def critical_modules(compared: Compared) -> Answer | None:
         models=compared.labels(shown.pair),
         figure=compared.figure("connection_"),
         section="connection",
-        would_tell="; ".join(dict.fromkeys(one.would_tell for one in findings if one.would_tell)),
+        would_tell=would_tell(findings),
     )
 
 

@@ -53,6 +53,15 @@ def _first_of(verdicts: Sequence[str], findings: Sequence[Finding]) -> Finding:
     return largest(next(chosen for verdict in verdicts if (chosen := of_verdict(findings, verdict))))
 
 
+def would_tell(findings: Sequence[Finding]) -> str:
+    """Everything that would decide what the findings leave open, in a few words however many they are."""
+    needed = list(dict.fromkeys(one.would_tell for one in findings if one.would_tell))
+    images = [one for one in needed if one.endswith(IMAGES)]
+    others = [one for one in needed if one not in images]
+    return listed([*(images if len(images) < 2 else [f"more {IMAGES}"]), *others])
+
+
+IMAGES = "test images"
 MOST_NAMED = 3
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from transferscope.answers.answer import NO, UNKNOWN, YES, Answer
 from transferscope.answers.compared import Compared, Pair
-from transferscope.answers.findings import Finding, largest, named, of_every, of_verdict
+from transferscope.answers.findings import Finding, largest, named, of_every, of_verdict, would_tell
 from transferscope.answers.rule import decide, images_that_decide, ranged
 from transferscope.answers.same_function import Relation, relation
 from transferscope.answers.wording import about, count, percent, percent_range, point_range, points, sentence
@@ -52,7 +52,7 @@ def basin(compared: Compared) -> Answer | None:
         models=compared.labels(shown.pair),
         figure=compared.figure("barrier", "connection_"),
         section="figures_12_17",
-        would_tell="; ".join(dict.fromkeys(one.would_tell for one in findings if one.would_tell)),
+        would_tell=would_tell(findings),
     )
 
 

@@ -22,7 +22,7 @@ OPEN = SUBJECTS | {
     "replacement": "whether the replacement stays within the accepted loss",
 }
 """Things that are open where the verdict is `cannot tell`."""
-OF_SOME = {"basin": "whether they lie in one basin, or what explains their barrier"}
+OF_SOME = {"basin": "whether they lie in one basin or what explains their barrier"}
 """Things that may be open for some pairs where the verdict is that of others."""
 BY_WEIGHTS = ("basin", "averaging", "critical_modules")
 """Questions that need networks whose weights correspond."""
@@ -93,6 +93,6 @@ def _undecided(answers: Sequence[Answer], *, several: bool) -> list[str]:
             parts.append(f"{OPEN[one.id]}{would}")
         elif one.would_tell:
             explained = "whether order and scale of the channels explain most of the barrier"
-            left = explained if not several else f"for some of the pairs, {OF_SOME.get(one.id, OPEN[one.id])}"
+            left = explained if not several else f"for some of the pairs {OF_SOME.get(one.id, OPEN[one.id])}"
             parts.append(f"{left}{would}")
     return [f"it cannot be told {listed(parts)}"] if parts else []

@@ -7,7 +7,7 @@ from enum import Enum
 
 from transferscope.answers.answer import NO, UNKNOWN, YES, Answer
 from transferscope.answers.compared import Compared, Pair, Row
-from transferscope.answers.findings import Finding, largest, named, of_some, of_verdict, smallest
+from transferscope.answers.findings import Finding, largest, named, of_some, of_verdict, smallest, would_tell
 from transferscope.answers.rule import NOTHING, Numbers, ranged
 from transferscope.answers.wording import count, percent, percent_range, sentence, tiny
 
@@ -100,7 +100,7 @@ def same_function(compared: Compared) -> Answer | None:
         models=compared.labels(shown.pair),
         figure=compared.figure("flips", "mistakes", "distance_per_module"),
         section="replacement" if compared.figure("flips") else "table_2",
-        would_tell="; ".join(dict.fromkeys(one.would_tell for one in findings if one.would_tell)),
+        would_tell=would_tell(findings),
     )
 
 

@@ -8,7 +8,7 @@ import pandas as pd
 
 from transferscope.answers.answer import NO, UNKNOWN, YES, Answer
 from transferscope.answers.compared import Compared, Pair, Row
-from transferscope.answers.findings import Finding, largest, named, of_every, of_verdict, smallest
+from transferscope.answers.findings import Finding, largest, named, of_every, of_verdict, smallest, would_tell
 from transferscope.answers.rule import images_that_decide, ranged
 from transferscope.answers.same_function import relation
 from transferscope.answers.wording import about, count, percent, percent_range, points, sentence
@@ -123,7 +123,7 @@ def replacing(compared: Compared) -> Answer | None:
         models=compared.labels(shown.pair),
         figure=compared.figure("flips", "mistakes"),
         section="replacement",
-        would_tell="; ".join(dict.fromkeys(one.would_tell for one in findings if one.would_tell)),
+        would_tell=would_tell(findings),
     )
 
 

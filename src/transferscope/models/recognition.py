@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import math
 import threading
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -142,8 +143,8 @@ def _recognize(signature: Signature, hints: tuple[str, ...]) -> Recognition:
         built += _candidates(provider, options, shapes)
         fitting = [candidate for candidate in built if candidate.fits]
         if fitting:
-            beside = _candidates("timm", {}, shapes) if provider == "torchvision" else ()
-            return _chosen(fitting, [one for one in beside if one.fits], built, provider, hints)
+            beside = _same_tensors(shapes) if provider == "torchvision" else []
+            return _chosen(fitting, beside, built, provider, hints)
     raise UserError(f"no network that is known here has these {len(shapes)} tensors{_nearest(shapes)}; {_HINT}")
 
 
@@ -170,12 +171,28 @@ def _candidates(provider: str, options: dict[str, Any], shapes: Shapes) -> Itera
             yield candidate if candidate.fits else _resized(candidate, shapes) or candidate
 
 
-_Wanted = frozenset[tuple[str, tuple[int, ...]]]
+def _same_tensors(shapes: Shapes) -> list[_Candidate]:
+    """The networks of timm with exactly the tensors of the weights, classifier aside.
+
+    A candidate is given up at its first parameter that the weights lack, which takes a second for all. So one that
+    makes layers only to try them, as some of timm do, is not among them.
+    """
+    wanted, most = _wanted(shapes)
+    found = []
+    for name in names_of("timm"):
+        with _only_with(wanted, most, foreign=0, each_once=True):
+            model = _built(name, {})
+        if model is not None:
+            found.append(_compared(name, {}, model, shapes))
+    return [candidate for candidate in found if candidate.fits]
+
+
+_Wanted = Counter[tuple[str, tuple[int, ...]]]
 
 
 def _wanted(shapes: Shapes) -> tuple[_Wanted, int]:
-    """The last parts of names with their shapes, and the number of parameters above which a candidate is given up."""
-    return frozenset((key.rpartition(".")[2], tuple(one.shape)) for key, one in shapes.items()), 2 * len(shapes) + 64
+    """How often which last part of a name has which shape; the number of parameters that no candidate may exceed."""
+    return Counter((key.rpartition(".")[2], tuple(one.shape)) for key, one in shapes.items()), 2 * len(shapes) + 64
 
 
 class _ForeignError(Exception):
@@ -183,20 +200,22 @@ class _ForeignError(Exception):
 
 
 @contextmanager
-def _only_with(wanted: _Wanted, most: int, foreign: int = _ONLY_TRIED) -> Iterator[None]:
+def _only_with(wanted: _Wanted, most: int, foreign: int = _ONLY_TRIED, *, each_once: bool = False) -> Iterator[None]:
     """Inside, this thread can build no network with more than `foreign` parameters of other names and shapes.
 
     Nor one with more than `most` parameters. Classifiers and positions of patches, whose sizes follow from the classes
-    and the images, may have any size.
+    and the images, may have any size. each_once: a parameter beyond as many as the weights have is another one, too.
     """
-    thread, count, strange = threading.get_ident(), 0, 0
+    thread, count, strange, left = threading.get_ident(), 0, 0, wanted.copy()
 
     def check(module: nn.Module, name: str, parameter: Tensor) -> None:
         nonlocal count, strange
         if threading.get_ident() != thread or isinstance(parameter, nn.UninitializedParameter):
             return
         count += 1
-        known = (name, tuple(parameter.shape)) in wanted or _CLASSES in parameter.shape or _is_position(name)
+        kind = name, tuple(parameter.shape)
+        known = left[kind] > 0 or _CLASSES in parameter.shape or _is_position(name)
+        left[kind] -= each_once
         strange += not known
         if count > most or strange > foreign:
             raise _ForeignError
