@@ -191,7 +191,7 @@ _Wanted = Counter[tuple[str, tuple[int, ...]]]
 
 
 def _wanted(shapes: Shapes) -> tuple[_Wanted, int]:
-    """How often which last part of a name has which shape; the number of parameters that no candidate may exceed."""
+    """Counts of last parts of names with their shapes, and the number of parameters that no candidate may exceed."""
     return Counter((key.rpartition(".")[2], tuple(one.shape)) for key, one in shapes.items()), 2 * len(shapes) + 64
 
 
