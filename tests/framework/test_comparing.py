@@ -137,6 +137,7 @@ def test_without_images_distances_and_spectra_are_left(folder: Path) -> None:
 def test_a_parent_gives_distances_and_merges_from_it(folder: Path) -> None:
     """Its classes may be others; the merges start from it, and the distance to it is one of the same network."""
     plan = planned(compared(folder, "a.pth", "b.pth", images="photos", parent="p.pth"))
+    assert plan.compares_files
     (merge,) = plan.merges()
     assert merge.parent == "origin.p_1"
     assert {"task_arithmetic", "ties", "wise_ft"} <= set(merge.methods)
