@@ -71,12 +71,10 @@ def _overlap(compared: Compared, pair: Pair) -> Finding | None:
     of = counts[counts["class_name"] == row["class_name"]].to_dict("records")[0]
     common, only_a, only_b = (int(of[name]) for name in ("common_mistakes", "only_b_correct", "only_a_correct"))
     first, second = compared.labels(pair)
-    about_finding = (
-        "" if row["class_name"] == "all" else f" on {row['class_name']}, the finding with the least overlap,"
-    )
+    finding = "" if row["class_name"] == "all" else f", for {row['class_name']}, the finding with the least overlap,"
     images = count(int(row["num_examples"]), "test image")
-    text = (
-        f"{first} makes {count(common + only_a, 'mistake')}{about_finding} on {images} and {second} {common + only_b}, "
+    text = (  # a sentence never begins with a label, whose first letter would be changed
+        f"on {images}{finding} {first} makes {count(common + only_a, 'mistake')} and {second} {common + only_b}, "
         f"{common} of them on the same images"
     )
     value, low, high = ranged(row, "excess_overlap")
