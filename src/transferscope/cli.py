@@ -30,6 +30,7 @@ from transferscope.framework.comparing.command import compare
 from transferscope.framework.kedro_private import SELECTING_FILES
 from transferscope.framework.yaml_files import read_mapping
 from transferscope.system.errors import UserError, one_line
+from transferscope.system.nested import laid_over
 
 RUNNERS = "transferscope.framework.runners"
 DEFAULT_RUNNER = f"{RUNNERS}.GpuRunner"
@@ -229,10 +230,9 @@ def cost(
     from transferscope.cost.device_speed import Speed, Speeds, measure_speeds
     from transferscope.cost.plan_cost import plan_costs
     from transferscope.framework.config import CommandLineError, load_plan
-    from transferscope.system.errors import UserError
     from transferscope.tables.terminal import print_tables
 
-    plan = load_plan(env or config.get("env"), _merged(config.get("params") or {}, params))
+    plan = load_plan(env or config.get("env"), laid_over(config.get("params") or {}, params))
     nodes = pipelines["__default__"].nodes
     num_figures = sum(name.endswith(".figure") for node in nodes for name in node.outputs)
     try:
@@ -248,15 +248,6 @@ def cost(
             f"At {speed.train:,.0f} images/s trained and {speed.forward:,.0f} images/s evaluated "
             f"({speed.in_analyses:,.0f} in analyses), one device."
         )
-
-
-def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    """Parameters of a file with those of the command line laid over them, key by key."""
-    both = {
-        key: _merged(below[key], value) if isinstance(value, dict) and isinstance(below.get(key), dict) else value
-        for key, value in above.items()
-    }
-    return {**below, **both}
 
 
 @click.command()

@@ -215,7 +215,7 @@ def test_what_is_open() -> None:
     answer = comparison_of("other_architecture").card["open"].answer
     assert "no line, no average and no distance" in answer
     assert "FixupResNet and OtherNetwork" in answer
-    assert comparison_of("permuted", False).card["open"].answer.startswith("Nothing is open")
+    assert comparison_of("permuted", False).card["open"].answer.startswith("Every question has an answer")
 
 
 def test_figures_of_answers_are_there(case: str) -> None:

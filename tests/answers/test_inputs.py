@@ -25,6 +25,20 @@ from transferscope.system.errors import UserError
 QUICK = {"landscape": None, "similarity": None, "merging": None, "mistakes": {"bootstrap": 10}}
 
 
+class PatchNetwork(nn.Module):
+    """A network with a position for each patch, so that it takes images of one size."""
+
+    def __init__(self, side: int) -> None:
+        super().__init__()
+        self.image_size = side
+        self.patches = nn.Conv2d(3, 6, 8, 8)
+        self.pos_embed = nn.Parameter(torch.zeros(1, 6, side // 8, side // 8))
+        self.head = nn.Linear(6, 4)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.head((self.patches(images) + self.pos_embed).mean(dim=(2, 3)))
+
+
 def same_function(*models: Any, **options: Any) -> tuple[str, float]:
     answer = transferscope.compare(*models, **{"analyses": QUICK} | options).card["same_function"]
     return answer.verdict, answer.value
@@ -71,7 +85,7 @@ def test_networks_see_what_was_given(trained: Trained, tmp_path: Path) -> None:
     """Images that went through a split are what the network takes, to rounding."""
     from transferscope.measure.bench import batches
 
-    splits = take_images(trained.images, "images", tmp_path, 4, NUM_TEST)
+    splits = take_images(trained.images, "images", tmp_path, 4, 2 * NUM_TEST)
     inputs = torch.cat([images for images, _ in batches(splits["test"])])
     assert torch.allclose(inputs, trained.images["test"][0], atol=1e-6)
     few = batches(splits["test"].subset(np.array([3, 1])))
@@ -87,7 +101,7 @@ def test_a_folder_of_images(trained: Trained, tmp_path: Path) -> None:
         Image.fromarray(pixels).save(folder / f"{index}.png")
     models = [trained.models[name] for name in ("first", "other")]
     found = transferscope.compare(*models, images=tmp_path / "photos", max_images=20, analyses=QUICK)
-    assert found.tables["replacement"]["num_examples"].tolist() == [20]
+    assert found.tables["replacement"]["num_examples"].tolist() == [10]
 
 
 def test_several_models(trained: Trained) -> None:
@@ -95,7 +109,7 @@ def test_several_models(trained: Trained) -> None:
     models = [trained.models[name] for name in ("first", "permuted", "other")]
     found = transferscope.compare(*models, images=trained.images, names=["one", "two", "three"], analyses=QUICK)
     answer = found.card["same_function"]
-    assert answer.verdict == "yes"
+    assert (answer.verdict, answer.models) == ("yes", ("one", "two"))
     assert "1 pair (one & two) computes the same" in answer.answer
     for card in (found.card, AnswerCard.from_json(found.card.to_json())):
         assert [model["label"] for model in card.models] == ["one", "two", "three"]
@@ -140,6 +154,10 @@ def test_saved(trained: Trained, tmp_path: Path) -> None:
         ({"images": "nowhere"}, "nowhere"),
         ({"names": ["same", "same"]}, "give each its own"),
         ({"pairs": [("A", "Z")]}, "Z is no model; there are A, B"),
+        ({"pairs": [("A", "B"), ("B", "A")]}, "name each pair once"),
+        ({"pairs": [("A", "A")]}, "two different labels"),
+        ({"pairs": []}, "two different labels"),
+        ({"images": (torch.zeros(8, 3, SIDE, SIDE), torch.zeros(8)), "max_images": 1}, "max_images is 1: give 4"),
     ],
 )
 def test_what_does_not_fit_is_one_line(options: dict[str, Any], message: str, trained: Trained) -> None:
@@ -147,6 +165,18 @@ def test_what_does_not_fit_is_one_line(options: dict[str, Any], message: str, tr
     with pytest.raises(UserError, match=message) as caught:
         transferscope.compare(trained.models["first"], trained.models["other"], analyses=QUICK, **options)
     assert "\n" not in str(caught.value)
+
+
+def test_models_that_have_no_image_in_common_are_one_line(trained: Trained) -> None:
+    """Another number of classes, and another size of images, are named with the models; without images they compare."""
+    small, large = PatchNetwork(32), PatchNetwork(64)
+    images = (torch.zeros(8, 3, 32, 32), torch.zeros(8))
+    with pytest.raises(UserError, match="B takes images of 64 px only, and another model 32 px"):
+        transferscope.compare(small, large, images=images, analyses=QUICK)
+    with pytest.raises(UserError, match="test images are of 32 px, and the networks take 64 px only"):
+        transferscope.compare(large, large, images=images, analyses=QUICK)
+    with pytest.raises(UserError, match="A has 4 classes and B 3"):
+        transferscope.compare(trained.models["first"], build_model("squeezenet1_1", 3), images=images, analyses=QUICK)
 
 
 @pytest.mark.parametrize("bad", [{}, {"a": 3}, 7])

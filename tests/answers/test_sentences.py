@@ -87,7 +87,10 @@ def test_how_many_images_would_tell() -> None:
         ),
         ({"aligned_rescaled": (0.4, 0.3, 0.45, 0.8, 0.7, 0.9)}, "do not explain it"),
         ({"aligned_rescaled": (0.25, 0.2, 0.3, 0.5, 0.4, 0.6)}, "most of it cannot be told"),
-        ({"rescaled": (0.25, 0.2, 0.3, 0.5, 0.4, 0.6)}, "whether the order of channels explains it is open"),
+        (
+            {"rescaled": (0.25, 0.2, 0.3, 0.5, 0.4, 0.6)},
+            "order and scale of the channels together explain it was not measured",
+        ),
     ],
 )
 def test_the_simplest_way_that_explains_a_barrier_is_named(ways: dict[str, tuple[float, ...]], words: str) -> None:
@@ -106,6 +109,22 @@ def test_several_pairs_are_summed_up() -> None:
     assert "1 pair (A & B)" in answer.answer
     assert "2 pairs (A & C and B & C)" in answer.answer
     assert "50.0 points (40.0 to 60.0)" in answer.answer
+
+
+def test_one_barrier_is_enough_against_one_basin() -> None:
+    """The pair with a barrier gives verdict and number, and the pair of which it cannot be told stays open."""
+    compared = lines({"ab": (0.03, 0.01, 0.06), "ac": (0.1, 0.06, 0.14)})
+    answer = basin(compared)
+    assert (answer.verdict, answer.value, answer.models) == (NO, 0.1, ("A", "C"))
+    left = open_questions(compared, [answer]).answer
+    assert "for some of the pairs whether they lie in one basin" in left
+    assert basin(lines({"ab": (0.03, 0.01, 0.06), "ac": (0.01, 0, 0.02)})).verdict == UNKNOWN
+
+
+def test_more_images_do_not_tell_of_a_way_that_was_not_measured() -> None:
+    """Where order and scale were not taken out together, the way is named that would tell."""
+    answer = basin(lines({"ab": (0.5, 0.45, 0.55)}, {"rescaled": (0.25, 0.2, 0.3, 0.5, 0.4, 0.6)}))
+    assert answer.would_tell == "the way aligned_rescaled of analyses.landscape.connection"
 
 
 def test_twenty_models_make_one_card() -> None:
@@ -142,6 +161,25 @@ def test_a_replacement_is_judged_by_the_accepted_loss() -> None:
     assert (unknown.verdict, unknown.would_tell) == (UNKNOWN, "about 1,600 test images")
 
 
+def test_the_finding_that_forbids_a_replacement_decides() -> None:
+    """Of several findings the one that loses too much decides, though more images turn wrong in another one."""
+    tables = [flips(*row).tables["replacement"] for row in (("yes", (0.0, -0.01, 0.01)), ("no", (-0.05, -0.06, -0.04)))]
+    many, worse = (table.assign(class_name=name) for table, name in zip(tables, ("effusion", "edema"), strict=True))
+    both = pd.concat([many.assign(negative_flip_rate=0.06, negative_flip_rate_high=0.1), worse])
+    answer = replacing(Compared("images", flips("yes", (0, 0, 0)).models, {"replacement": both}))
+    assert (answer.verdict, answer.value) == (NO, 0.02)
+    assert "in the finding edema, which decides," in answer.answer
+
+
+def test_of_several_replacements_one_that_loses_too_much_is_a_no() -> None:
+    """A yes of one pair and a no of another are nothing that could not be told."""
+    rows = [flips(*row).tables["replacement"] for row in (("yes", (0.0, -0.01, 0.01)), ("no", (-0.05, -0.06, -0.04)))]
+    rows[1] = rows[1].assign(**names("a", "c"))
+    models = {f"images.{kind}_1": Model(kind.upper()) for kind in "abc"}
+    answer = replacing(Compared("images", models, {"replacement": pd.concat(rows)}))
+    assert (answer.verdict, answer.models) == (NO, ("A", "C"))
+
+
 def merges(
     verdict: str, gain: tuple[float, float, float], model: str = "uniform", setting: str = "2 candidates"
 ) -> Compared:
@@ -166,6 +204,15 @@ def test_a_merge_says_where_its_file_is() -> None:
     alone = averaging(merges("cannot tell", (0.0, 0.0, 0.0), "greedy", "1 of 2: images.b_1@final"))
     assert alone.verdict == NO
     assert "kept one model alone" in alone.answer
+
+
+def test_one_file_and_its_parent_have_a_card() -> None:
+    """The merge with the parent is judged, and the last sentence says why nothing else is asked."""
+    two = merges("pays", (0.02, 0.01, 0.03), "wise_ft")
+    card = answer_questions(Compared("images", {"images.b_1": Model("B")}, two.tables))
+    assert [one.id for one in card.answers] == ["averaging", "open"]
+    assert card["averaging"].question == "Does merging B with its parent pay?"
+    assert card["open"].answer.startswith("One model alone makes no pair")
 
 
 def test_a_file_of_another_layout_is_refused() -> None:

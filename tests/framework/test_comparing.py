@@ -23,6 +23,7 @@ from transferscope.framework.config import STUDY_KEYS
 from transferscope.models.zoo import build_model
 from transferscope.pipelines import similarity
 from transferscope.system.errors import UserError
+from transferscope.system.nested import laid_over
 
 SMALL = "fixup_resnet_small"
 NETS = """
@@ -79,7 +80,7 @@ def planned(comparison: Comparison) -> Plan:
     written = yaml.safe_load((ROOT / "conf" / command.ENVIRONMENT / "parameters.yml").read_text())
     kept = {key: value for key, value in written.items() if key not in (*STUDY_KEYS, "inherit_study")}
     given = {key: value for key, value in comparison.parameters().items() if key != "inherit_study"}
-    return make_plan(command.merged(kept | {"pictures": {"store_size": 16}}, given))
+    return make_plan(laid_over(kept | {"pictures": {"store_size": 16}}, given))
 
 
 def test_two_files_become_a_study(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -136,6 +137,7 @@ def test_without_images_distances_and_spectra_are_left(folder: Path) -> None:
 def test_a_parent_gives_distances_and_merges_from_it(folder: Path) -> None:
     """Its classes may be others; the merges start from it, and the distance to it is one of the same network."""
     plan = planned(compared(folder, "a.pth", "b.pth", images="photos", parent="p.pth"))
+    assert plan.compares_files
     (merge,) = plan.merges()
     assert merge.parent == "origin.p_1"
     assert {"task_arithmetic", "ties", "wise_ft"} <= set(merge.methods)
@@ -181,6 +183,8 @@ BAD: list[tuple[tuple[str, ...], dict[str, Any], str]] = [
         "returned a NoneType, not a .*: let it return the network",
     ),
     (("a.pth", "b.pth"), {"models": ("resnet18",)}, "a.pth does not fit resnet18|a.pth has no tensor"),
+    (("a.pth", "b.pth"), {"params": {"model": "resnet18"}}, "--params model: write model.options.width=16"),
+    (("a.pth", "b.pth"), {"params": {"model": {"options": 3}}}, "--params model: write model.options.width=16"),
     (("a.pth", "b.pth"), {"models": (SMALL, SMALL, SMALL)}, "--model is given 3 times for 2 files"),
     (("a.pth", "b.pth", "squeeze.pth", "u.pth", "c.pth", "d.pth"), {}, "6 files of 2 networks .*: at most 5 files"),
 ]

@@ -107,3 +107,21 @@ def test_the_same_tensors_of_different_functions_are_no_guess() -> None:
         recognize([tensors("timm/efficientnet_b0")])
     found = recognize([tensors("timm/efficientnet_b0")], hints=["tf_efficientnet_b0.ns_jft_in1k"])
     assert found.name == "tf_efficientnet_b0"
+
+
+@needs_timm
+def test_a_network_of_timm_beside_one_of_torchvision_is_named() -> None:
+    """ResNet-18 with blurred strides has the tensors of ResNet-18: it is a rival, and taken where the file names it."""
+    plain = recognize([tensors("resnet18")])
+    assert (plain.name, plain.rivals) == ("resnet18", ("resnetblur18",))
+    assert "resnetblur18 of timm has the same tensors and computes other things" in plain.evidence
+    blurred = recognize([tensors("resnetblur18")], hints=["resnetblur18.bt_in1k"])
+    assert (blurred.name, blurred.rivals) == ("resnetblur18", ())
+    assert blurred.evidence.endswith("of timm, and the file names it")
+
+
+def test_a_library_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without timm nothing is known of its networks with the same tensors, and the line says so."""
+    monkeypatch.setattr("transferscope.models.zoo._has_timm", lambda: False)
+    assert "timm, which is not installed, was not searched" in recognize([tensors("resnet18", 11)]).evidence
+    assert "timm" not in recognize([tensors("fixup_resnet18", 11)]).evidence

@@ -37,7 +37,9 @@ class Answer:
     high: float = math.nan
     """Ends of the 95 % interval; NaN where the number follows from weights alone, or nothing gives an interval."""
     unit: str = ""
-    """Of the three numbers: `share` (0.02 is 2 %), `score` (accuracy or AUC, 0.02 is two points), `count`."""
+    """Of the three numbers.
+
+    `share` (0.02 is 2 %), `score` (0.02 is two points of accuracy or AUC), `coefficient` or `count`."""
     measure: str = ""
     """The quantity that `value` is, in words."""
     models: tuple[str, ...] = ()

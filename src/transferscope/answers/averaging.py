@@ -63,6 +63,8 @@ def _same_again(compared: Compared) -> str:
 
 def _question(compared: Compared) -> str:
     names = [model.label for model in compared.models.values()]
+    if len(names) == 1:
+        return f"Does merging {names[0]} with its parent pay?"
     return f"Does averaging {listed(names)} pay?" if len(names) <= 4 else f"Does averaging the {len(names)} models pay?"
 
 

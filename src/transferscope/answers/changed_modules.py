@@ -10,7 +10,7 @@ import pandas as pd
 from transferscope.analysis.merging.candidates import UNRELATED
 from transferscope.answers.answer import NO, UNKNOWN, YES, Answer
 from transferscope.answers.compared import Compared, Pair, Row
-from transferscope.answers.findings import Finding, largest, of_verdict, overall
+from transferscope.answers.findings import Finding, largest, of_some, of_verdict, would_tell
 from transferscope.answers.one_basin import cause_of
 from transferscope.answers.rule import Numbers, decide
 from transferscope.answers.same_function import Relation, facts, relation
@@ -121,19 +121,22 @@ def critical_modules(compared: Compared) -> Answer | None:
     findings = [one for pair in compared.pairs if (one := _profile(compared, pair)) is not None]
     if not findings:
         return None
-    shown = largest(findings)
+    shown = of_some(findings)
     question = f"Which modules are critical on the way between {compared.both(shown.pair)}?"
     parts = [shown.text]
     if len(findings) > 1:
         question = "Which modules are critical on the way between two of them?"
-        critical = of_verdict(findings, YES)
-        lead = f"between {len(critical)} of {count(len(findings), 'pair')} some module is critical"
-        parts = [f"{lead}, most between {compared.both(shown.pair)}", shown.text]
+        critical, pairs = of_verdict(findings, YES), count(len(findings), "pair")
+        both = compared.both(shown.pair)
+        parts = [f"between {len(critical)} of {pairs} some module is critical, most between {both}", shown.text]
+        if not critical:
+            none = f"between none of {pairs} is a module known to be critical"
+            parts = [none, f"between {both}, where one costs most, {shown.text}"]
     return Answer(
         id="critical_modules",
         question=question,
         answer=sentence(parts),
-        verdict=overall(findings, YES if of_verdict(findings, YES) else UNKNOWN),
+        verdict=shown.verdict,
         value=shown.value,
         low=shown.low,
         high=shown.high,
@@ -142,7 +145,7 @@ def critical_modules(compared: Compared) -> Answer | None:
         models=compared.labels(shown.pair),
         figure=compared.figure("connection_"),
         section="connection",
-        would_tell="; ".join(dict.fromkeys(one.would_tell for one in findings if one.would_tell)),
+        would_tell=would_tell(findings),
     )
 
 

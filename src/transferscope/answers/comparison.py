@@ -45,6 +45,7 @@ from transferscope.models.checkpoint import Checkpoint, save_checkpoint
 from transferscope.models.layers import image_channels
 from transferscope.system.atomic import atomic_folder
 from transferscope.system.errors import UserError
+from transferscope.system.nested import laid_over
 from transferscope.system.temporaries import work_folder
 
 if TYPE_CHECKING:
@@ -184,7 +185,7 @@ def compare(
         names: Labels of the models; None: A, B, C and so on.
         pairs: Pairs of labels that are compared; None: all of up to five models, else each with the first.
         analyses: Changes of `DEFAULTS`, such as `{"landscape": None}` to leave an analysis out.
-        max_images: Largest number of images of each part, drawn by a fixed seed.
+        max_images: Largest number of images, half of which judge; drawn by a fixed seed.
         class_list: File with a class per line in the order of the outputs, for a folder that has some of them.
 
     Raises:
@@ -192,7 +193,7 @@ def compare(
     """
     given = (first, second, *others)
     labels = labels_for(len(given), names)
-    options = AnalysesOptions.model_validate(_changed(DEFAULTS, analyses or {}))
+    options = AnalysesOptions.model_validate(laid_over(DEFAULTS, analyses or {}))
     models = {}
     for index, (one, label) in enumerate(zip(given, labels, strict=True)):
         run = RunName(TASK, f"{_kind(index)}_1")
@@ -201,28 +202,38 @@ def compare(
     with ExitStack() as stack:
         splits: dict[str, PackedSplit] = {}
         if images is not None:
-            classes = next(iter(models.values())).checkpoint.metadata.num_classes or 0
+            classes, side = _one_size(list(models.values()))
             folder = stack.enter_context(work_folder())
-            splits = take_images(images, TASK, folder, classes, max_images, class_list)
+            splits = take_images(images, TASK, folder, classes, max_images, class_list, side)
         found = _Measured(models, splits, options, chosen)
         found.measure()
     return found.comparison()
 
 
+def _one_size(models: Sequence[GivenModel]) -> tuple[int, int | None]:
+    """The number of classes of all models, and the side of images that they demand; None where any will do.
+
+    Raises UserError where two differ, because no image and no label suits both.
+    """
+    first, side = models[0], None
+    for model in models:
+        known, classes = first.checkpoint.metadata.num_classes, model.checkpoint.metadata.num_classes
+        if classes != known:
+            raise UserError(
+                f"{first.label} has {known} classes and {model.label} {classes}: compare them without images"
+            )
+        if None not in (side, model.side) and side != model.side:
+            raise UserError(
+                f"{model.label} takes images of {model.side} px only, and another model {side} px: compare them "
+                "without images"
+            )
+        side = model.side if side is None else side
+    return first.checkpoint.metadata.num_classes or 0, side
+
+
 def _kind(index: int) -> str:
     """Names of kinds of run, as the configuration of two files has them: a, b, c."""
     return chr(ord("a") + index) if index < 26 else f"m{index + 1}"
-
-
-def _changed(before: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Mappings merged key by key."""
-    both = {
-        key: _changed(before[key], value)
-        if isinstance(value, Mapping) and isinstance(before.get(key), Mapping)
-        else value
-        for key, value in changes.items()
-    }
-    return {**before, **both}
 
 
 def _pairs(
@@ -232,10 +243,14 @@ def _pairs(
     if pairs is None:
         every = list(combinations(models, 2))
         return every if len(models) <= ALL_PAIRS else every[: len(models) - 1]
-    chosen = list(pairs)
+    chosen = [tuple(pair) for pair in pairs]
+    if not chosen or any(len(set(pair)) != 2 or len(pair) != 2 for pair in chosen):
+        raise UserError(f"pairs: give pairs of two different labels, as {[(labels[0], labels[1])]}")
+    if len({frozenset(pair) for pair in chosen}) < len(chosen):
+        raise UserError("pairs: two models are paired twice: name each pair once")
     unknown = [label for pair in chosen for label in pair if label not in runs]
-    if unknown or not chosen:
-        raise UserError(f"pairs: {unknown[0] if unknown else 'none'} is no model; there are {', '.join(labels)}")
+    if unknown:
+        raise UserError(f"pairs: {unknown[0]} is no model; there are {', '.join(labels)}")
     return [(runs[a], runs[b]) for a, b in chosen]
 
 

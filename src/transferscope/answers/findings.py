@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from transferscope.answers.answer import NONE
+from transferscope.answers.answer import NO, UNKNOWN, YES
 from transferscope.answers.compared import Pair
 from transferscope.answers.wording import count, listed
 
@@ -39,12 +39,29 @@ def smallest(findings: Sequence[Finding]) -> Finding:
     return min(findings, key=lambda one: math.inf if math.isnan(one.value) else one.value)
 
 
-def overall(findings: Sequence[Finding], otherwise: str = NONE) -> str:
-    """The verdict that all findings share, else another one."""
-    verdicts = {one.verdict for one in findings}
-    return verdicts.pop() if len(verdicts) == 1 else otherwise
+def of_every(findings: Sequence[Finding]) -> Finding:
+    """The finding that decides whether all pairs are so: of `no`, else of `cannot tell`, else of `yes`, the largest."""
+    return _first_of((NO, UNKNOWN, YES), findings)
 
 
+def of_some(findings: Sequence[Finding]) -> Finding:
+    """The finding that decides whether some pair is so: of `yes`, else of `cannot tell`, else of `no`, the largest."""
+    return _first_of((YES, UNKNOWN, NO), findings)
+
+
+def _first_of(verdicts: Sequence[str], findings: Sequence[Finding]) -> Finding:
+    return largest(next(chosen for verdict in verdicts if (chosen := of_verdict(findings, verdict))))
+
+
+def would_tell(findings: Sequence[Finding]) -> str:
+    """Everything that would decide what the findings leave open, in a few words however many they are."""
+    needed = list(dict.fromkeys(one.would_tell for one in findings if one.would_tell))
+    images = [one for one in needed if one.endswith(IMAGES)]
+    others = [one for one in needed if one not in images]
+    return listed([*(images if len(images) < 2 else [f"more {IMAGES}"]), *others])
+
+
+IMAGES = "test images"
 MOST_NAMED = 3
 
 

@@ -31,9 +31,15 @@ BATCH = 64
 
 
 def take_images(
-    images: Images, task: str, folder: Path, num_classes: int, max_images: int, class_list: str | Path | None = None
+    images: Images,
+    task: str,
+    folder: Path,
+    num_classes: int,
+    max_images: int,
+    class_list: str | Path | None = None,
+    side: int | None = None,
 ) -> dict[str, PackedSplit]:
-    """Make a train and a test part of labelled images, each of at most `max_images`, drawn by a fixed seed.
+    """Make a train and a test part of labelled images, each of at most half of `max_images`, drawn by a fixed seed.
 
     Test images judge the models; train images give statistics of BatchNorm and of channels, and train nothing. A folder
     is read as `read_image_folder` does, in halves where it has no parts. All else gives pairs of what the networks take
@@ -44,16 +50,21 @@ def take_images(
         folder: Where images are stored while they are compared.
         num_classes: Outputs of the networks.
         class_list: Names of all classes in the order of the outputs, where a folder has some of them.
+        side: Of the only images that the networks take, in pixels; None: those of a folder are shown at `auto_size`.
 
     Raises:
-        UserError: The images cannot be read, have no labels, or are of classes that the networks do not have.
+        UserError: The images cannot be read, have no labels, or are of classes or of a size that the networks do not
+            take.
     """
+    if max_images < 4:
+        raise UserError(f"max_images is {max_images}: give 4 at least, half of which judge")
+    limit = max_images // 2
     if isinstance(images, str | Path):
-        splits = _of_folder(Path(images), task, folder, max_images, class_list)
+        splits = _of_folder(Path(images), task, folder, limit, class_list, side)
     elif isinstance(images, Mapping):
-        splits = _of_parts(images, task, folder, num_classes, max_images)
+        splits = _of_parts(images, task, folder, num_classes, limit)
     else:
-        examples = _Examples(images, 2 * max_images)
+        examples = _Examples(images, 2 * limit)
         half = len(examples) // 2
         if half < 2:
             raise UserError(f"images: {len(examples)} are too few for a half that judges and one that gives statistics")
@@ -64,15 +75,17 @@ def take_images(
         if split.num_classes != num_classes:
             hint = "give class_list, a file with a class per line in the order of the outputs"
             raise UserError(f"{part} images have {split.num_classes} classes and the networks {num_classes}: {hint}")
+        if side not in (None, split.pictures.seen_size):
+            raise UserError(f"{part} images are of {split.pictures.seen_size} px, and the networks take {side} px only")
     return splits
 
 
 def _of_folder(
-    root: Path, task: str, folder: Path, max_images: int, class_list: str | Path | None
+    root: Path, task: str, folder: Path, limit: int, class_list: str | Path | None, side: int | None
 ) -> dict[str, PackedSplit]:
     source = read_image_folder(root, test_share=0.5, class_list=class_list, name=task)
-    pictures = PictureOptions(store_size=auto_size(short_sides(source)))
-    source = replace(source, train=_few(source.train, max_images), test=_few(source.test, max_images))
+    pictures = PictureOptions(store_size=side or auto_size(short_sides(source)))
+    source = replace(source, train=_few(source.train, limit), test=_few(source.test, limit))
     return {part: pack_split(source, part, pictures, folder / part) for part in PARTS}
 
 
@@ -83,7 +96,7 @@ def _few(examples: ExampleList, limit: int) -> ExampleList:
 
 
 def _of_parts(
-    images: Mapping[str, Any], task: str, folder: Path, num_classes: int, max_images: int
+    images: Mapping[str, Any], task: str, folder: Path, num_classes: int, limit: int
 ) -> dict[str, PackedSplit]:
     if set(images) != set(PARTS):
         raise UserError(f"images: a mapping has the parts train and test, not {', '.join(map(str, images))}")
@@ -92,7 +105,7 @@ def _of_parts(
         if isinstance(images[part], PackedSplit):
             splits[part] = images[part]
         else:
-            examples = _Examples(images[part], max_images)
+            examples = _Examples(images[part], limit)
             splits[part] = examples.store(np.arange(len(examples)), task, part, folder, num_classes)
     return splits
 

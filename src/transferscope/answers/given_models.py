@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +13,13 @@ from transferscope.answers.given_networks import name_of
 from transferscope.models.checkpoint import Checkpoint, CheckpointMetadata, load_checkpoint
 from transferscope.models.compatible import infer_num_classes
 from transferscope.models.layers import classifier_layers
-from transferscope.models.recognition import recognize
+from transferscope.models.recognition import fixed_side, hints_of, recognize
 from transferscope.models.state_dicts import check_values
+from transferscope.models.zoo import build_skeleton
 from transferscope.system.errors import UserError
 from transferscope.system.references import allow, is_reference
+
+log = logging.getLogger(__name__)
 
 Given = str | Path | Mapping[str, Tensor] | nn.Module | Checkpoint
 """A model as `compare` takes it."""
@@ -41,16 +45,19 @@ def take(given: Given, label: str, task: str, run: str, model: str | nn.Module |
         UserError: The weights cannot be read, fit no network that is known, or are no numbers.
     """
     file = str(given) if isinstance(given, str | Path) else ""
-    checkpoint, side = _checkpoint(given, label), None
+    checkpoint = _checkpoint(given, label)
+    check_values(checkpoint.state_dict, where=label)
     if checkpoint.metadata.architecture is None:
-        checkpoint, side = _named(checkpoint, model)
+        checkpoint = _named(checkpoint, label, model, file)
     checkpoint = checkpoint.fitted()
     known = checkpoint.metadata
+    assert known.architecture is not None
     if known.num_classes is None:
-        assert known.architecture is not None
         source = checkpoint.source
         classes = infer_num_classes(checkpoint.state_dict, known.architecture, known.model_options, source=source)
         checkpoint = checkpoint.with_metadata(num_classes=classes)
+    classes = checkpoint.metadata.num_classes or 1
+    side = fixed_side(build_skeleton(known.architecture, classes, **known.model_options))
     epoch = 1 if known.epoch is None else known.epoch
     return GivenModel(label, checkpoint.with_metadata(task=task, run=run, epoch=epoch), file, side)
 
@@ -62,7 +69,6 @@ def _checkpoint(given: Given, label: str) -> Checkpoint:
         return load_checkpoint(given)
     if isinstance(given, nn.Module):
         state = {key: tensor.detach().cpu().clone() for key, tensor in given.state_dict().items()}
-        check_values(state, where=label)
         return Checkpoint(state, CheckpointMetadata(architecture=name_of(given), num_classes=num_outputs(given)))
     if isinstance(given, Mapping):
         state = {str(key): tensor for key, tensor in given.items()}
@@ -71,7 +77,6 @@ def _checkpoint(given: Given, label: str) -> Checkpoint:
             raise UserError(
                 f"{label}: {others[0] if others else 'it'} is no tensor: give a state_dict, a path or a network"
             )
-        check_values(state, where=label)
         return Checkpoint({key: tensor.detach().cpu() for key, tensor in state.items()})
     raise UserError(f"{label} is a {type(given).__name__}: give a path, a state_dict, a network or a Checkpoint")
 
@@ -84,19 +89,24 @@ def num_outputs(network: nn.Module) -> int:
     return int(network.get_parameter(f"{layers[0]}.weight").shape[0])
 
 
-def _named(checkpoint: Checkpoint, model: str | nn.Module | None) -> tuple[Checkpoint, int | None]:
+def _named(checkpoint: Checkpoint, label: str, model: str | nn.Module | None, file: str) -> Checkpoint:
+    """The checkpoint with its architecture, as it is named or recognised."""
     if isinstance(model, nn.Module):
-        return checkpoint.with_metadata(architecture=name_of(model), num_classes=num_outputs(model)), None
+        return checkpoint.with_metadata(architecture=name_of(model), num_classes=num_outputs(model))
     if model is not None:
         if is_reference(model):
             allow(model)
-        return checkpoint.with_metadata(architecture=model), None
-    found = recognize([checkpoint.state_dict])
+        return checkpoint.with_metadata(architecture=model)
+    try:
+        found = recognize([checkpoint.state_dict], hints=hints_of(checkpoint, file))
+    except UserError as error:
+        raise UserError(f"{label}: {error}") from None
+    said = f"recognised as {found.name} with {found.num_classes} classes ({found.evidence})"
+    log.log(logging.WARNING if found.rivals else logging.INFO, "%s: %s", label, said)
     named = checkpoint.with_metadata(
         architecture=found.name, model_options=found.options, num_classes=found.num_classes
     )
-    others = f"; next comes {found.runners_up[0]}" if found.runners_up else ""
-    return named.with_notes([f"recognised as {found.name} with {found.num_classes} classes{others}"]), found.image_side
+    return named.with_notes([said])
 
 
 def labels_for(number: int, names: Sequence[str] | None) -> list[str]:

@@ -154,6 +154,11 @@ SHOWN: Mapping[str, Callable[[float], str]] = {
 }
 
 
+def _would_tell(row: Mapping[Any, Any]) -> str:
+    """` (30 comparisons)`; empty where the claim does not say what it takes."""
+    return f" ({row['would_tell']})" if isinstance(row["would_tell"], str) and row["would_tell"] else ""
+
+
 def _figure(name: str, figures: Mapping[str, frozenset[str]]) -> str:
     for task, names in figures.items():
         for drawn in sorted(names):
@@ -169,15 +174,8 @@ def _open(run: Mapping[str, Mapping[Any, Any]]) -> Answer:
     undecided = len(run) - held - failed
     open_ = [one for one in HEADLINES if one.claim in run and str(run[one.claim]["verdict"]) not in VERDICTS]
     counts = f"of {count(len(run), 'claim')} that were run {held} hold, {failed} do not, and {undecided} cannot be told"
-    would = [
-        f"{one.yes} ({run[one.claim]['would_tell']})"
-        for one in open_
-        if isinstance(run[one.claim]["would_tell"], str) and run[one.claim]["would_tell"]
-    ]
-    parts = [
-        counts,
-        f"of the questions above open {'is' if len(would) == 1 else 'are'} whether {listed(would)}" if would else "",
-    ]
+    left = [f"{one.yes}{_would_tell(run[one.claim])}" for one in open_]
+    parts = [counts, f"of the questions above it cannot be told whether {listed(left)}" if left else ""]
     return Answer(
         id="open",
         question="What could not be told, and what would tell?",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from transferscope.answers.answer import NO, UNKNOWN, YES, Answer
 from transferscope.answers.compared import Compared, Pair
-from transferscope.answers.findings import Finding, largest, named, of_verdict, overall
+from transferscope.answers.findings import Finding, largest, named, of_every, of_verdict, would_tell
 from transferscope.answers.rule import decide, images_that_decide, ranged
 from transferscope.answers.same_function import Relation, relation
 from transferscope.answers.wording import about, count, percent, percent_range, point_range, points, sentence
@@ -43,7 +43,7 @@ def basin(compared: Compared) -> Answer | None:
         id="basin",
         question=question,
         answer=text,
-        verdict=overall(findings, UNKNOWN if of_verdict(findings, UNKNOWN) else NO),
+        verdict=shown.verdict,
         value=shown.value,
         low=shown.low,
         high=shown.high,
@@ -52,7 +52,7 @@ def basin(compared: Compared) -> Answer | None:
         models=compared.labels(shown.pair),
         figure=compared.figure("barrier", "connection_"),
         section="figures_12_17",
-        would_tell="; ".join(dict.fromkeys(one.would_tell for one in findings if one.would_tell)),
+        would_tell=would_tell(findings),
     )
 
 
@@ -71,7 +71,7 @@ def _of_many(compared: Compared, findings: list[Finding]) -> tuple[str, Finding]
     parts.append(f"the highest is {shown} of test {_metric(compared)}, between {compared.both(highest.pair)}")
     if reasons := _explained(compared, of_verdict(findings, NO)):
         parts.append(reasons)
-    return sentence(parts), highest
+    return sentence(parts), of_every(findings)
 
 
 def _explained(compared: Compared, high: list[Finding]) -> str:
@@ -124,8 +124,7 @@ def _finding(compared: Compared, pair: Pair) -> Finding | None:
     text = f"not as they are: the barrier on {way} is {shown} of test {metric}, more than {within}"
     cause = cause_of(compared, pair)
     text += f"; {cause.text}" if cause is not None else ""
-    would = "more test images" if cause is not None and cause.verdict == UNKNOWN else ""
-    return Finding(pair, NO, text, height, low, high, would)
+    return Finding(pair, NO, text, height, low, high, cause.would_tell if cause is not None else "")
 
 
 @dataclass(frozen=True)
@@ -135,6 +134,7 @@ class Cause:
     verdict: str
     text: str
     way: str
+    would_tell: str = ""
 
 
 def cause_of(compared: Compared, pair: Pair) -> Cause | None:
@@ -161,11 +161,13 @@ def cause_of(compared: Compared, pair: Pair) -> Cause | None:
     if high < MOSTLY:
         return Cause(YES, f"{EXPLANATIONS[best]} explain{_s(best)} most of it: {shown}", best)
     if "aligned_rescaled" not in present:
-        return Cause(UNKNOWN, f"whether the order of channels explains it is open, and {CORRECTED[best]} {shown}", best)
+        together = "whether order and scale of the channels together explain it was not measured"
+        way = "the way aligned_rescaled of analyses.landscape.connection"
+        return Cause(UNKNOWN, f"{together}, and {CORRECTED[best]} {shown}", best, way)
     if low > MOSTLY:
         return Cause(NO, f"order and scale of the channels do not explain it: {CORRECTED[best]} {shown}", best)
     text = f"whether order and scale of the channels explain most of it cannot be told: {CORRECTED[best]} {shown}"
-    return Cause(UNKNOWN, text, best)
+    return Cause(UNKNOWN, text, best, "more test images")
 
 
 def _s(way: str) -> str:

@@ -22,21 +22,26 @@ OPEN = SUBJECTS | {
     "replacement": "whether the replacement stays within the accepted loss",
 }
 """Things that are open where the verdict is `cannot tell`."""
+OF_SOME = {"basin": "whether they lie in one basin or what explains their barrier"}
+"""Things that may be open for some pairs where the verdict is that of others."""
 BY_WEIGHTS = ("basin", "averaging", "critical_modules")
 """Questions that need networks whose weights correspond."""
 
 
 def open_questions(compared: Compared, answers: Sequence[Answer]) -> Answer:
     """Name what the other answers leave open, with what would tell it, and what the whole card is about."""
-    parts = [*_not_defined(compared), *_not_measured(compared, {one.id for one in answers}), *_undecided(answers)]
-    nothing = "" if parts else "nothing is open for these files and images of this kind; "
-    scope = f"{nothing}only files of further runs of the same trainings would tell whether such runs behave alike"
-    if not compared.has_images:
-        scope = "" if parts else "nothing is open, since all of this follows from the weights"
+    parts = [*_not_defined(compared), *_not_measured(compared, {one.id for one in answers})]
+    parts += _undecided(answers, several=len(compared.pairs) > 1)
+    scope = []
+    if compared.has_images:
+        whole = [] if parts else ["every question has an answer for these models, on images like these"]
+        scope = [*whole, "only further runs of the same trainings would tell whether such runs behave alike"]
+    elif not parts:
+        scope = ["every question has an answer, which follows from the weights alone"]
     return Answer(
         id="open",
         question="What could not be told, and what would tell?",
-        answer=sentence([*parts, scope]),
+        answer=sentence([*parts, *scope]),
         verdict=UNKNOWN if parts else "",
         value=float(len([one for one in answers if one.verdict == UNKNOWN])),
         unit="count",
@@ -46,7 +51,9 @@ def open_questions(compared: Compared, answers: Sequence[Answer]) -> Answer:
 
 
 def _not_defined(compared: Compared) -> list[str]:
-    """Pairs of different architectures have no line, no average and no distance."""
+    """A model alone has no pair, and a pair of different architectures no line, no average and no distance."""
+    if not compared.pairs:
+        return ["one model alone makes no pair to ask about; its distance from its parent is in the report"]
     apart = [pair for pair in compared.pairs if (row := facts(compared, pair)) is not None and not row["comparable"]]
     if not apart:
         return []
@@ -64,27 +71,28 @@ def _not_defined(compared: Compared) -> list[str]:
 
 def _not_measured(compared: Compared, answered: set[str]) -> list[str]:
     needed = [name for name in SUBJECTS if name not in answered]
-    if compared.pairs and all(relation(compared, pair).by_weights for pair in compared.pairs):
-        needed = []  # nothing is left to ask of one function
+    if all(relation(compared, pair).by_weights for pair in compared.pairs):
+        needed = []  # nothing is left to ask of one function, or of one model
     comparable = [pair for pair in compared.pairs if (row := facts(compared, pair)) is None or row["comparable"]]
     if not comparable:
         needed = [name for name in needed if name not in BY_WEIGHTS]
     if not needed:
         return []
-    subjects = listed([SUBJECTS[name] for name in needed])
+    subjects = either([SUBJECTS[name] for name in needed])
     if not compared.has_images:
-        return [
-            f"without images it is not known {either([SUBJECTS[name] for name in needed])}: labelled ones would tell"
-        ]
-    return [f"not measured is {subjects}: their analyses were left out"]
+        return [f"without images it is not known {subjects}: labelled ones would tell"]
+    return [f"it is not known {subjects}, since these analyses were left out or gave no result"]
 
 
-def _undecided(answers: Sequence[Answer]) -> list[str]:
+def _undecided(answers: Sequence[Answer], *, several: bool) -> list[str]:
+    """The questions without a verdict; of several pairs also those that an answer leaves open for some of them."""
     parts = []
     for one in answers:
+        would = f" ({one.would_tell} would tell)" if one.would_tell else ""
         if one.verdict == UNKNOWN:
-            would = f", which {one.would_tell} would tell" if one.would_tell else ""
-            parts.append(f"{OPEN.get(one.id, one.id)}{would}")
-        elif one.would_tell and one.id == "basin":
-            parts.append(f"whether order and scale explain most of the barrier, which {one.would_tell} would tell")
-    return [f"open {'is' if len(parts) == 1 else 'are'} {listed(parts)}"] if parts else []
+            parts.append(f"{OPEN[one.id]}{would}")
+        elif one.would_tell:
+            explained = "whether order and scale of the channels explain most of the barrier"
+            left = explained if not several else f"for some of the pairs {OF_SOME.get(one.id, OPEN[one.id])}"
+            parts.append(f"{left}{would}")
+    return [f"it cannot be told {listed(parts)}"] if parts else []

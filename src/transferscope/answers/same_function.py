@@ -7,7 +7,7 @@ from enum import Enum
 
 from transferscope.answers.answer import NO, UNKNOWN, YES, Answer
 from transferscope.answers.compared import Compared, Pair, Row
-from transferscope.answers.findings import Finding, largest, named, of_verdict, overall, smallest
+from transferscope.answers.findings import Finding, largest, named, of_some, of_verdict, smallest, would_tell
 from transferscope.answers.rule import NOTHING, Numbers, ranged
 from transferscope.answers.wording import count, percent, percent_range, sentence, tiny
 
@@ -91,7 +91,7 @@ def same_function(compared: Compared) -> Answer | None:
         id="same_function",
         question=question,
         answer=text,
-        verdict=one_verdict(findings),
+        verdict=shown.verdict,
         value=shown.value,
         low=shown.low,
         high=shown.high,
@@ -100,33 +100,28 @@ def same_function(compared: Compared) -> Answer | None:
         models=compared.labels(shown.pair),
         figure=compared.figure("flips", "mistakes", "distance_per_module"),
         section="replacement" if compared.figure("flips") else "table_2",
-        would_tell="; ".join(dict.fromkeys(one.would_tell for one in findings if one.would_tell)),
+        would_tell=would_tell(findings),
     )
-
-
-def one_verdict(findings: list[Finding]) -> str:
-    """Of several pairs `yes` if some are the same function."""
-    return YES if of_verdict(findings, YES) else overall(findings, UNKNOWN)
 
 
 def _of_many(compared: Compared, findings: list[Finding]) -> tuple[str, Finding]:
     same, different = of_verdict(findings, YES), of_verdict(findings, NO)
-    parts = [f"of {count(len(findings), 'pair')} {named(same, compared.both) if same else 'none'} computes the same"]
-    if len(same) > 1:
-        parts = [f"of {count(len(findings), 'pair')} {named(same, compared.both)} compute the same"]
+    pairs = count(len(findings), "pair")
+    parts = [f"of {pairs} {named(same, compared.both)} compute{'s' if len(same) == 1 else ''} the same"]
+    if not same:
+        parts = [f"of {pairs} none {'computes' if len(different) == len(findings) else 'is known to compute'} the same"]
     measured = [one for one in different if not math.isnan(one.value)]
     if measured:
         least, most = smallest(measured), largest(measured)
-        images = compared.num_examples(most.pair)
+        images, others = compared.num_examples(most.pair), "the others" if same else "two models"
         parts.append(
-            f"the others predict different classes on {percent(least.value)} ({compared.both(least.pair)}) to "
+            f"{others} predict different classes on {percent(least.value)} ({compared.both(least.pair)}) to "
             f"{percent(most.value)} ({compared.both(most.pair)}) of {count(images, 'test image')}"
         )
     unknown = of_verdict(findings, UNKNOWN)
     if unknown:
         parts.append(f"of {named(unknown, compared.both)} it cannot be told")
-    shown = largest(measured) if measured else (same or findings)[0]
-    return sentence(parts), shown
+    return sentence(parts), of_some(findings)
 
 
 def _finding(compared: Compared, pair: Pair) -> Finding | None:

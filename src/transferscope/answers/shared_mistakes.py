@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import pandas as pd
 
 from transferscope.answers.answer import NO, UNKNOWN, YES, Answer
-from transferscope.answers.compared import Compared, Pair
-from transferscope.answers.findings import Finding, largest, named, of_verdict, overall, smallest
+from transferscope.answers.compared import Compared, Pair, Row
+from transferscope.answers.findings import Finding, largest, named, of_every, of_verdict, smallest, would_tell
 from transferscope.answers.rule import images_that_decide, ranged
 from transferscope.answers.same_function import relation
 from transferscope.answers.wording import about, count, percent, percent_range, points, sentence
@@ -65,19 +64,17 @@ def _shown(one: Finding) -> str:
 
 
 def _overlap(compared: Compared, pair: Pair) -> Finding | None:
-    row = _one_question(compared.rows("replacement", pair), "excess_overlap", smallest_first=True)
+    row = _least_overlap(compared.rows("replacement", pair))
     counts = compared.rows("mistakes", pair)
     if row is None or counts.empty:
         return None
     of = counts[counts["class_name"] == row["class_name"]].to_dict("records")[0]
     common, only_a, only_b = (int(of[name]) for name in ("common_mistakes", "only_b_correct", "only_a_correct"))
     first, second = compared.labels(pair)
-    about_finding = (
-        "" if row["class_name"] == "all" else f" on {row['class_name']}, the finding with the least overlap,"
-    )
+    finding = "" if row["class_name"] == "all" else f", for {row['class_name']}, the finding with the least overlap,"
     images = count(int(row["num_examples"]), "test image")
-    text = (
-        f"{first} makes {count(common + only_a, 'mistake')}{about_finding} on {images} and {second} {common + only_b}, "
+    text = (  # a sentence never begins with a label, whose first letter would be changed
+        f"on {images}{finding} {first} makes {count(common + only_a, 'mistake')} and {second} {common + only_b}, "
         f"{common} of them on the same images"
     )
     value, low, high = ranged(row, "excess_overlap")
@@ -94,13 +91,10 @@ def _overlap(compared: Compared, pair: Pair) -> Finding | None:
     return Finding(pair, "", text, value, low, high)
 
 
-def _one_question(rows: pd.DataFrame, column: str, *, smallest_first: bool) -> dict[str, Any] | None:
-    """The row of a pair; of several findings the one with the smallest or largest number."""
-    if rows.empty:
-        return None
-    known = rows[rows[column].notna()]
-    chosen = rows.iloc[0] if known.empty else known.sort_values(column, ascending=smallest_first).iloc[0]
-    return {str(name): value for name, value in chosen.items()}
+def _least_overlap(rows: pd.DataFrame) -> Row | None:
+    """The row of a pair; of several findings the one whose mistakes overlap least."""
+    ordered = rows.sort_values("excess_overlap") if len(rows) else rows  # NaN comes last
+    return next(iter(ordered.to_dict("records")), None)
 
 
 def replacing(compared: Compared) -> Answer | None:
@@ -108,7 +102,7 @@ def replacing(compared: Compared) -> Answer | None:
     findings = [one for pair in compared.pairs if (one := _replaced(compared, pair)) is not None]
     if not findings:
         return None
-    shown = largest(findings)
+    shown = of_every(findings)
     if len(findings) == 1:
         first, second = compared.labels(shown.pair)
         question, text = f"What would replacing {first} by {second} break?", sentence([shown.text])
@@ -118,7 +112,7 @@ def replacing(compared: Compared) -> Answer | None:
         id="replacement",
         question=question,
         answer=text,
-        verdict=overall(findings, UNKNOWN),
+        verdict=shown.verdict,
         value=shown.value,
         low=shown.low,
         high=shown.high,
@@ -127,7 +121,7 @@ def replacing(compared: Compared) -> Answer | None:
         models=compared.labels(shown.pair),
         figure=compared.figure("flips", "mistakes"),
         section="replacement",
-        would_tell="; ".join(dict.fromkeys(one.would_tell for one in findings if one.would_tell)),
+        would_tell=would_tell(findings),
     )
 
 
@@ -138,7 +132,7 @@ def _replaced_of_many(compared: Compared, findings: list[Finding]) -> str:
     words = {
         YES: "the replacement is within the accepted loss for {}",
         NO: "it is not for {}",
-        UNKNOWN: "it is open for {}",
+        UNKNOWN: "it cannot be told for {}",
     }
     parts += [
         text.format(named(chosen, lambda pair: _by(compared, pair)))
@@ -152,9 +146,16 @@ def _by(compared: Compared, pair: Pair) -> str:
     return f"{compared.label(pair.first)} by {compared.label(pair.second)}"
 
 
+def _deciding(rows: pd.DataFrame) -> Row | None:
+    """The row of a pair; of several findings that which forbids the replacement, else leaves it open, by most loss."""
+    known = [row for row in rows.to_dict("records") if not math.isnan(float(row["negative_flip_rate"]))]
+    order = ("no", "cannot tell", "yes")
+    return min(known, key=lambda row: (order.index(row["answer"]), row["accuracy_gain"]), default=None)
+
+
 def _replaced(compared: Compared, pair: Pair) -> Finding | None:
-    row = _one_question(compared.rows("replacement", pair), "negative_flip_rate", smallest_first=False)
-    if row is None or math.isnan(float(row["negative_flip_rate"])):
+    row = _deciding(compared.rows("replacement", pair))
+    if row is None:
         return None
     first, second = compared.labels(pair)
     images = count(int(row["num_examples"]), "test image")
@@ -163,7 +164,7 @@ def _replaced(compared: Compared, pair: Pair) -> Finding | None:
     if known.by_weights and not row["negative_flips"] and not row["positive_flips"]:
         text = f"nothing, since {first} and {second} are one function: no prediction changes, on {images} or any other"
         return Finding(pair, YES, text, lost)
-    of = "" if row["class_name"] == "all" else f" in the finding {row['class_name']}, the most affected,"
+    of = "" if row["class_name"] == "all" else f" in the finding {row['class_name']}, which decides,"
     text = f"of {images}{of} {percent(lost)}{percent_range(low, high)} turn wrong"
     won, won_low, won_high = ranged(row, "positive_flip_rate")
     text += f" and {percent(won)}{percent_range(won_low, won_high)} turn right"

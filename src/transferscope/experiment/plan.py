@@ -100,8 +100,8 @@ class Plan:
 
     @property
     def compares_files(self) -> bool:
-        """True of a study that trains nothing: all of its runs are checkpoint files."""
-        return bool(self.runs) and all(run.role == "file" for run in self.runs.values())
+        """True of a study that trains nothing: all of its runs are checkpoint files, the parent of others included."""
+        return bool(self.runs) and all(run.checkpoint is not None for run in self.runs.values())
 
     def is_multi_label(self, task: str) -> bool:
         """True if an example of the task has several labels."""

@@ -83,8 +83,8 @@ def identity(
         matched = _match(a, states, modules, pixels, row)
     try:
         outputs = [predict(network(one), split) if split is not None else _on_noise(one, pixels) for one in (a, b)]
-    except (RuntimeError, ValueError, UserError) as error:
-        row["not_compared"] = str(error).splitlines()[0]
+    except (RuntimeError, ValueError, AssertionError, UserError) as error:  # vision transformers assert the size
+        row["not_compared"] = next(iter(str(error).splitlines()), type(error).__name__)
         outputs = []
     if outputs:
         row["num_inputs"] = len(outputs[0])

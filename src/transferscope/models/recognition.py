@@ -8,21 +8,28 @@ them, as those of timm with another padding. Such candidates are tried on one im
 
 from __future__ import annotations
 
+import json
 import math
 import threading
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from transferscope.models.compatible import classifier_keys, fit_to_model
+from transferscope.models.hub_cache import local_path
 from transferscope.models.layers import classifier_layers, image_channels
 from transferscope.models.zoo import PROVIDERS, build_model, build_skeleton, names_of
 from transferscope.system.errors import UserError
+
+if TYPE_CHECKING:
+    from transferscope.models.checkpoint import Checkpoint
 
 _CLASSES = 509
 """Classes of candidates; a prime, so that hardly any other size is equal to it."""
@@ -55,16 +62,20 @@ class Recognition:
     """Options for `build_model`."""
     runners_up: tuple[str, ...] = ()
     """Architectures that come next, the nearest first, each with the way in which it differs."""
+    rivals: tuple[str, ...] = ()
+    """Networks of timm with the same tensors that compute other things from them than this one of torchvision."""
     evidence: str = ""
-    """A sentence that says why it is this architecture."""
+    """A sentence that says why it is this architecture, which rivals it has, and which library was not searched."""
 
 
 def recognize(states: Sequence[Mapping[str, Tensor]], *, hints: Sequence[str] = ()) -> Recognition:
     """The architecture that some weights belong to, all of the same one.
 
     The project's own family goes first, then torchvision, then timm (where it is installed); the next is asked only
-    where those before have no network with these tensors. Prefixes, counters and names of older versions are allowed
-    for, as in `Checkpoint.fitted`. The number of classes is the size of the classifier.
+    where those before have no network with these tensors. Of a network of torchvision, timm is asked as well, because
+    it has some with the same tensors that compute other things (`resnetblur50` beside `resnet50`): one that a hint
+    names is taken, and without a hint that of torchvision, with the others as `rivals`. Prefixes, counters and names of
+    older versions are allowed for, as in `Checkpoint.fitted`. The number of classes is the size of the classifier.
 
     Args:
         states: state_dicts; names, shapes and dtypes are read, no values, so they may be on the device meta.
@@ -77,8 +88,7 @@ def recognize(states: Sequence[Mapping[str, Tensor]], *, hints: Sequence[str] = 
     """
     if not states:
         raise UserError("no weights are given: give one state_dict at least")
-    described = {_signature(state): state for state in states}
-    found = [_recognize(state, tuple(hints)) for state in described.values()]
+    found = [_recognize(signature, tuple(hints)) for signature in dict.fromkeys(map(_signature, states))]
     for other in found[1:]:
         first = found[0]
         if (other.name, other.options) != (first.name, first.options):
@@ -88,11 +98,26 @@ def recognize(states: Sequence[Mapping[str, Tensor]], *, hints: Sequence[str] = 
     return found[0]
 
 
-Signature = tuple[tuple[str, tuple[int, ...]], ...]
+def hints_of(checkpoint: Checkpoint, path: str = "") -> list[str]:
+    """Architectures that a file names itself: a key `arch` beside the weights, or a config.json in its folder.
+
+    path: of the file or folder, or a name of the hub; empty for weights that come from no file.
+    """
+    arch = checkpoint.metadata.extra.get("arch")
+    hints = [arch] if isinstance(arch, str) else []
+    config = local_path(path) / "config.json"
+    try:
+        named = json.loads(config.read_bytes())["architecture"] if path and config.is_file() else None
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        return hints
+    return [*hints, named] if isinstance(named, str) else hints
+
+
+Signature = tuple[tuple[str, tuple[int, ...], torch.dtype], ...]
 
 
 def _signature(state: Mapping[str, Tensor]) -> Signature:
-    return tuple(sorted((key, tuple(tensor.shape)) for key, tensor in state.items()))
+    return tuple((key, tuple(tensor.shape), tensor.dtype) for key, tensor in state.items())
 
 
 @dataclass(frozen=True)
@@ -111,17 +136,21 @@ class _Candidate:
         return self.share == 1.0
 
 
-def _recognize(state: Mapping[str, Tensor], hints: tuple[str, ...]) -> Recognition:
-    shapes = {key: torch.empty_like(tensor, device="meta") for key, tensor in state.items()}
+@lru_cache(maxsize=16)
+def _recognize(signature: Signature, hints: tuple[str, ...]) -> Recognition:
+    """The architecture of one file; files of one network are recognised once."""
+    shapes = {key: torch.empty(shape, dtype=dtype, device="meta") for key, shape, dtype in signature}
     built: list[_Candidate] = []
     for provider, options in _asked(shapes):
         built += _candidates(provider, options, shapes)
         fitting = [candidate for candidate in built if candidate.fits]
         if fitting:
-            return _chosen(fitting, built, provider, hints)
+            beside = _same_tensors(shapes) if provider == "torchvision" else []
+            return _chosen(fitting, beside, built, provider, hints)
     raise UserError(f"no network that is known here has these {len(shapes)} tensors{_nearest(shapes)}; {_HINT}")
 
 
+_NAMING = "--model; model= in Python"
 _HINT = "name the architecture, or a function that makes it (--model file.py:function; model= in Python)"
 
 
@@ -144,12 +173,28 @@ def _candidates(provider: str, options: dict[str, Any], shapes: Shapes) -> Itera
             yield candidate if candidate.fits else _resized(candidate, shapes) or candidate
 
 
-_Wanted = frozenset[tuple[str, tuple[int, ...]]]
+def _same_tensors(shapes: Shapes) -> list[_Candidate]:
+    """The networks of timm with exactly the tensors of the weights, classifier aside.
+
+    A candidate is given up at its first parameter that the weights lack, which takes a second for all. So one that
+    makes layers only to try them, as some of timm do, is not among them.
+    """
+    wanted, most = _wanted(shapes)
+    found = []
+    for name in names_of("timm"):
+        with _only_with(wanted, most, foreign=0, each_once=True):
+            model = _built(name, {})
+        if model is not None:
+            found.append(_compared(name, {}, model, shapes))
+    return [candidate for candidate in found if candidate.fits]
+
+
+_Wanted = Counter[tuple[str, tuple[int, ...]]]
 
 
 def _wanted(shapes: Shapes) -> tuple[_Wanted, int]:
-    """The last parts of names with their shapes, and the number of parameters above which a candidate is given up."""
-    return frozenset((key.rpartition(".")[2], tuple(one.shape)) for key, one in shapes.items()), 2 * len(shapes) + 64
+    """Counts of last parts of names with their shapes, and the number of parameters that no candidate may exceed."""
+    return Counter((key.rpartition(".")[2], tuple(one.shape)) for key, one in shapes.items()), 2 * len(shapes) + 64
 
 
 class _ForeignError(Exception):
@@ -157,20 +202,22 @@ class _ForeignError(Exception):
 
 
 @contextmanager
-def _only_with(wanted: _Wanted, most: int, foreign: int = _ONLY_TRIED) -> Iterator[None]:
+def _only_with(wanted: _Wanted, most: int, foreign: int = _ONLY_TRIED, *, each_once: bool = False) -> Iterator[None]:
     """Inside, this thread can build no network with more than `foreign` parameters of other names and shapes.
 
     Nor one with more than `most` parameters. Classifiers and positions of patches, whose sizes follow from the classes
-    and the images, may have any size.
+    and the images, may have any size. each_once: a parameter beyond as many as the weights have is another one, too.
     """
-    thread, count, strange = threading.get_ident(), 0, 0
+    thread, count, strange, left = threading.get_ident(), 0, 0, wanted.copy()
 
     def check(module: nn.Module, name: str, parameter: Tensor) -> None:
         nonlocal count, strange
         if threading.get_ident() != thread or isinstance(parameter, nn.UninitializedParameter):
             return
         count += 1
-        known = (name, tuple(parameter.shape)) in wanted or _CLASSES in parameter.shape or _is_position(name)
+        kind = name, tuple(parameter.shape)
+        known = left[kind] > 0 or _CLASSES in parameter.shape or _is_position(name)
+        left[kind] -= each_once
         strange += not known
         if count > most or strange > foreign:
             raise _ForeignError
@@ -243,25 +290,41 @@ def _side(model: nn.Module) -> int | None:
 
 
 def _chosen(
-    fitting: Sequence[_Candidate], built: Sequence[_Candidate], provider: str, hints: Sequence[str]
+    fitting: Sequence[_Candidate],
+    beside: Sequence[_Candidate],
+    built: Sequence[_Candidate],
+    provider: str,
+    hints: Sequence[str],
 ) -> Recognition:
-    groups = _by_function(fitting)
+    """The network of a provider, or of those beside it in timm the one that a hint names."""
+    groups = _by_function([*fitting, *beside])
     named = [group for group in groups if any(_bare(one.name) in map(_bare, hints) for one in group)]
-    if len(groups) > 1 and len(named) != 1:
-        names = [group[0].name for group in groups]
+    own = named if len(named) == 1 else [group for group in groups if group[0] in fitting]
+    if len(own) > 1:
+        names = [group[0].name for group in own]
         raise UserError(
             f"the weights fit {', '.join(names[:-1])} and {names[-1]}, which compute different things from them: "
-            "name the one that it is (--model; model= in Python)"
+            f"name the one that it is ({_NAMING})"
         )
-    group = named[0] if len(groups) > 1 else groups[0]
+    group = own[0]
     best = group[0]
-    others = [f"{one.name} (the same function)" for one in group[1:]]
+    others = [f"{one.name} (the same function)" for one in group[1:] if one not in beside]
     others += [f"{one.name} (other function)" for one in fitting if one not in group]
     near = sorted((one for one in built if _NEAR <= one.share < 1), key=lambda one: -one.share)
     others += [f"{one.name} ({one.share:.0%} of the tensors)" for one in near]
-    hinted = ", and the file names it" if len(groups) > 1 else ""
-    where = {"transferscope": "the Fixup family", "torchvision": "torchvision", "timm": "timm"}[provider]
+    is_named = len(groups) > 1 and len(named) == 1
+    rivals = () if is_named else tuple(one.name for one in beside if one not in group)
+    where = "timm" if best in beside else {"transferscope": "the Fixup family"}.get(provider, provider)
     count = len(best.model.state_dict())
+    evidence = f"all {count} tensors have the names and shapes of {best.name} of {where}"
+    evidence += ", and the file names it" if is_named else ""
+    if rivals:
+        evidence += (
+            f"; {' and '.join(rivals)} of timm {'has' if len(rivals) == 1 else 'have'} the same tensors and compute"
+            f"{'s' if len(rivals) == 1 else ''} other things: name the network if it is another one ({_NAMING})"
+        )
+    if provider == "torchvision" and not names_of("timm"):
+        evidence += "; timm, which is not installed, was not searched for networks with the same tensors"
     return Recognition(
         name=best.name,
         num_classes=_num_classes(best),
@@ -269,7 +332,8 @@ def _chosen(
         image_side=fixed_side(best.model),
         options=best.options,
         runners_up=tuple(others[:_NEAREST]),
-        evidence=f"all {count} tensors have the names and shapes of {best.name} of {where}{hinted}",
+        rivals=rivals,
+        evidence=evidence,
     )
 
 

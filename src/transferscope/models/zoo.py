@@ -21,7 +21,8 @@ from transferscope.system.errors import UserError
 from transferscope.system.near import near_matches
 from transferscope.system.references import allow, is_reference, resolve
 
-_PROVIDERS = ("torchvision", "timm")
+PROVIDERS = ("transferscope", "torchvision", "timm")
+"""Sources of architectures; a name that several have is that of the first."""
 _WEIGHT_OPTIONS = ("weights", "weights_backbone", "pretrained", "checkpoint_path")
 # Auxiliary classifiers would make the model return tuples while it trains.
 _TORCHVISION_DEFAULTS: dict[str, dict[str, Any]] = {
@@ -81,10 +82,6 @@ def build_skeleton(name: str, num_classes: int, **options: Any) -> nn.Module:
 def model_names() -> list[str]:
     """Every name `build_model` takes here, those of timm where it is installed."""
     return [name for provider in PROVIDERS for name in names_of(provider)]
-
-
-PROVIDERS = ("transferscope", "torchvision", "timm")
-"""Sources of architectures; a name that several have is that of the first."""
 
 
 def names_of(provider: str) -> list[str]:
@@ -186,7 +183,7 @@ def _of_hub(name: str) -> Callable[[int, dict[str, Any]], nn.Module]:
 
 def _unknown_name(name: str, provider: str, bare_name: str) -> UserError:
     missing = "" if _has_timm() else "; timm's models need the package timm: pip install -e '.[timm]'"
-    if provider and provider not in _PROVIDERS:
+    if provider and provider not in PROVIDERS[1:]:
         return UserError(f"unknown model {name!r}: before '/' stands torchvision or timm")
     if provider == "timm" and missing:
         return UserError(f"unknown model {name!r}{missing}")

@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 from transferscope.experiment.options import Pairing
 from transferscope.framework.config import CommandLineError, by_numbers
 from transferscope.system.errors import UserError, one_line
+from transferscope.system.nested import laid_over
 
 if TYPE_CHECKING:
     from transferscope.framework.comparing.study_of_files import Comparison
@@ -76,7 +77,7 @@ def compare(
     for line in comparison.undefined():
         click.echo(line)
     folder = {"data": str(Path.cwd() / output) if output else OUTPUT}
-    run(env, merged(comparison.parameters() | {"globals": folder}, params))
+    run(env, laid_over(comparison.parameters() | {"globals": folder}, params))
 
 
 def read(
@@ -106,7 +107,7 @@ def read(
         raise UserError(f"--model is given {len(models)} times for {len(paths)} files: give it once, or for each file")
     names: list[str | None] = [of_files.absolute_model(name) for name in models] or [None]
     named = [names[0]] * len(paths) if len(names) == 1 else names
-    options = (params.get("model") or {}).get("options") or {}
+    options = _model_options(params)
     files = []
     for path, label, name in zip(all_paths, of_files.labels_of(all_paths), [*named, named[0]], strict=False):
         files.append(of_files.read_file(path, label, name, options))
@@ -126,13 +127,13 @@ def read(
     return comparison
 
 
-def merged(study: Mapping[str, Any], params: Mapping[str, Any]) -> dict[str, Any]:
-    """The study with other values of its parameters, key by key."""
-    found = dict(study)
-    for key, value in params.items():
-        inside = found.get(key)
-        found[key] = merged(inside, value) if isinstance(inside, Mapping) and isinstance(value, Mapping) else value
-    return found
+def _model_options(params: Mapping[str, Any]) -> Mapping[str, Any]:
+    """`model.options` of --params. Raises UserError where they are no mapping."""
+    model = params.get("model") or {}
+    options = model.get("options") or {} if isinstance(model, Mapping) else None
+    if not isinstance(options, Mapping):
+        raise UserError("--params model: write model.options.width=16; the architecture itself is given by --model")
+    return options
 
 
 def run(env: str, parameters: dict[str, Any]) -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from transferscope.models.hub_cache import is_hub_name, local_path
+from transferscope.models.hub_cache import is_hub_name
 from transferscope.system.errors import UserError
 from transferscope.system.references import allow, is_reference
 
@@ -106,8 +105,9 @@ def read_file(path: str, label: str, model: str | None, options: Mapping[str, An
     """
     from transferscope.models.checkpoint import load_checkpoint
     from transferscope.models.compatible import infer_num_classes
-    from transferscope.models.recognition import recognize
+    from transferscope.models.recognition import fixed_side, hints_of, recognize
     from transferscope.models.state_dicts import check_values
+    from transferscope.models.zoo import build_skeleton
 
     checkpoint = load_checkpoint(path)
     check_values(checkpoint.state_dict, where=f"checkpoint {path}")
@@ -117,7 +117,7 @@ def read_file(path: str, label: str, model: str | None, options: Mapping[str, An
     name = own.architecture or model
     if name is None:
         try:
-            found = recognize([checkpoint.state_dict], hints=[*_hints(path, checkpoint)])
+            found = recognize([checkpoint.state_dict], hints=hints_of(checkpoint, path))
         except UserError as error:
             raise UserError(f"{path}: {error}") from None
         others = f"; next: {', '.join(found.runners_up)}" if found.runners_up else ""
@@ -128,29 +128,8 @@ def read_file(path: str, label: str, model: str | None, options: Mapping[str, An
     fitted = checkpoint.with_metadata(architecture=name, model_options=chosen).fitted()
     classes = own.num_classes or infer_num_classes(fitted.state_dict, name, chosen, source=path)
     why = "as its header says" if own.architecture else "as --model says"
-    return ComparedFile(path, label, name, chosen, classes, _fixed_side(name, chosen), why)
-
-
-def _fixed_side(name: str, options: Mapping[str, Any]) -> int | None:
-    """The side of images of a network with a position for each patch."""
-    from transferscope.models.recognition import fixed_side
-    from transferscope.models.zoo import build_model
-
-    return fixed_side(build_model(name, 2, seed=0, **options))
-
-
-def _hints(path: str, checkpoint: Checkpoint) -> Iterator[str]:
-    """Architectures that a file names itself: a key `arch` beside the weights, or a config.json in its folder."""
-    arch = checkpoint.metadata.extra.get("arch")
-    if isinstance(arch, str):
-        yield arch
-    config = local_path(path) / "config.json"
-    try:
-        named = json.loads(config.read_bytes())["architecture"] if config.is_file() else None
-    except (OSError, ValueError, TypeError, KeyError, RecursionError):
-        return
-    if isinstance(named, str):
-        yield named
+    side = fixed_side(build_skeleton(name, 2, **chosen))
+    return ComparedFile(path, label, name, chosen, classes, side, why)
 
 
 def check_ancestor(parent: ComparedFile, files: Sequence[ComparedFile]) -> None:

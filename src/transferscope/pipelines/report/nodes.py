@@ -72,7 +72,7 @@ def answer_questions(study: Study, claims: pd.DataFrame, **entries: TaskResults 
         figures = {name: frozenset(found.figures) for name, found in results.items()}
         return answers_of_study(plan, claims, figures) or empty
     every = list(compared_models(plan, results, _merged_files(entries)))
-    found = next((one for one in every if one.pairs), None)
+    found = next((one for one in every if one.pairs), every[0] if every else None)  # of one file its merges
     return empty if found is None else answer(found, plan.study.report.title)
 
 
