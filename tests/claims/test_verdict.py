@@ -351,36 +351,36 @@ STUDIES = 3000
 
 
 @pytest.fixture(scope="module")
-def benchmark() -> Callable[..., object]:
+def simulations() -> Callable[..., object]:
     """The module with the simulations."""
     from benchmarks import bench_verdicts
 
     return bench_verdicts  # type: ignore[return-value]
 
 
-def test_false_verdicts_are_rare_in_every_structure_of_claim(benchmark) -> None:  # type: ignore[no-untyped-def]
+def test_false_verdicts_are_rare_in_every_structure_of_claim(simulations) -> None:  # type: ignore[no-untyped-def]
     """Without an effect each of both verdicts comes in at most 5 % of studies, within Monte-Carlo error."""
     limit = 0.05 + 2 * math.sqrt(0.05 * 0.95 / STUDIES)
-    rates = {one.name: benchmark.rates(one, STUDIES) for one in benchmark.null_structures()}
+    rates = {one.name: simulations.rates(one, STUDIES) for one in simulations.null_structures()}
     assert {name: rate for name, rate in rates.items() if max(rate["holds"], rate["fails"]) > limit} == {}
     # The rule of earlier versions fails the same check, so it can fail.
     assert max(max(rate["old holds"], rate["old fails"]) for rate in rates.values()) > 0.25
 
 
-def test_power_grows_with_replicas_and_is_above_the_earlier_rules(benchmark) -> None:  # type: ignore[no-untyped-def]
+def test_power_grows_with_replicas_and_is_above_the_earlier_rules(simulations) -> None:  # type: ignore[no-untyped-def]
     """From 2 to 10 replicas every structure is seen more often, and with 10 nearly always more than before."""
-    for index in range(len(benchmark.power_structures(2))):
-        rates = [benchmark.rates(benchmark.power_structures(n)[index], 1000) for n in (2, 3, 5, 10)]
+    for index in range(len(simulations.power_structures(2))):
+        rates = [simulations.rates(simulations.power_structures(n)[index], 1000) for n in (2, 3, 5, 10)]
         holds = [rate["holds"] for rate in rates]
         assert holds == sorted(holds)
         assert holds[-1] > rates[-1]["old holds"] + 0.3
 
 
-def test_one_parent_is_right_about_that_parent_only(benchmark) -> None:  # type: ignore[no-untyped-def]
+def test_one_parent_is_right_about_that_parent_only(simulations) -> None:  # type: ignore[no-untyped-def]
     """False verdicts about this P stay below 5 %, those about any P do not: hence the words in `covers`."""
-    for one in benchmark.one_parent_structures():
-        assert max(benchmark.about_this_parent(one, STUDIES).values()) < 0.05
-        assert benchmark.rates(one, STUDIES)["holds"] > 0.08
+    for one in simulations.one_parent_structures():
+        assert max(simulations.about_this_parent(one, STUDIES).values()) < 0.05
+        assert simulations.rates(one, STUDIES)["holds"] > 0.08
 
 
 @pytest.mark.parametrize(
