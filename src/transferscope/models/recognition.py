@@ -16,20 +16,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
+from transferscope.models.checkpoint import Checkpoint
 from transferscope.models.compatible import classifier_keys, fit_to_model
 from transferscope.models.hub_cache import local_path
 from transferscope.models.layers import classifier_layers, image_channels
 from transferscope.models.zoo import PROVIDERS, build_model, build_skeleton, names_of
 from transferscope.system.errors import UserError
-
-if TYPE_CHECKING:
-    from transferscope.models.checkpoint import Checkpoint
 
 _CLASSES = 509
 """Classes of candidates; a prime, so that hardly any other size is equal to it."""
