@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NoReturn
 
-from kedro.io import AbstractDataset
+from kedro.io import AbstractDataset, DatasetError
 from kedro_datasets._typing import TablePreview
 
 from transferscope.datasets.previews import table_preview
@@ -18,10 +18,10 @@ class EntryGroupDataset(AbstractDataset):
         self.metadata = metadata
 
     def load(self) -> NoReturn:
-        raise NotImplementedError(f"it stands for {', '.join(self._entries)}: load one of these")
+        raise DatasetError(f"it stands for {', '.join(self._entries)}: load one of these")
 
     def save(self, data: object) -> NoReturn:
-        raise NotImplementedError("it stands for other entries")
+        raise DatasetError("it stands for other entries: save one of these")
 
     def preview(self) -> TablePreview:
         """A row per entry."""
