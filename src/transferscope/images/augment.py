@@ -6,6 +6,7 @@ Draws made on the CPU go to a GPU without waiting for it, since CUDA has taken i
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -103,6 +104,20 @@ class SeenImages:
         return image[0].numpy()
 
 
+@dataclass(frozen=True)
+class Draws:
+    """All that is random about the images of a batch but mixup, on the CPU."""
+
+    flipped: Tensor | None
+    """bool (B,): mirrored or not, where nothing else moves."""
+    theta: Tensor | None
+    """float32 (B, 2, 3): output coordinates in [-1, 1] -> coordinates in the stored square, mirrored or not."""
+
+    def of(self, rows: Tensor) -> Draws:
+        """Those of some images of the batch."""
+        return Draws(*(None if drawn is None else drawn[rows] for drawn in (self.flipped, self.theta)))
+
+
 class TrainingTransform:
     """Random crop, affine map and mirror for each example of its own, then normalisation and shuffle.
 
@@ -129,16 +144,24 @@ class TrainingTransform:
 
     def __call__(self, batch: Tensor, generator: torch.Generator, out: Tensor | None = None) -> Tensor:
         """Transform a batch; `out` as for the evaluation transform."""
+        return self.apply(batch, self.draw(len(batch), batch.shape[-1], generator), out)
+
+    def draw(self, count: int, side: int, generator: torch.Generator) -> Draws:
+        """Draw all that is random about `count` images stored with `side` pixels, in the order of the images."""
         options = self.augmentation
-        flipped = _draw(generator, len(batch), 0, 1) < 0.5 if options.flip else None
+        flipped = _draw(generator, count, 0, 1) < 0.5 if options.flip else None
         if not self._moves and options.random_resized_crop is None:
-            if flipped is not None:
-                batch = torch.where(
-                    flipped.to(batch.device, non_blocking=True)[:, None, None, None], batch.flip(-1), batch
-                )
-            return self._evaluation(batch, out)
-        theta = self._affine(len(batch), batch.shape[-1], flipped, generator).to(batch.device, non_blocking=True)
-        return self._evaluation.finish(self._sample(batch, theta), out)
+            return Draws(flipped, None)
+        return Draws(None, self._affine(count, side, flipped, generator))
+
+    def apply(self, batch: Tensor, draws: Draws, out: Tensor | None = None) -> Tensor:
+        """Transform a batch as was drawn; each image depends on its own draws alone."""
+        if draws.theta is not None:
+            return self._evaluation.finish(self._sample(batch, draws.theta.to(batch.device, non_blocking=True)), out)
+        if draws.flipped is not None:
+            flipped = draws.flipped.to(batch.device, non_blocking=True)[:, None, None, None]
+            batch = torch.where(flipped, batch.flip(-1), batch)
+        return self._evaluation(batch, out)
 
     def _affine(self, count: int, side: int, flipped: Tensor | None, generator: torch.Generator) -> Tensor:
         """float32 (B, 2, 3): output coordinates in [-1, 1] -> coordinates in the stored square."""
@@ -164,6 +187,32 @@ class TrainingTransform:
         return functional.grid_sample(batch.float() - fill, grid, align_corners=False).add_(fill)
 
 
+@dataclass(frozen=True)
+class Mixing:
+    """The draws of mixup for a batch."""
+
+    weight: float
+    """Part of each example in its blend; the rest is its partner's."""
+    partners: Tensor
+    """int64 (B,): the position of each example's partner."""
+
+    @classmethod
+    def draw(cls, count: int, alpha: float, generator: torch.Generator) -> Mixing:
+        """Draw one weight ~ Beta(alpha, alpha) for the batch, and a permutation of its `count` examples."""
+        weight = _draw_beta(alpha, generator)
+        return cls(weight, torch.randperm(count, generator=generator, device=generator.device))
+
+    def blend(self, batch: Tensor, others: Tensor) -> Tensor:
+        """The blend of images (B, ...) with those of their partners."""
+        return torch.lerp(others, batch, self.weight)
+
+    def blend_targets(self, targets: Tensor) -> Tensor:
+        """The blend of the targets (B, num_classes) of the batch; -1 (ignored) in either stays so."""
+        other = self.partners.to(targets.device, non_blocking=True)
+        ignored = (targets < 0) | (targets[other] < 0)
+        return torch.lerp(targets[other], targets, self.weight).masked_fill_(ignored, -1.0)
+
+
 def mixup(batch: Tensor, targets: Tensor, alpha: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Blend each example with another of the batch: lambda x + (1 - lambda) x', the same for the targets.
 
@@ -179,11 +228,9 @@ def mixup(batch: Tensor, targets: Tensor, alpha: float, generator: torch.Generat
         return batch, targets
     assert targets.is_floating_point()
     assert len(targets) == len(batch)
-    weight = _draw_beta(alpha, generator)
-    other = torch.randperm(len(batch), generator=generator, device=generator.device).to(batch.device, non_blocking=True)
-    ignored = (targets < 0) | (targets[other] < 0)
-    blended = torch.lerp(targets[other], targets, weight).masked_fill_(ignored, -1.0)
-    return torch.lerp(batch[other], batch, weight), blended
+    mixing = Mixing.draw(len(batch), alpha, generator)
+    others = batch[mixing.partners.to(batch.device, non_blocking=True)]
+    return mixing.blend(batch, others), mixing.blend_targets(targets)
 
 
 def _normalisation(pictures: PictureOptions) -> tuple[Tensor, Tensor]:

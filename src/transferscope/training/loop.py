@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, nullcontext
+from itertools import tee
 from pathlib import Path
 
 import pandas as pd
@@ -150,16 +151,17 @@ def fit(
             # Order. Epoch 0 takes no steps: it measures the untrained model.
             order = epoch_order(run.order_seed_in(epoch), epoch, len(train_split))
             steps = range(state.step, steps_per_epoch if epoch > 0 else 0)
-            batches = [order[step * batch_size :][:batch_size] for step in steps]
-            images = feeds["train"].batches(setup.examples_here(batch) for batch in batches)
+            # Twice over: the feed reads some batches ahead of the steps.
+            shares, ahead = tee(setup.share(epoch, step, order[step * batch_size :][:batch_size]) for step in steps)
+            images = feeds["train"].batches(share.read for share in ahead)
 
             # Steps. The loss stays on the device between two looks at it.
             account = torch.zeros(2, dtype=torch.float64, device=device)
             looked = saved = time.perf_counter()
             forward.train()
             freeze(model, options.frozen)
-            for step, batch, stored in zip(steps, batches, images, strict=True):
-                account += take_step(setup, state.optimizer, epoch, step, batch, stored)
+            for step, share, stored in zip(steps, shares, images, strict=True):
+                account += take_step(setup, state.optimizer, epoch, step, share, stored)
                 is_last = step + 1 == steps_per_epoch
                 if (step + 1) % CHECK_EVERY and not is_last:
                     continue

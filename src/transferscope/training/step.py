@@ -15,16 +15,43 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from transferscope.experiment.options import AugmentationOptions
 from transferscope.experiment.run import RunSpec
 from transferscope.experiment.seeds import step_seed
-from transferscope.images.augment import TrainingTransform, mixup
+from transferscope.images.augment import Draws, Mixing, TrainingTransform
 from transferscope.images.split import PackedSplit
 from transferscope.models.layers import image_channels
 from transferscope.training.device import as_input, autocast, first_weight, seed_layers
 from transferscope.training.distributed.group import OneProcess
 from transferscope.training.metrics import IGNORED
 from transferscope.training.optim import learning_rate, set_learning_rate
+
+
+@dataclass(frozen=True)
+class Share:
+    """The part of a global batch that this process computes, and the draws that it needs."""
+
+    batch: np.ndarray
+    """Indices of the examples of all processes."""
+    read: np.ndarray
+    """Indices of the examples that this process reads: its own first, then their partners in mixup."""
+    own: slice
+    """The own examples in `batch`."""
+    factor: float
+    """Of the loss of the own examples: 0 where there are none and the first stands in for them."""
+    draws: Draws
+    """Of the images in `read`."""
+    mixing: Mixing | None
+    """Of the whole batch."""
+    others: Tensor | None
+    """Positions in `read` of the partners of the own examples."""
+
+    def images(self, transform: TrainingTransform, stored: Tensor, weight: Tensor) -> Tensor:
+        """The network's inputs of the own examples from the stored images of `read`, in the form of `weight`."""
+        images = as_input(transform.apply(stored, self.draws), weight)
+        if self.mixing is None or self.others is None:
+            return images
+        others = images[self.others.to(images.device, non_blocking=True)]
+        return self.mixing.blend(images[: len(self.others)], others)
 
 
 @dataclass(frozen=True)
@@ -63,18 +90,31 @@ class Setup:
         """From stored to augmented and normalised images."""
         return TrainingTransform(self.split.pictures, self.run.training.augmentation, image_channels(self.model))
 
-    @property
-    def whole_batches(self) -> bool:
-        """True if every process transforms the whole batch, so that draws do not depend on how many share it."""
-        return self.group.size > 1 and self.run.training.augmentation != AugmentationOptions()
-
     def has_finite_weights(self) -> bool:
         """True if no trained weight is infinite or not a number."""
         return all(bool(torch.isfinite(parameter).all()) for parameter in self.parameters)
 
-    def examples_here(self, batch: np.ndarray) -> np.ndarray:
-        """The examples of a global batch that this process reads."""
-        return batch if self.whole_batches else batch[self.group.share(len(batch))[0]]
+    def share(self, epoch: int, step: int, batch: np.ndarray) -> Share:
+        """This process's share of a global batch, `batch` being the indices of the examples of all processes.
+
+        All that is random is drawn for the whole batch, in one order, so that it does not depend on how many processes
+        share it. Read are the own examples and their partners in mixup alone.
+        """
+        options, generator = self.run.training.augmentation, torch.Generator()
+        generator.manual_seed(step_seed(self.run.order_seed_in(epoch), epoch, step))
+        draws = self.transform.draw(len(batch), self.split.images.shape[-1], generator)
+        mixing = Mixing.draw(len(batch), options.mixup, generator) if options.mixup else None
+        own, factor = self.group.share(len(batch))
+        if self.group.size == 1:
+            return Share(batch, batch, own, factor, draws, mixing, None if mixing is None else mixing.partners)
+        rows = torch.arange(len(batch))[own]
+        if mixing is None:
+            return Share(batch, batch[own], own, factor, draws.of(rows), None, None)
+        partners = mixing.partners[own]
+        read = torch.cat([rows, partners[~torch.isin(partners, rows)]])
+        place = torch.empty(len(batch), dtype=torch.int64)
+        place[read] = torch.arange(len(read))
+        return Share(batch, batch[read.numpy()], own, factor, draws.of(read), mixing, place[partners])
 
     def learning_rate(self, epoch: int, step: int) -> float:
         """Learning rate of an optimizer step, both counted within the run: epochs from 1, the steps of each from 0."""
@@ -82,37 +122,33 @@ class Setup:
 
 
 def take_step(
-    setup: Setup, optimizer: torch.optim.Optimizer, epoch: int, step: int, batch: np.ndarray, stored: Tensor
+    setup: Setup, optimizer: torch.optim.Optimizer, epoch: int, step: int, share: Share, stored: Tensor
 ) -> Tensor:
     """Update the weights once.
 
-    batch: indices of the examples of all processes. stored: the images of `setup.examples_here(batch)`, uint8.
+    share: `setup.share(epoch, step, batch)`. stored: the images of `share.read`, uint8.
 
     Returns `(2,)` float64: the loss summed over this process's share, and the number that the loss of the whole batch
     is divided by. They stay on the device, so that nothing waits for it.
     """
     options, group, multi_label = setup.run.training, setup.group, setup.split.multi_label
-    seed = step_seed(setup.run.order_seed_in(epoch), epoch, step)
-    generator = torch.Generator().manual_seed(seed)
     if setup.layers_draw:
-        seed_layers(seed + group.rank, setup.device)
+        seed_layers(step_seed(setup.run.order_seed_in(epoch), epoch, step) + group.rank, setup.device)
 
     # Images and targets. Mixup weighs labels against each other, so it needs those of the whole batch.
-    images = as_input(setup.transform(stored.to(setup.device), generator), setup.weight)
-    labels = setup.labels[torch.from_numpy(batch)].to(setup.device, non_blocking=True)
-    mixed = options.augmentation.mixup
-    targets = targets_of(labels, setup.split.num_classes, multi_label=multi_label, mixed=mixed > 0)
-    if mixed:
-        images, targets = mixup(images, targets, mixed, generator)
+    images = share.images(setup.transform, stored.to(setup.device), setup.weight)
+    labels = setup.labels[torch.from_numpy(share.batch)].to(setup.device, non_blocking=True)
+    targets = targets_of(labels, setup.split.num_classes, multi_label=multi_label, mixed=share.mixing is not None)
+    if share.mixing is not None:
+        targets = share.mixing.blend_targets(targets)
     weight = loss_weight(targets, multi_label=multi_label)
 
     # The loss of this process's share. The mean of gradients over processes is that of the batch's mean loss, for each
     # share is divided by the weight of the whole batch.
-    own, factor = group.share(len(batch))
     with autocast(setup.device, options.precision):
-        logits = setup.forward(images[own] if setup.whole_batches else images)
-    smoothing = options.label_smoothing
-    loss = factor * summed_loss(logits, targets[own], multi_label=multi_label, label_smoothing=smoothing)
+        logits = setup.forward(images)
+    smoothing, own = options.label_smoothing, targets[share.own]
+    loss = share.factor * summed_loss(logits, own, multi_label=multi_label, label_smoothing=smoothing)
     optimizer.zero_grad()
     (loss * (group.size / weight)).backward()
 
