@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from transferscope.analysis.barriers import Interval, higher_is_better
+from transferscope.analysis.content import Combinations, content_of, derived, name_content
 from transferscope.analysis.evaluator import Evaluate
 from transferscope.analysis.hull_samples import Ray, half_normal_quadrature, sample_points, sample_rays
 from transferscope.analysis.states import State, check_same_tensors, nonfinite_tensors, stored_like
@@ -139,6 +140,7 @@ class _Hull:
         progress: Callable[[int], None] | None,
     ) -> None:
         self.states = [stored_like(state, model) for state in states]
+        self.names = Combinations("affine", model, self.states)
         self.model, self.evaluate, self.metric, self.progress = model, evaluate, metric, progress
         parameters = dict(model.named_parameters())
         self.own = model.state_dict()
@@ -184,13 +186,15 @@ class _Hull:
                 target.copy_(combine(tensors, coefficients))
             else:
                 target.copy_(tensors[nearest])
+        self.names.name(coefficients.tolist())
 
     @torch.no_grad()
     def _add_noise(self, seed: int, sigma: float) -> None:
-        generator = torch.Generator().manual_seed(seed)
+        generator, before = torch.Generator().manual_seed(seed), content_of(self.model)
         for key in self.moved:
             noise = torch.randn(self.own[key].shape, generator=generator).to(self.own[key].device)
             self.own[key].add_(noise, alpha=sigma)
+        name_content(self.model, derived("noise", before, seed, sigma))
 
     def _length(self, direction: NDArray[np.float64]) -> float:
         """l2 length over the parameters of sum_i d_i w_i, where the d_i sum to 0."""

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from transferscope.analysis.states import state_digest
+from transferscope.analysis.content import content_of
 from transferscope.system.errors import UserError
 
 Batch = tuple[Tensor, Tensor]
@@ -130,18 +130,17 @@ class Store(Protocol):
 
 
 class Remembered:
-    """An `evaluate` that measures each set of weights once: known by the digest of all of the model's tensors.
+    """An `evaluate` that measures each set of weights once: known by the name of its content (`content.content_of`).
 
     A store on disk makes a walk resumable, and a rerun with more points computes only the new ones. context: what is
-    measured, on which data, with which architecture; all that the weights themselves do not say. Digesting takes a
-    hundredth of a pass or less.
+    measured, on which data, with which architecture; all that the weights themselves do not say.
     """
 
     def __init__(self, evaluate: Evaluate, store: Store, context: str) -> None:
         self.evaluate, self.store, self.context = evaluate, store, context
 
     def __call__(self, model: nn.Module) -> Metrics:
-        key = f"{self.context}/{state_digest(model.state_dict())}"
+        key = f"{self.context}/{content_of(model)}"
         metrics = self.store.get(key)
         if metrics is None:
             metrics = self.store[key] = dict(self.evaluate(model))

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from transferscope.analysis.barriers import barrier
+from transferscope.analysis.content import Combinations
 from transferscope.analysis.evaluator import Evaluate, Metrics
 from transferscope.analysis.states import (
     State,
@@ -170,11 +171,13 @@ class _Line:
     def __init__(self, model: nn.Module, state_a: State, state_b: State, evaluate: Evaluate) -> None:
         self.model, self.state_a, self.state_b, self.evaluate = model, state_a, state_b, evaluate
         self.finite_a, self.finite_b = not nonfinite_tensors(state_a), not nonfinite_tensors(state_b)
+        self.names = Combinations("line", model, (state_a, state_b))
         _warn_nonfinite(state_a, "a")
         _warn_nonfinite(state_b, "b")
 
     def measure(self, alpha: float) -> Metrics:
         interpolate_into(self.model, self.state_a, self.state_b, alpha)
+        self.names.name((1 - alpha, alpha))
         metrics = self.evaluate(self.model)
         finite = (self.finite_a or alpha == 1) and (self.finite_b or alpha == 0)
         return metrics if finite else {name: np.full_like(value, np.nan) for name, value in metrics.items()}

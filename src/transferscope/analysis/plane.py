@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from transferscope.analysis.basin import combine
+from transferscope.analysis.content import Combinations
 from transferscope.analysis.evaluator import Evaluate
 from transferscope.analysis.states import State, TensorKinds, check_same_tensors, stored_like
 from transferscope.system.errors import UserError
@@ -117,11 +118,14 @@ def evaluate_plane(
     if not grid:
         raise UserError("the grid is empty: give at least one x and one y")
     states = [stored_like(state, model) for state in plane.states]
+    names = Combinations("affine", model, states)
     own, rows = model.state_dict(), []
     for x, y, point in [*marked, *grid]:
-        values = _combine_states(states, plane.coefficients(x, y))
+        coefficients = plane.coefficients(x, y)
+        values = _combine_states(states, coefficients)
         for key, target in own.items():
             target.copy_(values[key])
+        names.name(coefficients)
         rows += [(x, y, point, metric, float(value)) for metric, value in evaluate(model).items()]
         if progress:
             progress(1)
