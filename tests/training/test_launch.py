@@ -83,7 +83,7 @@ def test_a_worker_that_dies_is_started_again(
     """Of two processes one is killed; both go on from the snapshot, the log says so, and the result is one process's."""
     caplog.set_level(logging.INFO, "transferscope")
     parts = make_split(40, folder=tmp_path / "train"), make_split(24, part="test", folder=tmp_path / "test")
-    run = make_run(epochs=25, batch_size=16, lr=0.01, num_processes=2, max_restarts=1)
+    run = make_run(epochs=25, batch_size=16, lr=0.01, num_processes=2, max_restarts=1, snapshot_seconds=0)
     with ThreadPoolExecutor(1) as thread:
         training = thread.submit(train, run, *parts, initial=None, folder=tmp_path / "two", device_type="cpu")
         wait_for(lambda: (tmp_path / "two" / "epoch_0001.safetensors").exists() or training.done())
@@ -104,7 +104,7 @@ def test_one_worker_needs_no_launcher(
     """As on one GPU: it is the only process, is started again when it is killed, and leaves the bytes of `train_run`."""
     caplog.set_level(logging.INFO, "transferscope")
     parts = make_split(40, folder=tmp_path / "train"), make_split(24, part="test", folder=tmp_path / "test")
-    run = make_run(epochs=25, batch_size=16, lr=0.01, max_restarts=1)
+    run = make_run(epochs=25, batch_size=16, lr=0.01, max_restarts=1, snapshot_seconds=0)
     given = inputs.Inputs.of(run, inputs.by_part(*parts, None), None)
     started: set[int] = set()
     others = {process.pid for process in psutil.Process().children(recursive=True)}  # of tests before this one
@@ -141,7 +141,7 @@ def test_one_worker_that_fails_is_one_line(make_split: Make, make_run: Make, job
 def test_ctrl_c_leaves_no_process(make_split: Make, make_run: Make, jobs: Path, tmp_path: Path) -> None:
     """An interrupt from the terminal, which goes to the whole foreground group, ends launcher and workers."""
     parts = make_split(40, folder=tmp_path / "train"), make_split(24, part="test", folder=tmp_path / "test")
-    run = make_run(epochs=100000, num_processes=2, max_restarts=3)
+    run = make_run(epochs=100000, num_processes=2, max_restarts=3, snapshot_seconds=0)
 
     def interrupted() -> None:
         os.setsid()
@@ -168,7 +168,7 @@ def test_a_training_that_is_killed_leaves_no_process_and_no_lock(
     snapshot, and ends as one that was never disturbed.
     """
     parts = make_split(40, folder=tmp_path / "train"), make_split(24, part="test", folder=tmp_path / "test")
-    run, folder = make_run(epochs=40, num_processes=2), tmp_path / "run"
+    run, folder = make_run(epochs=40, num_processes=2, snapshot_seconds=0), tmp_path / "run"
 
     def training() -> None:
         train(run, *parts, initial=None, folder=folder, device_type="cpu")

@@ -239,6 +239,31 @@ def test_a_diverging_run_stops_and_says_so(
     assert again.status == "diverged"
 
 
+@pytest.mark.parametrize("snapshot_seconds", [0, 300])
+@pytest.mark.parametrize("epoch", [1, 2, 3, 4])
+def test_a_diverged_run_ends_with_the_epoch_before(
+    epoch: int, snapshot_seconds: float, train_split: PackedSplit, held_out_split: PackedSplit, make_run: Make,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """Its weights are there, also where nothing else would have kept them."""
+    every, _ = train_run(
+        make_run(epochs=4, lr=0.3, keep_epochs="all"), train_split, held_out_split, initial=None, folder=tmp_path / "every"
+    )  # fmt: skip
+    original, steps = loop.take_step, 3 * epoch
+
+    def take_step(*args: Any) -> torch.Tensor:
+        nonlocal steps
+        steps -= 1
+        return original(*args) if steps else torch.full((2,), math.nan, dtype=torch.float64)
+
+    monkeypatch.setattr(loop, "take_step", take_step)
+    run = make_run(epochs=4, lr=0.3, snapshot_seconds=snapshot_seconds)
+    series, _ = train_run(run, train_split, held_out_split, initial=None, folder=tmp_path / "run")
+    assert (series.status, series.final) == ("diverged", epoch - 1)
+    for name, value in every.load(epoch - 1).state_dict.items():
+        assert torch.equal(series.load("final").state_dict[name], value), name
+
+
 def test_a_finished_run_is_not_trained_again(
     train_split: PackedSplit, held_out_split: PackedSplit, make_run: Make, tmp_path: Path, monkeypatch: Any
 ) -> None:
@@ -306,7 +331,7 @@ def test_a_compiled_model_leaves_the_same_checkpoints(
     """Same names and, by a backend that generates no code, same values; also where the run goes on from a snapshot."""
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
     plain, expected = train_run(make_run(), train_split, held_out_split, initial=None, folder=tmp_path / "plain")
-    run = make_run(compile=True)
+    run = make_run(compile=True, snapshot_seconds=0)
 
     def killed(steps: int, note: str) -> None:
         raise KeyboardInterrupt

@@ -21,7 +21,8 @@ from transferscope.models.initialisation import initialise
 from transferscope.models.series import CheckpointSeries
 from transferscope.system.errors import UserError
 from transferscope.training import loop
-from transferscope.training.distributed.group import OneProcess, ProcessGroup
+from transferscope.training.distributed import group as group_module
+from transferscope.training.distributed.group import OneProcess, ProcessGroup, has_unused_parameters
 from transferscope.training.evaluation import predict
 from transferscope.training.inputs import Inputs
 from transferscope.training.record import RunFolder
@@ -54,11 +55,10 @@ def fit(
     folder: Path,
     group: OneProcess,
     advance: Callable[[int, str], None] = lambda steps, note: None,
-    **options: Any,
 ) -> None:
     """The training loop as one process of a group goes through it."""
     inputs = Inputs.of(run, {"train": train, "test": test}, None)
-    loop.fit(inputs, RunFolder(folder, inputs), torch.device("cpu"), group, advance, **options)
+    loop.fit(inputs, RunFolder(folder, inputs), torch.device("cpu"), group, advance)
 
 
 @pytest.fixture
@@ -105,7 +105,7 @@ class Stopped(BaseException):
 def test_stopped_processes_go_on_to_the_same_bytes(size: int, make_split: Make, make_run: Make, tmp_path: Path) -> None:
     """Gradients are added in one order, whether a process takes its first step or its hundredth."""
     train, test = make_split(40), make_split(24, part="test")
-    run = make_run(epochs=2, batch_size=8, lr=0.1)
+    run = make_run(epochs=2, batch_size=8, lr=0.1, snapshot_seconds=0)
 
     def work(folder: str, last: int) -> Callable[[ProcessGroup], None]:
         def train_until(group: ProcessGroup) -> None:
@@ -118,7 +118,7 @@ def test_stopped_processes_go_on_to_the_same_bytes(size: int, make_split: Make, 
                     raise Stopped
 
             with suppress(Stopped):
-                fit(run, train, test, tmp_path / folder, group, advance, snapshot_seconds=0)
+                fit(run, train, test, tmp_path / folder, group, advance)
 
         return train_until
 
@@ -187,4 +187,37 @@ def test_batchnorm_in_several_processes_on_the_cpu_is_refused() -> None:
     group = ProcessGroup.__new__(ProcessGroup)
     group.device = torch.device("cpu")
     with pytest.raises(UserError, match="BatchNorm trains in one process"):
-        group.wrap(nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3)))
+        group.wrap(nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3)), lambda: False)
+
+
+class WithSpare(nn.Module):
+    """A network with a layer that it never calls, and dropout."""
+
+    def __init__(self, spare: bool) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3), nn.Dropout(), nn.Flatten())
+        self.spare = nn.Linear(2, 2) if spare else None
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.layers(images)
+
+
+@pytest.mark.parametrize("spare", [False, True])
+@pytest.mark.parametrize(("device", "searched"), [("cpu", {False, True}), ("cuda:0", {True})])
+def test_parameters_without_gradient_are_searched_where_there_are_any(
+    device: str, searched: set[bool], spare: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On GPUs only then, since each search walks through the graph; neither statistics nor draws are touched."""
+    options: list[dict[str, Any]] = []
+    monkeypatch.setattr(group_module, "DistributedDataParallel", lambda model, **given: options.append(given))
+    monkeypatch.setattr(nn.SyncBatchNorm, "convert_sync_batchnorm", lambda model: model)
+    model, images = WithSpare(spare), torch.ones(2, 3, 4, 4)
+    before, state = {k: v.clone() for k, v in model.state_dict().items()}, torch.get_rng_state()
+    assert has_unused_parameters(model, images) == spare
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    model.layers[1] = nn.Identity()
+    group = ProcessGroup.__new__(ProcessGroup)
+    group.device = torch.device(device)
+    group.wrap(model, lambda: has_unused_parameters(model, images))
+    assert options[0]["find_unused_parameters"] == (spare in searched)

@@ -51,7 +51,9 @@ def fail_at(owner: Any, name: str, call: int, *, after: bool, monkeypatch: pytes
 
 @pytest.fixture
 def run(make_run: Make) -> RunSpec:
-    return make_run(epochs=3, batch_size=8, lr=0.1, augmentation=AugmentationOptions(flip=True, mixup=0.5))
+    """Its state is saved after every epoch."""
+    augmentation = AugmentationOptions(flip=True, mixup=0.5)
+    return make_run(epochs=3, batch_size=8, lr=0.1, augmentation=augmentation, snapshot_seconds=0)
 
 
 POINTS = [
@@ -107,7 +109,7 @@ def test_resuming_equals_not_stopping_with_other_optimizers(
 ) -> None:
     """Moments, counters and factored statistics come back to the bit."""
     options = {"betas": [0.8, 0.95]} if name == "AdamW" else {}
-    run = make_run(epochs=2, batch_size=8, lr=0.01, optimizer={"name": name, **options})
+    run = make_run(epochs=2, batch_size=8, lr=0.01, optimizer={"name": name, **options}, snapshot_seconds=0)
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     train_run(run, train_split, held_out_split, initial=None, folder=whole)
     with monkeypatch.context() as patch:
@@ -116,6 +118,66 @@ def test_resuming_equals_not_stopping_with_other_optimizers(
             train_run(run, train_split, held_out_split, initial=None, folder=broken)
     train_run(run, train_split, held_out_split, initial=None, folder=broken)
     assert files_of(broken) == files_of(whole)
+
+
+class Clock:
+    """Time that passes by a second at each look at it."""
+
+    now = 0.0
+
+    def perf_counter(self) -> float:
+        self.now += 1
+        return self.now
+
+
+@pytest.mark.parametrize("call", [4, 14, 27])
+@pytest.mark.parametrize("seconds", [7, 1000])
+@pytest.mark.parametrize("check_every", [2, 16])
+def test_resuming_between_snapshots(
+    call: int,
+    seconds: float,
+    check_every: int,
+    make_run: Make,
+    train_split: PackedSplit,
+    held_out_split: PackedSplit,
+    files_of: Make,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With a snapshot now and then, or none, the bytes are those of a run that kept to the end."""
+    run = make_run(epochs=6, batch_size=8, lr=0.3, keep_epochs=[2], snapshot_seconds=seconds)
+    monkeypatch.setattr(loop, "CHECK_EVERY", check_every)
+    monkeypatch.setattr(loop, "time", Clock())
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    train_run(run, train_split, held_out_split, initial=None, folder=whole)
+    with monkeypatch.context() as patch:
+        fail_at(loop, "take_step", call, after=False, monkeypatch=patch)
+        with pytest.raises(KilledError):
+            train_run(run, train_split, held_out_split, initial=None, folder=broken)
+    train_run(run, train_split, held_out_split, initial=None, folder=broken)
+    assert files_of(broken) == files_of(whole)
+
+
+def test_only_what_is_kept_is_written(
+    make_run: Make,
+    train_split: PackedSplit,
+    held_out_split: PackedSplit,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of a training shorter than the interval no snapshot, and of its epochs those that were the best or are kept."""
+    written: list[int] = []
+    original = record.save_checkpoint
+    monkeypatch.setattr(
+        record, "save_checkpoint", lambda one, path: written.append(one.metadata.epoch) or original(one, path)
+    )
+    monkeypatch.setattr(record, "save_snapshot", lambda *_: pytest.fail("a snapshot is written"))
+    run = make_run(epochs=9, lr=0.3, keep_epochs=[4])
+    _, history = train_run(run, train_split, held_out_split, initial=None, folder=tmp_path)
+    accuracy = history["test_accuracy"].tolist()
+    bests = {epoch for epoch in range(1, 10) if accuracy[epoch] > max([-1.0, *accuracy[1:epoch]])}
+    assert written == sorted({0, 4, 9} | bests)
+    assert len(written) < 10
 
 
 @pytest.mark.parametrize("call", [2, 3, 9, 14])
@@ -135,11 +197,11 @@ def test_resuming_within_an_epoch(
     with monkeypatch.context() as patch:
         fail_at(loop, "take_step", call, after=False, monkeypatch=patch)
         with pytest.raises(KilledError):
-            train_run(run, train_split, held_out_split, initial=None, folder=broken, snapshot_seconds=0)
+            train_run(run, train_split, held_out_split, initial=None, folder=broken)
     steps: list[int] = []
     original = loop.take_step
     monkeypatch.setattr(loop, "take_step", lambda *args: steps.append(1) or original(*args))
-    train_run(run, train_split, held_out_split, initial=None, folder=broken, snapshot_seconds=0)
+    train_run(run, train_split, held_out_split, initial=None, folder=broken)
     assert len(steps) == 15 - (call - 1)
     assert files_of(broken) == files_of(whole)
 

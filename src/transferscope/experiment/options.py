@@ -260,6 +260,9 @@ class TrainingOptions(Options):
     """Meeting place of these machines: `host:port` of one of them."""
     max_restarts: Annotated[int, Field(ge=0, le=1000)] = 0
     """Restarts of workers that died, each from the last snapshot."""
+    snapshot_seconds: Annotated[float, Field(ge=0)] = 300.0
+    """Seconds between snapshots of a training: what a kill loses at most, beside the epoch or the 16 optimizer steps
+    that end meanwhile. The weights do not depend on it."""
     tensorboard: bool = False
     """Write every row of the history as TensorBoard events, too: `tensorboard --logdir <the models folder>`."""
 
@@ -270,7 +273,7 @@ class TrainingOptions(Options):
         return self
 
 
-NOT_IN_WEIGHTS = {"num_processes", "num_nodes", "rendezvous", "max_restarts", "tensorboard"}
+NOT_IN_WEIGHTS = {"num_processes", "num_nodes", "rendezvous", "max_restarts", "snapshot_seconds", "tensorboard"}
 """Options of a training that do not decide its weights."""
 
 

@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, nullcontext
+from functools import partial
 from itertools import tee
 from pathlib import Path
 
@@ -20,12 +21,13 @@ from transferscope.images.split import PackedSplit
 from transferscope.models.checkpoint import Checkpoint
 from transferscope.models.frozen import freeze
 from transferscope.models.initialisation import initialise
+from transferscope.models.layers import image_channels
 from transferscope.models.series import CheckpointSeries, Status
 from transferscope.system.errors import UserError
 from transferscope.system.folder_lock import forget_dead_holder, run_folder_held
 from transferscope.system.progress import progress_bar
-from transferscope.training.device import choose_device, random_state_of, reproducible
-from transferscope.training.distributed.group import OneProcess
+from transferscope.training.device import as_input, choose_device, first_weight, random_state_of, reproducible
+from transferscope.training.distributed.group import OneProcess, has_unused_parameters
 from transferscope.training.evaluation import evaluate
 from transferscope.training.feed import Feed
 from transferscope.training.history import EVENTS, Events, metric_columns, row_of, score, timing_of
@@ -39,9 +41,6 @@ log = logging.getLogger(__name__)
 
 CHECK_EVERY = 16
 """Optimizer steps between looks at the loss: each look makes a GPU wait, and stops a run that has diverged."""
-
-SNAPSHOT_SECONDS = 600.0
-"""Between snapshots within an epoch."""
 
 Advance = Callable[[int, str], None]
 """Report of progress: the number of optimizer steps since the last report, and a note."""
@@ -57,7 +56,6 @@ def train_run(
     validation_split: PackedSplit | None = None,
     device: str | torch.device | None = None,
     progress: Advance | None = None,
-    snapshot_seconds: float = SNAPSHOT_SECONDS,
 ) -> tuple[CheckpointSeries, pd.DataFrame]:
     """Train `run` on `train_split` in this process; return the checkpoints and the history that it leaves in `folder`.
 
@@ -67,10 +65,10 @@ def train_run(
     `validation_split` if given, else on the test split, as the authors chose it. Kept are the epochs 0, `keep_epochs`,
     best and final.
 
-    The state is saved after every epoch, and within one every `snapshot_seconds`: a run that was killed goes on from
-    there, and on the CPU ends with the same bytes as if it had not been. A finished run of the same plan and data is
-    returned at once; snapshots and series of another are not used. A run whose loss is no longer finite stops: its
-    series has the status "diverged", its last row names the epoch, and `final` is the epoch before.
+    The state is saved every `training.snapshot_seconds`, at the end of an epoch or within one: a run that was killed
+    goes on from there, and on the CPU ends with the same bytes as if it had not been. A finished run of the same plan
+    and data is returned at once; snapshots and series of another are not used. A run whose loss is no longer finite
+    stops: its series has the status "diverged", its last row names the epoch, and `final` is the epoch before.
 
     `device` defaults to the GPU if there is one. `progress` is called with the number of optimizer steps and a note; by
     default there is a bar. For several processes see `distributed.launch`.
@@ -84,7 +82,7 @@ def train_run(
     if not record.is_finished():
         bar = progress_bar(run.full_name, inputs.num_steps) if progress is None else nullcontext(progress)
         with run_folder_held(record.folder), bar as advance:
-            fit(inputs, record, choose_device(device), OneProcess(), advance, snapshot_seconds)
+            fit(inputs, record, choose_device(device), OneProcess(), advance)
     forget_dead_holder(record.folder)
     return record.result()
 
@@ -95,7 +93,6 @@ def fit(
     device: torch.device,
     group: OneProcess,
     advance: Advance,
-    snapshot_seconds: float = SNAPSHOT_SECONDS,
 ) -> None:
     """Train to the end, as one process of `group`; the caller has checked the inputs and holds the folder.
 
@@ -130,7 +127,9 @@ def fit(
             check_last_batch(model, train_split, batch_size)
         # Of fixed shapes: after the smaller last batch torch would compile for batches of any size, which are slower.
         network: nn.Module = torch.compile(model, dynamic=False) if options.compile else model  # type: ignore[assignment]
-        forward = group.wrap(network)
+        channels, side = image_channels(model), train_split.pictures.seen_size
+        blank = as_input(torch.zeros(2, channels, side, side, device=device), first_weight(model))
+        forward = group.wrap(network, partial(has_unused_parameters, model, blank))
         feeds = {part: Feed(split, device) for part, split in inputs.splits.items()}
         layers_draw = surroundings.enter_context(random_state_of(model, device))
         setup = Setup(run, train_split, steps_per_epoch, device, group, model, forward, layers_draw)
@@ -146,6 +145,7 @@ def fit(
         elif group.leads:
             record.start()
 
+        saved = time.perf_counter()
         status: Status = "finished"
         for epoch in range(state.epoch + 1 if resumed else 0, options.epochs + 1):
             # Order. Epoch 0 takes no steps: it measures the untrained model.
@@ -157,7 +157,7 @@ def fit(
 
             # Steps. The loss stays on the device between two looks at it.
             account = torch.zeros(2, dtype=torch.float64, device=device)
-            looked = saved = time.perf_counter()
+            looked = time.perf_counter()
             forward.train()
             freeze(model, options.frozen)
             for step, share, stored in zip(steps, shares, images, strict=True):
@@ -178,7 +178,7 @@ def fit(
                 state.seconds, looked = state.seconds + now - looked, now
                 advance(taken, f"loss {state.loss_sum / state.loss_weight:.3f}, {speed:,.0f} images/s")
                 state.step = step + 1
-                if now - saved > snapshot_seconds and not is_last:
+                if now - saved > options.snapshot_seconds and not is_last:
                     saved = now
                     if group.leads:
                         record.save(state)
@@ -213,10 +213,14 @@ def fit(
             if epoch > 0 and value > state.best_score:
                 state.best_score, state.best_epoch = value, epoch
 
-            # ... save, and publish. The snapshot comes first, so a training that is killed in between goes on from it.
-            if group.leads:
+            # ... and save what is kept, with the state where its time has come. The snapshot comes first, so a training
+            # that is killed in between goes on from it.
+            is_due = time.perf_counter() - saved > options.snapshot_seconds and epoch < options.epochs
+            saved = time.perf_counter() if is_due else saved
+            if group.leads and is_due:
                 record.save(state)
-                record.publish(state)
+            if group.leads:
+                record.close_epoch(state)
 
         # Finish. The index of the series comes last, so a run counts as finished only where all of it is there.
         if events is not None:

@@ -31,8 +31,10 @@ class RunFolder:
     Snapshot and index hold the digests of plan, images and initial weights: files of other inputs are not used, and are
     removed when training starts. Times differ between identical runs, so they stand apart from the history.
 
-    The snapshot of an epoch is written before the epoch's checkpoint. A process that is killed between the two writes
-    the checkpoint when it starts again, so both agree whenever training goes on. The index of the series comes last.
+    A checkpoint is written of the epochs that stay, of the best so far, and of those that a snapshot goes on from; of
+    any other the weights wait in memory until the next epoch has ended, since they are the final ones of a run that
+    diverges in it. The snapshot of an epoch is written before the epoch's checkpoint. A process that is killed between
+    the two writes the checkpoint when it starts again, so both agree whenever training goes on. The index comes last.
     It holds the history; times lie in a hidden file beside it. Both tables are written from there, and again where
     somebody has changed or deleted them.
     """
@@ -43,6 +45,8 @@ class RunFolder:
         self.identity = json.dumps(inputs.digests, sort_keys=True)
         self._kept: tuple[set[int], set[int]] = (set(), set())
         """Epochs whose checkpoints the snapshot before the last, and the last, would go on with."""
+        self._last: Checkpoint | None = None
+        """That of the last whole epoch, where it is not on disk."""
 
     def is_finished(self) -> bool:
         """True if a training with these inputs has come to its end here, and its files are whole."""
@@ -105,27 +109,49 @@ class RunFolder:
 
     def save(self, state: TrainingState) -> None:
         """Save the state, to go on from here."""
+        self._write_last()
         save_snapshot(self.folder / SNAPSHOT, state, self.identity)
         self._kept = (self._kept[1], self.kept_epochs(state))
 
-    def publish(self, state: TrainingState) -> None:
-        """Write the tables and the checkpoint of the last whole epoch, which may be read while the run goes on.
+    def close_epoch(self, state: TrainingState) -> None:
+        """Write the tables, and the checkpoint of the epoch that has ended if it stays or a snapshot needs it.
 
-        Checkpoints that no snapshot needs any longer are removed. A second call writes the same bytes.
+        Both may be read while the run goes on. Checkpoints that no snapshot needs any longer are removed.
         """
+        epoch, last = state.epoch, self.inputs.run.training.epochs
+        if epoch == last or epoch in self._kept[1] or epoch in self._staying_epochs(epoch + 1, state.best_epoch):
+            self.publish(state)
+        else:
+            self.write_tables(state)
+            self._last = self._checkpoint(state, copied=True)
+
+    def publish(self, state: TrainingState) -> None:
+        """Write the tables and the checkpoint of the last whole epoch. A second call writes the same bytes."""
         self.write_tables(state)
         if state.step == 0:
+            self._last = None
             save_checkpoint(self._checkpoint(state), self.folder / epoch_file(state.epoch))
             self._remove_checkpoints_but(self.kept_epochs(state) | self._kept[0] | self._kept[1])
+
+    def _write_last(self) -> None:
+        """Write the checkpoint of the last whole epoch unless it is there."""
+        if self._last is not None:
+            assert self._last.metadata.epoch is not None
+            save_checkpoint(self._last, self.folder / epoch_file(self._last.metadata.epoch))
+            self._last = None
 
     def kept_epochs(self, state: TrainingState) -> set[int]:
         """Epochs whose checkpoints stay, if the last whole epoch is the final one."""
         return self._kept_epochs(state.epoch, state.best_epoch)
 
     def _kept_epochs(self, last: int, best: int) -> set[int]:
+        return self._staying_epochs(last, best) | {last}
+
+    def _staying_epochs(self, end: int, best: int) -> set[int]:
+        """Epochs before `end` whose checkpoints stay, wherever the training ends, while `best` is the best."""
         keep = self.inputs.run.training.keep_epochs
-        chosen = set(range(last)) if keep == "all" else {epoch for epoch in keep if epoch < last}
-        return chosen | {0, best, last}
+        chosen = set(range(end)) if keep == "all" else {epoch for epoch in keep if epoch < end}
+        return chosen | {0, best}
 
     def write_tables(self, state: TrainingState) -> None:
         """Write history and times so far."""
@@ -142,6 +168,7 @@ class RunFolder:
         DamagedError where a checkpoint that was written before is not whole any more.
         """
         run, kept = self.inputs.run, self.kept_epochs(state)
+        self._write_last()
         self._remove_checkpoints_but(kept)
         for epoch in kept:
             check(self.folder / epoch_file(epoch))
@@ -159,8 +186,8 @@ class RunFolder:
             history=state.rows,
         )
 
-    def _checkpoint(self, state: TrainingState) -> Checkpoint:
-        """The weights at the end of an epoch, and all that made them."""
+    def _checkpoint(self, state: TrainingState, *, copied: bool = False) -> Checkpoint:
+        """The weights at the end of an epoch, and all that made them; copied, they stay as they are now."""
         run, split = self.inputs.run, self.inputs.splits["train"]
         metrics = {name: value for name, value in state.rows[-1].items() if name not in ("task", "run", "epoch")}
         metadata = CheckpointMetadata(
@@ -175,7 +202,8 @@ class RunFolder:
             fingerprint=run.fingerprint,
             metrics={name: value for name, value in metrics.items() if not math.isnan(value)},
         )
-        return Checkpoint(dict(state.model.state_dict()), metadata)
+        weights = state.model.state_dict()
+        return Checkpoint({name: value.clone() if copied else value for name, value in weights.items()}, metadata)
 
     def _remove_snapshots(self) -> None:
         """Remove the files that only an unfinished training needs."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 
 import torch
@@ -17,6 +18,14 @@ PATIENCE = timedelta(minutes=30)
 """Time that a process waits for the others in any exchange: the leader writes files meanwhile."""
 
 
+def has_unused_parameters(model: nn.Module, images: Tensor) -> bool:
+    """True if one pass over `images` leaves a trained parameter without a gradient; the model stays as it is."""
+    trial = copy.deepcopy(model).train()
+    with torch.random.fork_rng(devices=[images.device] if images.is_cuda else []):
+        trial(images).sum().backward()
+    return any(parameter.requires_grad and parameter.grad is None for parameter in trial.parameters())
+
+
 class OneProcess:
     """A group of one: nothing to exchange. `ProcessGroup` is the same for several processes."""
 
@@ -28,8 +37,11 @@ class OneProcess:
         """True if this process is the one that writes files."""
         return self.rank == 0
 
-    def wrap(self, model: nn.Module) -> nn.Module:
-        """The model, such that backward leaves in every process the mean over processes of the gradients."""
+    def wrap(self, model: nn.Module, has_unused: Callable[[], bool]) -> nn.Module:
+        """The model, such that backward leaves in every process the mean over processes of the gradients.
+
+        has_unused: true if a parameter may be without a gradient; asked only where it decides something.
+        """
         return model
 
     def sum_(self, tensor: Tensor) -> Tensor:
@@ -62,10 +74,11 @@ class ProcessGroup(OneProcess):
         self.rank = dist.get_rank()
         self.size = dist.get_world_size()
 
-    def wrap(self, model: nn.Module) -> nn.Module:
+    def wrap(self, model: nn.Module, has_unused: Callable[[], bool]) -> nn.Module:
         """DistributedDataParallel; on GPUs BatchNorm takes its statistics over the whole batch.
 
-        Raises UserError for BatchNorm on the CPU, where each process would normalise by its own share.
+        It looks for parameters without a gradient, a walk through the graph at each step, on the CPU and where there
+        are any. Raises UserError for BatchNorm on the CPU, where each process would normalise by its own share.
         """
         if any(isinstance(module, _BatchNorm) for module in model.modules()):
             if self.device.type == "cpu":
@@ -73,9 +86,10 @@ class ProcessGroup(OneProcess):
             nn.SyncBatchNorm.convert_sync_batchnorm(model)
         devices = [self.device.index] if self.device.type == "cuda" else None
         # Else it would order its buckets anew after the first optimizer step of each process, and gradients of three
-        # and more would then be added in another order after a restart.
+        # and more would then be added in another order after a restart. The same bytes are promised on the CPU alone.
+        search = self.device.type == "cpu" or has_unused()
         return DistributedDataParallel(
-            model, device_ids=devices, gradient_as_bucket_view=True, find_unused_parameters=True
+            model, device_ids=devices, gradient_as_bucket_view=True, find_unused_parameters=search
         )
 
     def sum_(self, tensor: Tensor) -> Tensor:
