@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,8 @@ from sklearn.metrics import roc_auc_score
 from threadpoolctl import threadpool_limits
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
+from pretended_device import pretended_device
+from transferscope.analysis.device_resamples import DeviceResamples
 from transferscope.analysis.resampling import Resampling, with_draws
 
 GENERATOR = torch.Generator().manual_seed(0)
@@ -86,3 +90,37 @@ def test_the_number_of_blas_threads_changes_nothing() -> None:
         with threadpool_limits(threads):
             found.append(Resampling(3000, 300, seed=0).metrics(logits, labels))
     assert all(np.array_equal(found[0][name], found[1][name]) for name in ("accuracy", "loss"))
+
+
+@pytest.mark.parametrize("num_classes", [0, 1, 5])
+def test_a_device_gives_the_metrics_of_the_cpu(num_classes: int) -> None:
+    """Ties, unknown labels and a class of one value included; AUCs to the last bit but for the mean over classes."""
+    generator = np.random.default_rng(0)
+    logits = torch.from_numpy(generator.normal(size=(90, num_classes or 4)).round(1)).float()
+    labels = torch.from_numpy(
+        generator.integers(0, 4, 90) if num_classes == 0 else generator.integers(-1, 2, logits.shape)
+    )
+    if num_classes > 1:
+        labels[:, 1] = 1
+    resampling = Resampling(90, 40, 3)
+    expected = resampling.metrics(logits, labels)
+    on_device = DeviceResamples(torch.from_numpy(resampling.counts)).metrics(logits, labels)
+    assert on_device.keys() == expected.keys()
+    for name, values in expected.items():
+        np.testing.assert_allclose(on_device[name], values, rtol=1e-13, err_msg=name)
+    logits[3] = math.inf
+    assert np.isnan(DeviceResamples(torch.from_numpy(resampling.counts)).metrics(logits, labels)["loss"]).any()
+
+
+def test_logits_on_a_device_are_resampled_there() -> None:
+    """No logit is copied to the CPU, only the metrics; and the counts go there once."""
+    generator = torch.Generator().manual_seed(0)
+    logits, labels = torch.randn(50, 3, generator=generator), torch.randint(0, 3, (50,), generator=generator)
+    resampling = Resampling(50, 20, 0)
+    expected = resampling.metrics(logits, labels)
+    with pretended_device() as device:
+        found = [resampling.metrics(logits.to(device), labels.to(device)) for _ in range(2)]
+    assert len(resampling._on_device) == 1
+    for metrics in found:
+        for name, values in expected.items():
+            np.testing.assert_allclose(metrics[name], values, rtol=1e-13)

@@ -6,9 +6,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from transferscope.analysis.device_resamples import DeviceResamples
 from transferscope.analysis.evaluator import per_example
 
 Draws = NDArray[np.float64]
@@ -70,6 +72,7 @@ class Resampling:
         even = np.full(num_examples, 1 / max(num_examples, 1))
         drawn = np.random.default_rng(seed).multinomial(num_examples, even, num_resamples)
         self.counts = drawn.astype(np.float32)
+        self._on_device: dict[torch.device, DeviceResamples] = {}
 
     @classmethod
     def everything(cls, num_examples: int) -> Resampling:
@@ -82,9 +85,14 @@ class Resampling:
         """accuracy and loss, and for several labels an example auc, each (num_resamples,).
 
         logits: (num_examples, num_classes); labels as in `evaluation.Batch`. The AUC of a class in which a resample
-        has one value only is left out of that resample's mean. Non-finite logits make loss and AUC NaN.
+        has one value only is left out of that resample's mean. Non-finite logits make loss and AUC NaN. Logits on a GPU
+        are resampled there; sums then differ from those of the CPU by rounding.
         """
-        return self.of(Outcomes.of_logits(logits, labels))
+        if logits.device.type == "cpu":
+            return self.of(Outcomes.of_logits(logits, labels))
+        if logits.device not in self._on_device:
+            self._on_device[logits.device] = DeviceResamples(torch.from_numpy(self.counts).to(logits.device))
+        return self._on_device[logits.device].metrics(logits, labels)
 
     def of(self, outcomes: Outcomes) -> dict[str, Draws]:
         """The same of what a model made of each example."""

@@ -17,7 +17,7 @@ from transferscope.system.errors import UserError
 from transferscope.training.device import as_input, autocast, first_weight
 from transferscope.training.distributed.group import OneProcess
 from transferscope.training.feed import Feed
-from transferscope.training.metrics import metrics_from_logits
+from transferscope.training.metrics import Tally, metrics_from_logits
 
 __all__ = ["evaluate", "metrics_from_logits", "predict"]
 
@@ -35,23 +35,18 @@ def evaluate(
     group: OneProcess | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> dict[str, float]:
-    """Metrics of `model` on `split`, or on the examples `indices` of it: see `metrics_from_logits`, `predict`."""
-    logits = predict(
-        model,
-        split,
-        batch_size=batch_size,
-        device=device,
-        precision=precision,
-        indices=indices,
-        group=group,
-        progress=progress,
-        to_cpu=False,
-    )
-    source = split.split if isinstance(split, Feed) else split
-    labels = source.labels if indices is None else source.labels[indices]
-    return metrics_from_logits(
-        logits, np.asarray(labels), multi_label=source.multi_label, class_names=source.class_names
-    )
+    """Metrics of `model` on `split`, or on the examples `indices` of it: see `metrics_from_logits`, `predict`.
+
+    Where an example has one label, logits are reduced batch by batch; an AUC takes all of them.
+    """
+    passes = _Pass(model, split, batch_size, device, precision, indices, group, progress)
+    labels, names = np.asarray(passes.labels), passes.split.class_names
+    if passes.split.multi_label:
+        return metrics_from_logits(passes.logits(), labels, multi_label=True, class_names=names)
+    tally, classes = Tally(passes.split.num_classes, len(labels)), torch.from_numpy(labels)
+    for start, logits in passes.batches():
+        tally.add(logits, classes[start : start + len(logits)])
+    return tally.metrics(group)
 
 
 def predict(
@@ -73,28 +68,58 @@ def predict(
     processes whole batches are shared out, so each is computed as one process would, and all get all logits.
     `progress` is called with the number of examples done since its last call. Without `to_cpu` they stay on the device.
     """
-    group = group or OneProcess()
-    weight = first_weight(model)
-    device = torch.device(device) if device is not None else weight.device
-    feed = split if isinstance(split, Feed) else Feed(split, device, keep_resident=False)
-    order = np.arange(len(feed.split)) if indices is None else np.asarray(indices)
-    starts = range(group.rank * batch_size, len(order), group.size * batch_size)
-    batches = feed.batches(order[start : start + batch_size] for start in starts)
-    transform = EvaluationTransform(feed.split.pictures, image_channels(model))
-    dtype = torch.promote_types(weight.dtype, torch.float32)
-    images: Tensor | None = None
-    logits = torch.zeros(len(order), feed.split.num_classes, dtype=dtype, device=device)
-    with _evaluating(model, device), torch.inference_mode(), autocast(device, precision):
-        for start, batch in zip(starts, batches, strict=True):
-            # Large images take longer to get new memory for than to normalise.
-            images = transform(batch, out=images if images is not None and len(images) == len(batch) else None)
-            part = model(as_input(images, weight))
-            _check_outputs(part, feed.split)
-            logits[start : start + len(part)] = part
-            if progress is not None:
-                progress(len(part))
-    logits = group.sum_(logits)
+    logits = _Pass(model, split, batch_size, device, precision, indices, group, progress).logits()
     return logits.cpu() if to_cpu else logits
+
+
+class _Pass:
+    """One pass of a model over a split, of which a process of a group does its batches."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        split: PackedSplit | Feed,
+        batch_size: int,
+        device: str | torch.device | None,
+        precision: Precision,
+        indices: np.ndarray | None,
+        group: OneProcess | None,
+        progress: Callable[[int], None] | None,
+    ) -> None:
+        self.model, self.precision, self.progress = model, precision, progress
+        self.group, self.batch_size = group or OneProcess(), batch_size
+        self.weight = first_weight(model)
+        self.device = torch.device(device) if device is not None else self.weight.device
+        self.feed = split if isinstance(split, Feed) else Feed(split, self.device, keep_resident=False)
+        self.split = self.feed.split
+        self.order = np.arange(len(self.split)) if indices is None else np.asarray(indices)
+        self.labels = self.split.labels if indices is None else self.split.labels[indices]
+
+    def batches(self) -> Iterator[tuple[int, Tensor]]:
+        """The place of each batch of this process in the order, and its logits."""
+        starts = range(self.group.rank * self.batch_size, len(self.order), self.group.size * self.batch_size)
+        batches = self.feed.batches(self.order[start : start + self.batch_size] for start in starts)
+        transform = EvaluationTransform(self.split.pictures, image_channels(self.model))
+        images: Tensor | None = None
+        with _evaluating(self.model, self.device):
+            for start, batch in zip(starts, batches, strict=True):
+                with torch.inference_mode(), autocast(self.device, self.precision):
+                    # Large images take longer to get new memory for than to normalise.
+                    images = transform(batch, out=images if images is not None and len(images) == len(batch) else None)
+                    logits = self.model(as_input(images, self.weight))
+                    _check_outputs(logits, self.split)
+                    logits = logits.to(torch.promote_types(self.weight.dtype, torch.float32))
+                yield start, logits
+                if self.progress is not None:
+                    self.progress(len(logits))
+
+    def logits(self) -> Tensor:
+        """All logits in their order, in every process of the group."""
+        dtype = torch.promote_types(self.weight.dtype, torch.float32)
+        logits = torch.zeros(len(self.order), self.split.num_classes, dtype=dtype, device=self.device)
+        for start, part in self.batches():
+            logits[start : start + len(part)] = part
+        return self.group.sum_(logits)
 
 
 @contextmanager

@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from transferscope.training.distributed.group import OneProcess
+
 IGNORED = -1
 """Label of a finding that is neither positive nor negative: it counts nowhere."""
 
@@ -32,25 +34,61 @@ def metrics_from_logits(
     No example, or no known finding: all nan. A prediction that is not finite is wrong, and its AUC and loss are not
     finite either.
     """
-    logits, labels = logits.detach(), torch.as_tensor(labels).cpu()
+    logits, labels = logits.detach(), torch.as_tensor(labels)
     if not multi_label:
-        return _single_label(logits, labels.long())
+        tally = Tally(logits.shape[1], len(labels))
+        tally.add(logits, labels)
+        return tally.metrics()
     logits = logits.to("cpu", torch.float64)
     names = class_names if class_names is not None else [str(index) for index in range(logits.shape[1])]
-    return _multi_label(logits, labels, names)
+    return _multi_label(logits, labels.cpu(), names)
 
 
-def _single_label(logits: Tensor, labels: Tensor) -> dict[str, float]:
-    """Part by part: float64 logits of all examples of ImageNet would take 10 GB."""
-    if len(labels) == 0:
-        return {"accuracy": math.nan, "loss": math.nan}
-    rows = max(1, VALUES_AT_ONCE // logits.shape[1])
-    correct, losses = 0, []
-    for stored, targets in zip(logits.split(rows), labels.split(rows), strict=True):
-        part = stored.to("cpu", torch.float64)
-        correct += int(((part.argmax(dim=1) == targets) & part.isfinite().all(dim=1)).sum())
-        losses.append(float(F.cross_entropy(part, targets, reduction="sum")))
-    return {"accuracy": correct / len(labels), "loss": math.fsum(losses) / len(labels)}
+class Tally:
+    """Accuracy and loss of single-label examples that come batch by batch, reduced where their logits are.
+
+    Logits of all examples of ImageNet would take 5 GB, and 10 in float64: at most `VALUES_AT_ONCE` are held, and
+    nothing is copied from a GPU before `metrics`. The sums do not depend on how the examples are cut into batches.
+    """
+
+    def __init__(self, num_classes: int, num_examples: int) -> None:
+        self._rows = max(1, min(VALUES_AT_ONCE // max(1, num_classes), num_examples))
+        self._held: list[tuple[Tensor, Tensor]] = []
+        self._num_held = 0
+        self._sums: list[Tensor] = []
+
+    def add(self, logits: Tensor, labels: Tensor) -> None:
+        """Count some examples: logits (n, num_classes), labels (n,) class indices."""
+        labels = labels.to(logits.device, torch.int64, non_blocking=True)
+        while len(labels):
+            room = self._rows - self._num_held
+            self._held.append((logits[:room], labels[:room]))
+            self._num_held += len(labels[:room])
+            logits, labels = logits[room:], labels[room:]
+            if self._num_held == self._rows:
+                self._reduce()
+
+    def metrics(self, group: OneProcess | None = None) -> dict[str, float]:
+        """accuracy and loss of all examples, of `group` those of all processes; nan of none."""
+        self._reduce()
+        sums = torch.stack(self._sums).tolist() if self._sums else []
+        counted = [math.fsum(values) for values in zip(*sums, strict=True)] or [0.0, 0.0, 0.0]
+        if group is not None and group.size > 1:
+            device = self._sums[0].device if self._sums else None
+            counted = group.sum_(torch.tensor(counted, dtype=torch.float64, device=device)).tolist()
+        correct, loss, number = counted
+        return {"accuracy": correct / number if number else math.nan, "loss": loss / number if number else math.nan}
+
+    def _reduce(self) -> None:
+        """Add up what is held, in float64."""
+        if not self._held:
+            return
+        logits, labels = (torch.cat(parts) if len(parts) > 1 else parts[0] for parts in zip(*self._held, strict=True))
+        logits = logits.double()
+        correct = ((logits.argmax(dim=1) == labels) & logits.isfinite().all(dim=1)).sum().double()
+        loss = F.cross_entropy(logits, labels, reduction="sum")
+        self._sums.append(torch.stack([correct, loss, torch.full_like(loss, len(labels))]))
+        self._held, self._num_held = [], 0
 
 
 def _multi_label(logits: Tensor, labels: Tensor, names: Sequence[str]) -> dict[str, float]:
