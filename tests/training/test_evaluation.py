@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,10 +14,13 @@ import torch
 from torch import nn
 
 from transferscope.images.augment import EvaluationTransform
+from transferscope.images.image_array import ConcatenatedImages
 from transferscope.images.split import PackedSplit
 from transferscope.system.errors import UserError
+from transferscope.training import metrics
 from transferscope.training.evaluation import evaluate, metrics_from_logits, predict
-from transferscope.training.feed import Feed
+from transferscope.training.feed import Feed, Ring
+from transferscope.training.metrics import Tally
 
 Make = Callable[..., Any]
 
@@ -48,11 +54,87 @@ def test_indices_choose_and_order_examples(train_split: PackedSplit, model: nn.M
 def test_evaluate_joins_predictions_and_metrics(make_split: Make, model: nn.Module) -> None:
     """Per-class AUC carries the names of the split's classes."""
     split = make_split(30, multi_label=True)
-    metrics = evaluate(model, split)
-    assert metrics == metrics_from_logits(
+    found = evaluate(model, split)
+    assert found == metrics_from_logits(
         predict(model, split), split.labels, multi_label=True, class_names=split.class_names
     )
-    assert "auc/bee" in metrics
+    assert "auc/bee" in found
+
+
+@pytest.mark.parametrize("at_once", [1, 21, 60, 1 << 24])
+@pytest.mark.parametrize("batch_size", [7, 40])
+def test_single_label_evaluation_is_reduced_batch_by_batch(
+    at_once: int, batch_size: int, train_split: PackedSplit, model: nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Never are logits of more values held than asked for, and the metrics are those of all logits together."""
+    logits = predict(model, train_split).double()
+    labels = torch.from_numpy(train_split.labels)
+    losses = -logits.log_softmax(1)[torch.arange(40), labels]
+    monkeypatch.setattr(metrics, "VALUES_AT_ONCE", at_once)
+    sizes: list[int] = []
+    original = Tally._reduce
+
+    def reduce(tally: Tally) -> None:
+        sizes.extend(part.numel() for part, _ in tally._held)
+        original(tally)
+
+    monkeypatch.setattr(Tally, "_reduce", reduce)
+    found = evaluate(model, train_split, batch_size=batch_size)
+    assert max(sizes) <= max(at_once, 3)
+    assert sum(sizes) == logits.numel()
+    assert found["accuracy"] == (logits.argmax(1) == labels).double().mean().item()
+    assert found["loss"] == pytest.approx(losses.mean().item(), rel=1e-14)
+
+
+class LateCopies:
+    """A way to a device on which copies are made some time after they were asked for, each by a thread of its own."""
+
+    def __init__(self) -> None:
+        self.memories: list[int] = []
+        self.threads: list[threading.Thread] = []
+
+    def memory(self, shape: tuple[int, ...]) -> torch.Tensor:
+        self.memories.append(shape[0])
+        return torch.empty(shape, dtype=torch.uint8)
+
+    def send(self, memory: torch.Tensor) -> tuple[torch.Tensor, Callable[[], None]]:
+        copied = torch.empty_like(memory)
+
+        def copy() -> None:
+            time.sleep(0.003 * (len(self.threads) % 3))
+            copied.copy_(memory)
+
+        self.threads.append(threading.Thread(target=copy))
+        self.threads[-1].start()
+        return copied, self.threads[-1].join
+
+
+@pytest.mark.parametrize("slots", [1, 2, 6])
+@pytest.mark.parametrize("kind", ["array", "packed", "subset", "union"])
+def test_a_ring_gives_every_batch_though_copies_are_late(
+    kind: str, slots: int, make_split: Make, tmp_path: Path
+) -> None:
+    """Memory is not written again before its copy is made, batches come in order, and no more memory than slots."""
+    split = make_split(40, folder=None if kind == "array" else tmp_path / "split")
+    split = split.subset(np.arange(39, 3, -1)) if kind == "subset" else split
+    if kind == "union":
+        split.images = ConcatenatedImages([split.images, make_split(9, seed=1).images])
+    batches = [np.random.default_rng(seed).integers(0, 36, 5 + seed % 3) for seed in range(30)]
+    copies = LateCopies()
+    given = list(Ring(split, copies, readers=3, slots=slots).batches(iter(batches)))
+    for thread in copies.threads:
+        thread.join()
+    assert len(given) == len(batches)
+    for indices, images in zip(batches, given, strict=True):
+        assert torch.equal(images, split.gather(indices))
+    assert len(copies.memories) <= 3 * slots  # one for each slot, or a larger one for a larger batch
+
+
+def test_a_ring_passes_on_the_error_of_a_reader(make_split: Make) -> None:
+    """And ends its threads."""
+    with pytest.raises(IndexError, match="index outside"):
+        list(Ring(make_split(4), LateCopies()).batches([np.array([0]), np.array([7])]))
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("feed")]
 
 
 def test_models_of_float64_give_float64(train_split: PackedSplit, model: nn.Module) -> None:

@@ -32,6 +32,16 @@ def take(images: ImageArray, rows: np.ndarray) -> np.ndarray:
     return images[rows]
 
 
+def take_into(images: ImageArray, rows: np.ndarray, out: np.ndarray) -> None:
+    """Write the images at `rows` into `out`, of their shape, without memory between where the array allows it."""
+    if isinstance(images, np.ndarray):
+        np.take(images, rows, axis=0, out=out, mode="clip")  # any other mode goes through a buffer
+    elif isinstance(images, View):
+        images._take_into(rows, out)
+    else:
+        out[...] = images[rows]
+
+
 def resolve_rows(index: Index | Sequence[int], length: int) -> np.ndarray:
     """int64 rows, counted from the start, that a slice, mask or list of indices means; IndexError outside."""
     if isinstance(index, slice):
@@ -70,6 +80,10 @@ class View(ABC):
     def _take(self, rows: np.ndarray) -> np.ndarray:
         """Copies of the images at `rows`, int64 (n,), in that order."""
 
+    def _take_into(self, rows: np.ndarray, out: np.ndarray) -> None:
+        """`_take` into memory that is there."""
+        out[...] = self._take(rows)
+
 
 class ConcatenatedImages(View):
     """Several arrays of images of one size, one after the other."""
@@ -102,3 +116,6 @@ class SelectedImages(View):
 
     def _take(self, rows: np.ndarray) -> np.ndarray:
         return take(self._images, self._rows[rows])
+
+    def _take_into(self, rows: np.ndarray, out: np.ndarray) -> None:
+        take_into(self._images, self._rows[rows], out)

@@ -19,7 +19,14 @@ from pydantic import ValidationError
 
 from transferscope.experiment.options import PictureOptions
 from transferscope.images.example_columns import COLUMNS, join_columns, no_columns, read_columns, write_columns
-from transferscope.images.image_array import ConcatenatedImages, ImageArray, SelectedImages, resolve_rows, take
+from transferscope.images.image_array import (
+    ConcatenatedImages,
+    ImageArray,
+    SelectedImages,
+    resolve_rows,
+    take,
+    take_into,
+)
 from transferscope.images.verified import IMAGES, REPACK, VerifiedImages
 from transferscope.system.errors import UserError
 from transferscope.system.progress import progress_bar
@@ -184,11 +191,17 @@ class PackedSplit:
         except (OSError, ValueError) as error:
             raise UserError(f"{self.folder}: damaged split ({_one_line(error)}): delete it and pack again") from error
 
-    def gather(self, indices: np.ndarray | torch.Tensor | Sequence[int]) -> torch.Tensor:
-        """Copy images into a new uint8 tensor (B, C, H, W), in the order of `indices`."""
+    def gather(
+        self, indices: np.ndarray | torch.Tensor | Sequence[int], out: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Copy images into a new uint8 tensor (B, C, H, W), or into `out`, in the order of `indices`."""
         if isinstance(indices, torch.Tensor):
             indices = indices.cpu().numpy()
-        return torch.from_numpy(take(self.images, resolve_rows(indices, len(self))))
+        rows = resolve_rows(indices, len(self))
+        if out is None:
+            return torch.from_numpy(take(self.images, rows))
+        take_into(self.images, rows, out.numpy())
+        return out
 
     def check(self) -> None:
         """Raise DamagedError where an image is not as it was packed.

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from transferscope.images.image_array import View
+from transferscope.images.image_array import View, take_into
 from transferscope.system.stored import DamagedError, Stamp, stamp
 
 IMAGES = "images.npy"
@@ -52,6 +52,11 @@ class VerifiedImages(View):
         if not self._verified[rows].all():
             self._verify(rows)
         return np.take(self._images, rows, axis=0)
+
+    def _take_into(self, rows: np.ndarray, out: np.ndarray) -> None:
+        if not self._verified[rows].all():
+            self._verify(rows)
+        take_into(self._images, rows, out)
 
     def verify(self, num_workers: int, progress: Callable[[int], None]) -> None:
         """Read all images that were not read yet, in threads; `progress` is called with the number of images done."""
