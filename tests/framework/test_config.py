@@ -11,6 +11,8 @@ from kedro.config import OmegaConfigLoader
 from kedro.framework.project import configure_project, pipelines
 
 from tiny_project import ROOT
+from transferscope.cost.device_speed import Speed
+from transferscope.cost.plan_cost import plan_costs
 from transferscope.experiment.plan import make_plan
 from transferscope.framework.config import CommandLineError, PlanConfigLoader
 from transferscope.framework.plan_parameters import plan_parameters
@@ -79,12 +81,15 @@ def test_a_command_may_bring_a_study_of_its_own(tmp_path: Path) -> None:
 
 
 def test_every_environment_is_a_valid_plan() -> None:
-    """The configuration that the project ships is accepted, and paper has the appendix's forty-three runs."""
+    """The configuration that the project ships is accepted, and paper has the appendix's kinds of run."""
     assert len(load().plan.runs) == 23 + 11  # four sizes of two kinds, three source epochs
     assert len(load(env="own_images").plan.runs) == 18
-    paper = load(env="paper").plan
-    assert sum(run.task not in paper.views for run in paper.runs.values()) == 43
-    assert len(paper.runs) - 43 == 3 * (13 * 2 + 6 + 12)  # sizes, controls, source epochs, on each domain
+    paper, reuse = load(env="paper").plan, load(env="paper_feature_reuse").plan
+    assert len(paper.runs) == 1 + 4 * (2 + 2 + 1 + 1 + 1) + 3 * 2
+    assert len(reuse.runs) - len(paper.runs) == 3 * (13 * 2 + 6 + 12)  # sizes, controls, source epochs, on each domain
+    assert {name: run.fingerprint for name, run in reuse.runs.items() if name in paper.runs} == {
+        name: run.fingerprint for name, run in paper.runs.items()
+    }
     assert list(load(env="own_checkpoints").plan.runs) == ["images.a_1", "images.b_1"]
 
 
@@ -139,6 +144,7 @@ def test_an_environment_may_leave_the_study_of_base() -> None:
 
 INHERITED = {
     "paper": {"models_folder"},
+    "paper_feature_reuse": {"models_folder"},
     "own_images": {
         "models_folder", "model.name", "training.batch_size", "training.warmup_fraction", "training.clip_norm",
         "training.channels_last", "training.evaluate_every", "training.keep_epochs",
@@ -169,15 +175,35 @@ def leaves(values: Any, before: str = "") -> set[str]:
 @pytest.mark.parametrize("env", INHERITED)
 def test_nothing_of_base_leaks_into_an_environment(env: str) -> None:
     """Every key that a shipped environment takes from base is in the list above; `paper` says all that it means."""
-    own = leaves(read_mapping(ROOT / "conf" / env / "parameters.yml")) - {"inherit_study"}
+    written = read_mapping(ROOT / "conf" / env / "parameters.yml")
+    below = written.pop("extends", None)
+    own = leaves(written) | (leaves(read_mapping(ROOT / "conf" / below / "parameters.yml")) if below else set())
+    own -= {"inherit_study"}
     merged = leaves(OmegaConfigLoader.__getitem__(load(env=env), "parameters"))
     assert merged - own == INHERITED[env]
 
 
-def test_every_epoch_of_the_paper_is_a_point_of_figure_2() -> None:
-    """All runs on the target tasks are evaluated after every epoch."""
-    runs = load(env="paper").plan.runs
-    assert {run.training.evaluate_every for run in runs.values() if run.kind != "p"} == {1}
+def test_the_curves_of_figure_2_have_a_point_for_each_epoch_or_two() -> None:
+    """P-T and RI-T are evaluated after every epoch, on CheXpert with its 200 and 400 after every other; no more is cut."""
+    runs = load(env="paper").plan.runs.values()
+    drawn = {(run.task == "chexpert", run.training.evaluate_every) for run in runs if run.kind in ("pt", "rit")}
+    assert drawn == {(False, 1), (True, 2)}
+    others = [run for run in runs if run.kind not in ("p", "pt", "rit")]
+    assert {run.training.evaluate_every for run in others} == {5}
+    assert {run.training.evaluate_train_on for run in runs} == {10_000}
+
+
+def test_the_papers_plan_puts_at_most_700_million_images_through_networks() -> None:
+    """Trained on, evaluated in training and in analyses; with Figures 3 and 7 it is a multiple."""
+    assert counted_images("paper") < 700e6 < 2000e6 < counted_images("paper_feature_reuse")
+
+
+def counted_images(env: str) -> float:
+    """All images of the table "Whole plan" that go through a network."""
+    plan = load(env=env).plan
+    sizes = {"imagenet": (1_281_167, 50_000), "clipart": (33_525, 14_604)}
+    whole = plan_costs(plan, sizes, Speed(1000.0, 3000.0))["Whole plan"].set_index("work")["count"]
+    return float(whole[["optimizer steps", "evaluation in training", "analyses"]].sum())
 
 
 def test_an_environment_may_change_one_value(tmp_path: Path) -> None:
@@ -217,7 +243,17 @@ def test_a_mistake_is_an_error_of_the_command_line() -> None:
 
 @pytest.mark.parametrize(
     "env",
-    ["base", "feature_reuse", "merging", "own_checkpoints", "own_images", "paper", "split", "width"],
+    [
+        "base",
+        "feature_reuse",
+        "merging",
+        "own_checkpoints",
+        "own_images",
+        "paper",
+        "paper_feature_reuse",
+        "split",
+        "width",
+    ],
 )
 def test_the_study_among_the_parameters_makes_the_same_plan_again(env: str) -> None:
     """Nodes of the report make the plan from it; keys that were not written stay unwritten."""

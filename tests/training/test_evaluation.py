@@ -165,10 +165,12 @@ def test_a_model_of_other_classes_is_refused(train_split: PackedSplit) -> None:
 
 @pytest.mark.parametrize("num_batches", [0, 1, 2, 7])
 def test_batches_read_ahead_are_the_same(train_split: PackedSplit, num_batches: int) -> None:
-    """What the thread reads ahead comes in order, and equals what is gathered on the spot."""
-    feed = Feed(train_split, torch.device("cpu"))
+    """What is read ahead comes in order, and equals what is gathered on the spot."""
+    feed, copies = Feed(train_split, torch.device("cpu")), LateCopies()
     wanted = [np.arange(5) + 3 * number for number in range(num_batches)]
-    ahead = list(feed._ahead(iter(wanted)))
+    ahead = list(Ring(train_split, copies).batches(iter(wanted)))
+    for thread in copies.threads:
+        thread.join()
     assert len(ahead) == num_batches
     for batch, plain, indices in zip(ahead, feed.batches(wanted), wanted, strict=True):
         assert torch.equal(batch, plain)

@@ -26,6 +26,7 @@ from transferscope.system.folder_lock import run_folder_held
 from transferscope.training import loop
 from transferscope.training.distributed.launch import train as launch
 from transferscope.training.evaluation import evaluate
+from transferscope.training.inputs import evaluated_examples
 from transferscope.training.loop import train_run
 
 Make = Callable[..., Any]
@@ -342,6 +343,31 @@ def test_a_compiled_model_leaves_the_same_checkpoints(
     assert history.equals(expected)
     for name, value in plain.load("final").state_dict.items():
         assert torch.equal(fast.load("final").state_dict[name], value), name
+
+
+def test_train_metrics_on_a_sample(
+    train_split: PackedSplit, held_out_split: PackedSplit, make_run: Make, tmp_path: Path
+) -> None:
+    """They are those of the same examples at every epoch; test metrics, the best and the weights are those of all."""
+    every, _ = train_run(make_run(), train_split, held_out_split, initial=None, folder=tmp_path / "every")
+    run = make_run(evaluate_train_on=11)
+    series, history = train_run(run, train_split, held_out_split, initial=None, folder=tmp_path / "some")
+    indices = evaluated_examples(train_split, 11)
+    assert indices is not None
+    assert len(set(indices.tolist())) == 11
+    assert series.best == every.best
+    for which in (0, "final"):
+        checkpoint = series.load(which)
+        for name, value in every.load(which).state_dict.items():
+            assert torch.equal(checkpoint.state_dict[name], value)
+        row = history.iloc[series.epoch(which)]
+        seen = evaluate(checkpoint.build(), train_split.subset(indices))
+        assert (row["train_accuracy"], row["train_loss_eval"]) == pytest.approx(
+            (seen["accuracy"], seen["loss"]), rel=1e-6
+        )
+        whole = evaluate(checkpoint.build(), held_out_split)
+        assert row["test_accuracy"] == pytest.approx(whole["accuracy"])
+    assert evaluated_examples(train_split, 40) is None
 
 
 def test_progress_counts_every_step(

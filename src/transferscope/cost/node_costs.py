@@ -12,8 +12,8 @@ from transferscope.cost.passes import (
     count_weights_and_modules,
     critical_runs,
     criticality_images,
+    evaluated_images,
     merge_images,
-    num_evaluations,
     plane_images,
     rewinding_images,
     sizes_of,
@@ -39,7 +39,7 @@ def node_costs(plan: Plan, known: Sizes | None = None) -> dict[str, float]:
     for run in plan.runs.values():
         if run.checkpoint is None:
             train, test = sizes[run.task]
-            evaluated = num_evaluations(run.training) * (train + test)
+            evaluated = evaluated_images(run.training, train, test)
             costs[str(run.node)] = BACKWARD * run.training.epochs * train + evaluated
         else:
             costs[str(run.node)] = sum(sizes[run.task]) if plan.has_images(run.task) else 0

@@ -76,6 +76,11 @@ def num_evaluations(options: TrainingOptions) -> int:
     return 1 + -(-options.epochs // options.evaluate_every)
 
 
+def evaluated_images(options: TrainingOptions, train: int, test: int) -> int:
+    """Images through the network in all evaluations of a training."""
+    return num_evaluations(options) * (at_most(options.evaluate_train_on, train) + test)
+
+
 def num_checkpoints(options: TrainingOptions) -> int:
     """Epoch 0, those kept, the best and the final one."""
     if options.keep_epochs == "all":

@@ -33,9 +33,9 @@ from transferscope.cost.passes import (
     count_weights_and_modules,
     critical_runs,
     criticality_images,
+    evaluated_images,
     merge_images,
     num_checkpoints,
-    num_evaluations,
     plane_images,
     rewinding_images,
     task_sizes,
@@ -91,7 +91,7 @@ def run_costs(plan: Plan, sizes: Sizes, speed: Speeds, num_weights: Mapping[str,
         options = run.training
         train, test = sizes[run.task]
         trained = options.epochs * train
-        evaluated = num_evaluations(options) * (train + test)
+        evaluated = evaluated_images(options, train, test)
         of_run = speed_of(speed, run.full_name)
         seconds = trained / of_run.train + evaluated / of_run.forward
         checkpoints = num_checkpoints(options)

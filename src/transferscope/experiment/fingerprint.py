@@ -29,7 +29,7 @@ def fingerprint_of(values: dict[str, Any]) -> str:
 def _decisive(options: opt.Options) -> dict[str, Any]:
     """The options that decide weights; those that came later than others count where they are used."""
     values = options.model_dump(exclude=opt.NOT_IN_WEIGHTS)
-    for key in ("frozen", "optimizer"):
+    for key in ("frozen", "optimizer", "evaluate_train_on"):
         if key in values and not values[key]:
             del values[key]
     return values

@@ -242,7 +242,11 @@ class TrainingOptions(Options):
     """Parts that are not trained: features (all but the classifier), or modules, starts of tensors' names, globs."""
     augmentation: AugmentationOptions = AugmentationOptions()
     evaluate_every: Epochs = 1
-    """Epochs between full evaluations of train and test."""
+    """Epochs between evaluations of train and test."""
+    evaluate_train_on: Images | None = None
+    """Training images, drawn once for each task, on which the train metrics of an epoch are measured; None: all.
+
+    The test images are always all measured, since they choose the best epoch."""
     keep_epochs: Literal["all"] | tuple[Epoch, ...] = ()
     """Epochs whose weights are kept beside 0, best and final."""
     precision: Precision = "float32"

@@ -36,7 +36,7 @@ from transferscope.experiment.study_faults import MAX_RUNS as MAX_RUNS
 from transferscope.experiment.study_faults import faults_of_starts, faults_of_study
 from transferscope.system.errors import UserError, one_message
 
-NO_TREATMENT = {*opt.NOT_IN_WEIGHTS, "keep_epochs", "evaluate_every"}
+NO_TREATMENT = {*opt.NOT_IN_WEIGHTS, "keep_epochs", "evaluate_every", "evaluate_train_on"}
 """Options of a training in which runs that are compared as replicas may differ."""
 
 

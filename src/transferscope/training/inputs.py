@@ -7,11 +7,13 @@ import hashlib
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from transferscope.experiment.run import RunSpec
+from transferscope.experiment.seeds import derive_seed
 from transferscope.images.augment import EvaluationTransform
 from transferscope.images.split import PackedSplit
 from transferscope.models.checkpoint import Checkpoint
@@ -89,6 +91,14 @@ def check_last_batch(model: nn.Module, split: PackedSplit, batch_size: int) -> N
                 f"training.batch_size: {batch_size} leaves one of the {len(split)} images of {split.name} over, and "
                 f"BatchNorm cannot train on one ({error}); choose another"
             ) from None
+
+
+def evaluated_examples(split: PackedSplit, limit: int | None) -> np.ndarray | None:
+    """Positions of at most `limit` examples, the same for all epochs and runs on a split; None for all of them."""
+    if limit is None or len(split) <= limit:
+        return None
+    generator = np.random.default_rng(derive_seed(split.name, split.part, "evaluation"))
+    return np.sort(generator.choice(len(split), limit, replace=False))
 
 
 def _digest(checkpoint: Checkpoint) -> str:

@@ -31,7 +31,7 @@ from transferscope.training.distributed.group import OneProcess, has_unused_para
 from transferscope.training.evaluation import evaluate
 from transferscope.training.feed import Feed
 from transferscope.training.history import EVENTS, Events, metric_columns, row_of, score, timing_of
-from transferscope.training.inputs import Inputs, by_part, check_last_batch
+from transferscope.training.inputs import Inputs, by_part, check_last_batch, evaluated_examples
 from transferscope.training.optim import make_optimizer
 from transferscope.training.record import RunFolder
 from transferscope.training.snapshot import TrainingState
@@ -60,10 +60,10 @@ def train_run(
     """Train `run` on `train_split` in this process; return the checkpoints and the history that it leaves in `folder`.
 
     `initial` is the checkpoint that a run with `initialisation` "pretrained" starts from (all but the classifier).
-    Epoch 0 is the untrained model. Both splits are evaluated whole after every `evaluate_every` epochs and after the
+    Epoch 0 is the untrained model. Both splits are evaluated after every `evaluate_every` epochs and after the
     last; `best` is the epoch of the best score (accuracy; mean AUC of a multi-label task), the earliest of equals, on
     `validation_split` if given, else on the test split, as the authors chose it. Kept are the epochs 0, `keep_epochs`,
-    best and final.
+    best and final. Test images are all evaluated, of the others `evaluate_train_on`.
 
     The state is saved every `training.snapshot_seconds`, at the end of an epoch or within one: a run that was killed
     goes on from there, and on the CPU ends with the same bytes as if it had not been. A finished run of the same plan
@@ -201,7 +201,9 @@ def fit(
             row = row_of(run, epoch, lr=lr, train_loss=loss)
             if epoch % options.evaluate_every == 0 or epoch == options.epochs:
                 for part, feed in feeds.items():
-                    row |= metric_columns(part, evaluate(network, feed, precision=options.precision, group=group))
+                    seen = evaluated_examples(feed.split, options.evaluate_train_on) if part == "train" else None
+                    measured = evaluate(network, feed, precision=options.precision, group=group, indices=seen)
+                    row |= metric_columns(part, measured)
             seconds = time.perf_counter() - started
             timing = timing_of(run, epoch, len(train_split), training=state.seconds, evaluation=seconds)
             state.close_epoch(row, timing)
