@@ -17,6 +17,8 @@ TORCH = ("sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120")
         ("RTX 4090", (8, 9), "bfloat16", None),  # kernels of 8.6 run on 8.9
         ("T4", (7, 5), "float32", None),
         ("T4", (7, 5), "bfloat16", "has no bfloat16"),
+        ("T4", (7, 5), "float16", None),
+        ("T4", (7, 5), "auto", None),
         ("V100", (7, 0), "float32", "kernels for sm_75, sm_80"),
         ("V100", (7, 0), "bfloat16", "kernels for sm_75, sm_80"),
         ("P100", (6, 0), "float32", "kernels for"),

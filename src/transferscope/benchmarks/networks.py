@@ -152,10 +152,11 @@ def _step(setting: Setting, batch: int, deterministic: bool, *, compiled: bool, 
 
     def step() -> int:
         indices = (np.arange(batch) + next(steps)) % len(split)
-        (stored,) = feed.batches([indices])
+        share = setup.share(1, 0, indices)
+        (stored,) = feed.batches([share.read])
         if mode == "reduce-overhead" and not setting.small:
             torch.compiler.cudagraph_mark_step_begin()
-        take_step(setup, optimizer, 1, 0, indices, stored)
+        take_step(setup, optimizer, 1, 0, share, stored)
         return batch
 
     return step

@@ -118,19 +118,21 @@ class _Work:
         import torch
 
         from transferscope.models.layers import image_channels
+        from transferscope.models.precision import TYPES, analyses_precision
         from transferscope.models.zoo import build_model
 
+        self.dtype = TYPES[analyses_precision(precision, device)]
         network = build_model(model.name, num_classes, seed=0, **model.options)
         layout = torch.channels_last if options.channels_last else torch.contiguous_format
         self.network = network.to(device=device, memory_format=layout)  # type: ignore[call-overload]
         self.called = torch.compile(network, dynamic=False) if options.compile else network
         self.analysed = build_model(model.name, num_classes, seed=0, **model.options).eval()
-        self.analysed.to(device=device, dtype=getattr(torch, precision))
+        self.analysed.to(device=device, dtype=self.dtype)
         self.analysed.to(memory_format=torch.channels_last)
         largest = max(options.batch_size, EVALUATED)
         self.images = torch.randn(largest, image_channels(network), side, side, device=device)
         self.images = self.images.contiguous(memory_format=layout)
-        self.seen = self.images[:ANALYSED].to(getattr(torch, precision), memory_format=torch.channels_last)
+        self.seen = self.images[:ANALYSED].to(self.dtype, memory_format=torch.channels_last)
         self.labels = torch.zeros(options.batch_size, dtype=torch.long, device=device)
         self.optimizer = torch.optim.SGD(network.parameters(), lr=0.0, momentum=0.9, fused=True)
         self.options, self.device = options, device
@@ -163,7 +165,10 @@ class _Work:
     def _autocast(self) -> torch.autocast:
         import torch
 
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.options.precision == "bfloat16")
+        from transferscope.models.precision import training_type
+
+        dtype = training_type(self.options.precision, self.device)
+        return torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32)
 
 
 def _rate(actions: list[Callable[[], None]], device: torch.device, seconds: float) -> float:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from transferscope.experiment.options import Precision
+from transferscope.experiment.options import TrainingPrecision
 
 BFLOAT16_SINCE = (8, 0)
 """The compute capability of the first GPUs with bfloat16 (Ampere); older ones emulate it slowly or not at all."""
 
 
 def gpu_fault(
-    name: str, capability: tuple[int, int], architectures: Iterable[str], precisions: Iterable[Precision]
+    name: str, capability: tuple[int, int], architectures: Iterable[str], precisions: Iterable[TrainingPrecision]
 ) -> str | None:
     """The reason why a GPU cannot compute a plan, as one line; None where it can.
 
@@ -35,7 +35,7 @@ def gpu_fault(
     if "bfloat16" in precisions and capability < BFLOAT16_SINCE:
         return (
             f"{name} (compute capability {version}) has no bfloat16, which training.precision or analyses.precision "
-            "asks for: write float32 there"
+            "asks for: write auto there, which is float16 with a scaled loss in training and float32 in analyses"
         )
     return None
 

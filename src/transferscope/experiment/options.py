@@ -43,7 +43,9 @@ Images = Annotated[int, Field(gt=0, le=MAX_IMAGES)]
 Pixels = Annotated[int, Field(gt=0, le=MAX_PIXELS)]
 Processes = Annotated[int, Field(gt=0, le=MAX_PROCESSES)]
 Shown = Annotated[int, Field(gt=0, le=MAX_SHOWN)]
-Precision = Literal["float32", "bfloat16"]
+Precision = Literal["float32", "bfloat16", "auto"]
+"""Of analyses. auto: bfloat16 on GPUs that have it, else float32."""
+TrainingPrecision = Literal["float32", "bfloat16", "float16", "auto"]
 Transfer = Literal["weights", "statistics"]
 
 
@@ -249,7 +251,9 @@ class TrainingOptions(Options):
     The test images are always all measured, since they choose the best epoch."""
     keep_epochs: Literal["all"] | tuple[Epoch, ...] = ()
     """Epochs whose weights are kept beside 0, best and final."""
-    precision: Precision = "float32"
+    precision: TrainingPrecision = "float32"
+    """Of matrix products and convolutions; weights stay float32. In float16 the loss is scaled, and an optimizer step
+    whose gradients overflow is left out. auto: bfloat16 on GPUs that have it, float16 on others, float32 on the CPU."""
     channels_last: bool = False
     compile: bool = False
     deterministic: bool = True
@@ -809,7 +813,9 @@ class AnalysesOptions(Options):
     pairs is the same either way, e.g. `clipart.mistakes.table`."""
     modules: ModulesOptions = ModulesOptions()
     precision: Precision = "float32"
-    """Of the networks in similarity and landscape; in bfloat16 losses are off by up to a few percent."""
+    """Of the networks in similarity and landscape; in bfloat16 losses are off by up to a few percent.
+
+    auto: bfloat16 on GPUs that have it, else float32."""
 
     mistakes: MistakesOptions | None = MistakesOptions()
     similarity: SimilarityOptions | None = SimilarityOptions()

@@ -22,6 +22,7 @@ from transferscope.images.split import PackedSplit
 from transferscope.models.checkpoint import Checkpoint
 from transferscope.models.layers import image_channels
 from transferscope.models.parametrised import analysed_model
+from transferscope.models.precision import analyses_precision
 from transferscope.system.errors import UserError
 from transferscope.training.device import choose_device
 from transferscope.training.feed import Feed
@@ -51,9 +52,13 @@ class Bench:
     store: Store = field(default_factory=dict[str, dict[str, Any]])
     """Results by content: with a store on disk nothing is measured twice."""
     precision: Precision = "float32"
-    """Of the forward passes; BatchNorm's statistics are recomputed in float32."""
+    """Of the forward passes; BatchNorm's statistics are recomputed in float32. auto is settled by the device."""
     resamples: int = 0
     """With any, each metric is an array, first that on all examples and then those under resamples of them."""
+
+    def __post_init__(self) -> None:
+        if self.precision == "auto":  # results are remembered by what was computed
+            object.__setattr__(self, "precision", analyses_precision("auto", choose_device(None)))
 
     @property
     def task(self) -> str:

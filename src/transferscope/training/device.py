@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils import deterministic as deterministic_settings
 
-from transferscope.experiment.options import Precision
+from transferscope.experiment.options import TrainingPrecision
+from transferscope.models.precision import training_type
 from transferscope.models.zoo import private_random_state
 from transferscope.system.gpu_grants import granted_gpus
 
@@ -26,11 +27,15 @@ def choose_device(device: str | torch.device | None) -> torch.device:
     return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
 
 
-def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[object]:
-    """bfloat16: matrix products and convolutions in bfloat16 on float32 weights; float32: nothing changes."""
-    if precision == "float32":
-        return nullcontext()
-    return torch.autocast(device.type, dtype=torch.bfloat16)
+def autocast(device: torch.device, precision: TrainingPrecision) -> AbstractContextManager[object]:
+    """Matrix products and convolutions in half precision on float32 weights; in float32 nothing changes."""
+    dtype = training_type(precision, device)
+    return nullcontext() if dtype == torch.float32 else torch.autocast(device.type, dtype=dtype)
+
+
+def loss_scaler(device: torch.device, precision: TrainingPrecision) -> torch.amp.GradScaler | None:
+    """The scaler of the loss that float16 needs, whose smallest gradients would else be 0; None elsewhere."""
+    return torch.amp.GradScaler(device.type) if training_type(precision, device) == torch.float16 else None
 
 
 def first_weight(model: nn.Module) -> Tensor:

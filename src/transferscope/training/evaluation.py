@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from transferscope.experiment.options import Precision
+from transferscope.experiment.options import TrainingPrecision
 from transferscope.images.augment import EvaluationTransform
 from transferscope.images.split import PackedSplit
 from transferscope.models.layers import image_channels
@@ -30,7 +30,7 @@ def evaluate(
     *,
     batch_size: int = BATCH_SIZE,
     device: str | torch.device | None = None,
-    precision: Precision = "float32",
+    precision: TrainingPrecision = "float32",
     indices: np.ndarray | None = None,
     group: OneProcess | None = None,
     progress: Callable[[int], None] | None = None,
@@ -55,7 +55,7 @@ def predict(
     *,
     batch_size: int = BATCH_SIZE,
     device: str | torch.device | None = None,
-    precision: Precision = "float32",
+    precision: TrainingPrecision = "float32",
     indices: np.ndarray | None = None,
     group: OneProcess | None = None,
     progress: Callable[[int], None] | None = None,
@@ -81,7 +81,7 @@ class _Pass:
         split: PackedSplit | Feed,
         batch_size: int,
         device: str | torch.device | None,
-        precision: Precision,
+        precision: TrainingPrecision,
         indices: np.ndarray | None,
         group: OneProcess | None,
         progress: Callable[[int], None] | None,

@@ -26,7 +26,14 @@ from transferscope.models.series import CheckpointSeries, Status
 from transferscope.system.errors import UserError
 from transferscope.system.folder_lock import forget_dead_holder, run_folder_held
 from transferscope.system.progress import progress_bar
-from transferscope.training.device import as_input, choose_device, first_weight, random_state_of, reproducible
+from transferscope.training.device import (
+    as_input,
+    choose_device,
+    first_weight,
+    loss_scaler,
+    random_state_of,
+    reproducible,
+)
 from transferscope.training.distributed.group import OneProcess, has_unused_parameters
 from transferscope.training.evaluation import evaluate
 from transferscope.training.feed import Feed
@@ -115,7 +122,8 @@ def fit(
         freeze(model, options.frozen)
         layout = torch.channels_last if options.channels_last else torch.contiguous_format
         model.to(device=device, memory_format=layout)  # type: ignore[call-overload]
-        state = TrainingState(model, make_optimizer(model, options))
+        scaler = loss_scaler(device, options.precision)
+        state = TrainingState(model, make_optimizer(model, options, may_be_left_out=scaler is not None), scaler)
         resumed = record.resume(state)
         # No process goes on before all have read their snapshot, so the leader does not change files under the others.
         if not group.agree([resumed, state.epoch, state.step], device):
@@ -132,7 +140,7 @@ def fit(
         forward = group.wrap(network, partial(has_unused_parameters, model, blank))
         feeds = {part: Feed(split, device) for part, split in inputs.splits.items()}
         layers_draw = surroundings.enter_context(random_state_of(model, device))
-        setup = Setup(run, train_split, steps_per_epoch, device, group, model, forward, layers_draw)
+        setup = Setup(run, train_split, steps_per_epoch, device, group, model, forward, layers_draw, state.scaler)
         log_events = options.tensorboard and group.leads
         events = Events(record.folder / EVENTS, after=state.epoch) if log_events else None
 

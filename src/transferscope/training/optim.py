@@ -59,10 +59,14 @@ def parameter_groups(model: nn.Module, options: TrainingOptions) -> list[dict[st
     return [group for group in groups if group["params"]]
 
 
-def make_optimizer(model: nn.Module, options: TrainingOptions) -> torch.optim.Optimizer:
+def make_optimizer(
+    model: nn.Module, options: TrainingOptions, *, may_be_left_out: bool = False
+) -> torch.optim.Optimizer:
     """The optimizer over `parameter_groups`; `set_learning_rate` comes before each update.
 
-    torch's SGD, fused into one kernel, or the class of torch that `training.optimizer` names.
+    torch's SGD, fused into one kernel, or the class of torch that `training.optimizer` names. may_be_left_out: true
+    where a scaled loss may overflow; torch's fused SGD goes on with memory that it has not written if its first update
+    is left out.
 
     Raises UserError for an optimizer or an option that torch does not have, and for values that it refuses.
     """
@@ -70,7 +74,11 @@ def make_optimizer(model: nn.Module, options: TrainingOptions) -> torch.optim.Op
     if options.optimizer is not None:
         return _named(groups, options.optimizer, options.lr, options.weight_decay)
     return torch.optim.SGD(
-        groups, lr=options.lr, momentum=options.momentum, weight_decay=options.weight_decay, fused=True
+        groups,
+        lr=options.lr,
+        momentum=options.momentum,
+        weight_decay=options.weight_decay,
+        fused=None if may_be_left_out else True,
     )
 
 

@@ -34,6 +34,8 @@ class TrainingState:
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler | None = None
+    """Of the loss, in float16."""
     epoch: int = 0
     step: int = 0
     loss_sum: float = 0.0
@@ -80,6 +82,7 @@ def save_snapshot(path: Path, state: TrainingState, identity: str) -> None:
         tensors |= {f"optimizer/{index}/{name}": v for name, v in entries.items() if isinstance(v, Tensor)}
     content: dict[str, Any] = {name: getattr(state, name) for name in PLAIN}
     content |= {"version": VERSION, "identity": identity}
+    content |= {} if state.scaler is None else {"scaler": state.scaler.state_dict()}
     content |= {"optimizer": {"state": values, "param_groups": optimizer["param_groups"]}}
     header = json.dumps({"seal": UNSEALED} | content)
     copies = {name: plain(tensor) for name, tensor in tensors.items()}
@@ -114,6 +117,8 @@ def restore(state: TrainingState, snapshot: Snapshot) -> None:
     """Bring `state` to where the snapshot left it."""
     for name in PLAIN:
         setattr(state, name, snapshot.plain[name])
+    if state.scaler is not None:
+        state.scaler.load_state_dict(snapshot.plain["scaler"])
     tensors = {"model": {}, "optimizer": {}}  # type: dict[str, dict[str, Tensor]]
     for key, tensor in snapshot.tensors.items():
         kind, _, name = key.partition("/")

@@ -69,6 +69,8 @@ class Setup:
     """The model as it is called: compiled if asked, and wrapped so that several processes share their gradients."""
     layers_draw: bool
     """True if layers such as dropout draw random numbers."""
+    scaler: torch.amp.GradScaler | None = None
+    """Of the loss, in float16."""
 
     @cached_property
     def parameters(self) -> list[nn.Parameter]:
@@ -150,13 +152,20 @@ def take_step(
     smoothing, own = options.label_smoothing, targets[share.own]
     loss = share.factor * summed_loss(logits, own, multi_label=multi_label, label_smoothing=smoothing)
     optimizer.zero_grad()
-    (loss * (group.size / weight)).backward()
+    mean, scaler = loss * (group.size / weight), setup.scaler
+    (mean if scaler is None else scaler.scale(mean)).backward()
 
-    # The update.
+    # The update. In float16 it is left out where a gradient has overflowed, the same in every process.
+    if scaler is not None:
+        scaler.unscale_(optimizer)
     if options.clip_norm is not None:
         nn.utils.clip_grad_norm_(setup.parameters, options.clip_norm, foreach=True)
     set_learning_rate(optimizer, setup.learning_rate(epoch, step))
-    optimizer.step()
+    if scaler is None:
+        optimizer.step()
+    else:
+        scaler.step(optimizer)
+        scaler.update()
     return torch.stack([loss.detach().double(), weight.double()])
 
 
