@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from transferscope.analysis.evaluator import (
     resident_batches,
     streamed_batches,
 )
+from transferscope.analysis.interpolation import interpolate_into
 from transferscope.system.errors import UserError
 
 GENERATOR = torch.Generator().manual_seed(0)
@@ -108,3 +110,25 @@ def test_per_example_values_sum_to_the_metrics() -> None:
     assert correct.shape == losses.shape == known.shape == (11,)
     metrics = accuracy_and_loss(logits, LABELS)
     assert metrics == {"accuracy": correct.mean().item(), "loss": pytest.approx(losses.mean().item())}
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_compiled_network_is_compiled_once_for_each_shape(precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights that are written in place along a line take no other graph; a backend without code gives equal values."""
+    graphs: list[tuple[int, ...]] = []
+
+    def backend(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> object:
+        graphs.append(next(tuple(value.shape) for value in inputs if value.dim() == 4 and value.shape[1:] == (3, 8, 8)))
+        return graph.forward
+
+    torch._dynamo.reset()
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=backend))
+    batches = resident_batches(IMAGES, LABELS, transform, batch_size=4)  # 4, 4 and 3
+    plain, compiled = (Evaluator(batches, precision=precision, compiled=compiled) for compiled in (False, True))
+    nets, ends = [make_net() for _ in range(2)], [dict(make_net().state_dict()) for _ in range(2)]
+    ends[1] = {key: 1.5 * value for key, value in ends[1].items()}
+    for alpha in (0.0, 0.25, 0.5, 1.0):
+        for net in nets:
+            interpolate_into(net, *ends, alpha)
+        assert torch.equal(compiled.logits_and_labels(nets[0])[0], plain.logits_and_labels(nets[1])[0])
+    assert sorted(graphs) == [(3, 3, 8, 8), (4, 3, 8, 8)]

@@ -55,6 +55,8 @@ class Bench:
     """Of the forward passes; BatchNorm's statistics are recomputed in float32. auto is settled by the device."""
     resamples: int = 0
     """With any, each metric is an array, first that on all examples and then those under resamples of them."""
+    compiled: bool = False
+    """True if networks are compiled where they are measured as they are: `metrics` and `along`."""
 
     def __post_init__(self) -> None:
         if self.precision == "auto":  # results are remembered by what was computed
@@ -121,7 +123,7 @@ class Bench:
         return Resampling(len(split), self.resamples, derive_seed(split.name, split.part, "resampling"))
 
     def _remembered(self, checkpoint: Checkpoint, split: PackedSplit, each: bool) -> Evaluate:
-        evaluate = SplitEvaluator(split, self.resamples, self.precision, each=each)
+        evaluate = SplitEvaluator(split, self.resamples, self.precision, each=each, compiled=self.compiled)
         of = "each example" if each else self.resamples
         return Remembered(evaluate, self.store, self.key(checkpoint, split, of))
 
@@ -129,14 +131,17 @@ class Bench:
 class SplitEvaluator:
     """Metrics of a model on a split; its images are prepared once for all models, when the first is measured."""
 
-    def __init__(self, split: PackedSplit, resamples: int, precision: Precision, *, each: bool = False) -> None:
-        self.split, self.resamples, self.precision, self.each = split, resamples, precision, each
+    def __init__(
+        self, split: PackedSplit, resamples: int, precision: Precision, *, each: bool = False, compiled: bool = False
+    ) -> None:
+        self.split, self.resamples, self.precision = split, resamples, precision
+        self.each, self.compiled = each, compiled
         self._evaluator: Evaluator | None = None
 
     def __call__(self, model: nn.Module) -> Metrics:
         if self._evaluator is None:
             inputs = batches(self.split, image_channels(model))
-            self._evaluator = Evaluator(inputs, self._metrics, precision=self.precision)
+            self._evaluator = Evaluator(inputs, self._metrics, precision=self.precision, compiled=self.compiled)
         return self._evaluator(model)
 
     @cached_property

@@ -41,13 +41,15 @@ def make_bench(
     store: Store | None = None,
     max_examples: int | None = None,
     resamples: int = 0,
+    *,
+    compiled: bool = False,
 ) -> Bench:
     """The bench on which a node measures models of a task, with at most `max_examples` of each part."""
     from transferscope.measure.bench import Bench
 
     splits = {part: split for part, split in (("train", train_split), ("test", test_split)) if split is not None}
     memory: Store = {} if store is None else store
-    return Bench(splits, memory, precision, resamples).limited(max_examples)
+    return Bench(splits, memory, precision, resamples, compiled).limited(max_examples)
 
 
 def tagged(tag: str, nodes: Iterable[Node]) -> list[Node]:

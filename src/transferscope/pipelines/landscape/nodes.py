@@ -40,7 +40,7 @@ def interpolate_pair(
     store: Store,
 ) -> Tables:
     """Metrics on the line between two models of one task, and beyond its ends, and the barriers (Figures 12 to 18)."""
-    bench = make_bench(train_split, test_split, precision, store, options.max_examples, options.resamples)
+    bench = _bench(train_split, test_split, precision, store, options)
     return _lines(bench, pair, series_a, series_b, options)
 
 
@@ -54,7 +54,7 @@ def interpolate_pairs(
     **series: CheckpointSeries,
 ) -> Tables:
     """The tables of `interpolate_pair` of many pairs, one below the other; series by the full name of the run."""
-    bench = make_bench(train_split, test_split, precision, store, options.max_examples, options.resamples)
+    bench = _bench(train_split, test_split, precision, store, options)
     return _below(_lines(bench, pair, series[pair.run_a], series[pair.run_b], options) for pair in pairs.root)
 
 
@@ -71,13 +71,21 @@ def interpolate_across(
     """Test metrics on one task along the line between models of two tasks, and the barriers (Figures 19 to 29)."""
     from transferscope.measure import line
 
-    bench = make_bench(train_split, test_split, precision, store, options.max_examples, options.resamples)
+    bench = _bench(train_split, test_split, precision, store, options)
     ends, alphas = (series_a.load("final"), series_b.load("final")), options.alphas_for(bench.task)
     points, barriers = line(
         bench, *ends, alphas, parts=["test"], until_decided=options.until_decided, name=str(pair.at("final"))
     )
     names = pair.columns("final")
     return _of_pair(points, pair, names), _of_pair(barriers, pair, names)
+
+
+def _bench(
+    train_split: PackedSplit, test_split: PackedSplit, precision: Precision, store: Store, options: LandscapeOptions
+) -> Bench:
+    """The bench of lines."""
+    limits = options.max_examples, options.resamples
+    return make_bench(train_split, test_split, precision, store, *limits, compiled=options.compile)
 
 
 def _lines(
