@@ -20,9 +20,10 @@ from transferscope.framework.kedro_private import validators_of
 from transferscope.framework.runners.failures import RemoteError
 from transferscope.framework.runners.node_progress import Ended
 from transferscope.framework.runners.node_runner import NodeRunner, gpus_asked, positive, refuse_unknown
+from transferscope.framework.runners.node_task import NodeTask, Outcome
 from transferscope.framework.runners.notes import Notes, add_notes
 from transferscope.framework.runners.ray_cluster import connected, machines_of
-from transferscope.framework.runners.ray_node import Board, NodeTask, Outcome, carry_out
+from transferscope.framework.runners.ray_node import Board, carry_out
 from transferscope.framework.runners.slots import DevicePool
 from transferscope.framework.runners.urgency import urgency
 from transferscope.system.errors import UserError
@@ -33,7 +34,10 @@ LOOK_SECONDS = 10.0
 """Between looks at which machines are there."""
 
 WAITING = 1
-"""So that none is idle until the driver hears that a node has ended."""
+"""Nodes more than cores, so that none is idle until the driver hears that a node has ended.
+
+Not so on GPUs: Ray might start the one too many first, and a training on all GPUs would wait for a long one on one.
+"""
 
 
 class RayRunner(NodeRunner):
@@ -156,11 +160,10 @@ class Room:
         return self._gpus if node in self._on_gpu else self._cores
 
     def _there(self) -> tuple[int, int]:
-        """Cores and GPUs of all machines, and a few more for what is to wait at Ray until one is free."""
+        """Cores of all machines, and a few more for what is to wait at Ray until one is free, and their GPUs."""
         machines = machines_of(self._ray)
-        sums = (int(sum(machine.get(kind, 0) for machine in machines)) for kind in ("CPU", "GPU"))
-        cores, gpus = (count + WAITING for count in sums)
-        return cores, gpus
+        cores, gpus = (int(sum(machine.get(kind, 0) for machine in machines)) for kind in ("CPU", "GPU"))
+        return cores + WAITING, gpus
 
 
 class _Tasks:
@@ -225,7 +228,4 @@ class _Tasks:
             self._noted(node, outcome.notes)
         except (OSError, UserError) as error:  # the node itself is done, and others go on
             logger.warning("%s is done, but what was recorded of it could not be saved: %s", node.name, error)
-        if outcome.failure is None:
-            return Ended(node, outcome.seconds)
-        kind = UserError if outcome.is_users else RemoteError
-        return Ended(node, outcome.seconds, kind(outcome.failure))
+        return Ended(node, outcome.seconds, outcome.error)
