@@ -195,7 +195,7 @@ def test_the_curves_of_figure_2_have_a_point_for_each_epoch_or_two() -> None:
 
 def test_the_papers_plan_puts_at_most_700_million_images_through_networks() -> None:
     """Trained on, evaluated in training and in analyses; with Figures 3 and 7 it is a multiple."""
-    assert counted_images("paper") < 700e6 < 2000e6 < counted_images("paper_feature_reuse")
+    assert counted_images("paper") < 700e6 < 1500e6 < counted_images("paper_feature_reuse")
 
 
 def counted_images(env: str) -> float:
