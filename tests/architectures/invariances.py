@@ -29,7 +29,7 @@ from transferscope.analysis.states import TensorKinds
 from transferscope.models.layers import feature_layers, trace_conv_inputs
 from transferscope.models.layouts import try_layouts
 from transferscope.models.modules import find_modules
-from transferscope.models.parametrised import layers_of_unknown_map, make_plain
+from transferscope.models.plain_layers import layers_of_unknown_map, make_plain
 from transferscope.models.zoo import build_model
 from transferscope.system.errors import UserError
 

@@ -16,14 +16,9 @@ from transferscope.analysis.interpolation import interpolate
 from transferscope.analysis.spectrum_tables import layer_singular_values
 from transferscope.models.checkpoint import Checkpoint, CheckpointMetadata
 from transferscope.models.layers import trace_conv_inputs
-from transferscope.models.parametrised import (
-    analysed_model,
-    analysed_state,
-    computed_weight,
-    computing_layers,
-    layers_of_unknown_map,
-    make_plain,
-)
+from transferscope.models.linear_calls import computed_weight, computing_layers
+from transferscope.models.parametrised import analysed_model, analysed_state
+from transferscope.models.plain_layers import layers_of_unknown_map, make_plain
 from transferscope.models.zoo import build_model
 
 IMAGES = torch.randn(4, 3, 12, 12, generator=torch.Generator().manual_seed(0))

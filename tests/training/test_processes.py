@@ -21,9 +21,9 @@ from transferscope.models.initialisation import initialise
 from transferscope.models.series import CheckpointSeries
 from transferscope.system.errors import UserError
 from transferscope.training import loop
-from transferscope.training.distributed.group import OneProcess, ProcessGroup
 from transferscope.training.evaluation import predict
 from transferscope.training.inputs import Inputs
+from transferscope.training.process_group import OneProcess, ProcessGroup
 from transferscope.training.record import RunFolder
 
 Make = Callable[..., Any]

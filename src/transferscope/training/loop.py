@@ -24,12 +24,12 @@ from transferscope.system.errors import UserError
 from transferscope.system.folder_lock import forget_dead_holder, run_folder_held
 from transferscope.system.progress import progress_bar
 from transferscope.training.device import choose_device, random_state_of, reproducible
-from transferscope.training.distributed.group import OneProcess
 from transferscope.training.evaluation import evaluate
 from transferscope.training.feed import Feed
 from transferscope.training.history import EVENTS, Events, metric_columns, row_of, score, timing_of
 from transferscope.training.inputs import Inputs, by_part, check_last_batch
 from transferscope.training.optim import make_optimizer
+from transferscope.training.process_group import OneProcess
 from transferscope.training.record import RunFolder
 from transferscope.training.snapshot import TrainingState
 from transferscope.training.step import Setup, take_step

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils._pytree import tree_flatten
 
-from transferscope.analysis.alignment.follow import Placement, Tap, plain_attention
+from transferscope.analysis.alignment.follow import plain_attention
+from transferscope.analysis.alignment.labelled_tensors import Placement, Tap
 from transferscope.analysis.alignment.structure import Level, Structure
 from transferscope.analysis.states import State, check_same_tensors, describe_nonfinite
 from transferscope.models.layers import evaluation_mode
