@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import hashlib
 import json
 import logging
 import math
@@ -165,8 +166,9 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, st
 
 
 def _named(key: str) -> str:
-    """A name that MLflow takes; names of classes may have other characters."""
-    return re.sub(r"[^\w\-. :]", "_", key)
+    """A name that MLflow takes; of another one, as of a class, also a digest, so that no two have the same name."""
+    name = re.sub(r"[^\w\-. :]", "_", key)
+    return name if name == key else f"{name}_{hashlib.sha256(key.encode()).hexdigest()[:8]}"
 
 
 def _record(client: MlflowClient, run_id: str, made: Iterable[str], catalog: CatalogProtocol) -> None:
