@@ -8,8 +8,8 @@ import yaml
 from kedro.framework.project import LOGGING
 from kedro.utils import find_kedro_project
 
-from transferscope.framework.config import PlanConfigLoader
 from transferscope.framework.hooks import StudyHooks
+from transferscope.framework.plan_loader import PlanConfigLoader
 from transferscope.framework.runners.surroundings import Surroundings
 from transferscope.framework.staleness import MadeBy
 from transferscope.framework.tracking import Tracking

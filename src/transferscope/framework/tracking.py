@@ -21,7 +21,8 @@ from kedro.pipeline import Pipeline
 
 from transferscope.experiment.names import EntryName
 from transferscope.experiment.plan import Plan
-from transferscope.framework.config import CommandLineError, active_plan
+from transferscope.framework.command_line import CommandLineError
+from transferscope.framework.config import active_plan
 from transferscope.framework.kedro_private import place_of
 from transferscope.system.errors import one_line
 
