@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from transferscope.analysis.states import state_digest
+from transferscope.models.state_dicts import state_digest
 from transferscope.system.errors import UserError
 
 Batch = tuple[Tensor, Tensor]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -163,6 +164,16 @@ def check_values(state_dict: Mapping[str, Tensor], *, where: str) -> None:
             f"{where}: {wrong:,} of {tensor.numel():,} values of {key!r} are {what}: the training has diverged or the "
             "file is damaged; give another epoch or copy it again"
         )
+
+
+def state_digest(state: Mapping[str, Tensor]) -> str:
+    """SHA-256 over names, dtypes, shapes and bytes; independent of device, memory format and order of the keys."""
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        tensor = state[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _about(content: Any) -> dict[str, Any]:

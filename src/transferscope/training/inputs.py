@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import math
 from dataclasses import dataclass
 
@@ -16,6 +15,7 @@ from transferscope.images.augment import EvaluationTransform
 from transferscope.images.split import PackedSplit
 from transferscope.models.checkpoint import Checkpoint
 from transferscope.models.layers import image_channels
+from transferscope.models.state_dicts import state_digest
 from transferscope.system.errors import UserError
 from transferscope.training.device import as_input, first_weight
 
@@ -42,7 +42,9 @@ class Inputs:
     def of(cls, run: RunSpec, splits: dict[str, PackedSplit], initial: Checkpoint | None) -> Inputs:
         """Gather the inputs and compute the digests of plan, images and initial weights."""
         digests = {"fingerprint": run.fingerprint} | {part: split.digest for part, split in splits.items()}
-        return cls(run, splits, initial, digests | ({} if initial is None else {"initial": _digest(initial)}))
+        return cls(
+            run, splits, initial, digests | ({} if initial is None else {"initial": state_digest(initial.state_dict)})
+        )
 
     @property
     def steps_per_epoch(self) -> int:
@@ -89,11 +91,3 @@ def check_last_batch(model: nn.Module, split: PackedSplit, batch_size: int) -> N
                 f"training.batch_size: {batch_size} leaves one of the {len(split)} images of {split.name} over, and "
                 f"BatchNorm cannot train on one ({error}); choose another"
             ) from None
-
-
-def _digest(checkpoint: Checkpoint) -> str:
-    digest = hashlib.sha256()
-    for name, value in sorted(checkpoint.state_dict.items()):
-        digest.update(f"{name} {value.dtype} {tuple(value.shape)} ".encode())
-        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
