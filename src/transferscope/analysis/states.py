@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from transferscope.models.state_dicts import state_digest as state_digest
 from transferscope.system.errors import UserError
 
 State = Mapping[str, Tensor]

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from transferscope.models.checkpoint import Checkpoint, CheckpointMetadata, check_named
 from transferscope.models.plain_layers import has_plain_layers, make_plain
+from transferscope.models.plain_layers import layers_of_unknown_map as layers_of_unknown_map
 from transferscope.models.zoo import build_model
 
 
