@@ -38,7 +38,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep all tests of the tiny study in one process, so that it is run once."""
     for item in items:
-        found = getattr(item, "_fixtureinfo", None)
-        definitions = found.name2fixturedefs.get("project", ()) if found else ()
+        fixtures = getattr(item, "_fixtureinfo", None)
+        definitions = fixtures.name2fixturedefs.get("project", ()) if fixtures else ()
         if any(definition.func is project.__wrapped__ for definition in definitions[-1:]):
             item.add_marker(pytest.mark.xdist_group("project"))

@@ -95,8 +95,8 @@ def test_the_number_of_threads_does_not_matter():
     """To the last bit, on as many values as BLAS shares between threads."""
     generator = np.random.default_rng(0)
     values, counts = generator.random(100_003), generator.integers(1, 3, 100_003)
-    found = []
+    by_threads = []
     for threads in (1, 2):
         with threadpool_limits(threads):
-            found.append((summarise(values, counts), probability_smaller(values, counts, values**2, counts)))
-    assert found[0] == found[1]
+            by_threads.append((summarise(values, counts), probability_smaller(values, counts, values**2, counts)))
+    assert by_threads[0] == by_threads[1]

@@ -32,8 +32,8 @@ module at its final value costs nothing; no layer stretches an input by more tha
 
 def _rows() -> dict[str, str]:
     """Rows of the page, by architecture."""
-    found = re.findall(r"^(\| `(.*?)` \|.*)$", PAGE.read_text() if PAGE.exists() else "", re.MULTILINE)
-    return {name: row for row, name in found}
+    rows = re.findall(r"^(\| `(.*?)` \|.*)$", PAGE.read_text() if PAGE.exists() else "", re.MULTILINE)
+    return {name: row for row, name in rows}
 
 
 def _start_of_row(one: Architecture) -> str:

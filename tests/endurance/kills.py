@@ -201,17 +201,17 @@ class Trial:
         if child == 0:
             _in_child(self.log, ask)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0, self.log.read_text()[-2000:]
-        found = [self.project.folder / place for place in json.loads(answer.read_text())]
-        return [*found, *(place.with_suffix(".pdf") for place in found if place.suffix == ".png")]
+        places = [self.project.folder / place for place in json.loads(answer.read_text())]
+        return [*places, *(place.with_suffix(".pdf") for place in places if place.suffix == ".png")]
 
     def _files(self) -> dict[str, str]:
         """Digests by the files of the data folder."""
-        found = {}
+        digests = {}
         for path in self.data.rglob("*"):
             if path.is_file() or path.is_symlink():
                 content = b"" if path.name in TIMES else path.read_bytes()
-                found[str(path.relative_to(self.data))] = hashlib.sha256(content).hexdigest()
-        return found
+                digests[str(path.relative_to(self.data))] = hashlib.sha256(content).hexdigest()
+        return digests
 
     def _differences(self, expected: dict[str, str]) -> list[str]:
         files = self._files()
@@ -226,14 +226,14 @@ class Trial:
         return wrong
 
     def _processes(self) -> list[psutil.Process]:
-        found = []
+        processes = []
         for process in psutil.process_iter():
             try:
                 if process.pid != os.getpid() and process.environ().get(MARK) == str(self.system):
-                    found.append(process)
+                    processes.append(process)
             except psutil.Error:
                 continue
-        return found
+        return processes
 
 
 def _in_child(log: Path, work: Callable[[], None]) -> None:

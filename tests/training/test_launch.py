@@ -37,12 +37,12 @@ PATIENCE = 300
 
 def workers_of(jobs: Path) -> list[psutil.Process]:
     """Training processes whose job lies in the folder `jobs`, the launcher left out."""
-    found = []
+    workers = []
     for process in psutil.process_iter(["cmdline"]):
         command = process.info["cmdline"] or []
         if any(str(jobs) in word for word in command) and "torch.distributed.run" not in command:
-            found.append(process)
-    return found
+            workers.append(process)
+    return workers
 
 
 def left_in(jobs: Path) -> list[Path]:

@@ -205,9 +205,9 @@ def test_snapshot_restores_everything(run: RunSpec, tmp_path: Path) -> None:
     before.epoch, before.step, before.loss_sum, before.best_score = 3, 2, 0.1, 0.7
     before.rows.append({"epoch": 3, "test_loss": 1 / 3})
     save_snapshot(tmp_path / "snapshot.safetensors", before, "me")
-    after, found = state(), read_snapshot(tmp_path / "snapshot.safetensors", "me")
-    assert found is not None
-    restore(after, found)
+    after, snapshot = state(), read_snapshot(tmp_path / "snapshot.safetensors", "me")
+    assert snapshot is not None
+    restore(after, snapshot)
     assert (after.epoch, after.step, after.loss_sum, after.best_score) == (3, 2, 0.1, 0.7)
     assert after.rows == before.rows
     assert torch.equal(after.model.weight, before.model.weight)
@@ -233,9 +233,9 @@ def test_a_snapshot_keeps_the_optimizer_whatever_it_remembers(name: str, tmp_pat
     going_on, resumed = state(), state()
     step(going_on)
     save_snapshot(tmp_path / "snapshot.safetensors", going_on, "me")
-    found = read_snapshot(tmp_path / "snapshot.safetensors", "me")
-    assert found is not None
-    restore(resumed, found)
+    snapshot = read_snapshot(tmp_path / "snapshot.safetensors", "me")
+    assert snapshot is not None
+    restore(resumed, snapshot)
     for one in (going_on, resumed):
         step(one)
     assert torch.equal(going_on.model.weight, resumed.model.weight)
