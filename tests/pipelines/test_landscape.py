@@ -273,10 +273,10 @@ def test_criticality_is_remembered_case_by_case(project) -> None:
     first = store.puts
     table, *_ = modules(series, splits, crit(**grid, sigmas=(0.0, 0.1, 0.2)), store)
     model = prepare(series.load("final").build())
-    modules = find_modules(model)
-    assert store.puts - first == 2 * len(modules)
+    parts = find_modules(model)
+    assert store.puts - first == 2 * len(parts)
     whole = criticality(
-        model, series.load(0).state_dict, series.load("final").state_dict, modules,
+        model, series.load(0).state_dict, series.load("final").state_dict, parts,
         {part: batches(split) for part, split in splits.items()},
         alphas=(0.0, 1.0), sigmas=(0.0, 0.1, 0.2), num_draws=1, seed=derive_seed(series.name, "criticality"),
     )  # fmt: skip
@@ -320,8 +320,8 @@ def test_the_four_paths_are_chosen(project) -> None:
         expected = module_criticality(measured, [own + chosen.epsilon_share * learned]).set_index("module")["mu"]
         if learned <= 0:  # there is no rise that would be a share of what was learned
             expected = expected * np.nan
-        chosen = mu[(mu["path"] == path) & (mu["end"] == end)].set_index("module")["mu"]
-        np.testing.assert_array_equal(chosen, expected)
+        measured_mu = mu[(mu["path"] == path) & (mu["end"] == end)].set_index("module")["mu"]
+        np.testing.assert_array_equal(measured_mu, expected)
 
 
 def test_modules_go_back_to_any_saved_epoch(project) -> None:
