@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Iterator
 
 # Here and in all processes that tests start: code is compiled once and not in each of them.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
+os.environ["DO_NOT_TRACK"] = "1"  # Kedro's telemetry asks a server, in each session and process anew
 
 import pytest  # noqa: E402
 import torch  # noqa: E402
@@ -19,19 +19,17 @@ from tiny_project import Project, make_project  # noqa: E402
 
 
 @pytest.fixture(scope="session")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
+def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """The tiny study, run once from drawing to report. Tests may read it, not change it.
 
     One thread an operation, here and in the tests that run parts of it again: another number rounds differently.
     """
     torch.set_num_threads(1)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DO_NOT_TRACK", "1")
-        made = make_project(tmp_path_factory.mktemp("project"))
-        made.run()
-        # Tests run parts of it again, some to see them fail; this is the status after the whole run.
-        shutil.copy(made.folder / ".viz" / "kedro_pipeline_events.json", made.folder / "events_of_whole_run.json")
-        yield made
+    made = make_project(tmp_path_factory.mktemp("project"))
+    made.run()
+    # Tests run parts of it again, some to see them fail; this is the status after the whole run.
+    shutil.copy(made.folder / ".viz" / "kedro_pipeline_events.json", made.folder / "events_of_whole_run.json")
+    return made
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -82,26 +82,27 @@ PARTS = (
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=100, help="in all, shared out among the parts")
+    parser.add_argument("--each", type=int, help="the same number of kills for each part, in place of --kills")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--part", choices=[part.name for part in PARTS], help="only this one")
+    parser.add_argument("--until", choices=[part.name for part in PARTS], help="leave the parts after this one out")
     arguments = parser.parse_args()
-    parts = [part for part in PARTS if arguments.part in (None, part.name)]
+    names = [part.name for part in PARTS]
+    parts = PARTS[: names.index(arguments.until or names[-1]) + 1]
     with tempfile.TemporaryDirectory(prefix="kills-") as work:
         project = make_project(_new(Path(work) / "project"), SMALL)
-        trial = Trial(project, _new(Path(work) / "tmp"), random.Random(f"{arguments.seed} {arguments.part}"))
-        before = (DRAWING, *PARTS[: PARTS.index(parts[0])])
-        if any(trial.run(part) for part in (before if parts[-1] is not PARTS[-1] else [Part("all", {})])):
+        trial = Trial(project, _new(Path(work) / "tmp"), random.Random(f"{arguments.seed} {arguments.until}"))
+        if any(trial.run(part) for part in ([Part("all", {})] if parts == PARTS else [DRAWING, *parts[:-1]])):
             sys.exit(f"the study cannot be run: {trial.log.read_text()[-3000:]}")
         failures = [
             failure
             for part in sorted(parts, key=lambda part: -part.share)
-            for failure in trial.test(part, _number(part, parts, arguments.kills))
+            for failure in trial.test(part, arguments.each or _number(part, parts, arguments.kills))
         ]
     print("\n".join(failures) or "no difference, nothing left behind")
     sys.exit(bool(failures))
 
 
-def _number(part: Part, parts: list[Part], kills: int) -> int:
+def _number(part: Part, parts: tuple[Part, ...], kills: int) -> int:
     """Kills of a part, of all of these parts."""
     return round(kills * part.share / sum(other.share for other in parts))
 
