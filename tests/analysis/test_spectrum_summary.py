@@ -8,7 +8,7 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from transferscope.analysis.spectrum import conv_singular_values
-from transferscope.analysis.spectrum_summary import count_below, probability_smaller, summarise, weighted_histogram
+from transferscope.analysis.spectrum_summary import count_below, probability_smaller, summarise
 from transferscope.system.errors import UserError
 
 VALUES, MULTIPLICITIES = np.array([4.0, 3.0, 0.05]), np.array([1, 2, 5])
@@ -62,15 +62,6 @@ def test_counts_are_strictly_below():
     thresholds = [0.0, 0.05, 0.06, 3.0, 3.5, 9.0]
     expected = [int(np.count_nonzero(t > REPEATED)) for t in thresholds]
     assert count_below(VALUES, MULTIPLICITIES, thresholds).tolist() == expected
-
-
-@pytest.mark.parametrize("bins", [7, [0.0, 0.05, 3.0, 4.0]])
-def test_histogram_is_numpys_of_the_repeated_values(bins):
-    """Weighted counts on numpy's bins, the last one closed."""
-    heights, edges = weighted_histogram(VALUES, MULTIPLICITIES, bins)
-    expected, expected_edges = np.histogram(REPEATED, bins)
-    assert heights.tolist() == expected.tolist()
-    np.testing.assert_array_equal(edges, expected_edges)
 
 
 def test_probability_smaller_counts_pairs():

@@ -22,7 +22,7 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_split() -> Callable[..., PackedSplit]:
     """Noise with a bright pair of rows for each class that is present."""
 
@@ -58,7 +58,7 @@ def make_split() -> Callable[..., PackedSplit]:
     return make
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_run() -> Callable[..., RunSpec]:
     """Three epochs of a Fixup network with one block a stage; keyword arguments replace training options."""
 
@@ -90,7 +90,7 @@ def held_out_split(make_split: Callable[..., PackedSplit]) -> PackedSplit:
     return make_split(24, part="test")
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def files_of() -> Callable[[Path], dict[str, bytes]]:
     """All files of a folder but the times, with their bytes."""
 
