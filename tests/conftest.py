@@ -1,4 +1,4 @@
-"""What all tests share: one tiny study, run once from drawing to report."""
+"""Fixtures for all tests: one tiny study, run once from drawing to report."""
 
 from __future__ import annotations
 
