@@ -183,11 +183,13 @@ def test_every_table_of_the_catalog_has_a_schema(env: str) -> None:
     assert [name for name, entry in tables.items() if "validator" not in entry] == []
     resolver = CatalogConfigResolver(entries)
     made = [name for name in pipelines["__default__"].all_outputs() if "." in name or name.startswith("claim")]
-    found = {name: resolver.resolve_pattern(name) for name in made}
-    named = {entry["table"] for entry in found.values() if entry["type"].endswith("TableDataset")}
+    resolved = {name: resolver.resolve_pattern(name) for name in made}
+    named = {entry["table"] for entry in resolved.values() if entry["type"].endswith("TableDataset")}
     assert len(named) > 5
     assert {name for name in named if schema_of(name) is None} == set()
-    of_pairs = {entry["validator"]["options"]["file"] for entry in found.values() if entry.get("table") == "distances"}
+    of_pairs = {
+        entry["validator"]["options"]["file"] for entry in resolved.values() if entry.get("table") == "distances"
+    }
     assert all(file.endswith(".csv") and "{" not in file for file in of_pairs)
 
 

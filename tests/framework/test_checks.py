@@ -69,9 +69,9 @@ def test_every_file_at_fault_is_named_with_its_key(tmp_path: Path) -> None:
         d={"initialisation": "checkpoint", "checkpoint": str(tmp_path / "text.pth")},
         e=file(tmp_path / "e.pth"),
     )
-    found = faults(plan, None)
-    assert [fault.split(":")[0] for fault in found] == [f"runs.{name}.checkpoint" for name in "abcd"]
-    for fault, name in zip(found, ("mistyped.pth", "b.pth", "c.pth", "text.pth"), strict=True):
+    messages = faults(plan, None)
+    assert [fault.split(":")[0] for fault in messages] == [f"runs.{name}.checkpoint" for name in "abcd"]
+    for fault, name in zip(messages, ("mistyped.pth", "b.pth", "c.pth", "text.pth"), strict=True):
         assert name in fault
         assert "\n" not in fault
 
@@ -279,12 +279,12 @@ def test_modules_that_a_network_lacks_are_named_with_those_it_has(tmp_path: Path
     good = run.model_copy(
         update={"transfer_until": "layer1.0", "training": frozen.model_copy(update={"frozen": "features"})}
     )
-    found = list(checks.parts_faults([until, until, held, good, run]))
-    assert len(found) == 2
-    assert found[0].startswith(
+    messages = list(checks.parts_faults([until, until, held, good, run]))
+    assert len(messages) == 2
+    assert messages[0].startswith(
         "runs.first.transfer_until: fixup_resnet_small: there is no module 'layer9.0'; modules are stem,"
     )
-    assert found[1].startswith(
+    assert messages[1].startswith(
         "runs.probe.training.frozen: fixup_resnet_small: 'layer9' matches no tensor; modules are stem,"
     )
 
@@ -296,14 +296,18 @@ def test_layers_and_groups_that_a_network_lacks(tmp_path: Path) -> None:
         {"similarity": {"layers": ["layer9"]}, "modules": {"groups": {"x": ["y"]}}}
     )
     named = replace(plan, study=plan.study.model_copy(update={"analyses": options}))
-    found = list(checks.layers_faults(named, named.runs.values(), {"similarity"}))
-    assert found[0].startswith("analyses.similarity.layers: fixup_resnet_small has no layer 'layer9': near matches are")
-    assert found[1].startswith("analyses.modules.groups: fixup_resnet_small: no configured module holds the keys bias1")
+    messages = list(checks.layers_faults(named, named.runs.values(), {"similarity"}))
+    assert messages[0].startswith(
+        "analyses.similarity.layers: fixup_resnet_small has no layer 'layer9': near matches are"
+    )
+    assert messages[1].startswith(
+        "analyses.modules.groups: fixup_resnet_small: no configured module holds the keys bias1"
+    )
     assert list(checks.layers_faults(named, named.runs.values(), {"mistakes"})) == []
     options = plan.study.analyses.model_validate({"spectrum": {"vector_layers": ["conv9"]}})
     named = replace(plan, study=plan.study.model_copy(update={"analyses": options}))
-    found = list(checks.layers_faults(named, named.runs.values(), {"spectrum"}))
-    assert found[0].startswith("analyses.spectrum.vector_layers: fixup_resnet_small has no layer 'conv9'")
+    messages = list(checks.layers_faults(named, named.runs.values(), {"spectrum"}))
+    assert messages[0].startswith("analyses.spectrum.vector_layers: fixup_resnet_small has no layer 'conv9'")
 
 
 def test_a_network_beyond_memory_is_a_line() -> None:

@@ -26,9 +26,9 @@ from transferscope.report.provenance import plan_digest
 def only_run(store: str, experiment: str = "transferscope") -> Any:
     """The one run of an experiment."""
     client = MlflowClient(store)
-    found = client.get_experiment_by_name(experiment)
-    assert found is not None
-    (run,) = client.search_runs([found.experiment_id])
+    logged = client.get_experiment_by_name(experiment)
+    assert logged is not None
+    (run,) = client.search_runs([logged.experiment_id])
     return run
 
 

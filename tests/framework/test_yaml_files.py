@@ -114,7 +114,7 @@ def test_any_bytes_are_read_or_refused(tmp_path_factory: pytest.TempPathFactory,
     path = tmp_path_factory.mktemp("yaml") / "x.yml"
     path.write_bytes(content)
     try:
-        found: object = read_mapping(path)
+        outcome: object = read_mapping(path)
     except UserError as error:
-        found = str(error)
-    assert isinstance(found, dict) or (isinstance(found, str) and "\n" not in found)
+        outcome = str(error)
+    assert isinstance(outcome, dict) or (isinstance(outcome, str) and "\n" not in outcome)

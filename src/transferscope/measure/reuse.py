@@ -126,7 +126,7 @@ def _gained(task: str, epoch: str, rows: pd.DataFrame) -> dict[str, object]:
     return {"task": task, "source_epoch": epoch, "runs": len(rows), "metric": metric, **means}
 
 
-def along_pretraining(bench: Bench, series: CheckpointSeries, options: SimilarityOptions | None = None) -> pd.DataFrame:
+def along_pretraining(bench: Bench, series: CheckpointSeries) -> pd.DataFrame:
     """Measure the change of the pre-trained model itself, a row for each kept epoch and each layer of analysis.
 
     Columns run, epoch, metric and `score`, P's own metric on the test images; layer; `cka_to_final`, linear CKA
@@ -136,11 +136,8 @@ def along_pretraining(bench: Bench, series: CheckpointSeries, options: Similarit
 
     Args:
         bench: With the source task's test split.
-        options: Layers and number of examples of CKA.
     """
-    chosen = (options or SimilarityOptions()).model_copy(
-        update={"features": ("pooled",), "estimators": ("debiased",), "heat_map_pairs": 0}
-    )
+    chosen = SimilarityOptions(features=("pooled",), estimators=("debiased",), heat_map_pairs=0)
     metric = "auc" if bench.split("test").multi_label else "accuracy"
     own = RunName.parse(series.name)
     names = {epoch: str(own.at(epoch)) for epoch in series.epochs}

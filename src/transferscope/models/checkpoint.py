@@ -229,12 +229,6 @@ def check_named(architecture: str, source: str) -> None:
         )
 
 
-def read_metadata(path: str | Path) -> CheckpointMetadata:
-    """The metadata of a `.safetensors` file without its tensors."""
-    with _opened(Path(path)) as file:
-        return _metadata(Path(path), file.metadata())[0]
-
-
 @dataclass(frozen=True)
 class _Part:
     """The content of one file, under the names that it gives."""

@@ -113,11 +113,6 @@ class PermutationGroups:
                 return group
         raise UserError(f"no permutation group {name!r}: there are {', '.join(group.name for group in self.groups)}")
 
-    @property
-    def permutable(self) -> int:
-        """Number of channels in all groups."""
-        return sum(group.size for group in self.groups)
-
     def identity(self) -> Permutation:
         """The permutation that moves nothing."""
         return Permutation({group.name: torch.arange(group.size) for group in self.groups})
