@@ -122,7 +122,7 @@ class Evaluator:
 
 
 def as_logits(output: Any, network: nn.Module) -> Tensor:
-    """What a network puts out, where that is a row of logits for each image. UserError for anything else."""
+    """The output of a network, which must be a row of logits for each image; UserError for anything else."""
     if isinstance(output, Tensor) and output.dim() == 2:
         return output
     shape = f"a tensor of {output.dim()} axes" if isinstance(output, Tensor) else f"a {type(output).__name__}"
