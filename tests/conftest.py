@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+from collections.abc import Iterator
 
 # Here and in all processes that tests start: code is compiled once and not in each of them.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
@@ -15,7 +16,7 @@ import pytest  # noqa: E402
 import torch  # noqa: E402
 
 from every_package import pytest_collectreport, pytest_runtest_logreport, pytest_sessionfinish  # noqa: E402, F401
-from tiny_project import Project, make_project  # noqa: E402
+from tiny_project import ROOT, Project, make_project  # noqa: E402
 
 
 @pytest.fixture(scope="session")
@@ -30,6 +31,19 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     # Tests run parts of it again, some to see them fail; this is the status after the whole run.
     shutil.copy(made.folder / ".viz" / "kedro_pipeline_events.json", made.folder / "events_of_whole_run.json")
     return made
+
+
+@pytest.fixture
+def base_again() -> Iterator[None]:
+    """Tests of environments leave the plan of base for whoever comes next."""
+    from kedro.framework.project import configure_project
+
+    from transferscope.framework.config import PlanConfigLoader
+    from transferscope.settings import CONFIG_LOADER_ARGS
+
+    configure_project("transferscope")
+    yield
+    PlanConfigLoader(str(ROOT / "conf"), **{**CONFIG_LOADER_ARGS, "default_run_env": "base"})
 
 
 @pytest.hookimpl(tryfirst=True)

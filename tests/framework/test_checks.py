@@ -21,6 +21,7 @@ from transferscope.experiment.study import TaskOptions
 from transferscope.framework import checks
 from transferscope.models.zoo import build_model
 from transferscope.system.errors import UserError
+from transferscope.system.references import allow
 
 CLASSES = ("cat", "dog", "emu")
 NETWORK = {"name": "fixup_resnet_small", "options": {"widths": [4, 8, 8]}}
@@ -153,6 +154,30 @@ def test_networks_of_other_channels_than_images_have(tmp_path: Path, name: str, 
         f"model {name}: the model takes images of {options['in_chans']} channels, but images have 1 (grey) or 3 "
         "(colour): take a model of 1 or 3 input channels"
     )
+
+
+@pytest.mark.parametrize(
+    ("returned", "message"),
+    [
+        ("{'logits': y}", "Net puts out a dict: return logits alone"),
+        ("(y, y)", "Net puts out a tuple: return logits alone"),
+        ("y[:, :, None]", "Net puts out a tensor of 3 axes: return logits alone"),
+        ("y + torch.randn(1)", "puts out other values when the same image comes again"),
+        ("nn.functional.dropout(y)", "puts out other values when the same image comes again"),
+    ],
+)
+def test_networks_whose_output_cannot_be_measured(tmp_path: Path, returned: str, message: str) -> None:
+    """Anything but logits, and dropout that does not end with training, are a line before anything is trained."""
+    (tmp_path / "own.py").write_text(
+        "import torch\nfrom torch import nn\n\n\nclass Net(nn.Module):\n    def __init__(self, num_classes):\n"
+        "        super().__init__()\n        self.conv, self.fc = nn.Conv2d(3, 8, 3), nn.Linear(8, num_classes)\n\n"
+        f"    def forward(self, x):\n        y = self.fc(self.conv(x).mean((2, 3)))\n        return {returned}\n"
+    )
+    name = f"{tmp_path}/own.py:Net"
+    allow(name)
+    plan = study(a={"model": {"name": name}})
+    (fault,) = checks.sizes_faults(plan, plan.runs.values())
+    assert fault.startswith(f"model {name}: {message}")
 
 
 def test_networks_of_one_channel_are_no_fault() -> None:

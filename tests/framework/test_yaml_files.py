@@ -63,7 +63,7 @@ def test_a_mistake_is_one_line_with_its_place(tmp_path: Path, name: str) -> None
 
 def test_files_that_are_none(tmp_path: Path) -> None:
     """Folders, what is not there, and files that nobody wrote by hand."""
-    with pytest.raises(UserError, match="is no file"):
+    with pytest.raises(UserError, match="is a folder, where a file belongs"):
         read_mapping(tmp_path)
     with pytest.raises(UserError, match="does not exist"):
         read_mapping(tmp_path / "none.yml")

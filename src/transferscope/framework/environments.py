@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,9 @@ from transferscope.system.errors import UserError, one_message
 
 STUDY_KEYS = ("tasks", "generated", "runs", "feature_reuse", "source_epochs")
 """Keys that an environment with `inherit_study: false` does not take from base."""
+
+CONFIG_SUFFIXES = (".yml", ".yaml", ".json")
+"""Of the files that Kedro reads."""
 
 NAMING_TASKS = {
     "mistakes": ("replace",),
@@ -74,7 +78,7 @@ class EnvironmentLoader(OmegaConfigLoader):
         faults = []
         for env in self._environments():
             folder, first = Path(str(self.conf_source)) / env, dict[Any, Path]()
-            for path in sorted(self._files(folder, key)):
+            for path in sorted(self._named(folder, key)):
                 try:
                     for name in read_mapping(path):
                         if name in first and not str(name).startswith("_"):
@@ -86,11 +90,34 @@ class EnvironmentLoader(OmegaConfigLoader):
             raise UserError(one_message(faults))
         if key == "globals":
             self._check_globals()
+        if key == "parameters":
+            self._check_names()
+
+    def _check_names(self) -> None:
+        """UserError for a file whose name is nearly one that is read; other packages have files of other names."""
+        for env in self._environments():
+            for path in sorted((Path(str(self.conf_source)) / env).glob("*.y*ml")):
+                near = get_close_matches(path.stem.casefold(), self.config_patterns, 1, cutoff=0.8)
+                if near and not path.stem.startswith(near[0]):
+                    raise UserError(f"{path}: no file of this name is read; did you mean {near[0]}{path.suffix}?")
 
     def _files(self, folder: Path, key: str) -> set[Path]:
         """The files that Kedro reads from an environment's folder for `key`."""
-        paths = {Path(path) for pattern in self.config_patterns[key] for path in self._fs.glob(f"{folder}/{pattern}")}
-        return {path for path in paths if self._is_valid_config_path(path) and not self._is_hidden(str(path))}
+        return {path for path in self._named(folder, key) if self._is_valid_config_path(path)}
+
+    def _named(self, folder: Path, key: str) -> set[Path]:
+        """All that has the name of such a file; Kedro passes over folders, pipes and links to nothing."""
+        patterns = self.config_patterns[key]
+        paths = {Path(path) for pattern in patterns for path in self._fs.glob(f"{folder}/{pattern}")}
+        paths |= {folder / name for name in patterns if (folder / name).is_symlink()}  # also those that lead nowhere
+        return {path for path in paths if path.suffix in CONFIG_SUFFIXES and not self._is_passed_over(path)}
+
+    def _is_passed_over(self, path: Path) -> bool:
+        """True for a hidden file; not for a link that leads to itself, at which Kedro's own question fails."""
+        try:
+            return self._is_hidden(str(path))
+        except RuntimeError:
+            return False
 
     def _check_globals(self) -> None:
         """Every key of `globals.yml` is one that some file of the configuration refers to; `data` is a path."""
@@ -141,9 +168,9 @@ class EnvironmentLoader(OmegaConfigLoader):
 
 def _yaml_below(conf: Path) -> Iterator[Path]:
     """The files of all environments, which may be links to folders elsewhere."""
-    yield from conf.glob("*.y*ml")
-    for folder in conf.iterdir():
-        yield from folder.rglob("*.y*ml")
+    for folder in (conf, *(path for path in conf.iterdir() if path.is_dir())):
+        named = folder.glob("*.y*ml") if folder == conf else folder.rglob("*.y*ml")
+        yield from (path for path in named if path.is_file())
 
 
 def _is_place(value: Any) -> bool:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize, prune, remove_spectral_norm, remove_weight_norm
-from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.spectral_norm import SpectralNorm, SpectralNormLoadStateDictPreHook
 from torch.nn.utils.weight_norm import WeightNorm
 from torch.overrides import TorchFunctionMode
 
@@ -66,8 +66,17 @@ def _remove_parametrisations(layer: nn.Module) -> None:
             remove_weight_norm(layer, hook.name)
         elif isinstance(hook, SpectralNorm):
             remove_spectral_norm(layer, hook.name)
+            _remove_loading_hooks(layer)
         else:
             prune.remove(layer, hook._tensor_name)
+
+
+def _remove_loading_hooks(layer: nn.Module) -> None:
+    """Take away the demand for the tensors of spectral norm, which torch wraps and so does not find again."""
+    hooks = layer._load_state_dict_pre_hooks
+    for key, wrapped in list(hooks.items()):
+        if isinstance(getattr(wrapped, "hook", wrapped), SpectralNormLoadStateDictPreHook):
+            del hooks[key]
 
 
 def _bake(layer: nn.Module, value: Tensor) -> None:

@@ -307,7 +307,7 @@ def describe(content: Any) -> str:
         return "its keys are " + listed(content, 8) if content else "it is empty"
     if isinstance(content, Name):
         return f"it is the class or function {content.path}, without values"
-    own = {"TensorRef": "a tensor", "ArrayRef": "an array of NumPy", "StorageRef": "a storage"}
+    own = {"TensorRef": "a tensor", "ArrayRef": "an array of NumPy", "StorageRef": "a storage", "int": "a whole number"}
     name = type(content).__name__
     return f"it is {own.get(name, f'a {name}')}"
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from dataclasses import dataclass
 
@@ -14,6 +13,7 @@ from transferscope.experiment.run import RunSpec
 from transferscope.images.augment import EvaluationTransform
 from transferscope.images.split import PackedSplit
 from transferscope.models.checkpoint import Checkpoint
+from transferscope.models.duplicate import duplicate
 from transferscope.models.layers import image_channels
 from transferscope.models.state_dicts import state_digest
 from transferscope.system.errors import UserError
@@ -81,7 +81,7 @@ def check_last_batch(model: nn.Module, split: PackedSplit, batch_size: int) -> N
     norms = any(isinstance(module, _BatchNorm) for module in model.modules())
     if not norms or (len(split) % batch_size or batch_size) != 1:
         return
-    trial, weight = copy.deepcopy(model).train(), first_weight(model)
+    trial, weight = duplicate(model).train(), first_weight(model)
     image = EvaluationTransform(split.pictures, image_channels(model))(split.gather([0])).to(weight.device)
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         try:
