@@ -54,6 +54,7 @@ autodoc_default_options = {
     "exclude-members": "model_config, CheckpointOfTask, GroupColumn",
 }
 autodoc_typehints_format = "short"
+autodoc_use_type_comments = False  # there are none; to look for them takes a seventh of the build
 autodoc_type_aliases = {name: name for name in ("ArrayLike", "Batches", "Evaluate", "Metrics", "Modules", "State")}
 add_module_names = False
 napoleon_custom_sections = [("Attributes", "params_style")]

@@ -173,7 +173,7 @@ def relabel(results: dict[str, TaskResults]) -> dict[str, TaskResults]:
     def rename(text: str) -> str:
         return " & ".join(OTHER_LABELS.get(part, part) for part in text.split(" & "))
 
-    found = {}
+    relabelled = {}
     for name, result in results.items():
         tables = {
             key: table.assign(
@@ -181,8 +181,8 @@ def relabel(results: dict[str, TaskResults]) -> dict[str, TaskResults]:
             )
             for key, table in result.tables.items()
         }
-        found[name] = replace(result, tables=tables)
-    return found
+        relabelled[name] = replace(result, tables=tables)
+    return relabelled
 
 
 PLAN = make_plan(STUDY)
@@ -204,12 +204,12 @@ class Drawn:
     def kinds(self) -> dict[str, tuple[str, float]]:
         if self.task == "real_clipart":
             return {"pt_union": ("P-T", 0.05), "rit_union": ("RI-T", 0.05)}
-        found = {"pt": ("P-T", 0.01), "rit": ("RI-T", 0.05), "rit_same_init": ("RI-T same init", 0.05)}
+        kinds = {"pt": ("P-T", 0.01), "rit": ("RI-T", 0.05), "rit_same_init": ("RI-T same init", 0.05)}
         if self.task == "clipart":
-            found |= {"pt_large_lr": ("P-T large lr", 0.05)}
+            kinds |= {"pt_large_lr": ("P-T large lr", 0.05)}
         if self.task in ("clipart", CHEST):
-            found |= {"rit_small_lr": ("RI-T small lr", 0.01)}
-        return found
+            kinds |= {"rit_small_lr": ("RI-T small lr", 0.01)}
+        return kinds
 
     def runs_by_kind(self) -> list[tuple[str, str, str, float]]:
         return [
@@ -389,13 +389,13 @@ class Drawn:
     def curve(self, scenario: str, kind: str, a: str, b: str, depth: float, on: str) -> list[dict[str, Any]]:
         keys = {"scenario": scenario, "task": on, "pair_kind": kind, "checkpoint_a": a, "checkpoint_b": b}
         outside = (0.15 if self.multi_label else 0.3) if self.sense > 0 else 0.0
-        found = []
+        rows = []
         for alpha in np.arange(-1, 2.01, 0.25):
             beyond = max(0.0, -alpha, alpha - 1)
             value = 0.9 - depth * 4 * alpha * (1 - alpha) * (beyond == 0) - self.pick(outside, outside) * beyond
             for split, metric in product(("train", "test"), (self.metric, "loss")):
-                found.append({**keys, "split": split, "alpha": alpha, "metric": metric, "value": value})
-        return found
+                rows.append({**keys, "split": split, "alpha": alpha, "metric": metric, "value": value})
+        return rows
 
     def barrier(
         self, scenario: str, kind: str, a: str, b: str, depth: float, on: str, gain: float = 0.0
@@ -636,16 +636,16 @@ def draw_results(folder: Path, sense: int = 1, replicas: int = 2) -> dict[str, T
     png = folder / "figure.png"
     png.write_bytes(PNG)
     figures = {name: SavedFigure(png) for name in FIGURES}
-    found = {}
+    results = {}
     for task in (*DOMAINS, CHEST):
         facts = {"class_names": ["a", "b"], "multi_label": task == CHEST, "generated": task != CHEST, "num_train": 1000}
-        found[task] = TaskResults(task, facts, Drawn(task, sense, replicas).tables(), figures)
+        results[task] = TaskResults(task, facts, Drawn(task, sense, replicas).tables(), figures)
     union = Drawn("real_clipart", sense, 1)
     history, runs = union.history_and_runs()
-    found["real_clipart"] = TaskResults("real_clipart", {"generated": True}, {"history": history, "runs": runs}, {})
+    results["real_clipart"] = TaskResults("real_clipart", {"generated": True}, {"history": history, "runs": runs}, {})
     scenarios = {f"figure_{number}": SavedFigure(png) for number in (19, 22, 24, 28)}
-    found["cross_domain"] = TaskResults("cross_domain", {}, across(sense), scenarios)
-    return found
+    results["cross_domain"] = TaskResults("cross_domain", {}, across(sense), scenarios)
+    return results
 
 
 @pytest.fixture(scope="session")

@@ -15,17 +15,17 @@ FENCE = re.compile(r"^```(?P<language>\w+)\n(?P<code>.*?)^```$", re.MULTILINE | 
 
 def blocks(page: Path, language: str) -> list[str]:
     """The code of all blocks of a language on a page."""
-    return [found["code"] for found in FENCE.finditer(page.read_text()) if found["language"] == language]
+    return [fence["code"] for fence in FENCE.finditer(page.read_text()) if fence["language"] == language]
 
 
 def commands() -> dict[str, str]:
     """Every command of every bash block, and the first page that has it."""
-    found: dict[str, str] = {}
+    places: dict[str, str] = {}
     for page in PAGES:
         for block in blocks(page, "bash"):
             for command in _commands(block):
-                found.setdefault(command, page.name)
-    return found
+                places.setdefault(command, page.name)
+    return places
 
 
 def _commands(block: str) -> Iterator[str]:

@@ -73,14 +73,14 @@ def carried_out(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     inner = [item.inner if isinstance(item, PretendedTensor) else item for item in flat]
     inner = [CPU if isinstance(item, torch.device) else item for item in inner]
     args, kwargs = tree_unflatten(inner, form)
-    found = func(*args, **kwargs)
+    result = func(*args, **kwargs)
     if torch.device(target).type != PRETENDED.type:
-        return found
+        return result
     if torch.Tag.inplace_view in func.tags and pretended:  # the outer tensor takes the new shape, too
         with no_dispatch(), torch._C._IncludeDispatchKeyGuard(torch._C.DispatchKey.Meta):
             func(*outer[0], **outer[1])
     known = {id(item.inner): item for item in pretended}
-    return tree_map(lambda item: known.get(id(item), _pretend(item)) if isinstance(item, Tensor) else item, found)
+    return tree_map(lambda item: known.get(id(item), _pretend(item)) if isinstance(item, Tensor) else item, result)
 
 
 MOVES = (torch.ops.aten._to_copy.default, torch.ops.aten.copy_.default)

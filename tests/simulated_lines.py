@@ -26,10 +26,10 @@ def right_or_wrong(
     """
     rate = 0.8 - height * SHAPES[shape]
     both = generator.random(num) < rate[:, None]
-    found = both ^ (generator.random((11, num)) < flips)
+    correct = both ^ (generator.random((11, num)) < flips)
     true = rate * (1 - flips) + (1 - rate) * flips
     chord = (1 - ALPHAS) * true[0] + ALPHAS * true[-1]
-    return found.astype(float), float((chord - true)[1:-1].max())
+    return correct.astype(float), float((chord - true)[1:-1].max())
 
 
 def losses(shape: str, height: float, num: int, generator: np.random.Generator) -> tuple[Floats, float]:

@@ -229,7 +229,8 @@ def cost(
 
     from transferscope.cost.device_speed import Speed, Speeds, measure_speeds
     from transferscope.cost.plan_cost import plan_costs
-    from transferscope.framework.config import CommandLineError, load_plan
+    from transferscope.framework.command_line import CommandLineError
+    from transferscope.framework.config import load_plan
     from transferscope.tables.terminal import print_tables
 
     plan = load_plan(env or config.get("env"), laid_over(config.get("params") or {}, params))
@@ -264,7 +265,8 @@ def site(env: str | None, output: str | None, docs: bool, notebooks: bool) -> No
     """
     from kedro.framework.session import KedroSession
 
-    from transferscope.framework.config import CommandLineError, active_plan
+    from transferscope.framework.command_line import CommandLineError
+    from transferscope.framework.config import active_plan
     from transferscope.framework.kedro_private import place_of
     from transferscope.framework.publish.static_site import build_site
 

@@ -1,19 +1,21 @@
 """Kedro's settings of this project."""
 
 import os
+import sys
 import warnings
 from pathlib import Path
 
-import yaml
 from kedro.framework.project import LOGGING
 from kedro.utils import find_kedro_project
 
-from transferscope.framework.config import PlanConfigLoader
 from transferscope.framework.hooks import StudyHooks
+from transferscope.framework.plan_loader import PlanConfigLoader
 from transferscope.framework.runners.surroundings import Surroundings
 from transferscope.framework.staleness import MadeBy
 from transferscope.framework.tracking import Tracking
 from transferscope.framework.viz_status import RunStatus
+from transferscope.framework.yaml_files import read_mapping
+from transferscope.system.errors import UserError, one_line
 
 # Entries are named by what they belong to, also where a node of another task reads them.
 warnings.filterwarnings("ignore", message="One or more dataset names contain '.' characters")
@@ -27,8 +29,14 @@ def _log_as_in_the_project() -> None:
     if project is None or "KEDRO_LOGGING_CONFIG" in os.environ or LOGGING_FILE.exists():
         return
     file = Path(project) / LOGGING_FILE
-    if file.is_file():
-        LOGGING.configure(yaml.safe_load(file.read_text(encoding="utf-8")))
+    if not file.is_file():
+        return
+    try:
+        LOGGING.configure(read_mapping(file))
+    except UserError as error:
+        sys.exit(f"Error: {error}")
+    except Exception as error:  # of logging and of the handlers that the file names
+        sys.exit(f"Error: {file}: {one_line(' '.join(str(part) for part in (error, error.__cause__) if part))}")
 
 
 _log_as_in_the_project()

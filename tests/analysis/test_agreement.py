@@ -27,27 +27,27 @@ def test_the_bound_of_kappa_is_the_largest_of_all_overlaps(accurate):
     kappas, overlaps = [], []
     for both in range(max(0, right_a + right_b - 100), min(accurate) + 1):
         counts = [both, right_a - both, right_b - both, 100 - right_a - right_b + both]
-        found = consistency([counts])
-        kappas.append(found["kappa"][0])
-        overlaps.append(found["excess_overlap"][0])
-        assert found["excess_overlap"] == pytest.approx(found["kappa"] / found["kappa_max"])
-    assert max(kappas) == pytest.approx(found["kappa_max"][0])
+        agreement = consistency([counts])
+        kappas.append(agreement["kappa"][0])
+        overlaps.append(agreement["excess_overlap"][0])
+        assert agreement["excess_overlap"] == pytest.approx(agreement["kappa"] / agreement["kappa_max"])
+    assert max(kappas) == pytest.approx(agreement["kappa_max"][0])
     assert max(overlaps) == pytest.approx(1)
 
 
 def test_independent_mistakes_do_not_overlap_beyond_chance():
     """Shares that are products of the accuracies: kappa and overlap 0, whatever the accuracies."""
-    found = consistency([[0.9 * 0.6, 0.9 * 0.4, 0.1 * 0.6, 0.1 * 0.4]])
-    assert found["kappa"][0] == pytest.approx(0, abs=1e-12)
-    assert found["excess_overlap"][0] == pytest.approx(0, abs=1e-12)
+    agreement = consistency([[0.9 * 0.6, 0.9 * 0.4, 0.1 * 0.6, 0.1 * 0.4]])
+    assert agreement["kappa"][0] == pytest.approx(0, abs=1e-12)
+    assert agreement["excess_overlap"][0] == pytest.approx(0, abs=1e-12)
 
 
 def test_shared_mistakes_that_accuracy_forces_do_not_count():
     """Of 41 and 10 mistakes in 100 all ten are shared: kappa is .33 only, the overlap 1."""
-    found = consistency([[59, 31, 0, 10]])
-    assert found["kappa"][0] == pytest.approx(found["kappa_max"][0])
-    assert found["kappa"][0] < 0.35
-    assert found["excess_overlap"][0] == 1
+    agreement = consistency([[59, 31, 0, 10]])
+    assert agreement["kappa"][0] == pytest.approx(agreement["kappa_max"][0])
+    assert agreement["kappa"][0] < 0.35
+    assert agreement["excess_overlap"][0] == 1
 
 
 def test_nothing_is_said_where_a_model_makes_no_mistake_or_only_mistakes():
@@ -78,9 +78,9 @@ def test_kappa_p_equals_a_loop_over_examples_and_classes(probabilities):
         observed += sum(one[k] * other[k] for k in range(4)) / 80
         sure_a, sure_b = sure_a + one[label] / 80, sure_b + other[label] / 80
     expected = sure_a * sure_b + (1 - sure_a) * (1 - sure_b) / 3
-    found = of(a, b, labels)
-    assert found.kappa_p == pytest.approx((observed - expected) / (1 - expected))
-    assert found.low < found.kappa_p < found.high
+    agreement = of(a, b, labels)
+    assert agreement.kappa_p == pytest.approx((observed - expected) / (1 - expected))
+    assert agreement.low < agreement.kappa_p < agreement.high
 
 
 def test_kappa_p_of_sure_models_counts_equal_answers():
@@ -109,9 +109,9 @@ def test_kappa_p_of_models_independent_given_the_label_is_zero():
     answers = [
         np.where(generator.random(4000) < 0.6, labels, (labels + generator.integers(1, 5, 4000)) % 5) for _ in "ab"
     ]
-    found = of(*(np.eye(5)[answer] for answer in answers), labels)
-    assert found.low < 0 < found.high
-    assert found.high - found.low < 0.1
+    agreement = of(*(np.eye(5)[answer] for answer in answers), labels)
+    assert agreement.low < 0 < agreement.high
+    assert agreement.high - agreement.low < 0.1
 
 
 def test_kappa_p_without_anything_to_compare():

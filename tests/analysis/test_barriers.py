@@ -35,10 +35,10 @@ def test_a_straight_line_has_no_barrier() -> None:
 
 def test_double_well_has_its_height() -> None:
     """(w² - 1)² between the minima -1 and 1 rises to 1 half-way."""
-    found = find_barrier(ALPHAS, ((2 * ALPHAS - 1) ** 2 - 1) ** 2, higher_is_better=False)
-    assert found.barrier == pytest.approx(1)
-    assert found.barrier_alpha == pytest.approx(0.5)
-    assert found.midpoint_gain == pytest.approx(-1)
+    highest = find_barrier(ALPHAS, ((2 * ALPHAS - 1) ** 2 - 1) ** 2, higher_is_better=False)
+    assert highest.barrier == pytest.approx(1)
+    assert highest.barrier_alpha == pytest.approx(0.5)
+    assert highest.midpoint_gain == pytest.approx(-1)
 
 
 def test_tilted_double_well_is_measured_from_the_chord() -> None:
@@ -64,16 +64,16 @@ def test_points_outside_the_segment_do_not_count() -> None:
 
 def test_a_gain_in_the_middle_is_reported() -> None:
     """Figure 12, real: 78.4 at both ends, 79.3 in the middle."""
-    found = find_barrier([0, 0.5, 1], [0.784, 0.793, 0.784], higher_is_better=True)
-    assert found.barrier == 0
-    assert found.midpoint_gain == pytest.approx(0.009)
+    highest = find_barrier([0, 0.5, 1], [0.784, 0.793, 0.784], higher_is_better=True)
+    assert highest.barrier == 0
+    assert highest.midpoint_gain == pytest.approx(0.009)
 
 
 def test_the_midpoint_is_interpolated_where_it_is_not_measured() -> None:
     """A grid of 50 points has none at .5; its neighbours stand in."""
     alphas = np.linspace(0, 1, 50)
-    found = find_barrier(alphas, 1 - np.abs(alphas - 0.5), higher_is_better=True)
-    assert found.midpoint_gain == pytest.approx(0.5, abs=0.011)
+    highest = find_barrier(alphas, 1 - np.abs(alphas - 0.5), higher_is_better=True)
+    assert highest.midpoint_gain == pytest.approx(0.5, abs=0.011)
 
 
 def test_nan_is_kept() -> None:
@@ -117,8 +117,8 @@ def test_mean_over_pairs_covers_the_mean() -> None:
     for _ in range(400):
         own, both = generator.normal(size=8), generator.normal(size=len(couples))
         values = [own[a] + own[b] + noise for (a, b), noise in zip(couples, both, strict=True)]
-        found = mean_over_pairs(values, first, second)
-        covered.append(found.low <= 0 <= found.high)
+        interval = mean_over_pairs(values, first, second)
+        covered.append(interval.low <= 0 <= interval.high)
     assert 0.92 <= np.mean(covered) <= 0.98
 
 
@@ -148,10 +148,10 @@ def test_two_halves_give_the_estimate_of_the_row() -> None:
         for chosen, measured in ((order[:200], order[200:]), (order[200:], order[:200])):
             place = gaps_of(correct[:, chosen])[1:-1].argmax() + 1
             heights.append(gaps_of(correct[:, measured])[place])
-    found = barrier_row(ALPHAS11, resampled(correct, generator, 2000), higher_is_better=True, num_examples=400)
-    assert found["barrier"] == pytest.approx(np.mean(heights), abs=0.004)
-    assert found["largest_gap"] == pytest.approx(gaps_of(correct).max())
-    assert found["barrier"] < found["largest_gap"]
+    row = barrier_row(ALPHAS11, resampled(correct, generator, 2000), higher_is_better=True, num_examples=400)
+    assert row["barrier"] == pytest.approx(np.mean(heights), abs=0.004)
+    assert row["largest_gap"] == pytest.approx(gaps_of(correct).max())
+    assert row["barrier"] < row["largest_gap"]
 
 
 def gaps_of(correct: np.ndarray) -> np.ndarray:
@@ -170,11 +170,11 @@ def test_intervals_cover_the_true_barrier(shape: str, height: float) -> None:
     rows = []
     for _ in range(300):
         correct, truth = right_or_wrong(shape, height, 300, generator)
-        found = barrier_row(
+        row = barrier_row(
             ALPHAS11, resampled(correct, generator, 200), higher_is_better=True, num_examples=300, is_share=True
         )
-        covered = found["barrier_low"] <= truth <= found["barrier_high"]
-        rows.append((covered, found["barrier"] - truth, found["largest_gap"] - truth))
+        covered = row["barrier_low"] <= truth <= row["barrier_high"]
+        rows.append((covered, row["barrier"] - truth, row["largest_gap"] - truth))
     covered, bias, largest = np.mean(rows, axis=0)
     assert covered >= 0.92
     assert -0.012 < bias < 3 * np.std(rows, axis=0)[1] / math.sqrt(300)
@@ -188,19 +188,19 @@ def test_intervals_of_the_middle_cover_its_gain() -> None:
     hits = []
     for _ in range(400):
         correct, truth = right_or_wrong("bowl", 0.1, 200, generator)
-        found = barrier_row(
+        row = barrier_row(
             ALPHAS11, resampled(correct, generator, 100), higher_is_better=True, num_examples=200, is_share=True
         )
-        hits.append(found["gain_low"] <= -truth <= found["gain_high"])
+        hits.append(row["gain_low"] <= -truth <= row["gain_high"])
     assert 0.92 <= np.mean(hits) <= 0.98
 
 
 def test_a_line_on_which_no_example_changes_has_an_interval() -> None:
     """Of 100 examples that all stay right, one more could change: the interval is not empty and holds 0."""
-    found = barrier_row([0, 0.5, 1], np.ones((50, 3)), higher_is_better=True, num_examples=100, is_share=True)
-    assert found["barrier"] == 0
-    assert found["barrier_low"] == pytest.approx(-found["barrier_high"], rel=0.1)
-    assert 0.01 < found["barrier_high"] < 0.03
+    row = barrier_row([0, 0.5, 1], np.ones((50, 3)), higher_is_better=True, num_examples=100, is_share=True)
+    assert row["barrier"] == 0
+    assert row["barrier_low"] == pytest.approx(-row["barrier_high"], rel=0.1)
+    assert 0.01 < row["barrier_high"] < 0.03
 
 
 def test_the_other_way_round_a_line_has_the_same_row() -> None:
@@ -208,21 +208,21 @@ def test_the_other_way_round_a_line_has_the_same_row() -> None:
     generator = np.random.default_rng(1)
     alphas = np.array([1.0, 0.0, 0.7, 0.3, 1.5])
     values = generator.random((201, 5))
-    found = barrier_row(alphas, values, higher_is_better=True)
+    row = barrier_row(alphas, values, higher_is_better=True)
     for other in (
         barrier_row(alphas, 1 - values, higher_is_better=False),
-        barrier_row(1 - alphas, values, higher_is_better=True) | {"barrier_alpha": found["barrier_alpha"]},
+        barrier_row(1 - alphas, values, higher_is_better=True) | {"barrier_alpha": row["barrier_alpha"]},
         barrier_row(alphas[::-1], values[:, ::-1], higher_is_better=True),
     ):
-        assert other == pytest.approx(found)
+        assert other == pytest.approx(row)
 
 
 def test_without_resamples_there_is_no_interval() -> None:
     """A plain curve has its barrier and NaN for bounds; so has one with a NaN."""
-    found = barrier_row([0, 0.5, 1], [1, 0.4, 1], higher_is_better=True)
-    assert found["barrier"] == pytest.approx(0.6)
-    assert found["largest_gap"] == found["barrier"]
-    assert all(math.isnan(found[name]) for name in ("barrier_low", "barrier_high", "barrier_se", "gain_low", "gain_se"))
+    row = barrier_row([0, 0.5, 1], [1, 0.4, 1], higher_is_better=True)
+    assert row["barrier"] == pytest.approx(0.6)
+    assert row["largest_gap"] == row["barrier"]
+    assert all(math.isnan(row[name]) for name in ("barrier_low", "barrier_high", "barrier_se", "gain_low", "gain_se"))
     unknown = barrier_row([0, 0.5, 1], [[1, math.nan, 1]] * 4, higher_is_better=True)
     assert all(math.isnan(value) for value in unknown.values())
 

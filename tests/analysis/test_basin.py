@@ -152,10 +152,10 @@ def test_over_seeds_delta_stays_within_its_interval(num_states: int) -> None:
     assert 0 < true < math.inf
     held = 0
     for seed in range(100):
-        found = estimate_basin(
+        delta = estimate_basin(
             Point([0.0] * 200), points, loss_of(loss), [0.2, 0.4, 0.8], num_points=24, num_rays=20, seed=seed
         ).delta
-        held += found.low <= true <= found.high
+        held += delta.low <= true <= delta.high
     assert held >= 95
 
 
@@ -172,10 +172,10 @@ def test_intervals_hold_over_samples_of_examples() -> None:
         def evaluate(model: nn.Module, level: np.ndarray = level, depth: np.ndarray = depth) -> dict[str, np.ndarray]:
             return {"loss": level + depth * (2 * model.weight.detach().item() - 1) ** 2}
 
-        found = estimate_basin(Point([0.0]), states([0.0], [1.0]), evaluate, [])
+        basin = estimate_basin(Point([0.0]), states([0.0], [1.0]), evaluate, [])
         held.append([
-            found.center.low <= true.center.value <= found.center.high,
-            found.epsilon.low <= true.epsilon.value <= found.epsilon.high,
+            basin.center.low <= true.center.value <= basin.center.high,
+            basin.epsilon.low <= true.epsilon.value <= basin.epsilon.high,
         ])  # fmt: skip
     assert (np.mean(held, axis=0) >= 0.92).all()
     assert (np.mean(held, axis=0) <= 0.98).all()
@@ -184,10 +184,10 @@ def test_intervals_hold_over_samples_of_examples() -> None:
 def test_the_same_seed_gives_the_same_basin() -> None:
     """Sampling is reproducible and another seed samples other points."""
     slope = loss_of(lambda w: w.sum())
-    found = [estimate_basin(Point([0.0]), states([0.0], [1.0]), slope, [0.3], seed=seed) for seed in (4, 4, 5)]
-    assert found[0].center == found[1].center
-    assert found[0].excess.equals(found[1].excess)
-    assert not found[0].excess.equals(found[2].excess)
+    basins = [estimate_basin(Point([0.0]), states([0.0], [1.0]), slope, [0.3], seed=seed) for seed in (4, 4, 5)]
+    assert basins[0].center == basins[1].center
+    assert basins[0].excess.equals(basins[1].excess)
+    assert not basins[0].excess.equals(basins[2].excess)
 
 
 @pytest.mark.parametrize("size", [2, 3, 5])
@@ -208,8 +208,8 @@ def test_steps_along_a_ray_have_the_moments_of_the_half_normal() -> None:
     """The first six moments E|v|^k = 2^(k/2) G((k + 1)/2) / sqrt(pi), from three nodes up to the fifth."""
     for num, exact in ((3, 5), (8, 15)):
         for power in range(exact + 1):
-            found = sum(weight * node**power for node, weight in half_normal_quadrature(num))
-            assert found == pytest.approx(2 ** (power / 2) * math.gamma((power + 1) / 2) / math.sqrt(math.pi))
+            moment = sum(weight * node**power for node, weight in half_normal_quadrature(num))
+            assert moment == pytest.approx(2 ** (power / 2) * math.gamma((power + 1) / 2) / math.sqrt(math.pi))
 
 
 def test_combine_is_exact_at_the_corners() -> None:

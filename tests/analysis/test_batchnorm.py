@@ -178,3 +178,13 @@ def test_a_model_against_itself_has_no_barrier() -> None:
     assert (table.groupby("metric")["value"].nunique() == 1).all()
     values = table.set_index(["metric", "alpha"])["value"]
     assert values["loss", 0] != values["naive_loss", 0]
+
+
+def test_layers_that_are_synchronised_between_processes_are_recomputed_alike() -> None:
+    """SyncBatchNorm in one process has the statistics of BatchNorm, and its counter stays."""
+    net = make_net()
+    synchronised = nn.SyncBatchNorm.convert_sync_batchnorm(copy.deepcopy(net))
+    for model in (net, synchronised):
+        recompute_statistics(model, split(10, 13))
+    for key, tensor in net.state_dict().items():
+        torch.testing.assert_close(synchronised.state_dict()[key], tensor)

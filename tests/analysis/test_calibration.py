@@ -25,26 +25,26 @@ def test_the_expected_error_equals_a_loop_over_bins():
             ece += len(gaps) / 200 * abs(gaps.mean())
             if len(gaps) > 1:
                 square += len(gaps) / 200 * (gaps.mean() ** 2 - gaps.var(ddof=1) / len(gaps))
-    found = calibration_error(confidence, happened)
-    assert found.ece == pytest.approx(ece)
-    assert found.rms == pytest.approx(np.sqrt(max(square, 0)))
+    error = calibration_error(confidence, happened)
+    assert error.ece == pytest.approx(ece)
+    assert error.rms == pytest.approx(np.sqrt(max(square, 0)))
 
 
 def test_the_named_bias_is_that_of_a_calibrated_model():
     """The mean of `ece` over 400 draws of a calibrated model is `ece_if_calibrated` within a tenth; the truth is 0."""
     generator = np.random.default_rng(1)
-    found = [calibration_error(*drawn(300, 0.0, generator)) for _ in range(400)]
-    biased = np.mean([one.ece for one in found])
+    errors = [calibration_error(*drawn(300, 0.0, generator)) for _ in range(400)]
+    biased = np.mean([one.ece for one in errors])
     assert biased > 0.03
-    assert np.mean([one.ece_if_calibrated for one in found]) == pytest.approx(biased, rel=0.1)
+    assert np.mean([one.ece_if_calibrated for one in errors]) == pytest.approx(biased, rel=0.1)
 
 
 def test_the_square_is_unbiased():
     """The mean debiased square over 400 test sets of 100 is the one of a million examples; the plain one is above it."""
     generator = np.random.default_rng(2)
     truth = calibration_error(*drawn(1_000_000, 0.3, generator)).rms ** 2
-    found = [calibration_error(*drawn(100, 0.3, generator)) for _ in range(400)]
-    assert np.mean([one.rms**2 for one in found]) == pytest.approx(truth, rel=0.06)
+    errors = [calibration_error(*drawn(100, 0.3, generator)) for _ in range(400)]
+    assert np.mean([one.rms**2 for one in errors]) == pytest.approx(truth, rel=0.06)
 
 
 @pytest.mark.parametrize("excess", [0.0, 0.1, 0.3])
@@ -52,18 +52,18 @@ def test_the_interval_holds_the_truth(excess):
     """In 300 test sets of 200 examples it does in 91 to 99 %, also of a calibrated model, whose error is 0."""
     generator = np.random.default_rng(3)
     truth = calibration_error(*drawn(1_000_000, excess, generator)).rms if excess else 0.0
-    found = [calibration_error(*drawn(200, excess, generator)) for _ in range(300)]
-    assert 0.91 <= np.mean([one.rms_low <= truth <= one.rms_high for one in found]) <= 0.99
-    assert all(one.rms_low <= one.rms <= one.rms_high for one in found)
+    errors = [calibration_error(*drawn(200, excess, generator)) for _ in range(300)]
+    assert 0.91 <= np.mean([one.rms_low <= truth <= one.rms_high for one in errors]) <= 0.99
+    assert all(one.rms_low <= one.rms <= one.rms_high for one in errors)
 
 
 def test_constant_predictions():
     """One bin: the error is the difference of confidence and rate, and its interval that of a rate."""
-    found = calibration_error(np.full(100, 0.95), np.arange(100) < 70)
-    assert found.ece == pytest.approx(0.25)
-    assert found.rms == pytest.approx(0.25, abs=0.005)
-    assert 0.14 < found.rms_low < 0.18
-    assert 0.32 < found.rms_high < 0.36
+    error = calibration_error(np.full(100, 0.95), np.arange(100) < 70)
+    assert error.ece == pytest.approx(0.25)
+    assert error.rms == pytest.approx(0.25, abs=0.005)
+    assert 0.14 < error.rms_low < 0.18
+    assert 0.32 < error.rms_high < 0.36
 
 
 def test_nothing_to_measure():

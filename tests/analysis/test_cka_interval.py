@@ -69,12 +69,12 @@ def test_the_variance_is_that_of_leaving_out_each_example() -> None:
     k, l = (centre_unbiased(gram_matrix(one)) for one in (x, y))  # noqa: E741
     c, a, b = ((one * other).sum() for one, other in ((k, l), (k, k), (l, l)))
     linear = (k * l - c / 2 * (k * k / a + l * l / b)) / (a * b).sqrt()
-    found = spread_of(both, 80, exact=True)
-    assert found.chance[0] == pytest.approx(float(2 * (linear**2).sum()), rel=1e-9)
-    expected = 79 / 80 * (apart**2).sum() - found.chance[0]
-    assert found.variance[0] == pytest.approx(expected, rel=0.05)
+    spread = spread_of(both, 80, exact=True)
+    assert spread.chance[0] == pytest.approx(float(2 * (linear**2).sum()), rel=1e-9)
+    expected = 79 / 80 * (apart**2).sum() - spread.chance[0]
+    assert spread.variance[0] == pytest.approx(expected, rel=0.05)
     kurtosis = stats.kurtosis(without, fisher=False)
-    assert found.df[0] == pytest.approx(160 / (kurtosis - 1), rel=0.1)
+    assert spread.df[0] == pytest.approx(160 / (kurtosis - 1), rel=0.1)
 
 
 @pytest.mark.parametrize(("number", "size"), [(120, 40), (2100, 300)])
@@ -84,9 +84,9 @@ def test_batches_have_the_variance_of_their_estimate(number: int, size: int) -> 
     values, variances = [], []
     for _ in range(150 if number < 500 else 60):
         both = features(number, 0.6, width=4, seed=int(torch.randint(2**31, (1,), generator=generator)))
-        found = spread_of(both, size, exact=False)
+        spread = spread_of(both, size, exact=False)
         values.append(table_value(both, size))
-        variances.append(found.variance[0])
+        variances.append(spread.variance[0])
     assert np.mean(variances) == pytest.approx(np.var(values), rel=0.35)
 
 

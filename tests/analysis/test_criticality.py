@@ -255,12 +255,12 @@ def known_table() -> pd.DataFrame:
 
 def test_mu_of_a_hand_computed_table() -> None:
     """stem needs alpha 1 for loss <= .25 and bears sigma .2: 2² / .2² = 100; fc can be reset, so its mu is 0."""
-    found = module_criticality(known_table(), [0.25, 0.6, 0.05]).set_index(["module", "epsilon"])["mu"]
-    assert found[("stem", 0.25)] == pytest.approx(100)
+    mu = module_criticality(known_table(), [0.25, 0.6, 0.05]).set_index(["module", "epsilon"])["mu"]
+    assert mu[("stem", 0.25)] == pytest.approx(100)
     # At .6 half the way with sigma .1 is allowed, (1 / .1)² = 100, but the whole with .4 is better: (2 / .4)² = 25.
-    assert found[("stem", 0.6)] == pytest.approx(25)
-    assert found[("stem", 0.05)] == math.inf
-    assert found[("fc", 0.05)] == 0
+    assert mu[("stem", 0.6)] == pytest.approx(25)
+    assert mu[("stem", 0.05)] == math.inf
+    assert mu[("fc", 0.05)] == 0
 
 
 def test_mu_falls_with_epsilon_and_sums_over_modules() -> None:
@@ -330,9 +330,9 @@ def test_only_cells_that_decide_get_more_draws() -> None:
 def test_cells_without_noise_are_exact() -> None:
     """At sigma 0 one draw is all there is: allowed or not, and never measured again."""
     table = known_table().query("draw == 1").assign(sigma=0.0, draw=0)
-    found = module_criticality(table, [0.5]).set_index("module")
-    assert (found["mu_low"] == found["mu"]).all()
-    assert (found["mu_high"] == found["mu"]).all()
+    per_module = module_criticality(table, [0.5]).set_index("module")
+    assert (per_module["mu_low"] == per_module["mu"]).all()
+    assert (per_module["mu_high"] == per_module["mu"]).all()
     assert not deciding_cells(table, 0.5, max_draws=32)
 
 
@@ -341,8 +341,8 @@ def test_a_module_that_can_be_set_back_needs_no_further_draws() -> None:
     exact = known_table().query("draw == 1 and position == 0").assign(sigma=0.0, draw=0, loss=0.1)
     table = pd.concat([exact, known_table()], ignore_index=True)
     assert not deciding_cells(table, 0.25, max_draws=32)
-    found = module_criticality(table, [0.25])
-    assert (found[["mu", "mu_low", "mu_high"]] == 0).all(axis=None)
+    per_module = module_criticality(table, [0.25])
+    assert (per_module[["mu", "mu_low", "mu_high"]] == 0).all(axis=None)
 
 
 def test_further_draws_continue_the_stream(batches: list) -> None:
@@ -426,5 +426,5 @@ def test_mu_keeps_places_of_equal_distance_apart() -> None:
     table = known_table()
     table = table[table["position"] == 1.0]
     other_side = table.assign(position=-1.0, loss=9.0)
-    found = module_criticality(pd.concat([table, other_side]), [0.25]).set_index("module")["mu"]
-    assert found["stem"] == pytest.approx(100)
+    mu = module_criticality(pd.concat([table, other_side]), [0.25]).set_index("module")["mu"]
+    assert mu["stem"] == pytest.approx(100)

@@ -43,9 +43,9 @@ def test_no_gain_no_epoch_and_one_run_no_interval() -> None:
     """Each with the reason."""
     assert alike(0.3, 0.5).first() == FirstEpoch(None, None, None, "no gain from the last epoch")
     once = SourceEpochs((Scores((0.7,)), Scores((0.9, 0.91))), Scores((0.5, 0.51)))
-    found = once.first()
-    assert (found.first, found.low, found.high) == (1, None, None)
-    assert found.note == "no interval: a single run does not show how much runs vary"
+    enough = once.first()
+    assert (enough.first, enough.low, enough.high) == (1, None, None)
+    assert enough.note == "no interval: a single run does not show how much runs vary"
     assert np.isnan(once.gain(1).low)
     vague = alike(0.3, 0.51, spread=0.1).first()
     assert (vague.first, vague.low) == (1, None)
@@ -88,9 +88,9 @@ def test_intervals_hold_the_truth_in_95_percent_of_studies(means: tuple[float, .
             images = rng.normal(0, np.sqrt(mean * (1 - mean) / 500))  # the same images for all replicas of a start
             scores = rng.normal(mean + images, 0.01, replicas)
             made.append(Scores(tuple(scores), float(np.sqrt(mean * (1 - mean) / 500))))
-        found = SourceEpochs(tuple(made[:-1]), made[-1]).first()
-        if found.low is not None and found.high is not None:
+        enough = SourceEpochs(tuple(made[:-1]), made[-1]).first()
+        if enough.low is not None and enough.high is not None:
             answered += 1
-            held += found.low <= truth <= found.high
+            held += enough.low <= truth <= enough.high
     assert answered > 390
     assert held >= 0.94 * answered

@@ -102,14 +102,14 @@ class Stem(nn.Module):
 def test_features_are_taken_after_the_activation_that_follows(activation):
     """A call, a method, a module, also behind a bias or a normalisation; a residual sum and the logits have none."""
     model = Stem(activation).eval()
-    found = FeatureExtractor(model, ["conv", "conv2", "fc"], features="flattened")
-    features = found(IMAGES)
+    extractor = FeatureExtractor(model, ["conv", "conv2", "fc"], features="flattened")
+    features = extractor(IMAGES)
     with torch.no_grad():
         after = activation(model.conv(IMAGES) + model.bias)
         expected = {"conv": after, "conv2": model.conv2(after), "fc": model(IMAGES)}
     for name, value in expected.items():
         np.testing.assert_allclose(features[name], value.flatten(1), rtol=1e-5, atol=1e-6)
-    assert found.linear == set()
+    assert extractor.linear == set()
 
 
 def test_features_without_activation_are_linear_in_the_image():

@@ -79,10 +79,10 @@ def test_holm_equals_statsmodels():
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "said"),
+    ("low", "high", "expected"),
     [(-0.01, 0.03, "yes"), (-0.02, 0.0, "yes"), (-0.05, -0.03, "no"), (-0.05, 0.01, "cannot tell")],
 )
-def test_the_answer_needs_the_whole_interval_on_one_side(low, high, said):
+def test_the_answer_needs_the_whole_interval_on_one_side(low, high, expected):
     """Yes where a loss above the margin is excluded, no where a smaller one is, else neither."""
-    assert answer(low, high, 0.02) == said
+    assert answer(low, high, 0.02) == expected
     assert answer(float("nan"), float("nan"), 0.02) == "cannot tell"

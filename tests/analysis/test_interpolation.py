@@ -208,13 +208,13 @@ def test_files_of_any_precision_are_interpolated_in_float32_at_least(
     state_a = {"w": STATE_A["0.weight"].to(dtype_a)}
     state_b = {"w": STATE_B["0.weight"].to(dtype_b)}
     for alpha in (0.0, 0.1, 0.5, 0.7, 1.0, 1.5):
-        found = interpolate(state_a, state_b, alpha)["w"]
-        assert found.dtype in (torch.float32, torch.float64)
+        weight = interpolate(state_a, state_b, alpha)["w"]
+        assert weight.dtype in (torch.float32, torch.float64)
         expected = (1 - alpha) * state_a["w"].double() + alpha * state_b["w"].double()
-        torch.testing.assert_close(found.double(), expected, rtol=1e-6, atol=1e-6)
+        torch.testing.assert_close(weight.double(), expected, rtol=1e-6, atol=1e-6)
         net = nn.Conv2d(2, 4, 3, bias=False)
         interpolate_into(net, {"weight": state_a["w"]}, {"weight": state_b["w"]}, alpha)
-        assert torch.equal(net.weight.detach(), found.float())
+        assert torch.equal(net.weight.detach(), weight.float())
 
 
 @pytest.mark.parametrize("dtypes", [(torch.float32,) * 2, (torch.bfloat16, torch.float32), (torch.float16,) * 2])
@@ -233,9 +233,9 @@ def test_swapped_ends_give_the_mirrored_curve_to_the_last_bit(dtypes: tuple[torc
 def test_trace_keeps_arrays_and_makes_them_nan_at_a_diverged_end() -> None:
     """Metrics may be arrays (resamples); a non-finite end makes all of their values NaN."""
     broken = {key: tensor * math.nan if tensor.is_floating_point() else tensor for key, tensor in STATE_B.items()}
-    found = trace(make_net(1), STATE_A, broken, [0, 1], lambda model: {"x": np.arange(3.0)})
-    np.testing.assert_array_equal(found[0]["x"], [0, 1, 2])
-    assert np.isnan(found[1]["x"]).tolist() == [True] * 3
+    traced = trace(make_net(1), STATE_A, broken, [0, 1], lambda model: {"x": np.arange(3.0)})
+    np.testing.assert_array_equal(traced[0]["x"], [0, 1, 2])
+    assert np.isnan(traced[1]["x"]).tolist() == [True] * 3
 
 
 def test_walk_reports_progress() -> None:

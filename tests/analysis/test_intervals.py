@@ -19,10 +19,10 @@ from transferscope.analysis.intervals import (
 def test_rates_have_wilsons_interval():
     """Equal to statsmodels' for counts from none to all; NaN for no examples."""
     counts, totals = np.array([0, 1, 7, 20]), np.array([20, 20, 20, 20])
-    for found, expected in zip(
+    for bounds, expected in zip(
         rate_interval(counts, totals), proportion_confint(counts, totals, method="wilson"), strict=True
     ):
-        np.testing.assert_allclose(found, expected, atol=1e-12)
+        np.testing.assert_allclose(bounds, expected, atol=1e-12)
     assert np.isnan(rate_interval(0, 0)).all()
 
 
@@ -70,10 +70,10 @@ def test_means_of_nothing_have_no_interval():
 def test_accuracy_from_four_counts_has_the_beta_interval():
     """A sum of two of the four Dirichlet shares has the beta distribution, whose quantiles are known."""
     counts = np.array([50, 20, 10, 20])
-    found = four_counts_interval(
+    intervals = four_counts_interval(
         counts, lambda c: {"accuracy": c[:, 0] + c[:, 1]}, np.random.default_rng(0), num_draws=40_000
     )
-    np.testing.assert_allclose(found["accuracy"], stats.beta.interval(0.95, 71, 31), atol=2e-3)
+    np.testing.assert_allclose(intervals["accuracy"], stats.beta.interval(0.95, 71, 31), atol=2e-3)
 
 
 def test_intervals_hold_the_value_at_the_end_of_its_range():

@@ -111,17 +111,17 @@ def test_values_equal_those_of_the_dense_matrix(name: str) -> None:
     """Every kind of layer: number, both ends and norms to 1e-6 of the largest value, and a bound that holds."""
     layer, shape = drawn(name)
     expected = torch.linalg.svdvals(dense_matrix(layer, shape))
-    found = layer_spectrum(layer, shape)
-    assert found.num_values == len(expected)
-    assert (found.top_status, found.counts_status) == ("exact", "exact")
+    spectrum = layer_spectrum(layer, shape)
+    assert spectrum.num_values == len(expected)
+    assert (spectrum.top_status, spectrum.counts_status) == ("exact", "exact")
     largest = float(expected[0])
     top, least = expected[:20], expected[-20:]
-    assert float((found.top_values - top).abs().max()) <= TOLERANCE * largest
-    assert float((found.smallest_values - least).abs().max()) <= TOLERANCE * largest
-    assert largest <= found.norm_bound <= largest * (1 + 1e-6)
-    assert found.frobenius == pytest.approx(float(expected.norm()))
+    assert float((spectrum.top_values - top).abs().max()) <= TOLERANCE * largest
+    assert float((spectrum.smallest_values - least).abs().max()) <= TOLERANCE * largest
+    assert largest <= spectrum.norm_bound <= largest * (1 + 1e-6)
+    assert spectrum.frobenius == pytest.approx(float(expected.norm()))
     limits = np.geomspace(0.01, 1.1, 7) * largest
-    counts = found.counts_below(limits)
+    counts = spectrum.counts_below(limits)
     np.testing.assert_array_equal(counts.estimate, (expected.numpy()[:, None] < limits).sum(0))
 
 
@@ -133,14 +133,17 @@ def test_lanczos_agrees_with_the_dense_matrix(name: str) -> None:
     """The way for large layers, on small ones: the 20 largest to 1e-6, counts within their bars and within 1 %."""
     layer, shape = drawn(name)
     expected = torch.linalg.svdvals(dense_matrix(layer, shape)).numpy()
-    found = layer_spectrum(layer, shape, method="lanczos")
-    assert (found.method, found.top_status) == ("lanczos", "converged")
-    np.testing.assert_allclose(found.top_values.numpy(), expected[:20], atol=TOLERANCE * expected[0], rtol=0)
-    assert expected[0] <= found.norm_bound
-    assert found.frobenius == pytest.approx(np.linalg.norm(expected))
-    assert found.smallest_status == "converged"
+    spectrum = layer_spectrum(layer, shape, method="lanczos")
+    assert (spectrum.method, spectrum.top_status) == ("lanczos", "converged")
+    np.testing.assert_allclose(spectrum.top_values.numpy(), expected[:20], atol=TOLERANCE * expected[0], rtol=0)
+    assert expected[0] <= spectrum.norm_bound
+    assert spectrum.frobenius == pytest.approx(np.linalg.norm(expected))
+    assert spectrum.smallest_status == "converged"
     np.testing.assert_allclose(
-        found.smallest_values.numpy(), expected[-len(found.smallest_values) :], atol=TOLERANCE * expected[0], rtol=0
+        spectrum.smallest_values.numpy(),
+        expected[-len(spectrum.smallest_values) :],
+        atol=TOLERANCE * expected[0],
+        rtol=0,
     )
 
 
@@ -186,11 +189,11 @@ def test_the_certified_bounds_hold() -> None:
         layer, shape = drawn(name)
         linear = linear_map(layer, shape)
         expected = torch.linalg.svdvals(dense_matrix(layer, shape)).numpy()
-        found = bounds(linear)
+        spectrum = bounds(linear)
         limits = np.geomspace(0.03, 1.2, 9) * expected[0]
-        low, high = found.counts_below(limits, len(expected))
+        low, high = spectrum.counts_below(limits, len(expected))
         true = (expected[:, None] < limits).sum(0)
-        assert expected[0] <= found.norm, name
+        assert expected[0] <= spectrum.norm, name
         assert (low <= true).all(), name
         assert (true <= high).all(), name
 
@@ -199,9 +202,9 @@ def test_circular_padding_is_that_of_conv_singular_values() -> None:
     """padding="circular" takes the layer's options and ignores its padding; sizes that the stride misses are named."""
     layer, _ = drawn("stride 2")
     values, multiplicities = conv_singular_values(layer.weight, (8, 6), stride=2)
-    found = layer_spectrum(layer, (4, 8, 6), padding="circular")
-    assert found.values is not None
-    assert torch.equal(torch.repeat_interleave(values, multiplicities)[:20], found.top_values)
+    spectrum = layer_spectrum(layer, (4, 8, 6), padding="circular")
+    assert spectrum.values is not None
+    assert torch.equal(torch.repeat_interleave(values, multiplicities)[:20], spectrum.top_values)
     with pytest.raises(UserError, match=r"input_size \(9, 8\) is no multiple of stride"):
         layer_spectrum(layer, (4, 9, 8), padding="circular")
 
@@ -211,13 +214,13 @@ def test_circular_padding_is_that_of_conv_singular_values() -> None:
 def test_vectors_are_stretched_by_their_values(name: str, method: str) -> None:
     """Right singular vectors are of length 1, and the layer makes each as long as its value."""
     layer, shape = drawn(name)
-    found = layer_spectrum(layer, shape, top=3, vectors=True, method=method)
-    assert found.top_vectors is not None
-    assert tuple(found.top_vectors.shape[1:]) == shape
+    spectrum = layer_spectrum(layer, shape, top=3, vectors=True, method=method)
+    assert spectrum.top_vectors is not None
+    assert tuple(spectrum.top_vectors.shape[1:]) == shape
     with torch.no_grad():
-        stretched = layer(found.top_vectors) - layer(torch.zeros_like(found.top_vectors))
-    assert found.top_vectors.flatten(1).norm(dim=1).numpy() == pytest.approx(1, abs=1e-6)
-    assert stretched.flatten(1).norm(dim=1).numpy() == pytest.approx(found.top_values.numpy(), rel=1e-5)
+        stretched = layer(spectrum.top_vectors) - layer(torch.zeros_like(spectrum.top_vectors))
+    assert spectrum.top_vectors.flatten(1).norm(dim=1).numpy() == pytest.approx(1, abs=1e-6)
+    assert stretched.flatten(1).norm(dim=1).numpy() == pytest.approx(spectrum.top_values.numpy(), rel=1e-5)
 
 
 def test_repeated_values_are_found_as_often_as_they_occur() -> None:
@@ -225,18 +228,18 @@ def test_repeated_values_are_found_as_often_as_they_occur() -> None:
     layer = nn.Conv2d(8, 8, 3, padding=1, groups=8, bias=False).double()
     layer.weight.data[:] = layer.weight.data[:1].clone()
     expected = torch.linalg.svdvals(dense_matrix(layer, (8, 7, 7))).numpy()
-    found = layer_spectrum(layer, (8, 7, 7), method="lanczos")
-    np.testing.assert_allclose(found.top_values.numpy(), expected[:20], atol=TOLERANCE * expected[0], rtol=0)
+    spectrum = layer_spectrum(layer, (8, 7, 7), method="lanczos")
+    np.testing.assert_allclose(spectrum.top_values.numpy(), expected[:20], atol=TOLERANCE * expected[0], rtol=0)
 
 
 def test_a_layer_of_zeros_has_zeros() -> None:
     """As large ones, for which no iteration converges; any input is a singular vector of it, so none is given."""
     layer = nn.Conv2d(64, 64, 3, padding=1)
     nn.init.zeros_(layer.weight)
-    found = layer_spectrum(layer, (64, 56, 56))
-    assert (found.num_values, found.norm_bound, found.frobenius) == (64 * 56 * 56, 0, 0)
-    assert found.counts_below([0.1]).estimate == 64 * 56 * 56
-    assert float(found.top_values.max()) == 0
+    spectrum = layer_spectrum(layer, (64, 56, 56))
+    assert (spectrum.num_values, spectrum.norm_bound, spectrum.frobenius) == (64 * 56 * 56, 0, 0)
+    assert spectrum.counts_below([0.1]).estimate == 64 * 56 * 56
+    assert float(spectrum.top_values.max()) == 0
     with pytest.raises(UserError, match="the weight is zero"):
         layer_spectrum(layer, (64, 56, 56), vectors=True)
 

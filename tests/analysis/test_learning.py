@@ -163,8 +163,8 @@ def test_intervals_of_the_rise_hold_the_true_one(num: int) -> None:
         for _ in range(1000):
             draws = generator.random((2, num)) if not nested else np.tile(generator.random(num), (2, 1))
             first, second = (draws < np.array([[0.7], [0.8]])).mean(axis=1)
-            found = rise_at_the_end(rising([first, second], [1, 2]), sizes, "accuracy")
-            held.append(found.low <= 0.1 <= found.high)
+            rise = rise_at_the_end(rising([first, second], [1, 2]), sizes, "accuracy")
+            held.append(rise.low <= 0.1 <= rise.high)
         assert np.mean(held) >= 0.95
 
 
@@ -174,6 +174,6 @@ def test_the_error_of_an_auc_is_that_of_its_samples() -> None:
     positives, negatives = generator.exponential(3.0, (2000, 40)), generator.exponential(1.0, (2000, 60))
     areas = [stats.mannwhitneyu(p, n).statistic / 2400 for p, n in zip(positives[:600], negatives[:600], strict=True)]
     sizes = SIZES.assign(count=[40, 0, 1, 1], negatives=[60, 10, 1, 1])
-    found = rise_at_the_end(rising([0.75, 0.75], [1, 2], "auc"), sizes, "auc")
-    assert found.value == 0
-    assert found.high / 1.96 == pytest.approx(np.sqrt(2) * np.std(areas), rel=0.08)
+    rise = rise_at_the_end(rising([0.75, 0.75], [1, 2], "auc"), sizes, "auc")
+    assert rise.value == 0
+    assert rise.high / 1.96 == pytest.approx(np.sqrt(2) * np.std(areas), rel=0.08)

@@ -105,8 +105,8 @@ def test_vectors_are_those_of_the_dense_matrix() -> None:
             expected = expected * expected.flatten()[expected.abs().argmax()].sign()
             kept = rows["channel"].unique()
             assert list(kept) == ([0, 1, 2] if module == "first" else [int(expected.square().sum((1, 2)).argmax())])
-            found = rows["amplitude"].to_numpy().reshape(-1, size, size)
-            np.testing.assert_allclose(found, expected[kept].numpy(), atol=1e-4)
+            amplitudes = rows["amplitude"].to_numpy().reshape(-1, size, size)
+            np.testing.assert_allclose(amplitudes, expected[kept].numpy(), atol=1e-4)
             share = expected[kept].square().sum((1, 2))
             np.testing.assert_allclose(rows.groupby("channel")["share"].first(), share, atol=1e-4)
             assert rows["value"].iloc[0] == pytest.approx(float(values[rank - 1]), rel=1e-5)
@@ -171,5 +171,5 @@ def test_eigenvalues_of_a_convolution_are_those_of_its_taps() -> None:
     """Those of one linear map for each place in the kernel, together."""
     weight = torch.randn(3, 5, 2, 2, dtype=torch.float64)
     expected = [torch.linalg.eigvalsh(weight[:, :, i, j] @ weight[:, :, i, j].T) for i in range(2) for j in range(2)]
-    found = layer_eigenvalues(weight).sort().values
-    torch.testing.assert_close(found, torch.cat(expected).sort().values)
+    eigenvalues = layer_eigenvalues(weight).sort().values
+    torch.testing.assert_close(eigenvalues, torch.cat(expected).sort().values)

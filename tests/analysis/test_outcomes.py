@@ -15,26 +15,26 @@ def test_outcomes_of_classes_equal_a_loop_over_examples():
     generator = np.random.default_rng(0)
     logits = generator.normal(size=(ROWS + 4, 3)).astype(np.float32)
     labels = generator.integers(0, 3, len(logits))
-    found = class_outcomes(logits, labels)
+    outcomes = class_outcomes(logits, labels)
     for i in (0, 1, ROWS - 1, ROWS, ROWS + 3):
         p = softmax(logits[i].astype(float))
-        assert found.predicted[i] == p.argmax()
-        assert found.correct[i] == found.happened[i] == (p.argmax() == labels[i])
-        assert found.confidence[i] == pytest.approx(p.max())
-        assert found.true[i] == pytest.approx(p[labels[i]])
-        assert found.brier[i] == pytest.approx(sum((p[k] - (k == labels[i])) ** 2 for k in range(3)))
-    assert found.num_mistakes == (logits.argmax(axis=1) != labels).sum()
+        assert outcomes.predicted[i] == p.argmax()
+        assert outcomes.correct[i] == outcomes.happened[i] == (p.argmax() == labels[i])
+        assert outcomes.confidence[i] == pytest.approx(p.max())
+        assert outcomes.true[i] == pytest.approx(p[labels[i]])
+        assert outcomes.brier[i] == pytest.approx(sum((p[k] - (k == labels[i])) ** 2 for k in range(3)))
+    assert outcomes.num_mistakes == (logits.argmax(axis=1) != labels).sum()
 
 
 def test_outcomes_of_a_finding():
     """Predicted above the threshold; confidence is the probability of the finding; Brier as scikit-learn has it."""
     logits, labels = np.array([2.0, -1.0, 0.5, -3.0]), np.array([1, 1, 0, 0])
-    found = finding_outcomes(logits, labels, threshold=0.7)
-    assert found.predicted.tolist() == [1, 0, 0, 0]
-    assert found.correct.tolist() == [True, False, True, True]
-    np.testing.assert_allclose(found.confidence, expit(logits))
-    np.testing.assert_allclose(found.true, np.where(labels == 1, expit(logits), 1 - expit(logits)))
-    assert found.brier.mean() == pytest.approx(brier_score_loss(labels, expit(logits)))
+    outcomes = finding_outcomes(logits, labels, threshold=0.7)
+    assert outcomes.predicted.tolist() == [1, 0, 0, 0]
+    assert outcomes.correct.tolist() == [True, False, True, True]
+    np.testing.assert_allclose(outcomes.confidence, expit(logits))
+    np.testing.assert_allclose(outcomes.true, np.where(labels == 1, expit(logits), 1 - expit(logits)))
+    assert outcomes.brier.mean() == pytest.approx(brier_score_loss(labels, expit(logits)))
 
 
 def test_a_finding_is_a_task_of_two_classes():
@@ -47,10 +47,10 @@ def test_a_finding_is_a_task_of_two_classes():
 
 def test_what_is_not_finite_is_wrong_and_has_no_probability():
     """A diverged model has prediction -1 and NaN, its other examples have theirs; no examples give empty arrays."""
-    found = class_outcomes(np.array([[np.nan, 1.0], [2.0, 1.0]]), np.array([0, 0]))
-    assert found.predicted.tolist() == [-1, 0]
-    assert found.correct.tolist() == [False, True]
-    assert np.isnan(found.true).tolist() == [True, False]
+    outcomes = class_outcomes(np.array([[np.nan, 1.0], [2.0, 1.0]]), np.array([0, 0]))
+    assert outcomes.predicted.tolist() == [-1, 0]
+    assert outcomes.correct.tolist() == [False, True]
+    assert np.isnan(outcomes.true).tolist() == [True, False]
     one = finding_outcomes([np.inf, 1.0], [1, 1])
     assert one.predicted.tolist() == [-1, 1]
     assert not one.correct[0]

@@ -42,8 +42,8 @@ def test_the_checkpoints_are_exact() -> None:
     """At its coordinates each checkpoint comes back bit for bit, integers included."""
     plane = Plane(*STATES)
     for place, state in zip(plane.points, STATES, strict=True):
-        found = plane.state(*place)
-        assert all(torch.equal(found[key], tensor) for key, tensor in state.items())
+        mixed = plane.state(*place)
+        assert all(torch.equal(mixed[key], tensor) for key, tensor in state.items())
 
 
 def test_any_point_lies_where_it_says() -> None:

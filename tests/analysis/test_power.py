@@ -30,12 +30,12 @@ def test_images_needed_give_80_percent_in_simulations(negative, positive):
     generator = np.random.default_rng(0)
     needed = int(images_needed(negative, positive))
 
-    def found(size: int) -> float:
+    def power_of(size: int) -> float:
         drawn = generator.multinomial(size, [negative, positive, 1 - negative - positive], size=4000)
         return float((mcnemar_p(drawn[:, 0], drawn[:, 1]) <= 0.05).mean())
 
-    assert found(needed) == pytest.approx(0.8, abs=0.02)
-    assert found(int(0.8 * needed)) < 0.77
+    assert power_of(needed) == pytest.approx(0.8, abs=0.02)
+    assert power_of(int(0.8 * needed)) < 0.77
     assert 1 <= needed / connor(negative, positive) < 1.25
 
 

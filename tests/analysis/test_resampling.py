@@ -26,12 +26,14 @@ def test_single_label_metrics_are_those_of_the_drawn_examples() -> None:
     """Accuracy and loss of a resample equal those of a batch in which the examples are repeated."""
     logits, labels = torch.randn(40, 5, generator=GENERATOR), torch.randint(0, 5, (40,), generator=GENERATOR)
     resampling = Resampling(40, 20, seed=3)
-    found = resampling.metrics(logits, labels)
+    metrics = resampling.metrics(logits, labels)
     for draw in range(20):
         rows = drawn_rows(resampling, draw)
         assert len(rows) == 40
-        assert found["accuracy"][draw] == pytest.approx((logits[rows].argmax(1) == labels[rows]).double().mean().item())
-        assert found["loss"][draw] == pytest.approx(cross_entropy(logits[rows].double(), labels[rows]).item())
+        assert metrics["accuracy"][draw] == pytest.approx(
+            (logits[rows].argmax(1) == labels[rows]).double().mean().item()
+        )
+        assert metrics["loss"][draw] == pytest.approx(cross_entropy(logits[rows].double(), labels[rows]).item())
 
 
 def test_multi_label_metrics_are_those_of_the_drawn_examples() -> None:
@@ -39,17 +41,17 @@ def test_multi_label_metrics_are_those_of_the_drawn_examples() -> None:
     logits = torch.randn(60, 3, generator=GENERATOR).mul(3).round() / 3
     labels = torch.randint(-1, 2, (60, 3), generator=GENERATOR).to(torch.int8)
     resampling = Resampling(60, 15, seed=4)
-    found = resampling.metrics(logits, labels)
+    metrics = resampling.metrics(logits, labels)
     for draw in range(15):
         rows = drawn_rows(resampling, draw)
         scores, targets = logits[rows].double(), labels[rows]
         known = targets >= 0
         areas = [roc_auc_score(targets[known[:, k], k], scores[known[:, k], k]) for k in range(3)]
-        assert found["auc"][draw] == pytest.approx(np.mean(areas))
+        assert metrics["auc"][draw] == pytest.approx(np.mean(areas))
         loss = binary_cross_entropy_with_logits(scores[known], targets[known].double())
-        assert found["loss"][draw] == pytest.approx(loss.item())
+        assert metrics["loss"][draw] == pytest.approx(loss.item())
         right = ((scores > 0) == (targets > 0))[known]
-        assert found["accuracy"][draw] == pytest.approx(right.double().mean().item())
+        assert metrics["accuracy"][draw] == pytest.approx(right.double().mean().item())
 
 
 def test_a_class_with_one_value_has_no_auc() -> None:
@@ -78,18 +80,18 @@ def test_the_same_seed_draws_the_same_examples() -> None:
 
 def test_the_metric_itself_comes_first() -> None:
     """On all examples, then under every resample."""
-    found = with_draws({"loss": 0.5}, {"loss": np.array([0.4, 0.6]), "accuracy": np.zeros(2)})
-    assert {name: values.tolist() for name, values in found.items()} == {"loss": [0.5, 0.4, 0.6]}
+    metrics = with_draws({"loss": 0.5}, {"loss": np.array([0.4, 0.6]), "accuracy": np.zeros(2)})
+    assert {name: values.tolist() for name, values in metrics.items()} == {"loss": [0.5, 0.4, 0.6]}
 
 
 def test_the_number_of_blas_threads_changes_nothing() -> None:
     """Runs on other machines, or beside other steps, have other numbers of them."""
     logits, labels = torch.randn(3000, 4, generator=torch.Generator().manual_seed(0)), torch.zeros(3000, dtype=int)
-    found = []
+    by_threads = []
     for threads in (1, 2):
         with threadpool_limits(threads):
-            found.append(Resampling(3000, 300, seed=0).metrics(logits, labels))
-    assert all(np.array_equal(found[0][name], found[1][name]) for name in ("accuracy", "loss"))
+            by_threads.append(Resampling(3000, 300, seed=0).metrics(logits, labels))
+    assert all(np.array_equal(by_threads[0][name], by_threads[1][name]) for name in ("accuracy", "loss"))
 
 
 @pytest.mark.parametrize("num_classes", [0, 1, 5])

@@ -35,15 +35,15 @@ def test_cases_near_a_threshold_are_float32_and_the_others_screened() -> None:
     modules, examples = find_modules(make_net(0)), {"train": BATCHES}
     exact = criticality(make_net(0), *ENDS, modules, examples, **GRID)
     epsilon = float(exact["loss"].median())
-    found = screened_criticality(make_net(0), *ENDS, modules, examples, [epsilon], split=split_at_modules, **GRID)
-    pd.testing.assert_frame_equal(found.drop(columns=["error", "loss"]), exact.drop(columns=["error", "loss"]))
-    same = (found["loss"] - exact["loss"]).abs() < 1e-5
+    screened = screened_criticality(make_net(0), *ENDS, modules, examples, [epsilon], split=split_at_modules, **GRID)
+    pd.testing.assert_frame_equal(screened.drop(columns=["error", "loss"]), exact.drop(columns=["error", "loss"]))
+    same = (screened["loss"] - exact["loss"]).abs() < 1e-5
     assert same.any()
     assert not same.all()
     near = cases_near(exact, [epsilon], 0.05)
-    cases = zip(found["module"], found["position"], found["sigma"], strict=True)
+    cases = zip(screened["module"], screened["position"], screened["sigma"], strict=True)
     assert all(ok for ok, case in zip(same, cases, strict=True) if case in near)
-    pd.testing.assert_frame_equal(module_criticality(found, [epsilon]), module_criticality(exact, [epsilon]))
+    pd.testing.assert_frame_equal(module_criticality(screened, [epsilon]), module_criticality(exact, [epsilon]))
 
 
 def test_far_from_every_threshold_nothing_is_settled() -> None:
@@ -52,10 +52,10 @@ def test_far_from_every_threshold_nothing_is_settled() -> None:
     net = make_net(0)
     calls: list[int] = []
     net.register_forward_hook(lambda *_: calls.append(1))
-    found = screened_criticality(net, *ENDS, modules, {"train": BATCHES}, [1e9], **GRID)
+    screened = screened_criticality(net, *ENDS, modules, {"train": BATCHES}, [1e9], **GRID)
     # The hook is copied with the model, so only calls of the float32 network on top would exceed the cases.
-    assert len(found) == 3 * (1 + 2 * 2)
-    assert len(calls) == len(found)
+    assert len(screened) == 3 * (1 + 2 * 2)
+    assert len(calls) == len(screened)
 
 
 def test_cases_near_is_relative_to_epsilon() -> None:

@@ -47,9 +47,9 @@ def test_stopping_early_is_wrong_in_less_than_one_of_20(shape: str, height: floa
 def test_a_deep_barrier_needs_few_examples() -> None:
     """Accuracy falls by 38 points half-way: a tenth of 1,000 examples says so, in each of 20 replays."""
     generator = np.random.default_rng(3)
-    found = [first_decision(right_or_wrong("bowl", 0.4, 1000, generator)[0], generator) for _ in range(20)]
-    assert {decision for decision, _ in found} == {"barrier"}
-    assert max(size for _, size in found) <= 120
+    decisions = [first_decision(right_or_wrong("bowl", 0.4, 1000, generator)[0], generator) for _ in range(20)]
+    assert {decision for decision, _ in decisions} == {"barrier"}
+    assert max(size for _, size in decisions) <= 120
 
 
 def test_the_margin_is_a_part_of_what_the_ends_have_learned() -> None:
@@ -106,14 +106,14 @@ def replayed(
     drawn = generator.random(num)
     lost = (drawn < lost_rate).cumsum()
     gained = ((drawn >= lost_rate) & (drawn < lost_rate + gained_rate)).cumsum()
-    found, size, missed = "cannot tell", num, False
+    verdict, size, missed = "cannot tell", num, False
     for index in range(len(looks)):
         at = np.array(looks[: index + 1])
         low, high = gain_at_every_look(gained[at - 1], lost[at - 1], at, len(looks))
         missed = missed or not low <= gained_rate - lost_rate <= high
-        if found == "cannot tell":
-            found, size = answer(low, high, 0.02), looks[index]
-    return found, size, answer(*paired_difference_interval(gained[-1], lost[-1], num), 0.02), missed
+        if verdict == "cannot tell":
+            verdict, size = answer(low, high, 0.02), looks[index]
+    return verdict, size, answer(*paired_difference_interval(gained[-1], lost[-1], num), 0.02), missed
 
 
 @pytest.mark.parametrize(
@@ -122,13 +122,13 @@ def replayed(
 def test_an_answer_before_all_images_is_that_of_all(lost: float, gained: float) -> None:
     """200 replays of 500 images: the same answer in 95 %, wrong in at most 5 %, also at the margin; intervals hold."""
     generator = np.random.default_rng(4)
-    found = [replayed(lost, gained, 500, generator) for _ in range(200)]
+    replays = [replayed(lost, gained, 500, generator) for _ in range(200)]
     wrong = "no" if gained - lost >= -0.02 else "yes"
-    assert np.mean([early == whole for early, _, whole, _ in found]) >= 0.95
-    assert np.mean([early == wrong for early, *_ in found]) <= 0.05
-    assert np.mean([missed for *_, missed in found]) <= 0.075  # 5 % less three errors of 200 replays
+    assert np.mean([early == whole for early, _, whole, _ in replays]) >= 0.95
+    assert np.mean([early == wrong for early, *_ in replays]) <= 0.05
+    assert np.mean([missed for *_, missed in replays]) <= 0.075  # 5 % less three errors of 200 replays
     if abs(gained - lost) > 0.1:
-        assert np.mean([size for _, size, *_ in found]) < 200
+        assert np.mean([size for _, size, *_ in replays]) < 200
 
 
 def test_one_look_is_the_plain_interval() -> None:

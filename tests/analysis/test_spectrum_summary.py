@@ -8,7 +8,7 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from transferscope.analysis.spectrum import conv_singular_values
-from transferscope.analysis.spectrum_summary import count_below, probability_smaller, summarise, weighted_histogram
+from transferscope.analysis.spectrum_summary import count_below, probability_smaller, summarise
 from transferscope.system.errors import UserError
 
 VALUES, MULTIPLICITIES = np.array([4.0, 3.0, 0.05]), np.array([1, 2, 5])
@@ -64,15 +64,6 @@ def test_counts_are_strictly_below():
     assert count_below(VALUES, MULTIPLICITIES, thresholds).tolist() == expected
 
 
-@pytest.mark.parametrize("bins", [7, [0.0, 0.05, 3.0, 4.0]])
-def test_histogram_is_numpys_of_the_repeated_values(bins):
-    """Weighted counts on numpy's bins, the last one closed."""
-    heights, edges = weighted_histogram(VALUES, MULTIPLICITIES, bins)
-    expected, expected_edges = np.histogram(REPEATED, bins)
-    assert heights.tolist() == expected.tolist()
-    np.testing.assert_array_equal(edges, expected_edges)
-
-
 def test_probability_smaller_counts_pairs():
     """All pairs counted, ties half; 1/2 for a spectrum and itself; the two directions add up to 1."""
     other, other_multiplicities = np.array([3.0, 1.0]), np.array([2, 1])
@@ -95,8 +86,8 @@ def test_the_number_of_threads_does_not_matter():
     """To the last bit, on as many values as BLAS shares between threads."""
     generator = np.random.default_rng(0)
     values, counts = generator.random(100_003), generator.integers(1, 3, 100_003)
-    found = []
+    by_threads = []
     for threads in (1, 2):
         with threadpool_limits(threads):
-            found.append((summarise(values, counts), probability_smaller(values, counts, values**2, counts)))
-    assert found[0] == found[1]
+            by_threads.append((summarise(values, counts), probability_smaller(values, counts, values**2, counts)))
+    assert by_threads[0] == by_threads[1]

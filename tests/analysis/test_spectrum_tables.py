@@ -82,8 +82,8 @@ def test_layers_without_a_spectrum_are_listed_with_their_type():
     """Whatever has two or more dimensions and is not covered is named, nothing is skipped silently."""
     parts = {"conv": nn.Conv1d(2, 2, 3), "embedding": nn.Embedding(4, 2), "norm": nn.LayerNorm(2)}
     parts["attention"] = nn.MultiheadAttention(4, 2)
-    found = layers_without_spectrum(nn.ModuleDict(parts), {"attention.out_proj": LayerInput("linear", 1, 1)})
-    assert found == {"conv": "Conv1d", "embedding": "Embedding", "attention": "MultiheadAttention"}
+    left_out = layers_without_spectrum(nn.ModuleDict(parts), {"attention.out_proj": LayerInput("linear", 1, 1)})
+    assert left_out == {"conv": "Conv1d", "embedding": "Embedding", "attention": "MultiheadAttention"}
     assert layers_without_spectrum(network(), trace_conv_inputs(network(), 8)) == {}
 
 

@@ -10,10 +10,10 @@ from transferscope.analysis.states import (
     check_same_tensors,
     find_module,
     nonfinite_tensors,
-    state_digest,
     stored_like,
     write_state,
 )
+from transferscope.models.state_dicts import state_digest
 from transferscope.system.errors import UserError
 
 

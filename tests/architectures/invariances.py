@@ -29,7 +29,7 @@ from transferscope.analysis.states import TensorKinds
 from transferscope.models.layers import feature_layers, trace_conv_inputs
 from transferscope.models.layouts import try_layouts
 from transferscope.models.modules import find_modules
-from transferscope.models.parametrised import layers_of_unknown_map, make_plain
+from transferscope.models.plain_layers import layers_of_unknown_map, make_plain
 from transferscope.models.zoo import build_model
 from transferscope.system.errors import UserError
 
@@ -137,10 +137,10 @@ def line(subject: Subject) -> None:
 
 def plane(subject: Subject) -> None:
     """Its axes are distances of weights, and its corners the checkpoints."""
-    found = Plane(*subject.states, kinds=subject.kinds)
+    spanned = Plane(*subject.states, kinds=subject.kinds)
     distance = l2_distance(subject.states[0], subject.states[2], kinds=subject.kinds)
-    assert sum(value**2 for value in found.points[2]) ** 0.5 == pytest.approx(distance)
-    table = evaluate_plane(subject.model, found, [found.length / 2], [0.0], subject.evaluate)
+    assert sum(value**2 for value in spanned.points[2]) ** 0.5 == pytest.approx(distance)
+    table = evaluate_plane(subject.model, spanned, [spanned.length / 2], [0.0], subject.evaluate)
     values = table[table["metric"] == _as_stored(table)].set_index("point")["value"]
     assert values["b"] == pytest.approx(subject.losses[1], rel=1e-5)
 
@@ -152,8 +152,8 @@ def _as_stored(table: pd.DataFrame) -> str:
 
 def basin(subject: Subject) -> None:
     """Its center lies among the losses of the hull."""
-    found = estimate_basin(subject.model, subject.states[:2], subject.evaluate, [], num_points=2)
-    assert 0 <= found.epsilon.value < found.center.value
+    estimated = estimate_basin(subject.model, subject.states[:2], subject.evaluate, [], num_points=2)
+    assert 0 <= estimated.epsilon.value < estimated.center.value
 
 
 def modules(subject: Subject) -> None:

@@ -20,9 +20,10 @@ PAGE = Path(__file__).parents[2] / "docs" / "architectures.md"
 CHOICE = os.environ.get("TRANSFERSCOPE_ARCHITECTURES", "")
 HEAD = """# Architectures
 
-Tried with random weights, few classes and small images, on every analysis: a network has CKA 1, distance 0 and no barrier
-with itself; swapped networks give the same distance and the mirrored curve; permuted images give the same features; a
-module at its final value costs nothing; no layer stretches an input by more than its largest singular value. Written by
+Every architecture below was tried with random weights, few classes and small images, on every analysis. The tests
+check that a network has CKA 1, distance 0 and no barrier with itself, that swapped networks give the same distance
+and the mirrored curve, that permuted images give the same features, that a module at its final value costs nothing,
+and that no layer stretches an input by more than its largest singular value. The table is written by
 `TRANSFERSCOPE_ARCHITECTURES=all pytest tests/architectures`.
 
 | Architecture | Options | Image | Result |
@@ -32,8 +33,8 @@ module at its final value costs nothing; no layer stretches an input by more tha
 
 def _rows() -> dict[str, str]:
     """Rows of the page, by architecture."""
-    found = re.findall(r"^(\| `(.*?)` \|.*)$", PAGE.read_text() if PAGE.exists() else "", re.MULTILINE)
-    return {name: row for row, name in found}
+    rows = re.findall(r"^(\| `(.*?)` \|.*)$", PAGE.read_text() if PAGE.exists() else "", re.MULTILINE)
+    return {name: row for row, name in rows}
 
 
 def _start_of_row(one: Architecture) -> str:

@@ -9,6 +9,7 @@ import pytest
 from click.testing import CliRunner
 from kedro.framework.startup import bootstrap_project
 
+from markdown_blocks import commands
 from tiny_project import ROOT
 from transferscope.cli import cli
 from transferscope.cost import device_speed, other_work
@@ -264,7 +265,7 @@ def test_the_table_in_the_docs_is_that_of_the_plan(monkeypatch: pytest.MonkeyPat
     monkeypatch.chdir(ROOT)
     bootstrap_project(ROOT)
     page = ROOT / "docs" / "paper.md"
-    command = next(line for line in page.read_text().splitlines() if line.startswith("uv run kedro cost"))
+    (command,) = (command for command in commands() if command.startswith("uv run kedro cost --env paper"))
     words = command.removeprefix("uv run kedro ").split()
     printed = CliRunner().invoke(cli, [*words, "--markdown"], catch_exceptions=False)
     assert rows_about_figures(page.read_text()) == rows_about_figures(printed.stdout)

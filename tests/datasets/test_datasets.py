@@ -184,10 +184,10 @@ def test_measurements_come_back_bit_for_bit(tmp_path: Path) -> None:
     value = {"test/loss": 1 / 3, "draws": np.array([0.1, np.nan]), "split": np.array(["train", "test"])}
     folder["a/b"] = value
     again = MeasurementsDataset(filepath=str(tmp_path / "store")).load()
-    found = again.get("a/b")
-    assert found is not None
-    assert list(found) == list(value)
-    assert all(np.array_equal(found[name], value[name], equal_nan=name == "draws") for name in value)
+    loaded = again.get("a/b")
+    assert loaded is not None
+    assert list(loaded) == list(value)
+    assert all(np.array_equal(loaded[name], value[name], equal_nan=name == "draws") for name in value)
     assert again.get("a") is None
     (file,) = (tmp_path / "store").rglob("*.safetensors")
     for content in (file.read_bytes()[:-9], b"", b"nothing of this kind"):
@@ -201,6 +201,6 @@ def test_measurements_may_be_put_by_several_threads(tmp_path: Path) -> None:
     value = {"draws": np.arange(2000.0)}
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda _: folder.__setitem__("key", value), range(40)))
-        found = list(pool.map(lambda _: folder.get("key"), range(40)))
-    assert all(np.array_equal(one["draws"], value["draws"]) for one in found)
+        loaded = list(pool.map(lambda _: folder.get("key"), range(40)))
+    assert all(np.array_equal(one["draws"], value["draws"]) for one in loaded)
     assert len([path for path in tmp_path.rglob("*") if path.is_file()]) == 1

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pandera.pandas as pa
 import pytest
-from kedro.framework.project import configure_project, pipelines
+from kedro.framework.project import pipelines
 from kedro.io import CatalogConfigResolver, DataCatalog, DatasetError
 from pandera.errors import SchemaErrors
 
@@ -62,14 +61,6 @@ RANGED = pd.DataFrame(
         "probability_smaller": 0.6,
     }
 )
-
-
-@pytest.fixture
-def _base_again() -> Iterator[None]:
-    """Tests of environments leave the plan of base for whoever comes next."""
-    configure_project("transferscope")
-    yield
-    PlanConfigLoader(str(ROOT / "conf"), **{**CONFIG_LOADER_ARGS, "default_run_env": "base"})
 
 
 def refusal(name: str, table: pd.DataFrame) -> str:
@@ -168,7 +159,7 @@ def test_tables_of_ones_own_are_free_but_for_their_names() -> None:
     assert "column 'task' is missing" in refusal("own_signs.table", own.drop(columns="task"))
 
 
-@pytest.mark.usefixtures("_base_again")
+@pytest.mark.usefixtures("base_again")
 @pytest.mark.parametrize(
     "env", sorted(path.name for path in (ROOT / "conf").iterdir() if (path / "globals.yml").exists())
 )
@@ -183,11 +174,13 @@ def test_every_table_of_the_catalog_has_a_schema(env: str) -> None:
     assert [name for name, entry in tables.items() if "validator" not in entry] == []
     resolver = CatalogConfigResolver(entries)
     made = [name for name in pipelines["__default__"].all_outputs() if "." in name or name.startswith("claim")]
-    found = {name: resolver.resolve_pattern(name) for name in made}
-    named = {entry["table"] for entry in found.values() if entry["type"].endswith("TableDataset")}
+    resolved = {name: resolver.resolve_pattern(name) for name in made}
+    named = {entry["table"] for entry in resolved.values() if entry["type"].endswith("TableDataset")}
     assert len(named) > 5
     assert {name for name in named if schema_of(name) is None} == set()
-    of_pairs = {entry["validator"]["options"]["file"] for entry in found.values() if entry.get("table") == "distances"}
+    of_pairs = {
+        entry["validator"]["options"]["file"] for entry in resolved.values() if entry.get("table") == "distances"
+    }
     assert all(file.endswith(".csv") and "{" not in file for file in of_pairs)
 
 

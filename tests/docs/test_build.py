@@ -26,7 +26,9 @@ def test_the_pages_are_built_strictly(tmp_path: Path) -> None:
     notebooks = {path.stem for path in (ROOT / "notebooks").glob("*.ipynb")}
     assert {path.stem for path in (tmp_path / "notebooks").glob("*.html")} == notebooks
     assert {
-        path.name: found for path in tmp_path.rglob("*.html") if (found := FROM_ELSEWHERE.findall(path.read_text()))
+        path.name: addresses
+        for path in tmp_path.rglob("*.html")
+        if (addresses := FROM_ELSEWHERE.findall(path.read_text()))
     } == {}
 
 

@@ -49,20 +49,18 @@ ELSEWHERE = {
 }
 """Commands that are not run here, and why."""
 
-OWN_CHECKPOINTS = (
-    "uv run kedro run --env own_checkpoints --params "
-    "tasks.images.root=photos,runs.a.checkpoint=a.pth,runs.b.checkpoint=b.pth,model.name=resnet50"
-)
+OWN_CHECKPOINTS = "uv run kedro run --env own_checkpoints --params tasks.images.root=photos"
+SMALLER = f"{OWN_CHECKPOINTS},model.name=fixup_resnet_small,pictures.store_size=32"
 SHORTENED = {
     "uv run kedro run --params training.epochs=20": "--nodes clipart.training.rit_small_lr_1",
     "uv run kedro run --runner-params max_workers=8": (
         "--nodes generated.draw_domains,clipart.data_prep.pack_train,real.data_prep.pack_train"
     ),
-    OWN_CHECKPOINTS.replace("resnet50", "fixup_resnet_small,pictures.store_size=32"): "--pipelines data_prep,training",
+    SMALLER: "--pipelines data_prep,training",
 }
 """Commands that would take too long on all of a study, and what is added to them."""
 
-INSTEAD = {OWN_CHECKPOINTS: OWN_CHECKPOINTS.replace("resnet50", "fixup_resnet_small,pictures.store_size=32")}
+INSTEAD = {OWN_CHECKPOINTS: SMALLER}
 """Commands that are run with a smaller network."""
 
 REFUSED = {

@@ -14,6 +14,8 @@ PAGES = [ROOT / "README.md", *sorted(path for path in (ROOT / "docs").glob("*.md
 QUESTION_WORDS = re.compile(r"(What|How|Whether|Which|Where|Why|When)\b")
 WHAT = re.compile(r"(?:^|[.!?:]\s+|\n\s*\n\s*[-*|]*\s*)What\s[^?]*?[.\n]")
 """A sentence that begins with What and asks nothing."""
+COLUMN = 90
+"""Characters of code that fit beside the menus of a page of the theme, at its widest."""
 CHAPTERED = {"images", "analysis", "measure", "claims", "plots", "report", "datasets"}
 """Rooms in which a chapter of the study has a file each: what is shuffled, measured, claimed, drawn, stored and shown."""
 
@@ -37,6 +39,13 @@ def test_pages(path: Path) -> None:
     text = re.sub(r"```.*?```", "", path.read_text(), flags=re.DOTALL)
     lines = re.split(r"\n(?=\s*(?:\n|[-*|#]))", text)
     assert not [line for line in lines if re.search(r"(?:^|[.!:]\s+)[\s#*|-]*What\s[^?]*$", line)]
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_no_command_is_cut_at_the_right_edge(path: Path) -> None:
+    """A line of a command fits into the column of a page, with its comment."""
+    code = "\n".join(re.findall(r"^```(?:bash|sh)\n(.*?)^```$", path.read_text(), flags=re.DOTALL | re.MULTILINE))
+    assert [line for line in code.splitlines() if len(line) > COLUMN] == []
 
 
 def test_files_of_one_name_are_of_one_thing() -> None:

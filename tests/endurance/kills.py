@@ -82,26 +82,27 @@ PARTS = (
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=100, help="in all, shared out among the parts")
+    parser.add_argument("--each", type=int, help="the same number of kills for each part, in place of --kills")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--part", choices=[part.name for part in PARTS], help="only this one")
+    parser.add_argument("--until", choices=[part.name for part in PARTS], help="leave the parts after this one out")
     arguments = parser.parse_args()
-    parts = [part for part in PARTS if arguments.part in (None, part.name)]
+    names = [part.name for part in PARTS]
+    parts = PARTS[: names.index(arguments.until or names[-1]) + 1]
     with tempfile.TemporaryDirectory(prefix="kills-") as work:
         project = make_project(_new(Path(work) / "project"), SMALL)
-        trial = Trial(project, _new(Path(work) / "tmp"), random.Random(f"{arguments.seed} {arguments.part}"))
-        before = (DRAWING, *PARTS[: PARTS.index(parts[0])])
-        if any(trial.run(part) for part in (before if parts[-1] is not PARTS[-1] else [Part("all", {})])):
+        trial = Trial(project, _new(Path(work) / "tmp"), random.Random(f"{arguments.seed} {arguments.until}"))
+        if any(trial.run(part) for part in ([Part("all", {})] if parts == PARTS else [DRAWING, *parts[:-1]])):
             sys.exit(f"the study cannot be run: {trial.log.read_text()[-3000:]}")
         failures = [
             failure
             for part in sorted(parts, key=lambda part: -part.share)
-            for failure in trial.test(part, _number(part, parts, arguments.kills))
+            for failure in trial.test(part, arguments.each or _number(part, parts, arguments.kills))
         ]
     print("\n".join(failures) or "no difference, nothing left behind")
     sys.exit(bool(failures))
 
 
-def _number(part: Part, parts: list[Part], kills: int) -> int:
+def _number(part: Part, parts: tuple[Part, ...], kills: int) -> int:
     """Kills of a part, of all of these parts."""
     return round(kills * part.share / sum(other.share for other in parts))
 
@@ -201,17 +202,17 @@ class Trial:
         if child == 0:
             _in_child(self.log, ask)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0, self.log.read_text()[-2000:]
-        found = [self.project.folder / place for place in json.loads(answer.read_text())]
-        return [*found, *(place.with_suffix(".pdf") for place in found if place.suffix == ".png")]
+        places = [self.project.folder / place for place in json.loads(answer.read_text())]
+        return [*places, *(place.with_suffix(".pdf") for place in places if place.suffix == ".png")]
 
     def _files(self) -> dict[str, str]:
         """Digests by the files of the data folder."""
-        found = {}
+        digests = {}
         for path in self.data.rglob("*"):
             if path.is_file() or path.is_symlink():
                 content = b"" if path.name in TIMES else path.read_bytes()
-                found[str(path.relative_to(self.data))] = hashlib.sha256(content).hexdigest()
-        return found
+                digests[str(path.relative_to(self.data))] = hashlib.sha256(content).hexdigest()
+        return digests
 
     def _differences(self, expected: dict[str, str]) -> list[str]:
         files = self._files()
@@ -226,14 +227,14 @@ class Trial:
         return wrong
 
     def _processes(self) -> list[psutil.Process]:
-        found = []
+        processes = []
         for process in psutil.process_iter():
             try:
                 if process.pid != os.getpid() and process.environ().get(MARK) == str(self.system):
-                    found.append(process)
+                    processes.append(process)
             except psutil.Error:
                 continue
-        return found
+        return processes
 
 
 def _in_child(log: Path, work: Callable[[], None]) -> None:

@@ -32,14 +32,14 @@ def planned(*merges: dict[str, Any], **merging: Any) -> Plan:
 
 def test_kinds_are_merged_replica_by_replica() -> None:
     """Runs of one number together, as often as every kind has it; the union with that number, else the first one."""
-    found = planned({"name": "soup", "candidates": ["real.pt", "clipart.pt"], "union": "both.union"}).merges()
-    assert [one.name for one in found] == ["soup_1", "soup_2", "soup_3"]
-    assert [one.candidates for one in found][1] == ("real.pt_2", "clipart.pt_2")
-    assert [one.union for one in found] == ["both.union_1", "both.union_2", "both.union_1"]
-    assert {(one.parent, one.parent_epoch, one.scope, one.label) for one in found} == {
+    merges = planned({"name": "soup", "candidates": ["real.pt", "clipart.pt"], "union": "both.union"}).merges()
+    assert [one.name for one in merges] == ["soup_1", "soup_2", "soup_3"]
+    assert [one.candidates for one in merges][1] == ("real.pt_2", "clipart.pt_2")
+    assert [one.union for one in merges] == ["both.union_1", "both.union_2", "both.union_1"]
+    assert {(one.parent, one.parent_epoch, one.scope, one.label) for one in merges} == {
         ("shapes.p_1", "best", "cross_domain", "P-T")
     }
-    assert found[0].tasks == ("real", "clipart")
+    assert merges[0].tasks == ("real", "clipart")
     assert [one.name for one in planned({"name": "mixed", "candidates": ["real.pt", "clipart.rit"]}).merges()] == [
         "mixed_1",
         "mixed_2",

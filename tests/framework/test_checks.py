@@ -21,6 +21,7 @@ from transferscope.experiment.study import TaskOptions
 from transferscope.framework import checks
 from transferscope.models.zoo import build_model
 from transferscope.system.errors import UserError
+from transferscope.system.references import allow
 
 CLASSES = ("cat", "dog", "emu")
 NETWORK = {"name": "fixup_resnet_small", "options": {"widths": [4, 8, 8]}}
@@ -69,9 +70,9 @@ def test_every_file_at_fault_is_named_with_its_key(tmp_path: Path) -> None:
         d={"initialisation": "checkpoint", "checkpoint": str(tmp_path / "text.pth")},
         e=file(tmp_path / "e.pth"),
     )
-    found = faults(plan, None)
-    assert [fault.split(":")[0] for fault in found] == [f"runs.{name}.checkpoint" for name in "abcd"]
-    for fault, name in zip(found, ("mistyped.pth", "b.pth", "c.pth", "text.pth"), strict=True):
+    messages = faults(plan, None)
+    assert [fault.split(":")[0] for fault in messages] == [f"runs.{name}.checkpoint" for name in "abcd"]
+    for fault, name in zip(messages, ("mistyped.pth", "b.pth", "c.pth", "text.pth"), strict=True):
         assert name in fault
         assert "\n" not in fault
 
@@ -153,6 +154,30 @@ def test_networks_of_other_channels_than_images_have(tmp_path: Path, name: str, 
         f"model {name}: the model takes images of {options['in_chans']} channels, but images have 1 (grey) or 3 "
         "(colour): take a model of 1 or 3 input channels"
     )
+
+
+@pytest.mark.parametrize(
+    ("returned", "message"),
+    [
+        ("{'logits': y}", "Net puts out a dict: return logits alone"),
+        ("(y, y)", "Net puts out a tuple: return logits alone"),
+        ("y[:, :, None]", "Net puts out a tensor of 3 axes: return logits alone"),
+        ("y + torch.randn(1)", "puts out other values when the same image comes again"),
+        ("nn.functional.dropout(y)", "puts out other values when the same image comes again"),
+    ],
+)
+def test_networks_whose_output_cannot_be_measured(tmp_path: Path, returned: str, message: str) -> None:
+    """Anything but logits, and dropout that does not end with training, are a line before anything is trained."""
+    (tmp_path / "own.py").write_text(
+        "import torch\nfrom torch import nn\n\n\nclass Net(nn.Module):\n    def __init__(self, num_classes):\n"
+        "        super().__init__()\n        self.conv, self.fc = nn.Conv2d(3, 8, 3), nn.Linear(8, num_classes)\n\n"
+        f"    def forward(self, x):\n        y = self.fc(self.conv(x).mean((2, 3)))\n        return {returned}\n"
+    )
+    name = f"{tmp_path}/own.py:Net"
+    allow(name)
+    plan = study(a={"model": {"name": name}})
+    (fault,) = checks.sizes_faults(plan, plan.runs.values())
+    assert fault.startswith(f"model {name}: {message}")
 
 
 def test_networks_of_one_channel_are_no_fault() -> None:
@@ -279,12 +304,12 @@ def test_modules_that_a_network_lacks_are_named_with_those_it_has(tmp_path: Path
     good = run.model_copy(
         update={"transfer_until": "layer1.0", "training": frozen.model_copy(update={"frozen": "features"})}
     )
-    found = list(checks.parts_faults([until, until, held, good, run]))
-    assert len(found) == 2
-    assert found[0].startswith(
+    messages = list(checks.parts_faults([until, until, held, good, run]))
+    assert len(messages) == 2
+    assert messages[0].startswith(
         "runs.first.transfer_until: fixup_resnet_small: there is no module 'layer9.0'; modules are stem,"
     )
-    assert found[1].startswith(
+    assert messages[1].startswith(
         "runs.probe.training.frozen: fixup_resnet_small: 'layer9' matches no tensor; modules are stem,"
     )
 
@@ -296,14 +321,18 @@ def test_layers_and_groups_that_a_network_lacks(tmp_path: Path) -> None:
         {"similarity": {"layers": ["layer9"]}, "modules": {"groups": {"x": ["y"]}}}
     )
     named = replace(plan, study=plan.study.model_copy(update={"analyses": options}))
-    found = list(checks.layers_faults(named, named.runs.values(), {"similarity"}))
-    assert found[0].startswith("analyses.similarity.layers: fixup_resnet_small has no layer 'layer9': near matches are")
-    assert found[1].startswith("analyses.modules.groups: fixup_resnet_small: no configured module holds the keys bias1")
+    messages = list(checks.layers_faults(named, named.runs.values(), {"similarity"}))
+    assert messages[0].startswith(
+        "analyses.similarity.layers: fixup_resnet_small has no layer 'layer9': near matches are"
+    )
+    assert messages[1].startswith(
+        "analyses.modules.groups: fixup_resnet_small: no configured module holds the keys bias1"
+    )
     assert list(checks.layers_faults(named, named.runs.values(), {"mistakes"})) == []
     options = plan.study.analyses.model_validate({"spectrum": {"vector_layers": ["conv9"]}})
     named = replace(plan, study=plan.study.model_copy(update={"analyses": options}))
-    found = list(checks.layers_faults(named, named.runs.values(), {"spectrum"}))
-    assert found[0].startswith("analyses.spectrum.vector_layers: fixup_resnet_small has no layer 'conv9'")
+    messages = list(checks.layers_faults(named, named.runs.values(), {"spectrum"}))
+    assert messages[0].startswith("analyses.spectrum.vector_layers: fixup_resnet_small has no layer 'conv9'")
 
 
 def test_a_network_beyond_memory_is_a_line() -> None:

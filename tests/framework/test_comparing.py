@@ -19,7 +19,7 @@ from transferscope.experiment.plan import Plan, make_plan
 from transferscope.framework.comparing import command
 from transferscope.framework.comparing.compared_files import check_different, labels_of
 from transferscope.framework.comparing.study_of_files import Comparison
-from transferscope.framework.config import STUDY_KEYS
+from transferscope.framework.environments import STUDY_KEYS
 from transferscope.models.zoo import build_model
 from transferscope.pipelines import similarity
 from transferscope.system.errors import UserError

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,14 @@ def _project() -> Iterator[None]:
 
 def load(conf: Path = ROOT / "conf", **options: Any) -> PlanConfigLoader:
     return PlanConfigLoader(str(conf), **{**CONFIG_LOADER_ARGS, "default_run_env": "base", **options})
+
+
+@pytest.fixture
+def conf(tmp_path: Path) -> Path:
+    """Base, and an empty `local`."""
+    shutil.copytree(ROOT / "conf/base", tmp_path / "conf/base")
+    (tmp_path / "conf/local").mkdir()
+    return tmp_path / "conf"
 
 
 def nodes_of(name: str) -> set[str]:
@@ -317,3 +327,68 @@ def test_a_home_folder_that_does_not_exist_is_a_line() -> None:
     """`~nobody/a.pth` names no user of this machine."""
     with pytest.raises(CommandLineError, match="no user of this name"):
         load(env="own_checkpoints", runtime_params={"runs": {"a": {"checkpoint": "~no_such_user_/a.pth"}}}).plan  # noqa: B018
+
+
+DAMAGE = {
+    "tab": (b"a:\n\tb: 1\n", "line 2, column 1: a tab; indent with spaces"),
+    "twice": (b"a: 1\na: 2\n", "line 2: the key 'a' is there twice"),
+    "list": (b"- 1\n", "line 1: the file holds a list"),
+    "binary": (bytes(range(1, 256)), "line 2: the file is not UTF-8"),
+    "UTF-16": ("a: 1\n".encode("utf-16"), "line 1: the file is UTF-16"),
+    "conflict": (
+        b"a: 1\n<<<<<<< HEAD\nb: 1\n=======\nb: 2\n>>>>>>> other\n",
+        "line 2: a conflict that git left; keep one of its two versions",
+    ),
+    "web page": (b"<html><body>404</body></html>", "line 1: the file holds a single value"),
+    "aliases": (b"a: &a [*a]\n", "line 1: an alias refers to what it stands in"),
+    "folder": (None, "is a folder, where a file belongs"),
+    "link": ("nowhere", "is a link to nowhere, where no file is"),
+    "loop": ("itself", "is a link to "),
+    "pipe": (None, "is no file"),
+    "device": ("/dev/zero", "is no file"),
+}
+
+
+def damage(path: Path, kind: str, content: bytes | str | None) -> None:
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    elif isinstance(content, str):
+        path.symlink_to(path.name if content == "itself" else content)
+    else:
+        path.mkdir() if kind == "folder" else os.mkfifo(path)
+
+
+@pytest.mark.parametrize("key", ["parameters", "globals", "catalog", "credentials"])
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_every_file_of_the_configuration_in_every_way(conf: Path, key: str, kind: str) -> None:
+    """Damage ends in one line that names the file, whichever it is; nothing is passed over, and nothing is waited for."""
+    content, message = DAMAGE[kind]
+    path = conf / "local" / f"{key}.yml"
+    damage(path, kind, content)
+    with pytest.raises(CommandLineError) as caught:
+        _ = load(conf, env="local")[key]
+    assert str(caught.value).startswith(str(path))
+    assert message in str(caught.value)
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize("key", ["parameters", "globals", "catalog"])
+@pytest.mark.parametrize("content", [b"", b"# nothing yet\n", b"\xef\xbb\xbf# from Windows\r\n", b"null\n"])
+def test_files_of_the_configuration_may_be_empty(conf: Path, key: str, content: bytes) -> None:
+    """Then base holds."""
+    expected = load(conf, env="local")[key]
+    (conf / "local" / f"{key}.yml").write_bytes(content)
+    assert load(conf, env="local")[key].keys() == expected.keys()
+
+
+@pytest.mark.parametrize(
+    ("name", "near"), [("paramters.yml", "parameters"), ("parameter.yml", "parameters"), ("Catalog.yml", "catalog")]
+)
+def test_a_file_under_a_mistyped_name_is_named(conf: Path, name: str, near: str) -> None:
+    """Kedro reads no file of such a name, so what stands in it would have no effect; those of others stay."""
+    (conf / "local" / "mlflow.yml").write_text("server: {}\n")
+    (conf / "local" / "spark.yml").write_text("a: 1\n")
+    _ = load(conf, env="local").plan
+    (conf / "local" / name).write_text("seed: 3\n")
+    with pytest.raises(CommandLineError, match=rf"{name}: no file of this name is read; did you mean {near}\.yml\?"):
+        _ = load(conf, env="local").plan

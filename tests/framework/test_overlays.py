@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
-from kedro.framework.project import configure_project
 
 from forked_kedro import kedro
 from markdown_blocks import blocks
@@ -19,14 +17,9 @@ from transferscope.framework.new_study import copy_study, extend_study
 from transferscope.settings import CONFIG_LOADER_ARGS
 from transferscope.system.errors import UserError
 
+pytestmark = pytest.mark.usefixtures("base_again")
+
 ENVIRONMENTS = ("base", "own_images", "paper", "width")
-
-
-@pytest.fixture(autouse=True)
-def _base_again() -> Iterator[None]:
-    configure_project("transferscope")
-    yield
-    PlanConfigLoader(str(ROOT / "conf"), **{**CONFIG_LOADER_ARGS, "default_run_env": "base"})
 
 
 @pytest.fixture

@@ -23,10 +23,10 @@ def serve(folder: str, environments: list[str], answers: str) -> None:
     from kedro.server import create_http_server
 
     os.chdir(folder)
-    found = {}
+    responses = {}
     for env in environments:
         with TestClient(create_http_server(folder, env=env)) as client:
-            found[env] = {
+            responses[env] = {
                 "health": client.get("/health").json(),
                 "snapshot": client.get("/snapshot").json(),
                 "with_params": client.get("/snapshot", params={"params": "runs.rit.replicas=3"}).json(),
@@ -34,7 +34,7 @@ def serve(folder: str, environments: list[str], answers: str) -> None:
                 "wrong": client.post("/run", json={"pipeline_names": ["data_pre"]}).json(),
                 "refused": client.get("/snapshot", params={"params": "runs.rit.replica=3"}).json(),
             }
-    Path(answers).write_text(json.dumps(found))
+    Path(answers).write_text(json.dumps(responses))
 
 
 @pytest.fixture(scope="module")
@@ -56,9 +56,9 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
 @pytest.mark.parametrize(("env", "runs"), [("one", 1), ("two", 2)])
 def test_a_snapshot_has_the_pipelines_of_the_environment(answers: tuple[Path, dict], env: str, runs: int) -> None:
     """Nodes, entries and parameters are those of the study; parameters of a request are of that request alone."""
-    _, found = answers
+    _, responses = answers
     for answer, expected in (("snapshot", runs), ("with_params", 3)):
-        snapshot = found[env][answer]
+        snapshot = responses[env][answer]
         assert snapshot["status"] == "success", snapshot
         training = next(part for part in snapshot["pipelines"] if part["name"] == "training")
         trained = {node["name"] for node in training["nodes"] if ".training.rit_" in node["name"]}
@@ -71,17 +71,17 @@ def test_a_snapshot_has_the_pipelines_of_the_environment(answers: tuple[Path, di
 @pytest.mark.parametrize("env", ["one", "two"])
 def test_a_run_is_of_the_environment(answers: tuple[Path, dict], env: str) -> None:
     """Its results lie in the environment's own folder."""
-    folder, found = answers
-    assert found[env]["run"]["status"] == "success", found[env]["run"]
+    folder, responses = answers
+    assert responses[env]["run"]["status"] == "success", responses[env]["run"]
     assert (folder / "data" / env / "07_model_output" / "clipart" / "class_sizes.csv").is_file()
 
 
 @pytest.mark.parametrize("env", ["one", "two"])
 def test_a_mistake_is_an_answer_of_one_line(answers: tuple[Path, dict], env: str) -> None:
     """The server goes on after it; a wrong key is named."""
-    _, found = answers
-    assert found[env]["wrong"]["status"] == "failure"
-    assert "data_pre" in found[env]["wrong"]["error"]["message"]
-    message = found[env]["refused"]["error"]["message"]
+    _, responses = answers
+    assert responses[env]["wrong"]["status"] == "failure"
+    assert "data_pre" in responses[env]["wrong"]["error"]["message"]
+    message = responses[env]["refused"]["error"]["message"]
     assert "runs.rit.replica: unknown key" in message
     assert "\n" not in message

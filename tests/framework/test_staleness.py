@@ -174,7 +174,7 @@ def test_a_union_of_splits_that_are_packed_in_the_same_run_is_of_its_plan(
     monkeypatch.setattr(
         made_by, "_content_digest", lambda catalog, name: catalog.load(name) if catalog[name].exists() else ""
     )
-    found = []
+    recorded = []
     for elsewhere in (False, True):
         folder = tmp_path / str(elsewhere)
         catalog = DataCatalog(
@@ -190,5 +190,5 @@ def test_a_union_of_splits_that_are_packed_in_the_same_run_is_of_its_plan(
             assert "another plan" not in caplog.text
             SequentialRunner().run(Pipeline(nodes), catalog, None if elsewhere else manager)
             hooks.after_pipeline_run({}, Pipeline(nodes))
-            found.append((folder / "data" / ".made_by.json").read_bytes())
-    assert found == [found[0]] * 4
+            recorded.append((folder / "data" / ".made_by.json").read_bytes())
+    assert recorded == [recorded[0]] * 4

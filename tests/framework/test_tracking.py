@@ -26,9 +26,9 @@ from transferscope.report.provenance import plan_digest
 def only_run(store: str, experiment: str = "transferscope") -> Any:
     """The one run of an experiment."""
     client = MlflowClient(store)
-    found = client.get_experiment_by_name(experiment)
-    assert found is not None
-    (run,) = client.search_runs([found.experiment_id])
+    logged = client.get_experiment_by_name(experiment)
+    assert logged is not None
+    (run,) = client.search_runs([logged.experiment_id])
     return run
 
 
@@ -69,10 +69,10 @@ def test_a_run_leaves_its_study_curves_claims_and_report(
 
 
 def test_learning_curves_are_the_histories(files: str, tmp_path: Path) -> None:
-    """A point for each measured value at its epoch, nothing where nothing was measured; odd names of classes go in."""
+    """A point for each measured value at its epoch, nothing where nothing was measured; odd names of classes stay apart."""
     history = pd.DataFrame(
         {"task": "a", "run": "p_1", "epoch": [0, 1, 2], "test_auc/Don't": [0.5, None, 0.75], "lr": [None, 1.0, 0.5]}
-    )
+    ).assign(**{"test_auc/Don_t": [0.1, 0.2, 0.3], "test_auc_Don_t": 0.4})
     catalog = DataCatalog({"a.p_1.history": TableDataset(filepath=str(tmp_path / "p_1.csv"))})
     catalog.save("a.p_1.history", history)
     tracking = Tracking()
@@ -80,9 +80,18 @@ def test_learning_curves_are_the_histories(files: str, tmp_path: Path) -> None:
     tracking.after_pipeline_run(Pipeline([Node(lambda: None, None, "a.p_1.history", name="train")]), catalog)
     run, client = only_run(files), MlflowClient(files)
     assert run.data.tags["kedro.env"] == "mine"
-    curve = client.get_metric_history(run.info.run_id, "a/p_1/test_auc_Don_t")
-    assert [(point.step, point.value) for point in curve] == [(0, 0.5), (2, 0.75)]
-    assert set(run.data.metrics) == {"a/p_1/test_auc_Don_t", "a/p_1/lr"}
+    curves = {
+        tuple((point.step, point.value) for point in client.get_metric_history(run.info.run_id, name))
+        for name in run.data.metrics
+        if name.startswith("a/p_1/test_auc_Don_t")
+    }
+    assert curves == {
+        ((0, 0.5), (2, 0.75)),
+        ((0, 0.1), (1, 0.2), (2, 0.3)),
+        ((0, 0.4), (1, 0.4), (2, 0.4)),
+    }
+    assert {"a/p_1/test_auc_Don_t", "a/p_1/lr"} < set(run.data.metrics)
+    assert len(run.data.metrics) == 4
 
 
 @pytest.mark.parametrize(

@@ -63,7 +63,7 @@ def test_a_mistake_is_one_line_with_its_place(tmp_path: Path, name: str) -> None
 
 def test_files_that_are_none(tmp_path: Path) -> None:
     """Folders, what is not there, and files that nobody wrote by hand."""
-    with pytest.raises(UserError, match="is no file"):
+    with pytest.raises(UserError, match="is a folder, where a file belongs"):
         read_mapping(tmp_path)
     with pytest.raises(UserError, match="does not exist"):
         read_mapping(tmp_path / "none.yml")
@@ -114,7 +114,7 @@ def test_any_bytes_are_read_or_refused(tmp_path_factory: pytest.TempPathFactory,
     path = tmp_path_factory.mktemp("yaml") / "x.yml"
     path.write_bytes(content)
     try:
-        found: object = read_mapping(path)
+        outcome: object = read_mapping(path)
     except UserError as error:
-        found = str(error)
-    assert isinstance(found, dict) or (isinstance(found, str) and "\n" not in found)
+        outcome = str(error)
+    assert isinstance(outcome, dict) or (isinstance(outcome, str) and "\n" not in outcome)

@@ -246,10 +246,10 @@ def test_a_network_of_one_channel_sees_the_weighted_sum_of_colours(stored: int, 
     pictures = PictureOptions(store_size=8, mean=[0.4, 0.5, 0.6], std=[0.2, 0.3, 0.25], shuffle=shuffle)
     red, green, blue = EvaluationTransform(pictures)(batch).unbind(1)
     expected = (0.299 * red + 0.587 * green + 0.114 * blue)[:, None]
-    found = EvaluationTransform(pictures, 1)(batch)
-    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
-    assert torch.equal(EvaluationTransform(pictures, 1)(batch, out=torch.empty_like(found)), found)
-    assert torch.equal(TrainingTransform(pictures, AugmentationOptions(), 1)(batch, generator()), found)
+    seen = EvaluationTransform(pictures, 1)(batch)
+    torch.testing.assert_close(seen, expected, rtol=1e-5, atol=1e-6)
+    assert torch.equal(EvaluationTransform(pictures, 1)(batch, out=torch.empty_like(seen)), seen)
+    assert torch.equal(TrainingTransform(pictures, AugmentationOptions(), 1)(batch, generator()), seen)
 
 
 @pytest.mark.parametrize("channels", [2, 4, 13])

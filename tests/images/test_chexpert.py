@@ -114,9 +114,9 @@ def test_too_few_patients_says_what_fits(make_chexpert: Callable[..., Path]) -> 
     root = make_chexpert(rows(12, per_patient=4))
     with pytest.raises(UserError, match=r"in whole patients") as caught:
         read_chexpert(root, num_train=6, num_test=6, sampling="by_patient")
-    found = re.search(r"num_train=(\d+), num_test=(\d+) would fit", str(caught.value))
-    assert found
-    read_chexpert(root, num_train=int(found[1]), num_test=int(found[2]), sampling="by_patient")
+    numbers = re.search(r"num_train=(\d+), num_test=(\d+) would fit", str(caught.value))
+    assert numbers
+    read_chexpert(root, num_train=int(numbers[1]), num_test=int(numbers[2]), sampling="by_patient")
 
 
 @pytest.mark.parametrize(

@@ -191,6 +191,7 @@ def test_every_cut_of_a_file_is_refused_or_whole() -> None:
         (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "a HEIC photo"),
         (b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic", "a HEIC photo"),
         (b"\0\0\0\x18ftypmp42\0\0\0\0", "a video"),
+        (b"\0\0\0\x20ftypavif\0\0\0\0", "an AVIF image that is cut off, or whose codec Pillow lacks"),
         (b"\xff\x0a\xfa\x7f", "a JPEG XL image"),
         (bytes(128) + b"DICM" + bytes(20), "a DICOM file"),
         (b"%PDF-1.7 ...", "a PDF document"),

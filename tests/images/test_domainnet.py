@@ -137,6 +137,6 @@ def test_other_separators_of_lists(make_domain: Callable[..., Path], separator: 
             shown = {"plain": file, "quoted": f'"{file}"', "windows": file.replace("/", "\\")}[style]
             lines.append(f"{shown}{separator}{label}")
         path.write_text("\n".join(lines))
-    found = read_domainnet(root, "clipart")
-    assert (found.class_names, found.train.paths) == (expected.class_names, expected.train.paths)
-    assert found.train.labels.tolist() == expected.train.labels.tolist()
+    listing = read_domainnet(root, "clipart")
+    assert (listing.class_names, listing.train.paths) == (expected.class_names, expected.train.paths)
+    assert listing.train.labels.tolist() == expected.train.labels.tolist()

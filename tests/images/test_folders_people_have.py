@@ -268,6 +268,25 @@ def test_classes_in_another_case(make: Callable[..., Path], caplog: pytest.LogCa
     assert "classes 'Cat' and 'cat' differ in case only" in caplog.text
 
 
+@pytest.mark.parametrize("other", ["cat ", "Cat", " cat", "c at", "cat\u200b", "cat\xad"], ids=ascii)
+def test_classes_that_look_alike(make: Callable[..., Path], other: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Spaces and characters of no width make two classes of what reads as one, which is reported."""
+    read_image_folder(make(["cat/", f"{other}/", "dog/"]), test_share=0.5)
+    assert "only; they are two classes" in caplog.text
+
+
+@pytest.mark.parametrize("paths", [("cat/", "dog/"), ("train/cat/", "train/dog/", "val/cat/", "val/dog/")])
+@pytest.mark.parametrize("kind", ["dangling", "loop", "pipe"])
+def test_a_folder_that_moved_away_is_no_smaller_task(
+    make: Callable[..., Path], paths: tuple[str, ...], kind: str
+) -> None:
+    """A link where a class or a part was, which leads nowhere now, is named; the task is not read without it."""
+    root = make(paths)
+    special(root / "bird", kind)
+    with pytest.raises(UserError, match=r"bird: is a .*, where a folder may have been: bring it back or remove it"):
+        read_image_folder(root, test_share=0.5)
+
+
 def test_accents_in_two_spellings(make: Callable[..., Path], tmp_path: Path) -> None:
     """A folder as macOS spells its accents is the class of a list that spells them as others do."""
     root = make(["cafe\u0301/", "dog/"])

@@ -252,8 +252,8 @@ def test_tables(case: str, make_chexpert: Callable[..., Path]) -> None:
     path = root / "CheXpert-v1.0-small/train.csv"
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     sampling = "by_patient" if case == "no patient" else "paper"
-    said = message_of(lambda: read_chexpert(root, num_train=1, num_test=1, sampling=sampling))
-    assert said == (str(path) + message).replace("{root}", str(root))
+    error = message_of(lambda: read_chexpert(root, num_train=1, num_test=1, sampling=sampling))
+    assert error == (str(path) + message).replace("{root}", str(root))
 
 
 # Images: content of a listed file -> message after its path.
@@ -287,9 +287,9 @@ def test_images(case: str, make_domain: Callable[..., Path], tmp_path: Path) -> 
     content, message = IMAGES[case]
     path.write_bytes(content)
     source = read_domainnet(root, "clipart")
-    said = message_of(lambda: pack_split(source, "train", PictureOptions(store_size=8), tmp_path / "out"))
+    error = message_of(lambda: pack_split(source, "train", PictureOptions(store_size=8), tmp_path / "out"))
     # What Pillow says of a damaged file differs between its versions.
-    assert re.sub(r"truncated image \(.+\)", "truncated image (...)", said) == f"{path}: {message}"
+    assert re.sub(r"truncated image \(.+\)", "truncated image (...)", error) == f"{path}: {message}"
     assert not (tmp_path / "out").exists()
 
 
@@ -377,8 +377,8 @@ def test_views_of_another_name(make_chexpert: Callable[..., Path]) -> None:
     """A view that is neither frontal nor lateral is refused, as its rows would be left out silently."""
     path = make_chexpert([(0, 0, {}), (1, 0, {})]) / "CheXpert-v1.0-small/train.csv"
     path.write_text(path.read_text().replace("Frontal,", "PA,", 2).replace("PA/Lateral", "Frontal/Lateral"))
-    said = message_of(lambda: read_chexpert(path.parent, num_train=1, num_test=1, views="frontal"))
-    assert said == f"{path}, line 2: Frontal/Lateral is 'PA': it may be Frontal, Lateral or blank"
+    error = message_of(lambda: read_chexpert(path.parent, num_train=1, num_test=1, views="frontal"))
+    assert error == f"{path}, line 2: Frontal/Lateral is 'PA': it may be Frontal, Lateral or blank"
 
 
 def odd_zip(path: Path, find: bytes, put: bytes, *, last: bool = True) -> Path:
@@ -451,9 +451,9 @@ ARCHIVES: dict[str, tuple[Callable[[Path], Path], str]] = {
 def test_odd_archives(case: str, tmp_path: Path) -> None:
     """Every archive that cannot be read as it is meant is refused by name before any image is decoded."""
     make, message = ARCHIVES[case]
-    said = message_of(lambda: read_image_folder(make(tmp_path), test_share=0.5))
-    assert said.startswith(str(tmp_path / "a."))
-    assert message in said
+    error = message_of(lambda: read_image_folder(make(tmp_path), test_share=0.5))
+    assert error.startswith(str(tmp_path / "a."))
+    assert message in error
 
 
 def test_links_in_archives_are_no_files(tmp_path: Path) -> None:
@@ -466,8 +466,8 @@ def test_links_in_archives_are_no_files(tmp_path: Path) -> None:
         (tmp_path / f"clipart_{part}.txt").write_text(LIST)
     for suffix, make in archives.items():
         path = make(tmp_path / f"clipart{suffix}")
-        said = message_of(lambda: read_domainnet(tmp_path, "clipart"))
-        assert said == (
+        error = message_of(lambda: read_domainnet(tmp_path, "clipart"))
+        assert error == (
             f"{tmp_path}/clipart_train.txt, line 1: {path}/clipart/apple/train_0.png does not exist: correct the list or "
             f"add the file"
         )
@@ -484,9 +484,9 @@ def test_damaged_member_of_an_archive(tmp_path: Path) -> None:
     for part in ("train", "test"):
         (tmp_path / f"clipart_{part}.txt").write_text(LIST + "clipart/owl/train_0.png 1\n")
     source = read_domainnet(tmp_path, "clipart")
-    said = message_of(lambda: pack_split(source, "train", PictureOptions(store_size=8), tmp_path / "out"))
+    error = message_of(lambda: pack_split(source, "train", PictureOptions(store_size=8), tmp_path / "out"))
     member = "clipart/apple/train_0.png"
-    assert said == f"{path}/{member}: cannot be read from the archive (Bad CRC-32 for file '{member}')"
+    assert error == f"{path}/{member}: cannot be read from the archive (Bad CRC-32 for file '{member}')"
 
 
 def test_folder_above_itself(tmp_path: Path, make_domain: Callable[..., Path]) -> None:
@@ -496,8 +496,8 @@ def test_folder_above_itself(tmp_path: Path, make_domain: Callable[..., Path]) -
         (root / part).mkdir()
         (root / "clipart" / name).rename(root / part / "apple")
     (root / "train/apple/again").symlink_to(root / "train")
-    said = message_of(lambda: read_image_folder(root))
-    assert said == f"{root}/train/apple/again: a link to a folder that holds it: remove the link"
+    error = message_of(lambda: read_image_folder(root))
+    assert error == f"{root}/train/apple/again: a link to a folder that holds it: remove the link"
 
 
 def test_no_permission(make_domain: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -515,8 +515,8 @@ def test_no_permission(make_domain: Callable[..., Path], tmp_path: Path, monkeyp
 
         monkeypatch.setattr(os, "open", refusing)
     source = read_domainnet(root, "clipart")
-    said = message_of(lambda: pack_split(source, "train", PictureOptions(store_size=8), tmp_path / "out"))
-    assert said == f"{path}: cannot be read (Permission denied)"
+    error = message_of(lambda: pack_split(source, "train", PictureOptions(store_size=8), tmp_path / "out"))
+    assert error == f"{path}: cannot be read (Permission denied)"
 
 
 def test_file_that_vanished(make_domain: Callable[..., Path], tmp_path: Path) -> None:
@@ -525,8 +525,8 @@ def test_file_that_vanished(make_domain: Callable[..., Path], tmp_path: Path) ->
     source = read_domainnet(root, "clipart")
     path = root / "clipart/apple/train_0.png"
     path.unlink()
-    said = message_of(lambda: pack_split(source, "train", PictureOptions(store_size=8), tmp_path / "out"))
-    assert said == f"{path}: cannot be read (No such file or directory)"
+    error = message_of(lambda: pack_split(source, "train", PictureOptions(store_size=8), tmp_path / "out"))
+    assert error == f"{path}: cannot be read (No such file or directory)"
 
 
 def message_of(call: Callable[[], object]) -> str:

@@ -26,9 +26,8 @@ def test_inverse_restores_the_image(size: int | str, dtype: torch.dtype) -> None
 
 def test_whole_image_is_the_identity() -> None:
     """A block as large as the image leaves it; smaller ones do not."""
-    assert Shuffle((3, 8, 8), 8, seed=1).is_identity
     assert torch.equal(Shuffle((3, 8, 8), 8, seed=1)(BATCH), BATCH)
-    assert not any(Shuffle((3, 8, 8), size, seed=1).is_identity for size in (1, 2, 4, "values"))
+    assert not any(torch.equal(Shuffle((3, 8, 8), size, seed=1)(BATCH), BATCH) for size in (1, 2, 4, "values"))
 
 
 @pytest.mark.parametrize("size", [1, 2, 4])

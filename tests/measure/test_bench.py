@@ -110,12 +110,12 @@ def test_checkpoints_of_several_runs_go_by_name(tmp_path: Path) -> None:
     for epoch in (0, 3):
         save_checkpoint(made.with_metadata(epoch=epoch), tmp_path / f"{epoch}.safetensors")
     series = CheckpointSeries.from_files({epoch: tmp_path / f"{epoch}.safetensors" for epoch in (0, 3)}, "toy.a_1")
-    found = Checkpoints([series])
-    assert list(found) == ["toy.a_1@0", "toy.a_1@3"]
-    assert len(found) == 2
-    assert (found["toy.a_1@final"].metadata.epoch, found["toy.a_1@0"].metadata.epoch) == (3, 0)
+    checkpoints = Checkpoints([series])
+    assert list(checkpoints) == ["toy.a_1@0", "toy.a_1@3"]
+    assert len(checkpoints) == 2
+    assert (checkpoints["toy.a_1@final"].metadata.epoch, checkpoints["toy.a_1@0"].metadata.epoch) == (3, 0)
     with pytest.raises(UserError, match="no checkpoint of epoch 2"):
-        found["toy.a_1@2"]
+        checkpoints["toy.a_1@2"]
 
 
 def test_nothing_of_kedro_is_imported() -> None:

@@ -104,13 +104,13 @@ def test_planted_permutation(name: str) -> None:
     """Between a network and itself in another order of channels, aligned ways are as good as the ends everywhere."""
     a = checkpoint(1, name, None if name.startswith("fixup") else {})
     ways = ("aligned", "aligned_rescaled", *(("aligned_repaired",) if name.startswith("fixup") else ()))
-    found = connect(bench(), a, permuted(a), ways, options=OPTIONS)
-    assert found.barriers.query("way == 'aligned'")["moved"].iloc[0] > 0.5
+    connection = connect(bench(), a, permuted(a), ways, options=OPTIONS)
+    assert connection.barriers.query("way == 'aligned'")["moved"].iloc[0] > 0.5
     for part in ("train", "test"):
-        end = values(found.points, "straight", "loss", part)[0]
-        assert np.ptp([*values(found.points, "straight", "loss", part)]) > 1e-3
+        end = values(connection.points, "straight", "loss", part)[0]
+        assert np.ptp([*values(connection.points, "straight", "loss", part)]) > 1e-3
         for way in ways:
-            assert values(found.points, way, "loss", part) == pytest.approx([end] * 5, rel=1e-4)
+            assert values(connection.points, way, "loss", part) == pytest.approx([end] * 5, rel=1e-4)
 
 
 def test_straight_line(connection) -> None:
@@ -153,35 +153,35 @@ def test_profiles_end_in_the_middle(connection) -> None:
     assert ((last["low"] <= last["drop"] + 1e-9) & (last["drop"] <= last["high"] + 1e-9)).all()
     whole = connection.modules.query("way == 'aligned_modules' and profile == 'cumulative' and module == 'fc'")
     aligned = connection.barriers.query("way == 'aligned' and split == 'test' and metric == 'loss'")
-    found = whole.query("split == 'test' and metric == 'loss'")["drop"].item()
-    assert found == pytest.approx(-aligned["midpoint_gain"].item(), abs=1e-5)
+    drop = whole.query("split == 'test' and metric == 'loss'")["drop"].item()
+    assert drop == pytest.approx(-aligned["midpoint_gain"].item(), abs=1e-5)
 
 
 def test_curve_is_trained() -> None:
     """With more epochs the curve's training loss half-way falls below the straight line's."""
     options = OPTIONS.model_copy(update={"curve": OPTIONS.curve.model_copy(update={"epochs": 30})})
-    found = connect(bench(), A, B, ("curve",), options=options).points
-    assert values(found, "curve", "loss", "train")[2] < 0.9 * values(found, "straight", "loss", "train")[2]
+    points = connect(bench(), A, B, ("curve",), options=options).points
+    assert values(points, "curve", "loss", "train")[2] < 0.9 * values(points, "straight", "loss", "train")[2]
 
 
 def test_several_labels() -> None:
     """With findings that may be unknown all ways have an AUC, too, and a temperature for all of them."""
     ways = ("tempered", "aligned_rescaled", "curve", "modules")
-    found = connect(bench(multi_label=True), A, B, ways, options=OPTIONS)
-    assert set(found.points.query("way == 'curve'")["metric"]) == {"accuracy", "loss", "auc"}
-    assert found.points.query("metric != 'temperature'")["value"].notna().all()
-    assert set(found.modules["metric"]) == {"accuracy", "loss", "auc"}
+    connection = connect(bench(multi_label=True), A, B, ways, options=OPTIONS)
+    assert set(connection.points.query("way == 'curve'")["metric"]) == {"accuracy", "loss", "auc"}
+    assert connection.points.query("metric != 'temperature'")["value"].notna().all()
+    assert set(connection.modules["metric"]) == {"accuracy", "loss", "auc"}
 
 
 def test_batchnorm_statistics() -> None:
     """Every point of a network with BatchNorm is measured with the statistics of the training images."""
     a, b = (checkpoint(seed, "resnet18", {}) for seed in (1, 2))
     one = bench(resamples=0)
-    found = connect(one, a, b, ("straight",), options=OPTIONS).points
+    points = connect(one, a, b, ("straight",), options=OPTIONS).points
     model = Checkpoint(interpolate(a.state_dict, b.state_dict, 0.5), a.metadata).build()
     recompute_statistics(model, batches(one.split("train")))
     logits, labels = Evaluator(batches(one.split("test"))).logits_and_labels(model)
-    assert values(found, "straight", "loss")[2] == pytest.approx(float(F.cross_entropy(logits, labels)), rel=1e-4)
+    assert values(points, "straight", "loss")[2] == pytest.approx(float(F.cross_entropy(logits, labels)), rel=1e-4)
 
 
 def test_tables(connection) -> None:
@@ -244,12 +244,12 @@ def test_networks_with_a_common_past_stay_as_they_are(monkeypatch: pytest.Monkey
     monkeypatch.setattr(Evaluator, "logits_and_labels", counted)
     one, counts = bench(), []
     for ways in (("straight", "rescaled", "curve"), ("aligned", "aligned_rescaled", "aligned_curve")):
-        found = connect(one, A, b, ways, options=OPTIONS)
+        connection = connect(one, A, b, ways, options=OPTIONS)
         counts.append(passes["count"])
-    assert set(found.barriers["moved"].dropna()) == {0.0}
+    assert set(connection.barriers["moved"].dropna()) == {0.0}
     plain = connect(one, A, b, ("straight", "rescaled", "curve"), options=OPTIONS).points
     for way, same in (("aligned", "straight"), ("aligned_rescaled", "rescaled"), ("aligned_curve", "curve")):
-        assert values(found.points, way, "accuracy") == values(plain, same, "accuracy")
+        assert values(connection.points, way, "accuracy") == values(plain, same, "accuracy")
     assert counts[0] == counts[1] > 0
 
 
@@ -264,10 +264,10 @@ def test_impossible_ways(monkeypatch: pytest.MonkeyPatch) -> None:
         raise UserError("Net has no channels that can be permuted: aten.sort could not be followed")
 
     monkeypatch.setattr(ways_module, "permutation_groups", refuse)
-    found = connect(bench(), A, B, ("aligned", "aligned_curve", "rescaled"), options=OPTIONS)
-    assert set(found.left_out) == {"aligned", "aligned_curve"}
-    assert "aten.sort" in found.left_out["aligned"]
-    assert set(found.points["way"]) == {"straight", "rescaled"}
+    connection = connect(bench(), A, B, ("aligned", "aligned_curve", "rescaled"), options=OPTIONS)
+    assert set(connection.left_out) == {"aligned", "aligned_curve"}
+    assert "aten.sort" in connection.left_out["aligned"]
+    assert set(connection.points["way"]) == {"straight", "rescaled"}
     with pytest.raises(UserError, match=r"no way is possible.*aten\.sort"):
         connect(bench(), A, B, ("aligned",), options=OPTIONS)
 
@@ -279,10 +279,10 @@ def test_a_temperature_at_its_bound_is_reported(caplog: pytest.LogCaptureFixture
     train = parts["train"]
     parts["train"] = PackedSplit(train.info, train.images, right, train.example_ids, train.source_sizes)
     with caplog.at_level("INFO"):
-        found = connect(Bench(parts, resamples=0), A, B, ("tempered",), options=OPTIONS).points
-    assert np.isnan(values(found, "tempered", "temperature", "train")[0])
-    assert np.isnan(values(found, "tempered", "loss")[0])
-    assert not np.isnan(values(found, "tempered", "loss")[-1])
+        points = connect(Bench(parts, resamples=0), A, B, ("tempered",), options=OPTIONS).points
+    assert np.isnan(values(points, "tempered", "temperature", "train")[0])
+    assert np.isnan(values(points, "tempered", "loss")[0])
+    assert not np.isnan(values(points, "tempered", "loss")[-1])
     message = next(message for message in caplog.messages if "no temperature" in message)
     assert "no temperature at alpha 0: all training images are predicted rightly there" in message
 
@@ -303,15 +303,15 @@ def test_bad_input() -> None:
 
 def test_the_straight_line_has_no_temperature_of_its_own() -> None:
     """Only the way tempered has a temperature and a loss at it, also where it is not asked for."""
-    found = connect(bench(resamples=0), A, B, ("straight",), options=OPTIONS)
-    assert set(found.points["metric"]) == set(found.barriers["metric"]) == {"accuracy", "loss"}
+    connection = connect(bench(resamples=0), A, B, ("straight",), options=OPTIONS)
+    assert set(connection.points["metric"]) == set(connection.barriers["metric"]) == {"accuracy", "loss"}
 
 
 def test_the_permutation_of_aligned_modules_is_returned() -> None:
     """A profile is no line, but it aligns b all the same."""
-    found = connect(bench(resamples=0), A, permuted(A), ("aligned_modules",), options=OPTIONS)
-    assert found.permutation is not None
-    assert found.permutation.moved > 0.5
+    connection = connect(bench(resamples=0), A, permuted(A), ("aligned_modules",), options=OPTIONS)
+    assert connection.permutation is not None
+    assert connection.permutation.moved > 0.5
 
 
 def test_without_the_straight_line_there_is_no_connection(monkeypatch: pytest.MonkeyPatch) -> None:

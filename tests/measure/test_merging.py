@@ -107,7 +107,7 @@ CANDIDATES = {"one.pt_1@final": A, "other.pt_1@final": B}
 
 
 @pytest.fixture(scope="module")
-def found():
+def merging():
     """All methods on two tasks, with a parent and a model trained on both."""
     return merge(BENCHES, CANDIDATES, OPTIONS, parent=P, union=near(A, 5, 0.2))
 
@@ -132,27 +132,27 @@ def right(given: Checkpoint, images: Bench) -> np.ndarray:
     return (logits.argmax(1) == labels).numpy()
 
 
-def test_table(found: Any) -> None:
+def test_table(merging: Any) -> None:
     """A row per model and task and one for their mean; all methods; one candidate and one merge are chosen."""
-    table = found.table
+    table = merging.table
     assert tuple(table.columns) == COLUMNS
     assert list(rows(table, kind="merge", task="all")["model"]) == list(MERGE_METHODS)
     assert len(table) == 3 * (len(MERGE_METHODS) + 4)
     assert len(rows(table, task="all", chosen=True)) == 2
     best = rows(table, kind="merge", task="all").sort_values("choice_value", ascending=False, kind="stable").iloc[0]
     assert best["chosen"]
-    assert best["model"] == found.card["method"]
+    assert best["model"] == merging.card["method"]
     assert (rows(table, task="one")[["num_choice", "num_examples"]] == [18, 42]).all().all()
     assert (rows(table, task="all")[["num_choice", "num_examples"]] == [36, 84]).all().all()
 
 
-def test_scores_are_those_of_the_judging_images(found: Any) -> None:
+def test_scores_are_those_of_the_judging_images(merging: Any) -> None:
     """Value, gain and its interval of the uniform soup are those of torch alone on the images that do not choose."""
     soup = replace(A, state_dict={key: (A.state_dict[key] + B.state_dict[key]) / 2 for key in A.state_dict})
-    best = rows(found.table, kind="candidate", task="all", chosen=True)["model"].iloc[0]
+    best = rows(merging.table, kind="candidate", task="all", chosen=True)["model"].iloc[0]
     gains = []
     for images in BENCHES:
-        row = rows(found.table, task=images.task, model="uniform").iloc[0]
+        row = rows(merging.table, task=images.task, model="uniform").iloc[0]
         own, other = right(soup, images), right(CANDIDATES[best], images)
         assert row["value"] == pytest.approx(own.mean())
         low, high = paired_difference_interval((own & ~other).sum(), (other & ~own).sum(), len(own))
@@ -160,10 +160,12 @@ def test_scores_are_those_of_the_judging_images(found: Any) -> None:
         gains.append((row["gain"], row["gain_low"], row["gain_high"]))
         sum_of_logits = sum(logits_of(one, judged(images))[0] for one in (A, B))
         ensemble = (sum_of_logits.argmax(1) == logits_of(A, judged(images))[1]).double().mean()
-        assert rows(found.table, task=images.task, model="ensemble")["value"].iloc[0] == pytest.approx(float(ensemble))
-    row = rows(found.table, task="all", model="uniform").iloc[0]
+        assert rows(merging.table, task=images.task, model="ensemble")["value"].iloc[0] == pytest.approx(
+            float(ensemble)
+        )
+    row = rows(merging.table, task="all", model="uniform").iloc[0]
     assert (row["gain"], row["gain_low"], row["gain_high"]) == pytest.approx(mean_interval_of_tasks(gains))
-    union = rows(found.table, task="all", model="union")["value"].iloc[0]
+    union = rows(merging.table, task="all", model="union")["value"].iloc[0]
     assert row["behind_union"] == pytest.approx(union - row["value"])
 
 
@@ -246,12 +248,12 @@ def test_a_parents_classifier_of_other_classes_takes_no_part() -> None:
     mean = (A.state_dict["fc.weight"] + B.state_dict["fc.weight"]) / 2
     for names, own in (("a", "b", "c"), False), (("x", "y", "z"), True):
         parent = replace(P, metadata=replace(P.metadata, class_names=names))
-        found = merge([bench()], CANDIDATES, options, methods=["wise_ft"], parent=parent).checkpoint.state_dict
-        assert torch.allclose(found["fc.weight"], mean) == own
+        merged = merge([bench()], CANDIDATES, options, methods=["wise_ft"], parent=parent).checkpoint.state_dict
+        assert torch.allclose(merged["fc.weight"], mean) == own
         expected = (
             P.state_dict["conv1.weight"] + (A.state_dict["conv1.weight"] + B.state_dict["conv1.weight"]) / 2
         ) / 2
-        assert torch.allclose(found["conv1.weight"], expected, atol=1e-6)
+        assert torch.allclose(merged["conv1.weight"], expected, atol=1e-6)
 
 
 def test_findings_are_judged_by_auc() -> None:
@@ -275,17 +277,17 @@ def test_statistics_of_batchnorm_are_recomputed() -> None:
     one = checkpoint(3, "shufflenet_v2_x0_5", {})
     two = near(one, 4, 0.1)
     given = bench()
-    found = merge([given], {"a": one, "b": two}, OPTIONS.model_copy(update={"statistics": 30}), methods=["uniform"])
+    merging = merge([given], {"a": one, "b": two}, OPTIONS.model_copy(update={"statistics": 30}), methods=["uniform"])
     mean = {
         key: (tensor + two.state_dict[key]) / 2 if tensor.is_floating_point() else tensor
         for key, tensor in one.state_dict.items()
     }
     model = replace(one, state_dict=mean).build()
     recompute_statistics(model, batches(given.split("train")))
-    state = found.checkpoint.state_dict
+    state = merging.checkpoint.state_dict
     for key, tensor in model.state_dict().items():
         assert torch.allclose(state[key].float(), tensor.float(), atol=1e-4), key
-    assert found.card["batchnorm"] == "recomputed on training images"
+    assert merging.card["batchnorm"] == "recomputed on training images"
 
 
 class Watched(Mapping[str, Checkpoint]):
@@ -297,11 +299,11 @@ class Watched(Mapping[str, Checkpoint]):
 
     def __getitem__(self, name: str) -> Checkpoint:
         gc.collect()
-        found = load_checkpoint(self.files[name])
+        checkpoint = load_checkpoint(self.files[name])
         self.read.append(name)
-        self.alive.append(weakref.ref(found.state_dict["conv1.weight"]))
+        self.alive.append(weakref.ref(checkpoint.state_dict["conv1.weight"]))
         self.most = max(self.most, sum(one() is not None for one in self.alive))
-        return found
+        return checkpoint
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.files)
@@ -347,13 +349,13 @@ def test_stored_state_is_what_analyses_see(tmp_path: Path) -> None:
     assert {value.dtype for value in wide.values()} == {torch.float32}
 
 
-def test_kept_model_can_be_used_again(found: Any, tmp_path: Path) -> None:
+def test_kept_model_can_be_used_again(merging: Any, tmp_path: Path) -> None:
     """The chosen merge and its card are read as they were written, score what the card says, and are merged once more."""
-    MergedModel(found.card, found.checkpoint).save(tmp_path / "merged")
+    MergedModel(merging.card, merging.checkpoint).save(tmp_path / "merged")
     assert MergedModel.is_whole(tmp_path / "merged")
     again = MergedModel.open(tmp_path / "merged")
     assert again.checkpoint is not None
-    assert again.card == found.card
+    assert again.card == merging.card
     score = again.card["scores"]["one"]["value"]
     assert right(again.checkpoint, BENCHES[0]).mean() == pytest.approx(score, abs=1e-9)
     assert {one["name"] for one in again.card["candidates"]} == set(CANDIDATES)
@@ -376,8 +378,8 @@ def test_computed_weights_are_merged(tmp_path: Path) -> None:
     options = {"channels": (8, 16, 16, 16), "depths": (1, 1, 1, 1), "stem_chs": 8, "group_size": 4}
     one = checkpoint(3, "timm/nf_resnet26", options)
     two = near(one, 4, 0.3)
-    found = merge([bench()], {"a": one, "b": two}, OPTIONS, methods=["uniform"])
-    save_checkpoint(found.checkpoint, tmp_path / "merged.safetensors")
+    merging = merge([bench()], {"a": one, "b": two}, OPTIONS, methods=["uniform"])
+    save_checkpoint(merging.checkpoint, tmp_path / "merged.safetensors")
     again = load_checkpoint(tmp_path / "merged.safetensors")
     from transferscope.models.parametrised import analysed_model, analysed_state
 
@@ -449,8 +451,8 @@ def test_refitted_classifier() -> None:
     generator = np.random.default_rng(0)
     features = generator.normal(size=(200, 5)) * [1, 10, 0.1, 1, 0] + [3, 0, 0, 0, 2]
     labels = np.where(features[:, 0] + features[:, 1] / 10 > 3, 3, 1)
-    found = fit_classifier(features, labels, 4)
-    logits = found.logits(features)
+    classifier = fit_classifier(features, labels, 4)
+    logits = classifier.logits(features)
     assert (logits.argmax(axis=1) == labels).mean() > 0.97
     assert np.isneginf(logits[:, [0, 2]]).all()
     findings = np.stack([labels == 3, np.ones(200), np.where(labels == 3, -1, 0)], axis=1).astype(int)

@@ -165,7 +165,7 @@ def test_the_gallery_shows_the_surest_mistakes_first(models):
 @pytest.mark.parametrize("pair", [CLASSES, FINDINGS], ids=["classes", "findings"])
 def test_intervals_hold_the_truth_in_small_studies(pair):
     """In 60 test sets of 100 images each kind of interval does in 86 % at least (four standard errors below 95 %)."""
-    found = coverage(pair, 100, 60, seed=1)
-    over_rows = found.groupby(["rows", "statistic"])["covered"].mean()
+    studies = coverage(pair, 100, 60, seed=1)
+    over_rows = studies.groupby(["rows", "statistic"])["covered"].mean()
     assert (over_rows > 0.84).all(), over_rows
-    assert 0.93 < found["covered"].mean() < 0.98
+    assert 0.93 < studies["covered"].mean() < 0.98

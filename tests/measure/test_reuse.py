@@ -132,6 +132,19 @@ def test_the_interval_of_a_gain_stays_within_what_a_gain_can_be() -> None:
     assert table["gain"].between(table["gain_low"], table["gain_high"]).all()
 
 
+def test_no_other_epoch_takes_the_place_of_the_last_one_where_all_of_its_runs_diverged() -> None:
+    """The gains stay, and nothing is a part of the gain of an epoch that is not the last."""
+    table = gains_by_source_epoch(
+        from_epochs(e2=(0.6, 0.6), e10=(0.8, 0.8), final=(math.nan, math.nan), rit=(0.5, 0.5))
+    )
+    assert list(table["source_epoch"]) == ["2", "10"]
+    assert list(table["gain"]) == pytest.approx([0.1, 0.3])
+    assert table[["part_of_gain", "first_epoch", "first_epoch_low", "first_epoch_high"]].isna().all(axis=None)
+    (note,) = set(table["note"])
+    assert note.startswith("no part of the gain: no run from the last epoch; ")
+    assert "clipart.final_1 diverged; clipart.final_2 diverged" in note
+
+
 def test_runs_that_diverged_are_named_and_a_single_run_has_no_interval() -> None:
     """What is left of their epoch counts; without runs from scratch there is no gain."""
     table = gains_by_source_epoch(from_epochs(e2=(0.89, math.nan), final=(0.9, 0.9), rit=(0.5, 0.5)))

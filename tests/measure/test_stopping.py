@@ -88,10 +88,10 @@ def test_a_decided_line_is_that_of_the_first_examples(multi_label: bool) -> None
         order = np.random.default_rng(derive_seed("toy", part, "order")).permutation(60)
         chosen[part] = split.subset(np.sort(order[: sizes[part].iloc[0]]))
     alone = line(Bench(chosen, resamples=50), *ends, ALPHAS, outside=(-1,))
-    for found, expected in zip(few, alone, strict=True):
-        keys = [name for name in ("split", "metric", "alpha") if name in found]
-        found, expected = (table.sort_values(keys).reset_index(drop=True) for table in (found, expected))
-        pd.testing.assert_frame_equal(found, expected, rtol=1e-5, atol=1e-7)
+    for decided, expected in zip(few, alone, strict=True):
+        keys = [name for name in ("split", "metric", "alpha") if name in decided]
+        decided, expected = (table.sort_values(keys).reset_index(drop=True) for table in (decided, expected))
+        pd.testing.assert_frame_equal(decided, expected, rtol=1e-5, atol=1e-7)
 
 
 def test_points_beyond_the_ends_have_the_statistics_of_all_images(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,19 +104,19 @@ def test_points_beyond_the_ends_have_the_statistics_of_all_images(monkeypatch: p
     chosen = {"train": bench.split("train"), "test": bench.split("test").subset(np.sort(order[:16]))}
     whole = line(Bench(chosen, resamples=2), *ends, ALPHAS, outside=(-1,), parts=["test"])
     keys = ["metric", "alpha"]
-    found, expected = (
+    decided, expected = (
         table.query("split == 'test'").sort_values(keys).reset_index(drop=True) for table in (few.points, whole.points)
     )
     assert -1 in set(expected["alpha"])
-    pd.testing.assert_frame_equal(found, expected, rtol=1e-4, atol=1e-6)
+    pd.testing.assert_frame_equal(decided, expected, rtol=1e-4, atol=1e-6)
 
 
 def test_an_undecided_line_is_that_of_all_examples() -> None:
     """With margins that nothing meets every example is measured, and the tables are those without the option."""
     ends = checkpoint_of(1), checkpoint_of(2)
-    found = line(bench_of(), *ends, ALPHAS, until_decided=NEVER)
+    decided = line(bench_of(), *ends, ALPHAS, until_decided=NEVER)
     expected = line(bench_of(), *ends, ALPHAS)
-    for one, other in zip(found, expected, strict=True):
+    for one, other in zip(decided, expected, strict=True):
         keys = [name for name in ("split", "metric", "alpha") if name in one]
         one, other = (table.sort_values(keys).reset_index(drop=True) for table in (one, other))
         pd.testing.assert_frame_equal(one, other, rtol=1e-5, atol=1e-7)
@@ -127,7 +127,7 @@ def test_each_example_is_measured_once_and_remembered() -> None:
     store: dict[str, Any] = {}
     ends = checkpoint_of(1), checkpoint_of(2)
     line(bench_of(store), *ends, ALPHAS, parts=["test"], until_decided=NEVER)
-    assert sorted(len(found["loss"]) for found in store.values()) == sorted([16, 8, 12, 18, 6] * 3)
+    assert sorted(len(stored["loss"]) for stored in store.values()) == sorted([16, 8, 12, 18, 6] * 3)
     before = len(store)
     line(bench_of(store), *ends, ALPHAS, parts=["test"], until_decided=NEVER)
     assert len(store) == before
@@ -157,14 +157,14 @@ def test_models_predict_until_their_pairs_are_decided(multi_label: bool) -> None
     split = taught_bench(right, multi_label=multi_label).split("test")
     load = {name: lambda name=name: models[name] for name in models}
     options, rule = ReplaceOptions(margin=0.02), LookOptions(first=16)
-    found = predict_until_decided(split, load, [("right", "wrong"), ("right", "near")], options, rule)
-    assert len(found["wrong"][0]) < len(found["near"][0]) == len(found["right"][0]) == 60
+    predictions = predict_until_decided(split, load, [("right", "wrong"), ("right", "near")], options, rule)
+    assert len(predictions["wrong"][0]) < len(predictions["near"][0]) == len(predictions["right"][0]) == 60
     bench = Bench({"test": split}, {})
-    for name, (rows, logits) in found.items():
+    for name, (rows, logits) in predictions.items():
         assert (rows == drawn_order(split, "test")[: len(rows)]).all()
         np.testing.assert_allclose(logits, predict(bench, models[name])[rows], rtol=1e-4, atol=1e-5)
-    rows, logits = found["wrong"]
-    seen, first = split.subset(rows), found["right"][1][: len(rows)]
+    rows, logits = predictions["wrong"]
+    seen, first = split.subset(rows), predictions["right"][1][: len(rows)]
     looked, plain = (replacement(seen, first, logits, options, looks=at)[0] for at in (looks_at(60, rule), ()))
     assert set(looked["answer"]) == {"no"}
     assert (looked["accuracy_gain_low"] <= plain["accuracy_gain_low"]).all()

@@ -55,6 +55,8 @@ OTHERS = {
     "HTML page": b"<!DOCTYPE html>\n<html><body>404</body></html>",
     "HTML page, as": b"\n  <html><head></head></html>",
     "XML document": b"<?xml version='1.0'?><Error><Code>AccessDenied</Code></Error>",
+    "MessagePack file": b"\x82\xa6params\x81\xa4conv" + bytes(range(200)),
+    "MessagePack file, as": b"\xde\x00\x11\xa6params" + bytes(range(200)),
     "git-lfs pointer": b"version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 3\n",
     "JSON text": b'\xef\xbb\xbf {"error": "Repository not found"}',
     "a text that begins with 'Not Found": b"Not Found \x1b[31m for url\n",
@@ -168,6 +170,18 @@ def test_another_folder_says_that_it_is_a_folder(tmp_path: Path) -> None:
     (tmp_path / "saved_model.pb").touch()
     with pytest.raises(UserError, match="is a folder with a TensorFlow model"):
         load_checkpoint(tmp_path)
+
+
+def test_an_archive_that_a_browser_unpacked_is_called_so(tmp_path: Path) -> None:
+    """Safari unpacks downloads that are zip archives, as files of torch.save are."""
+    torch.save(WEIGHTS, tmp_path / "weights.pth")
+    with zipfile.ZipFile(tmp_path / "weights.pth") as archive:
+        archive.extractall(tmp_path / "unpacked")
+    for folder in (tmp_path / "unpacked", tmp_path / "unpacked/weights"):
+        with pytest.raises(
+            UserError, match=r"a file of torch\.save that was unpacked.*zip -0 -r weights\.pth weights`"
+        ):
+            load_checkpoint(folder)
 
 
 def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:

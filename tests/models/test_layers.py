@@ -85,8 +85,8 @@ def test_units_of_a_plain_stack_are_its_convolutions() -> None:
 
 def test_units_are_whole_residual_blocks() -> None:
     """The first convolution of an inverted residual block is no unit of its own."""
-    found = units(build_model("mobilenet_v3_small", 3, seed=0))
-    assert found == [*(f"features.{i}" for i in range(13)), "classifier.0", "classifier.3"]
+    blocks = units(build_model("mobilenet_v3_small", 3, seed=0))
+    assert blocks == [*(f"features.{i}" for i in range(13)), "classifier.0", "classifier.3"]
 
 
 class Odd(nn.Module):

@@ -64,8 +64,8 @@ def test_pooling_does_not_depend_on_how_an_output_is_laid_out(shape: str, channe
     model = Network(shape, channels)
     with torch.no_grad():
         expected = model.layer.norm(model.layer.body(IMAGES).permute(0, 2, 3, 1)).relu().mean((1, 2))
-    found = FeatureExtractor(model, ["layer"])(IMAGES)["layer"]
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    pooled = FeatureExtractor(model, ["layer"])(IMAGES)["layer"]
+    torch.testing.assert_close(pooled, expected, rtol=1e-4, atol=1e-5)
     values = FeatureExtractor(model, ["layer"], features="flattened")(IMAGES)["layer"]
     assert values.shape == (5, channels * 256)
     torch.testing.assert_close(values.mean(1), expected.mean(1), rtol=1e-4, atol=1e-5)
@@ -112,8 +112,8 @@ def test_what_depends_on_no_image_or_mixes_them_is_refused_by_name() -> None:
     model = Mixing()
     with pytest.raises(UserError, match=r"layer position of Mixing puts out .* no axis holds the examples"):
         FeatureExtractor(model, ["position"])(torch.randn(6, 4))
-    found, refused = try_layouts(model, ["position", "good", "mean"], (4,))
-    assert found == {"good": Layout(2, 0, 1, 1)}
+    layouts, refused = try_layouts(model, ["position", "good", "mean"], (4,))
+    assert layouts == {"good": Layout(2, 0, 1, 1)}
     assert list(refused) == ["position", "mean"]
 
 

@@ -85,7 +85,17 @@ def test_last_module_of_any_architecture_is_the_classifier() -> None:
 
 def test_a_model_without_layers_is_one_module() -> None:
     """Nothing to divide by."""
-    assert find_modules(nn.BatchNorm1d(3, track_running_stats=False)) == {"all": ("weight", "bias")}
+    assert find_modules(nn.BatchNorm1d(3, track_running_stats=False)) == {"network": ("weight", "bias")}
+
+
+@pytest.mark.parametrize("name", ["all", "sum"])
+def test_a_module_is_never_called_like_the_totals(name: str) -> None:
+    """Tables have rows `all` and `sum` beside those of modules."""
+    model = nn.Sequential()
+    model.add_module(name, nn.Linear(2, 2))
+    assert find_modules(model) == {f"{name} (module)": (f"{name}.weight", f"{name}.bias")}
+    with pytest.raises(UserError, match=f"group '{name}': the rows of totals have this name"):
+        find_modules(model, groups={name: [f"{name}.*"]})
 
 
 def test_modules_can_be_configured() -> None:

@@ -16,14 +16,9 @@ from transferscope.analysis.interpolation import interpolate
 from transferscope.analysis.spectrum_tables import layer_singular_values
 from transferscope.models.checkpoint import Checkpoint, CheckpointMetadata
 from transferscope.models.layers import trace_conv_inputs
-from transferscope.models.parametrised import (
-    analysed_model,
-    analysed_state,
-    computed_weight,
-    computing_layers,
-    layers_of_unknown_map,
-    make_plain,
-)
+from transferscope.models.linear_calls import computed_weight, computing_layers
+from transferscope.models.parametrised import analysed_model, analysed_state
+from transferscope.models.plain_layers import layers_of_unknown_map, make_plain
 from transferscope.models.zoo import build_model
 
 IMAGES = torch.randn(4, 3, 12, 12, generator=torch.Generator().manual_seed(0))
@@ -97,9 +92,9 @@ def test_the_spectrum_is_that_of_the_map() -> None:
     units = torch.eye(3)[:, :, None, None].expand(3, 3, 2, 2)
     matrix = layer(units)[:, :, 1, 0].T.double()
     model = make_plain(nn.Sequential(layer))
-    found = layer_singular_values(model.state_dict(), trace_conv_inputs(model, 4))
+    singular = layer_singular_values(model.state_dict(), trace_conv_inputs(model, 4))
     torch.testing.assert_close(
-        torch.tensor(sorted(found["value"]), dtype=torch.float64),
+        torch.tensor(sorted(singular["value"]), dtype=torch.float64),
         torch.linalg.svdvals(matrix).sort().values,
         rtol=1e-5,
         atol=1e-6,
@@ -157,11 +152,11 @@ def test_the_applied_weight_is_that_of_the_formula_with_its_epsilon(factor: floa
     checkpoint = nf_resnet(3, 1e-5)
     stored = {k: v * factor if k.endswith("conv2.weight") else v for k, v in checkpoint.state_dict.items()}
     scale = checkpoint.build().stages[1][0].conv2.scale
-    found = analysed_state(Checkpoint(stored, checkpoint.metadata))["stages.1.0.conv2.weight"]
+    applied = analysed_state(Checkpoint(stored, checkpoint.metadata))["stages.1.0.conv2.weight"]
     weight, gain = (stored[f"stages.1.0.conv2.{name}"].double() for name in ("weight", "gain"))
     variance, mean = torch.var_mean(weight, dim=(1, 2, 3), correction=0, keepdim=True)
     expected = gain * scale * (weight - mean) / (variance + 1e-5).sqrt()
-    torch.testing.assert_close(found.double(), expected, rtol=1e-6, atol=1e-8)
+    torch.testing.assert_close(applied.double(), expected, rtol=1e-6, atol=1e-8)
 
 
 def test_plain_networks_are_left_as_they_are() -> None:

@@ -8,10 +8,12 @@ import sys
 
 import pytest
 import torch
+from torch import nn
 
 from transferscope.models import zoo
 from transferscope.models.zoo import build_model, model_names
 from transferscope.system.errors import UserError
+from transferscope.system.references import allow
 
 needs_timm = pytest.mark.skipif(importlib.util.find_spec("timm") is None, reason="timm is not installed")
 
@@ -127,3 +129,14 @@ def test_fixup_needs_neither_torchvision_nor_timm() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+def lazy(num_classes: int) -> nn.Module:
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.LazyLinear(num_classes))
+
+
+def test_layers_of_unknown_size_are_named() -> None:
+    """A lazy layer has no weights to load or to compare before an image has passed."""
+    allow(f"{__name__}:lazy")
+    with pytest.raises(UserError, match=r"has a layer of unknown size, 2 \(LazyLinear\): put a blank image "):
+        build_model(f"{__name__}:lazy", 3)

@@ -103,9 +103,9 @@ def elsewhere(measure: Callable[[], Any], monkeypatch: pytest.MonkeyPatch) -> An
         for name in ASK_FOR_THE_DEVICE:
             patch.setattr(name, lambda _: device)
         patch.setattr(nn.Conv2d, "forward", forward)
-        found = measure()
+        measured = measure()
     assert seen == {PretendedTensor}
-    return found
+    return measured
 
 
 def on_both(measure: Callable[[], tuple[pd.DataFrame, ...]], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -131,7 +131,7 @@ def test_there_are_no_ways_to_a_run_that_diverged(caplog: pytest.LogCaptureFixtu
         for number, status in ((1, "finished"), (2, "diverged"))
     ]
     pair = PairSpec(kind="RI-T & RI-T", run_a="clipart.rit_1", run_b="clipart.rit_2", label_a="RI-T", label_b="RI-T")
-    found = connect_pair(pair, *series, split, split, LandscapeOptions(), ModulesOptions(), "float32", {})
-    assert [len(one) for one in found] == [0, 0, 0]
-    assert all("checkpoint_a" in one for one in found)
+    tables = connect_pair(pair, *series, split, split, LandscapeOptions(), ModulesOptions(), "float32", {})
+    assert [len(one) for one in tables] == [0, 0, 0]
+    assert all("checkpoint_a" in one for one in tables)
     assert "no ways between these two, for clipart.rit_2 diverged" in caplog.text

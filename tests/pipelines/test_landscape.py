@@ -74,16 +74,16 @@ class Counting(dict[str, Any]):
 def test_ends_are_the_checkpoints_own_metrics(project, task: str, metrics: tuple[str, ...], epoch: str) -> None:
     """On train and test, at alpha 0 and 1, best and final: the history's row, scores exactly, losses but for rounding."""
     points, _ = line(bench_of(project, task), *ends_of(project, task, epoch=epoch), (0, 1))
-    found = points.set_index(POINTS)["value"]
+    metrics_at = points.set_index(POINTS)["value"]
     for alpha, run in ((0.0, "pt_1"), (1.0, "rit_1")):
         history = project.load(f"{task}.{run}.history").set_index("epoch")
         row = history.loc[project.load(f"{task}.{run}.checkpoints").epoch(epoch)]
         for metric in metrics:
-            assert found["test", metric, alpha] == pytest.approx(
+            assert metrics_at["test", metric, alpha] == pytest.approx(
                 row[f"test_{metric}"], rel=1e-6 * (metric == "loss"), abs=0
             )
         name = "train_loss_eval" if "train_loss_eval" in row else "train_loss"
-        assert found["train", "loss", alpha] == pytest.approx(row[name], rel=1e-6)
+        assert metrics_at["train", "loss", alpha] == pytest.approx(row[name], rel=1e-6)
 
 
 def test_barriers_have_intervals_over_examples(project) -> None:
@@ -162,7 +162,7 @@ def test_batchnorm_statistics_are_recomputed_at_every_point(project, batchnorm_e
     """The ends too; beside it stands what the checkpoint's own, or the interpolated, statistics give."""
     splits, bench = splits_of(project, "clipart"), bench_of(project, resamples=0)
     points, barriers = line(bench, *batchnorm_ends, (0, 0.5, 1))
-    found = points.set_index(POINTS)["value"]
+    metrics_at = points.set_index(POINTS)["value"]
     states = [checkpoint.state_dict for checkpoint in batchnorm_ends]
     model = prepare(batchnorm_ends[0].build())
 
@@ -173,9 +173,9 @@ def test_batchnorm_statistics_are_recomputed_at_every_point(project, batchnorm_e
         return Bench(splits).metrics(batchnorm_ends[0])(model)
 
     for alpha, state in ((0.0, states[0]), (0.5, interpolate(*states, 0.5)), (1.0, states[1])):
-        assert found["test", "naive_loss", alpha] == measured(state)["test/loss"]
-        assert found["test", "loss", alpha] == measured(state, recompute=True)["test/loss"]
-    assert found["test", "loss", 0.5] != found["test", "naive_loss", 0.5]
+        assert metrics_at["test", "naive_loss", alpha] == measured(state)["test/loss"]
+        assert metrics_at["test", "loss", alpha] == measured(state, recompute=True)["test/loss"]
+    assert metrics_at["test", "loss", 0.5] != metrics_at["test", "naive_loss", 0.5]
     assert set(barriers["metric"]) == {"accuracy", "loss", "naive_accuracy", "naive_loss"}
 
 
@@ -187,8 +187,8 @@ def test_a_batchnorm_network_against_itself_has_no_barrier(project, batchnorm_en
     points, barriers = line(bench_of(project, resamples=0), same, same, (0, 0.3, 0.5, 1))
     assert (barriers["barrier"] == 0).all()
     assert (barriers["midpoint_gain"] == 0).all()
-    found = points.set_index(POINTS)["value"]
-    assert found["test", "loss", 0.0] != found["test", "naive_loss", 0.0]
+    metrics_at = points.set_index(POINTS)["value"]
+    assert metrics_at["test", "loss", 0.0] != metrics_at["test", "naive_loss", 0.0]
 
 
 def test_batchnorm_paths_are_remembered_too(project, batchnorm_ends: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -242,9 +242,9 @@ def crit(**changes: Any) -> CriticalityOptions:
 
 
 def modules(series: CheckpointSeries, splits: Any, chosen: CriticalityOptions, store: Any, **how: Any) -> Any:
-    bench, found = Bench(splits, store), find_modules(series.load("final").build(), **how)
-    noise, mu = criticality_of(bench.limited(chosen.max_examples), series, found, chosen)
-    return noise, mu, rewinding(bench, series, found, chosen.rewind_epochs)
+    bench, parts = Bench(splits, store), find_modules(series.load("final").build(), **how)
+    noise, mu = criticality_of(bench.limited(chosen.max_examples), series, parts, chosen)
+    return noise, mu, rewinding(bench, series, parts, chosen.rewind_epochs)
 
 
 def test_modules_of_ones_own(project) -> None:
@@ -273,10 +273,10 @@ def test_criticality_is_remembered_case_by_case(project) -> None:
     first = store.puts
     table, *_ = modules(series, splits, crit(**grid, sigmas=(0.0, 0.1, 0.2)), store)
     model = prepare(series.load("final").build())
-    found = find_modules(model)
-    assert store.puts - first == 2 * len(found)
+    parts = find_modules(model)
+    assert store.puts - first == 2 * len(parts)
     whole = criticality(
-        model, series.load(0).state_dict, series.load("final").state_dict, found,
+        model, series.load(0).state_dict, series.load("final").state_dict, parts,
         {part: batches(split) for part, split in splits.items()},
         alphas=(0.0, 1.0), sigmas=(0.0, 0.1, 0.2), num_draws=1, seed=derive_seed(series.name, "criticality"),
     )  # fmt: skip
@@ -320,8 +320,8 @@ def test_the_four_paths_are_chosen(project) -> None:
         expected = module_criticality(measured, [own + chosen.epsilon_share * learned]).set_index("module")["mu"]
         if learned <= 0:  # there is no rise that would be a share of what was learned
             expected = expected * np.nan
-        found = mu[(mu["path"] == path) & (mu["end"] == end)].set_index("module")["mu"]
-        np.testing.assert_array_equal(found, expected)
+        measured_mu = mu[(mu["path"] == path) & (mu["end"] == end)].set_index("module")["mu"]
+        np.testing.assert_array_equal(measured_mu, expected)
 
 
 def test_modules_go_back_to_any_saved_epoch(project) -> None:

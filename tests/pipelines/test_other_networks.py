@@ -133,7 +133,7 @@ def test_ten_times_the_standardised_weights_give_the_same_tables(tmp_path: Path,
     np.testing.assert_allclose(tables[0]["l2"], tables[1]["l2"], rtol=1e-5)
     assert distance(b.load(), scaled.load())["relative"].max() < 1e-6
     lines = [line(bench_of(split), a.load(), other.load(), ALPHAS).points for other in (b, scaled)]
-    losses = [found[found["metric"] == "loss"]["value"].to_numpy() for found in lines]
+    losses = [table[table["metric"] == "loss"]["value"].to_numpy() for table in lines]
     np.testing.assert_allclose(*losses, rtol=1e-5)
     chosen = SpectrumOptions(epochs=("final",), along_training=False)
     values = [spectrum(run, SIDE, chosen).values["value"].to_numpy() for run in (b, scaled)]

@@ -41,15 +41,15 @@ def series(project: Any) -> list[CheckpointSeries]:
 @pytest.fixture
 def computed_in(monkeypatch: pytest.MonkeyPatch) -> set[torch.dtype]:
     """Types in which convolutions have been computed."""
-    found: set[torch.dtype] = set()
+    dtypes: set[torch.dtype] = set()
     forward = nn.Conv2d.forward
 
     def watched(self: nn.Conv2d, images: torch.Tensor) -> torch.Tensor:
-        found.add(images.dtype)
+        dtypes.add(images.dtype)
         return forward(self, images)
 
     monkeypatch.setattr(nn.Conv2d, "forward", watched)
-    return found
+    return dtypes
 
 
 def both(measure: Any, computed_in: set[torch.dtype]) -> tuple[Any, Any]:

@@ -72,17 +72,21 @@ def test_tables_of_runs_that_stopped_early_are_those_of_the_images_that_they_saw
              if name in ("pt_1__pt_2", "pt_1__rit_1")]  # fmt: skip
     assert len(pairs) == 2
     series = {f"clipart.{name}": one for name, one in runs.items()}
-    found = dict(zip(runs, nodes.predict_until_decided(Pairs(tuple(pairs)), split, options, **series), strict=True))
-    assert {len(one["rows"]) for one in found.values()} == {16}  # with such a margin all may replace all
-    found["rit_1"] = {name: values[:12] for name, values in found["rit_1"].items()}
-    whole, flips = nodes.replace_pair(pairs[-1], found["pt_1"], found["rit_1"], split, options)
-    rows = found["rit_1"]["rows"].numpy()
-    alone, own = replacement(split.subset(rows), found["pt_1"]["test"][:12], found["rit_1"]["test"], options.replace)
+    predictions = dict(
+        zip(runs, nodes.predict_until_decided(Pairs(tuple(pairs)), split, options, **series), strict=True)
+    )
+    assert {len(one["rows"]) for one in predictions.values()} == {16}  # with such a margin all may replace all
+    predictions["rit_1"] = {name: values[:12] for name, values in predictions["rit_1"].items()}
+    whole, flips = nodes.replace_pair(pairs[-1], predictions["pt_1"], predictions["rit_1"], split, options)
+    rows = predictions["rit_1"]["rows"].numpy()
+    alone, own = replacement(
+        split.subset(rows), predictions["pt_1"]["test"][:12], predictions["rit_1"]["test"], options.replace
+    )
     assert flips.loc[0, "num_examples"] == 12
     assert flips["negative_flips"].tolist() == own["negative_flips"].tolist()
     assert whole["changed"].tolist() == alone["changed"].tolist()
-    mistakes = nodes.compare_pair(pairs[-1], found["pt_1"], found["rit_1"], split, options)
+    mistakes = nodes.compare_pair(pairs[-1], predictions["pt_1"], predictions["rit_1"], split, options)
     assert mistakes["num_examples"].tolist() == [12]
     every = Runs.model_validate(parameters["plan"]["runs_of"]["clipart"])
-    calibration, _ = nodes.calibrate_runs(every, split, options, **found)
+    calibration, _ = nodes.calibrate_runs(every, split, options, **predictions)
     assert calibration.set_index("run")["num_examples"].to_dict() == {"pt_1": 16, "pt_2": 16, "rit_1": 12}

@@ -76,8 +76,8 @@ def test_the_table_says_whether_the_stride_is_honoured(honour: bool, word: str, 
     values, summaries = spectrum(series, 8, SpectrumOptions(honour_stride=honour))
     assert set(summaries["stride"]) == {word}
     expected, _ = conv_singular_values(series.states[3]["conv.weight"], 8, stride=2, method=method)
-    found = values[(values["epoch"] == 3) & (values["module"] == "conv")]["value"]
-    assert found.to_numpy() == pytest.approx(expected.numpy())
+    singular = values[(values["epoch"] == 3) & (values["module"] == "conv")]["value"]
+    assert singular.to_numpy() == pytest.approx(expected.numpy())
 
 
 def test_layers_without_a_spectrum_are_listed_once(caplog: pytest.LogCaptureFixture) -> None:

@@ -102,8 +102,8 @@ def test_a_shared_initialisation_is_shared_and_another_is_not(project) -> None:
     assert l2_distance(states["rit_1", 0], states["rit_same_init_1", 0]) == 0
     assert l2_distance(states["rit_1", 0], states["rit_2", 0]) > 0
     assert l2_distance(states["rit_1", "final"], states["rit_same_init_1", "final"]) > 0
-    found = table(project, "clipart.distances").query("module == 'all'").set_index(["checkpoint_a", "checkpoint_b"])
-    before = {key: row["l2_before"] for key, row in found.iterrows()}
+    distances = table(project, "clipart.distances").query("module == 'all'").set_index(["checkpoint_a", "checkpoint_b"])
+    before = {key: row["l2_before"] for key, row in distances.iterrows()}
     assert before["clipart.rit_1@final", "clipart.rit_same_init_1@final"] == 0
     apart = l2_distance(states["rit_1", 0], states["rit_2", 0])
     assert before["clipart.rit_1@final", "clipart.rit_2@final"] == pytest.approx(float(apart))
@@ -189,14 +189,14 @@ def test_margins_are_those_of_the_training_examples(project, task: str) -> None:
             expected += [value if known else -value for value, known in zip(row, label, strict=True) if known >= 0]
         else:
             expected.append(row[label] - max(np.delete(row, label)))
-    found = table(project, f"{task}.bound_factors").set_index(["run", "epoch"])
+    factors = table(project, f"{task}.bound_factors").set_index(["run", "epoch"])
     last = series.epoch("final")
-    assert found.at[("pt_1", last), "margin"] == pytest.approx(np.percentile(expected, 5), rel=1e-4)
-    assert found.at[("pt_1", last), "margin_median"] == pytest.approx(np.median(expected), rel=1e-4)
+    assert factors.at[("pt_1", last), "margin"] == pytest.approx(np.percentile(expected, 5), rel=1e-4)
+    assert factors.at[("pt_1", last), "margin_median"] == pytest.approx(np.median(expected), rel=1e-4)
     images = EvaluationTransform(split.pictures)(split.gather(range(len(split)))).flatten(1)
-    assert found.at[("pt_1", last), "input_norm"] == pytest.approx(float(images.norm(dim=1).max()))
-    assert found.at[("pt_1", last), "input_dimension"] == images.shape[1]
-    assert np.isnan(found.at[("pt_1", 0), "margin"])
+    assert factors.at[("pt_1", last), "input_norm"] == pytest.approx(float(images.norm(dim=1).max()))
+    assert factors.at[("pt_1", last), "input_dimension"] == images.shape[1]
+    assert np.isnan(factors.at[("pt_1", 0), "margin"])
 
 
 def test_small_singular_values_are_compared_and_every_layer_has_its_panels(project) -> None:
@@ -216,8 +216,8 @@ def test_small_singular_values_are_compared_and_every_layer_has_its_panels(proje
 def test_all_estimators_are_stated_with_their_floor(project) -> None:
     """Pooled features by three estimators, flattened ones by the one whose memory they allow."""
     cka = table(project, "clipart.cka")
-    found = cka.groupby("features")["estimator"].unique().map(set).to_dict()
-    assert found == {"pooled": {"biased", "debiased", "minibatch"}, "flattened": {"minibatch"}}
+    estimators = cka.groupby("features")["estimator"].unique().map(set).to_dict()
+    assert estimators == {"pooled": {"biased", "debiased", "minibatch"}, "flattened": {"minibatch"}}
     opinion = table(project, "clipart.second_opinion")
     assert set(opinion["measure"]) == {"SVCCA", "Procrustes"}
     assert set(opinion["pair_kind"]) == set(cka["pair_kind"])

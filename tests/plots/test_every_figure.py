@@ -240,8 +240,8 @@ EMPTY = {
 
 
 def boxes(artists):
-    found = [artist.get_window_extent() for artist in artists if artist.get_visible() and artist.get_text().strip()]
-    return [box for box in found if box.width > 0]
+    extents = [artist.get_window_extent() for artist in artists if artist.get_visible() and artist.get_text().strip()]
+    return [box for box in extents if box.width > 0]
 
 
 def assert_labelled(figure, name):

@@ -29,16 +29,16 @@ def test_a_cell_is_the_number_of_its_pair_in_both_directions(
     draw: object, value: float, drawn: SimpleNamespace
 ) -> None:
     """Of the second and the third of four models; nothing is said of a model and itself."""
-    found = cells(draw(drawn.file_pairs(4), drawn.file_names(4)))  # type: ignore[operator]
-    assert found[1, 2] == found[2, 1] == pytest.approx(value)
-    assert np.isnan(np.diag(found)).all()
-    assert np.isfinite(found).sum() == 12
+    shown = cells(draw(drawn.file_pairs(4), drawn.file_names(4)))  # type: ignore[operator]
+    assert shown[1, 2] == shown[2, 1] == pytest.approx(value)
+    assert np.isnan(np.diag(shown)).all()
+    assert np.isfinite(shown).sum() == 12
 
 
 def test_pairs_that_were_not_measured_stay_empty(drawn: SimpleNamespace) -> None:
     """A series with each model next to the one before it gives two diagonals."""
-    found = cells(matrices.distance_matrix(drawn.file_pairs(5, [(a, a + 1) for a in range(1, 5)]), drawn.file_names(5)))
-    assert np.isfinite(found).tolist() == [[abs(a - b) == 1 for a in range(5)] for b in range(5)]
+    shown = cells(matrices.distance_matrix(drawn.file_pairs(5, [(a, a + 1) for a in range(1, 5)]), drawn.file_names(5)))
+    assert np.isfinite(shown).tolist() == [[abs(a - b) == 1 for a in range(5)] for b in range(5)]
 
 
 def test_findings_are_counted_together(drawn: SimpleNamespace) -> None:

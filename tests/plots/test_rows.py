@@ -50,8 +50,8 @@ def test_a_label_goes_before_the_name():
 def test_spread_is_mean_smallest_and_largest_at_each_x():
     """Two replicas at two points, by hand; rows come back in order of x."""
     table = pd.DataFrame({"x": [1, 0, 1, 0], "y": [3.0, 1.0, 5.0, 2.0]})
-    found = spread(table, "x", "y")
-    assert found.to_dict("list") == {"x": [0, 1], "mean": [1.5, 4.0], "low": [1.0, 3.0], "high": [2.0, 5.0]}
+    summary = spread(table, "x", "y")
+    assert summary.to_dict("list") == {"x": [0, 1], "mean": [1.5, 4.0], "low": [1.0, 3.0], "high": [2.0, 5.0]}
 
 
 def test_spread_leaves_out_values_that_are_not_finite():

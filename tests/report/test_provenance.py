@@ -28,16 +28,16 @@ def test_durations_are_summed_by_task(plan: Plan) -> None:
 def test_images_and_weights_have_digests(plan: Plan) -> None:
     """Those of the splits' table, cut to 16 digits, and the fingerprints of the plan."""
     splits = pd.DataFrame({"part": ["train", "test"], "digest": ["0" * 64, "1" * 64]})
-    found = provenance(plan, results(splits=splits))
-    assert found["digests of the images"] == {"real, train": "0" * 16, "real, test": "1" * 16}
-    assert found["fingerprints of the runs"]["real.pt_1"] == plan.runs["real.pt_1"].fingerprint
+    facts = provenance(plan, results(splits=splits))
+    assert facts["digests of the images"] == {"real, train": "0" * 16, "real, test": "1" * 16}
+    assert facts["fingerprints of the runs"]["real.pt_1"] == plan.runs["real.pt_1"].fingerprint
 
 
 def test_the_hardware_is_named(plan: Plan) -> None:
     """Processor, cores and memory, each with a value."""
-    found = provenance(plan, results())["hardware"]
-    assert {"system", "processor", "cores", "memory"} <= found.keys()
-    assert all(found.values())
+    facts = provenance(plan, results())["hardware"]
+    assert {"system", "processor", "cores", "memory"} <= facts.keys()
+    assert all(facts.values())
 
 
 def test_another_plan_has_another_digest() -> None:

@@ -42,8 +42,8 @@ def test_controls_and_floor_stand_under_the_pairs():
 def test_every_pair_is_shown_with_its_interval():
     """In the folded part, beside the other estimators and measures."""
     opinion = cka_table().rename(columns={"cka": "value"}).assign(measure="SVCCA")
-    found = similarity.cka_other(evidence(cka=cka_table(), second_opinion=opinion))
-    by_caption = {grid.caption: grid for grid in found}
+    grids = similarity.cka_other(evidence(cka=cka_table(), second_opinion=opinion))
+    by_caption = {grid.caption: grid for grid in grids}
     pairs = by_caption["clipart, every pair with its interval"]
     assert pairs.rows[0] == ("P-T & P-T", "pt_1", "pt_2", "0.800 [0.700, 0.900]")
     assert "not debiased" in by_caption["clipart, SVCCA similarity"].note

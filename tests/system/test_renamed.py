@@ -29,8 +29,8 @@ def test_an_object_that_has_another_name_is_imported_by_the_old_one(old: str, na
     if old in RENAMED:
         sys.modules.pop(old, None)
     with pytest.warns(DeprecationWarning, match=f"^{old}"):
-        found = getattr(import_module(old), name)
-    assert found is getattr(import_module(now), name_now)
+        moved = getattr(import_module(old), name)
+    assert moved is getattr(import_module(now), name_now)
 
 
 def test_other_names_are_still_refused() -> None:

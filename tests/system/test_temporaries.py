@@ -131,7 +131,7 @@ def test_measurements_are_read_back(tmp_path: Path) -> None:
     """Written beside their place and renamed, with nothing left beside."""
     store = MeasurementFolder(tmp_path)
     store["key"] = {"loss": [1.0, 2.0]}
-    found = store.get("key")
-    assert found is not None
-    assert found["loss"].tolist() == [1.0, 2.0]
+    stored = store.get("key")
+    assert stored is not None
+    assert stored["loss"].tolist() == [1.0, 2.0]
     assert [path.suffix for path in tmp_path.rglob("*") if path.is_file()] == [".safetensors"]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,8 +16,11 @@ import torch
 from transferscope.experiment.options import ModelOptions, PictureOptions, TrainingOptions
 from transferscope.experiment.run import RunSpec
 from transferscope.images.split import PackedSplit, SplitInfo, write_split_files
+from transferscope.training.distributed import launch, worker
 
 SIZE = 8
+PATIENCE = 300
+"""Seconds that processes may take."""
 
 
 @pytest.fixture(autouse=True)
@@ -22,7 +28,7 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_split() -> Callable[..., PackedSplit]:
     """Noise with a bright pair of rows for each class that is present."""
 
@@ -58,7 +64,7 @@ def make_split() -> Callable[..., PackedSplit]:
     return make
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_run() -> Callable[..., RunSpec]:
     """Three epochs of a Fixup network with one block a stage; keyword arguments replace training options."""
 
@@ -90,7 +96,7 @@ def held_out_split(make_split: Callable[..., PackedSplit]) -> PackedSplit:
     return make_split(24, part="test")
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def files_of() -> Callable[[Path], dict[str, bytes]]:
     """All files of a folder but the times, with their bytes."""
 
@@ -99,3 +105,36 @@ def files_of() -> Callable[[Path], dict[str, bytes]]:
         return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
     return read
+
+
+@pytest.fixture
+def free_port() -> int:
+    """A port of this machine on which nothing listens."""
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture
+def forked(free_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In place of the launcher, which imports torch anew in each process: two forks of this one."""
+
+    def work(job: Path, rank: int, port: int) -> None:
+        meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        os.environ.update({"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", **meeting})
+        worker.main(job)
+
+    def run_launcher(
+        command: list[str], environment: dict[str, str], job: Path, listen: Callable[[], None], lock: object
+    ) -> int:
+        (job / launch.OUTPUT).touch()
+        context = multiprocessing.get_context("fork")
+        processes = [context.Process(target=work, args=(job, rank, free_port)) for rank in range(2)]
+        for process in processes:
+            process.start()
+        for process in processes:
+            process.join(PATIENCE)
+        listen()
+        return max(abs(process.exitcode or 0) for process in processes)
+
+    monkeypatch.setattr(launch, "_run_launcher", run_launcher)

@@ -64,9 +64,9 @@ def test_what_is_no_exact_copy_is_reported(
     with caplog.at_level(logging.WARNING):
         assert report_difference(copy, parent, 0) == 0
         assert not caplog.messages
-        found = report_difference(copy, parent, 2)
+        difference = report_difference(copy, parent, 2)
     a, b = (series.load(1).state_dict for series in (parent, copy))
-    assert found == pytest.approx(max(float((a[key] - b[key]).abs().max()) for key in a))
+    assert difference == pytest.approx(max(float((a[key] - b[key]).abs().max()) for key in a))
     assert caplog.messages == [
         message for message in caplog.messages if "toy.other_1 is no exact copy of toy.rit_1: at epoch 1" in message
     ]

@@ -7,7 +7,6 @@ import logging
 import multiprocessing
 import os
 import signal
-import socket
 import tempfile
 import time
 from collections.abc import Callable
@@ -25,7 +24,7 @@ from transferscope.system.errors import UserError
 from transferscope.system.folder_lock import run_folder_held
 from transferscope.system.temporaries import LOCK, NAME, remove_dead_work
 from transferscope.training import inputs
-from transferscope.training.distributed import launch, worker
+from transferscope.training.distributed import launch
 from transferscope.training.distributed.failure import WorkerError, failure
 from transferscope.training.distributed.launch import count_processes, train
 from transferscope.training.loop import train_run
@@ -37,12 +36,12 @@ PATIENCE = 300
 
 def workers_of(jobs: Path) -> list[psutil.Process]:
     """Training processes whose job lies in the folder `jobs`, the launcher left out."""
-    found = []
+    workers = []
     for process in psutil.process_iter(["cmdline"]):
         command = process.info["cmdline"] or []
         if any(str(jobs) in word for word in command) and "torch.distributed.run" not in command:
-            found.append(process)
-    return found
+            workers.append(process)
+    return workers
 
 
 def left_in(jobs: Path) -> list[Path]:
@@ -54,13 +53,7 @@ def wait_for(condition: Callable[[], Any]) -> None:
     deadline = time.monotonic() + PATIENCE
     while not condition():
         assert time.monotonic() < deadline, "nothing happened"
-        time.sleep(0.02)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("localhost", 0))
-        return int(probe.getsockname()[1])
+        time.sleep(0.1)
 
 
 @pytest.fixture
@@ -115,7 +108,7 @@ def test_one_worker_needs_no_launcher(
         first.kill()
         while not training.done():
             started |= {process.pid for process in psutil.Process().children(recursive=True)}
-            time.sleep(0.02)
+            time.sleep(0.1)
         training.result(PATIENCE)
     assert len(started - others - {first.pid}) == 1
     assert "all were started again (1 of 1)" in caplog.text
@@ -160,7 +153,7 @@ def test_ctrl_c_leaves_no_process(make_split: Make, make_run: Make, jobs: Path, 
 
 
 def test_a_training_that_is_killed_leaves_no_process_and_no_lock(
-    make_split: Make, make_run: Make, jobs: Path, tmp_path: Path
+    make_split: Make, make_run: Make, jobs: Path, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     """While it runs another training in its folder is refused, in one line, and every socket listens on loopback.
 
@@ -196,6 +189,7 @@ def test_a_training_that_is_killed_leaves_no_process_and_no_lock(
     process.join()
     again, _ = train(run, *parts, initial=None, folder=folder, device_type="cpu")
     assert not any(child.is_running() for child in children)
+    request.getfixturevalue("forked")  # the same two processes, which need not import torch again
     undisturbed, _ = train(run, *parts, initial=None, folder=tmp_path / "other", device_type="cpu")
     for name, value in undisturbed.load("final").state_dict.items():
         assert torch.equal(again.load("final").state_dict[name], value), name
@@ -211,32 +205,6 @@ def test_two_trainings_in_one_process_do_not_share_a_folder(make_split: Make, ma
     with run_folder_held(tmp_path), pytest.raises(UserError, match="is in use by another run"):
         train(make_run(), *parts, initial=None, folder=tmp_path, device_type="cpu")
     assert not list(tmp_path.iterdir())
-
-
-@pytest.fixture
-def forked(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In place of the launcher, which imports torch anew in each process: two forks of this one."""
-
-    def work(job: Path, rank: int, port: int) -> None:
-        meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-        os.environ.update({"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", **meeting})
-        worker.main(job)
-
-    def run_launcher(
-        command: list[str], environment: dict[str, str], job: Path, listen: Callable[[], None], lock: object
-    ) -> int:
-        (job / launch.OUTPUT).touch()
-        port = free_port()
-        context = multiprocessing.get_context("fork")
-        processes = [context.Process(target=work, args=(job, rank, port)) for rank in range(2)]
-        for process in processes:
-            process.start()
-        for process in processes:
-            process.join(PATIENCE)
-        listen()
-        return max(abs(process.exitcode or 0) for process in processes)
-
-    monkeypatch.setattr(launch, "_run_launcher", run_launcher)
 
 
 @pytest.mark.usefixtures("forked")
@@ -322,11 +290,11 @@ def test_one_line_tells_why_workers_failed(make_run: Make, tmp_path: Path) -> No
 
 
 def test_machines_that_do_not_meet_are_one_line(
-    make_split: Make, make_run: Make, jobs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make_split: Make, make_run: Make, jobs: Path, free_port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One of two machines gives up; the line names the place, and nothing is left."""
     monkeypatch.setattr(launch, "MEETING_SECONDS", 1)
-    place = f"localhost:{free_port()}"
+    place = f"localhost:{free_port}"
     run = make_run(num_nodes=2, rendezvous=place)
     with pytest.raises(UserError, match=f"2 machines did not meet at {place}"):
         train(run, make_split(40), make_split(24), initial=None, folder=tmp_path / "run", device_type="cpu")
@@ -361,10 +329,10 @@ def test_one_process_on_the_cpu_is_this_one(
     assert history.equals(expected)
 
 
-def test_two_machines_train_one_run(make_split: Make, make_run: Make, tmp_path: Path) -> None:
+def test_two_machines_train_one_run(make_split: Make, make_run: Make, free_port: int, tmp_path: Path) -> None:
     """Two launchers that meet at one port, as on two machines, give what one process gives; both return it."""
     parts = make_split(40), make_split(24, part="test")
-    run = make_run(epochs=1, num_nodes=2, rendezvous=f"localhost:{free_port()}")
+    run = make_run(epochs=1, num_nodes=2, rendezvous=f"localhost:{free_port}")
     with ThreadPoolExecutor(2) as machines:
         started = [
             machines.submit(train, run, *parts, initial=None, folder=tmp_path / "two", device_type="cpu")

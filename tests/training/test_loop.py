@@ -164,6 +164,7 @@ def test_a_run_may_take_a_part_of_what_its_start_holds(
         assert not torch.equal(series.load(0).state_dict["layer2.0.conv1.weight"], initial.state_dict["conv1.weight"])
 
 
+@pytest.mark.usefixtures("forked")
 @pytest.mark.parametrize(("num_processes", "model"), [(1, ModelOptions(name="resnet18")), (2, None)])
 def test_frozen_features_stay_to_the_bit_while_the_classifier_learns(
     make_split: Make, make_run: Make, tmp_path: Path, num_processes: int, model: ModelOptions | None

@@ -21,10 +21,10 @@ from transferscope.models.initialisation import initialise
 from transferscope.models.series import CheckpointSeries
 from transferscope.system.errors import UserError
 from transferscope.training import loop
-from transferscope.training.distributed import group as group_module
-from transferscope.training.distributed.group import OneProcess, ProcessGroup, has_unused_parameters
+from transferscope.training import process_group as group_module
 from transferscope.training.evaluation import predict
 from transferscope.training.inputs import Inputs
+from transferscope.training.process_group import OneProcess, ProcessGroup, has_unused_parameters
 from transferscope.training.record import RunFolder
 
 Make = Callable[..., Any]
@@ -169,11 +169,11 @@ def test_shares_make_up_the_batch(num_examples: int, size: int) -> None:
 def test_machines_that_see_different_snapshots_stop(make_split: Make, make_run: Make, tmp_path: Path) -> None:
     """Shared storage may show one an older file: they must not go on from different epochs."""
 
-    for found in ([1, 1, 0], [1, 0, 0]):  # after the first epoch, or before it: it need not measure epoch 0 again
+    for snapshots in ([1, 1, 0], [1, 0, 0]):  # after the first epoch, or before it: it need not measure epoch 0 again
 
         class BesideOneAhead(OneProcess):
             rank, size = 1, 2
-            other = torch.tensor(found)
+            other = torch.tensor(snapshots)
 
             def sum_(self, tensor: Tensor) -> Tensor:
                 return tensor + self.other

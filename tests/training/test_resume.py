@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import random
+import shutil
 import signal
 import time
 from collections.abc import Callable
@@ -49,11 +50,20 @@ def fail_at(owner: Any, name: str, call: int, *, after: bool, monkeypatch: pytes
     monkeypatch.setattr(owner, name, wrapped)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def run(make_run: Make) -> RunSpec:
     """Its state is saved after every epoch."""
     augmentation = AugmentationOptions(flip=True, mixup=0.5)
     return make_run(epochs=3, batch_size=8, lr=0.1, augmentation=augmentation, snapshot_seconds=0)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(run: RunSpec, make_split: Make, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of `run` on the two splits, trained without a stop. Tests may read and copy it."""
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("whole")
+    train_run(run, make_split(40), make_split(24, part="test"), initial=None, folder=folder)
+    return folder
 
 
 POINTS = [
@@ -82,19 +92,19 @@ def test_resuming_equals_not_stopping(
     run: RunSpec,
     train_split: PackedSplit,
     held_out_split: PackedSplit,
+    undisturbed: Path,
     files_of: Make,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Wherever it stops, a second call ends with the bytes of an undisturbed run."""
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-    train_run(run, train_split, held_out_split, initial=None, folder=whole)
+    broken = tmp_path / "broken"
     with monkeypatch.context() as patch:
         fail_at(owner, name, call, after=after, monkeypatch=patch)
         with pytest.raises(KilledError):
             train_run(run, train_split, held_out_split, initial=None, folder=broken)
     train_run(run, train_split, held_out_split, initial=None, folder=broken)
-    assert files_of(broken) == files_of(whole)
+    assert files_of(broken) == files_of(undisturbed)
 
 
 @pytest.mark.parametrize("name", ["AdamW", "NAdam", "ASGD", "Adafactor"])
@@ -186,14 +196,14 @@ def test_resuming_within_an_epoch(
     run: RunSpec,
     train_split: PackedSplit,
     held_out_split: PackedSplit,
+    undisturbed: Path,
     files_of: Make,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """With a snapshot after every step no step is taken twice, and the bytes are the same."""
     monkeypatch.setattr(loop, "CHECK_EVERY", 1)
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-    train_run(run, train_split, held_out_split, initial=None, folder=whole)
+    broken = tmp_path / "broken"
     with monkeypatch.context() as patch:
         fail_at(loop, "take_step", call, after=False, monkeypatch=patch)
         with pytest.raises(KilledError):
@@ -203,7 +213,7 @@ def test_resuming_within_an_epoch(
     monkeypatch.setattr(loop, "take_step", lambda *args: steps.append(1) or original(*args))
     train_run(run, train_split, held_out_split, initial=None, folder=broken)
     assert len(steps) == 15 - (call - 1)
-    assert files_of(broken) == files_of(whole)
+    assert files_of(broken) == files_of(undisturbed)
 
 
 def test_sigkill_at_random_moments(
@@ -267,9 +277,9 @@ def test_snapshot_restores_everything(run: RunSpec, tmp_path: Path) -> None:
     before.epoch, before.step, before.loss_sum, before.best_score = 3, 2, 0.1, 0.7
     before.rows.append({"epoch": 3, "test_loss": 1 / 3})
     save_snapshot(tmp_path / "snapshot.safetensors", before, "me")
-    after, found = state(), read_snapshot(tmp_path / "snapshot.safetensors", "me")
-    assert found is not None
-    restore(after, found)
+    after, snapshot = state(), read_snapshot(tmp_path / "snapshot.safetensors", "me")
+    assert snapshot is not None
+    restore(after, snapshot)
     assert (after.epoch, after.step, after.loss_sum, after.best_score) == (3, 2, 0.1, 0.7)
     assert after.rows == before.rows
     assert torch.equal(after.model.weight, before.model.weight)
@@ -295,9 +305,9 @@ def test_a_snapshot_keeps_the_optimizer_whatever_it_remembers(name: str, tmp_pat
     going_on, resumed = state(), state()
     step(going_on)
     save_snapshot(tmp_path / "snapshot.safetensors", going_on, "me")
-    found = read_snapshot(tmp_path / "snapshot.safetensors", "me")
-    assert found is not None
-    restore(resumed, found)
+    snapshot = read_snapshot(tmp_path / "snapshot.safetensors", "me")
+    assert snapshot is not None
+    restore(resumed, snapshot)
     for one in (going_on, resumed):
         step(one)
     assert torch.equal(going_on.model.weight, resumed.model.weight)
@@ -336,6 +346,7 @@ def test_a_damaged_snapshot_is_not_used(
     run: RunSpec,
     train_split: PackedSplit,
     held_out_split: PackedSplit,
+    undisturbed: Path,
     files_of: Make,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -343,7 +354,6 @@ def test_a_damaged_snapshot_is_not_used(
 ) -> None:
     """One bit of a weight: the snapshot before it is used, without one the training begins again; the bytes are equal."""
     splits = [train_split, held_out_split]
-    train_run(run, *splits, initial=None, folder=tmp_path / "whole")
     snapshot = interrupted(run, splits, tmp_path / "broken", monkeypatch)
     for path in (snapshot, earlier(snapshot))[: 1 + both]:
         flip(path, path.stat().st_size - 9)
@@ -352,13 +362,14 @@ def test_a_damaged_snapshot_is_not_used(
     train_run(run, *splits, initial=None, folder=tmp_path / "broken")
     assert epochs == ([0, 1, 2, 3] if both else [2, 3])
     assert "is damaged (its content is not what was written): it is not used" in caplog.text
-    assert files_of(tmp_path / "broken") == files_of(tmp_path / "whole")
+    assert files_of(tmp_path / "broken") == files_of(undisturbed)
 
 
 def test_a_checkpoint_that_is_damaged_while_a_run_waits_is_made_again(
     run: RunSpec,
     train_split: PackedSplit,
     held_out_split: PackedSplit,
+    undisturbed: Path,
     files_of: Make,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -366,12 +377,11 @@ def test_a_checkpoint_that_is_damaged_while_a_run_waits_is_made_again(
 ) -> None:
     """No snapshot holds the untrained weights, so the training begins again."""
     splits = [train_split, held_out_split]
-    train_run(run, *splits, initial=None, folder=tmp_path / "whole")
     interrupted(run, splits, tmp_path / "broken", monkeypatch)
     flip(tmp_path / "broken" / "epoch_0000.safetensors", -5)
     train_run(run, *splits, initial=None, folder=tmp_path / "broken")
     assert "cannot be used: epoch_0000.safetensors is damaged or missing" in caplog.text
-    assert files_of(tmp_path / "broken") == files_of(tmp_path / "whole")
+    assert files_of(tmp_path / "broken") == files_of(undisturbed)
 
 
 DAMAGES: dict[str, Callable[[Path], None]] = {
@@ -393,13 +403,14 @@ def test_a_finished_run_that_is_damaged_is_repaired(
     run: RunSpec,
     train_split: PackedSplit,
     held_out_split: PackedSplit,
+    undisturbed: Path,
     files_of: Make,
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """It is recognised as damaged; tables are written again, weights are trained again to the same bytes."""
-    train_run(run, train_split, held_out_split, initial=None, folder=tmp_path)
-    before = files_of(tmp_path)
+    shutil.copytree(undisturbed, tmp_path, dirs_exist_ok=True)
+    before = files_of(undisturbed)
     DAMAGES[damage](tmp_path / name)
     _, history = train_run(run, train_split, held_out_split, initial=None, folder=tmp_path)
     assert files_of(tmp_path) == before

@@ -87,8 +87,9 @@ def _collecting(layers: dict[str, _BatchNorm], pools: dict[str, _Pool]) -> Itera
     ]
     try:
         for layer in layers.values():
-            # momentum 0 keeps the running statistics, and no counter is advanced.
-            layer.momentum, layer.num_batches_tracked = 0.0, None
+            # momentum 0 keeps the running statistics; SyncBatchNorm asks for a counter, and a copy of it is advanced.
+            counter = layer.num_batches_tracked
+            layer.momentum, layer.num_batches_tracked = 0.0, None if counter is None else counter.clone()
             layer.train()
         yield
     finally:

@@ -15,7 +15,7 @@ from weakref import WeakKeyDictionary
 
 from torch import nn
 
-from transferscope.analysis.states import State, state_digest
+from transferscope.models.state_dicts import State, state_digest
 
 _Versions = tuple[tuple[int, int], ...]
 

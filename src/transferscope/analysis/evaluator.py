@@ -107,7 +107,7 @@ class Evaluator:
         network = self._as_called(self._network(model))
         logits, labels = [], []
         for inputs, targets in iterate(self.batches):
-            logits.append(network(inputs.to(self.dtype)).float())
+            logits.append(as_logits(network(inputs.to(self.dtype)), network).float())
             labels.append(targets)
         return torch.cat(logits), torch.cat(labels)
 
@@ -130,6 +130,14 @@ class Evaluator:
         for own, rounded in zip(model.state_dict().values(), shadow.state_dict().values(), strict=True):
             rounded.copy_(own)
         return shadow
+
+
+def as_logits(output: Any, network: nn.Module) -> Tensor:
+    """The output of a network, which must be a row of logits for each image; UserError for anything else."""
+    if isinstance(output, Tensor) and output.dim() == 2:
+        return output
+    shape = f"a tensor of {output.dim()} axes" if isinstance(output, Tensor) else f"a {type(output).__name__}"
+    raise UserError(f"{type(network).__name__} puts out {shape}: return logits alone, of shape (images, classes)")
 
 
 class Store(Protocol):

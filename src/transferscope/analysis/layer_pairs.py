@@ -64,6 +64,11 @@ class LayerComparison:
         layers_a, layers_b = (self._layers(extractors[name]) for name in (a, b))
         every = self.layer_pairs == "all"
         pairs = [(Unit(a, x), Unit(b, y)) for x in layers_a for y in layers_b if every or x == y]
+        bare = [name for name, layers in ((a, layers_a), (b, layers_b)) if not layers]
+        if bare:
+            raise UserError(
+                f"{' and '.join(dict.fromkeys(bare))}: no layer to compare: name layers that the network has"
+            )
         if not pairs:
             raise UserError(
                 f"{a} and {b} have no layer name in common: {', '.join(layers_a)} and {', '.join(layers_b)}"

@@ -57,17 +57,6 @@ def count_below(values: ArrayLike, multiplicities: ArrayLike, thresholds: ArrayL
     return cumulative[np.searchsorted(sigma[order], np.asarray(thresholds, dtype=float), side="left")]
 
 
-def weighted_histogram(
-    values: ArrayLike, multiplicities: ArrayLike, bins: int | ArrayLike = 100
-) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Counts per bin, every value as often as it occurs, and the bins' edges (Figures 31 and 32)."""
-    sigma, counts = _as_arrays(values, multiplicities)
-    edges = np.histogram_bin_edges(sigma, bins)
-    heights = np.diff(count_below(sigma, counts, edges))
-    heights[-1] += int(counts[sigma == edges[-1]].sum())
-    return heights, edges
-
-
 def probability_smaller(
     values_a: ArrayLike, multiplicities_a: ArrayLike, values_b: ArrayLike, multiplicities_b: ArrayLike
 ) -> float:

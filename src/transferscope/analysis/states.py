@@ -1,15 +1,15 @@
-"""Checks of state_dicts for the landscape analyses: same tensors, finite values, in-place writes, a digest."""
+"""Checks of state_dicts for the landscape analyses: same tensors, finite values, in-place writes."""
 
 from __future__ import annotations
 
 import difflib
-import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from transferscope.models.state_dicts import state_digest as state_digest
 from transferscope.system.errors import UserError
 
 State = Mapping[str, Tensor]
@@ -130,16 +130,6 @@ def widened(tensor: Tensor) -> Tensor:
     if not tensor.is_floating_point():
         return tensor
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
-
-
-def state_digest(state: State) -> str:
-    """SHA-256 over names, dtypes, shapes and bytes; independent of device, memory format and order of the keys."""
-    digest = hashlib.sha256()
-    for key in sorted(state):
-        tensor = state[key].detach().cpu().contiguous()
-        digest.update(f"{key} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
 
 
 def _enumerate(items: list[str]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -42,7 +43,7 @@ def averaging(compared: Compared) -> Answer | None:
     answer = _answer(compared, str(name), merged.to_dict("records")[0], single.to_dict("records")[0], rows)
     if others:
         more = f"{count(len(others), 'further merge')} in the section on averaging"
-        return Answer(**{**vars(answer), "answer": f"{answer.answer[:-1]}; {more}."})
+        return replace(answer, answer=f"{answer.answer[:-1]}; {more}.")
     return answer
 
 

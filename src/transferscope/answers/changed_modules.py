@@ -10,7 +10,7 @@ import pandas as pd
 from transferscope.analysis.merging.candidates import UNRELATED
 from transferscope.answers.answer import NO, UNKNOWN, YES, Answer
 from transferscope.answers.compared import Compared, Pair, Row
-from transferscope.answers.findings import Finding, largest, of_some, of_verdict, would_tell
+from transferscope.answers.findings import Finding, answer_of, largest, of_some, of_verdict
 from transferscope.answers.one_basin import cause_of
 from transferscope.answers.rule import Numbers, decide
 from transferscope.answers.same_function import Relation, facts, relation
@@ -39,14 +39,15 @@ def changed_modules(compared: Compared) -> Answer | None:
     else:
         question = "Which modules differ most?"
         parts = [f"the pair that lies farthest apart is {compared.both(shown.pair)}", shown.text]
-    return Answer(
+    return answer_of(
+        shown,
+        findings,
+        compared,
         id="changed_modules",
         question=question,
         answer=sentence(parts),
-        value=shown.value,
         unit="share",
         measure="l2 distance of all weights over their norm in the first model",
-        models=compared.labels(shown.pair),
         figure=compared.figure("distance_per_module"),
         section="table_2",
     )
@@ -132,20 +133,17 @@ def critical_modules(compared: Compared) -> Answer | None:
         if not critical:
             none = f"between none of {pairs} is a module known to be critical"
             parts = [none, f"between {both}, where one costs most, {shown.text}"]
-    return Answer(
+    return answer_of(
+        shown,
+        findings,
+        compared,
         id="critical_modules",
         question=question,
         answer=sentence(parts),
-        verdict=shown.verdict,
-        value=shown.value,
-        low=shown.low,
-        high=shown.high,
         unit="score",
         measure="fall of the test metric when one module alone is moved half-way to the other model's, largest module",
-        models=compared.labels(shown.pair),
         figure=compared.figure("connection_"),
         section="connection",
-        would_tell=would_tell(findings),
     )
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from transferscope.claims.evidence import Evidence, TaskResults, main_metric
-from transferscope.experiment.names import CheckpointName
+from transferscope.experiment.names import CheckpointName, RunName
 from transferscope.experiment.options import BARRIER_MARGIN, ReplaceOptions
 from transferscope.experiment.plan import Plan
 
@@ -141,6 +141,11 @@ PAIR_TABLES = ("identity", "distances", "replacement", "mistakes", "barriers", "
 def run_of(checkpoint: str) -> str:
     """The run of a checkpoint's name: `images.a_1` of `images.a_1@final`."""
     return str(CheckpointName.parse(str(checkpoint)).run_name)
+
+
+def final_of(run: str) -> str:
+    """The last checkpoint of a run, `images.a_1@final` of `images.a_1`."""
+    return str(RunName.parse(run).at("final"))
 
 
 def compared_models(

@@ -6,8 +6,8 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from transferscope.answers.answer import NO, UNKNOWN, YES
-from transferscope.answers.compared import Pair
+from transferscope.answers.answer import NO, UNKNOWN, YES, Answer
+from transferscope.answers.compared import Compared, Pair
 from transferscope.answers.wording import count, listed
 
 
@@ -22,6 +22,43 @@ class Finding:
     low: float = math.nan
     high: float = math.nan
     would_tell: str = ""
+
+
+def answer_of(
+    shown: Finding,
+    findings: Sequence[Finding],
+    compared: Compared,
+    *,
+    id: str,
+    question: str,
+    answer: str,
+    unit: str,
+    measure: str,
+    figure: str,
+    section: str,
+) -> Answer:
+    """The answer to a question about all pairs, with the verdict and the number of one finding.
+
+    Args:
+        shown: The finding that decides, by `of_every`, `of_some`, `largest` or `smallest`.
+        findings: Those of all pairs; what would tell any of them is named.
+        id, question, answer, unit, measure, figure, section: As of `Answer`.
+    """
+    return Answer(
+        id=id,
+        question=question,
+        answer=answer,
+        verdict=shown.verdict,
+        value=shown.value,
+        low=shown.low,
+        high=shown.high,
+        unit=unit,
+        measure=measure,
+        models=compared.labels(shown.pair),
+        figure=figure,
+        section=section,
+        would_tell=would_tell(findings),
+    )
 
 
 def of_verdict(findings: Sequence[Finding], verdict: str) -> list[Finding]:

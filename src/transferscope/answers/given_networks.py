@@ -6,13 +6,13 @@ one class with the same layers have the same name, and their weights can be comp
 
 from __future__ import annotations
 
-import copy
 import hashlib
 from collections.abc import Callable
 from typing import Any
 
 from torch import nn
 
+from transferscope.models.duplicate import duplicate
 from transferscope.models.layers import classifier_layers
 from transferscope.system.errors import UserError
 from transferscope.system.references import allow
@@ -27,7 +27,7 @@ def name_of(network: nn.Module) -> str:
     layout += [f"{key} {tuple(tensor.shape)}" for key, tensor in network.state_dict().items()]
     digest = hashlib.sha256("\n".join(layout).encode()).hexdigest()[:12]
     name = f"{kind.__name__}_{digest}"
-    _NETWORKS.setdefault(name, copy.deepcopy(network).cpu())
+    _NETWORKS.setdefault(name, duplicate(network).cpu())
     reference = f"{__name__}:{name}"
     allow(reference)
     return reference
@@ -45,7 +45,7 @@ def __getattr__(name: str) -> Callable[..., nn.Module]:
 
     def build(num_classes: int, **options: Any) -> nn.Module:
         """Copy the network, with a fresh classifier where it is asked for with other classes."""
-        return _with_classes(copy.deepcopy(_NETWORKS[name]), num_classes)
+        return _with_classes(duplicate(_NETWORKS[name]), num_classes)
 
     return build
 

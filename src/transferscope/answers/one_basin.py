@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from transferscope.answers.answer import NO, UNKNOWN, YES, Answer
 from transferscope.answers.compared import Compared, Pair
-from transferscope.answers.findings import Finding, largest, named, of_every, of_verdict, would_tell
+from transferscope.answers.findings import Finding, answer_of, largest, named, of_every, of_verdict
 from transferscope.answers.rule import decide, images_that_decide, ranged
 from transferscope.answers.same_function import Relation, relation
 from transferscope.answers.wording import about, count, percent, percent_range, point_range, points, sentence
@@ -39,20 +39,17 @@ def basin(compared: Compared) -> Answer | None:
     else:
         question = "Do the models lie in one basin?"
         text, shown = _of_many(compared, findings)
-    return Answer(
+    return answer_of(
+        shown,
+        findings,
+        compared,
         id="basin",
         question=question,
         answer=text,
-        verdict=shown.verdict,
-        value=shown.value,
-        low=shown.low,
-        high=shown.high,
         unit="score",
         measure=f"barrier on the straight line, test {_metric(compared)}",
-        models=compared.labels(shown.pair),
         figure=compared.figure("barrier", "connection_"),
         section="figures_12_17",
-        would_tell=would_tell(findings),
     )
 
 

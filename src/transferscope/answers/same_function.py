@@ -7,7 +7,7 @@ from enum import Enum
 
 from transferscope.answers.answer import NO, UNKNOWN, YES, Answer
 from transferscope.answers.compared import Compared, Pair, Row
-from transferscope.answers.findings import Finding, largest, named, of_some, of_verdict, smallest, would_tell
+from transferscope.answers.findings import Finding, answer_of, largest, named, of_some, of_verdict, smallest
 from transferscope.answers.rule import NOTHING, Numbers, ranged
 from transferscope.answers.wording import count, percent, percent_range, sentence, tiny
 
@@ -87,20 +87,17 @@ def same_function(compared: Compared) -> Answer | None:
         question = f"Are some of the {len(names)} models the same function?"
         text, shown = _of_many(compared, findings)
     measure = "test images with another predicted class" if compared.rows("replacement", shown.pair).size else ""
-    return Answer(
+    return answer_of(
+        shown,
+        findings,
+        compared,
         id="same_function",
         question=question,
         answer=text,
-        verdict=shown.verdict,
-        value=shown.value,
-        low=shown.low,
-        high=shown.high,
         unit="share" if measure else "",
         measure=measure,
-        models=compared.labels(shown.pair),
         figure=compared.figure("flips", "mistakes", "distance_per_module"),
         section="replacement" if compared.figure("flips") else "table_2",
-        would_tell=would_tell(findings),
     )
 
 

@@ -8,7 +8,7 @@ import pandas as pd
 
 from transferscope.answers.answer import NO, UNKNOWN, YES, Answer
 from transferscope.answers.compared import Compared, Pair, Row
-from transferscope.answers.findings import Finding, largest, named, of_every, of_verdict, smallest, would_tell
+from transferscope.answers.findings import Finding, answer_of, largest, named, of_every, of_verdict, smallest
 from transferscope.answers.rule import images_that_decide, ranged
 from transferscope.answers.same_function import relation
 from transferscope.answers.wording import about, count, percent, percent_range, points, sentence
@@ -30,16 +30,15 @@ def shared_mistakes(compared: Compared) -> Answer | None:
     else:
         question = "How far do the mistakes overlap?"
         text = _overlaps_of_many(compared, findings)
-    return Answer(
+    return answer_of(
+        shown,
+        findings,
+        compared,
         id="shared_mistakes",
         question=question,
         answer=text,
-        value=shown.value,
-        low=shown.low,
-        high=shown.high,
         unit="share",
         measure="overlap of the mistakes beyond chance, as a part of the largest that both accuracies allow",
-        models=compared.labels(shown.pair),
         figure=compared.figure("mistakes"),
         section="tables_3_6",
     )
@@ -108,20 +107,17 @@ def replacing(compared: Compared) -> Answer | None:
         question, text = f"What would replacing {first} by {second} break?", sentence([shown.text])
     else:
         question, text = "What would replacing one model by another break?", _replaced_of_many(compared, findings)
-    return Answer(
+    return answer_of(
+        shown,
+        findings,
+        compared,
         id="replacement",
         question=question,
         answer=text,
-        verdict=shown.verdict,
-        value=shown.value,
-        low=shown.low,
-        high=shown.high,
         unit="share",
         measure="test images that the first model gets right and the second wrong (negative flips)",
-        models=compared.labels(shown.pair),
         figure=compared.figure("flips", "mistakes"),
         section="replacement",
-        would_tell=would_tell(findings),
     )
 
 

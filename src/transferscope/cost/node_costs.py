@@ -5,7 +5,6 @@ from __future__ import annotations
 from transferscope.cost.passes import (
     BACKWARD,
     Sizes,
-    at_most,
     basin_hulls,
     basin_images,
     connection_images,
@@ -13,10 +12,12 @@ from transferscope.cost.passes import (
     critical_runs,
     criticality_images,
     evaluated_images,
+    line_images,
     merge_images,
     plane_images,
     rewinding_images,
     sizes_of,
+    walk_images,
 )
 from transferscope.experiment.plan import Plan
 from transferscope.system.errors import UserError
@@ -50,18 +51,14 @@ def node_costs(plan: Plan, known: Sizes | None = None) -> dict[str, float]:
     options = plan.study.analyses.landscape
     if options is None:
         return costs
-    ends = len(options.ends)
-    parts = {task: [at_most(options.max_examples, size) for size in sizes[task]] for task in sizes}
-    outside = len(options.extrapolation.outside()) if options.extrapolation else 0
     for task in plan.targets():
-        images = ends * (len(options.alphas_for(task)) * sum(parts[task]) + outside * parts[task][1])
+        images = sum(line_images(options, task, sizes))
         for group in plan.pair_groups(task, options.pairs):
             costs[f"{task}.landscape.interpolate_{group.name}"] = images * len(group.pairs)
     for scenario in options.cross_domain:
+        images = walk_images(options, scenario.evaluated_on, sizes)
         for walk in plan.cross_domain_pairs(scenario):
-            costs[f"cross_domain.landscape.interpolate_{walk}"] = (
-                len(options.alphas_for(scenario.evaluated_on)) * parts[scenario.evaluated_on][1]
-            )
+            costs[f"cross_domain.landscape.interpolate_{walk}"] = images
     for plane in options.planes:
         costs[f"{plane.task}.landscape.plane_{plane.name}"] = plane_images(plane, sizes)
     if options.basin:

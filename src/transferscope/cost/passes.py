@@ -15,6 +15,7 @@ from transferscope.experiment.options import (
     BasinOptions,
     ConnectionOptions,
     CriticalityOptions,
+    LandscapeOptions,
     MergingOptions,
     PlaneOptions,
     TrainingOptions,
@@ -182,6 +183,19 @@ def basin_images(options: BasinOptions, num_runs: int, num_test: int) -> int:
     directions = (2 if num_runs == 2 else 4) * options.rays
     networks = options.points + directions * (1 + len(options.deltas) + REFINEMENTS)
     return networks * at_most(options.max_examples, num_test)
+
+
+def line_images(options: LandscapeOptions, task: str, sizes: Sizes) -> tuple[int, int]:
+    """Images for the lines between two runs of a task: at points between them, and at points beyond them."""
+    train, test = (at_most(options.max_examples, size) for size in sizes[task])
+    outside = len(options.extrapolation.outside()) if options.extrapolation else 0
+    ends = len(options.ends)
+    return ends * len(options.alphas_for(task)) * (train + test), ends * outside * test
+
+
+def walk_images(options: LandscapeOptions, evaluated_on: str, sizes: Sizes) -> int:
+    """Images for a line between models of two tasks, on the test images of one."""
+    return len(options.alphas_for(evaluated_on)) * at_most(options.max_examples, sizes[evaluated_on][1])
 
 
 def at_most(limit: int | None, size: int) -> int:

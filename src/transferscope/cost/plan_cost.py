@@ -34,11 +34,13 @@ from transferscope.cost.passes import (
     critical_runs,
     criticality_images,
     evaluated_images,
+    line_images,
     merge_images,
     num_checkpoints,
     plane_images,
     rewinding_images,
     task_sizes,
+    walk_images,
 )
 from transferscope.experiment.options import LandscapeOptions
 from transferscope.experiment.pairs import Pair
@@ -243,16 +245,13 @@ def _landscape_needs(
     plan: Plan, sizes: Sizes, options: LandscapeOptions, num_modules: Mapping[str, int]
 ) -> dict[str, tuple[set[str], int]]:
     pairs = _pairs(plan, options.pairs)
-    ends = len(options.ends)
-    parts = {task: [at_most(options.max_examples, size) for size in sizes[task]] for task in sizes}
-    inside = sum(ends * len(options.alphas_for(task)) * sum(parts[task]) for task, _ in pairs)
-    needs = {"Figures 12 to 17": (_runs_of(pairs), inside)}
+    lines = [line_images(options, task, sizes) for task, _ in pairs]
+    needs = {"Figures 12 to 17": (_runs_of(pairs), sum(inside for inside, _ in lines))}
     if options.extrapolation:
-        outside = len(options.extrapolation.outside())
-        needs["Figure 18"] = _runs_of(pairs), sum(ends * outside * parts[task][1] for task, _ in pairs)
+        needs["Figure 18"] = _runs_of(pairs), sum(outside for _, outside in lines)
     for scenario in options.cross_domain:
         across = [(scenario.evaluated_on, pair) for pair in plan.cross_domain_pairs(scenario).values()]
-        images = len(across) * len(options.alphas_for(scenario.evaluated_on)) * parts[scenario.evaluated_on][1]
+        images = len(across) * walk_images(options, scenario.evaluated_on, sizes)
         needs[scenario.figure.replace("_", " ").capitalize()] = _runs_of(across), images
     connected = [(task, pair) for task in plan.targets() for pair in plan.connected(task)]
     if options.connection and connected:

@@ -30,8 +30,8 @@ class TextDataset(AbstractDataset[str, str]):
 
     def preview(self) -> TablePreview:
         """The headings."""
-        found = re.findall(r"^#+ (.+)$|<h[1-3][^>]*>(.+?)</h", self.load(), re.MULTILINE | re.DOTALL)
-        rows = [[" ".join(re.sub("<[^>]+>", " ", markdown or page).split())] for markdown, page in found]
+        headings = re.findall(r"^#+ (.+)$|<h[1-3][^>]*>(.+?)</h", self.load(), re.MULTILINE | re.DOTALL)
+        rows = [[" ".join(re.sub("<[^>]+>", " ", markdown or page).split())] for markdown, page in headings]
         return table_preview([self._path.name], rows)
 
     def _exists(self) -> bool:

@@ -3,8 +3,8 @@
 Task and images (wherever they lie), model, training, initialisation, seeds, the fingerprint of the run that it starts
 from, and the digests of checkpoint files and of code of the user's own. How many processes compute the weights, and how
 often they are evaluated, decides nothing (`options.NOT_IN_WEIGHTS`). `experiment.expansion` collects the values of each
-run of the plan. A checkpoint is stale where its fingerprint is not that of the plan: `framework.hooks` refuses it, and
-`training` makes it again.
+run of the plan. A checkpoint is stale where its fingerprint is not that of the plan: `framework.input_checks` refuses
+it, and `training` makes it again.
 """
 
 from __future__ import annotations

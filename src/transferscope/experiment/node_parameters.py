@@ -80,19 +80,19 @@ class VariedRun(opt.Options):
         own = [variant for variant in plan.variants if variant.task == task]
         side = pictures_of(plan.study, task).seen_size
         origins, scratch = {variant.origin for variant in own}, plan.compared(task, "from_scratch")
-        found = [
+        runs = [
             cls._of(run, origin=run.kind, label=run.label, series="whole", size=side, side=side)
             for run in plan.runs_of(task)
             if run.kind in origins or run in scratch
         ]
         for variant in own:
             values = {"origin": variant.origin, "label": plan.study.runs[variant.origin].label, "part": variant.part}
-            found += [
+            runs += [
                 cls._of(run, series=variant.series, size=variant.size or side, side=side, **values)
                 for run in plan.runs_of(variant.view)
                 if run.kind == variant.kind
             ]
-        return found
+        return runs
 
     @classmethod
     def _of(cls, run: RunSpec, **values: Any) -> VariedRun:

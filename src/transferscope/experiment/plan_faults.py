@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from transferscope.experiment import options as opt
 from transferscope.experiment.merges import faults_of_merging
 from transferscope.experiment.names import Epoch
-from transferscope.experiment.plan import Plan
+from transferscope.experiment.plan_type import Plan
 from transferscope.experiment.run import RunSpec
 from transferscope.experiment.study import pictures_of
 from transferscope.experiment.study_faults import MAX_LISTED, all_known, twice, unknown

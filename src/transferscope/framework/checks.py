@@ -210,7 +210,7 @@ def gpus_faults(plan: Plan, runs: Iterable[RunSpec], *, analyses: bool) -> Itera
 def sizes_faults(plan: Plan, runs: Iterable[RunSpec]) -> Iterator[str]:
     """Networks that refuse images as they will see them: other channels than 1 or 3, or a size that they do not take.
 
-    Each network is tried on one blank image of each size.
+    Also those that put out anything but logits, or other values each time. Each is tried on one image of each size.
     """
     tried: set[tuple[str, int]] = set()
     refused: set[str] = set()
@@ -234,6 +234,7 @@ def _size_fault(model: ModelOptions, side: int) -> str | None:
     """The reason why a network takes no images of a size; UserError where it takes none of 1 or 3 channels."""
     import torch
 
+    from transferscope.analysis.evaluator import as_logits
     from transferscope.images.augment import check_channels
     from transferscope.models.layers import image_channels
     from transferscope.models.zoo import build_model
@@ -244,12 +245,18 @@ def _size_fault(model: ModelOptions, side: int) -> str | None:
         return None  # a fault of its own
     channels = image_channels(network)
     check_channels(channels)
+    image = torch.rand(1, channels, side, side, generator=torch.Generator().manual_seed(0))
     try:
-        with torch.inference_mode():
-            network(torch.zeros(1, channels, side, side))
+        with torch.inference_mode(), torch.random.fork_rng(devices=[]):
+            first, second = network(image), network(image)
     except (RuntimeError, AssertionError, ValueError, TypeError) as error:
         why = error or type(error).__name__
         return f"{model.name} does not take images of this size ({why}); choose another store_size or crop_size"
+    if not torch.allclose(as_logits(first, network), as_logits(second, network), rtol=1e-3, equal_nan=True):
+        raise UserError(
+            "puts out other values when the same image comes again, in evaluation mode: make what is random depend on "
+            "self.training, as in F.dropout(x, training=self.training)"
+        )
     return None
 
 

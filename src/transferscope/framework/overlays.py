@@ -30,8 +30,8 @@ def environments_below(
         UserError: A name is no environment, or is base, or leads back to one that extends it.
     """
     chain = [env]
-    while (found := extends(chain[-1])) is not None:
-        place, name = found
+    while (extension := extends(chain[-1])) is not None:
+        place, name = extension
         at = f"{place}: {EXTENDS}"
         if not isinstance(name, str):
             raise UserError(f"{at}: must be the name of another folder of conf/ (got {name!r})")

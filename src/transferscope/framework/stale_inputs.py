@@ -1,7 +1,7 @@
 """Refuse to use what was made from images that have changed since.
 
-Checkpoints of another plan are refused by their fingerprint in `framework.hooks`, and `framework.staleness` names other
-results of another plan.
+Checkpoints of another plan are refused by their fingerprint in `framework.input_checks`, and `framework.staleness`
+names other results of another plan.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from kedro.pipeline import Pipeline
 from transferscope.experiment.plan import Plan
 from transferscope.experiment.run import RunSpec
 from transferscope.experiment.study import pictures_of
-from transferscope.framework.config import CommandLineError, active_plan
+from transferscope.framework.command_line import CommandLineError
+from transferscope.framework.config import active_plan
 from transferscope.framework.runners.failures import run_command
 
 logger = logging.getLogger("transferscope")

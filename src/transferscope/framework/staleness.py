@@ -2,7 +2,7 @@
 
 A checkpoint is stale where its fingerprint is not that of this plan, the digest of task, images, model, training,
 initialisation and seeds, of the run that it starts from and of files, but not of the number of processes.
-`experiment.fingerprint` makes it, and `framework.hooks` refuses those of another one. Tables and figures bear
+`experiment.fingerprint` makes it, and `framework.input_checks` refuses those of another one. Tables and figures bear
 none; here each entry has a key that follows from its node, the parameters of that node, and the keys of what the node
 reads. The keys under which results were made are kept beside
 them, and compared with those that the present plan gives.
@@ -28,7 +28,7 @@ from kedro.pipeline import Node, Pipeline
 from pydantic import BaseModel
 
 from transferscope.datasets.packed_split import PackedSplitDataset
-from transferscope.framework.config import CommandLineError
+from transferscope.framework.command_line import CommandLineError
 from transferscope.framework.runners.failures import run_command
 from transferscope.framework.stale_inputs import check_images
 from transferscope.system.stored import DamagedError, read_json, write_json

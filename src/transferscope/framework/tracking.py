@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import hashlib
 import json
 import logging
 import math
@@ -20,7 +21,8 @@ from kedro.pipeline import Pipeline
 
 from transferscope.experiment.names import EntryName
 from transferscope.experiment.plan import Plan
-from transferscope.framework.config import CommandLineError, active_plan
+from transferscope.framework.command_line import CommandLineError
+from transferscope.framework.config import active_plan
 from transferscope.framework.kedro_private import place_of
 from transferscope.system.errors import one_line
 
@@ -80,7 +82,7 @@ class Tracking:
             _record_study(client, self._run_id, active_plan())
         except Exception as error:  # of MLflow, and of the libraries of its stores
             self._end("FAILED")
-            raise CommandLineError(f"{ASKED_BY}: MLflow cannot record this run ({_said(error)})") from error
+            raise CommandLineError(f"{ASKED_BY}: MLflow cannot record this run ({_message_of(error)})") from error
 
     @hook_impl
     def after_pipeline_run(self, pipeline: Pipeline, catalog: CatalogProtocol) -> None:
@@ -89,7 +91,7 @@ class Tracking:
         try:
             _record(self._client, self._run_id, pipeline.all_outputs(), catalog)
         except Exception as error:  # as above; the results themselves are there
-            logger.warning("MLflow has not recorded all of this run: %s", _said(error))
+            logger.warning("MLflow has not recorded all of this run: %s", _message_of(error))
         self._end("FINISHED")
 
     @hook_impl
@@ -108,11 +110,11 @@ class Tracking:
         try:
             client.set_terminated(self._run_id, status)
         except Exception as error:  # as above
-            logger.warning("MLflow has not recorded that the run is %s: %s", status, _said(error))
+            logger.warning("MLflow has not recorded that the run is %s: %s", status, _message_of(error))
 
 
-def _said(error: Exception) -> str:
-    """The message in one line, without a password in an address."""
+def _message_of(error: Exception) -> str:
+    """The error's message in one line, without a password in an address."""
     return re.sub(r"//[^/\s]*@", "//***@", one_line(str(error)))
 
 
@@ -151,8 +153,8 @@ def _experiment(client: MlflowClient) -> str:
     if given:
         return given
     name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or EXPERIMENT
-    found = client.get_experiment_by_name(name)
-    return str(found.experiment_id if found else client.create_experiment(name))
+    experiment = client.get_experiment_by_name(name)
+    return str(experiment.experiment_id if experiment else client.create_experiment(name))
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
@@ -165,8 +167,9 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, st
 
 
 def _named(key: str) -> str:
-    """A name that MLflow takes; names of classes may have other characters."""
-    return re.sub(r"[^\w\-. :]", "_", key)
+    """A name that MLflow takes; of another one, as of a class, also a digest, so that no two have the same name."""
+    name = re.sub(r"[^\w\-. :]", "_", key)
+    return name if name == key else f"{name}_{hashlib.sha256(key.encode()).hexdigest()[:8]}"
 
 
 def _record(client: MlflowClient, run_id: str, made: Iterable[str], catalog: CatalogProtocol) -> None:

@@ -41,6 +41,11 @@ def read_mapping(path: str | Path) -> dict[Any, Any]:
         line = text.count("\n", 0, int(error.position)) + 1
         raise UserError(f"{path}, line {line}: a character that YAML does not allow ({_character(error)})") from None
     except yaml.MarkedYAMLError as error:
+        conflict = next((number for number, line in enumerate(text.splitlines(), 1) if line[:8] == "<<<<<<< "), None)
+        if conflict is not None:
+            raise UserError(
+                f"{path}, line {conflict}: a conflict that git left; keep one of its two versions"
+            ) from None
         raise UserError(f"{_place(path, error)}: {_problem(error)}") from None
     except RecursionError:
         raise UserError(f"{path}: values are nested too deeply") from None
@@ -54,7 +59,7 @@ def read_mapping(path: str | Path) -> dict[Any, Any]:
 def _decoded(path: Path) -> str:
     try:
         if not path.is_file():
-            raise UserError(f"{path}: " + ("is no file" if path.exists() else "the file does not exist"))
+            raise UserError(f"{path}: {_not_a_file(path)}")
         if path.stat().st_size > MAX_BYTES:
             raise UserError(f"{path}: larger than {MAX_BYTES:,} bytes, too large for a file of parameters")
         content = path.read_bytes()
@@ -67,6 +72,14 @@ def _decoded(path: Path) -> str:
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise UserError(f"{path}, line {line}: the file is not UTF-8 (Latin-1?); save it as UTF-8") from None
+
+
+def _not_a_file(path: Path) -> str:
+    if path.is_dir():
+        return "is a folder, where a file belongs"
+    if path.is_symlink() and not path.exists():
+        return f"is a link to {path.readlink()}, where no file is"
+    return "is no file" if path.exists() else "the file does not exist"
 
 
 def _check(path: Path, node: Node, sizes: dict[int, int], above: set[int]) -> int:

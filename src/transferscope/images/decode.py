@@ -41,6 +41,7 @@ _CONVERT = "convert it to JPEG or PNG, for example with `magick mogrify -format 
 _WEB_PAGE = "a web page, as of a failed download"
 _KINDS = (
     (re.compile(rb"....ftyp(hei|hev|mif|msf)", re.DOTALL), "a HEIC photo"),
+    (re.compile(rb"....ftypavi[fs]", re.DOTALL), "an AVIF image that is cut off, or whose codec Pillow lacks"),
     (re.compile(rb"....ftyp", re.DOTALL), "a video"),
     (re.compile(rb"\xff\x0a|....JXL ", re.DOTALL), "a JPEG XL image"),
     (re.compile(rb".{128}DICM", re.DOTALL), "a DICOM file"),

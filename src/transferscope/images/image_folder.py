@@ -230,6 +230,7 @@ def _find_parts(tree: FileTree, test_share: float | None) -> tuple[str, dict[str
     base = ""
     while True:
         folders, files = tree.entries(base)
+        _check_links(tree, base, files)
         by_part = _part_folders(folders)
         named = [name for names in by_part.values() for name in names]
         deep = [name for name in named if tree.entries(_join(base, name))[0]]
@@ -258,6 +259,15 @@ def _find_parts(tree: FileTree, test_share: float | None) -> tuple[str, dict[str
     if base:
         warn_once(f"{tree.where(base)}: the class folders are taken from here, for above there is no other folder")
     return base, None
+
+
+def _check_links(tree: FileTree, folder: str, names: Iterable[str]) -> None:
+    """Refuse what may have been a part or a class: a link to a folder that is not there any more, or a pipe."""
+    lost = next((path for name in names if (path := _join(folder, name)) in tree.unreadable), None)
+    if lost is not None and not _has_image_suffix(lost):
+        raise UserError(
+            f"{tree.where(lost)}: {tree.no_file(lost)}, where a folder may have been: bring it back or remove it"
+        )
 
 
 def _part_folders(folders: list[str]) -> dict[str, list[str]]:
@@ -356,6 +366,7 @@ def _draw_parts(tree: FileTree, examples: ExampleList, test_share: float, seed: 
 def _class_folders(tree: FileTree, holder: str, passed: _PassedOver) -> dict[str, str]:
     """Folder of each class below `holder`, by its name."""
     names, files = tree.entries(holder)
+    _check_links(tree, holder, files)
     if not names:
         raise UserError(f"{tree.where(holder)}: no class folder: put the images of each class in a folder of its own")
     passed.beside += sum(_has_image_suffix(name) for name in files)

@@ -42,11 +42,6 @@ class Shuffle:
         self._order = torch.from_numpy(order)
         self._inverse_order = torch.from_numpy(np.argsort(order))
 
-    @property
-    def is_identity(self) -> bool:
-        """True if nothing moves."""
-        return bool((self._order == torch.arange(len(self._order))).all())
-
     def __call__(self, batch: Tensor, stored: Tensor | None = None) -> Tensor:
         """Shuffle a batch; `stored`, its images before normalisation, changes nothing here."""
         return self._permute(batch, self._order)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import logging
+import re
+import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -183,15 +185,22 @@ def printable_names(names: Sequence[str], what: str) -> tuple[str, ...]:
 
 
 def check_classes(class_names: Sequence[str], where: str) -> None:
-    """Refuse a task of one class and report classes whose names differ in case only."""
+    """Refuse a task of one class and report classes whose names look alike."""
     if len(class_names) < 2:
         only = f" ({class_names[0]})" if class_names else ""
         raise UserError(f"{where}: one class only{only}: a task needs two classes at least, each with its images")
-    by_case: dict[str, str] = {}
+    seen: dict[str, str] = {}
     for name in class_names:
-        other = by_case.setdefault(name.casefold(), name)
+        other = seen.setdefault(_as_it_looks(name), name)
         if other != name:
-            warn_once(f"{where}: classes {other!r} and {name!r} differ in case only; they are two classes")
+            how = "case" if other.casefold() == name.casefold() else "case, spaces or characters that nobody sees"
+            warn_once(f"{where}: classes {other!r} and {name!r} differ in {how} only; they are two classes")
+
+
+def _as_it_looks(name: str) -> str:
+    """A name without case, spaces, and characters of no width, which are written as escapes here."""
+    spelled = re.sub(r"\\u(?:200[b-f]|206[0-9]|feff)|\\xad", "", name)
+    return "".join(unicodedata.normalize("NFC", spelled).casefold().split())
 
 
 def report_notes(notes: Iterable[str]) -> None:

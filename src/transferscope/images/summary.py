@@ -96,15 +96,6 @@ def label_shift(train: PackedSplit, test: PackedSplit) -> pd.DataFrame:
     return table
 
 
-def label_distance(train: PackedSplit, test: PackedSplit) -> float:
-    """Distance between the labels of two splits, in [0, 1]; 0: equal fractions.
-
-    Total variation for single labels; for several labels the mean over classes of the absolute difference.
-    """
-    differences = label_shift(train, test)["difference"].abs()
-    return float(differences.mean() if train.multi_label else differences.sum() / 2)
-
-
 def dropped_files(splits: Sequence[PackedSplit]) -> pd.DataFrame:
     """A row per file that was left out."""
     rows = [

@@ -16,7 +16,7 @@ from transferscope.analysis.criticality import criticality as disturb
 from transferscope.analysis.learning import loss_without_knowledge
 from transferscope.analysis.rewinding import rewinding as rewind
 from transferscope.analysis.screening import screened_criticality
-from transferscope.analysis.states import State, state_digest
+from transferscope.analysis.states import State
 from transferscope.experiment.options import CriticalityOptions, ModulesOptions
 from transferscope.experiment.seeds import derive_seed
 from transferscope.measure.bench import Bench, batches, workspace
@@ -26,6 +26,7 @@ from transferscope.models.modules import Modules, find_modules
 from transferscope.models.parametrised import analysed_model, analysed_state
 from transferscope.models.parts import split_at_modules
 from transferscope.models.series import CheckpointSeries, Epoch
+from transferscope.models.state_dicts import state_digest
 from transferscope.system.progress import progress_bar
 
 logger = logging.getLogger(__name__)

@@ -110,9 +110,9 @@ def _match(
     kinds, parts = TensorKinds.of_model(analysed_model(a)), modules_of(a, modules)
     plain = module_distances(*states, parts, kinds=kinds)
     row["relative"] = _whole(plain)
-    found = next((found for state in states if (found := describe_nonfinite(state, "a checkpoint"))), None)
-    if found:
-        row["not_matched"] = found
+    nonfinite = next((nonfinite for state in states if (nonfinite := describe_nonfinite(state, "a checkpoint"))), None)
+    if nonfinite:
+        row["not_matched"] = nonfinite
         return pd.DataFrame()
     if row["equal"]:
         row |= {"moved": 0.0, "relative_matched": 0.0, "correlation_matched": row["correlation"]}

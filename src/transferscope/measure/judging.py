@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from transferscope.analysis.evaluator import Batches, iterate
+from transferscope.analysis.evaluator import Batches, iterate, per_example
 from transferscope.analysis.intervals import paired_difference_interval, rate_interval
 from transferscope.analysis.refitting import LinearClassifier
 from transferscope.analysis.resampling import Resampling
@@ -116,8 +116,8 @@ class JudgedImages:
     def outcome(self, logits: Tensor, labels: Tensor) -> Outcome:
         """Of logits of the judging images."""
         if not self.multi_label:
-            right = (logits.argmax(dim=1) == labels) & logits.isfinite().all(dim=1)
-            return Outcome(right.double().cpu().numpy(), False)
+            correct, _, _ = per_example(logits, labels)
+            return Outcome(correct.cpu().numpy(), False)
         value = metrics_from_logits(logits, labels, multi_label=True)["auc"]
         return Outcome(np.concatenate([[value], self.resampling.metrics(logits, labels)["auc"]]), True)
 

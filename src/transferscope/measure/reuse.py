@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 
 import pandas as pd
 
-from transferscope.analysis.enough_pretraining import Scores, SourceEpochs
+from transferscope.analysis.enough_pretraining import FirstEpoch, Scores, SourceEpochs
 from transferscope.analysis.learning import standard_error, summarise
 from transferscope.experiment.names import RunName
 from transferscope.experiment.node_parameters import VariedRun
@@ -73,7 +73,8 @@ def gains_by_source_epoch(varied: pd.DataFrame) -> pd.DataFrame:
     its interval, and a note where one of them is missing or a run was left out (`analysis.enough_pretraining`).
 
     Args:
-        varied: Rows of `varied_runs`; runs that diverged are left out and named in the note.
+        varied: Rows of `varied_runs`; runs that diverged are left out and named in the note. Where all from the last
+            epoch did, there are gains and no parts of its gain.
     """
     from_epochs = varied[varied["series"] == "epoch"]
     own = varied[(varied["series"] == "whole") & varied["origin"].isin(from_epochs["origin"])]
@@ -95,12 +96,13 @@ def gains_by_source_epoch(varied: pd.DataFrame) -> pd.DataFrame:
     if study is None:
         return table.assign(note="; ".join(left_out))
     gains = [study.gain(place) for place in range(len(rows))]
-    first = study.first()
+    ends = bool((starts["series"] == "whole").any())
+    first = study.first() if ends else FirstEpoch(None, None, None, "no part of the gain: no run from the last epoch")
     for name in ("value", "low", "high"):
         table["gain" if name == "value" else f"gain_{name}"] = [getattr(gain, name) for gain in gains]
     # No gain of an accuracy or an AUC is beyond 1, whatever two runs that differ much would allow.
     table[["gain_low", "gain_high"]] = table[["gain_low", "gain_high"]].clip(-1, 1)
-    whole = gains[-1].value
+    whole = gains[-1].value if ends else math.nan
     names = {"": first.first, "_low": first.low, "_high": first.high}
     return table.assign(
         part_of_gain=table["gain"] / whole if whole > 0 else math.nan,
@@ -124,7 +126,7 @@ def _gained(task: str, epoch: str, rows: pd.DataFrame) -> dict[str, object]:
     return {"task": task, "source_epoch": epoch, "runs": len(rows), "metric": metric, **means}
 
 
-def along_pretraining(bench: Bench, series: CheckpointSeries, options: SimilarityOptions | None = None) -> pd.DataFrame:
+def along_pretraining(bench: Bench, series: CheckpointSeries) -> pd.DataFrame:
     """Measure the change of the pre-trained model itself, a row for each kept epoch and each layer of analysis.
 
     Columns run, epoch, metric and `score`, P's own metric on the test images; layer; `cka_to_final`, linear CKA
@@ -134,11 +136,8 @@ def along_pretraining(bench: Bench, series: CheckpointSeries, options: Similarit
 
     Args:
         bench: With the source task's test split.
-        options: Layers and number of examples of CKA.
     """
-    chosen = (options or SimilarityOptions()).model_copy(
-        update={"features": ("pooled",), "estimators": ("debiased",), "heat_map_pairs": 0}
-    )
+    chosen = SimilarityOptions(features=("pooled",), estimators=("debiased",), heat_map_pairs=0)
     metric = "auc" if bench.split("test").multi_label else "accuracy"
     own = RunName.parse(series.name)
     names = {epoch: str(own.at(epoch)) for epoch in series.epochs}

@@ -17,7 +17,8 @@ from transferscope.analysis.spectrum_tables import (
 )
 from transferscope.experiment.options import SpectrumOptions
 from transferscope.models.layers import trace_conv_inputs
-from transferscope.models.parametrised import analysed_model, analysed_state, layers_of_unknown_map
+from transferscope.models.parametrised import analysed_model, analysed_state
+from transferscope.models.plain_layers import layers_of_unknown_map
 from transferscope.models.series import CheckpointSeries
 from transferscope.system.errors import UserError
 from transferscope.system.progress import track

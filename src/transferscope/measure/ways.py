@@ -27,7 +27,7 @@ from transferscope.analysis.connection import CurveTraining, bezier, fit_tempera
 from transferscope.analysis.evaluator import Batch, Batches, Evaluator
 from transferscope.analysis.interpolation import interpolate
 from transferscope.analysis.resampling import Resampling, with_draws
-from transferscope.analysis.states import State, check_same_tensors, describe_nonfinite, state_digest, write_state
+from transferscope.analysis.states import State, check_same_tensors, describe_nonfinite, write_state
 from transferscope.experiment.options import ConnectionOptions, Way
 from transferscope.experiment.seeds import derive_seed, epoch_order
 from transferscope.images.split import PackedSplit
@@ -35,6 +35,7 @@ from transferscope.measure.bench import METRICS, Bench, batches, feed_of, inputs
 from transferscope.models.checkpoint import Checkpoint
 from transferscope.models.layers import image_channels
 from transferscope.models.parametrised import analysed_state
+from transferscope.models.state_dicts import state_digest
 from transferscope.system.errors import UserError
 from transferscope.training.metrics import metrics_from_logits
 from transferscope.training.step import loss_weight, summed_loss

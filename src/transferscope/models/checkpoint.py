@@ -24,6 +24,7 @@ from transferscope.models.compatible import (
 )
 from transferscope.models.file_kind import kind_of
 from transferscope.models.hub_cache import local_path
+from transferscope.models.plain_layers import make_plain
 from transferscope.models.state_dicts import check_values, is_statistic, read_torch_file, rename
 from transferscope.models.torch_file import first_line
 from transferscope.models.zoo import build_model
@@ -35,7 +36,7 @@ log = logging.getLogger(__name__)
 # One key: the order of several would differ from process to process, and with it the bytes of the file.
 HEADER_KEY = "transferscope"
 PLAIN_LAYERS = "plain_layers"
-"""In `CheckpointMetadata.extra`: the weights are those that `models.parametrised.make_plain` leaves in the network."""
+"""In `CheckpointMetadata.extra`: the weights are those that `models.plain_layers.make_plain` leaves in the network."""
 
 
 @dataclass(frozen=True)
@@ -116,8 +117,6 @@ class Checkpoint:
         # A seed only so that torch's global generator stays as it is; every weight is replaced.
         model = build_model(name, num_classes, seed=0, **options)
         if self.metadata.extra.get(PLAIN_LAYERS):
-            from transferscope.models.parametrised import make_plain  # which builds on this module
-
             make_plain(model)
         state_dict, notes = fit_to_model(self.state_dict, model)
         check_compatible(state_dict, model, source=self.source, expected=f"{name} with {num_classes} classes")
@@ -228,12 +227,6 @@ def check_named(architecture: str, source: str) -> None:
             f"{source} says that its network is made by the code {architecture}: if you trust that code, name it as "
             "model.name of the study, or as the architecture where the file is named"
         )
-
-
-def read_metadata(path: str | Path) -> CheckpointMetadata:
-    """The metadata of a `.safetensors` file without its tensors."""
-    with _opened(Path(path)) as file:
-        return _metadata(Path(path), file.metadata())[0]
 
 
 @dataclass(frozen=True)

@@ -46,6 +46,14 @@ def _in_folder(folder: Path) -> list[Path]:
             f"checkpoint {folder} is a folder of a distributed checkpoint: convert it by "
             "python -m torch.distributed.checkpoint.format_utils dcp_to_torch FOLDER FILE"
         )
+    unpacked = next(
+        (found.parent for found in (folder / "data.pkl", *folder.glob("*/data.pkl")) if found.is_file()), None
+    )
+    if unpacked is not None:
+        raise UserError(
+            f"checkpoint {folder} is a file of torch.save that was unpacked, as some browsers do: download it again "
+            f"without that, or pack {unpacked.name} by `zip -0 -r weights.pth {unpacked.name}`"
+        )
     names = sorted(entry.name for entry in folder.iterdir() if entry.is_file())
     inside = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "") or "none"
     raise UserError(f"checkpoint {folder} is a folder: give a file (files in it: {inside})")

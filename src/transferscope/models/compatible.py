@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import re
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -11,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from transferscope.models.duplicate import duplicate
 from transferscope.models.layers import classifier_layers
 from transferscope.models.state_dicts import WRAPPERS, is_averaged, listed
 from transferscope.models.zoo import build_model
@@ -234,7 +234,7 @@ def _by_the_models_rules(given: dict[str, Tensor], model: nn.Module, ignore: Col
     strange = [key for key in given if key not in wanted]
     if not strange or all(key in given or key in ignore or _is_counter(key) for key in wanted):
         return given, []
-    trial = copy.deepcopy(model)
+    trial = duplicate(model)
     is_meta = any(value.is_meta for value in given.values())
     if is_meta:
         trial = trial.to("meta")

@@ -106,6 +106,8 @@ def _described(path: Path, start: bytes) -> str | None:
         return "a tar archive: unpack it and give the file inside"
     if start[4:8] == b"TFL3":
         return "a TensorFlow Lite model: give weights of torch"
+    if _looks_like_messagepack(start):
+        return "a MessagePack file, as of Flax: convert its weights to a state_dict of torch"
     if path.suffix == ".onnx" or _looks_like_onnx(start):
         return "an ONNX model: give the state_dict it was exported from"
     if path.suffix == ".pb" or path.name.endswith(".index") or ".data-" in path.name:
@@ -113,6 +115,13 @@ def _described(path: Path, start: bytes) -> str | None:
     if not any(start):
         return "zeros only, as a copy that failed leaves it: copy it again"
     return _text(start)
+
+
+def _looks_like_messagepack(start: bytes) -> bool:
+    """A mapping whose first key is a text."""
+    is_mapping = 0x80 < start[0] < 0x90 or start[0] in (0xDE, 0xDF)
+    key = start[{0xDE: 3, 0xDF: 5}.get(start[0], 1) :][:1]
+    return is_mapping and bool(key) and (0xA0 < key[0] < 0xC0 or key[0] == 0xD9)
 
 
 def _looks_like_onnx(start: bytes) -> bool:

@@ -93,9 +93,9 @@ def block_layers(model: nn.Module) -> dict[str, str]:
 def units(model: nn.Module) -> list[str]:
     """Paths of the indivisible parts of any architecture that hold a convolution or linear layer.
 
-    Found from the top down. Divided are the model itself; an `nn.Sequential` or `nn.ModuleList`; and a module
-    that is, or directly holds, a row of blocks (a Sequential or ModuleList of modules of one type with two or more
-    weight layers each). So a transformer falls into its blocks, a VGG into its convolutions.
+    Found from the top down. Divided are the model itself; an `nn.Sequential`, `nn.ModuleList` or `nn.ModuleDict`; and a
+    module that is, or directly holds, a row of blocks (a Sequential or ModuleList of modules of one type with two or
+    more weight layers each). So a transformer falls into its blocks, a VGG into its convolutions.
     """
     return list(_units(model, ""))
 
@@ -110,7 +110,7 @@ def _units(module: nn.Module, path: str) -> Iterator[str]:
 
 
 def _is_divisible(module: nn.Module) -> bool:
-    plain_container = type(module) in (nn.Sequential, nn.ModuleList)
+    plain_container = type(module) in (nn.Sequential, nn.ModuleList, nn.ModuleDict)
     return plain_container or any(_is_row_of_blocks(part) for part in (module, *module.children()))
 
 

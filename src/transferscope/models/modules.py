@@ -14,6 +14,8 @@ from transferscope.models.layers import is_resnet_like, units, weight_layers
 from transferscope.system.errors import UserError
 
 Modules = dict[str, tuple[str, ...]]
+TOTALS = ("all", "sum")
+"""Names of the rows of totals in tables of modules."""
 
 
 def find_modules(
@@ -33,6 +35,13 @@ def find_modules(
     `groups` names modules oneself: name -> patterns, each a key, the start of keys up to a dot, or a glob
     (`layer4.*.conv2.weight`). Raises UserError for a key in no group or in two, and for an unknown granularity.
     """
+    found = _find_modules(model, granularity, groups)
+    if groups is not None and (taken := [name for name in TOTALS if name in groups]):
+        raise UserError(f"group {taken[0]!r}: the rows of totals have this name; choose another")
+    return {f"{name} (module)" if name in TOTALS else name: keys for name, keys in found.items()}
+
+
+def _find_modules(model: nn.Module, granularity: str, groups: Mapping[str, Sequence[str]] | None) -> Modules:
     keys = list(model.state_dict())
     if groups is not None:
         return _by_patterns(keys, groups)
@@ -61,7 +70,7 @@ def _resnet_blocks(keys: Iterable[str]) -> Modules:
 def _by_units(keys: Sequence[str], names: Sequence[str], find_unit: Callable[[str, set[str]], str | None]) -> Modules:
     """Give each key to the unit that `find_unit` names; the others to a neighbour."""
     if not names:
-        return _present({"all": list(keys)})
+        return _present({"network": list(keys)})
     owners = {key: find_unit(key, set(names)) for key in keys}
     members: dict[str, list[str]] = {name: [] for name in names}
     for key in keys:

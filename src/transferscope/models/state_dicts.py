@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -165,6 +166,16 @@ def check_values(state_dict: Mapping[str, Tensor], *, where: str) -> None:
         )
 
 
+def state_digest(state: Mapping[str, Tensor]) -> str:
+    """SHA-256 over names, dtypes, shapes and bytes; independent of device, memory format and order of the keys."""
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        tensor = state[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
 def _about(content: Any) -> dict[str, Any]:
     about: dict[str, Any] = {}
     content = content if isinstance(content, dict) else {}
@@ -296,7 +307,7 @@ def describe(content: Any) -> str:
         return "its keys are " + listed(content, 8) if content else "it is empty"
     if isinstance(content, Name):
         return f"it is the class or function {content.path}, without values"
-    own = {"TensorRef": "a tensor", "ArrayRef": "an array of NumPy", "StorageRef": "a storage"}
+    own = {"TensorRef": "a tensor", "ArrayRef": "an array of NumPy", "StorageRef": "a storage", "int": "a whole number"}
     name = type(content).__name__
     return f"it is {own.get(name, f'a {name}')}"
 

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
+from torch.nn.parameter import is_lazy
 
 from transferscope.models.fixup_resnet import FIXUP_LAYOUTS, fixup_resnet
 from transferscope.models.hub_cache import cached_architecture, cached_folder, is_hub_name, repository_of
@@ -54,6 +55,7 @@ def build_model(name: str, num_classes: int, *, seed: int | None = None, **optio
     construct = _constructor(name)
     with private_random_state(seed), torch.device("cpu"):
         model = construct(num_classes, options)
+    _check_sizes(name, model)
     _check_classifier(name, model, num_classes)
     return model
 
@@ -232,6 +234,17 @@ def _option_names(builder: Callable[..., nn.Module]) -> list[str]:
     result = inspect.signature(builder).return_annotation
     names = inspect.signature(result).parameters if inspect.isclass(result) else ()
     return [name for name in names if name not in ("args", "kwargs", "num_classes")]
+
+
+def _check_sizes(name: str, model: nn.Module) -> None:
+    """Refuse layers such as LazyConv2d, whose weights have no shape before an image has passed."""
+    for path, layer in model.named_modules():
+        tensors = (*layer.parameters(recurse=False), *layer.buffers(recurse=False))
+        if any(is_lazy(tensor) for tensor in tensors):
+            raise UserError(
+                f"model {name!r} has a layer of unknown size, {path} ({type(layer).__name__}): put a blank image "
+                "through the network before it is returned, or write the size"
+            )
 
 
 def _check_classifier(name: str, model: nn.Module, num_classes: int) -> None:

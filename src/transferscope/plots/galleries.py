@@ -27,6 +27,7 @@ from transferscope.plots.style import (
 )
 
 GAP_GREY = 216
+MAX_CLASSES = 12
 LONGEST_SIDE = 16
 """Letters of a model's name beside its predictions."""
 PREDICTIONS = ("prediction_a", "confidence_a", "prediction_b", "confidence_b")
@@ -102,14 +103,13 @@ def contact_sheet(
     class_names: Sequence[str],
     *,
     per_class: int = 8,
-    max_classes: int = 12,
     title: str | None = None,
     note: str | None = None,
 ) -> Figure:
     """Some images of a split, a row per class, evenly spaced over each; only the images that are shown are read.
 
     A multi-label task has a row of examples with each finding and one of examples with none. Of more than
-    `max_classes` classes, evenly spaced ones are shown.
+    `MAX_CLASSES` classes, evenly spaced ones are shown.
 
     Args:
         images: uint8 (num_examples, channels, height, width); an array or anything that takes an integer index.
@@ -119,7 +119,7 @@ def contact_sheet(
     if not len(labels):
         return empty_figure("no images to show", note)
     members = _members(labels, class_names)
-    shown = sorted(set(np.linspace(0, len(members) - 1, min(max_classes, len(members))).round().astype(int)))
+    shown = sorted(set(np.linspace(0, len(members) - 1, min(MAX_CLASSES, len(members))).round().astype(int)))
     rows = [list(members.items())[index] for index in shown]
     sheet = _mosaic(images, [_evenly(indices, per_class) for _, indices in rows], per_class)
     inches = 0.52 / sheet.shape[0] * len(rows)

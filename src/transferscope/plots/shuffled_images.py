@@ -16,7 +16,7 @@ PER_IMAGE = 0.8
 """Inches."""
 
 
-def shuffled_sheet(images: Tensor, *, seed: int = 0, title: str | None = None, note: str | None = None) -> Figure:
+def shuffled_sheet(images: Tensor, *, title: str | None = None, note: str | None = None) -> Figure:
     """Some images, a row each; from left to right shuffled in ever smaller blocks, at last across channels.
 
     The same permutation holds in a column. Source: Figure 3 of the main text, where a size of 224 leaves the image as
@@ -24,7 +24,6 @@ def shuffled_sheet(images: Tensor, *, seed: int = 0, title: str | None = None, n
 
     Args:
         images: uint8 (n, 1 or 3, side, side).
-        seed: of the permutations.
     """
     side = images.shape[-1]
     sizes = block_sizes(side)
@@ -33,7 +32,7 @@ def shuffled_sheet(images: Tensor, *, seed: int = 0, title: str | None = None, n
     columns = len(chosen) + 1
     figure, axes = new_figure(len(images), columns, width=PER_IMAGE * columns + 0.3, panel_height=PER_IMAGE)
     for column, size in enumerate([*chosen, "values"]):
-        shuffled = Shuffle((3, side, side), size, seed)(images)
+        shuffled = Shuffle((3, side, side), size, seed=0)(images)
         for row, image in enumerate(shuffled):
             ax = axes[row, column]
             show_image(ax, np.moveaxis(image.numpy(), 0, -1))

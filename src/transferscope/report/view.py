@@ -117,7 +117,7 @@ def answer_views(card: AnswerCard | None, chapters: Chapters, others: Container[
     views = []
     for answer in card.answers if card is not None else ():
         name = EntryName.parse(answer.figure).of
-        sections = [view.section for _, found in chapters for view in found if not view.empty]
+        sections = [view.section for _, views_of_chapter in chapters for view in views_of_chapter if not view.empty]
         shown = [one.id for one in sections if name and _shows(one, name)]
         named = [one.id for one in sections if one.id == answer.section]
         link = next(iter([*shown, *named]), answer.section if answer.section in others else "")
@@ -151,25 +151,25 @@ def _claim_view(claim: Claim, row: Mapping[Any, Any], effects: pd.DataFrame) -> 
     counted = effects[effects["counted"].astype(bool)]
     places = counted.groupby("place", sort=False)
     ours = [" | ".join([f"{place} {_mean(claim, part, 'first')}", *_second(claim, part)]) for place, part in places]
-    said = remarks(list(effects[["unit", "counted", "note"]].itertuples(index=False, name=None)))
+    notes = remarks(list(effects[["unit", "counted", "note"]].itertuples(index=False, name=None)))
     effect = _effect(claim, row, differences=bool(counted["second"].notna().any()), places=len(places)) if ours else ""
-    return ClaimView(claim, str(row["verdict"]), str(row["reason"]), ours, effect, _why(row, "; ".join(said)))
+    return ClaimView(claim, str(row["verdict"]), str(row["reason"]), ours, effect, _why(row, "; ".join(notes)))
 
 
-def _why(row: Mapping[Any, Any], said: str) -> str:
-    """The verdict in at most two sentences: where the interval lies, of what, and whom it covers; what would tell.
+def _why(row: Mapping[Any, Any], left_out: str) -> str:
+    """Give the verdict's reason in at most two sentences, the second on the study that would decide it.
 
-    said: what the reason ends with, about what was left out.
+    left_out: End of the reason, about what was left out.
     """
-    covers, unfinished, would = (
+    covers, unfinished, would_tell = (
         str(row[name]) if isinstance(row[name], str) else "" for name in ("covers", "unfinished", "would_tell")
     )
-    reason = str(row["reason"]).removesuffix(said).removesuffix("; ") + (f", for {covers}" if covers else "")
+    reason = str(row["reason"]).removesuffix(left_out).removesuffix("; ") + (f", for {covers}" if covers else "")
     rising = f"not trained to the end are {unfinished}" if unfinished else ""
-    first = "; ".join(filter(None, (reason, rising, said)))
-    if row["verdict"] != UNKNOWN or not would or reason.startswith("not run"):
+    first = "; ".join(filter(None, (reason, rising, left_out)))
+    if row["verdict"] != UNKNOWN or not would_tell or reason.startswith("not run"):
         return _sentence(first)
-    return f"{_sentence(first)} {_sentence(would if ': ' in would else f'to tell: {would}')}"
+    return f"{_sentence(first)} {_sentence(would_tell if ': ' in would_tell else f'to tell: {would_tell}')}"
 
 
 def _sentence(text: str) -> str:
@@ -243,7 +243,7 @@ def section_views(evidence: Evidence, claims: list[ClaimView]) -> Chapters:
         (chapter, [_section_view(section, evidence, claims) for section in chapter.sections]) for chapter in chapters
     ]
     return (
-        [(chapter, list(map(_without_ours, found))) for chapter, found in views]
+        [(chapter, list(map(_without_ours, sections))) for chapter, sections in views]
         if evidence.plan.compares_files
         else views
     )

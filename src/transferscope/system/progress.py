@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import TypeVar
@@ -94,10 +94,9 @@ def progress_bar(description: str, total: int) -> Iterator[Callable[..., None]]:
         _display.leave()
 
 
-def track(items: Iterable[Item], description: str, total: int | None = None) -> Iterator[Item]:
+def track(items: Sequence[Item], description: str) -> Iterator[Item]:
     """Iterate over `items` with a bar."""
-    length = len(items) if total is None else total  # type: ignore[arg-type]
-    with progress_bar(description, length) as advance:
+    with progress_bar(description, len(items)) as advance:
         for item in items:
             yield item
             advance()

@@ -31,7 +31,7 @@ RENAMED = {
     "transferscope.study": "transferscope.experiment.study",
     "transferscope.training.events": "transferscope.training.history",
     "transferscope.training.failure": "transferscope.training.distributed.failure",
-    "transferscope.training.group": "transferscope.training.distributed.group",
+    "transferscope.training.group": "transferscope.training.process_group",
     "transferscope.training.launch": "transferscope.training.distributed.launch",
     "transferscope.training.objective": "transferscope.training.step",
     "transferscope.training.order": "transferscope.experiment.seeds",
@@ -50,7 +50,7 @@ RENAMED_OBJECTS = {
     ("transferscope.training", "TrainingRun"): ("transferscope.experiment.run", "RunSpec"),
     ("transferscope.training.run", "RunLike"): ("transferscope.experiment.run", "RunSpec"),
     ("transferscope.training.run", "TrainingRun"): ("transferscope.experiment.run", "RunSpec"),
-    ("transferscope.training.worker", "ProcessGroup"): ("transferscope.training.distributed.group", "ProcessGroup"),
+    ("transferscope.training.worker", "ProcessGroup"): ("transferscope.training.process_group", "ProcessGroup"),
 }
 """Module and name of an object in version 0.1 -> both now."""
 

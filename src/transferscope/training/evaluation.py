@@ -15,9 +15,9 @@ from transferscope.images.split import PackedSplit
 from transferscope.models.layers import image_channels
 from transferscope.system.errors import UserError
 from transferscope.training.device import as_input, autocast, first_weight
-from transferscope.training.distributed.group import OneProcess
 from transferscope.training.feed import Feed
 from transferscope.training.metrics import Tally, metrics_from_logits
+from transferscope.training.process_group import OneProcess
 
 __all__ = ["evaluate", "metrics_from_logits", "predict"]
 

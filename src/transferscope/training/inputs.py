@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-import hashlib
 import math
 from dataclasses import dataclass
 
@@ -17,7 +15,9 @@ from transferscope.experiment.seeds import derive_seed
 from transferscope.images.augment import EvaluationTransform
 from transferscope.images.split import PackedSplit
 from transferscope.models.checkpoint import Checkpoint
+from transferscope.models.duplicate import duplicate
 from transferscope.models.layers import image_channels
+from transferscope.models.state_dicts import state_digest
 from transferscope.system.errors import UserError
 from transferscope.training.device import as_input, first_weight
 
@@ -44,7 +44,9 @@ class Inputs:
     def of(cls, run: RunSpec, splits: dict[str, PackedSplit], initial: Checkpoint | None) -> Inputs:
         """Gather the inputs and compute the digests of plan, images and initial weights."""
         digests = {"fingerprint": run.fingerprint} | {part: split.digest for part, split in splits.items()}
-        return cls(run, splits, initial, digests | ({} if initial is None else {"initial": _digest(initial)}))
+        return cls(
+            run, splits, initial, digests | ({} if initial is None else {"initial": state_digest(initial.state_dict)})
+        )
 
     @property
     def steps_per_epoch(self) -> int:
@@ -81,7 +83,7 @@ def check_last_batch(model: nn.Module, split: PackedSplit, batch_size: int) -> N
     norms = any(isinstance(module, _BatchNorm) for module in model.modules())
     if not norms or (len(split) % batch_size or batch_size) != 1:
         return
-    trial, weight = copy.deepcopy(model).train(), first_weight(model)
+    trial, weight = duplicate(model).train(), first_weight(model)
     image = EvaluationTransform(split.pictures, image_channels(model))(split.gather([0])).to(weight.device)
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         try:
@@ -99,11 +101,3 @@ def evaluated_examples(split: PackedSplit, limit: int | None) -> np.ndarray | No
         return None
     generator = np.random.default_rng(derive_seed(split.name, split.part, "evaluation"))
     return np.sort(generator.choice(len(split), limit, replace=False))
-
-
-def _digest(checkpoint: Checkpoint) -> str:
-    digest = hashlib.sha256()
-    for name, value in sorted(checkpoint.state_dict.items()):
-        digest.update(f"{name} {value.dtype} {tuple(value.shape)} ".encode())
-        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()

@@ -34,12 +34,12 @@ from transferscope.training.device import (
     random_state_of,
     reproducible,
 )
-from transferscope.training.distributed.group import OneProcess, has_unused_parameters
 from transferscope.training.evaluation import evaluate
 from transferscope.training.feed import Feed
 from transferscope.training.history import EVENTS, Events, metric_columns, row_of, score, timing_of
 from transferscope.training.inputs import Inputs, by_part, check_last_batch, evaluated_examples
 from transferscope.training.optim import make_optimizer
+from transferscope.training.process_group import OneProcess, has_unused_parameters
 from transferscope.training.record import RunFolder
 from transferscope.training.snapshot import TrainingState
 from transferscope.training.step import Setup, take_step

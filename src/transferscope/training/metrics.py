@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from transferscope.training.distributed.group import OneProcess
+from transferscope.training.process_group import OneProcess
 
 IGNORED = -1
 """Label of a finding that is neither positive nor negative: it counts nowhere."""

@@ -93,18 +93,18 @@ def _named(
     if wanted.name not in classes:
         near = near_matches(wanted.name, classes)
         raise UserError(f"training.optimizer: torch.optim has no {wanted.name!r} for trainings{near}")
-    found = classes[wanted.name]
-    known = [name for name in inspect.signature(found).parameters if name not in ("params", "lr", "weight_decay")]
+    constructor = classes[wanted.name]
+    known = [name for name in inspect.signature(constructor).parameters if name not in ("params", "lr", "weight_decay")]
     for option in wanted.options:
         if option not in known:
             raise UserError(f"training.optimizer: {wanted.name} has no option {option!r}{near_matches(option, known)}")
     values: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value for name, value in wanted.options.items()
     }
-    if "weight_decay" in inspect.signature(found).parameters:
+    if "weight_decay" in inspect.signature(constructor).parameters:
         values["weight_decay"] = weight_decay
     try:
-        made = found(groups, **values | {"lr": lr})
+        made = constructor(groups, **values | {"lr": lr})
     except (TypeError, ValueError, IndexError, RuntimeError, AssertionError) as error:
         raise UserError(f"training.optimizer: {wanted.name} refuses its options {wanted.options}: {error}") from error
     return made
@@ -112,10 +112,10 @@ def _named(
 
 def _optimizers() -> dict[str, type[torch.optim.Optimizer]]:
     """torch's optimizers by name."""
-    found = {name: value for name, value in vars(torch.optim).items() if inspect.isclass(value)}
+    classes = {name: value for name, value in vars(torch.optim).items() if inspect.isclass(value)}
     return {
         name: value
-        for name, value in found.items()
+        for name, value in classes.items()
         if issubclass(value, torch.optim.Optimizer) and name not in ("Optimizer", *OTHER_UPDATES)
     }
 

@@ -173,10 +173,10 @@ def test_groups_follow_from_the_network(name: str) -> None:
 def test_channels_in_blocks(name: str, group: int, blocks: int) -> None:
     """Groups of convolutions, of a GroupNorm, and heads are blocks; tearing one apart is refused."""
     groups = permutation_groups(NETWORKS[name][0], IMAGE)
-    found = groups.groups[group]
-    assert found.blocks == blocks
+    channels = groups.groups[group]
+    assert channels.blocks == blocks
     if blocks > 1:
-        torn = groups.identity().sources | {found.name: torch.arange(found.size).roll(1)}
+        torn = groups.identity().sources | {channels.name: torch.arange(channels.size).roll(1)}
         with pytest.raises(UserError, match="tears a block"):
             permute(groups, torn, groups.model.state_dict())
 

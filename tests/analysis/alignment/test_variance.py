@@ -58,12 +58,12 @@ def with_inserted_batchnorm(alpha: float, *, shift: bool) -> nn.Module:
     targets = []
     for state in (A, B):
         model.load_state_dict(state)
-        values, found = IMAGES, {}
+        values, moments = IMAGES, {}
         for name, layer in model.named_children():
             values = layer(values)
             flat = values.detach().movedim(1, 0).flatten(1)
-            found[name] = (flat.mean(1), flat.std(1, correction=0))
-        targets.append(found)
+            moments[name] = (flat.mean(1), flat.std(1, correction=0))
+        targets.append(moments)
     model = copy.deepcopy(MODEL)
     model.load_state_dict(interpolate(A, B, alpha))
     layers: list[nn.Module] = []
@@ -214,12 +214,12 @@ def test_fixup_networks_are_rescaled_and_repaired_with_biases() -> None:
     layers = list(repaired.scales)
     assert len(layers) == 15
     ends = [layer_moments(model, state, images, layers) for state in (a, b)]
-    found = layer_moments(extended, repaired.state, images, layers)
+    moments = layer_moments(extended, repaired.state, images, layers)
     for name in layers:
         torch.testing.assert_close(
-            found[name].mean, (ends[0][name].mean + ends[1][name].mean) / 2, rtol=1e-4, atol=1e-4
+            moments[name].mean, (ends[0][name].mean + ends[1][name].mean) / 2, rtol=1e-4, atol=1e-4
         )
-        torch.testing.assert_close(found[name].std, (ends[0][name].std + ends[1][name].std) / 2, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(moments[name].std, (ends[0][name].std + ends[1][name].std) / 2, rtol=1e-4, atol=1e-4)
 
 
 def test_dead_channels_are_left_and_counted() -> None:

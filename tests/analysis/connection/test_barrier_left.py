@@ -25,10 +25,10 @@ HIGH_WAY = np.array([0.8, 0.7, 0.4, 0.7, 0.7]) + 0.01 * GENERATOR.standard_norma
 def test_quotient_of_barriers(better: bool) -> None:
     """It is the quotient of the two barriers where one place is the highest by far, of scores and losses."""
     sign = 1 if better else -1
-    found = remaining(ALPHAS, sign * STRAIGHT, sign * HIGH_WAY, higher_is_better=better)
+    quotient = remaining(ALPHAS, sign * STRAIGHT, sign * HIGH_WAY, higher_is_better=better)
     way, line = (barrier(ALPHAS, sign * one[0], higher_is_better=better) for one in (HIGH_WAY, STRAIGHT))
-    assert found.left == pytest.approx(way / line)
-    assert found.left_low < found.left < found.left_high < found.left_low + 0.2
+    assert quotient.left == pytest.approx(way / line)
+    assert quotient.left_low < quotient.left < quotient.left_high < quotient.left_low + 0.2
 
 
 @pytest.mark.parametrize("height", [0.0, 0.1])
@@ -43,10 +43,10 @@ def test_intervals_hold_what_is_left(height: float) -> None:
         (straight, deep), (way, low) = (right_or_wrong("bowl", h, 300, generator) for h in (0.5, height))
         way[[0, -1]] = straight[[0, -1]]
         curves = resampled(np.concatenate([straight, way]), generator)
-        found = remaining(LINE, curves[:, :11], curves[:, 11:], higher_is_better=True)
+        quotient = remaining(LINE, curves[:, :11], curves[:, 11:], higher_is_better=True)
         truth = low / deep
-        covered.append(found.left_low <= truth <= found.left_high)
-        errors.append(found.left - truth)
+        covered.append(quotient.left_low <= truth <= quotient.left_high)
+        errors.append(quotient.left - truth)
         naive.append(barrier(LINE, curves[0, 11:], higher_is_better=True) / deep - truth)
     assert np.mean(covered) >= 0.92
     assert abs(np.mean(errors)) < np.mean(naive)

@@ -56,11 +56,11 @@ A, B = trained(1), trained(2)
 
 def losses(bend: dict[str, Tensor], a: dict[str, Tensor] = A, b: dict[str, Tensor] = B) -> list[float]:
     model = network()
-    found = []
+    along = []
     for step in range(11):
         model.load_state_dict(bezier(a, bend, b, step / 10))
-        found.append(F.cross_entropy(model(INPUTS), LABELS).item())
-    return found
+        along.append(F.cross_entropy(model(INPUTS), LABELS).item())
+    return along
 
 
 def test_points_of_the_curve() -> None:
@@ -121,12 +121,12 @@ def test_batchnorm() -> None:
     bends = [train_curve(with_batchnorm(), a, b, pairs(), F.cross_entropy, CurveTraining(steps=300)) for _ in range(2)]
     assert all(torch.equal(bends[0][key], tensor) for key, tensor in bends[1].items())
     model = with_batchnorm()
-    found = []
+    middle_losses = []
     for bend in (interpolate(a, b, 0.5), bends[0]):
         model.load_state_dict(bezier(a, bend, b, 0.5))
         recompute_statistics(model, [(INPUTS, LABELS)])
-        found.append(F.cross_entropy(model(INPUTS), LABELS).item())
-    assert found[1] < 0.7 * found[0]
+        middle_losses.append(F.cross_entropy(model(INPUTS), LABELS).item())
+    assert middle_losses[1] < 0.7 * middle_losses[0]
 
 
 def test_bad_input() -> None:

@@ -18,10 +18,10 @@ MODULES = find_modules(MODEL)
 
 def test_each_point_mixes_its_modules() -> None:
     """A point's tensors are those of its origin but for the modules that it mixes, which are interpolated."""
-    found = list(module_points(A, B, MODULES, 0.3))
-    assert len(found) == 4 * len(MODULES)
+    points = list(module_points(A, B, MODULES, 0.3))
+    assert len(points) == 4 * len(MODULES)
     middle, names = interpolate(A, B, 0.3), list(MODULES)
-    for point in found:
+    for point in points:
         place = names.index(point.module)
         mixed = [point.module] if point.profile == "alone" else names[: place + 1]
         keys = {key for name in mixed for key in MODULES[name]}

@@ -36,28 +36,28 @@ def multi(scale: float = 1.0, examples: int = 4000) -> tuple[Tensor, Tensor]:
 @pytest.mark.parametrize("scale", [0.2, 1.0, 4.0])
 def test_scale_is_recovered(draw, scale: float) -> None:
     """Logits that were multiplied by a number after the labels were drawn get about that number as temperature."""
-    found = fit_temperature(*draw(scale))
-    assert found.value == pytest.approx(scale, rel=0.08)
-    assert not found.at_bound
+    temperature = fit_temperature(*draw(scale))
+    assert temperature.value == pytest.approx(scale, rel=0.08)
+    assert not temperature.at_bound
 
 
 def test_no_grid_is_better() -> None:
     """Torch's own losses over a fine grid of temperatures have their minimum at the fitted one."""
     logits, labels = single(0.5, 300)
-    found = fit_temperature(logits, labels)
+    temperature = fit_temperature(logits, labels)
     grid = np.geomspace(0.05, 20, 4001)
     losses = [float(F.cross_entropy(logits.double() / t, labels)) for t in grid]
-    assert found.value == pytest.approx(grid[int(np.argmin(losses))], rel=2e-3)
-    assert found.loss <= min(losses) + 1e-12
+    assert temperature.value == pytest.approx(grid[int(np.argmin(losses))], rel=2e-3)
+    assert temperature.loss <= min(losses) + 1e-12
 
     logits, labels = multi(0.5, 300)
     known = labels >= 0
-    found = fit_temperature(logits, labels)
+    temperature = fit_temperature(logits, labels)
     losses = [
         float(F.binary_cross_entropy_with_logits(logits[known].double() / t, labels[known].double())) for t in grid
     ]
-    assert found.value == pytest.approx(grid[int(np.argmin(losses))], rel=2e-3)
-    assert found.loss <= min(losses) + 1e-12
+    assert temperature.value == pytest.approx(grid[int(np.argmin(losses))], rel=2e-3)
+    assert temperature.loss <= min(losses) + 1e-12
 
 
 def test_equivariance() -> None:

@@ -39,15 +39,15 @@ def states(
         "bn.num_batches_tracked": torch.tensor(3),
         "fc.weight": torch.randn(6, 4, generator=generator).to(dtype),
     }
-    found = []
+    candidates = []
     for index in range(count):
         own = {}
         for key, tensor in parent.items():
             noise = spread * torch.randn(tensor.shape, generator=generator)
             own[key] = tensor + 10 * index if key.endswith("tracked") else (tensor.float() + noise).to(dtype)
         own["bn.running_var"] = own["bn.running_var"].abs() + 0.1
-        found.append(own)
-    return parent, found
+        candidates.append(own)
+    return parent, candidates
 
 
 def equal(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
@@ -59,20 +59,20 @@ def equal(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
 PARENT, THREE = states(3)
 
 
-def merges(found: list[State], parent: State = PARENT) -> dict[str, State]:
+def merges(candidates: list[State], parent: State = PARENT) -> dict[str, State]:
     """Every merge that only needs weights, with settings under which it should keep equal candidates."""
     same = [
         {key: torch.full_like(tensor, 2.0) for key, tensor in state.items() if tensor.is_floating_point()}
-        for state in found
+        for state in candidates
     ]
-    scores = [0.5] * len(found)
+    scores = [0.5] * len(candidates)
     return {
-        "uniform": uniform_soup(found),
-        "greedy": greedy_soup(found, scores, lambda state: 0.5)[0],
-        "wise_ft": wise_ft(parent, found, 1.0),
-        "task_arithmetic": task_arithmetic(parent, found, 1 / len(found)),
-        "ties": ties(parent, found, density=1.0),
-        "fisher": fisher_merge(found, same),
+        "uniform": uniform_soup(candidates),
+        "greedy": greedy_soup(candidates, scores, lambda state: 0.5)[0],
+        "wise_ft": wise_ft(parent, candidates, 1.0),
+        "task_arithmetic": task_arithmetic(parent, candidates, 1 / len(candidates)),
+        "ties": ties(parent, candidates, density=1.0),
+        "fisher": fisher_merge(candidates, same),
     }
 
 
@@ -94,51 +94,52 @@ def test_order_does_not_matter(name: str) -> None:
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
 def test_dtype_is_float32_at_least(dtype: torch.dtype) -> None:
     """Half precision is merged in float32, float64 stays, and counters are integers and the largest."""
-    parent, found = states(3, dtype=dtype)
+    parent, candidates = states(3, dtype=dtype)
     wide = torch.float64 if dtype == torch.float64 else torch.float32
-    for state in merges(found, parent).values():
+    for state in merges(candidates, parent).values():
         assert {tensor.dtype for tensor in state.values() if tensor.is_floating_point()} == {wide}
         assert state["bn.num_batches_tracked"].item() == 23
     assert equal(
-        uniform_soup([found[1]] * 3), {key: t.to(wide) if t.is_floating_point() else t for key, t in found[1].items()}
+        uniform_soup([candidates[1]] * 3),
+        {key: t.to(wide) if t.is_floating_point() else t for key, t in candidates[1].items()},
     )
 
 
 def test_uniform_is_the_mean() -> None:
     """The uniform soup is NumPy's mean of every tensor."""
-    found = uniform_soup(THREE)
+    soup = uniform_soup(THREE)
     for key in ("conv.weight", "bn.running_var"):
         expected = torch.stack([state[key] for state in THREE]).double().numpy().mean(axis=0)
-        assert torch.allclose(found[key].double(), torch.from_numpy(expected), atol=1e-7)
+        assert torch.allclose(soup[key].double(), torch.from_numpy(expected), atol=1e-7)
 
 
 def test_greedy_keeps_what_helps() -> None:
     """The greedy soup is the one of a step-by-step search over subsets with the same rule, best candidate first."""
-    _, found = states(6, spread=1.0, seed=3)
-    target = uniform_soup(found[:3])["fc.weight"] + 0.2
+    _, candidates = states(6, spread=1.0, seed=3)
+    target = uniform_soup(candidates[:3])["fc.weight"] + 0.2
 
     def score(state: Mapping[str, Tensor]) -> float:
         return -float((state["fc.weight"] - target).double().square().sum())
 
-    scores = [score(state) for state in found]
+    scores = [score(state) for state in candidates]
     tried: list[float] = []
 
     def evaluate(state: State) -> float:
         tried.append(score(state))
         return tried[-1]
 
-    soup, kept = greedy_soup(found, scores, evaluate)
+    soup, kept = greedy_soup(candidates, scores, evaluate)
     order = sorted(range(6), key=lambda place: scores[place], reverse=True)
     expected, best = [order[0]], scores[order[0]]
     for place in order[1:]:
-        trial = sum(found[one]["fc.weight"].double() for one in [*expected, place]) / (len(expected) + 1)
+        trial = sum(candidates[one]["fc.weight"].double() for one in [*expected, place]) / (len(expected) + 1)
         value = score({"fc.weight": torch.as_tensor(trial)})
         if value >= best:
             expected, best = [*expected, place], value
     assert kept == expected
     assert 1 < len(kept) < 6
     assert len(tried) == 5
-    assert equal(soup, uniform_soup([found[place] for place in kept]))
+    assert equal(soup, uniform_soup([candidates[place] for place in kept]))
 
 
 def test_wise_ft_ends() -> None:
@@ -153,22 +154,22 @@ def test_wise_ft_ends() -> None:
 
 def test_task_arithmetic_adds_vectors() -> None:
     """It is the parent plus the scaled sum of the differences, number by number; statistics are averaged."""
-    found = task_arithmetic(PARENT, THREE, 0.7)
+    merged = task_arithmetic(PARENT, THREE, 0.7)
     for key in ("conv.weight", "bn.bias", "fc.weight"):
         flat = [state[key].double().flatten().tolist() for state in THREE]
         start = PARENT[key].double().flatten().tolist()
         expected = [p + 0.7 * sum(one[i] - p for one in flat) for i, p in enumerate(start)]
-        assert torch.allclose(found[key].flatten().double(), torch.tensor(expected, dtype=torch.float64), atol=1e-6)
-    assert torch.equal(found["bn.running_var"], uniform_soup(THREE)["bn.running_var"])
+        assert torch.allclose(merged[key].flatten().double(), torch.tensor(expected, dtype=torch.float64), atol=1e-6)
+    assert torch.equal(merged["bn.running_var"], uniform_soup(THREE)["bn.running_var"])
     assert torch.allclose(task_arithmetic(PARENT, THREE, 0.0)["fc.weight"], PARENT["fc.weight"])
 
 
-def ties_by_steps(parent: State, found: list[State], density: float, scale: float) -> dict[str, list[float]]:
+def ties_by_steps(parent: State, candidates: list[State], density: float, scale: float) -> dict[str, list[float]]:
     """Algorithm 1 of the paper on plain lists."""
     keys = [key for key in parent if parent[key].is_floating_point() and "running" not in key]
     start = [value for key in keys for value in parent[key].double().flatten().tolist()]
     vectors = []
-    for state in found:
+    for state in candidates:
         values = [value for key in keys for value in state[key].double().flatten().tolist()]
         vectors.append([value - p for value, p in zip(values, start, strict=True)])
     kept = math.ceil(density * len(start))
@@ -192,9 +193,9 @@ def ties_by_steps(parent: State, found: list[State], density: float, scale: floa
 def test_ties_is_its_algorithm(density: float, scale: float) -> None:
     """TIES is the paper's algorithm step by step: the largest part of each vector over all tensors, signs, means."""
     for count, seed in ((2, 0), (3, 1), (5, 2)):
-        parent, found = states(count, seed=seed)
-        merged = ties(parent, found, density, scale)
-        for key, expected in ties_by_steps(parent, found, density, scale).items():
+        parent, candidates = states(count, seed=seed)
+        merged = ties(parent, candidates, density, scale)
+        for key, expected in ties_by_steps(parent, candidates, density, scale).items():
             assert torch.allclose(
                 merged[key].flatten().double(), torch.tensor(expected, dtype=torch.float64), atol=2e-7
             ), key
@@ -209,14 +210,14 @@ def test_fisher_is_the_weighted_mean() -> None:
     ]
     for one in information:
         one["fc.weight"][0, 0] = 0
-    found = fisher_merge(THREE, information)
+    merged = fisher_merge(THREE, information)
     for key in ("conv.weight", "bn.bias", "fc.weight"):
         values = torch.stack([state[key] for state in THREE]).double().flatten(1)
         weights = torch.stack([one[key] for one in information]).double().flatten(1)
         for place in range(values.shape[1]):
             own, by = values[:, place].tolist(), weights[:, place].tolist()
             expected = sum(map(float.__mul__, own, by)) / sum(by) if sum(by) else sum(own) / len(own)
-            assert found[key].flatten()[place].item() == pytest.approx(expected, abs=1e-6)
+            assert merged[key].flatten()[place].item() == pytest.approx(expected, abs=1e-6)
     even = [{key: torch.full_like(tensor, 0.3) for key, tensor in one.items()} for one in information]
     assert all(
         torch.allclose(fisher_merge(THREE, even)[key], mean, atol=1e-7)
@@ -232,13 +233,13 @@ def test_classifier_of_the_parent_is_left_out() -> None:
         PARENT | {"fc.weight": torch.zeros(9, 4)},
         {key: t for key, t in PARENT.items() if key != "fc.weight"},
     ):
-        for found in (
+        for merged in (
             wise_ft(parent, THREE, 0.3, ["fc.weight"]),
             task_arithmetic(parent, THREE, 0.5, ["fc.weight"]),
             ties(parent, THREE, 0.5, 1.0, ["fc.weight"]),
         ):
-            assert torch.equal(found["fc.weight"], mean)
-            assert not torch.equal(found["conv.weight"], uniform_soup(THREE)["conv.weight"])
+            assert torch.equal(merged["fc.weight"], mean)
+            assert not torch.equal(merged["conv.weight"], uniform_soup(THREE)["conv.weight"])
         with pytest.raises(UserError, match=r"fc\.weight"):
             wise_ft(parent, THREE, 0.3)
 
@@ -293,30 +294,30 @@ def test_candidates_are_read_a_tensor_at_a_time(count: int) -> None:
 
 def test_faults_are_named() -> None:
     """No candidates, other architectures, NaN, settings out of range and a parent that is none are one clear line."""
-    parent, found = states(2)
-    other = {key: tensor for key, tensor in found[1].items() if key != "bn.bias"}
-    wide = found[1] | {"fc.weight": torch.zeros(7, 4)}
-    broken = found[1] | {"bn.bias": torch.full((5,), float("nan"))}
+    parent, candidates = states(2)
+    other = {key: tensor for key, tensor in candidates[1].items() if key != "bn.bias"}
+    wide = candidates[1] | {"fc.weight": torch.zeros(7, 4)}
+    broken = candidates[1] | {"bn.bias": torch.full((5,), float("nan"))}
     stranger = {key: -tensor if tensor.is_floating_point() else tensor for key, tensor in parent.items()}
     for call, message in (
         (lambda: uniform_soup([]), "at least one"),
-        (lambda: uniform_soup([found[0], other], ["a.pth", "b.pth"]), "bn.bias only in a.pth"),
+        (lambda: uniform_soup([candidates[0], other], ["a.pth", "b.pth"]), "bn.bias only in a.pth"),
         (
-            lambda: uniform_soup([found[0], wide], ["a.pth", "b.pth"]),
+            lambda: uniform_soup([candidates[0], wide], ["a.pth", "b.pth"]),
             r"fc\.weight \(6, 4\) in a\.pth but \(7, 4\) in b\.pth",
         ),
         (
-            lambda: uniform_soup([found[0], broken], ["a.pth", "b.pth"]),
+            lambda: uniform_soup([candidates[0], broken], ["a.pth", "b.pth"]),
             "b.pth has non-finite weights in bn.bias: leave",
         ),
-        (lambda: greedy_soup(found, [1.0], lambda state: 1.0), "1 scores for 2 candidates"),
-        (lambda: wise_ft(parent, found, 1.5), "alpha is 1.5: give a number from 0"),
-        (lambda: task_arithmetic(parent, found, float("inf")), "scale is inf"),
-        (lambda: ties(parent, found, 0.0), "density is 0.0"),
-        (lambda: ties(stranger, found), "no parent of candidate 1: their weights correlate by"),
-        (lambda: wise_ft(broken, found, 0.5), "the parent has non-finite weights"),
-        (lambda: fisher_merge(found, [found[0]]), "1 networks for 2 candidates"),
-        (lambda: fisher_merge(found, [found[0], found[0]]), "negative or not finite"),
+        (lambda: greedy_soup(candidates, [1.0], lambda state: 1.0), "1 scores for 2 candidates"),
+        (lambda: wise_ft(parent, candidates, 1.5), "alpha is 1.5: give a number from 0"),
+        (lambda: task_arithmetic(parent, candidates, float("inf")), "scale is inf"),
+        (lambda: ties(parent, candidates, 0.0), "density is 0.0"),
+        (lambda: ties(stranger, candidates), "no parent of candidate 1: their weights correlate by"),
+        (lambda: wise_ft(broken, candidates, 0.5), "the parent has non-finite weights"),
+        (lambda: fisher_merge(candidates, [candidates[0]]), "1 networks for 2 candidates"),
+        (lambda: fisher_merge(candidates, [candidates[0], candidates[0]]), "negative or not finite"),
     ):
         with pytest.raises(UserError, match=message):
             call()

@@ -55,7 +55,7 @@ def test_fisher_is_the_mean_square_of_gradients() -> None:
     model = convolutions().eval()
     for parameter in model[0].parameters():
         parameter.requires_grad_(False)
-    found = diagonal_fisher(model, [(IMAGES[:5], NONE[:5]), (IMAGES[5:9], NONE[5:9])], seed=3)
+    fisher = diagonal_fisher(model, [(IMAGES[:5], NONE[:5]), (IMAGES[5:9], NONE[5:9])], seed=3)
     twin = copy.deepcopy(model).requires_grad_(True)
     generator = torch.Generator().manual_seed(3)
     expected = {name: torch.zeros_like(parameter) for name, parameter in twin.named_parameters()}
@@ -68,8 +68,8 @@ def test_fisher_is_the_mean_square_of_gradients() -> None:
             strict=True,
         ):
             expected[name] += gradient.square() / 9
-    assert found.keys() == expected.keys()
-    assert all(torch.allclose(found[name], value, rtol=1e-4, atol=1e-9) for name, value in expected.items())
+    assert fisher.keys() == expected.keys()
+    assert all(torch.allclose(fisher[name], value, rtol=1e-4, atol=1e-9) for name, value in expected.items())
     assert [parameter.requires_grad for parameter in model.parameters()][:2] == [False, True]
     assert all(parameter.grad is None for parameter in model.parameters())
 
@@ -79,9 +79,9 @@ def test_fisher_of_findings_and_shared_weights() -> None:
     model = nn.Linear(1, 1, bias=False)
     nn.init.constant_(model.weight, 0.7)
     inputs = torch.linspace(-2, 2, 4000)[:, None]
-    found = diagonal_fisher(model, [(inputs, inputs)], multi_label=True)["weight"].item()
+    fisher = diagonal_fisher(model, [(inputs, inputs)], multi_label=True)["weight"].item()
     p = torch.sigmoid(0.7 * inputs)
-    assert found == pytest.approx(float((inputs.square() * p * (1 - p)).mean()), rel=0.08)
+    assert fisher == pytest.approx(float((inputs.square() * p * (1 - p)).mean()), rel=0.08)
     shared = nn.Sequential(nn.Linear(3, 3, bias=False), nn.ReLU(), nn.Linear(3, 3, bias=False))
     shared[2].weight = shared[0].weight
     both = diagonal_fisher(shared, [(torch.randn(4, 3), NONE[:4])])
@@ -99,13 +99,13 @@ def test_regmean_of_a_linear_model_is_least_squares() -> None:
         torch.randn(size, 6, generator=generator) @ torch.randn(6, 6, generator=generator) for size in (9, 20, 14)
     ]
     batches = [[(rows[:5], rows[:5]), (rows[5:], rows[5:])] for rows in inputs]
-    found = regmean(model, candidates, batches, non_diagonal=1.0)["weight"]
+    merged = regmean(model, candidates, batches, non_diagonal=1.0)["weight"]
     rows = torch.cat(inputs).double().numpy()
     targets = torch.cat([x @ state["weight"].T for x, state in zip(inputs, candidates, strict=True)]).double().numpy()
     import numpy as np
 
     expected = np.linalg.lstsq(rows, targets, rcond=None)[0].T
-    assert np.allclose(found.numpy(), expected, atol=1e-4)
+    assert np.allclose(merged.numpy(), expected, atol=1e-4)
 
 
 def formula(gram: list[Tensor], weights: list[Tensor], non_diagonal: float) -> Tensor:
@@ -118,11 +118,11 @@ def formula(gram: list[Tensor], weights: list[Tensor], non_diagonal: float) -> T
 def test_regmean_of_convolutions_is_its_formula() -> None:
     """Each group of a convolution is merged as a linear map of patches, which F.unfold cuts out of the padded input."""
     model = convolutions().eval()
-    found = clones(model, 2)
+    candidates = clones(model, 2)
     images = [IMAGES[:12], IMAGES[12:]]
-    merged = regmean(convolutions(), found, [[(x, NONE[:12])] for x in images], non_diagonal=0.9)
+    merged = regmean(convolutions(), candidates, [[(x, NONE[:12])] for x in images], non_diagonal=0.9)
     inside: list[dict[str, Tensor]] = []
-    for state, x in zip(found, images, strict=True):
+    for state, x in zip(candidates, images, strict=True):
         model.load_state_dict(state)
         seen: dict[str, Tensor] = {}
         with torch.no_grad():
@@ -131,22 +131,24 @@ def test_regmean_of_convolutions_is_its_formula() -> None:
                 x = layer(x)
         inside.append(seen)
     patches = [F.unfold(one["0"], 3, padding=1).transpose(1, 2).flatten(0, 1).double() for one in inside]
-    expected = formula([p.T @ p for p in patches], [state["0.weight"].flatten(1) for state in found], 0.9)
+    expected = formula([p.T @ p for p in patches], [state["0.weight"].flatten(1) for state in candidates], 0.9)
     assert torch.allclose(merged["0.weight"].flatten(1), expected, atol=1e-3)
     for group in range(3):
         part = slice(2 * group, 2 * group + 2)
         patches = [
             F.unfold(one["3"][:, part], 3, padding=1, stride=2).transpose(1, 2).flatten(0, 1).double() for one in inside
         ]
-        expected = formula([p.T @ p for p in patches], [state["3.weight"][part].flatten(1) for state in found], 0.9)
+        expected = formula(
+            [p.T @ p for p in patches], [state["3.weight"][part].flatten(1) for state in candidates], 0.9
+        )
         assert torch.allclose(merged["3.weight"][part].flatten(1), expected, atol=1e-3)
     padded = [
         F.unfold(F.pad(one["5"], (1, 1, 1, 1), mode="reflect"), 2).transpose(1, 2).flatten(0, 1).double()
         for one in inside
     ]
-    expected = formula([p.T @ p for p in padded], [state["5.weight"].flatten(1) for state in found], 0.9)
+    expected = formula([p.T @ p for p in padded], [state["5.weight"].flatten(1) for state in candidates], 0.9)
     assert torch.allclose(merged["5.weight"].flatten(1), expected, atol=1e-3)
-    mean = uniform_soup(found)
+    mean = uniform_soup(candidates)
     assert all(torch.equal(merged[key], mean[key]) for key in mean if key.endswith("bias") or key.startswith("1."))
 
 
@@ -234,9 +236,9 @@ def test_rescaled_average_is_rescale_of_two() -> None:
     batches = [(torch.randn(16, 3, 16, 16, generator=GENERATOR), NONE[:16])]
     groups = permutation_groups(model, batches[0][0][:2])
     identities = [groups.identity()] * 2
-    found = rescaled_average(model, groups, [one, two], identities, batches).state
+    average = rescaled_average(model, groups, [one, two], identities, batches).state
     expected = rescale(model, one, two, batches).state
-    assert all(torch.allclose(found[key], expected[key], atol=1e-6) for key in expected)
-    assert not torch.allclose(found["conv1.weight"], uniform_soup([one, two])["conv1.weight"], atol=1e-4)
+    assert all(torch.allclose(average[key], expected[key], atol=1e-6) for key in expected)
+    assert not torch.allclose(average["conv1.weight"], uniform_soup([one, two])["conv1.weight"], atol=1e-4)
     alone = rescaled_average(model, groups, [one], identities[:1], batches).state
     assert all(torch.allclose(alone[key], one[key], atol=1e-5) for key in one)

@@ -60,8 +60,8 @@ def test_each_step_sees_its_own_gpus(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     def look() -> dict[str, Any]:
         together.wait()
         job = Path(tempfile.mkdtemp(dir=tmp_path))
-        tell = [sys.executable, "-c", "import os; print(os.environ['CUDA_VISIBLE_DEVICES'])"]
-        assert _run_launcher(tell, _environment(1, "cuda"), job, lambda: None) == 0
+        command = [sys.executable, "-c", "import os; print(os.environ['CUDA_VISIBLE_DEVICES'])"]
+        assert _run_launcher(command, _environment(1, "cuda"), job, lambda: None) == 0
         child = (job / OUTPUT).read_text().strip()
         auto = count_processes("auto", "cuda")
         return {"gpus": granted_gpus(), "child": child, "here": str(choose_device(None)), "auto": auto}

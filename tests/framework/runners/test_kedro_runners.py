@@ -44,11 +44,11 @@ def run_with(folder: Path, runner: Callable[[], AbstractRunner]) -> dict[str, by
         project.run(runner=runner())
         assert "OMP_NUM_THREADS" not in os.environ
     made = [folder / "data/.made_by.json", *folder.glob("data/06_models/**/*"), *folder.glob("data/0[78]*/**/*")]
-    found = {
+    files = {
         str(path.relative_to(folder)): path.read_bytes() for path in made if path.is_file() and path.name not in TIMES
     }
     shutil.rmtree(folder)
-    return found
+    return files
 
 
 @pytest.fixture(scope="module")
@@ -79,13 +79,13 @@ def test_kedros_runners_give_the_same_bytes(
     monkeypatch.setenv("KEDRO_MP_CONTEXT", method)
     torch.set_num_threads(2)
     try:
-        found = run_with(folder, runner)
+        files = run_with(folder, runner)
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(1)
-    assert len(found) > 30
-    assert found.keys() == expected.keys()
-    assert [path for path in found if found[path] != expected[path]] == []
+    assert len(files) > 30
+    assert files.keys() == expected.keys()
+    assert [path for path in files if files[path] != expected[path]] == []
 
 
 @pytest.mark.xdist_group("kedro_runners")
@@ -125,9 +125,9 @@ def test_ray_gives_the_same_bytes_on_loopback_and_leaves_nothing(
     before = set(Path("/tmp/ray").glob(own))
     monkeypatch.setattr(tempfile, "tempdir", str(system))
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
-    found = run_with(folder, RayRunner)
-    assert [path for path in found if found[path] != expected[path]] == []
-    assert found.keys() == expected.keys()
+    files = run_with(folder, RayRunner)
+    assert [path for path in files if files[path] != expected[path]] == []
+    assert files.keys() == expected.keys()
     assert not list(system.iterdir())
     system.rmdir()
     assert set(Path("/tmp/ray").glob(own)) == before

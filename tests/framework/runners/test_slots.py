@@ -140,8 +140,8 @@ def chain(names: str, costs: dict[str, float], gpus: dict[str, int]) -> dict[str
     for word in names.split():
         name, _, needed = word.partition(":")
         nodes.append(Node(lambda *_: 0, inputs=list(needed) or None, outputs=name, name=name))
-    found = urgency(Pipeline(nodes), costs, lambda node: gpus.get(node.name, 0))
-    return {node.name: value for node, value in found.items()}
+    ranks = urgency(Pipeline(nodes), costs, lambda node: gpus.get(node.name, 0))
+    return {node.name: value for node, value in ranks.items()}
 
 
 def test_urgent_is_what_the_longest_work_hangs_from() -> None:

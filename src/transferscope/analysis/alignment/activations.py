@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from transferscope.analysis.alignment.assignment import Gains, best_assignment
-from transferscope.analysis.alignment.follow import Tap, Watcher, plain_attention
+from transferscope.analysis.alignment.follow import Watcher, plain_attention
 from transferscope.analysis.alignment.groups import Group, Order, Permutation, PermutationGroups, check_state
+from transferscope.analysis.alignment.labelled_tensors import Tap
 from transferscope.analysis.alignment.rules import CONTRACTIONS
 from transferscope.analysis.evaluator import Batches, iterate
 from transferscope.analysis.states import State

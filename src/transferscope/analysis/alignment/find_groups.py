@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from transferscope.analysis.alignment.follow import Placement, follow
+from transferscope.analysis.alignment.follow import follow
 from transferscope.analysis.alignment.groups import (
     TOLERANCE,
     Group,
@@ -23,6 +23,7 @@ from transferscope.analysis.alignment.groups import (
     in_one_block,
     shuffle,
 )
+from transferscope.analysis.alignment.labelled_tensors import Placement
 from transferscope.analysis.alignment.structure import Structure, find_structure
 from transferscope.models.layers import evaluation_mode
 from transferscope.system.errors import UserError
@@ -53,23 +54,23 @@ def permutation_groups(model: nn.Module, example_input: Tensor) -> PermutationGr
     image = example_input[:1].detach()
     with evaluation_mode(model):
         try:
-            follower, _ = follow(model, image)
+            tensors, _ = follow(model, image)
         except (RuntimeError, ValueError, TypeError, LookupError, AttributeError, AssertionError) as error:
             if type(error) is UserError:
                 raise
             message = str(error).splitlines()[0] if str(error) else type(error).__name__
             shape = tuple(image.shape)
             raise UserError(f"{name} cannot be followed on an input of shape {shape}: {message}") from error
-    structure = find_structure(follower.wires, follower.placements)
+    structure = find_structure(tensors.wires, tensors.placements)
     reasons = tuple(_reasons(structure))
-    groups = tuple(_groups(structure, follower.placements))
+    groups = tuple(_groups(structure, tensors.placements))
     if not groups:
         because = "; ".join(reasons) or "no hidden layer stands between its input and its output"
         raise UserError(f"{name} has no channels that can be permuted: {because}")
     floating = [key for key, tensor in model.state_dict().items() if tensor.is_floating_point()]
-    unused = tuple(key for key in floating if key not in follower.used)
+    unused = tuple(key for key in floating if key not in tensors.used)
     proved = PermutationGroups(
-        groups, model, image, structure, tuple(follower.placements), tuple(follower.taps), unused, reasons
+        groups, model, image, structure, tuple(tensors.placements), tuple(tensors.taps), unused, reasons
     )
     _prove(proved)
     return proved

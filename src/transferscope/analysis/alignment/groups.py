@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils._pytree import tree_flatten
 
-from transferscope.analysis.alignment.follow import Placement, Tap, plain_attention
+from transferscope.analysis.alignment.follow import plain_attention
+from transferscope.analysis.alignment.labelled_tensors import Placement, Tap
 from transferscope.analysis.alignment.structure import Level, Structure
 from transferscope.analysis.states import State, check_same_tensors, describe_nonfinite
 from transferscope.models.layers import evaluation_mode
@@ -111,11 +112,6 @@ class PermutationGroups:
             if group.name == name:
                 return group
         raise UserError(f"no permutation group {name!r}: there are {', '.join(group.name for group in self.groups)}")
-
-    @property
-    def permutable(self) -> int:
-        """Number of channels in all groups."""
-        return sum(group.size for group in self.groups)
 
     def identity(self) -> Permutation:
         """The permutation that moves nothing."""

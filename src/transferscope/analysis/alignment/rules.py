@@ -6,16 +6,13 @@ An operation without a rule keeps the channels that it touches in place.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from transferscope.analysis.alignment.labelled_tensors import LabelledTensors
 from transferscope.analysis.alignment.wires import Labels, Wires, by_channel, collapse
-
-if TYPE_CHECKING:
-    from transferscope.analysis.alignment.follow import Follower
-
 
 SPATIAL = {
     "max_pool2d_with_indices": 2, "avg_pool2d": 2, "_adaptive_avg_pool2d": 2, "adaptive_max_pool2d": 2, "avg_pool1d": 1,
@@ -42,7 +39,7 @@ ATTENTION = {
 }  # fmt: skip
 BATCH_NORMS = {"native_batch_norm", "cudnn_batch_norm", "_native_batch_norm_legit", "miopen_batch_norm"}
 CONTRACTIONS = {"convolution", "mm", "addmm", "bmm", "baddbmm", "mv", "dot", *ATTENTION}
-Rule = Callable[["Follower", Any, tuple[Any, ...], dict[str, Any], list[Tensor]], "list[Labels] | None"]
+Rule = Callable[[LabelledTensors, Any, tuple[Any, ...], dict[str, Any], list[Tensor]], list[Labels] | None]
 
 
 def rule_of(func: Any, name: str) -> Rule | None:
@@ -64,28 +61,30 @@ def _is_element_wise(func: Any, name: str) -> bool:
     return name.rstrip("_") in UNTAGGED or any(torch.Tag.pointwise in overload.tags for overload in overloads)
 
 
-def _element_wise(follower: Follower, func: Any, args: Any, kwargs: Any, leaves: list[Tensor]) -> list[Labels]:
-    return [follower.combine(leaves)]
+def _element_wise(labelled: LabelledTensors, func: Any, args: Any, kwargs: Any, leaves: list[Tensor]) -> list[Labels]:
+    return [labelled.combine(leaves)]
 
 
-def _same(follower: Follower, func: Any, args: Any, kwargs: Any, leaves: list[Tensor]) -> list[Labels]:
-    return [follower.known[leaves[0]]]
+def _same(labelled: LabelledTensors, func: Any, args: Any, kwargs: Any, leaves: list[Tensor]) -> list[Labels]:
+    return [labelled.known[leaves[0]]]
 
 
-def _restride(follower: Follower, func: Any, args: Any, kwargs: Any, leaves: list[Tensor]) -> list[Labels] | None:
+def _restride(
+    labelled: LabelledTensors, func: Any, args: Any, kwargs: Any, leaves: list[Tensor]
+) -> list[Labels] | None:
     """Pooling to one pixel changes strides of axes of size 1, which moves nothing."""
-    labels = follower.known[args[0]]
+    labels = labelled.known[args[0]]
     return [labels] if tuple(args[1]) == labels.shape and len(args) == 3 else None
 
 
-def _move(follower: Follower, func: Any, args: Any, kwargs: Any, leaves: list[Tensor]) -> list[Labels] | None:
+def _move(labelled: LabelledTensors, func: Any, args: Any, kwargs: Any, leaves: list[Tensor]) -> list[Labels] | None:
     source = args[0]
-    if source not in follower.known or any(leaf in follower.known for leaf in leaves[1:]):
+    if source not in labelled.known or any(leaf in labelled.known for leaf in leaves[1:]):
         return None
     on_cpu = [arg.cpu() if isinstance(arg, Tensor) else arg for arg in args[1:]]
     if func.overloadpacket.__name__ == "index":
         on_cpu = [[index.cpu() if index is not None else None for index in args[1]]]
-    labels = follower.known[source]
+    labels = labelled.known[source]
     any_factors = labels.factors or (torch.zeros((), dtype=torch.int64),)
     wide = [factor.expand(labels.shape) for factor in any_factors]
     moved = [func(factor, *on_cpu, **kwargs) for factor in wide]
@@ -96,36 +95,36 @@ def _move(follower: Follower, func: Any, args: Any, kwargs: Any, leaves: list[Te
     ]
 
 
-def _reshape(follower: Follower, func: Any, args: Any, kwargs: Any, leaves: list[Tensor]) -> list[Labels] | None:
-    if args[0] not in follower.known or not isinstance(args[1], list | tuple):
+def _reshape(labelled: LabelledTensors, func: Any, args: Any, kwargs: Any, leaves: list[Tensor]) -> list[Labels] | None:
+    if args[0] not in labelled.known or not isinstance(args[1], list | tuple):
         return None
-    return [follower.known[args[0]].moved(lambda factor: factor.reshape(args[1]))]
+    return [labelled.known[args[0]].moved(lambda factor: factor.reshape(args[1]))]
 
 
-def _cat(follower: Follower, func: Any, args: Any, kwargs: Any, leaves: list[Tensor]) -> list[Labels]:
+def _cat(labelled: LabelledTensors, func: Any, args: Any, kwargs: Any, leaves: list[Tensor]) -> list[Labels]:
     """Concatenation: wires of the axis follow each other; those of other axes are tied."""
     tensors = [tensor for tensor in args[0] if tensor.shape != (0,)]
     axis = args[1] if len(args) > 1 else kwargs.get("dim", 0)
-    return [_joined(follower.wires, _parts(follower, tensors, axis % tensors[0].dim()), axis % tensors[0].dim())]
+    return [_joined(labelled.wires, _parts(labelled, tensors, axis % tensors[0].dim()), axis % tensors[0].dim())]
 
 
-def _parts(follower: Follower, tensors: Sequence[Tensor], axis: int) -> list[Labels]:
+def _parts(labelled: LabelledTensors, tensors: Sequence[Tensor], axis: int) -> list[Labels]:
     """Join parts along an axis of channels; a constant that is the same in all channels gets new wires there."""
-    parts = [follower.labels_of(tensor) for tensor in tensors]
+    parts = [labelled.labels_of(tensor) for tensor in tensors]
     if not any(part.covers(axis) for part in parts):
         return parts
     for place, tensor in enumerate(tensors):
-        if tensor not in follower.known and tensor.shape[axis] > 1 and collapse(tensor).shape[axis] == 1:
-            new = follower.wires.fresh(tensor.shape[axis])
+        if tensor not in labelled.known and tensor.shape[axis] > 1 and collapse(tensor).shape[axis] == 1:
+            new = labelled.wires.fresh(tensor.shape[axis])
             factor = new.reshape([-1 if other == axis else 1 for other in range(tensor.dim())])
             parts[place] = Labels(tuple(tensor.shape), (factor,), live=False)
     return parts
 
 
-def _stack(follower: Follower, func: Any, args: Any, kwargs: Any, leaves: list[Tensor]) -> list[Labels]:
+def _stack(labelled: LabelledTensors, func: Any, args: Any, kwargs: Any, leaves: list[Tensor]) -> list[Labels]:
     axis = (args[1] if len(args) > 1 else kwargs.get("dim", 0)) % (args[0][0].dim() + 1)
-    parts = [follower.labels_of(tensor).moved(lambda factor: factor.unsqueeze(axis)) for tensor in args[0]]
-    return [_joined(follower.wires, parts, axis)]
+    parts = [labelled.labels_of(tensor).moved(lambda factor: factor.unsqueeze(axis)) for tensor in args[0]]
+    return [_joined(labelled.wires, parts, axis)]
 
 
 def _joined(wires: Wires, parts: Sequence[Labels], axis: int) -> Labels:
@@ -158,9 +157,9 @@ def _with(shape: Sequence[int], axis: int, size: int) -> tuple[int, ...]:
     return tuple(size if other == axis else length for other, length in enumerate(shape))
 
 
-def _pad(follower: Follower, func: Any, args: Any, kwargs: Any, leaves: list[Tensor]) -> list[Labels]:
+def _pad(labelled: LabelledTensors, func: Any, args: Any, kwargs: Any, leaves: list[Tensor]) -> list[Labels]:
     """Padding with a constant: padded channels are new wires, equal to each other and to nothing else."""
-    labels, widths = follower.known[args[0]], args[1]
+    labels, widths = labelled.known[args[0]], args[1]
     padded = [len(labels.shape) - 1 - index // 2 for index, width in enumerate(widths) if width]
     shape = list(labels.shape)
     for index, width in enumerate(widths):
@@ -173,151 +172,153 @@ def _pad(follower: Follower, func: Any, args: Any, kwargs: Any, leaves: list[Ten
         last = len(labels.shape) - 1
         own = [width if factor.shape[last - index // 2] > 1 else 0 for index, width in enumerate(widths)]
         wide = torch.constant_pad_nd(factor, own, -1)
-        new = follower.wires.fresh(int((wide < 0).sum()))
+        new = labelled.wires.fresh(int((wide < 0).sum()))
         wide = wide.clone()
         wide[wide < 0] = new
         factors.append(wide)
     return [Labels(tuple(shape), tuple(factors), labels.live)]
 
 
-def _spatial(follower: Follower, func: Any, args: Any, kwargs: Any, leaves: list[Tensor]) -> list[Labels]:
-    labels, dims = follower.known[args[0]], SPATIAL[func.overloadpacket.__name__]
+def _spatial(labelled: LabelledTensors, func: Any, args: Any, kwargs: Any, leaves: list[Tensor]) -> list[Labels]:
+    labels, dims = labelled.known[args[0]], SPATIAL[func.overloadpacket.__name__]
     axes = range(len(labels.shape) - dims, len(labels.shape))
-    kept = by_channel(follower.wires, labels, axes)
-    return [Labels(follower.output_shape, kept.factors, labels.live)] * 2
+    kept = by_channel(labelled.wires, labels, axes)
+    return [Labels(labelled.output_shape, kept.factors, labels.live)] * 2
 
 
-def _reduction(follower: Follower, func: Any, args: Any, kwargs: Any, leaves: list[Tensor]) -> list[Labels] | None:
-    labels = follower.known[args[0]]
+def _reduction(
+    labelled: LabelledTensors, func: Any, args: Any, kwargs: Any, leaves: list[Tensor]
+) -> list[Labels] | None:
+    labels = labelled.known[args[0]]
     named = {argument.name: value for argument, value in zip(func._schema.arguments, args, strict=False)} | kwargs
     if any(isinstance(value, Tensor) for name, value in named.items() if name != "self"):
-        return [follower.combine(leaves)]  # max and min of two tensors
+        return [labelled.combine(leaves)]  # max and min of two tensors
     axes = named.get("dim")
     axes = list(range(len(labels.shape))) if axes is None or axes == [] else axes
     axes = [axes] if isinstance(axes, int) else axes
-    return [follower.wires.reduced(labels, axes, keepdim=bool(named.get("keepdim", False)))] * 2
+    return [labelled.wires.reduced(labels, axes, keepdim=bool(named.get("keepdim", False)))] * 2
 
 
-def _softmax(follower: Follower, func: Any, args: Any, kwargs: Any, leaves: list[Tensor]) -> list[Labels]:
-    labels = follower.known[args[0]]
-    return [follower.wires.combine([labels, follower.wires.reduced(labels, [args[1]])])]
+def _softmax(labelled: LabelledTensors, func: Any, args: Any, kwargs: Any, leaves: list[Tensor]) -> list[Labels]:
+    labels = labelled.known[args[0]]
+    return [labelled.wires.combine([labels, labelled.wires.reduced(labels, [args[1]])])]
 
 
-def _layer_norm(follower: Follower, func: Any, args: Any, kwargs: Any, leaves: list[Tensor]) -> list[Labels]:
-    labels = follower.known[args[0]]
+def _layer_norm(labelled: LabelledTensors, func: Any, args: Any, kwargs: Any, leaves: list[Tensor]) -> list[Labels]:
+    labels = labelled.known[args[0]]
     over = range(len(labels.shape) - len(args[1]), len(labels.shape))
-    normal = follower.wires.combine([labels, follower.wires.reduced(labels, list(over))])
-    affine = [follower.labels_of(tensor) for tensor in args[2:4] if isinstance(tensor, Tensor)]
-    return [follower.wires.combine([normal, *affine])]
+    normal = labelled.wires.combine([labels, labelled.wires.reduced(labels, list(over))])
+    affine = [labelled.labels_of(tensor) for tensor in args[2:4] if isinstance(tensor, Tensor)]
+    return [labelled.wires.combine([normal, *affine])]
 
 
-def _rms_norm(follower: Follower, func: Any, args: Any, kwargs: Any, leaves: list[Tensor]) -> list[Labels]:
-    return _layer_norm(follower, func, (*args[:3], None), kwargs, leaves)
+def _rms_norm(labelled: LabelledTensors, func: Any, args: Any, kwargs: Any, leaves: list[Tensor]) -> list[Labels]:
+    return _layer_norm(labelled, func, (*args[:3], None), kwargs, leaves)
 
 
-def _group_norm(follower: Follower, func: Any, args: Any, kwargs: Any, leaves: list[Tensor]) -> list[Labels]:
-    labels, groups = follower.known[args[0]], args[6]
+def _group_norm(labelled: LabelledTensors, func: Any, args: Any, kwargs: Any, leaves: list[Tensor]) -> list[Labels]:
+    labels, groups = labelled.known[args[0]], args[6]
     batch, channels, *rest = labels.shape
     split = labels.moved(lambda factor: factor.reshape(batch, groups, channels // groups, *rest))
-    statistics = follower.wires.reduced(split, range(2, len(split.shape)))
-    normal = follower.wires.combine([split, statistics]).moved(lambda factor: factor.reshape(labels.shape))
-    return [follower.wires.combine([normal, *_per_channel(follower, args[1:3], len(labels.shape))])]
+    statistics = labelled.wires.reduced(split, range(2, len(split.shape)))
+    normal = labelled.wires.combine([split, statistics]).moved(lambda factor: factor.reshape(labels.shape))
+    return [labelled.wires.combine([normal, *_per_channel(labelled, args[1:3], len(labels.shape))])]
 
 
-def _batch_norm(follower: Follower, func: Any, args: Any, kwargs: Any, leaves: list[Tensor]) -> list[Labels]:
-    labels = follower.labels_of(args[0])
+def _batch_norm(labelled: LabelledTensors, func: Any, args: Any, kwargs: Any, leaves: list[Tensor]) -> list[Labels]:
+    labels = labelled.labels_of(args[0])
     named = {argument.name: value for argument, value in zip(func._schema.arguments, args, strict=False)} | kwargs
     if named.get("training", False) or named.get("running_mean") is None:
         over = [axis for axis in range(len(labels.shape)) if axis != 1]
-        labels = follower.wires.combine([labels, follower.wires.reduced(labels, over)])
+        labels = labelled.wires.combine([labels, labelled.wires.reduced(labels, over)])
     vectors = [tensor for tensor in leaves if tensor is not args[0]]
-    return [follower.wires.combine([labels, *_per_channel(follower, vectors, len(labels.shape))])]
+    return [labelled.wires.combine([labels, *_per_channel(labelled, vectors, len(labels.shape))])]
 
 
-def _weight_norm(follower: Follower, func: Any, args: Any, kwargs: Any, leaves: list[Tensor]) -> list[Labels]:
+def _weight_norm(labelled: LabelledTensors, func: Any, args: Any, kwargs: Any, leaves: list[Tensor]) -> list[Labels]:
     """Directions of length 1 along all axes but one, times lengths."""
-    direction, kept = follower.labels_of(args[0]), (args[2] if len(args) > 2 else 0) % args[0].dim()
-    lengths = follower.wires.reduced(direction, [axis for axis in range(args[0].dim()) if axis != kept])
-    weight = follower.wires.combine([direction, lengths, follower.labels_of(args[1])])
-    return [weight, follower.labels_of(args[1])]
+    direction, kept = labelled.labels_of(args[0]), (args[2] if len(args) > 2 else 0) % args[0].dim()
+    lengths = labelled.wires.reduced(direction, [axis for axis in range(args[0].dim()) if axis != kept])
+    weight = labelled.wires.combine([direction, lengths, labelled.labels_of(args[1])])
+    return [weight, labelled.labels_of(args[1])]
 
 
-def _per_channel(follower: Follower, tensors: Sequence[Tensor | None], dims: int) -> list[Labels]:
+def _per_channel(labelled: LabelledTensors, tensors: Sequence[Tensor | None], dims: int) -> list[Labels]:
     """Vectors of a length of the second axis, shaped to broadcast along it."""
     shape = (1, -1, *(1,) * (dims - 2))
-    return [follower.labels_of(t).moved(lambda factor: factor.reshape(shape)) for t in tensors if isinstance(t, Tensor)]
+    return [labelled.labels_of(t).moved(lambda factor: factor.reshape(shape)) for t in tensors if isinstance(t, Tensor)]
 
 
-def _convolution(follower: Follower, func: Any, args: Any, kwargs: Any, leaves: list[Tensor]) -> list[Labels]:
+def _convolution(labelled: LabelledTensors, func: Any, args: Any, kwargs: Any, leaves: list[Tensor]) -> list[Labels]:
     """(groups, out, in) with the input as (groups, 1, in); positions and kernels stay in place."""
     image, weight, bias = args[:3]
     transposed, groups = args[6], args[8]
-    labels = follower.labels_of(image)
-    follower.contractions += 1
-    follower.tap(0, labels)
-    labels = by_channel(follower.wires, labels, [0, *range(2, len(labels.shape))])
+    labels = labelled.labels_of(image)
+    labelled.contractions += 1
+    labelled.tap(0, labels)
+    labels = by_channel(labelled.wires, labels, [0, *range(2, len(labels.shape))])
     channels = labels.shape[1]
     read = Labels(_with(labels.shape, 1, channels)[1:2], tuple(f.reshape(-1) for f in labels.factors), labels.live)
     read = read.moved(lambda factor: factor.reshape(groups, 1, channels // groups))
-    kernel = follower.labels_of(weight)
-    kernel = by_channel(follower.wires, kernel, range(2, len(kernel.shape)), reason=False)
+    kernel = labelled.labels_of(weight)
+    kernel = by_channel(labelled.wires, kernel, range(2, len(kernel.shape)), reason=False)
     first, second = kernel.shape[:2]
     flat = Labels((first, second), tuple(f.reshape(f.shape[:2]) for f in kernel.factors), kernel.live)
     split = flat.moved(lambda factor: factor.reshape(groups, first // groups, second))
     if transposed:
         split = split.moved(lambda factor: factor.transpose(1, 2))
-    made = follower.contract(read, split, 2).moved(lambda factor: factor.reshape(-1))
-    dims = len(follower.output_shape)
+    made = labelled.contract(read, split, 2).moved(lambda factor: factor.reshape(-1))
+    dims = len(labelled.output_shape)
     shape = (1, -1, *(1,) * (dims - 2))
-    result = Labels(follower.output_shape, tuple(factor.reshape(shape) for factor in made.factors), labels.live)
-    return [follower.wires.combine([result, *_per_channel(follower, [bias], dims)])]
+    result = Labels(labelled.output_shape, tuple(factor.reshape(shape) for factor in made.factors), labels.live)
+    return [labelled.wires.combine([result, *_per_channel(labelled, [bias], dims)])]
 
 
-def _product(follower: Follower, func: Any, args: Any, kwargs: Any, leaves: list[Tensor]) -> list[Labels]:
+def _product(labelled: LabelledTensors, func: Any, args: Any, kwargs: Any, leaves: list[Tensor]) -> list[Labels]:
     """mm, addmm, bmm, baddbmm, mv and dot."""
     name = func.overloadpacket.__name__
-    added = [follower.labels_of(args[0])] if name in ("addmm", "baddbmm") else []
-    one, other = (follower.labels_of(tensor) for tensor in args[len(added) : len(added) + 2])
-    follower.contractions += 1
-    follower.tap(len(added), one)
-    follower.tap(len(added) + 1, other)
-    return [follower.wires.combine([_matrix_product(follower, one, other), *added])]
+    added = [labelled.labels_of(args[0])] if name in ("addmm", "baddbmm") else []
+    one, other = (labelled.labels_of(tensor) for tensor in args[len(added) : len(added) + 2])
+    labelled.contractions += 1
+    labelled.tap(len(added), one)
+    labelled.tap(len(added) + 1, other)
+    return [labelled.wires.combine([_matrix_product(labelled, one, other), *added])]
 
 
-def _matrix_product(follower: Follower, one: Labels, other: Labels) -> Labels:
+def _matrix_product(labelled: LabelledTensors, one: Labels, other: Labels) -> Labels:
     """(..., n, k) times (..., k, m); vectors where there are fewer axes."""
     left = one.moved(lambda factor: factor.unsqueeze(-1))
     vector = len(other.shape) == 1
     right = other.moved(lambda factor: factor.unsqueeze(-1)) if vector else other
     right = right.moved(lambda factor: factor.unsqueeze(-3)) if len(left.shape) > 2 else right
-    product = follower.contract(left, right, len(left.shape) - 2)
+    product = labelled.contract(left, right, len(left.shape) - 2)
     return product.moved(lambda factor: factor.squeeze(-1)) if vector else product
 
 
-def _attention(follower: Follower, func: Any, args: Any, kwargs: Any, leaves: list[Tensor]) -> list[Labels]:
+def _attention(labelled: LabelledTensors, func: Any, args: Any, kwargs: Any, leaves: list[Tensor]) -> list[Labels]:
     """Softmax of queries times keys, times values."""
-    queries, keys, values = (follower.labels_of(tensor) for tensor in args[:3])
-    follower.contractions += 1
+    queries, keys, values = (labelled.labels_of(tensor) for tensor in args[:3])
+    labelled.contractions += 1
     for argument, labels in enumerate((queries, keys, values)):
-        follower.tap(argument, labels)
+        labelled.tap(argument, labels)
     mask = kwargs.get("attn_mask", next((arg for arg in args[3:] if isinstance(arg, Tensor)), None))
-    scores = _matrix_product(follower, queries, keys.moved(lambda factor: factor.transpose(-1, -2)))
+    scores = _matrix_product(labelled, queries, keys.moved(lambda factor: factor.transpose(-1, -2)))
     if isinstance(mask, Tensor):
-        constants = [mask] if mask not in follower.known else []
-        scores = follower.wires.combine([scores, *([] if constants else [follower.known[mask]])], constants)
-    weights = follower.wires.combine([scores, follower.wires.reduced(scores, [len(scores.shape) - 1])])
-    return [_matrix_product(follower, weights, values)]
+        constants = [mask] if mask not in labelled.known else []
+        scores = labelled.wires.combine([scores, *([] if constants else [labelled.known[mask]])], constants)
+    weights = labelled.wires.combine([scores, labelled.wires.reduced(scores, [len(scores.shape) - 1])])
+    return [_matrix_product(labelled, weights, values)]
 
 
-def _glu(follower: Follower, func: Any, args: Any, kwargs: Any, leaves: list[Tensor]) -> list[Labels]:
+def _glu(labelled: LabelledTensors, func: Any, args: Any, kwargs: Any, leaves: list[Tensor]) -> list[Labels]:
     """One half of an axis gates the other."""
-    labels, axis = follower.known[args[0]], args[1] if len(args) > 1 else -1
+    labels, axis = labelled.known[args[0]], args[1] if len(args) > 1 else -1
     halves = [labels.moved(lambda factor, half=half: factor.chunk(2, axis)[half]) for half in (0, 1)]
-    return [follower.wires.combine(halves)]
+    return [labelled.wires.combine(halves)]
 
 
-def _shuffle(follower: Follower, func: Any, args: Any, kwargs: Any, leaves: list[Tensor]) -> list[Labels]:
-    labels, groups = follower.known[args[0]], args[1]
+def _shuffle(labelled: LabelledTensors, func: Any, args: Any, kwargs: Any, leaves: list[Tensor]) -> list[Labels]:
+    labels, groups = labelled.known[args[0]], args[1]
     batch, channels, *rest = labels.shape
     split = labels.moved(lambda factor: factor.reshape(batch, groups, channels // groups, *rest))
     return [split.moved(lambda factor: factor.transpose(1, 2).reshape(labels.shape))]

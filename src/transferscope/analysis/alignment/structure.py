@@ -15,7 +15,7 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from transferscope.analysis.alignment.follow import Placement
+from transferscope.analysis.alignment.labelled_tensors import Placement
 from transferscope.analysis.alignment.wires import Wires
 
 Array = np.ndarray

@@ -14,14 +14,14 @@ from transferscope.analysis.merging.candidates import check_candidates, mean_of
 from transferscope.analysis.states import State
 
 
-def align_to_first(groups: PermutationGroups, states: Sequence[State], seed: int = 0) -> list[Permutation]:
+def align_to_first(groups: PermutationGroups, states: Sequence[State]) -> list[Permutation]:
     """For each candidate the order of its channels that comes nearest to the first one's, whose own stays.
 
     Matching is by weights, each candidate with the first alone, so its cost is linear in the candidates; the average
     depends on which candidate is the first. Raises UserError as `check_candidates` and `match_weights` do.
     """
     check_candidates(states)
-    return [groups.identity(), *(match_weights(groups, states[0], state, seed) for state in states[1:])]
+    return [groups.identity(), *(match_weights(groups, states[0], state) for state in states[1:])]
 
 
 def aligned_average(

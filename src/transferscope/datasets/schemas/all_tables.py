@@ -42,12 +42,12 @@ def schema_of(table: str) -> pa.DataFrameSchema:
     short = table.removesuffix(OF_A_TASK)
     if short.startswith(own.PREFIX):
         return SCHEMAS[f"{own.PREFIX}<name>"]
-    found = SCHEMAS.get(table) or SCHEMAS.get(short)
-    if found is None:
+    schema = SCHEMAS.get(table) or SCHEMAS.get(short)
+    if schema is None:
         near = get_close_matches(short, SCHEMAS, 1)
         hint = f"did you mean {near[0]}?" if near else "describe it in src/transferscope/datasets/schemas"
         raise UserError(f"there is no schema of a table '{short}': {hint} (docs/extending.md, A table)")
-    return found
+    return schema
 
 
 def file_of(table: str) -> str:

@@ -72,10 +72,10 @@ class TableValidator:
 
     def _values(self, data: pd.DataFrame, cases: pd.DataFrame) -> str:
         """The first value that does not fit, and in how many rows there are others."""
-        found = cases[cases["index"].notna() & (cases["check"] != REPEATED)].sort_values("index", kind="stable")
-        if found.empty:
+        faults = cases[cases["index"].notna() & (cases["check"] != REPEATED)].sort_values("index", kind="stable")
+        if faults.empty:
             return ""
-        first = found.iloc[0]
+        first = faults.iloc[0]
         row = int(first["index"])
         column, reason, value = str(first["column"]), str(first["check"]), first["failure_case"]
         if reason == ORDER:
@@ -83,7 +83,7 @@ class TableValidator:
             reason, value = f"must not lie above {high}, {data[high].iloc[row]}", data[column].iloc[row]
         missing = reason == MISSING
         fault = "must not be empty" if missing else f"{reason} (got {repr(value) if isinstance(value, str) else value})"
-        others = found["index"].nunique() - 1
+        others = faults["index"].nunique() - 1
         more = f", and {others} more row{'s' if others > 1 else ''}" if others else ""
         return f"{self._row(row)}, column '{column}': {fault}{more}"
 

@@ -11,7 +11,8 @@ import click
 from omegaconf import OmegaConf
 
 from transferscope.experiment.options import Pairing
-from transferscope.framework.config import CommandLineError, by_numbers
+from transferscope.framework.command_line import CommandLineError
+from transferscope.framework.plan_loader import by_numbers
 from transferscope.system.errors import UserError, one_line
 from transferscope.system.nested import laid_over
 

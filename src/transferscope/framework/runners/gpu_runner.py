@@ -21,7 +21,7 @@ from kedro.runner import Task
 from pluggy import PluginManager
 from threadpoolctl import threadpool_limits
 
-from transferscope.framework.config import CommandLineError
+from transferscope.framework.command_line import CommandLineError
 from transferscope.framework.runners.beside import figures_beside
 from transferscope.framework.runners.gpu_processes import gpu_processes
 from transferscope.framework.runners.node_progress import Ended

@@ -17,7 +17,8 @@ from kedro.runner import AbstractRunner
 from pluggy import PluginManager
 
 from transferscope.cost.node_costs import node_costs
-from transferscope.framework.config import CommandLineError, present_plan
+from transferscope.framework.command_line import CommandLineError
+from transferscope.framework.config import present_plan
 from transferscope.framework.runners.failures import NodesFailed, reason, users_mistake
 from transferscope.framework.runners.node_progress import Ended, NodeProgress
 from transferscope.framework.runners.notes import let_go

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from transferscope.framework.config import CommandLineError
+from transferscope.framework.command_line import CommandLineError
 from transferscope.system.temporaries import work_folder
 
 KNOCK_SECONDS = 10.0

@@ -15,7 +15,8 @@ from kedro.pipeline import Pipeline
 from kedro.pipeline.node import Node
 from pluggy import PluginManager
 
-from transferscope.framework.config import CommandLineError, present_source
+from transferscope.framework.command_line import CommandLineError
+from transferscope.framework.config import present_source
 from transferscope.framework.kedro_private import validators_of
 from transferscope.framework.runners.failures import RemoteError
 from transferscope.framework.runners.node_progress import Ended

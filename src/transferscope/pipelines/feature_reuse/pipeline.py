@@ -23,7 +23,7 @@ def _task(plan: Plan, task: str) -> list[Node]:
     table = f"{task}.feature_reuse.table"
     varied = VariedRun.of(plan, task)
     series = {run.series for run in varied}
-    found = [
+    nodes_of_task = [
         Node(
             nodes.gather_varied_runs,
             inputs={"runs": f"params:plan.varied.{task}", "class_sizes": f"{task}.class_sizes.table"}
@@ -34,9 +34,9 @@ def _task(plan: Plan, task: str) -> list[Node]:
         )
     ]
     if series & {"blocks", "each"}:
-        found.append(draw(NAME, task, "feature_reuse", "reuse:block_sizes", [table]))
+        nodes_of_task.append(draw(NAME, task, "feature_reuse", "reuse:block_sizes", [table]))
     if "control" in series:
-        found.append(draw(NAME, task, "reuse_controls", "reuse:controls", [table]))
+        nodes_of_task.append(draw(NAME, task, "reuse_controls", "reuse:controls", [table]))
     if "epoch" in series:
         source = _source(plan, task)
         along = [] if source is None else [f"{task}.{source.name}.along_pretraining"]
@@ -48,9 +48,9 @@ def _task(plan: Plan, task: str) -> list[Node]:
             name="compare_source_epochs",
             namespace=f"{task}.{NAME}",
         )
-        found += [compared, *([_along(task, source)] if source is not None else [])]
-        found.append(draw(NAME, task, "source_epochs", "reuse:source_epochs", [table, gains, *along]))
-    return found
+        nodes_of_task += [compared, *([_along(task, source)] if source is not None else [])]
+        nodes_of_task.append(draw(NAME, task, "source_epochs", "reuse:source_epochs", [table, gains, *along]))
+    return nodes_of_task
 
 
 def _source(plan: Plan, task: str) -> RunSpec | None:

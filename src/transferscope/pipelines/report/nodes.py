@@ -69,11 +69,11 @@ def answer_questions(study: Study, claims: pd.DataFrame, **entries: TaskResults 
     results = {name: entry for name, entry in entries.items() if isinstance(entry, TaskResults)}
     empty = Card(plan.study.report.title, (), ())
     if not plan.compares_files:
-        figures = {name: frozenset(found.figures) for name, found in results.items()}
+        figures = {name: frozenset(result.figures) for name, result in results.items()}
         return answers_of_study(plan, claims, figures) or empty
     every = list(compared_models(plan, results, _merged_files(entries)))
-    found = next((one for one in every if one.pairs), every[0] if every else None)  # of one file its merges
-    return empty if found is None else answer(found, plan.study.report.title)
+    compared = next((one for one in every if one.pairs), every[0] if every else None)  # of one file its merges
+    return empty if compared is None else answer(compared, plan.study.report.title)
 
 
 def _merged_files(entries: Mapping[str, TaskResults | MergedModel]) -> dict[str, str]:

@@ -78,9 +78,9 @@ def identify_pair(
 
     bench = None if test_split is None else make_bench(test_split=test_split)
     ends = series_a.load(options.epoch), series_b.load(options.epoch)
-    found = identity(*ends, modules, bench=bench, side=part.pictures.seen_size)
+    identified = identity(*ends, modules, bench=bench, side=part.pictures.seen_size)
     names = {"task": RunName.parse(pair.run_a).task, **pair.columns(options.epoch)}
-    return named(found.summary, **names), named(found.matched, **names)
+    return named(identified.summary, **names), named(identified.matched, **names)
 
 
 def identify_pairs(
@@ -92,11 +92,11 @@ def identify_pairs(
     **series: CheckpointSeries,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The tables of `identify_pair` of many pairs, one below the other; series by the full name of the run."""
-    found = [
+    identities = [
         identify_pair(pair, series[pair.run_a], series[pair.run_b], part, options, modules, test_split)
         for pair in pairs.root
     ]
-    summaries, matched = zip(*found, strict=True)
+    summaries, matched = zip(*identities, strict=True)
     return concatenate(*summaries), concatenate(*matched)
 
 

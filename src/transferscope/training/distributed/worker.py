@@ -18,9 +18,9 @@ import torch.distributed as dist
 from transferscope.experiment.run import RunSpec
 from transferscope.models.checkpoint import load_checkpoint
 from transferscope.system.errors import UserError
-from transferscope.training.distributed.group import PATIENCE, OneProcess, ProcessGroup
 from transferscope.training.inputs import Inputs
 from transferscope.training.loop import Advance, fit
+from transferscope.training.process_group import PATIENCE, OneProcess, ProcessGroup
 from transferscope.training.record import RunFolder
 
 log = logging.getLogger("transferscope")
