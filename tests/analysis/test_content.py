@@ -15,7 +15,8 @@ from transferscope.analysis.content import content_of, name_content
 from transferscope.analysis.evaluator import Remembered
 from transferscope.analysis.interpolation import walk
 from transferscope.analysis.plane import Plane, evaluate_plane
-from transferscope.models.state_dicts import State, state_digest
+from transferscope.analysis.states import State
+from transferscope.models.state_dicts import state_digest
 
 State_ = dict[str, Tensor]
 

@@ -15,7 +15,8 @@ from weakref import WeakKeyDictionary
 
 from torch import nn
 
-from transferscope.models.state_dicts import State, state_digest
+from transferscope.analysis.states import State
+from transferscope.models.state_dicts import state_digest
 
 _Versions = tuple[tuple[int, int], ...]
 
