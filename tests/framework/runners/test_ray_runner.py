@@ -231,7 +231,6 @@ def test_a_run_is_recorded_in_mlflow(tmp_path: Path, address: str, monkeypatch: 
     """A history that a worker has written is a learning curve, and the record ends as finished; workers know no store."""
     from mlflow import MlflowClient
 
-    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "mlruns").as_uri())
     history = pd.DataFrame({"task": "a", "run": "p_1", "epoch": [0, 1], "test_accuracy": [0.25, 0.75]})
     pipeline = Pipeline([Node(lambda: history, None, "a.p_1.history", name="train")])
