@@ -232,7 +232,8 @@ def test_a_run_is_recorded_in_mlflow(tmp_path: Path, address: str, monkeypatch: 
     from mlflow import MlflowClient
 
     monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "mlruns").as_uri())
-    history = pd.DataFrame({"task": "a", "run": "p_1", "epoch": [0, 1], "test_accuracy": [0.25, 0.75]})
+    measured = {"train_loss": [2.0, 1.0], "test_accuracy": [0.25, 0.75]}
+    history = pd.DataFrame({"task": "a", "run": "p_1", "epoch": [0, 1], **measured})
     pipeline = Pipeline([Node(lambda: history, None, "a.p_1.history", name="train")])
     catalog = DataCatalog({"a.p_1.history": TableDataset(filepath=str(tmp_path / "p_1.csv"))})
     hooks = _create_hook_manager()
