@@ -56,7 +56,7 @@ OWN_CHECKPOINTS = "uv run kedro run --env own_checkpoints --params tasks.images.
 SMALLER = f"{OWN_CHECKPOINTS},model.name=fixup_resnet_small,pictures.store_size=32"
 SHORTENED = {
     "uv run kedro run --params training.epochs=20": "--nodes clipart.training.rit_small_lr_1",
-    "uv run kedro run --runner-params max_workers=8": (
+    "uv run kedro run --runner-params max_workers=2": (
         "--nodes generated.draw_domains,clipart.data_prep.pack_train,real.data_prep.pack_train"
     ),
     SMALLER: "--pipelines data_prep,training",
