@@ -44,8 +44,8 @@ UNDECIDED = ONE_LINE | {"union_basin", "union_rit", "criticality_depth", "reuse_
 
 def test_all_hold_in_the_papers_sense(plan: Plan, drawn: Draw) -> None:
     """Tables drawn as the paper has them confirm every claim that has something to repeat."""
-    found = verdicts(plan, drawn(sense=1))
-    assert {name for name, verdict in found.items() if verdict != "holds"} == UNDECIDED
+    by_claim = verdicts(plan, drawn(sense=1))
+    assert {name for name, verdict in by_claim.items() if verdict != "holds"} == UNDECIDED
 
 
 def test_none_holds_against_it(plan: Plan, drawn: Draw) -> None:
@@ -53,9 +53,9 @@ def test_none_holds_against_it(plan: Plan, drawn: Draw) -> None:
 
     Where P-T gains nothing there are no parts of a gain that the first modules could carry.
     """
-    found = verdicts(plan, drawn(sense=-1))
+    by_claim = verdicts(plan, drawn(sense=-1))
     undecided = UNDECIDED | {"first_modules"}
-    assert {name for name, verdict in found.items() if verdict != "does not hold"} == undecided
+    assert {name for name, verdict in by_claim.items() if verdict != "does not hold"} == undecided
 
 
 def test_nothing_was_run(plan: Plan) -> None:
@@ -102,11 +102,11 @@ def test_numbers_are_columns_that_follow_from_the_comparisons(decided: Decided) 
 
 def test_one_replica_has_no_pairs(plan: Plan, drawn: Draw) -> None:
     """Claims on pairs of P-T or of RI-T cannot be told with one run each; those on runs still can, over the tasks."""
-    found = verdicts(plan, drawn(replicas=1))
-    assert {found[name] for name in ("no_barrier_pt", "barrier_rit", "l2", "cka_mixed", "extrapolation")} == {
+    by_claim = verdicts(plan, drawn(replicas=1))
+    assert {by_claim[name] for name in ("no_barrier_pt", "barrier_rit", "l2", "cka_mixed", "extrapolation")} == {
         "cannot tell"
     }
-    assert found["final_score"] == found["l2_init"] == found["barrier_mixed"] == "holds"
+    assert by_claim["final_score"] == by_claim["l2_init"] == by_claim["barrier_mixed"] == "holds"
 
 
 def test_columns(plan: Plan, drawn: Draw, decided: Decided) -> None:
