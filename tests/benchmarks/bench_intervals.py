@@ -35,7 +35,7 @@ from transferscope.measure.lines import BOUNDARY_DROP
 MARGIN = 0.05
 """A part of what the ends have learned."""
 ACCURACY = [
-    *(("flat", 0.0, flips) for flips in (0.01, 0.02, 0.05)),
+    *(("flat", 0.0, flips) for flips in (0.003, 0.01, 0.02, 0.05)),
     *((shape, height, 0.03) for shape in ("bowl", "peak") for height in (0.01, 0.03, 0.1, 0.4)),
     ("bowl", -0.03, 0.03),
 ]
@@ -145,7 +145,7 @@ def left(studies: int, num: int) -> None:
             way, low = right_or_wrong("bowl", height, num, generator)
             way[[0, -1]] = straight[[0, -1]]
             curves = np.split(resampled(np.concatenate([straight, way]), generator), 2, axis=1)
-            found = remaining(ALPHAS, *curves, higher_is_better=True)
+            found = remaining(ALPHAS, *curves, higher_is_better=True, num_examples=num, is_share=True)
             largest = [gaps_between_ends(ALPHAS, one, higher_is_better=True).max(axis=1) for one in curves]
             parts, truth = largest[1] / largest[0], low / deep
             ends = np.percentile(parts[1:], [2.5, 97.5])

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -15,8 +16,8 @@ from statsmodels.stats.multitest import multipletests
 
 from transferscope.claims.comparisons import Comparison, Measured, Unit, against, compare, paired
 from transferscope.claims.decide import remarks, size_of
-from transferscope.claims.inference import Estimate, Kinship, estimate, make_design, more_runs
-from transferscope.claims.verdict import Verdict, decide, holm
+from transferscope.claims.inference import Design, Estimate, Kinship, estimate, larger_study, make_design
+from transferscope.claims.verdict import Verdict, _would_tell, decide, holm, judge
 from transferscope.experiment.names import PairName, RunName
 from transferscope.system.errors import UserError
 
@@ -255,9 +256,69 @@ def test_more_runs_tell_smaller_effects() -> None:
     rows = [replace(one, error=0.02) for one in kinds("real", [0.51, 0.512], [0.5, 0.502])]
     design = make_design(rows, Kinship())
     found = estimate(design, np.array([one.effect for one in rows]), np.array([one.error for one in rows]))
-    reaches = [more_runs(design, found, times) for times in (1, 1.5, 2, 5, 10)]
+    reaches = [larger_study(design, found, times) for times in (1, 1.5, 2, 5, 10)]
     assert reaches == sorted(reaches, reverse=True)
     assert reaches[0] <= float(found.detectable) * (1 + 1e-12)
+
+
+def test_the_source_that_dominates_is_what_would_tell() -> None:
+    """Where runs hardly vary, more test images, and where no number of runs suffices for both, more of both."""
+    alike = [replace(one, error=0.02) for one in kinds("real", [0.51, 0.512], [0.5, 0.502])]
+    assert decide(alike).would_tell.split("; ")[1].split(" would tell")[0].endswith("times as many test images")
+    varied = [replace(one, error=0.005) for one in kinds("real", [0.51, 0.53], [0.5, 0.512])]
+    words = decide(varied).would_tell.split("; ")[1].split(" would tell")[0]
+    assert re.fullmatch(r"\d+|\d+ runs of each kind and \d+ times as many test images", words)
+    tasks = [one for task, x in zip("abcd", (0.1, -0.1, 0.2, 0.4), strict=True) for one in kinds(task, [x], [0.0])]
+    assert re.match(r"4 tasks: .*; \d+ would tell", decide([replace(one, error=0.02) for one in tasks]).would_tell)
+
+
+@pytest.mark.parametrize(
+    ("replicas", "tasks", "error", "effect"),
+    [(2, 1, 0.0, 1.5), (2, 4, 0.2, 0.5), (2, 1, 3.0, 2.0), (3, 2, 0.6, 1.0), (1, 4, 0.0, 1.2)],
+)
+def test_what_would_tell_has_the_stated_power(replicas: int, tasks: int, error: float, effect: float) -> None:
+    """Of 2,000 studies of the size that is named, about four in five decide an effect as large as is stated.
+
+    Runs vary by 1 and the test set of each task by `error`. The study that names the size has runs of just this spread.
+    """
+    generator = np.random.default_rng(0)
+    rows = _rows(replicas, tasks, error)
+    design, estimates = _studies(rows, effect, 400, generator)
+    found = Estimate(*(np.asarray(getattr(estimates, field.name)[0]) for field in fields(Estimate)))
+    found = replace(found, effect=np.asarray(effect), se=np.sqrt(np.square(estimates.se).mean()))
+    text = _would_tell(design, found, (0, math.inf), "{:.4g}".format, (-9, 9))
+    named = re.search(r"; (?:(\d+)(?: runs of each kind)?)?(?: and )?(?:(\d+) times as many test images)? would", text)
+    assert named, text
+    more, images = (int(number) if number else None for number in named.groups())
+    stated = float(text.split(" would tell ")[1])
+    assert stated <= effect
+    larger = _rows(replicas, more or tasks, error) if replicas == 1 else _rows(more or replicas, tasks, error)
+    rows = [replace(one, error=one.error / math.sqrt(images or 1)) for one in larger]
+    holds = judge(_studies(rows, stated, 2000, generator)[1], (0, math.inf)) == "holds"
+    assert 0.7 <= holds.mean() <= 0.9
+
+
+def _rows(replicas: int, tasks: int, error: float) -> list[Comparison]:
+    """Of numbers that are of no account; error: standard error over test images."""
+    every = [one for task in "abcdefghijklmnopqrst"[:tasks] for one in kinds(task, [0.0] * replicas, [0.0] * replicas)]
+    return [replace(one, error=error or math.nan) for one in every]
+
+
+def _studies(
+    rows: list[Comparison], effect: float, num: int, generator: np.random.Generator
+) -> tuple[Design, Estimate]:
+    """So many studies of the design of the rows: runs vary by 1, and the images of each task by the rows' error."""
+    design = make_design(rows, Kinship())
+    error = 0.0 if math.isnan(rows[0].error) else rows[0].error
+    runs = {name: generator.normal(size=num) for one in rows for name in sorted(one.runs)}
+    images = {place: error * generator.normal(size=num) for place in sorted({one.place for one in rows})}
+    numbers = [
+        runs[first] - runs[second] + images[one.place] + effect
+        for one in rows
+        for first, second in [sorted(one.runs, key=str)]
+    ]
+    errors = np.full((num, len(rows)), rows[0].error)
+    return design, estimate(design, np.stack(numbers, axis=1), errors)
 
 
 def test_an_effect_has_no_interval_beyond_its_limits() -> None:

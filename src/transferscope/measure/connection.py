@@ -134,7 +134,7 @@ def connect(
     sizes = {part: len(split) for part, split in bench.limited(options.max_examples).splits.items()}
     tables = [
         (_points(lines, alphas), POINT_COLUMNS),
-        (_barriers(lines, alphas, moved), BARRIER_COLUMNS),
+        (_barriers(lines, alphas, moved, sizes), BARRIER_COLUMNS),
         (pd.concat(profiles, ignore_index=True) if profiles else pd.DataFrame(columns=["split"]), MODULE_COLUMNS),
     ]
     points, barriers, drops = (
@@ -211,16 +211,22 @@ def _points(lines: Mapping[Way, list[Measured]], alphas: Sequence[float]) -> pd.
     return pd.DataFrame(rows)
 
 
-def _barriers(lines: Mapping[Way, list[Measured]], alphas: Sequence[float], moved: float) -> pd.DataFrame:
+def _barriers(
+    lines: Mapping[Way, list[Measured]], alphas: Sequence[float], moved: float, sizes: Mapping[str, int]
+) -> pd.DataFrame:
     straight = _stacked(lines["straight"])
     rows = []
     for way, measured in lines.items():
         for curve, values in _stacked(measured).items():
             if not curve.endswith("temperature"):
-                better = higher_is_better(curve)
-                row = {"way": way, **_parts(curve), **barrier_row(alphas, values, higher_is_better=better)}
-                row |= vars(remaining(alphas, straight[curve], values, higher_is_better=better))
-                rows.append({**row, "moved": moved if _is_aligned(way) else np.nan})
+                better, parts = higher_is_better(curve), _parts(curve)
+                size, share = sizes.get(parts["split"]), parts["metric"] == "accuracy"
+                row = barrier_row(alphas, values, higher_is_better=better, num_examples=size, is_share=share)
+                left = remaining(
+                    alphas, straight[curve], values, higher_is_better=better, num_examples=size, is_share=share
+                )
+                aligned = moved if _is_aligned(way) else np.nan
+                rows.append({"way": way, **parts, **row, **vars(left), "moved": aligned})
     return pd.DataFrame(rows)
 
 
