@@ -158,7 +158,7 @@ def imagined_error(num_examples: int | None, *, is_share: bool) -> float:
 _CONTENDER = 2.5
 """Places within this many standard errors of the highest one may be the highest; by simulation, see the log."""
 _IMAGINED = 0.5
-"""Examples that change their answer at every place besides those that do: where hardly any do, one more says little."""
+"""Part of an imagined example that changes its answer, beside those that do; by simulation, see the log."""
 _LOWER_TAIL = 0.75
 """Part of the error that the lower bound may make; the upper one makes none on flat lines."""
 
@@ -210,9 +210,26 @@ def _gain_with_interval(
     confidence: float,
 ) -> dict[str, float]:
     gain = float(_midpoint_gains(alphas, gaps))
-    error = math.hypot(float(_midpoint_gains(alphas, noise).std(ddof=1)), imagined)
+    error = math.hypot(float(_midpoint_gains(alphas, noise).std(ddof=1)), _IMAGINED * imagined)
     reach = _z((1 - confidence) / 2) * error
     return {"midpoint_gain": gain, "gain_low": gain - reach, "gain_high": gain + reach, "gain_se": error}
+
+
+def resampled_interval(
+    values: ArrayLike, *, num_examples: int | None = None, is_share: bool = False, confidence: float = 0.95
+) -> tuple[float, float]:
+    """Normal interval of a mean difference of a metric by its resamples, as that of `midpoint_gain`.
+
+    values: (1 + num_resamples,), on all examples and then under every resample; num_examples, is_share: as in
+    `barrier_row`. NaN with fewer than two resamples that are finite.
+    """
+    value, drawn = np.split(np.asarray(values, dtype=np.float64), [1])
+    known = drawn[np.isfinite(drawn)]
+    if len(known) < 2:
+        return math.nan, math.nan
+    imagined = _IMAGINED * imagined_error(num_examples, is_share=is_share)
+    reach = _z((1 - confidence) / 2) * math.hypot(float(centred_noise(known, num_examples).std(ddof=1)), imagined)
+    return float(value[0]) - reach, float(value[0]) + reach
 
 
 def _z(tail: float) -> float:

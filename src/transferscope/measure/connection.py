@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from transferscope.analysis.alignment import Permutation
-from transferscope.analysis.barriers import barrier_row, higher_is_better
+from transferscope.analysis.barriers import barrier_row, higher_is_better, resampled_interval
 from transferscope.analysis.connection import module_points, remaining
 from transferscope.analysis.interpolation import coarse_first
 from transferscope.experiment.options import ConnectionOptions, Way
@@ -109,12 +109,13 @@ def connect(
     lines: dict[Way, list[Measured]] = {}
     profiles: list[pd.DataFrame] = []
     left_out: dict[Way, str] = {}
+    sizes = {part: len(split) for part, split in bench.limited(options.max_examples).splits.items()}
     with progress_bar(name, len(chosen)) as advance:
         for way in chosen:
             advance(0, way)
             try:
                 if way in PROFILES:
-                    profiles.append(_profile(between, way, modules or find_modules(between.model)))
+                    profiles.append(_profile(between, way, modules or find_modules(between.model), sizes))
                 elif way != "tempered":
                     lines[way] = _line(between, way, alphas)
             except DamagedError:
@@ -131,7 +132,6 @@ def connect(
         lines["tempered"] = _tempered(lines["straight"], alphas, name)
     lines["straight"] = [_without_temperature(measured) for measured in lines["straight"]]
     moved = between.permutation.moved if any(map(_is_aligned, set(chosen) - left_out.keys())) else np.nan
-    sizes = {part: len(split) for part, split in bench.limited(options.max_examples).splits.items()}
     tables = [
         (_points(lines, alphas), POINT_COLUMNS),
         (_barriers(lines, alphas, moved, sizes), BARRIER_COLUMNS),
@@ -179,7 +179,7 @@ def _tempered(straight: list[Measured], alphas: Sequence[float], name: str) -> l
     return points
 
 
-def _profile(between: Ways, way: Way, modules: Modules) -> pd.DataFrame:
+def _profile(between: Ways, way: Way, modules: Modules, sizes: Mapping[str, int]) -> pd.DataFrame:
     other = between.aligned if _is_aligned(way) else between.states[1]
     ends = {"a": between.end(0), "b": between.end(1)}
     drops: dict[tuple[str, str], list[Measured]] = {}
@@ -195,8 +195,10 @@ def _profile(between: Ways, way: Way, modules: Modules) -> pd.DataFrame:
     for (profile, module), (first, second) in drops.items():
         for curve, values in first.items():
             mean = (values + second[curve]) / 2
-            low, high = np.percentile(mean[1:], [2.5, 97.5]) if len(mean) > 1 else (np.nan, np.nan)
-            about = {"way": way, "profile": profile, "module": module, **_parts(curve)}
+            parts = _parts(curve)
+            share = parts["metric"] == "accuracy"
+            low, high = resampled_interval(mean, num_examples=sizes.get(parts["split"]), is_share=share)
+            about = {"way": way, "profile": profile, "module": module, **parts}
             rows.append({**about, "drop": mean[0], "low": low, "high": high})
     return pd.DataFrame(rows)
 
