@@ -50,13 +50,13 @@ def test_paths_state_dicts_and_networks_are_one_thing(trained: Trained, tmp_path
     networks = [trained.models[name] for name in ("first", "unrelated")]
     states = [trained.state(name) for name in ("first", "unrelated")]
     before = trained.state("first")
-    found = {
+    answers = {
         same_function(*networks, images=trained.images),
         same_function(*states, model=networks[0], images=trained.images),
         same_function(*map(str, paths), model=networks[0], images=trained.images),
         same_function(paths[0], states[1], model=networks[1], images=trained.images),
     }
-    assert len(found) == 1
+    assert len(answers) == 1
     assert all(torch.equal(before[key], tensor) for key, tensor in trained.state("first").items())
 
 
@@ -100,18 +100,18 @@ def test_a_folder_of_images(trained: Trained, tmp_path: Path) -> None:
         pixels = np.random.default_rng(index).integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(folder / f"{index}.png")
     models = [trained.models[name] for name in ("first", "other")]
-    found = transferscope.compare(*models, images=tmp_path / "photos", max_images=20, analyses=QUICK)
-    assert found.tables["replacement"]["num_examples"].tolist() == [10]
+    comparison = transferscope.compare(*models, images=tmp_path / "photos", max_images=20, analyses=QUICK)
+    assert comparison.tables["replacement"]["num_examples"].tolist() == [10]
 
 
 def test_several_models(trained: Trained) -> None:
     """Of three models every pair is compared, the one that is a copy is found, and named pairs alone where asked."""
     models = [trained.models[name] for name in ("first", "permuted", "other")]
-    found = transferscope.compare(*models, images=trained.images, names=["one", "two", "three"], analyses=QUICK)
-    answer = found.card["same_function"]
+    comparison = transferscope.compare(*models, images=trained.images, names=["one", "two", "three"], analyses=QUICK)
+    answer = comparison.card["same_function"]
     assert (answer.verdict, answer.models) == ("yes", ("one", "two"))
     assert "1 pair (one & two) computes the same" in answer.answer
-    for card in (found.card, AnswerCard.from_json(found.card.to_json())):
+    for card in (comparison.card, AnswerCard.from_json(comparison.card.to_json())):
         assert [model["label"] for model in card.models] == ["one", "two", "three"]
     chosen = transferscope.compare(*models, pairs=[("A", "C")], analyses=QUICK)
     assert len(chosen.tables["identity"]) == 1
@@ -129,16 +129,16 @@ def test_one_network_gives_one_name() -> None:
 def test_saved(trained: Trained, tmp_path: Path) -> None:
     """A folder has the answers, the tables and the merged weights, which the answers name."""
     models = [trained.models[name] for name in ("first", "second")]
-    found = transferscope.compare(
+    comparison = transferscope.compare(
         *models, images=trained.images, analyses=QUICK | {"merging": {"methods": ["uniform"]}}
     )
-    folder = found.save(tmp_path / "out")
+    folder = comparison.save(tmp_path / "out")
     card = AnswerCard.from_json((folder / "answers.json").read_text())
     assert card["averaging"].file == str(folder / "merged.safetensors")
     assert (folder / "merged.safetensors").is_file()
     assert (folder / "replacement.csv").is_file()
     with pytest.raises(UserError, match="give the name of a new folder"):
-        found.save(folder)
+        comparison.save(folder)
 
 
 @pytest.mark.parametrize(

@@ -137,8 +137,8 @@ def rises(studies: int, num: int) -> Rows:
             both = generator.random(num) < common
             values = [1 - (both | (generator.random(num) < (wrong - common) / (1 - common))).mean() for wrong in WRONG]
             history = pd.DataFrame({"epoch": [1, 2], "lr": 0.1, "train_accuracy": values})
-            found = rise_at_the_end(history, sizes, "accuracy")
-            covered.append(holds(found.low, found.high, WRONG[0] - WRONG[1]))
+            rise = rise_at_the_end(history, sizes, "accuracy")
+            covered.append(holds(rise.low, rise.high, WRONG[0] - WRONG[1]))
         yield f"last rise (a bound): {common:g} of the mistakes common", covered
 
 

@@ -155,11 +155,11 @@ def test_many_files_are_one_kind_whose_pairs_grow_as_asked(folder: Path, pairs: 
     for epoch, name in enumerate(names):
         save(folder / name, moved(build_model(SMALL, 3, seed=1), 0.01 * epoch))
     plan = planned(compared(folder, *names, images="photos", pairs=pairs))
-    found = plan.pairs("images", [("m", "m")])
-    assert len(found) == number
+    pairs_of_plan = plan.pairs("images", [("m", "m")])
+    assert len(pairs_of_plan) == number
     assert len(plan.merges()[0].candidates) == 6
     if pairs in (None, "first"):
-        assert {pair.run_a.name for pair in found} == {"m_1"}
+        assert {pair.run_a.name for pair in pairs_of_plan} == {"m_1"}
 
 
 BAD: list[tuple[tuple[str, ...], dict[str, Any], str]] = [

@@ -98,15 +98,15 @@ def _named(checkpoint: Checkpoint, label: str, model: str | nn.Module | None, fi
             allow(model)
         return checkpoint.with_metadata(architecture=model)
     try:
-        found = recognize([checkpoint.state_dict], hints=hints_of(checkpoint, file))
+        recognition = recognize([checkpoint.state_dict], hints=hints_of(checkpoint, file))
     except UserError as error:
         raise UserError(f"{label}: {error}") from None
-    said = f"recognised as {found.name} with {found.num_classes} classes ({found.evidence})"
-    log.log(logging.WARNING if found.rivals else logging.INFO, "%s: %s", label, said)
+    line = f"recognised as {recognition.name} with {recognition.num_classes} classes ({recognition.evidence})"
+    log.log(logging.WARNING if recognition.rivals else logging.INFO, "%s: %s", label, line)
     named = checkpoint.with_metadata(
-        architecture=found.name, model_options=found.options, num_classes=found.num_classes
+        architecture=recognition.name, model_options=recognition.options, num_classes=recognition.num_classes
     )
-    return named.with_notes([said])
+    return named.with_notes([line])
 
 
 def labels_for(number: int, names: Sequence[str] | None) -> list[str]:

@@ -86,14 +86,14 @@ def recognize(states: Sequence[Mapping[str, Tensor]], *, hints: Sequence[str] = 
     """
     if not states:
         raise UserError("no weights are given: give one state_dict at least")
-    found = [_recognize(signature, tuple(hints)) for signature in dict.fromkeys(map(_signature, states))]
-    for other in found[1:]:
-        first = found[0]
+    recognitions = [_recognize(signature, tuple(hints)) for signature in dict.fromkeys(map(_signature, states))]
+    for other in recognitions[1:]:
+        first = recognitions[0]
         if (other.name, other.options) != (first.name, first.options):
             raise UserError(f"the weights are of different architectures, {first.name} and {other.name}")
         if other.num_classes != first.num_classes:
             raise UserError(f"classifiers of {first.name} for {first.num_classes} and {other.num_classes} classes")
-    return found[0]
+    return recognitions[0]
 
 
 def hints_of(checkpoint: Checkpoint, path: str = "") -> list[str]:
@@ -178,13 +178,13 @@ def _same_tensors(shapes: Shapes) -> list[_Candidate]:
     makes layers only to try them, as some of timm do, is not among them.
     """
     wanted, most = _wanted(shapes)
-    found = []
+    candidates = []
     for name in names_of("timm"):
         with _only_with(wanted, most, foreign=0, each_once=True):
             model = _built(name, {})
         if model is not None:
-            found.append(_compared(name, {}, model, shapes))
-    return [candidate for candidate in found if candidate.fits]
+            candidates.append(_compared(name, {}, model, shapes))
+    return [candidate for candidate in candidates if candidate.fits]
 
 
 _Wanted = Counter[tuple[str, tuple[int, ...]]]

@@ -111,11 +111,11 @@ class Comparison:
     @property
     def networks(self) -> list[tuple[str, dict[str, Any]]]:
         """The different networks."""
-        found: list[tuple[str, dict[str, Any]]] = []
+        networks: list[tuple[str, dict[str, Any]]] = []
         for file in self.files:
-            if file.network not in found:
-                found.append(file.network)
-        return found
+            if file.network not in networks:
+                networks.append(file.network)
+        return networks
 
     @property
     def apart(self) -> bool:
