@@ -179,6 +179,53 @@ def test_models_that_have_no_image_in_common_are_one_line(trained: Trained) -> N
         transferscope.compare(trained.models["first"], build_model("squeezenet1_1", 3), images=images, analyses=QUICK)
 
 
+class Tutorial(nn.Module):
+    """A grey network of one size that views its features, with its classifier registered first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(5 * 10 * 10, 3)
+        self.conv = nn.Conv2d(1, 5, 3)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.fc(torch.relu(self.conv(images)).view(-1, 500))
+
+
+def test_networks_as_tutorials_define_them_are_compared(tmp_path: Path) -> None:
+    """The mistakes are those of the networks' own logits; without images noise of a size that they take is used."""
+    generator = torch.Generator().manual_seed(0)
+    images, labels = torch.randn(120, 1, 12, 12, generator=generator), torch.arange(120) % 3
+    torch.manual_seed(3)
+    first, second = Tutorial(), Tutorial()
+    given = {"train": (images[:60], labels[:60]), "test": (images[60:], labels[60:])}
+    found = transferscope.compare(first, second, images=given, analyses=QUICK)
+    with torch.no_grad():
+        right = [float((one(images[60:]).argmax(1) == labels[60:]).float().mean()) for one in (first, second)]
+    row = found.tables["mistakes"].iloc[0]
+    assert [row["accuracy_a"], row["accuracy_b"]] == pytest.approx(right)
+    assert transferscope.compare(first, second).tables["identity"]["num_inputs"].tolist() == [8]
+
+
+def test_functions_and_folders_that_do_not_serve_are_one_line(tmp_path: Path) -> None:
+    """A function that returns no module, a folder without images, and one with other classes than the models have."""
+    (tmp_path / "nets.py").write_text("def nothing(num_classes): print()\n")
+    (tmp_path / "empty").mkdir()
+    for name in ("cat", "dog"):
+        (tmp_path / "two" / name).mkdir(parents=True)
+        for index in range(4):
+            Image.new("RGB", (16, 16), (40 * index, 0, 0)).save(tmp_path / "two" / name / f"{index}.png")
+    path = tmp_path / "a.pth"
+    torch.save(build_model("squeezenet1_1", 3, seed=0).state_dict(), path)
+    for options, message in (
+        ({"model": f"{tmp_path / 'nets.py'}:nothing"}, "returned a NoneType, not a torch.nn.Module: let it return"),
+        ({"images": tmp_path / "empty"}, "empty"),
+        ({"images": tmp_path / "two"}, "images have 2 classes and the networks 3: give class_list"),
+    ):
+        with pytest.raises(UserError, match=message) as caught:
+            transferscope.compare(path, path, analyses=QUICK, **options)
+        assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize("bad", [{}, {"a": 3}, 7])
 def test_what_is_no_model_is_one_line(bad: Any, trained: Trained) -> None:
     """A value that is no model is named by its label."""
