@@ -239,8 +239,8 @@ def takes(model: nn.Module, channels: int, side: int, layout: torch.memory_forma
     """
     weight = next(model.parameters())
     # Of one channel, only a tensor that is made in a layout has its strides.
-    like = {"dtype": weight.dtype, "device": weight.device}
-    images = torch.empty(2, channels, side, side, memory_format=layout, **like).zero_()
+    shape = 2, channels, side, side
+    images = torch.empty(shape, memory_format=layout, dtype=weight.dtype, device=weight.device).zero_()
     with evaluation_mode(model):
         try:
             outputs = model(images)
