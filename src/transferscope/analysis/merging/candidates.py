@@ -107,9 +107,9 @@ def mean_of(tensors: Callable[[], Iterable[Tensor]]) -> Tensor:
 
 
 def in_parts(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """Flat views of some values of each tensor at a time, so that what is computed from them stays small.
+    """Flat views of some values of each tensor at a time, so that results in float64 stay small.
 
-    All tensors have one number of values. What is written to a view of a contiguous tensor stays in it.
+    All tensors have one number of values. A value written to the view of a contiguous tensor stays in the tensor.
     """
     yield from zip(*(tensor.detach().reshape(-1).split(PART) for tensor in tensors), strict=True)
 
