@@ -10,19 +10,15 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from kedro.framework.project import pipelines
-from kedro.pipeline import Node
 from kedro.runner import AbstractRunner, ParallelRunner, SequentialRunner, ThreadRunner
 
 from tiny_project import SMALL, Project, make_project
 from transferscope.framework.runners import GpuRunner, RayRunner, gpu_runner
-from transferscope.framework.runners.gpu_processes import GpuProcesses, gpu_processes
 from transferscope.framework.runners.surroundings import TERMINATED, one_thread_an_operation
 from transferscope.system.folder_lock import FolderLock
 
@@ -86,32 +82,6 @@ def test_kedros_runners_give_the_same_bytes(
     assert len(files) > 30
     assert files.keys() == expected.keys()
     assert [path for path in files if files[path] != expected[path]] == []
-
-
-@pytest.mark.xdist_group("kedro_runners")
-def test_analyses_in_a_process_for_each_gpu_give_the_same_bytes(
-    expected: dict[str, bytes], folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As with several GPUs, here without any: each analysis is carried out elsewhere, and nothing else is."""
-    carried: list[str] = []
-    original = GpuProcesses.carry_out
-
-    def carry_out(self: GpuProcesses, node: Node) -> None:
-        carried.append(node.name)
-        original(self, node)
-
-    monkeypatch.setattr(GpuProcesses, "carry_out", carry_out)
-    monkeypatch.setattr(gpu_runner, "gpu_processes", partial(_as_for, 2))
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
-    found = run_with(folder, lambda: GpuRunner(max_workers=2))
-    assert found.keys() == expected.keys()
-    assert [path for path in found if found[path] != expected[path]] == []
-    assert carried
-    assert not [name for name in carried if ".training." in name or ".draw_" in name]
-
-
-def _as_for(number: int, *arguments: Any, **options: Any) -> Any:
-    return gpu_processes(*arguments, **{**options, "number": number})
 
 
 @pytest.mark.xdist_group("kedro_runners")

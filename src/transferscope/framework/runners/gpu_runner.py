@@ -23,7 +23,6 @@ from threadpoolctl import threadpool_limits
 
 from transferscope.framework.command_line import CommandLineError
 from transferscope.framework.runners.beside import figures_beside
-from transferscope.framework.runners.gpu_processes import gpu_processes
 from transferscope.framework.runners.node_progress import Ended
 from transferscope.framework.runners.node_runner import NodeRunner, gpus_asked, positive, refuse_unknown
 from transferscope.framework.runners.slots import DevicePool
@@ -38,8 +37,7 @@ class GpuRunner(NodeRunner):
     """Runs independent nodes at once, in threads, each on GPUs of its own or on a core of its own.
 
     A node's tag `gpus-N` says how many GPUs it gets (`gpus-auto`: all). Nodes from which the longest work hangs start
-    first, equals first in, first out. Those without a tag run beside them, one for each core. With several GPUs the
-    analyses on each have a process of their own. Where there is no GPU,
+    first, equals first in, first out. Those without a tag run beside them, one for each core. Where there is no GPU,
     cores take their place: a training with N processes gets N, and small runs train side by side with one thread each.
     Small networks gain little from several threads within an operation, and nearly all from a second run beside the
     first (docs/log.md). Results are those of one node after the other with as many threads in an operation; another
@@ -83,16 +81,12 @@ class GpuRunner(NodeRunner):
         keep_freed_memory()
 
         def carry_out(node: Node) -> None:
-            if processes is not None and processes.takes(node):
-                processes.carry_out(node)
-                return
             node = figures_beside(node)
             Task(node=node, catalog=catalog, hook_manager=hook_manager, is_async=self._is_async, run_id=run_id)()
 
         self._threads = threads = _Threads(carry_out, requests, gpus, cores, has_gpus=there > 0)
-        own = gpu_processes(catalog, hook_manager, run_id, is_async=self._is_async, number=size if there else 0)
         # For all nodes at once: one thread of a process cannot limit BLAS for itself.
-        with threadpool_limits(1, "blas"), side_processes(self._cores), own as processes:
+        with threadpool_limits(1, "blas"), side_processes(self._cores):
             try:
                 yield threads
             finally:

@@ -21,10 +21,9 @@ from transferscope.framework.kedro_private import validators_of
 from transferscope.framework.runners.failures import RemoteError
 from transferscope.framework.runners.node_progress import Ended
 from transferscope.framework.runners.node_runner import NodeRunner, gpus_asked, positive, refuse_unknown
-from transferscope.framework.runners.node_task import NodeTask, Outcome
 from transferscope.framework.runners.notes import Notes, add_notes
 from transferscope.framework.runners.ray_cluster import connected, machines_of
-from transferscope.framework.runners.ray_node import Board, carry_out
+from transferscope.framework.runners.ray_node import Board, NodeTask, Outcome, carry_out
 from transferscope.framework.runners.slots import DevicePool
 from transferscope.framework.runners.urgency import urgency
 from transferscope.system.errors import UserError
@@ -229,4 +228,7 @@ class _Tasks:
             self._noted(node, outcome.notes)
         except (OSError, UserError) as error:  # the node itself is done, and others go on
             logger.warning("%s is done, but what was recorded of it could not be saved: %s", node.name, error)
-        return Ended(node, outcome.seconds, outcome.error)
+        if outcome.failure is None:
+            return Ended(node, outcome.seconds)
+        kind = UserError if outcome.is_users else RemoteError
+        return Ended(node, outcome.seconds, kind(outcome.failure))
