@@ -11,6 +11,8 @@ project = "transferscope"
 version = release = transferscope.__version__
 html_title = "transferscope"
 html_theme = "furo"
+html_static_path = ["_static"]
+html_css_files = ["pages.css"]
 html_show_copyright = False
 html_show_sourcelink = False
 templates_path: list[str] = []

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from transferscope.claims.decide import decide_claims
 from transferscope.claims.evidence import TaskResults
 from transferscope.experiment.node_parameters import VariedRun
 from transferscope.experiment.plan import Plan, make_plan
@@ -654,6 +655,12 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., dict[str, T
     folder = tmp_path_factory.mktemp("drawn")
     draw = cache(lambda sense, replicas: draw_results(folder, sense, replicas))
     return lambda sense=1, replicas=2: dict(draw(sense, replicas))
+
+
+@pytest.fixture(scope="session")
+def decided(plan: Plan, drawn: Callable[..., dict[str, TaskResults]]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The claims and comparisons of the results in the paper's sense; tests may read them, not change them."""
+    return decide_claims(plan, drawn())
 
 
 @pytest.fixture(scope="session")

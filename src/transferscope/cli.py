@@ -23,11 +23,13 @@ from kedro.framework.startup import ProjectMetadata
 from kedro.io.core import DatasetError
 from kedro.runner import AbstractRunner
 from kedro.utils import load_obj
+from kedro_viz.launchers.cli.main import viz
 from omegaconf.errors import OmegaConfBaseException
 
 from transferscope.experiment.names import Namespace
 from transferscope.framework.comparing.command import compare
 from transferscope.framework.kedro_private import SELECTING_FILES
+from transferscope.framework.viz_offline import stay_on_this_machine
 from transferscope.framework.yaml_files import read_mapping
 from transferscope.system.errors import UserError, one_line
 from transferscope.system.nested import laid_over
@@ -320,6 +322,8 @@ def _our_compare(command: click.Command) -> click.Command:
 
 run = _our_run(kedro_run)
 """The command by which `python -m transferscope` runs the packaged project, where Kedro looks for it."""
+
+viz.callback = stay_on_this_machine  # a command of the plugin, which Kedro lets no project replace
 
 cli = click.Group(
     name="transferscope",

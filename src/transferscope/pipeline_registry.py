@@ -6,6 +6,7 @@ from kedro.pipeline import Pipeline
 
 from transferscope.framework.config import active_plan
 from transferscope.framework.kedro_private import is_kedro_viz
+from transferscope.framework.viz_offline import stay_on_this_machine
 from transferscope.framework.viz_view import drawn
 from transferscope.pipelines import (
     data_prep,
@@ -32,4 +33,7 @@ def register_pipelines() -> dict[str, Pipeline]:
     pipelines = without_images(plan, made)
     pipelines["report"] = report.create_pipeline(plan, pipelines.values())
     pipelines["__default__"] = sum(pipelines.values(), Pipeline([]))
-    return {name: drawn(pipeline) for name, pipeline in pipelines.items()} if is_kedro_viz() else pipelines
+    if not is_kedro_viz():
+        return pipelines
+    stay_on_this_machine()
+    return {name: drawn(pipeline) for name, pipeline in pipelines.items()}

@@ -44,7 +44,8 @@ _log_as_in_the_project()
 # The last is called first: what went wrong is recorded before it becomes a line for the user, results of another plan
 # are named after missing ones, and nothing is changed around a run that is refused, nor is it recorded.
 HOOKS = (Tracking(), Surroundings(), MadeBy(), StudyHooks(), RunStatus())
-DISABLE_HOOKS_FOR_PLUGINS = ("kedro-viz",)  # RunStatus stands in for them
+# RunStatus stands in for those of Kedro-Viz; telemetry is off by `.telemetry`, which an installed wheel has not.
+DISABLE_HOOKS_FOR_PLUGINS = ("kedro-viz", "kedro-telemetry")
 CONFIG_LOADER_CLASS = PlanConfigLoader
 CONFIG_LOADER_ARGS = {
     "base_env": "base",

@@ -46,7 +46,7 @@ def compare(name: str, repeats: int) -> None:
         times["published"].append(seconds)
         seconds, ours = cpu_seconds(lambda: match_weights(groups, a, b, restarts=1))
         times["ours"].append(seconds)
-    medians = {way: float(np.median(found)) for way, found in times.items()}
+    medians = {way: float(np.median(seconds_of_way)) for way, seconds_of_way in times.items()}
     ratio = medians["published"] / medians["ours"]
     print(f"{name}: published loop {medians['published']:.2f} s, ours {medians['ours']:.2f} s, {ratio:.2f} times")
     print(f"objective: published {theirs:.4f}, ours {ours.objective:.4f}, identity {ours.objective_of_identity:.4f}")
@@ -73,9 +73,9 @@ def measure(name: str) -> None:
     given, start, cpu = peak(), time.perf_counter(), time.process_time()
     groups = permutation_groups(model, image)
     times = [time.perf_counter()]
-    found = match_weights(groups, a, b)
+    permutation = match_weights(groups, a, b)
     times.append(time.perf_counter())
-    permute(groups, found, b)
+    permute(groups, permutation, b)
     times.append(time.perf_counter())
     steps = np.diff([start, *times])
     names = ("groups", "matching", "permuting")

@@ -123,8 +123,8 @@ def compare(arguments: argparse.Namespace) -> None:
         del medians["torch_cka"]
     for name, seconds in medians.items():
         ratio = medians["torch_cka"] / seconds if "torch_cka" in medians else float("nan")
-        found = values.get(name)
-        error = f"{np.abs(found - exact).max():10.1e}" if found is not None else ""
+        estimate = values.get(name)
+        error = f"{np.abs(estimate - exact).max():10.1e}" if estimate is not None else ""
         print(
             f"{name:24}{seconds:8.2f}{num_images / seconds:10.1f}{medians['forward'] / seconds:12.2f}{ratio:14.2f}{error}"
         )
@@ -252,8 +252,8 @@ def report(name: str, truth: float, draw: Callable[[int], Tensor], studies: int)
             samples = torch.stack([draw(number) for _ in range(min(SAMPLES_AT_ONCE, studies - start))]).double()
             for estimator, (low, high) in intervals(samples, size).items():
                 rows.setdefault(estimator, []).append(np.stack([high < truth, low > truth, high - low]))
-        for estimator, found in rows.items():
-            below, above, length = np.hstack(found).mean(axis=1)
+        for estimator, held in rows.items():
+            below, above, length = np.hstack(held).mean(axis=1)
             print(
                 f"{name:32} CKA {truth:.3f}, {number} examples in batches of {size}, {estimator:9}: coverage "
                 f"{1 - below - above:.3f}, too low {below:.3f}, too high {above:.3f}, length {length:.3f}",

@@ -48,9 +48,9 @@ def main() -> None:
         layer = model.get_submodule(name)
         for padding in PADDINGS:
             start = time.process_time()
-            found = layer_spectrum(layer, (layer.in_channels, entering.height, entering.width), padding=padding)
+            spectrum = layer_spectrum(layer, (layer.in_channels, entering.height, entering.width), padding=padding)
             seconds[padding, "1x1" if layer.kernel_size == (1, 1) else "kxk"] += time.process_time() - start
-        converged += found.top_status in ("exact", "converged")
+        converged += spectrum.top_status in ("exact", "converged")
     totals = {padding: sum(seconds[padding, kind] for kind in ("1x1", "kxk")) for padding in PADDINGS}
     for padding in PADDINGS:
         print(

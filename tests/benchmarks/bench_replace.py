@@ -152,8 +152,8 @@ def main() -> None:
     if arguments.cost:
         cost()
         return
-    found = studies(arguments.sizes, arguments.studies)
-    over_pairs = found.groupby(["num_examples", "rows", "statistic"], sort=False).agg(
+    rows = studies(arguments.sizes, arguments.studies)
+    over_pairs = rows.groupby(["num_examples", "rows", "statistic"], sort=False).agg(
         covered=("covered", "mean"), lowest=("covered", "min"), highest=("covered", "max"), printed=("printed", "mean")
     )
     print(over_pairs.round(3).to_string())

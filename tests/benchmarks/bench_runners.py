@@ -50,14 +50,14 @@ class QuickRay(RayRunner):
 
 def runners() -> dict[str, Callable[[], AbstractRunner]]:
     """By name; a runner is used once."""
-    found: dict[str, Callable[[], AbstractRunner]] = {"sequential": SequentialRunner, "GpuRunner": GpuRunner}
+    by_name: dict[str, Callable[[], AbstractRunner]] = {"sequential": SequentialRunner, "GpuRunner": GpuRunner}
     if importlib.util.find_spec("ray"):
         import ray
 
         os.environ["PYTHONPATH"] = os.pathsep.join(sys.path)
         ray.init(num_cpus=CORES, include_dashboard=False, logging_level="error")
-        found["Ray"] = QuickRay
-    return found
+        by_name["Ray"] = QuickRay
+    return by_name
 
 
 def nothing(_: int) -> None:

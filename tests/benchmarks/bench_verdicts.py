@@ -180,7 +180,7 @@ BELOW: Region = (-np.inf, MARGIN)
 def null_structures() -> list[Structure]:
     """Every structure of claim of the default study without an effect, and some that studies of users have."""
     four = tasks(4)
-    found = [
+    structures = [
         Structure("runs, 2 v 2, 4 tasks", two_kinds(2, 4), noise_of_runs()),
         Structure("runs, 2 v 2, 4 tasks, uneven spread", two_kinds(2, 4), noise_of_runs(spread=uneven)),
         Structure(
@@ -206,7 +206,7 @@ def null_structures() -> list[Structure]:
     for form in (False, True):
         words = "pairs, products" if form else "pairs, sums"
         draw = noise_of_pairs(product_of=form)
-        found += [
+        structures += [
             Structure(f"{words}, two pt v mixed, 2 replicas, 4 tasks",
                       [Group(t, pairs(t, "pt", 2), mixed(t, "pt", "rit", 2)) for t in four], draw),
             Structure(f"{words}, two pt v two rit, 2 replicas, 4 tasks",
@@ -231,11 +231,11 @@ def null_structures() -> list[Structure]:
         ]  # fmt: skip
     for number in (2, 3, 5):
         kin = lambda run, number=number: several_parents(run, number)  # noqa: E731
-        found.append(
+        structures.append(
             Structure(f"runs, {number} P, 2 runs of each, 4 tasks, P varies by 2", two_kinds(2 * number, 4),
                       noise_of_runs(parent=kin, parent_spread=2.0), parent=kin)
         )  # fmt: skip
-    return found
+    return structures
 
 
 def one_parent_structures() -> list[Structure]:

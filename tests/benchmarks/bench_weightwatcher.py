@@ -64,9 +64,9 @@ def compare(model: torch.nn.Module, watcher: Any) -> None:
     def theirs(names: list[str]) -> dict[str, np.ndarray]:
         return {name: np.asarray(watcher.get_ESD(layer=numbers[name])) for name in names}
 
-    found, our_time = seconds(lambda: ours(shared))
+    our_values, our_time = seconds(lambda: ours(shared))
     expected, their_time = seconds(lambda: theirs(shared))
-    values = {name: part["value"].to_numpy() for name, part in found.groupby("module")}
+    values = {name: part["value"].to_numpy() for name, part in our_values.groupby("module")}
     largest = max(difference(values[name], expected[name]) for name in shared)
     print(
         f"linear and 1x1: ours {our_time:.1f}, get_ESD {their_time:.1f}; largest difference {largest:.0e} of the largest"
@@ -84,8 +84,8 @@ def difference(singular_values: np.ndarray, eigenvalues: np.ndarray) -> float:
     Where a stride of 2 skips inputs, our zeros are left out: weightwatcher looks at the matrix alone.
     """
     expected = np.sort(np.sqrt(eigenvalues))[::-1]
-    found = singular_values[: len(expected)]
-    return float(np.abs(found - expected).max() / expected[0])
+    largest = singular_values[: len(expected)]
+    return float(np.abs(largest - expected).max() / expected[0])
 
 
 if __name__ == "__main__":

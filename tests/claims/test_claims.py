@@ -22,6 +22,7 @@ from transferscope.report.view import whole_table
 
 Results = dict[str, TaskResults]
 Draw = Callable[..., Results]
+Decided = tuple[pd.DataFrame, pd.DataFrame]
 
 
 def verdicts(plan: Plan, results: Results) -> dict[str, str]:
@@ -43,8 +44,8 @@ UNDECIDED = ONE_LINE | {"union_basin", "union_rit", "criticality_depth", "reuse_
 
 def test_all_hold_in_the_papers_sense(plan: Plan, drawn: Draw) -> None:
     """Tables drawn as the paper has them confirm every claim that has something to repeat."""
-    found = verdicts(plan, drawn(sense=1))
-    assert {name for name, verdict in found.items() if verdict != "holds"} == UNDECIDED
+    by_claim = verdicts(plan, drawn(sense=1))
+    assert {name for name, verdict in by_claim.items() if verdict != "holds"} == UNDECIDED
 
 
 def test_none_holds_against_it(plan: Plan, drawn: Draw) -> None:
@@ -52,9 +53,9 @@ def test_none_holds_against_it(plan: Plan, drawn: Draw) -> None:
 
     Where P-T gains nothing there are no parts of a gain that the first modules could carry.
     """
-    found = verdicts(plan, drawn(sense=-1))
+    by_claim = verdicts(plan, drawn(sense=-1))
     undecided = UNDECIDED | {"first_modules"}
-    assert {name for name, verdict in found.items() if verdict != "does not hold"} == undecided
+    assert {name for name, verdict in by_claim.items() if verdict != "does not hold"} == undecided
 
 
 def test_nothing_was_run(plan: Plan) -> None:
@@ -82,9 +83,9 @@ def test_labels_decide_nothing(plan: Plan, drawn: Draw) -> None:
             pd.testing.assert_frame_equal(table, same)
 
 
-def test_numbers_are_columns_that_follow_from_the_comparisons(plan: Plan, drawn: Draw) -> None:
+def test_numbers_are_columns_that_follow_from_the_comparisons(decided: Decided) -> None:
     """The effect is the mean over places of the mean over their rows in the table of comparisons."""
-    claims, effects = decide_claims(plan, drawn())
+    claims, effects = decided
     assert claims[["effect", "low", "high"]].dtypes.map(str).eq("float64").all()
     for claim in claims.to_dict("records"):
         rows = effects[(effects["id"] == claim["id"]) & effects["counted"]]
@@ -101,16 +102,16 @@ def test_numbers_are_columns_that_follow_from_the_comparisons(plan: Plan, drawn:
 
 def test_one_replica_has_no_pairs(plan: Plan, drawn: Draw) -> None:
     """Claims on pairs of P-T or of RI-T cannot be told with one run each; those on runs still can, over the tasks."""
-    found = verdicts(plan, drawn(replicas=1))
-    assert {found[name] for name in ("no_barrier_pt", "barrier_rit", "l2", "cka_mixed", "extrapolation")} == {
+    by_claim = verdicts(plan, drawn(replicas=1))
+    assert {by_claim[name] for name in ("no_barrier_pt", "barrier_rit", "l2", "cka_mixed", "extrapolation")} == {
         "cannot tell"
     }
-    assert found["final_score"] == found["l2_init"] == found["barrier_mixed"] == "holds"
+    assert by_claim["final_score"] == by_claim["l2_init"] == by_claim["barrier_mixed"] == "holds"
 
 
-def test_columns(plan: Plan, drawn: Draw) -> None:
+def test_columns(plan: Plan, drawn: Draw, decided: Decided) -> None:
     """A row per claim and the stated columns; texts are there, and the same results give the same tables."""
-    claims, effects = decide_claims(plan, drawn())
+    claims, effects = decided
     assert tuple(claims.columns) == COLUMNS
     assert tuple(effects.columns) == ("id", *EFFECT_COLUMNS)
     assert len(claims) == len(registered()) == 67
@@ -123,7 +124,7 @@ def test_columns(plan: Plan, drawn: Draw) -> None:
         pd.testing.assert_frame_equal(table, same)
 
 
-def test_runs_not_trained_to_the_end_are_told(plan: Plan, drawn: Draw) -> None:
+def test_runs_not_trained_to_the_end_are_reported(plan: Plan, drawn: Draw, decided: Decided) -> None:
     """Of each kind how many of the runs that are compared, and by how much; the verdict stays, the page says it."""
     results = drawn()
 
@@ -131,7 +132,7 @@ def test_runs_not_trained_to_the_end_are_told(plan: Plan, drawn: Draw) -> None:
         chosen = runs["run"].isin(["rit_1", "rit_2"])
         return runs.assign(still_rising=chosen, last_rise=np.where(runs["run"] == "rit_1", 0.02, 0.096))
 
-    before = decide_claims(plan, results)[0]
+    before = decided[0]
     claims = decide_claims(plan, change(results, "real", "runs", rising))[0].set_index("id")
     assert claims.at["final_score", "unfinished"] == "RI-T, 2 of 6 runs (+2.0 to +9.6)"
     assert claims.at["no_barrier_pt", "unfinished"] == ""
@@ -141,9 +142,9 @@ def test_runs_not_trained_to_the_end_are_told(plan: Plan, drawn: Draw) -> None:
     assert "not trained to the end" not in whole_table(before)
 
 
-def test_a_share_has_no_interval_beyond_all(plan: Plan, drawn: Draw) -> None:
+def test_a_share_has_no_interval_beyond_all(decided: Decided) -> None:
     """P-T is ahead in three classes of four, more or less: the interval ends at 1."""
-    claims = decide_claims(plan, drawn())[0].set_index("id")
+    claims = decided[0].set_index("id")
     assert claims.at["class_by_class", "high"] <= 1
     assert claims.at["cka_floor", "low"] >= 0
 
@@ -190,14 +191,14 @@ def test_runs_that_diverged_carry_no_verdict(plan: Plan, drawn: Draw) -> None:
     assert claims.at["final_score", "num_comparisons"] == 10
 
 
-def test_runs_that_did_not_learn_are_left_out_of_geometry(plan: Plan, drawn: Draw) -> None:
+def test_runs_that_did_not_learn_are_left_out_of_geometry(plan: Plan, drawn: Draw, decided: Decided) -> None:
     """A model at chance says nothing about barriers; it is left out and named."""
 
     def mark(runs: pd.DataFrame) -> pd.DataFrame:
         runs.loc[runs["run"] == "rit_2", "learned"] = False
         return runs
 
-    whole = decide_claims(plan, drawn())[0].set_index("id")
+    whole = decided[0].set_index("id")
     part, effects = decide_claims(plan, change(drawn(), "real", "runs", mark))
     part = part.set_index("id")
     assert whole.at["barrier_rit", "num_comparisons"] == 3
@@ -227,9 +228,9 @@ def test_a_claim_whose_runs_all_failed_says_so(plan: Plan, drawn: Draw) -> None:
     assert claims.at["l2", "reason"].startswith("nothing to compare; left out: real.pt_1 (not learned), ")
 
 
-def test_unions_follow_from_the_study(plan: Plan, drawn: Draw) -> None:
+def test_unions_follow_from_the_study(drawn: Draw, decided: Decided) -> None:
     """Which scenarios count as combined domains follows from the tasks, not from the figures' numbers."""
-    claims = decide_claims(plan, drawn())[0].set_index("id")
+    claims = decided[0].set_index("id")
     assert claims.at["cross_domain_basin", "num_comparisons"] == 1  # one line, evaluated on both of its domains
     assert claims.at["union_basin", "num_comparisons"] == 2
     single = change_study(tasks__real_clipart={"format": "domainnet", "root": "domains"})
@@ -238,9 +239,9 @@ def test_unions_follow_from_the_study(plan: Plan, drawn: Draw) -> None:
     assert claims.at["union_basin", "verdict"] == "cannot tell"
 
 
-def test_a_kind_with_another_training_is_a_variant(plan: Plan, drawn: Draw) -> None:
+def test_a_kind_with_another_training_is_a_variant(drawn: Draw, decided: Decided) -> None:
     """Runs at another learning rate take part in the claims on rates alone; a second kind trained alike counts fully."""
-    effects = decide_claims(plan, drawn())[1]
+    effects = decided[1]
     units = effects.groupby("id")["unit"].agg(" ".join)
     variants = units[units.str.contains("large_lr|small_lr")]
     assert set(variants.index) == {"pt_small_lr", "rit_large_lr", "rit_rates_alike", "rit_large_lr_faster"}
@@ -265,11 +266,11 @@ def test_best_epochs_do_not_count_beside_final_ones(plan: Plan, drawn: Draw) -> 
     assert verdicts(plan, results)["no_barrier_pt"] == "holds"
 
 
-def test_claims_are_decided_without_files(plan: Plan, drawn: Draw) -> None:
+def test_claims_are_decided_without_files(plan: Plan, drawn: Draw, decided: Decided) -> None:
     """Figures play no part in the verdicts."""
     gone = {"cka": SavedFigure(Path("gone.png"))}
     results = {name: replace(result, figures=gone) for name, result in drawn().items()}
-    assert verdicts(plan, results) == verdicts(plan, drawn())
+    assert verdicts(plan, results) == dict(zip(decided[0]["id"], decided[0]["verdict"], strict=True))
 
 
 def test_one_run_of_a_kind_on_one_task_tells_nothing(plan: Plan, drawn: Draw) -> None:

@@ -23,7 +23,7 @@ ELSEWHERE = {
     "uv run kedro run": "the whole of the tiny study is run by the fixture `project`",
     "uv run pytest": "it is running",
     "uv run kedro cost": "it is run with two speeds; tests/cost/test_plan_cost.py measures them",
-    "uv run kedro viz run": "a server, which does not end",
+    "uv run kedro viz run": "a server; tests/framework/test_viz_offline.py starts it and asks it",
     "uv run kedro site": "tests/framework/test_kedro_viz.py and test_static_site.py write it",
     "uv run --with jupyterlab jupyter lab": "a server; tests/test_notebooks.py runs every notebook",
     "uv run tensorboard --logdir data/06_models": "a server; tests/training/test_events.py reads the events",
@@ -38,6 +38,9 @@ ELSEWHERE = {
     ),
     "uv run kedro package": "it needs the package index; tests/framework/test_packaged.py runs the wheel, by -m large",
     "uv run kedro server start --env own_images": "a server; tests/framework/test_server.py asks it",
+    "MLFLOW_TRACKING_URI=mlruns uv run --extra mlflow kedro run": (
+        "tests/framework/test_tracking.py records runs in such a folder"
+    ),
     "uv sync": "sets up the environment that the tests run in",
     "uv run pre-commit install": "writes into the checkout's own git folder",
     "uv run kedro compare a.pth b.pth --images photos": "tests/framework/test_comparing.py runs one of three files",
@@ -53,7 +56,7 @@ OWN_CHECKPOINTS = "uv run kedro run --env own_checkpoints --params tasks.images.
 SMALLER = f"{OWN_CHECKPOINTS},model.name=fixup_resnet_small,pictures.store_size=32"
 SHORTENED = {
     "uv run kedro run --params training.epochs=20": "--nodes clipart.training.rit_small_lr_1",
-    "uv run kedro run --runner-params max_workers=8": (
+    "uv run kedro run --runner-params max_workers=2": (
         "--nodes generated.draw_domains,clipart.data_prep.pack_train,real.data_prep.pack_train"
     ),
     SMALLER: "--pipelines data_prep,training",

@@ -149,24 +149,26 @@ def tiny_project(folder: Path) -> Path:
 def report(project: Path, data: Path, count: int, seed: int, *, rerun: bool) -> bool:
     """Try the flips and print what came of them; whether all went well."""
     flips = places(files_of(data), count, seed)
-    found: Counter[str] = Counter()
+    outcomes: Counter[str] = Counter()
     for path, position, bit in flips:
         if is_detected(path, position, bit):
-            found["detected"] += 1
+            outcomes["detected"] += 1
         elif path.name in DECIDES_NOTHING:
-            found[f"in {path.name}, which {DECIDES_NOTHING[path.name]}"] += 1
+            outcomes[f"in {path.name}, which {DECIDES_NOTHING[path.name]}"] += 1
         else:
-            found["missed"] += 1
+            outcomes["missed"] += 1
             print(f"missed: byte {position}, bit {bit} of {path}")
-    print(f"{count} flips in {len(files_of(data)):,} files: " + ", ".join(f"{n} {what}" for what, n in found.items()))
+    print(
+        f"{count} flips in {len(files_of(data)):,} files: " + ", ".join(f"{n} {what}" for what, n in outcomes.items())
+    )
     if not rerun:
-        return not found["missed"]
+        return not outcomes["missed"]
     different = heal(project, data, flips)
     waiting = [name for name in different if waits_for_its_reader(data / name)]
     different = [name for name in different if name not in waiting]
     print(f"{len(waiting)} remembered measurements were not asked for, and are damaged for their next reader")
     print(f"after another run: {len(different)} files differ {different[:20]}")
-    return not found["missed"] and not different
+    return not outcomes["missed"] and not different
 
 
 def main() -> int:

@@ -120,8 +120,8 @@ def null_claims() -> list[str]:
 def verdicts_of(plan: Plan, results: dict[str, TaskResults]) -> dict[str, str]:
     """The verdict of each of the claims that has an interval."""
     evidence = Evidence(plan, results)
-    found = {name: decide(list(registered()[name].measure(evidence)), evidence.kinship()) for name in null_claims()}
-    return {name: one.verdict for name, one in found.items() if np.isfinite(one.low)}
+    decided = {name: decide(list(registered()[name].measure(evidence)), evidence.kinship()) for name in null_claims()}
+    return {name: one.verdict for name, one in decided.items() if np.isfinite(one.low)}
 
 
 def main() -> None:
@@ -145,12 +145,12 @@ def main() -> None:
     wrong_in: list[int] = []
     for index in range(options.labellings):
         called = {task: halves[0] if index == 0 else halves[random.integers(len(halves))] for task in TASKS}
-        found = verdicts_of(relabel(plan, called), results)
-        wrong = {name: verdict for name, verdict in found.items() if verdict != "cannot tell"}
+        labelled = verdicts_of(relabel(plan, called), results)
+        wrong = {name: verdict for name, verdict in labelled.items() if verdict != "cannot tell"}
         wrong_in.append(len(wrong))
         if index == 0:
-            print(f"first two replicas against the last two: {len(wrong)} of {len(found)} decided {wrong or ''}")
-        for name, verdict in found.items():
+            print(f"first two replicas against the last two: {len(wrong)} of {len(labelled)} decided {wrong or ''}")
+        for name, verdict in labelled.items():
             verdicts.setdefault(name, Counter())[verdict] += 1
     print(f"{options.labellings} labellings:  holds  does not hold  of")
     for name, counts in verdicts.items():

@@ -34,11 +34,11 @@ def tensors(name: str, num_classes: int = 7, **options: Any) -> dict[str, torch.
 )
 def test_architectures_are_recognised_with_classes_and_size(name: str, options: dict, side: int | None) -> None:
     """The name, the options that differ from the default, the number of classes, the channels and the side."""
-    found = recognize([tensors(name, **options)] * 2)
-    assert (found.name, found.options) == (name, options)
-    assert (found.num_classes, found.in_channels, found.image_side) == (7, 3, side)
-    assert name in found.evidence
-    assert all(not other.startswith(f"{name} ") for other in found.runners_up)
+    recognised = recognize([tensors(name, **options)] * 2)
+    assert (recognised.name, recognised.options) == (name, options)
+    assert (recognised.num_classes, recognised.in_channels, recognised.image_side) == (7, 3, side)
+    assert name in recognised.evidence
+    assert all(not other.startswith(f"{name} ") for other in recognised.runners_up)
 
 
 def test_a_skeleton_has_the_tensors_of_the_network() -> None:
@@ -93,9 +93,12 @@ def test_weights_without_classifier_and_of_several_networks_are_refused() -> Non
 @needs_timm
 def test_networks_of_timm_are_recognised() -> None:
     """After those of torchvision; grey images are an option of timm's."""
-    found = recognize([tensors("vit_tiny_patch16_224", img_size=32)])
-    assert (found.num_classes, found.image_side) == (7, 32)
-    assert build_skeleton(found.name, 7, **found.options).state_dict().keys() == tensors("vit_tiny_patch16_224").keys()
+    recognised = recognize([tensors("vit_tiny_patch16_224", img_size=32)])
+    assert (recognised.num_classes, recognised.image_side) == (7, 32)
+    assert (
+        build_skeleton(recognised.name, 7, **recognised.options).state_dict().keys()
+        == tensors("vit_tiny_patch16_224").keys()
+    )
     grey = recognize([tensors("timm/resnet10t", in_chans=1)])
     assert (grey.name, grey.options, grey.in_channels) == ("resnet10t", {"in_chans": 1}, 1)
 
@@ -105,8 +108,8 @@ def test_the_same_tensors_of_different_functions_are_no_guess() -> None:
     """TensorFlow's padding changes what an EfficientNet computes; only what a file says of itself decides."""
     with pytest.raises(UserError, match=r"fit timm/efficientnet_b0, .*tf_efficientnet_b0, which compute.*--model"):
         recognize([tensors("timm/efficientnet_b0")])
-    found = recognize([tensors("timm/efficientnet_b0")], hints=["tf_efficientnet_b0.ns_jft_in1k"])
-    assert found.name == "tf_efficientnet_b0"
+    recognised = recognize([tensors("timm/efficientnet_b0")], hints=["tf_efficientnet_b0.ns_jft_in1k"])
+    assert recognised.name == "tf_efficientnet_b0"
 
 
 @needs_timm

@@ -1,5 +1,5 @@
 """The drawn study."""
 
-from drawn_study import drawn, plan
+from drawn_study import decided, drawn, plan
 
-__all__ = ["drawn", "plan"]
+__all__ = ["decided", "drawn", "plan"]

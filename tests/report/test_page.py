@@ -8,6 +8,7 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import pairwise
 
+import pandas as pd
 import pytest
 
 from drawn_study import change_study
@@ -65,12 +66,11 @@ Make = Callable[..., str]
 
 
 @pytest.fixture(scope="module")
-def make(plan: Plan, drawn: Draw) -> Make:
+def make(decided: tuple[pd.DataFrame, pd.DataFrame]) -> Make:
     """`make(plan, results, write)`; the claims are always those of the drawn results, decided once."""
-    tables = decide_claims(plan, drawn())
 
     def make(plan: Plan, results: dict[str, TaskResults], write: Callable[..., str] = write_page) -> str:
-        return write(plan, *tables, results, provenance=PROVENANCE)
+        return write(plan, *decided, results, provenance=PROVENANCE)
 
     return make
 
@@ -252,9 +252,9 @@ def test_scenarios_stand_where_their_tasks_say(drawn: Draw) -> None:
     assert single < page.index("Ours <") < combined < page.index("Ours union <")
 
 
-def test_claims_are_put_in_numbers(plan: Plan, drawn: Draw) -> None:
+def test_claims_are_put_in_numbers(decided: tuple[pd.DataFrame, pd.DataFrame]) -> None:
     """Means by task side by side, the effect with its interval; a difference has a sign, a height against a bound none."""
-    views = {view.claim.id: view for view in claim_views(*decide_claims(plan, drawn()), registered())}
+    views = {view.claim.id: view for view in claim_views(*decided, registered())}
     assert views["final_score"].sides == "P-T | RI-T"
     assert re.fullmatch(r"real 9\d\.\d % \| 8\d\.\d %", views["final_score"].ours[0])
     points = r"\+\d+\.\d points \[\+\d+\.\d, \+\d+\.\d\] \(12 comparisons, 3 tasks\)"

@@ -183,10 +183,10 @@ def _usual_cka_rate(setting: Setting, images: list[Tensor]) -> float:
 
     models = [setting.network(seed).eval() for seed in (0, 1)]
     kept: list[dict[str, Tensor]] = [{}, {}]
-    for model, found in zip(models, kept, strict=True):
+    for model, kept_of in zip(models, kept, strict=True):
         for name, path in feature_layers(model).items():
             model.get_submodule(path).register_forward_hook(
-                lambda _module, _inputs, output, name=name, found=found: found.update({name: output.flatten(1)})
+                lambda _module, _inputs, output, name=name, kept_of=kept_of: kept_of.update({name: output.flatten(1)})
             )
 
     def work() -> int:

@@ -41,18 +41,18 @@ def measurement_of(name: str) -> Measurement:
     from importlib import import_module
 
     module = next(module for module, names in MODULES.items() if name in names)
-    found: Measurement = getattr(import_module(f"transferscope.benchmarks.{module}"), name)
-    return found
+    measurement: Measurement = getattr(import_module(f"transferscope.benchmarks.{module}"), name)
+    return measurement
 
 
 def measured(name: str, setting: Setting) -> Iterator[Row]:
     """The rows of a measurement, made in this process."""
     try:
-        found = measurement_of(name)
+        measurement = measurement_of(name)
     except Exception as error:
         yield Row(name, "preparation", error=f"{type(error).__name__}: {error}")
         return
-    yield from rows_of(name, found, setting)
+    yield from rows_of(name, measurement, setting)
 
 
 def isolated(name: str, command: Sequence[str], rows: Path, limit: float) -> Iterator[Row]:
@@ -102,12 +102,12 @@ def machine(setting: Setting) -> dict[str, Any]:
         "precision": setting.precision,
     }
     if setting.device.type == "cuda":
-        found = torch.cuda.get_device_properties(setting.device)
+        properties = torch.cuda.get_device_properties(setting.device)
         facts |= {
-            "device": found.name,
-            "gigabytes": round(found.total_memory / 1e9, 1),
-            "multiprocessors": found.multi_processor_count,
-            "capability": f"{found.major}.{found.minor}",
+            "device": properties.name,
+            "gigabytes": round(properties.total_memory / 1e9, 1),
+            "multiprocessors": properties.multi_processor_count,
+            "capability": f"{properties.major}.{properties.minor}",
             "cuda": torch.version.cuda,
             "cudnn": torch.backends.cudnn.version(),
         }

@@ -48,8 +48,8 @@ def published_matching(
                     one = a[axis.key].movedim(axis.axis, 0)[rows].reshape(group.size, -1)
                     other = permuted(axis.key, axis.axis).movedim(axis.axis, 0)[rows].reshape(group.size, -1)
                     gain += (one @ other.T).numpy()
-            _, found = linear_sum_assignment(gain, maximize=True)
+            _, columns = linear_sum_assignment(gain, maximize=True)
             before = gain[np.arange(group.size), order[group.name]].sum()
-            if gain[np.arange(group.size), found].sum() > before + 1e-12 * abs(before) + 1e-6:
-                order[group.name], moved = found, True
+            if gain[np.arange(group.size), columns].sum() > before + 1e-12 * abs(before) + 1e-6:
+                order[group.name], moved = columns, True
     return sum(float((a[key].double() * permuted(key)).sum()) for key in weights)

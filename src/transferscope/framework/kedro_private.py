@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import multiprocessing
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,10 @@ from kedro.io import AbstractDataset, CatalogProtocol, DataCatalog
 from pluggy import PluginManager
 
 if TYPE_CHECKING:
+    from fastapi import FastAPI
     from kedro.validation import ValidatorSpec
+    from starlette.requests import Request
+    from starlette.responses import Response
 
 CHECKED_ON = {"kedro": "1.7.0", "kedro-viz": "12.5.0"}
 
@@ -66,3 +69,43 @@ def viz_identity(entry: str) -> str:
 def is_kedro_viz() -> bool:
     """True in the process that Kedro-Viz starts to draw the pipelines, where nothing is run."""
     return "kedro_viz.server" in sys.modules and multiprocessing.parent_process() is not None
+
+
+def keep_viz_offline(for_this_machine: Callable[[str], str]) -> None:
+    """Let Kedro-Viz ask no package index for its version, and pass its pages through a function before it gives them.
+
+    It has no setting for either. The pages are those that it serves, and the one that `kedro viz build` writes.
+    """
+    from kedro_viz.api import apps
+    from kedro_viz.api.rest import router
+    from kedro_viz.api.rest.responses.version import get_static_version_response
+    from kedro_viz.integrations import pypi
+    from kedro_viz.integrations.deployment.base_deployer import BaseDeployer
+
+    pypi.get_latest_version = lambda: None
+    router.get_version_response = get_static_version_response
+    make_app, write_page = apps._create_base_api_app, BaseDeployer._write_heap_injected_index
+
+    def make_offline_app() -> FastAPI:
+        app: FastAPI = make_app()
+        app.middleware("http")(_through(for_this_machine))
+        return app
+
+    apps._create_base_api_app = make_offline_app
+    BaseDeployer._write_heap_injected_index = lambda self, page: write_page(self, for_this_machine(page))
+
+
+def _through(
+    change: Callable[[str], str],
+) -> Callable[[Request, Callable[[Request], Awaitable[Any]]], Awaitable[Response]]:
+    """Middleware that changes pages and leaves other answers as they are."""
+    from starlette.responses import HTMLResponse
+
+    async def answer(request: Request, call_next: Callable[[Request], Awaitable[Any]]) -> Response:
+        response = await call_next(request)
+        if not response.headers.get("content-type", "").startswith("text/html"):
+            return response
+        page = b"".join([part async for part in response.body_iterator]).decode()
+        return HTMLResponse(change(page), response.status_code)
+
+    return answer

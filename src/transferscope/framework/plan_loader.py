@@ -95,7 +95,7 @@ class PlanConfigLoader(EnvironmentLoader):
         runs = parameters.get("runs")
         if not isinstance(runs, dict):
             return parameters
-        found = dict(runs)
+        kinds = dict(runs)
         for kind, options in runs.items():
             pattern = options.get("checkpoints") if isinstance(options, dict) else None
             if not isinstance(pattern, str) or not glob.has_magic(pattern):
@@ -103,8 +103,8 @@ class PlanConfigLoader(EnvironmentLoader):
             files = sorted(glob.glob(self.place(pattern)), key=by_numbers)
             if not files:
                 raise UserError(f"runs.{kind}.checkpoints: no file is there for {pattern}")
-            found[kind] = options | {"checkpoints": [self._relative(file) for file in files]}
-        return parameters | {"runs": found}
+            kinds[kind] = options | {"checkpoints": [self._relative(file) for file in files]}
+        return parameters | {"runs": kinds}
 
     def _relative(self, file: str) -> str:
         """The path of a file from the project's folder, where it lies there: the study may move with it."""

@@ -46,9 +46,7 @@ def _in_folder(folder: Path) -> list[Path]:
             f"checkpoint {folder} is a folder of a distributed checkpoint: convert it by "
             "python -m torch.distributed.checkpoint.format_utils dcp_to_torch FOLDER FILE"
         )
-    unpacked = next(
-        (found.parent for found in (folder / "data.pkl", *folder.glob("*/data.pkl")) if found.is_file()), None
-    )
+    unpacked = next((path.parent for path in (folder / "data.pkl", *folder.glob("*/data.pkl")) if path.is_file()), None)
     if unpacked is not None:
         raise UserError(
             f"checkpoint {folder} is a file of torch.save that was unpacked, as some browsers do: download it again "

@@ -35,10 +35,10 @@ def find_modules(
     `groups` names modules oneself: name -> patterns, each a key, the start of keys up to a dot, or a glob
     (`layer4.*.conv2.weight`). Raises UserError for a key in no group or in two, and for an unknown granularity.
     """
-    found = _find_modules(model, granularity, groups)
+    modules = _find_modules(model, granularity, groups)
     if groups is not None and (taken := [name for name in TOTALS if name in groups]):
         raise UserError(f"group {taken[0]!r}: the rows of totals have this name; choose another")
-    return {f"{name} (module)" if name in TOTALS else name: keys for name, keys in found.items()}
+    return {f"{name} (module)" if name in TOTALS else name: keys for name, keys in modules.items()}
 
 
 def _find_modules(model: nn.Module, granularity: str, groups: Mapping[str, Sequence[str]] | None) -> Modules:

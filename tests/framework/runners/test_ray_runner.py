@@ -31,6 +31,7 @@ from transferscope.framework.runners import node_runner as steps_runner
 from transferscope.framework.runners.failures import NodesFailed
 from transferscope.framework.runners.run_status import Status
 from transferscope.framework.staleness import MadeBy
+from transferscope.framework.tracking import Tracking
 from transferscope.framework.viz_status import RunStatus
 
 pytestmark = pytest.mark.xdist_group("ray")
@@ -224,3 +225,27 @@ def test_results_of_a_run_are_known_as_made_by_its_plan(
         RayRunner(address=address).run(Pipeline(nodes), catalog, hooks)
     recorder.on_pipeline_error()
     assert list(json.loads((tmp_path / "results" / made_by.FILE).read_text())["made"]) == ["a_out"]
+
+
+def test_a_run_is_recorded_in_mlflow(tmp_path: Path, address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A history that a worker has written is a learning curve, and the record ends as finished; workers know no store."""
+    from mlflow import MlflowClient
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "mlruns").as_uri())
+    measured = {"train_loss": [2.0, 1.0], "test_accuracy": [0.25, 0.75]}
+    history = pd.DataFrame({"task": "a", "run": "p_1", "epoch": [0, 1], **measured})
+    pipeline = Pipeline([Node(lambda: history, None, "a.p_1.history", name="train")])
+    catalog = DataCatalog({"a.p_1.history": TableDataset(filepath=str(tmp_path / "p_1.csv"))})
+    hooks = _create_hook_manager()
+    hooks.register(Tracking())
+    given = {"run_params": {"env": "mine"}, "pipeline": pipeline, "catalog": catalog}
+    hooks.hook.before_pipeline_run(**given)
+    RayRunner(address=address).run(pipeline, catalog, hooks)
+    hooks.hook.after_pipeline_run(run_result={}, **given)
+    client = MlflowClient()
+    experiment = client.get_experiment_by_name("transferscope")
+    assert experiment is not None
+    (run,) = client.search_runs([experiment.experiment_id])
+    assert run.info.status == "FINISHED"
+    curve = client.get_metric_history(run.info.run_id, "a/p_1/test_accuracy")
+    assert [(point.step, point.value) for point in curve] == [(0, 0.25), (1, 0.75)]

@@ -11,8 +11,7 @@ from concurrent.futures import ProcessPoolExecutor
 from importlib.resources import files
 from pathlib import Path
 
-POLICY = "default-src 'self' file: data: blob: 'unsafe-inline' 'unsafe-eval'"
-"""Of the page: whatever is in it loads nothing from another machine."""
+from transferscope.framework.viz_offline import for_this_machine
 
 
 def write_pipelines(project: Path, env: str | None, folder: Path) -> None:
@@ -43,9 +42,7 @@ def _save_answers(project: Path, env: str | None, folder: str) -> None:
 def _write_page(folder: Path) -> None:
     """Kedro-Viz's page with its script inside, which browsers refuse to load from a disk, and without its fonts."""
     html = Path(str(files("kedro_viz"))) / "html"
-    page = (html / "index.html").read_text(encoding="utf-8")
-    page = re.sub(r'\s*<link\b[^>]*"https?://[^>]*>', "", page)
-    page = page.replace("<head>", f'<head>\n<meta http-equiv="Content-Security-Policy" content="{POLICY}">', 1)
+    page = for_this_machine((html / "index.html").read_text(encoding="utf-8"))
     scripts = re.findall(r'(<script [^>]*src="\./([^"]+)"[^>]*></script>)', page)
     styles = re.findall(r'(<link rel="stylesheet"[^>]* href="\./([^"]+)"[^>]*>)', page)
     assert len(scripts) == len(styles) == 1, "another page than that of the Kedro-Viz that this was written for"
