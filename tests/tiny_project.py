@@ -60,6 +60,7 @@ analyses:
   mistakes: {bootstrap: 20, pairs: [[rit, rit]]}
   similarity: null
   spectrum: null
+  modules: {groups: {body: [conv1, bias1, "layer*", bias2], head: [fc]}}  # a page each
   landscape:
     pairs: [[rit, rit]]
     alphas: {points: 3}

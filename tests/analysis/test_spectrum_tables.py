@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy.stats import ttest_ind
 from torch import nn
 
 from transferscope.analysis.spectrum import conv_singular_values
@@ -88,12 +91,20 @@ def test_layers_without_a_spectrum_are_listed_with_their_type():
 
 
 def test_smaller_weights_have_more_small_values():
-    """Networks shrunk to a half: more of their values are below, with an interval above 0, in every module."""
+    """Networks shrunk to a half: more of their values are below, with an interval above 0, in every module.
+
+    The interval is Welch's between the runs' shares, never with more degrees of freedom than the pooled one.
+    """
     shrunk = [values_of(network(seed, 0.5)) for seed in (0, 1)]
     others = [values_of(network(seed)) for seed in (2, 3)]
     row = compare_small_values(shrunk, others, [0.3]).iloc[0]
     assert row["fraction_a"] - row["fraction_b"] == pytest.approx(row["difference"])
     assert 0 < row["low"] <= row["difference"] <= row["high"]
+    shares = [[below(values, 0.3) for values in group] for group in (shrunk, others)]
+    pooled = ttest_ind(*shares).confidence_interval()
+    assert row["low"] <= pooled.low * (1 + 1e-9)
+    assert row["high"] - row["low"] < 12.71 / 4.30 * (pooled.high - pooled.low)
+    assert math.isnan(compare_small_values(shrunk[:1], others, [0.3])["low"].iloc[0])
     assert row["layers_more_in_a"] == row["num_layers"] == 3
     pairs = [
         probability_smaller(a["value"], a["multiplicity"], b["value"], b["multiplicity"])
@@ -102,6 +113,12 @@ def test_smaller_weights_have_more_small_values():
     ]
     assert row["probability_smaller"] == pytest.approx(np.mean(pairs))
     assert row["probability_smaller"] > 0.6
+
+
+def below(values, threshold):
+    """The share of a network's singular values below a threshold, each counted as often as it occurs."""
+    every = np.repeat(values["value"], values["multiplicity"])
+    return (every < threshold).mean()
 
 
 def test_a_group_against_itself_shows_nothing():

@@ -50,13 +50,13 @@ def test_paths_state_dicts_and_networks_are_one_thing(trained: Trained, tmp_path
     networks = [trained.models[name] for name in ("first", "unrelated")]
     states = [trained.state(name) for name in ("first", "unrelated")]
     before = trained.state("first")
-    found = {
+    answers = {
         same_function(*networks, images=trained.images),
         same_function(*states, model=networks[0], images=trained.images),
         same_function(*map(str, paths), model=networks[0], images=trained.images),
         same_function(paths[0], states[1], model=networks[1], images=trained.images),
     }
-    assert len(found) == 1
+    assert len(answers) == 1
     assert all(torch.equal(before[key], tensor) for key, tensor in trained.state("first").items())
 
 
@@ -100,18 +100,18 @@ def test_a_folder_of_images(trained: Trained, tmp_path: Path) -> None:
         pixels = np.random.default_rng(index).integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(folder / f"{index}.png")
     models = [trained.models[name] for name in ("first", "other")]
-    found = transferscope.compare(*models, images=tmp_path / "photos", max_images=20, analyses=QUICK)
-    assert found.tables["replacement"]["num_examples"].tolist() == [10]
+    comparison = transferscope.compare(*models, images=tmp_path / "photos", max_images=20, analyses=QUICK)
+    assert comparison.tables["replacement"]["num_examples"].tolist() == [10]
 
 
 def test_several_models(trained: Trained) -> None:
     """Of three models every pair is compared, the one that is a copy is found, and named pairs alone where asked."""
     models = [trained.models[name] for name in ("first", "permuted", "other")]
-    found = transferscope.compare(*models, images=trained.images, names=["one", "two", "three"], analyses=QUICK)
-    answer = found.card["same_function"]
+    comparison = transferscope.compare(*models, images=trained.images, names=["one", "two", "three"], analyses=QUICK)
+    answer = comparison.card["same_function"]
     assert (answer.verdict, answer.models) == ("yes", ("one", "two"))
     assert "1 pair (one & two) computes the same" in answer.answer
-    for card in (found.card, AnswerCard.from_json(found.card.to_json())):
+    for card in (comparison.card, AnswerCard.from_json(comparison.card.to_json())):
         assert [model["label"] for model in card.models] == ["one", "two", "three"]
     chosen = transferscope.compare(*models, pairs=[("A", "C")], analyses=QUICK)
     assert len(chosen.tables["identity"]) == 1
@@ -129,16 +129,16 @@ def test_one_network_gives_one_name() -> None:
 def test_saved(trained: Trained, tmp_path: Path) -> None:
     """A folder has the answers, the tables and the merged weights, which the answers name."""
     models = [trained.models[name] for name in ("first", "second")]
-    found = transferscope.compare(
+    comparison = transferscope.compare(
         *models, images=trained.images, analyses=QUICK | {"merging": {"methods": ["uniform"]}}
     )
-    folder = found.save(tmp_path / "out")
+    folder = comparison.save(tmp_path / "out")
     card = AnswerCard.from_json((folder / "answers.json").read_text())
     assert card["averaging"].file == str(folder / "merged.safetensors")
     assert (folder / "merged.safetensors").is_file()
     assert (folder / "replacement.csv").is_file()
     with pytest.raises(UserError, match="give the name of a new folder"):
-        found.save(folder)
+        comparison.save(folder)
 
 
 @pytest.mark.parametrize(
@@ -177,6 +177,53 @@ def test_models_that_have_no_image_in_common_are_one_line(trained: Trained) -> N
         transferscope.compare(large, large, images=images, analyses=QUICK)
     with pytest.raises(UserError, match="A has 4 classes and B 3"):
         transferscope.compare(trained.models["first"], build_model("squeezenet1_1", 3), images=images, analyses=QUICK)
+
+
+class Tutorial(nn.Module):
+    """A grey network of one size that views its features, with its classifier registered first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(5 * 10 * 10, 3)
+        self.conv = nn.Conv2d(1, 5, 3)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.fc(torch.relu(self.conv(images)).view(-1, 500))
+
+
+def test_networks_as_tutorials_define_them_are_compared(tmp_path: Path) -> None:
+    """The mistakes are those of the networks' own logits; without images noise of a size that they take is used."""
+    generator = torch.Generator().manual_seed(0)
+    images, labels = torch.randn(120, 1, 12, 12, generator=generator), torch.arange(120) % 3
+    torch.manual_seed(3)
+    first, second = Tutorial(), Tutorial()
+    given = {"train": (images[:60], labels[:60]), "test": (images[60:], labels[60:])}
+    found = transferscope.compare(first, second, images=given, analyses=QUICK)
+    with torch.no_grad():
+        right = [float((one(images[60:]).argmax(1) == labels[60:]).float().mean()) for one in (first, second)]
+    row = found.tables["mistakes"].iloc[0]
+    assert [row["accuracy_a"], row["accuracy_b"]] == pytest.approx(right)
+    assert transferscope.compare(first, second).tables["identity"]["num_inputs"].tolist() == [8]
+
+
+def test_functions_and_folders_that_do_not_serve_are_one_line(tmp_path: Path) -> None:
+    """A function that returns no module, a folder without images, and one with other classes than the models have."""
+    (tmp_path / "nets.py").write_text("def nothing(num_classes): print()\n")
+    (tmp_path / "empty").mkdir()
+    for name in ("cat", "dog"):
+        (tmp_path / "two" / name).mkdir(parents=True)
+        for index in range(4):
+            Image.new("RGB", (16, 16), (40 * index, 0, 0)).save(tmp_path / "two" / name / f"{index}.png")
+    path = tmp_path / "a.pth"
+    torch.save(build_model("squeezenet1_1", 3, seed=0).state_dict(), path)
+    for options, message in (
+        ({"model": f"{tmp_path / 'nets.py'}:nothing"}, "returned a NoneType, not a torch.nn.Module: let it return"),
+        ({"images": tmp_path / "empty"}, "empty"),
+        ({"images": tmp_path / "two"}, "images have 2 classes and the networks 3: give class_list"),
+    ):
+        with pytest.raises(UserError, match=message) as caught:
+            transferscope.compare(path, path, analyses=QUICK, **options)
+        assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("bad", [{}, {"a": 3}, 7])

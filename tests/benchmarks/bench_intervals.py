@@ -35,7 +35,7 @@ from transferscope.measure.lines import BOUNDARY_DROP
 MARGIN = 0.05
 """A part of what the ends have learned."""
 ACCURACY = [
-    *(("flat", 0.0, flips) for flips in (0.01, 0.02, 0.05)),
+    *(("flat", 0.0, flips) for flips in (0.003, 0.01, 0.02, 0.05)),
     *((shape, height, 0.03) for shape in ("bowl", "peak") for height in (0.01, 0.03, 0.1, 0.4)),
     ("bowl", -0.03, 0.03),
 ]
@@ -57,17 +57,17 @@ def report(name: str, drawn, num: int, generator: np.random.Generator, *, higher
     rows = []
     for values, truth in drawn:
         curves = resampled(values, generator)
-        found = barrier_row(ALPHAS, curves, higher_is_better=higher, num_examples=num, is_share=higher)
+        row = barrier_row(ALPHAS, curves, higher_is_better=higher, num_examples=num, is_share=higher)
         gaps = gaps_between_ends(ALPHAS, curves, higher_is_better=higher)
         low, high = np.percentile(gaps[1:].max(axis=1), [2.5, 97.5])
         middle = -true_middle(name, truth)
         rows.append((
-            found["barrier"] - truth,
-            found["barrier_low"] <= truth <= found["barrier_high"],
-            found["barrier_high"] < truth,
-            found["barrier_high"] - found["barrier_low"],
-            found["gain_low"] <= middle <= found["gain_high"],
-            found["largest_gap"] - truth,
+            row["barrier"] - truth,
+            row["barrier_low"] <= truth <= row["barrier_high"],
+            row["barrier_high"] < truth,
+            row["barrier_high"] - row["barrier_low"],
+            row["gain_low"] <= middle <= row["gain_high"],
+            row["largest_gap"] - truth,
             low <= truth <= high,
         ))  # fmt: skip
     bias, covers, below, width, gain, old_bias, old = np.mean(rows, axis=0)
@@ -93,8 +93,8 @@ def pairs(studies: int) -> None:
         for _ in range(studies):
             own, both = generator.normal(size=models), generator.normal(size=len(couples))
             values = [own[a] + own[b] + noise for (a, b), noise in zip(couples, both, strict=True)]
-            found = mean_over_pairs(values, [names[a] for a, _ in couples], [names[b] for _, b in couples])
-            covered.append(found.low <= 0 <= found.high)
+            interval = mean_over_pairs(values, [names[a] for a, _ in couples], [names[b] for _, b in couples])
+            covered.append(interval.low <= 0 <= interval.high)
         print(f"mean over all pairs of {models:2d} models: coverage {np.mean(covered):.3f}", flush=True)
 
 
@@ -145,12 +145,12 @@ def left(studies: int, num: int) -> None:
             way, low = right_or_wrong("bowl", height, num, generator)
             way[[0, -1]] = straight[[0, -1]]
             curves = np.split(resampled(np.concatenate([straight, way]), generator), 2, axis=1)
-            found = remaining(ALPHAS, *curves, higher_is_better=True)
+            quotient = remaining(ALPHAS, *curves, higher_is_better=True, num_examples=num, is_share=True)
             largest = [gaps_between_ends(ALPHAS, one, higher_is_better=True).max(axis=1) for one in curves]
             parts, truth = largest[1] / largest[0], low / deep
             ends = np.percentile(parts[1:], [2.5, 97.5])
             rows.append((
-                found.left - truth, found.left_low <= truth <= found.left_high,
+                quotient.left - truth, quotient.left_low <= truth <= quotient.left_high,
                 parts[0] - truth, ends[0] <= truth <= ends[1],
             ))  # fmt: skip
         bias, covers, old_bias, old = np.mean(rows, axis=0)

@@ -29,8 +29,8 @@ def pair(first: str, second: str, **columns: Any) -> dict[str, Any]:
 
 
 def pairs_of(table: list[dict[str, Any]], plan: Plan, *roles: Any) -> list[str]:
-    found = evidence(plan, cka=pd.DataFrame(table)).pairs("clipart", "cka", *roles)
-    return [] if found.rows.empty else list(found.rows["pair"])
+    rows = evidence(plan, cka=pd.DataFrame(table)).pairs("clipart", "cka", *roles)
+    return [] if rows.rows.empty else list(rows.rows["pair"])
 
 
 def test_roles_choose_the_rows(plan: Plan) -> None:
@@ -135,8 +135,8 @@ def test_overlap_is_beyond_what_accuracy_forces() -> None:
 def test_a_pair_without_mistakes_is_named(plan: Plan) -> None:
     """It is left out, not forgotten."""
     rows = [pair("pt_1@final", other, class_name="A", **counts(0, 5, 0)) for other in ("pt_2@final", "rit_1@final")]
-    found = list(mistakes.shared_mistakes_mixed(evidence(plan, mistakes=pd.DataFrame(rows))))
-    assert {(one.counted, one.note) for one in found} == {(False, "no finite value")}
+    comparisons = list(mistakes.shared_mistakes_mixed(evidence(plan, mistakes=pd.DataFrame(rows))))
+    assert {(one.counted, one.note) for one in comparisons} == {(False, "no finite value")}
 
 
 def test_a_learning_rate_at_which_a_run_diverged_is_named(plan: Plan) -> None:
@@ -173,10 +173,10 @@ def test_findings_with_few_images_do_not_count_in_a_mean_auc(plan: Plan, positiv
     )
     counts = {"count": [50, positives], "negatives": [150, 200 - positives]}
     sizes = pd.DataFrame({"part": "test", "class_name": ["A", "B"], **counts})
-    found = list(training.final_score(evidence(plan, history=history, class_sizes=sizes)))
-    (one,) = [row for row in found if row.counted]
+    comparisons = list(training.final_score(evidence(plan, history=history, class_sizes=sizes)))
+    (one,) = [row for row in comparisons if row.counted]
     assert np.isclose(one.effect, 0.1)
-    assert [row.unit for row in found if not row.counted] == ["clipart: B"]
+    assert [row.unit for row in comparisons if not row.counted] == ["clipart: B"]
     squares = [
         (a * (1 - a) + 49 * (a / (2 - a) - a**2) + 149 * (2 * a**2 / (1 + a) - a**2)) / (50 * 150) for a in (0.8, 0.7)
     ]
@@ -208,9 +208,9 @@ def test_replicas_of_p_give_replicas_of_its_children() -> None:
     drawn = evidence(plan, history=history)
     rows = [one for one in training.final_score(drawn) if one.counted]
     assert len(rows) == 8
-    found = decide(rows, drawn.kinship())
-    assert found.covers == "other P and other runs on this task"
-    assert found.verdict == "cannot tell"  # two P, 1 degree of freedom
+    verdict = decide(rows, drawn.kinship())
+    assert verdict.covers == "other P and other runs on this task"
+    assert verdict.verdict == "cannot tell"  # two P, 1 degree of freedom
 
 
 def test_a_start_from_another_epoch_of_p_is_a_variant() -> None:
@@ -392,8 +392,8 @@ def test_one_basin_needs_every_line_of_one_run_of_each_domain(plan: Plan) -> Non
     (gone,) = basins(plan, dict(zip(sides, (0.008, np.nan, 0.0), strict=True)))
     assert (gone.counted, gone.note) == (False, "no finite value")
     second = {("real.pt_2", "clipart.pt_1"): 0.0, ("real.pt_2", "chest.pt_1"): 0.016}
-    found = basins(plan, dict(zip(sides, (0.008, 0.024, -0.1), strict=True)) | second)
-    assert np.allclose([one.effect for one in found], [0.03, 0.02])
+    comparisons = basins(plan, dict(zip(sides, (0.008, 0.024, -0.1), strict=True)) | second)
+    assert np.allclose([one.effect for one in comparisons], [0.03, 0.02])
     assert basins(plan, {sides[0]: 0.0}) == []
 
 
@@ -402,12 +402,12 @@ def test_features_that_are_linear_in_the_image_do_not_count(plan: Plan) -> None:
     rows = [pair("rit_1@final", "rit_2@final", cka=value) for value in (0.9, 0.2, 0.4)]
     table = pd.DataFrame(rows).assign(features="pooled", estimator="debiased", layer=["a", "b", "c"])
     for linear, expected in (([True, False, False], 0.3), ([True] * 3, 0.5), ([False] * 3, 0.5)):
-        (found,) = firsts(similarity.cka_floor(evidence(plan, cka=table.assign(linear=linear))))
-        assert np.isclose(found, expected)
+        (effect,) = firsts(similarity.cka_floor(evidence(plan, cka=table.assign(linear=linear))))
+        assert np.isclose(effect, expected)
 
 
 def test_without_a_threshold_that_tells_runs_apart_spectra_are_not_compared(plan: Plan) -> None:
     """All counts are 0 or all values: the runs are named."""
     table = pd.DataFrame({"run": ["pt_1", "rit_1"], "epoch": 1, "module": "all", "num_values": 100, "count_below_1": 0})
-    found = list(spectrum.near_zero(evidence(plan, spectrum=table)))
-    assert [(one.unit, one.counted) for one in found] == [("clipart.rit_1", False), ("clipart.pt_1", False)]
+    comparisons = list(spectrum.near_zero(evidence(plan, spectrum=table)))
+    assert [(one.unit, one.counted) for one in comparisons] == [("clipart.rit_1", False), ("clipart.pt_1", False)]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -15,8 +16,8 @@ from statsmodels.stats.multitest import multipletests
 
 from transferscope.claims.comparisons import Comparison, Measured, Unit, against, compare, paired
 from transferscope.claims.decide import remarks, size_of
-from transferscope.claims.inference import Estimate, Kinship, estimate, make_design, more_runs
-from transferscope.claims.verdict import Verdict, decide, holm
+from transferscope.claims.inference import Design, Estimate, Kinship, estimate, larger_study, make_design
+from transferscope.claims.verdict import Verdict, _would_tell, decide, holm, judge
 from transferscope.experiment.names import PairName, RunName
 from transferscope.system.errors import UserError
 
@@ -46,29 +47,29 @@ def estimated(comparisons: list[Comparison], kinship: Kinship | None = None) -> 
 def test_replicas_of_one_task_give_welchs_interval() -> None:
     """The mean difference, its standard error from both kinds' own variances, and Student's quantile."""
     a, b = [0.9, 0.7, 0.8], [0.5, 0.2, 0.6]
-    found = estimated(kinds("real", a, b))
+    effect = estimated(kinds("real", a, b))
     parts = np.array([np.var(side, ddof=1) / 3 for side in (a, b)])
     df = np.clip(parts.sum() ** 2 / (parts**2 / 3).sum() - 1, 2, 4)
-    assert np.isclose(found.effect, np.mean(a) - np.mean(b))
-    assert np.isclose(found.se, math.sqrt(parts.sum()))
+    assert np.isclose(effect.effect, np.mean(a) - np.mean(b))
+    assert np.isclose(effect.se, math.sqrt(parts.sum()))
     half = t.ppf(0.975, df) * math.sqrt(parts.sum())
-    assert np.isclose([found.low, found.high], [found.effect - half, found.effect + half]).all()
+    assert np.isclose([effect.low, effect.high], [effect.effect - half, effect.effect + half]).all()
 
 
 def test_tasks_are_weighed_alike_and_their_differences_are_no_error() -> None:
     """The variance is that of replicas inside each task, over the square of the number of tasks."""
     rows = [*kinds("real", [0.9, 0.8], [0.5, 0.4]), *kinds("clipart", [0.4, 0.2], [0.3, 0.3])]
-    found = estimated(rows)
-    assert np.isclose(found.effect, (0.4 + 0.0) / 2)
-    assert np.isclose(found.se**2, (0.005 + 0.005 + 0.02 + 0.0) / 2 / 4)
+    effect = estimated(rows)
+    assert np.isclose(effect.effect, (0.4 + 0.0) / 2)
+    assert np.isclose(effect.se**2, (0.005 + 0.005 + 0.02 + 0.0) / 2 / 4)
 
 
 def test_single_runs_are_judged_over_tasks() -> None:
     """Student's interval of the tasks' differences, as scipy has it."""
     rows = [one for task, x in zip("abcd", (0.1, 0.3, 0.2, 0.4), strict=True) for one in kinds(task, [x], [0.0])]
-    found = estimated(rows)
+    effect = estimated(rows)
     expected = ttest_1samp([0.1, 0.3, 0.2, 0.4], 0).confidence_interval()
-    assert np.isclose([found.low, found.high], [expected.low, expected.high]).all()
+    assert np.isclose([effect.low, effect.high], [expected.low, expected.high]).all()
 
 
 def pair(task: str, a: str, b: str) -> PairName:
@@ -93,9 +94,9 @@ def test_pairs_of_three_replicas_are_judged_by_leaving_out_runs() -> None:
     values = {("pt_1", "pt_2"): 1.0, ("pt_1", "pt_3"): 2.0, ("pt_2", "pt_3"): 4.0}
     rows = against("real", Measured({pair("real", *names): x for names, x in values.items()}), 0.0, above=True)
     without = np.array([4.0, 2.0, 1.0])
-    found = estimated(rows)
-    assert np.isclose(found.se**2, 2 / 3 * ((without - without.mean()) ** 2).sum())
-    assert found.df == 2
+    effect = estimated(rows)
+    assert np.isclose(effect.se**2, 2 / 3 * ((without - without.mean()) ** 2).sum())
+    assert effect.df == 2
 
 
 def test_lines_between_three_tasks_are_judged_by_their_models() -> None:
@@ -129,10 +130,10 @@ def test_several_parents_are_the_units() -> None:
     """With two P the variance of P-T is that between the two means of their P-T, over all tasks, with one degree."""
     scratch = [0.5, 0.5, 0.5, 0.5]
     rows = [*kinds("a", [0.9, 0.9, 0.7, 0.7], scratch), *kinds("b", [0.8, 0.8, 0.7, 0.7], scratch)]
-    found = estimated(rows, Kinship(parent=of_two_parents))
+    effect = estimated(rows, Kinship(parent=of_two_parents))
     means = np.array([0.85, 0.7])
-    assert np.isclose(found.se**2, np.var(means, ddof=1) / 2)
-    assert found.df == 1
+    assert np.isclose(effect.se**2, np.var(means, ddof=1) / 2)
+    assert effect.df == 1
     verdict = decide(rows, Kinship(parent=of_two_parents))
     assert verdict.covers == "other P and other runs on these 2 tasks"
 
@@ -170,8 +171,8 @@ def test_errors_over_images_widen_the_interval_of_runs() -> None:
 def test_verdict(values: list[float], verdict: str, reason: str) -> None:
     """Where the interval lies decides; without an interval nothing does."""
     rows = [one for task, x in zip("abcd", values, strict=False) for one in kinds(task, [x], [0.0])]
-    found = decide(rows)
-    assert (found.verdict, found.reason) == (verdict, reason)
+    decision = decide(rows)
+    assert (decision.verdict, decision.reason) == (verdict, reason)
 
 
 @given(st.lists(st.floats(-1, 1), min_size=2, max_size=8))
@@ -198,8 +199,8 @@ def test_a_bound_is_an_equivalence_test() -> None:
     assert bound(decide(heights([0.01, 0.012, 0.011], 0.05, above=False)))[0] == "holds"
     assert bound(decide(heights([0.01, 0.045, 0.02], 0.05, above=False)))[0] == "cannot tell"
     assert bound(decide(heights([0.31, 0.32, 0.33], 0.05, above=False)))[0] == "does not hold"
-    found = decide(heights([0.31, 0.32, 0.33], 0.05, above=True))
-    assert bound(found) == ("holds", pytest.approx(0.32), True)
+    decision = decide(heights([0.31, 0.32, 0.33], 0.05, above=True))
+    assert bound(decision) == ("holds", pytest.approx(0.32), True)
 
 
 def test_alike_is_within_a_margin_on_both_sides() -> None:
@@ -223,11 +224,11 @@ def test_most_tasks_on_the_other_side_leave_it_open() -> None:
         for task, x in (("amazon", 0.42), ("webcam", 0.49), ("xray", 0.9))
         for one in kinds(task, [x, x + 0.001], [0.5, 0.5015])
     ]
-    found = decide(rows)
-    assert found.low > 0
-    assert found.verdict == "cannot tell"
-    assert found.reason == "the 95 % interval lies above 0, though not on amazon, webcam alone"
-    assert found.would_tell == "each of these tasks for itself, since the effect depends on the task"
+    decision = decide(rows)
+    assert decision.low > 0
+    assert decision.verdict == "cannot tell"
+    assert decision.reason == "the 95 % interval lies above 0, though not on amazon, webcam alone"
+    assert decision.would_tell == "each of these tasks for itself, since the effect depends on the task"
 
 
 def test_a_place_on_the_other_side_is_named() -> None:
@@ -239,13 +240,13 @@ def test_a_place_on_the_other_side_is_named() -> None:
 def test_what_would_tell_is_a_larger_study() -> None:
     """It names the effect that this study can tell and a number of runs; more runs of the same spread do tell."""
     rows = kinds("real", [0.62, 0.5], [0.45, 0.5])
-    found = decide(rows)
-    assert found.verdict == "cannot tell"
-    assert found.would_tell.startswith("2 runs of each kind: an effect below ")
-    words = found.would_tell.split("; ")[1].split()
+    decision = decide(rows)
+    assert decision.verdict == "cannot tell"
+    assert decision.would_tell.startswith("2 runs of each kind: an effect below ")
+    words = decision.would_tell.split("; ")[1].split()
     number, effect = int(words[0]), float(words[3])
     assert 2 < number <= 20
-    assert effect <= found.effect
+    assert effect <= decision.effect
     more = kinds("real", [0.62, 0.5] * (number // 2 + 1), [0.45, 0.5] * (number // 2 + 1))
     assert decide(more).verdict == "holds"
 
@@ -254,10 +255,70 @@ def test_more_runs_tell_smaller_effects() -> None:
     """Also where the error over test images, which more runs do not lower, is most of the whole."""
     rows = [replace(one, error=0.02) for one in kinds("real", [0.51, 0.512], [0.5, 0.502])]
     design = make_design(rows, Kinship())
-    found = estimate(design, np.array([one.effect for one in rows]), np.array([one.error for one in rows]))
-    reaches = [more_runs(design, found, times) for times in (1, 1.5, 2, 5, 10)]
+    effect = estimate(design, np.array([one.effect for one in rows]), np.array([one.error for one in rows]))
+    reaches = [larger_study(design, effect, times) for times in (1, 1.5, 2, 5, 10)]
     assert reaches == sorted(reaches, reverse=True)
-    assert reaches[0] <= float(found.detectable) * (1 + 1e-12)
+    assert reaches[0] <= float(effect.detectable) * (1 + 1e-12)
+
+
+def test_the_source_that_dominates_is_what_would_tell() -> None:
+    """Where runs hardly vary, more test images, and where no number of runs suffices for both, more of both."""
+    alike = [replace(one, error=0.02) for one in kinds("real", [0.51, 0.512], [0.5, 0.502])]
+    assert decide(alike).would_tell.split("; ")[1].split(" would tell")[0].endswith("times as many test images")
+    varied = [replace(one, error=0.005) for one in kinds("real", [0.51, 0.53], [0.5, 0.512])]
+    words = decide(varied).would_tell.split("; ")[1].split(" would tell")[0]
+    assert re.fullmatch(r"\d+|\d+ runs of each kind and \d+ times as many test images", words)
+    tasks = [one for task, x in zip("abcd", (0.1, -0.1, 0.2, 0.4), strict=True) for one in kinds(task, [x], [0.0])]
+    assert re.match(r"4 tasks: .*; \d+ would tell", decide([replace(one, error=0.02) for one in tasks]).would_tell)
+
+
+@pytest.mark.parametrize(
+    ("replicas", "tasks", "error", "effect"),
+    [(2, 1, 0.0, 1.5), (2, 4, 0.2, 0.5), (2, 1, 3.0, 2.0), (3, 2, 0.6, 1.0), (1, 4, 0.0, 1.2)],
+)
+def test_what_would_tell_has_the_stated_power(replicas: int, tasks: int, error: float, effect: float) -> None:
+    """Of 2,000 studies of the size that is named, about four in five decide an effect as large as is stated.
+
+    Runs vary by 1 and the test set of each task by `error`. The study that names the size has runs of just this spread.
+    """
+    generator = np.random.default_rng(0)
+    rows = _rows(replicas, tasks, error)
+    design, estimates = _studies(rows, effect, 400, generator)
+    typical = Estimate(*(np.asarray(getattr(estimates, field.name)[0]) for field in fields(Estimate)))
+    typical = replace(typical, effect=np.asarray(effect), se=np.sqrt(np.square(estimates.se).mean()))
+    text = _would_tell(design, typical, (0, math.inf), "{:.4g}".format, (-9, 9))
+    named = re.search(r"; (?:(\d+)(?: runs of each kind)?)?(?: and )?(?:(\d+) times as many test images)? would", text)
+    assert named, text
+    more, images = (int(number) if number else None for number in named.groups())
+    stated = float(text.split(" would tell ")[1])
+    assert stated <= effect
+    larger = _rows(replicas, more or tasks, error) if replicas == 1 else _rows(more or replicas, tasks, error)
+    rows = [replace(one, error=one.error / math.sqrt(images or 1)) for one in larger]
+    holds = judge(_studies(rows, stated, 2000, generator)[1], (0, math.inf)) == "holds"
+    assert 0.7 <= holds.mean() <= 0.9
+
+
+def _rows(replicas: int, tasks: int, error: float) -> list[Comparison]:
+    """Of numbers that are of no account; error: standard error over test images."""
+    every = [one for task in "abcdefghijklmnopqrst"[:tasks] for one in kinds(task, [0.0] * replicas, [0.0] * replicas)]
+    return [replace(one, error=error or math.nan) for one in every]
+
+
+def _studies(
+    rows: list[Comparison], effect: float, num: int, generator: np.random.Generator
+) -> tuple[Design, Estimate]:
+    """So many studies of the design of the rows: runs vary by 1, and the images of each task by the rows' error."""
+    design = make_design(rows, Kinship())
+    error = 0.0 if math.isnan(rows[0].error) else rows[0].error
+    runs = {name: generator.normal(size=num) for one in rows for name in sorted(one.runs)}
+    images = {place: error * generator.normal(size=num) for place in sorted({one.place for one in rows})}
+    numbers = [
+        runs[first] - runs[second] + images[one.place] + effect
+        for one in rows
+        for first, second in [sorted(one.runs, key=str)]
+    ]
+    errors = np.full((num, len(rows)), rows[0].error)
+    return design, estimate(design, np.stack(numbers, axis=1), errors)
 
 
 def test_an_effect_has_no_interval_beyond_its_limits() -> None:
@@ -274,9 +335,9 @@ def test_an_effect_has_no_interval_beyond_its_limits() -> None:
 
 def test_without_replicas_it_says_what_to_repeat() -> None:
     """One run of a kind, one task: there is no interval."""
-    found = decide(kinds("real", [0.9, 0.8], [0.4]))
-    assert math.isnan(found.low)
-    assert found.would_tell.startswith("2 runs of each kind (3 where pairs are compared) on a task")
+    decision = decide(kinds("real", [0.9, 0.8], [0.4]))
+    assert math.isnan(decision.low)
+    assert decision.would_tell.startswith("2 runs of each kind (3 where pairs are compared) on a task")
 
 
 def test_bounds_that_differ_are_refused() -> None:
@@ -312,15 +373,15 @@ def test_every_one_is_compared_with_every_other() -> None:
 
 def test_two_numbers_of_one_unit_are_paired() -> None:
     """Each unit with itself, where it has both numbers."""
-    found = paired("real", measured(a=3.0, b=2.0, c=9.0), measured(b=5.0, a=1.0))
-    assert [(one.unit, one.value) for one in found] == [("real.a", 2.0), ("real.b", -3.0)]
+    comparisons = paired("real", measured(a=3.0, b=2.0, c=9.0), measured(b=5.0, a=1.0))
+    assert [(one.unit, one.value) for one in comparisons] == [("real.a", 2.0), ("real.b", -3.0)]
 
 
 def test_missing_values_are_named() -> None:
     """A number that is not finite is no comparison, and a row says that it was left out."""
-    found = compare("real", measured(a=math.nan, b=1.0), measured(c=0.5, d=math.inf))
-    assert [(one.unit, one.value) for one in found if one.counted] == [("real.b : real.c", 0.5)]
-    assert [(one.unit, one.note) for one in found if not one.counted] == [
+    comparisons = compare("real", measured(a=math.nan, b=1.0), measured(c=0.5, d=math.inf))
+    assert [(one.unit, one.value) for one in comparisons if one.counted] == [("real.b : real.c", 0.5)]
+    assert [(one.unit, one.note) for one in comparisons if not one.counted] == [
         ("real.a", "no finite value"),
         ("real.d", "no finite value"),
     ]
@@ -336,8 +397,8 @@ def test_bound() -> None:
 def test_runs_of_pairs_are_counted_once_each() -> None:
     """A comparison knows all runs in it, whatever its units."""
     both = PairName(run("a").at("final"), run("b").at("final"))
-    (found,) = compare("real", Measured({both: 1.0}), measured(a=0.5))
-    assert found.runs == {run("a"), run("b")}
+    (comparison,) = compare("real", Measured({both: 1.0}), measured(a=0.5))
+    assert comparison.runs == {run("a"), run("b")}
 
 
 def test_remarks() -> None:
@@ -399,9 +460,9 @@ def test_the_reason_names_the_bound(numbers: list[float], bound: float, above: b
         for index, (task, number) in enumerate(zip("abc", numbers, strict=True))
         for one in against(task, Measured({RunName(task, f"rit_{index}"): number}), bound, above=above)
     ]
-    found = decide(rows, show=size_of("share"))
-    assert found.reason == f"the 95 % interval {reason}"
-    assert (" points of the bound cannot be told; " in found.would_tell) == (found.verdict == "cannot tell")
+    decision = decide(rows, show=size_of("share"))
+    assert decision.reason == f"the 95 % interval {reason}"
+    assert (" points of the bound cannot be told; " in decision.would_tell) == (decision.verdict == "cannot tell")
 
 
 @pytest.mark.parametrize(

@@ -16,8 +16,8 @@ WHAT = re.compile(r"(?:^|[.!?:]\s+|\n\s*\n\s*[-*|]*\s*)What\s[^?]*?[.\n]")
 """A sentence that begins with What and asks nothing."""
 COLUMN = 90
 """Characters of code that fit beside the menus of a page of the theme, at its widest."""
-CHAPTERED = {"images", "analysis", "measure", "claims", "plots", "report", "datasets"}
-"""Rooms in which a chapter of the study has a file each: what is shuffled, measured, claimed, drawn, stored and shown."""
+CHAPTERED = {"experiment", "images", "analysis", "measure", "claims", "plots", "report", "datasets"}
+"""Rooms with a file for each chapter: what is configured, shuffled, measured, claimed, drawn, stored and shown."""
 
 
 def strings_that_document(tree: ast.AST) -> list[str]:

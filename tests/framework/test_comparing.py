@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from runpy import run_path
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,19 @@ class Plain(nn.Sequential):
         super().__init__(nn.Conv2d(3, width, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
                          nn.Linear(width, num_classes))
 def nothing(num_classes): print("no network")
+"""
+
+SCRIPTS = """
+from torch import nn
+from torch.nn import functional
+class HeadFirst(nn.Module):
+    def __init__(self, num_classes):
+        super().__init__()
+        self.fc = nn.Linear(6 * 26 * 26, num_classes)
+        self.layers = nn.Sequential(nn.Conv2d(1, 6, 3), nn.BatchNorm2d(6))
+    def forward(self, x):
+        x = functional.relu(self.layers(x))
+        return functional.log_softmax(self.fc(x.view(-1, 6 * 26 * 26)), dim=1)
 """
 
 
@@ -91,8 +105,30 @@ def test_two_files_become_a_study(folder: Path, capsys: pytest.CaptureFixture[st
     assert [pair.kind for pair in plan.pairs("images", plan.study.analyses.landscape.pairs)] == ["a & b"]
     assert plan.merges()[0].candidates == ("images.a_1", "images.b_1")
     printed = capsys.readouterr().out
-    assert f"a: {SMALL}, 3 classes (all " in printed
+    assert f"a: {SMALL}, 3 classes, colour images (all " in printed
     assert "3 classes; 24 images judge, and 24 are for" in printed
+
+
+def test_networks_as_scripts_define_them_are_compared(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Grey images of one size, a classifier registered before the body: size, channels and normalisation are printed.
+
+    Images are shown at the size that the networks take, with images and without.
+    """
+    (folder / "nets.py").write_text(SCRIPTS)
+    for name, seed in (("x.pth", 1), ("y.pth", 2)):
+        torch.manual_seed(seed)
+        network = run_path(str(folder / "nets.py"))["HeadFirst"](3)
+        torch.save({"net": network.state_dict(), "acc": 91.2, "epoch": 7, "optimizer": {"state": {}}}, folder / name)
+    options = {"models": (f"{folder}/nets.py:HeadFirst",), "params": {"pictures": {"mean": [0.1307], "std": [0.3081]}}}
+    comparison = compared(folder, "x.pth", "y.pth", images="photos", **options)
+    assert [(file.num_classes, file.image_side, file.channels) for file in comparison.files] == [(3, 28, 1)] * 2
+    assert planned(comparison).study.pictures.store_size == 28
+    printed = capsys.readouterr().out
+    assert "x: nets.py:HeadFirst, 3 classes, grey images of 28 px (as --model says)" in printed
+    assert "images are normalised by mean 0.1307 and std 0.3081; no file says" in printed
+    assert planned(compared(folder, "x.pth", "y.pth", **options)).study.pictures.store_size == 28
+    compared(folder, "a.pth", "b.pth", images="photos")
+    assert "mean 0.485, 0.456, 0.406 and std 0.229, 0.224, 0.225 (ImageNet's)" in capsys.readouterr().out
 
 
 def test_most_images_are_drawn_where_there_are_more(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -155,11 +191,11 @@ def test_many_files_are_one_kind_whose_pairs_grow_as_asked(folder: Path, pairs: 
     for epoch, name in enumerate(names):
         save(folder / name, moved(build_model(SMALL, 3, seed=1), 0.01 * epoch))
     plan = planned(compared(folder, *names, images="photos", pairs=pairs))
-    found = plan.pairs("images", [("m", "m")])
-    assert len(found) == number
+    pairs_of_plan = plan.pairs("images", [("m", "m")])
+    assert len(pairs_of_plan) == number
     assert len(plan.merges()[0].candidates) == 6
     if pairs in (None, "first"):
-        assert {pair.run_a.name for pair in found} == {"m_1"}
+        assert {pair.run_a.name for pair in pairs_of_plan} == {"m_1"}
 
 
 BAD: list[tuple[tuple[str, ...], dict[str, Any], str]] = [

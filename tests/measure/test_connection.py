@@ -144,12 +144,14 @@ def test_ends_are_shared(connection) -> None:
 
 
 def test_profiles_end_in_the_middle(connection) -> None:
-    """All modules half-way is the middle of the line, so the last cumulative drop is minus its gain."""
+    """All modules half-way is the middle of the line, so the last cumulative drop is minus its gain, interval and all."""
     profiles = connection.modules.query("way == 'modules' and profile == 'cumulative' and split == 'test'")
     last = profiles[profiles["module"] == "fc"].set_index("metric")
-    gains = connection.barriers.query("way == 'straight' and split == 'test'").set_index("metric")["midpoint_gain"]
+    straight = connection.barriers.query("way == 'straight' and split == 'test'").set_index("metric")
     for metric in ("accuracy", "loss"):
-        assert last["drop"][metric] == pytest.approx(-gains[metric], abs=1e-6)
+        assert last["drop"][metric] == pytest.approx(-straight["midpoint_gain"][metric], abs=1e-6)
+        ends = [-straight["gain_high"][metric], -straight["gain_low"][metric]]
+        assert last.loc[metric, ["low", "high"]].tolist() == pytest.approx(ends, abs=1e-6)
     assert ((last["low"] <= last["drop"] + 1e-9) & (last["drop"] <= last["high"] + 1e-9)).all()
     whole = connection.modules.query("way == 'aligned_modules' and profile == 'cumulative' and module == 'fc'")
     aligned = connection.barriers.query("way == 'aligned' and split == 'test' and metric == 'loss'")

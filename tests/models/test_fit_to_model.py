@@ -212,6 +212,7 @@ def test_names_of_old_torchvision_are_brought_up_to_date() -> None:
     fitted = Checkpoint(renamed, CheckpointMetadata("vit_b_32", options, 3)).fitted()
     assert fitted.state_dict.keys() == transformer.state_dict().keys()
     assert {value.dtype for value in fitted.state_dict.values()} == {torch.float16}
+    assert all(torch.equal(value, transformer.state_dict()[key].half()) for key, value in fitted.state_dict.items())
     assert "brought names of an older version up to date" in fitted.metadata.extra["notes"][0]
 
 

@@ -300,6 +300,14 @@ def test_a_number_of_numpy_may_be_the_epoch(tmp_path: Path) -> None:
         (np.zeros(3), "it is an array of NumPy"),
         (None, "it is a NoneType"),
         ({"model": nn.Linear(2, 2), "epoch": 3}, "holds a whole model of the class torch.nn.modules.linear.Linear"),
+        (
+            {
+                "fc.scale": torch.tensor(0.1),
+                "fc._packed_params.dtype": torch.qint8,
+                "fc._packed_params._packed_params": (),
+            },
+            "holds a quantised network: give the file of the float network",
+        ),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

@@ -69,9 +69,9 @@ def test_the_library_gives_the_same_answers(own: Project) -> None:
     card = AnswerCard.from_json(read(own, "answers.json"))
     splits = {part: PackedSplit.open(own.folder / "data/05_model_input/images" / part) for part in ("train", "test")}
     paths = [own.folder / f"{name}.pth" for name in NAMES]
-    found = compare(*paths, images=splits, model=trained_networks().models["first"], analyses=ANALYSES).card
-    assert [one.id for one in found.answers] == [one.id for one in card.answers]
-    for ours, theirs in zip(found.answers, card.answers, strict=True):
+    answered = compare(*paths, images=splits, model=trained_networks().models["first"], analyses=ANALYSES).card
+    assert [one.id for one in answered.answers] == [one.id for one in card.answers]
+    for ours, theirs in zip(answered.answers, card.answers, strict=True):
         assert re.sub("; the merged weights lie in .*", ".", theirs.answer) == ours.answer
         numbers = [[one.value, one.low, one.high] for one in (ours, theirs)]
         np.testing.assert_allclose(*numbers, rtol=1e-9)
@@ -120,9 +120,9 @@ def test_without_images_the_weights_answer(own: Project) -> None:
     card = AnswerCard.from_json(read(own, "answers.json"))
     trained = trained_networks()
     model = trained.models["first"]
-    found = compare(*(trained.state(name) for name in NAMES), model=model, analyses=ANALYSES).card
+    answered = compare(*(trained.state(name) for name in NAMES), model=model, analyses=ANALYSES).card
     assert [one.id for one in card.answers] == ["same_function", "changed_modules", "open"]
-    assert card["changed_modules"].answer == found["changed_modules"].answer
+    assert card["changed_modules"].answer == answered["changed_modules"].answer
     assert "labelled ones would tell" in card["open"].answer
 
 

@@ -50,7 +50,7 @@ analyses:
     basin: {points: 3, rays: 2, deltas: [0.5]}
     criticality:
       {rewind_epochs: [0, 1], positions: {points: 2}, sigmas: [0.0, 0.1], draws: 1, max_examples: 16, pages: false}
-  spectrum: {bootstrap: 20, epochs: [0, 1, final], layer_pages: []}
+  spectrum: {epochs: [0, 1, final], layer_pages: []}
 """
 BROKEN = ("clipart.rit_1", "clipart.rit_2", "chest.rit_1", "chest.rit_2")
 

@@ -113,15 +113,13 @@ def test_small_values_are_compared_between_roles_whatever_their_labels() -> None
     analyses = others | {"spectrum": {"kinds": ["a", "b", "c"]}}
     plan = make_plan({"tasks": tasks, "runs": runs, "analyses": analyses})
     (node,) = (node for node in create_pipeline(plan).nodes if node.short_name == "compare_small_values")
-    assert node.inputs[3:] == ["mine.b_1.singular_values", "mine.a_1.singular_values"]
+    assert node.inputs[2:] == ["mine.b_1.singular_values", "mine.a_1.singular_values"]
     values = [
         pd.DataFrame({"module": "fc", "value": [1.0, low], "multiplicity": 1, "epoch": 1}).assign(
             **plan.runs[run].columns
         )
         for run, low in (("mine.b_1", 0.05), ("mine.a_1", 0.5))
     ]
-    table = compare_small_values(
-        SpectrumOptions(thresholds=(0.1,), bootstrap=20), 0, Runs(tuple(plan.runs_of("mine"))), *values
-    )
+    table = compare_small_values(SpectrumOptions(thresholds=(0.1,)), Runs(tuple(plan.runs_of("mine"))), *values)
     row = table.iloc[0]
     assert (row["label_a"], row["label_b"], row["difference"]) == ("Scratch", "Fine-tuned", 0.5)

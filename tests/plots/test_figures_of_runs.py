@@ -328,11 +328,14 @@ def test_training_figure_shows_the_threshold_nearest_to_a_tenth():
 
 
 def test_the_given_correlation_is_written_in_the_legend(drawn):
-    """With its largest p-value; without a table, r is that of what is drawn."""
+    """With its largest p-value, rounded up to two digits; without a table, r is that of what is drawn."""
     runs = [f"clipart.{name}" for name in ("pt_1", "pt_2", "rit_1", "rit_2")]
-    given = pd.DataFrame({"run": runs, "pearson_r": [0.3, 0.5, 0.2, 0.2], "p_value": [1e-9, 1e-3, 0.2, 0.1]})
+    given = pd.DataFrame({"run": runs, "pearson_r": [0.3, 0.5, 0.2, 0.2], "p_value": [1e-9, 1e-3, 0.1031, 0.1]})
     figure = mistakes.accuracy_by_class_size(drawn.class_accuracy(), given)
-    assert legend_texts(figure) == ["P-T:  Pearson r = 0.40  (p ≤ 0.001)", "RI-T:  Pearson r = 0.20  (p ≤ 0.2)"]
+    assert legend_texts(figure) == [
+        "P-T:  Pearson r = 0.40  (mean of 2 runs, p ≤ 0.001)",
+        "RI-T:  Pearson r = 0.20  (mean of 2 runs, p ≤ 0.11)",
+    ]
     rows = drawn.class_accuracy(runs=("pt_1",))
     r = np.corrcoef(rows["class_size"], rows["accuracy"])[0, 1]
     assert legend_texts(mistakes.accuracy_by_class_size(rows)) == [f"P-T:  Pearson r = {r:.2f}"]

@@ -7,7 +7,7 @@ import pandas as pd
 from drawn_study import STUDY
 from transferscope.claims.evidence import Evidence, TaskResults
 from transferscope.experiment.plan import make_plan
-from transferscope.report.chapters import mistakes, similarity, spectrum
+from transferscope.report.chapters import landscape, mistakes, similarity, spectrum
 
 KEYS = {"task": "clipart", "features": "pooled", "estimator": "debiased", "num_examples": 512}
 
@@ -118,3 +118,18 @@ def test_the_comparison_is_a_number_with_an_interval() -> None:
     shares, differences = spectrum.small_values(spectra())
     assert [row[-1] for row in shares.rows] == ["30.0 %", "10.0 %"]
     assert differences.rows == (("clipart", "0.1", "20.0 %", "5.0 % to 30.0 %", "1 of 1", "70.0 %"),)
+
+
+def test_the_lowest_metric_of_a_line_stands_beside_the_barriers() -> None:
+    """As the paper's Figures 4 and 16 have it: between the ends, on the test set, mean and range over pairs."""
+    names = [("clipart.rit_1@final", "clipart.rit_2@final"), ("clipart.rit_1@final", "clipart.rit_3@final")]
+    values = {-1.0: 0.01, 0.0: 0.7, 0.5: 0.1, 1.0: 0.6, 2.0: 0.02}
+    points = pd.DataFrame(
+        {"checkpoint_a": a, "checkpoint_b": b, "split": split, "alpha": alpha, "value": value + 0.1 * index}
+        for index, (a, b) in enumerate(names)
+        for split, shift in (("test", 0.0), ("train", -0.1))
+        for alpha, value in ((alpha, value + shift) for alpha, value in values.items())
+    ).assign(pair_kind="RI-T & RI-T", metric="accuracy")
+    (grid,) = landscape.barriers(evidence(interpolation=points))
+    assert grid.caption == "Ours: lowest test metric between the ends"
+    assert grid.rows == (("clipart", "RI-T & RI-T", "accuracy", "15.0 % (10.0 % to 20.0 %)"),)

@@ -131,19 +131,35 @@ def barrier_row(
     known = np.isfinite(gaps[1:]).all(axis=1)
     if not np.isfinite(gaps[0]).all() or known.sum() < 2:
         return row
-    noise = gaps[1:][known] - gaps[0]
-    noise -= noise.mean(axis=0)
-    # The bootstrap's variance is that of the examples at hand, which is too small by (n - 1) / n.
-    noise *= math.sqrt(num_examples / (num_examples - 1)) if num_examples and num_examples > 1 else 1.0
-    # One imagined example that changes its answer: without it a line on which none does would have no interval.
-    imagined = 1 / num_examples if num_examples and is_share else 0.0
+    noise = centred_noise(gaps[1:][known], num_examples)
+    imagined = imagined_error(num_examples, is_share=is_share)
     gain = _gain_with_interval(inside, gaps[0], noise, imagined, confidence)
     return row | gain | (largest_gap(gaps[0], noise, imagined, confidence) if len(inside) > 2 else {})
 
 
-_CONTENDER = 1.5
+def centred_noise(drawn: NDArray[np.float64], num_examples: int | None) -> NDArray[np.float64]:
+    """Deviations of resampled gaps from their mean, (num_draws, num_alphas).
+
+    The bootstrap's variance is that of the examples at hand, which is too small by (n - 1) / n: with the number of
+    examples they are larger by the root of its inverse.
+    """
+    noise = drawn - drawn.mean(axis=0)
+    return noise * (math.sqrt(num_examples / (num_examples - 1)) if num_examples and num_examples > 1 else 1.0)
+
+
+def imagined_error(num_examples: int | None, *, is_share: bool) -> float:
+    """Standard error of one imagined example that changes its answer; 0 where it is not known how many there are.
+
+    Without it a line of accuracies on which no example changes would have no interval.
+    """
+    return 1 / num_examples if num_examples and is_share else 0.0
+
+
+_CONTENDER = 2.5
 """Places within this many standard errors of the highest one may be the highest; by simulation, see the log."""
-_LOWER_TAIL = 0.56
+_IMAGINED = 0.5
+"""Part of an imagined example that changes its answer, beside those that do; by simulation, see the log."""
+_LOWER_TAIL = 0.75
 """Part of the error that the lower bound may make; the upper one makes none on flat lines."""
 
 
@@ -160,9 +176,8 @@ def largest_gap(
     spread = noise.std(axis=0, ddof=1)
     errors = np.hypot(spread, imagined)
     lower, upper = _LOWER_TAIL * (1 - confidence), (1 - _LOWER_TAIL) * (1 - confidence)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        widened = np.where(spread > 0, noise * errors / spread, 0.0)
-    above = np.quantile(_noise_of_the_largest(gaps, widened), 1 - lower) if widened.any() else imagined * _z(lower)
+    lifted = _noise_of_the_largest(gaps, noise, _IMAGINED * imagined) if spread.any() else None
+    above = imagined * _z(lower) if lifted is None else float(np.quantile(lifted, 1 - lower))
     return {
         "barrier": estimate,
         "barrier_low": min(float(gaps.max() - above), estimate),
@@ -171,15 +186,20 @@ def largest_gap(
     }
 
 
-def _noise_of_the_largest(gaps: NDArray[np.float64], noise: NDArray[np.float64]) -> NDArray[np.float64]:
+def _noise_of_the_largest(gaps: NDArray[np.float64], noise: NDArray[np.float64], least: float) -> NDArray[np.float64]:
     """Amount by which noise lifts the largest of several gaps above the largest true one, (num_draws,).
 
-    Gaps that differ from the largest by less than their noise are taken as equal to it, others as they are.
+    Gaps that differ from the largest by less than their noise are taken as equal to it, others as they are; and the
+    equal ones as equally noisy. Where few examples change, the place with the largest gap seems the noisiest by the
+    same few examples, and by its own noise no gap would be large. least: standard error that every gap has at least.
     """
     top = int(gaps.argmax())
     deficit = gaps[top] - gaps
     apart = deficit > _CONTENDER * (noise - noise[:, [top]]).std(axis=0)
-    return (noise - np.where(apart, deficit, 0.0)).max(axis=1)
+    spread = noise.std(axis=0, ddof=1)
+    common = math.sqrt(np.square(spread[~apart]).mean() + least**2)
+    scaled = noise * np.divide(common, spread, out=np.zeros_like(spread), where=spread > 0)
+    return (scaled - np.where(apart, deficit, 0.0)).max(axis=1)
 
 
 def _gain_with_interval(
@@ -190,9 +210,26 @@ def _gain_with_interval(
     confidence: float,
 ) -> dict[str, float]:
     gain = float(_midpoint_gains(alphas, gaps))
-    error = math.hypot(float(_midpoint_gains(alphas, noise).std(ddof=1)), imagined)
+    error = math.hypot(float(_midpoint_gains(alphas, noise).std(ddof=1)), _IMAGINED * imagined)
     reach = _z((1 - confidence) / 2) * error
     return {"midpoint_gain": gain, "gain_low": gain - reach, "gain_high": gain + reach, "gain_se": error}
+
+
+def resampled_interval(
+    values: ArrayLike, *, num_examples: int | None = None, is_share: bool = False, confidence: float = 0.95
+) -> tuple[float, float]:
+    """Normal interval of a mean difference of a metric by its resamples, as that of `midpoint_gain`.
+
+    values: (1 + num_resamples,), on all examples and then under every resample; num_examples, is_share: as in
+    `barrier_row`. NaN with fewer than two resamples that are finite.
+    """
+    value, drawn = np.split(np.asarray(values, dtype=np.float64), [1])
+    known = drawn[np.isfinite(drawn)]
+    if len(known) < 2:
+        return math.nan, math.nan
+    imagined = _IMAGINED * imagined_error(num_examples, is_share=is_share)
+    reach = _z((1 - confidence) / 2) * math.hypot(float(centred_noise(known, num_examples).std(ddof=1)), imagined)
+    return float(value[0]) - reach, float(value[0]) + reach
 
 
 def _z(tail: float) -> float:

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from transferscope.models.image_input import in_fast_layout
 from transferscope.models.state_dicts import state_digest
 from transferscope.system.errors import UserError
 
@@ -157,8 +158,11 @@ class Remembered:
 
 
 def prepare(model: nn.Module, device: torch.device | str | None = None) -> nn.Module:
-    """The model in eval mode, on the device, its convolutions in channels_last (1.5 times faster on CPU)."""
-    return model.to(device=device).to(memory_format=torch.channels_last).eval()
+    """The model in eval mode, on the device, its convolutions in channels_last (1.5 times faster on CPU).
+
+    A network of the user's own that fails in this layout is left in the usual one, and is given images in it.
+    """
+    return in_fast_layout(model.to(device=device).eval())
 
 
 def accuracy_and_loss(logits: Tensor, labels: Tensor) -> dict[str, float]:

@@ -65,6 +65,28 @@ def mean_interval(values: ArrayLike, confidence: float = CONFIDENCE) -> tuple[fl
     return low, high
 
 
+def difference_of_means(first: ArrayLike, second: ArrayLike, confidence: float = CONFIDENCE) -> tuple[float, float]:
+    """Welch's interval of the difference between the means of two groups of runs, each (num_runs,).
+
+    Degrees of freedom are those of the claims, V² / (v_a² / n_a + v_b² / n_b) - 1 of the groups' variances of the mean
+    with their sum V, between Satterthwaite's and the unbiased ones and within both groups' own. NaN where a group has
+    fewer than two runs, which do not show how much runs vary, or where no number differs from another.
+    """
+    groups = [np.asarray(values, dtype=float) for values in (first, second)]
+    sizes = [len(group) for group in groups]
+    if min(sizes) < 2:
+        return float("nan"), float("nan")
+    difference = float(groups[0].mean() - groups[1].mean())
+    parts = [float(group.var(ddof=1)) / len(group) for group in groups]
+    total = sum(parts)
+    if total == 0:
+        return float("nan"), float("nan")
+    freedom = total**2 / sum(part**2 / size for part, size in zip(parts, sizes, strict=True)) - 1
+    freedom = min(max(freedom, min(sizes) - 1), sum(sizes) - 2)
+    half = float(stats.t.ppf((1 + confidence) / 2, freedom)) * np.sqrt(total)
+    return difference - half, difference + half
+
+
 def _unskewed(quantile: float, skewness: float, n: int) -> float:
     """Inverse of Hall's cubic t + g (t²/3 + 1/6) / √n + g² t³ / (27 n) for skewness g."""
     if abs(skewness) < 1e-8:

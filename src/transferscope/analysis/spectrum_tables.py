@@ -10,6 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from transferscope.analysis.intervals import difference_of_means
 from transferscope.analysis.spectrum import Method, conv_singular_values, linear_singular_values
 from transferscope.analysis.spectrum_summary import THRESHOLDS, count_below, probability_smaller, summarise
 from transferscope.analysis.states import State
@@ -117,15 +118,13 @@ def compare_small_values(
     networks_b: Sequence[pd.DataFrame],
     thresholds: Sequence[float] = THRESHOLDS,
     *,
-    num_resamples: int = 1000,
     confidence: float = 0.95,
-    seed: int = 0,
 ) -> pd.DataFrame:
     """Has group a (say RI-T) more small singular values than group b (say P-T)? A number with an interval.
 
     networks: tables of `layer_singular_values`, one per replica, of the same architecture. Returns a row per threshold:
     threshold, fraction_a and fraction_b (of the network's singular values that are below, mean over replicas),
-    difference (a - b), low and high (percentile bootstrap that draws the replicas of each group, and the modules),
+    difference (a - b), low and high (over other replicas, `difference_of_means`; NaN where a group has one network),
     layers_more_in_a, num_layers; and, the same in all rows, probability_smaller (mean over pairs of replicas).
     """
     names = list(dict.fromkeys(networks_a[0]["module"])) if len(networks_a) and len(networks_b) else []
@@ -135,10 +134,9 @@ def compare_small_values(
     below_b, total_b = _counts_by_module(networks_b, names, thresholds)
     if not np.array_equal(total, total_b):
         raise UserError("the two groups' networks differ in their layers: compare networks of one architecture")
-    generator = np.random.default_rng(seed)
-    drawn = np.stack([_difference(*_draw(below_a, below_b, total, generator)) for _ in range(num_resamples)])
-    tail = (1 - confidence) / 2
-    low, high = np.quantile(drawn, [tail, 1 - tail], axis=0)
+    parts_a, parts_b = (below.sum(axis=1) / total.sum() for below in (below_a, below_b))
+    intervals = [difference_of_means(a, b, confidence) for a, b in zip(parts_a.T, parts_b.T, strict=True)]
+    low, high = np.transpose(intervals)
     more = below_a.mean(axis=0) > below_b.mean(axis=0)
     smaller = [
         probability_smaller(a["value"], a["multiplicity"], b["value"], b["multiplicity"])
@@ -148,9 +146,9 @@ def compare_small_values(
     return pd.DataFrame(
         {
             "threshold": list(thresholds),
-            "fraction_a": below_a.mean(axis=0).sum(axis=0) / total.sum(),
-            "fraction_b": below_b.mean(axis=0).sum(axis=0) / total.sum(),
-            "difference": _difference(below_a, below_b, total),
+            "fraction_a": parts_a.mean(axis=0),
+            "fraction_b": parts_b.mean(axis=0),
+            "difference": parts_a.mean(axis=0) - parts_b.mean(axis=0),
             "low": low,
             "high": high,
             "layers_more_in_a": more.sum(axis=0),
@@ -174,15 +172,3 @@ def _counts_by_module(
     if len({tuple(total) for total in totals}) > 1:
         raise UserError("the networks differ in the size of their layers: compare them at one image size")
     return np.array(below), np.array(totals[0])
-
-
-def _draw(
-    a: NDArray[np.int64], b: NDArray[np.int64], total: NDArray[np.int64], generator: np.random.Generator
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    runs_a, runs_b = generator.integers(len(a), size=len(a)), generator.integers(len(b), size=len(b))
-    modules = generator.integers(len(total), size=len(total))
-    return a[runs_a][:, modules], b[runs_b][:, modules], total[modules]
-
-
-def _difference(a: NDArray[np.int64], b: NDArray[np.int64], total: NDArray[np.int64]) -> NDArray[np.float64]:
-    return (a.mean(axis=0) - b.mean(axis=0)).sum(axis=0) / total.sum()

@@ -9,13 +9,12 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from transferscope.answers.given_networks import name_of
+from transferscope.answers.given_networks import name_of, num_outputs
 from transferscope.models.checkpoint import Checkpoint, CheckpointMetadata, load_checkpoint
 from transferscope.models.compatible import infer_num_classes
-from transferscope.models.layers import classifier_layers
-from transferscope.models.recognition import fixed_side, hints_of, recognize
+from transferscope.models.image_input import fixed_side
+from transferscope.models.recognition import hints_of, recognize, tried_network
 from transferscope.models.state_dicts import check_values
-from transferscope.models.zoo import build_skeleton
 from transferscope.system.errors import UserError
 from transferscope.system.references import allow, is_reference
 
@@ -56,8 +55,7 @@ def take(given: Given, label: str, task: str, run: str, model: str | nn.Module |
         source = checkpoint.source
         classes = infer_num_classes(checkpoint.state_dict, known.architecture, known.model_options, source=source)
         checkpoint = checkpoint.with_metadata(num_classes=classes)
-    classes = checkpoint.metadata.num_classes or 1
-    side = fixed_side(build_skeleton(known.architecture, classes, **known.model_options))
+    side = fixed_side(tried_network(known.architecture, known.model_options))
     epoch = 1 if known.epoch is None else known.epoch
     return GivenModel(label, checkpoint.with_metadata(task=task, run=run, epoch=epoch), file, side)
 
@@ -69,7 +67,8 @@ def _checkpoint(given: Given, label: str) -> Checkpoint:
         return load_checkpoint(given)
     if isinstance(given, nn.Module):
         state = {key: tensor.detach().cpu().clone() for key, tensor in given.state_dict().items()}
-        return Checkpoint(state, CheckpointMetadata(architecture=name_of(given), num_classes=num_outputs(given)))
+        reference = name_of(given)
+        return Checkpoint(state, CheckpointMetadata(architecture=reference, num_classes=num_outputs(reference)))
     if isinstance(given, Mapping):
         state = {str(key): tensor for key, tensor in given.items()}
         others = [key for key, tensor in state.items() if not isinstance(tensor, Tensor)]
@@ -81,32 +80,25 @@ def _checkpoint(given: Given, label: str) -> Checkpoint:
     raise UserError(f"{label} is a {type(given).__name__}: give a path, a state_dict, a network or a Checkpoint")
 
 
-def num_outputs(network: nn.Module) -> int:
-    """Classes of a network by its classifier. Raises UserError where it has none."""
-    layers = classifier_layers(network)
-    if not layers:
-        raise UserError(f"{type(network).__name__} has no linear or convolutional layer: give a classifier of images")
-    return int(network.get_parameter(f"{layers[0]}.weight").shape[0])
-
-
 def _named(checkpoint: Checkpoint, label: str, model: str | nn.Module | None, file: str) -> Checkpoint:
     """The checkpoint with its architecture, as it is named or recognised."""
     if isinstance(model, nn.Module):
-        return checkpoint.with_metadata(architecture=name_of(model), num_classes=num_outputs(model))
+        reference = name_of(model)
+        return checkpoint.with_metadata(architecture=reference, num_classes=num_outputs(reference))
     if model is not None:
         if is_reference(model):
             allow(model)
         return checkpoint.with_metadata(architecture=model)
     try:
-        found = recognize([checkpoint.state_dict], hints=hints_of(checkpoint, file))
+        recognition = recognize([checkpoint.state_dict], hints=hints_of(checkpoint, file))
     except UserError as error:
         raise UserError(f"{label}: {error}") from None
-    said = f"recognised as {found.name} with {found.num_classes} classes ({found.evidence})"
-    log.log(logging.WARNING if found.rivals else logging.INFO, "%s: %s", label, said)
+    line = f"recognised as {recognition.name} with {recognition.num_classes} classes ({recognition.evidence})"
+    log.log(logging.WARNING if recognition.rivals else logging.INFO, "%s: %s", label, line)
     named = checkpoint.with_metadata(
-        architecture=found.name, model_options=found.options, num_classes=found.num_classes
+        architecture=recognition.name, model_options=recognition.options, num_classes=recognition.num_classes
     )
-    return named.with_notes([said])
+    return named.with_notes([line])
 
 
 def labels_for(number: int, names: Sequence[str] | None) -> list[str]:

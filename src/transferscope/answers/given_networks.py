@@ -13,6 +13,7 @@ from typing import Any
 from torch import nn
 
 from transferscope.models.duplicate import duplicate
+from transferscope.models.image_input import is_known, mark_classifier
 from transferscope.models.layers import classifier_layers
 from transferscope.system.errors import UserError
 from transferscope.system.references import allow
@@ -27,10 +28,23 @@ def name_of(network: nn.Module) -> str:
     layout += [f"{key} {tuple(tensor.shape)}" for key, tensor in network.state_dict().items()]
     digest = hashlib.sha256("\n".join(layout).encode()).hexdigest()[:12]
     name = f"{kind.__name__}_{digest}"
-    _NETWORKS.setdefault(name, duplicate(network).cpu())
+    if name not in _NETWORKS:
+        kept = duplicate(network).cpu()
+        if not is_known(kept):
+            mark_classifier(kept)
+        _NETWORKS[name] = kept
     reference = f"{__name__}:{name}"
     allow(reference)
     return reference
+
+
+def num_outputs(reference: str) -> int:
+    """Classes of a network that was given, by its classifier. Raises UserError where it has none."""
+    network = _NETWORKS[reference.rpartition(":")[2]]
+    layers = classifier_layers(network)
+    if not layers:
+        raise UserError(f"{type(network).__name__} has no linear or convolutional layer: give a classifier of images")
+    return int(network.get_parameter(f"{layers[0]}.weight").shape[0])
 
 
 def shown(architecture: str) -> str:

@@ -9,7 +9,6 @@ from functools import cached_property
 from typing import Any
 
 import pandas as pd
-import torch
 from torch import Tensor
 
 from transferscope.answers.compared import final_of
@@ -31,7 +30,7 @@ from transferscope.measure.replacements import replacement
 from transferscope.measure.similarity import cka
 from transferscope.measure.weights import distance
 from transferscope.models.checkpoint import Checkpoint
-from transferscope.models.layers import image_channels
+from transferscope.models.image_input import common_side
 from transferscope.system.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -39,8 +38,6 @@ log = logging.getLogger(__name__)
 TASK = "images"
 """Name of the task in tables and seeds, where splits have no other."""
 MERGE = "average"
-SIDES = (LARGEST, 64, 32, 28)
-"""Sides in pixels of noise images, of which the first is taken that a network takes."""
 
 Pair = tuple[str, str]
 Named = Iterator[tuple[str, pd.DataFrame]]
@@ -177,18 +174,4 @@ class MeasuredModels:
     def _side(self, pair: Pair) -> int:
         """Of noise images, in pixels: as a network demands, or the first that both take."""
         demanded = [side for run in pair if (side := self.models[run].side) is not None]
-        both = self._checkpoints(pair)
-        return next((side for side in (*demanded, *SIDES) if _take(both, side)), SIDES[0])
-
-
-def _take(checkpoints: Sequence[Checkpoint], side: int) -> bool:
-    """True if all networks take images of a side."""
-    for checkpoint in checkpoints:
-        model = network(checkpoint)
-        try:
-            with torch.inference_mode():
-                device = next(model.parameters()).device
-                model(torch.zeros(1, image_channels(model), side, side, device=device))
-        except (RuntimeError, ValueError, AssertionError):
-            return False
-    return True
+        return common_side(map(network, self._checkpoints(pair)), demanded) or LARGEST

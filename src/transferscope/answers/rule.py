@@ -35,8 +35,8 @@ def decide(value: float, low: float, high: float, region: Region) -> str:
         return UNKNOWN
     one = np.ones(1)
     error = one * (high - low) / (2 * NORMAL_975)
-    found = judge(Estimate(one * value, error, one * np.inf, one * low, one * high, error), region)
-    return VERDICTS.get(str(found[0]), UNKNOWN)
+    judged = judge(Estimate(one * value, error, one * np.inf, one * low, one * high, error), region)
+    return VERDICTS.get(str(judged[0]), UNKNOWN)
 
 
 def images_that_decide(value: float, low: float, high: float, bound: float, number: float) -> float:

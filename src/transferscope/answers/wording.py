@@ -7,10 +7,13 @@ from collections.abc import Iterable, Sequence
 
 from transferscope.tables import formats
 
+ROUNDING = 1e-12
+"""Shares below are 0 but for rounding, as the lower ends of intervals of rates."""
+
 
 def percent(value: float) -> str:
     """`3.2 %`; below a tenth of a percent two significant digits; exactly 0 as `0 %`."""
-    if value == 0:
+    if abs(value) < ROUNDING:
         return "0 %"
     if abs(value) < 0.001:
         return f"{100 * value:.2g} %"

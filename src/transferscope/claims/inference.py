@@ -304,15 +304,23 @@ def _image_variance(design: Design, errors: Array) -> Array:
     return np.nan_to_num(total, nan=0.0)
 
 
-def more_runs(design: Design, estimated: Estimate, times: float) -> float:
-    """`Estimate.detectable` of a study with so many times the parts that are left out, of which this is one."""
+def larger_study(design: Design, estimated: Estimate, times: float = 1.0, times_images: float = 1.0) -> float:
+    """`Estimate.detectable` of a study with so many times the parts that are left out, and so many times the images.
+
+    Images count where their error is apart from that over the parts (the method `replicas`). Infinite where the parts
+    are too few for an interval.
+    """
     images = float(estimated.se_images) ** 2 if design.method == "replicas" else 0.0
-    repeated = max(float(estimated.se) ** 2 - images, 0.0)
-    count = sum(len(stratum.drops) for stratum in design.strata)
-    df = count * times - len(design.strata)
+    repeated = max(float(estimated.se) ** 2 - images, 0.0) / times
+    df = sum(len(stratum.drops) for stratum in design.strata) * times - len(design.strata)
     if df < 1:
         return math.inf
-    total = repeated / times + images
+    total = repeated + images / times_images
     # As in `estimate`: what is known exactly has no degrees of freedom to lose.
-    df = df * (total / (repeated / times)) ** 2 if repeated > 0 else math.inf
+    df = df * (total / repeated) ** 2 if repeated > 0 else math.inf
     return float((quantile(df, 0.5 + LEVEL / 2) + quantile(df, POWER)) * math.sqrt(total))
+
+
+def images_dominate(design: Design, estimated: Estimate) -> bool:
+    """True where more than half of the variance of the effect is over test images, which more runs do not lower."""
+    return design.method == "replicas" and bool(2 * estimated.se_images**2 > estimated.se**2)

@@ -16,8 +16,9 @@ from transferscope.claims.inference import (
     Estimate,
     Kinship,
     estimate,
+    images_dominate,
+    larger_study,
     make_design,
-    more_runs,
     two_sided_p,
 )
 from transferscope.system.errors import UserError
@@ -26,6 +27,8 @@ PERCENT = f"{100 * LEVEL:.0f} %"
 HOLDS, FAILS, UNKNOWN = "holds", "does not hold", "cannot tell"
 MOST_RUNS = 20
 """Numbers of replicas, or of tasks, up to which is looked for one that would tell."""
+TIMES_IMAGES = (1, 2, 3, 5, 10, 20, 50, 100)
+"""Times the test images of the study, of which the first that would tell is named."""
 
 RULE = (
     f"holds: the {PERCENT} interval of the effect lies where the claim has it; "
@@ -200,11 +203,42 @@ def _would_tell(
     now = f"{size} {what}: an effect {reach} {unseen}"
     if least >= max(abs(end - bound) for end in limits):
         now = f"{size} {what}: no effect can be told from chance"
-    enough = [n for n in range(size + 1, MOST_RUNS + 1) if more_runs(design, estimated, n / size) <= distance]
-    more = enough[0] if enough else max(5, 2 * size)
-    smallest = more_runs(design, estimated, more / size)
-    rest = "" if enough else f", and the {show(distance)} seen here would take more than {MOST_RUNS}"
-    return f"{now}; {more} would tell {show(smallest)}{rest}"
+    return f"{now}; {_larger(design, estimated, distance, show)}"
+
+
+def _larger(design: Design, estimated: Estimate, distance: float, show: Callable[[float], str]) -> str:
+    """Name the smallest larger study that would tell the effect that was seen, or say what a larger one would tell.
+
+    More of what most of the error is over comes first, runs (tasks, P) or test images, then more of both.
+    """
+    size, what = design.smallest, _parts(design)
+    images_first = images_dominate(design, estimated)
+    times = TIMES_IMAGES if estimated.se_images > 0 and design.method == "replicas" else TIMES_IMAGES[:1]
+    runs = range(size, MOST_RUNS + 1)
+    studies = sorted(
+        ((n, k) for n in runs for k in times if n > size or k > 1),
+        key=lambda one: (one[0] > size and one[1] > 1, (one[0] > size) == images_first, one[0] / size * one[1]),
+    )
+
+    def tells(study: tuple[int, int]) -> float:
+        return larger_study(design, estimated, study[0] / size, study[1])
+
+    def named(study: tuple[int, int]) -> str:
+        more_runs, more_images = study[0] > size, f"{study[1]} times as many test images"
+        return (
+            f"{study[0]} {what} and {more_images}"
+            if more_runs and study[1] > 1
+            else (f"{study[0]}" if more_runs else more_images)
+        )
+
+    enough = next((study for study in studies if tells(study) <= distance), None)
+    if enough:
+        return f"{named(enough)} would tell {show(tells(enough))}"
+    example = (size, 5) if images_first else (max(5, 2 * size), 1)
+    largest = f"more than {MOST_RUNS}" + (f" and {times[-1]} times the test images" if len(times) > 1 else "")
+    return (
+        f"{named(example)} would tell {show(tells(example))}, and the {show(distance)} seen here would take {largest}"
+    )
 
 
 def _parts(design: Design) -> str:

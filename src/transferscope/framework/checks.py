@@ -236,6 +236,7 @@ def _size_fault(model: ModelOptions, side: int) -> str | None:
 
     from transferscope.analysis.evaluator import as_logits
     from transferscope.images.augment import check_channels
+    from transferscope.models.image_input import common_side
     from transferscope.models.layers import image_channels
     from transferscope.models.zoo import build_model
 
@@ -251,7 +252,12 @@ def _size_fault(model: ModelOptions, side: int) -> str | None:
             first, second = network(image), network(image)
     except (RuntimeError, AssertionError, ValueError, TypeError) as error:
         why = error or type(error).__name__
-        return f"{model.name} does not take images of this size ({why}); choose another store_size or crop_size"
+        other = common_side([network])
+        known = "" if other is None else f", but {other} px"
+        return (
+            f"{model.name} does not take images of this size{known} ({why}); choose another store_size (--size of "
+            "kedro compare) or crop_size"
+        )
     if not torch.allclose(as_logits(first, network), as_logits(second, network), rtol=1e-3, equal_nan=True):
         raise UserError(
             "puts out other values when the same image comes again, in evaluation mode: make what is random depend on "

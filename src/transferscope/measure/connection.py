@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from transferscope.analysis.alignment import Permutation
-from transferscope.analysis.barriers import barrier_row, higher_is_better
+from transferscope.analysis.barriers import barrier_row, higher_is_better, resampled_interval
 from transferscope.analysis.connection import module_points, remaining
 from transferscope.analysis.interpolation import coarse_first
 from transferscope.experiment.options import ConnectionOptions, Way
@@ -109,12 +109,13 @@ def connect(
     lines: dict[Way, list[Measured]] = {}
     profiles: list[pd.DataFrame] = []
     left_out: dict[Way, str] = {}
+    sizes = {part: len(split) for part, split in bench.limited(options.max_examples).splits.items()}
     with progress_bar(name, len(chosen)) as advance:
         for way in chosen:
             advance(0, way)
             try:
                 if way in PROFILES:
-                    profiles.append(_profile(between, way, modules or find_modules(between.model)))
+                    profiles.append(_profile(between, way, modules or find_modules(between.model), sizes))
                 elif way != "tempered":
                     lines[way] = _line(between, way, alphas)
             except DamagedError:
@@ -131,10 +132,9 @@ def connect(
         lines["tempered"] = _tempered(lines["straight"], alphas, name)
     lines["straight"] = [_without_temperature(measured) for measured in lines["straight"]]
     moved = between.permutation.moved if any(map(_is_aligned, set(chosen) - left_out.keys())) else np.nan
-    sizes = {part: len(split) for part, split in bench.limited(options.max_examples).splits.items()}
     tables = [
         (_points(lines, alphas), POINT_COLUMNS),
-        (_barriers(lines, alphas, moved), BARRIER_COLUMNS),
+        (_barriers(lines, alphas, moved, sizes), BARRIER_COLUMNS),
         (pd.concat(profiles, ignore_index=True) if profiles else pd.DataFrame(columns=["split"]), MODULE_COLUMNS),
     ]
     points, barriers, drops = (
@@ -179,7 +179,7 @@ def _tempered(straight: list[Measured], alphas: Sequence[float], name: str) -> l
     return points
 
 
-def _profile(between: Ways, way: Way, modules: Modules) -> pd.DataFrame:
+def _profile(between: Ways, way: Way, modules: Modules, sizes: Mapping[str, int]) -> pd.DataFrame:
     other = between.aligned if _is_aligned(way) else between.states[1]
     ends = {"a": between.end(0), "b": between.end(1)}
     drops: dict[tuple[str, str], list[Measured]] = {}
@@ -195,8 +195,10 @@ def _profile(between: Ways, way: Way, modules: Modules) -> pd.DataFrame:
     for (profile, module), (first, second) in drops.items():
         for curve, values in first.items():
             mean = (values + second[curve]) / 2
-            low, high = np.percentile(mean[1:], [2.5, 97.5]) if len(mean) > 1 else (np.nan, np.nan)
-            about = {"way": way, "profile": profile, "module": module, **_parts(curve)}
+            parts = _parts(curve)
+            share = parts["metric"] == "accuracy"
+            low, high = resampled_interval(mean, num_examples=sizes.get(parts["split"]), is_share=share)
+            about = {"way": way, "profile": profile, "module": module, **parts}
             rows.append({**about, "drop": mean[0], "low": low, "high": high})
     return pd.DataFrame(rows)
 
@@ -211,16 +213,22 @@ def _points(lines: Mapping[Way, list[Measured]], alphas: Sequence[float]) -> pd.
     return pd.DataFrame(rows)
 
 
-def _barriers(lines: Mapping[Way, list[Measured]], alphas: Sequence[float], moved: float) -> pd.DataFrame:
+def _barriers(
+    lines: Mapping[Way, list[Measured]], alphas: Sequence[float], moved: float, sizes: Mapping[str, int]
+) -> pd.DataFrame:
     straight = _stacked(lines["straight"])
     rows = []
     for way, measured in lines.items():
         for curve, values in _stacked(measured).items():
             if not curve.endswith("temperature"):
-                better = higher_is_better(curve)
-                row = {"way": way, **_parts(curve), **barrier_row(alphas, values, higher_is_better=better)}
-                row |= vars(remaining(alphas, straight[curve], values, higher_is_better=better))
-                rows.append({**row, "moved": moved if _is_aligned(way) else np.nan})
+                better, parts = higher_is_better(curve), _parts(curve)
+                size, share = sizes.get(parts["split"]), parts["metric"] == "accuracy"
+                row = barrier_row(alphas, values, higher_is_better=better, num_examples=size, is_share=share)
+                left = remaining(
+                    alphas, straight[curve], values, higher_is_better=better, num_examples=size, is_share=share
+                )
+                aligned = moved if _is_aligned(way) else np.nan
+                rows.append({"way": way, **parts, **row, **vars(left), "moved": aligned})
     return pd.DataFrame(rows)
 
 

@@ -40,8 +40,8 @@ class Identity(NamedTuple):
     follows from weights is NaN, and equal False. equal: all tensors are equal, counters aside. correlation: of the
     weights (`parent_correlation`). relative: l2 distance of all weights over the norm of a's. moved: part of b's
     channels that matching by weights moves, relative_matched and correlation_matched the same then; not_matched: why
-    channels could not be matched. output_difference: largest difference of two logits over the standard deviation of
-    a's, on `num_inputs` of `inputs` ("test images" or "noise images"); not_compared: why there is none.
+    channels could not be matched. output_difference: largest difference of two logits over the larger standard
+    deviation of theirs, on `num_inputs` of `inputs` ("test images" or "noise images"); not_compared: why there is none.
     """
     matched: pd.DataFrame
     """`module_distances` from a to b with b's channels matched to a's; no rows where they could not be."""
@@ -152,8 +152,9 @@ def _on_noise(checkpoint: Checkpoint, side: int) -> Tensor:
 
 
 def _difference(first: Tensor, second: Tensor) -> float:
-    """Largest difference over the standard deviation of the first; NaN where shapes differ or values are not finite."""
+    """Largest difference over the larger standard deviation; NaN where shapes differ or values are not finite."""
     if first.shape != second.shape or not (first.isfinite().all() and second.isfinite().all()):
         return math.nan
-    largest, scale = float((first - second).abs().max()), float(first.double().std())
+    # Of both, as a network may put out nearly the same for all noise, such as one that ends in a ReLU.
+    largest, scale = float((first - second).abs().max()), max(float(one.double().std()) for one in (first, second))
     return largest / scale if scale > 0 else (math.inf if largest else 0.0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -90,8 +90,8 @@ def merge(
     options: MergingOptions | None = None,
     *,
     methods: Sequence[MergeMethod] | None = None,
-    parent: Checkpoint | None = None,
-    union: Checkpoint | None = None,
+    parent: Checkpoint | Callable[[], Checkpoint] | None = None,
+    union: Checkpoint | Callable[[], Checkpoint] | None = None,
 ) -> Merging:
     """Merge candidates by every method, and measure the results beside what one could use instead.
 
@@ -104,29 +104,27 @@ def merge(
             Without "train" no classifier is refitted, and methods and networks that need training images are refused.
         candidates: By name; a mapping may read each checkpoint when it is asked for, and each is asked for once.
         methods: None: those of the options, or else all that apply; what starts from a parent needs one.
-        parent: The weights that the candidates started from; its classifier may be another.
-        union: A model that was trained on the images of all candidates.
+        parent: The weights that the candidates started from, or what reads them; its classifier may be another.
+        union: A model that was trained on the images of all candidates, or what reads it.
 
     Raises:
         UserError: For a single candidate and no parent, networks of different architectures, shapes or classes,
             non-finite weights, a parent that is none, missing images, and tasks of different classes.
 
-    Memory: the merge, the network that is measured, and a few tensors, for any number of candidates in files; what
-    methods need of networks (Fisher information) waits in temporary files. Parent and union are held until all
-    candidates have been read. TIES needs about eight copies of a tensor in float64, matching channels reads two
-    candidates at once, and RegMean needs Gram matrices of a layer. Networks compute in float32.
+    Memory: at most two models and a few tensors, for any number of candidates in files (the table by method is in
+    docs/merging.md); what methods need of networks (Fisher information) waits in temporary files, and so do parent and
+    union where a function reads them. RegMean needs Gram matrices of a layer, and what a network computes with images
+    (activations, and their gradients for Fisher information) comes on top. Networks compute in float32.
     """
     given = list(benches.values()) if isinstance(benches, Mapping) else list(benches)
     chosen = options or MergingOptions()
     wanted = _methods(methods or chosen.methods, len(candidates), parent)
     with work_folder() as folder:
-        merger = _Merger(given, candidates, chosen, parent, union, folder)
-        del parent, union  # their weights lie in files now
-        return merger.all(wanted)
+        return _Merger(given, candidates, chosen, parent, union, folder).all(wanted)
 
 
 def _methods(
-    wanted: Sequence[MergeMethod] | None, num_candidates: int, parent: Checkpoint | None
+    wanted: Sequence[MergeMethod] | None, num_candidates: int, parent: Checkpoint | Callable[[], Checkpoint] | None
 ) -> Sequence[MergeMethod]:
     """The methods that are asked for, or all that apply; UserError where one cannot be."""
     if num_candidates == 0:
@@ -156,8 +154,8 @@ class _Merger:
         benches: Sequence[Bench],
         candidates: Mapping[str, Checkpoint],
         options: MergingOptions,
-        parent: Checkpoint | None,
-        union: Checkpoint | None,
+        parent: Checkpoint | Callable[[], Checkpoint] | None,
+        union: Checkpoint | Callable[[], Checkpoint] | None,
         folder: Path,
     ) -> None:
         self.options, self.folder, self.names = options, folder, list(candidates)
@@ -166,9 +164,7 @@ class _Merger:
         for place, name in enumerate(self.names):
             checkpoint = candidates[name]
             if place == 0:
-                # In this order: both build a network for a while.
-                self.plain = is_plain(checkpoint.metadata, checkpoint.source)
-                self.network = workspace(checkpoint)
+                self._prepare_network(checkpoint)
             self._take(name, checkpoint)
             self.states.append(stored_state(checkpoint, folder / f"candidate_{place}.pt"))
             del checkpoint
@@ -177,24 +173,21 @@ class _Merger:
         self.images = [JudgedImages(bench, options, channels) for bench in benches]
         self.by_task = {one.task: one for one in self.images}
         self._check_classes()
+        self.union = None if union is None else self._taken_union(union)
+        self.parent = None if parent is None else self._taken_parent(parent)
+        self.singles: list[float] = []
+
+    def _prepare_network(self, checkpoint: Checkpoint) -> None:
+        """The network that all weights are measured in, which holds none of its own meanwhile."""
+        self.plain = is_plain(checkpoint.metadata, checkpoint.source)
+        self.network = workspace(checkpoint)
         self.like = {key: tensor.to("meta") for key, tensor in self.network.state_dict().items()}
         self.shared = _shared_parameters(self.network)
         self.device = next(self.network.parameters()).device
         self.normalised = bool(batchnorm_layers(self.network))
         self.head = _head_of(self.network)
-        self._release()
-        self.union = None if union is None else self._taken_union(union)
-        self.parent: State | None = None
         self.free = classifier_keys(self.network)
-        if parent is not None:
-            self.parent_name = _named(parent)
-            state = stored_state(parent, folder / "parent.pt")
-            check_parent(state, self.states, self._free(state), parent.source)
-            # A classifier of as many other classes has the right shape and the wrong rows.
-            names = tuple(self.images[0].judge_split.class_names)
-            other = bool(parent.metadata.class_names) and parent.metadata.class_names != names
-            self.parent = Without(state, self.free) if other else state
-        self.singles: list[float] = []
+        self._release()
 
     def _take(self, name: str, checkpoint: Checkpoint) -> None:
         """Refuse another architecture or other classes than the first candidate's."""
@@ -210,10 +203,22 @@ class _Merger:
                 raise UserError(f"{self.names[0]} and {name} name different classes: merge models of the same classes")
         self.metadata.append(known)
 
-    def _taken_union(self, union: Checkpoint) -> State:
-        state = stored_state(union, self.folder / "union.pt")
-        check_candidates([self.states[0], state], [self.names[0], union.source])
+    def _taken_union(self, union: Checkpoint | Callable[[], Checkpoint]) -> State:
+        read = union() if callable(union) else union
+        state, source = stored_state(read, self.folder / "union.pt"), read.source
+        del read
+        check_candidates([self.states[0], state], [self.names[0], source])
         return state
+
+    def _taken_parent(self, parent: Checkpoint | Callable[[], Checkpoint]) -> State:
+        read = parent() if callable(parent) else parent
+        self.parent_name = _named(read)
+        state, source, classes = stored_state(read, self.folder / "parent.pt"), read.source, read.metadata.class_names
+        del read
+        check_parent(state, self.states, self._free(state), source)
+        # A classifier of as many other classes has the right shape and the wrong rows.
+        other = bool(classes) and classes != tuple(self.images[0].judge_split.class_names)
+        return Without(state, self.free) if other else state
 
     def _check_classes(self) -> None:
         if not self.images:

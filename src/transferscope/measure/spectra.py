@@ -103,20 +103,16 @@ def singular_vectors(series: CheckpointSeries, image_size: int, layers: Sequence
         raise UserError(f"{series.name}, epoch {epoch}, {error}") from error
 
 
-def small_values(
-    first: pd.DataFrame, second: pd.DataFrame, thresholds: Sequence[float], *, resamples: int = 1000, seed: int = 0
-) -> pd.DataFrame:
+def small_values(first: pd.DataFrame, second: pd.DataFrame, thresholds: Sequence[float]) -> pd.DataFrame:
     """Compare whether runs from scratch (a) have more small singular values than fine-tuned ones (b) after training.
 
     Args:
         first: Rows of the runs from scratch, columns run, label, epoch and those of `layer_singular_values`.
         second: The same of the fine-tuned runs.
         thresholds: Below which values are counted.
-        resamples: Of the percentile bootstrap.
-        seed: Of the same.
     """
     networks_a, networks_b = _last_of_runs(first), _last_of_runs(second)
-    table = compare_small_values(networks_a, networks_b, thresholds, num_resamples=resamples, seed=seed)
+    table = compare_small_values(networks_a, networks_b, thresholds)
     return _named(table, {"label_a": str(first["label"].iloc[0]), "label_b": str(second["label"].iloc[0])})
 
 

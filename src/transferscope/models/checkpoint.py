@@ -27,7 +27,7 @@ from transferscope.models.hub_cache import local_path
 from transferscope.models.plain_layers import make_plain
 from transferscope.models.state_dicts import check_values, is_statistic, read_torch_file, rename
 from transferscope.models.torch_file import first_line
-from transferscope.models.zoo import build_model
+from transferscope.models.zoo import build_model, build_skeleton
 from transferscope.system.errors import UserError
 from transferscope.system.references import allow, is_allowed, is_reference
 from transferscope.system.stored import UNSEALED, DamagedError, check, seal_of, write_sealed
@@ -99,14 +99,15 @@ class Checkpoint:
 
         Raises UserError if the metadata names no architecture, or if the weights do not fit it.
         """
-        return self._fitted()[0]
+        return self._fitted(values=False)[0]
 
     def with_notes(self, notes: Sequence[str]) -> Checkpoint:
         """The same weights, with sentences added to `metadata.extra["notes"]`."""
         extra = self.metadata.extra
         return self.with_metadata(extra=extra | {"notes": [*extra.get("notes", []), *notes]}) if notes else self
 
-    def _fitted(self) -> tuple[Checkpoint, nn.Module]:
+    def _fitted(self, values: bool = True) -> tuple[Checkpoint, nn.Module]:
+        """The weights under the model's names, and the model; without `values` it may be one on the device meta."""
         name, options = self.metadata.architecture, self.metadata.model_options
         if name is None:
             raise UserError(f"{self.source} does not say its architecture: name it where the file is named")
@@ -114,9 +115,13 @@ class Checkpoint:
         num_classes = self.metadata.num_classes
         if num_classes is None:
             num_classes = infer_num_classes(self.state_dict, name, options, source=self.source)
-        # A seed only so that torch's global generator stays as it is; every weight is replaced.
-        model = build_model(name, num_classes, seed=0, **options)
-        if self.metadata.extra.get(PLAIN_LAYERS):
+        plain_layers = bool(self.metadata.extra.get(PLAIN_LAYERS))
+        if values or plain_layers or is_reference(name):
+            # A seed only so that torch's global generator stays as it is; every weight is replaced.
+            model = build_model(name, num_classes, seed=0, **options)
+        else:
+            model = build_skeleton(name, num_classes, **options)
+        if plain_layers:
             make_plain(model)
         state_dict, notes = fit_to_model(self.state_dict, model)
         check_compatible(state_dict, model, source=self.source, expected=f"{name} with {num_classes} classes")

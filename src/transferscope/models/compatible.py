@@ -238,8 +238,9 @@ def _by_the_models_rules(given: dict[str, Tensor], model: nn.Module, ignore: Col
     is_meta = any(value.is_meta for value in given.values())
     if is_meta:
         trial = trial.to("meta")
+    without_values = is_meta or any(parameter.is_meta for parameter in model.parameters())
     try:
-        result = trial.load_state_dict(OrderedDict(given), strict=False, assign=is_meta)
+        result = trial.load_state_dict(OrderedDict(given), strict=False, assign=without_values)
     except (RuntimeError, ValueError, KeyError):
         return given, []
     if any(key not in ignore for key in result.missing_keys) or result.unexpected_keys:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,8 @@ from transferscope.system.errors import UserError
 STAGE = re.compile(r"layer\d+")
 NUM_GENERIC_FEATURES = 5
 WEIGHT_LAYERS = (_ConvNd, nn.Linear)
+CLASSIFIER = "classifier_layers_of_transferscope"
+"""Attribute of a network that names its classifying layers, where they are not registered last."""
 
 
 @dataclass(frozen=True)
@@ -59,8 +62,11 @@ def weight_layers(model: nn.Module) -> list[str]:
 def classifier_layers(model: nn.Module) -> tuple[str, ...]:
     """The layers whose size is the number of classes; nearly always one.
 
-    A timm model names them itself; elsewhere it is the last convolution or linear layer.
+    A timm model names them itself, and networks of the user's own whose classifier is not registered last have been
+    looked into; elsewhere it is the last convolution or linear layer.
     """
+    if marked := getattr(model, CLASSIFIER, ()):
+        return tuple(marked)
     layers = weight_layers(model)
     named = getattr(model, "pretrained_cfg", {}).get("classifier") or ()
     known = [name for name in ([named] if isinstance(named, str) else named) if name in set(layers)]
@@ -189,17 +195,20 @@ COLOUR = 3
 
 
 def image_channels(model: nn.Module) -> int:
-    """Number of channels of the images that a model takes: those of its first convolution, 3 where it has none.
+    """Number of channels of the images that a model takes: those of its first convolution.
 
     A layer before it that turns blocks of pixels into channels is allowed for, as in TResNet's stem. A first
     convolution of other than 1 or 3 channels may stand behind a transform of the image that is no layer, as the cosine
-    transform of timm's CSATv2: such a model is tried on a colour image.
+    transform of timm's CSATv2: such a model is tried on a colour image. Without a convolution the first linear layer
+    decides, which takes all values of an image or of a patch.
     """
     channels = _first_channels(model)
-    return COLOUR if channels not in (1, COLOUR) and _takes(model, COLOUR) else channels
+    if channels is None:
+        return _of_linear_layers(model)
+    return COLOUR if channels not in (1, COLOUR) and takes(model, COLOUR, _named_side(model)) else channels
 
 
-def _first_channels(model: nn.Module) -> int:
+def _first_channels(model: nn.Module) -> int | None:
     pixels = 1
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
@@ -208,17 +217,33 @@ def _first_channels(model: nn.Module) -> int:
             pixels *= module.downscale_factor**2
         elif type(module).__name__ == "SpaceToDepth":  # of timm
             pixels *= int(module.bs) ** 2  # type: ignore[arg-type]
-    return COLOUR
+    return None
+
+
+def _of_linear_layers(model: nn.Module) -> int:
+    """Channels of a model without convolutions: 1 where the first layer has a square number of inputs."""
+    first = next((module for module in model.modules() if isinstance(module, nn.Linear)), None)
+    return 1 if first is not None and math.isqrt(first.in_features) ** 2 == first.in_features else COLOUR
+
+
+def _named_side(model: nn.Module) -> int:
+    """The side of images that a model of timm names, or 224 pixels."""
+    return int((getattr(model, "pretrained_cfg", {}).get("input_size") or (COLOUR, 224, 224))[-1])
 
 
 @torch.no_grad()
-def _takes(model: nn.Module, channels: int) -> bool:
-    """True if the model takes an image of this number of channels, of the size that it names or of 224 pixels."""
-    side = (getattr(model, "pretrained_cfg", {}).get("input_size") or (channels, 224, 224))[-1]
+def takes(model: nn.Module, channels: int, side: int, layout: torch.memory_format = torch.contiguous_format) -> bool:
+    """True if a model takes images of this number of channels, side in pixels, and layout in memory.
+
+    That is, if it gives an output for each of two images: `x.view(-1, 500)` makes several of a larger one.
+    """
     weight = next(model.parameters())
+    # Of one channel, only a tensor that is made in a layout has its strides.
+    shape = 2, channels, side, side
+    images = torch.empty(shape, memory_format=layout, dtype=weight.dtype, device=weight.device).zero_()
     with evaluation_mode(model):
         try:
-            model(weight.new_zeros(1, channels, side, side))
+            outputs = model(images)
         except (RuntimeError, ValueError, AssertionError, TypeError, IndexError):
             return False
-    return True
+    return not isinstance(outputs, Tensor) or (outputs.dim() > 0 and len(outputs) == len(images))

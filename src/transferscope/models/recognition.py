@@ -25,9 +25,11 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 from transferscope.models.checkpoint import Checkpoint
 from transferscope.models.compatible import classifier_keys, fit_to_model
 from transferscope.models.hub_cache import local_path
+from transferscope.models.image_input import fixed_side, is_position, own_side
 from transferscope.models.layers import classifier_layers, image_channels
 from transferscope.models.zoo import PROVIDERS, build_model, build_skeleton, names_of
 from transferscope.system.errors import UserError
+from transferscope.system.references import is_reference
 
 _CLASSES = 509
 """Classes of candidates; a prime, so that hardly any other size is equal to it."""
@@ -86,14 +88,14 @@ def recognize(states: Sequence[Mapping[str, Tensor]], *, hints: Sequence[str] = 
     """
     if not states:
         raise UserError("no weights are given: give one state_dict at least")
-    found = [_recognize(signature, tuple(hints)) for signature in dict.fromkeys(map(_signature, states))]
-    for other in found[1:]:
-        first = found[0]
+    recognitions = [_recognize(signature, tuple(hints)) for signature in dict.fromkeys(map(_signature, states))]
+    for other in recognitions[1:]:
+        first = recognitions[0]
         if (other.name, other.options) != (first.name, first.options):
             raise UserError(f"the weights are of different architectures, {first.name} and {other.name}")
         if other.num_classes != first.num_classes:
             raise UserError(f"classifiers of {first.name} for {first.num_classes} and {other.num_classes} classes")
-    return found[0]
+    return recognitions[0]
 
 
 def hints_of(checkpoint: Checkpoint, path: str = "") -> list[str]:
@@ -178,13 +180,13 @@ def _same_tensors(shapes: Shapes) -> list[_Candidate]:
     makes layers only to try them, as some of timm do, is not among them.
     """
     wanted, most = _wanted(shapes)
-    found = []
+    candidates = []
     for name in names_of("timm"):
         with _only_with(wanted, most, foreign=0, each_once=True):
             model = _built(name, {})
         if model is not None:
-            found.append(_compared(name, {}, model, shapes))
-    return [candidate for candidate in found if candidate.fits]
+            candidates.append(_compared(name, {}, model, shapes))
+    return [candidate for candidate in candidates if candidate.fits]
 
 
 _Wanted = Counter[tuple[str, tuple[int, ...]]]
@@ -214,7 +216,7 @@ def _only_with(wanted: _Wanted, most: int, foreign: int = _ONLY_TRIED, *, each_o
             return
         count += 1
         kind = name, tuple(parameter.shape)
-        known = left[kind] > 0 or _CLASSES in parameter.shape or _is_position(name)
+        known = left[kind] > 0 or _CLASSES in parameter.shape or is_position(name)
         left[kind] -= each_once
         strange += not known
         if count > most or strange > foreign:
@@ -225,10 +227,6 @@ def _only_with(wanted: _Wanted, most: int, foreign: int = _ONLY_TRIED, *, each_o
         yield
     finally:
         handle.remove()
-
-
-def _is_position(name: str) -> bool:
-    return "pos_emb" in name
 
 
 def _built(name: str, options: Mapping[str, Any]) -> nn.Module | None:
@@ -255,11 +253,11 @@ def _resized(candidate: _Candidate, shapes: Shapes) -> _Candidate | None:
     """
     own = candidate.model.state_dict()
     wrong = [key for key in own if key in candidate.fitted and own[key].shape != candidate.fitted[key].shape]
-    positions = [key for key in wrong if _is_position(key.rpartition(".")[2])]
+    positions = [key for key in wrong if is_position(key.rpartition(".")[2])]
     classifier = classifier_keys(candidate.model)
     if len(positions) != 1 or any(key not in classifier for key in set(wrong) - set(positions)):
         return None
-    side = _side(candidate.model)
+    side = own_side(candidate.model)
     before, after = (max(tensors[positions[0]].shape[:-1]) for tensors in (own, candidate.fitted))
     for tokens in range(3):
         grids = [math.isqrt(max(number - tokens, 0)) for number in (before, after)]
@@ -274,17 +272,9 @@ def _resized(candidate: _Candidate, shapes: Shapes) -> _Candidate | None:
     return None
 
 
-def fixed_side(model: nn.Module) -> int | None:
-    """The side in pixels of the only images that a network takes: one with a position for each patch; else None."""
-    return _side(model) if any(_is_position(key.rpartition(".")[2]) for key in model.state_dict()) else None
-
-
-def _side(model: nn.Module) -> int | None:
-    """The side of the images that a network with positions is made for."""
-    own = getattr(model, "image_size", None)
-    size = own if own is not None else getattr(getattr(model, "patch_embed", None), "img_size", None)
-    size = size[0] if isinstance(size, tuple | list) and size else size
-    return size if isinstance(size, int) else None
+def tried_network(name: str, options: Mapping[str, Any]) -> nn.Module:
+    """A network to try images on: without values where the architecture is known to run so, which costs little."""
+    return build_model(name, 2, seed=0, **options) if is_reference(name) else build_skeleton(name, 2, **options)
 
 
 def _chosen(
@@ -377,7 +367,7 @@ def _output(candidate: _Candidate) -> Tensor | None:
             tensor.copy_(0.1 * noise + (0.0 if key.endswith(("bias", "mean")) else 1.0))
             if key.endswith("var"):
                 tensor.abs_()
-    side = _side(model) or _TRIED_SIDE
+    side = own_side(model) or _TRIED_SIDE
     image = torch.randn(1, image_channels(candidate.model), side, side, generator=generator)
     try:
         logits = model(image)

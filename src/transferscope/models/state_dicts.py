@@ -198,6 +198,8 @@ def choose_state_dict(content: Any, weights: str | None, *, where: str) -> tuple
             f"{where} holds a whole model of the class {whole}, which needs code that is not run: "
             "save only model.state_dict()"
         )
+    if not by_path and isinstance(content, dict) and any("_packed_params" in str(key) for key in content):
+        raise UserError(f"{where} holds a quantised network: give the file of the float network that it was made from")
     if not by_path:
         raise UserError(f"{where} holds no state_dict ({describe(content)}): save model.state_dict() in it")
     path = _named(by_path, weights, where) if weights is not None else _usual(by_path, where)

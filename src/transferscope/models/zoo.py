@@ -17,7 +17,7 @@ from torch.nn.parameter import is_lazy
 
 from transferscope.models.fixup_resnet import FIXUP_LAYOUTS, fixup_resnet
 from transferscope.models.hub_cache import cached_architecture, cached_folder, is_hub_name, repository_of
-from transferscope.models.layers import classifier_layers
+from transferscope.models.layers import CLASSIFIER, classifier_layers, weight_layers
 from transferscope.system.errors import UserError
 from transferscope.system.near import near_matches
 from transferscope.system.references import allow, is_reference, resolve
@@ -55,7 +55,9 @@ def build_model(name: str, num_classes: int, *, seed: int | None = None, **optio
     construct = _constructor(name)
     with private_random_state(seed), torch.device("cpu"):
         model = construct(num_classes, options)
-    _check_sizes(name, model)
+        _check_sizes(name, model)
+        if is_reference(name):
+            _mark_classifier(model, num_classes, lambda other: construct(other, options))
     _check_classifier(name, model, num_classes)
     return model
 
@@ -245,6 +247,23 @@ def _check_sizes(name: str, model: nn.Module) -> None:
                 f"model {name!r} has a layer of unknown size, {path} ({type(layer).__name__}): put a blank image "
                 "through the network before it is returned, or write the size"
             )
+
+
+def _mark_classifier(model: nn.Module, num_classes: int, construct: Callable[[int], nn.Module]) -> None:
+    """Note the classifier of a user's network where another layer is registered after it.
+
+    Such layers are those that are of another size in a network of one class more. It is built, from random numbers that
+    come after those of the model, only where the last layer is not the only one with as many outputs as classes.
+    """
+    layers = weight_layers(model)
+    sized = [layer for layer in layers if model.get_parameter(f"{layer}.weight").shape[0] == num_classes]
+    if not sized or sized == layers[-1:]:
+        return
+    larger = construct(num_classes + 1)
+    others = dict(larger.named_parameters())
+    of_classes = [layer for layer in sized if others[f"{layer}.weight"].shape[0] == num_classes + 1]
+    if of_classes:
+        setattr(model, CLASSIFIER, tuple(of_classes))
 
 
 def _check_classifier(name: str, model: nn.Module, num_classes: int) -> None:

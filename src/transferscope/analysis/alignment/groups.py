@@ -284,10 +284,10 @@ def check_state(groups: PermutationGroups, state: State, name: str) -> None:
         raise UserError(f"{fault}: a network that diverged cannot be aligned")
 
 
-def in_one_block(state: State, least: torch.dtype) -> dict[str, Tensor]:
+def in_one_block(state: State, least: torch.dtype, device: torch.device | None = None) -> dict[str, Tensor]:
     """Uninitialised tensors like the floating-point ones of `state`, of precision `least` or better, in one block.
 
-    There is one block for each dtype and device.
+    There is one block for each dtype and device; `device` is that of all where the tensors of `state` are only shapes.
 
     A block of more than 32 MiB goes back to the system when it is freed. Many tensors of some MiB stay in the process
     and leave gaps, so that the peak of a long computation would be half as high again.
@@ -297,7 +297,7 @@ def in_one_block(state: State, least: torch.dtype) -> dict[str, Tensor]:
     ends: dict[tuple[torch.dtype, torch.device], int] = {}
     for key, tensor in state.items():
         if tensor.is_floating_point():
-            kind = (torch.promote_types(tensor.dtype, least), tensor.device)
+            kind = (torch.promote_types(tensor.dtype, least), device or tensor.device)
             start = ends.get(kind, 0)
             places.setdefault(kind, []).append((key, start))
             ends[kind] = start + -(-tensor.numel() // multiple) * multiple

@@ -58,7 +58,7 @@ def match_weights(
     target = problem.weights(state_a)
     generator = np.random.default_rng(seed)
     identity = np.arange(problem.components)
-    best = (problem.objective(target, problem.weights(state_b)), identity)
+    best = (problem.objective_of(target, state_b), identity)
     bar: list[float] = []
     for restart in range(restarts):
         order = np.arange(len(problem.levels))
@@ -175,8 +175,13 @@ class _Problem:
     def permuted(self, state: State, source: np.ndarray) -> dict[str, Tensor]:
         """The parameters that count, permuted, as tensors that may be overwritten."""
         keys = sorted(frozenset[str]().union(*self.keys))
-        room = in_one_block({key: state[key] for key in keys}, torch.float32)
+        device = state[keys[0]].device if keys else torch.device("cpu")
+        room = in_one_block({key: state[key].to("meta") for key in keys}, torch.float32, device)
         return {key: room[key].copy_(apply(self.groups, source, state, [key])[key]) for key in keys}
+
+    def objective_of(self, target: Mapping[str, Tensor], state: State) -> float:
+        """That of a state as it is, whose tensors are read one at a time."""
+        return sum(_dot(own, _precise(state[key])) for key, own in target.items())
 
     def objective(
         self, target: Mapping[str, Tensor], weights: Mapping[str, Tensor], keys: Iterable[str] | None = None
@@ -199,7 +204,7 @@ class _Problem:
         """
         current = self.permuted(state, source)
         descent = _Descent(source.copy(), self.objective(target, current), [])
-        beginning = self.objective(target, self.weights(state))
+        beginning = self.objective_of(target, state)
         waiting = set(range(len(self.levels)))
         while waiting:
             for index in order.tolist():
@@ -313,7 +318,7 @@ def _result(
             if axes:
                 sizes = [_largest(axes, weights) for weights in (target, current)]
                 dead += int((torch.minimum(*sizes) == 0).sum())
-    identity = problem.objective(target, problem.weights(state))
+    identity = problem.objective_of(target, state)
     permutation = problem.groups.permutation(source)
     return replace(permutation, objective=objective, objective_of_identity=identity, dead=dead, tied=tied)
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.optimize import brentq
 
-from transferscope.analysis.barriers import gaps_between_ends, largest_gap
+from transferscope.analysis.barriers import centred_noise, gaps_between_ends, imagined_error, largest_gap
 from transferscope.system.errors import UserError
 
 LARGEST = 1e6
@@ -26,7 +26,14 @@ class Remaining:
 
 
 def remaining(
-    alphas: ArrayLike, straight: ArrayLike, way: ArrayLike, *, higher_is_better: bool, confidence: float = 0.95
+    alphas: ArrayLike,
+    straight: ArrayLike,
+    way: ArrayLike,
+    *,
+    higher_is_better: bool,
+    num_examples: int | None = None,
+    is_share: bool = False,
+    confidence: float = 0.95,
 ) -> Remaining:
     """The barrier along a way divided by that along the straight line, 0 where the way is never below the chord.
 
@@ -40,6 +47,7 @@ def remaining(
     Args:
         alphas: (num_alphas,) from 0 to 1, in order, both ends and .5 among them.
         straight, way: (1 + num_resamples, num_alphas), the metric on all examples and then under every resample.
+        num_examples, is_share: As in `barrier_row`.
 
     Raises:
         UserError: If alphas lack an end or the middle, or shapes differ.
@@ -61,12 +69,12 @@ def remaining(
     known = np.isfinite(line[1:]).all(axis=1) & np.isfinite(other[1:]).all(axis=1)
     if known.sum() < 2 or not np.isfinite(other[0]).all():
         return Remaining(float(other[0].max() / line[0, place]), np.nan, np.nan)
-    drawn = other[1:][known] - other[0], line[1:, [place]][known] - line[0, place]
-    noise = [one - one.mean(axis=0) for one in drawn]
+    noise = [centred_noise(one[1:][known], num_examples) for one in (other, line[:, [place]])]
+    imagined = imagined_error(num_examples, is_share=is_share)
 
     def part_by(name: str) -> float:
         def excess(part: float) -> float:
-            return largest_gap(other[0] - part * line[0, place], noise[0] - part * noise[1], 0.0, confidence)[name]
+            return largest_gap(other[0] - part * line[0, place], noise[0] - part * noise[1], imagined, confidence)[name]
 
         return _zero(excess)
 

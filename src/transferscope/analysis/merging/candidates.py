@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -11,6 +11,8 @@ from torch import Tensor
 from transferscope.analysis.states import State, check_same_tensors, describe_nonfinite
 from transferscope.system.errors import UserError
 
+PART = 1 << 18
+"""Values that are computed with at a time where copies in float64 would take several times a tensor."""
 UNRELATED = 0.1
 """Weights correlate less with those of an unrelated network; those of a network with what it started from far more."""
 
@@ -102,6 +104,14 @@ def mean_of(tensors: Callable[[], Iterable[Tensor]]) -> Tensor:
         return total
     mean = total.div_(count)
     return mean.clamp(low, high) if dtype == torch.float64 and low.shape == mean.shape else mean.to(dtype)
+
+
+def in_parts(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Flat views of some values of each tensor at a time, so that results in float64 stay small.
+
+    All tensors have one number of values. A value written to the view of a contiguous tensor stays in the tensor.
+    """
+    yield from zip(*(tensor.detach().reshape(-1).split(PART) for tensor in tensors), strict=True)
 
 
 def mean_tensor(states: Sequence[State], key: str) -> Tensor:

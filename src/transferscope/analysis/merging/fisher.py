@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from transferscope.analysis.evaluator import Batches, iterate
-from transferscope.analysis.merging.candidates import check_candidates, mean_tensor
+from transferscope.analysis.merging.candidates import check_candidates, in_parts, mean_tensor
 from transferscope.analysis.states import State
 from transferscope.models.layers import evaluation_mode
 from transferscope.system.errors import UserError
@@ -108,17 +108,13 @@ def _weighted(states: Sequence[State], information: Sequence[State], key: str) -
     if not mean.is_floating_point() or any(key not in one for one in information):
         return mean
     # Around the mean, so that equal candidates stay what they are.
-    centre = mean.double()
-    moved, total = torch.zeros_like(centre), torch.zeros_like(centre)
-    for state, weights in _pairs(states, information, key):
-        if not bool((weights >= 0).all()) or not bool(weights.isfinite().all()):
-            raise UserError(f"Fisher information of {key} is negative or not finite: it is a mean of squares")
-        moved.addcmul_(weights, state.double() - centre)
-        total += weights
-    return (centre + torch.where(total > 0, moved / total.where(total > 0, 1), 0)).to(mean.dtype)
-
-
-def _pairs(states: Sequence[State], information: Sequence[State], key: str) -> Iterable[tuple[Tensor, Tensor]]:
-    for state, one in zip(states, information, strict=True):
-        tensor = state[key].detach()
-        yield tensor, one[key].detach().to(tensor.device).double()
+    moved, total = (torch.zeros(mean.shape, dtype=torch.float64, device=mean.device) for _ in range(2))
+    for state, weights in zip(states, information, strict=True):
+        for own, centre, one, shift, sum_ in in_parts(state[key], mean, weights[key].to(mean.device), moved, total):
+            if not bool((one >= 0).all()) or not bool(one.isfinite().all()):
+                raise UserError(f"Fisher information of {key} is negative or not finite: it is a mean of squares")
+            shift.addcmul_(one.double(), own.double() - centre.double())
+            sum_ += one
+    for centre, shift, sum_ in in_parts(mean, moved, total):
+        shift.copy_(centre.double() + torch.where(sum_ > 0, shift / sum_.where(sum_ > 0, 1), 0))
+    return moved.to(mean.dtype)

@@ -13,7 +13,13 @@ import torch
 from torch import Tensor
 
 from transferscope.analysis.interpolation import blend
-from transferscope.analysis.merging.candidates import check_candidates, check_parent, has_counterpart, mean_tensor
+from transferscope.analysis.merging.candidates import (
+    check_candidates,
+    check_parent,
+    has_counterpart,
+    in_parts,
+    mean_tensor,
+)
 from transferscope.analysis.states import State, TensorKinds, widened
 from transferscope.system.errors import UserError
 
@@ -65,10 +71,22 @@ def _summed(parent: State, states: Sequence[State], key: str, scale: float, move
     mean = mean_tensor(states, key)
     if not moved:
         return mean
-    start = parent[key].detach().to(mean.device)
+    start = parent[key].to(mean.device)
     dtype = torch.promote_types(mean.dtype, widened(start).dtype)
-    total = sum((state[key].detach().double() - start.double() for state in states), torch.zeros_like(mean).double())
-    return (start.double() + scale * total).to(dtype)
+    total = torch.zeros(mean.shape, dtype=torch.float64, device=mean.device)
+    del mean
+    for state in states:
+        for own, begun, moves in in_parts(state[key], start, total):
+            moves += own.double() - begun.double()
+    return _from_start(start, scale, total, dtype)
+
+
+def _from_start(start: Tensor, scale: float, moves: Tensor, dtype: torch.dtype) -> Tensor:
+    """start + scale * moves, computed in float64."""
+    made = torch.empty(moves.shape, dtype=dtype, device=moves.device)
+    for part, begun, moved in in_parts(made, start, moves):
+        part.copy_(begun.double() + scale * moved)
+    return made
 
 
 def ties(
@@ -86,7 +104,7 @@ def ties(
         free: As for `wise_ft`.
 
     Symmetric in the candidates. Raises UserError for a density outside its range, and as `wise_ft` does. Memory: the
-    result and a few tensors; the smallest value that stays is found in two passes over a candidate.
+    result, three tensors and a sum in float64; the smallest value that stays is found in two passes over a candidate.
     """
     if not 0 < density <= 1:
         raise UserError(f"density is {density}: give a part above 0 and at most 1, such as 0.2")
@@ -103,14 +121,14 @@ def _with_vectors(parent: State, states: Sequence[State]) -> list[str]:
     return [key for key, tensor in states[0].items() if key in weights and has_counterpart(parent, key, tensor)]
 
 
-def _vector(parent: State, state: State, key: str) -> Tensor:
-    return state[key].detach().double() - parent[key].detach().to(state[key].device).double()
-
-
-def _trimmed(parent: State, states: Sequence[State], key: str, bounds: Sequence[float]) -> Iterator[Tensor]:
+def _trimmed(
+    start: Tensor, states: Sequence[State], key: str, bounds: Sequence[float], *others: Tensor
+) -> Iterator[tuple[Tensor, ...]]:
+    """Trimmed values of a tensor of each candidate, some at a time, with views of other tensors in the same places."""
     for state, bound in zip(states, bounds, strict=True):
-        vector = _vector(parent, state, key)
-        yield vector.where(vector.abs().float() >= bound, 0)
+        for own, begun, *beside in in_parts(state[key], start, *others):
+            vector = own.double() - begun.double()
+            yield vector.where(vector.abs().float() >= bound, 0), *beside
 
 
 def _elected(
@@ -119,19 +137,22 @@ def _elected(
     if not moved:
         return mean_tensor(states, key)
     first = states[0][key]
-    total = torch.zeros(first.shape, dtype=torch.float64, device=first.device)
-    for vector in _trimmed(parent, states, key, bounds):
-        total += vector
-    sign = total.sign()
-    total.zero_()
-    count = torch.zeros_like(total)
-    for vector in _trimmed(parent, states, key, bounds):
-        agrees = (vector.sign() == sign) & (sign != 0)
-        total += vector.where(agrees, 0)
-        count += agrees
     start = parent[key].detach().to(first.device)
-    dtype = torch.promote_types(widened(first).dtype, widened(start).dtype)
-    return (start.double() + scale * total / count.clamp(min=1)).to(dtype)
+    dtype = torch.promote_types(torch.promote_types(first.dtype, torch.float32), start.dtype)
+    total = torch.zeros(first.shape, dtype=torch.float64, device=first.device)
+    del first
+    for vector, sum_ in _trimmed(start, states, key, bounds, total):
+        sum_ += vector
+    sign = total.sign().to(torch.int8)
+    count = torch.zeros(total.shape, dtype=torch.int32, device=total.device)
+    total.zero_()
+    for vector, elected, sum_, kept in _trimmed(start, states, key, bounds, sign, total, count):
+        agrees = (vector.sign() == elected) & (elected != 0)
+        sum_ += vector.where(agrees, 0)
+        kept += agrees
+    for sum_, kept in in_parts(total, count):
+        sum_.copy_(scale * sum_ / kept.clamp(min=1))
+    return _from_start(start, 1, total, dtype)
 
 
 def _smallest_kept(parent: State, state: State, keys: Sequence[str], density: float) -> float:
@@ -144,7 +165,9 @@ def _smallest_kept(parent: State, state: State, keys: Sequence[str], density: fl
 
     def sizes() -> Iterator[Tensor]:
         for key in keys:
-            yield _vector(parent, state, key).abs().float().cpu().reshape(-1).view(torch.int32)
+            own = state[key]
+            for part, begun in in_parts(own, parent[key].to(own.device)):
+                yield (part.double() - begun.double()).abs().float().cpu().view(torch.int32)
 
     upper, kept = _largest(lambda: (bits >> _HALF for bits in sizes()), kept)
     lower, _ = _largest(lambda: (bits[bits >> _HALF == upper] & ((1 << _HALF) - 1) for bits in sizes()), kept)

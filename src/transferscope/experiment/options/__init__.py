@@ -4,10 +4,12 @@ Knows neither torch nor Kedro, so that the plan is validated before anything hea
 Unknown keys are refused everywhere.
 """
 
-from transferscope.experiment.options.analyses import PAIRS_APART as PAIRS_APART
-from transferscope.experiment.options.analyses import AnalysesOptions as AnalysesOptions
-from transferscope.experiment.options.analyses import OwnOptions as OwnOptions
-from transferscope.experiment.options.analyses import ReportOptions as ReportOptions
+from transferscope.experiment.options.all_analyses import PAIRS_APART as PAIRS_APART
+from transferscope.experiment.options.all_analyses import AnalysesOptions as AnalysesOptions
+from transferscope.experiment.options.all_analyses import OwnOptions as OwnOptions
+from transferscope.experiment.options.all_analyses import ReportOptions as ReportOptions
+from transferscope.experiment.options.architecture import ModelOptions as ModelOptions
+from transferscope.experiment.options.architecture import ModulesOptions as ModulesOptions
 from transferscope.experiment.options.common import MAX_BATCH as MAX_BATCH
 from transferscope.experiment.options.common import MAX_DRAWS as MAX_DRAWS
 from transferscope.experiment.options.common import MAX_EPOCHS as MAX_EPOCHS
@@ -64,8 +66,6 @@ from transferscope.experiment.options.mistakes import GalleryClasses as GalleryC
 from transferscope.experiment.options.mistakes import GroupColumn as GroupColumn
 from transferscope.experiment.options.mistakes import MistakesOptions as MistakesOptions
 from transferscope.experiment.options.mistakes import ReplaceOptions as ReplaceOptions
-from transferscope.experiment.options.networks import ModelOptions as ModelOptions
-from transferscope.experiment.options.networks import ModulesOptions as ModulesOptions
 from transferscope.experiment.options.pictures import IMAGENET_MEAN as IMAGENET_MEAN
 from transferscope.experiment.options.pictures import IMAGENET_STD as IMAGENET_STD
 from transferscope.experiment.options.pictures import AugmentationOptions as AugmentationOptions

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from transferscope.experiment.options.common import MAX_SHOWN, Epoch, Options, Pixels, Resamples
+from transferscope.experiment.options.common import MAX_SHOWN, Epoch, Options, Pixels
 
 
 class SpectrumOptions(Options):
@@ -27,8 +27,6 @@ class SpectrumOptions(Options):
         1.0,
     )
     """Values below which singular values are counted."""
-    bootstrap: Resamples = 1000
-    """Resamples (at most 100,000) of the interval of "RI-T has more small singular values"."""
     padding: Literal["circular", "network"] = "circular"
     """`network` also measures the maps that networks compute, with their own padding, beside the paper's circular ones:
     `<task>.network_spectrum.table` has both, at the last epoch. Figures 31 to 33 stay circular."""

@@ -120,6 +120,7 @@ def read(
         found = study.read_images(of_files.absolute(images), class_list, max_images)
         study.check_classes(compared, found)
         click.echo(f"{images}: {found}")
+        click.echo(study.normalisation(params.get("pictures") or {}))
     if ancestor is not None:
         of_files.check_ancestor(ancestor, compared)
     pairing = pairs or ("all" if len(paths) <= study.APART else "first")

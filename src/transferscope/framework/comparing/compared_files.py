@@ -29,12 +29,17 @@ class ComparedFile:
     num_classes: int
     image_side: int | None
     """Side in pixels of the only images that the network takes; None where it takes others, too."""
+    channels: int
+    """Of the images that the network takes, 1 or 3."""
     recognition: str
     """A sentence that says what it was recognised as, and why."""
 
     def __str__(self) -> str:
-        side = f", images of {self.image_side} px" if self.image_side else ""
-        return f"{self.label}: {self.shown_model}, {self.num_classes} classes{side} ({self.recognition})"
+        side = f" of {self.image_side} px" if self.image_side else ""
+        colour = "grey" if self.channels == 1 else "colour"
+        return (
+            f"{self.label}: {self.shown_model}, {self.num_classes} classes, {colour} images{side} ({self.recognition})"
+        )
 
     @property
     def shown_model(self) -> str:
@@ -105,9 +110,10 @@ def read_file(path: str, label: str, model: str | None, options: Mapping[str, An
     """
     from transferscope.models.checkpoint import load_checkpoint
     from transferscope.models.compatible import infer_num_classes
-    from transferscope.models.recognition import fixed_side, hints_of, recognize
+    from transferscope.models.image_input import fixed_side
+    from transferscope.models.layers import image_channels
+    from transferscope.models.recognition import hints_of, recognize, tried_network
     from transferscope.models.state_dicts import check_values
-    from transferscope.models.zoo import build_skeleton
 
     checkpoint = load_checkpoint(path)
     check_values(checkpoint.state_dict, where=f"checkpoint {path}")
@@ -121,15 +127,15 @@ def read_file(path: str, label: str, model: str | None, options: Mapping[str, An
         except UserError as error:
             raise UserError(f"{path}: {error}") from None
         others = f"; next: {', '.join(found.runners_up)}" if found.runners_up else ""
-        return ComparedFile(
-            path, label, found.name, found.options, found.num_classes, found.image_side, f"{found.evidence}{others}"
-        )
+        why = f"{found.evidence}{others}"
+        size = found.image_side, found.in_channels
+        return ComparedFile(path, label, found.name, found.options, found.num_classes, *size, why)
     chosen = own.model_options or dict(options)
     fitted = checkpoint.with_metadata(architecture=name, model_options=chosen).fitted()
     classes = own.num_classes or infer_num_classes(fitted.state_dict, name, chosen, source=path)
     why = "as its header says" if own.architecture else "as --model says"
-    side = fixed_side(build_skeleton(name, 2, **chosen))
-    return ComparedFile(path, label, name, chosen, classes, side, why)
+    network = tried_network(name, chosen)
+    return ComparedFile(path, label, name, chosen, classes, fixed_side(network), image_channels(network), why)
 
 
 def check_ancestor(parent: ComparedFile, files: Sequence[ComparedFile]) -> None:

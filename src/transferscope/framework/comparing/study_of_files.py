@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import string
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
-from transferscope.experiment.options import Pairing
+from transferscope.experiment.options import IMAGENET_MEAN, IMAGENET_STD, Pairing
 from transferscope.framework.comparing.compared_files import ComparedFile
 from transferscope.images.image_folder import read_image_folder
 from transferscope.system.errors import UserError
@@ -22,6 +23,7 @@ APART = 5
 TEST_SHARE = 0.5
 SIDE = 64
 """Side in pixels of the images that spectra are of, where there are none; at 224 they take four times as long."""
+IMAGENET = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD}
 MERGES = ("uniform", "aligned_rescaled")
 MERGES_OF_MANY = ("uniform", "greedy")
 MERGES_FROM_PARENT = ("wise_ft", "task_arithmetic", "ties")
@@ -98,6 +100,19 @@ def side_of(files: Sequence[ComparedFile], size: int | None) -> int | None:
     return next(iter(sides), size)
 
 
+def normalisation(pictures: Mapping[str, Any]) -> str:
+    """The normalisation of images as a sentence, which no file says.
+
+    pictures: options as parameters have them.
+    """
+    shown = {key: ", ".join(f"{value:g}" for value in pictures.get(key) or own) for key, own in IMAGENET.items()}
+    whose = "" if pictures.keys() & IMAGENET.keys() else " (ImageNet's)"
+    return (
+        f"images are normalised by mean {shown['mean']} and std {shown['std']}{whose}; no file says what a model was "
+        "trained with: give it by --params pictures.mean=[...],pictures.std=[...]"
+    )
+
+
 @dataclass(frozen=True)
 class Comparison:
     """Files, the images that they are judged on, their parent, and which of them are compared."""
@@ -111,11 +126,22 @@ class Comparison:
     @property
     def networks(self) -> list[tuple[str, dict[str, Any]]]:
         """The different networks."""
-        found: list[tuple[str, dict[str, Any]]] = []
+        networks: list[tuple[str, dict[str, Any]]] = []
         for file in self.files:
-            if file.network not in found:
-                found.append(file.network)
-        return found
+            if file.network not in networks:
+                networks.append(file.network)
+        return networks
+
+    @cached_property
+    def side(self) -> int | None:
+        """The side at which images are shown; without images that of the blank ones, which all networks take."""
+        side = side_of(self.files, self.size)
+        if side is not None or self.images is not None:
+            return side
+        from transferscope.models.image_input import common_side
+        from transferscope.models.recognition import tried_network
+
+        return common_side(tried_network(*network) for network in self.networks) or SIDE
 
     @property
     def apart(self) -> bool:
@@ -161,10 +187,9 @@ class Comparison:
             yield f"there is no line between {shown}, so no barrier and no permutation that could explain one"
             yield f"{shown} cannot be merged"
         if self.images is None:
-            side = side_of(self.files, self.size) or SIDE
             yield (
                 "without --images there are no mistakes, no similarity of features, no barrier and no merge; channels "
-                f"are matched by weights alone, and spectra are for images of {side} px"
+                f"are matched by weights alone, and spectra are for images of {self.side} px"
             )
         if self.parent is None and self.images is not None and len(self.networks) == 1:
             yield f"{', '.join(MERGES_FROM_PARENT)} start from the parent of the models, which --parent would name"
@@ -181,9 +206,7 @@ class Comparison:
             "spectrum": {"kinds": [*self._runs(), *([PARENT] if self.parent else [])]},
             "merging": self._merging(),
         }
-        first, side = self.files[0], side_of(self.files, self.size)
-        if self.images is None and side is None:
-            side = SIDE
+        first, side = self.files[0], self.side
         return {
             "inherit_study": False,
             "report": {"title": " and ".join(file.label for file in self.files) if self.apart else "Checkpoints"},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from functools import partial
 
 import pandas as pd
 
@@ -40,8 +41,8 @@ def merge_models(
         Checkpoints([series[name] for name in spec.candidates], options.epoch),
         options,
         methods=spec.methods,
-        parent=None if spec.parent is None else series[spec.parent].load(spec.parent_epoch),
-        union=None if spec.union is None else series[spec.union].load(options.epoch),
+        parent=None if spec.parent is None else partial(series[spec.parent].load, spec.parent_epoch),
+        union=None if spec.union is None else partial(series[spec.union].load, options.epoch),
     )
     table = with_verdicts(merging.table)
     chosen = table[(table["kind"] == "merge") & table["chosen"]]

@@ -59,15 +59,12 @@ def measure_bound_factors(spectrum: pd.DataFrame, *margins: pd.DataFrame) -> pd.
     return bound_factors(spectrum, pd.concat(margins, ignore_index=True))
 
 
-def compare_small_values(
-    options: SpectrumOptions, seed: int, runs: Runs, *singular_values: pd.DataFrame
-) -> pd.DataFrame:
+def compare_small_values(options: SpectrumOptions, runs: Runs, *singular_values: pd.DataFrame) -> pd.DataFrame:
     """Has RI-T more small singular values than P-T? A number with an interval for each threshold."""
     from transferscope.measure.spectra import small_values
 
     values = pd.concat(singular_values, ignore_index=True)
     task = str(values["task"].iloc[0])
     tuned = values["run"].isin([run.name for run in runs.root if run.role == "fine_tuned"])
-    own = derive_seed(seed, task, "small_values")
-    table = small_values(values[~tuned], values[tuned], options.thresholds, resamples=options.bootstrap, seed=own)
+    table = small_values(values[~tuned], values[tuned], options.thresholds)
     return named(table, task=task)

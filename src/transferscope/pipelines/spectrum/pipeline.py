@@ -116,7 +116,6 @@ def _small_values(task: str, runs: list[RunSpec]) -> Node:
         nodes.compare_small_values,
         inputs=[
             "params:analyses.spectrum",
-            "params:seed",
             f"params:plan.runs_of.{task}",
             *(f"{run.full_name}.singular_values" for run in runs),
         ],

@@ -6,11 +6,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from transferscope.experiment.options.architecture import ModulesOptions
 from transferscope.experiment.options.common import KindPair, Options, PositiveInt, Precision
 from transferscope.experiment.options.landscape import LandscapeOptions
 from transferscope.experiment.options.merging import MergingOptions
 from transferscope.experiment.options.mistakes import MistakesOptions
-from transferscope.experiment.options.networks import ModulesOptions
 from transferscope.experiment.options.similarity import SimilarityOptions
 from transferscope.experiment.options.spectrum import SpectrumOptions
 
