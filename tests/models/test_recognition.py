@@ -77,6 +77,15 @@ def test_unknown_networks_are_refused_with_the_nearest_and_the_fix() -> None:
         recognize([nn.Linear(3, 2).state_dict()])
 
 
+@needs_timm
+def test_the_nearest_of_timm_is_named() -> None:
+    """A MobileViT of timm with one more channel in a layer is a network that torchvision does not have."""
+    own = tensors("mobilevit_xxs")
+    changed = own | {"final_conv.conv.weight": torch.empty(321, 80, 1, 1, device="meta")}
+    with pytest.raises(UserError, match=r"nearest is mobilevit_xxs, .*final_conv.conv.weight is 321x80x1x1"):
+        recognize([changed])
+
+
 def test_weights_without_classifier_and_of_several_networks_are_refused() -> None:
     """One line each."""
     headless = {key: value for key, value in tensors("resnet18").items() if not key.startswith("fc.")}

@@ -147,7 +147,7 @@ def _recognize(signature: Signature, hints: tuple[str, ...]) -> Recognition:
         if fitting:
             beside = _same_tensors(shapes) if provider == "torchvision" else []
             return _chosen(fitting, beside, built, provider, hints)
-    raise UserError(f"no network that is known here has these {len(shapes)} tensors{_nearest(shapes)}; {_HINT}")
+    raise UserError(f"no network that is known here has these {len(shapes)} tensors{_nearest(shapes, built)}; {_HINT}")
 
 
 _NAMING = "--model; model= in Python"
@@ -377,25 +377,27 @@ def _output(candidate: _Candidate) -> Tensor | None:
     return logits / scale if bool(torch.isfinite(scale)) and float(scale) > 0 else None
 
 
-def _nearest(shapes: Shapes) -> str:
-    """The networks that share most tensors with weights that fit none, and the first tensor in which they differ."""
-    shares: list[tuple[float, str, str]] = []
+def _nearest(shapes: Shapes, built: Sequence[_Candidate]) -> str:
+    """The network that shares most tensors with weights that fit none, and the first tensor in which they differ.
+
+    built: those that have been built as a whole before. Of timm only these are looked at, which have few other tensors.
+    """
     wanted, most = _wanted(shapes)
-    for name in (*names_of("transferscope"), *names_of("torchvision")):
+    others = (*names_of("transferscope"), *names_of("torchvision"))
+    models: list[tuple[str, nn.Module, Shapes]] = []
+    for name in others:
         with _only_with(wanted, most, foreign=len(shapes) // 5 + 1):
             model = _built(name, {})
-        if model is None:
-            continue
-        own = model.state_dict()
+        if model is not None:
+            models.append((name, model, shapes))
+    models += [(one.name, one.model, one.fitted) for one in built if one.name not in others]
+    best = (0.0, "")
+    for name, model, given in models:
         ignored = classifier_keys(model)
-        needed = {key: tensor for key, tensor in own.items() if key not in ignored}
-        wrong = [key for key, tensor in needed.items() if key not in shapes or shapes[key].shape != tensor.shape]
-        share = 1 - len(wrong) / len(needed)
-        if share > 0 and wrong:
-            shares.append((share, name, wrong[0]))
-    shares.sort(key=lambda one: -one[0])
-    if not shares:
-        return ""
-    share, name, key = shares[0]
-    given = "x".join(map(str, shapes[key].shape)) if key in shapes else "missing"
-    return f"; the nearest is {name}, with {share:.0%} of the tensors ({key} is {given})"
+        needed = {key: tensor for key, tensor in model.state_dict().items() if key not in ignored}
+        wrong = [key for key, tensor in needed.items() if key not in given or given[key].shape != tensor.shape]
+        share = 1 - len(wrong) / max(len(needed), 1)
+        if share > best[0] and wrong:
+            shape = "x".join(map(str, given[wrong[0]].shape)) if wrong[0] in given else "missing"
+            best = share, f"; the nearest is {name}, with {share:.0%} of the tensors ({wrong[0]} is {shape})"
+    return best[1]
