@@ -50,7 +50,6 @@ analyses:
       - {name: rit_rit_rit, task: real, checkpoints: [rit_1, rit_2, rit_same_init_1], points: 3, max_examples: 60}
     basin: {points: 3, rays: 2, max_examples: 60, deltas: [0.5]}
     criticality: {positions: {points: 2}, sigmas: [0.0, 0.1], draws: 1, max_examples: 16}
-  spectrum: {bootstrap: 20}
 """
 """The paper's study with two epochs a run, few points and few examples; every run, pair, figure and table stays."""
 
