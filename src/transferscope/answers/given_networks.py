@@ -11,6 +11,8 @@ from collections.abc import Callable
 from typing import Any
 
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import AveragedModel
 
 from transferscope.models.duplicate import duplicate
 from transferscope.models.image_input import is_known, mark_classifier
@@ -21,6 +23,17 @@ from transferscope.system.references import allow
 _NETWORKS: dict[str, nn.Module] = {}
 
 
+def without_wrappers(network: nn.Module) -> nn.Module:
+    """The network inside of what runs it on several devices, averages its weights or compiles it."""
+    while True:
+        if isinstance(network, (nn.DataParallel, DistributedDataParallel, AveragedModel)):
+            network = network.module
+        elif isinstance(compiled := getattr(network, "_orig_mod", None), nn.Module):  # of torch.compile
+            network = compiled
+        else:
+            return network
+
+
 def name_of(network: nn.Module) -> str:
     """The name under which copies of a network are built from now on, in this process."""
     kind = type(network)
@@ -29,7 +42,7 @@ def name_of(network: nn.Module) -> str:
     digest = hashlib.sha256("\n".join(layout).encode()).hexdigest()[:12]
     name = f"{kind.__name__}_{digest}"
     if name not in _NETWORKS:
-        kept = duplicate(network).cpu()
+        kept = duplicate(network).cpu().float()
         if not is_known(kept):
             mark_classifier(kept)
         _NETWORKS[name] = kept

@@ -21,7 +21,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.utils._pytree import tree_map
 
-from transferscope.models.layers import evaluation_mode
+from transferscope.models.layers import evaluation_mode, image_channels
 from transferscope.system.errors import UserError
 
 _TRIES = 24
@@ -79,6 +79,31 @@ def first_tensor(output: Any) -> Tensor:
         except (TypeError, StopIteration) as error:
             raise UserError(f"an output of type {type(output).__name__} holds no tensor") from error
     return output
+
+
+def as_logits(output: Any, network: nn.Module) -> Tensor:
+    """The output of a network, which must be a row of logits for each image; UserError for anything else."""
+    if isinstance(output, Tensor) and output.dim() == 2:
+        return output
+    shape = f"a tensor of {output.dim()} axes" if isinstance(output, Tensor) else f"a {type(output).__name__}"
+    raise UserError(f"{type(network).__name__} puts out {shape}: return logits alone, of shape (images, classes)")
+
+
+@torch.inference_mode()
+def check_outputs(network: nn.Module, side: int) -> None:
+    """Try a network in evaluation mode twice on an image of noise, of `side` pixels.
+
+    Raises UserError for an output that is no row of logits, and for one that chance decides. Errors of the network
+    itself, as for images of a size that it does not take, are passed on.
+    """
+    image = torch.rand(1, image_channels(network), side, side, generator=torch.Generator().manual_seed(0))
+    with evaluation_mode(network), torch.random.fork_rng(devices=[]):
+        first, second = (as_logits(network(image), network) for _ in range(2))
+    if not torch.allclose(first, second, rtol=1e-3, equal_nan=True):
+        raise UserError(
+            f"{type(network).__name__} puts out other values when the same image comes again, in evaluation mode: make "
+            "what is random depend on self.training, as in F.dropout(x, training=self.training)"
+        )
 
 
 def find_layouts(
