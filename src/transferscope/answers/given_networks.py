@@ -16,7 +16,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from transferscope.models.duplicate import duplicate
 from transferscope.models.image_input import is_known, mark_classifier
-from transferscope.models.layers import classifier_layers
+from transferscope.models.layers import classifier_layers, num_outputs_of
 from transferscope.system.errors import UserError
 from transferscope.system.references import allow
 
@@ -57,7 +57,7 @@ def num_outputs(reference: str) -> int:
     layers = classifier_layers(network)
     if not layers:
         raise UserError(f"{type(network).__name__} has no linear or convolutional layer: give a classifier of images")
-    return int(network.get_parameter(f"{layers[0]}.weight").shape[0])
+    return num_outputs_of(network, layers[0])
 
 
 def shown(architecture: str) -> str:

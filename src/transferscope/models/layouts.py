@@ -26,6 +26,8 @@ from transferscope.system.errors import UserError
 
 _TRIES = 24
 """Parameters that are tried for a layer, the one that acts last first."""
+_IMAGES = 4
+"""On which chance shows, also where it is dropout of two logits."""
 _PARTS = (1 / 3, 2 / 3, 1 / 10, 1 / 2, 9 / 10, 1 / 5)
 """Places on a parameter whose entries are changed; two of them must agree."""
 _CONFINED = 0.6
@@ -91,14 +93,14 @@ def as_logits(output: Any, network: nn.Module) -> Tensor:
 
 @torch.inference_mode()
 def check_outputs(network: nn.Module, side: int) -> None:
-    """Try a network in evaluation mode twice on an image of noise, of `side` pixels.
+    """Try a network in evaluation mode twice on a few images of noise, of `side` pixels.
 
     Raises UserError for an output that is no row of logits, and for one that chance decides. Errors of the network
     itself, as for images of a size that it does not take, are passed on.
     """
-    image = torch.rand(1, image_channels(network), side, side, generator=torch.Generator().manual_seed(0))
+    images = torch.rand(_IMAGES, image_channels(network), side, side, generator=torch.Generator().manual_seed(0))
     with evaluation_mode(network), torch.random.fork_rng(devices=[]):
-        first, second = (as_logits(network(image), network) for _ in range(2))
+        first, second = (as_logits(network(images), network) for _ in range(2))
     if not torch.allclose(first, second, rtol=1e-3, equal_nan=True):
         raise UserError(
             f"{type(network).__name__} puts out other values when the same image comes again, in evaluation mode: make "
