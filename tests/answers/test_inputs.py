@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +19,7 @@ import transferscope
 from compared_networks import NUM_TEST, SIDE, OtherNetwork, Trained, save
 from transferscope.answers.answer import AnswerCard
 from transferscope.answers.given_images import take_images
+from transferscope.answers.given_models import take
 from transferscope.answers.given_networks import name_of
 from transferscope.models.zoo import build_model
 from transferscope.system.errors import UserError
@@ -124,6 +126,65 @@ def test_one_network_gives_one_name() -> None:
     changed = OtherNetwork()
     changed[1] = nn.GELU()
     assert name_of(changed) != name_of(OtherNetwork())
+
+
+WRAPPERS = {
+    "data parallel": nn.DataParallel,
+    "averaged": torch.optim.swa_utils.AveragedModel,
+    "float64": lambda network: network.double(),
+    "half": lambda network: network.half(),
+    "compiled": lambda network: torch.compile(nn.DataParallel(network)),
+}
+
+
+@pytest.mark.parametrize("wrapper", WRAPPERS)
+def test_what_runs_a_network_is_taken_off(wrapper: str) -> None:
+    """Also another precision: it is the same architecture, which computes in float32."""
+    plain = OtherNetwork()
+    taken = take(WRAPPERS[wrapper](copy.deepcopy(plain)), "A", "images", "a_1", None).checkpoint
+    assert taken.metadata.architecture == name_of(plain)
+    assert taken.state_dict.keys() == plain.state_dict().keys()
+    network = taken.build()
+    assert {parameter.dtype for parameter in network.parameters()} == {torch.float32}
+    images = torch.randn(2, 3, SIDE, SIDE)
+    torch.testing.assert_close(network(images), plain.eval()(images), atol=1e-2, rtol=1e-2)
+
+
+class Returns(nn.Module):
+    """A network that puts out something else than logits."""
+
+    def __init__(self, form: str) -> None:
+        super().__init__()
+        self.fc, self.form = nn.Linear(3, 4), form
+
+    def extra_repr(self) -> str:
+        return self.form
+
+    def forward(self, images: torch.Tensor) -> Any:
+        logits = self.fc(images.mean((2, 3)))
+        return {"dict": {"logits": logits}, "random": nn.functional.dropout(logits)}.get(self.form, (logits, images))
+
+
+NOT_TAKEN = {
+    "no values": (lambda: OtherNetwork().to("meta"), "A: .* has no values yet: put an image through the network"),
+    "lazy": (lambda: nn.Sequential(nn.Flatten(), nn.LazyLinear(4)), "A: 1.weight has no values yet"),
+    "quantised": (
+        lambda: torch.ao.quantization.quantize_dynamic(nn.Sequential(nn.Linear(3, 4)), {nn.Linear}),
+        "A: .* is no tensor of numbers: give the network before it is quantised",
+    ),
+    "dict": (lambda: Returns("dict"), "Returns puts out a dict: return logits alone"),
+    "tuple": (lambda: Returns("tuple"), "Returns puts out a tuple: return logits alone"),
+    "random": (lambda: Returns("random"), "puts out other values when the same image comes again"),
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", NOT_TAKEN)
+def test_networks_that_cannot_be_compared(kind: str, trained: Trained) -> None:
+    """One line with the reason, before anything is measured."""
+    make, message = NOT_TAKEN[kind]
+    with pytest.raises(UserError, match=message):
+        transferscope.compare(make(), make(), images=trained.images, analyses=QUICK)
 
 
 def test_saved(trained: Trained, tmp_path: Path) -> None:

@@ -162,8 +162,8 @@ def test_networks_of_other_channels_than_images_have(tmp_path: Path, name: str, 
         ("{'logits': y}", "Net puts out a dict: return logits alone"),
         ("(y, y)", "Net puts out a tuple: return logits alone"),
         ("y[:, :, None]", "Net puts out a tensor of 3 axes: return logits alone"),
-        ("y + torch.randn(1)", "puts out other values when the same image comes again"),
-        ("nn.functional.dropout(y)", "puts out other values when the same image comes again"),
+        ("y + torch.randn(1)", "Net puts out other values when the same image comes again"),
+        ("nn.functional.dropout(y)", "Net puts out other values when the same image comes again"),
     ],
 )
 def test_networks_whose_output_cannot_be_measured(tmp_path: Path, returned: str, message: str) -> None:

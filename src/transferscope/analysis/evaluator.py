@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from transferscope.analysis.content import content_of
 from transferscope.models.image_input import in_fast_layout
+from transferscope.models.layouts import as_logits
 from transferscope.system.errors import UserError
 
 Batch = tuple[Tensor, Tensor]
@@ -131,14 +132,6 @@ class Evaluator:
         for own, rounded in zip(model.state_dict().values(), shadow.state_dict().values(), strict=True):
             rounded.copy_(own)
         return shadow
-
-
-def as_logits(output: Any, network: nn.Module) -> Tensor:
-    """The output of a network, which must be a row of logits for each image; UserError for anything else."""
-    if isinstance(output, Tensor) and output.dim() == 2:
-        return output
-    shape = f"a tensor of {output.dim()} axes" if isinstance(output, Tensor) else f"a {type(output).__name__}"
-    raise UserError(f"{type(network).__name__} puts out {shape}: return logits alone, of shape (images, classes)")
 
 
 class Store(Protocol):

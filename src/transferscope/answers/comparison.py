@@ -28,8 +28,9 @@ from transferscope.images.split import PackedSplit
 from transferscope.measure.merging import Merging
 from transferscope.measure.stopping import chance_of
 from transferscope.models.checkpoint import Checkpoint, save_checkpoint
+from transferscope.models.layouts import check_outputs
 from transferscope.system.atomic import atomic_folder
-from transferscope.system.errors import UserError
+from transferscope.system.errors import UserError, one_line
 from transferscope.system.nested import laid_over
 from transferscope.system.temporaries import work_folder
 
@@ -166,6 +167,7 @@ def compare(
             classes, side = _one_size(list(models.values()))
             folder = stack.enter_context(work_folder())
             splits = take_images(images, TASK, folder, classes, max_images, class_list, side)
+            _check_outputs(list(models.values()), splits["test"].pictures.seen_size)
         measured = MeasuredModels(models, splits, options, chosen)
         tables = measured.tables()
         merging = measured.merging()
@@ -211,6 +213,17 @@ def _one_size(models: Sequence[GivenModel]) -> tuple[int, int | None]:
             )
         side = model.side if side is None else side
     return first.checkpoint.metadata.num_classes or 0, side
+
+
+def _check_outputs(models: Sequence[GivenModel], side: int) -> None:
+    """Raise UserError for a model whose outputs are no logits, or differ each time, or that takes no such images."""
+    for model in {one.checkpoint.metadata.architecture: one for one in models}.values():
+        try:
+            check_outputs(model.checkpoint.build(), side)
+        except UserError as error:
+            raise UserError(f"{model.label}: {error}") from None
+        except (RuntimeError, ValueError, TypeError, AssertionError) as error:
+            raise UserError(f"{model.label} takes no images of {side} pixels ({one_line(str(error))})") from error
 
 
 def _kind(index: int) -> str:

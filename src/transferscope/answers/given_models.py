@@ -6,10 +6,12 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
-from transferscope.answers.given_networks import name_of, num_outputs
+from transferscope.answers.given_networks import name_of, num_outputs, without_wrappers
 from transferscope.models.checkpoint import Checkpoint, CheckpointMetadata, load_checkpoint
 from transferscope.models.compatible import infer_num_classes
 from transferscope.models.image_input import fixed_side
@@ -66,7 +68,8 @@ def _checkpoint(given: Given, label: str) -> Checkpoint:
     if isinstance(given, str | Path):
         return load_checkpoint(given)
     if isinstance(given, nn.Module):
-        state = {key: tensor.detach().cpu().clone() for key, tensor in given.state_dict().items()}
+        given = without_wrappers(given)
+        state = {key: _values(tensor, key, label) for key, tensor in given.state_dict().items()}
         reference = name_of(given)
         return Checkpoint(state, CheckpointMetadata(architecture=reference, num_classes=num_outputs(reference)))
     if isinstance(given, Mapping):
@@ -80,10 +83,19 @@ def _checkpoint(given: Given, label: str) -> Checkpoint:
     raise UserError(f"{label} is a {type(given).__name__}: give a path, a state_dict, a network or a Checkpoint")
 
 
+def _values(tensor: Any, name: str, label: str) -> Tensor:
+    """A copy of a tensor on the CPU. Raises UserError where it has no values, or is none, as after quantising."""
+    if not isinstance(tensor, Tensor) or tensor.is_quantized:
+        raise UserError(f"{label}: {name} is no tensor of numbers: give the network before it is quantised")
+    if is_lazy(tensor) or tensor.is_meta:
+        raise UserError(f"{label}: {name} has no values yet: put an image through the network, or load its weights")
+    return tensor.detach().cpu().clone()
+
+
 def _named(checkpoint: Checkpoint, label: str, model: str | nn.Module | None, file: str) -> Checkpoint:
     """The checkpoint with its architecture, as it is named or recognised."""
     if isinstance(model, nn.Module):
-        reference = name_of(model)
+        reference = name_of(without_wrappers(model))
         return checkpoint.with_metadata(architecture=reference, num_classes=num_outputs(reference))
     if model is not None:
         if is_reference(model):

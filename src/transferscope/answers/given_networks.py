@@ -11,14 +11,27 @@ from collections.abc import Callable
 from typing import Any
 
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import AveragedModel
 
 from transferscope.models.duplicate import duplicate
 from transferscope.models.image_input import is_known, mark_classifier
-from transferscope.models.layers import classifier_layers
+from transferscope.models.layers import classifier_layers, num_outputs_of
 from transferscope.system.errors import UserError
 from transferscope.system.references import allow
 
 _NETWORKS: dict[str, nn.Module] = {}
+
+
+def without_wrappers(network: nn.Module) -> nn.Module:
+    """The network inside of what runs it on several devices, averages its weights or compiles it."""
+    while True:
+        if isinstance(network, (nn.DataParallel, DistributedDataParallel, AveragedModel)):
+            network = network.module
+        elif isinstance(compiled := getattr(network, "_orig_mod", None), nn.Module):  # of torch.compile
+            network = compiled
+        else:
+            return network
 
 
 def name_of(network: nn.Module) -> str:
@@ -29,7 +42,7 @@ def name_of(network: nn.Module) -> str:
     digest = hashlib.sha256("\n".join(layout).encode()).hexdigest()[:12]
     name = f"{kind.__name__}_{digest}"
     if name not in _NETWORKS:
-        kept = duplicate(network).cpu()
+        kept = duplicate(network).cpu().float()
         if not is_known(kept):
             mark_classifier(kept)
         _NETWORKS[name] = kept
@@ -44,7 +57,7 @@ def num_outputs(reference: str) -> int:
     layers = classifier_layers(network)
     if not layers:
         raise UserError(f"{type(network).__name__} has no linear or convolutional layer: give a classifier of images")
-    return int(network.get_parameter(f"{layers[0]}.weight").shape[0])
+    return num_outputs_of(network, layers[0])
 
 
 def shown(architecture: str) -> str:

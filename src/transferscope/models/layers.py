@@ -59,6 +59,12 @@ def weight_layers(model: nn.Module) -> list[str]:
     return [name for name, module in model.named_modules() if isinstance(module, WEIGHT_LAYERS)]
 
 
+def num_outputs_of(model: nn.Module, path: str) -> int:
+    """Features or channels that a convolution or linear layer puts out; its weight may be computed from others."""
+    layer = model.get_submodule(path)
+    return int(layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels)  # type: ignore[arg-type]
+
+
 def classifier_layers(model: nn.Module) -> tuple[str, ...]:
     """The layers whose size is the number of classes; nearly always one.
 

@@ -21,11 +21,13 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.utils._pytree import tree_map
 
-from transferscope.models.layers import evaluation_mode
+from transferscope.models.layers import evaluation_mode, image_channels
 from transferscope.system.errors import UserError
 
 _TRIES = 24
 """Parameters that are tried for a layer, the one that acts last first."""
+_IMAGES = 4
+"""On which chance shows, also where it is dropout of two logits."""
 _PARTS = (1 / 3, 2 / 3, 1 / 10, 1 / 2, 9 / 10, 1 / 5)
 """Places on a parameter whose entries are changed; two of them must agree."""
 _CONFINED = 0.6
@@ -79,6 +81,31 @@ def first_tensor(output: Any) -> Tensor:
         except (TypeError, StopIteration) as error:
             raise UserError(f"an output of type {type(output).__name__} holds no tensor") from error
     return output
+
+
+def as_logits(output: Any, network: nn.Module) -> Tensor:
+    """The output of a network, which must be a row of logits for each image; UserError for anything else."""
+    if isinstance(output, Tensor) and output.dim() == 2:
+        return output
+    shape = f"a tensor of {output.dim()} axes" if isinstance(output, Tensor) else f"a {type(output).__name__}"
+    raise UserError(f"{type(network).__name__} puts out {shape}: return logits alone, of shape (images, classes)")
+
+
+@torch.inference_mode()
+def check_outputs(network: nn.Module, side: int) -> None:
+    """Try a network in evaluation mode twice on a few images of noise, of `side` pixels.
+
+    Raises UserError for an output that is no row of logits, and for one that chance decides. Errors of the network
+    itself, as for images of a size that it does not take, are passed on.
+    """
+    images = torch.rand(_IMAGES, image_channels(network), side, side, generator=torch.Generator().manual_seed(0))
+    with evaluation_mode(network), torch.random.fork_rng(devices=[]):
+        first, second = (as_logits(network(images), network) for _ in range(2))
+    if not torch.allclose(first, second, rtol=1e-3, equal_nan=True):
+        raise UserError(
+            f"{type(network).__name__} puts out other values when the same image comes again, in evaluation mode: make "
+            "what is random depend on self.training, as in F.dropout(x, training=self.training)"
+        )
 
 
 def find_layouts(

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 from functools import lru_cache
 
-import torch
 from torch import Tensor, nn
 
 from transferscope.models.checkpoint import Checkpoint, CheckpointMetadata, check_named
@@ -30,7 +29,7 @@ def analysed_model(checkpoint: Checkpoint) -> nn.Module:
 def analysed_state(checkpoint: Checkpoint) -> dict[str, Tensor]:
     """The state_dict of `analysed_model`; that of the checkpoint itself where all of its layers are plain.
 
-    Half-precision tensors are widened to float32, which holds their values exactly.
+    Tensors of half precision and of eight bits are widened to float32, which holds their values exactly.
     """
     state = (
         checkpoint.state_dict
@@ -41,7 +40,8 @@ def analysed_state(checkpoint: Checkpoint) -> dict[str, Tensor]:
 
 
 def _widened(tensor: Tensor) -> Tensor:
-    return tensor.to(torch.promote_types(tensor.dtype, torch.float32)) if tensor.is_floating_point() else tensor
+    """The tensor in float32 at least; torch promotes no float8."""
+    return tensor.float() if tensor.is_floating_point() and tensor.itemsize < 4 else tensor
 
 
 def is_plain(metadata: CheckpointMetadata, source: str) -> bool:

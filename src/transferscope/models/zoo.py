@@ -17,7 +17,7 @@ from torch.nn.parameter import is_lazy
 
 from transferscope.models.fixup_resnet import FIXUP_LAYOUTS, fixup_resnet
 from transferscope.models.hub_cache import cached_architecture, cached_folder, is_hub_name, repository_of
-from transferscope.models.layers import CLASSIFIER, classifier_layers, weight_layers
+from transferscope.models.layers import CLASSIFIER, classifier_layers, num_outputs_of, weight_layers
 from transferscope.system.errors import UserError
 from transferscope.system.near import near_matches
 from transferscope.system.references import allow, is_reference, resolve
@@ -256,19 +256,18 @@ def _mark_classifier(model: nn.Module, num_classes: int, construct: Callable[[in
     come after those of the model, only where the last layer is not the only one with as many outputs as classes.
     """
     layers = weight_layers(model)
-    sized = [layer for layer in layers if model.get_parameter(f"{layer}.weight").shape[0] == num_classes]
+    sized = [layer for layer in layers if num_outputs_of(model, layer) == num_classes]
     if not sized or sized == layers[-1:]:
         return
     larger = construct(num_classes + 1)
-    others = dict(larger.named_parameters())
-    of_classes = [layer for layer in sized if others[f"{layer}.weight"].shape[0] == num_classes + 1]
+    of_classes = [layer for layer in sized if num_outputs_of(larger, layer) == num_classes + 1]
     if of_classes:
         setattr(model, CLASSIFIER, tuple(of_classes))
 
 
 def _check_classifier(name: str, model: nn.Module, num_classes: int) -> None:
     for layer in classifier_layers(model):
-        size = model.get_parameter(f"{layer}.weight").shape[0]
+        size = num_outputs_of(model, layer)
         if size != num_classes:
             raise UserError(f"model {name!r} has no classifier for {num_classes} classes: its last layer has {size}")
 

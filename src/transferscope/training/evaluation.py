@@ -13,6 +13,7 @@ from transferscope.experiment.options import TrainingPrecision
 from transferscope.images.augment import EvaluationTransform
 from transferscope.images.split import PackedSplit
 from transferscope.models.layers import image_channels
+from transferscope.models.layouts import as_logits
 from transferscope.system.errors import UserError
 from transferscope.training.device import as_input, autocast, first_weight
 from transferscope.training.feed import Feed
@@ -106,7 +107,7 @@ class _Pass:
                 with torch.inference_mode(), autocast(self.device, self.precision):
                     # Large images take longer to get new memory for than to normalise.
                     images = transform(batch, out=images if images is not None and len(images) == len(batch) else None)
-                    logits = self.model(as_input(images, self.weight))
+                    logits = as_logits(self.model(as_input(images, self.weight)), self.model)
                     _check_outputs(logits, self.split)
                     logits = logits.to(torch.promote_types(self.weight.dtype, torch.float32))
                 yield start, logits
@@ -133,7 +134,7 @@ def _evaluating(model: nn.Module, device: torch.device) -> Iterator[None]:
 
 
 def _check_outputs(outputs: Tensor, split: PackedSplit) -> None:
-    if outputs.ndim != 2 or outputs.shape[1] != split.num_classes:
+    if outputs.shape[1] != split.num_classes:
         raise UserError(
             f"the model gives outputs of shape {tuple(outputs.shape[1:])} an example, but split '{split.name}' has "
             f"{split.num_classes} classes: build the model with num_classes={split.num_classes}"

@@ -220,3 +220,22 @@ def test_wrong_arguments_are_one_line() -> None:
         match_many(GROUPS, [A])
     with pytest.raises(UserError, match="at least two values"):
         match_activations(GROUPS, MODEL, A, B, [])
+
+
+@pytest.mark.parametrize("wide", ["a", "b", "both"])
+def test_float64_is_matched_as_the_network_computes(wide: str) -> None:
+    """One or both in float64: the permutation of float32, and it may be applied to the float64 weights."""
+    a, b = (
+        {key: t.double() if wide in (name, "both") and t.is_floating_point() else t for key, t in state.items()}
+        for name, state in (("a", A), ("b", B))
+    )
+    expected = match_weights(GROUPS, A, B)
+    assert same(match_weights(GROUPS, a, b), expected)
+    assert same(match_many(GROUPS, [a, b])[0], match_many(GROUPS, [A, B])[0])
+    assert same(
+        match_activations(GROUPS, MODEL, a, b, batches(24)), match_activations(GROUPS, MODEL, A, B, batches(24))
+    )
+    permuted = permute(GROUPS, expected, b)
+    assert same(
+        {key: t.float() for key, t in permuted.items()}, {k: t.float() for k, t in permute(GROUPS, expected, B).items()}
+    )

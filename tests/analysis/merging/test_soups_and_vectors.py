@@ -8,6 +8,7 @@ import math
 import weakref
 from collections.abc import Iterator, Mapping
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -336,3 +337,18 @@ def test_parent_correlation() -> None:
     check_parent(parent, [near])
     with pytest.raises(UserError, match="is no parent"):
         check_parent({key: tensor.flip(0) if tensor.dim() else tensor for key, tensor in parent.items()}, [near])
+
+
+@pytest.mark.parametrize("dtypes", [(torch.float32, torch.float64), (torch.float64, torch.float32, torch.float32)])
+def test_candidates_of_different_precision(dtypes: tuple[torch.dtype, ...]) -> None:
+    """Float64 beside float32, in any order, is the mean in float64."""
+    given = [
+        {key: t.to(dtype) if t.is_floating_point() else t for key, t in state.items()}
+        for state, dtype in zip(THREE, dtypes, strict=False)
+    ]
+    soup = uniform_soup(given)
+    for key, tensor in soup.items():
+        if tensor.is_floating_point():
+            assert tensor.dtype == torch.float64
+            expected = np.mean([state[key].double().numpy() for state in given], axis=0)
+            np.testing.assert_allclose(tensor.numpy(), expected, rtol=1e-15, atol=1e-15)

@@ -174,9 +174,13 @@ class PermutationGroups:
                 by_axis[place.key, place.axis] = Order.of(components, place.groups)
         return by_axis
 
+    def as_computed(self, state: State) -> State:
+        """The state in the precision in which the network computes, to which float64 is rounded."""
+        return {key: _as(tensor, self.image.dtype) for key, tensor in state.items()}
+
     def output(self, state: State, *, dtype: torch.dtype | None = None) -> Tensor:
         """The network's output for its example with the weights of `state`, flattened to one vector."""
-        given = {key: _as(tensor, dtype) for key, tensor in state.items()}
+        given = {key: _as(tensor, dtype or self.image.dtype) for key, tensor in state.items()}
         given |= {key: _as(tensor, dtype) for key, tensor in self._unsaved.items()}
         with torch.no_grad(), evaluation_mode(self.model), plain_attention():
             result = functional_call(self.model, given, (_as(self.image, dtype),), tie_weights=False)

@@ -54,6 +54,7 @@ def match_weights(
         raise UserError(f"restarts is {restarts}: give at least 1")
     check_state(groups, state_a, "checkpoint a")
     check_state(groups, state_b, "checkpoint b")
+    state_a, state_b = groups.as_computed(state_a), groups.as_computed(state_b)
     problem = _Problem.of(groups)
     target = problem.weights(state_a)
     generator = np.random.default_rng(seed)
@@ -86,6 +87,7 @@ def match_many(groups: PermutationGroups, states: Sequence[State], seed: int = 0
         raise UserError(f"match_many needs at least two networks, not {len(states)}")
     for number, state in enumerate(states, start=1):
         check_state(groups, state, f"checkpoint {number}")
+    states = [groups.as_computed(state) for state in states]
     problem = _Problem.of(groups)
     order = np.arange(len(problem.levels))
     sources = [np.arange(problem.components)]

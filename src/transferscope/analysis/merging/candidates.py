@@ -82,19 +82,21 @@ def has_counterpart(parent: State, key: str, like: Tensor) -> bool:
 def mean_of(tensors: Callable[[], Iterable[Tensor]]) -> Tensor:
     """The mean of tensors of one shape, in float32 at least; of equal ones, the very same, in any order.
 
-    Sums are in float64, where those of float32 values are exact; of float64 values the mean is held between their
-    smallest and largest. Integer tensors (counters) give the elementwise largest, which is symmetric as well.
+    Sums are in float64, where those of float32 values are exact; of values that are all float64 the mean is held
+    between their smallest and largest. Integer tensors (counters) give the elementwise largest, which is symmetric as
+    well.
     """
     total: Tensor | None = None
     low = high = torch.empty(0)
-    count, dtype = 0, torch.float32
+    count, dtype, all_wide = 0, torch.float32, True
     for tensor in tensors():
         tensor = tensor.detach()
         if not tensor.is_floating_point():
             total = tensor.clone() if total is None else torch.maximum(total, tensor)
             continue
         dtype = torch.promote_types(dtype, tensor.dtype)
-        if tensor.dtype == torch.float64:
+        all_wide = all_wide and tensor.dtype == torch.float64
+        if all_wide:
             low = tensor if count == 0 else torch.minimum(low, tensor)
             high = tensor if count == 0 else torch.maximum(high, tensor)
         total = tensor.double().clone() if total is None else total.add_(tensor)
@@ -103,7 +105,7 @@ def mean_of(tensors: Callable[[], Iterable[Tensor]]) -> Tensor:
     if count == 0:
         return total
     mean = total.div_(count)
-    return mean.clamp(low, high) if dtype == torch.float64 and low.shape == mean.shape else mean.to(dtype)
+    return mean.clamp(low, high) if all_wide else mean.to(dtype)
 
 
 def in_parts(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
