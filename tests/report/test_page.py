@@ -88,6 +88,14 @@ def test_well_formed_with_unique_ids_and_links_that_lead_somewhere(page: str) ->
     assert all(link.startswith("#") for link in checker.links)
 
 
+def test_the_kinds_that_claims_compare_are_named(page: str, plan: Plan, drawn: Draw, make: Make) -> None:
+    """Of roles with several kinds, in page and summary; nothing of a study with one kind of each."""
+    assert "Compared are of fine-tuned runs P-T, not P-T large lr; of runs from scratch RI-T, not" in read(page).text
+    assert "Compared are of" in make(plan, drawn(), write_markdown)
+    kinds = ("pt_large_lr", "rit_small_lr", "rit_wide")
+    assert "Compared are" not in make(change_study(**{f"runs__{kind}": None for kind in kinds}), drawn())
+
+
 def test_it_is_html_without_a_parse_error(page: str) -> None:
     """The HTML standard's parsing algorithm finds nothing to repair; in a page with a stray element it does."""
     import html5lib

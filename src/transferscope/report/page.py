@@ -91,6 +91,7 @@ def _render(
         "counts": [(verdict, counts[verdict], *mark) for verdict, mark in view.MARKS.items()],
         "rule": RULE,
         "whole_table": view.whole_table(claims),
+        "compared": view.compared_kinds(plan),
         "chapters": [(chapter, [item for item in views if not item.empty]) for chapter, views in chapters],
         "anchors": {item.section.id for _, views in chapters for item in views if not item.empty},
         "not_run": [] if of_files else view.not_run(evidence, chapters),

@@ -12,11 +12,14 @@ from typing import Any
 import pandas as pd
 
 from transferscope.answers.answer import Answer, AnswerCard
+from transferscope.answers.wording import listed
 from transferscope.claims.decide import remarks
 from transferscope.claims.evidence import CROSS_DOMAIN, Evidence
 from transferscope.claims.registry import Claim
 from transferscope.claims.verdict import FAILS, HOLDS, UNKNOWN
 from transferscope.experiment.names import EntryName
+from transferscope.experiment.plan import Plan
+from transferscope.experiment.run import Role
 from transferscope.plots.rendered import SavedFigure
 from transferscope.report.chapters import CHAPTERS, images
 from transferscope.report.chapters.chapter import Chapter, Section
@@ -231,6 +234,35 @@ def whole_table(claims: pd.DataFrame) -> str:
         f"After Holm's correction, with a chance of 5 % of any false verdict in the whole table, {kept} stay decided "
         "(column corrected of claims.csv)." + (note if rising else "")
     )
+
+
+ROLES: Mapping[Role, str] = {
+    "fine_tuned": "fine-tuned runs", "from_scratch": "runs from scratch", "shared_init": "runs that share their start",
+}  # fmt: skip
+"""Roles of which claims compare one kind, in words."""
+
+
+def compared_kinds(plan: Plan) -> str:
+    """Name the kinds that claims compare, and those of the same roles that figures alone show; empty without such."""
+    parts = []
+    for role, words in ROLES.items():
+        compared = {run.kind: run.label for task in plan.targets() for run in plan.compared(task, role)}
+        others: dict[str, str] = {}
+        for task in plan.targets():
+            for run in plan.left_out(task, role):
+                others[run.kind] = f"{run.label} on {task}" if run.kind in compared else run.label
+        if others:
+            parts.append(f"of {words} {_labels(compared)}, not {_labels(others)}")
+    if not parts:
+        return ""
+    return (
+        f"Compared are {'; '.join(parts)}. Kinds that are not compared stand in figures, and in the claims on learning "
+        "rates; `compared: true` of a kind chooses it."
+    )
+
+
+def _labels(kinds: Mapping[str, str]) -> str:
+    return listed(list(dict.fromkeys(kinds.values())))
 
 
 def section_views(evidence: Evidence, claims: list[ClaimView]) -> Chapters:
