@@ -328,6 +328,18 @@ def test_a_merge_says_where_its_file_is() -> None:
     assert "kept one model alone" in alone.answer
 
 
+def test_a_merge_pays_only_where_no_single_model_may_be_as_good() -> None:
+    """A model that was not chosen, and that does about as well on the images that judge, is named."""
+    one = merges("pays", (0.05, 0.03, 0.07))
+    table = one.tables["merging"]
+    other = table.iloc[[0]].assign(model="images.a_1@final", chosen=False)
+    for gain, verdict in ((0.04, UNKNOWN), (0.0, YES)):
+        rival = other.assign(gain=gain, gain_low=gain - 0.02, gain_high=gain + 0.02, value=0.89)
+        answer = averaging(replace(one, tables={"merging": pd.concat([table, rival])}))
+        assert answer.verdict == verdict
+        assert ("but A scores 89.0 %" in answer.answer) == (verdict == UNKNOWN)
+
+
 def test_a_merge_that_is_judged_on_several_tasks() -> None:
     """The mean decides, the gains of the tasks stand beside it from the smallest to the largest, and each has a part."""
     one = merges("pays", (0.02, 0.01, 0.03))

@@ -100,6 +100,8 @@ def _question(names: Sequence[str]) -> str:
 
 def _answer(compared: Compared, name: str, row: Row, single: Row, rows: pd.DataFrame, by_task: Sequence[Row]) -> Answer:
     verdict = VERDICTS[str(row["verdict"])]
+    rival = _rival(row, single, rows) if verdict == YES else None
+    verdict = UNKNOWN if rival is not None else verdict
     gain, low, high = ranged(row, "gain")
     best, method = _label(compared, str(single["model"])), METHODS.get(str(row["model"]), str(row["model"]))
     images = count(int(row["num_examples"]), "test image")
@@ -125,6 +127,13 @@ def _answer(compared: Compared, name: str, row: Row, single: Row, rows: pd.DataF
     elif verdict == NO:
         fall = f"{points(-gain)}{point_range(-high, -low)} less than {best}{single_one}"
         parts = [f"no, {one} scores {_score(row)} on {images}, {fall}", _gains(by_task)]
+    elif rival is not None:
+        would = "more test images that judge"
+        parts = [
+            f"it cannot be told: {one} scores {_score(row)} on {images}, {points(gain)}{point_range(low, high)} more "
+            f"than {best}{single_one}, but {_label(compared, str(rival['model']))} scores {_score(rival)}",
+            _gains(by_task),
+        ]
     else:
         needed = images_that_decide(gain, low, high, 0.0, float(row["num_examples"]))
         would = f"about {about(needed)} test images that judge" if math.isfinite(needed) else "more test images"
@@ -154,6 +163,21 @@ def _answer(compared: Compared, name: str, row: Row, single: Row, rows: pd.DataF
             for one in by_task
         ),
     )
+
+
+def _rival(row: Row, single: Row, rows: pd.DataFrame) -> Row | None:
+    """The best candidate that the merge is not known to beat, though it beats the one that other images chose.
+
+    The difference of two gains over one model is taken to vary as if they were independent, which is more than they do.
+    """
+    gain, low, _ = ranged(row, "gain")
+    rivals = []
+    for other in rows[rows["kind"] == "candidate"].to_dict("records"):
+        theirs, _, high = ranged(other, "gain")
+        beaten = gain - theirs > math.hypot(gain - low, high - theirs)
+        if other["model"] != single["model"] and not beaten:
+            rivals.append(other)
+    return max(rivals, key=lambda other: float(other["value"]), default=None)
 
 
 def _tasks(names: list[str]) -> str:
