@@ -78,7 +78,7 @@ def _overlap(compared: Compared, pair: Pair, number: int) -> Finding | None:
         f"on {images}{finding} {first} makes {count(common + only_a, 'mistake')} and {second} {common + only_b}, "
         f"{common} of them on the same images"
     )
-    value, low, high = among(ranged(row, "excess_overlap"), number)
+    value, low, high = among(ranged(row, "excess_overlap"), number, (-math.inf, 1.0))
     if math.isnan(value) or math.isnan(low):
         few = f"{text}: too few to tell how far they overlap beyond chance"
         return Finding(pair, "", few, value if not math.isnan(low) else math.nan)
