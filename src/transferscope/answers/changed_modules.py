@@ -64,6 +64,8 @@ def _distance(compared: Compared, pair: Pair) -> Finding | None:
         return None
     first = compared.label(pair.first)
     known, row = relation(compared, pair), facts(compared, pair)
+    if row is not None and not row["comparable"]:
+        return None  # a table of the tensors that both have says nothing of the networks
     whole = _whole(compared.rows("distances", pair))
     if known is Relation.EQUAL:
         return Finding(pair, "", "no module differs, in any weight", 0.0)
