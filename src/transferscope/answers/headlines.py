@@ -128,7 +128,7 @@ def answers_of_study(
 
 
 def _behind_by_task(plan: Plan, merges: pd.DataFrame | None) -> tuple[PartialAnswer, ...]:
-    """How far plain averages of fine-tuned runs are behind the model of all images, mean over merges, task by task."""
+    """Distances of plain averages of fine-tuned runs behind the model of all images, task by task."""
     if merges is None or merges.empty:
         return ()
     tuned = [spec for spec in plan.merges() if {plan.runs[name].role for name in spec.candidates} == {"fine_tuned"}]

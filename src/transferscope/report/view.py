@@ -287,7 +287,7 @@ def _names_of_checkpoints(plan: Plan) -> dict[str, str]:
     names: dict[str, str] = {}
     for run, name in printed_names(plan.runs.values()).items():
         last = RunName.parse(run).at("final")
-        names |= {str(last): name, f"{last.run}@{last.epoch}": name}
+        names |= {str(last): name, str(last).removeprefix(f"{last.task}."): name}
     return names
 
 
