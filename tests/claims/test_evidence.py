@@ -52,6 +52,23 @@ def test_roles_choose_the_rows(plan: Plan) -> None:
     assert pairs_of(table, plan, "from_scratch", "from_scratch") == []
 
 
+def test_the_chosen_kind_of_a_role_gives_the_rows() -> None:
+    """Rows and scores of P-T are those of the kind with `compared: true` where it runs, and of the first one elsewhere."""
+    pairs = {"pairs": [["pt_large_lr", "rit"], ["pt", "rit"]]}
+    analyses = {f"analyses__{name}": pairs for name in ("mistakes", "similarity", "landscape")}
+    plan = change_study(runs__pt_large_lr__compared=True, **analyses)
+    table = [pair("pt_1@final", "rit_1@final"), pair("pt_large_lr_1@final", "rit_1@final")]
+    assert pairs_of(table, plan, "fine_tuned", "from_scratch") == ["clipart.pt_large_lr_1@final & clipart.rit_1@final"]
+    runs = ["pt_1", "pt_large_lr_1", "pt_large_lr_2"]
+    history = pd.DataFrame({"run": runs, "epoch": 1, "lr": 0.1, "test_accuracy": [0.9, 0.5, 0.6]})
+    scores = evidence(plan, history=history).scores("clipart", "fine_tuned").values
+    assert {str(name): value for name, value in scores.items()} == {
+        "clipart.pt_large_lr_1": 0.5,
+        "clipart.pt_large_lr_2": 0.6,
+    }
+    assert [run.name for run in plan.compared("real", "fine_tuned")] == ["pt_1", "pt_2"]
+
+
 def test_shared_weights_are_those_of_the_other_run(plan: Plan) -> None:
     """A pair with the same initialisation is one of the same replica; two other replicas share nothing."""
     table = [pair("rit_1@final", "rit_same_init_1@final"), pair("rit_1@final", "rit_same_init_2@final")]

@@ -730,6 +730,45 @@ def test_what_is_compared_has_one_treatment() -> None:
     assert make_plan(STUDY).compared("chest", "fine_tuned") == []
 
 
+def test_a_kind_is_chosen_to_be_compared() -> None:
+    """The chosen kind of a role takes the place of the first one, in claims and curves across domains, also one that is
+    pre-trained in part; the others are left out, and on tasks without the chosen one nothing changes."""
+    kind = {"label": "x", "tasks": ["clipart"], "initialisation": "pretrained", "pretrained": "shapes.p_1"}
+    chosen = kind | {"compared": True}
+    pairs = [["other", "other"], ["other", "rit"], ["pt", "pt"]]
+    analyses = {name: {"pairs": pairs} for name in ("mistakes", "similarity", "landscape")}
+    scenario = CrossDomainOptions(figure="figure_19", evaluated_on="clipart", tasks=("clipart", "real"))
+    for other in ({"training": {"lr": 0.01, "frozen": ["conv1"]}}, {"transfer_until": "layer1.0"}):
+        plan = make_plan(study(runs__other=chosen | {"replicas": 2} | other, analyses=analyses))
+        assert [run.name for run in plan.compared("clipart", "fine_tuned")] == ["other_1", "other_2"]
+        assert [run.name for run in plan.left_out("clipart", "fine_tuned")] == ["pt_1", "pt_2"]
+        assert [run.name for run in plan.compared("real", "fine_tuned")] == ["pt_1", "pt_2"]
+        assert "figure_19_other_1__pt_1" in plan.cross_domain_pairs(scenario)
+    plain = make_plan(study(runs__other=kind | {"transfer_until": "layer1.0"}))
+    assert plain.runs["clipart.other_1"].role == "control"
+    same = chosen | {"replicas": 2, "training": {"lr": 0.01}}
+    assert len(make_plan(study(runs__other=same, analyses=analyses)).compared("clipart", "fine_tuned")) == 4
+
+
+def test_a_choice_that_compares_nothing_is_refused() -> None:
+    """Sources, two kinds that are trained otherwise, and a kind without pairs where the one in its place has some."""
+    kind = {"label": "x", "tasks": ["clipart"], "initialisation": "pretrained", "pretrained": "shapes.p_1"}
+    one = kind | {"compared": True}
+    for changes, message in (
+        ({"runs__p__compared": True}, r"runs\.p\.compared: its runs on shapes are what others start from"),
+        (
+            {"runs__other": one, "runs__pt__compared": True},
+            r"runs\.other\.compared: on clipart pt is compared, which is",
+        ),
+        (
+            {"runs__other": one},
+            r"analyses\.mistakes\.pairs: there are pairs of pt, and other, which is compared in its",
+        ),
+    ):
+        with pytest.raises(UserError, match=message):
+            make_plan(study(**changes))
+
+
 def test_curves_across_domains_go_by_role() -> None:
     """The same curves under other labels; two files have one of their own."""
     scenario = CrossDomainOptions(figure="figure_19", evaluated_on="clipart", tasks=("clipart", "real"))

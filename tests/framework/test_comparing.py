@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from runpy import run_path
 from typing import Any
@@ -19,7 +20,7 @@ from tiny_project import ROOT, make_project
 from transferscope.experiment.plan import Plan, make_plan
 from transferscope.framework.comparing import command
 from transferscope.framework.comparing.compared_files import check_different, labels_of
-from transferscope.framework.comparing.study_of_files import Comparison
+from transferscope.framework.comparing.study_of_files import Comparison, task_names
 from transferscope.framework.environments import STUDY_KEYS
 from transferscope.models.zoo import build_model
 from transferscope.pipelines import similarity
@@ -81,11 +82,14 @@ def folder(tmp_path: Path) -> Path:
 
 
 def compared(folder: Path, *names: str, **options: Any) -> Comparison:
-    given: dict[str, Any] = {"images": None, "models": (), "parent": None, "classes": None, "pairs": None}
+    given: dict[str, Any] = {"images": (), "models": (), "parent": None, "classes": None, "pairs": None}
     given |= {"max_images": 1000, "size": None, "params": {}}
-    for key in ("images", "parent", "classes"):
+    for key in ("parent", "classes"):
         if options.get(key):
             options[key] = str(folder / options[key])
+    if isinstance(options.get("images"), str):
+        options["images"] = [options["images"]]
+    options["images"] = [str(folder / name) for name in options.get("images", ())]
     return command.read([str(folder / name) for name in names], **given | options)
 
 
@@ -135,7 +139,7 @@ def test_most_images_are_drawn_where_there_are_more(folder: Path, capsys: pytest
     """Half of them for judging, of each class alike, and it is said."""
     comparison = compared(folder, "a.pth", "b.pth", images="photos", max_images=30)
     assert "15 images judge, and 15 are for statistics of BatchNorm and of channels, drawn of 48" in str(
-        comparison.images
+        comparison.images["images"]
     )
     task = planned(comparison).study.tasks["images"]
     source = task.layout.read(Path(str(task.root)), "images")
@@ -156,6 +160,23 @@ def test_two_architectures_give_all_that_is_defined(folder: Path) -> None:
     names = [node.name for node in similarity.create_pipeline(plan).nodes]
     assert "images.similarity.measure_cka" in names
     assert not {"images.similarity.distance_a_1__b_1", "images.similarity.gather_distances"} & set(names)
+
+
+def test_several_folders_are_a_task_each(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Both files are compared on the images of each, and one merge is judged on all; a folder twice is refused."""
+    (folder / "Photos 2").symlink_to(folder / "photos")
+    shutil.copytree(folder / "photos", folder / "other/photos")
+    plan = planned(compared(folder, "a.pth", "b.pth", images=["photos", "other/photos"]))
+    assert [run.full_name for run in plan.runs.values()] == [
+        f"{task}.{kind}_1" for kind in "ab" for task in ("photos", "photos_2")
+    ]
+    assert plan.targets() == ["photos", "photos_2"]
+    (merge,) = plan.merges()
+    assert (merge.candidates, merge.tasks) == (("photos.a_1", "photos.b_1"), ("photos", "photos_2"))
+    assert capsys.readouterr().out.count("24 images judge") == 2
+    with pytest.raises(UserError, match=r"photos is given twice: give each folder of images once"):
+        compared(folder, "a.pth", "b.pth", images=["photos", "Photos 2"])
+    assert task_names(["/x/Photos of 2020", "/y/origin", "/z/3d"]) == ["photos_of_2020", "images_origin", "images_3d"]
 
 
 def test_without_images_distances_and_spectra_are_left(folder: Path) -> None:

@@ -41,6 +41,16 @@ def test_pairs_that_were_not_measured_stay_empty(drawn: SimpleNamespace) -> None
     assert np.isfinite(shown).tolist() == [[abs(a - b) == 1 for a in range(5)] for b in range(5)]
 
 
+def test_barriers_are_those_of_the_main_metric(drawn: SimpleNamespace) -> None:
+    """Not those of the loss, nor of networks with BatchNorm whose statistics are left as they are."""
+    table = drawn.file_pairs(3)
+    others = [table.assign(metric=name, barrier=9.0) for name in ("loss", "naive_accuracy", "naive_loss")]
+    shown = cells(matrices.barrier_matrix(pd.concat([table, *others]), drawn.file_names(3)))
+    assert np.nanmax(shown) < 1
+    own = table.iloc[[0]].assign(checkpoint_b=table["checkpoint_a"].iloc[0])
+    assert np.isnan(np.diag(cells(matrices.cka_matrix(pd.concat([table, own]), drawn.file_names(3))))).all()
+
+
 def test_findings_are_counted_together(drawn: SimpleNamespace) -> None:
     """Of several findings the sum of the counts over the sum of the images."""
     table = pd.concat(

@@ -17,6 +17,7 @@ from transferscope.plots.rows import kind_of_run
 from transferscope.plots.style import empty_figure, in_usual_order, looks_for
 
 MORE = {"runs__more": {"label": "More", "tasks": ["clipart"]}}
+NO_PAIRS = {"mistakes": None, "similarity": None, "landscape": None}
 KINDS = ("P-T", "P-T large lr", "RI-T", "RI-T small lr", "RI-T same init", "P")
 PAIRS = ("P-T & P", "P-T & P-T", "P-T & RI-T", "RI-T & RI-T", "RI-T & RI-T same init", "P-T & RI-T small lr")
 
@@ -71,6 +72,15 @@ def test_rates_are_grouped_by_role() -> None:
     named = table.iloc[:2].assign(label=["Fine-tuned", "RI-T"])
     with labelled(**label_parameters(relabelled())["clipart"]):
         assert list(by_kind_and_rate(named)) == ["Fine-tuned, lr 0.01", "Fine-tuned, lr 0.05"]
+
+
+def test_the_kind_that_is_compared_has_the_look_of_its_role() -> None:
+    """And the kind in whose place it stands the look of a variant."""
+    plan = change_study(analyses=NO_PAIRS, runs__pt_large_lr__compared=True)
+    usual = looks_for(["P-T"])["P-T"]
+    with labelled(**label_parameters(plan)["clipart"]):
+        looks = looks_for(["P-T", "P-T large lr"])
+    assert looks["P-T large lr"] == usual != looks["P-T"]
 
 
 def test_labels_reach_the_drawing_and_not_the_function() -> None:

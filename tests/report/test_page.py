@@ -17,7 +17,7 @@ from transferscope.claims.evidence import TaskResults
 from transferscope.claims.registry import registered
 from transferscope.experiment.plan import Plan
 from transferscope.report.page import code, ranges, units, write_markdown, write_page
-from transferscope.report.view import claim_views
+from transferscope.report.view import claim_views, compared_kinds
 from transferscope.tables.markdown import escape
 
 Draw = Callable[..., dict[str, TaskResults]]
@@ -86,6 +86,14 @@ def test_well_formed_with_unique_ids_and_links_that_lead_somewhere(page: str) ->
     assert len(checker.ids) == len(set(checker.ids))
     assert {link.removeprefix("#") for link in checker.links} <= set(checker.ids)
     assert all(link.startswith("#") for link in checker.links)
+
+
+def test_the_kinds_that_claims_compare_are_named(page: str, plan: Plan, drawn: Draw, make: Make) -> None:
+    """Of roles with several kinds, in page and summary; nothing of a study with one kind of each."""
+    assert "Compared are of fine-tuned runs P-T, not P-T large lr; of runs from scratch RI-T, not" in read(page).text
+    assert "Compared are of" in make(plan, drawn(), write_markdown)
+    kinds = ("pt_large_lr", "rit_small_lr", "rit_wide")
+    assert compared_kinds(change_study(**{f"runs__{kind}": None for kind in kinds})) == ""
 
 
 def test_it_is_html_without_a_parse_error(page: str) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from transferscope.experiment.names import EntryName
 from transferscope.system.errors import UserError
 
 VERSION = 1
@@ -17,6 +18,30 @@ MOST = 8
 """Sentences of a card."""
 YES, NO, UNKNOWN, NONE = "yes", "no", "cannot tell", ""
 """Verdicts; NONE of an answer that gives an amount."""
+
+
+@dataclass(frozen=True)
+class PartialAnswer:
+    """The number and the verdict of one pair of models on one task, behind an answer about several."""
+
+    task: str
+    models: tuple[str, ...]
+    verdict: str = NONE
+    value: float = math.nan
+    low: float = math.nan
+    high: float = math.nan
+    """Unit and measure are those of the answer. Intervals of all parts of an answer hold at once."""
+    would_tell: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON; numbers that do not exist are None."""
+        return _plain(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> PartialAnswer:
+        """The inverse of `as_dict`."""
+        known = {key: value for key, value in values.items() if value is not None}
+        return cls(**known | {"models": tuple(known["models"])})
 
 
 @dataclass(frozen=True)
@@ -52,20 +77,26 @@ class Answer:
     """Path of a file that the answer speaks of, as the merged weights."""
     would_tell: str = ""
     """Images, or a study, that would decide where the verdict is `cannot tell`."""
+    parts: tuple[PartialAnswer, ...] = ()
+    """Of several pairs, or of several tasks, each of them; empty where there is one."""
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON; numbers that do not exist are None."""
-        values = asdict(self) | {"models": list(self.models)}
-        for name in ("value", "low", "high"):
-            number = values[name]
-            values[name] = number if math.isfinite(number) else None
-        return values
+        return _plain(self) | {"parts": [part.as_dict() for part in self.parts]}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Answer:
         """The inverse of `as_dict`."""
         known = {key: value for key, value in values.items() if value is not None}
-        return cls(**known | {"models": tuple(known.get("models", ()))})
+        parts = tuple(PartialAnswer.from_dict(part) for part in known.get("parts", ()))
+        return cls(**known | {"models": tuple(known.get("models", ())), "parts": parts})
+
+
+def _plain(one: Answer | PartialAnswer) -> dict[str, Any]:
+    values = asdict(one) | {"models": list(one.models)}
+    for name in ("value", "low", "high"):
+        values[name] = values[name] if math.isfinite(values[name]) else None
+    return values
 
 
 @dataclass(frozen=True)
@@ -119,12 +150,19 @@ class AnswerCard:
         return "\n".join([self.title, *lines])
 
     def _repr_html_(self) -> str:
-        """The card in a notebook."""
-        items = "".join(
-            f"<li><strong>{html.escape(answer.question)}</strong> {html.escape(answer.answer)}</li>"
-            for answer in self.answers
-        )
-        return f"<p>{html.escape(self.title)}</p><ol>{items}</ol>"
+        """The card in a notebook: question, answer, and the figure's name."""
+        return f"<p><strong>{html.escape(self.title)}</strong></p><ol>{''.join(map(_item, self.answers))}</ol>{NOTE}"
+
+
+NOTE = (
+    "<p><small>In brackets 95 % intervals over test images; those of several pairs or tasks hold at once.</small></p>"
+)
+
+
+def _item(answer: Answer) -> str:
+    figure = EntryName.parse(answer.figure).of
+    shown = f" <code>figures[&quot;{html.escape(figure)}&quot;]</code>" if figure else ""
+    return f"<li><strong>{html.escape(answer.question)}</strong> {html.escape(answer.answer)}{shown}</li>"
 
 
 def card(title: str, models: Sequence[Mapping[str, str]], answers: Sequence[Answer | None]) -> AnswerCard:

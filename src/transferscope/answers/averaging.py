@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import pandas as pd
 
-from transferscope.answers.answer import NO, UNKNOWN, YES, Answer
-from transferscope.answers.compared import Compared, run_of
+from transferscope.answers.answer import NO, UNKNOWN, YES, Answer, PartialAnswer
+from transferscope.answers.compared import Compared, Row, run_of
+from transferscope.answers.findings import MOST_NAMED
 from transferscope.answers.rule import images_that_decide, ranged
 from transferscope.answers.same_function import Relation, relation
-from transferscope.answers.wording import about, count, listed, percent, percent_range, point_range, points, sentence
+from transferscope.answers.wording import (
+    about,
+    count,
+    listed,
+    percent,
+    percent_range,
+    point_range,
+    points,
+    sentence,
+    signed,
+)
+from transferscope.measure.merge_table import ALL_TASKS
 from transferscope.tables import formats
 
 METHODS = {
@@ -30,79 +42,110 @@ VERDICTS = {"pays": YES, "does not pay": NO, "cannot tell": UNKNOWN}
 
 
 def averaging(compared: Compared) -> Answer | None:
-    """Answer by the verdict of the merge that was chosen; None where nothing was merged."""
+    """Answer by the verdict of the merge that was chosen; None where nothing was merged.
+
+    Of several tasks the mean over them decides; of several merges the one that gains most among those that pay, else
+    among those of which it cannot be told.
+    """
     table = compared.tables.get("merging")
     if table is None or table.empty:
         return _of_one_function(compared)
-    (name, rows), *others = table.groupby("merge", sort=False)
-    rows = rows[rows["task"] == "all"] if (rows["task"] == "all").any() else rows
-    merged = rows[(rows["kind"] == "merge") & rows["chosen"].astype(bool)]
-    single = rows[(rows["kind"] == "candidate") & rows["chosen"].astype(bool)]
-    if merged.empty or single.empty:
+    merges = table.groupby("merge", sort=False)
+    answers = [one for name, rows in merges if (one := _of_merge(compared, str(name), rows)) is not None]
+    if len(answers) < 2:
+        return answers[0] if answers else None
+    by_verdict = {verdict: [one for one in answers if one.verdict == verdict] for verdict in (YES, UNKNOWN, NO)}
+    shown = max(next(filter(None, by_verdict.values())), key=lambda one: one.value)
+    numbers = {verdict: len(of_verdict) for verdict, of_verdict in by_verdict.items()}
+    said = [f"{numbers[YES]} of {len(answers)} merges pay{'s' if numbers[YES] == 1 else ''}"]
+    said += [f"of {numbers[UNKNOWN]} it cannot be told"] if numbers[UNKNOWN] else []
+    first = f"{shown.answer[:1].lower()}{shown.answer[1:-1]}"
+    text = sentence([*said, f"of {listed(shown.models)} the answer is {first}"])
+    return replace(shown, question="Does averaging pay?", answer=text, parts=sum((one.parts for one in answers), ()))
+
+
+def _of_merge(compared: Compared, name: str, rows: pd.DataFrame) -> Answer | None:
+    """The answer of one merge, with a part for each task where it was judged on several."""
+    mean = rows["task"] == ALL_TASKS
+    whole = rows[mean] if mean.any() else rows
+    chosen = whole["chosen"].astype(bool)
+    merged, single = (whole[(whole["kind"] == kind) & chosen].to_dict("records") for kind in ("merge", "candidate"))
+    if not merged or not single:
         return None
-    answer = _answer(compared, str(name), merged.to_dict("records")[0], single.to_dict("records")[0], rows)
-    if others:
-        more = f"{count(len(others), 'further merge')} in the section on averaging"
-        return replace(answer, answer=f"{answer.answer[:-1]}; {more}.")
-    return answer
+    by_task = rows[~mean & (rows["kind"] == "merge") & rows["chosen"].astype(bool)] if mean.any() else rows[:0]
+    return _answer(compared, name, merged[0], single[0], whole, by_task.to_dict("records"))
 
 
 def _of_one_function(compared: Compared) -> Answer | None:
     """Equal weights need no average."""
-    if len(compared.pairs) != 1 or relation(compared, compared.pairs[0]) not in (Relation.EQUAL, Relation.ROUNDED):
+    pairs = compared.pairs_of_weights
+    if len(pairs) != 1 or relation(compared, pairs[0]) not in (Relation.EQUAL, Relation.ROUNDED):
         return None
-    pair = compared.pairs[0]
-    return Answer("averaging", _question(compared), sentence([_same_again(compared)]), NO, models=compared.labels(pair))
+    models = compared.labels(pairs[0])
+    return Answer("averaging", _question(models), sentence([_same_again(compared)]), NO, models=models)
 
 
 def _same_again(compared: Compared) -> str:
-    pair = compared.pairs[0]
+    pair = compared.pairs_of_weights[0]
     if relation(compared, pair) is Relation.PERMUTED:
         return f"no, {compared.both(pair)} are one function, which their average with matched channels is again"
     return f"no, the average of {compared.both(pair)} is the same model again"
 
 
-def _question(compared: Compared) -> str:
-    names = [model.label for model in compared.models.values()]
+def _question(names: Sequence[str]) -> str:
     if len(names) == 1:
         return f"Does merging {names[0]} with its parent pay?"
     return f"Does averaging {listed(names)} pay?" if len(names) <= 4 else f"Does averaging the {len(names)} models pay?"
 
 
-def _answer(compared: Compared, name: str, row: dict[Any, Any], single: dict[Any, Any], rows: pd.DataFrame) -> Answer:
+def _answer(compared: Compared, name: str, row: Row, single: Row, rows: pd.DataFrame, by_task: Sequence[Row]) -> Answer:
     verdict = VERDICTS[str(row["verdict"])]
+    rival = _rival(row, single, rows) if verdict == YES else None
+    verdict = UNKNOWN if rival is not None else verdict
     gain, low, high = ranged(row, "gain")
     best, method = _label(compared, str(single["model"])), METHODS.get(str(row["model"]), str(row["model"]))
     images = count(int(row["num_examples"]), "test image")
+    if by_task:
+        images = f"{images} (mean over {_tasks([str(one['task']) for one in by_task])})"
     file = compared.merged.get(name, "")
     where = f"the merged weights lie in {file}" if file else ""
     tried = int(((rows["kind"] == "merge") & (rows["task"] == row["task"])).sum())
     one = method if tried == 1 else f"{method}, chosen from {tried} merges on other images,"
+    single_one = ", the single model that the same images chose" if tried > 1 else ", the best one on other images"
     would = ""
-    kept = _kept_one(row)
-    alone = len(compared.pairs) == 1 and relation(compared, compared.pairs[0]).by_weights
+    pairs = compared.pairs_of_weights
+    alone = len(pairs) == 1 and relation(compared, pairs[0]).by_weights
     if alone:
         verdict = NO
         parts = [_same_again(compared)]
-    elif kept:
+    elif _kept_one(row):
         verdict = NO
         parts = [f"no, {method} kept one model alone, so no average of several was better on the images that choose"]
     elif verdict == YES:
-        rise = f"{points(gain)}{point_range(low, high)} more than {best}, the best single model"
-        parts = [f"yes, {one} scores {_score(row)} on {images}, {rise}"]
+        rise = f"{points(gain)}{point_range(low, high)} more than {best}{single_one}"
+        parts = [f"yes, {one} scores {_score(row)} on {images}, {rise}", _gains(by_task)]
     elif verdict == NO:
-        fall = f"{points(-gain)}{point_range(-high, -low)} less than {best}, the best single model"
-        parts = [f"no, {one} scores {_score(row)} on {images}, {fall}"]
+        fall = f"{points(-gain)}{point_range(-high, -low)} less than {best}{single_one}"
+        parts = [f"no, {one} scores {_score(row)} on {images}, {fall}", _gains(by_task)]
+    elif rival is not None:
+        would = "more test images that judge"
+        parts = [
+            f"it cannot be told: {one} scores {_score(row)} on {images}, {points(gain)}{point_range(low, high)} more "
+            f"than {best}{single_one}, but {_label(compared, str(rival['model']))} scores {_score(rival)}",
+            _gains(by_task),
+        ]
     else:
         needed = images_that_decide(gain, low, high, 0.0, float(row["num_examples"]))
         would = f"about {about(needed)} test images that judge" if math.isfinite(needed) else "more test images"
         parts = [
             f"it cannot be told: {one} scores {_score(row)} on {images}, {formats.points(gain, sign=True)} points"
-            f"{point_range(low, high, sign=True)} against {best}, the best single model"
+            f"{point_range(low, high, sign=True)} against {best}{single_one}",
+            _gains(by_task),
         ]
+    candidates = _candidates(compared, rows)
     return Answer(
         id="averaging",
-        question=_question(compared),
+        question=_question(candidates),
         answer=sentence([*parts, where]),
         verdict=verdict,
         value=gain,
@@ -110,15 +153,45 @@ def _answer(compared: Compared, name: str, row: dict[Any, Any], single: dict[Any
         high=high,
         unit="score",
         measure=f"{row['metric']} of the merge less that of the best single model",
-        models=tuple(_candidates(compared, rows)),
+        models=candidates,
         figure=compared.figure("merging"),
         section="merging",
         file=file,
         would_tell=would,
+        parts=tuple(
+            PartialAnswer(str(one["task"]), candidates, VERDICTS[str(one["verdict"])], *ranged(one, "gain"))
+            for one in by_task
+        ),
     )
 
 
-def _kept_one(row: dict[Any, Any]) -> bool:
+def _rival(row: Row, single: Row, rows: pd.DataFrame) -> Row | None:
+    """The best candidate that the merge is not known to beat, though it beats the one that other images chose.
+
+    The difference of two gains over one model is taken to vary as if they were independent, which is more than they do.
+    """
+    gain, low, _ = ranged(row, "gain")
+    rivals = []
+    for other in rows[rows["kind"] == "candidate"].to_dict("records"):
+        theirs, _, high = ranged(other, "gain")
+        beaten = gain - theirs > math.hypot(gain - low, high - theirs)
+        if other["model"] != single["model"] and not beaten:
+            rivals.append(other)
+    return max(rivals, key=lambda other: float(other["value"]), default=None)
+
+
+def _tasks(names: list[str]) -> str:
+    return listed(names) if len(names) <= MOST_NAMED else f"{len(names)} tasks"
+
+
+def _gains(by_task: Sequence[Row]) -> str:
+    """`by task from -0.3 points (photos) to +1.2 points (sketches)`."""
+    ordered = sorted(by_task, key=lambda row: float(row["gain"]))
+    ends = [f"{signed(float(row['gain']))} points ({row['task']})" for row in ordered]
+    return f"by task from {ends[0]} to {ends[-1]}" if ends else ""
+
+
+def _kept_one(row: Row) -> bool:
     """True of a greedy average of one model."""
     return row["model"] == "greedy" and str(row["setting"]).startswith("1 of ")
 
@@ -128,11 +201,11 @@ def _label(compared: Compared, name: str) -> str:
     return compared.models[run].label if run in compared.models else name
 
 
-def _candidates(compared: Compared, rows: pd.DataFrame) -> list[str]:
-    return list(dict.fromkeys(_label(compared, str(one)) for one in rows.loc[rows["kind"] == "candidate", "model"]))
+def _candidates(compared: Compared, rows: pd.DataFrame) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(_label(compared, str(one)) for one in rows.loc[rows["kind"] == "candidate", "model"]))
 
 
-def _score(row: dict[Any, Any]) -> str:
+def _score(row: Row) -> str:
     value, low, high = ranged(row, "value")
     if row["metric"] == "accuracy":
         return f"{percent(value)}{percent_range(low, high)}"

@@ -22,10 +22,10 @@ QUESTIONS: tuple[Callable[[Compared], Answer | None], ...] = (
 def answer_questions(compared: Compared, title: str = "") -> AnswerCard:
     """Answer what the tables answer about the models, by the rule and the margins of the claims."""
     answers = [one for question in QUESTIONS if (one := question(compared)) is not None]
-    models = [model.as_dict() for model in compared.models.values()]
+    models = [model.as_dict() for model in compared.distinct]
     return card(title or _title(compared), models, [*answers, open_questions(compared, answers)])
 
 
 def _title(compared: Compared) -> str:
-    labels = [model.label for model in compared.models.values()]
+    labels = [model.label for model in compared.distinct]
     return f"{', '.join(labels[:-1])} and {labels[-1]}" if len(labels) > 1 else "".join(labels)

@@ -10,13 +10,16 @@ import pandas as pd
 from transferscope.analysis.merging.candidates import UNRELATED
 from transferscope.answers.answer import NO, UNKNOWN, YES, Answer
 from transferscope.answers.compared import Compared, Pair, Row
-from transferscope.answers.findings import Finding, answer_of, largest, of_some, of_verdict
-from transferscope.answers.one_basin import cause_of
-from transferscope.answers.rule import Numbers, decide
+from transferscope.answers.findings import Finding, Places, answer_of, largest, of_some, of_verdict
+from transferscope.answers.one_basin import cause_of, metric_name
+from transferscope.answers.rule import Numbers, among, decide
 from transferscope.answers.same_function import Relation, facts, relation
 from transferscope.answers.wording import count, listed, percent, point_range, points, sentence, tiny
+from transferscope.experiment.names import RunName
 
 TOTALS = ("all", "sum")
+MATCHED = "aligned_modules"
+"""The way on which modules are moved between networks whose channels are matched."""
 SHOWN = 3
 """Modules that a sentence names."""
 RELATED = 0.5
@@ -29,7 +32,7 @@ CLOSER = 0.9
 
 def changed_modules(compared: Compared) -> Answer | None:
     """Name the modules whose weights differ most, relative to their norm; None where weights cannot be compared."""
-    findings = [one for pair in compared.pairs if (one := _distance(compared, pair)) is not None]
+    findings = [one for pair in compared.pairs_of_weights if (one := _distance(compared, pair)) is not None]
     if not findings:
         return None
     shown = largest(findings)
@@ -55,11 +58,14 @@ def changed_modules(compared: Compared) -> Answer | None:
 
 def _distance(compared: Compared, pair: Pair) -> Finding | None:
     """Value: distance of all weights, relative to those of the first model. It follows from weights: no interval."""
+    pair = compared.written("distances", pair)
     plain = _modules(compared.rows("distances", pair))
     if plain.empty:
         return None
     first = compared.label(pair.first)
     known, row = relation(compared, pair), facts(compared, pair)
+    if row is not None and not row["comparable"]:
+        return None  # a table of the tensors that both have says nothing of the networks
     whole = _whole(compared.rows("distances", pair))
     if known is Relation.EQUAL:
         return Finding(pair, "", "no module differs, in any weight", 0.0)
@@ -79,11 +85,11 @@ def _distance(compared: Compared, pair: Pair) -> Finding | None:
     ordered = table[np.isfinite(table["relative"])].sort_values("relative", ascending=False, kind="stable")
     if ordered.empty:
         return None
-    names = [f"{one['module']} ({percent(one['relative'])})" for one in ordered.head(SHOWN).to_dict("records")]
+    names = [f"{module_name(one)} ({percent(one['relative'])})" for one in ordered.head(SHOWN).to_dict("records")]
     text = f"{before} in {first}, {listed(names)} differ{'s' if len(names) == 1 else ''} most"
     if len(ordered) > SHOWN:
         last = ordered.iloc[-1]
-        text += f" and {last['module']} ({percent(float(last['relative']))}) least"
+        text += f" and {module_name(last)} ({percent(float(last['relative']))}) least"
     return Finding(pair, "", f"{text}; all weights together differ by {percent(whole)}", whole)
 
 
@@ -108,6 +114,12 @@ def _shares_nothing(row: Row) -> bool:
     return plain < UNRELATED and not matched >= RELATED
 
 
+def module_name(row: Row) -> str:
+    """The module of a row, `layer1.0`; `module 3` where networks number them."""
+    name = str(row["module"])
+    return f"module {name}" if name.isdigit() else name
+
+
 def _modules(table: pd.DataFrame) -> pd.DataFrame:
     return table[~table["module"].isin(TOTALS)] if len(table) else table
 
@@ -119,20 +131,18 @@ def _whole(table: pd.DataFrame) -> float:
 
 def critical_modules(compared: Compared) -> Answer | None:
     """Name the modules that bear being moved half-way to the other model's worst; None where none was moved."""
-    findings = [one for pair in compared.pairs if (one := _profile(compared, pair)) is not None]
+    measured = [pair for pair in compared.pairs if len(_profile(compared, pair))]
+    findings = [one for pair in measured if (one := _critical(compared, pair, len(measured))) is not None]
     if not findings:
         return None
     shown = of_some(findings)
     question = f"Which modules are critical on the way between {compared.both(shown.pair)}?"
     parts = [shown.text]
     if len(findings) > 1:
-        question = "Which modules are critical on the way between two of them?"
-        critical, pairs = of_verdict(findings, YES), count(len(findings), "pair")
-        both = compared.both(shown.pair)
-        parts = [f"between {len(critical)} of {pairs} some module is critical, most between {both}", shown.text]
-        if not critical:
-            none = f"between none of {pairs} is a module known to be critical"
-            parts = [none, f"between {both}, where one costs most, {shown.text}"]
+        places = Places(compared, findings)
+        if not places.of_one_pair:
+            question = "Which modules are critical on the way between two of them?"
+        parts = _of_many(places, findings, shown)
     return answer_of(
         shown,
         findings,
@@ -142,53 +152,73 @@ def critical_modules(compared: Compared) -> Answer | None:
         answer=sentence(parts),
         unit="score",
         measure="fall of the test metric when one module alone is moved half-way to the other model's, largest module",
-        figure=compared.figure("connection_"),
+        figure=compared.figure(*connection_figures(shown.pair), "connection_", task=shown.pair.task),
         section="connection",
     )
 
 
-def _profile(compared: Compared, pair: Pair) -> Finding | None:
-    known = relation(compared, pair)
-    if known.by_weights:
-        return None
+def connection_figures(pair: Pair) -> tuple[str, str]:
+    """Names of the figure of the ways between two models, in either order."""
+    first, second = (RunName.parse(run).run for run in (pair.first, pair.second))
+    return f"connection_{first}__{second}", f"connection_{second}__{first}"
+
+
+def _of_many(places: Places, findings: list[Finding], shown: Finding) -> list[str]:
+    critical, number = of_verdict(findings, YES), count(len(findings), places.noun)
+    on = "on images of" if places.of_one_pair else "between" if places.on_one_task else "in"
+    if critical:
+        some = f"{on} {len(critical)} of {number} some module is critical"
+        return [f"{some}, most {places.at(shown.pair)}", shown.text]
+    none = f"{on} none of {number} is a module known to be critical"
+    return [none, f"{places.at(shown.pair)}, where one costs most, {shown.text}"]
+
+
+def _profile(compared: Compared, pair: Pair) -> pd.DataFrame:
+    """Costs of the modules that are moved one at a time, on the way that explains the barrier; none of one function."""
+    if relation(compared, pair).by_weights:
+        return pd.DataFrame()
     rows = compared.main_rows("connection_modules", pair)
     rows = rows[rows["profile"] == "alone"] if len(rows) else rows
     if rows.empty:
-        return None
-    cause = cause_of(compared, pair)
-    row = facts(compared, pair)
+        return rows
+    cause, row = cause_of(compared, pair), facts(compared, pair)
     moved = row is not None and float(row["moved"]) > 0
-    aligned = bool((rows["way"] == "aligned_modules").any())
+    aligned = bool((rows["way"] == MATCHED).any())
     matched = cause is not None and cause.way.startswith("aligned") and aligned and moved
-    rows = rows[rows["way"] == ("aligned_modules" if matched else "modules")]
-    if rows.empty:
-        return None
-    margin = compared.margin(pair)
-    if not margin > 0:
+    return rows[rows["way"] == (MATCHED if matched else "modules")]
+
+
+def _critical(compared: Compared, pair: Pair, number: int) -> Finding | None:
+    """Modules that cost more than the margin, by intervals that hold for all modules of `number` pairs at once."""
+    rows, margin = _profile(compared, pair), compared.margin(pair)
+    if rows.empty or not margin > 0:
         return None
     ordered = rows.sort_values("drop", ascending=False, kind="stable").to_dict("records")
-    first = ordered[0]
-    numbers: Numbers = (float(first["drop"]), float(first["low"]), float(first["high"]))
-    verdicts = {str(row["module"]): decide(row["drop"], row["low"], row["high"], (margin, math.inf)) for row in ordered}
-    metric = "AUC" if compared.metric == "auc" else "accuracy"
-    matched_too = " and with channels matched" if matched else ""
+    drops = {module_name(row): among(_drop(row), number * len(ordered)) for row in ordered}
+    verdicts = [decide(*drop, (margin, math.inf)) for drop in drops.values()]
+    first, numbers = next(iter(drops.items()))
+    matched_too = " and with channels matched" if (rows["way"] == MATCHED).all() else ""
     how = f"set half-way to the other model's, one at a time{matched_too}"
-    cost = f"{points(numbers[0])}{point_range(numbers[1], numbers[2])} of test {metric}"
+    cost = f"{points(numbers[0])}{point_range(numbers[1], numbers[2])} of test {metric_name(compared, pair)}"
     limit = f"the margin of {points(margin)}"
-    critical = [row for row in ordered if verdicts[str(row["module"])] == YES]
+    critical = [module for module, verdict in zip(drops, verdicts, strict=True) if verdict == YES]
     if critical:
-        others = [f"{row['module']} ({points(float(row['drop']))})" for row in critical[1:SHOWN]]
+        others = [f"{module} ({points(drops[module][0])})" for module in critical[1:SHOWN]]
         then = f", then {listed(others)}" if others else ""
         text = (
             f"{len(critical)} of {count(len(ordered), 'module')} cost{'s' if len(critical) == 1 else ''} more than "
-            f"{limit} when {how}: {first['module']} costs most, {cost}{then}"
+            f"{limit} when {how}: {first} costs most, {cost}{then}"
         )
         return Finding(pair, YES, text, *numbers)
-    if all(verdict == NO or _is_nothing(row, margin) for row, verdict in zip(ordered, verdicts.values(), strict=True)):
-        text = f"none is: {how}, no module costs more than {limit}, and {first['module']} costs most, {cost}"
+    if all(verdict == NO or _is_nothing(row, margin) for row, verdict in zip(ordered, verdicts, strict=True)):
+        text = f"none is: {how}, no module costs more than {limit}, and the largest fall is {cost}, of {first}"
         return Finding(pair, NO, text, *numbers)
-    text = f"it cannot be told: {how}, {first['module']} costs most, {cost}, and {limit} lies in an interval"
+    text = f"it cannot be told: {how}, the largest fall is {cost}, of {first}, and {limit} lies in an interval"
     return Finding(pair, UNKNOWN, text, *numbers, would_tell="more test images")
+
+
+def _drop(row: Row) -> Numbers:
+    return float(row["drop"]), float(row["low"]), float(row["high"])
 
 
 def _is_nothing(row: dict[object, object], margin: float) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import combinations
@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from transferscope.claims.evidence import Evidence, TaskResults, main_metric
+from transferscope.claims.evidence import CROSS_DOMAIN, Evidence, TaskResults, main_metric
+from transferscope.claims.pair_rows import other_side
 from transferscope.experiment.names import CheckpointName, RunName
 from transferscope.experiment.options import BARRIER_MARGIN, ReplaceOptions
 from transferscope.experiment.plan import Plan
+from transferscope.experiment.run import printed_names
 
 Row = Mapping[Any, Any]
 
@@ -34,41 +36,80 @@ class Model:
 
 @dataclass(frozen=True)
 class Pair:
-    """Two of the models, by the names of their runs."""
+    """Two of the models on a task, by the names of their runs."""
 
     first: str
     second: str
 
+    @property
+    def task(self) -> str:
+        """The task on whose images the two are judged."""
+        return RunName.parse(self.first).task
+
+    @property
+    def turned(self) -> Pair:
+        """The same two in the other order."""
+        return Pair(self.second, self.first)
+
+
+@dataclass(frozen=True)
+class TaskFacts:
+    """Facts about a task on which models are compared."""
+
+    chance: float = np.nan
+    """The test metric of guessing."""
+    figures: frozenset[str] = frozenset()
+    """Names of the figures that were drawn."""
+    has_images: bool = True
+
 
 @dataclass(frozen=True)
 class Compared:
-    """Models of one task and the tables of `pipelines`, by name; what was not measured has none."""
+    """Models on one task or on several, and the tables of `pipelines`, by name; what was not measured has none."""
 
-    task: str
+    tasks: Mapping[str, TaskFacts]
     models: Mapping[str, Model]
-    """By the name of the run, `images.a_1`, as tables name it before the sign @."""
+    """By the name of the run, `images.a_1`, as tables name it before the sign @; a model is there once on each task."""
     tables: Mapping[str, pd.DataFrame]
-    figures: frozenset[str] = frozenset()
-    """Names of the figures that were drawn."""
-    chance: float = np.nan
-    """The test metric of guessing."""
+    """Each with the rows of all tasks."""
     accepted_loss: float = ReplaceOptions().margin
     """Fall of accuracy with which one model still replaces another."""
-    has_images: bool = True
     merged: Mapping[str, str] = field(default_factory=dict)
     """Files of merged weights by the name of the merge."""
+    across: frozenset[str] = frozenset()
+    """Names of the figures that were drawn of several tasks at once."""
 
     @cached_property
     def pairs(self) -> list[Pair]:
-        """The pairs that some table compares, in order of the models."""
+        """The pairs on a task that some table compares, in order of the tasks and models."""
         names = list(self.models)
+        known = set(names)
         found: dict[frozenset[str], Pair] = {}
         for name in PAIR_TABLES:
             for a, b in self._ends(name):
-                if a != b and {a, b} <= set(names):
+                if a != b and {a, b} <= known and Pair(a, b).task == Pair(b, a).task:
                     found.setdefault(frozenset((a, b)), Pair(a, b))
         order = {frozenset(pair): rank for rank, pair in enumerate(combinations(names, 2))}
         return sorted(found.values(), key=lambda pair: order[frozenset((pair.first, pair.second))])
+
+    @property
+    def pairs_of_weights(self) -> list[Pair]:
+        """Of the pairs that differ only in the task the first one, since weights are the same on all."""
+        return list({self.key(pair): pair for pair in reversed(self.pairs)}.values())[::-1]
+
+    def key(self, pair: Pair) -> frozenset[Model]:
+        """The two models, whatever the task and the order."""
+        return frozenset((self.models[pair.first], self.models[pair.second]))
+
+    @property
+    def distinct(self) -> list[Model]:
+        """The models, each once."""
+        return list(dict.fromkeys(self.models.values()))
+
+    @property
+    def has_images(self) -> bool:
+        """True if some task has images."""
+        return any(task.has_images for task in self.tasks.values())
 
     def _ends(self, name: str) -> list[tuple[str, str]]:
         table = self.tables.get(name)
@@ -78,23 +119,40 @@ class Compared:
         return list(ends)
 
     def rows(self, name: str, pair: Pair) -> pd.DataFrame:
-        """Rows of a table of pairs that compare these two models in this order; none where there are none."""
+        """Rows of a table of pairs that compare these two models; none where there are none.
+
+        A pair is unordered. Where the table has it in the other order only, columns of the two sides change places, and
+        so do the ends of a line. Numbers that belong to an order are those of `written`.
+        """
+        rows = self._in_order(name, pair)
+        if len(rows) or name in DIRECTED:
+            return rows
+        turned = self._in_order(name, pair.turned).rename(columns=other_side)
+        return turned.assign(alpha=1 - turned["alpha"]) if "alpha" in turned.columns else turned
+
+    def written(self, name: str, pair: Pair) -> Pair:
+        """The pair in the order in which a table has it."""
+        return pair if len(self._in_order(name, pair)) or not len(self._in_order(name, pair.turned)) else pair.turned
+
+    def _in_order(self, name: str, pair: Pair) -> pd.DataFrame:
         table = self.tables.get(name)
         if table is None or table.empty or "checkpoint_a" not in table.columns:
             return pd.DataFrame()
         a, b = table["checkpoint_a"].map(run_of), table["checkpoint_b"].map(run_of)
         return table[(a == pair.first) & (b == pair.second)]
 
-    def main_rows(self, name: str, pair: Pair) -> pd.DataFrame:
-        """Those on test images in the metric that the task is judged by."""
+    def main_rows(self, name: str, pair: Pair, split: str = "test") -> pd.DataFrame:
+        """Those on the images of a split in the metric that the task is judged by."""
         rows = self.rows(name, pair)
-        return rows[(rows["split"] == "test") & (rows["metric"] == self.metric)] if len(rows) else rows
+        return rows[(rows["split"] == split) & (rows["metric"] == self.metric(pair.task))] if len(rows) else rows
 
-    @cached_property
-    def metric(self) -> str:
+    def metric(self, task: str) -> str:
         """`auc` where images have several labels, else `accuracy`."""
         lines = self.tables.get("barriers", pd.DataFrame())
-        return main_metric(lines) if len(lines) else "accuracy"
+        if lines.empty:
+            return "accuracy"
+        own = [RunName.parse(run_of(name)).task == task for name in lines["checkpoint_a"]]
+        return main_metric(lines[own])
 
     def label(self, run: str) -> str:
         """The model's label."""
@@ -108,12 +166,17 @@ class Compared:
         """The labels of a pair, for an answer."""
         return self.label(pair.first), self.label(pair.second)
 
-    def figure(self, *names: str) -> str:
-        """The entry of the first of these figures that was drawn; of a name that ends in _ the first that begins so."""
-        for name in names:
-            drawn = [one for one in sorted(self.figures) if one == name or (name[-1] == "_" and one.startswith(name))]
-            if drawn:
-                return f"{self.task}.{drawn[0]}.figure"
+    def figure(self, *names: str, task: str | None = None) -> str:
+        """The entry of the first of these figures that was drawn; of a name that ends in _ the first that begins so.
+
+        task: whose figure is preferred.
+        """
+        known = {one: facts.figures for one, facts in self.tasks.items()} | {CROSS_DOMAIN: self.across}
+        for one in sorted(known, key=lambda one: one != task):
+            for name in names:
+                for drawn in sorted(known[one]):
+                    if drawn == name or (name.endswith("_") and drawn.startswith(name)):
+                        return f"{one}.{drawn}.figure"
         return ""
 
     def learned(self, pair: Pair) -> float:
@@ -122,7 +185,7 @@ class Compared:
         ends = [points.loc[np.isclose(points["alpha"], end), "value"] for end in (0.0, 1.0)] if len(points) else []
         if not ends or not all(map(len, ends)):
             return np.nan
-        return float(np.mean([end.iloc[0] for end in ends])) - self.chance
+        return float(np.mean([end.iloc[0] for end in ends])) - self.tasks[pair.task].chance
 
     def margin(self, pair: Pair) -> float:
         """The height above which a barrier is one (`BARRIER_MARGIN` of what both ends have learned)."""
@@ -130,12 +193,16 @@ class Compared:
 
     def num_examples(self, pair: Pair) -> int:
         """Test images on which predictions were compared."""
-        rows = self.rows("replacement", pair)
+        rows = self.rows("replacement", self.written("replacement", pair))
         return int(rows["num_examples"].max()) if len(rows) else 0
 
 
 PAIR_TABLES = ("identity", "distances", "replacement", "mistakes", "barriers", "connection")
 """Tables that say which pairs are compared."""
+DIRECTED = ("identity", "distances", "aligned_distances", "replacement")
+"""Tables whose numbers belong to an order: relative to the first weights, or of the second in the first's place."""
+READ = (*PAIR_TABLES, "aligned_distances", "interpolation", "connection_modules", "merging")
+"""Tables that answers are read from."""
 
 
 def run_of(checkpoint: str) -> str:
@@ -150,28 +217,38 @@ def final_of(run: str) -> str:
 
 def compared_models(
     plan: Plan, results: Mapping[str, TaskResults], merged: Mapping[str, str] | None = None
-) -> Iterator[Compared]:
-    """Collect the models that a study of checkpoint files compares, task by task.
+) -> Compared:
+    """Collect the models that a study of checkpoint files compares, on all tasks but those of parents alone.
 
     merged: files of merged weights by the name of the merge.
     """
     evidence = Evidence(plan, results)
     mistakes = plan.study.analyses.mistakes
     replace = mistakes.replace if mistakes is not None and mistakes.replace is not None else ReplaceOptions()
-    for task in evidence.tasks:
-        runs = plan.runs_of(task)
-        if not runs:
-            continue
-        models = {
-            run.full_name: Model(run.label, str(run.checkpoint or run.pretrained or ""), run.model.name) for run in runs
-        }
-        yield Compared(
-            task=task,
-            models=models,
-            tables=results[task].tables,
-            figures=frozenset(results[task].figures),
-            chance=evidence.chance(task),
-            accepted_loss=replace.margin,
-            has_images=plan.has_images(task),
-            merged=dict(merged or {}),
-        )
+    tasks = [task for task in evidence.tasks if any(run.role != "source" for run in plan.runs_of(task))]
+    runs = [run for task in tasks for run in plan.runs_of(task)]
+    names = printed_names(runs)
+    return Compared(
+        tasks={
+            task: TaskFacts(evidence.chance(task), frozenset(results[task].figures), plan.has_images(task))
+            for task in tasks
+        },
+        models={
+            run.full_name: Model(names[run.full_name], str(run.checkpoint or run.pretrained or ""), run.model.name)
+            for run in runs
+        },
+        tables=_joined([evidence.results[scope].tables for scope in (*tasks, CROSS_DOMAIN) if scope in results]),
+        accepted_loss=replace.margin,
+        merged=dict(merged or {}),
+        across=frozenset(results[CROSS_DOMAIN].figures) if CROSS_DOMAIN in results else frozenset(),
+    )
+
+
+def _joined(tables: Sequence[Mapping[str, pd.DataFrame]]) -> dict[str, pd.DataFrame]:
+    """Tables of several scopes by name, with the rows of all."""
+    joined = {}
+    for name in READ:
+        parts = [each[name] for each in tables if name in each and len(each[name])]
+        if parts:
+            joined[name] = pd.concat(parts, ignore_index=True)
+    return joined

@@ -16,7 +16,7 @@ from torch import nn
 
 from transferscope.answers.answer import Answer, AnswerCard
 from transferscope.answers.card import answer_questions
-from transferscope.answers.compared import Compared, Model
+from transferscope.answers.compared import Compared, Model, TaskFacts
 from transferscope.answers.drawn_figures import DrawnFigures, drawable
 from transferscope.answers.given_images import Images, take_images
 from transferscope.answers.given_models import Given, GivenModel, labels_for, take
@@ -119,7 +119,10 @@ class Comparison:
         return str(self.card)
 
     def _repr_html_(self) -> str:
-        return self.card._repr_html_()
+        """The card in a notebook, and what else there is by name."""
+        parts = {"figures": self.figures, "tables": self.tables}
+        names = "; ".join(f"<code>.{part}</code> {', '.join(sorted(named))}" for part, named in parts.items() if named)
+        return f"{self.card._repr_html_()}<p><small>{names}</small></p>"
 
 
 def compare(
@@ -174,12 +177,15 @@ def compare(
         if merging is not None:
             tables["merging"] = measured.merging_table(merging)
     compared = Compared(
-        task=TASK,
+        tasks={
+            TASK: TaskFacts(
+                chance=chance_of(splits["test"]) if splits else math.nan,
+                figures=drawable(tables, chosen),
+                has_images=bool(splits),
+            )
+        },
         models={run: _model(one) for run, one in models.items()},
         tables=tables,
-        figures=drawable(tables, chosen),
-        chance=chance_of(splits["test"]) if splits else math.nan,
-        has_images=bool(splits),
         accepted_loss=_accepted_loss(options),
     )
     return Comparison(compared, "", merging, {one.label: one.checkpoint for one in models.values()})

@@ -45,17 +45,19 @@ class DrawnFigures(Mapping[str, "Figure"]):
 
     def __init__(self, compared: Compared) -> None:
         self._compared = compared
+        ((self._task, facts),) = compared.tasks.items()
+        self._figures = facts.figures
         self._drawn: dict[str, Figure] = {}
 
     def __iter__(self) -> Iterator[str]:
-        return iter(sorted(self._compared.figures))
+        return iter(sorted(self._figures))
 
     def __len__(self) -> int:
-        return len(self._compared.figures)
+        return len(self._figures)
 
     def __getitem__(self, name: str) -> Figure:
         short = EntryName.parse(name).of or name
-        if short not in self._compared.figures:
+        if short not in self._figures:
             raise KeyError(f"{name}: there are {', '.join(self)}")
         if short not in self._drawn:
             self._drawn[short] = self._draw(short)
@@ -64,7 +66,7 @@ class DrawnFigures(Mapping[str, "Figure"]):
     def _draw(self, name: str) -> Figure:
         from transferscope.plots.roles import labelled  # matplotlib is imported when a figure is drawn
 
-        tables, task = self._compared.tables, self._compared.task
+        tables, task = self._compared.tables, self._task
         labels = {run: model.label for run, model in self._compared.models.items()}
         with labelled(dict.fromkeys(labels.values(), "file"), labels):
             if name in FIGURES:

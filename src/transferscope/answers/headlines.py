@@ -9,13 +9,16 @@ from typing import Any
 
 import pandas as pd
 
-from transferscope.answers.answer import MOST, NO, UNKNOWN, YES, Answer, AnswerCard, card
+from transferscope.answers.answer import MOST, NO, UNKNOWN, YES, Answer, AnswerCard, PartialAnswer, card
 from transferscope.answers.wording import count, listed, percent, sentence
 from transferscope.claims.registry import registered
 from transferscope.claims.verdict import FAILS, HOLDS
 from transferscope.experiment.plan import Plan
+from transferscope.measure.merge_table import ALL_TASKS
 from transferscope.tables import formats
 
+NEAR_UNION = "merge_near_union"
+"""The claim whose mean over domains is also given domain by domain."""
 VERDICTS = {HOLDS: YES, FAILS: NO}
 
 
@@ -90,7 +93,7 @@ HEADLINES = (
         "connection_",
     ),
     Headline(
-        "merge_near_union",
+        NEAR_UNION,
         "Does the average of P-T of two domains replace a P-T trained on both?",
         "the average of P-T of two domains comes within 3 points of a P-T trained on both",
         "the average of P-T of two domains stays more than 3 points behind a P-T trained on both",
@@ -103,21 +106,41 @@ HEADLINES = (
 
 
 def answers_of_study(
-    plan: Plan, claims: pd.DataFrame, figures: Mapping[str, frozenset[str]] | None = None
+    plan: Plan,
+    claims: pd.DataFrame,
+    figures: Mapping[str, frozenset[str]] | None = None,
+    merges: pd.DataFrame | None = None,
 ) -> AnswerCard | None:
     """Answer the study's main questions by its claims, in at most eight sentences; None where none of them was run.
 
-    claims: of `decide_claims`. figures: names of the figures that were drawn, by task and `cross_domain`.
+    claims: of `decide_claims`. figures: names of the figures that were drawn, by task and `cross_domain`. merges: the
+    table of merges across tasks, for what an average lacks on each.
     """
     rows = {str(row["id"]): row for row in claims.to_dict("records")}
     run = {name: row for name, row in rows.items() if int(row["num_comparisons"]) > 0}
-    answers = [_answer(one, run[one.claim], figures or {}) for one in HEADLINES if one.claim in run]
+    parts = {NEAR_UNION: _behind_by_task(plan, merges)}
+    answers = [
+        _answer(one, run[one.claim], figures or {}, parts.get(one.claim, ())) for one in HEADLINES if one.claim in run
+    ]
     if not answers:
         return None
     return card(plan.study.report.title, (), [*answers[: MOST - 1], _open(run)])
 
 
-def _answer(one: Headline, row: Mapping[Any, Any], figures: Mapping[str, frozenset[str]]) -> Answer:
+def _behind_by_task(plan: Plan, merges: pd.DataFrame | None) -> tuple[PartialAnswer, ...]:
+    """Distances of plain averages of fine-tuned runs behind the model of all images, task by task."""
+    if merges is None or merges.empty:
+        return ()
+    tuned = [spec for spec in plan.merges() if {plan.runs[name].role for name in spec.candidates} == {"fine_tuned"}]
+    rows = merges[merges["merge"].isin([spec.name for spec in tuned]) & (merges["model"] == "uniform")]
+    means = rows[rows["task"] != ALL_TASKS].groupby("task", sort=False)["behind_union"].mean().dropna()
+    labels = tuple(dict.fromkeys(spec.label for spec in tuned))
+    return tuple(PartialAnswer(str(task), labels, value=float(value)) for task, value in means.items())
+
+
+def _answer(
+    one: Headline, row: Mapping[Any, Any], figures: Mapping[str, frozenset[str]], parts: tuple[PartialAnswer, ...]
+) -> Answer:
     verdict = VERDICTS.get(str(row["verdict"]), UNKNOWN)
     effect, low, high = (float(row[name]) for name in ("effect", "low", "high"))
     show = SHOWN[one.unit]
@@ -129,6 +152,8 @@ def _answer(one: Headline, row: Mapping[Any, Any], figures: Mapping[str, frozens
     if verdict == UNKNOWN:
         said = f"it cannot be told whether {one.yes}"
     said += f": {one.measure} is {number} over {count(int(row['num_comparisons']), 'comparison')}"
+    if parts:
+        said += f", by domain {listed([f'{show(part.value)} ({part.task})' for part in parts])}"
     covers = f"the interval covers {row['covers']}" if isinstance(row["covers"], str) and row["covers"] else ""
     would = str(row["would_tell"]) if verdict == UNKNOWN and isinstance(row["would_tell"], str) else ""
     return Answer(
@@ -144,6 +169,7 @@ def _answer(one: Headline, row: Mapping[Any, Any], figures: Mapping[str, frozens
         figure=_figure(one.figure, figures),
         section=registered()[one.claim].section,
         would_tell=would,
+        parts=parts,
     )
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from transferscope.answers.answer import NO, UNKNOWN, YES, Answer
-from transferscope.answers.compared import Compared, Pair
-from transferscope.answers.findings import Finding, answer_of, largest, named, of_every, of_verdict
-from transferscope.answers.rule import decide, images_that_decide, ranged
+from transferscope.answers.compared import Compared, Pair, Row
+from transferscope.answers.findings import Finding, Places, answer_of, largest, of_every, of_verdict
+from transferscope.answers.rule import among, decide, images_that_decide, ranged
 from transferscope.answers.same_function import Relation, relation
 from transferscope.answers.wording import about, count, percent, percent_range, point_range, points, sentence
 from transferscope.claims.connection import MOSTLY
@@ -28,17 +29,22 @@ CORRECTED = {
 
 
 def basin(compared: Compared) -> Answer | None:
-    """Answer whether the straight line between models has a barrier, by the claims' margin; None without a line."""
-    findings = [one for pair in compared.pairs if (one := _finding(compared, pair)) is not None]
+    """Answer whether the straight line between models has a barrier, by the claims' margin; None without a line.
+
+    Of several pairs or tasks all verdicts hold at once, by longer intervals.
+    """
+    number = sum(len(compared.main_rows("barriers", pair)) > 0 for pair in compared.pairs)
+    findings = [one for pair in compared.pairs if (one := _finding(compared, pair, number)) is not None]
     if not findings:
         return None
-    if len(findings) == 1:
-        (shown,) = findings
-        question = f"Do {compared.both(shown.pair)} lie in one basin?"
+    places = Places(compared, findings)
+    question = f"Do {compared.both(findings[0].pair)} lie in one basin?"
+    if len(findings) == 1 or (places.of_one_pair and _is_one_point(compared, findings[0].pair)):
+        shown = findings[0]
         text = sentence([shown.text])
     else:
-        question = "Do the models lie in one basin?"
-        text, shown = _of_many(compared, findings)
+        question = question if places.of_one_pair else "Do the models lie in one basin?"
+        text, shown = _of_many(compared, findings, places)
     return answer_of(
         shown,
         findings,
@@ -47,25 +53,25 @@ def basin(compared: Compared) -> Answer | None:
         question=question,
         answer=text,
         unit="score",
-        measure=f"barrier on the straight line, test {_metric(compared)}",
-        figure=compared.figure("barrier", "connection_"),
+        measure=f"barrier on the straight line, test {metric_name(compared, shown.pair)}",
+        figure=compared.figure("barrier", "connection_", task=shown.pair.task),
         section="figures_12_17",
     )
 
 
-def _of_many(compared: Compared, findings: list[Finding]) -> tuple[str, Finding]:
+def _of_many(compared: Compared, findings: list[Finding], places: Places) -> tuple[str, Finding]:
     words = {
-        YES: "no barrier on the straight line between {}",
-        NO: "a barrier between {}",
-        UNKNOWN: "between {} it cannot be told",
+        YES: "no barrier on the straight line {}",
+        NO: "a barrier {}",
+        UNKNOWN: "{} it cannot be told",
     }
     parts = [
-        text.format(named(chosen, compared.both)) for verdict, text in words.items()
+        text.format(places.among(chosen)) for verdict, text in words.items()
         if (chosen := of_verdict(findings, verdict))
     ]  # fmt: skip
     highest = largest(findings)
     shown = f"{points(highest.value)}{point_range(highest.low, highest.high)}"
-    parts.append(f"the highest is {shown} of test {_metric(compared)}, between {compared.both(highest.pair)}")
+    parts.append(f"the highest is {shown} of test {metric_name(compared, highest.pair)}, {places.at(highest.pair)}")
     if reasons := _explained(compared, of_verdict(findings, NO)):
         parts.append(reasons)
     return sentence(parts), of_every(findings)
@@ -80,21 +86,25 @@ def _explained(compared: Compared, high: list[Finding]) -> str:
     return f"order and scale of the channels explain most of {explained} of these {count(len(causes), 'barrier')}"
 
 
-def _finding(compared: Compared, pair: Pair) -> Finding | None:
+def _is_one_point(compared: Compared, pair: Pair) -> bool:
+    return relation(compared, pair) in (Relation.EQUAL, Relation.ROUNDED)
+
+
+def _finding(compared: Compared, pair: Pair, number: int) -> Finding | None:
+    """number: of pairs and tasks about which verdicts are given at once."""
     rows = compared.main_rows("barriers", pair)
     both = compared.both(pair)
-    known = relation(compared, pair)
-    if known in (Relation.EQUAL, Relation.ROUNDED):
+    if _is_one_point(compared, pair):
         return Finding(pair, YES, f"yes, {both} are one point, so no line lies between them", 0.0)
     if rows.empty:
         return None
     row = rows.to_dict("records")[0]
-    height, low, high = ranged(row, "barrier")
-    margin = compared.margin(pair)
+    height, low, high = among(ranged(row, "barrier"), number)
+    margin, metric = compared.margin(pair), metric_name(compared, pair)
     shown = f"{points(height)}{point_range(low, high)}"
     unknown = ""
     if not math.isfinite(height):
-        unknown = f"test {_metric(compared)} is not finite somewhere on the line between them"
+        unknown = f"test {metric} is not finite somewhere on the line between them"
     elif math.isnan(low):
         unknown = "the barrier has no interval without resamples (analyses.landscape.resamples)"
     elif math.isnan(margin):
@@ -105,10 +115,10 @@ def _finding(compared: Compared, pair: Pair) -> Finding | None:
         return Finding(pair, UNKNOWN, f"whether {both} lie in one basin cannot be told: {unknown}", height, low, high)
     within = f"the margin of {points(margin)} ({100 * BARRIER_MARGIN:.0f} % of what both have learned)"
     verdict = decide(height, low, high, (-math.inf, margin))
-    metric = _metric(compared)
     way = f"the straight line from {compared.label(pair.first)} to {compared.label(pair.second)}"
     if verdict == YES:
-        text = f"yes, the barrier on {way} is {shown} of test {metric}, less than {within}"
+        gain = " (below 0 it is a gain)" if height < 0 else ""
+        text = f"yes, the barrier on {way} is {shown} of test {metric}{gain}, less than {within}"
         return Finding(pair, YES, text, height, low, high)
     if verdict == UNKNOWN:
         needed = images_that_decide(height, low, high, margin, float(row["num_examples"]))
@@ -135,9 +145,12 @@ class Cause:
 
 
 def cause_of(compared: Compared, pair: Pair) -> Cause | None:
-    """Explain the barrier between two models by the ways of `connection`; None where none of these was measured."""
-    rows = compared.main_rows("connection", pair)
-    by_way = {row["way"]: row for row in rows.to_dict("records")} if len(rows) else {}
+    """Explain the barrier between two models by the ways of `connection`; None where none of these was measured.
+
+    A way is chosen on training images and judged on test images, so that choosing among several makes no verdict more
+    likely to be wrong. That none explains the barrier is a statement about each of them.
+    """
+    by_way = _by_way(compared, pair, "test")
     present = [way for way in EXPLANATIONS if way in by_way]
     if not present:
         return None
@@ -146,30 +159,46 @@ def cause_of(compared: Compared, pair: Pair) -> Cause | None:
             YES, "the order of the channels explains all of it, since the matched networks are equal", "aligned"
         )
     margin = compared.margin(pair)
-    for way in present:
-        height, low, high = ranged(by_way[way], "barrier")
-        if high < margin:
-            left = f"{CORRECTED[way]} {points(height)}{point_range(low, high)} are left, less than the margin"
-            return Cause(YES, f"{EXPLANATIONS[way]} explain{_s(way)} it: {left}", way)
-    remaining = {way: ranged(by_way[way], "left") for way in present}
-    best = min(present, key=lambda way: remaining[way][0] if math.isfinite(remaining[way][0]) else math.inf)
-    share, low, high = remaining[best]
+    way = _chosen(_by_way(compared, pair, "train"), present, margin)
+    height, low, high = ranged(by_way[way], "barrier")
+    if high < margin:
+        left = f"{CORRECTED[way]} {points(height)}{point_range(low, high)} are left, less than the margin"
+        return Cause(YES, f"{EXPLANATIONS[way]} explain{_s(way)} it: {left}", way)
+    share, low, high = ranged(by_way[way], "left")
     shown = f"{percent(share)}{percent_range(low, high)} of it is left"
     if high < MOSTLY:
-        return Cause(YES, f"{EXPLANATIONS[best]} explain{_s(best)} most of it: {shown}", best)
+        return Cause(YES, f"{EXPLANATIONS[way]} explain{_s(way)} most of it: {shown}", way)
     if "aligned_rescaled" not in present:
         together = "whether order and scale of the channels together explain it was not measured"
-        way = "the way aligned_rescaled of analyses.landscape.connection"
-        return Cause(UNKNOWN, f"{together}, and {CORRECTED[best]} {shown}", best, way)
-    if low > MOSTLY:
-        return Cause(NO, f"order and scale of the channels do not explain it: {CORRECTED[best]} {shown}", best)
-    text = f"whether order and scale of the channels explain most of it cannot be told: {CORRECTED[best]} {shown}"
-    return Cause(UNKNOWN, text, best, "more test images")
+        needed = "the way aligned_rescaled of analyses.landscape.connection"
+        return Cause(UNKNOWN, f"{together}, and {CORRECTED[way]} {shown}", way, needed)
+    if all(ranged(by_way[one], "left")[1] > MOSTLY for one in present):
+        return Cause(
+            NO, f"no order and scale of the channels that were found explain it: {CORRECTED[way]} {shown}", way
+        )
+    text = f"whether order and scale of the channels explain most of it cannot be told: {CORRECTED[way]} {shown}"
+    return Cause(UNKNOWN, text, way, "more test images")
+
+
+def _by_way(compared: Compared, pair: Pair, split: str) -> dict[str, Row]:
+    rows = compared.main_rows("connection", pair, split)
+    return {str(row["way"]): row for row in rows.to_dict("records")} if len(rows) else {}
+
+
+def _chosen(by_way: Mapping[str, Row], present: Sequence[str], margin: float) -> str:
+    """The simplest way that leaves less than the margin, else the one that leaves least, by the training images."""
+    measured = [way for way in present if way in by_way]
+    enough = [way for way in measured if ranged(by_way[way], "barrier")[2] < margin]
+    if enough or not measured:
+        return [*enough, present[-1]][0]
+    heights = {way: float(by_way[way]["barrier"]) for way in measured}
+    return min(measured, key=lambda way: heights[way] if math.isfinite(heights[way]) else math.inf)
 
 
 def _s(way: str) -> str:
     return "" if way == "aligned_rescaled" else "s"
 
 
-def _metric(compared: Compared) -> str:
-    return "AUC" if compared.metric == "auc" else "accuracy"
+def metric_name(compared: Compared, pair: Pair) -> str:
+    """The metric of the pair's task, as it is printed."""
+    return "AUC" if compared.metric(pair.task) == "auc" else "accuracy"

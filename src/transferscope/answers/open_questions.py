@@ -46,7 +46,7 @@ def open_questions(compared: Compared, answers: Sequence[Answer]) -> Answer:
         value=float(len([one for one in answers if one.verdict == UNKNOWN])),
         unit="count",
         measure="answers that cannot be told",
-        models=tuple(model.label for model in compared.models.values()),
+        models=tuple(model.label for model in compared.distinct),
     )
 
 
@@ -54,10 +54,14 @@ def _not_defined(compared: Compared) -> list[str]:
     """A model alone has no pair, and a pair of different architectures no line, no average and no distance."""
     if not compared.pairs:
         return ["one model alone makes no pair to ask about; its distance from its parent is in the report"]
-    apart = [pair for pair in compared.pairs if (row := facts(compared, pair)) is not None and not row["comparable"]]
+    apart = [
+        pair
+        for pair in compared.pairs_of_weights
+        if (row := facts(compared, pair)) is not None and not row["comparable"]
+    ]
     if not apart:
         return []
-    if len(compared.pairs) == 1:
+    if len(compared.pairs_of_weights) == 1:
         pair = apart[0]
         kinds = [compared.models[run].architecture for run in (pair.first, pair.second)]
         one = " and ".join(kinds) if kinds[0] != kinds[1] and all(kinds) else "networks of different tensors"
@@ -88,7 +92,8 @@ def _undecided(answers: Sequence[Answer], *, several: bool) -> list[str]:
     """The questions without a verdict; of several pairs also those that an answer leaves open for some of them."""
     parts = []
     for one in answers:
-        would = f" ({one.would_tell} would tell)" if one.would_tell else ""
+        stays = ", if the value stays" if one.would_tell.startswith("about ") else ""
+        would = f" ({one.would_tell} would tell{stays})" if one.would_tell else ""
         if one.verdict == UNKNOWN:
             parts.append(f"{OPEN[one.id]}{would}")
         elif one.would_tell:

@@ -6,10 +6,20 @@ import math
 from enum import Enum
 
 from transferscope.answers.answer import NO, UNKNOWN, YES, Answer
-from transferscope.answers.compared import Compared, Pair, Row
-from transferscope.answers.findings import Finding, answer_of, largest, named, of_some, of_verdict, smallest
-from transferscope.answers.rule import NOTHING, Numbers, ranged
-from transferscope.answers.wording import count, percent, percent_range, sentence, tiny
+from transferscope.answers.compared import Compared, Model, Pair, Row
+from transferscope.answers.findings import (
+    MOST_NAMED,
+    Finding,
+    Places,
+    answer_of,
+    largest,
+    of_every,
+    of_some,
+    of_verdict,
+    smallest,
+)
+from transferscope.answers.rule import NOTHING, SHARE, Numbers, among, ranged
+from transferscope.answers.wording import count, listed, percent, percent_range, sentence, tiny
 
 ROUNDING = 1e-5
 """Weights that differ by less of their norm are equal but for rounding."""
@@ -59,13 +69,13 @@ def relation(compared: Compared, pair: Pair) -> Relation:
 
 def facts(compared: Compared, pair: Pair) -> Row | None:
     """The pair's row of the table `identity`."""
-    rows = compared.rows("identity", pair)
+    rows = compared.rows("identity", compared.written("identity", pair))
     return rows.fillna({"not_matched": "", "not_compared": ""}).to_dict("records")[0] if len(rows) else None
 
 
 def changed(compared: Compared, pair: Pair) -> Row | None:
     """Predictions that differ: the pair's row of `replacement`, of several findings that with the most."""
-    rows = compared.rows("replacement", pair)
+    rows = compared.rows("replacement", compared.written("replacement", pair))
     known = rows[rows["changed"].notna()] if len(rows) else rows
     if known.empty:
         return None
@@ -74,61 +84,105 @@ def changed(compared: Compared, pair: Pair) -> Row | None:
 
 
 def same_function(compared: Compared) -> Answer | None:
-    """Answer whether models are the same function, a permuted copy included; None without tables that tell."""
-    findings = [one for pair in compared.pairs if (one := _finding(compared, pair)) is not None]
-    if not findings:
+    """Answer whether models are the same function, a permuted copy included; None without tables that tell.
+
+    Of two models that are judged on several tasks one difference is enough, and equal weights are equal on all.
+    """
+    number = sum(changed(compared, pair) is not None for pair in compared.pairs)
+    by_models: dict[frozenset[Model], list[Finding]] = {}
+    for pair in compared.pairs:
+        one, before = _finding(compared, pair, number), by_models.setdefault(compared.key(pair), [])
+        if one is not None and not (before and relation(compared, pair).by_weights):
+            before.append(one)
+    groups = [findings for findings in by_models.values() if findings]
+    if not groups:
         return None
-    names = [compared.label(run) for run in compared.models]
-    if len(findings) == 1:
-        (one,) = findings
-        question = f"Are {compared.both(one.pair)} the same function?"
-        text, shown = sentence([one.text]), one
+    decided = [of_every(findings) for findings in groups]
+    shown = of_some(decided)
+    if len(groups) > 1:
+        question = f"Are some of the {len(compared.distinct)} models the same function?"
+        text = _of_many(compared, decided)
     else:
-        question = f"Are some of the {len(names)} models the same function?"
-        text, shown = _of_many(compared, findings)
-    measure = "test images with another predicted class" if compared.rows("replacement", shown.pair).size else ""
+        question = f"Are {compared.both(shown.pair)} the same function?"
+        text = sentence([shown.text]) if len(groups[0]) == 1 else _on_tasks(compared, groups[0], shown)
+    measure = "test images with another predicted class" if changed(compared, shown.pair) is not None else ""
+    figure = compared.figure("flips", "mistakes", "distance_per_module", task=shown.pair.task)
     return answer_of(
         shown,
-        findings,
+        [one for findings in groups for one in findings],
         compared,
         id="same_function",
         question=question,
         answer=text,
         unit="share" if measure else "",
         measure=measure,
-        figure=compared.figure("flips", "mistakes", "distance_per_module"),
+        figure=figure,
         section="replacement" if compared.figure("flips") else "table_2",
     )
 
 
-def _of_many(compared: Compared, findings: list[Finding]) -> tuple[str, Finding]:
+def _on_tasks(compared: Compared, findings: list[Finding], shown: Finding) -> str:
+    """Two models that are judged on several tasks."""
+    both, differ = compared.both(shown.pair), [one for one in findings if one.verdict == NO]
+    same = [one.pair.task for one in of_verdict(findings, YES)]
+    if not differ:
+        where = listed(same) if len(same) <= MOST_NAMED else count(len(same), "task")
+        return sentence([f"yes on these images: {both} give the same outputs on the test images of {where}"] if same
+                        else [shown.text])  # fmt: skip
+    measured = [one for one in differ if not math.isnan(one.value)]
+    if not measured:
+        return sentence([f"{shown.text} (images of {shown.pair.task})"])
+    if len(measured) <= MOST_NAMED:
+        shares = [
+            f"{percent(one.value)}{percent_range(one.low, one.high)} of those of {one.pair.task}" for one in measured
+        ]
+        text = f"no, of the test images {both} predict differently on {listed(shares)}"
+    else:
+        ends = [f"{percent(one.value)} ({one.pair.task})" for one in (smallest(measured), largest(measured))]
+        text = f"no, {both} predict differently on {ends[0]} to {ends[1]} of the test images of {len(measured)} tasks"
+    return sentence([text, f"their outputs are the same on images of {listed(same)}" if same else ""])
+
+
+def _share(one: Finding) -> str:
+    return f"{percent(one.value)}{percent_range(one.low, one.high)}"
+
+
+def _of_many(compared: Compared, findings: list[Finding]) -> str:
+    """findings: one of each two models, on the task that decides."""
+    pairs = Places(compared, findings, whatever_task=True)
+    place = Places(compared, findings).name
     same, different = of_verdict(findings, YES), of_verdict(findings, NO)
-    pairs = count(len(findings), "pair")
-    parts = [f"of {pairs} {named(same, compared.both)} compute{'s' if len(same) == 1 else ''} the same"]
+    number = count(len(findings), "pair")
+    parts = [f"of {number} {pairs.counted(same)} compute{'s' if len(same) == 1 else ''} the same"]
     if not same:
-        parts = [f"of {pairs} none {'computes' if len(different) == len(findings) else 'is known to compute'} the same"]
+        parts = [
+            f"of {number} none {'computes' if len(different) == len(findings) else 'is known to compute'} the same"
+        ]
     measured = [one for one in different if not math.isnan(one.value)]
     if measured:
         least, most = smallest(measured), largest(measured)
-        images, others = compared.num_examples(most.pair), "the others" if same else "two models"
+        images = {compared.num_examples(one.pair) for one in measured}
+        of = count(images.pop(), "test image") if len(images) == 1 else "the test images"
         parts.append(
-            f"{others} predict different classes on {percent(least.value)} ({compared.both(least.pair)}) to "
-            f"{percent(most.value)} ({compared.both(most.pair)}) of {count(images, 'test image')}"
+            f"{'the others' if same else 'two models'} predict different classes on {percent(least.value)} "
+            f"({place(least.pair)}) to {percent(most.value)} ({place(most.pair)}) of {of}"
         )
     unknown = of_verdict(findings, UNKNOWN)
     if unknown:
-        parts.append(f"of {named(unknown, compared.both)} it cannot be told")
-    return sentence(parts), of_some(findings)
+        parts.append(f"of {pairs.counted(unknown)} it cannot be told")
+    return sentence(parts)
 
 
-def _finding(compared: Compared, pair: Pair) -> Finding | None:
+def _finding(compared: Compared, pair: Pair, number: int) -> Finding | None:
+    """number: of pairs and tasks with predictions, whose intervals hold at once."""
+    pair = compared.written("identity", pair)
     row, flips = facts(compared, pair), changed(compared, pair)
     if row is None and flips is None:
         return None
     known = relation(compared, pair)
     both = compared.both(pair)
     first, second = compared.labels(pair)
-    numbers = NOTHING if flips is None else ranged(flips, "changed")
+    numbers = NOTHING if flips is None else among(ranged(flips, "changed"), number, SHARE)
     if known is Relation.UNKNOWN or row is None:
         if flips is not None:
             return Finding(pair, NO, f"no, {both} {_predict_otherwise(flips)}", *numbers)

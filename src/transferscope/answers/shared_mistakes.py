@@ -1,4 +1,4 @@
-"""Tell how far the mistakes of two models overlap, and what replacing one by the other would break."""
+"""Say how far the mistakes of two models overlap, and what replacing one by the other would break."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import pandas as pd
 
 from transferscope.answers.answer import NO, UNKNOWN, YES, Answer
 from transferscope.answers.compared import Compared, Pair, Row
-from transferscope.answers.findings import Finding, answer_of, largest, named, of_every, of_verdict, smallest
-from transferscope.answers.rule import images_that_decide, ranged
+from transferscope.answers.findings import Finding, Places, answer_of, largest, of_every, of_verdict, smallest
+from transferscope.answers.rule import SHARE, among, images_that_decide, ranged
 from transferscope.answers.same_function import relation
 from transferscope.answers.wording import about, count, percent, percent_range, points, sentence
 from transferscope.tables import formats
@@ -18,41 +18,42 @@ ANSWERS = {"yes": YES, "no": NO, "cannot tell": UNKNOWN}
 
 
 def shared_mistakes(compared: Compared) -> Answer | None:
-    """Tell how far mistakes overlap beyond chance; None without predictions, and where models are one function."""
+    """Say how far mistakes overlap beyond chance; None without predictions, and where models are one function."""
     pairs = [pair for pair in compared.pairs if not relation(compared, pair).by_weights]
-    findings = [one for pair in pairs if (one := _overlap(compared, pair)) is not None]
+    findings = [one for pair in pairs if (one := _overlap(compared, pair, len(pairs))) is not None]
     if not findings:
         return None
     shown = smallest(findings)
-    if len(findings) == 1:
+    places = Places(compared, findings)
+    question = "How far do the mistakes overlap?"
+    if places.of_one_pair:
         question = f"How far do the mistakes of {compared.both(shown.pair)} overlap?"
-        text = sentence([shown.text])
-    else:
-        question = "How far do the mistakes overlap?"
-        text = _overlaps_of_many(compared, findings)
     return answer_of(
         shown,
         findings,
         compared,
         id="shared_mistakes",
         question=question,
-        answer=text,
+        answer=sentence([shown.text]) if len(findings) == 1 else _overlaps_of_many(findings, places),
         unit="share",
         measure="overlap of the mistakes beyond chance, as a part of the largest that both accuracies allow",
-        figure=compared.figure("mistakes"),
+        figure=compared.figure("mistakes", task=shown.pair.task),
         section="tables_3_6",
     )
 
 
-def _overlaps_of_many(compared: Compared, findings: list[Finding]) -> str:
+def _overlaps_of_many(findings: list[Finding], places: Places) -> str:
     known = [one for one in findings if not math.isnan(one.value)]
     if not known:
-        return sentence(["no two models make enough mistakes to tell how far they overlap"])
-    least, most = smallest(known), largest(known)
+        where = "on no task do they" if places.of_one_pair else "no two models"
+        return sentence([f"{where} make enough mistakes to tell how far they overlap"])
+    few = len(findings) - len(known)
+    ends = [f"{_shown(one)} ({places.name(one.pair)})" for one in (smallest(known), largest(known))]
+    overlap = ends[0] if len(known) == 1 else f"{ends[0]} to {ends[1]}"
     return sentence(
         [
-            f"beyond chance, mistakes overlap by {_shown(least)} ({compared.both(least.pair)}) to {_shown(most)} "
-            f"({compared.both(most.pair)}) of what the accuracies of two models allow"
+            f"beyond chance, mistakes overlap by {overlap} of what the accuracies of two models allow",
+            f"in {count(few, places.noun)} they are too few to tell" if few else "",
         ]
     )
 
@@ -62,8 +63,9 @@ def _shown(one: Finding) -> str:
     return f"{percent(one.value)}{ends}"
 
 
-def _overlap(compared: Compared, pair: Pair) -> Finding | None:
-    row = _least_overlap(compared.rows("replacement", pair))
+def _overlap(compared: Compared, pair: Pair, number: int) -> Finding | None:
+    """number: of pairs and tasks whose intervals hold at once."""
+    row = _least_overlap(compared.rows("replacement", compared.written("replacement", pair)))
     counts = compared.rows("mistakes", pair)
     if row is None or counts.empty:
         return None
@@ -76,7 +78,7 @@ def _overlap(compared: Compared, pair: Pair) -> Finding | None:
         f"on {images}{finding} {first} makes {count(common + only_a, 'mistake')} and {second} {common + only_b}, "
         f"{common} of them on the same images"
     )
-    value, low, high = ranged(row, "excess_overlap")
+    value, low, high = among(ranged(row, "excess_overlap"), number, (-math.inf, 1.0))
     if math.isnan(value) or math.isnan(low):
         few = f"{text}: too few to tell how far they overlap beyond chance"
         return Finding(pair, "", few, value if not math.isnan(low) else math.nan)
@@ -97,44 +99,45 @@ def _least_overlap(rows: pd.DataFrame) -> Row | None:
 
 
 def replacing(compared: Compared) -> Answer | None:
-    """Tell what turns wrong when the second model replaces the first, and whether it may; None without predictions."""
-    findings = [one for pair in compared.pairs if (one := _replaced(compared, pair)) is not None]
+    """Say what turns wrong when the second model replaces the first, and whether it may; None without predictions."""
+    pairs = [compared.written("replacement", pair) for pair in compared.pairs]
+    pairs = [pair for pair in pairs if _deciding(compared.rows("replacement", pair)) is not None]
+    findings = [_replaced(compared, pair, len(pairs)) for pair in pairs]
     if not findings:
         return None
     shown = of_every(findings)
-    if len(findings) == 1:
-        first, second = compared.labels(shown.pair)
-        question, text = f"What would replacing {first} by {second} break?", sentence([shown.text])
-    else:
-        question, text = "What would replacing one model by another break?", _replaced_of_many(compared, findings)
+    places = Places(compared, findings, lambda pair: _by(compared, pair))
+    first, second = compared.labels(shown.pair)
+    known = len(findings) == 1 or (places.of_one_pair and relation(compared, shown.pair).by_weights)
     return answer_of(
         shown,
         findings,
         compared,
         id="replacement",
-        question=question,
-        answer=text,
+        question=f"What would replacing {first} by {second} break?"
+        if places.of_one_pair
+        else "What would replacing one model by another break?",
+        answer=sentence([shown.text]) if known else _replaced_of_many(findings, places),
         unit="share",
         measure="test images that the first model gets right and the second wrong (negative flips)",
-        figure=compared.figure("flips", "mistakes"),
+        figure=compared.figure("flips", "mistakes", task=shown.pair.task),
         section="replacement",
     )
 
 
-def _replaced_of_many(compared: Compared, findings: list[Finding]) -> str:
+def _replaced_of_many(findings: list[Finding], places: Places) -> str:
     least, most = smallest(findings), largest(findings)
-    ends = [f"{_shown(one)} ({_by(compared, one.pair)})" for one in (least, most)]
+    ends = [f"{_shown(one)} ({places.name(one.pair)})" for one in (least, most)]
     parts = [f"between {ends[0]} and {ends[1]} of the test images would turn wrong"]
     words = {
-        YES: "the replacement is within the accepted loss for {}",
-        NO: "it is not for {}",
-        UNKNOWN: "it cannot be told for {}",
+        YES: "the replacement is within the accepted loss {}",
+        NO: "it is not {}",
+        UNKNOWN: "it cannot be told {}",
     }
-    parts += [
-        text.format(named(chosen, lambda pair: _by(compared, pair)))
-        for verdict, text in words.items()
-        if (chosen := of_verdict(findings, verdict))
-    ]
+    for verdict, text in words.items():
+        if chosen := of_verdict(findings, verdict):
+            where = places.among(chosen) if places.of_one_pair else f"for {places.counted(chosen)}"
+            parts.append(text.format(where))
     return sentence(parts)
 
 
@@ -149,13 +152,13 @@ def _deciding(rows: pd.DataFrame) -> Row | None:
     return min(known, key=lambda row: (order.index(row["answer"]), row["accuracy_gain"]), default=None)
 
 
-def _replaced(compared: Compared, pair: Pair) -> Finding | None:
+def _replaced(compared: Compared, pair: Pair, number: int) -> Finding:
+    """number: of pairs and tasks whose verdicts hold at once; of a single one the verdict is that of the table."""
     row = _deciding(compared.rows("replacement", pair))
-    if row is None:
-        return None
+    assert row is not None
     first, second = compared.labels(pair)
     images = count(int(row["num_examples"]), "test image")
-    lost, low, high = ranged(row, "negative_flip_rate")
+    lost, low, high = among(ranged(row, "negative_flip_rate"), number, SHARE)
     known = relation(compared, pair)
     if known.by_weights and not row["negative_flips"] and not row["positive_flips"]:
         text = f"nothing, since {first} and {second} are one function: no prediction changes, on {images} or any other"
@@ -164,9 +167,10 @@ def _replaced(compared: Compared, pair: Pair) -> Finding | None:
     text = f"of {images}{of} {percent(lost)}{percent_range(low, high)} turn wrong"
     won, won_low, won_high = ranged(row, "positive_flip_rate")
     text += f" and {percent(won)}{percent_range(won_low, won_high)} turn right"
-    verdict = ANSWERS[str(row["answer"])]
-    margin = compared.accepted_loss
-    gain, gain_low, gain_high = ranged(row, "accuracy_gain")
+    verdict, margin = ANSWERS[str(row["answer"])], compared.accepted_loss
+    gain, gain_low, gain_high = among(ranged(row, "accuracy_gain"), number)
+    if gain_low <= -margin <= gain_high and number > 1:
+        verdict = UNKNOWN
     change = f"{formats.points(gain, sign=True)} points"
     change += f" ({formats.points(gain_low, sign=True)} to {formats.points(gain_high, sign=True)})"
     accepted = f"the accepted loss of {points(margin)}"

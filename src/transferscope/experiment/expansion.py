@@ -151,8 +151,9 @@ def copies_of(kind: str, epoch: int) -> str:
 def _roles(study: Study, runs: dict[str, RunSpec]) -> dict[str, Role]:
     """The role of every run by full name.
 
-    Replicas of a run that others start from are sources like it. A task whose fine-tuned runs all start elsewhere
-    needs its run from scratch as the one to compare with, also where other tasks start from that run.
+    Replicas of a run that others start from are sources like it. A kind that starts from a part of P is a control,
+    unless it is chosen to be compared. A task whose fine-tuned runs all start elsewhere needs its run from scratch as
+    the one to compare with, also where other tasks start from that run.
     """
     starts: dict[str, set[tuple[str, str] | None]] = {}
     for run in runs.values():
@@ -166,7 +167,8 @@ def _roles(study: Study, runs: dict[str, RunSpec]) -> dict[str, Role]:
         if run.split_from is not None:
             return "split"
         if run.initialisation == "pretrained":
-            return "fine_tuned" if run.transfer == "weights" and run.transfer_until is None else "control"
+            whole = run.transfer == "weights" and run.transfer_until is None
+            return "fine_tuned" if whole or study.runs[run.kind].compared else "control"
         if key in sources and (own is None or key in own):
             return "source"
         if run.initialisation == "checkpoint":

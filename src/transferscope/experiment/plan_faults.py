@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from transferscope.experiment import options as opt
 from transferscope.experiment.merges import faults_of_merging
 from transferscope.experiment.names import Epoch
-from transferscope.experiment.plan_type import Plan
+from transferscope.experiment.plan_type import Plan, treatment
 from transferscope.experiment.run import RunSpec
 from transferscope.experiment.study import pictures_of
 from transferscope.experiment.study_faults import MAX_LISTED, all_known, twice, unknown
@@ -24,6 +24,7 @@ def faults_of_plan(plan: Plan) -> Iterator[str]:
         if options.pretrained in plan.runs:
             key = "source_epochs.epochs" if kind in of_epochs else f"runs.{kind}.pretrained_epoch"
             yield from _not_saved(key, options.pretrained_epoch, plan.runs[options.pretrained])
+    yield from _faults_of_compared(plan)
     yield from _pairs_of_none(plan)
     yield from _faults_of_shuffles(plan)
     yield from faults_of_merging(plan.study, plan.runs)
@@ -41,6 +42,38 @@ def faults_of_plan(plan: Plan) -> Iterator[str]:
         yield from _faults_of_planes(plan, landscape)
         if landscape.criticality:
             yield from _faults_of_criticality(plan, landscape.criticality)
+
+
+def _faults_of_compared(plan: Plan) -> Iterator[str]:
+    """Kinds that are chosen to be compared though they have no part in a comparison, or another one has theirs."""
+    for task in plan.study.tasks:
+        chosen: dict[str, RunSpec] = {}
+        for run in plan.runs_of(task):
+            if not plan.study.runs[run.kind].compared or run.replica > 1:
+                continue
+            key = f"runs.{run.kind}.compared"
+            if run.role in ("source", "split"):
+                of = "what others start from" if run.role == "source" else "copies"
+                yield f"{key}: its runs on {task} are {of}, all of which are compared: remove it"
+            elif treatment(run) != treatment(chosen.setdefault(run.role, run)):
+                other = chosen[run.role].kind
+                yield f"{key}: on {task} {other} is compared, which is trained otherwise: set it for one of the two"
+    yield from _compared_without_pairs(plan)
+
+
+def _compared_without_pairs(plan: Plan) -> Iterator[str]:
+    """Analyses with pairs of another kind of a role than that which is chosen, so that claims would get no rows."""
+    for name in ("mistakes", "similarity", "landscape"):
+        options = getattr(plan.study.analyses, name)
+        paired = {kind for pair in options.pairs for kind in pair} if options else set()
+        for kind in (kind for kind, run in plan.study.runs.items() if run.compared and kind not in paired):
+            roles = {(run.task, run.role) for run in plan.runs.values() if run.kind == kind}
+            others = (run.kind for task, role in roles for run in plan.in_role(task, role) if run.kind in paired)
+            if (other := next(others, None)) is not None:
+                yield (
+                    f"analyses.{name}.pairs: there are pairs of {other}, and {kind}, which is compared in its place, "
+                    f"has none: write {kind} for {other}, or add pairs of it"
+                )
 
 
 def _faults_of_shuffles(plan: Plan) -> Iterator[str]:

@@ -74,11 +74,18 @@ class Plan:
     def compared(self, task: str, role: Role) -> list[RunSpec]:
         """Runs of a role that are replicas of each other: those with the model, training and start of the first one.
 
-        A kind that is trained otherwise, with another learning rate or from another epoch of P, is a variant and not
-        among them. Kinds that start from replicas of one P are.
+        The first one is that of the kind with `compared: true`, where there is such a kind. A kind that is trained
+        otherwise, with another learning rate or from another epoch of P, is a variant and not among them. Kinds that
+        start from replicas of one P are.
         """
         runs = self.in_role(task, role)
-        return [run for run in runs if _treatment(run) == _treatment(runs[0])]
+        chosen = [run for run in runs if self.study.runs[run.kind].compared] or runs
+        return [run for run in runs if treatment(run) == treatment(chosen[0])]
+
+    def left_out(self, task: str, role: Role) -> list[RunSpec]:
+        """The other runs of a role: variants, which figures show and claims leave out."""
+        compared = {run.full_name for run in self.compared(task, role)}
+        return [run for run in self.in_role(task, role) if run.full_name not in compared]
 
     @property
     def compares_files(self) -> bool:
@@ -162,16 +169,17 @@ class Plan:
         return merges_of(self.study, self.runs)
 
     def cross_domain_pairs(self, scenario: opt.CrossDomainOptions) -> dict[str, Pair]:
-        """The curves of a cross-domain figure by name: between the first run of each role on both tasks.
+        """The curves of a cross-domain figure by name: between the first compared run of each role on both tasks.
 
         Two fine-tuned runs, a fine-tuned one and one from scratch, two from scratch, and two files.
         """
-        first, second = ({run.role: run for run in reversed(self.runs_of(task))} for task in scenario.tasks)
-        return {
-            f"{scenario.figure}_{first[a].name}__{second[b].name}": pair_of(first[a], second[b])
-            for a, b in CROSS_DOMAIN_ROLES
-            if a in first and b in second
-        }
+        curves: dict[str, Pair] = {}
+        for roles in CROSS_DOMAIN_ROLES:
+            ends = [self.compared(task, role) for task, role in zip(scenario.tasks, roles, strict=True)]
+            if all(ends):
+                a, b = (runs[0] for runs in ends)
+                curves[f"{scenario.figure}_{a.name}__{b.name}"] = pair_of(a, b)
+        return curves
 
     @cached_property
     def _pairs(self) -> dict[tuple[str, str, str], list[Pair]]:
@@ -217,8 +225,11 @@ class Plan:
         return {self.study.runs[kind].split_from} if kind in self.study.runs else set()
 
 
-def _treatment(run: RunSpec) -> tuple[object, ...]:
-    """Replicas of P give replicas of P-T; a P of another task, or of another epoch, makes a variant."""
+def treatment(run: RunSpec) -> tuple[object, ...]:
+    """Everything in which replicas of each other are alike: the model, the training, and the start.
+
+    Replicas of P give replicas of P-T; a P of another task, or of another epoch, makes a variant.
+    """
     source = RunName.parse(run.pretrained).task if run.pretrained and not is_checkpoint_path(run.pretrained) else None
     start = (run.initialisation, source, run.pretrained_epoch, run.transfer, run.transfer_until)
     return run.model.model_dump(), run.training.model_dump(exclude=NO_TREATMENT), start

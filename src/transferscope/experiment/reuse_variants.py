@@ -141,7 +141,7 @@ def _kind(study: Study, variant: Variant, views: dict[str, str]) -> RunKindOptio
     origin = study.runs[variant.origin]
     options = study.feature_reuse if variant.series != "epoch" else study.source_epochs
     assert options is not None
-    values: dict[str, Any] = {key: getattr(origin, key) for key in origin.model_fields_set}
+    values: dict[str, Any] = {key: getattr(origin, key) for key in origin.model_fields_set - {"compared"}}
     plain: dict[str, Any] = {"augmentation": {}} if variant.series in ("blocks", "each") else {}
     trained = _scratch_kind(study) if variant.part not in ("", "frozen") else None
     trained = trained or origin

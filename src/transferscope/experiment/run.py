@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from pathlib import PurePath
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -83,3 +85,21 @@ class RunSpec(Options):
     def columns(self) -> dict[str, str]:
         """Columns that name the run in a table."""
         return {"task": self.task, "run": self.name, "label": self.label}
+
+
+def printed_names(runs: Iterable[RunSpec]) -> dict[str, str]:
+    """Labels of single runs by full name, and of files of one series as much of their paths as tells them apart."""
+    names: dict[str, str] = {}
+    series: dict[tuple[str, str], list[RunSpec]] = {}
+    for run in runs:
+        names[run.full_name] = run.label
+        if run.in_series:
+            series.setdefault((run.task, run.kind), []).append(run)
+    for files in series.values():
+        parts = [PurePath(str(run.checkpoint)).with_suffix("").parts for run in files]
+        for length in range(1, max(map(len, parts)) + 1):
+            ends = ["/".join(part[-length:]) for part in parts]
+            if len(set(ends)) == len(ends):
+                break
+        names |= {run.full_name: end for run, end in zip(files, ends, strict=True)}
+    return names

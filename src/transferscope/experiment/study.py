@@ -237,6 +237,9 @@ class RunKindOptions(opt.Options):
     """Of the file given as checkpoint or pretrained: the key of the weights that are taken, e.g. model_ema."""
     prefix: str | None = None
     """Of that file: what stands before the names of the network, e.g. student.backbone; the rest is left out."""
+    compared: bool = False
+    """True: claims compare this kind, where a task has several of its role. Else the first of them is compared. A kind
+    that is pre-trained in part takes the role of one that is pre-trained as a whole."""
     model: opt.ModelOptions | None = None
     training: dict[str, Any] = Field(default_factory=dict)
     training_on: dict[str, dict[str, Any]] = Field(default_factory=dict)

@@ -60,13 +60,16 @@ def plan_parameters(plan: Plan, places: Places) -> dict[str, Any]:
 
 
 def label_parameters(plan: Plan) -> dict[str, Any]:
-    """For every task, and across them, the role of each label, a role's first one first, and the label of each run."""
+    """For every task, and across them, the role of each label and the label of each run.
+
+    Of a role the label of what is compared is first.
+    """
     scopes = {task: [*plan.runs_of(task), *plan.in_role(task, "source")] for task in plan.study.tasks}
     order = list(plan.study.runs)
     labels: dict[str, Any] = {}
     for scope, runs in {**scopes, "cross_domain": list(plan.runs.values())}.items():
         roles: dict[str, str] = {}
-        for run in sorted(runs, key=lambda run: order.index(run.kind)):
+        for run in sorted(runs, key=lambda run: (not plan.study.runs[run.kind].compared, order.index(run.kind))):
             roles.setdefault(run.label, run.role)
         labels[scope] = {"roles": roles, "runs": {run.full_name: run.label for run in runs}}
     return labels

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial, update_wrapper
 from importlib import import_module
-from pathlib import Path
 from typing import cast
 
 import pandas as pd
@@ -15,6 +14,7 @@ from transferscope.experiment.names import NodeName
 from transferscope.experiment.options import Precision
 from transferscope.experiment.pairs import PairGroup
 from transferscope.experiment.plan import Plan
+from transferscope.experiment.run import printed_names
 from transferscope.pipelines.types import Bench, Figure, PackedSplit, Store
 
 ON_A_GPU = ["gpus-1"]
@@ -134,7 +134,7 @@ def draw_matrix(pipeline: str, plan: Plan, task: str, name: str, table: str, pai
     files = {run: spec for run, spec in runs.items() if spec.checkpoint is not None}
     if len(files) < MATRIX_FROM:
         return []
-    names = {run: Path(str(spec.checkpoint)).stem if spec.in_series else spec.label for run, spec in files.items()}
+    names = printed_names(files.values())
     plot = f"matrices:{name}_matrix"
     return [draw(pipeline, task, f"{name}_matrix", plot, [f"{task}.{table}.table"], names=names)]
 

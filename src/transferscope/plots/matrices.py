@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from transferscope.experiment.names import CheckpointName
 from transferscope.plots.cka import choose_estimator
-from transferscope.plots.rows import heading, in_order, require_columns
+from transferscope.plots.rows import heading, in_order, main_metric, require_columns
 from transferscope.plots.style import (
     DOUBLE_WIDTH,
     LABEL_SIZE,
@@ -73,9 +73,9 @@ def barrier_matrix(
     barriers: columns split, metric, checkpoint_a, checkpoint_b, barrier.
     """
     require_columns(barriers, (*PAIR, "split", "metric", "barrier"), "barriers")
-    rows = barriers[(barriers["split"] == "test") & (barriers["metric"] != "loss")].rename(columns={"barrier": "value"})
-    metric = str(rows["metric"].iloc[0]) if len(rows) else "accuracy"
-    return _matrix(rows, names, f"barrier, test {metric}", heading(title, barriers), note)
+    metric = main_metric(barriers)
+    rows = barriers[(barriers["split"] == "test") & (barriers["metric"] == metric)].rename(columns={"barrier": "value"})
+    return _matrix(rows, names, f"barrier, test {'AUC' if metric == 'auc' else metric}", heading(title, barriers), note)
 
 
 def cka_matrix(cka: pd.DataFrame, names: Names, *, title: str | None = None, note: str | None = None) -> Figure:
@@ -98,7 +98,7 @@ def _matrix(rows: pd.DataFrame, names: Names, measure: str, title: str | None, n
     values = np.full((len(shown), len(shown)), np.nan)
     for first, second, value in rows[[*PAIR, "value"]].itertuples(index=False, name=None):
         a, b = (place.get(str(CheckpointName.parse(str(name)).run_name)) for name in (first, second))
-        if a is not None and b is not None:
+        if a is not None and b is not None and a != b:
             values[a, b] = values[b, a] = value
     if not np.isfinite(values).any():
         return empty_figure(f"no {measure} to show", note)

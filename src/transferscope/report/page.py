@@ -17,6 +17,7 @@ from transferscope.claims.evidence import Evidence, TaskResults
 from transferscope.claims.registry import registered
 from transferscope.claims.verdict import RULE
 from transferscope.experiment.plan import Plan
+from transferscope.experiment.run import printed_names
 from transferscope.report import view
 from transferscope.report.chapters import images, training
 from transferscope.tables.grid import Grid
@@ -91,6 +92,7 @@ def _render(
         "counts": [(verdict, counts[verdict], *mark) for verdict, mark in view.MARKS.items()],
         "rule": RULE,
         "whole_table": view.whole_table(claims),
+        "compared": view.compared_kinds(plan),
         "chapters": [(chapter, [item for item in views if not item.empty]) for chapter, views in chapters],
         "anchors": {item.section.id for _, views in chapters for item in views if not item.empty},
         "not_run": [] if of_files else view.not_run(evidence, chapters),
@@ -103,7 +105,9 @@ def _render(
 
 def _models(plan: Plan) -> Grid:
     """The checkpoint files that are compared, a row each."""
-    rows = tuple((run.label, run.checkpoint or "", run.model.name) for run in plan.runs.values())
+    names = printed_names(plan.runs.values())
+    rows = tuple((names[run.full_name], run.checkpoint or "", run.model.name) for run in plan.runs.values())
+    rows = tuple(dict.fromkeys(rows))  # a file is there once, on however many tasks
     return Grid("Models", ("model", "file", "architecture"), rows, text_columns=3)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import math
+import re
 import struct
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -12,11 +13,14 @@ from typing import Any
 import pandas as pd
 
 from transferscope.answers.answer import Answer, AnswerCard
+from transferscope.answers.wording import listed
 from transferscope.claims.decide import remarks
 from transferscope.claims.evidence import CROSS_DOMAIN, Evidence
 from transferscope.claims.registry import Claim
 from transferscope.claims.verdict import FAILS, HOLDS, UNKNOWN
-from transferscope.experiment.names import EntryName
+from transferscope.experiment.names import EntryName, RunName
+from transferscope.experiment.plan import Plan
+from transferscope.experiment.run import Role, printed_names
 from transferscope.plots.rendered import SavedFigure
 from transferscope.report.chapters import CHAPTERS, images
 from transferscope.report.chapters.chapter import Chapter, Section
@@ -233,20 +237,58 @@ def whole_table(claims: pd.DataFrame) -> str:
     )
 
 
+ROLES: Mapping[Role, str] = {
+    "fine_tuned": "fine-tuned runs", "from_scratch": "runs from scratch", "shared_init": "runs that share their start",
+}  # fmt: skip
+"""Roles of which claims compare one kind, in words."""
+
+
+def compared_kinds(plan: Plan) -> str:
+    """Name the kinds that claims compare, and those of the same roles that figures alone show; empty without such."""
+    parts = []
+    for role, words in ROLES.items():
+        compared = {run.kind: run.label for task in plan.targets() for run in plan.compared(task, role)}
+        others: dict[str, str] = {}
+        for task in plan.targets():
+            for run in plan.left_out(task, role):
+                others[run.kind] = f"{run.label} on {task}" if run.kind in compared else run.label
+        if others:
+            parts.append(f"of {words} {_labels(compared)}, not {_labels(others)}")
+    if not parts:
+        return ""
+    return (
+        f"Compared are {'; '.join(parts)}. Kinds that are not compared stand in figures, and in the claims on learning "
+        "rates; `compared: true` of a kind chooses it."
+    )
+
+
+def _labels(kinds: Mapping[str, str]) -> str:
+    return listed(list(dict.fromkeys(kinds.values())))
+
+
 def section_views(evidence: Evidence, claims: list[ClaimView]) -> Chapters:
     """Chapters with their sections, those without content included (`empty`).
 
     Of a study that compares checkpoint files only what speaks of files, without the paper's tables and numbers.
     """
-    chapters = map(_of_files, CHAPTERS) if evidence.plan.compares_files else CHAPTERS
+    of_files = evidence.plan.compares_files
     views = [
-        (chapter, [_section_view(section, evidence, claims) for section in chapter.sections]) for chapter in chapters
+        (chapter, [_section_view(section, evidence, claims) for section in chapter.sections])
+        for chapter in (map(_of_files, CHAPTERS) if of_files else CHAPTERS)
     ]
-    return (
-        [(chapter, list(map(_without_ours, sections))) for chapter, sections in views]
-        if evidence.plan.compares_files
-        else views
-    )
+    if not of_files:
+        return views
+    names = _names_of_checkpoints(evidence.plan)
+    return [(chapter, [_of_these(view, names) for view in sections]) for chapter, sections in views]
+
+
+def _names_of_checkpoints(plan: Plan) -> dict[str, str]:
+    """Printed names of models by the text of their last checkpoint, as `images.m_1@final` and as `m_1@final`."""
+    names: dict[str, str] = {}
+    for run, name in printed_names(plan.runs.values()).items():
+        last = RunName.parse(run).at("final")
+        names |= {str(last): name, str(last).removeprefix(f"{last.task}."): name}
+    return names
 
 
 def _of_files(chapter: Chapter) -> Chapter:
@@ -259,11 +301,25 @@ def _of_files(chapter: Chapter) -> Chapter:
     return replace(chapter, appendix="", sections=tuple(sections))
 
 
-def _without_ours(view: SectionView) -> SectionView:
-    """Tables whose captions do not set them against the paper's."""
+def _of_these(view: SectionView, names: Mapping[str, str]) -> SectionView:
+    """Tables whose captions do not set them against the paper's, and whose cells name models as the answers do.
+
+    names: printed names by the text of the checkpoint, as `m_1@final` or `images.m_1@final`.
+    """
+    checkpoint = re.compile(r"[\w.]+@\w+")
+
+    def cell(text: str) -> str:
+        return checkpoint.sub(lambda found: names.get(found[0], found[0]), text)
 
     def renamed(grids: list[Grid]) -> list[Grid]:
-        return [replace(grid, caption=grid.caption.removeprefix("Ours: ")) for grid in grids]
+        return [
+            replace(
+                grid,
+                caption=grid.caption.removeprefix("Ours: "),
+                rows=tuple(tuple(map(cell, row)) for row in grid.rows),
+            )
+            for grid in grids
+        ]
 
     return replace(view, tables=renamed(view.tables), folded=renamed(view.folded))
 

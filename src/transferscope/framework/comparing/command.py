@@ -39,7 +39,12 @@ def _parameters(context: click.Context, option: click.Parameter, text: str) -> d
 
 @click.command()
 @click.argument("checkpoints", nargs=-1, required=True)
-@click.option("--images", metavar="FOLDER", help="A folder per class, alone or below train/ and val/ or test/.")
+@click.option(
+    "--images",
+    multiple=True,
+    metavar="FOLDER",
+    help="A folder per class, alone or below train/ and val/ or test/; again for each further task.",
+)
 @click.option("--model", "models", multiple=True, metavar="NAME", help="Architecture, file.py:function; one per file.")
 @click.option("--parent", metavar="FILE", help="The checkpoint that all files were fine-tuned from.")
 @click.option("--classes", metavar="FILE", help="All classes of the models, a line each, in the order of outputs.")
@@ -55,7 +60,7 @@ def _parameters(context: click.Context, option: click.Parameter, text: str) -> d
 @click.option("--params", default="", callback=_parameters, help="Other values of parameters, as for kedro run.")
 def compare(
     checkpoints: tuple[str, ...],
-    images: str | None,
+    images: tuple[str, ...],
     models: tuple[str, ...],
     parent: str | None,
     classes: str | None,
@@ -83,7 +88,7 @@ def compare(
 
 def read(
     checkpoints: Sequence[str],
-    images: str | None,
+    images: Sequence[str],
     models: Sequence[str],
     parent: str | None,
     classes: str | None,
@@ -114,12 +119,15 @@ def read(
         files.append(of_files.read_file(path, label, name, options))
         click.echo(str(files[-1]))
     compared, ancestor = tuple(files[: len(paths)]), files[len(paths)] if parent else None
-    found = None
-    if images is not None:
-        class_list = of_files.absolute(classes) if classes else None
-        found = study.read_images(of_files.absolute(images), class_list, max_images)
-        study.check_classes(compared, found)
-        click.echo(f"{images}: {found}")
+    class_list = of_files.absolute(classes) if classes else None
+    folders = [of_files.absolute(folder) for folder in images]
+    of_files.check_different(folders, "give each folder of images once")
+    found: dict[str, study.Images] = {}
+    for task, root, folder in zip(study.task_names(folders), folders, images, strict=True):
+        found[task] = study.read_images(root, class_list, max_images)
+        study.check_classes(compared, found[task])
+        click.echo(f"{folder}: {found[task]}")
+    if found:
         click.echo(study.normalisation(params.get("pictures") or {}))
     if ancestor is not None:
         of_files.check_ancestor(ancestor, compared)

@@ -80,15 +80,15 @@ def absolute_model(name: str) -> str:
     return reference
 
 
-def check_different(paths: Sequence[str]) -> None:
-    """Raise a UserError where one file is given twice, under one name or by a link."""
+A_COPY = "name another file; a copy under another name is compared with it"
+
+
+def check_different(paths: Sequence[str], hint: str = A_COPY) -> None:
+    """Raise a UserError, with a hint what to do, where one path is given twice, under one name or by a link."""
     resolved = [path if is_hub_name(path) else str(Path(path).resolve()) for path in paths]
     for path, count in Counter(resolved).items():
         if count > 1:
-            raise UserError(
-                f"{path} is given {'twice' if count == 2 else f'{count} times'}: name another file; "
-                "a copy under another name is compared with it"
-            )
+            raise UserError(f"{path} is given {'twice' if count == 2 else f'{count} times'}: {hint}")
 
 
 def labels_of(paths: Sequence[str]) -> list[str]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import string
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from transferscope.experiment.options import IMAGENET_MEAN, IMAGENET_STD, Pairing
@@ -14,7 +16,7 @@ from transferscope.images.image_folder import read_image_folder
 from transferscope.system.errors import UserError
 
 TASK = "images"
-"""The task on whose images files are compared."""
+"""The task on whose images files are compared; of several folders each names its own."""
 PARENT = "p"
 ORIGIN = "origin"
 """The task of the parent, whose classes may be others, so that it is not judged on the images."""
@@ -50,6 +52,18 @@ class Images:
             f"{len(self.class_names)} classes; {self.num_test:,} images judge, and {self.num_train:,} are for "
             f"statistics of BatchNorm and of channels{drawn}"
         )
+
+
+def task_names(roots: Sequence[str]) -> list[str]:
+    """Names of the tasks of folders of images: the folder's in lower case, with a number where two are alike."""
+    if len(roots) < 2:
+        return [TASK] * len(roots)
+    names: list[str] = []
+    for root in roots:
+        word = re.sub("[^a-z0-9]+", "_", Path(root).name.lower()).strip("_")
+        name = word if word[:1].isalpha() and word != ORIGIN else f"{TASK}_{word}".strip("_")
+        names.append(name if name not in names else f"{name}_{len(names) + 1}")
+    return names
 
 
 def read_images(root: str, class_list: str | None, most: int) -> Images:
@@ -118,7 +132,8 @@ class Comparison:
     """Files, the images that they are judged on, their parent, and which of them are compared."""
 
     files: tuple[ComparedFile, ...]
-    images: Images | None = None
+    images: Mapping[str, Images] = field(default_factory=dict)
+    """By task."""
     parent: ComparedFile | None = None
     pairing: Pairing = "all"
     size: int | None = None
@@ -136,7 +151,7 @@ class Comparison:
     def side(self) -> int | None:
         """The side at which images are shown; without images that of the blank ones, which all networks take."""
         side = side_of(self.files, self.size)
-        if side is not None or self.images is not None:
+        if side is not None or self.images:
             return side
         from transferscope.models.image_input import common_side
         from transferscope.models.recognition import tried_network
@@ -186,12 +201,12 @@ class Comparison:
             yield f"distances between weights are not defined for {shown}, whose tensors differ"
             yield f"there is no line between {shown}, so no barrier and no permutation that could explain one"
             yield f"{shown} cannot be merged"
-        if self.images is None:
+        if not self.images:
             yield (
                 "without --images there are no mistakes, no similarity of features, no barrier and no merge; channels "
                 f"are matched by weights alone, and spectra are for images of {self.side} px"
             )
-        if self.parent is None and self.images is not None and len(self.networks) == 1:
+        if self.parent is None and self.images and len(self.networks) == 1:
             yield f"{', '.join(MERGES_FROM_PARENT)} start from the parent of the models, which --parent would name"
 
     def parameters(self) -> dict[str, Any]:
@@ -219,11 +234,11 @@ class Comparison:
 
     def _tasks(self) -> dict[str, Any]:
         nothing = {"format": "image_folder", "root": None}
-        origin = {ORIGIN: nothing} if self.parent else {}
-        return {TASK: nothing if self.images is None else self.images.options, **origin}
+        judged = {task: images.options for task, images in self.images.items()}
+        return (judged or {TASK: nothing}) | ({ORIGIN: nothing} if self.parent else {})
 
     def _runs(self) -> dict[str, Any]:
-        common: dict[str, Any] = {"tasks": [TASK], "initialisation": "checkpoint"}
+        common: dict[str, Any] = {"tasks": list(self.images) or [TASK], "initialisation": "checkpoint"}
         if self.parent is not None:
             common["pretrained"] = f"{ORIGIN}.{PARENT}_1"
         if not self.apart:
@@ -242,13 +257,17 @@ class Comparison:
 
     def _merging(self) -> dict[str, Any] | None:
         """All files in one merge, where they have one network and there are images to judge it by."""
-        if self.images is None or len(self.networks) > 1:
+        if not self.images or len(self.networks) > 1:
             return None
+        tasks = list(self.images)
         number = len(self.files)
         names = [f"{kind}_1" for kind in self.kinds] or [f"{SERIES}_{place}" for place in range(1, number + 1)]
         methods: tuple[str, ...] = MERGES if number == 2 else MERGES_OF_MANY if number > 2 else ()
         methods += MERGES_FROM_PARENT if self.parent else ()
-        merge = {"name": "average", "candidates": [f"{TASK}.{name}" for name in names], "methods": list(methods)}
+        candidates = [f"{tasks[0]}.{name}" for name in names]
+        merge: dict[str, Any] = {"name": "average", "candidates": candidates, "methods": list(methods)}
+        if len(tasks) > 1:  # the weights are the same on all
+            merge["evaluated_on"] = tasks
         return {"merges": [merge]}
 
 

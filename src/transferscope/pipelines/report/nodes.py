@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from transferscope.claims.evidence import TaskResults
+from transferscope.claims.evidence import CROSS_DOMAIN, TaskResults
 from transferscope.experiment.names import EntryName
 from transferscope.experiment.plan import make_plan
 from transferscope.experiment.study import Study
@@ -67,13 +67,11 @@ def answer_questions(study: Study, claims: pd.DataFrame, **entries: TaskResults 
 
     plan = make_plan(study)
     results = {name: entry for name, entry in entries.items() if isinstance(entry, TaskResults)}
-    empty = Card(plan.study.report.title, (), ())
     if not plan.compares_files:
         figures = {name: frozenset(result.figures) for name, result in results.items()}
-        return answers_of_study(plan, claims, figures) or empty
-    every = list(compared_models(plan, results, _merged_files(entries)))
-    compared = next((one for one in every if one.pairs), every[0] if every else None)  # of one file its merges
-    return empty if compared is None else answer(compared, plan.study.report.title)
+        across = results[CROSS_DOMAIN].tables if CROSS_DOMAIN in results else {}
+        return answers_of_study(plan, claims, figures, across.get("merging")) or Card(plan.study.report.title, (), ())
+    return answer(compared_models(plan, results, _merged_files(entries)), plan.study.report.title)
 
 
 def _merged_files(entries: Mapping[str, TaskResults | MergedModel]) -> dict[str, str]:

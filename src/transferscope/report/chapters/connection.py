@@ -11,6 +11,7 @@ import pandas as pd
 from transferscope.claims.evidence import Evidence
 from transferscope.claims.run_facts import main_metric
 from transferscope.experiment.names import CheckpointName
+from transferscope.experiment.run import printed_names
 from transferscope.plots.connections import WAYS
 from transferscope.report import published
 from transferscope.report.chapters.chapter import Chapter, Section, Words, per_task
@@ -26,14 +27,14 @@ EVERY_COLUMN = (
 def barriers_left(evidence: Evidence) -> list[Grid]:
     """Barrier on each way on the test set in the main metric, a row per pair."""
     rows: list[tuple[str, ...]] = []
-    tables = _between_runs(evidence, "connection")
+    tables, names = _between_runs(evidence, "connection"), _names(evidence)
     present = {way for table in tables.values() for way in table["way"]}
     shown = [way for way in WAYS if way in present]
     for task, table in tables.items():
         for (kind, a, b), part in table.groupby(["pair_kind", "checkpoint_a", "checkpoint_b"], sort=False):
             by_way = {row["way"]: _cell(row) for row in part.to_dict("records")}
             cells = [by_way.get(way, formats.MISSING) for way in shown]
-            runs = " & ".join(CheckpointName.parse(str(name)).run for name in (a, b))
+            runs = " & ".join(names[str(CheckpointName.parse(str(name)).run_name)] for name in (a, b))
             moved = part["moved"].dropna()
             rows.append(
                 (task, str(kind), runs, formats.percent(moved.iloc[0]) if len(moved) else formats.MISSING, *cells)
@@ -52,10 +53,18 @@ def barriers_left(evidence: Evidence) -> list[Grid]:
     return [grid]
 
 
+def _names(evidence: Evidence) -> dict[str, str]:
+    """Of the runs in a column beside that of their kinds: `pt_1`; of files as these are printed everywhere."""
+    runs = evidence.plan.runs
+    return (
+        printed_names(runs.values()) if evidence.plan.compares_files else {name: run.name for name, run in runs.items()}
+    )
+
+
 def half_way(evidence: Evidence) -> list[Grid]:
     """Ends, and the middle of each way that is measured in the main metric, on the test set: a row per pair."""
     rows: list[tuple[str, ...]] = []
-    tables = _between_runs(evidence, "connection_points")
+    tables, names = _between_runs(evidence, "connection_points"), _names(evidence)
     present = {way for table in tables.values() for way in table["way"]}
     shown = [way for way in WAYS if way in present]
     for task, table in tables.items():
@@ -63,7 +72,7 @@ def half_way(evidence: Evidence) -> list[Grid]:
         for (kind, a, b), part in table.groupby(["pair_kind", "checkpoint_a", "checkpoint_b"], sort=False):
             values = part.set_index(["way", "alpha"])["value"]
             ends = ", ".join(show(float(values.get(("straight", alpha), float("nan")))) for alpha in (0.0, 1.0))
-            runs = " & ".join(CheckpointName.parse(str(name)).run for name in (a, b))
+            runs = " & ".join(names[str(CheckpointName.parse(str(name)).run_name)] for name in (a, b))
             middles = [show(float(values.get((way, 0.5), float("nan")))) for way in shown]
             rows.append((task, str(kind), runs, ends, *middles))
     if not rows:
