@@ -101,7 +101,10 @@ def test_how_many_images_would_tell() -> None:
             {"aligned": (0.3, 0.2, 0.4, 0.6, 0.55, 0.7), "aligned_rescaled": (0.06, 0.03, 0.09, 0.12, 0.05, 0.2)},
             "together explain most of it: 12.0 % .5.0 % to 20.0 %. of it is left",
         ),
-        ({"aligned_rescaled": (0.4, 0.3, 0.45, 0.8, 0.7, 0.9)}, "no order and scale of the channels that were found"),
+        (
+            {"aligned_rescaled": (0.4, 0.3, 0.45, 0.8, 0.7, 0.9)},
+            "neither order nor scale of the channels, as far as found, explains it",
+        ),
         ({"aligned_rescaled": (0.25, 0.2, 0.3, 0.5, 0.4, 0.6)}, "most of it cannot be told"),
         (
             {"rescaled": (0.25, 0.2, 0.3, 0.5, 0.4, 0.6)},

@@ -10,11 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
 from forked_kedro import kedro
 from markdown_blocks import PAGES, blocks, commands
 from tiny_project import ROOT, Project, make_project
+from transferscope.experiment.plan import make_plan
 
 KEDRO = "uv run kedro "
 
@@ -100,6 +102,16 @@ def run(folder: Path, command: str) -> subprocess.CompletedProcess[str]:
     assert command.startswith(KEDRO), f"say in this file how to check {command!r}"
     words = shlex.split(f"{command.removeprefix(KEDRO)} {SHORTENED.get(command, '')}")
     return kedro(folder, *words, COLUMNS="200")
+
+
+def test_the_page_on_own_images_has_a_kind_in_the_place_of_another() -> None:
+    """The page's study with the fourth kind of run laid over it is a plan that compares that kind."""
+    _, parameters, fourth_kind = map(yaml.safe_load, blocks(ROOT / "docs" / "your_own_images.md", "yaml")[:3])
+    study = {key: value for key, value in parameters.items() if key != "inherit_study"}
+    study["runs"] |= fourth_kind["runs"]
+    study["analyses"] = study.get("analyses", {}) | fourth_kind["analyses"]
+    plan = make_plan(study)
+    assert [run.kind for run in plan.compared("sketches", "fine_tuned")] == ["pt_frozen"] * 2
 
 
 @pytest.fixture(scope="module")

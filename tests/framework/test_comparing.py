@@ -177,6 +177,9 @@ def test_several_folders_are_a_task_each(folder: Path, capsys: pytest.CaptureFix
     with pytest.raises(UserError, match=r"photos is given twice: give each folder of images once"):
         compared(folder, "a.pth", "b.pth", images=["photos", "Photos 2"])
     assert task_names(["/x/Photos of 2020", "/y/origin", "/z/3d"]) == ["photos_of_2020", "images_origin", "images_3d"]
+    assert task_names(["/x/photos_3", "/y/photos", "/z/photos", "/z/all"]) == [
+        "photos_3", "photos", "photos_2", "images_all",
+    ]  # fmt: skip
 
 
 def test_without_images_distances_and_spectra_are_left(folder: Path) -> None:

@@ -341,7 +341,9 @@ def test_the_given_correlation_is_written_in_the_legend(drawn):
     assert legend_texts(mistakes.accuracy_by_class_size(rows)) == [f"P-T:  Pearson r = {r:.2f}"]
 
 
-@pytest.mark.parametrize(("p", "text"), [(0.305, "0.4"), (0.3, "0.3"), (1.2e-12, "2e-12"), (0.96, "1"), (0.0, "0")])
+@pytest.mark.parametrize(
+    ("p", "text"), [(0.3041, "0.31"), (0.3, "0.3"), (1.21e-12, "1.3e-12"), (0.996, "1"), (0.0, "0")]
+)
 def test_at_most_is_rounded_up(p, text):
     assert mistakes._rounded_up(p) == text
 

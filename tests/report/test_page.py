@@ -90,8 +90,11 @@ def test_well_formed_with_unique_ids_and_links_that_lead_somewhere(page: str) ->
 
 def test_the_kinds_that_claims_compare_are_named(page: str, plan: Plan, drawn: Draw, make: Make) -> None:
     """Of roles with several kinds, in page and summary; nothing of a study with one kind of each."""
-    assert "Compared are of fine-tuned runs P-T, not P-T large lr; of runs from scratch RI-T, not" in read(page).text
-    assert "Compared are of" in make(plan, drawn(), write_markdown)
+    assert (
+        "The claims compare of the fine-tuned runs P-T and not P-T large lr; of the runs from scratch RI-T and not"
+        in read(page).text
+    )
+    assert "The claims compare of" in make(plan, drawn(), write_markdown)
     kinds = ("pt_large_lr", "rit_small_lr", "rit_wide")
     assert compared_kinds(change_study(**{f"runs__{kind}": None for kind in kinds})) == ""
 

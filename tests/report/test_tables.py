@@ -131,5 +131,5 @@ def test_the_lowest_metric_of_a_line_stands_beside_the_barriers() -> None:
         for alpha, value in ((alpha, value + shift) for alpha, value in values.items())
     ).assign(pair_kind="RI-T & RI-T", metric="accuracy")
     (grid,) = landscape.barriers(evidence(interpolation=points))
-    assert grid.caption == "Ours: lowest test metric between the ends"
+    assert grid.caption == "Ours: lowest test metric on the line, ends included"
     assert grid.rows == (("clipart", "RI-T & RI-T", "accuracy", "15.0 % (10.0 % to 20.0 %)"),)

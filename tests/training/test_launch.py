@@ -230,7 +230,7 @@ def test_inputs_are_checked_once(
     num_processes: int, make_split: Make, make_run: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Neither the loop nor the workers, which are forks of this process, gather or check what the launcher has."""
-    calls, digest, check = tmp_path / "calls", inputs._digest, inputs.Inputs.check
+    calls, digest, check = tmp_path / "calls", inputs.state_digest, inputs.Inputs.check
 
     def noted(function: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any) -> Any:
@@ -242,11 +242,11 @@ def test_inputs_are_checked_once(
 
     parts = make_split(40), make_split(24, part="test")
     source, _ = train_run(make_run(epochs=1), *parts, initial=None, folder=tmp_path / "source")
-    monkeypatch.setattr(inputs, "_digest", noted(digest))
+    monkeypatch.setattr(inputs, "state_digest", noted(digest))
     monkeypatch.setattr(inputs.Inputs, "check", noted(check))
     run = make_run(epochs=1, num_processes=num_processes).model_copy(update={"initialisation": "pretrained"})
     train(run, *parts, initial=source.load("final"), folder=tmp_path / "run", device_type="cpu")
-    assert sorted(calls.read_text().split()) == ["_digest", "check"]
+    assert sorted(calls.read_text().split()) == ["check", "state_digest"]
 
 
 @pytest.mark.usefixtures("forked")

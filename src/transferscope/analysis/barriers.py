@@ -189,9 +189,10 @@ def largest_gap(
 def _noise_of_the_largest(gaps: NDArray[np.float64], noise: NDArray[np.float64], least: float) -> NDArray[np.float64]:
     """Amount by which noise lifts the largest of several gaps above the largest true one, (num_draws,).
 
-    Gaps that differ from the largest by less than their noise are taken as equal to it, others as they are; and the
-    equal ones as equally noisy. Where few examples change, the place with the largest gap seems the noisiest by the
-    same few examples, and by its own noise no gap would be large. least: standard error that every gap has at least.
+    Gaps that differ from the largest by less than their noise are taken as equal to it, others as they are; and all as
+    equally noisy as the equal ones are on average. Where few examples change, the place with the largest gap seems the
+    noisiest by the same few examples, and by its own noise no gap would be large. least: standard error that every gap
+    has at least.
     """
     top = int(gaps.argmax())
     deficit = gaps[top] - gaps

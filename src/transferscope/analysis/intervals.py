@@ -1,7 +1,8 @@
 """Intervals of what a test set shows: rates, differences of paired rates, means, and functions of four counts.
 
 Each was chosen by simulation among its rivals (`tests/benchmarks/bench_replace.py`): at 100 and at 500 examples it
-covers the truth in 93 to 97 % of test sets, averaged over models. All are two-sided.
+covers the truth in 93 to 97 % of test sets, averaged over models. All are two-sided. `difference_of_means` is over
+runs and not over examples (`tests/benchmarks/bench_more_intervals.py`).
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ def difference_of_means(first: ArrayLike, second: ArrayLike, confidence: float =
 
     Degrees of freedom are those of the claims, V² / (v_a² / n_a + v_b² / n_b) - 1 of the groups' variances of the mean
     with their sum V, between Satterthwaite's and the unbiased ones and within both groups' own. NaN where a group has
-    fewer than two runs, which do not show how much runs vary, or where no number differs from another.
+    fewer than two runs, or only equal ones, which do not show how much runs vary.
     """
     groups = [np.asarray(values, dtype=float) for values in (first, second)]
     sizes = [len(group) for group in groups]

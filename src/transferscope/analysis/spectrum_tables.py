@@ -124,8 +124,9 @@ def compare_small_values(
 
     networks: tables of `layer_singular_values`, one per replica, of the same architecture. Returns a row per threshold:
     threshold, fraction_a and fraction_b (of the network's singular values that are below, mean over replicas),
-    difference (a - b), low and high (over other replicas, `difference_of_means`; NaN where a group has one network),
-    layers_more_in_a, num_layers; and, the same in all rows, probability_smaller (mean over pairs of replicas).
+    difference (a - b), low and high (over other replicas, `difference_of_means` within -1 and 1; NaN where a group has
+    one network), layers_more_in_a, num_layers; and, the same in all rows, probability_smaller (mean over pairs of
+    replicas).
     """
     names = list(dict.fromkeys(networks_a[0]["module"])) if len(networks_a) and len(networks_b) else []
     if not names:
@@ -136,7 +137,7 @@ def compare_small_values(
         raise UserError("the two groups' networks differ in their layers: compare networks of one architecture")
     parts_a, parts_b = (below.sum(axis=1) / total.sum() for below in (below_a, below_b))
     intervals = [difference_of_means(a, b, confidence) for a, b in zip(parts_a.T, parts_b.T, strict=True)]
-    low, high = np.transpose(intervals)
+    low, high = np.clip(np.transpose(intervals), -1, 1)  # shares differ by at most 1
     more = below_a.mean(axis=0) > below_b.mean(axis=0)
     smaller = [
         probability_smaller(a["value"], a["multiplicity"], b["value"], b["multiplicity"])

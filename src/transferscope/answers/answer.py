@@ -30,7 +30,7 @@ class PartialAnswer:
     value: float = math.nan
     low: float = math.nan
     high: float = math.nan
-    """Unit and measure are those of the answer. Intervals of all parts of an answer hold at once."""
+    """Unit and measure are those of the answer; docs/answers.md says which intervals hold at once."""
     would_tell: str = ""
 
     def as_dict(self) -> dict[str, Any]:
@@ -155,7 +155,8 @@ class AnswerCard:
 
 
 NOTE = (
-    "<p><small>In brackets 95 % intervals over test images; those of several pairs or tasks hold at once.</small></p>"
+    "<p><small>In brackets 95 % intervals over test images; those of several barriers, overlaps, replacements or "
+    "critical modules hold at once.</small></p>"
 )
 
 

@@ -152,7 +152,7 @@ def _answer(compared: Compared, name: str, row: Row, single: Row, rows: pd.DataF
         low=low,
         high=high,
         unit="score",
-        measure=f"{row['metric']} of the merge less that of the best single model",
+        measure=f"{row['metric']} of the merge less that of the single model that other images chose",
         models=candidates,
         figure=compared.figure("merging"),
         section="merging",

@@ -174,7 +174,7 @@ def cause_of(compared: Compared, pair: Pair) -> Cause | None:
         return Cause(UNKNOWN, f"{together}, and {CORRECTED[way]} {shown}", way, needed)
     if all(ranged(by_way[one], "left")[1] > MOSTLY for one in present):
         return Cause(
-            NO, f"no order and scale of the channels that were found explain it: {CORRECTED[way]} {shown}", way
+            NO, f"neither order nor scale of the channels, as far as found, explains it: {CORRECTED[way]} {shown}", way
         )
     text = f"whether order and scale of the channels explain most of it cannot be told: {CORRECTED[way]} {shown}"
     return Cause(UNKNOWN, text, way, "more test images")

@@ -143,10 +143,6 @@ def _on_tasks(compared: Compared, findings: list[Finding], shown: Finding) -> st
     return sentence([text, f"their outputs are the same on images of {listed(same)}" if same else ""])
 
 
-def _share(one: Finding) -> str:
-    return f"{percent(one.value)}{percent_range(one.low, one.high)}"
-
-
 def _of_many(compared: Compared, findings: list[Finding]) -> str:
     """findings: one of each two models, on the task that decides."""
     pairs = Places(compared, findings, whatever_task=True)

@@ -235,7 +235,8 @@ def _larger(design: Design, estimated: Estimate, distance: float, show: Callable
     if enough:
         return f"{named(enough)} would tell {show(tells(enough))}"
     example = (size, 5) if images_first else (max(5, 2 * size), 1)
-    largest = f"more than {MOST_RUNS}" + (f" and {times[-1]} times the test images" if len(times) > 1 else "")
+    largest = f"more than {max(MOST_RUNS, example[0])} {what}"
+    largest += f" and {times[-1]} times as many test images" if len(times) > 1 else ""
     return (
         f"{named(example)} would tell {show(tells(example))}, and the {show(distance)} seen here would take {largest}"
     )

@@ -32,8 +32,8 @@ from transferscope.system.errors import UserError
 VIEW = re.compile(rf"^[^_]\w*?{VIEW_SIGN}((blocks|each)_(\d+|values)|controls|source_epochs)$")
 """The name of a view; no task that a user names has the sign in it."""
 
-RESERVED = ("claims", "cross_domain", "generated", "parameters", "plan", "report", "study", "summary")
-"""Names of results that belong to no task."""
+RESERVED = ("all", "claims", "cross_domain", "generated", "parameters", "plan", "report", "study", "summary")
+"""Names of results that belong to no task, or to the mean over all."""
 
 MAX_LABEL = 200
 MAX_REPLICAS = 10_000

@@ -98,7 +98,8 @@ def _pearson(kind: str, points: pd.DataFrame, correlation: pd.DataFrame | None) 
         rows = correlation[(kinds_of(correlation) == kind) & (correlation["run"] != "mean")]
         r, p = rows["pearson_r"].mean(), rows["p_value"].max()
         if np.isfinite(r):
-            of = [f"mean of {len(rows)} runs"] if len(rows) > 1 else []
+            num_runs = rows["pearson_r"].count()
+            of = [f"mean of {num_runs} runs"] if num_runs > 1 else []
             of += [f"p ≤ {_rounded_up(p)}"] if np.isfinite(p) else []
             return f":  Pearson r = {r:.2f}".replace("-", MINUS) + (f"  ({', '.join(of)})" if of else "")
     if len(points) < 3 or points.std().min() == 0:

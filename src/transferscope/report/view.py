@@ -253,12 +253,12 @@ def compared_kinds(plan: Plan) -> str:
             for run in plan.left_out(task, role):
                 others[run.kind] = f"{run.label} on {task}" if run.kind in compared else run.label
         if others:
-            parts.append(f"of {words} {_labels(compared)}, not {_labels(others)}")
+            parts.append(f"of the {words} {_labels(compared)} and not {_labels(others)}")
     if not parts:
         return ""
     return (
-        f"Compared are {'; '.join(parts)}. Kinds that are not compared stand in figures, and in the claims on learning "
-        "rates; `compared: true` of a kind chooses it."
+        f"The claims compare {'; '.join(parts)}. Kinds that are not compared stand in figures, and in the claims on "
+        "learning rates; `compared: true` of a kind chooses it."
     )
 
 

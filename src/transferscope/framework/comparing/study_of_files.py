@@ -7,10 +7,12 @@ import string
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 from transferscope.experiment.options import IMAGENET_MEAN, IMAGENET_STD, Pairing
+from transferscope.experiment.study import RESERVED
 from transferscope.framework.comparing.compared_files import ComparedFile
 from transferscope.images.image_folder import read_image_folder
 from transferscope.system.errors import UserError
@@ -61,8 +63,9 @@ def task_names(roots: Sequence[str]) -> list[str]:
     names: list[str] = []
     for root in roots:
         word = re.sub("[^a-z0-9]+", "_", Path(root).name.lower()).strip("_")
-        name = word if word[:1].isalpha() and word != ORIGIN else f"{TASK}_{word}".strip("_")
-        names.append(name if name not in names else f"{name}_{len(names) + 1}")
+        name = word if word[:1].isalpha() and word not in (ORIGIN, *RESERVED) else f"{TASK}_{word}".strip("_")
+        numbered = (f"{name}_{number}" for number in count(2))
+        names.append(name if name not in names else next(other for other in numbered if other not in names))
     return names
 
 

@@ -43,7 +43,7 @@ def barriers(evidence: Evidence) -> list[Grid]:
 
 
 def _lowest(evidence: Evidence) -> list[Grid]:
-    """The lowest test metric of each line between its ends, the number that can be read off Figures 4 and 16."""
+    """The lowest test metric of each line with its ends, the number that can be read off Figures 4 and 16."""
     rows = []
     for task, table in evidence.each("interpolation"):
         metric = main_metric(table)
@@ -53,7 +53,7 @@ def _lowest(evidence: Evidence) -> list[Grid]:
             lowest = part.groupby(list(_SIDES))["value"].min()
             rows.append((task, str(kind), formats.metric_name(metric), spread(lowest, formats.score(metric))))
     columns = ("task", "pair", "metric", "lowest on the line")
-    caption = "Ours: lowest test metric between the ends"
+    caption = "Ours: lowest test metric on the line, ends included"
     return overview(caption, columns, rows, "Mean (range over pairs).", "<task>.interpolation.table")
 
 

@@ -92,7 +92,9 @@ def _differences(evidence: Evidence) -> list[Grid]:
             task,
             f"{row['threshold']:g}",
             formats.percent(row["difference"]),
-            f"{formats.percent(row['low'])} to {formats.percent(row['high'])}",
+            f"{formats.percent(row['low'])} to {formats.percent(row['high'])}"
+            if row["low"] == row["low"]
+            else formats.MISSING,
             f"{row['layers_more_in_a']} of {row['num_layers']}",
             formats.percent(row["probability_smaller"]),
         )
@@ -101,9 +103,9 @@ def _differences(evidence: Evidence) -> list[Grid]:
     ]
     columns = ("task", "threshold", "share of RI-T less that of P-T", "95 % interval", "layers with more", "smaller")
     note = (
-        "The interval is over other runs of both kinds, and there is none for a single run. Layers with more: those "
-        "where more singular values of RI-T are below. Smaller: the chance that one of RI-T is smaller than one of "
-        "P-T, at no threshold; a half is no difference."
+        "The interval is over other runs of both kinds, and there is none for a single run or for equal ones. "
+        "Layers with more: those where more singular values of RI-T are below. Smaller: the chance that one of RI-T "
+        "is smaller than one of P-T, at no threshold; a half is no difference."
     )
     caption = "Ours: more small singular values in RI-T than in P-T?"
     return overview(caption, columns, rows, note, "<task>.small_values.table")
