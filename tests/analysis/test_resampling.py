@@ -121,8 +121,8 @@ def test_logits_on_a_device_are_resampled_there() -> None:
     resampling = Resampling(50, 20, 0)
     expected = resampling.metrics(logits, labels)
     with pretended_device() as device:
-        found = [resampling.metrics(logits.to(device), labels.to(device)) for _ in range(2)]
+        repeated = [resampling.metrics(logits.to(device), labels.to(device)) for _ in range(2)]
     assert len(resampling._on_device) == 1
-    for metrics in found:
+    for metrics in repeated:
         for name, values in expected.items():
             np.testing.assert_allclose(metrics[name], values, rtol=1e-13)

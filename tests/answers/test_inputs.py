@@ -259,10 +259,10 @@ def test_networks_as_tutorials_define_them_are_compared(tmp_path: Path) -> None:
     torch.manual_seed(3)
     first, second = Tutorial(), Tutorial()
     given = {"train": (images[:60], labels[:60]), "test": (images[60:], labels[60:])}
-    found = transferscope.compare(first, second, images=given, analyses=QUICK)
+    comparison = transferscope.compare(first, second, images=given, analyses=QUICK)
     with torch.no_grad():
         right = [float((one(images[60:]).argmax(1) == labels[60:]).float().mean()) for one in (first, second)]
-    row = found.tables["mistakes"].iloc[0]
+    row = comparison.tables["mistakes"].iloc[0]
     assert [row["accuracy_a"], row["accuracy_b"]] == pytest.approx(right)
     assert transferscope.compare(first, second).tables["identity"]["num_inputs"].tolist() == [8]
 

@@ -241,7 +241,7 @@ def test_a_layer_that_is_no_one_linear_map_is_named(
 def test_weights_of_any_precision_are_analysed_in_float32_at_least(dtype: torch.dtype) -> None:
     """With the values that the file has."""
     state = {key: t.to(dtype) for key, t in build_model("squeezenet1_1", 3, seed=0).state_dict().items()}
-    found = analysed_state(Checkpoint(state, CheckpointMetadata(architecture="squeezenet1_1", num_classes=3)))
-    for key, tensor in found.items():
+    analysed = analysed_state(Checkpoint(state, CheckpointMetadata(architecture="squeezenet1_1", num_classes=3)))
+    for key, tensor in analysed.items():
         assert tensor.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
         assert torch.equal(tensor.double(), state[key].double())

@@ -54,11 +54,11 @@ def test_indices_choose_and_order_examples(train_split: PackedSplit, model: nn.M
 def test_evaluate_joins_predictions_and_metrics(make_split: Make, model: nn.Module) -> None:
     """Per-class AUC carries the names of the split's classes."""
     split = make_split(30, multi_label=True)
-    found = evaluate(model, split)
-    assert found == metrics_from_logits(
+    measured = evaluate(model, split)
+    assert measured == metrics_from_logits(
         predict(model, split), split.labels, multi_label=True, class_names=split.class_names
     )
-    assert "auc/bee" in found
+    assert "auc/bee" in measured
 
 
 @pytest.mark.parametrize("at_once", [1, 21, 60, 1 << 24])
@@ -79,11 +79,11 @@ def test_single_label_evaluation_is_reduced_batch_by_batch(
         original(tally)
 
     monkeypatch.setattr(Tally, "_reduce", reduce)
-    found = evaluate(model, train_split, batch_size=batch_size)
+    measured = evaluate(model, train_split, batch_size=batch_size)
     assert max(sizes) <= max(at_once, 3)
     assert sum(sizes) == logits.numel()
-    assert found["accuracy"] == (logits.argmax(1) == labels).double().mean().item()
-    assert found["loss"] == pytest.approx(losses.mean().item(), rel=1e-14)
+    assert measured["accuracy"] == (logits.argmax(1) == labels).double().mean().item()
+    assert measured["loss"] == pytest.approx(losses.mean().item(), rel=1e-14)
 
 
 class LateCopies:

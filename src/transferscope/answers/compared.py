@@ -84,13 +84,13 @@ class Compared:
         """The pairs on a task that some table compares, in order of the tasks and models."""
         names = list(self.models)
         known = set(names)
-        found: dict[frozenset[str], Pair] = {}
+        pairs: dict[frozenset[str], Pair] = {}
         for name in PAIR_TABLES:
             for a, b in self._ends(name):
                 if a != b and {a, b} <= known and Pair(a, b).task == Pair(b, a).task:
-                    found.setdefault(frozenset((a, b)), Pair(a, b))
+                    pairs.setdefault(frozenset((a, b)), Pair(a, b))
         order = {frozenset(pair): rank for rank, pair in enumerate(combinations(names, 2))}
-        return sorted(found.values(), key=lambda pair: order[frozenset((pair.first, pair.second))])
+        return sorted(pairs.values(), key=lambda pair: order[frozenset((pair.first, pair.second))])
 
     @property
     def pairs_of_weights(self) -> list[Pair]:

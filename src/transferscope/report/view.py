@@ -309,7 +309,7 @@ def _of_these(view: SectionView, names: Mapping[str, str]) -> SectionView:
     checkpoint = re.compile(r"[\w.]+@\w+")
 
     def cell(text: str) -> str:
-        return checkpoint.sub(lambda found: names.get(found[0], found[0]), text)
+        return checkpoint.sub(lambda match: names.get(match[0], match[0]), text)
 
     def renamed(grids: list[Grid]) -> list[Grid]:
         return [

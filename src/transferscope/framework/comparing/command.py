@@ -122,17 +122,17 @@ def read(
     class_list = of_files.absolute(classes) if classes else None
     folders = [of_files.absolute(folder) for folder in images]
     of_files.check_different(folders, "give each folder of images once")
-    found: dict[str, study.Images] = {}
+    images_by_task: dict[str, study.Images] = {}
     for task, root, folder in zip(study.task_names(folders), folders, images, strict=True):
-        found[task] = study.read_images(root, class_list, max_images)
-        study.check_classes(compared, found[task])
-        click.echo(f"{folder}: {found[task]}")
-    if found:
+        images_by_task[task] = study.read_images(root, class_list, max_images)
+        study.check_classes(compared, images_by_task[task])
+        click.echo(f"{folder}: {images_by_task[task]}")
+    if images_by_task:
         click.echo(study.normalisation(params.get("pictures") or {}))
     if ancestor is not None:
         of_files.check_ancestor(ancestor, compared)
     pairing = pairs or ("all" if len(paths) <= study.APART else "first")
-    comparison = study.Comparison(compared, found, ancestor, pairing, size)
+    comparison = study.Comparison(compared, images_by_task, ancestor, pairing, size)
     comparison.check()
     return comparison
 

@@ -123,13 +123,13 @@ def read_file(path: str, label: str, model: str | None, options: Mapping[str, An
     name = own.architecture or model
     if name is None:
         try:
-            found = recognize([checkpoint.state_dict], hints=hints_of(checkpoint, path))
+            recognized = recognize([checkpoint.state_dict], hints=hints_of(checkpoint, path))
         except UserError as error:
             raise UserError(f"{path}: {error}") from None
-        others = f"; next: {', '.join(found.runners_up)}" if found.runners_up else ""
-        why = f"{found.evidence}{others}"
-        size = found.image_side, found.in_channels
-        return ComparedFile(path, label, found.name, found.options, found.num_classes, *size, why)
+        others = f"; next: {', '.join(recognized.runners_up)}" if recognized.runners_up else ""
+        why = f"{recognized.evidence}{others}"
+        size = recognized.image_side, recognized.in_channels
+        return ComparedFile(path, label, recognized.name, recognized.options, recognized.num_classes, *size, why)
     chosen = own.model_options or dict(options)
     fitted = checkpoint.with_metadata(architecture=name, model_options=chosen).fitted()
     classes = own.num_classes or infer_num_classes(fitted.state_dict, name, chosen, source=path)
