@@ -11,6 +11,7 @@ import pandas as pd
 
 from transferscope.answers.answer import MOST, NO, UNKNOWN, YES, Answer, AnswerCard, PartialAnswer, card
 from transferscope.answers.wording import count, listed, percent, sentence
+from transferscope.claims.evidence import CROSS_DOMAIN
 from transferscope.claims.registry import registered
 from transferscope.claims.verdict import FAILS, HOLDS
 from transferscope.experiment.plan import Plan
@@ -118,7 +119,7 @@ def answers_of_study(
     """
     rows = {str(row["id"]): row for row in claims.to_dict("records")}
     run = {name: row for name, row in rows.items() if int(row["num_comparisons"]) > 0}
-    parts = {NEAR_UNION: _behind_by_task(plan, merges)}
+    parts = {NEAR_UNION: _behind_by_task(plan, merges, run.get(NEAR_UNION))}
     answers = [
         _answer(one, run[one.claim], figures or {}, parts.get(one.claim, ())) for one in HEADLINES if one.claim in run
     ]
@@ -127,11 +128,24 @@ def answers_of_study(
     return card(plan.study.report.title, (), [*answers[: MOST - 1], _open(run)])
 
 
-def _behind_by_task(plan: Plan, merges: pd.DataFrame | None) -> tuple[PartialAnswer, ...]:
-    """Distances of plain averages of fine-tuned runs behind the model of all images, task by task."""
-    if merges is None or merges.empty:
+def _behind_by_task(
+    plan: Plan, merges: pd.DataFrame | None, claim: Mapping[Any, Any] | None
+) -> tuple[PartialAnswer, ...]:
+    """Distances of plain averages of fine-tuned runs behind the model of all images, task by task.
+
+    None where the claim left one of these merges out, so that both numbers are of the same merges.
+    """
+    if merges is None or merges.empty or claim is None:
         return ()
-    tuned = [spec for spec in plan.merges() if {plan.runs[name].role for name in spec.candidates} == {"fine_tuned"}]
+    tuned = [
+        spec
+        for spec in plan.merges()
+        if {plan.runs[name].role for name in spec.candidates} == {"fine_tuned"}
+        and spec.scope == CROSS_DOMAIN
+        and spec.union is not None
+    ]
+    if len(tuned) != int(claim["num_comparisons"]):
+        return ()
     rows = merges[merges["merge"].isin([spec.name for spec in tuned]) & (merges["model"] == "uniform")]
     means = rows[rows["task"] != ALL_TASKS].groupby("task", sort=False)["behind_union"].mean().dropna()
     labels = tuple(dict.fromkeys(spec.label for spec in tuned))
