@@ -259,7 +259,8 @@ def _rows(singular_values: pd.DataFrame, epoch: object | None) -> pd.DataFrame:
     rows = rows.assign(kind=kinds_of(rows))
     if epoch is None and "epoch" in rows.columns:
         untrained = singular_values[singular_values["epoch"].astype(str) == "0"]
-        untrained = untrained[[kind_of(kind).is_plain("from_scratch") for kind in kinds_of(untrained)]]
+        kinds = kinds_of(untrained)
+        untrained = untrained[kinds.isin([kind for kind in kinds.unique() if kind_of(kind).is_plain("from_scratch")])]
         rows = pd.concat([rows, untrained.assign(kind=UNTRAINED)], ignore_index=True)
     return rows[np.isfinite(rows["value"])]
 
