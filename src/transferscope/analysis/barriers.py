@@ -13,8 +13,8 @@ from statistics import NormalDist
 
 import numpy as np
 import pandas as pd
+import scipy
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
 
 from transferscope.system.errors import UserError
 
@@ -281,7 +281,7 @@ def mean_over_pairs(
     means = np.array([rest.mean() for rest in without])
     freedom = len(models) - 1
     error = math.sqrt(freedom / len(models) * np.square(means - means.mean()).sum())
-    reach = float(stats.t.ppf((1 + confidence) / 2, freedom)) * error
+    reach = float(scipy.stats.t.ppf((1 + confidence) / 2, freedom)) * error
     return Interval(mean, mean - reach, mean + reach, len(sample))
 
 

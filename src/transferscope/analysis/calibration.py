@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+import scipy
 from numpy.typing import ArrayLike, NDArray
-from scipy import optimize, stats
 
 from transferscope.analysis.intervals import CONFIDENCE, rate_interval
 
@@ -79,7 +79,7 @@ def _root_mean_square(size: Floats, gaps: Floats, squares: Floats, came_true: Fl
     def below(theta: float) -> float:
         centre = max(shift + theta, SMALLEST)
         variance = 2 * float((b * b).sum()) + 4 * theta * per_part + theta**2 * relative / float(size.sum())
-        return float(stats.gamma.cdf(observed, centre**2 / variance, scale=variance / centre))
+        return float(scipy.stats.gamma.cdf(observed, centre**2 / variance, scale=variance / centre))
 
     tail = (1 - CONFIDENCE) / 2
     value = math.sqrt(max(observed - shift, 0.0))
@@ -94,7 +94,7 @@ def _solve(below: Callable[[float], float], level: float, start: float) -> float
     high = max(start, SMALLEST)
     while below(high) > level:
         high *= 2
-    return float(optimize.brentq(lambda theta: below(theta) - level, 0.0, high, xtol=1e-12))
+    return float(scipy.optimize.brentq(lambda theta: below(theta) - level, 0.0, high, xtol=1e-12))
 
 
 def reliability(confidence: ArrayLike, happened: ArrayLike, *, num_bins: int = 10) -> pd.DataFrame:

@@ -22,9 +22,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 import torch
 from numpy.typing import NDArray
-from scipy import stats
 from torch import Tensor
 
 Floats = NDArray[np.float64]
@@ -61,12 +61,12 @@ class Spread:
     def interval(self, values: Floats, confidence: float) -> tuple[Floats, Floats]:
         """Ends of the interval around estimates, (num_pairs,) each; NaN where nothing varies."""
         with np.errstate(invalid="ignore", divide="ignore"):
-            one_sided, two_sided = (stats.t.ppf(level, self.df) for level in (confidence, (1 + confidence) / 2))
+            one_sided, two_sided = (scipy.stats.t.ppf(level, self.df) for level in (confidence, (1 + confidence) / 2))
             high = self._high(values, two_sided)
             safe = WELL_BELOW * self._high(np.zeros_like(values), two_sided)
             low = self._low(values, two_sided)
             low = np.where(low < safe, np.minimum(self._low(values, one_sided), safe), low)
-            related = values > np.sqrt(self.chance) * stats.pearson3.ppf(confidence, self.skewness)
+            related = values > np.sqrt(self.chance) * scipy.stats.pearson3.ppf(confidence, self.skewness)
             low = np.maximum(low, np.where(related, ABOVE_ZERO, 0.0))
             known = 1 - values > SAME
         return np.where(known, np.minimum(low, values), np.nan), np.where(known, np.maximum(high, values), np.nan)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+import scipy
 from numpy.typing import ArrayLike
-from scipy.stats import pearsonr
 
 from transferscope.system.errors import UserError
 
@@ -59,5 +59,5 @@ def class_size_correlation(class_sizes: ArrayLike, accuracies: ArrayLike) -> Siz
     sizes, values = sizes[known], values[known]
     if len(sizes) < 3 or np.ptp(sizes) == 0 or np.ptp(values) == 0:
         return SizeCorrelation(float("nan"), float("nan"), len(sizes))
-    result = pearsonr(sizes, values)
+    result = scipy.stats.pearsonr(sizes, values)
     return SizeCorrelation(float(result.statistic), float(result.pvalue), len(sizes))

@@ -12,8 +12,8 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
+import scipy
 import torch
-from scipy import stats
 from torch import Tensor, nn
 
 from transferscope.analysis.evaluator import Batches, iterate, per_example
@@ -287,8 +287,8 @@ def _judge(cells: pd.DataFrame, keys: list[str], epsilon: float, confidence: flo
     num_cells = cells.groupby(keys, sort=False, dropna=False)["mean"].transform("size").to_numpy()
     with np.errstate(divide="ignore", invalid="ignore"):
         scores = (cells["mean"].to_numpy() - epsilon) / (cells["std"].to_numpy() / np.sqrt(count))
-        refused = scores > stats.t.ppf(1 - error, count - 1)
-        allowed = scores < stats.t.ppf(error / num_cells, count - 1)
+        refused = scores > scipy.stats.t.ppf(1 - error, count - 1)
+        allowed = scores < scipy.stats.t.ppf(error / num_cells, count - 1)
     exact = cells["sigma"].to_numpy() == 0
     below = cells["mean"].to_numpy() <= epsilon
     # A loss that is not finite is no draw away from being allowed.

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+import scipy
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
 
 from transferscope.analysis.intervals import paired_difference_interval, rate_interval
 
@@ -68,7 +68,7 @@ def flips(correct_a: ArrayLike, correct_b: ArrayLike, grouping: Grouping) -> pd.
 def mcnemar_p(lost: ArrayLike, gained: ArrayLike) -> NDArray[np.float64]:
     """p-value of McNemar's exact test, element by element: 1 where the models never differ."""
     x, y = np.asarray(lost), np.asarray(gained)
-    p: NDArray[np.float64] = np.minimum(1, 2 * stats.binom.cdf(np.minimum(x, y), x + y, 0.5))
+    p: NDArray[np.float64] = np.minimum(1, 2 * scipy.stats.binom.cdf(np.minimum(x, y), x + y, 0.5))
     return p
 
 

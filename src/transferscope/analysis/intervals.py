@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
 
 Floats = NDArray[np.float64]
 CONFIDENCE = 0.95
@@ -20,7 +20,7 @@ CONFIDENCE = 0.95
 def rate_interval(counts: ArrayLike, totals: ArrayLike, confidence: float = CONFIDENCE) -> tuple[Floats, Floats]:
     """Wilson's score interval of counts / totals, element by element; NaN where a total is 0."""
     x, n = np.asarray(counts, dtype=float), np.asarray(totals, dtype=float)
-    z = float(stats.norm.ppf((1 + confidence) / 2))
+    z = float(scipy.stats.norm.ppf((1 + confidence) / 2))
     with np.errstate(invalid="ignore", divide="ignore"):
         p = x / n
         centre = (p + z**2 / (2 * n)) / (1 + z**2 / n)
@@ -37,7 +37,7 @@ def paired_difference_interval(
     Bonett and Price (2012) add a whole one, and like Newcombe's interval theirs is too wide where few examples differ.
     """
     x, y, n = (np.asarray(values, dtype=float) for values in (gained, lost, totals))
-    z = float(stats.norm.ppf((1 + confidence) / 2))
+    z = float(scipy.stats.norm.ppf((1 + confidence) / 2))
     with np.errstate(invalid="ignore", divide="ignore"):
         up, down = ((values + 0.5) / (n + 1) for values in (x, y))
         half = z * np.sqrt((up + down - (up - down) ** 2) / (n + 1))
@@ -60,7 +60,7 @@ def mean_interval(values: ArrayLike, confidence: float = CONFIDENCE) -> tuple[fl
     if deviation == 0:
         return mean, mean
     skewness = float(((x - mean) ** 3).mean()) / deviation**3
-    quantile = float(stats.t.ppf((1 + confidence) / 2, n - 1))
+    quantile = float(scipy.stats.t.ppf((1 + confidence) / 2, n - 1))
     error = deviation / np.sqrt(n)
     low, high = (mean - error * _unskewed(bound, skewness, n) for bound in (quantile, -quantile))
     return low, high
@@ -84,7 +84,7 @@ def difference_of_means(first: ArrayLike, second: ArrayLike, confidence: float =
         return float("nan"), float("nan")
     freedom = total**2 / sum(part**2 / size for part, size in zip(parts, sizes, strict=True)) - 1
     freedom = min(max(freedom, min(sizes) - 1), sum(sizes) - 2)
-    half = float(stats.t.ppf((1 + confidence) / 2, freedom)) * np.sqrt(total)
+    half = float(scipy.stats.t.ppf((1 + confidence) / 2, freedom)) * np.sqrt(total)
     return difference - half, difference + half
 
 

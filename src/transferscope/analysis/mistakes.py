@@ -9,8 +9,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
-from sklearn.metrics import cohen_kappa_score
-from statsmodels.stats.contingency_tables import mcnemar
 
 from transferscope.analysis.intervals import four_counts_interval
 from transferscope.system.errors import UserError
@@ -98,6 +96,8 @@ def compare_predictions(
 
 
 def _compare(a: NDArray[np.bool_], b: NDArray[np.bool_], what: str) -> MistakeComparison:
+    from statsmodels.stats.contingency_tables import mcnemar  # takes a second to import
+
     if len(a) == 0:
         raise UserError(f"{what} has no example with a label: leave it out, or give more examples")
     only_a, only_b = int((a & ~b).sum()), int((b & ~a).sum())
@@ -126,6 +126,8 @@ def _kappa(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:
     """NaN where both models are right, or wrong, on everything: then no agreement beyond chance can be told."""
     if a.all() == b.all() and a.any() == b.any() and a.all() == a.any():
         return float("nan")
+    from sklearn.metrics import cohen_kappa_score  # takes a second to import
+
     return float(cohen_kappa_score(a, b))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from scipy import stats
+import scipy
 
 ALPHA = 0.05
 POWER = 0.8
@@ -22,18 +22,18 @@ def mcnemar_power(num_examples: int, negative: float, positive: float, *, alpha:
     differing = negative + positive
     if differing <= 0 or num_examples < 1:
         return 0.0
-    low, high = stats.binom.ppf([1e-9, 1 - 1e-9], num_examples, differing)
+    low, high = scipy.stats.binom.ppf([1e-9, 1 - 1e-9], num_examples, differing)
     flips = np.arange(int(low), int(high) + 1)
     critical = _critical(flips, alpha)
     share = negative / differing
-    significant = stats.binom.cdf(critical, flips, share) + stats.binom.cdf(critical, flips, 1 - share)
-    return float((stats.binom.pmf(flips, num_examples, differing) * significant).sum())
+    significant = scipy.stats.binom.cdf(critical, flips, share) + scipy.stats.binom.cdf(critical, flips, 1 - share)
+    return float((scipy.stats.binom.pmf(flips, num_examples, differing) * significant).sum())
 
 
 def _critical(flips: np.ndarray, alpha: float) -> np.ndarray:
     """The largest rarer count that the exact test calls significant, -1 for none; flips: numbers of flips."""
-    count = stats.binom.ppf(alpha / 2, flips, 0.5)
-    too_many = stats.binom.cdf(count, flips, 0.5) > alpha / 2
+    count = scipy.stats.binom.ppf(alpha / 2, flips, 0.5)
+    too_many = scipy.stats.binom.cdf(count, flips, 0.5) > alpha / 2
     return np.where(flips == 0, -1, count - too_many)
 
 
@@ -63,7 +63,7 @@ def images_needed(negative: float, positive: float, *, power: float = POWER, alp
 def connor(negative: float, positive: float, *, power: float = POWER, alpha: float = ALPHA) -> float:
     """Images needed by Connor's normal approximation (Biometrics 43, 1987); the exact test needs a few more."""
     differing, difference = negative + positive, abs(positive - negative)
-    tail, chance = stats.norm.ppf([1 - alpha / 2, power])
+    tail, chance = scipy.stats.norm.ppf([1 - alpha / 2, power])
     return float((tail * math.sqrt(differing) + chance * math.sqrt(differing - difference**2)) ** 2 / difference**2)
 
 
