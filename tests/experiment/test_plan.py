@@ -469,8 +469,8 @@ BAD = [
         "tasks.photos.root: null is for checkpoint files alone, but runs.rit needs images",
     ),
     (
-        {"tasks__photos": {"format": "image_folder", "root": None}, "tasks__all": {"union": ["photos"]}},
-        "tasks.photos.root: null is for checkpoint files alone, but tasks.all needs images",
+        {"tasks__photos": {"format": "image_folder", "root": None}, "tasks__both": {"union": ["photos"]}},
+        "tasks.photos.root: null is for checkpoint files alone, but tasks.both needs images",
     ),
     ({"tasks__photos": {"format": "image_folder"}}, "tasks.photos: root is missing: the folder that holds the images"),
     ({"tasks__photos": {"format": "domainnet", "root": None}}, "tasks.photos: root is missing"),
