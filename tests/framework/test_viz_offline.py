@@ -7,11 +7,13 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -42,7 +44,18 @@ sys.addaudithook(record)
 """
 """Python imports it first in each process; it writes down which hosts are asked, and lets none be reached."""
 
-PORT = 4179
+
+@dataclass(frozen=True)
+class Served:
+    """A server of the study: its port, and a file with a line for each question to another machine."""
+
+    port: int
+    asked: Path
+
+    def ask(self, path: str) -> str:
+        """The answer of the server."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=30) as answer:
+            return str(answer.read().decode())
 
 
 @pytest.fixture(scope="module")
@@ -54,8 +67,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
 
 
 @pytest.fixture(scope="module")
-def served(project: Project, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The study, served by the command; a file with a line for each question to another machine."""
+def served(project: Project, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """The study, served by the command at a port that no other process of the tests has."""
     folder = tmp_path_factory.mktemp("recorded")
     (folder / "sitecustomize.py").write_text(RECORDER)
     asked = folder / "hosts.txt"
@@ -63,9 +76,11 @@ def served(project: Project, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     variables = {**os.environ, "PYTHONPATH": str(folder), "ASKED_HOSTS": str(asked)}
     variables.pop("DO_NOT_TRACK", None)  # the project alone has to see to it
     log = folder / "output.txt"
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
     with log.open("w") as written:
         started = subprocess.Popen(
-            [sys.executable, "-m", "kedro", "viz", "run", "--no-browser", f"--port={PORT}"],
+            [sys.executable, "-m", "kedro", "viz", "run", "--no-browser", f"--port={port}"],
             cwd=project.folder,
             env=variables,
             stdout=written,
@@ -78,16 +93,10 @@ def served(project: Project, tmp_path_factory: pytest.TempPathFactory) -> Iterat
             assert started.poll() is None, log.read_text()
             assert time.monotonic() < until, log.read_text()
             time.sleep(0.2)
-        yield asked
+        yield Served(port, asked)
     finally:
         os.killpg(started.pid, signal.SIGKILL)
         started.wait()
-
-
-def ask(path: str) -> str:
-    """The answer of the server that runs."""
-    with urllib.request.urlopen(f"http://127.0.0.1:{PORT}{path}", timeout=30) as answer:
-        return str(answer.read().decode())
 
 
 def foreign(page: str) -> list[str]:
@@ -105,20 +114,20 @@ def test_the_recorder_sees_a_request(tmp_path: Path) -> None:
     assert asked.read_text() == "fonts.example\n"
 
 
-def test_the_server_and_its_command_ask_nobody(served: Path) -> None:
+def test_the_server_and_its_command_ask_nobody(served: Served) -> None:
     """Neither for a newer version nor for telemetry, while the page and all that it asks at its start are served."""
     for path in ("/", "/api/main", "/api/metadata", "/api/run-status"):
-        assert ask(path)
-    version = json.loads(ask("/api/version"))
+        assert served.ask(path)
+    version = json.loads(served.ask("/api/version"))
     assert version["latest"] == version["installed"]
     assert not version["is_outdated"]
-    assert served.read_text() == ""
+    assert served.asked.read_text() == ""
 
 
 @pytest.mark.parametrize("path", ["/", "/workflow", "/docs"])
-def test_a_served_page_names_no_other_machine(served: Path, path: str) -> None:
+def test_a_served_page_names_no_other_machine(served: Served, path: str) -> None:
     """It has no link to one, and a policy by which browsers refuse what a script would load."""
-    page = ask(path)
+    page = served.ask(path)
     assert POLICY in page
     assert [name for name in foreign(page) if path != "/docs"] == []
 

@@ -18,7 +18,7 @@ from kedro.framework.project import pipelines
 from kedro.runner import AbstractRunner, ParallelRunner, SequentialRunner, ThreadRunner
 
 from tiny_project import SMALL, Project, make_project
-from transferscope.framework.runners import GpuRunner, RayRunner, gpu_runner
+from transferscope.framework.runners import GpuRunner, RayRunner, gpu_runner, ray_cluster
 from transferscope.framework.runners.surroundings import TERMINATED, one_thread_an_operation
 from transferscope.system.folder_lock import FolderLock
 
@@ -90,7 +90,8 @@ def test_ray_gives_the_same_bytes_on_loopback_and_leaves_nothing(
 ) -> None:
     """In a cluster of its own, without a process or a file of it afterwards."""
     system = Path(tempfile.mkdtemp(prefix="ts-", dir="/tmp"))  # sockets have short names
-    # Tests in another process may use Ray at the same time; the folder of a session ends with its process.
+    # Tests in another process may have a cluster at the same time; the folder of a session ends with its process.
+    monkeypatch.setattr(ray_cluster, "_known", lambda: None)
     own = f"session_*_{os.getpid()}"
     before = set(Path("/tmp/ray").glob(own))
     monkeypatch.setattr(tempfile, "tempdir", str(system))
