@@ -68,14 +68,14 @@ class Photos(Dataset):
 class Packed(Dataset):
     """The packed images as an array: one copy for each image."""
 
-    def __init__(self, images: np.ndarray) -> None:
+    def __init__(self, images: torch.Tensor) -> None:
         self.images = images
 
     def __len__(self) -> int:
         return len(self.images)
 
     def __getitem__(self, index: int) -> torch.Tensor:
-        return torch.from_numpy(self.images[index].copy())
+        return self.images[index].clone()
 
 
 def decode_and_resize(path: Path, size: int) -> np.ndarray:

@@ -36,10 +36,10 @@ runs:
   pt_large_lr: {training_on: *x}
   rit_small_lr: {training_on: *x}
 analyses:
+  compile: false
   mistakes: {bootstrap: 20}
   similarity: {max_examples: 60}
   landscape:
-    compile: false
     alphas: {points: 3}
     alphas_on: {chexpert: {points: 3}}
     extrapolation: {points: 4}
