@@ -183,7 +183,7 @@ def test_only_compiled_measurements_have_another_key() -> None:
 def test_compiled_code_gives_the_same_up_to_rounding() -> None:
     """Torch's own compiler, on the CPU: CKA of two small networks."""
     made = [build_model("fixup_resnet_small", 3, seed=seed, blocks=[1], widths=[4]) for seed in (1, 2)]
-    about = CheckpointMetadata("fixup_resnet_small", 3, model_options={"blocks": [1], "widths": [4]})
+    about = CheckpointMetadata("fixup_resnet_small", {"blocks": [1], "widths": [4]}, 3)
     pair = {str(place): Checkpoint(model.state_dict(), about) for place, model in enumerate(made)}
     splits, options = {"test": split_of("test", 24)}, SimilarityOptions(features=("pooled",), heat_map_pairs=0)
     plain, compiled = (cka(Bench(splits, compiled=on), pair, [("0", "1")], options)["cka"] for on in (False, True))
