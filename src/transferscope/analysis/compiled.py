@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from inspect import signature
+from typing import cast
+
 import torch
 from torch import nn
 
@@ -15,4 +18,6 @@ def compiled(network: nn.Module) -> nn.Module:
     Shapes are fixed, since code for batches of any size is slower. Weights that are written in place take no new code,
     and neither do other networks of the same structure. Values differ by rounding.
     """
-    return torch.compile(network, dynamic=False, recompile_limit=GRAPHS)  # type: ignore[return-value]
+    # Older versions of torch lack the argument: what is beyond their 8 graphs runs as it is.
+    limit = {"recompile_limit": GRAPHS} if "recompile_limit" in signature(torch.compile).parameters else {}
+    return cast(nn.Module, torch.compile(network, dynamic=False, **limit))  # type: ignore[call-overload]

@@ -132,7 +132,7 @@ class _Work:
         self.called = torch.compile(network, dynamic=False) if options.compile else network
         analysed = build_model(model.name, num_classes, seed=0, **model.options).eval()
         analysed.to(device=device, dtype=self.dtype)
-        analysed.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        analysed.to(memory_format=torch.channels_last)
         self.analysed = torch.compile(analysed, dynamic=False) if compiled else analysed
         largest = max(options.batch_size, EVALUATED)
         self.images = torch.randn(largest, image_channels(network), side, side, device=device)
