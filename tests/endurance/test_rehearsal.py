@@ -16,6 +16,7 @@ from PIL import Image
 
 from tiny_project import make_project
 from transferscope.cost.device_speed import measure_speeds
+from transferscope.cost.other_work import cores
 from transferscope.cost.plan_cost import plan_costs
 from transferscope.experiment.plan import Plan
 from transferscope.framework.config import active_plan
@@ -123,7 +124,8 @@ def test_every_node_of_the_papers_study_runs(tmp_path: Path) -> None:
         session.load_context()
         nodes = pipelines["__default__"].nodes
         estimated = estimated_seconds(active_plan(), nodes)
-    print(f"kedro cost: {estimated:.0f} s, {estimated / taken:.2f} of the truth")
+    shares = f"{estimated / taken:.2f} of the clock, {cores() * estimated / processor:.2f} of the processor time"
+    print(f"kedro cost: {estimated:.0f} s on {cores()} cores, {shares}")
     assert len(nodes) > 500
     assert f"[{len(nodes)}/{len(nodes)}]" in done.stdout + done.stderr
     with project.session(env="paper") as session:
