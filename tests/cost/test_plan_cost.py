@@ -173,19 +173,21 @@ def test_each_kind_of_network_is_measured_once_as_the_plan_trains_it(
     plan: Plan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nine runs of one network and one training are one measurement; another batch size for P makes two."""
-    asked: list[tuple[int, str]] = []
+    asked: list[tuple[int, str, bool]] = []
 
-    def measured(model: ModelOptions, side: int, *, training: TrainingOptions, precision: str, seconds: float) -> Speed:
-        asked.append((training.batch_size, precision))
+    def measured(
+        model: ModelOptions, side: int, *, training: TrainingOptions, precision: str, compiled: bool, seconds: float
+    ) -> Speed:
+        asked.append((training.batch_size, precision, compiled))
         return Speed(train=training.batch_size, forward=2.0)
 
     monkeypatch.setattr(device_speed, "measure_speed", measured)
     assert device_speed.measure_speeds(plan) == dict.fromkeys(plan.runs, Speed(32, 2.0))
-    assert asked == [(32, "float32")]
+    assert asked == [(32, "float32", False)]
     of_p = STUDY | {"runs": STUDY["runs"] | {"p": STUDY["runs"]["p"] | {"training": {"batch_size": 8}}}}
-    other = make_plan(of_p | {"analyses": STUDY["analyses"] | {"precision": "bfloat16"}})
+    other = make_plan(of_p | {"analyses": STUDY["analyses"] | {"precision": "bfloat16", "compile": True}})
     speeds = device_speed.measure_speeds(other)
-    assert sorted(asked[1:]) == [(8, "bfloat16"), (32, "bfloat16")]
+    assert sorted(asked[1:]) == [(8, "bfloat16", True), (32, "bfloat16", True)]
     assert speeds["source.p_1"].train == 8
     costs = run_costs(other, task_sizes(other, SIZES), speeds, dict.fromkeys(other.runs, 250)).set_index("run")
     assert costs.loc["source.p_1", "hours"] == pytest.approx((5000 / 8 + 4 * 1050 / 2) / 3600)
