@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from transferscope.answers.answer import NO, UNKNOWN, YES, Answer
 from transferscope.answers.compared import Compared, Pair, Row
 from transferscope.answers.findings import Finding, Places, answer_of, largest, of_every, of_verdict
+from transferscope.answers.learned import WOULD_TELL, why_not
 from transferscope.answers.rule import among, decide, images_that_decide, ranged
 from transferscope.answers.same_function import Relation, relation
 from transferscope.answers.wording import about, count, percent, percent_range, point_range, points, sentence
@@ -33,7 +34,8 @@ def basin(compared: Compared) -> Answer | None:
 
     Of several pairs or tasks all verdicts hold at once, by longer intervals.
     """
-    number = sum(len(compared.main_rows("barriers", pair)) > 0 for pair in compared.pairs)
+    measured = [pair for pair in compared.pairs if len(compared.main_rows("barriers", pair))]
+    number = sum(not why_not(compared, pair) for pair in measured)
     findings = [one for pair in compared.pairs if (one := _finding(compared, pair, number)) is not None]
     if not findings:
         return None
@@ -70,8 +72,11 @@ def _of_many(compared: Compared, findings: list[Finding], places: Places) -> tup
         if (chosen := of_verdict(findings, verdict))
     ]  # fmt: skip
     highest = largest(findings)
-    shown = f"{points(highest.value)}{point_range(highest.low, highest.high)}"
-    parts.append(f"the highest is {shown} of test {metric_name(compared, highest.pair)}, {places.at(highest.pair)}")
+    if math.isfinite(highest.value):
+        shown = f"{points(highest.value)}{point_range(highest.low, highest.high)}"
+        parts.append(f"the highest is {shown} of test {metric_name(compared, highest.pair)}, {places.at(highest.pair)}")
+    if any(one.would_tell == WOULD_TELL for one in findings):
+        parts.append("a line to a model that has not learned the images says nothing of basins")
     if reasons := _explained(compared, of_verdict(findings, NO)):
         parts.append(reasons)
     return sentence(parts), of_every(findings)
@@ -98,6 +103,9 @@ def _finding(compared: Compared, pair: Pair, number: int) -> Finding | None:
         return Finding(pair, YES, f"yes, {both} are one point, so no line lies between them", 0.0)
     if rows.empty:
         return None
+    if reason := why_not(compared, pair):
+        text = f"whether {both} lie in one basin cannot be told, because {reason}"
+        return Finding(pair, UNKNOWN, text, would_tell=WOULD_TELL)
     row = rows.to_dict("records")[0]
     height, low, high = among(ranged(row, "barrier"), number)
     margin, metric = compared.margin(pair), metric_name(compared, pair)
