@@ -90,17 +90,19 @@ def _of_many(compared: Compared, missing: dict[str, Score]) -> str:
     several = len(compared.tasks) > 1
     named = []
     for run, score in list(missing.items())[:MOST_NAMED]:
-        on = f" on {RunName.parse(run).task}" if several else ""
-        named.append(f"{compared.label(run)}{on} has an {_metric(score)} of {_ranged(score)}")
-    more = len(missing) - len(named)
-    named += [f"{more} more are alike"] if more else []
+        of = f"{compared.label(run)}{f' on {RunName.parse(run).task}' if several else ''} is {_ranged(score)}"
+        named.append(f"{'that' if named else f'the test {_metric(score)}'} of {of}")
+    if more := len(missing) - len(named):
+        named.append(f"{more} more {'is' if more == 1 else 'are'} as low")
     models = {compared.models[run] for run in missing}
-    who = f"{len(models)} of the {len(compared.distinct)} models"
-    images = "images of some task" if several else "these images"
+    hardly = any(not score.is_like_guessing for score in missing.values())
+    who = f"{len(models)} of the {len(compared.distinct)} models {'has' if len(models) == 1 else 'have'}"
+    who += " not, or hardly, learned" if hardly else " not learned"
+    if len(models) == len(compared.distinct) > 1 and not hardly:
+        who = "none of the models has learned"
     guessed = {_guessing(score) for score in missing.values()}
-    ends = guessed.pop() if len(guessed) == 1 else "guessing does as well"
-    has = "has" if len(models) == 1 else "have"
-    return f"no, {who} {has} not learned {images}: {listed(named)}, and {ends}"
+    ends = guessed.pop() if len(guessed) == 1 else "guessing does about as well"
+    return f"no, {who} {'images of some task' if several else 'these images'}: {listed([*named, ends])}"
 
 
 def _guessing(score: Score) -> str:

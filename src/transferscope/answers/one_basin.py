@@ -85,8 +85,8 @@ def _of_many(compared: Compared, findings: list[Finding], places: Places) -> tup
 def _explained(compared: Compared, high: list[Finding]) -> str:
     """Of how many barriers permutation and scale explain at least most."""
     causes = [cause for one in high if (cause := cause_of(compared, one.pair)) is not None]
-    if not causes:
-        return ""
+    if len(causes) < 2:
+        return causes[0].text if causes else ""
     explained = sum(cause.verdict == YES for cause in causes)
     return f"order and scale of the channels explain most of {explained} of these {count(len(causes), 'barrier')}"
 

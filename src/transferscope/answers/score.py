@@ -33,7 +33,7 @@ class Score:
     loss: float
     """Nats per example (and finding)."""
     loss_of_guessing: float
-    """Entropy of the labels, that is ln(classes) where all classes are as frequent."""
+    """Entropy of the labels, that is ln(classes) where all classes are equally frequent."""
     num_examples: int
 
     @property
