@@ -125,7 +125,7 @@ def test_pairs_without_the_model_are_answered() -> None:
     assert [part.verdict for part in answer.parts] == [NO, UNKNOWN]
     assert "a line to a model that has not learned the images says nothing of basins" in answer.answer
     text = learned(replace(compared, scores=dict.fromkeys(compared.models, GUESSING))).answer
-    assert "that of C is 12.0 % (9.0 % to 15.0 %) and always naming the most frequent class gives 10.0 %" in text
+    assert "that of C is 12.0 % (9.0 % to 15.0 %), and always naming the most frequent class gives 10.0 %" in text
     assert text.startswith("No, none of the models has learned these images: the test accuracy of A is 12.0 % (9.0 %")
 
 

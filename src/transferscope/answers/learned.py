@@ -102,7 +102,7 @@ def _of_many(compared: Compared, missing: dict[str, Score]) -> str:
         who = "none of the models has learned"
     guessed = {_guessing(score) for score in missing.values()}
     ends = guessed.pop() if len(guessed) == 1 else "guessing does about as well"
-    return f"no, {who} {'images of some task' if several else 'these images'}: {listed([*named, ends])}"
+    return f"no, {who} {'images of some task' if several else 'these images'}: {', '.join(named)}, and {ends}"
 
 
 def _guessing(score: Score) -> str:

@@ -30,6 +30,8 @@ from transferscope.plots.style import (
     shorten,
 )
 
+LETTER = 0.06
+"""Inches that a letter of a tick takes."""
 MOST_PAIRS = 40
 """Pairs of files of a series that have a bar of their own; of more the first ones."""
 
@@ -152,15 +154,17 @@ def mistake_bars(
         return empty_figure("no mistakes to show", note)
     kinds, classes = in_usual_order(in_order(rows["pair_kind"])), in_order(rows["class_name"])
     bars = [(name, kind) for name in classes for kind in kinds]
-    wide = len(classes) > 1
+    wide = len(classes) > 1 or bool(names)
     height = 0.85 + 0.2 * len(bars) + 0.08 * len(classes)
     figure, axes = new_figure(width=DOUBLE_WIDTH if wide else PANEL_WIDTH, panel_height=height)
     ax = axes[0, 0]
     y = np.array([index + 0.5 * (index // len(kinds)) for index in range(len(bars))])
     shares = np.array([_shares(rows, name, kind) for name, kind in bars])
-    _stack(ax, y, shares, figure.get_figwidth() - 1.6)
-    names = [f"{shorten(name)}   {kind}" if wide and kind == kinds[0] else kind for name, kind in bars]
-    ax.set_yticks(y, names, fontsize=TICK_SIZE)
+    longest = max(map(len, kinds)) if names else 0
+    _stack(ax, y, shares, figure.get_figwidth() - max(1.6, 0.6 + LETTER * longest))
+    several = len(classes) > 1
+    ticks = [f"{shorten(name)}   {kind}" if several and kind == kinds[0] else kind for name, kind in bars]
+    ax.set_yticks(y, ticks, fontsize=TICK_SIZE)
     ax.set_ylim(y[-1] + 0.6, -0.6)
     ax.grid(False, axis="y")
     which = f"pair (the first {MOST_PAIRS} of {of_all})" if of_all else None
