@@ -88,7 +88,7 @@ def _of_one(compared: Compared, run: str, score: Score) -> str:
 def _of_many(compared: Compared, missing: dict[str, Score]) -> str:
     """At most three with their numbers; all are parts of the answer."""
     several = len(compared.tasks) > 1
-    named = []
+    named: list[str] = []
     for run, score in list(missing.items())[:MOST_NAMED]:
         of = f"{compared.label(run)}{f' on {RunName.parse(run).task}' if several else ''} is {_ranged(score)}"
         named.append(f"{'that' if named else f'the test {_metric(score)}'} of {of}")

@@ -437,7 +437,7 @@ class _Merger:
         """The Fisher information of a candidate, which waits in a file."""
         images = self._training_of(place, "Fisher information", self.options.fisher_examples)
         seed = derive_seed("merging", "fisher", self.names[place])
-        with self._worn(self.states[place]) as network:  # no weight is written
+        with self._worn(self.states[place], copy=True) as network:
             information = diagonal_fisher(network, images, multi_label=self.images[0].multi_label, seed=seed)
         return store_state(information, self.folder / f"fisher_{place}.pt")
 
@@ -445,7 +445,7 @@ class _Merger:
     def _groups(self) -> PermutationGroups:
         first = self.images[0]
         images, _ = next(iter(stream(feed_of(first.choice_split), first.channels, size=2)))
-        with self._worn(self.states[0]) as network:  # no weight is written
+        with self._worn(self.states[0], copy=True) as network:
             return permutation_groups(network, images)
 
     @cached_property

@@ -44,7 +44,7 @@ def _task(plan: Plan, task: str, groups: list[PairGroup]) -> list[Node]:
             name="summarise_pairs",
             namespace=f"{task}.{NAME}",
         ),
-        draw(NAME, task, "mistakes", "mistakes:mistake_bars", [f"{task}.mistakes.table"], **_names(runs)),
+        draw(NAME, task, "mistakes", "mistakes:mistake_bars", [f"{task}.mistakes.table"], names=_names(runs)),
         *draw_matrix(NAME, plan, task, "disagreement", "mistakes", groups),
         *_gallery(plan, task, "uncommon_mistakes", nodes.draw_gallery),
         *(tagged("replacement", _replacement(plan, task, groups, runs)) if replaced else []),
@@ -52,10 +52,9 @@ def _task(plan: Plan, task: str, groups: list[PairGroup]) -> list[Node]:
     ]
 
 
-def _names(runs: list[RunSpec]) -> dict[str, dict[str, str]]:
-    """The names of files of a series, which have one label together."""
-    names = printed_names(run for run in runs if run.in_series)
-    return {"names": names} if names else {}
+def _names(runs: list[RunSpec]) -> dict[str, str]:
+    """The names of files of a series, which have one label together, by the full name of the run."""
+    return printed_names(run for run in runs if run.in_series)
 
 
 def _replacement(plan: Plan, task: str, groups: list[PairGroup], runs: list[RunSpec]) -> list[Node]:
