@@ -10,7 +10,8 @@ For barriers, a line a kind of curve and number of examples: bias of the estimat
 interval of the barrier and of the gain in the middle, how often the interval lies below the truth, its mean width; and
 the same of the largest gap with percentiles of its bootstrap. For pairs, coverage of the mean over all pairs of m models.
 For stopping, how often the examples are enough before all are seen, how often that is wrong, and the share of examples.
-For boundaries, coverage of the place beyond an end where accuracy has fallen by 2 points. For left, of the part of a
+For boundaries, coverage of the place beyond an end where accuracy has fallen by 2 points, the mean width up to the last
+place, and the same of percentiles of the bootstrap. For left, of the part of a
 straight line's barrier that another way leaves, beside percentiles of the quotient of the two largest gaps.
 """
 
@@ -27,6 +28,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from simulated_lines import ALPHAS, losses, resampled, right_or_wrong
 from transferscope.analysis.barriers import barrier_row, gaps_between_ends, mean_over_pairs
+from transferscope.analysis.boundary_interval import boundary_intervals
 from transferscope.analysis.connection import remaining
 from transferscope.analysis.line_boundary import line_boundary
 from transferscope.analysis.sequential import decide_barrier, growing_sizes
@@ -116,20 +118,39 @@ def stopping(studies: int, num: int) -> None:
 
 
 BEYOND = np.concatenate([np.linspace(0, 1, 11), np.linspace(1, 2, 8)[1:]])
+BEHIND = np.maximum(BEYOND - 1, 0)
+FALLS = {
+    **{f"steeper and steeper, {depth:g}": np.minimum(depth * BEHIND**1.5, 0.75) for depth in (0.1, 0.3, 1.0, 3.0)},
+    "a shelf of 1.5 points": 0.015 * (BEHIND > 0) + np.maximum(BEHIND - 0.5, 0),
+    "a shelf to the end": 0.015 * (BEHIND > 0),
+    "down by 4 points and up": 0.04 * np.maximum(1 - np.abs(BEHIND - 3 / 7) * 7 / 3, 0),
+}
+"""How much lower accuracy is at each place of BEYOND."""
 
 
 def boundaries(studies: int, num: int) -> None:
-    for depth, flips in itertools.product((0.1, 0.3, 1.0, 3.0), (0.01, 0.03)):
+    for (name, fall), flips in itertools.product(FALLS.items(), (0.01, 0.03)):
         generator = np.random.default_rng(4)
-        rate = 0.85 - np.minimum(depth * np.maximum(BEYOND - 1, 0) ** 1.5, 0.75)
+        rate = 0.85 - fall
         truth = boundary(rate * (1 - flips) + (1 - rate) * flips)
-        covered = []
+        rows = []
         for _ in range(studies):
             right = (generator.random(num) < rate[:, None]) ^ (generator.random((len(BEYOND), num)) < flips)
-            places = [boundary(curve) for curve in resampled(right.astype(float), generator)]
-            low, high = np.quantile(places[1:], [0.025, 0.975], method="inverted_cdf")
-            covered.append(low <= truth <= high)
-        print(f"n {num:4d}  flips {flips:g}, boundary at {truth:.3f}: coverage {np.mean(covered):.3f}", flush=True)
+            curves = resampled(right.astype(float), generator)
+            how = {"higher_is_better": True, "num_examples": num, "is_share": True}
+            low, high = boundary_intervals(BEYOND, curves, BOUNDARY_DROP, **how).high
+            places = [boundary(curve) for curve in curves]
+            least, most = np.quantile(places[1:], [0.025, 0.975], method="inverted_cdf")
+            rows.append((
+                min(low, places[0]) <= truth <= max(high, places[0]), high < truth, low > truth, places[0] < truth,
+                min(high, 2) - min(low, 2), least <= truth <= most, min(most, 2) - min(least, 2),
+            ))  # fmt: skip
+        covers, below, above, early, width, old, old_width = np.mean(rows, axis=0)
+        print(
+            f"n {num:4d}  {name:25s} flips {flips:g}, at {truth:.3f}: coverage {covers:.3f} (below {below:.3f}, above "
+            f"{above:.3f}), width {width:.3f}, estimate too low in {early:.2f}; percentiles {old:.3f}, width {old_width:.3f}",
+            flush=True,
+        )
 
 
 def boundary(curve: np.ndarray) -> float:
