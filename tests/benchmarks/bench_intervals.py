@@ -10,9 +10,9 @@ For barriers, a line a kind of curve and number of examples: bias of the estimat
 interval of the barrier and of the gain in the middle, how often the interval lies below the truth, its mean width; and
 the same of the largest gap with percentiles of its bootstrap. For pairs, coverage of the mean over all pairs of m models.
 For stopping, how often the examples are enough before all are seen, how often that is wrong, and the share of examples.
-For boundaries, coverage of the place beyond an end where accuracy has fallen by 2 points, the mean width up to the last
-place, and the same of percentiles of the bootstrap. For left, of the part of a
-straight line's barrier that another way leaves, beside percentiles of the quotient of the two largest gaps.
+For boundaries, coverage of the place beyond an end where accuracy or AUC has fallen by 2 points, the mean width up to the
+last place, and the same of percentiles of the bootstrap. For left, of the part of a straight line's barrier that
+another way leaves, beside percentiles of the quotient of the two largest gaps.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from scipy.stats import norm, rankdata
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
@@ -132,25 +133,50 @@ def boundaries(studies: int, num: int) -> None:
     for (name, fall), flips in itertools.product(FALLS.items(), (0.01, 0.03)):
         generator = np.random.default_rng(4)
         rate = 0.85 - fall
-        truth = boundary(rate * (1 - flips) + (1 - rate) * flips)
-        rows = []
-        for _ in range(studies):
+
+        def draw(generator=generator, rate=rate, flips=flips) -> np.ndarray:
             right = (generator.random(num) < rate[:, None]) ^ (generator.random((len(BEYOND), num)) < flips)
-            curves = resampled(right.astype(float), generator)
-            how = {"higher_is_better": True, "num_examples": num, "is_share": True}
-            low, high = boundary_intervals(BEYOND, curves, BOUNDARY_DROP, **how).high
-            places = [boundary(curve) for curve in curves]
-            least, most = np.quantile(places[1:], [0.025, 0.975], method="inverted_cdf")
-            rows.append((
-                min(low, places[0]) <= truth <= max(high, places[0]), high < truth, low > truth, places[0] < truth,
-                min(high, 2) - min(low, 2), least <= truth <= most, min(most, 2) - min(least, 2),
-            ))  # fmt: skip
-        covers, below, above, early, width, old, old_width = np.mean(rows, axis=0)
-        print(
-            f"n {num:4d}  {name:25s} flips {flips:g}, at {truth:.3f}: coverage {covers:.3f} (below {below:.3f}, above "
-            f"{above:.3f}), width {width:.3f}, estimate too low in {early:.2f}; percentiles {old:.3f}, width {old_width:.3f}",
-            flush=True,
-        )
+            return resampled(right.astype(float), generator)
+
+        truth = rate * (1 - flips) + (1 - rate) * flips
+        report_boundary(f"{name}, flips {flips:g}", truth, [draw() for _ in range(studies)], num, is_share=True)
+    for name in ("steeper and steeper, 0.3", "a shelf of 1.5 points"):
+        generator = np.random.default_rng(6)
+        lifts = np.sqrt(2) * norm.ppf(0.85 - FALLS[name])
+        curves = [areas(lifts, num, generator) for _ in range(studies)]
+        report_boundary(f"AUC, {name}", 0.85 - FALLS[name], curves, num, is_share=False)
+
+
+def areas(lifts: np.ndarray, num: int, generator: np.random.Generator, resamples: int = 300) -> np.ndarray:
+    """AUC at each place of scores of normal distributions so far apart, which are alike at neighbouring places."""
+    positive = generator.random(num) < 0.35
+    same, own = generator.normal(size=num), generator.normal(size=(len(lifts), num))
+    scores = lifts[:, None] * positive + np.sqrt(0.95) * same + np.sqrt(0.05) * own
+    picked = np.vstack([np.arange(num), generator.integers(0, num, (resamples, num))])
+    labels = positive[picked]
+    positives = labels.sum(axis=1)
+    sums = np.stack([(rankdata(one[picked], axis=1) * labels).sum(axis=1) for one in scores], axis=1)
+    return (sums - (positives * (positives + 1) / 2)[:, None]) / (positives * (num - positives))[:, None]
+
+
+def report_boundary(name: str, true: np.ndarray, studies: list[np.ndarray], num: int, *, is_share: bool) -> None:
+    truth, rows = boundary(true), []
+    for curves in studies:
+        how = {"higher_is_better": True, "num_examples": num, "is_share": is_share}
+        low, high = boundary_intervals(BEYOND, curves, BOUNDARY_DROP, **how).high
+        places = [boundary(curve) for curve in curves]
+        least, most = np.quantile(places[1:], [0.025, 0.975], method="inverted_cdf")
+        low, high = min(low, places[0]), max(high, places[0])
+        rows.append((
+            low <= truth <= high, high < truth, low > truth, places[0] < truth,
+            min(high, 2) - min(low, 2), least <= truth <= most, min(most, 2) - min(least, 2),
+        ))  # fmt: skip
+    covers, below, above, early, width, old, old_width = np.mean(rows, axis=0)
+    print(
+        f"n {num:4d}  {name:36s} at {truth:.3f}: coverage {covers:.3f} (below {below:.3f}, above {above:.3f}), width "
+        f"{width:.3f}, estimate too low in {early:.2f}; percentiles {old:.3f}, width {old_width:.3f}",
+        flush=True,
+    )
 
 
 def boundary(curve: np.ndarray) -> float:
