@@ -20,6 +20,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -50,10 +51,32 @@ def barriers(studies: int, num: int) -> None:
         generator = np.random.default_rng(1)
         drawn = (right_or_wrong(shape, height, num, generator, flips) for _ in range(studies))
         report(f"accuracy, {shape} {height:g}, flips {flips:g}", drawn, num, generator, higher=True)
+    for name, (shares, groups) in NOISE.items():
+        generator = np.random.default_rng(7)
+        drawn = (unevenly_noisy(np.array(shares), groups, num, generator) for _ in range(studies))
+        report(f"accuracy, flat, {name}", drawn, num, generator, higher=True)
     for shape, height in LOSS:
         generator = np.random.default_rng(2)
         drawn = (losses(shape, height, num, generator) for _ in range(studies))
         report(f"loss, {shape} {height:g}", drawn, num, generator, higher=False)
+
+
+NOISE = {
+    "noise in the middle": ([0.0] * 4 + [0.03] * 3 + [0.0] * 4, range(11)),
+    "noise at one place": ([0.002] * 5 + [0.03] + [0.002] * 5, range(11)),
+    "noise on stretches": ([0.02] * 11, (0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 4)),
+    "noise grows": (np.linspace(0.001, 0.05, 11), range(11)),
+}
+"""Of flat lines: the share of right answers that turn wrong at each place, and places with one number have one noise."""
+
+
+def unevenly_noisy(
+    shares: np.ndarray, groups: Sequence[int], num: int, generator: np.random.Generator
+) -> tuple[np.ndarray, float]:
+    """As many answers turn right as wrong, so that the accuracy is .8 everywhere."""
+    both = generator.random(num) < 0.8
+    flipped = generator.random((11, num))[list(groups)] < shares[:, None] * np.where(both, 1, 4)
+    return (both ^ flipped).astype(float), 0.0
 
 
 def report(name: str, drawn, num: int, generator: np.random.Generator, *, higher: bool) -> None:
@@ -75,7 +98,7 @@ def report(name: str, drawn, num: int, generator: np.random.Generator, *, higher
         ))  # fmt: skip
     bias, covers, below, width, gain, old_bias, old = np.mean(rows, axis=0)
     print(
-        f"n {num:4d}  {name:28s} bias {100 * bias:+6.2f}  coverage {covers:.3f}  below {below:.3f}  "
+        f"n {num:4d}  {name:30s} bias {100 * bias:+6.2f}  coverage {covers:.3f}  below {below:.3f}  "
         f"width {100 * width:5.1f}  gain {gain:.3f}   largest gap: bias {100 * old_bias:+6.2f}  coverage {old:.3f}",
         flush=True,
     )
