@@ -315,7 +315,7 @@ CHAPTER = Chapter(
             note="A barrier is estimated without the upward bias of a largest gap: where it is highest is chosen on "
             "one part of the information in the test images and the height measured on the other, so that a flat line "
             "has 0 on average and may have less. Intervals are over test images, the same for all models, and hold the "
-            "largest gap over the measured points in 92 to 98 % of test sets where lines are flat, and in up to 99 % "
+            "largest gap over the measured points in 94 to 98 % of test sets where lines are flat, and in up to 99 % "
             "where barriers are small. Networks with BatchNorm layers "
             "get their statistics anew at every point between two models, from training images; what the "
             "averaged statistics give has names that begin with naive.",
