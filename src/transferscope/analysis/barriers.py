@@ -123,10 +123,10 @@ def barrier_row(
     the choice among the places that may be the highest (`_noise_of_the_largest`).
 
     In 1,000 simulations each at 100 and 500 examples it holds the truth in 94 to 98 % of test sets on flat lines,
-    whatever the places' noise (99 % where three answers in a thousand change), in 95 to 97 % of high barriers, and in 96
-    to 99 % of those of one to ten points, since an interval that is right on flat lines allows for a choice that these
-    do not leave. Of accuracies the lower bound and the gain have half an imagined example that changes its answer, the
-    upper bound and the standard error a whole one.
+    whatever the noise of places (99 % where three answers in a thousand change), in 95 to 97 % of high barriers, and in
+    96 to 99 % of those of one to ten points, since an interval that is right on flat lines allows for a choice that
+    these do not leave. Of accuracies the lower bound and the gain have half an imagined example that changes its
+    answer, the upper bound and the standard error a whole one.
     """
     curves = np.atleast_2d(np.asarray(values, dtype=np.float64))
     plain = find_barrier(alphas, curves[0], higher_is_better=higher_is_better)
