@@ -28,6 +28,9 @@ CORRECTED = {
     "aligned_rescaled": "with channels matched and rescaled",
 }
 
+PART = (0.0, math.inf)
+"""Possible values of the part of a barrier that is left."""
+
 
 def basin(compared: Compared) -> Answer | None:
     """Answer whether the straight line between models has a barrier, by the claims' margin; None without a line.
@@ -83,8 +86,8 @@ def _of_many(compared: Compared, findings: list[Finding], places: Places) -> tup
 
 
 def _explained(compared: Compared, high: list[Finding]) -> str:
-    """Of how many barriers permutation and scale explain at least most."""
-    causes = [cause for one in high if (cause := cause_of(compared, one.pair)) is not None]
+    """Of how many barriers permutation and scale explain at least most, by intervals that hold for all at once."""
+    causes = [cause for one in high if (cause := cause_of(compared, one.pair, len(high))) is not None]
     if len(causes) < 2:
         return causes[0].text if causes else ""
     explained = sum(cause.verdict == YES for cause in causes)
@@ -137,7 +140,7 @@ def _finding(compared: Compared, pair: Pair, number: int) -> Finding | None:
         )
         return Finding(pair, UNKNOWN, text, height, low, high, would_tell=more)
     text = f"not as they are: the barrier on {way} is {shown} of test {metric}, more than {within}"
-    cause = cause_of(compared, pair)
+    cause = cause_of(compared, pair, number)
     text += f"; {cause.text}" if cause is not None else ""
     return Finding(pair, NO, text, height, low, high, cause.would_tell if cause is not None else "")
 
@@ -152,11 +155,13 @@ class Cause:
     would_tell: str = ""
 
 
-def cause_of(compared: Compared, pair: Pair) -> Cause | None:
+def cause_of(compared: Compared, pair: Pair, number: int = 1) -> Cause | None:
     """Explain the barrier between two models by the ways of `connection`; None where none of these was measured.
 
     A way is chosen on training images and judged on test images, so that choosing among several makes no verdict more
-    likely to be wrong. That none explains the barrier is a statement about each of them.
+    likely to be wrong; without measurements on training images it is the one that corrects most. That none explains the
+    barrier is a statement about each of them. number: of barriers that one sentence explains, for all of which the
+    intervals then hold at once.
     """
     by_way = _by_way(compared, pair, "test")
     present = [way for way in EXPLANATIONS if way in by_way]
@@ -168,11 +173,11 @@ def cause_of(compared: Compared, pair: Pair) -> Cause | None:
         )
     margin = compared.margin(pair)
     way = _chosen(_by_way(compared, pair, "train"), present, margin)
-    height, low, high = ranged(by_way[way], "barrier")
+    height, low, high = among(ranged(by_way[way], "barrier"), number)
     if high < margin:
         left = f"{CORRECTED[way]} {points(height)}{point_range(low, high)} are left, less than the margin"
         return Cause(YES, f"{EXPLANATIONS[way]} explain{_s(way)} it: {left}", way)
-    share, low, high = ranged(by_way[way], "left")
+    share, low, high = among(ranged(by_way[way], "left"), number, PART)
     shown = f"{percent(share)}{percent_range(low, high)} of it is left"
     if high < MOSTLY:
         return Cause(YES, f"{EXPLANATIONS[way]} explain{_s(way)} most of it: {shown}", way)
@@ -180,7 +185,7 @@ def cause_of(compared: Compared, pair: Pair) -> Cause | None:
         together = "whether order and scale of the channels together explain it was not measured"
         needed = "the way aligned_rescaled of analyses.landscape.connection"
         return Cause(UNKNOWN, f"{together}, and {CORRECTED[way]} {shown}", way, needed)
-    if all(ranged(by_way[one], "left")[1] > MOSTLY for one in present):
+    if all(among(ranged(by_way[one], "left"), number, PART)[1] > MOSTLY for one in present):
         return Cause(
             NO, f"neither order nor scale of the channels, as far as found, explains it: {CORRECTED[way]} {shown}", way
         )
