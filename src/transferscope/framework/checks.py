@@ -19,7 +19,7 @@ from transferscope.experiment.plan import Plan
 from transferscope.experiment.run import RunSpec
 from transferscope.experiment.study import pictures_of
 from transferscope.images.example_columns import columns_faults
-from transferscope.system.errors import UserError
+from transferscope.system.errors import UserError, one_line
 from transferscope.system.near import near_matches
 from transferscope.tables.formats import duration
 
@@ -116,6 +116,47 @@ def optimizers_faults(runs: Iterable[RunSpec]) -> Iterator[str]:
             make_optimizer(nn.Linear(2, 2), run.training)
         except UserError as error:
             yield f"runs.{run.kind}: {error}"
+
+
+def together_faults(plan: Plan, runs: Iterable[RunSpec]) -> Iterator[str]:
+    """Networks that cannot be trained as one with others, tried on blank images; each once.
+
+    runs: those that are about to be trained.
+    """
+    waiting, tried = {run.full_name for run in runs}, set()
+    for group in plan.run_groups:
+        run = group.runs[0]
+        network = run.model.model_dump_json()
+        if network not in tried and waiting.intersection(one.full_name for one in group.runs):
+            tried.add(network)
+            why = _stacking_fault(run, pictures_of(plan.study, run.task).seen_size)
+            if why is not None:
+                yield (
+                    f"runs.{run.kind}: training.together: {run.model.name} cannot be trained as one with others, since "
+                    f"{why}: set it to false"
+                )
+
+
+def _stacking_fault(run: RunSpec, side: int) -> str | None:
+    import torch
+
+    from transferscope.models.layers import image_channels
+    from transferscope.models.zoo import build_model
+    from transferscope.training.device import draws
+    from transferscope.training.stack import Stack
+
+    try:
+        networks = [build_model(run.model.name, 2, seed=seed, **run.model.options) for seed in (0, 1)]
+    except UserError:
+        return None  # a fault of its own
+    if draws(networks[0]):
+        return "its layers draw random numbers (dropout), which each run would draw otherwise than alone"
+    stack = Stack(networks, [run.training] * 2)
+    try:
+        stack.forward(torch.zeros(2, 2, image_channels(networks[0]), side, side)).sum().backward()
+    except (RuntimeError, TypeError, ValueError, NotImplementedError) as error:
+        return f"torch.vmap does not take it ({one_line(str(error))[:200]})"
+    return None
 
 
 def _network_fault(model: ModelOptions) -> str | None:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from transferscope.experiment.options import TrainingOptions
+from transferscope.experiment.run_groups import SCHEDULE
 from transferscope.models.layouts import as_logits
 from transferscope.training.optim import make_optimizer, optimizer_over, parameter_groups, set_learning_rate
 
@@ -49,19 +50,14 @@ class Stack:
         self.skeleton = copy.deepcopy(self.models[0])
         grouped = [parameter_groups(model, training) for model, training in zip(models, trainings, strict=True)]
         self.rows = [
-            torch.stack(
-                [torch.cat([parameter.detach().flatten() for parameter in group["params"]]) for group in groups]
-            )
+            torch.stack([torch.cat([one.detach().flatten() for one in group["params"]]) for group in groups])
             .contiguous()
             .requires_grad_()
             for groups in zip(*grouped, strict=True)
         ]
         """A matrix for each group of parameters, a row for each model."""
         self._places = self._find_places(grouped[0])
-        self._sizes = [
-            [place.stop - place.start for place in self._places if place.group == group]
-            for group in range(len(self.rows))
-        ]
+        self._sizes = [[one.numel() for one in group["params"]] for group in grouped[0]]
         for index, model in enumerate(self.models):
             named = dict(model.named_parameters())
             for place in self._places:
@@ -121,10 +117,8 @@ class Stack:
 
     def are_finite(self) -> list[bool]:
         """For each model, true if no trained weight is infinite or not a number."""
-        finite: list[bool] = (
-            torch.stack([rows.detach().isfinite().all(dim=1) for rows in self.rows]).all(dim=0).tolist()
-        )
-        return finite
+        finite = torch.stack([rows.detach().isfinite().all(dim=1) for rows in self.rows]).all(dim=0)
+        return [bool(value) for value in finite.tolist()]
 
     def hand_out(self, rates: Sequence[float]) -> None:
         """Give the state of the common optimizer to those of the models, with their last learning rates."""
@@ -209,10 +203,6 @@ class Stack:
 
 def _schedule(training: TrainingOptions) -> dict[str, object]:
     return training.model_dump(include=set(SCHEDULE))
-
-
-SCHEDULE = ("lr", "scale_lr_by_batch", "milestones", "decay_factor", "warmup_fraction")
-"""Options of the learning rate, in which models of a stack may differ."""
 
 
 def _is_matrix(value: object, leaf: Tensor) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, nullcontext
 from functools import partial
 from itertools import tee
@@ -25,7 +25,7 @@ from transferscope.models.frozen import freeze
 from transferscope.models.precision import training_type
 from transferscope.models.series import CheckpointSeries
 from transferscope.system.errors import UserError
-from transferscope.system.folder_lock import forget_dead_holder, run_folder_held
+from transferscope.system.folder_lock import FolderLock, forget_dead_holder, run_folder_held
 from transferscope.system.progress import progress_bar
 from transferscope.training.device import autocast, choose_device, draws, reproducible
 from transferscope.training.evaluation import evaluate_each
@@ -50,6 +50,7 @@ def train_runs(
     *,
     device: str | torch.device | None = None,
     progress: Advance | None = None,
+    carry_out: Callable[[Sequence[RunFolder], Sequence[FolderLock]], None] | None = None,
 ) -> list[Result]:
     """Train runs of one task as one, in this process; return of each what `train_run` returns.
 
@@ -60,6 +61,8 @@ def train_runs(
     that was killed goes on, and runs of which some had come further alone start again. A run whose loss is no longer
     finite stops, and the others go on. Of the times, each run has its share.
 
+    carry_out: trains runs whose folders are held, in place of this process.
+
     Raises UserError as `train_run`, for networks whose layers draw (dropout), and where the precision is float16.
     """
     records = [RunFolder(folder, inputs) for folder, inputs in zip(folders, several, strict=True)]
@@ -67,12 +70,14 @@ def train_runs(
         inputs.check()
     waiting = [record for record in records if not record.is_finished()]
     if waiting:
-        name, steps = name_of(waiting), waiting[0].inputs.num_steps
-        bar = progress_bar(name, steps) if progress is None else nullcontext(progress)
-        with ExitStack() as locks, bar as advance:
-            for record in waiting:
-                locks.enter_context(run_folder_held(record.folder))
-            fit_together(waiting, choose_device(device), advance)
+        with ExitStack() as held:
+            locks = [held.enter_context(run_folder_held(record.folder)) for record in waiting]
+            if carry_out is not None:
+                carry_out(waiting, locks)
+            else:
+                name, steps = name_of(waiting), waiting[0].inputs.num_steps
+                bar = progress_bar(name, steps) if progress is None else nullcontext(progress)
+                fit_together(waiting, choose_device(device), held.enter_context(bar))
     for record in records:
         forget_dead_holder(record.folder)
     return [record.result() for record in records]
@@ -251,10 +256,8 @@ def take_step_together(
     with autocast(first.device, options.precision):
         logits = stack.forward(images)
     summed = partial(summed_loss, multi_label=multi_label, label_smoothing=options.label_smoothing)
-    losses, weights = (
-        torch.vmap(summed)(logits, targets),
-        torch.vmap(partial(loss_weight, multi_label=multi_label))(targets),
-    )
+    losses = torch.vmap(summed)(logits, targets)
+    weights = torch.vmap(partial(loss_weight, multi_label=multi_label))(targets)
     stack.zero_grad()
     (losses / weights).sum().backward()  # the gradient of each row is that of its own run's loss
     stack.update([setup.learning_rate(epoch, step) for setup in setups], options.clip_norm)
