@@ -102,7 +102,8 @@ def test_networks_that_cannot_be_trained_as_one_are_named(
     allow(name)
     runs = {"rit": {"label": "RI-T", "tasks": ["real"], "replicas": 2, "model": {"name": name}}}
     tasks = {"real": {"format": "domainnet", "root": "somewhere"}}
-    plan = make_plan({"tasks": tasks, "training": {"together": True}, "runs": runs})
+    analyses = dict.fromkeys(("mistakes", "similarity", "landscape", "spectrum"))
+    plan = make_plan({"tasks": tasks, "training": {"together": True}, "runs": runs, "analyses": analyses})
     faults = list(together_faults(plan, plan.runs.values()))
     expected = [f"runs.rit: training.together: {name} cannot be trained as one with others, since {why}"] if why else []
     assert [fault[: len(line)] for fault, line in zip(faults, expected, strict=True)] == expected
