@@ -28,7 +28,7 @@ extensions = [
     "table_schemas",
 ]
 
-# The reference: a page per room of the package, written by Sphinx into docs/api, which is not kept in git.
+# The reference: a page per package, written by Sphinx into docs/api, which is not kept in git.
 apidoc_modules = [
     {
         "path": "../src/transferscope",

@@ -6,11 +6,13 @@ import pytest
 import torch
 from torch import nn
 
+from transferscope.analysis.merging.candidates import mean_of
 from transferscope.analysis.states import (
     check_same_tensors,
     find_module,
     nonfinite_tensors,
     stored_like,
+    widened,
     write_state,
 )
 from transferscope.models.state_dicts import state_digest
@@ -63,3 +65,12 @@ def test_find_module_suggests() -> None:
     assert find_module("stem", {"stem": ("a",)}) == ("a",)
     with pytest.raises(UserError, match=r"did you mean layer1\.0"):
         find_module("layer1.O", {"layer1.0": ("a",), "fc": ("b",)})
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2, torch.float16, torch.bfloat16])
+def test_narrow_floats_are_widened_and_averaged_exactly(dtype: torch.dtype) -> None:
+    """torch promotes and adds no eight bits; the mean of two values of any narrow format has a place in float32."""
+    one, other = torch.tensor([1.5, -0.25]).to(dtype), torch.tensor([0.5, 2.0]).to(dtype)
+    assert widened(one).equal(torch.tensor([1.5, -0.25]))
+    assert mean_of(lambda: [one, other]).equal(torch.tensor([1.0, 0.875]))
+    assert widened(torch.tensor([3])).dtype == torch.int64

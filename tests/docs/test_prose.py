@@ -49,18 +49,20 @@ def test_no_command_is_cut_at_the_right_edge(path: Path) -> None:
 
 
 def test_files_of_one_name_are_of_one_thing() -> None:
-    """Only the rooms that treat a chapter one after the other have files of one name, and none has two of them."""
+    """Only the packages that treat a chapter one after the other have files of one name, and none has two of them."""
     by_name: dict[str, list[str]] = {}
     for path in SOURCES:
         inside = path.relative_to(ROOT / "src" / "transferscope")
         if path.name not in ("__init__.py", "nodes.py", "pipeline.py"):
             by_name.setdefault(path.name, []).append(inside.parts[0])
-    shared = {name: rooms for name, rooms in by_name.items() if len(rooms) > 1}
-    assert not {name: rooms for name, rooms in shared.items() if len(set(rooms)) < len(rooms) or set(rooms) - CHAPTERED}
+    shared = {name: places for name, places in by_name.items() if len(places) > 1}
+    assert not {
+        name: places for name, places in shared.items() if len(set(places)) < len(places) or set(places) - CHAPTERED
+    }
 
 
 def test_the_files_that_the_readme_names_exist() -> None:
-    """Every file and room in its table "Where is what" lies where it says."""
+    """Every file and package in its table "Where is what" lies where it says."""
     table = (ROOT / "README.md").read_text().partition("## Where is what")[2]
     named = set(re.findall(r"`([\w/]+(?:\.py|/))`", table)) - {"src/transferscope/", "tests/"}
     assert len(named) > 20

@@ -92,6 +92,7 @@ class LateCopies:
     def __init__(self) -> None:
         self.memories: list[int] = []
         self.threads: list[threading.Thread] = []
+        self.in_use = self.most_in_use = 0
 
     def memory(self, shape: tuple[int, ...]) -> torch.Tensor:
         self.memories.append(shape[0])
@@ -106,7 +107,15 @@ class LateCopies:
 
         self.threads.append(threading.Thread(target=copy))
         self.threads[-1].start()
+        self.in_use += 1
+        self.most_in_use = max(self.most_in_use, self.in_use)
         return copied, self.threads[-1].join
+
+    def queued(self) -> Callable[[], None]:
+        def wait() -> None:
+            self.in_use -= 1
+
+        return wait
 
 
 @pytest.mark.parametrize("slots", [1, 2, 6])
@@ -114,7 +123,10 @@ class LateCopies:
 def test_a_ring_gives_every_batch_though_copies_are_late(
     kind: str, slots: int, make_split: Make, tmp_path: Path
 ) -> None:
-    """Memory is not written again before its copy is made, batches come in order, and no more memory than slots."""
+    """Memory is not written again before its copy is made, batches come in order, and no more memory than slots.
+
+    Neither on the host nor on the device, though the host never waits for the device itself.
+    """
     split = make_split(40, folder=None if kind == "array" else tmp_path / "split")
     split = split.subset(np.arange(39, 3, -1)) if kind == "subset" else split
     if kind == "union":
@@ -128,6 +140,7 @@ def test_a_ring_gives_every_batch_though_copies_are_late(
     for indices, images in zip(batches, given, strict=True):
         assert torch.equal(images, split.gather(indices))
     assert len(copies.memories) <= 3 * slots  # one for each slot, or a larger one for a larger batch
+    assert copies.most_in_use == slots
 
 
 def test_a_ring_passes_on_the_error_of_a_reader(make_split: Make) -> None:

@@ -7,9 +7,11 @@ import math
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from transferscope.training import metrics as metrics_module
 from transferscope.training.evaluation import metrics_from_logits
+from transferscope.training.process_group import OneProcess
 
 
 def test_single_label_by_hand() -> None:
@@ -88,3 +90,17 @@ def test_parts_make_the_same_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = metrics_from_logits(logits, labels, multi_label=False)
     monkeypatch.setattr(metrics_module, "VALUES_AT_ONCE", 20)
     assert metrics_from_logits(logits, labels, multi_label=False) == pytest.approx(whole, rel=1e-14)
+
+
+def test_a_process_without_a_batch_adds_up_on_its_device() -> None:
+    """Processes of GPUs exchange no tensor that lies on the CPU."""
+
+    class Others(OneProcess):
+        size = 2
+
+        def sum_(self, tensor: Tensor) -> Tensor:
+            assert tensor.device.type == "meta"
+            return torch.tensor([3.0, 8.0, 4.0])
+
+    tally = metrics_module.Tally(3, 4, torch.device("meta"))
+    assert tally.metrics(Others()) == {"accuracy": 0.75, "loss": 2.0}

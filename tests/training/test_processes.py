@@ -24,7 +24,7 @@ from transferscope.training import loop
 from transferscope.training import process_group as group_module
 from transferscope.training.evaluation import predict
 from transferscope.training.inputs import Inputs
-from transferscope.training.process_group import OneProcess, ProcessGroup, has_unused_parameters
+from transferscope.training.process_group import OneProcess, ProcessGroup, may_have_unused
 from transferscope.training.record import RunFolder
 
 Make = Callable[..., Any]
@@ -209,15 +209,38 @@ def test_parameters_without_gradient_are_searched_where_there_are_any(
 ) -> None:
     """On GPUs only then, since each search walks through the graph; neither statistics nor draws are touched."""
     options: list[dict[str, Any]] = []
+    monkeypatch.setattr(group_module, "is_known", lambda model: True)
+    monkeypatch.setattr(ProcessGroup, "_any", lambda _, own: own)
     monkeypatch.setattr(group_module, "DistributedDataParallel", lambda model, **given: options.append(given))
     monkeypatch.setattr(nn.SyncBatchNorm, "convert_sync_batchnorm", lambda model: model)
     model, images = WithSpare(spare), torch.ones(2, 3, 4, 4)
     before, state = {k: v.clone() for k, v in model.state_dict().items()}, torch.get_rng_state()
-    assert has_unused_parameters(model, images) == spare
+    assert may_have_unused(model, images) == spare
     assert torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     model.layers[1] = nn.Identity()
     group = ProcessGroup.__new__(ProcessGroup)
     group.device = torch.device(device)
-    group.wrap(model, lambda: has_unused_parameters(model, images))
+    group.wrap(model, lambda: may_have_unused(model, images))
     assert options[0]["find_unused_parameters"] == (spare in searched)
+
+
+@pytest.mark.parametrize(("here", "elsewhere"), [(True, False), (False, True), (False, False)])
+def test_all_processes_search_if_one_must(here: bool, elsewhere: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processes that search exchange one message more, for which the others would wait."""
+    options: list[dict[str, Any]] = []
+    monkeypatch.setattr(group_module, "DistributedDataParallel", lambda model, **given: options.append(given))
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda tensor: tensor.add_(float(elsewhere)))
+    group = ProcessGroup.__new__(ProcessGroup)
+    group.device = torch.device("cpu")
+    agreed = group._any(here)
+    assert agreed == (here or elsewhere)
+    group.device = torch.device("cuda:0")
+    monkeypatch.setattr(ProcessGroup, "_any", lambda _, own: agreed)
+    group.wrap(nn.Linear(2, 2), lambda: here)
+    assert options[0]["find_unused_parameters"] == agreed
+
+
+def test_networks_whose_ways_are_not_known_may_leave_out_a_parameter() -> None:
+    """One pass over blank images says nothing of another one."""
+    assert may_have_unused(WithSpare(spare=False), torch.ones(2, 3, 4, 4))

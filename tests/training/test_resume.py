@@ -317,6 +317,24 @@ def test_a_snapshot_keeps_the_optimizer_whatever_it_remembers(name: str, tmp_pat
         )
 
 
+def test_a_snapshot_goes_on_in_another_format_and_on_another_device(tmp_path: Path) -> None:
+    """One of a GPU in bfloat16 has no scale of the loss and names fused kernels, which the run that goes on may lack."""
+
+    def state_of(fused: bool, scaler: torch.amp.GradScaler | None) -> TrainingState:
+        model = torch.nn.Linear(2, 2)
+        return TrainingState(model, torch.optim.SGD(model.parameters(), lr=0.5, fused=fused), scaler)
+
+    save_snapshot(tmp_path / "snapshot.safetensors", state_of(True, None), "me")
+    snapshot = read_snapshot(tmp_path / "snapshot.safetensors", "me")
+    assert snapshot is not None
+    after = state_of(False, torch.amp.GradScaler("cpu", init_scale=8.0))
+    restore(after, snapshot)
+    assert torch.equal(after.model.weight, snapshot.tensors["model/weight"])
+    assert after.optimizer.param_groups[0]["fused"] is False
+    assert after.scaler is not None
+    assert after.scaler.get_scale() == 8.0
+
+
 def test_snapshots_that_are_not_mine_are_left_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """No file, another identity, or rubbish: nothing is restored, and the last two are said."""
     model = torch.nn.Linear(1, 1)

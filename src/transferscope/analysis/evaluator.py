@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from transferscope.analysis.content import content_of
+from transferscope.models.duplicate import duplicate
 from transferscope.models.image_input import in_fast_layout
 from transferscope.models.layouts import as_logits
 from transferscope.system.errors import UserError
@@ -127,7 +127,7 @@ class Evaluator:
             return model
         if id(model) not in self._shadows:
             # The model is kept beside its shadow so that its id is not given to another one.
-            self._shadows[id(model)] = (model, copy.deepcopy(model).to(self.dtype).eval())
+            self._shadows[id(model)] = (model, duplicate(model).to(self.dtype).eval())
         shadow = self._shadows[id(model)][1]
         for own, rounded in zip(model.state_dict().values(), shadow.state_dict().values(), strict=True):
             rounded.copy_(own)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
@@ -14,6 +13,7 @@ from transferscope.analysis.criticality import Modules, Stages, criticality
 from transferscope.analysis.evaluator import Batches
 from transferscope.analysis.perturbation import Case
 from transferscope.analysis.states import State
+from transferscope.models.duplicate import duplicate
 from transferscope.system.errors import UserError
 
 _ROW = ["module", "path", "split", "position", "sigma", "draw"]
@@ -43,7 +43,7 @@ def screened_criticality(
         raise UserError(
             f"epsilons {list(epsilons)}, margin {margin}: give at least one epsilon and a margin of 0 or more"
         )
-    rounded = copy.deepcopy(model).to(torch.bfloat16)
+    rounded = duplicate(model).to(torch.bfloat16)
     ends = (state_initial, state_final, modules, examples)
     table = criticality(rounded, *ends, stages=split(rounded) if split else None, only=only, **options)
     if not (cases := cases_near(table, epsilons, margin)):

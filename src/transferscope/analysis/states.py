@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from transferscope.models.state_dicts import state_digest as state_digest
+from transferscope.models.state_dicts import widened as widened
 from transferscope.system.errors import UserError
 
 State = Mapping[str, Tensor]
@@ -123,13 +124,6 @@ def _stored_like(tensor: Tensor, like: Tensor) -> Tensor:
     if like.dim() == 4 and like.is_contiguous(memory_format=torch.channels_last):
         return moved.contiguous(memory_format=torch.channels_last)
     return moved.contiguous()
-
-
-def widened(tensor: Tensor) -> Tensor:
-    """A floating-point tensor in float32 at least, which holds every half-precision value exactly."""
-    if not tensor.is_floating_point():
-        return tensor
-    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
 def _enumerate(items: list[str]) -> str:

@@ -1,8 +1,9 @@
 """Fingerprints of runs: digests of everything that decides the weights.
 
 Task and images (wherever they lie), model, training, initialisation, seeds, the fingerprint of the run that it starts
-from, and the digests of checkpoint files and of code of the user's own. How many processes compute the weights, and how
-often they are evaluated, decides nothing (`options.NOT_IN_WEIGHTS`). `experiment.expansion` collects the values of each
+from, and the digests of checkpoint files and of code of the user's own. How many processes compute the weights decides
+nothing (`options.NOT_IN_WEIGHTS`); when and on how many images they are evaluated counts, since the history and the
+best epoch follow from it. `experiment.expansion` collects the values of each
 run of the plan. A checkpoint is stale where its fingerprint is not that of the plan: `framework.input_checks` refuses
 it, and `training` makes it again.
 """
@@ -21,7 +22,7 @@ LATER_KEYS = ("value_range", "max_train", "max_test")
 
 
 def fingerprint_of(values: dict[str, Any]) -> str:
-    """Digest of everything that decides the weights; how many processes compute them does not."""
+    """Digest of everything that decides weights and history; how many processes compute them does not."""
     content = {key: _decisive(value) if isinstance(value, opt.Options) else value for key, value in values.items()}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 

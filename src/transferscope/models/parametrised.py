@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from transferscope.models.checkpoint import Checkpoint, CheckpointMetadata, check_named
 from transferscope.models.plain_layers import has_plain_layers, make_plain
 from transferscope.models.plain_layers import layers_of_unknown_map as layers_of_unknown_map
+from transferscope.models.state_dicts import widened
 from transferscope.models.zoo import build_model
 
 
@@ -36,12 +37,7 @@ def analysed_state(checkpoint: Checkpoint) -> dict[str, Tensor]:
         if is_plain(checkpoint.metadata, checkpoint.source)
         else analysed_model(checkpoint).state_dict()
     )
-    return {key: _widened(tensor) for key, tensor in state.items()}
-
-
-def _widened(tensor: Tensor) -> Tensor:
-    """The tensor in float32 at least; torch promotes no float8."""
-    return tensor.float() if tensor.is_floating_point() and tensor.itemsize < 4 else tensor
+    return {key: widened(tensor) for key, tensor in state.items()}
 
 
 def is_plain(metadata: CheckpointMetadata, source: str) -> bool:

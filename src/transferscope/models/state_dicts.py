@@ -331,3 +331,11 @@ def listed(names: Any, limit: int = 5) -> str:
 
 def _printable(text: str) -> str:
     return "".join(letter if letter.isprintable() else "?" for letter in text)[:80]
+
+
+def widened(tensor: Tensor) -> Tensor:
+    """A floating-point tensor in float32 at least, which holds every value of 16 and 8 bits exactly.
+
+    torch promotes no float8.
+    """
+    return tensor.float() if tensor.is_floating_point() and tensor.itemsize < 4 else tensor

@@ -44,7 +44,7 @@ def evaluate(
     labels, names = np.asarray(passes.labels), passes.split.class_names
     if passes.split.multi_label:
         return metrics_from_logits(passes.logits(), labels, multi_label=True, class_names=names)
-    tally, classes = Tally(passes.split.num_classes, len(labels)), torch.from_numpy(labels)
+    tally, classes = Tally(passes.split.num_classes, len(labels), passes.device), torch.from_numpy(labels)
     for start, logits in passes.batches():
         tally.add(logits, classes[start : start + len(logits)])
     return tally.metrics(group)

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from itertools import islice
 from typing import Protocol
 
@@ -46,7 +47,7 @@ class Feed:
             for indices in batches_of_indices:
                 yield self.resident[torch.from_numpy(np.ascontiguousarray(indices)).to(self.device, non_blocking=True)]
         elif self.device.type == "cuda":
-            yield from Ring(self.split, SideStream(self.device)).batches(batches_of_indices)
+            yield from Ring(self.split, side_stream(self.device)).batches(batches_of_indices)
         else:
             for indices in batches_of_indices:
                 yield self.split.gather(indices).to(self.device)
@@ -61,6 +62,10 @@ class Copies(Protocol):
 
     def send(self, memory: Tensor) -> tuple[Tensor, Callable[[], None]]:
         """A copy on the device, for work that is queued there now, and a function that waits until it is made."""
+        ...
+
+    def queued(self) -> Callable[[], None]:
+        """A function that waits until the work is done that is queued on the device now."""
         ...
 
 
@@ -82,11 +87,23 @@ class SideStream:
         copied.record_stream(using)  # its memory is not given to another copy before that work is done
         return copied, done.synchronize
 
+    def queued(self) -> Callable[[], None]:
+        done = torch.cuda.Event()
+        done.record(torch.cuda.current_stream(self.device))
+        return done.synchronize
+
+
+@cache
+def side_stream(device: torch.device) -> SideStream:
+    """The one side stream of a device: memory of copies is kept for the stream that it was made on."""
+    return SideStream(device)
+
 
 class Ring:
     """Batches that several threads gather straight into memory which is used again and again, ahead of their use.
 
-    Pinning memory anew for each batch would cost more than gathering it.
+    Pinning memory anew for each batch would cost more than gathering it. At most `slots` batches lie on the device
+    whose use has not ended, however far the host queues its work ahead.
     """
 
     def __init__(self, split: PackedSplit, copies: Copies, *, readers: int = READERS, slots: int = SLOTS) -> None:
@@ -95,6 +112,7 @@ class Ring:
     def batches(self, batches_of_indices: Iterable[np.ndarray]) -> Iterator[Tensor]:
         """Yield one tensor per array of indices, in order."""
         remaining = iter(batches_of_indices)
+        uses: deque[Callable[[], None]] = deque()
         with ThreadPoolExecutor(max_workers=self.readers, thread_name_prefix="feed") as readers:
             waiting = deque(
                 (slot, readers.submit(self._read, slot, indices))
@@ -102,10 +120,13 @@ class Ring:
             )
             while waiting:
                 slot, reading = waiting.popleft()
+                if len(uses) == self.slots:
+                    uses.popleft()()
                 copied, slot.wait = self.copies.send(reading.result())
                 for indices in islice(remaining, 1):
                     waiting.append((slot, readers.submit(self._read, slot, indices)))
                 yield copied
+                uses.append(self.copies.queued())
 
     def _read(self, slot: _Slot, indices: np.ndarray) -> Tensor:
         slot.wait()

@@ -39,7 +39,7 @@ from transferscope.training.feed import Feed
 from transferscope.training.history import EVENTS, Events, metric_columns, row_of, score, timing_of
 from transferscope.training.inputs import Inputs, by_part, check_last_batch, evaluated_examples
 from transferscope.training.optim import make_optimizer
-from transferscope.training.process_group import OneProcess, has_unused_parameters
+from transferscope.training.process_group import OneProcess, may_have_unused
 from transferscope.training.record import RunFolder
 from transferscope.training.snapshot import TrainingState
 from transferscope.training.step import Setup, take_step
@@ -70,7 +70,7 @@ def train_run(
     Epoch 0 is the untrained model. Both splits are evaluated after every `evaluate_every` epochs and after the
     last; `best` is the epoch of the best score (accuracy; mean AUC of a multi-label task), the earliest of equals, on
     `validation_split` if given, else on the test split, as the authors chose it. Kept are the epochs 0, `keep_epochs`,
-    best and final. Test images are all evaluated, of the others `evaluate_train_on`.
+    best and final. Images of test and validation are all evaluated, of training `evaluate_train_on`.
 
     The state is saved every `training.snapshot_seconds`, at the end of an epoch or within one: a run that was killed
     goes on from there, and on the CPU ends with the same bytes as if it had not been. A finished run of the same plan
@@ -144,7 +144,7 @@ def fit(
         network: nn.Module = torch.compile(model, dynamic=False) if options.compile else model  # type: ignore[assignment]
         channels, side = image_channels(model), train_split.pictures.seen_size
         blank = as_input(torch.zeros(2, channels, side, side, device=device), first_weight(model))
-        forward = group.wrap(network, partial(has_unused_parameters, model, blank))
+        forward = group.wrap(network, partial(may_have_unused, model, blank))
         feeds = {part: Feed(split, device) for part, split in inputs.splits.items()}
         layers_draw = surroundings.enter_context(random_state_of(model, device))
         setup = Setup(run, train_split, steps_per_epoch, device, group, model, forward, layers_draw, state.scaler)

@@ -36,7 +36,7 @@ def metrics_from_logits(
     """
     logits, labels = logits.detach(), torch.as_tensor(labels)
     if not multi_label:
-        tally = Tally(logits.shape[1], len(labels))
+        tally = Tally(logits.shape[1], len(labels), logits.device)
         tally.add(logits, labels)
         return tally.metrics()
     logits = logits.to("cpu", torch.float64)
@@ -51,7 +51,8 @@ class Tally:
     nothing is copied from a GPU before `metrics`. The sums do not depend on how the examples are cut into batches.
     """
 
-    def __init__(self, num_classes: int, num_examples: int) -> None:
+    def __init__(self, num_classes: int, num_examples: int, device: torch.device) -> None:
+        self._device = device
         self._rows = max(1, min(VALUES_AT_ONCE // max(1, num_classes), num_examples))
         self._held: list[tuple[Tensor, Tensor]] = []
         self._num_held = 0
@@ -74,8 +75,7 @@ class Tally:
         sums = torch.stack(self._sums).tolist() if self._sums else []
         counted = [math.fsum(values) for values in zip(*sums, strict=True)] or [0.0, 0.0, 0.0]
         if group is not None and group.size > 1:
-            device = self._sums[0].device if self._sums else None
-            counted = group.sum_(torch.tensor(counted, dtype=torch.float64, device=device)).tolist()
+            counted = group.sum_(torch.tensor(counted, dtype=torch.float64, device=self._device)).tolist()
         correct, loss, number = counted
         return {"accuracy": correct / number if number else math.nan, "loss": loss / number if number else math.nan}
 

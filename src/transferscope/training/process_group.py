@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 
@@ -12,15 +11,22 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
+from transferscope.models.duplicate import duplicate
+from transferscope.models.image_input import is_known
 from transferscope.system.errors import UserError
 
 PATIENCE = timedelta(minutes=30)
 """Time that a process waits for the others in any exchange: the leader writes files meanwhile."""
 
 
-def has_unused_parameters(model: nn.Module, images: Tensor) -> bool:
-    """True if one pass over `images` leaves a trained parameter without a gradient; the model stays as it is."""
-    trial = copy.deepcopy(model).train()
+def may_have_unused(model: nn.Module, images: Tensor) -> bool:
+    """True if a pass may leave a trained parameter without a gradient; the model stays as it is.
+
+    Of networks whose ways are known, one pass over `images` shows it; another may go other ways with other images.
+    """
+    if not is_known(model):
+        return True
+    trial = duplicate(model).train()
     with torch.random.fork_rng(devices=[images.device] if images.is_cuda else []):
         trial(images).sum().backward()
     return any(parameter.requires_grad and parameter.grad is None for parameter in trial.parameters())
@@ -40,7 +46,7 @@ class OneProcess:
     def wrap(self, model: nn.Module, has_unused: Callable[[], bool]) -> nn.Module:
         """The model, such that backward leaves in every process the mean over processes of the gradients.
 
-        has_unused: true if a parameter may be without a gradient; asked only where it decides something.
+        has_unused: true if a parameter may be without a gradient in this process; asked where it decides something.
         """
         return model
 
@@ -77,8 +83,9 @@ class ProcessGroup(OneProcess):
     def wrap(self, model: nn.Module, has_unused: Callable[[], bool]) -> nn.Module:
         """DistributedDataParallel; on GPUs BatchNorm takes its statistics over the whole batch.
 
-        It looks for parameters without a gradient, a walk through the graph at each step, on the CPU and where there
-        are any. Raises UserError for BatchNorm on the CPU, where each process would normalise by its own share.
+        It looks for parameters without a gradient, a walk through the graph at each step, on the CPU and where a
+        process may have any: with one answer in all processes, since they exchange other messages then. Raises
+        UserError for BatchNorm on the CPU, where each process would normalise by its own share.
         """
         if any(isinstance(module, _BatchNorm) for module in model.modules()):
             if self.device.type == "cpu":
@@ -87,10 +94,14 @@ class ProcessGroup(OneProcess):
         devices = [self.device.index] if self.device.type == "cuda" else None
         # Else it would order its buckets anew after the first optimizer step of each process, and gradients of three
         # and more would then be added in another order after a restart. The same bytes are promised on the CPU alone.
-        search = self.device.type == "cpu" or has_unused()
+        search = self.device.type == "cpu" or self._any(has_unused())
         return DistributedDataParallel(
             model, device_ids=devices, gradient_as_bucket_view=True, find_unused_parameters=search
         )
+
+    def _any(self, own: bool) -> bool:
+        """True if `own` is true in any process."""
+        return bool(self.sum_(torch.tensor(float(own), device=self.device)) > 0)
 
     def sum_(self, tensor: Tensor) -> Tensor:
         dist.all_reduce(tensor)

@@ -58,6 +58,9 @@ class TrainingState:
         self.step, self.loss_sum, self.loss_weight, self.seconds = 0, 0.0, 0.0, 0.0
 
 
+KERNELS = ("foreach", "fused", "capturable")
+"""Options of an optimizer that say how it computes on its device, not which weights come out."""
+
 PLAIN = ("epoch", "step", "loss_sum", "loss_weight", "seconds", "rows", "timings", "best_epoch", "best_score")
 
 
@@ -114,10 +117,14 @@ def read_snapshot(path: Path, identity: str) -> Snapshot | None:
 
 
 def restore(state: TrainingState, snapshot: Snapshot) -> None:
-    """Bring `state` to where the snapshot left it."""
+    """Bring `state` to where the snapshot left it.
+
+    The number format may be another one than before, and so may the kernels of the optimizer: a snapshot of a GPU goes
+    on on a CPU.
+    """
     for name in PLAIN:
         setattr(state, name, snapshot.plain[name])
-    if state.scaler is not None:
+    if state.scaler is not None and "scaler" in snapshot.plain:
         state.scaler.load_state_dict(snapshot.plain["scaler"])
     tensors = {"model": {}, "optimizer": {}}  # type: dict[str, dict[str, Tensor]]
     for key, tensor in snapshot.tensors.items():
@@ -130,7 +137,11 @@ def restore(state: TrainingState, snapshot: Snapshot) -> None:
     for key, tensor in tensors["optimizer"].items():
         index, _, name = key.partition("/")
         states[int(index)][name] = _laid_out_as(parameters[int(index)], tensor)
-    state.optimizer.load_state_dict({"state": states, "param_groups": optimizer["param_groups"]})
+    groups = [
+        saved | {name: own[name] for name in KERNELS if name in own}
+        for saved, own in zip(optimizer["param_groups"], state.optimizer.param_groups, strict=True)
+    ]
+    state.optimizer.load_state_dict({"state": states, "param_groups": groups})
 
 
 def _laid_out_as(parameter: Tensor, tensor: Tensor) -> Tensor:

@@ -10,7 +10,6 @@ that very effect.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -25,6 +24,7 @@ from transferscope.analysis.batchnorm import batchnorm_layers
 from transferscope.analysis.evaluator import Batches, iterate
 from transferscope.analysis.interpolation import interpolate
 from transferscope.analysis.states import State, check_same_tensors, describe_nonfinite, write_state
+from transferscope.models.duplicate import duplicate
 from transferscope.models.layers import evaluation_mode
 from transferscope.system.errors import UserError
 
@@ -79,7 +79,7 @@ def add_biases(model: nn.Module) -> nn.Module:
     It computes the same function, and `repair` can shift its channels. Layers in front of a BatchNorm, which takes any
     bias away, stay as they are when they are followed by one in the order of registration.
     """
-    extended = copy.deepcopy(model)
+    extended = duplicate(model)
     layers = list(extended.modules())
     for layer, after in zip(layers, [*layers[1:], None], strict=True):
         if isinstance(layer, _ConvNd | nn.Linear) and layer.bias is None and not isinstance(after, _BatchNorm):
@@ -116,7 +116,7 @@ class Moments:
 
 def layer_moments(model: nn.Module, state: State, batches: Batches, layers: list[str]) -> dict[str, Moments]:
     """Mean and standard deviation of every channel behind layers of a network with the weights of `state`."""
-    network = copy.deepcopy(model)
+    network = duplicate(model)
     write_state(network, state)
     moments = {name: Moments(_channel_axis(network.get_submodule(name))) for name in layers}
 
@@ -145,7 +145,7 @@ class CorrectedLine:
             check_same_tensors(model.state_dict(), state, "the network", name)
             if fault := describe_nonfinite(state, name):
                 raise UserError(f"{fault}: the average of networks that diverged cannot be corrected")
-        network = copy.deepcopy(model)
+        network = duplicate(model)
         write_state(network, self.ends[0])
         self.sites = _sites(network, batches)
         self.layers = [name for name in self.sites if not isinstance(network.get_submodule(name), _BatchNorm)]
@@ -174,7 +174,7 @@ def rescale_to_mean(model: nn.Module, average: State, states: Iterable[State], b
 
     Raises UserError as `rescale` does, and where there is no state.
     """
-    network = copy.deepcopy(model)
+    network = duplicate(model)
     write_state(network, average)
     sites = _sites(network, batches)
     layers = [name for name in sites if not isinstance(network.get_submodule(name), _BatchNorm)]
@@ -202,7 +202,7 @@ def _corrected(
     shift: bool,
 ) -> Corrected:
     """The average with the channels of `sites` brought to the targets; those without any are BatchNorm layers."""
-    network = copy.deepcopy(model)
+    network = duplicate(model)
     write_state(network, average)
     correction = _Correction(network, shift, targets)
     _walk(network, sites, batches, correction)

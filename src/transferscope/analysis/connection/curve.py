@@ -7,7 +7,6 @@ set of good solutions, straight barrier or not.
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from transferscope.analysis.batchnorm import batchnorm_layers
 from transferscope.analysis.evaluator import Batch
 from transferscope.analysis.interpolation import interpolate
 from transferscope.analysis.states import State, check_same_tensors, describe_nonfinite, widened, write_state
+from transferscope.models.duplicate import duplicate
 from transferscope.system.errors import UserError
 
 GOLDEN = (math.sqrt(5) - 1) / 2
@@ -118,7 +118,7 @@ class _Curve:
 
     def __init__(self, model: nn.Module, state_a: State, state_b: State, options: CurveTraining) -> None:
         self.options, self.done = options, 0
-        self.network = copy.deepcopy(model).eval()
+        self.network = duplicate(model).eval()
         self.middle = interpolate(state_a, state_b, 0.5)
         write_state(self.network, self.middle)
         for layer in batchnorm_layers(self.network).values():

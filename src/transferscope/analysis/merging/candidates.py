@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 import torch
 from torch import Tensor
 
-from transferscope.analysis.states import State, check_same_tensors, describe_nonfinite
+from transferscope.analysis.states import State, check_same_tensors, describe_nonfinite, widened
 from transferscope.system.errors import UserError
 
 PART = 1 << 18
@@ -90,7 +90,7 @@ def mean_of(tensors: Callable[[], Iterable[Tensor]]) -> Tensor:
     low = high = torch.empty(0)
     count, dtype, all_wide = 0, torch.float32, True
     for tensor in tensors():
-        tensor = tensor.detach()
+        tensor = widened(tensor.detach())
         if not tensor.is_floating_point():
             total = tensor.clone() if total is None else torch.maximum(total, tensor)
             continue

@@ -74,15 +74,19 @@ class TrainingOptions(Options):
     evaluate_train_on: Images | None = None
     """Training images, drawn once for each task, on which the train metrics of an epoch are measured; None: all.
 
-    The test images are always all measured, since they choose the best epoch."""
+    Images of test and validation are always all measured, since they choose the best epoch. Another number trains the
+    runs again: their histories would mix two measurements."""
     keep_epochs: Literal["all"] | tuple[Epoch, ...] = ()
     """Epochs whose weights are kept beside 0, best and final."""
     precision: TrainingPrecision = "float32"
     """Of matrix products and convolutions; weights stay float32. In float16 the loss is scaled, and an optimizer step
     whose gradients overflow is left out. auto: bfloat16 on GPUs that have it, float16 on others, float32 on the CPU."""
     channels_last: bool = False
+    """Keep images and weights of convolutions with channels as the fastest axis: faster for most CNNs on GPUs."""
     compile: bool = False
+    """Train the network that `torch.compile` makes: faster on GPUs after a minute; needs a C++ compiler."""
     deterministic: bool = True
+    """Choose algorithms that give the same bytes at every run on one machine; on GPUs others may be faster."""
     num_processes: Processes | Literal["auto"] = 1
     """Processes on each machine, a GPU each (or a core); auto: one for each GPU that the runner grants, one on the CPU.
 
