@@ -86,6 +86,7 @@ def test_options_of_runs_alone_are_refused(option: dict[str, Any], message: str)
         ("nn.BatchNorm2d(8)", "y", None),
         ("nn.Dropout()", "y", "its layers draw random numbers (dropout)"),
         ("nn.ReLU()", "y if y.sum() > 0 else -y", "torch.vmap does not take it"),
+        ("nn.ReLU()", "self.fc(self.conv(x).mean((2, 3)).detach())", "conv.weight gets no gradient"),
     ],
 )
 def test_networks_that_cannot_be_trained_as_one_are_named(

@@ -19,6 +19,7 @@ from transferscope.images.split import PackedSplit
 from transferscope.models.checkpoint import Checkpoint
 from transferscope.system.errors import UserError
 from transferscope.training import loop, record, together
+from transferscope.training import stack as stack_module
 from transferscope.training.feed import Feed
 from transferscope.training.inputs import Inputs, by_part
 from transferscope.training.loop import train_run, untrained_model
@@ -335,7 +336,7 @@ def test_networks_with_dropout_and_float16_are_refused(
     with pytest.raises(UserError, match=r"toy.rit_1 and 1 more: training.precision: float16 .* training.together to"):
         train_runs(inputs_of(halves, train_split, held_out_split), folders_of(halves, tmp_path))
     runs = several(make_run, [{}, {}])
-    monkeypatch.setattr(together, "draws", lambda model: True)
-    with pytest.raises(UserError, match="layers of fixup_resnet_small draw random numbers"):
+    monkeypatch.setattr(stack_module, "draws", lambda model: True)
+    with pytest.raises(UserError, match=r"fixup_resnet_small cannot be trained as one .* layers draw random numbers"):
         train_runs(inputs_of(runs, train_split, held_out_split), folders_of(runs, tmp_path))
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]

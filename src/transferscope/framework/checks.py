@@ -19,7 +19,7 @@ from transferscope.experiment.plan import Plan
 from transferscope.experiment.run import RunSpec
 from transferscope.experiment.study import pictures_of
 from transferscope.images.example_columns import columns_faults
-from transferscope.system.errors import UserError, one_line
+from transferscope.system.errors import UserError
 from transferscope.system.near import near_matches
 from transferscope.tables.formats import duration
 
@@ -138,25 +138,14 @@ def together_faults(plan: Plan, runs: Iterable[RunSpec]) -> Iterator[str]:
 
 
 def _stacking_fault(run: RunSpec, side: int) -> str | None:
-    import torch
-
-    from transferscope.models.layers import image_channels
     from transferscope.models.zoo import build_model
-    from transferscope.training.device import draws
-    from transferscope.training.stack import Stack
+    from transferscope.training.stack import stacking_fault
 
     try:
-        networks = [build_model(run.model.name, 2, seed=seed, **run.model.options) for seed in (0, 1)]
+        network = build_model(run.model.name, 2, seed=0, **run.model.options)
     except UserError:
         return None  # a fault of its own
-    if draws(networks[0]):
-        return "its layers draw random numbers (dropout), which each run would draw otherwise than alone"
-    stack = Stack(networks, [run.training] * 2)
-    try:
-        stack.forward(torch.zeros(2, 2, image_channels(networks[0]), side, side)).sum().backward()
-    except (RuntimeError, TypeError, ValueError, NotImplementedError) as error:
-        return f"torch.vmap does not take it ({one_line(str(error))[:200]})"
-    return None
+    return stacking_fault(network, run.training, side)
 
 
 def _network_fault(model: ModelOptions) -> str | None:

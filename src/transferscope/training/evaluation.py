@@ -69,7 +69,7 @@ def evaluate_each(
     if passes.split.multi_label:
         logits = torch.cat([part for _, part in passes.batches()], dim=1)
         return [metrics_from_logits(own, labels, multi_label=True, class_names=names) for own in logits]
-    tallies = [Tally(passes.split.num_classes, len(labels)) for _ in range(number)]
+    tallies = [Tally(passes.split.num_classes, len(labels), passes.device) for _ in range(number)]
     classes = torch.from_numpy(labels).to(passes.device)
     for start, part in passes.batches():
         for tally, own in zip(tallies, part, strict=True):

@@ -8,7 +8,6 @@ model.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -18,7 +17,11 @@ from torch import Tensor, nn
 
 from transferscope.experiment.options import TrainingOptions
 from transferscope.experiment.run_groups import SCHEDULE
+from transferscope.models.duplicate import duplicate
+from transferscope.models.layers import image_channels
 from transferscope.models.layouts import as_logits
+from transferscope.system.errors import one_line
+from transferscope.training.device import draws, first_weight
 from transferscope.training.optim import make_optimizer, optimizer_over, parameter_groups, set_learning_rate
 
 OF_A_TENSOR = ("step", "mu_product", "eta", "mu")
@@ -47,7 +50,7 @@ class Stack:
 
     def __init__(self, models: Sequence[nn.Module], trainings: Sequence[TrainingOptions]) -> None:
         self.models = list(models)
-        self.skeleton = copy.deepcopy(self.models[0])
+        self.skeleton = duplicate(self.models[0])
         grouped = [parameter_groups(model, training) for model, training in zip(models, trainings, strict=True)]
         self.rows = [
             torch.stack([torch.cat([one.detach().flatten() for one in group["params"]]) for group in groups])
@@ -199,6 +202,27 @@ class Stack:
     @staticmethod
     def _part(row: Tensor, place: _Place) -> Tensor:
         return row[place.start : place.stop].view(place.shape)
+
+
+def stacking_fault(model: nn.Module, training: TrainingOptions, side: int) -> str | None:
+    """The reason why models of this architecture cannot train as one as each does alone; None where they can.
+
+    Tried on blank images of `side` pixels, with copies of the model.
+    """
+    if draws(model):
+        return "its layers draw random numbers (dropout), which each run would draw otherwise than alone"
+    copies = [duplicate(model).train() for _ in range(2)]
+    weight = first_weight(model)
+    images = torch.zeros(2, 2, image_channels(model), side, side, dtype=weight.dtype, device=weight.device)
+    copies[0](images[0]).sum().backward()
+    unused = [name for name, own in copies[0].named_parameters() if own.requires_grad and own.grad is None]
+    if unused:
+        return f"{unused[0]} gets no gradient: alone it stays as it is, and among others it would decay"
+    try:
+        Stack(copies, [training] * 2).forward(images).sum().backward()
+    except (RuntimeError, TypeError, ValueError, NotImplementedError) as error:
+        return f"torch.vmap does not take it ({one_line(str(error))[:200]})"
+    return None
 
 
 def _schedule(training: TrainingOptions) -> dict[str, object]:

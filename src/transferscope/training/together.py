@@ -27,7 +27,7 @@ from transferscope.models.series import CheckpointSeries
 from transferscope.system.errors import UserError
 from transferscope.system.folder_lock import FolderLock, forget_dead_holder, run_folder_held
 from transferscope.system.progress import progress_bar
-from transferscope.training.device import autocast, choose_device, draws, reproducible
+from transferscope.training.device import autocast, choose_device, reproducible
 from transferscope.training.evaluation import evaluate_each
 from transferscope.training.feed import Feed
 from transferscope.training.history import EVENTS, Events, metric_columns, row_of, score, timing_of
@@ -36,7 +36,7 @@ from transferscope.training.loop import CHECK_EVERY, Advance, untrained_model
 from transferscope.training.process_group import OneProcess
 from transferscope.training.record import RunFolder
 from transferscope.training.snapshot import TrainingState
-from transferscope.training.stack import Stack
+from transferscope.training.stack import Stack, stacking_fault
 from transferscope.training.step import Setup, Share, loss_weight, summed_loss
 
 log = logging.getLogger(__name__)
@@ -272,10 +272,11 @@ def _check(records: Sequence[RunFolder], models: Sequence[torch.nn.Module], devi
             f"{name}: training.precision: {options.precision} is float16 here, whose loss is scaled for each run "
             "alone: set training.together to false, or precision to float32"
         )
-    if draws(models[0]):
+    fault = stacking_fault(models[0], options, records[0].inputs.splits["train"].pictures.seen_size)
+    if fault is not None:
         raise UserError(
-            f"{name}: layers of {records[0].inputs.run.model.name} draw random numbers, which runs that are trained as "
-            "one cannot each do alone: set training.together to false"
+            f"{name}: {records[0].inputs.run.model.name} cannot be trained as one with others, since {fault}: set "
+            "training.together to false"
         )
 
 
