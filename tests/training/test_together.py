@@ -18,8 +18,10 @@ from transferscope.experiment.run import RunSpec
 from transferscope.images.split import PackedSplit
 from transferscope.models.checkpoint import Checkpoint
 from transferscope.system.errors import UserError
+from transferscope.system.folder_lock import FolderLock
 from transferscope.training import loop, record, together
 from transferscope.training import stack as stack_module
+from transferscope.training.distributed import launch
 from transferscope.training.feed import Feed
 from transferscope.training.inputs import Inputs, by_part
 from transferscope.training.loop import train_run, untrained_model
@@ -340,3 +342,32 @@ def test_networks_with_dropout_and_float16_are_refused(
     with pytest.raises(UserError, match=r"fixup_resnet_small cannot be trained as one .* layers draw random numbers"):
         train_runs(inputs_of(runs, train_split, held_out_split), folders_of(runs, tmp_path))
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_a_worker_trains_several_runs_as_this_process_does(
+    make_run: Make, make_split: Make, files_of: Make, tmp_path: Path
+) -> None:
+    """As on a GPU: one process is given all runs and their locks, and leaves the bytes of `train_runs`."""
+    splits = make_split(40, folder=tmp_path / "train"), make_split(24, part="test", folder=tmp_path / "test")
+    inputs = inputs_of(several(make_run, [{"epochs": 1}] * 2), *splits)
+    runs = [one.run for one in inputs]
+
+    def in_a_worker(records: Sequence[record.RunFolder], locks: Sequence[FolderLock]) -> None:
+        launch._launch(records, "cpu", 1, locks)
+
+    train_runs(inputs, folders_of(runs, tmp_path / "here"))
+    made = train_runs(inputs, folders_of(runs, tmp_path / "there"), carry_out=in_a_worker)
+    assert [series.name for series, _ in made] == ["toy.rit_1", "toy.rit_2"]
+    assert files_of(tmp_path / "there") == files_of(tmp_path / "here")
+
+
+def test_on_the_cpu_runs_for_a_gpu_are_trained_one_after_the_other(
+    make_run: Make, train_split: PackedSplit, held_out_split: PackedSplit, files_of: Make, tmp_path: Path
+) -> None:
+    """To the bytes of each alone; a network that cannot be trained as one is none of its business there."""
+    runs = several(make_run, [{"together": "gpu", "epochs": 1}] * 2)
+    folders, splits = folders_of(runs, tmp_path / "one"), (train_split, held_out_split)
+    launch.train_together(runs, *splits, initial=[None, None], folders=folders, device_type="cpu")
+    for run in runs:
+        train_run(run, *splits, initial=None, folder=tmp_path / "alone" / run.name)
+    assert files_of(tmp_path / "one") == files_of(tmp_path / "alone")

@@ -198,9 +198,9 @@ class Pages(Plot):
 
 
 class AsOne:
-    """A function of nodes that does the work of several, each of which makes some of its outputs.
+    """Several nodes in one, by a function that makes the outputs of all of them.
 
-    What is noted of a result, such as the plan that made it, follows from its part alone.
+    Notes on a result, such as the plan that made it, follow from its own node alone.
     """
 
     def __init__(self, function: Callable[..., object], parts: Iterable[Node]) -> None:

@@ -97,7 +97,7 @@ class RunFolder:
         return False
 
     def positions(self) -> set[Position]:
-        """Where a killed training can go on: at most two."""
+        """Positions from which a killed training can go on, at most two."""
         return {_position(snapshot) for snapshot in self._snapshots()}
 
     def _snapshots(self) -> Iterator[Snapshot]:

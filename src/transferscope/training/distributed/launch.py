@@ -108,10 +108,12 @@ def train_together(
     Raises UserError, and WorkerError, as `train`.
     """
     kind = device_type or ("cuda" if torch.cuda.is_available() else "cpu")
+    if kind == "cpu" and runs[0].training.together == "gpu":
+        parts = {"train_split": train_split, "test_split": test_split, "validation_split": validation_split}
+        each = zip(runs, initial, folders, strict=True)
+        return [train(run, **parts, initial=start, folder=folder, device_type=kind) for run, start, folder in each]
     splits = by_part(train_split, test_split, validation_split)
     several = [Inputs.of(run, splits, start) for run, start in zip(runs, initial, strict=True)]
-    if kind == "cpu" and runs[0].training.together == "gpu":
-        return [train_runs([one], [folder], device=kind)[0] for one, folder in zip(several, folders, strict=True)]
     return train_runs(several, folders, device=kind, carry_out=None if kind == "cpu" else _in_a_worker)
 
 
