@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -109,9 +110,9 @@ def train_together(
     """
     kind = device_type or ("cuda" if torch.cuda.is_available() else "cpu")
     if kind == "cpu" and runs[0].training.together == "gpu":
-        parts = {"train_split": train_split, "test_split": test_split, "validation_split": validation_split}
+        alone = partial(train, validation_split=validation_split, device_type=kind)
         each = zip(runs, initial, folders, strict=True)
-        return [train(run, **parts, initial=start, folder=folder, device_type=kind) for run, start, folder in each]
+        return [alone(run, train_split, test_split, initial=start, folder=folder) for run, start, folder in each]
     splits = by_part(train_split, test_split, validation_split)
     several = [Inputs.of(run, splits, start) for run, start in zip(runs, initial, strict=True)]
     return train_runs(several, folders, device=kind, carry_out=None if kind == "cpu" else _in_a_worker)
