@@ -28,6 +28,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from transferscope.experiment.names import Namespace
 from transferscope.framework.comparing.command import compare
+from transferscope.framework.config import present_plan
 from transferscope.framework.kedro_private import SELECTING_FILES
 from transferscope.framework.viz_offline import stay_on_this_machine
 from transferscope.framework.yaml_files import read_mapping
@@ -98,6 +99,10 @@ def _with_hint(message: str) -> str:
         near = get_close_matches(missing[1], pipelines, 1)
         hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(sorted(pipelines))}"
         return f"there is no pipeline '{missing[1]}': {hint}"
+    with_others = _trained_with_others()
+    for word in re.findall(r"'([^']+)'", message):
+        if word in with_others:
+            return f"{word} is trained with others (training.together): choose the node {with_others[word]}"
     if "Did you mean" in message:
         return message
     nodes = pipelines["__default__"].nodes
@@ -109,6 +114,13 @@ def _with_hint(message: str) -> str:
     near = [name for word in re.findall(r"'([^']+)'", message) for name in get_close_matches(word, known)]
     hint = f"did you mean {', '.join(near)}?" if near else "`kedro registry describe` lists the nodes"
     return f"{message.rstrip('.')}: {hint}"
+
+
+def _trained_with_others() -> dict[str, str]:
+    """The node of each run that is trained with others, by the name that it has for a run alone."""
+    plan = present_plan()
+    groups = plan.run_groups if plan is not None else []
+    return {str(run.node): str(group.node) for group in groups for run in group.runs}
 
 
 def _our_run(command: click.Command) -> click.Command:

@@ -41,7 +41,8 @@ def node_costs(plan: Plan, known: Sizes | None = None) -> dict[str, float]:
         if run.checkpoint is None:
             train, test = sizes[run.task]
             evaluated = evaluated_images(run.training, train, test)
-            costs[str(run.node)] = BACKWARD * run.training.epochs * train + evaluated
+            node = str(plan.node_of(run))
+            costs[node] = costs.get(node, 0) + BACKWARD * run.training.epochs * train + evaluated
         else:
             costs[str(run.node)] = sum(sizes[run.task]) if plan.has_images(run.task) else 0
     merging = plan.study.analyses.merging

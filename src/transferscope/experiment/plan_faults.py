@@ -9,6 +9,7 @@ from transferscope.experiment.merges import faults_of_merging
 from transferscope.experiment.names import Epoch
 from transferscope.experiment.plan_type import Plan, treatment
 from transferscope.experiment.run import RunSpec
+from transferscope.experiment.run_groups import group_faults
 from transferscope.experiment.study import pictures_of
 from transferscope.experiment.study_faults import MAX_LISTED, all_known, twice, unknown
 
@@ -24,6 +25,7 @@ def faults_of_plan(plan: Plan) -> Iterator[str]:
         if options.pretrained in plan.runs:
             key = "source_epochs.epochs" if kind in of_epochs else f"runs.{kind}.pretrained_epoch"
             yield from _not_saved(key, options.pretrained_epoch, plan.runs[options.pretrained])
+    yield from group_faults(plan.runs)
     yield from _faults_of_compared(plan)
     yield from _pairs_of_none(plan)
     yield from _faults_of_shuffles(plan)

@@ -12,10 +12,11 @@ from itertools import combinations, product
 
 from transferscope.experiment import options as opt
 from transferscope.experiment.merges import MergeSpec, merges_of
-from transferscope.experiment.names import RunName, is_checkpoint_path
+from transferscope.experiment.names import NodeName, RunName, is_checkpoint_path
 from transferscope.experiment.pairs import Pair, PairGroup, pair_of
 from transferscope.experiment.reuse_variants import Variant, variants
 from transferscope.experiment.run import Role, RunSpec
+from transferscope.experiment.run_groups import RunGroup, node_names, run_groups
 from transferscope.experiment.study import Study
 
 NO_TREATMENT = {*opt.NOT_IN_WEIGHTS, "keep_epochs", "evaluate_every", "evaluate_train_on"}
@@ -53,6 +54,19 @@ class Plan:
         sources = {self.runs[run.pretrained].task for run in self.runs.values() if run.pretrained in self.runs}
         tasks = dict.fromkeys(run.task for run in self.runs.values())
         return [task for task in tasks if task not in sources and task not in self.views]
+
+    @cached_property
+    def run_groups(self) -> list[RunGroup]:
+        """Runs that are trained as one."""
+        return run_groups(self.runs)
+
+    @cached_property
+    def _nodes(self) -> dict[str, NodeName]:
+        return node_names(self.runs, self.run_groups)
+
+    def node_of(self, run: RunSpec) -> NodeName:
+        """The node that trains a run, alone or with others, or takes in its file."""
+        return self._nodes[run.full_name]
 
     @cached_property
     def variants(self) -> list[Variant]:

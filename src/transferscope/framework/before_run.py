@@ -50,6 +50,7 @@ class Before:
         yield from checks.parts_faults(self.runs)
         yield from checks.optimizers_faults(self.runs)
         yield from checks.sizes_faults(self.plan, self.runs)
+        yield from checks.together_faults(self.plan, self.runs)
         yield from checks.layers_faults(self.plan, self.plan.runs.values(), _analyses_in(self.pipeline))
         if "mistakes" in _analyses_in(self.pipeline):
             yield from checks.groups_faults(self.plan, self._columns)
@@ -164,5 +165,5 @@ def _is_done(run: RunSpec, catalog: CatalogProtocol) -> bool:
 
 
 def _trained_in(pipeline: Pipeline) -> list[RunSpec]:
-    names = {node.name for node in pipeline.nodes}
-    return [run for run in active_plan().runs.values() if f"{run.task}.training.{run.name}" in names]
+    names, plan = {node.name for node in pipeline.nodes}, active_plan()
+    return [run for run in plan.runs.values() if str(plan.node_of(run)) in names]

@@ -118,6 +118,36 @@ def optimizers_faults(runs: Iterable[RunSpec]) -> Iterator[str]:
             yield f"runs.{run.kind}: {error}"
 
 
+def together_faults(plan: Plan, runs: Iterable[RunSpec]) -> Iterator[str]:
+    """Networks that cannot be trained as one with others, tried on blank images; each once.
+
+    runs: those that are about to be trained.
+    """
+    waiting, tried = {run.full_name for run in runs}, set()
+    for group in plan.run_groups:
+        run = group.runs[0]
+        network = run.model.model_dump_json()
+        if network not in tried and waiting.intersection(one.full_name for one in group.runs):
+            tried.add(network)
+            why = _stacking_fault(run, pictures_of(plan.study, run.task).seen_size)
+            if why is not None:
+                yield (
+                    f"runs.{run.kind}: training.together: {run.model.name} cannot be trained as one with others, since "
+                    f"{why}: set it to false"
+                )
+
+
+def _stacking_fault(run: RunSpec, side: int) -> str | None:
+    from transferscope.models.zoo import build_model
+    from transferscope.training.stack import stacking_fault
+
+    try:
+        network = build_model(run.model.name, 2, seed=0, **run.model.options)
+    except UserError:
+        return None  # a fault of its own
+    return stacking_fault(network, run.training, side)
+
+
 def _network_fault(model: ModelOptions) -> str | None:
     from transferscope.models.zoo import build_model
 

@@ -59,11 +59,12 @@ def _or_without(sources: Iterable[str]) -> str:
 
 def check_fingerprint(name: str, fingerprint: str) -> None:
     """The checkpoints of a run were made as the present plan would make them."""
-    run = active_plan().runs.get(EntryName.parse(name).owner)
+    plan = active_plan()
+    run = plan.runs.get(EntryName.parse(name).owner)
     if run is not None and fingerprint != run.fingerprint:
         raise CommandLineError(
             f"{name}: made by another plan{_or_file(run)} (fingerprint {fingerprint}, now {run.fingerprint}); "
-            f"train again with `{run_command('--nodes', str(run.node))}`, or undo the change of "
+            f"train again with `{run_command('--nodes', str(plan.node_of(run)))}`, or undo the change of "
             "parameters"
         )
 
@@ -102,10 +103,10 @@ def _damage(dataset: Any) -> DamagedError | None:
 
 def _repair(name: str) -> str:
     """The command that makes a damaged entry anew."""
-    entry = EntryName.parse(name)
-    run = active_plan().runs.get(entry.owner) if entry.form == "checkpoints" else None
+    entry, plan = EntryName.parse(name), active_plan()
+    run = plan.runs.get(entry.owner) if entry.form == "checkpoints" else None
     if run is not None:
-        return f"`{run_command('--nodes', str(run.node))}` repairs it"
+        return f"`{run_command('--nodes', str(plan.node_of(run)))}` repairs it"
     return f"make it anew with `{run_command('--pipelines', _maker(name))}`"
 
 

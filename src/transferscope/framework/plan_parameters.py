@@ -54,9 +54,19 @@ def plan_parameters(plan: Plan, places: Places) -> dict[str, Any]:
         "tasks": _task_parameters(plan),
         "notes": _notes(plan),
         "labels": label_parameters(plan),
+        **_group_parameters(plan, runs),
         "merges": {spec.name: spec.model_dump(mode="json") for spec in plan.merges()},
     }
     return study | {"plan": expanded | _pair_parameters(plan)}
+
+
+def _group_parameters(plan: Plan, runs: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """The runs of each group that is trained as one, by task and node."""
+    groups: dict[str, dict[str, list[Any]]] = {}
+    for group in plan.run_groups:
+        of_task = groups.setdefault(str(group.node.task), {})
+        of_task[group.node.node] = [runs[run.task][run.name] for run in group.runs]
+    return {"run_groups": groups} if groups else {}
 
 
 def label_parameters(plan: Plan) -> dict[str, Any]:

@@ -93,7 +93,7 @@ def _check_run(plan: Plan, run: RunSpec, catalog: CatalogProtocol, kept: str) ->
         if split is not None and series.inputs.get(part, split.digest) != split.digest:
             raise CommandLineError(
                 f"{run.full_name}.checkpoints: trained on other images than {name} holds now; "
-                f"train again with `{run_command('--nodes', str(run.node))}`{kept}"
+                f"train again with `{run_command('--nodes', str(plan.node_of(run)))}`{kept}"
             )
 
 

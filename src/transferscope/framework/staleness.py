@@ -17,6 +17,7 @@ import threading
 import zlib
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache, partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from transferscope.datasets.packed_split import PackedSplitDataset
 from transferscope.framework.command_line import CommandLineError
 from transferscope.framework.runners.failures import run_command
 from transferscope.framework.stale_inputs import check_images
+from transferscope.pipelines.wiring import parts_of
 from transferscope.system.stored import DamagedError, read_json, write_json
 
 logger = logging.getLogger("transferscope")
@@ -101,6 +103,7 @@ class MadeBy:
     @hook_impl
     def after_dataset_saved(self, dataset_name: str, node: Node) -> None:
         """The result is of the present plan, if all that its node has read is."""
+        node = next(part for part in parts_of(node) if dataset_name in part.outputs)
         with self._lock:
             self._saved.add(dataset_name)
             is_split, reads_split = _is_split(dataset_name), any(map(_is_split, node.inputs))
@@ -158,7 +161,7 @@ def present_keys(
     """
     keys: dict[str, str] = {}
     values: dict[str, str] = {}
-    for node in nodes:
+    for node in chain.from_iterable(map(parts_of, nodes)):
         parts = [node.name]
         for name in node.inputs:
             if name == "parameters" or name.startswith("params:"):

@@ -6,6 +6,7 @@ Draws made on the CPU go to a GPU without waiting for it, since CUDA has taken i
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -117,6 +118,13 @@ class Draws:
         """Those of some images of the batch."""
         return Draws(*(None if drawn is None else drawn[rows] for drawn in (self.flipped, self.theta)))
 
+    @classmethod
+    def joined(cls, several: Sequence[Draws]) -> Draws:
+        """Those of several batches of one augmentation, as of one batch."""
+        flipped = [draws.flipped for draws in several if draws.flipped is not None]
+        theta = [draws.theta for draws in several if draws.theta is not None]
+        return cls(torch.cat(flipped) if flipped else None, torch.cat(theta) if theta else None)
+
 
 class TrainingTransform:
     """Random crop, affine map and mirror for each example of its own, then normalisation and shuffle.
@@ -191,8 +199,8 @@ class TrainingTransform:
 class Mixing:
     """The draws of mixup for a batch."""
 
-    weight: float
-    """Part of each example in its blend; the rest is its partner's."""
+    weight: float | Tensor
+    """Part of each example in its blend; the rest is its partner's. One for all, or float64 `(B,)`."""
     partners: Tensor
     """int64 (B,): the position of each example's partner."""
 
@@ -202,15 +210,24 @@ class Mixing:
         weight = _draw_beta(alpha, generator)
         return cls(weight, torch.randperm(count, generator=generator, device=generator.device))
 
+    @classmethod
+    def joined(cls, several: Sequence[Mixing], count: int) -> Mixing:
+        """The draws of several batches of `count` examples each, as of one batch."""
+        weights = torch.tensor([mixing.weight for mixing in several], dtype=torch.float64).repeat_interleave(count)
+        return cls(weights, torch.cat([mixing.partners + index * count for index, mixing in enumerate(several)]))
+
     def blend(self, batch: Tensor, others: Tensor) -> Tensor:
         """The blend of images (B, ...) with those of their partners."""
-        return torch.lerp(others, batch, self.weight)
+        weight = self.weight
+        if isinstance(weight, Tensor):
+            weight = weight.to(batch.device, batch.dtype, non_blocking=True).view(-1, *[1] * (batch.ndim - 1))
+        return torch.lerp(others, batch, weight)
 
     def blend_targets(self, targets: Tensor) -> Tensor:
         """The blend of the targets (B, num_classes) of the batch; -1 (ignored) in either stays so."""
         other = self.partners.to(targets.device, non_blocking=True)
         ignored = (targets < 0) | (targets[other] < 0)
-        return torch.lerp(targets[other], targets, self.weight).masked_fill_(ignored, -1.0)
+        return self.blend(targets, targets[other]).masked_fill_(ignored, -1.0)
 
 
 def mixup(batch: Tensor, targets: Tensor, alpha: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:

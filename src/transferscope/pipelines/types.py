@@ -18,14 +18,17 @@ if TYPE_CHECKING:
     from transferscope.images.source import ImageSource
     from transferscope.images.split import PackedSplit
     from transferscope.measure.bench import Bench
+    from transferscope.models.checkpoint import Checkpoint
     from transferscope.models.merged import MergedModel
     from transferscope.models.series import CheckpointSeries
 else:
-    AnswerCard = Bench = CheckpointSeries = Figure = ImageSource = MergedModel = PackedSplit = Store = Tensor = object
+    AnswerCard = Bench = Checkpoint = CheckpointSeries = Figure = ImageSource = MergedModel = PackedSplit = Store = (
+        Tensor
+    ) = object
 
 __all__ = [
-    "AnswerCard", "Bench", "CheckpointSeries", "Figure", "ImageSource", "MergedModel", "PackedSplit", "Predictions",
-    "Store", "Tensor",
+    "AnswerCard", "Bench", "Checkpoint", "CheckpointSeries", "Figure", "ImageSource", "MergedModel", "PackedSplit",
+    "Predictions", "Store", "Tensor",
 ]  # fmt: skip
 
 Predictions = dict[str, Tensor]

@@ -196,6 +196,25 @@ class Pages(Plot):
         return cast(Callable[[], Iterator[Figure]], partial(self._draw, drawn, note))
 
 
+class AsOne:
+    """Several nodes in one, by a function that makes the outputs of all of them.
+
+    Notes on a result, such as the plan that made it, follow from its own node alone.
+    """
+
+    def __init__(self, function: Callable[..., object], parts: Iterable[Node]) -> None:
+        self._function, self.parts = function, tuple(parts)
+        update_wrapper(self, function)  # Kedro validates parameters by the function's types
+
+    def __call__(self, *args: object, **inputs: object) -> object:
+        return self._function(*args, **inputs)
+
+
+def parts_of(node: Node) -> tuple[Node, ...]:
+    """The nodes whose work a node does: mostly itself alone."""
+    return node.func.parts if isinstance(node.func, AsOne) else (node,)
+
+
 class Labelled:
     """A function of nodes that draws with the labels of the study, which are one more input, the last one."""
 

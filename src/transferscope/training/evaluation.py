@@ -50,6 +50,33 @@ def evaluate(
     return tally.metrics(group)
 
 
+def evaluate_each(
+    call: Callable[[Tensor], Tensor],
+    number: int,
+    model: nn.Module,
+    feed: Feed,
+    *,
+    precision: TrainingPrecision = "float32",
+    indices: np.ndarray | None = None,
+) -> list[dict[str, float]]:
+    """Metrics of several models that see the same images at once, as `evaluate` gives them of each.
+
+    call: from images to the logits `(number, num_images, num_classes)` of all; it computes as `model` does, which is
+    put into evaluation mode meanwhile.
+    """
+    passes = _Pass(model, feed, BATCH_SIZE, None, precision, indices, None, None, call)
+    labels, names = np.asarray(passes.labels), passes.split.class_names
+    if passes.split.multi_label:
+        logits = torch.cat([part for _, part in passes.batches()], dim=1)
+        return [metrics_from_logits(own, labels, multi_label=True, class_names=names) for own in logits]
+    tallies = [Tally(passes.split.num_classes, len(labels), passes.device) for _ in range(number)]
+    classes = torch.from_numpy(labels).to(passes.device)
+    for start, part in passes.batches():
+        for tally, own in zip(tallies, part, strict=True):
+            tally.add(own, classes[start : start + len(own)])
+    return [tally.metrics() for tally in tallies]
+
+
 def predict(
     model: nn.Module,
     split: PackedSplit | Feed,
@@ -86,7 +113,9 @@ class _Pass:
         indices: np.ndarray | None,
         group: OneProcess | None,
         progress: Callable[[int], None] | None,
+        call: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
+        self.call = call or (lambda images: as_logits(model(images), model))
         self.model, self.precision, self.progress = model, precision, progress
         self.group, self.batch_size = group or OneProcess(), batch_size
         self.weight = first_weight(model)
@@ -107,7 +136,7 @@ class _Pass:
                 with torch.inference_mode(), autocast(self.device, self.precision):
                     # Large images take longer to get new memory for than to normalise.
                     images = transform(batch, out=images if images is not None and len(images) == len(batch) else None)
-                    logits = as_logits(self.model(as_input(images, self.weight)), self.model)
+                    logits = self.call(as_input(images, self.weight))
                     _check_outputs(logits, self.split)
                     logits = logits.to(torch.promote_types(self.weight.dtype, torch.float32))
                 yield start, logits
@@ -134,8 +163,8 @@ def _evaluating(model: nn.Module, device: torch.device) -> Iterator[None]:
 
 
 def _check_outputs(outputs: Tensor, split: PackedSplit) -> None:
-    if outputs.shape[1] != split.num_classes:
+    if outputs.shape[-1] != split.num_classes:
         raise UserError(
-            f"the model gives outputs of shape {tuple(outputs.shape[1:])} an example, but split '{split.name}' has "
+            f"the model gives outputs of shape {tuple(outputs.shape[-1:])} an example, but split '{split.name}' has "
             f"{split.num_classes} classes: build the model with num_classes={split.num_classes}"
         )

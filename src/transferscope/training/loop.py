@@ -94,6 +94,21 @@ def train_run(
     return record.result()
 
 
+def untrained_model(inputs: Inputs) -> nn.Module:
+    """The model with its initial weights on the CPU, its frozen parts taken out of training."""
+    run = inputs.run
+    model = initialise(
+        run.model,
+        inputs.splits["train"].num_classes,
+        init_seed=run.init_seed,
+        pretrained=inputs.initial,
+        transfer=run.transfer,
+        transfer_until=run.transfer_until,
+    )
+    freeze(model, run.training.frozen)
+    return model
+
+
 def fit(
     inputs: Inputs,
     record: RunFolder,
@@ -111,15 +126,7 @@ def fit(
         surroundings.enter_context(reproducible(deterministic=options.deterministic))
 
         # Prepare: the initial weights, or in their place the last state of a training that was stopped.
-        model = initialise(
-            run.model,
-            train_split.num_classes,
-            init_seed=run.init_seed,
-            pretrained=inputs.initial,
-            transfer=run.transfer,
-            transfer_until=run.transfer_until,
-        )
-        freeze(model, options.frozen)
+        model = untrained_model(inputs)
         layout = torch.channels_last if options.channels_last else torch.contiguous_format
         model.to(device=device, memory_format=layout)  # type: ignore[call-overload]
         scaler = loss_scaler(device, options.precision)

@@ -70,7 +70,13 @@ def make_optimizer(
 
     Raises UserError for an optimizer or an option that torch does not have, and for values that it refuses.
     """
-    groups = parameter_groups(model, options)
+    return optimizer_over(parameter_groups(model, options), options, may_be_left_out=may_be_left_out)
+
+
+def optimizer_over(
+    groups: list[dict[str, Any]], options: TrainingOptions, *, may_be_left_out: bool = False
+) -> torch.optim.Optimizer:
+    """The optimizer of `make_optimizer` over groups of parameters that each have their `lr_factor`."""
     if options.optimizer is not None:
         return _named(groups, options.optimizer, options.lr, options.weight_decay)
     return torch.optim.SGD(

@@ -6,6 +6,7 @@ import json
 import logging
 import math
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -18,9 +19,12 @@ from transferscope.system.stored import DamagedError, check, is_whole, read_json
 from transferscope.system.temporaries import remove_leftovers
 from transferscope.training.history import EVENTS, STORED_TIMINGS, TIMINGS, Row, history_table
 from transferscope.training.inputs import Inputs
-from transferscope.training.snapshot import TrainingState, earlier, read_snapshot, restore, save_snapshot
+from transferscope.training.snapshot import Snapshot, TrainingState, earlier, read_snapshot, restore, save_snapshot
 
 log = logging.getLogger(__name__)
+
+Position = tuple[int, int]
+"""Whole epochs, and optimizer steps of the next one."""
 
 SNAPSHOT, HISTORY = "snapshot.safetensors", "history.csv"
 
@@ -79,11 +83,25 @@ class RunFolder:
             (self.folder / TIMINGS).unlink(missing_ok=True)
         return CheckpointSeries.open(self.folder), pd.read_csv(self.folder / HISTORY, float_precision="round_trip")
 
-    def resume(self, state: TrainingState) -> bool:
+    def resume(self, state: TrainingState, at: Position | None = None) -> bool:
         """Bring `state` to where a killed training left it; False where there is no snapshot to go on from.
 
-        The last snapshot counts, or where it is damaged the one before.
+        The last snapshot counts, or where it is damaged the one before; with `at` the one of that position.
         """
+        for snapshot in self._snapshots():
+            if at is not None and _position(snapshot) != at:
+                continue
+            restore(state, snapshot)
+            self._kept = (set(range(state.epoch + 1)), self.kept_epochs(state))
+            return True
+        return False
+
+    def positions(self) -> set[Position]:
+        """Positions from which a killed training can go on, at most two."""
+        return {_position(snapshot) for snapshot in self._snapshots()}
+
+    def _snapshots(self) -> Iterator[Snapshot]:
+        """Snapshots that can be used, the last one first."""
         for path in (self.folder / SNAPSHOT, earlier(self.folder / SNAPSHOT)):
             snapshot = read_snapshot(path, self.identity)
             if snapshot is None:
@@ -94,10 +112,7 @@ class RunFolder:
             if damaged:
                 log.warning("snapshot %s cannot be used: %s is damaged or missing", path, damaged[0])
                 continue
-            restore(state, snapshot)
-            self._kept = (set(range(epoch + 1)), self.kept_epochs(state))
-            return True
-        return False
+            yield snapshot
 
     def start(self) -> None:
         """Remove the files of another training."""
@@ -227,6 +242,10 @@ class RunFolder:
             if path.name not in kept:
                 path.unlink()
         remove_leftovers(self.folder)  # of a process that was killed while it wrote
+
+
+def _position(snapshot: Snapshot) -> Position:
+    return snapshot.plain["epoch"], snapshot.plain["step"]
 
 
 def _csv(table: pd.DataFrame) -> bytes:

@@ -7,6 +7,7 @@ the number that it is divided by, so that the shares of several processes add up
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -44,6 +45,16 @@ class Share:
     """Of the whole batch."""
     others: Tensor | None
     """Positions in `read` of the partners of the own examples."""
+
+    @classmethod
+    def joined(cls, several: Sequence[Share]) -> Share:
+        """The whole batches of several runs of one augmentation and batch size, as of one batch."""
+        count = len(several[0].batch)
+        mixings = [share.mixing for share in several if share.mixing is not None]
+        mixing = Mixing.joined(mixings, count) if mixings else None
+        batch, read = (np.concatenate(parts) for parts in zip(*((one.batch, one.read) for one in several), strict=True))
+        draws = Draws.joined([share.draws for share in several])
+        return cls(batch, read, slice(0, len(batch)), 1.0, draws, mixing, None if mixing is None else mixing.partners)
 
     def images(self, transform: TrainingTransform, stored: Tensor, weight: Tensor) -> Tensor:
         """The network's inputs of the own examples from the stored images of `read`, in the form of `weight`."""
@@ -118,6 +129,19 @@ class Setup:
         place[read] = torch.arange(len(read))
         return Share(batch, batch[read.numpy()], own, factor, draws.of(read), mixing, place[partners])
 
+    def examples(self, share: Share, stored: Tensor) -> tuple[Tensor, Tensor]:
+        """The network's inputs of the own examples, and the targets of the whole batch.
+
+        Mixup weighs labels against each other, so it needs those of the whole batch.
+
+        stored: the images of `share.read`, uint8.
+        """
+        mixing, multi_label = share.mixing, self.split.multi_label
+        images = share.images(self.transform, stored.to(self.device), self.weight)
+        labels = self.labels[torch.from_numpy(share.batch)].to(self.device, non_blocking=True)
+        targets = targets_of(labels, self.split.num_classes, multi_label=multi_label, mixed=mixing is not None)
+        return images, targets if mixing is None else mixing.blend_targets(targets)
+
     def learning_rate(self, epoch: int, step: int) -> float:
         """Learning rate of an optimizer step, both counted within the run: epochs from 1, the steps of each from 0."""
         return learning_rate(self.run.training, (epoch - 1) * self.steps_per_epoch + step, self.steps_per_epoch)
@@ -137,12 +161,7 @@ def take_step(
     if setup.layers_draw:
         seed_layers(step_seed(setup.run.order_seed_in(epoch), epoch, step) + group.rank, setup.device)
 
-    # Images and targets. Mixup weighs labels against each other, so it needs those of the whole batch.
-    images = share.images(setup.transform, stored.to(setup.device), setup.weight)
-    labels = setup.labels[torch.from_numpy(share.batch)].to(setup.device, non_blocking=True)
-    targets = targets_of(labels, setup.split.num_classes, multi_label=multi_label, mixed=share.mixing is not None)
-    if share.mixing is not None:
-        targets = share.mixing.blend_targets(targets)
+    images, targets = setup.examples(share, stored)
     weight = loss_weight(targets, multi_label=multi_label)
 
     # The loss of this process's share. The mean of gradients over processes is that of the batch's mean loss, for each

@@ -101,6 +101,11 @@ class TrainingOptions(Options):
     snapshot_seconds: Annotated[float, Field(ge=0)] = 300.0
     """Seconds between snapshots of a training: what a kill loses at most, beside the epoch or the 16 optimizer steps
     that end meanwhile. The weights do not depend on it."""
+    together: Literal["gpu"] | bool = False
+    """Train runs of a task as one that differ in nothing but seeds, start and schedule of lr.
+
+    Every kernel then computes all of them; weights are those of each run alone but for rounding. true: on any device;
+    gpu: on a GPU, and one after the other on the CPU."""
     tensorboard: bool = False
     """Write every row of the history as TensorBoard events, too: `tensorboard --logdir <the models folder>`."""
 
@@ -111,5 +116,7 @@ class TrainingOptions(Options):
         return self
 
 
-NOT_IN_WEIGHTS = {"num_processes", "num_nodes", "rendezvous", "max_restarts", "snapshot_seconds", "tensorboard"}
+NOT_IN_WEIGHTS = {
+    "num_processes", "num_nodes", "rendezvous", "max_restarts", "snapshot_seconds", "together", "tensorboard",
+}  # fmt: skip
 """Options of a training that do not decide its weights."""

@@ -23,20 +23,18 @@ def plan_table(nodes: Iterable[Node]) -> pd.DataFrame:
 
 
 def runs_table(seconds: Mapping[Node, float], catalog: CatalogProtocol) -> pd.DataFrame:
-    """A row per training that is done: its final metrics and the time that it took now."""
+    """A row per training that is done: its final metrics and the time that it took now, its share of a group's."""
     rows = []
     for node, spent in seconds.items():
-        for name in node.outputs:
-            entry = EntryName.parse(name)
-            if entry.form != "history":
-                continue
+        histories = [name for name in node.outputs if EntryName.parse(name).form == "history"]
+        for name in histories:
             history = catalog.load(name)
             last = history.iloc[-1]
-            row: dict[str, object] = {"run": entry.owner, "epochs": int(last["epoch"])}
+            row: dict[str, object] = {"run": EntryName.parse(name).owner, "epochs": int(last["epoch"])}
             if pd.isna(last["train_loss"]) and pd.notna(last.get("lr")):  # a checkpoint file has neither
                 row["epochs"] = f"{row['epochs']}, diverged"
             row |= {metric: last[metric] for metric in METRICS if metric in history}
-            rows.append(row | {"seconds": round(spent, 1)})
+            rows.append(row | {"seconds": round(spent / len(histories), 1)})
     table = pd.DataFrame(rows)
     return table[[*table.columns.drop("seconds"), "seconds"]] if rows else table
 

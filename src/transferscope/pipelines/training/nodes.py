@@ -9,7 +9,7 @@ import pandas as pd
 
 from transferscope.experiment.node_parameters import Runs
 from transferscope.experiment.run import RunSpec
-from transferscope.pipelines.types import CheckpointSeries, PackedSplit
+from transferscope.pipelines.types import Checkpoint, CheckpointSeries, PackedSplit
 
 log = logging.getLogger(__name__)
 
@@ -29,22 +29,52 @@ def train(
     when the last file, `series.json`, is written. A copy of another run trains the epochs that both share again, which
     are then compared with those of `parent`.
     """
-    from transferscope.models.checkpoint import load_checkpoint
     from transferscope.training.copies import report_difference
     from transferscope.training.distributed.launch import train as launch
 
-    initial = None
-    if run.pretrained and source is None:
-        initial = load_checkpoint(run.pretrained, weights=run.weights, prefix=run.prefix)
-    if source is not None:
-        if source.status == "diverged":
-            log.warning("%s starts from %s, which diverged", run.full_name, run.pretrained)
-        initial = source.load(run.pretrained_epoch)
+    initial = _start(run, source)
     folder = Path(models_folder) / run.task / run.name
     made = launch(run, train_split, test_split, validation_split=validation_split, initial=initial, folder=folder)
     if parent is not None:
         report_difference(made[0], parent, run.split_epoch)
     return made
+
+
+def train_together(
+    runs: Runs,
+    models_folder: str,
+    train_split: PackedSplit,
+    test_split: PackedSplit,
+    validation_split: PackedSplit | None = None,
+    **series: CheckpointSeries,
+) -> list[CheckpointSeries | pd.DataFrame]:
+    """Train several runs of a task as one: of each the checkpoints and the history that `train` gives of it alone.
+
+    series: the runs that they start from or are copies of, by full name.
+    """
+    from transferscope.training.copies import report_difference
+    from transferscope.training.distributed.launch import train_together as launch
+
+    starts = [_start(run, series.get(run.pretrained or "")) for run in runs.root]
+    folders = [Path(models_folder) / run.task / run.name for run in runs.root]
+    made = launch(
+        runs.root, train_split, test_split, validation_split=validation_split, initial=starts, folders=folders
+    )
+    for run, (own, _) in zip(runs.root, made, strict=True):
+        if run.split_from is not None:
+            report_difference(own, series[run.split_from], run.split_epoch)
+    return [part for one in made for part in one]
+
+
+def _start(run: RunSpec, source: CheckpointSeries | None) -> Checkpoint | None:
+    """The checkpoint that a run starts from, of another run or of a file."""
+    from transferscope.models.checkpoint import load_checkpoint
+
+    if source is None:
+        return load_checkpoint(run.pretrained, weights=run.weights, prefix=run.prefix) if run.pretrained else None
+    if source.status == "diverged":
+        log.warning("%s starts from %s, which diverged", run.full_name, run.pretrained)
+    return source.load(run.pretrained_epoch)
 
 
 def adopt_checkpoint(

@@ -8,15 +8,22 @@ from kedro.pipeline import Node, Pipeline
 
 from transferscope.experiment.plan import Plan
 from transferscope.experiment.run import RunSpec
+from transferscope.experiment.run_groups import RunGroup
 from transferscope.pipelines.training import nodes
-from transferscope.pipelines.wiring import ON_A_GPU, draw
+from transferscope.pipelines.wiring import ON_A_GPU, AsOne, draw
 
 NAME = "training"
 
 
 def create_pipeline(plan: Plan) -> Pipeline:
-    """`splits (and the pre-trained run) → checkpoints, history`, a node per run; the fan-in per task."""
-    runs = [_adopt(plan, run) if run.checkpoint else _train(plan, run) for run in plan.runs.values()]
+    """`splits (and the pre-trained run) → checkpoints, history`, a node per run; the fan-in per task.
+
+    Runs that are trained as one share a node, whose outputs are those of the nodes of each.
+    """
+    grouped = {run.full_name for group in plan.run_groups for run in group.runs}
+    alone = [run for name, run in plan.runs.items() if name not in grouped]
+    runs = [_adopt(plan, run) if run.checkpoint else _train(plan, run) for run in alone]
+    runs += [_train_together(plan, group) for group in plan.run_groups]
     tasks = dict.fromkeys(run.task for run in plan.runs.values() if run.task not in plan.views)
     return Pipeline([*runs, *(node for task in tasks for node in _curves(plan, task))], tags=NAME)
 
@@ -25,6 +32,27 @@ def _train(plan: Plan, run: RunSpec) -> Node:
     more = {"source": f"{run.pretrained}.checkpoints"} if run.pretrained in plan.runs else {}
     more |= {"parent": f"{run.split_from}.checkpoints"} if run.split_from else {}
     return _node(plan, run, nodes.train, more, tags=[f"gpus-{run.training.num_processes}"])
+
+
+def _train_together(plan: Plan, group: RunGroup) -> Node:
+    task = group.runs[0].task
+    parts = [_train(plan, run) for run in group.runs]
+    starts = {parent for run in group.runs for parent in (run.pretrained, run.split_from) if parent in plan.runs}
+    return Node(
+        AsOne(nodes.train_together, parts),
+        inputs={
+            "runs": f"params:plan.run_groups.{task}.{group.node.node}",
+            "models_folder": "params:models_folder",
+            "train_split": f"{task}.train_split",
+            "test_split": f"{task}.test_split",
+            **_validation(plan, task),
+            **{name: f"{name}.checkpoints" for name in sorted(starts)},
+        },
+        outputs=[name for part in parts for name in part.outputs],
+        name=group.node.node,
+        namespace=str(group.node.namespace),
+        tags=ON_A_GPU,
+    )
 
 
 def _adopt(plan: Plan, run: RunSpec) -> Node:
@@ -44,8 +72,6 @@ def _adopt_weights(run: RunSpec) -> Node:
 
 
 def _node(plan: Plan, run: RunSpec, function: Callable[..., object], more: dict[str, str], tags: list[str]) -> Node:
-    if "validation" in plan.study.tasks[run.task].parts:
-        more = {**more, "validation_split": f"{run.task}.validation_split"}
     return Node(
         function,
         inputs={
@@ -54,12 +80,18 @@ def _node(plan: Plan, run: RunSpec, function: Callable[..., object], more: dict[
             "train_split": f"{run.task}.train_split",
             "test_split": f"{run.task}.test_split",
             **more,
+            **_validation(plan, run.task),
         },
         outputs=[f"{run.full_name}.checkpoints", f"{run.full_name}.history"],
         name=run.node.node,
         namespace=str(run.node.namespace),
         tags=tags,
     )
+
+
+def _validation(plan: Plan, task: str) -> dict[str, str]:
+    has_one = "validation" in plan.study.tasks[task].parts
+    return {"validation_split": f"{task}.validation_split"} if has_one else {}
 
 
 def _curves(plan: Plan, task: str) -> list[Node]:

@@ -10,7 +10,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -31,6 +32,7 @@ from transferscope.training.distributed.failure import failure
 from transferscope.training.inputs import Inputs, by_part
 from transferscope.training.loop import Advance, train_run
 from transferscope.training.record import RunFolder
+from transferscope.training.together import Result, name_of, train_runs
 
 log = logging.getLogger(__name__)
 
@@ -85,9 +87,39 @@ def train(
     if not record.is_finished():
         with run_folder_held(record.folder, shared=num_nodes > 1) as lock:
             if not record.is_finished():  # of several machines, another may have come to the end meanwhile
-                _launch(inputs, record.folder, kind, num_processes, lock)
+                _launch([record], kind, num_processes, [lock])
     forget_dead_holder(record.folder)
     return record.result()
+
+
+def train_together(
+    runs: Sequence[RunSpec],
+    train_split: PackedSplit,
+    test_split: PackedSplit,
+    *,
+    initial: Sequence[Checkpoint | None],
+    folders: Sequence[str | Path],
+    validation_split: PackedSplit | None = None,
+    device_type: Literal["cpu", "cuda"] | None = None,
+) -> list[Result]:
+    """Train runs as one like `together.train_runs`, on a GPU in a worker of its own.
+
+    On the CPU, runs with `training.together: gpu` are trained one after the other.
+
+    Raises UserError, and WorkerError, as `train`.
+    """
+    kind = device_type or ("cuda" if torch.cuda.is_available() else "cpu")
+    if kind == "cpu" and runs[0].training.together == "gpu":
+        alone = partial(train, validation_split=validation_split, device_type=kind)
+        each = zip(runs, initial, folders, strict=True)
+        return [alone(run, train_split, test_split, initial=start, folder=folder) for run, start, folder in each]
+    splits = by_part(train_split, test_split, validation_split)
+    several = [Inputs.of(run, splits, start) for run, start in zip(runs, initial, strict=True)]
+    return train_runs(several, folders, device=kind, carry_out=None if kind == "cpu" else _in_a_worker)
+
+
+def _in_a_worker(records: Sequence[RunFolder], locks: Sequence[FolderLock]) -> None:
+    _launch(records, "cuda", 1, locks)
 
 
 def count_processes(asked: int | Literal["auto"], kind: str) -> int:
@@ -111,23 +143,23 @@ def _num_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _launch(inputs: Inputs, folder: Path, kind: str, num_processes: int, lock: FolderLock) -> None:
-    """Train in workers, to the end."""
-    run = inputs.run
-    with work_folder() as job, progress_bar(run.full_name, inputs.num_steps) as advance:
-        _hand_over(job, inputs, folder, kind)
+def _launch(records: Sequence[RunFolder], kind: str, num_processes: int, locks: Sequence[FolderLock]) -> None:
+    """Train in workers, to the end: one run, or several as one."""
+    run = records[0].inputs.run
+    with work_folder() as job, progress_bar(name_of(records), records[0].inputs.num_steps) as advance:
+        _hand_over(job, records, kind)
         environment = _environment(num_processes, kind, run.training.num_nodes)
         listen = _Listener(job, advance)
         if num_processes * run.training.num_nodes == 1:
-            return_code = _run_alone(run, environment, job, listen, lock)
+            return_code = _run_alone(run, environment, job, listen, locks)
         else:
-            return_code = _run_launcher(_command(run, num_processes, job), environment, job, listen, lock)
+            return_code = _run_launcher(_command(run, num_processes, job), environment, job, listen, locks)
         if return_code != 0:
-            raise failure(run, (job / OUTPUT).read_text(errors="replace"), job, folder)
+            raise failure(run, (job / OUTPUT).read_text(errors="replace"), job, records[0].folder)
 
 
 def _run_alone(
-    run: RunSpec, environment: dict[str, str], job: Path, listen: Callable[[], None], lock: FolderLock
+    run: RunSpec, environment: dict[str, str], job: Path, listen: Callable[[], None], locks: Sequence[FolderLock]
 ) -> int:
     """Run the one worker of a training, again after it died as often as it may be; the last return code.
 
@@ -138,7 +170,7 @@ def _run_alone(
     code = 0
     for restart in range(1 + run.training.max_restarts):
         place = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "TORCHELASTIC_RESTART_COUNT": str(restart)}
-        code = _run_launcher(command, {**environment, **place}, job, listen, lock)
+        code = _run_launcher(command, {**environment, **place}, job, listen, locks)
         if code == 0:
             return 0
     with (job / OUTPUT).open("a") as stream:
@@ -151,14 +183,21 @@ def _ending_with_us() -> tuple[str, ...]:
     return "-m", f"{PACKAGE}.parents", str(os.getpid())
 
 
-def _hand_over(job: Path, inputs: Inputs, folder: Path, kind: str) -> None:
+def _hand_over(job: Path, records: Sequence[RunFolder], kind: str) -> None:
     """Write the job of the workers. A split is pickled as the folder it lies in, not as its images."""
-    run = inputs.run.model_dump(mode="json")
-    content = {"run": run, "digests": inputs.digests, "folder": str(folder.resolve()), "kind": kind}
-    (job / "job.json").write_text(json.dumps(content))
-    (job / "splits.pickle").write_bytes(pickle.dumps(inputs.splits))
-    if inputs.initial is not None:
-        save_checkpoint(inputs.initial, job / "initial.safetensors")
+    runs = [
+        {
+            "run": record.inputs.run.model_dump(mode="json"),
+            "digests": record.inputs.digests,
+            "folder": str(record.folder.resolve()),
+        }
+        for record in records
+    ]
+    (job / "job.json").write_text(json.dumps({"runs": runs, "kind": kind}))
+    (job / "splits.pickle").write_bytes(pickle.dumps(records[0].inputs.splits))
+    for index, record in enumerate(records):
+        if record.inputs.initial is not None:
+            save_checkpoint(record.inputs.initial, job / f"initial_{index}.safetensors")
 
 
 def _command(run: RunSpec, num_processes: int, job: Path) -> list[str]:
@@ -211,16 +250,19 @@ def _run_launcher(
     environment: dict[str, str],
     job: Path,
     listen: Callable[[], None],
-    lock: FolderLock | None = None,
+    locks: Sequence[FolderLock] = (),
 ) -> int:
     """Run the launcher to its end, listening; its return code.
 
     The lock of the run's folder becomes the standard input of launcher and workers, which read nothing: so where this
-    process is killed, no process has the folder before the last of them has ended.
+    process is killed, no process has the folder before the last of them has ended. Of several runs a worker of its own,
+    which starts no other process, inherits the locks of the others beside it.
     """
-    given = subprocess.DEVNULL if lock is None else lock.fileno()
+    first, *others = [lock.fileno() for lock in locks] or [subprocess.DEVNULL]
     with (job / OUTPUT).open("wb") as stream:
-        launcher = subprocess.Popen(command, stdin=given, stdout=stream, stderr=stream, env=environment)
+        launcher = subprocess.Popen(
+            command, stdin=first, stdout=stream, stderr=stream, env=environment, pass_fds=others
+        )
         try:
             while launcher.poll() is None:
                 time.sleep(POLL_SECONDS)

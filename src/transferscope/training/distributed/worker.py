@@ -16,12 +16,13 @@ import torch
 import torch.distributed as dist
 
 from transferscope.experiment.run import RunSpec
-from transferscope.models.checkpoint import load_checkpoint
+from transferscope.models.checkpoint import Checkpoint, load_checkpoint
 from transferscope.system.errors import UserError
 from transferscope.training.inputs import Inputs
 from transferscope.training.loop import Advance, fit
 from transferscope.training.process_group import PATIENCE, OneProcess, ProcessGroup
 from transferscope.training.record import RunFolder
+from transferscope.training.together import fit_together
 
 log = logging.getLogger("transferscope")
 
@@ -48,14 +49,14 @@ def main(job: Path) -> None:
 
 def _train(job: Path, restart: int) -> None:
     content = json.loads((job / "job.json").read_text())
-    run = RunSpec.model_validate(content["run"])
+    runs = [RunSpec.model_validate(one["run"]) for one in content["runs"]]
+    run = runs[0]
     reports = os.environ["LOCAL_RANK"] == "0"  # one process per machine, to the one that launched it
     if reports:
         _log_to(job / "messages.txt")
         if restart:
             log.warning("a worker died: all were started again (%d of %d)", restart, run.training.max_restarts)
     splits = pickle.loads((job / "splits.pickle").read_bytes())
-    initial = load_checkpoint(job / "initial.safetensors") if (job / "initial.safetensors").exists() else None
     device = torch.device(content["kind"])
     if device.type == "cuda":
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
@@ -63,14 +64,24 @@ def _train(job: Path, restart: int) -> None:
     alone = os.environ["WORLD_SIZE"] == "1"
     if not alone:
         _join(job, "nccl" if device.type == "cuda" else "gloo", on_one_machine=run.training.num_nodes == 1)
-    inputs = Inputs(run, splits, initial, content["digests"])
-    record = RunFolder(content["folder"], inputs)
+    records = [
+        RunFolder(one["folder"], Inputs(own, splits, _initial(job, index), one["digests"]))
+        for index, (own, one) in enumerate(zip(runs, content["runs"], strict=True))
+    ]
     # Workers that are started again may have come to the end: one that dies last takes the others with it.
-    if not record.is_finished():
-        advance: Advance = _ProgressFile(job / "progress.json") if reports else lambda steps, note: None
-        fit(inputs, record, device, OneProcess() if alone else ProcessGroup(device), advance)
+    waiting = [record for record in records if not record.is_finished()]
+    advance: Advance = _ProgressFile(job / "progress.json") if reports else lambda steps, note: None
+    if len(runs) > 1 and waiting:
+        fit_together(waiting, device, advance)
+    elif waiting:
+        fit(waiting[0].inputs, waiting[0], device, OneProcess() if alone else ProcessGroup(device), advance)
     if not alone:
         dist.destroy_process_group()
+
+
+def _initial(job: Path, index: int) -> Checkpoint | None:
+    path = job / f"initial_{index}.safetensors"
+    return load_checkpoint(path) if path.exists() else None
 
 
 def _join(job: Path, backend: str, *, on_one_machine: bool) -> None:
