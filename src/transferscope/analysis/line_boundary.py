@@ -60,7 +60,7 @@ def by_alpha(alphas: ArrayLike, values: ArrayLike, tolerance: float) -> tuple[Fl
 
 
 def below_the_ends(points: Floats, curve: Floats) -> Floats:
-    """Measure how far the curve lies below the nearer end, or between the ends below the chord, (..., num_alphas)."""
+    """Subtract the curve from the nearer end, or between the ends from the chord, (..., num_alphas)."""
     first, last = (curve[..., [int(np.flatnonzero(points == end)[0])]] for end in (0, 1))
     part = points.clip(0, 1)
     return (1 - part) * first + part * last - curve
