@@ -97,6 +97,19 @@ def test_only_the_debiased_value_of_unrelated_features_is_near_zero():
     assert abs(linear_cka(x, y)) < 0.01
 
 
+@pytest.mark.parametrize("scale", [1.0, 1e-17, 1e17])
+def test_rounded_products_of_wide_features_move_cka_by_less_than_a_millionth(scale):
+    """40,000 float32 features of large means against float64, where squares fit into float32 and where they do not."""
+    generator = torch.Generator().manual_seed(0)
+    common, *own = torch.randn(3, 24, 64, generator=generator)
+    x, y = ((common + one) @ torch.randn(64, 40_000, generator=generator) + 5 for one in own)
+    x, y = scale * x, scale * y
+    exact = linear_cka(x.double(), y.double())
+    assert 0.1 < exact < 0.9
+    assert linear_cka(x, y) == pytest.approx(exact, abs=1e-7)
+    assert torch.equal(gram_matrix(torch.full((5, 40_000), 0.1)), torch.zeros(5, 5, dtype=torch.float64))
+
+
 @pytest.mark.parametrize("sizes", [(60,), (4, 56), (1, 2, 57), (20, 20, 20)])
 def test_exact_streaming_equals_all_at_once(sizes):
     """Batches of any size, even of one example, give the value of all examples at once."""

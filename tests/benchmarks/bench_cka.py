@@ -1,26 +1,28 @@
-"""CKA of five layers of two ResNet-50 at 224 x 224: cost beyond the forward passes, and against the package torch_cka.
+"""CKA of five layers of two ResNet-50 at 224 x 224: cost beyond the forward passes, and against the package pytorch-cka.
 
-    python tests/benchmarks/bench_cka.py [--batches 1] [--batch-size 32] [--repeats 3] [--model resnet50] [--bfloat16]
+    python tests/benchmarks/bench_cka.py [--batches 1] [--batch-size 32] [--repeats 3] [--device cuda] [--bfloat16]
     python tests/benchmarks/bench_cka.py --memory          # peak memory for 1,000 and 50,000 small images
     python tests/benchmarks/bench_cka.py --models          # all pairs among m models
     python tests/benchmarks/bench_cka.py --coverage 1000   # how often intervals hold the true CKA; --stored features.npz
 
-"forward" is the two models' bare forward passes. torch_cka (PyPI) runs if it can be imported, under no_grad and with
-the same layers; it compares every layer with every layer of flattened features, so it is put beside the same here.
-Its errors and ours are against this package on float64 models. Figures are medians of interleaved repeats of CPU
-seconds, which suffer less from other work on the machine than wall seconds.
+"forward" is the two models' bare forward passes. pytorch-cka (PyPI, 1.1.3 of 2026) is the fastest public library that was
+found: one Gram matrix a layer and one product of them all, where cka-pytorch, ckatorch and torch_cka compute each pair of
+layers anew. It runs if it can be imported (`uv pip install --no-deps --target FOLDER pytorch-cka tqdm`, PYTHONPATH=FOLDER),
+on the same models, layers and batches, in the same precision and layout; else an own formulation of its algorithm does.
+"every layer" is its work: the minibatch estimate of flattened features, each layer with each. The pooled and the
+flattened ways of the pipeline have intervals and the floor of permuted examples besides. Where channels and activations
+are is found before that, once a study. Errors are against plain hooks and Song's formula on float64 models. Figures are
+medians of interleaved repeats: seconds of CPU, of the clock on a GPU.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
-import io
+import importlib.util
 import resource
 import subprocess
 import sys
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from copy import deepcopy
 from itertools import combinations
@@ -29,24 +31,36 @@ import numpy as np
 import torch
 import torchvision
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, TensorDataset
 
 from transferscope.analysis.cka import StreamingCKA, linear_cka
 from transferscope.analysis.cka_interval import ExampleSpread
-from transferscope.analysis.cka_models import cka_between
+from transferscope.analysis.cka_models import LayerSimilarity, cka_between
 from transferscope.analysis.features import FeatureExtractor, Pooling
 from transferscope.analysis.hsic import centre_unbiased, gram_matrix
+from transferscope.analysis.layer_pairs import LayerComparison
 from transferscope.models import build_model
 from transferscope.models.layers import feature_layers
+from transferscope.models.layouts import Layout
+
+
+def seconds(work: Callable[[], object], device: torch.device) -> float:
+    """Of CPU; on a GPU of the clock."""
+    if device.type == "cpu":
+        start = time.process_time()
+        work()
+        return time.process_time() - start
+    torch.cuda.synchronize()
+    start = time.perf_counter()
+    work()
+    torch.cuda.synchronize()
+    return time.perf_counter() - start
 
 
 def cpu_seconds(work: Callable[[], object]) -> float:
-    start = time.process_time()
-    work()
-    return time.process_time() - start
+    return seconds(work, torch.device("cpu"))
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def forward(models: list[nn.Module], batches: list[Tensor]) -> None:
     for images in batches:
         for model in models:
@@ -54,80 +68,128 @@ def forward(models: list[nn.Module], batches: list[Tensor]) -> None:
 
 
 def extractors(models: list[nn.Module], features: Pooling) -> dict[str, FeatureExtractor]:
-    layers = feature_layers(models[0])
-    return {f"model_{i}": FeatureExtractor(model, layers, features=features) for i, model in enumerate(models)}
+    layers, layouts = feature_layers(models[0]), dict[str, Layout]()
+    return {
+        f"model_{i}": FeatureExtractor(model, layers, features=features, layouts=layouts)
+        for i, model in enumerate(models)
+    }
+
+
+def tried(models: list[nn.Module], features: Pooling, images: Tensor) -> dict[str, FeatureExtractor]:
+    """Extractors that know where channels and activations are: found once a study, by ten images."""
+    by_name = extractors(models, features)
+    for extractor in by_name.values():
+        extractor(images[:1], reduce=len)
+    return by_name
 
 
 def smooth_images(number: int, size: int) -> Tensor:
-    """Images that differ: of plain noise, untrained networks make features so equal that torch_cka gives NaN."""
+    """Images that differ: of plain noise, untrained networks make features so equal that float32 Gram matrices give NaN."""
     coarse = 2 * torch.randn(number, 3, 7, 7) + 2 * torch.randn(number, 3, 1, 1)
     return nn.functional.interpolate(coarse, size, mode="bilinear")
 
 
-def every_layer(models: list[nn.Module], batches: list[Tensor]) -> np.ndarray:
-    """Minibatch CKA of flattened features, layers of the first model by layers of the second."""
-    table = cka_between(extractors(models, "flattened"), batches, layer_pairs="all")
-    return table["cka"].to_numpy().reshape(len(feature_layers(models[0])), -1)
+def paths(model: nn.Module) -> list[str]:
+    """Modules whose outputs are our features: of a torchvision ResNet `relu` behind `conv1`."""
+    layers = list(feature_layers(model).values())
+    return ["relu" if path == "conv1" else path for path in layers]
 
 
-@torch.no_grad()
-def published(models: list[nn.Module], batches: list[Tensor]) -> np.ndarray | None:
-    """The same by torch_cka; None where it is not installed."""
-    try:
-        from torch_cka import CKA
-    except ImportError:
-        return None
-    layers = list(feature_layers(models[0]).values())
-    images = DataLoader(TensorDataset(torch.cat(batches)), batch_size=len(batches[0]))
-    copies = deepcopy(models)  # it never removes its hooks
-    with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
-        warnings.simplefilter("ignore")
-        cka = CKA(*copies, model1_layers=layers, model2_layers=layers)
-        cka.compare(images, images)
-    return cka.export()["CKA"].numpy()
+def every_layer(by_name: dict[str, FeatureExtractor], batches: list[Tensor]) -> np.ndarray:
+    """Minibatch CKA of flattened features, layers of the first model by layers of the second, and nothing else."""
+    names = by_name["model_0"].layers
+    one = LayerComparison((("model_0", "model_1"),), tuple(names), "all", ("minibatch",), intervals=False)
+    similarity = LayerSimilarity(by_name, [one])
+    similarity.update_all(batches)
+    return similarity.cka(one)["cka"].to_numpy().reshape(len(names), -1)
+
+
+def published(models: list[nn.Module], batches: list[Tensor]) -> np.ndarray:
+    """The same by pytorch-cka."""
+    from cka import compute_cka
+
+    device = batches[0].device
+    loader = [batches]  # of one data loader, which is a list
+    return compute_cka(*models, loader, layers=paths(models[0]), progress=False, device=device)[0].cpu().numpy()
+
+
+@torch.inference_mode()
+def formulated(models: list[nn.Module], batches: list[Tensor]) -> np.ndarray:
+    """The algorithm of pytorch-cka: features by hooks, a Gram matrix a layer, all HSIC by one product."""
+    total = 0.0
+    for images in batches:
+        grams = torch.stack([gram for model in models for gram in hooked(model, images)])
+        total = total + unbiased_hsic(grams)
+    half = len(total) // 2  # type: ignore[arg-type]
+    own = total.diagonal()  # type: ignore[attr-defined]
+    return (total[:half, half:] / (own[:half, None] * own[None, half:]).sqrt()).cpu().numpy()  # type: ignore[index]
+
+
+def hooked(model: nn.Module, images: Tensor) -> list[Tensor]:
+    """Gram matrices of the features of a batch."""
+    kept: list[Tensor] = []
+    handles = [
+        model.get_submodule(path).register_forward_hook(lambda _, __, output: kept.append(output.flatten(1)))
+        for path in paths(model)
+    ]
+    model(images)
+    for handle in handles:
+        handle.remove()
+    return [features @ features.T for features in kept]
+
+
+def unbiased_hsic(grams: Tensor) -> Tensor:
+    """Of each two of (L, n, n), (L, L); Song et al. 2012, equation 5."""
+    n = grams.shape[1]
+    hollow = grams - torch.diag_embed(grams.diagonal(dim1=1, dim2=2))
+    rows, flat = hollow.sum(dim=2), hollow.flatten(1)
+    sums = rows.sum(dim=1)
+    products = flat @ flat.T + torch.outer(sums, sums) / (n - 1) / (n - 2) - 2 / (n - 2) * rows @ rows.T
+    return products / n / (n - 3)
 
 
 def compare(arguments: argparse.Namespace) -> None:
     torch.manual_seed(0)
-    models = [torchvision.models.get_model(arguments.model, weights=None).eval() for _ in range(2)]
-    batches = [smooth_images(arguments.batch_size, arguments.image_size) for _ in range(arguments.batches)]
-    values: dict[str, np.ndarray | None] = {}
+    device = torch.device(arguments.device)
+    models = [torchvision.models.get_model(arguments.model, weights=None).eval().to(device) for _ in range(2)]
+    batches = [smooth_images(arguments.batch_size, arguments.image_size).to(device) for _ in range(arguments.batches)]
+    values: dict[str, np.ndarray] = {}
 
-    def keep(name: str, work: Callable[[], np.ndarray | None]) -> Callable[[], None]:
+    def keep(name: str, work: Callable[[], np.ndarray]) -> Callable[[], None]:
         return lambda: values.update({name: work()})
 
+    library = "pytorch-cka" if importlib.util.find_spec("cka") else "pytorch-cka's algorithm"
+    theirs = published if library == "pytorch-cka" else formulated
+    pooled, flattened = (tried(models, features, batches[0]) for features in ("pooled", "flattened"))
     works: dict[str, Callable[[], object]] = {
         "forward": lambda: forward(models, batches),
-        "pooled, debiased": lambda: cka_between(extractors(models, "pooled"), batches),
-        "flattened, minibatch": lambda: cka_between(extractors(models, "flattened"), batches),
-        "every layer, flattened": keep("every layer, flattened", lambda: every_layer(models, batches)),
-        "torch_cka": keep("torch_cka", lambda: published(models, batches)),
+        "pooled, debiased": lambda: cka_between(pooled, batches),
+        "flattened, minibatch": lambda: cka_between(flattened, batches),
+        "every layer": keep("every layer", lambda: every_layer(flattened, batches)),
+        library: keep(library, lambda: theirs(models, batches)),
     }
     if arguments.bfloat16:
         halves = [deepcopy(model).bfloat16() for model in models]
         half_batches = [images.bfloat16() for images in batches]
-        works["every layer, bfloat16"] = keep("every layer, bfloat16", lambda: every_layer(halves, half_batches))
+        known = tried(halves, "flattened", half_batches[0])
+        works["every layer, bfloat16"] = keep("every layer, bfloat16", lambda: every_layer(known, half_batches))
+        works[f"{library}, bfloat16"] = keep(f"{library}, bfloat16", lambda: theirs(halves, half_batches))
     forward(models, batches[:1])
     timed: dict[str, list[float]] = {name: [] for name in works}
-    for _ in range(arguments.repeats):
+    for repeat in range(arguments.repeats):
         for name, work in works.items():
-            timed[name].append(cpu_seconds(work))
-    doubles = [deepcopy(model).double() for model in models]
-    exact = every_layer(doubles, [images.double() for images in batches])
+            timed[name].append(seconds(work, device))
+        print(f"{repeat + 1} of {arguments.repeats}", file=sys.stderr, flush=True)
+    exact = formulated([deepcopy(model).double() for model in models], [images.double() for images in batches])
     num_images = arguments.batches * arguments.batch_size
-    print(f"{arguments.model}, {num_images} images of {arguments.image_size} px, {arguments.repeats} repeats")
-    print(f"{'':24}{'CPU s':>8}{'images/s':>10}{'of forward':>12}{'to torch_cka':>14}{'error':>10}")
-    medians = {name: float(np.median(seconds)) for name, seconds in timed.items()}
-    if values["torch_cka"] is None:
-        print("torch_cka is not installed: left out")
-        del medians["torch_cka"]
-    for name, seconds in medians.items():
-        ratio = medians["torch_cka"] / seconds if "torch_cka" in medians else float("nan")
-        estimate = values.get(name)
-        error = f"{np.abs(estimate - exact).max():10.1e}" if estimate is not None else ""
-        print(
-            f"{name:24}{seconds:8.2f}{num_images / seconds:10.1f}{medians['forward'] / seconds:12.2f}{ratio:14.2f}{error}"
-        )
+    print(f"{arguments.model}, {num_images} images of {arguments.image_size} px, {arguments.repeats} repeats, {device}")
+    print(f"{'':28}{'s':>8}{'images/s':>10}{'of forward':>12}{'speed, ' + library:>32}{'error':>10}")
+    for name, taken in timed.items():
+        ratio = float(np.median(np.array(timed[library]) / taken))
+        of_forward = float(np.median(np.array(timed["forward"]) / taken))
+        error = f"{np.abs(values[name] - exact).max():10.1e}" if name in values else ""
+        middle = float(np.median(taken))
+        print(f"{name:28}{middle:8.2f}{num_images / middle:10.1f}{of_forward:12.3f}{ratio:32.3f}{error}")
 
 
 def streaming_against_gram(num_examples: int = 2000, num_features: int = 256) -> None:
@@ -299,7 +361,8 @@ def main() -> None:
     parser.add_argument("--image-size", type=int, default=224)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--model", default="resnet50")
+    parser.add_argument("--model", default="resnet50", help="a ResNet of torchvision")
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--bfloat16", action="store_true", help="also with bfloat16 models")
     parser.add_argument("--memory", action="store_true")
     parser.add_argument("--memory-of", type=int, help=argparse.SUPPRESS)

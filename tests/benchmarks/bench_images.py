@@ -2,8 +2,11 @@
 
     python tests/benchmarks/bench_images.py [--images 400] [--workers 2] [--repeats 5]
 
-Makes JPEG photos of 500x375 pixels in a temporary folder. Each line gives images/s of both ways, medians of
-interleaved repeats, and the ratio of them.
+Makes JPEG photos of 500x375 pixels in a temporary folder. Each line gives images/s of the clock of both ways, medians of
+interleaved repeats, and the ratio of them. Packing is put beside a bare loop of as many threads. Reading is put beside a
+`DataLoader` with workers that decodes the files, which is the usual way, and beside one that reads the same packed images
+as an array, with torchvision's transforms of a whole batch: that one differs in nothing but the loader. Ours reads in
+one thread. A GPU has no part in this; `transferscope.benchmarks.gpu` measures how ours feeds one.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
+from torchvision.transforms import v2
 
 from transferscope.experiment.options import IMAGENET_MEAN, IMAGENET_STD, PictureOptions
 from transferscope.images.augment import EvaluationTransform
@@ -59,6 +63,19 @@ class Photos(Dataset):
     def __getitem__(self, index: int) -> torch.Tensor:
         with Image.open(self.paths[index]) as image:
             return self.transform(image.convert("RGB"))
+
+
+class Packed(Dataset):
+    """The packed images as an array: one copy for each image."""
+
+    def __init__(self, images: torch.Tensor) -> None:
+        self.images = images
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        return self.images[index].clone()
 
 
 def decode_and_resize(path: Path, size: int) -> np.ndarray:
@@ -133,10 +150,21 @@ def bench_reading(root: Path, paths: list[Path], size: int, workers: int, repeat
     def loaded() -> int:
         return sum(len(batch) for batch in loader)
 
-    loaded()
-    compare(f"raw batches at {size} / DataLoader of JPEG", lambda: epochs(len), loaded, repeats, 3)
+    array = DataLoader(
+        Packed(split.gather(np.arange(len(split)))), BATCH, shuffle=True, num_workers=workers, persistent_workers=True
+    )
+    whole = v2.Compose(
+        [v2.CenterCrop(size), v2.ToDtype(torch.float32, scale=True), v2.Normalize(IMAGENET_MEAN, IMAGENET_STD)]
+    )
+
+    def taken(handle: Callable[[torch.Tensor], object]) -> int:
+        return sum(len(batch) for batch in array if handle(batch) is not None)
+
+    loaded(), taken(len)
     ready = lambda: epochs(lambda batch: transform(batch, out=buffer[: len(batch)]))  # noqa: E731
-    compare(f"normalised batches at {size} / DataLoader of JPEG", ready, loaded, repeats, 3)
+    for name, ours, theirs in (("raw", lambda: epochs(len), len), ("normalised", ready, whole)):
+        compare(f"{name} batches at {size} / DataLoader of JPEG", ours, loaded, repeats, 3)
+        compare(f"{name} batches at {size} / DataLoader of an array", ours, lambda t=theirs: taken(t), repeats, repeats)
 
 
 def bench_random_access(paths: list[Path], split: PackedSplit, repeats: int) -> None:

@@ -10,8 +10,9 @@ For barriers, a line a kind of curve and number of examples: bias of the estimat
 interval of the barrier and of the gain in the middle, how often the interval lies below the truth, its mean width; and
 the same of the largest gap with percentiles of its bootstrap. For pairs, coverage of the mean over all pairs of m models.
 For stopping, how often the examples are enough before all are seen, how often that is wrong, and the share of examples.
-For boundaries, coverage of the place beyond an end where accuracy has fallen by 2 points. For left, of the part of a
-straight line's barrier that another way leaves, beside percentiles of the quotient of the two largest gaps.
+For boundaries, coverage of the place beyond an end where accuracy or AUC has fallen by 2 points, the mean width up to the
+last place, and the same of percentiles of the bootstrap. For left, of the part of a straight line's barrier that
+another way leaves, beside percentiles of the quotient of the two largest gaps.
 """
 
 from __future__ import annotations
@@ -19,14 +20,17 @@ from __future__ import annotations
 import argparse
 import itertools
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from scipy.stats import norm, rankdata
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from simulated_lines import ALPHAS, losses, resampled, right_or_wrong
 from transferscope.analysis.barriers import barrier_row, gaps_between_ends, mean_over_pairs
+from transferscope.analysis.boundary_interval import boundary_intervals
 from transferscope.analysis.connection import remaining
 from transferscope.analysis.line_boundary import line_boundary
 from transferscope.analysis.sequential import decide_barrier, growing_sizes
@@ -47,10 +51,32 @@ def barriers(studies: int, num: int) -> None:
         generator = np.random.default_rng(1)
         drawn = (right_or_wrong(shape, height, num, generator, flips) for _ in range(studies))
         report(f"accuracy, {shape} {height:g}, flips {flips:g}", drawn, num, generator, higher=True)
+    for name, (shares, groups) in NOISE.items():
+        generator = np.random.default_rng(7)
+        drawn = (unevenly_noisy(np.array(shares), groups, num, generator) for _ in range(studies))
+        report(f"accuracy, flat, {name}", drawn, num, generator, higher=True)
     for shape, height in LOSS:
         generator = np.random.default_rng(2)
         drawn = (losses(shape, height, num, generator) for _ in range(studies))
         report(f"loss, {shape} {height:g}", drawn, num, generator, higher=False)
+
+
+NOISE = {
+    "noise in the middle": ([0.0] * 4 + [0.03] * 3 + [0.0] * 4, range(11)),
+    "noise at one place": ([0.002] * 5 + [0.03] + [0.002] * 5, range(11)),
+    "noise on stretches": ([0.02] * 11, (0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 4)),
+    "noise grows": (np.linspace(0.001, 0.05, 11), range(11)),
+}
+"""Of flat lines: the share of right answers that turn wrong at each place, and places with one number have one noise."""
+
+
+def unevenly_noisy(
+    shares: np.ndarray, groups: Sequence[int], num: int, generator: np.random.Generator
+) -> tuple[np.ndarray, float]:
+    """As many answers turn right as wrong, so that the accuracy is .8 everywhere."""
+    both = generator.random(num) < 0.8
+    flipped = generator.random((11, num))[list(groups)] < shares[:, None] * np.where(both, 1, 4)
+    return (both ^ flipped).astype(float), 0.0
 
 
 def report(name: str, drawn, num: int, generator: np.random.Generator, *, higher: bool) -> None:
@@ -72,7 +98,7 @@ def report(name: str, drawn, num: int, generator: np.random.Generator, *, higher
         ))  # fmt: skip
     bias, covers, below, width, gain, old_bias, old = np.mean(rows, axis=0)
     print(
-        f"n {num:4d}  {name:28s} bias {100 * bias:+6.2f}  coverage {covers:.3f}  below {below:.3f}  "
+        f"n {num:4d}  {name:30s} bias {100 * bias:+6.2f}  coverage {covers:.3f}  below {below:.3f}  "
         f"width {100 * width:5.1f}  gain {gain:.3f}   largest gap: bias {100 * old_bias:+6.2f}  coverage {old:.3f}",
         flush=True,
     )
@@ -116,20 +142,64 @@ def stopping(studies: int, num: int) -> None:
 
 
 BEYOND = np.concatenate([np.linspace(0, 1, 11), np.linspace(1, 2, 8)[1:]])
+BEHIND = np.maximum(BEYOND - 1, 0)
+FALLS = {
+    **{f"steeper and steeper, {depth:g}": np.minimum(depth * BEHIND**1.5, 0.75) for depth in (0.1, 0.3, 1.0, 3.0)},
+    "a shelf of 1.5 points": 0.015 * (BEHIND > 0) + np.maximum(BEHIND - 0.5, 0),
+    "a shelf to the end": 0.015 * (BEHIND > 0),
+    "down by 4 points and up": 0.04 * np.maximum(1 - np.abs(BEHIND - 3 / 7) * 7 / 3, 0),
+}
+"""How much lower accuracy is at each place of BEYOND."""
 
 
 def boundaries(studies: int, num: int) -> None:
-    for depth, flips in itertools.product((0.1, 0.3, 1.0, 3.0), (0.01, 0.03)):
+    for (name, fall), flips in itertools.product(FALLS.items(), (0.01, 0.03)):
         generator = np.random.default_rng(4)
-        rate = 0.85 - np.minimum(depth * np.maximum(BEYOND - 1, 0) ** 1.5, 0.75)
-        truth = boundary(rate * (1 - flips) + (1 - rate) * flips)
-        covered = []
-        for _ in range(studies):
+        rate = 0.85 - fall
+
+        def draw(generator=generator, rate=rate, flips=flips) -> np.ndarray:
             right = (generator.random(num) < rate[:, None]) ^ (generator.random((len(BEYOND), num)) < flips)
-            places = [boundary(curve) for curve in resampled(right.astype(float), generator)]
-            low, high = np.quantile(places[1:], [0.025, 0.975], method="inverted_cdf")
-            covered.append(low <= truth <= high)
-        print(f"n {num:4d}  flips {flips:g}, boundary at {truth:.3f}: coverage {np.mean(covered):.3f}", flush=True)
+            return resampled(right.astype(float), generator)
+
+        truth = rate * (1 - flips) + (1 - rate) * flips
+        report_boundary(f"{name}, flips {flips:g}", truth, [draw() for _ in range(studies)], num, is_share=True)
+    for name in ("steeper and steeper, 0.3", "a shelf of 1.5 points"):
+        generator = np.random.default_rng(6)
+        lifts = np.sqrt(2) * norm.ppf(0.85 - FALLS[name])
+        curves = [areas(lifts, num, generator) for _ in range(studies)]
+        report_boundary(f"AUC, {name}", 0.85 - FALLS[name], curves, num, is_share=False)
+
+
+def areas(lifts: np.ndarray, num: int, generator: np.random.Generator, resamples: int = 300) -> np.ndarray:
+    """AUC at each place of scores of normal distributions so far apart, which are alike at neighbouring places."""
+    positive = generator.random(num) < 0.35
+    same, own = generator.normal(size=num), generator.normal(size=(len(lifts), num))
+    scores = lifts[:, None] * positive + np.sqrt(0.95) * same + np.sqrt(0.05) * own
+    picked = np.vstack([np.arange(num), generator.integers(0, num, (resamples, num))])
+    labels = positive[picked]
+    positives = labels.sum(axis=1)
+    sums = np.stack([(rankdata(one[picked], axis=1) * labels).sum(axis=1) for one in scores], axis=1)
+    return (sums - (positives * (positives + 1) / 2)[:, None]) / (positives * (num - positives))[:, None]
+
+
+def report_boundary(name: str, true: np.ndarray, studies: list[np.ndarray], num: int, *, is_share: bool) -> None:
+    truth, rows = boundary(true), []
+    for curves in studies:
+        how = {"higher_is_better": True, "num_examples": num, "is_share": is_share}
+        low, high = boundary_intervals(BEYOND, curves, BOUNDARY_DROP, **how).high
+        places = [boundary(curve) for curve in curves]
+        least, most = np.quantile(places[1:], [0.025, 0.975], method="inverted_cdf")
+        low, high = min(low, places[0]), max(high, places[0])
+        rows.append((
+            low <= truth <= high, high < truth, low > truth, places[0] < truth,
+            min(high, 2) - min(low, 2), least <= truth <= most, min(most, 2) - min(least, 2),
+        ))  # fmt: skip
+    covers, below, above, early, width, old, old_width = np.mean(rows, axis=0)
+    print(
+        f"n {num:4d}  {name:36s} at {truth:.3f}: coverage {covers:.3f} (below {below:.3f}, above {above:.3f}), width "
+        f"{width:.3f}, estimate too low in {early:.2f}; percentiles {old:.3f}, width {old_width:.3f}",
+        flush=True,
+    )
 
 
 def boundary(curve: np.ndarray) -> float:

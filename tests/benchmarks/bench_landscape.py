@@ -2,21 +2,26 @@
 
     python tests/benchmarks/bench_landscape.py [--model fixup_resnet50 --size 224 --images 64 --batch-size 16]
         [--only interpolation|criticality|cost|intervals] [--repeats 5] [--threads 2] [--precision float32|bfloat16]
+        [--device cuda] [--workers 1]
 
-Prints CPU seconds (median over interleaved repeats; with one thread that is what an idle machine would take) and
-ratios. All ways compute in channels_last; the usual one in float32, with images decoded from files for interpolation, and with
-the prepared batches of ours for criticality. Nothing is asserted: speed depends on the machine.
+No public library walks between checkpoints of image networks with what is measured here, so the usual ways are own
+formulations of what published code does: a state_dict made and loaded at every point, on prepared tensors as ours has
+them, or on images that a DataLoader with workers decodes from files at every pass. All compute in channels_last, in one
+precision. Prints seconds (medians over interleaved repeats), of CPU with the workers' own, of the clock on a GPU, and
+ratios. Nothing is asserted: speed depends on the machine.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
+import resource
 import statistics
+import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -50,17 +55,27 @@ CLASSES = 10
 
 
 def normalise(images: Tensor) -> Tensor:
-    return (images.float() / 255 - MEAN) / STD
+    return (images.float() / 255 - MEAN.to(images.device)) / STD.to(images.device)
 
 
-def side_by_side(ways: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """Median CPU seconds of each way; the ways take turns, so that a busy machine slows all alike."""
+def clock(device: torch.device) -> float:
+    """Seconds of CPU of this process and of its children that have ended; of the clock on a GPU."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+        return time.perf_counter()
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.process_time() + children.ru_utime + children.ru_stime
+
+
+def side_by_side(ways: dict[str, Callable[[], object]], options: argparse.Namespace) -> dict[str, float]:
+    """Median seconds of each way; the ways take turns, so that a busy machine slows all alike."""
     seconds: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(repeats):
+    for repeat in range(options.repeats):
         for name, run in ways.items():
-            start = time.process_time()
+            start = clock(options.device)
             run()
-            seconds[name].append(time.process_time() - start)
+            seconds[name].append(clock(options.device) - start)
+        print(f"{repeat + 1} of {options.repeats}", file=sys.stderr, flush=True)
     return {name: statistics.median(times) for name, times in seconds.items()}
 
 
@@ -88,49 +103,56 @@ class Files(Dataset[tuple[Tensor, int]]):
         return normalise(pixels), self.labels[index]
 
 
-def usual_walk(model: nn.Module, ends: list[dict[str, Tensor]], alphas: list[float], loader: DataLoader) -> None:
-    """A state_dict is made and loaded at every point, and the images are decoded again."""
+def usual_walk(
+    model: nn.Module, ends: list[dict[str, Tensor]], alphas: list[float], batches: Iterable[tuple[Tensor, Tensor]]
+) -> None:
+    """A state_dict is made and loaded at every point."""
+    first = next(model.parameters())
     for alpha in alphas:
         model.load_state_dict({key: (1 - alpha) * ends[0][key] + alpha * ends[1][key] for key in ends[0]})
         correct, loss = 0, 0.0
-        with torch.no_grad():
-            for inputs, labels in loader:
-                logits = model(inputs.contiguous(memory_format=torch.channels_last))
-                correct += (logits.argmax(1) == labels).sum().item()
-                loss += nn.functional.cross_entropy(logits, labels, reduction="sum").item()
+        with torch.inference_mode():
+            for inputs, labels in batches:
+                moved = inputs.to(first.device, first.dtype, memory_format=torch.channels_last)
+                targets = labels.to(first.device)
+                logits = model(moved).float()
+                correct += (logits.argmax(1) == targets).sum().item()
+                loss += nn.functional.cross_entropy(logits, targets, reduction="sum").item()
 
 
 def bench_interpolation(
     options: argparse.Namespace, ends: list[dict[str, Tensor]], images: Tensor, labels: Tensor
 ) -> None:
     alphas = np.linspace(0, 1, 11).tolist()
-    model = prepare(build(options))
-    batches = resident_batches(images, labels, normalise, batch_size=options.batch_size)
-    streamed = streamed_batches(images, labels, normalise, batch_size=options.batch_size)
+    model = prepare(build(options), options.device)
+    made = {"batch_size": options.batch_size, "device": options.device}
+    batches = resident_batches(images, labels, normalise, **made)
+    streamed = streamed_batches(images, labels, normalise, **made)
     dtype = DTYPES[options.precision]
-    bare = prepare(build(options)).to(dtype)
-    inputs = [batch.to(dtype) for batch, _ in batches]
+    bare, usual = (prepare(build(options), options.device).to(dtype) for _ in range(2))
+    rounded = [(inputs.to(dtype), targets) for inputs, targets in batches]
 
     def forward_only() -> None:
         with torch.inference_mode():
             for _ in alphas:
-                for batch in inputs:
-                    bare(batch)
+                for inputs, _ in rounded:
+                    bare(inputs)
 
     resident, fresh = Evaluator(batches, precision=options.precision), Evaluator(streamed, precision=options.precision)
     with tempfile.TemporaryDirectory() as folder:
-        loader = DataLoader(Files(Path(folder), images, labels), batch_size=options.batch_size, num_workers=0)
-        usual_model = prepare(build(options))
+        files = Files(Path(folder), images.cpu(), labels)
+        loader = DataLoader(files, batch_size=options.batch_size, num_workers=options.workers)
         ways = {
-            "usual: state_dict, DataLoader, JPEG": lambda: usual_walk(usual_model, ends, alphas, loader),
             f"bare forward pass, {options.precision}": forward_only,
-            f"walk, resident, {options.precision}": lambda: walk(model, *ends, alphas, resident),
-            f"walk, normalised at each pass, {options.precision}": lambda: walk(model, *ends, alphas, fresh),
+            "usual: state_dict, prepared tensors": lambda: usual_walk(usual, ends, alphas, rounded),
+            f"usual: state_dict, DataLoader ({options.workers}), JPEG": lambda: usual_walk(usual, ends, alphas, loader),
+            "walk, resident": lambda: walk(model, *ends, alphas, resident),
+            "walk, normalised at each pass": lambda: walk(model, *ends, alphas, fresh),
         }
-        seconds = side_by_side(ways, options.repeats)
-    show(f"Interpolation, {len(alphas)} points x {len(images)} images", seconds, next(iter(ways)), 11 * len(images))
-    names = list(seconds)
-    print(f"  walk against the bare forward pass: {seconds[names[1]] / seconds[names[2]]:.2f}")
+        seconds = side_by_side(ways, options)
+    for reference in list(ways)[:3]:
+        title = f"Interpolation, {len(alphas)} points x {len(images)} images, ratios to {reference}"
+        show(title, seconds, reference, 11 * len(images))
 
 
 def usual_criticality(
@@ -143,9 +165,9 @@ def usual_criticality(
             for draw in range(draws):
                 noisy = {key: value + sigma * standard_noise(value, 0, key, draw) for key, value in between.items()}
                 model.load_state_dict({**ends[1], **noisy})
-                with torch.no_grad():
+                with torch.inference_mode():
                     for inputs, labels in batches:
-                        logits = model(inputs)
+                        logits = model(inputs).float()
                         logits.argmax(1).ne(labels).sum().item()
                         nn.functional.cross_entropy(logits, labels, reduction="sum").item()
 
@@ -154,8 +176,9 @@ def bench_criticality(
     options: argparse.Namespace, ends: list[dict[str, Tensor]], images: Tensor, labels: Tensor
 ) -> None:
     alphas, sigmas, draws = [0.0, 0.25, 0.5, 0.75, 1.0][-options.positions :], [0.01, 0.03, 0.1, 0.3], options.draws
-    batches = resident_batches(images, labels, normalise, batch_size=options.batch_size)
-    model, usual = prepare(build(options)).to(DTYPES[options.precision]), prepare(build(options))
+    dtype, made = DTYPES[options.precision], {"batch_size": options.batch_size, "device": options.device}
+    batches = [(inputs.to(dtype), targets) for inputs, targets in resident_batches(images, labels, normalise, **made)]
+    model, usual = (prepare(build(options), options.device).to(dtype) for _ in range(2))
     modules, stages = find_modules(model), split_at_modules(model)
     grid = {"alphas": alphas, "sigmas": sigmas, "num_draws": draws}
     ways = {
@@ -171,11 +194,13 @@ def bench_criticality(
     }
     cases = len(alphas) * len(sigmas) * draws
     title = f"Criticality, {len(modules)} modules x {cases} perturbations x {len(images)} images"
-    show(title, side_by_side(ways, options.repeats), next(iter(ways)), len(modules) * cases * len(images))
-    print(f"  reuse of what lies in front of a module can give at most {most_by_reuse(model, batches[0][0]):.2f} x")
+    show(title, side_by_side(ways, options), next(iter(ways)), len(modules) * cases * len(images))
+    print(
+        f"  counted operations: reuse of what lies in front of a module gives {by_operations(model, batches[0][0]):.2f} x"
+    )
 
 
-def most_by_reuse(model: nn.Module, inputs: Tensor) -> float:
+def by_operations(model: nn.Module, inputs: Tensor) -> float:
     """Modules over the mean share of the operations that lie in each module and behind it."""
     hidden, flops = inputs.to(next(model.parameters()).dtype), []
     with torch.inference_mode():
@@ -189,22 +214,23 @@ def most_by_reuse(model: nn.Module, inputs: Tensor) -> float:
 
 def bench_cost(options: argparse.Namespace, ends: list[dict[str, Tensor]], images: Tensor, labels: Tensor) -> None:
     """Seconds per point and image must not grow with either."""
-    model = prepare(build(options))
+    model = prepare(build(options), options.device)
     print("\nCost of a walk in points and examples")
     for points, count in ((5, len(images)), (10, len(images)), (20, len(images)), (10, len(images) // 2)):
-        batches = resident_batches(images[:count], labels[:count], normalise, batch_size=options.batch_size)
+        made = {"batch_size": options.batch_size, "device": options.device}
+        batches = resident_batches(images[:count], labels[:count], normalise, **made)
         alphas = np.linspace(0, 1, points).tolist()
         evaluate = Evaluator(batches)
         ways = {"walk": lambda a=alphas, e=evaluate: walk(model, *ends, a, e)}
-        seconds = side_by_side(ways, options.repeats)["walk"]
+        seconds = side_by_side(ways, options)["walk"]
         each = 1e6 * seconds / points / count
         print(f"  {points:3d} points {count:6d} images {seconds:8.3f} s  {each:8.1f} us each")
 
 
 def bench_intervals(options: argparse.Namespace, ends: list[dict[str, Tensor]], images: Tensor, labels: Tensor) -> None:
     """What 300 resamples of the examples, and remembering on disk, add to a walk; and a walk that is remembered."""
-    model = prepare(build(options))
-    batches = resident_batches(images, labels, normalise, batch_size=options.batch_size)
+    model = prepare(build(options), options.device)
+    batches = resident_batches(images, labels, normalise, batch_size=options.batch_size, device=options.device)
     alphas = np.linspace(0, 1, 11).tolist()
     resampling = Resampling(len(images), 300, seed=0)
 
@@ -226,7 +252,7 @@ def bench_intervals(options: argparse.Namespace, ends: list[dict[str, Tensor]], 
             "the same again, all known": lambda: trace(model, *ends, alphas, known),
         }
         ways["the same again, all known"]()
-        seconds = side_by_side(ways, options.repeats)
+        seconds = side_by_side(ways, options)
     show(f"Intervals, 11 points x {len(images)} images", seconds, "walk", 11 * len(images))
 
 
@@ -252,6 +278,8 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--precision", choices=list(DTYPES), default="float32")
+    parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
+    parser.add_argument("--workers", type=int, default=1, help="of the DataLoader that decodes files")
     parser.add_argument("--only", choices=["interpolation", "criticality", "cost", "intervals"])
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -260,7 +288,7 @@ def main() -> None:
         0, 256, (options.images, 3, options.size, options.size), dtype=torch.uint8, generator=generator
     )
     labels = torch.randint(0, CLASSES, (options.images,), generator=generator)
-    ends = [disturbed(build(options).state_dict(), seed) for seed in (1, 2)]
+    ends = [disturbed(build(options).to(options.device).state_dict(), seed) for seed in (1, 2)]
     setting = f"{options.size} px, {options.images} images, {options.threads} threads, torch {torch.__version__}"
     print(f"{options.model}, {setting}")
     benches = {

@@ -6,7 +6,9 @@ A line for each interval and population, with the coverage of the 95 % interval 
 `modules`, the drop of a module that is set half-way (`connection_modules`); `merging`, the metric of a merge, its gain and
 the mean over two tasks (`merging`); `reliability`, the rate of a bin; `spread`, the mean over pairs (`mistakes_spread`);
 `rises`, the last rise of a run (`runs`); `runs`, differences between kinds of runs (`small_values`) and the gain and the first
-source epoch (`source_epochs`), which depend on the number of replicas and not on that of examples.
+source epoch (`source_epochs`), which depend on the number of replicas and not on that of examples; `hulls`, mean loss and
+epsilon of Definition 3.1 (`basin`); `lengths`, its delta, and `criticality`, mu of a module (`module_criticality`), over
+draws of noise.
 """
 
 from __future__ import annotations
@@ -17,10 +19,14 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import pandas as pd
+import torch
 from scipy.stats import norm, rankdata
+from torch import nn
 
 from transferscope.analysis.barriers import resampled_interval
+from transferscope.analysis.basin import estimate_basin
 from transferscope.analysis.calibration import reliability
+from transferscope.analysis.criticality import module_criticality, settle
 from transferscope.analysis.enough_pretraining import Scores, SourceEpochs
 from transferscope.analysis.intervals import difference_of_means
 from transferscope.analysis.learning import rise_at_the_end
@@ -172,6 +178,84 @@ def runs(studies: int, _: int) -> Rows:
             yield f"source epochs: first epoch, {replicas} replicas, {kind}", firsts
 
 
+class Point(nn.Module):
+    """A network that is nothing but its weights."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(size))
+
+
+def hulls(studies: int, num: int) -> Rows:
+    """A bowl between two checkpoints whose level and depth vary over examples with skewed distributions."""
+
+    def basin(level: np.ndarray | float, depth: np.ndarray | float):  # type: ignore[no-untyped-def]
+        ends = [{"weight": torch.tensor([end])} for end in (0.0, 1.0)]
+        return estimate_basin(
+            Point(1), ends, lambda model: {"loss": level + depth * (2 * model.weight.item() - 1) ** 2}, []
+        )
+
+    generator, true = np.random.default_rng(7), basin(0.0, 0.3)
+    rows: dict[str, list[bool]] = {"mean loss": [], "epsilon": []}
+    for _ in range(studies):
+        offsets, depths = generator.exponential(1.0, num), generator.exponential(0.3, num)
+        counts = np.vstack([np.ones(num), generator.multinomial(num, np.full(num, 1 / num), RESAMPLES)]) / num
+        one = basin(counts @ offsets - 1, counts @ depths)
+        rows["mean loss"].append(holds(one.center.low, one.center.high, true.center.value))
+        rows["epsilon"].append(holds(one.epsilon.low, one.epsilon.high, true.epsilon.value))
+    for name, covered in rows.items():
+        yield f"hulls: {name}", covered
+
+
+def lengths(studies: int, _: int) -> Rows:
+    """A bump between the checkpoints, so that delta is not 0, and a loss that rises as a fourth power."""
+    for corners in (2, 3):
+        points = torch.eye(corners, 200)
+        centre = points.mean(dim=0)
+
+        def loss(model: nn.Module, middle: torch.Tensor = centre) -> dict[str, float]:
+            distance = (model.weight.detach() - middle).square().sum()
+            return {"loss": float(0.5 * (-4 * distance).exp() + distance.square())}
+
+        states, tried = [{"weight": point} for point in points], [0.2, 0.4, 0.8]
+        true = estimate_basin(
+            Point(200), states, loss, tried, num_points=400, num_rays=800, num_refinements=8
+        ).delta.value
+        covered = []
+        for seed in range(studies):
+            delta = estimate_basin(Point(200), states, loss, tried, num_points=24, num_rays=20, seed=seed).delta
+            covered.append(holds(delta.low, delta.high, true))
+        yield f"lengths: delta of the hull of {corners}", covered
+
+
+def criticality(studies: int, _: int) -> Rows:
+    """Two places near the bound, one that it allows and one that it does not; half of each loss is skewed noise."""
+    means = {(a, s): 0.12 + (1 - a) * 0.6 + 8 * s**2 for a in (0.25, 0.5, 0.75, 1.0) for s in (0.1, 0.2)}
+    true = min((2 * alpha / sigma) ** 2 for (alpha, sigma), mean in means.items() if mean <= BOUND)
+    columns = ["module", "path", "split", "position", "distance", "sigma", "draw", "error", "loss"]
+    covered = []
+    for seed in range(studies):
+        generator = np.random.default_rng(seed)
+
+        def draw(cases: set | None, first: int, num: int, generator: np.random.Generator = generator) -> pd.DataFrame:
+            return pd.DataFrame(
+                [
+                    ("stem", "direct", "train", a, 2 * a, s, index, 0.0, mean * (0.5 + 0.5 * generator.exponential()))
+                    for (a, s), mean in means.items()
+                    if cases is None or ("stem", a, s) in cases
+                    for index in range(first, first + num)
+                ],
+                columns=columns,
+            )
+
+        table = settle(draw(None, 0, 2), BOUND, draw, max_draws=64)
+        row = module_criticality(table, [BOUND]).iloc[0]
+        covered.append(holds(row["mu_low"], row["mu_high"], true))
+    yield "criticality: mu of a module", covered
+
+
+BOUND = 0.47
+
 MODES: dict[str, Callable[[int, int], Rows]] = {
     "modules": modules,
     "merging": merging,
@@ -179,7 +263,11 @@ MODES: dict[str, Callable[[int, int], Rows]] = {
     "spread": spread,
     "rises": rises,
     "runs": runs,
+    "hulls": hulls,
+    "lengths": lengths,
+    "criticality": criticality,
 }
+OVER_NO_EXAMPLES = ("runs", "lengths", "criticality")
 
 
 def main() -> None:
@@ -189,9 +277,9 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=MODES, default=list(MODES))
     chosen = parser.parse_args()
     for mode in chosen.only:
-        for num in chosen.num[:1] if mode == "runs" else chosen.num:
+        for num in chosen.num[:1] if mode in OVER_NO_EXAMPLES else chosen.num:
             for name, covered in MODES[mode](chosen.studies, num):
-                about = "" if mode == "runs" else f"n {num:4d}  "
+                about = "" if mode in OVER_NO_EXAMPLES else f"n {num:4d}  "
                 print(f"{about}{name}: coverage {np.mean(covered):.3f} of {len(covered)}", flush=True)
 
 

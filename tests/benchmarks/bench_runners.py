@@ -3,7 +3,8 @@
     python tests/benchmarks/bench_runners.py [--only empty|trainings|study] [--steps 1000] [--repeats 3]
 
 Prints seconds of the wall clock, medians over interleaved repeats, and ratios to Kedro's sequential runner, which has all
-cores for the operations of one node. Ray, on one machine, is in where it is installed; starting it is not counted for
+cores for the operations of one node. Kedro's thread runner has as many workers as ours, and its operations as many
+threads a node as torch takes by itself. Ray, on one machine, is in where it is installed; starting it is not counted for
 the empty nodes. Nothing is asserted.
 """
 
@@ -25,7 +26,7 @@ import numpy as np
 import torch
 from kedro.io import DataCatalog, MemoryDataset
 from kedro.pipeline import Node, Pipeline
-from kedro.runner import AbstractRunner, SequentialRunner
+from kedro.runner import AbstractRunner, SequentialRunner, ThreadRunner
 
 from transferscope.experiment.options import ModelOptions, PictureOptions, TrainingOptions
 from transferscope.experiment.run import RunSpec
@@ -50,7 +51,11 @@ class QuickRay(RayRunner):
 
 def runners() -> dict[str, Callable[[], AbstractRunner]]:
     """By name; a runner is used once."""
-    by_name: dict[str, Callable[[], AbstractRunner]] = {"sequential": SequentialRunner, "GpuRunner": GpuRunner}
+    by_name: dict[str, Callable[[], AbstractRunner]] = {
+        "sequential": SequentialRunner,
+        "ThreadRunner": lambda: ThreadRunner(max_workers=CORES),
+        "GpuRunner": lambda: GpuRunner(max_workers=CORES),
+    }
     if importlib.util.find_spec("ray"):
         import ray
 
@@ -116,10 +121,11 @@ def seconds(runner: AbstractRunner, made: tuple[Pipeline, DataCatalog]) -> float
 def side_by_side(title: str, ways: dict[str, Callable[[], float]], repeats: int, per: int = 1) -> None:
     """Medians over interleaved repeats."""
     taken: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(repeats):
+    for repeat in range(repeats):
         for name, way in ways.items():
             torch.set_num_threads(CORES)
             taken[name].append(way() / per)
+        print(f"{title}: {repeat + 1} of {repeats}", file=sys.stderr, flush=True)
     first = statistics.median(next(iter(taken.values())))
     print(title)
     for name, values in taken.items():

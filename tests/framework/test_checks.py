@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import time
 from dataclasses import replace
@@ -187,15 +188,25 @@ def test_networks_of_one_channel_are_no_fault() -> None:
 
 
 def test_packages_that_are_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """TensorBoard and the compiler are looked for only where trainings ask for them."""
+    """TensorBoard and the compiler are looked for only where trainings, or analyses that run, ask for them."""
+
+    def packages(plan: Plan, *, analyses: bool = False) -> list[str]:
+        return list(checks.packages_faults(plan, plan.runs.values(), analyses=analyses))
+
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "tensorboard" else find(name))
     monkeypatch.setattr(checks.shutil, "which", lambda _: None)
-    assert list(checks.packages_faults(study(a={}).runs.values())) == []
+    assert packages(study(a={})) == []
     asked = study(a={"training": {"tensorboard": True, "compile": True}})
-    first, second = checks.packages_faults(asked.runs.values())
+    first, second = packages(asked)
     assert first.startswith("training.tensorboard: the package tensorboard is not installed")
     assert second.startswith("training.compile: ")
+    plain = study(a={})
+    measured = plain.study.analyses.model_copy(update={"compile": True})
+    compiled = dataclasses.replace(plain, study=plain.study.model_copy(update={"analyses": measured}))
+    assert packages(compiled) == []
+    (fault,) = packages(compiled, analyses=True)
+    assert fault.startswith("analyses.compile: torch compiles with a C++ compiler")
 
 
 def test_all_folders_at_fault_are_listed() -> None:

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from dataclasses import FrozenInstanceError
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from torch import Tensor
 
 from transferscope import measure
-from transferscope.experiment.options import PictureOptions, SimilarityOptions
+from transferscope.experiment.options import CriticalityOptions, GridOptions, PictureOptions, SimilarityOptions
 from transferscope.images.split import PackedSplit, SplitInfo
-from transferscope.measure import Bench, cka, line, mistakes, predict
+from transferscope.measure import Bench, cka, criticality, line, mistakes, plane, predict, rewinding
+from transferscope.measure.bench import workspace
+from transferscope.measure.criticalities import modules_of
 from transferscope.models.checkpoint import Checkpoint, CheckpointMetadata, save_checkpoint
+from transferscope.models.parts import split_at_modules
 from transferscope.models.series import Checkpoints, CheckpointSeries
 from transferscope.models.zoo import build_model
 from transferscope.system.errors import UserError
@@ -116,6 +123,83 @@ def test_checkpoints_of_several_runs_go_by_name(tmp_path: Path) -> None:
     assert (checkpoints["toy.a_1@final"].metadata.epoch, checkpoints["toy.a_1@0"].metadata.epoch) == (3, 0)
     with pytest.raises(UserError, match="no checkpoint of epoch 2"):
         checkpoints["toy.a_1@2"]
+
+
+@pytest.fixture
+def graphs(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """Graphs that torch compiles, by a backend that makes no code, so that values stay the same."""
+    made: list[object] = []
+
+    def backend(graph: torch.fx.GraphModule, _: list[Tensor]) -> object:
+        made.append(graph)
+        return graph.forward
+
+    torch._dynamo.reset()
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=backend))
+    return made
+
+
+def test_each_stage_of_criticality_is_compiled_once_for_each_shape(graphs: list[object], tmp_path: Path) -> None:
+    """No stage again for another group of modules or position, none left out, and the same tables, rewinding included."""
+    series = trained(tmp_path)
+    splits = {"train": split_of("train", 140), "test": split_of("test")}  # batches of 128, 12 and 40
+    options = CriticalityOptions(positions=GridOptions(points=2), sigmas=(0.0, 0.1), draws=1, max_draws=1)
+    modules = modules_of(series.load("final"))
+    plain, compiled = (criticality(Bench(splits, compiled=on), series, modules, options) for on in (False, True))
+    pd.testing.assert_frame_equal(compiled.noise, plain.noise)
+    pd.testing.assert_frame_equal(compiled.mu, plain.mu)
+    stages = split_at_modules(workspace(series.load("final")))
+    assert len(graphs) == 3 * len(stages) > 8
+    before = len(graphs)
+    back = [rewinding(Bench(splits, compiled=on), series, modules) for on in (False, True)]
+    pd.testing.assert_frame_equal(*back)
+    assert len(graphs) == before + 1
+
+
+def test_planes_and_cka_are_compiled_once_for_an_architecture(graphs: list[object]) -> None:
+    """Three networks of one architecture take one graph for each shape and kind of features; values are the same."""
+    splits = {"train": split_of("train"), "test": split_of("test", 44)}
+    corners = {str(seed): checkpoint_of(seed) for seed in range(3)}
+    tables = [plane(Bench(splits, compiled=on), corners, points=2) for on in (False, True)]
+    pd.testing.assert_frame_equal(*tables)
+    assert len(graphs) == 1
+    options = SimilarityOptions(batch_size=32, heat_map_pairs=0)  # 32 and 12
+    pairs = [("0", "1"), ("1", "2")]
+    plain, compiled = (cka(Bench(splits, compiled=on), corners, pairs, options) for on in (False, True))
+    for name, table in plain.items():
+        pd.testing.assert_frame_equal(compiled[name], table)
+    assert len(graphs) == 1 + 2 * 2
+
+
+def test_only_compiled_measurements_have_another_key() -> None:
+    """What was remembered before stays known, and values of compiled networks are kept apart, as they are rounded."""
+    splits = {"test": split_of("test")}
+    plain, compiled = (Bench(splits, compiled=on).key(checkpoint_of(0), "x") for on in (False, True))
+    assert plain == json.dumps([json.dumps([1, "fixup_resnet_small", {"widths": [4, 8, 8]}, "float32"]), "x"])
+    assert compiled != plain
+
+
+@pytest.mark.slow
+def test_compiled_code_gives_the_same_up_to_rounding() -> None:
+    """Torch's own compiler, on the CPU: CKA of two small networks."""
+    made = [build_model("fixup_resnet_small", 3, seed=seed, blocks=[1], widths=[4]) for seed in (1, 2)]
+    about = CheckpointMetadata("fixup_resnet_small", {"blocks": [1], "widths": [4]}, 3)
+    pair = {str(place): Checkpoint(model.state_dict(), about) for place, model in enumerate(made)}
+    splits, options = {"test": split_of("test", 24)}, SimilarityOptions(features=("pooled",), heat_map_pairs=0)
+    plain, compiled = (cka(Bench(splits, compiled=on), pair, [("0", "1")], options)["cka"] for on in (False, True))
+    pd.testing.assert_frame_equal(compiled, plain, rtol=1e-4, atol=1e-6)
+    assert not compiled["cka"].equals(plain["cka"]), "compiled code rounds in other places"
+
+
+def trained(folder: Path) -> CheckpointSeries:
+    """A run with weights at epochs 0 and 1 of which none is zero."""
+    for epoch in (0, 1):
+        one, generator = checkpoint_of(epoch), torch.Generator().manual_seed(epoch)
+        state = {
+            key: value + 0.05 * torch.randn(value.shape, generator=generator) for key, value in one.state_dict.items()
+        }
+        save_checkpoint(Checkpoint(state, one.metadata).with_metadata(epoch=epoch), folder / f"{epoch}.safetensors")
+    return CheckpointSeries.from_files({epoch: folder / f"{epoch}.safetensors" for epoch in (0, 1)}, "toy.a_1")
 
 
 def test_nothing_of_kedro_is_imported() -> None:

@@ -8,8 +8,10 @@ import pytest
 import torch
 
 from transferscope.models.checkpoint import Checkpoint, CheckpointMetadata, load_checkpoint, save_checkpoint
+from transferscope.models.compatible import infer_num_classes
+from transferscope.models.layers import classifier_layers
 from transferscope.models.parametrised import analysed_state
-from transferscope.models.zoo import build_model
+from transferscope.models.zoo import build_model, build_skeleton
 from transferscope.system.errors import UserError
 from transferscope.system.references import ALLOWED
 
@@ -21,6 +23,15 @@ def build(num_classes, width=4):
     return nn.Sequential(nn.Conv2d(3, width, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
                          nn.Linear(width, num_classes))
 def nothing(num_classes): return 3
+class Net(nn.Module):  # made for ten classes, with the classifier registered first
+    def __init__(self, width=4):
+        super().__init__()
+        self.fc = nn.Linear(width, 10)
+        self.conv = nn.Conv2d(3, width, 3)
+    def forward(self, images):
+        return self.fc(self.conv(images).relu().mean(dim=(2, 3)))
+def fully():
+    return nn.Sequential(nn.Conv2d(3, 10, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
 constant = 4
 """
 
@@ -42,12 +53,26 @@ def test_a_function_of_ones_own_builds_by_seed(nets: str) -> None:
     )
 
 
+def test_a_network_that_knows_its_classes_itself_is_taken(nets: str) -> None:
+    """Its own ten outputs stay as they are made; for others the layer that classifies is fresh, wherever it is made."""
+    own = build_model(f"{nets}:Net", 10, seed=1, width=6)
+    torch.manual_seed(0)
+    other = build_model(f"{nets}:Net", 3, seed=1, width=6)
+    assert [tuple(model(torch.zeros(2, 3, 8, 8)).shape) for model in (own, other)] == [(2, 10), (2, 3)]
+    assert torch.equal(own.conv.weight, other.conv.weight)
+    assert classifier_layers(own) == classifier_layers(other) == ("fc",)
+    assert infer_num_classes(own.state_dict(), f"{nets}:Net", {"width": 6}) == 10
+    assert classifier_layers(build_skeleton(f"{nets}:Net", 10)) == ("fc",)
+
+
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
         ("nothing", {}, "returned a int, not a torch.nn.Module"),
         ("constant", {}, "is a int, not a function that returns a network"),
         ("build", {"depth": 3}, "has no option 'depth'"),
+        ("Net", {"depth": 3}, "has no option 'depth'"),
+        ("fully", {}, "classifies by a convolution that is not 1 by 1"),
         ("biuld", {}, "has no 'biuld': near matches are build"),
     ],
 )

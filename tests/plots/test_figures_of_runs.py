@@ -356,6 +356,22 @@ def test_mistake_bars_are_shares_of_the_examples(drawn):
     assert widths == pytest.approx([5.0, 10.0, 20.0])
 
 
+def test_pairs_of_a_series_have_a_bar_each_that_names_both_files(drawn):
+    """Files of one label are told apart by their names, and another kind of pair keeps its mean over pairs."""
+    one = drawn.mistakes(kinds=("P-T & RI-T",)).iloc[:1]
+    ends = [("images.m_1@final", f"images.m_{place}@final") for place in (2, 3, 4)]
+    rows = [one.assign(pair_kind="model & model", checkpoint_a=a, checkpoint_b=b) for a, b in ends]
+    names = {f"images.m_{place}": f"epoch_{place}" for place in (1, 2, 3)}
+    ax = mistakes.mistake_bars(pd.concat([*rows, one]), names=names).axes[0]
+    shown = {"epoch_1 & epoch_2", "epoch_1 & epoch_3", "model & model", "P-T & RI-T"}  # m_4 is in no series
+    assert {tick.get_text() for tick in ax.get_yticklabels()} == shown
+    many = {f"images.m_{place}": f"epoch_{place}" for place in range(1, 60)}
+    ends = [("images.m_1@final", f"images.m_{place}@final") for place in range(2, 60)]
+    table = pd.concat([one.assign(pair_kind="model & model", checkpoint_a=a, checkpoint_b=b) for a, b in ends])
+    ax = mistakes.mistake_bars(table, names=many).axes[0]
+    assert (len(ax.get_yticklabels()), ax.get_ylabel()) == (40, "pair (the first 40 of 58)")
+
+
 class OnlySome:
     """Images that note which of them are read."""
 

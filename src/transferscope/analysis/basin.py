@@ -38,6 +38,9 @@ class Basin:
     its interval; 0 where the rim itself is that high, infinite where no length is. excess: the table behind delta,
     a row per condition and length, the rim (length 0) included. num_states: of two, the hull is a segment and its rim
     the two checkpoints, so that at length 0 their own loss is compared with the mean between them.
+
+    In 1,000 simulations the intervals over examples of a bowl with skewed losses hold mu in 94 to 95 % and epsilon in
+    92 % (100 examples) and 95 % (500), and those over draws hold delta in 97 %.
     """
 
     metric: str

@@ -15,6 +15,10 @@ CKA is a ratio of three means over pairs of examples, c / sqrt(a b). Its interva
 5. The lower end takes the whole 5 % where no interval could lie below the truth, since upper ends are above it anyway.
    Whether 0 belongs to the interval is decided by a test of independence, whose distribution (a sum of weighted
    chi squares) is matched by its first three moments. Where 0 does not, the lower end is `ABOVE_ZERO` or more.
+
+In 1,000 simulations each of twelve populations the intervals hold the truth in 93 to 98 % (100 examples in batches of
+50), 91 to 99 % (100 in batches of 25) and 93 to 97 % (500 in batches of 64). Least are features with heavy tails, whose
+tails so few examples do not show; most are small CKA in small batches.
 """
 
 from __future__ import annotations

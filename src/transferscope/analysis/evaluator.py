@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from transferscope.analysis.compiled import compiled as as_compiled
 from transferscope.analysis.content import content_of
 from transferscope.models.duplicate import duplicate
 from transferscope.models.image_input import in_fast_layout
@@ -114,11 +115,11 @@ class Evaluator:
         return torch.cat(logits), torch.cat(labels)
 
     def _as_called(self, network: nn.Module) -> nn.Module:
-        """The network, compiled if asked. Of fixed shapes, since what torch makes for batches of any size is slower."""
+        """The network, compiled if asked."""
         if self._compiled is None:
             return network
         if id(network) not in self._compiled:
-            self._compiled[id(network)] = (network, torch.compile(network, dynamic=False))  # type: ignore[assignment]
+            self._compiled[id(network)] = (network, as_compiled(network))
         return self._compiled[id(network)][1]
 
     def _network(self, model: nn.Module) -> nn.Module:

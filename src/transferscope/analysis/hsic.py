@@ -16,23 +16,45 @@ from torch import Tensor
 from transferscope.system.errors import UserError
 
 MIN_EXAMPLES = 4
-CHUNK_FEATURES = 65536
+WIDE = 16_384
+"""More features than this are multiplied in float32, `CHUNK_FEATURES` at a time, and their sums added in float64."""
+CHUNK_FEATURES = 8192
+FLOAT32_SQUARES = (1e-25, 1e30)
+"""Squared norms that are safe from underflow and overflow in float32."""
 ROUNDING = 1e-13
 """Values below this part of the terms that they were computed from are rounding, and set to 0."""
 
 
 def gram_matrix(features: Tensor) -> Tensor:
-    """X X^T in float64 of features (num_examples, num_features), shifted by their mean; any floating type.
+    """X X^T in float64 of features (num_examples, num_features) that are shifted by a vector; any floating type.
 
-    The features are converted a few columns at a time, so a layer of a million features needs no float64 copy.
+    Features are converted a few columns at a time, so that a layer of a million features needs no copy. Single products
+    of wide features are rounded to float32, unless they are float64: that moves CKA by about 1e-8, as the forward pass
+    does that made them.
     """
-    num_examples = features.shape[0]
-    gram = torch.zeros(num_examples, num_examples, dtype=torch.float64, device=features.device)
+    if features.dtype == torch.float64 or features.shape[1] <= WIDE:
+        return _exact_gram(features)
+    gram = _zeros(features)
     for columns in features.split(CHUNK_FEATURES, dim=1):
+        shifted = columns.to(torch.float32)
+        shifted = shifted - shifted[0]
+        gram += shifted @ shifted.T
+    low, high = FLOAT32_SQUARES
+    return gram if low < gram.diagonal().max() < high else _exact_gram(features)
+
+
+def _exact_gram(features: Tensor) -> Tensor:
+    """The Gram matrix with products in float64, shifted by the mean."""
+    gram = _zeros(features)
+    for columns in features.split(WIDE, dim=1):
         shifted = columns.to(torch.float64)
         shifted = shifted - _mean(shifted)
         gram += shifted @ shifted.T
     return gram
+
+
+def _zeros(features: Tensor) -> Tensor:
+    return features.new_zeros(len(features), len(features), dtype=torch.float64)
 
 
 def _mean(features: Tensor) -> Tensor:

@@ -10,6 +10,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from transferscope.system.errors import UserError
 
+Floats = NDArray[np.float64]
+
 
 @dataclass(frozen=True)
 class LineBoundary:
@@ -30,29 +32,41 @@ def line_boundary(alphas: ArrayLike, values: ArrayLike, tolerance: float, *, hig
     Below 0 the reference is the value at 0, above 1 that at 1, between them the chord. The crossing is interpolated
     linearly between measured alphas. NaN counts as worse. UserError without alpha 0 and 1, or for a negative tolerance.
     """
-    points, curve = np.asarray(alphas, dtype=np.float64), np.asarray(values, dtype=np.float64)
-    if points.ndim != 1 or points.shape != curve.shape:
-        raise UserError(f"{points.shape} alphas but {curve.shape} values: give one value per alpha")
-    if tolerance < 0:
-        raise UserError(f"tolerance is {tolerance}: give 0 or more, in the metric's unit")
-    points = points.round(9) + 0.0
-    order = np.argsort(points, kind="stable")
-    points, curve = points[order], curve[order]
-    if 0 not in points or 1 not in points:
-        raise UserError("the boundary is measured against the checkpoints: add 0 and 1 to alphas")
-    ends = curve[[int(np.flatnonzero(points == end)[0]) for end in (0, 1)]]
-    reference = np.interp(points, [0.0, 1.0], ends)
-    worse = (reference - curve if higher_is_better else curve - reference) - tolerance
+    points, curve = by_alpha(alphas, values, tolerance)
+    if curve.ndim != 1:
+        raise UserError(f"{curve.shape} values: give one value per alpha")
+    worse = (below_the_ends(points, curve) if higher_is_better else below_the_ends(points, -curve)) - tolerance
     inside = (points >= 0) & (points <= 1)
     left, right = points <= 0, points >= 1
     return LineBoundary(
-        low=_first_crossing(points[left][::-1], worse[left][::-1], -math.inf),
-        high=_first_crossing(points[right], worse[right], math.inf),
+        low=first_crossing(points[left][::-1], worse[left][::-1], -math.inf),
+        high=first_crossing(points[right], worse[right], math.inf),
         connected=bool((worse[inside] <= 0).all()),
     )
 
 
-def _first_crossing(points: NDArray[np.float64], worse: NDArray[np.float64], never: float) -> float:
+def by_alpha(alphas: ArrayLike, values: ArrayLike, tolerance: float) -> tuple[Floats, Floats]:
+    """Alphas in order, and the values that belong to them, (..., num_alphas)."""
+    points, curve = np.asarray(alphas, dtype=np.float64), np.asarray(values, dtype=np.float64)
+    if points.ndim != 1 or curve.shape[-1:] != points.shape:
+        raise UserError(f"{points.shape} alphas but {curve.shape} values: give one value per alpha")
+    if tolerance < 0:
+        raise UserError(f"tolerance is {tolerance}: give 0 or more, in the metric's unit")
+    points = points.round(9) + 0.0
+    if 0 not in points or 1 not in points:
+        raise UserError("the boundary is measured against the checkpoints: add 0 and 1 to alphas")
+    order = np.argsort(points, kind="stable")
+    return points[order], curve[..., order]
+
+
+def below_the_ends(points: Floats, curve: Floats) -> Floats:
+    """How far the curve lies below the nearer end, or between the ends below the chord, (..., num_alphas)."""
+    first, last = (curve[..., [int(np.flatnonzero(points == end)[0])]] for end in (0, 1))
+    part = points.clip(0, 1)
+    return (1 - part) * first + part * last - curve
+
+
+def first_crossing(points: Floats, worse: Floats, never: float) -> float:
     """The place where `worse` first rises above 0 going outward from an end."""
     for index in range(1, len(points)):
         if math.isfinite(worse[index]) and worse[index] <= 0:

@@ -16,6 +16,8 @@ VERSION = 1
 """Of the layout of answers.json; raised when a key changes its meaning."""
 MOST = 8
 """Sentences of a card."""
+ONE_TASK = "images"
+"""Name of the task where models are compared on the images of one that has no other name."""
 YES, NO, UNKNOWN, NONE = "yes", "no", "cannot tell", ""
 """Verdicts; NONE of an answer that gives an amount."""
 
@@ -161,7 +163,8 @@ NOTE = (
 
 
 def _item(answer: Answer) -> str:
-    figure = EntryName.parse(answer.figure).of
+    entry = EntryName.parse(answer.figure)
+    figure = entry.of if entry.task == ONE_TASK else entry.owner  # with the task where there are several
     shown = f" <code>figures[&quot;{html.escape(figure)}&quot;]</code>" if figure else ""
     return f"<li><strong>{html.escape(answer.question)}</strong> {html.escape(answer.answer)}{shown}</li>"
 

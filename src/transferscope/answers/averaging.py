@@ -11,6 +11,7 @@ import pandas as pd
 from transferscope.answers.answer import NO, UNKNOWN, YES, Answer, PartialAnswer
 from transferscope.answers.compared import Compared, Row, run_of
 from transferscope.answers.findings import MOST_NAMED
+from transferscope.answers.learned import WOULD_TELL, none_learned
 from transferscope.answers.rule import images_that_decide, ranged
 from transferscope.answers.same_function import Relation, relation
 from transferscope.answers.wording import (
@@ -143,6 +144,17 @@ def _answer(compared: Compared, name: str, row: Row, single: Row, rows: pd.DataF
             _gains(by_task),
         ]
     candidates = _candidates(compared, rows)
+    if none_learned(compared, candidates) and not alone:
+        return Answer(
+            id="averaging",
+            question=_question(candidates),
+            answer=sentence(["it cannot be told, because none of the models has learned the images", where]),
+            verdict=UNKNOWN,
+            models=candidates,
+            section="merging",
+            file=file,
+            would_tell=WOULD_TELL,
+        )
     return Answer(
         id="averaging",
         question=_question(candidates),

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from transferscope.answers.answer import Answer, AnswerCard, card
+from transferscope.answers.answer import MOST, Answer, AnswerCard, card
 from transferscope.answers.averaging import averaging
 from transferscope.answers.changed_modules import changed_modules, critical_modules
 from transferscope.answers.compared import Compared
+from transferscope.answers.learned import learned
 from transferscope.answers.one_basin import basin
 from transferscope.answers.open_questions import open_questions
 from transferscope.answers.same_function import same_function
 from transferscope.answers.shared_mistakes import replacing, shared_mistakes
 
 QUESTIONS: tuple[Callable[[Compared], Answer | None], ...] = (
-    same_function, basin, averaging, changed_modules, critical_modules, shared_mistakes, replacing,
+    learned, same_function, basin, averaging, changed_modules, critical_modules, shared_mistakes, replacing,
 )  # fmt: skip
 """In the order of the card; the last answer is what they leave open."""
 
@@ -23,7 +24,10 @@ def answer_questions(compared: Compared, title: str = "") -> AnswerCard:
     """Answer what the tables answer about the models, by the rule and the margins of the claims."""
     answers = [one for question in QUESTIONS if (one := question(compared)) is not None]
     models = [model.as_dict() for model in compared.distinct]
-    return card(title or _title(compared), models, [*answers, open_questions(compared, answers)])
+    last = open_questions(compared, answers)
+    if len(answers) == MOST:  # which models have not learned comes first, and modules are in the report
+        answers = [one for one in answers if one.id != "critical_modules"]
+    return card(title or _title(compared), models, [*answers, last])
 
 
 def _title(compared: Compared) -> str:

@@ -11,6 +11,7 @@ from transferscope.analysis.merging.candidates import UNRELATED
 from transferscope.answers.answer import NO, UNKNOWN, YES, Answer
 from transferscope.answers.compared import Compared, Pair, Row
 from transferscope.answers.findings import Finding, Places, answer_of, largest, of_some, of_verdict
+from transferscope.answers.learned import WOULD_TELL, why_not
 from transferscope.answers.one_basin import cause_of, metric_name
 from transferscope.answers.rule import Numbers, among, decide
 from transferscope.answers.same_function import Relation, facts, relation
@@ -132,17 +133,19 @@ def _whole(table: pd.DataFrame) -> float:
 def critical_modules(compared: Compared) -> Answer | None:
     """Name the modules that bear being moved half-way to the other model's worst; None where none was moved."""
     measured = [pair for pair in compared.pairs if len(_profile(compared, pair))]
-    findings = [one for pair in measured if (one := _critical(compared, pair, len(measured))) is not None]
+    number = sum(not why_not(compared, pair) for pair in measured)
+    findings = [one for pair in measured if (one := _critical(compared, pair, number)) is not None]
     if not findings:
         return None
-    shown = of_some(findings)
+    told = [one for one in findings if not math.isnan(one.value)] or findings
+    shown = of_some(told)
     question = f"Which modules are critical on the way between {compared.both(shown.pair)}?"
     parts = [shown.text]
     if len(findings) > 1:
         places = Places(compared, findings)
         if not places.of_one_pair:
             question = "Which modules are critical on the way between two of them?"
-        parts = _of_many(places, findings, shown)
+        parts = _of_many(places, told, shown)
     return answer_of(
         shown,
         findings,
@@ -169,6 +172,8 @@ def _of_many(places: Places, findings: list[Finding], shown: Finding) -> list[st
     if critical:
         some = f"{on} {len(critical)} of {number} some module is critical"
         return [f"{some}, most {places.at(shown.pair)}", shown.text]
+    if math.isnan(shown.value):
+        return [f"{on} {number} it cannot be told, because the models have not learned the images"]
     none = f"{on} none of {number} is a module known to be critical"
     return [none, f"{places.at(shown.pair)}, where one costs most, {shown.text}"]
 
@@ -191,6 +196,8 @@ def _profile(compared: Compared, pair: Pair) -> pd.DataFrame:
 def _critical(compared: Compared, pair: Pair, number: int) -> Finding | None:
     """Modules that cost more than the margin, by intervals that hold for all modules of `number` pairs at once."""
     rows, margin = _profile(compared, pair), compared.margin(pair)
+    if not rows.empty and (reason := why_not(compared, pair)):
+        return Finding(pair, UNKNOWN, f"it cannot be told, because {reason}", would_tell=WOULD_TELL)
     if rows.empty or not margin > 0:
         return None
     ordered = rows.sort_values("drop", ascending=False, kind="stable").to_dict("records")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import combinations
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from transferscope.answers.score import Score, score_of
 from transferscope.claims.evidence import CROSS_DOMAIN, Evidence, TaskResults, main_metric
 from transferscope.claims.pair_rows import other_side
 from transferscope.experiment.names import CheckpointName, RunName
@@ -78,6 +79,8 @@ class Compared:
     """Files of merged weights by the name of the merge."""
     across: frozenset[str] = frozenset()
     """Names of the figures that were drawn of several tasks at once."""
+    scores: Mapping[str, Score] = field(default_factory=dict)
+    """Of each model on the test images of its task, by run; of one that is not there nothing is known."""
 
     @cached_property
     def pairs(self) -> list[Pair]:
@@ -241,7 +244,18 @@ def compared_models(
         accepted_loss=replace.margin,
         merged=dict(merged or {}),
         across=frozenset(results[CROSS_DOMAIN].figures) if CROSS_DOMAIN in results else frozenset(),
+        scores={name: score for task in tasks for name, score in _scores(evidence, task)},
     )
+
+
+def _scores(evidence: Evidence, task: str) -> Iterator[tuple[str, Score]]:
+    """Scores of the runs of a task, by the tables `runs` and `class_sizes`."""
+    sizes, number = evidence.table(task, "class_sizes"), evidence.num_test(task)
+    if sizes.empty or not number:
+        return
+    for row in evidence.table(task, "runs").to_dict("records"):
+        value, loss = float(row["final_test"]), float(row["final_test_loss"])
+        yield str(RunName(task, str(row["run"]))), score_of(value, loss, sizes, str(row["metric"]), number)
 
 
 def _joined(tables: Sequence[Mapping[str, pd.DataFrame]]) -> dict[str, pd.DataFrame]:

@@ -18,10 +18,10 @@ from transferscope.answers.answer import Answer, AnswerCard
 from transferscope.answers.card import answer_questions
 from transferscope.answers.compared import Compared, Model, TaskFacts
 from transferscope.answers.drawn_figures import DrawnFigures, drawable
-from transferscope.answers.given_images import Images, take_images
+from transferscope.answers.given_images import Images, take_images, tasks_of
 from transferscope.answers.given_models import Given, GivenModel, labels_for, take
 from transferscope.answers.given_networks import shown
-from transferscope.answers.measured_models import MERGE, TASK, MeasuredModels
+from transferscope.answers.measured_models import MERGE, MeasuredModels, merged, merging_table
 from transferscope.experiment.names import RunName
 from transferscope.experiment.options import AnalysesOptions, ReplaceOptions
 from transferscope.images.split import PackedSplit
@@ -110,8 +110,8 @@ class Comparison:
             card = self.card
             if self.merging is not None:
                 save_checkpoint(self.merging.checkpoint, made / "merged.safetensors")
-                merged = {**self.compared.merged, MERGE: str(folder / "merged.safetensors")}
-                card = answer_questions(replace(self.compared, merged=merged), self.title)
+                files = {**self.compared.merged, MERGE: str(folder / "merged.safetensors")}
+                card = answer_questions(replace(self.compared, merged=files), self.title)
             (made / "answers.json").write_text(card.to_json(), encoding="utf-8")
         return folder
 
@@ -129,7 +129,7 @@ def compare(
     first: Given,
     second: Given,
     *others: Given,
-    images: Images | None = None,
+    images: Images | Mapping[str, Images] | None = None,
     model: str | nn.Module | None = None,
     names: Sequence[str] | None = None,
     pairs: Iterable[tuple[str, str]] | None = None,
@@ -144,13 +144,14 @@ def compare(
     Args:
         first, second, others: Paths of checkpoint files, state dicts, networks, or objects of `Checkpoint`.
         images: A folder of classes, a tuple of images and labels, a Dataset or a DataLoader of pairs of both, or a
-            mapping of these with the parts train and test. All but a folder give what the networks take. None: only
+            mapping of these with the parts train and test. All but a folder give what the networks take. A mapping of
+            other names has a task under each, such as `{"photos": "photos", "sketches": (images, labels)}`. None: only
             what follows from weights.
         model: Architecture of files and state dicts, a name for `build_model` or a network; None: recognised.
         names: Labels of the models; None: A, B, C and so on.
         pairs: Pairs of labels that are compared; None: all of up to five models, else each with the first.
         analyses: Changes of `DEFAULTS`, such as `{"landscape": None}` to leave an analysis out.
-        max_images: Largest number of images, half of which judge; drawn by a fixed seed.
+        max_images: Largest number of images of a task, half of which judge; drawn by a fixed seed.
         class_list: File with a class per line in the order of the outputs, for a folder that has some of them.
 
     Raises:
@@ -159,36 +160,59 @@ def compare(
     given = (first, second, *others)
     labels = labels_for(len(given), names)
     options = AnalysesOptions.model_validate(laid_over(DEFAULTS, analyses or {}))
-    models: dict[str, GivenModel] = {}
-    for index, (one, label) in enumerate(zip(given, labels, strict=True)):
-        run = RunName(TASK, f"{_kind(index)}_1")
-        models[str(run)] = take(one, label, run.task, run.run, model)
-    chosen = _pairs(models, labels, pairs)
+    by_task = tasks_of(images)
+    task = next(iter(by_task))
+    runs = [f"{_kind(index)}_1" for index in range(len(given))]
+    models = {run: take(one, label, task, run, model) for run, one, label in zip(runs, given, labels, strict=True)}
+    chosen = _pairs(runs, labels, pairs)
     with ExitStack() as stack:
-        splits: dict[str, PackedSplit] = {}
-        if images is not None:
-            classes, side = _one_size(list(models.values()))
-            folder = stack.enter_context(work_folder())
-            splits = take_images(images, TASK, folder, classes, max_images, class_list, side)
-            _check_outputs(list(models.values()), splits["test"].pictures.seen_size)
-        measured = MeasuredModels(models, splits, options, chosen)
-        tables = measured.tables()
-        merging = measured.merging()
-        if merging is not None:
-            tables["merging"] = measured.merging_table(merging)
+        folder = stack.enter_context(work_folder())
+        splits: dict[str, Mapping[str, PackedSplit]] = {name: {} for name in by_task}
+        for name, of_task in by_task.items():
+            if of_task is not None:
+                classes, side = _one_size(list(models.values()))
+                splits[name] = take_images(of_task, name, folder / name, classes, max_images, class_list, side)
+                _check_outputs(list(models.values()), splits[name]["test"].pictures.seen_size)
+        measured = [MeasuredModels(_on(name, models), splits[name], options, _named(name, chosen), name)
+                    for name in by_task]  # fmt: skip
+        tables = [one.tables() for one in measured]
+        facts = {one.task: _facts(one, own) for one, own in zip(measured, tables, strict=True)}
+        scores = {run: score for one in measured for run, score in one.scores().items()}
+        merging = merged(measured)
+    joined = {name: pd.concat([own[name] for own in tables if name in own], ignore_index=True)
+              for name in dict.fromkeys(name for own in tables for name in own)}  # fmt: skip
+    if merging is not None:
+        joined["merging"] = merging_table(merging, models)
+    drawn = drawable({name: table for name, table in joined.items() if name == "merging"}, [])
+    if len(by_task) == 1:
+        facts[task] = replace(facts[task], figures=facts[task].figures | drawn)
     compared = Compared(
-        tasks={
-            TASK: TaskFacts(
-                chance=chance_of(splits["test"]) if splits else math.nan,
-                figures=drawable(tables, chosen),
-                has_images=bool(splits),
-            )
-        },
-        models={run: _model(one) for run, one in models.items()},
-        tables=tables,
+        tasks=facts,
+        models={run: _model(one) for own in measured for run, one in own.models.items()},
+        tables=joined,
         accepted_loss=_accepted_loss(options),
+        across=drawn if len(by_task) > 1 else frozenset(),
+        scores=scores,
     )
     return Comparison(compared, "", merging, {one.label: one.checkpoint for one in models.values()})
+
+
+def _on(task: str, models: Mapping[str, GivenModel]) -> dict[str, GivenModel]:
+    """The models on a task, by the full name of the run."""
+    return {
+        str(RunName(task, run)): replace(one, checkpoint=one.checkpoint.with_metadata(task=task))
+        for run, one in models.items()
+    }
+
+
+def _named(task: str, pairs: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    return [(str(RunName(task, a)), str(RunName(task, b))) for a, b in pairs]
+
+
+def _facts(measured: MeasuredModels, tables: Mapping[str, pd.DataFrame]) -> TaskFacts:
+    splits = measured.splits
+    chance = chance_of(splits["test"]) if splits else math.nan
+    return TaskFacts(chance=chance, figures=drawable(tables, measured.pairs), has_images=bool(splits))
 
 
 def _model(one: GivenModel) -> Model:
@@ -238,12 +262,12 @@ def _kind(index: int) -> str:
 
 
 def _pairs(
-    models: Mapping[str, GivenModel], labels: Sequence[str], pairs: Iterable[tuple[str, str]] | None
+    names: Sequence[str], labels: Sequence[str], pairs: Iterable[tuple[str, str]] | None
 ) -> list[tuple[str, str]]:
-    runs = dict(zip(labels, models, strict=True))
+    runs = dict(zip(labels, names, strict=True))
     if pairs is None:
-        every = list(combinations(models, 2))
-        return every if len(models) <= ALL_PAIRS else every[: len(models) - 1]
+        every = list(combinations(names, 2))
+        return every if len(names) <= ALL_PAIRS else every[: len(names) - 1]
     chosen = [tuple(pair) for pair in pairs]
     if not chosen or any(len(set(pair)) != 2 or len(pair) != 2 for pair in chosen):
         raise UserError(f"pairs: give pairs of two different labels, as {[(labels[0], labels[1])]}")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from transferscope.answers.compared import Compared, final_of
+from transferscope.claims.evidence import CROSS_DOMAIN
 from transferscope.experiment.names import EntryName, RunName
 
 if TYPE_CHECKING:
@@ -41,41 +42,54 @@ def drawable(tables: Mapping[str, pd.DataFrame], pairs: Iterable[tuple[str, str]
 
 
 class DrawnFigures(Mapping[str, "Figure"]):
-    """Figures by name, also by the name of their catalog entry, as `Answer.figure` gives it."""
+    """Figures by name, of several tasks as `photos.flips`; also by the name of the entry as `Answer.figure` has it."""
 
     def __init__(self, compared: Compared) -> None:
         self._compared = compared
-        ((self._task, facts),) = compared.tasks.items()
-        self._figures = facts.figures
+        self._several = len(compared.tasks) > 1
+        figures = {task: facts.figures for task, facts in compared.tasks.items()} | {CROSS_DOMAIN: compared.across}
+        self._entries = {
+            (f"{scope}.{name}" if self._several else name): EntryName("figure", scope, name)
+            for scope, names in figures.items() for name in names
+        }  # fmt: skip
         self._drawn: dict[str, Figure] = {}
 
     def __iter__(self) -> Iterator[str]:
-        return iter(sorted(self._figures))
+        return iter(sorted(self._entries))
 
     def __len__(self) -> int:
-        return len(self._figures)
+        return len(self._entries)
 
     def __getitem__(self, name: str) -> Figure:
-        short = EntryName.parse(name).of or name
-        if short not in self._figures:
+        key = name
+        if name not in self._entries and (entry := EntryName.parse(name)).of:
+            key = entry.owner if self._several else entry.of
+        if key not in self._entries:
             raise KeyError(f"{name}: there are {', '.join(self)}")
-        if short not in self._drawn:
-            self._drawn[short] = self._draw(short)
-        return self._drawn[short]
+        if key not in self._drawn:
+            self._drawn[key] = self._draw(self._entries[key])
+        return self._drawn[key]
 
-    def _draw(self, name: str) -> Figure:
+    def _draw(self, entry: EntryName) -> Figure:
         from transferscope.plots.roles import labelled  # matplotlib is imported when a figure is drawn
 
-        tables, task = self._compared.tables, self._task
+        scope, name = str(entry.task), str(entry.of)
         labels = {run: model.label for run, model in self._compared.models.items()}
         with labelled(dict.fromkeys(labels.values(), "file"), labels):
             if name in FIGURES:
                 plot, needed = FIGURES[name]
                 options = {"between": True} if name == "barrier" else {}
-                return _function(plot)(*(tables[table] for table in needed), title=task, **options)
-            a, b = next((a, b) for a in labels for b in labels if _ways_name(a, b) == name)
-            ways = [_between(tables[table], a, b) for table in WAYS_TABLES]
+                title = "all tasks" if scope == CROSS_DOMAIN else scope
+                return _function(plot)(*(self._table(table, scope) for table in needed), title=title, **options)
+            own = [run for run in labels if RunName.parse(run).task == scope]
+            a, b = next((a, b) for a in own for b in own if _ways_name(a, b) == name)
+            ways = [_between(self._compared.tables[table], a, b) for table in WAYS_TABLES]
             return _function(WAYS)(*ways, title=f"{labels[a]} & {labels[b]}")
+
+    def _table(self, name: str, scope: str) -> pd.DataFrame:
+        """The rows of a task; of merges, which are judged on all tasks, every row."""
+        table = self._compared.tables[name]
+        return table[table["task"] == scope] if self._several and scope != CROSS_DOMAIN else table
 
 
 def _ways_name(a: str, b: str) -> str:

@@ -14,7 +14,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, default_collate
 
+from transferscope.answers.answer import ONE_TASK
+from transferscope.experiment.names import RunName
 from transferscope.experiment.options import PictureOptions
+from transferscope.experiment.study import RESERVED
 from transferscope.images.auto_size import auto_size, short_sides
 from transferscope.images.image_folder import read_image_folder
 from transferscope.images.pack import pack_split
@@ -28,6 +31,21 @@ PARTS = ("train", "test")
 PLAIN = {"mean": (0.0,), "std": (1.0,)}
 """Normalisation of values that are what the networks take already."""
 BATCH = 64
+
+
+def tasks_of(images: Images | Mapping[str, Images] | None) -> dict[str, Images | None]:
+    """Labelled images by task: a mapping without parts has a task under each name, all else is one task.
+
+    Raises UserError for a name that no task can have.
+    """
+    if not isinstance(images, Mapping) or set(images) & set(PARTS):
+        return {ONE_TASK: images}
+    if not images:
+        raise UserError("images: the mapping is empty: give a folder for each task, or the parts train and test")
+    for task in images:
+        if RunName(task, "a_1").task in RESERVED:
+            raise UserError(f"images: the name {task} is taken: choose another one for the task")
+    return dict(images)
 
 
 def take_images(
@@ -104,6 +122,8 @@ def _of_parts(
     for part in PARTS:
         if isinstance(images[part], PackedSplit):
             splits[part] = images[part]
+            if task not in (ONE_TASK, images[part].name):
+                raise UserError(f"images: the splits of {task} are of the task {images[part].name}: use that name")
         else:
             examples = _Examples(images[part], limit)
             splits[part] = examples.store(np.arange(len(examples)), task, part, folder, num_classes)

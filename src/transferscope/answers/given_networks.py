@@ -14,6 +14,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 
+from transferscope.models.classifier_size import with_classes
 from transferscope.models.duplicate import duplicate
 from transferscope.models.image_input import is_known, mark_classifier
 from transferscope.models.layers import classifier_layers, num_outputs_of
@@ -72,19 +73,6 @@ def __getattr__(name: str) -> Callable[..., nn.Module]:
 
     def build(num_classes: int, **options: Any) -> nn.Module:
         """Copy the network, with a fresh classifier where it is asked for with other classes."""
-        return _with_classes(duplicate(_NETWORKS[name]), num_classes)
+        return with_classes(duplicate(_NETWORKS[name]), num_classes)
 
     return build
-
-
-def _with_classes(network: nn.Module, num_classes: int) -> nn.Module:
-    for path in classifier_layers(network):
-        layer = network.get_submodule(path)
-        if isinstance(layer, nn.Linear) and layer.out_features != num_classes:
-            network.set_submodule(path, nn.Linear(layer.in_features, num_classes, bias=layer.bias is not None))
-        elif isinstance(layer, nn.Conv2d) and layer.out_channels != num_classes:
-            if layer.kernel_size != (1, 1):
-                raise UserError(f"{type(network).__name__}.{path} classifies by a convolution that is not 1 by 1")
-            fresh = nn.Conv2d(layer.in_channels, num_classes, 1, bias=layer.bias is not None)
-            network.set_submodule(path, fresh)
-    return network

@@ -11,14 +11,17 @@ from typing import Any
 import pandas as pd
 from torch import Tensor
 
+from transferscope.answers.answer import ONE_TASK
 from transferscope.answers.compared import final_of
 from transferscope.answers.given_models import GivenModel
+from transferscope.answers.score import Score, score_of
 from transferscope.claims.merging import with_verdicts
-from transferscope.experiment.options import AnalysesOptions, LandscapeOptions, MergingOptions, MistakesOptions
+from transferscope.experiment.options import AnalysesOptions, LandscapeOptions, MistakesOptions
 from transferscope.experiment.pairs import pair_kind
 from transferscope.experiment.seeds import derive_seed
 from transferscope.images.auto_size import LARGEST
 from transferscope.images.split import PackedSplit
+from transferscope.images.summary import label_counts
 from transferscope.measure.bench import Bench, network
 from transferscope.measure.connection import connect
 from transferscope.measure.criticalities import modules_of
@@ -32,11 +35,10 @@ from transferscope.measure.weights import distance
 from transferscope.models.checkpoint import Checkpoint
 from transferscope.models.image_input import common_side
 from transferscope.system.errors import UserError
+from transferscope.training.metrics import metrics_from_logits
 
 log = logging.getLogger(__name__)
 
-TASK = "images"
-"""Name of the task in tables and seeds, where splits have no other."""
 MERGE = "average"
 
 Pair = tuple[str, str]
@@ -46,12 +48,17 @@ Named = Iterator[tuple[str, pd.DataFrame]]
 
 @dataclass(frozen=True)
 class MeasuredModels:
-    """Models by the name of their run, and what is measured on the splits test and train; without splits, weights."""
+    """Models by the name of their run on a task, and what is measured on its test and train images.
+
+    Without splits only weights are measured.
+    """
 
     models: Mapping[str, GivenModel]
     splits: Mapping[str, PackedSplit]
     options: AnalysesOptions
     pairs: Sequence[Pair]
+    task: str = ONE_TASK
+    """Its name in tables and seeds."""
     store: dict[str, dict[str, Any]] = field(default_factory=dict, repr=False)
     """Results that several measurements share."""
 
@@ -66,7 +73,7 @@ class MeasuredModels:
 
     def _pair(self, pair: Pair) -> Named:
         a, b = self._checkpoints(pair)
-        bench = self._bench() if self.splits else None
+        bench = self.bench() if self.splits else None
         side = None if bench is not None else self._side(pair)
         same = identity(a, b, self.options.modules, bench=bench, side=side)
         yield "identity", same.summary
@@ -98,15 +105,21 @@ class MeasuredModels:
         name = self._kind(pair)
         outside = options.extrapolation.outside() if options.extrapolation else []
         try:
-            bench = self._bench(options.max_examples, options.resamples)
+            bench = self.bench(options.max_examples, options.resamples)
             points, barriers = line(
-                bench, a, b, options.alphas_for(TASK), outside=outside, until_decided=options.until_decided, name=name
+                bench,
+                a,
+                b,
+                options.alphas_for(self.task),
+                outside=outside,
+                until_decided=options.until_decided,
+                name=name,
             )
             yield "interpolation", points
             yield "barriers", barriers
             if options.connection is not None:
                 modules = modules_of(a, self.options.modules)
-                bench = self._bench(resamples=options.resamples)
+                bench = self.bench(resamples=options.resamples)
                 connection = connect(bench, a, b, options=options.connection, modules=modules, name=name)
                 yield "connection_points", connection.points
                 yield "connection", connection.barriers
@@ -121,43 +134,39 @@ class MeasuredModels:
         checkpoints = {final_of(run): one.checkpoint for run, one in self.models.items()}
         kinds = {(final_of(a), final_of(b)): self._kind((a, b)) for a, b in self.pairs}
         try:
-            return cka(self._bench(), checkpoints, kinds, self.options.similarity)
+            tables = cka(self.bench(), checkpoints, kinds, self.options.similarity)
+            return {name: table.assign(task=self.task) for name, table in tables.items()}
         except UserError as error:
             log.warning("features are not compared: %s", error)
             return {}
 
-    def merging(self) -> Merging | None:
-        """Merge the models; None without images, without options, of several architectures, or where it fails."""
-        if not self.splits or self.options.merging is None or len(self._architectures()) > 1:
-            return None
-        try:
-            return self._merge(self.options.merging)
-        except UserError as error:
-            log.warning("nothing is merged: %s", error)
-            return None
+    def scores(self) -> dict[str, Score]:
+        """The main metric of each compared model on all test images, by run; none without images."""
+        if not self.splits:
+            return {}
+        test = self.splits["test"]
+        sizes, metric = label_counts([test]).assign(part="test"), "auc" if test.multi_label else "accuracy"
+        scores = {}
+        for run, logits in self._logits.items():
+            found = metrics_from_logits(logits, test.labels, multi_label=test.multi_label)
+            scores[run] = score_of(found[metric], found["loss"], sizes, metric, len(test))
+        return scores
 
-    def _merge(self, options: MergingOptions) -> Merging:
-        candidates = {final_of(run): one.checkpoint for run, one in self.models.items()}
-        return merge([self._bench()], candidates, options, methods=options.methods)
-
-    def merging_table(self, merging: Merging) -> pd.DataFrame:
-        """The table `merging` of a study."""
-        label = " & ".join(one.label for one in self.models.values())
-        table = with_verdicts(merging.table).assign(merge=MERGE, label=label)
-        return table[["merge", "label", *table.columns.drop(["merge", "label"])]]
-
-    def _architectures(self) -> set[tuple[str | None, str]]:
+    @property
+    def networks(self) -> set[tuple[str | None, str]]:
+        """The different architectures."""
         known = [one.checkpoint.metadata for one in self.models.values()]
         return {(one.architecture, str(one.model_options)) for one in known}
 
-    def _bench(self, max_examples: int | None = None, resamples: int = 0) -> Bench:
+    def bench(self, max_examples: int | None = None, resamples: int = 0) -> Bench:
+        """The task's images, at most so many of each part."""
         return Bench(self.splits, self.store, self.options.precision, resamples).limited(max_examples)
 
     @cached_property
     def _logits(self) -> dict[str, Tensor]:
         """Outputs on test images by run."""
         compared = {run for pair in self.pairs for run in pair}
-        return {run: predict(self._bench(), self.models[run].checkpoint) for run in self.models if run in compared}
+        return {run: predict(self.bench(), self.models[run].checkpoint) for run in self.models if run in compared}
 
     def _checkpoints(self, pair: Pair) -> tuple[Checkpoint, Checkpoint]:
         return self.models[pair[0]].checkpoint, self.models[pair[1]].checkpoint
@@ -169,9 +178,30 @@ class MeasuredModels:
         """A table of a pair with the columns that name it, as a study has them."""
         names = {"pair_kind": self._kind(pair), "checkpoint_a": final_of(pair[0]), "checkpoint_b": final_of(pair[1])}
         columns = [column for column in table.columns if column not in ("task", *names)]
-        return table[columns].assign(task=TASK, **names)[["task", *names, *columns]]
+        return table[columns].assign(task=self.task, **names)[["task", *names, *columns]]
 
     def _side(self, pair: Pair) -> int:
         """Of noise images, in pixels: as a network demands, or the first that both take."""
         demanded = [side for run in pair if (side := self.models[run].side) is not None]
         return common_side(map(network, self._checkpoints(pair)), demanded) or LARGEST
+
+
+def merged(tasks: Sequence[MeasuredModels]) -> Merging | None:
+    """Merge the models and judge on all tasks; None without images or options, and where they cannot be merged."""
+    first = tasks[0]
+    if not first.splits or first.options.merging is None or len(first.networks) > 1:
+        return None
+    benches = {one.task: one.bench() for one in tasks}
+    candidates = {final_of(run): one.checkpoint for run, one in first.models.items()}
+    try:
+        return merge(benches, candidates, first.options.merging, methods=first.options.merging.methods)
+    except UserError as error:
+        log.warning("nothing is merged: %s", error)
+        return None
+
+
+def merging_table(merging: Merging, models: Mapping[str, GivenModel]) -> pd.DataFrame:
+    """The table `merging` of a study."""
+    label = " & ".join(one.label for one in models.values())
+    table = with_verdicts(merging.table).assign(merge=MERGE, label=label)
+    return table[["merge", "label", *table.columns.drop(["merge", "label"])]]

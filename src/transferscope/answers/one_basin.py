@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from transferscope.answers.answer import NO, UNKNOWN, YES, Answer
 from transferscope.answers.compared import Compared, Pair, Row
 from transferscope.answers.findings import Finding, Places, answer_of, largest, of_every, of_verdict
+from transferscope.answers.learned import WOULD_TELL, why_not
 from transferscope.answers.rule import among, decide, images_that_decide, ranged
 from transferscope.answers.same_function import Relation, relation
 from transferscope.answers.wording import about, count, percent, percent_range, point_range, points, sentence
@@ -27,13 +28,17 @@ CORRECTED = {
     "aligned_rescaled": "with channels matched and rescaled",
 }
 
+PART = (0.0, math.inf)
+"""Possible values of the part of a barrier that is left."""
+
 
 def basin(compared: Compared) -> Answer | None:
     """Answer whether the straight line between models has a barrier, by the claims' margin; None without a line.
 
     Of several pairs or tasks all verdicts hold at once, by longer intervals.
     """
-    number = sum(len(compared.main_rows("barriers", pair)) > 0 for pair in compared.pairs)
+    measured = [pair for pair in compared.pairs if len(compared.main_rows("barriers", pair))]
+    number = sum(not why_not(compared, pair) for pair in measured)
     findings = [one for pair in compared.pairs if (one := _finding(compared, pair, number)) is not None]
     if not findings:
         return None
@@ -70,18 +75,21 @@ def _of_many(compared: Compared, findings: list[Finding], places: Places) -> tup
         if (chosen := of_verdict(findings, verdict))
     ]  # fmt: skip
     highest = largest(findings)
-    shown = f"{points(highest.value)}{point_range(highest.low, highest.high)}"
-    parts.append(f"the highest is {shown} of test {metric_name(compared, highest.pair)}, {places.at(highest.pair)}")
+    if math.isfinite(highest.value):
+        shown = f"{points(highest.value)}{point_range(highest.low, highest.high)}"
+        parts.append(f"the highest is {shown} of test {metric_name(compared, highest.pair)}, {places.at(highest.pair)}")
+    if any(one.would_tell == WOULD_TELL for one in findings):
+        parts.append("a line to a model that has not learned the images says nothing of basins")
     if reasons := _explained(compared, of_verdict(findings, NO)):
         parts.append(reasons)
     return sentence(parts), of_every(findings)
 
 
 def _explained(compared: Compared, high: list[Finding]) -> str:
-    """Of how many barriers permutation and scale explain at least most."""
-    causes = [cause for one in high if (cause := cause_of(compared, one.pair)) is not None]
-    if not causes:
-        return ""
+    """Of how many barriers permutation and scale explain at least most, by intervals that hold for all at once."""
+    causes = [cause for one in high if (cause := cause_of(compared, one.pair, len(high))) is not None]
+    if len(causes) < 2:
+        return causes[0].text if causes else ""
     explained = sum(cause.verdict == YES for cause in causes)
     return f"order and scale of the channels explain most of {explained} of these {count(len(causes), 'barrier')}"
 
@@ -98,6 +106,9 @@ def _finding(compared: Compared, pair: Pair, number: int) -> Finding | None:
         return Finding(pair, YES, f"yes, {both} are one point, so no line lies between them", 0.0)
     if rows.empty:
         return None
+    if reason := why_not(compared, pair):
+        text = f"whether {both} lie in one basin cannot be told, because {reason}"
+        return Finding(pair, UNKNOWN, text, would_tell=WOULD_TELL)
     row = rows.to_dict("records")[0]
     height, low, high = among(ranged(row, "barrier"), number)
     margin, metric = compared.margin(pair), metric_name(compared, pair)
@@ -129,7 +140,7 @@ def _finding(compared: Compared, pair: Pair, number: int) -> Finding | None:
         )
         return Finding(pair, UNKNOWN, text, height, low, high, would_tell=more)
     text = f"not as they are: the barrier on {way} is {shown} of test {metric}, more than {within}"
-    cause = cause_of(compared, pair)
+    cause = cause_of(compared, pair, number)
     text += f"; {cause.text}" if cause is not None else ""
     return Finding(pair, NO, text, height, low, high, cause.would_tell if cause is not None else "")
 
@@ -144,11 +155,13 @@ class Cause:
     would_tell: str = ""
 
 
-def cause_of(compared: Compared, pair: Pair) -> Cause | None:
+def cause_of(compared: Compared, pair: Pair, number: int = 1) -> Cause | None:
     """Explain the barrier between two models by the ways of `connection`; None where none of these was measured.
 
     A way is chosen on training images and judged on test images, so that choosing among several makes no verdict more
-    likely to be wrong. That none explains the barrier is a statement about each of them.
+    likely to be wrong; without measurements on training images it is the one that corrects most. That none explains the
+    barrier is a statement about each of them. number: of barriers that one sentence explains, for all of which the
+    intervals then hold at once.
     """
     by_way = _by_way(compared, pair, "test")
     present = [way for way in EXPLANATIONS if way in by_way]
@@ -160,11 +173,11 @@ def cause_of(compared: Compared, pair: Pair) -> Cause | None:
         )
     margin = compared.margin(pair)
     way = _chosen(_by_way(compared, pair, "train"), present, margin)
-    height, low, high = ranged(by_way[way], "barrier")
+    height, low, high = among(ranged(by_way[way], "barrier"), number)
     if high < margin:
         left = f"{CORRECTED[way]} {points(height)}{point_range(low, high)} are left, less than the margin"
         return Cause(YES, f"{EXPLANATIONS[way]} explain{_s(way)} it: {left}", way)
-    share, low, high = ranged(by_way[way], "left")
+    share, low, high = among(ranged(by_way[way], "left"), number, PART)
     shown = f"{percent(share)}{percent_range(low, high)} of it is left"
     if high < MOSTLY:
         return Cause(YES, f"{EXPLANATIONS[way]} explain{_s(way)} most of it: {shown}", way)
@@ -172,7 +185,7 @@ def cause_of(compared: Compared, pair: Pair) -> Cause | None:
         together = "whether order and scale of the channels together explain it was not measured"
         needed = "the way aligned_rescaled of analyses.landscape.connection"
         return Cause(UNKNOWN, f"{together}, and {CORRECTED[way]} {shown}", way, needed)
-    if all(ranged(by_way[one], "left")[1] > MOSTLY for one in present):
+    if all(among(ranged(by_way[one], "left"), number, PART)[1] > MOSTLY for one in present):
         return Cause(
             NO, f"neither order nor scale of the channels, as far as found, explains it: {CORRECTED[way]} {shown}", way
         )

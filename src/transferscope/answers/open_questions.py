@@ -90,14 +90,15 @@ def _not_measured(compared: Compared, answered: set[str]) -> list[str]:
 
 def _undecided(answers: Sequence[Answer], *, several: bool) -> list[str]:
     """The questions without a verdict; of several pairs also those that an answer leaves open for some of them."""
-    parts = []
+    parts: dict[str, list[str]] = {}
     for one in answers:
         stays = ", if the value stays" if one.would_tell.startswith("about ") else ""
         would = f" ({one.would_tell} would tell{stays})" if one.would_tell else ""
         if one.verdict == UNKNOWN:
-            parts.append(f"{OPEN[one.id]}{would}")
+            parts.setdefault(would, []).append(OPEN[one.id])
         elif one.would_tell:
             explained = "whether order and scale of the channels explain most of the barrier"
             left = explained if not several else f"for some of the pairs {OF_SOME.get(one.id, OPEN[one.id])}"
-            parts.append(f"{left}{would}")
-    return [f"it cannot be told {listed(parts)}"] if parts else []
+            parts.setdefault(would, []).append(left)
+    said = [text for would, texts in parts.items() for text in (*texts[:-1], f"{texts[-1]}{would}")]
+    return [f"it cannot be told {listed(said)}"] if said else []

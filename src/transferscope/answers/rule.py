@@ -43,7 +43,8 @@ def among(numbers: Numbers, number: int, region: Region = (-math.inf, math.inf))
         return numbers
     value, low, high = numbers
     factor = float(norm.isf(LEVEL / number)) / NORMAL_975
-    return value, max(region[0], value - factor * (value - low)), min(region[1], value + factor * (high - value))
+    ends = np.clip([value - factor * (value - low), value + factor * (high - value)], *region)  # NaN stays NaN
+    return value, float(ends[0]), float(ends[1])
 
 
 def decide(value: float, low: float, high: float, region: Region) -> str:

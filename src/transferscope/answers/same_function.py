@@ -20,6 +20,7 @@ from transferscope.answers.findings import (
 )
 from transferscope.answers.rule import NOTHING, SHARE, Numbers, among, ranged
 from transferscope.answers.wording import count, listed, percent, percent_range, sentence, tiny
+from transferscope.tables import formats
 
 ROUNDING = 1e-5
 """Weights that differ by less of their norm are equal but for rounding."""
@@ -243,7 +244,7 @@ def _outputs(row: Row) -> str:
 
 def _deviations(row: Row) -> str:
     difference = float(row["output_difference"])
-    shown = tiny(difference) if difference < 0.01 else f"{difference:.2g}"
+    shown = tiny(difference) if difference < 0.01 else formats.rough(difference)
     return f"{shown} standard deviations of the logits"
 
 

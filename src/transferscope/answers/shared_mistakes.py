@@ -9,18 +9,22 @@ import pandas as pd
 from transferscope.answers.answer import NO, UNKNOWN, YES, Answer
 from transferscope.answers.compared import Compared, Pair, Row
 from transferscope.answers.findings import Finding, Places, answer_of, largest, of_every, of_verdict, smallest
+from transferscope.answers.learned import WOULD_TELL, neither_learned, why_not
 from transferscope.answers.rule import SHARE, among, images_that_decide, ranged
 from transferscope.answers.same_function import relation
 from transferscope.answers.wording import about, count, percent, percent_range, points, sentence
 from transferscope.tables import formats
 
 ANSWERS = {"yes": YES, "no": NO, "cannot tell": UNKNOWN}
+LONGEST = 2.0
+"""An interval of the overlap longer than from -1 to 1 says nothing: hardly any overlap is possible beyond chance."""
 
 
 def shared_mistakes(compared: Compared) -> Answer | None:
     """Say how far mistakes overlap beyond chance; None without predictions, and where models are one function."""
     pairs = [pair for pair in compared.pairs if not relation(compared, pair).by_weights]
-    findings = [one for pair in pairs if (one := _overlap(compared, pair, len(pairs))) is not None]
+    number = sum(not why_not(compared, pair) for pair in pairs)
+    findings = [one for pair in pairs if (one := _overlap(compared, pair, number)) is not None]
     if not findings:
         return None
     shown = smallest(findings)
@@ -45,6 +49,8 @@ def shared_mistakes(compared: Compared) -> Answer | None:
 def _overlaps_of_many(findings: list[Finding], places: Places) -> str:
     known = [one for one in findings if not math.isnan(one.value)]
     if not known:
+        if any(one.would_tell for one in findings):
+            return sentence(["how far mistakes overlap cannot be told where a model has not learned the images"])
         where = "on no task do they" if places.of_one_pair else "no two models"
         return sentence([f"{where} make enough mistakes to tell how far they overlap"])
     few = len(findings) - len(known)
@@ -53,7 +59,7 @@ def _overlaps_of_many(findings: list[Finding], places: Places) -> str:
     return sentence(
         [
             f"beyond chance, mistakes overlap by {overlap} of what the accuracies of two models allow",
-            f"in {count(few, places.noun)} they are too few to tell" if few else "",
+            f"in {count(few, places.noun)} that cannot be told" if few else "",
         ]
     )
 
@@ -69,6 +75,9 @@ def _overlap(compared: Compared, pair: Pair, number: int) -> Finding | None:
     counts = compared.rows("mistakes", pair)
     if row is None or counts.empty:
         return None
+    if reason := why_not(compared, pair):
+        text = f"how far the mistakes of {compared.both(pair)} overlap cannot be told, because {reason}"
+        return Finding(pair, UNKNOWN, text, would_tell=WOULD_TELL)
     of = counts[counts["class_name"] == row["class_name"]].to_dict("records")[0]
     common, only_a, only_b = (int(of[name]) for name in ("common_mistakes", "only_b_correct", "only_a_correct"))
     first, second = compared.labels(pair)
@@ -82,6 +91,9 @@ def _overlap(compared: Compared, pair: Pair, number: int) -> Finding | None:
     if math.isnan(value) or math.isnan(low):
         few = f"{text}: too few to tell how far they overlap beyond chance"
         return Finding(pair, "", few, value if not math.isnan(low) else math.nan)
+    if high - low > LONGEST:
+        apart = f"{text}: with accuracies so far apart it cannot be told how far they overlap beyond chance"
+        return Finding(pair, "", apart)
     text += (
         f"; beyond chance that is {percent(value)}{percent_range(low, high)} of the largest overlap that both "
         "accuracies allow"
@@ -102,7 +114,8 @@ def replacing(compared: Compared) -> Answer | None:
     """Say what turns wrong when the second model replaces the first, and whether it may; None without predictions."""
     pairs = [compared.written("replacement", pair) for pair in compared.pairs]
     pairs = [pair for pair in pairs if _deciding(compared.rows("replacement", pair)) is not None]
-    findings = [_replaced(compared, pair, len(pairs)) for pair in pairs]
+    number = sum(not neither_learned(compared, pair) for pair in pairs)
+    findings = [_replaced(compared, pair, number) for pair in pairs]
     if not findings:
         return None
     shown = of_every(findings)
@@ -127,8 +140,10 @@ def replacing(compared: Compared) -> Answer | None:
 
 def _replaced_of_many(findings: list[Finding], places: Places) -> str:
     least, most = smallest(findings), largest(findings)
-    ends = [f"{_shown(one)} ({places.name(one.pair)})" for one in (least, most)]
-    parts = [f"between {ends[0]} and {ends[1]} of the test images would turn wrong"]
+    parts = ["neither model of any two has learned the images"]
+    if not math.isnan(least.value):
+        ends = [f"{_shown(one)} ({places.name(one.pair)})" for one in (least, most)]
+        parts = [f"between {ends[0]} and {ends[1]} of the test images would turn wrong"]
     words = {
         YES: "the replacement is within the accepted loss {}",
         NO: "it is not {}",
@@ -163,6 +178,9 @@ def _replaced(compared: Compared, pair: Pair, number: int) -> Finding:
     if known.by_weights and not row["negative_flips"] and not row["positive_flips"]:
         text = f"nothing, since {first} and {second} are one function: no prediction changes, on {images} or any other"
         return Finding(pair, YES, text, lost)
+    if neither_learned(compared, pair):
+        text = f"it cannot be told, because {why_not(compared, pair)}: there is nothing to break"
+        return Finding(pair, UNKNOWN, text, would_tell=WOULD_TELL)
     of = "" if row["class_name"] == "all" else f" in the finding {row['class_name']}, which decides,"
     text = f"of {images}{of} {percent(lost)}{percent_range(low, high)} turn wrong"
     won, won_low, won_high = ranged(row, "positive_flip_rate")

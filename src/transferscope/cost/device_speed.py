@@ -53,9 +53,9 @@ def measure_speeds(plan: Plan, *, seconds: float = 6.0) -> dict[str, Speed]:
     """Speed of this machine's first device for the network of every run, each kind of network measured once.
 
     Measured is what the plan will do: precision, memory format, compiler and batch size of the run's training, and the
-    precision of analyses. seconds: of the whole, beside what compilers take.
+    precision and compiler of analyses. seconds: of the whole, beside what compilers take.
     """
-    precision = plan.study.analyses.precision
+    analyses = plan.study.analyses
     asked = {}
     for run in plan.runs.values():
         options = run.training
@@ -65,7 +65,9 @@ def measure_speeds(plan: Plan, *, seconds: float = 6.0) -> dict[str, Speed]:
     different = dict(asked.values())
     each = seconds / max(1, len(different))
     measured = {
-        key: measure_speed(model, side, training=options, precision=precision, seconds=each)
+        key: measure_speed(
+            model, side, training=options, precision=analyses.precision, compiled=analyses.compile, seconds=each
+        )
         for key, (model, side, options) in different.items()
     }
     return {run: measured[key] for run, (key, _) in asked.items()}
@@ -77,20 +79,21 @@ def measure_speed(
     *,
     training: TrainingOptions | None = None,
     precision: Precision = "float32",
+    compiled: bool = False,
     num_classes: int = 10,
     seconds: float = 5.0,
 ) -> Speed:
     """Speed of this machine's first device on random images of `side` pixels.
 
     training: Its batch size, precision, memory format, compiler and clipping are those of the steps that are measured;
-    None: those of `TrainingOptions`. precision: Of analyses.
+    None: those of `TrainingOptions`. precision, compiled: Of analyses.
     """
     import torch
 
     options = training or TrainingOptions()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     number = 1 if device.type == "cuda" else len(os.sched_getaffinity(0))
-    works = [_Work(model, side, options, precision, num_classes, device) for _ in range(number)]
+    works = [_Work(model, side, options, precision, compiled, num_classes, device) for _ in range(number)]
     threads = torch.get_num_threads()
     torch.set_num_threads(1 if device.type == "cpu" else threads)
     try:
@@ -112,6 +115,7 @@ class _Work:
         side: int,
         options: TrainingOptions,
         precision: Precision,
+        compiled: bool,
         num_classes: int,
         device: torch.device,
     ) -> None:
@@ -126,9 +130,10 @@ class _Work:
         layout = torch.channels_last if options.channels_last else torch.contiguous_format
         self.network = network.to(device=device, memory_format=layout)  # type: ignore[call-overload]
         self.called = torch.compile(network, dynamic=False) if options.compile else network
-        self.analysed = build_model(model.name, num_classes, seed=0, **model.options).eval()
-        self.analysed.to(device=device, dtype=self.dtype)
-        self.analysed.to(memory_format=torch.channels_last)
+        analysed = build_model(model.name, num_classes, seed=0, **model.options).eval()
+        analysed.to(device=device, dtype=self.dtype)
+        analysed.to(memory_format=torch.channels_last)
+        self.analysed = torch.compile(analysed, dynamic=False) if compiled else analysed
         largest = max(options.batch_size, EVALUATED)
         self.images = torch.randn(largest, image_channels(network), side, side, device=device)
         self.images = self.images.contiguous(memory_format=layout)

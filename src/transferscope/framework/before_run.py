@@ -55,7 +55,7 @@ class Before:
         if "mistakes" in _analyses_in(self.pipeline):
             yield from checks.groups_faults(self.plan, self._columns)
         yield from checks.paths_faults(self.plan, self.runs, active_place(self.plan.study.models_folder))
-        yield from checks.packages_faults(self.runs)
+        yield from checks.packages_faults(self.plan, self.runs, analyses=self.measures)
         if self.runs or self.measures:
             yield from checks.gpus_faults(self.plan, self.runs, analyses=self.measures)
 

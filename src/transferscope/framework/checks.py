@@ -202,17 +202,22 @@ def _other_classes(plan: Plan, run: RunSpec, source: str, number: int, classes: 
     )
 
 
-def packages_faults(runs: Iterable[RunSpec]) -> Iterator[str]:
-    """Optional packages and programs that trainings ask for and that are not there."""
+def packages_faults(plan: Plan, runs: Iterable[RunSpec], *, analyses: bool) -> Iterator[str]:
+    """Optional packages and programs that trainings and analyses ask for and that are not there."""
     trained = [run for run in runs if run.checkpoint is None]
     if any(run.training.tensorboard for run in trained) and importlib.util.find_spec("tensorboard") is None:
         yield (
             "training.tensorboard: the package tensorboard is not installed: "
             "`uv run --extra tensorboard kedro run`, or without uv: pip install -e '.[tensorboard]'"
         )
-    compiled = any(run.training.compile for run in trained)
-    if compiled and not any(shutil.which(name) for name in ("c++", "g++", "clang++", "cl")):
-        yield "training.compile: torch compiles with a C++ compiler, and there is none: install g++, or write false"
+    if any(shutil.which(name) for name in ("c++", "g++", "clang++", "cl")):
+        return
+    asked = {
+        "training.compile": any(run.training.compile for run in trained),
+        "analyses.compile": analyses and plan.study.analyses.compile,
+    }
+    for key in (key for key, compiles in asked.items() if compiles):
+        yield f"{key}: torch compiles with a C++ compiler, and there is none: install g++, or write false"
 
 
 def gpus_faults(plan: Plan, runs: Iterable[RunSpec], *, analyses: bool) -> Iterator[str]:

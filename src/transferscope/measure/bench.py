@@ -56,7 +56,7 @@ class Bench:
     resamples: int = 0
     """With any, each metric is an array, first that on all examples and then those under resamples of them."""
     compiled: bool = False
-    """True if networks are compiled where they are measured as they are: `metrics` and `along`."""
+    """True if torch compiles the networks of lines, planes, basins, criticality and CKA; values differ by rounding."""
 
     def __post_init__(self) -> None:
         if self.precision == "auto":  # results are remembered by what was computed
@@ -80,9 +80,8 @@ class Bench:
     def key(self, checkpoint: Checkpoint, *measured: object) -> str:
         """Name what is measured of models of an architecture, besides their weights; splits count by content."""
         metadata = checkpoint.metadata
-        architecture = json.dumps(
-            [VERSION, metadata.architecture, metadata.model_options, self.precision], sort_keys=True
-        )
+        computed = [self.precision, "compiled"] if self.compiled else [self.precision]
+        architecture = json.dumps([VERSION, metadata.architecture, metadata.model_options, *computed], sort_keys=True)
         return json.dumps([architecture, *(getattr(item, "digest", item) for item in measured)])
 
     def metrics(self, checkpoint: Checkpoint, parts: Iterable[str] | None = None, *, each: bool = False) -> Evaluate:

@@ -226,6 +226,7 @@ class _Disturbed:
             seed=self.seed,
             trajectory=self.trajectory,
             only=cases,
+            compiled=self.bench.compiled,
         )
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transferscope.analysis.cka import Estimator
 from transferscope.analysis.cka_models import LayerSimilarity
 from transferscope.analysis.evaluator import DTYPES
-from transferscope.analysis.features import FeatureExtractor, Pooling
+from transferscope.analysis.features import FeatureExtractor, Graphs, Pooling
 from transferscope.analysis.layer_pairs import LayerComparison
 from transferscope.analysis.second_opinion import second_opinion
 from transferscope.experiment.names import CheckpointName, RunName
@@ -96,6 +96,7 @@ def _of_features(
     layers: dict[str, str] = {}
     blocks: dict[str, str] = {}
     layouts = Layouts(features, split.pictures.seen_size)
+    graphs: dict[str, Graphs] = {}
     for name in dict.fromkeys(name for pair in kinds for name in pair):
         architecture, model = _model(checkpoints[name], bench.precision)
         own_layers = {path: path for path in options.layers} if options.layers else feature_layers(model)
@@ -104,7 +105,9 @@ def _of_features(
         own_layers, own_blocks = (
             {key: path for key, path in chosen.items() if path in known} for chosen in (own_layers, own_blocks)
         )
-        extractors[name] = FeatureExtractor(model, own_layers | own_blocks, features=features, layouts=known)
+        code = graphs.setdefault(architecture, {}) if bench.compiled else None
+        every = own_layers | own_blocks
+        extractors[name] = FeatureExtractor(model, every, features=features, layouts=known, graphs=code)
         layers |= own_layers
         blocks |= own_blocks
     estimators = options.estimators if features == "pooled" else MINIBATCH

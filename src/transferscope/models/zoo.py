@@ -15,8 +15,10 @@ from torch import nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 from torch.nn.parameter import is_lazy
 
+from transferscope.models.classifier_size import with_classes
 from transferscope.models.fixup_resnet import FIXUP_LAYOUTS, fixup_resnet
 from transferscope.models.hub_cache import cached_architecture, cached_folder, is_hub_name, repository_of
+from transferscope.models.image_input import mark_classifier
 from transferscope.models.layers import CLASSIFIER, classifier_layers, num_outputs_of, weight_layers
 from transferscope.system.errors import UserError
 from transferscope.system.near import near_matches
@@ -40,7 +42,8 @@ def build_model(name: str, num_classes: int, *, seed: int | None = None, **optio
     where both have the name it is torchvision's, and `timm/resnet50` or `torchvision/resnet50` says which. Names of the
     hub, `hf_hub:timm/resnet50.a1_in1k`, are those of timm, of other owners by the config.json in the local cache. A
     name with a colon is else a function of one's own, `mypackage.nets:build` or `nets.py:build`, that takes
-    `num_classes` and the options and returns a module.
+    `num_classes` and the options and returns a module; of one without `num_classes` the classifier is replaced where it
+    has others.
     `options` are keyword arguments of the architecture. `seed` draws the weights from a generator of their own and
     leaves torch's global one as it was; None draws from the global one. Weights are always drawn on the CPU: no
     option loads pre-trained ones, which come from a checkpoint (`transferscope.models.initialise`).
@@ -139,15 +142,13 @@ def _own(name: str) -> Callable[[int, dict[str, Any]], nn.Module]:
     if not callable(function):
         raise UserError(f"model.name: {name} is a {type(function).__name__}, not a function that returns a network")
 
+    sized = _takes(function, "num_classes")
+
     def construct(num_classes: int, options: dict[str, Any]) -> nn.Module:
-        if not _takes(function, "num_classes"):
-            raise UserError(
-                f"model.name: {name} does not take num_classes: name a function that does, as "
-                "def build(num_classes), and let it return the network with so many outputs"
-            )
+        arguments = options | ({"num_classes": num_classes} if sized else {})
         try:
             with _option_errors(name, function, options):
-                model = function(num_classes=num_classes, **options)
+                model = function(**arguments)
         except UserError:
             raise
         except Exception as error:  # of the user's code
@@ -157,9 +158,25 @@ def _own(name: str) -> Callable[[int, dict[str, Any]], nn.Module]:
                 f"model.name: {name} returned a {type(model).__name__}, not a torch.nn.Module: "
                 "let it return the network"
             )
-        return model.train()
+        return model.train() if sized else _of_classes(name, model, num_classes, options)
 
     return construct
+
+
+def _of_classes(name: str, model: nn.Module, num_classes: int, options: dict[str, Any]) -> nn.Module:
+    """A network whose function knows its number of classes itself; where others are asked for, its classifier is fresh.
+
+    The layer that classifies is found by an image, once for each function and its options.
+    """
+    key = f"{name} {sorted(options.items())}"
+    if key not in _classifiers:
+        mark_classifier(model)
+        _classifiers[key] = classifier_layers(model)
+    setattr(model, CLASSIFIER, _classifiers[key])
+    return with_classes(model, num_classes).train()
+
+
+_classifiers: dict[str, tuple[str, ...]] = {}
 
 
 def _takes(function: Callable[..., Any], argument: str) -> bool:

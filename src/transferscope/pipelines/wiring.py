@@ -41,7 +41,6 @@ def make_bench(
     store: Store | None = None,
     max_examples: int | None = None,
     resamples: int = 0,
-    *,
     compiled: bool = False,
 ) -> Bench:
     """The bench on which a node measures models of a task, with at most `max_examples` of each part."""

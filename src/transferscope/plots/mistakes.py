@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
@@ -10,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from transferscope.plots.rows import heading, in_order, kinds_of, require_columns
+from transferscope.plots.rows import heading, in_order, kinds_of, require_columns, with_named_pairs
 from transferscope.plots.style import (
     DOUBLE_WIDTH,
     LIGHT_GREY,
@@ -28,6 +29,11 @@ from transferscope.plots.style import (
     scale_for,
     shorten,
 )
+
+LETTER = 0.06
+"""Inches that a letter of a tick takes."""
+MOST_PAIRS = 40
+"""Pairs of files of a series that have a bar of their own; of more the first ones."""
 
 
 def accuracy_by_class_size(
@@ -123,7 +129,13 @@ PARTS = {
 }
 
 
-def mistake_bars(mistakes: pd.DataFrame, *, title: str | None = None, note: str | None = None) -> Figure:
+def mistake_bars(
+    mistakes: pd.DataFrame,
+    *,
+    names: Mapping[str, str] | None = None,
+    title: str | None = None,
+    note: str | None = None,
+) -> Figure:
     """Mistakes of the first model only, of both, of the second only, as shares of examples: Tables 3 to 6, one task.
 
     A bar for each kind of pair (and each class of a multi-label task), the mean over pairs; the numbers in it are
@@ -131,25 +143,32 @@ def mistake_bars(mistakes: pd.DataFrame, *, title: str | None = None, note: str 
 
     Args:
         mistakes: columns pair_kind, class_name, num_examples, only_a_correct, only_b_correct, common_mistakes.
+        names: Shown names of files that have one label together, by the full name of the run: each pair of these has a
+            bar of its own (at most 40).
     """
     require_columns(mistakes, ("pair_kind", "class_name", "num_examples", *PARTS.values()), "mistakes")
-    rows = mistakes[mistakes["num_examples"] > 0]
+    rows, of_all = mistakes[mistakes["num_examples"] > 0], 0
+    if names and len(rows):
+        rows, of_all = with_named_pairs(rows, names, MOST_PAIRS)
     if rows.empty:
         return empty_figure("no mistakes to show", note)
     kinds, classes = in_usual_order(in_order(rows["pair_kind"])), in_order(rows["class_name"])
     bars = [(name, kind) for name in classes for kind in kinds]
-    wide = len(classes) > 1
+    wide = len(classes) > 1 or bool(names)
     height = 0.85 + 0.2 * len(bars) + 0.08 * len(classes)
     figure, axes = new_figure(width=DOUBLE_WIDTH if wide else PANEL_WIDTH, panel_height=height)
     ax = axes[0, 0]
     y = np.array([index + 0.5 * (index // len(kinds)) for index in range(len(bars))])
     shares = np.array([_shares(rows, name, kind) for name, kind in bars])
-    _stack(ax, y, shares, figure.get_figwidth() - 1.6)
-    names = [f"{shorten(name)}   {kind}" if wide and kind == kinds[0] else kind for name, kind in bars]
-    ax.set_yticks(y, names, fontsize=TICK_SIZE)
+    longest = max(map(len, kinds)) if names else 0
+    _stack(ax, y, shares, figure.get_figwidth() - max(1.6, 0.6 + LETTER * longest))
+    several = len(classes) > 1
+    ticks = [f"{shorten(name)}   {kind}" if several and kind == kinds[0] else kind for name, kind in bars]
+    ax.set_yticks(y, ticks, fontsize=TICK_SIZE)
     ax.set_ylim(y[-1] + 0.6, -0.6)
     ax.grid(False, axis="y")
-    label(ax, x="mistakes (% of test examples)", title=heading(title, rows))
+    which = f"pair (the first {MOST_PAIRS} of {of_all})" if of_all else None
+    label(ax, x="mistakes (% of test examples)", y=which, title=heading(title, rows))
     legend_below(figure, ax.containers, list(PARTS))
     return add_note(figure, note)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -37,6 +37,24 @@ def kind_of_run(run: str) -> str:
 def kinds_of(table: pd.DataFrame) -> pd.Series:
     """The kind of run of every row: the column `label` where the table has it, else read from the column `run`."""
     return table["label"].astype(str) if "label" in table.columns else table["run"].map(kind_of_run)
+
+
+def with_named_pairs(pairs: pd.DataFrame, names: Mapping[str, str], most: int) -> tuple[pd.DataFrame, int]:
+    """A table whose pairs of files are told apart: their pair_kind names the two models, `epoch_1 & epoch_2`.
+
+    pairs: columns pair_kind, checkpoint_a, checkpoint_b. names: shown names by the full name of the run, of the files
+    that have one label together. most: of more such pairs the rows of the first ones are kept, so that their figure can
+    be read.
+
+    Returns the table, and the number of all such pairs where some were left out, else 0.
+    """
+    ends = [pairs[side].map(lambda name: names.get(str(CheckpointName.parse(name, task="unknown").run_name)))
+            for side in ("checkpoint_a", "checkpoint_b")]  # fmt: skip
+    named = ends[0].notna() & ends[1].notna()
+    shown = pairs["pair_kind"].mask(named, ends[0].astype(str) + " & " + ends[1].astype(str))
+    every = in_order(shown[named])
+    kept = pairs.assign(pair_kind=shown)[~named | shown.isin(every[:most])]
+    return kept, len(every) if len(every) > most else 0
 
 
 def require_columns(table: pd.DataFrame, columns: Iterable[str], name: str) -> None:

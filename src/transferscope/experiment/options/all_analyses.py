@@ -52,6 +52,10 @@ class AnalysesOptions(Options):
     """Of the networks in similarity and landscape; in bfloat16 losses are off by up to a few percent.
 
     auto: bfloat16 on GPUs that have it, else float32."""
+    compile: bool = False
+    """Compile the networks of lines, planes, basins, criticality and CKA, for GPUs: values differ by rounding.
+
+    It takes about a minute for each node, and a C++ compiler."""
 
     mistakes: MistakesOptions | None = MistakesOptions()
     similarity: SimilarityOptions | None = SimilarityOptions()

@@ -209,8 +209,6 @@ class LandscapeOptions(Options):
     """Largest number of examples of each part (train, test) that a point is measured on; None: all."""
     resamples: Annotated[int, Field(ge=0, le=MAX_RESAMPLES)] = 300
     """Bootstrap resamples of the examples behind the interval of every barrier, at most 100,000; 0: no intervals."""
-    compile: bool = False
-    """Compile the networks that lines measure, for GPUs: losses differ by rounding. It takes a minute for each node."""
     until_decided: UntilDecidedOptions | None = None
     """With {} lines stop as soon as their barriers are decided; None: all examples, as for the paper's numbers."""
     cross_domain: tuple[CrossDomainOptions, ...] = ()

@@ -37,10 +37,11 @@ def interpolate_pair(
     test_split: PackedSplit,
     options: LandscapeOptions,
     precision: Precision,
+    compiled: bool,
     store: Store,
 ) -> Tables:
     """Metrics on the line between two models of one task, and beyond its ends, and the barriers (Figures 12 to 18)."""
-    bench = _bench(train_split, test_split, precision, store, options)
+    bench = _bench(train_split, test_split, precision, store, options, compiled)
     return _lines(bench, pair, series_a, series_b, options)
 
 
@@ -50,11 +51,12 @@ def interpolate_pairs(
     test_split: PackedSplit,
     options: LandscapeOptions,
     precision: Precision,
+    compiled: bool,
     store: Store,
     **series: CheckpointSeries,
 ) -> Tables:
     """The tables of `interpolate_pair` of many pairs, one below the other; series by the full name of the run."""
-    bench = _bench(train_split, test_split, precision, store, options)
+    bench = _bench(train_split, test_split, precision, store, options, compiled)
     return _below(_lines(bench, pair, series[pair.run_a], series[pair.run_b], options) for pair in pairs.root)
 
 
@@ -66,12 +68,13 @@ def interpolate_across(
     test_split: PackedSplit,
     options: LandscapeOptions,
     precision: Precision,
+    compiled: bool,
     store: Store,
 ) -> Tables:
     """Test metrics on one task along the line between models of two tasks, and the barriers (Figures 19 to 29)."""
     from transferscope.measure import line
 
-    bench = _bench(train_split, test_split, precision, store, options)
+    bench = _bench(train_split, test_split, precision, store, options, compiled)
     ends, alphas = (series_a.load("final"), series_b.load("final")), options.alphas_for(bench.task)
     points, barriers = line(
         bench, *ends, alphas, parts=["test"], until_decided=options.until_decided, name=str(pair.at("final"))
@@ -81,11 +84,15 @@ def interpolate_across(
 
 
 def _bench(
-    train_split: PackedSplit, test_split: PackedSplit, precision: Precision, store: Store, options: LandscapeOptions
+    train_split: PackedSplit,
+    test_split: PackedSplit,
+    precision: Precision,
+    store: Store,
+    options: LandscapeOptions,
+    compiled: bool,
 ) -> Bench:
     """The bench of lines."""
-    limits = options.max_examples, options.resamples
-    return make_bench(train_split, test_split, precision, store, *limits, compiled=options.compile)
+    return make_bench(train_split, test_split, precision, store, options.max_examples, options.resamples, compiled)
 
 
 def _lines(
@@ -181,13 +188,14 @@ def measure_plane(
     train_split: PackedSplit,
     test_split: PackedSplit,
     precision: Precision,
+    compiled: bool,
     store: Store,
 ) -> pd.DataFrame:
     """Metrics on the plane through three models; no rows where a run diverged so early that no plane is left."""
     from transferscope.measure.planes import COLUMNS, plane
 
     series = (series_a, series_b, series_c)
-    bench = make_bench(train_split, test_split, precision, store, options.max_examples)
+    bench = make_bench(train_split, test_split, precision, store, options.max_examples, compiled=compiled)
     try:
         corners = {str(at): one.load(at.epoch) for at, one in zip(options.names, series, strict=True)}
         table = plane(bench, corners, points=options.points, margin=options.margin, name=f"plane {options.name}")
@@ -206,13 +214,14 @@ def measure_basin(
     test_split: PackedSplit,
     options: BasinOptions,
     precision: Precision,
+    compiled: bool,
     store: Store,
     *series: CheckpointSeries,
 ) -> pd.DataFrame:
     """(epsilon, delta) of the convex hull of all runs of a kind (Definition 3.1); `run` is the first of them."""
     from transferscope.measure import basin
 
-    bench = make_bench(train_split, test_split, precision, store, options.max_examples, options.resamples)
+    bench = make_bench(train_split, test_split, precision, store, options.max_examples, options.resamples, compiled)
     table = basin(bench, [one.load(options.epoch) for one in series], options, name=run.label)
     checkpoints = ", ".join(str(RunName.parse(one.name).at(options.epoch)) for one in series)
     return named(table, task=bench.task, hull=run.label, checkpoints=checkpoints)
@@ -226,12 +235,13 @@ def measure_criticality(
     options: CriticalityOptions,
     modules: ModulesOptions,
     precision: Precision,
+    compiled: bool,
     store: Store,
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     """Noise and paths for every module, mu per module, and rewinding of each module (Figure 30)."""
     from transferscope.measure.criticalities import criticality, modules_of, rewinding
 
-    bench = make_bench(train_split, test_split, precision, store)
+    bench = make_bench(train_split, test_split, precision, store, compiled=compiled)
     units = modules_of(series.load("final"), modules)
     noise, mu = criticality(bench.limited(options.max_examples), series, units, options)
     back = rewinding(bench, series, units, options.rewind_epochs)

@@ -15,7 +15,7 @@ NAME = "landscape"
 ACROSS = "cross_domain"
 """Task in the names of results that belong to several tasks."""
 STORE = "landscape_measurements"
-PRECISION = "params:analyses.precision"
+PRECISION, COMPILED = "params:analyses.precision", "params:analyses.compile"
 TABLES = ("interpolation", "barriers")
 """Tables of every pair."""
 CONNECTIONS = ("connection", "connection_points", "connection_modules")
@@ -68,6 +68,7 @@ def _walk(task: str, pair: Pair) -> Node:
             f"{task}.test_split",
             "params:analyses.landscape",
             PRECISION,
+            COMPILED,
             STORE,
         ],
         outputs=[f"{task}.{pair.name}.{table}" for table in TABLES],
@@ -86,6 +87,7 @@ def _walks(task: str, group: PairGroup) -> Node:
             "test_split": f"{task}.test_split",
             "options": "params:analyses.landscape",
             "precision": PRECISION,
+            "compiled": COMPILED,
             "store": STORE,
         },
         outputs=[f"{task}.{group.name}.{table}" for table in TABLES],
@@ -188,6 +190,7 @@ def _planes(task: str, options: LandscapeOptions) -> list[Node]:
                 f"{task}.train_split",
                 f"{task}.test_split",
                 PRECISION,
+                COMPILED,
                 STORE,
             ],
             outputs=f"{task}.{plane.name}.plane",
@@ -220,6 +223,7 @@ def _basin(plan: Plan, task: str, options: LandscapeOptions) -> list[Node]:
                 f"{task}.test_split",
                 "params:plan.basin",
                 PRECISION,
+                COMPILED,
                 STORE,
                 *(f"{run.full_name}.checkpoints" for run in members),
             ],
@@ -257,6 +261,7 @@ def _criticality(task: str, runs: list[RunSpec], options: CriticalityOptions) ->
                 "params:plan.criticality",
                 "params:analyses.modules",
                 PRECISION,
+                COMPILED,
                 STORE,
             ],
             outputs=[f"{run.full_name}.{table}" for table in tables],
@@ -319,6 +324,7 @@ def _walk_across(scenario: CrossDomainOptions, name: str, pair: Pair) -> Node:
             f"{scenario.evaluated_on}.test_split",
             "params:analyses.landscape",
             PRECISION,
+            COMPILED,
             STORE,
         ],
         outputs=[f"{ACROSS}.{name}.{table}" for table in TABLES],

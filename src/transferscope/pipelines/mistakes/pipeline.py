@@ -8,7 +8,7 @@ from kedro.pipeline import Node, Pipeline
 
 from transferscope.experiment.pairs import PairGroup
 from transferscope.experiment.plan import Plan
-from transferscope.experiment.run import RunSpec
+from transferscope.experiment.run import RunSpec, printed_names
 from transferscope.pipelines.mistakes import nodes
 from transferscope.pipelines.types import Figure
 from transferscope.pipelines.wiring import ON_A_GPU, draw, draw_matrix, gather, pair_inputs, tagged
@@ -44,12 +44,17 @@ def _task(plan: Plan, task: str, groups: list[PairGroup]) -> list[Node]:
             name="summarise_pairs",
             namespace=f"{task}.{NAME}",
         ),
-        draw(NAME, task, "mistakes", "mistakes:mistake_bars", [f"{task}.mistakes.table"]),
+        draw(NAME, task, "mistakes", "mistakes:mistake_bars", [f"{task}.mistakes.table"], names=_names(runs)),
         *draw_matrix(NAME, plan, task, "disagreement", "mistakes", groups),
         *_gallery(plan, task, "uncommon_mistakes", nodes.draw_gallery),
         *(tagged("replacement", _replacement(plan, task, groups, runs)) if replaced else []),
         *([] if plan.is_multi_label(task) else tagged("class_size", _class_sizes(task, runs))),
     ]
+
+
+def _names(runs: list[RunSpec]) -> dict[str, str]:
+    """The names of files of a series, which have one label together, by the full name of the run."""
+    return printed_names(run for run in runs if run.in_series)
 
 
 def _replacement(plan: Plan, task: str, groups: list[PairGroup], runs: list[RunSpec]) -> list[Node]:

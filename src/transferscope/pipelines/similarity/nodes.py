@@ -17,6 +17,7 @@ def measure_cka(
     runs: Runs,
     options: SimilarityOptions,
     precision: Precision,
+    compiled: bool,
     test_split: PackedSplit,
     **series: CheckpointSeries,
 ) -> dict[str, pd.DataFrame]:
@@ -27,7 +28,7 @@ def measure_cka(
     names = [(pair, pair.at(options.epoch)) for pair in pairs.root]
     kinds = {(str(name.first), str(name.second)): pair.kind for pair, name in names}
     labels = {pair.kind: (pair.label_a, pair.label_b) for pair in pairs.root}
-    bench = make_bench(test_split=test_split, precision=precision)
+    bench = make_bench(test_split=test_split, precision=precision, compiled=compiled)
     kinds |= controls(kinds, runs.root)
     return cka(bench, Checkpoints(series.values()), kinds, options, labels=labels)
 

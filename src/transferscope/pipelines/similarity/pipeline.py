@@ -88,6 +88,7 @@ def _cka(task: str, runs: list[RunSpec], tables: list[str]) -> Node:
             "runs": f"params:plan.runs_of.{task}",
             "options": "params:analyses.similarity",
             "precision": "params:analyses.precision",
+            "compiled": "params:analyses.compile",
             "test_split": f"{task}.test_split",
             **{f"{run.task}_{run.name}": f"{run.full_name}.checkpoints" for run in runs},
         },

@@ -1,0 +1,79 @@
+"""The test metric of one model, and whether it has learned the images at all."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import pandas as pd
+from scipy.special import entr
+
+from transferscope.analysis.intervals import rate_interval
+from transferscope.analysis.learning import chance_level, standard_error
+from transferscope.claims.evidence import NORMAL_975
+
+HARDLY = 0.05
+"""Part of the way from guessing to no mistake below which a model has hardly learned, if its loss agrees."""
+LIKE_GUESSING = 0.95
+"""Part of the loss of guessing above which a loss agrees."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """The main metric of a model on the test images of a task, beside that of guessing."""
+
+    metric: str
+    """`accuracy` or `auc`."""
+    value: float
+    low: float
+    high: float
+    """Ends of the 95 % interval over test images."""
+    chance: float
+    """The metric of a model without knowledge: the share of the largest class, or an AUC of 1/2."""
+    loss: float
+    """Nats per example (and finding)."""
+    loss_of_guessing: float
+    """Entropy of the labels, that is ln(classes) where all classes are equally frequent."""
+    num_examples: int
+
+    @property
+    def is_like_guessing(self) -> bool:
+        """True where guessing lies in the interval, or above it."""
+        return self.low <= self.chance
+
+    @property
+    def is_hardly_better(self) -> bool:
+        """True of a model better than guessing by less than 5 % of what there is to learn, in metric and loss alike."""
+        little = self.value - self.chance < HARDLY * (1 - self.chance)
+        return little and self.loss >= LIKE_GUESSING * self.loss_of_guessing
+
+    @property
+    def has_learned(self) -> bool:
+        """False where the model is not, or hardly, better than guessing; True where its metric is not known."""
+        return not (self.is_like_guessing or self.is_hardly_better)
+
+
+def score_of(value: float, loss: float, class_sizes: pd.DataFrame, metric: str, num_examples: int) -> Score:
+    """A score from the test metric, the test loss, and the counts of the test labels.
+
+    class_sizes: as `analysis.learning.chance_level` takes them. The interval is Wilson's of an accuracy, and normal
+    with the standard error of Hanley and McNeil (1982) of a mean AUC.
+    """
+    test = class_sizes[class_sizes["part"] == "test"]
+    if metric == "accuracy":
+        low, high = map(float, rate_interval(round(value * num_examples), num_examples))
+    else:
+        half = NORMAL_975 * standard_error(value, test, metric)
+        low, high = max(value - half, 0.0), min(value + half, 1.0)
+    chance = chance_level(test, metric)[0]
+    return Score(metric, value, low, high, chance, loss, _loss_of_guessing(test, metric), num_examples)
+
+
+def _loss_of_guessing(test: pd.DataFrame, metric: str) -> float:
+    """Loss of a model that knows the frequencies of the classes alone; of findings the mean over known labels."""
+    present, absent = (test[name].to_numpy(dtype=float) for name in ("count", "negatives"))
+    known = present + absent
+    shares = present / known.clip(1)
+    if metric == "accuracy":
+        return float(entr(shares).sum())
+    return float(((entr(shares) + entr(1 - shares)) * known).sum() / known.sum()) if known.sum() else math.nan

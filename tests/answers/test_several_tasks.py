@@ -1,0 +1,89 @@
+"""Models on the images of several tasks in one call, as the command takes several folders."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+import torch
+
+import transferscope
+from compared_networks import ANALYSES, Trained
+from transferscope.analysis.flips import Grouping, flips
+from transferscope.system.errors import UserError
+
+FEW = ANALYSES | {"merging": {"methods": ["uniform"]}}
+
+
+def tasks(trained: Trained) -> dict[str, object]:
+    """The images as they are, and upside down in weaker colours, which the networks confuse more often."""
+    turned = {part: (0.6 * images.flip(2), labels) for part, (images, labels) in trained.images.items()}
+    return {"photos": trained.images, "sketches": turned}
+
+
+@pytest.fixture(scope="module")
+def comparison() -> transferscope.answers.Comparison:
+    from compared_networks import trained_networks
+
+    trained = trained_networks()
+    names = ("first", "unrelated")
+    return transferscope.compare(*(trained.models[name] for name in names), images=tasks(trained), analyses=FEW)
+
+
+def test_every_sentence_about_images_has_a_part_for_each_task(
+    comparison: transferscope.answers.Comparison, trained: Trained
+) -> None:
+    """Replacement, mistakes, basin and merge name both tasks; negative flips are those of torch alone."""
+    assert len(comparison.answers) <= 8
+    for id in ("same_function", "basin", "averaging", "shared_mistakes", "replacement"):
+        assert {part.task for part in comparison.card[id].parts} == {"photos", "sketches"}, id
+    images, labels = tasks(trained)["sketches"]["test"]
+    with torch.no_grad():
+        right = [(trained.models[name](images).argmax(1) == labels).numpy() for name in ("first", "unrelated")]
+    known = flips(*right, Grouping.of_all(len(labels))).iloc[0]
+    part = next(part for part in comparison.card["replacement"].parts if part.task == "sketches")
+    assert part.value == pytest.approx(known["negative_flip_rate"])
+    assert comparison.card["averaging"].answer.count("mean over photos and sketches") == 1
+
+
+def test_tables_have_the_rows_of_each_task_alone(
+    comparison: transferscope.answers.Comparison, trained: Trained
+) -> None:
+    """The rows of a task are those of a call with this task alone; weights are compared once in the sentences."""
+    alone = transferscope.compare(
+        *(trained.models[name] for name in ("first", "unrelated")),
+        images={"sketches": tasks(trained)["sketches"]}, analyses=FEW,
+    )  # fmt: skip
+    for name in ("replacement", "barriers", "connection", "identity"):
+        rows = comparison.tables[name][comparison.tables[name]["task"] == "sketches"].reset_index(drop=True)
+        pd.testing.assert_frame_equal(rows, alone.tables[name])
+    merges = comparison.tables["merging"]
+    assert list(dict.fromkeys(merges["task"])) == ["photos", "sketches", "all"]
+    assert comparison.card["changed_modules"].parts == ()
+
+
+def test_figures_have_the_name_of_their_task(comparison: transferscope.answers.Comparison) -> None:
+    """Each figure that an answer names is drawn from the rows of its task; merges have one of all tasks."""
+    names = set(comparison.figures)
+    assert {"photos.flips", "sketches.flips", "photos.barrier", "cross_domain.merging"} <= names
+    for answer in comparison.answers:
+        assert not answer.figure or comparison.figures[answer.figure].axes
+    assert comparison.figures["sketches.flips.figure"] is comparison.figures["sketches.flips"]
+    shown = comparison.card["replacement"].figure.removesuffix(".figure")
+    assert f"figures[&quot;{shown}&quot;]" in comparison.card._repr_html_()
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        ({}, "the mapping is empty"),
+        ({"Photos": "x"}, "task 'Photos': give lower-case letters"),
+        ({"all": "x"}, "the name all is taken"),
+        ({"train": "x"}, "a mapping has the parts train and test, not train"),
+        ({"photos": "missing"}, "missing"),
+    ],
+)
+def test_what_is_no_mapping_of_tasks_is_one_line(images: dict[str, str], message: str, trained: Trained) -> None:
+    """Each mistake names the fix."""
+    models = [trained.models[name] for name in ("first", "second")]
+    with pytest.raises(UserError, match=message):
+        transferscope.compare(*models, images=images, analyses=FEW)

@@ -1,0 +1,192 @@
+"""A card says first which model has not learned the images, and gives no number that then means nothing."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from scipy.stats import binomtest
+from torch.nn import functional
+
+from answered_tables import AB, flips, lines, merges
+from compared_networks import ANALYSES, CLASSES, NUM_TEST, fixup, trained_networks
+from transferscope.answers.answer import NO, UNKNOWN, AnswerCard
+from transferscope.answers.averaging import averaging
+from transferscope.answers.card import answer_questions
+from transferscope.answers.compared import Compared, TaskFacts, compared_models
+from transferscope.answers.comparison import Comparison, compare
+from transferscope.answers.learned import WOULD_TELL, learned
+from transferscope.answers.one_basin import basin
+from transferscope.answers.score import Score, score_of
+from transferscope.answers.shared_mistakes import replacing
+from transferscope.claims.evidence import TaskResults
+from transferscope.experiment.plan import make_plan
+
+GUESSING = Score("accuracy", 0.12, 0.09, 0.15, 0.1, 2.3, 2.3, 500)
+GOOD = Score("accuracy", 0.9, 0.87, 0.93, 0.1, 0.3, 2.3, 500)
+WITHHELD = {"basin", "shared_mistakes", "critical_modules"}
+
+
+@cache
+def with_noise() -> Comparison:
+    """A trained network beside one whose weights are noise, as a file that was saved before training."""
+    trained = trained_networks()
+    torch.manual_seed(1)
+    noise = {key: torch.randn_like(tensor) for key, tensor in trained.state("first").items()}
+    model = trained.models["first"]
+    return compare(trained.state("first"), noise, images=trained.images, model=model, analyses=ANALYSES)
+
+
+def test_the_first_sentence_names_the_model_with_accuracy_interval_and_chance() -> None:
+    """The numbers are those of torch and scipy alone; the model that has learned is not named."""
+    trained, comparison = trained_networks(), with_noise()
+    labels = trained.images["test"][1]
+    network = fixup(0)
+    network.load_state_dict(dict(comparison.checkpoints["B"].state_dict))
+    with torch.no_grad():
+        logits = network.eval()(trained.images["test"][0])
+    right = int((logits.argmax(1) == labels).sum())
+    ends = binomtest(right, NUM_TEST).proportion_ci(method="wilson")
+    first = comparison.answers[0]
+    assert (first.id, first.verdict, first.models) == ("learned", NO, ("B",))
+    np.testing.assert_allclose([first.value, first.low, first.high], [right / NUM_TEST, ends.low, ends.high])
+    chance = torch.bincount(labels).max().item() / NUM_TEST
+    assert first.answer == (
+        f"No, B has not learned these images: its accuracy is {100 * first.value:.1f} % ({100 * ends.low:.1f} % to "
+        f"{100 * ends.high:.1f} %) on {NUM_TEST} test images, and always naming the most frequent class gives "
+        f"{100 * chance:.1f} %."
+    )
+    score = comparison.compared.scores["images.b_1"]
+    assert score.loss == pytest.approx(float(functional.cross_entropy(logits.double(), labels)))
+    shares = torch.bincount(labels) / NUM_TEST
+    assert score.loss_of_guessing == pytest.approx(float(-(shares * shares.log()).sum()), rel=1e-6)
+    assert abs(score.loss_of_guessing - np.log(CLASSES)) < 0.01
+
+
+def test_no_sentence_has_a_number_that_means_nothing() -> None:
+    """Relative measures are withheld with the reason, in the card and in its JSON; what is absolute stays."""
+    card = with_noise().card
+    assert len(card.answers) <= 8
+    for id in WITHHELD & {one.id for one in card.answers}:
+        assert (card[id].verdict, card[id].would_tell) == (UNKNOWN, WOULD_TELL)
+        assert "because B has not learned these images" in card[id].answer
+    assert {"basin", "shared_mistakes"} <= {one.id for one in card.answers}
+    for one in json.loads(card.to_json())["answers"]:
+        if one["id"] in WITHHELD:
+            assert [one["value"], one["low"], one["high"]] == [None] * 3
+        assert not re.search(r"\de[+]|\d{4,}\.\d %|nan|–", one["answer"]), one["answer"]
+    assert card["replacement"].verdict == NO
+    assert "which modules are critical and how far their mistakes overlap (weights that" in card["open"].answer
+    assert AnswerCard.from_json(card.to_json()).to_json() == card.to_json()
+
+
+def test_models_that_have_learned_are_not_mentioned() -> None:
+    """The card of two trained networks has no such sentence, nor has one whose accuracies are not known."""
+    assert learned(replace(lines({"ab": (0.5, 0.4, 0.6)}), scores={"images.a_1": GOOD, "images.b_1": GOOD})) is None
+    assert learned(lines({"ab": (0.5, 0.4, 0.6)})) is None
+
+
+@pytest.mark.parametrize(
+    ("value", "low", "loss", "has_learned"),
+    [
+        (0.12, 0.09, 1.0, False),  # guessing lies in the interval
+        (0.02, 0.01, 9.0, False),  # below guessing, as with classes in another order
+        (0.13, 0.11, 2.29, False),  # a little above guessing, with the loss of guessing
+        (0.13, 0.11, 1.5, True),  # a little above guessing, with less loss: an early epoch
+        (0.30, 0.27, 9.0, True),  # wrong normalisation spoils the loss first
+        (np.nan, np.nan, np.nan, True),  # not known
+    ],
+)
+def test_the_rule(value: float, low: float, loss: float, has_learned: bool) -> None:
+    """A model has not learned where guessing is as good, or where accuracy and loss are both near those of guessing."""
+    assert Score("accuracy", value, low, value + 0.03, 0.1, loss, 2.3, 500).has_learned == has_learned
+
+
+def test_scores_of_several_findings() -> None:
+    """Guessing has an AUC of 1/2 and the mean entropy of known labels; an AUC of 1/2 is not learned, .8 is."""
+    sizes = pd.DataFrame({"part": "test", "count": [30, 10], "negatives": [70, 40]})
+    entropies = [-p * np.log(p) - (1 - p) * np.log(1 - p) for p in (0.3, 0.2)]
+    one = score_of(0.52, 0.6, sizes, "auc", 100)
+    assert one.loss_of_guessing == pytest.approx((100 * entropies[0] + 50 * entropies[1]) / 150)
+    assert (one.chance, one.has_learned, score_of(0.8, 0.3, sizes, "auc", 100).has_learned) == (0.5, False, True)
+
+
+def test_pairs_without_the_model_are_answered() -> None:
+    """Of three models of which one has not learned, the barrier between the others is the number."""
+    compared = lines({"ab": (0.5, 0.4, 0.6), "ac": (0.9, 0.8, 1.0)})
+    answer = basin(replace(compared, scores={"images.c_1": GUESSING, "images.a_1": GOOD, "images.b_1": GOOD}))
+    assert (answer.value, answer.low, answer.models) == (0.5, 0.4, ("A", "B"))  # no longer interval for one pair
+    assert [part.verdict for part in answer.parts] == [NO, UNKNOWN]
+    assert "a line to a model that has not learned the images says nothing of basins" in answer.answer
+    text = learned(replace(compared, scores=dict.fromkeys(compared.models, GUESSING))).answer
+    assert "that of C is 12.0 % (9.0 % to 15.0 %), and always naming the most frequent class gives 10.0 %" in text
+    assert text.startswith("No, none of the models has learned these images: the test accuracy of A is 12.0 % (9.0 %")
+
+
+def test_nothing_breaks_and_nothing_pays_where_no_model_has_learned() -> None:
+    """A replacement of one guess by another and their average have no verdict; with one trained model they have."""
+    both, one = ({"images.a_1": GUESSING, "images.b_1": score} for score in (GUESSING, GOOD))
+    replaced = flips("yes", (0.0, -0.01, 0.01))
+    assert replacing(replace(replaced, scores=both)).verdict == UNKNOWN
+    assert replacing(replace(replaced, scores=one)) == replacing(replaced)
+    pays = merges("pays", (0.02, 0.01, 0.03))
+    answer = averaging(replace(pays, scores=both))
+    assert (answer.verdict, np.isnan(answer.value)) == (UNKNOWN, True)
+    assert averaging(replace(pays, scores=one)) == averaging(pays)
+
+
+def test_hardly_learned_on_one_of_two_tasks() -> None:
+    """The sentence names the task, and the other task keeps its barrier."""
+    hardly = replace(GUESSING, value=0.13, low=0.11)
+    one = lines({"ab": (0.5, 0.4, 0.6)})
+    models = {f"{task}.{kind}_1": one.models[f"images.{kind}_1"] for task in ("photos", "art") for kind in "ab"}
+    tables = {
+        name: pd.concat([table.replace("images.", f"{task}.", regex=True) for task in ("photos", "art")])
+        for name, table in one.tables.items()
+    }
+    tasks = dict.fromkeys(("photos", "art"), TaskFacts(chance=0.1))
+    scores = dict.fromkeys(models, GOOD) | {"art.b_1": hardly}
+    card = answer_questions(Compared(tasks, models, tables, scores=scores))
+    assert card.answers[0].answer.startswith("No, B has hardly learned the images of art: its accuracy is 13.0 %")
+    assert [(part.task, part.verdict) for part in card["basin"].parts] == [("photos", NO), ("art", UNKNOWN)]
+
+
+def test_far_accuracies_give_no_overlap() -> None:
+    """An interval from -1696 % to 100 % is no answer."""
+    row = {"kappa": 0.0, "excess_overlap": 1.0, "excess_overlap_low": -16.958, "excess_overlap_high": 1.0}
+    compared = flips("no", (-0.5, -0.6, -0.4))
+    both = {"class_name": "all", "common_mistakes": 2, "only_a_correct": 396, "only_b_correct": 0}
+    ends = compared.tables["replacement"].iloc[0][["checkpoint_a", "checkpoint_b"]].to_dict()
+    tables = {"replacement": compared.tables["replacement"].assign(**row), "mistakes": pd.DataFrame([ends | both])}
+    answer = answer_questions(replace(compared, tables=tables))["shared_mistakes"]
+    assert answer.answer.endswith("so far apart it cannot be told how far they overlap beyond chance.")
+    assert np.isnan(answer.value)
+    assert AB in compared.pairs
+
+
+def test_the_command_reads_scores_from_the_tables_of_the_study() -> None:
+    """Accuracy and loss of `runs` and the classes of `class_sizes` make the same scores."""
+    study = {
+        "tasks": {"images": {"format": "image_folder", "root": "photos"}},
+        "runs": {kind: {"label": kind, "tasks": ["images"], "initialisation": "checkpoint", "checkpoint": f"{kind}.pth"}
+                 for kind in "ab"},
+        "analyses": {"mistakes": {"pairs": [("a", "b")]}, "similarity": None, "landscape": None, "spectrum": None},
+    }  # fmt: skip
+    runs = [
+        {"run": f"{kind}_1", "metric": "accuracy", "final_test": value, "final_test_loss": loss, "chance": 0.25}
+        for kind, value, loss in (("a", 0.9, 0.2), ("b", 0.25, 1.4))
+    ]
+    sizes = pd.DataFrame({"part": ["test"] * 4, "class_name": list("wxyz"), "count": 50, "negatives": 150})
+    tables = {"runs": pd.DataFrame(runs), "class_sizes": sizes}
+    results = {"images": TaskResults("images", {"num_test": 200}, tables)}
+    scores = compared_models(make_plan(study), results).scores
+    assert [score.has_learned for score in scores.values()] == [True, False]
+    assert scores["images.b_1"].loss_of_guessing == pytest.approx(np.log(4))
+    ends = binomtest(50, 200).proportion_ci(method="wilson")
+    assert (scores["images.b_1"].low, scores["images.b_1"].high) == pytest.approx((ends.low, ends.high))
