@@ -48,7 +48,7 @@ def test_no_node_is_untyped(path: Path) -> None:
 @pytest.mark.parametrize("together", [False, True])
 def test_kedro_makes_every_type_of_the_parameters(together: bool, caplog: pytest.LogCaptureFixture) -> None:
     """Each parameter that a node takes as a model is one after Kedro's validation, without a warning of Kedro."""
-    params = {"analyses": {"pairs_in_one_node": together}}
+    params = {"analyses": {"pairs_in_one_node": together}, "training": {"together": together}}
     loader = PlanConfigLoader(str(ROOT / "conf"), env="base", runtime_params=params, **settings.CONFIG_LOADER_ARGS)
     made = {module.__name__: module.create_pipeline(loader.plan) for module in ANALYSES}
     made["report"] = report.create_pipeline(loader.plan, made.values())
