@@ -222,7 +222,7 @@ def _with_overlays(command: click.Command) -> click.Command:
 
 @click.command()
 @env_option
-@click.option("--images", multiple=True, type=_Sizes(), help="Images of a task where the plan does not say how many.")
+@click.option("--images", multiple=True, type=_Sizes(), help="Images of a task, where its folder is not there.")
 @click.option("--train-speed", type=click.FloatRange(0, min_open=True), help="Images/s of training, one device.")
 @click.option("--forward-speed", type=click.FloatRange(0, min_open=True), help="Images/s of a forward pass.")
 @click.option("--markdown", is_flag=True, help="Tables in Markdown.")
@@ -237,6 +237,7 @@ def cost(
 ) -> None:
     """Estimate what the plan needs before it runs: per figure its runs, and in all, hours on one device and disk.
 
+    Images are counted in the folders that are there; of others the plan or --images says how many there will be.
     Without both speeds this machine is measured for some seconds, on random images, at what the plan will do.
     """
     from kedro.framework.project import pipelines
@@ -245,6 +246,7 @@ def cost(
     from transferscope.cost.plan_cost import plan_costs
     from transferscope.framework.command_line import CommandLineError
     from transferscope.framework.config import load_plan
+    from transferscope.framework.counted_images import counted_images
     from transferscope.tables.terminal import print_tables
 
     plan = load_plan(env or config.get("env"), laid_over(config.get("params") or {}, params))
@@ -253,7 +255,7 @@ def cost(
     try:
         given = Speed(train_speed, forward_speed) if train_speed and forward_speed else None
         speeds: Speeds = given or measure_speeds(plan)
-        sizes = {task: (train, test) for task, train, test in images}
+        sizes = counted_images(plan) | {task: (train, test) for task, train, test in images}
         tables = plan_costs(plan, sizes, speeds, num_figures=num_figures, num_nodes=len(nodes))
     except UserError as error:
         raise CommandLineError(str(error)) from None
