@@ -120,6 +120,8 @@ def _finding(compared: Compared, pair: Pair, number: int) -> Finding | None:
         unknown = "the barrier has no interval without resamples (analyses.landscape.resamples)"
     elif math.isnan(margin):
         unknown = "what they have learned above guessing is not known"
+    elif compared.tasks[pair.task].chance >= 1:
+        unknown = "all test images are of one class, so that nothing can be learned above guessing"
     elif not margin > 0:
         unknown = "they are no better than guessing"
     if unknown:

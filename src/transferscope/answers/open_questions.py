@@ -18,6 +18,7 @@ SUBJECTS = {
 }
 """Things that are not known where a question has no answer."""
 OPEN = SUBJECTS | {
+    "learned": "whether the models have learned these images",
     "same_function": "whether they are the same function",
     "replacement": "whether the replacement stays within the accepted loss",
 }
