@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pandas as pd
 import pytest
 import torch
@@ -70,6 +72,20 @@ def test_figures_have_the_name_of_their_task(comparison: transferscope.answers.C
     assert comparison.figures["sketches.flips.figure"] is comparison.figures["sketches.flips"]
     shown = comparison.card["replacement"].figure.removesuffix(".figure")
     assert f"figures[&quot;{shown}&quot;]" in comparison.card._repr_html_()
+
+
+def test_figures_of_one_named_task_have_both_names(trained: Trained) -> None:
+    """The name that the card prints, with the task, is a figure, as is the one without."""
+    models = [trained.models[name] for name in ("first", "unrelated")]
+    few = ANALYSES | {"landscape": None, "merging": None, "similarity": None}
+    comparison = transferscope.compare(*models, images={"photos": trained.images}, analyses=few)
+    printed = set(re.findall(r"figures\[&quot;(.*?)&quot;\]", comparison._repr_html_()))
+    assert "photos.flips" in printed
+    for name in printed:
+        assert comparison.figures[name] is comparison.figures[name.removeprefix("photos.")]
+    assert set(comparison.figures) == {"flips", "mistakes"}
+    with pytest.raises(KeyError, match=r"sketches\.flips: there are flips, mistakes"):
+        _ = comparison.figures["sketches.flips"]
 
 
 @pytest.mark.parametrize(
