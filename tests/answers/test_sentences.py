@@ -149,6 +149,32 @@ def test_the_sentence_and_what_stays_open_agree() -> None:
     assert answer.would_tell == ""
 
 
+def test_what_is_open_stands_with_what_would_tell_it() -> None:
+    """Questions share a remedy only where it is theirs, `some` is said of its own, and those without remedy are last."""
+    answers = [
+        Answer("same_function", "?", "", UNKNOWN),
+        Answer("basin", "?", "", NO, would_tell="more test images"),
+        Answer("averaging", "?", "", UNKNOWN, would_tell="about 200 test images"),
+        Answer("critical_modules", "?", "", UNKNOWN, would_tell="more test images"),
+        Answer("shared_mistakes", "?", "", UNKNOWN, would_tell="more test images"),
+        Answer("replacement", "?", "", YES, would_tell="more test images"),
+    ]
+    one = lines({"ab": (0.5, 0.4, 0.6)})
+    some = (
+        "whether they lie in one basin or what explains their barrier and whether the replacement stays within the "
+        "accepted loss (more test images would tell)"
+    )
+    for compared, scope in (
+        (on_tasks({"photos": one, "art": one}), "on some of the tasks"),
+        (lines({"ab": (0.5, 0.4, 0.6), "ac": (0.5, 0.4, 0.6)}), "for some of the pairs"),
+    ):
+        assert open_questions(compared, answers).answer.startswith(
+            f"It cannot be told {scope} {some}; nor whether averaging pays (about 200 test images would tell, if the "
+            "value stays); nor which modules are critical and how far their mistakes overlap (more test images would "
+            "tell); nor whether they are the same function; only further runs"
+        )
+
+
 def test_longer_intervals_keep_their_gaps() -> None:
     """An interval that is not known stays unknown, and one of several ends at the last possible value."""
     assert np.isnan(among((0.3, np.nan, np.nan), 6, (0.0, 1.0))[1:]).all()

@@ -14,17 +14,18 @@ import torch
 from scipy.stats import binom, binomtest
 from torch.nn import functional
 
-from answered_tables import AB, flips, lines, merges
+from answered_tables import AB, flips, lines, merges, names, on_tasks
 from compared_networks import ANALYSES, CLASSES, NUM_TEST, fixup, trained_networks
 from transferscope.answers.answer import NO, UNKNOWN, YES, AnswerCard
 from transferscope.answers.averaging import averaging
 from transferscope.answers.card import answer_questions
+from transferscope.answers.changed_modules import critical_modules
 from transferscope.answers.compared import Compared, TaskFacts, compared_models
 from transferscope.answers.comparison import Comparison, compare
 from transferscope.answers.learned import WOULD_TELL, learned
 from transferscope.answers.one_basin import basin
 from transferscope.answers.score import Score, score_of
-from transferscope.answers.shared_mistakes import replacing
+from transferscope.answers.shared_mistakes import LONGEST, replacing, shared_mistakes
 from transferscope.claims.evidence import TaskResults
 from transferscope.experiment.plan import make_plan
 
@@ -82,8 +83,17 @@ def test_no_sentence_has_a_number_that_means_nothing() -> None:
             assert [one["value"], one["low"], one["high"]] == [None] * 3
         assert not re.search(r"\de[+]|\d{4,}\.\d %|nan|–", one["answer"]), one["answer"]
     assert card["replacement"].verdict == NO
-    assert "which modules are critical and how far their mistakes overlap (weights that" in card["open"].answer
+    assert "whether they lie in one basin and how far their mistakes overlap (weights that" in card["open"].answer
     assert AnswerCard.from_json(card.to_json()).to_json() == card.to_json()
+
+
+def test_the_last_sentence_speaks_of_the_card_alone() -> None:
+    """An answer for which a full card has no room is neither counted as open nor called unmeasured."""
+    card = with_noise().card
+    assert len(card.answers) == 8
+    assert critical_modules(with_noise().compared).verdict == UNKNOWN
+    assert "critical" not in card["open"].answer
+    assert card["open"].value == len([one for one in card.answers[:-1] if one.verdict == UNKNOWN])
 
 
 def test_models_that_have_learned_are_not_mentioned() -> None:
@@ -220,6 +230,40 @@ def test_hardly_learned_on_one_of_two_tasks() -> None:
     assert [(part.task, part.verdict) for part in card["basin"].parts] == [("photos", NO), ("art", UNKNOWN)]
 
 
+AUC = Score("auc", 0.51, 0.48, 0.54, 0.5, 0.7, 0.69, 500)
+"""Of a model that guesses findings."""
+
+
+@pytest.mark.parametrize(
+    ("scores", "words"),
+    [
+        (
+            {"photos.a": GUESSING, "photos.b": GUESSING, "art.a": GUESSING, "art.b": GUESSING},
+            "No, none of the models has learned the images of any task: the test accuracy of A on photos is 12.0 % "
+            "(9.0 % to 15.0 %), that of B on photos is 12.0 % (9.0 % to 15.0 %), that of A on art is 12.0 % (9.0 % to "
+            "15.0 %), and 1 more; always naming the most frequent class gives 10.0 %.",
+        ),
+        (
+            {"photos.a": GUESSING, "photos.b": GUESSING, "art.a": GOOD, "art.b": GOOD},
+            "No, none of the models has learned the images of photos: the test",
+        ),
+        (
+            {"photos.a": GUESSING, "photos.b": GOOD, "art.a": GOOD, "art.b": AUC},
+            "No, 2 of the 2 models have not learned the images of photos or of art: the test accuracy of A on photos "
+            "is 12.0 % (9.0 % to 15.0 %), the test AUC of B on art is 0.510 (0.480 to 0.540), and guessing does about as "
+            "well.",
+        ),
+    ],
+)
+def test_models_that_miss_several_tasks(scores: dict[str, Score], words: str) -> None:
+    """The sentence names the tasks that are missed, each number with its metric, and how many are left out."""
+    one = lines({"ab": (0.5, 0.4, 0.6)})
+    compared = replace(
+        on_tasks({"photos": one, "art": one}), scores={f"{run}_1": score for run, score in scores.items()}
+    )
+    assert learned(compared).answer.startswith(words)
+
+
 def test_far_accuracies_give_no_overlap() -> None:
     """An interval from -1696 % to 100 % is no answer."""
     row = {"kappa": 0.0, "excess_overlap": 1.0, "excess_overlap_low": -16.958, "excess_overlap_high": 1.0}
@@ -231,6 +275,22 @@ def test_far_accuracies_give_no_overlap() -> None:
     assert answer.answer.endswith("so far apart it cannot be told how far they overlap beyond chance.")
     assert np.isnan(answer.value)
     assert AB in compared.pairs
+
+
+def test_the_number_of_pairs_withholds_no_overlap() -> None:
+    """An interval of length 1.8 is shown alone and, longer than 2, beside that of another pair."""
+    row = {"excess_overlap": 0.0, "excess_overlap_low": -0.9, "excess_overlap_high": 0.9, "same_wrong": np.nan}
+    one = flips("yes", (0.0, -0.01, 0.01)).tables["replacement"].assign(**row)
+    counts = {"class_name": "all", "common_mistakes": 2, "only_a_correct": 4, "only_b_correct": 6}
+    pairs = [names(*pair) for pair in ("ab", "ac")]
+    tables = {
+        "replacement": pd.concat([one.assign(**ends) for ends in pairs]),
+        "mistakes": pd.DataFrame([ends | counts for ends in pairs]),
+    }
+    answer = shared_mistakes(replace(lines({"ab": (0, 0, 0), "ac": (0, 0, 0)}), tables=tables))
+    assert [part.value for part in answer.parts] == [0.0, 0.0]
+    assert answer.high - answer.low > LONGEST
+    assert "cannot be told" not in answer.answer
 
 
 def test_the_command_reads_scores_from_the_tables_of_the_study() -> None:

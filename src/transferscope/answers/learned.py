@@ -78,9 +78,7 @@ def _of_verdict(compared: Compared, verdict: str) -> Scores:
 def _part(compared: Compared, run: str, score: Score) -> PartialAnswer:
     would = _more_images({run: score}) if score.has_learned == UNKNOWN else ""
     models = (compared.label(run),)
-    return PartialAnswer(
-        RunName.parse(run).task, models, score.has_learned, score.value, score.low, score.high, would
-    )
+    return PartialAnswer(RunName.parse(run).task, models, score.has_learned, score.value, score.low, score.high, would)
 
 
 def _more_images(unclear: Scores) -> str:
@@ -97,7 +95,8 @@ def _clause(compared: Compared, runs: list[str]) -> str:
     """Subject and verb of models on one task."""
     hardly = all(not compared.scores[run].is_like_guessing for run in runs)
     images = _images(compared, [RunName.parse(run).task for run in runs[:1]])
-    return f"{listed([compared.label(run) for run in runs])} {_has(runs)} {'hardly' if hardly else 'not'} learned {images}"
+    who = listed([compared.label(run) for run in runs])
+    return f"{who} {_has(runs)} {'hardly' if hardly else 'not'} learned {images}"
 
 
 def _not_learned(compared: Compared, missing: Scores) -> str:
@@ -135,7 +134,9 @@ def _has(models: Iterable[object]) -> str:
 def _images(compared: Compared, tasks: list[str]) -> str:
     if len(compared.tasks) == 1:
         return "these images"
-    return f"the images of {either(tasks) if len(tasks) <= MOST_NAMED else count(len(tasks), 'task')}"
+    if len(tasks) > MOST_NAMED:
+        return f"the images of some of {count(len(tasks), 'task')}"
+    return f"the images {either([f'of {task}' for task in tasks])}"
 
 
 def _of_one(score: Score) -> str:
@@ -160,7 +161,7 @@ def _of_several(compared: Compared, scores: Scores) -> str:
 
 def _guessing(score: Score) -> str:
     if score.metric == "auc":
-        return "guessing gives .5"
+        return "guessing gives 0.5"
     return f"always naming the most frequent class gives {percent(score.chance)}"
 
 
