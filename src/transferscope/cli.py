@@ -222,7 +222,7 @@ def _with_overlays(command: click.Command) -> click.Command:
 
 @click.command()
 @env_option
-@click.option("--images", multiple=True, type=_Sizes(), help="Images of a task, where its folder is not there.")
+@click.option("--images", multiple=True, type=_Sizes(), help="Images of a task, in place of counting them.")
 @click.option("--train-speed", type=click.FloatRange(0, min_open=True), help="Images/s of training, one device.")
 @click.option("--forward-speed", type=click.FloatRange(0, min_open=True), help="Images/s of a forward pass.")
 @click.option("--markdown", is_flag=True, help="Tables in Markdown.")
@@ -253,9 +253,9 @@ def cost(
     nodes = pipelines["__default__"].nodes
     num_figures = sum(name.endswith(".figure") for node in nodes for name in node.outputs)
     try:
+        sizes = counted_images(plan, {task: (train, test) for task, train, test in images})
         given = Speed(train_speed, forward_speed) if train_speed and forward_speed else None
         speeds: Speeds = given or measure_speeds(plan)
-        sizes = counted_images(plan) | {task: (train, test) for task, train, test in images}
         tables = plan_costs(plan, sizes, speeds, num_figures=num_figures, num_nodes=len(nodes))
     except UserError as error:
         raise CommandLineError(str(error)) from None

@@ -36,7 +36,7 @@ def test_folders_that_are_there_are_counted(photos: Path, tmp_path: Path) -> Non
     here = {"format": "image_folder", "root": str(photos)}
     away = {"format": "image_folder", "root": str(tmp_path / "away")}
     plan = plan_of({"photos": here, "away": away, "both": {"union": ["photos", "away"]}})
-    assert counted_images(plan) == {"photos": (7, 3)}
+    assert counted_images(plan, {}) == {"photos": (7, 3)}
 
 
 def test_a_list_counts_and_not_the_limit_of_its_format(photos: Path, tmp_path: Path) -> None:
@@ -46,10 +46,17 @@ def test_a_list_counts_and_not_the_limit_of_its_format(photos: Path, tmp_path: P
         lines = [f"{file.relative_to(tmp_path)} {int(file.parent.name == 'bee')}" for file in files]
         (tmp_path / f"photos_{part}.txt").write_text("\n".join(lines) + "\n")
     task = {"format": "domainnet", "root": str(tmp_path), "limit": 5}
-    assert counted_images(plan_of({"photos": task})) == {"photos": (5, 3)}
+    assert counted_images(plan_of({"photos": task}), {}) == {"photos": (5, 3)}
 
 
 def test_a_folder_that_cannot_be_read_is_named(photos: Path) -> None:
     (photos / "train" / "ant").rename(photos / "train" / "cow")
     with pytest.raises(UserError, match=r"class .ant. is not in train"):
-        counted_images(plan_of({"photos": {"format": "image_folder", "root": str(photos)}}))
+        counted_images(plan_of({"photos": {"format": "image_folder", "root": str(photos)}}), {})
+
+
+def test_numbers_that_are_given_are_not_counted(photos: Path) -> None:
+    """A folder that is filled later may be incomplete now."""
+    (photos / "train" / "ant").rename(photos / "train" / "cow")
+    plan = plan_of({"photos": {"format": "image_folder", "root": str(photos)}})
+    assert counted_images(plan, {"photos": (30, 20)}) == {"photos": (30, 20)}

@@ -30,6 +30,15 @@ class Net(nn.Module):  # made for ten classes, with the classifier registered fi
         self.conv = nn.Conv2d(3, width, 3)
     def forward(self, images):
         return self.fc(self.conv(images).relu().mean(dim=(2, 3)))
+class Early(nn.Module):  # the same with BatchNorm, whose buffers have memory where parameters have none
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Linear(4, 10)
+        self.last = nn.Linear(4, 4)
+        self.norm = nn.BatchNorm2d(3)
+        self.conv = nn.Conv2d(3, 4, 3)
+    def forward(self, images):
+        return self.head(self.last(nn.functional.dropout(self.conv(self.norm(images)).mean(dim=(2, 3)), .5)))
 def fully():
     return nn.Sequential(nn.Conv2d(3, 10, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
 constant = 4
@@ -63,6 +72,14 @@ def test_a_network_that_knows_its_classes_itself_is_taken(nets: str) -> None:
     assert classifier_layers(own) == classifier_layers(other) == ("fc",)
     assert infer_num_classes(own.state_dict(), f"{nets}:Net", {"width": 6}) == 10
     assert classifier_layers(build_skeleton(f"{nets}:Net", 10)) == ("fc",)
+
+
+def test_the_classifier_is_found_by_an_image_also_without_memory(nets: str) -> None:
+    """Not the layer that is registered last; and the draws of a seed are the same whether it is found or known."""
+    assert tuple(build_skeleton(f"{nets}:Early", 3).head.weight.shape) == (3, 4)
+    models = [build_model(f"{nets}:Early", 3, seed=1) for _ in range(2)]
+    assert [tuple(model.head.weight.shape) for model in models] == [(3, 4)] * 2
+    assert torch.equal(models[0].head.weight, models[1].head.weight)
 
 
 @pytest.mark.parametrize(

@@ -303,6 +303,32 @@ def test_a_training_that_was_stopped_alone_goes_on_among_others(
         same_runs(tmp_path / run.name, undisturbed / run.name)
 
 
+def test_a_run_that_is_added_costs_the_others_nothing(
+    saved_runs: list[RunSpec],
+    train_split: PackedSplit,
+    held_out_split: PackedSplit,
+    undisturbed: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A killed group to which a replica was added: two go on from epoch 3 as one, and the third begins alone."""
+    added = saved_runs[0].model_copy(update={"name": "added"})
+    inputs = inputs_of(saved_runs, train_split, held_out_split)
+    step, seen = together.take_step_together, []  # type: ignore[var-annotated]
+    with monkeypatch.context() as patch:
+        patch.setattr(together, "take_step_together", lambda *args: step(*args) if args[2] < 3 else 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            train_runs(inputs, folders_of(saved_runs, tmp_path))
+    monkeypatch.setattr(
+        together, "take_step_together", lambda *args: (seen.append((len(args[1]), args[2])), step(*args))[1]
+    )
+    runs = [*saved_runs, added]
+    train_runs(inputs_of(runs, train_split, held_out_split), folders_of(runs, tmp_path))
+    assert list(dict.fromkeys(seen)) == [(2, 3), (1, 1), (1, 2), (1, 3)]
+    for run in saved_runs:
+        same_runs(tmp_path / run.name, undisturbed / run.name)
+
+
 def test_finished_runs_are_left_out_and_diverged_ones_stop(
     make_run: Make, make_split: Make, files_of: Make, tmp_path: Path
 ) -> None:

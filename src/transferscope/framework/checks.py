@@ -119,17 +119,18 @@ def optimizers_faults(runs: Iterable[RunSpec]) -> Iterator[str]:
 
 
 def together_faults(plan: Plan, runs: Iterable[RunSpec]) -> Iterator[str]:
-    """Networks that cannot be trained as one with others, tried on blank images; each once.
+    """Networks that cannot be trained as one with others, tried on blank images; each once for each size of images.
 
     runs: those that are about to be trained.
     """
     waiting, tried = {run.full_name for run in runs}, set()
     for group in plan.run_groups:
         run = group.runs[0]
-        network = run.model.model_dump_json()
+        side = pictures_of(plan.study, run.task).seen_size
+        network = run.model.model_dump_json(), side, run.training.frozen
         if network not in tried and waiting.intersection(one.full_name for one in group.runs):
             tried.add(network)
-            why = _stacking_fault(run, pictures_of(plan.study, run.task).seen_size)
+            why = _stacking_fault(run, side)
             if why is not None:
                 yield (
                     f"runs.{run.kind}: training.together: {run.model.name} cannot be trained as one with others, since "
@@ -138,6 +139,7 @@ def together_faults(plan: Plan, runs: Iterable[RunSpec]) -> Iterator[str]:
 
 
 def _stacking_fault(run: RunSpec, side: int) -> str | None:
+    from transferscope.models.frozen import freeze
     from transferscope.models.zoo import build_model
     from transferscope.training.stack import stacking_fault
 
@@ -145,6 +147,10 @@ def _stacking_fault(run: RunSpec, side: int) -> str | None:
         network = build_model(run.model.name, 2, seed=0, **run.model.options)
     except UserError:
         return None  # a fault of its own
+    try:
+        freeze(network, run.training.frozen)
+    except UserError:
+        return None
     return stacking_fault(network, run.training, side)
 
 

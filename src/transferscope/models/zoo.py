@@ -7,7 +7,9 @@ import importlib.util
 import inspect
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -158,22 +160,35 @@ def _own(name: str) -> Callable[[int, dict[str, Any]], nn.Module]:
                 f"model.name: {name} returned a {type(model).__name__}, not a torch.nn.Module: "
                 "let it return the network"
             )
-        return model.train() if sized else _of_classes(name, model, num_classes, options)
+        if sized:
+            return model.train()
+        return _of_classes(name, model, partial(function, **arguments), num_classes, options)
 
     return construct
 
 
-def _of_classes(name: str, model: nn.Module, num_classes: int, options: dict[str, Any]) -> nn.Module:
+def _of_classes(
+    name: str, model: nn.Module, build: Callable[[], nn.Module], num_classes: int, options: dict[str, Any]
+) -> nn.Module:
     """A network whose function knows its number of classes itself; where others are asked for, its classifier is fresh.
 
-    The layer that classifies is found by an image, once for each function and its options.
+    The layer that classifies is found by an image, once for each function and its options, in a network with memory:
+    `build` makes one where `model` has none.
     """
     key = f"{name} {sorted(options.items())}"
     if key not in _classifiers:
-        mark_classifier(model)
-        _classifiers[key] = classifier_layers(model)
+        with torch.random.fork_rng(devices=[]):
+            tried = _with_values(build) if any(parameter.is_meta for parameter in model.parameters()) else model
+            mark_classifier(tried)
+        _classifiers[key] = classifier_layers(tried)
     setattr(model, CLASSIFIER, _classifiers[key])
     return with_classes(model, num_classes).train()
+
+
+def _with_values(build: Callable[[], nn.Module]) -> nn.Module:
+    """The network that `build` makes in another thread, where `build_skeleton` takes no values away."""
+    with ThreadPoolExecutor(max_workers=1) as other:
+        return other.submit(build).result()
 
 
 _classifiers: dict[str, tuple[str, ...]] = {}

@@ -24,6 +24,9 @@ from transferscope.system.errors import one_line
 from transferscope.training.device import draws, first_weight
 from transferscope.training.optim import make_optimizer, optimizer_over, parameter_groups, set_learning_rate
 
+FAILURES = (RuntimeError, TypeError, ValueError, LookupError, AttributeError, AssertionError)
+"""Errors of networks on images, or under vmap, that they were not written for."""
+
 OF_A_TENSOR = ("step", "mu_product", "eta", "mu")
 """Entries of torch's optimizers that are one number for a tensor; all others have the shape of the tensor."""
 
@@ -77,9 +80,6 @@ class Stack:
         ]
         self.optimizer = optimizer_over(groups, trainings[0])
         self.optimizers = [make_optimizer(model, own) for model, own in zip(self.models, trainings, strict=True)]
-
-    def __len__(self) -> int:
-        return len(self.models)
 
     def forward(self, images: Tensor) -> Tensor:
         """Outputs (models, B, num_classes) of `skeleton`'s mode, of images (models, B, channels, H, W)."""
@@ -207,20 +207,24 @@ class Stack:
 def stacking_fault(model: nn.Module, training: TrainingOptions, side: int) -> str | None:
     """The reason why models of this architecture cannot train as one as each does alone; None where they can.
 
-    Tried on blank images of `side` pixels, with copies of the model.
+    None also where the model fails alone, which has a reason of its own. Tried on blank images of `side` pixels, with
+    copies of the model.
     """
     if draws(model):
         return "its layers draw random numbers (dropout), which each run would draw otherwise than alone"
     copies = [duplicate(model).train() for _ in range(2)]
     weight = first_weight(model)
     images = torch.zeros(2, 2, image_channels(model), side, side, dtype=weight.dtype, device=weight.device)
-    copies[0](images[0]).sum().backward()
+    try:
+        as_logits(copies[0](images[0]), copies[0]).sum().backward()
+    except FAILURES:
+        return None
     unused = [name for name, own in copies[0].named_parameters() if own.requires_grad and own.grad is None]
     if unused:
         return f"{unused[0]} gets no gradient: alone it stays as it is, and among others it would decay"
     try:
         Stack(copies, [training] * 2).forward(images).sum().backward()
-    except (RuntimeError, TypeError, ValueError, NotImplementedError) as error:
+    except FAILURES as error:
         return f"torch.vmap does not take it ({one_line(str(error))[:200]})"
     return None
 

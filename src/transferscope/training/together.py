@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, nullcontext
 from functools import partial
 from itertools import tee
@@ -57,9 +57,10 @@ def train_runs(
     several: inputs of the runs, which have the same splits, model and training but for the learning rate, its
     schedule and `keep_epochs`. folders: one for each run.
 
-    Runs that are finished are left out. The others go on from the last snapshot that all of them have, so a training
-    that was killed goes on, and runs of which some had come further alone start again. A run whose loss is no longer
-    finite stops, and the others go on. Of the times, each run has its share.
+    Runs that are finished are left out. The others go on from the last snapshot that all of them have; where they have
+    none in common, as where one was added later, those that have are trained as one and then the rest, so that no
+    progress is lost. A run whose loss is no longer finite stops, and the others go on. Of the times, each run has its
+    share.
 
     carry_out: trains runs whose folders are held, in place of this process.
 
@@ -68,19 +69,41 @@ def train_runs(
     records = [RunFolder(folder, inputs) for folder, inputs in zip(folders, several, strict=True)]
     for inputs in several:
         inputs.check()
-    waiting = [record for record in records if not record.is_finished()]
-    if waiting:
-        with ExitStack() as held:
-            locks = [held.enter_context(run_folder_held(record.folder)) for record in waiting]
+    unfinished = [record for record in records if not record.is_finished()]
+    with ExitStack() as held:
+        locks = {record: held.enter_context(run_folder_held(record.folder)) for record in unfinished}
+        # Another process may have finished some before their folders were held.
+        for waiting in _with_common_snapshots([record for record in unfinished if not record.is_finished()]):
             if carry_out is not None:
-                carry_out(waiting, locks)
-            else:
-                name, steps = name_of(waiting), waiting[0].inputs.num_steps
-                bar = progress_bar(name, steps) if progress is None else nullcontext(progress)
-                fit_together(waiting, choose_device(device), held.enter_context(bar))
+                carry_out(waiting, [locks[record] for record in waiting])
+                continue
+            name, steps = name_of(waiting), waiting[0].inputs.num_steps
+            with progress_bar(name, steps) if progress is None else nullcontext(progress) as advance:
+                fit_together(waiting, choose_device(device), advance)
     for record in records:
         forget_dead_holder(record.folder)
     return [record.result() for record in records]
+
+
+def _with_common_snapshots(records: Sequence[RunFolder]) -> Iterator[list[RunFolder]]:
+    """The runs in parts that go on from one position each; all of them where little but a first snapshot would be lost.
+
+    As one they end with the bytes of a training that was not killed, which may have happened between two snapshots.
+    """
+    positions = {record: record.positions() for record in records}
+    waiting = sorted(records, key=lambda record: max(positions[record], default=(-1, -1)), reverse=True)
+    if waiting and all(len(own) < 2 for own in positions.values()):
+        yield list(records)
+        return
+    while waiting:
+        common = positions[waiting[0]]
+        chosen = [waiting[0]]
+        for record in waiting[1:]:
+            if common & positions[record] or not (common or positions[record]):
+                common = common & positions[record]
+                chosen.append(record)
+        yield [record for record in records if record in chosen]
+        waiting = [record for record in waiting if record not in chosen]
 
 
 def name_of(records: Sequence[RunFolder]) -> str:
@@ -172,12 +195,15 @@ def fit_together(records: Sequence[RunFolder], device: torch.device, advance: Ad
                 # Look at the losses. The states count whole looks, and so do the snapshots within an epoch.
                 now = time.perf_counter()
                 for member, (loss, weight) in zip(members, account.tolist(), strict=True):
-                    if not member.diverged:
-                        member.state.loss_sum += loss
-                        member.state.loss_weight += weight
-                        member.state.seconds += (now - looked) / len(alive)
-                        member.diverged = not math.isfinite(member.state.loss_sum)
-                        member.state.step = member.state.step if member.diverged else step + 1
+                    if member.diverged:
+                        continue
+                    member.state.loss_sum += loss
+                    member.state.loss_weight += weight
+                    member.state.seconds += (now - looked) / len(alive)
+                    if math.isfinite(member.state.loss_sum):
+                        member.state.step = step + 1
+                    else:  # at once: from now on it has no snapshots, and the others have to go on without it
+                        _end_diverged(member, epoch, len(train_split))
                 account.zero_()
                 taken = (step % CHECK_EVERY) + 1
                 speed = taken * batch_size * len(alive) / max(now - looked, 1e-9)
@@ -193,12 +219,10 @@ def fit_together(records: Sequence[RunFolder], device: torch.device, advance: Ad
                             member.record.save(member.state)
             step = 0
 
-            # Stop the runs whose loss, or after the last step a weight, is no longer finite.
+            # Stop the runs of which a weight is no longer finite after the last step.
             finite = stack.are_finite()
             for member, is_finite in zip(members, finite, strict=True):
-                member.diverged = member.diverged or (epoch > 0 and not is_finite)
-            for member in alive:
-                if member.diverged:
+                if epoch > 0 and not is_finite and not member.diverged:
                     _end_diverged(member, epoch, len(train_split))
             alive = [member for member in alive if not member.diverged]
             if not alive:
@@ -298,6 +322,7 @@ def _end_diverged(member: _Member, epoch: int, num_images: int) -> None:
     """Write what is left of a run that has diverged; nothing is measured of it."""
     log.warning("%s diverged in epoch %d: its loss is no longer finite", member.run.full_name, epoch)
     state = member.state
+    member.diverged = True
     state.rows.append(row_of(member.run, epoch, lr=member.rate(epoch, state.step), train_loss=math.nan))
     state.timings.append(timing_of(member.run, epoch, num_images, training=state.seconds, evaluation=0.0))
     member.record.write_tables(state)
