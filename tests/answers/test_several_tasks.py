@@ -72,6 +72,22 @@ def test_figures_have_the_name_of_their_task(comparison: transferscope.answers.C
     assert f"figures[&quot;{shown}&quot;]" in comparison.card._repr_html_()
 
 
+AVERAGED = {"landscape": None, "similarity": None, "mistakes": None, "merging": {"methods": ["uniform"]}}
+
+
+@pytest.mark.parametrize("order", [("photos", "sketches"), ("sketches", "photos")])
+def test_a_merge_is_judged_on_the_tasks_that_have_images(order: tuple[str, str], trained: Trained) -> None:
+    """A task without images, first or last, is left out: the rows and the sentence are those of the other one alone."""
+    models = [trained.models[name] for name in ("first", "second")]
+    known = {"photos": trained.images, "sketches": None}
+    comparison = transferscope.compare(*models, images={task: known[task] for task in order}, analyses=AVERAGED)
+    alone = transferscope.compare(*models, images={"photos": trained.images}, analyses=AVERAGED)
+    pd.testing.assert_frame_equal(comparison.tables["merging"], alone.tables["merging"])
+    assert comparison.card["averaging"].answer == alone.card["averaging"].answer
+    without = transferscope.compare(*models, images=dict.fromkeys(order), analyses=AVERAGED)
+    assert without.merging is None
+
+
 @pytest.mark.parametrize(
     ("images", "message"),
     [
