@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import pandas as pd
 import pytest
 import torch
@@ -86,6 +88,20 @@ def test_a_merge_is_judged_on_the_tasks_that_have_images(order: tuple[str, str],
     assert comparison.card["averaging"].answer == alone.card["averaging"].answer
     without = transferscope.compare(*models, images=dict.fromkeys(order), analyses=AVERAGED)
     assert without.merging is None
+
+
+def test_tasks_of_one_label_and_of_several_judge_no_merge_together(
+    trained: Trained, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A warning names a task of either kind; each has its rows of what is compared otherwise."""
+    models = [trained.models[name] for name in ("first", "second")]
+    pictures, labels = trained.images["test"]
+    images = {"photos": (pictures, labels), "findings": (pictures, torch.eye(4)[labels].long())}
+    with caplog.at_level(logging.WARNING):
+        comparison = transferscope.compare(*models, images=images, analyses=AVERAGED | {"mistakes": {"bootstrap": 10}})
+    assert "nothing is merged: images of photos have one label each and those of findings several" in caplog.text
+    assert comparison.merging is None
+    assert set(comparison.tables["mistakes"]["task"]) == {"photos", "findings"}
 
 
 @pytest.mark.parametrize(
