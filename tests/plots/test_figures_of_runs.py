@@ -20,6 +20,7 @@ from transferscope.plots import (
     labels,
     mistakes,
     planes,
+    replacement,
     spectrum,
     speed,
 )
@@ -402,6 +403,26 @@ def test_long_names_of_files_leave_room_for_the_bars(case, drawn, recwarn):
     if case == "ends that differ":
         assert max(map(len, ticks)) == 2 * 25 + len(" & ")
         assert ticks[4].endswith("_epoch_005")
+    assert not [str(warning.message) for warning in recwarn]
+
+
+def test_pairs_of_a_series_have_a_panel_each(drawn, recwarn):
+    """The first 12 of 780 pairs of files, three in a row, with their own values; another kind keeps its mean."""
+    names = {f"images.m_{place}": name for place, name in enumerate(SERIES_NAMES["ends that differ"][:40])}
+    ends = list(combinations(range(40), 2))
+    table = of_series(drawn.flips(kinds=("P-T & RI-T",)), ends)
+    table["accuracy_gain"] = table["checkpoint_b"].str.extract(r"_(\d+)@")[0].astype(float).to_numpy() / 1000
+    other = drawn.flips(kinds=("P-T & P-T",)).assign(checkpoint_a="a", checkpoint_b="b")
+    figure = replacement.flip_bars(pd.concat([other, table]), names=names)
+    figure.draw_without_rendering()
+    panels = [ax for ax in figure.axes if ax.axison]
+    assert [ax.get_title().partition("…")[0] for ax in panels] == ["P-T & P-T", *["checkpoints/"] * 11]
+    assert [ax.get_title()[-9:] for ax in panels[1:]] == [f"epoch_{place:03}" for place in range(1, 12)]
+    assert [ax.lines[0].get_xdata()[0] for ax in panels[1:]] == pytest.approx([place / 10 for place in range(1, 12)])
+    assert "the first 12 pairs of 781" in figure.get_suptitle()
+    assert min(ax.get_position().width for ax in panels) > 0.2
+    titles = [ax.title.get_window_extent() for ax in panels]
+    assert not any(a.overlaps(b) for a, b in combinations(titles, 2))
     assert not [str(warning.message) for warning in recwarn]
 
 
