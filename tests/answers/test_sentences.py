@@ -123,6 +123,58 @@ def test_barriers_that_are_explained_at_once_are_counted_by_longer_intervals(hig
     assert f"explain most of {explained} of these 6 barriers" in answer.answer
 
 
+def test_one_cause_is_that_of_the_barrier_it_is_named_with() -> None:
+    """Of a barrier other than the highest, which is just named, the place is said again."""
+    ways = {"aligned": (0.02, 0.01, 0.03, 0.04, 0.02, 0.06)}
+    explained, open_one = lines({"ab": (0.5, 0.45, 0.55)}, ways), lines({"ab": (0.6, -0.08, 0.943)})
+    answer = basin(on_tasks({"photos": explained, "sk": open_one})).answer
+    assert "on images of sk; as for the barrier on images of photos, the order of the channels alone explains" in answer
+    answer = basin(on_tasks({"photos": explained, "sk": lines({"ab": (0.01, 0.0, 0.02)})})).answer
+    assert "on images of photos; the order of the channels alone explains it" in answer
+
+
+def test_the_sentence_and_what_stays_open_agree() -> None:
+    """One barrier beside a pair without is explained, or not, by the interval that holds for both pairs."""
+    ways = {"aligned_rescaled": (0.15, 0.1, 0.245, 0.3, 0.2, 0.49)}
+    assert basin(lines({"ab": (0.5, 0.45, 0.55)}, ways)).would_tell == ""
+    answer = basin(lines({"ab": (0.5, 0.45, 0.55), "ac": (0.01, 0.0, 0.02)}, ways))
+    assert "explain most of it cannot be told" in answer.answer
+    assert answer.would_tell == "more test images"
+    answer = basin(
+        lines(
+            {"ab": (0.5, 0.45, 0.55), "ac": (0.01, 0.0, 0.02)}, {"aligned_rescaled": (0.1, 0.05, 0.15, 0.2, 0.1, 0.3)}
+        )
+    )
+    assert "together explain most of it: 20.0 %" in answer.answer
+    assert answer.would_tell == ""
+
+
+def test_what_is_open_stands_with_what_would_tell_it() -> None:
+    """Questions share a remedy only where it is theirs, `some` is said of its own, and those without remedy are last."""
+    answers = [
+        Answer("same_function", "?", "", UNKNOWN),
+        Answer("basin", "?", "", NO, would_tell="more test images"),
+        Answer("averaging", "?", "", UNKNOWN, would_tell="about 200 test images"),
+        Answer("critical_modules", "?", "", UNKNOWN, would_tell="more test images"),
+        Answer("shared_mistakes", "?", "", UNKNOWN, would_tell="more test images"),
+        Answer("replacement", "?", "", YES, would_tell="more test images"),
+    ]
+    one = lines({"ab": (0.5, 0.4, 0.6)})
+    some = (
+        "whether they lie in one basin or what explains their barrier and whether the replacement stays within the "
+        "accepted loss (more test images would tell)"
+    )
+    for compared, scope in (
+        (on_tasks({"photos": one, "art": one}), "on some of the tasks"),
+        (lines({"ab": (0.5, 0.4, 0.6), "ac": (0.5, 0.4, 0.6)}), "for some of the pairs"),
+    ):
+        assert open_questions(compared, answers).answer.startswith(
+            f"It cannot be told {scope} {some}; nor whether averaging pays (about 200 test images would tell, if the "
+            "value stays); nor which modules are critical and how far their mistakes overlap (more test images would "
+            "tell); nor whether they are the same function; only further runs"
+        )
+
+
 def test_longer_intervals_keep_their_gaps() -> None:
     """An interval that is not known stays unknown, and one of several ends at the last possible value."""
     assert np.isnan(among((0.3, np.nan, np.nan), 6, (0.0, 1.0))[1:]).all()

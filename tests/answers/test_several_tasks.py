@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 
 import pandas as pd
 import pytest
@@ -102,6 +103,20 @@ def test_tasks_of_one_label_and_of_several_judge_no_merge_together(
     assert "nothing is merged: images of photos have one label each and those of findings several" in caplog.text
     assert comparison.merging is None
     assert set(comparison.tables["mistakes"]["task"]) == {"photos", "findings"}
+
+
+def test_figures_of_one_named_task_have_both_names(trained: Trained) -> None:
+    """The name that the card prints, with the task, is a figure, as is the one without."""
+    models = [trained.models[name] for name in ("first", "unrelated")]
+    few = ANALYSES | {"landscape": None, "merging": None, "similarity": None}
+    comparison = transferscope.compare(*models, images={"photos": trained.images}, analyses=few)
+    printed = set(re.findall(r"figures\[&quot;(.*?)&quot;\]", comparison._repr_html_()))
+    assert "photos.flips" in printed
+    for name in printed:
+        assert comparison.figures[name] is comparison.figures[name.removeprefix("photos.")]
+    assert set(comparison.figures) == {"flips", "mistakes"}
+    with pytest.raises(KeyError, match=r"sketches\.flips: there are flips, mistakes"):
+        _ = comparison.figures["sketches.flips"]
 
 
 @pytest.mark.parametrize(

@@ -24,10 +24,9 @@ def answer_questions(compared: Compared, title: str = "") -> AnswerCard:
     """Answer what the tables answer about the models, by the rule and the margins of the claims."""
     answers = [one for question in QUESTIONS if (one := question(compared)) is not None]
     models = [model.as_dict() for model in compared.distinct]
-    last = open_questions(compared, answers)
-    if len(answers) == MOST:  # which models have not learned comes first, and modules are in the report
-        answers = [one for one in answers if one.id != "critical_modules"]
-    return card(title or _title(compared), models, [*answers, last])
+    left_out = {"critical_modules"} if len(answers) == MOST else set()  # a card that begins with models that guess
+    answers = [one for one in answers if one.id not in left_out]
+    return card(title or _title(compared), models, [*answers, open_questions(compared, answers, left_out)])
 
 
 def _title(compared: Compared) -> str:

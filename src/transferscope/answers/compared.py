@@ -249,13 +249,14 @@ def compared_models(
 
 
 def _scores(evidence: Evidence, task: str) -> Iterator[tuple[str, Score]]:
-    """Scores of the runs of a task, by the tables `runs` and `class_sizes`."""
+    """Scores of the runs of a task whose test metric is finite, by the tables `runs` and `class_sizes`."""
     sizes, number = evidence.table(task, "class_sizes"), evidence.num_test(task)
     if sizes.empty or not number:
         return
     for row in evidence.table(task, "runs").to_dict("records"):
         value, loss = float(row["final_test"]), float(row["final_test_loss"])
-        yield str(RunName(task, str(row["run"]))), score_of(value, loss, sizes, str(row["metric"]), number)
+        if np.isfinite(value):
+            yield str(RunName(task, str(row["run"]))), score_of(value, loss, sizes, str(row["metric"]), number)
 
 
 def _joined(tables: Sequence[Mapping[str, pd.DataFrame]]) -> dict[str, pd.DataFrame]:

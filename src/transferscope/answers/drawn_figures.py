@@ -42,7 +42,10 @@ def drawable(tables: Mapping[str, pd.DataFrame], pairs: Iterable[tuple[str, str]
 
 
 class DrawnFigures(Mapping[str, "Figure"]):
-    """Figures by name, of several tasks as `photos.flips`; also by the name of the entry as `Answer.figure` has it."""
+    """Figures by name, of several tasks as `photos.flips`.
+
+    Also of a single task by the name with the task, and by that of the entry as `Answer.figure` has it.
+    """
 
     def __init__(self, compared: Compared) -> None:
         self._compared = compared
@@ -52,6 +55,7 @@ class DrawnFigures(Mapping[str, "Figure"]):
             (f"{scope}.{name}" if self._several else name): EntryName("figure", scope, name)
             for scope, names in figures.items() for name in names
         }  # fmt: skip
+        self._names = {form: name for name, entry in self._entries.items() for form in (entry.owner, str(entry), name)}
         self._drawn: dict[str, Figure] = {}
 
     def __iter__(self) -> Iterator[str]:
@@ -61,11 +65,9 @@ class DrawnFigures(Mapping[str, "Figure"]):
         return len(self._entries)
 
     def __getitem__(self, name: str) -> Figure:
-        key = name
-        if name not in self._entries and (entry := EntryName.parse(name)).of:
-            key = entry.owner if self._several else entry.of
-        if key not in self._entries:
+        if name not in self._names:
             raise KeyError(f"{name}: there are {', '.join(self)}")
+        key = self._names[name]
         if key not in self._drawn:
             self._drawn[key] = self._draw(self._entries[key])
         return self._drawn[key]

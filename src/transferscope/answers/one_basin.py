@@ -49,7 +49,7 @@ def basin(compared: Compared) -> Answer | None:
         text = sentence([shown.text])
     else:
         question = question if places.of_one_pair else "Do the models lie in one basin?"
-        text, shown = _of_many(compared, findings, places)
+        text, shown = _of_many(compared, findings, places, number)
     return answer_of(
         shown,
         findings,
@@ -64,7 +64,8 @@ def basin(compared: Compared) -> Answer | None:
     )
 
 
-def _of_many(compared: Compared, findings: list[Finding], places: Places) -> tuple[str, Finding]:
+def _of_many(compared: Compared, findings: list[Finding], places: Places, number: int) -> tuple[str, Finding]:
+    """number: as of `_finding`."""
     words = {
         YES: "no barrier on the straight line {}",
         NO: "a barrier {}",
@@ -78,19 +79,24 @@ def _of_many(compared: Compared, findings: list[Finding], places: Places) -> tup
     if math.isfinite(highest.value):
         shown = f"{points(highest.value)}{point_range(highest.low, highest.high)}"
         parts.append(f"the highest is {shown} of test {metric_name(compared, highest.pair)}, {places.at(highest.pair)}")
+    parts.append(_explained(compared, of_verdict(findings, NO), highest, places, number))
     if any(one.would_tell == WOULD_TELL for one in findings):
         parts.append("a line to a model that has not learned the images says nothing of basins")
-    if reasons := _explained(compared, of_verdict(findings, NO)):
-        parts.append(reasons)
     return sentence(parts), of_every(findings)
 
 
-def _explained(compared: Compared, high: list[Finding]) -> str:
-    """Of how many barriers permutation and scale explain at least most, by intervals that hold for all at once."""
-    causes = [cause for one in high if (cause := cause_of(compared, one.pair, len(high))) is not None]
+def _explained(compared: Compared, high: list[Finding], named: Finding, places: Places, number: int) -> str:
+    """Of how many barriers permutation and scale explain at least most, by intervals that hold for all at once.
+
+    named: the barrier of which the sentence speaks before. number: as of `_finding`.
+    """
+    causes = [(one, cause) for one in high if (cause := cause_of(compared, one.pair, number)) is not None]
     if len(causes) < 2:
-        return causes[0].text if causes else ""
-    explained = sum(cause.verdict == YES for cause in causes)
+        return "".join(
+            cause.text if one is named else f"as for the barrier {places.at(one.pair)}, {cause.text}"
+            for one, cause in causes
+        )
+    explained = sum(cause.verdict == YES for _, cause in causes)
     return f"order and scale of the channels explain most of {explained} of these {count(len(causes), 'barrier')}"
 
 
@@ -120,6 +126,8 @@ def _finding(compared: Compared, pair: Pair, number: int) -> Finding | None:
         unknown = "the barrier has no interval without resamples (analyses.landscape.resamples)"
     elif math.isnan(margin):
         unknown = "what they have learned above guessing is not known"
+    elif compared.tasks[pair.task].chance >= 1:
+        unknown = "all test images are of one class, so that nothing can be learned above guessing"
     elif not margin > 0:
         unknown = "they are no better than guessing"
     if unknown:
@@ -160,8 +168,8 @@ def cause_of(compared: Compared, pair: Pair, number: int = 1) -> Cause | None:
 
     A way is chosen on training images and judged on test images, so that choosing among several makes no verdict more
     likely to be wrong; without measurements on training images it is the one that corrects most. That none explains the
-    barrier is a statement about each of them. number: of barriers that one sentence explains, for all of which the
-    intervals then hold at once.
+    barrier is a statement about each of them. number: of pairs and tasks about which verdicts are given at once,
+    whether they have a barrier or not, since the images that judge say which ones have.
     """
     by_way = _by_way(compared, pair, "test")
     present = [way for way in EXPLANATIONS if way in by_way]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from transferscope.answers.answer import UNKNOWN, Answer
 from transferscope.answers.compared import Compared
@@ -18,20 +18,26 @@ SUBJECTS = {
 }
 """Things that are not known where a question has no answer."""
 OPEN = SUBJECTS | {
+    "learned": "whether the models have learned these images",
     "same_function": "whether they are the same function",
     "replacement": "whether the replacement stays within the accepted loss",
 }
 """Things that are open where the verdict is `cannot tell`."""
 OF_SOME = {"basin": "whether they lie in one basin or what explains their barrier"}
-"""Things that may be open for some pairs where the verdict is that of others."""
+"""Things that may be open for some pairs or tasks where the verdict is that of others."""
+EXPLAINED = "whether order and scale of the channels explain most of the barrier"
+"""The thing that may be open of a single barrier that is there."""
 BY_WEIGHTS = ("basin", "averaging", "critical_modules")
 """Questions that need networks whose weights correspond."""
 
 
-def open_questions(compared: Compared, answers: Sequence[Answer]) -> Answer:
-    """Name what the other answers leave open, with what would tell it, and what the whole card is about."""
-    parts = [*_not_defined(compared), *_not_measured(compared, {one.id for one in answers})]
-    parts += _undecided(answers, several=len(compared.pairs) > 1)
+def open_questions(compared: Compared, answers: Sequence[Answer], left_out: Collection[str] = ()) -> Answer:
+    """Name what the other answers leave open, with what would tell it, and what the whole card is about.
+
+    left_out: ids of questions that were answered, for which the card has no room.
+    """
+    parts = [*_not_defined(compared), *_not_measured(compared, {*left_out, *(one.id for one in answers)})]
+    parts += _undecided(answers, _scope(compared))
     scope = []
     if compared.has_images:
         whole = [] if parts else ["every question has an answer for these models, on images like these"]
@@ -88,17 +94,27 @@ def _not_measured(compared: Compared, answered: set[str]) -> list[str]:
     return [f"it is not known {subjects}, since these analyses were left out or gave no result"]
 
 
-def _undecided(answers: Sequence[Answer], *, several: bool) -> list[str]:
-    """The questions without a verdict; of several pairs also those that an answer leaves open for some of them."""
-    parts: dict[str, list[str]] = {}
+def _scope(compared: Compared) -> str:
+    """The things of which an answer may leave some open; empty of a single pair on one task."""
+    if len(compared.pairs_of_weights) > 1:
+        return "for some of the pairs "
+    return "on some of the tasks " if len(compared.pairs) > 1 else ""
+
+
+def _undecided(answers: Sequence[Answer], scope: str) -> list[str]:
+    """The questions without a verdict, and those that an answer leaves open in part, by what would tell them.
+
+    scope: of the latter. Questions that nothing would tell come last, so that none seems to belong to another remedy.
+    """
+    groups: dict[tuple[str, str], list[str]] = {}
     for one in answers:
         stays = ", if the value stays" if one.would_tell.startswith("about ") else ""
         would = f" ({one.would_tell} would tell{stays})" if one.would_tell else ""
         if one.verdict == UNKNOWN:
-            parts.setdefault(would, []).append(OPEN[one.id])
+            groups.setdefault((would, ""), []).append(OPEN[one.id])
         elif one.would_tell:
-            explained = "whether order and scale of the channels explain most of the barrier"
-            left = explained if not several else f"for some of the pairs {OF_SOME.get(one.id, OPEN[one.id])}"
-            parts.setdefault(would, []).append(left)
-    said = [text for would, texts in parts.items() for text in (*texts[:-1], f"{texts[-1]}{would}")]
-    return [f"it cannot be told {listed(said)}"] if said else []
+            left = OF_SOME.get(one.id, OPEN[one.id]) if scope else EXPLAINED
+            groups.setdefault((would, scope), []).append(left)
+    ordered = sorted(groups.items(), key=lambda group: not group[0][0])
+    said = [f"{where}{listed(texts)}{would}" for (would, where), texts in ordered]
+    return [f"{'nor' if index else 'it cannot be told'} {text}" for index, text in enumerate(said)]

@@ -10,12 +10,13 @@ from scipy.special import entr
 
 from transferscope.analysis.intervals import rate_interval
 from transferscope.analysis.learning import chance_level, standard_error
+from transferscope.answers.answer import NO, UNKNOWN, YES
 from transferscope.claims.evidence import NORMAL_975
 
 HARDLY = 0.05
-"""Part of the way from guessing to no mistake below which a model has hardly learned, if its loss agrees."""
+"""Part of the way from guessing to no mistake below which a model has hardly learned."""
 LIKE_GUESSING = 0.95
-"""Part of the loss of guessing above which a loss agrees."""
+"""Part of the loss of guessing above which a loss is that of guessing."""
 
 
 @dataclass(frozen=True)
@@ -42,15 +43,22 @@ class Score:
         return self.low <= self.chance
 
     @property
-    def is_hardly_better(self) -> bool:
-        """True of a model better than guessing by less than 5 % of what there is to learn, in metric and loss alike."""
-        little = self.value - self.chance < HARDLY * (1 - self.chance)
-        return little and self.loss >= LIKE_GUESSING * self.loss_of_guessing
+    def has_learned(self) -> str:
+        """`yes`, `no` or `cannot tell`; `yes` also where the metric is not known, or nothing is there to learn.
 
-    @property
-    def has_learned(self) -> bool:
-        """False where the model is not, or hardly, better than guessing; True where its metric is not known."""
-        return not (self.is_like_guessing or self.is_hardly_better)
+        `no` needs the whole interval less than 5 % of the way from guessing to no mistake. Guessing in the interval is
+        no evidence by itself, so that it gives `no` only where the metric lies below these 5 % and the loss is that of
+        guessing, too, else `cannot tell`.
+        """
+        if self.chance >= 1 or self.loss_of_guessing == 0:  # one class
+            return YES
+        hardly = self.chance + HARDLY * (1 - self.chance)
+        if self.high < hardly:
+            return NO
+        if not self.is_like_guessing:
+            return YES
+        agrees = self.value < hardly and self.loss >= LIKE_GUESSING * self.loss_of_guessing
+        return NO if agrees else UNKNOWN
 
 
 def score_of(value: float, loss: float, class_sizes: pd.DataFrame, metric: str, num_examples: int) -> Score:

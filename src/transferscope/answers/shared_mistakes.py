@@ -17,7 +17,9 @@ from transferscope.tables import formats
 
 ANSWERS = {"yes": YES, "no": NO, "cannot tell": UNKNOWN}
 LONGEST = 2.0
-"""An interval of the overlap longer than from -1 to 1 says nothing: hardly any overlap is possible beyond chance."""
+"""An interval of the overlap longer than from -1 to 1 says nothing: hardly any overlap is possible beyond chance.
+
+Of the interval of one pair, since how many pairs a sentence speaks of changes no accuracy."""
 
 
 def shared_mistakes(compared: Compared) -> Answer | None:
@@ -87,11 +89,12 @@ def _overlap(compared: Compared, pair: Pair, number: int) -> Finding | None:
         f"on {images}{finding} {first} makes {count(common + only_a, 'mistake')} and {second} {common + only_b}, "
         f"{common} of them on the same images"
     )
-    value, low, high = among(ranged(row, "excess_overlap"), number, (-math.inf, 1.0))
+    alone = ranged(row, "excess_overlap")
+    value, low, high = among(alone, number, (-math.inf, 1.0))
     if math.isnan(value) or math.isnan(low):
         few = f"{text}: too few to tell how far they overlap beyond chance"
         return Finding(pair, "", few, value if not math.isnan(low) else math.nan)
-    if high - low > LONGEST:
+    if alone[2] - alone[1] > LONGEST:
         apart = f"{text}: with accuracies so far apart it cannot be told how far they overlap beyond chance"
         return Finding(pair, "", apart)
     text += (
