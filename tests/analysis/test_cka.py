@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from transferscope.analysis.cka import ESTIMATORS, StreamingCKA, linear_cka
+from transferscope.analysis.cka import ESTIMATORS, StreamingCKA, cka_ratio, linear_cka
 from transferscope.analysis.hsic import FeatureSums, centre_unbiased, gram_matrix
 from transferscope.system.errors import UserError
 
@@ -108,6 +108,21 @@ def test_rounded_products_of_wide_features_move_cka_by_less_than_a_millionth(sca
     assert 0.1 < exact < 0.9
     assert linear_cka(x, y) == pytest.approx(exact, abs=1e-7)
     assert torch.equal(gram_matrix(torch.full((5, 40_000), 0.1)), torch.zeros(5, 5, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("place", [0, 5, 12, 23])
+def test_an_outlier_does_not_round_the_other_examples(place):
+    """Of 40,000 float32 features with an example of 1000 times the norm, CKA of all and of the others is exact to 1e-6."""
+    generator = torch.Generator().manual_seed(0)
+    common, *own = torch.randn(3, 24, 64, generator=generator)
+    features = [(common + one) @ torch.randn(64, 40_000, generator=generator) + 5 for one in own]
+    for one in features:
+        one[place] *= 1000
+    assert linear_cka(*features) == pytest.approx(linear_cka(*(one.double() for one in features)), abs=1e-6)
+    others = [index for index in range(24) if index != place]
+    x, y = (centre_unbiased(gram_matrix(one)[others][:, others]) for one in features)
+    value = cka_ratio(float((x * y).sum()), float((x * x).sum()), float((y * y).sum()))
+    assert value == pytest.approx(linear_cka(*(one[others].double() for one in features)), abs=1e-6)
 
 
 @pytest.mark.parametrize("sizes", [(60,), (4, 56), (1, 2, 57), (20, 20, 20)])

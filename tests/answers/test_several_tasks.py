@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 
 import pandas as pd
@@ -72,6 +73,36 @@ def test_figures_have_the_name_of_their_task(comparison: transferscope.answers.C
     assert comparison.figures["sketches.flips.figure"] is comparison.figures["sketches.flips"]
     shown = comparison.card["replacement"].figure.removesuffix(".figure")
     assert f"figures[&quot;{shown}&quot;]" in comparison.card._repr_html_()
+
+
+AVERAGED = {"landscape": None, "similarity": None, "mistakes": None, "merging": {"methods": ["uniform"]}}
+
+
+@pytest.mark.parametrize("order", [("photos", "sketches"), ("sketches", "photos")])
+def test_a_merge_is_judged_on_the_tasks_that_have_images(order: tuple[str, str], trained: Trained) -> None:
+    """A task without images, first or last, is left out: the rows and the sentence are those of the other one alone."""
+    models = [trained.models[name] for name in ("first", "second")]
+    known = {"photos": trained.images, "sketches": None}
+    comparison = transferscope.compare(*models, images={task: known[task] for task in order}, analyses=AVERAGED)
+    alone = transferscope.compare(*models, images={"photos": trained.images}, analyses=AVERAGED)
+    pd.testing.assert_frame_equal(comparison.tables["merging"], alone.tables["merging"])
+    assert comparison.card["averaging"].answer == alone.card["averaging"].answer
+    without = transferscope.compare(*models, images=dict.fromkeys(order), analyses=AVERAGED)
+    assert without.merging is None
+
+
+def test_tasks_of_one_label_and_of_several_judge_no_merge_together(
+    trained: Trained, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A warning names a task of either kind; each has its rows of what is compared otherwise."""
+    models = [trained.models[name] for name in ("first", "second")]
+    pictures, labels = trained.images["test"]
+    images = {"photos": (pictures, labels), "findings": (pictures, torch.eye(4)[labels].long())}
+    with caplog.at_level(logging.WARNING):
+        comparison = transferscope.compare(*models, images=images, analyses=AVERAGED | {"mistakes": {"bootstrap": 10}})
+    assert "nothing is merged: images of photos have one label each and those of findings several" in caplog.text
+    assert comparison.merging is None
+    assert set(comparison.tables["mistakes"]["task"]) == {"photos", "findings"}
 
 
 def test_figures_of_one_named_task_have_both_names(trained: Trained) -> None:

@@ -26,6 +26,7 @@ RUNS: dict[str, Any] = {
 def planned(*merges: dict[str, Any], **merging: Any) -> Plan:
     tasks: dict[str, Any] = {name: {"format": "image_folder", "root": name} for name in ("shapes", "real", "clipart")}
     tasks |= {"both": {"union": ["real", "clipart"]}, "blind": {"format": "image_folder", "root": None}}
+    tasks["chest"] = {"format": "chexpert", "root": "chest"}
     none = dict.fromkeys(("mistakes", "similarity", "landscape", "spectrum"))
     return make_plan({"tasks": tasks, "runs": RUNS, "analyses": none | {"merging": {"merges": merges, **merging}}})
 
@@ -79,6 +80,10 @@ def test_runs_are_merged_as_they_are_named() -> None:
         ({"candidates": ["real.rit_1", "real.rit_2"], "evaluated_on": ["nix"]}, "evaluated_on: 'nix' is unknown"),
         ({"candidates": ["real.rit_1", "real.wide_1"]}, "different networks: merge runs of one architecture"),
         ({"candidates": ["blind.old_1", "real.rit_1"]}, "blind has no images, by which a merge is judged"),
+        (
+            {"candidates": ["real.rit_1", "real.rit_2"], "evaluated_on": ["both", "chest"]},
+            "images of both have one label each and those of chest several: give evaluated_on",
+        ),
         (
             {"candidates": ["real.tuned_1", "real.tuned_2"]},
             "the parent models/p.pth is a file: name a run that takes it in",

@@ -432,6 +432,12 @@ def test_faults_are_named() -> None:
             {},
             "one and other have different classes",
         ),
+        (
+            [bench("other", multi_label=True), bench()],
+            {"a": A, "b": B},
+            {},
+            "images of one have one label each and those of other several: judge a merge on tasks of one kind",
+        ),
         ([bench(parts={"test": 1})], {"a": A, "b": B}, {}, "1 test images: too few"),
     ):
         with pytest.raises(UserError, match=message):

@@ -90,3 +90,14 @@ def test_tables_of_runs_that_stopped_early_are_those_of_the_images_that_they_saw
     every = Runs.model_validate(parameters["plan"]["runs_of"]["clipart"])
     calibration, _ = nodes.calibrate_runs(every, split, options, **predictions)
     assert calibration.set_index("run")["num_examples"].to_dict() == {"pt_1": 16, "pt_2": 16, "rit_1": 12}
+
+
+def test_figures_of_a_series_get_the_names_of_its_files() -> None:
+    """Bars of mistakes and panels of flips tell the files of one label apart by the ends of their paths."""
+    files = {"label": "m", "tasks": ["images"], "initialisation": "checkpoint", "checkpoints": ["e/1.pth", "e/2.pth"]}
+    analyses = dict.fromkeys(("similarity", "landscape", "spectrum")) | {"mistakes": {"pairs": [["m", "m"]]}}
+    tasks = {"images": {"format": "image_folder", "root": "images"}}
+    pipeline = create_pipeline(make_plan({"tasks": tasks, "runs": {"m": files}, "analyses": analyses}))
+    drawing = {node.short_name: node.func for node in pipeline.nodes}
+    for name in ("draw_mistakes", "draw_flips"):
+        assert drawing[name].options["names"] == {"images.m_1": "1", "images.m_2": "2"}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import combinations
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -18,6 +20,7 @@ from transferscope.plots import (
     labels,
     mistakes,
     planes,
+    replacement,
     spectrum,
     speed,
 )
@@ -370,6 +373,71 @@ def test_pairs_of_a_series_have_a_bar_each_that_names_both_files(drawn):
     table = pd.concat([one.assign(pair_kind="model & model", checkpoint_a=a, checkpoint_b=b) for a, b in ends])
     ax = mistakes.mistake_bars(table, names=many).axes[0]
     assert (len(ax.get_yticklabels()), ax.get_ylabel()) == (40, "pair (the first 40 of 58)")
+
+
+SERIES_NAMES = {
+    "ends that differ": [f"checkpoints/resnet50_lr0.05_wd1e-4_bs256_epoch_{place:03}" for place in range(90)],
+    "middles that differ": [f"resnet50_lr0.05_wd1e-4_s{place:02}_augmented_longer_epoch_090" for place in range(90)],
+}
+
+
+def of_series(table, ends):
+    """The rows of a figure's table for each pair of files of one label."""
+    own = table.assign(pair_kind="model & model")
+    return pd.concat(
+        [own.assign(checkpoint_a=f"images.m_{a}@final", checkpoint_b=f"images.m_{b}@final") for a, b in ends]
+    )
+
+
+@pytest.mark.parametrize("case", SERIES_NAMES)
+def test_long_names_of_files_leave_room_for_the_bars(case, drawn, recwarn):
+    """Of names of about 50 letters the axes keep a fifth of the figure at least, and every pair a name of its own."""
+    names = {f"images.m_{place}": name for place, name in enumerate(SERIES_NAMES[case])}
+    table = of_series(drawn.mistakes(kinds=("P-T & RI-T",)).iloc[:1], [(0, place) for place in range(1, 40)])
+    figure = mistakes.mistake_bars(table, names=names)
+    figure.draw_without_rendering()
+    ax = figure.axes[0]
+    assert ax.get_position().width > 0.2
+    ticks = [tick.get_text() for tick in ax.get_yticklabels()]
+    assert len(set(ticks)) == 39
+    if case == "ends that differ":
+        assert max(map(len, ticks)) == 2 * 25 + len(" & ")
+        assert ticks[4].endswith("_epoch_005")
+    assert not [str(warning.message) for warning in recwarn]
+
+
+def test_pairs_of_a_series_have_a_panel_each(drawn, recwarn):
+    """The first 12 of 780 pairs of files, three in a row, with their own values; another kind keeps its mean."""
+    names = {f"images.m_{place}": name for place, name in enumerate(SERIES_NAMES["ends that differ"][:40])}
+    ends = list(combinations(range(40), 2))
+    table = of_series(drawn.flips(kinds=("P-T & RI-T",)), ends)
+    table["accuracy_gain"] = table["checkpoint_b"].str.extract(r"_(\d+)@")[0].astype(float).to_numpy() / 1000
+    other = drawn.flips(kinds=("P-T & P-T",)).assign(checkpoint_a="a", checkpoint_b="b")
+    figure = replacement.flip_bars(pd.concat([other, table]), names=names)
+    figure.draw_without_rendering()
+    panels = [ax for ax in figure.axes if ax.axison]
+    assert [ax.get_title().partition("…")[0] for ax in panels] == ["P-T & P-T", *["checkpoints/"] * 11]
+    assert [ax.get_title()[-9:] for ax in panels[1:]] == [f"epoch_{place:03}" for place in range(1, 12)]
+    assert [ax.lines[0].get_xdata()[0] for ax in panels[1:]] == pytest.approx([place / 10 for place in range(1, 12)])
+    assert "the first 12 pairs of 781" in figure.get_suptitle()
+    assert min(ax.get_position().width for ax in panels) > 0.2
+    titles = [ax.title.get_window_extent() for ax in panels]
+    assert not any(a.overlaps(b) for a, b in combinations(titles, 2))
+    assert not [str(warning.message) for warning in recwarn]
+
+
+def test_findings_share_the_bars_of_pairs(drawn):
+    """190 pairs of 14 findings: two pairs are shown, 28 bars; of more findings than bars one pair."""
+    names = {f"images.m_{place}": f"epoch_{place}" for place in range(20)}
+    ends = list(combinations(range(20), 2))
+    for count, shown in ((14, "2"), (50, "one")):
+        findings = tuple(f"finding {place}" for place in range(count))
+        table = drawn.mistakes(classes=findings, kinds=("P-T & RI-T",)).drop_duplicates("class_name")
+        figure = mistakes.mistake_bars(of_series(table, ends), names=names)
+        ax = figure.axes[0]
+        assert len(ax.get_yticklabels()) == max(1, 40 // count) * count
+        assert ax.get_ylabel() == f"pair (the first {shown} of 190)"
+        assert figure.get_figheight() < 20
 
 
 class OnlySome:

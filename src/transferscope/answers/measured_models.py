@@ -187,11 +187,12 @@ class MeasuredModels:
 
 
 def merged(tasks: Sequence[MeasuredModels]) -> Merging | None:
-    """Merge the models and judge on all tasks; None without images or options, and where they cannot be merged."""
-    first = tasks[0]
-    if not first.splits or first.options.merging is None or len(first.networks) > 1:
+    """Merge the models and judge on all tasks with images; None without such or options, and where that cannot be."""
+    judged = [one for one in tasks if one.splits]
+    first = judged[0] if judged else None
+    if first is None or first.options.merging is None or len(first.networks) > 1:
         return None
-    benches = {one.task: one.bench() for one in tasks}
+    benches = {one.task: one.bench() for one in judged}
     candidates = {final_of(run): one.checkpoint for run, one in first.models.items()}
     try:
         return merge(benches, candidates, first.options.merging, methods=first.options.merging.methods)

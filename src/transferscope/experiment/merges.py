@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from transferscope.experiment import options as opt
 from transferscope.experiment.names import Epoch, RunName
 from transferscope.experiment.run import RunSpec
-from transferscope.experiment.study import Study
+from transferscope.experiment.study import Study, is_multi_label
 
 Runs = dict[str, RunSpec]
 
@@ -162,4 +162,10 @@ def _fault_of_spec(study: Study, runs: Runs, spec: MergeSpec) -> str | None:
     blind = [task for task in spec.tasks if not study.tasks[task].has_images]
     if len(blind) == len(study.tasks):  # weights alone are compared, and the merge is left out as all that needs images
         return None
-    return f"{blind[0]} has no images, by which a merge is judged: give evaluated_on" if blind else None
+    if blind:
+        return f"{blind[0]} has no images, by which a merge is judged: give evaluated_on"
+    kinds = {is_multi_label(study, task): task for task in reversed(spec.tasks)}
+    if len(kinds) > 1:
+        single, several = kinds[False], kinds[True]
+        return f"images of {single} have one label each and those of {several} several: give evaluated_on"
+    return None

@@ -17,7 +17,7 @@ from transferscope.experiment.pairs import Pair, PairGroup, pair_of
 from transferscope.experiment.reuse_variants import Variant, variants
 from transferscope.experiment.run import Role, RunSpec
 from transferscope.experiment.run_groups import RunGroup, node_names, run_groups
-from transferscope.experiment.study import Study
+from transferscope.experiment.study import Study, is_multi_label
 
 NO_TREATMENT = {*opt.NOT_IN_WEIGHTS, "keep_epochs", "evaluate_every", "evaluate_train_on"}
 """Options of a training in which runs that are compared as replicas may differ."""
@@ -108,10 +108,7 @@ class Plan:
 
     def is_multi_label(self, task: str) -> bool:
         """True if an example of the task has several labels."""
-        options = self.study.tasks[task]
-        if options.layout is not None:
-            return options.layout.multi_label
-        return any(self.is_multi_label(part) for part in options.union or ())
+        return is_multi_label(self.study, task)
 
     def has_images(self, task: str) -> bool:
         """True if the task has images; without them its checkpoint files are compared by their weights alone."""

@@ -331,6 +331,14 @@ def pictures_of(study: Study, task: str) -> opt.PictureOptions:
     return options.pictures or study.pictures
 
 
+def is_multi_label(study: Study, task: str) -> bool:
+    """True if an example of the task has several labels."""
+    options = study.tasks[task]
+    if options.layout is not None:
+        return options.layout.multi_label
+    return any(is_multi_label(study, part) for part in options.union or ())
+
+
 def listed(names: Iterable[str]) -> str:
     return ", ".join(sorted(names)) or "none"
 

@@ -109,7 +109,8 @@ def merge(
 
     Raises:
         UserError: For a single candidate and no parent, networks of different architectures, shapes or classes,
-            non-finite weights, a parent that is none, missing images, and tasks of different classes.
+            non-finite weights, a parent that is none, missing images, and tasks of different classes or of
+            another number of labels per image.
 
     Memory: at most two models and a few tensors, for any number of candidates in files (the table by method is in
     docs/merging.md); what methods need of networks (Fisher information) waits in temporary files, and so do parent and
@@ -223,6 +224,12 @@ class _Merger:
     def _check_classes(self) -> None:
         if not self.images:
             raise UserError("there are no images to judge a merge by: give a bench with test images")
+        kinds = {one.multi_label: one.task for one in reversed(self.images)}
+        if len(kinds) > 1:
+            raise UserError(
+                f"images of {kinds[False]} have one label each and those of {kinds[True]} several: judge a merge on "
+                "tasks of one kind"
+            )
         classes = {one.task: tuple(one.bench.split("test").class_names) for one in self.images}
         first, names = next(iter(classes.items()))
         for task, other in classes.items():

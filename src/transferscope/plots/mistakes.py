@@ -32,8 +32,8 @@ from transferscope.plots.style import (
 
 LETTER = 0.06
 """Inches that a letter of a tick takes."""
-MOST_PAIRS = 40
-"""Pairs of files of a series that have a bar of their own; of more the first ones."""
+MOST_BARS = 40
+"""Bars of pairs of files of a series, in all classes together; of more pairs the first ones are shown."""
 
 
 def accuracy_by_class_size(
@@ -144,30 +144,31 @@ def mistake_bars(
     Args:
         mistakes: columns pair_kind, class_name, num_examples, only_a_correct, only_b_correct, common_mistakes.
         names: Shown names of files that have one label together, by the full name of the run: each pair of these has a
-            bar of its own (at most 40).
+            bar of its own, or in a multi-label task one for each class (40 bars at most, or one pair).
     """
     require_columns(mistakes, ("pair_kind", "class_name", "num_examples", *PARTS.values()), "mistakes")
     rows, of_all = mistakes[mistakes["num_examples"] > 0], 0
     if names and len(rows):
-        rows, of_all = with_named_pairs(rows, names, MOST_PAIRS)
+        most = max(1, MOST_BARS // rows["class_name"].nunique())
+        rows, of_all = with_named_pairs(rows, names, most)
     if rows.empty:
         return empty_figure("no mistakes to show", note)
     kinds, classes = in_usual_order(in_order(rows["pair_kind"])), in_order(rows["class_name"])
     bars = [(name, kind) for name in classes for kind in kinds]
-    wide = len(classes) > 1 or bool(names)
+    several = len(classes) > 1
+    ticks = [f"{shorten(name)}   {kind}" if several and kind == kinds[0] else kind for name, kind in bars]
+    beside = max(1.6, 0.6 + LETTER * max(map(len, ticks)) if names else 0)
+    width = max(DOUBLE_WIDTH, beside + PANEL_WIDTH / 2) if several or names else PANEL_WIDTH
     height = 0.85 + 0.2 * len(bars) + 0.08 * len(classes)
-    figure, axes = new_figure(width=DOUBLE_WIDTH if wide else PANEL_WIDTH, panel_height=height)
+    figure, axes = new_figure(width=width, panel_height=height)
     ax = axes[0, 0]
     y = np.array([index + 0.5 * (index // len(kinds)) for index in range(len(bars))])
     shares = np.array([_shares(rows, name, kind) for name, kind in bars])
-    longest = max(map(len, kinds)) if names else 0
-    _stack(ax, y, shares, figure.get_figwidth() - max(1.6, 0.6 + LETTER * longest))
-    several = len(classes) > 1
-    ticks = [f"{shorten(name)}   {kind}" if several and kind == kinds[0] else kind for name, kind in bars]
+    _stack(ax, y, shares, width - beside)
     ax.set_yticks(y, ticks, fontsize=TICK_SIZE)
     ax.set_ylim(y[-1] + 0.6, -0.6)
     ax.grid(False, axis="y")
-    which = f"pair (the first {MOST_PAIRS} of {of_all})" if of_all else None
+    which = f"pair (the first {most if most > 1 else 'one'} of {of_all})" if of_all else None
     label(ax, x="mistakes (% of test examples)", y=which, title=heading(title, rows))
     legend_below(figure, ax.containers, list(PARTS))
     return add_note(figure, note)

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from transferscope.plots.rows import heading, in_order, kinds_of, require_columns
+from transferscope.plots.rows import heading, in_order, kinds_of, require_columns, with_named_pairs
 from transferscope.plots.style import (
     BLACK,
     BLUE,
-    DOUBLE_WIDTH,
     GREY,
-    PANEL_WIDTH,
     TICK_SIZE,
     TITLE_SIZE,
     VERMILLION,
@@ -29,44 +29,67 @@ from transferscope.plots.style import (
 
 MOST_ROWS = 24
 """Groups in the figure of flips; of more those whose accuracy changes most."""
+MOST_PANELS = 12
+"""Kinds of pairs, and pairs of files of a series, that have a panel; of more the first ones."""
+ACROSS = 3
+"""Panels beside each other."""
+LONGEST_TITLE = 28
+"""Letters of a pair above its panel in one line; the two of a longer one stand below each other."""
 RATES = ("negative_flip_rate", "positive_flip_rate")
 SIDES = (("turn wrong", -1, VERMILLION, RATES[0]), ("turn right", 1, BLUE, RATES[1]))
 
 
-def flip_bars(flips: pd.DataFrame, *, title: str | None = None, note: str | None = None) -> Figure:
+def flip_bars(
+    flips: pd.DataFrame,
+    *,
+    names: Mapping[str, str] | None = None,
+    title: str | None = None,
+    note: str | None = None,
+) -> Figure:
     """Images that turn wrong, to the left, and right, to the right, when the first model is replaced by the second.
 
     A panel for each kind of pair, a row for all images and for each group of them, the mean over the pairs of the kind.
     Whiskers are the 95 % intervals over images (means of the pairs' own), the dot is the gain in accuracy. Of more than
-    24 groups those are shown whose accuracy changes most.
+    24 groups those are shown whose accuracy changes most, of more than 12 panels the first ones.
 
     Args:
         flips: columns pair_kind, class_name, group, value, num_examples, accuracy_gain and both flip rates, with
-            `_low` and `_high`.
+            `_low` and `_high`; with names also checkpoint_a and checkpoint_b.
+        names: Shown names of files that have one label together, by the full name of the run: each pair of these has a
+            panel of its own.
     """
     ranged = [f"{rate}{end}" for rate in RATES for end in ("", "_low", "_high")]
     require_columns(flips, ("pair_kind", "class_name", "group", "value", "num_examples", "accuracy_gain"), "flips")
     rows = flips[flips["num_examples"] > 0]
     if rows.empty:
         return empty_figure("no flips to show", note)
+    if names:
+        rows, _ = with_named_pairs(rows, names, len(rows))
+    every = in_usual_order(in_order(rows["pair_kind"]))
+    kinds = every[:MOST_PANELS]
+    rows = rows[rows["pair_kind"].isin(kinds)]
     keys = ["class_name", "group", "value"]
     means = rows.groupby(["pair_kind", *keys], sort=False)[[*ranged, "accuracy_gain"]].mean()
     shown, left_out = _most_changed(means, keys)
-    kinds = in_usual_order(in_order(rows["pair_kind"]))
-    width = PANEL_WIDTH if len(kinds) == 1 else DOUBLE_WIDTH
-    figure, axes = new_figure(1, len(kinds), width=width, panel_height=0.8 + 0.17 * len(shown), sharex=True)
+    columns = min(len(kinds), ACROSS)
+    figure, axes = new_figure(-(-len(kinds) // columns), columns, panel_height=0.8 + 0.17 * len(shown), sharex=True)
+    for ax in axes.flat[len(kinds) :]:
+        ax.set_axis_off()
     y = np.arange(len(shown), dtype=float)
-    for ax, kind in zip(axes[0], kinds, strict=True):
+    for ax, kind in zip(axes.flat, kinds, strict=False):
         _bars(ax, means.loc[[kind]].droplevel(0).reindex(shown), y)
-        ax.set_yticks(y, [_row_name(*key) for key in shown] if ax is axes[0, 0] else [""] * len(y), fontsize=TICK_SIZE)
+        first = ax in axes[:, 0]
+        ax.set_yticks(y, [_row_name(*key) for key in shown] if first else [""] * len(y), fontsize=TICK_SIZE)
         ax.set_ylim(len(shown) - 0.4, -0.6)
-        label(ax, x="% of images", title=kind)
-    label(axes[0, 0], y="images")
+        ax.tick_params(labelbottom=True)
+        shown_pair = kind if len(kind) <= LONGEST_TITLE else kind.replace(" & ", " &\n")
+        label(ax, x="% of images", y="images" if first else None, title=shown_pair)
     handles, labels = axes[0, 0].get_legend_handles_labels()
     legend_below(figure, handles, labels)
     text = heading(title, rows) or ""
-    rest = f" (the {len(shown)} rows of {len(shown) + left_out} that change most)" if left_out else ""
-    figure.suptitle(f"{text}{rest}", fontsize=TITLE_SIZE)
+    parts = [f"the {len(shown)} rows of {len(shown) + left_out} that change most"] if left_out else []
+    parts += [f"the first {len(kinds)} pairs of {len(every)}"] if len(every) > len(kinds) else []
+    figure.suptitle(f"{text} ({', '.join(parts)})" if parts else text, fontsize=TITLE_SIZE)
     return add_note(figure, note)
 
 

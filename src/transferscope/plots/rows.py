@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
@@ -9,8 +10,11 @@ import pandas as pd
 
 from transferscope.experiment.names import CheckpointName
 from transferscope.plots.roles import present_labels
+from transferscope.plots.style import shorten
 from transferscope.system.errors import UserError
 
+LONGEST_FILE = 25
+"""Letters of the name of a file, of which two stand beside each other."""
 _STEMS = (("rit", "RI-T"), ("ri", "RI"), ("pt", "P-T"), ("p", "P"))
 
 
@@ -43,18 +47,31 @@ def with_named_pairs(pairs: pd.DataFrame, names: Mapping[str, str], most: int) -
     """A table whose pairs of files are told apart: their pair_kind names the two models, `epoch_1 & epoch_2`.
 
     pairs: columns pair_kind, checkpoint_a, checkpoint_b. names: shown names by the full name of the run, of the files
-    that have one label together. most: of more such pairs the rows of the first ones are kept, so that their figure can
-    be read.
+    that have one label together; the middle of long ones is left out. most: of more such pairs the rows of the first
+    ones are kept, so that their figure can be read.
 
     Returns the table, and the number of all such pairs where some were left out, else 0.
     """
-    ends = [pairs[side].map(lambda name: names.get(str(CheckpointName.parse(name, task="unknown").run_name)))
+    short = _shortened(names.values())
+    known = {run: short[name] for run, name in names.items()}
+    ends = [pairs[side].map(lambda name: known.get(str(CheckpointName.parse(name, task="unknown").run_name)))
             for side in ("checkpoint_a", "checkpoint_b")]  # fmt: skip
     named = ends[0].notna() & ends[1].notna()
     shown = pairs["pair_kind"].mask(named, ends[0].astype(str) + " & " + ends[1].astype(str))
     every = in_order(shown[named])
     kept = pairs.assign(pair_kind=shown)[~named | shown.isin(every[:most])]
     return kept, len(every) if len(every) > most else 0
+
+
+def _shortened(names: Iterable[str]) -> dict[str, str]:
+    """Names of at most `LONGEST_FILE` letters; more are kept of those that would look alike."""
+    shown = {name: shorten(name, LONGEST_FILE) for name in names}
+    longest = LONGEST_FILE
+    while (counts := Counter(shown.values())).total() > len(counts):
+        alike = [name for name, text in shown.items() if counts[text] > 1]
+        longest += 1
+        shown |= {name: shorten(name, longest) for name in alike}
+    return shown
 
 
 def require_columns(table: pd.DataFrame, columns: Iterable[str], name: str) -> None:

@@ -64,7 +64,7 @@ def _replacement(plan: Plan, task: str, groups: list[PairGroup], runs: list[RunS
         *(_measure(task, group, of_pairs, "replace", nodes.replace_pair, nodes.replace_pairs) for group in groups),
         _calibrate(task, runs),
         *(gather(NAME, task, name, [f"{task}.{group.name}.{name}" for group in groups]) for name in of_pairs),
-        draw(NAME, task, "flips", "replacement:flip_bars", [f"{task}.flips.table"]),
+        draw(NAME, task, "flips", "replacement:flip_bars", [f"{task}.flips.table"], names=_names(runs)),
         draw(NAME, task, "reliability", "replacement:reliability_diagram", [f"{task}.reliability.table"]),
         *_gallery(plan, task, "flip_gallery", nodes.draw_flip_gallery),
     ]
