@@ -218,7 +218,7 @@ def test_a_line_may_go_from_best_to_final(project) -> None:
     first, second = (project.load(f"clipart.{run}.checkpoints") for run in ("pt_1", "rit_1"))
     spec = PairSpec(kind="x", run_a=first.name, run_b=second.name, label_a="a", label_b="b")
     points, barriers = interpolate_pair(
-        spec, replace(first, best=1), second, splits["train"], splits["test"], chosen, "float32", {}
+        spec, replace(first, best=1), second, splits["train"], splits["test"], chosen, "float32", False, {}
     )
     names = set(barriers["checkpoint_a"] + " " + barriers["checkpoint_b"])
     assert names == {"clipart.pt_1@final clipart.rit_1@final", "clipart.pt_1@best clipart.rit_1@final"}
