@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from transferscope.analysis import criticality as criticality_module
 from transferscope.analysis.criticality import (
     criticality,
     deciding_cells,
@@ -407,6 +408,26 @@ def test_a_bfloat16_workspace_rounds_once(batches: list) -> None:
     exact = run(batches, alphas=[0.5], sigmas=[0.1])
     np.testing.assert_allclose(rounded["loss"], exact["loss"], rtol=0.05)
     assert (rounded["loss"] != exact["loss"]).all()
+
+
+def test_a_compiler_may_round_otherwise(batches: list, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stages are checked as they are given: in bfloat16 compiled ones differ by more than wrong ones may."""
+
+    class Rounded(nn.Module):
+        def __init__(self, stage: nn.Module) -> None:
+            super().__init__()
+            self.stage = stage
+
+        def forward(self, hidden: Tensor) -> Tensor:
+            return self.stage(hidden) * (1 + 2**-7)
+
+    monkeypatch.setattr(criticality_module, "as_compiled", Rounded)
+    model = make_net(0).bfloat16()
+    given = {"alphas": [0.5], "sigmas": [0.1], "seed": 3, "stages": split_at_modules(model)}
+    plain = criticality(model, INITIAL, FINAL, MODULES, {"train": batches}, **given)
+    compiled = criticality(model, INITIAL, FINAL, MODULES, {"train": batches}, compiled=True, **given)
+    np.testing.assert_allclose(compiled["loss"], plain["loss"], rtol=0.2)
+    assert (compiled["loss"] != plain["loss"]).all()
 
 
 def test_only_the_cases_asked_for_are_measured(batches: list) -> None:

@@ -329,6 +329,29 @@ def test_a_run_that_is_added_costs_the_others_nothing(
         same_runs(tmp_path / run.name, undisturbed / run.name)
 
 
+def test_a_run_that_diverges_costs_the_others_nothing(
+    make_run: Make,
+    train_split: PackedSplit,
+    held_out_split: PackedSplit,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It is ended where its loss is looked at, so that a kill in the same epoch loses no snapshot of the others."""
+    options = {"epochs": 1, "batch_size": 1, "clip_norm": None, "snapshot_seconds": 0}
+    runs = several(make_run, [{"lr": 0.01}, {"lr": 1e30}], **options)
+    inputs, folders = inputs_of(runs, train_split, held_out_split), folders_of(runs, tmp_path)
+    step, seen = together.take_step_together, []  # type: ignore[var-annotated]
+    with monkeypatch.context() as patch:
+        patch.setattr(together, "take_step_together", lambda *args: step(*args) if args[3] < 35 else 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            train_runs(inputs, folders)
+    assert loop.CheckpointSeries.open(folders[1]).status == "diverged"
+    monkeypatch.setattr(together, "take_step_together", lambda *args: (seen.append(args[3]), step(*args))[1])
+    train_runs(inputs, folders)
+    assert seen == list(range(32, 40))
+    assert loop.CheckpointSeries.open(folders[0]).status == "finished"
+
+
 def test_finished_runs_are_left_out_and_diverged_ones_stop(
     make_run: Make, make_split: Make, files_of: Make, tmp_path: Path
 ) -> None:

@@ -173,7 +173,7 @@ class _Pipeline:
     def check(self, inputs: Tensor) -> None:
         """The stages must compute what the model computes; tried once, on the first batch, before they are compiled.
 
-        What a compiler makes rounds otherwise: in bfloat16 by more than stages may differ.
+        A compiler rounds otherwise, in bfloat16 by more than stages may differ.
         """
         if self._checked:
             return
