@@ -280,6 +280,9 @@ def test_one_line_tells_why_workers_failed(make_run: Make, tmp_path: Path) -> No
     assert "RuntimeError: closed" in (tmp_path / "run" / "workers.log").read_text()
     ended = shown("FAILED\nexitcode  : -15 (pid: 1)\nexitcode  : -9 (pid: 2)")
     assert "was ended by signal 9 (killed; often" in str(ended)
+    several = failure(make_run(), "FAILED\nexitcode  : -9 (pid: 2)", job, tmp_path / "run", others=3)
+    assert "toy.rit_1 and 3 more: a worker process was ended by signal 9" in str(several)
+    assert "training.together: false takes that of one run" in str(several)
     for path in job.iterdir():
         path.unlink()
     assert "was ended by signal 2 (interrupt)" in str(

@@ -18,10 +18,11 @@ class WorkerError(RuntimeError):
     """A training process failed; one line, and the path of the log with the rest."""
 
 
-def failure(run: RunSpec, output: str, job: Path, folder: Path) -> Exception:
+def failure(run: RunSpec, output: str, job: Path, folder: Path, others: int = 0) -> Exception:
     """Choose the error to raise: the user's, machines that did not meet, a deadly signal, or the first of a worker.
 
     output: of the launcher. job: the folder of the workers' errors, which go with the output into a file in `folder`.
+    others: runs that were trained as one with `run`.
     """
     errors = [json.loads(path.read_text()) for path in job.glob("error_*.json")]
     errors.sort(key=lambda error: (-error["restart"], error["time"]))
@@ -40,7 +41,12 @@ def failure(run: RunSpec, output: str, job: Path, folder: Path) -> Exception:
     raised = [f"raised {error['message']}" for error in errors]
     deadly, interrupts = _ended_by(DEADLY_SIGNALS, output), _ended_by(INTERRUPT, output)
     cause = next(iter([*deadly, *raised, *interrupts]), "ended before training began")
-    return WorkerError(f"training of {run.full_name}: a worker process {cause}; the rest is in {details}")
+    if not others:
+        return WorkerError(f"training of {run.full_name}: a worker process {cause}; the rest is in {details}")
+    return WorkerError(
+        f"training of {run.full_name} and {others} more: a worker process {cause}; where memory ran out, "
+        f"training.together: false takes that of one run for the same weights up to rounding; the rest is in {details}"
+    )
 
 
 def _ended_by(signals: dict[int, str], output: str) -> list[str]:

@@ -151,24 +151,26 @@ def _launch(records: Sequence[RunFolder], kind: str, num_processes: int, locks: 
         environment = _environment(num_processes, kind, run.training.num_nodes)
         listen = _Listener(job, advance)
         if num_processes * run.training.num_nodes == 1:
-            return_code = _run_alone(run, environment, job, listen, locks)
+            restarts = max(record.inputs.run.training.max_restarts for record in records)
+            return_code = _run_alone(restarts, environment, job, listen, locks)
         else:
             return_code = _run_launcher(_command(run, num_processes, job), environment, job, listen, locks)
         if return_code != 0:
-            raise failure(run, (job / OUTPUT).read_text(errors="replace"), job, records[0].folder)
+            output = (job / OUTPUT).read_text(errors="replace")
+            raise failure(run, output, job, records[0].folder, others=len(records) - 1)
 
 
 def _run_alone(
-    run: RunSpec, environment: dict[str, str], job: Path, listen: Callable[[], None], locks: Sequence[FolderLock]
+    max_restarts: int, environment: dict[str, str], job: Path, listen: Callable[[], None], locks: Sequence[FolderLock]
 ) -> int:
-    """Run the one worker of a training, again after it died as often as it may be; the last return code.
+    """Run the one worker of a training, again after it died as often as it may; the last return code.
 
     There is nobody to meet, so it needs no launcher, which is a start of Python and of torch more; nor does it wrap
     its network to exchange gradients.
     """
     command = [sys.executable, *_ending_with_us(), f"{PACKAGE}.worker", str(job)]
     code = 0
-    for restart in range(1 + run.training.max_restarts):
+    for restart in range(1 + max_restarts):
         place = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "TORCHELASTIC_RESTART_COUNT": str(restart)}
         code = _run_launcher(command, {**environment, **place}, job, listen, locks)
         if code == 0:
