@@ -207,6 +207,8 @@ class FixupBottleneck(_FixupBlock):
 
 def _draw(conv: nn.Conv2d, factor: float = 1.0) -> None:
     """Normal weights of std sqrt(2 / (c_out k^2)) times `factor`."""
+    if conv.weight.is_meta:  # it has no values, and torch would load for a second to draw none
+        return
     fan_out = conv.out_channels * math.prod(conv.kernel_size)
     nn.init.normal_(conv.weight, std=math.sqrt(2 / fan_out) * factor)
 
