@@ -50,6 +50,28 @@ def folders_of(runs: Sequence[RunSpec], folder: Path) -> list[Path]:
     return [folder / run.name for run in runs]
 
 
+def stopped(
+    inputs: Sequence[Inputs], folders: Sequence[Path], patch: pytest.MonkeyPatch, epoch: int, step: int = 0
+) -> list[tuple[int, int, int]]:
+    """Train as one until an optimizer step and fail there; the runs, epoch and step of each one taken after that."""
+    take_step, taken = together.take_step_together, []  # type: ignore[var-annotated]
+
+    def fail_at(*args: Any) -> Tensor:
+        if (args[2], args[3]) >= (epoch, step):
+            raise KeyboardInterrupt
+        return take_step(*args)
+
+    def note(*args: Any) -> Tensor:
+        taken.append((len(args[1]), args[2], args[3]))
+        return take_step(*args)
+
+    patch.setattr(together, "take_step_together", fail_at)
+    with pytest.raises(KeyboardInterrupt):
+        train_runs(inputs, folders)
+    patch.setattr(together, "take_step_together", note)
+    return taken
+
+
 def same_runs(one: Path, other: Path, tolerance: float = 1e-5) -> None:
     """Both folders hold the same epochs with the same tensors, metrics and metadata, up to rounding."""
     a, b = (loop.CheckpointSeries.open(folder) for folder in (one, other))
@@ -314,17 +336,10 @@ def test_a_run_that_is_added_costs_the_others_nothing(
     """A killed group to which a replica was added: two go on from epoch 3 as one, and the third begins alone."""
     added = saved_runs[0].model_copy(update={"name": "added"})
     inputs = inputs_of(saved_runs, train_split, held_out_split)
-    step, seen = together.take_step_together, []  # type: ignore[var-annotated]
-    with monkeypatch.context() as patch:
-        patch.setattr(together, "take_step_together", lambda *args: step(*args) if args[2] < 3 else 1 / 0)
-        with pytest.raises(ZeroDivisionError):
-            train_runs(inputs, folders_of(saved_runs, tmp_path))
-    monkeypatch.setattr(
-        together, "take_step_together", lambda *args: (seen.append((len(args[1]), args[2])), step(*args))[1]
-    )
+    taken = stopped(inputs, folders_of(saved_runs, tmp_path), monkeypatch, epoch=3)
     runs = [*saved_runs, added]
     train_runs(inputs_of(runs, train_split, held_out_split), folders_of(runs, tmp_path))
-    assert list(dict.fromkeys(seen)) == [(2, 3), (1, 1), (1, 2), (1, 3)]
+    assert list(dict.fromkeys(each[:2] for each in taken)) == [(2, 3), (1, 1), (1, 2), (1, 3)]
     for run in saved_runs:
         same_runs(tmp_path / run.name, undisturbed / run.name)
 
@@ -340,15 +355,10 @@ def test_a_run_that_diverges_costs_the_others_nothing(
     options = {"epochs": 1, "batch_size": 1, "clip_norm": None, "snapshot_seconds": 0}
     runs = several(make_run, [{"lr": 0.01}, {"lr": 1e30}], **options)
     inputs, folders = inputs_of(runs, train_split, held_out_split), folders_of(runs, tmp_path)
-    step, seen = together.take_step_together, []  # type: ignore[var-annotated]
-    with monkeypatch.context() as patch:
-        patch.setattr(together, "take_step_together", lambda *args: step(*args) if args[3] < 35 else 1 / 0)
-        with pytest.raises(ZeroDivisionError):
-            train_runs(inputs, folders)
+    taken = stopped(inputs, folders, monkeypatch, epoch=1, step=35)
     assert loop.CheckpointSeries.open(folders[1]).status == "diverged"
-    monkeypatch.setattr(together, "take_step_together", lambda *args: (seen.append(args[3]), step(*args))[1])
     train_runs(inputs, folders)
-    assert seen == list(range(32, 40))
+    assert taken == [(1, 1, step) for step in range(32, 40)]
     assert loop.CheckpointSeries.open(folders[0]).status == "finished"
 
 
