@@ -12,9 +12,12 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from kedro.pipeline import Node
 
-from transferscope.framework.runners.beside import drawn_beside
+from transferscope.framework.runners import beside
+from transferscope.framework.runners.beside import drawn_by
 from transferscope.generated.draw import generate_chest, generate_domains, generate_source
+from transferscope.plots.rendered import render
 from transferscope.plots.style import empty_figure
 from transferscope.system.errors import UserError
 from transferscope.system.processes import elsewhere, side_processes, spread
@@ -53,7 +56,7 @@ def test_what_a_killed_process_did_is_done_here():
 
 def test_figures_and_images_are_the_same_wherever_they_are_drawn(tmp_path):
     """Rendered figures and generated images do not depend on the process, byte for byte."""
-    drawing = drawn_beside(empty_figure)
+    drawing = drawn_by(elsewhere, empty_figure)
 
     def draw(folder: Path) -> object:
         generate_source(folder / "source", num_train=70, num_test=12, size=16)
@@ -71,10 +74,24 @@ def test_figures_and_images_are_the_same_wherever_they_are_drawn(tmp_path):
 
 def test_a_drawing_shows_itself_as_the_function_that_it_wraps():
     """Kedro and Kedro-Viz name the function and show its source and documentation."""
-    drawing = drawn_beside(empty_figure)
+    drawing = drawn_by(elsewhere, empty_figure)
     assert drawing.__name__ == "empty_figure"
     assert drawing.__doc__ == empty_figure.__doc__
     assert inspect.unwrap(drawing) is empty_figure
+
+
+def test_few_figures_are_drawn_without_a_process(monkeypatch):
+    """Figures go to processes from `MANY` of a run on; nodes that make anything else stay as they are."""
+    sent = []
+    monkeypatch.setattr(beside, "elsewhere", lambda function, *arguments: sent.append(function) or function(*arguments))
+    figures = [Node(empty_figure, ["message", "note"], f"{number}.figure") for number in range(beside.MANY)]
+    table = Node(empty_figure, ["message", "note"], "table")
+    for number, work in ((beside.MANY - 1, 0), (beside.MANY, 1)):
+        carried_out = beside.figures_beside([*figures[:number], table])
+        drawn = carried_out(figures[0]).func("nothing to see", "note")
+        assert len(sent) == work
+        assert drawn == render(empty_figure("nothing to see", "note"))
+        assert carried_out(table) is table
 
 
 def test_processes_end_with_their_parent(tmp_path):

@@ -15,8 +15,9 @@ from transferscope.answers.given_networks import name_of, num_outputs, without_w
 from transferscope.models.checkpoint import Checkpoint, CheckpointMetadata, load_checkpoint
 from transferscope.models.compatible import infer_num_classes
 from transferscope.models.image_input import fixed_side
-from transferscope.models.recognition import hints_of, recognize, tried_network
+from transferscope.models.recognition import hints_of, recognize
 from transferscope.models.state_dicts import check_values
+from transferscope.models.zoo import tried_network
 from transferscope.system.errors import UserError
 from transferscope.system.references import allow, is_reference
 

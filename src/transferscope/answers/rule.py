@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from scipy.stats import norm
+from scipy.special import ndtri
 
 from transferscope.answers.answer import NO, UNKNOWN, YES
 from transferscope.claims.comparisons import Region
@@ -42,7 +42,7 @@ def among(numbers: Numbers, number: int, region: Region = (-math.inf, math.inf))
     if number < 2:
         return numbers
     value, low, high = numbers
-    factor = float(norm.isf(LEVEL / number)) / NORMAL_975
+    factor = -float(ndtri(LEVEL / number)) / NORMAL_975
     ends = np.clip([value - factor * (value - low), value + factor * (high - value)], *region)  # NaN stays NaN
     return value, float(ends[0]), float(ends[1])
 

@@ -10,6 +10,7 @@ from kedro.io import AbstractDataset
 from kedro_datasets._typing import TablePreview
 
 from transferscope.datasets.previews import table_preview
+from transferscope.plots.rendered import one_at_a_time
 from transferscope.system.stored import check, is_whole, stored_file
 
 
@@ -30,7 +31,11 @@ class PagesDataset(AbstractDataset):
     def save(self, data: Callable[[], Iterable[Any]]) -> None:
         from matplotlib.backends.backend_pdf import PdfPages
 
-        with stored_file(self._path) as temporary, PdfPages(temporary, metadata={"CreationDate": None}) as pages:
+        with (
+            one_at_a_time,
+            stored_file(self._path) as temporary,
+            PdfPages(temporary, metadata={"CreationDate": None}) as pages,
+        ):
             for figure in data():
                 pages.savefig(figure)
 

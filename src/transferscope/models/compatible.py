@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transferscope.models.duplicate import duplicate
 from transferscope.models.layers import classifier_layers
 from transferscope.models.state_dicts import WRAPPERS, is_averaged, listed
-from transferscope.models.zoo import build_model
+from transferscope.models.zoo import tried_network
 from transferscope.system.errors import UserError
 
 MAX_LISTED = 10
@@ -133,7 +133,7 @@ def infer_num_classes(
     state_dict: Mapping[str, Tensor], architecture: str, options: Mapping[str, Any], *, source: str = "checkpoint"
 ) -> int:
     """Number of classes of weights of a known architecture: the length of its classifier's weight."""
-    model = build_model(architecture, 2, seed=0, **options)
+    model = tried_network(architecture, options)
     key = f"{classifier_layers(model)[0]}.weight"
     fitted, _ = fit_to_model(state_dict, model, ignore=classifier_keys(model))
     if key not in fitted or fitted[key].ndim == 0:

@@ -29,7 +29,6 @@ from transferscope.models.image_input import fixed_side, is_position, own_side
 from transferscope.models.layers import classifier_layers, image_channels
 from transferscope.models.zoo import PROVIDERS, build_model, build_skeleton, names_of
 from transferscope.system.errors import UserError
-from transferscope.system.references import is_reference
 
 _CLASSES = 509
 """Classes of candidates; a prime, so that hardly any other size is equal to it."""
@@ -270,11 +269,6 @@ def _resized(candidate: _Candidate, shapes: Shapes) -> _Candidate | None:
             if other is not None and other.fits:
                 return other
     return None
-
-
-def tried_network(name: str, options: Mapping[str, Any]) -> nn.Module:
-    """A network to try images on: without values where the architecture is known to run so, which costs little."""
-    return build_model(name, 2, seed=0, **options) if is_reference(name) else build_skeleton(name, 2, **options)
 
 
 def _chosen(

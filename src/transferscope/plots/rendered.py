@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 DPI = 200
 PADDING = 0.1
 """Inches of white around everything that is drawn."""
+one_at_a_time = threading.Lock()
+"""Held by a thread of a run that draws, as matplotlib promises nothing for several."""
 
 
 @dataclass(frozen=True)

@@ -112,8 +112,9 @@ def read_file(path: str, label: str, model: str | None, options: Mapping[str, An
     from transferscope.models.compatible import infer_num_classes
     from transferscope.models.image_input import fixed_side
     from transferscope.models.layers import image_channels
-    from transferscope.models.recognition import hints_of, recognize, tried_network
+    from transferscope.models.recognition import hints_of, recognize
     from transferscope.models.state_dicts import check_values
+    from transferscope.models.zoo import tried_network
 
     checkpoint = load_checkpoint(path)
     check_values(checkpoint.state_dict, where=f"checkpoint {path}")

@@ -157,7 +157,7 @@ class Comparison:
         if side is not None or self.images:
             return side
         from transferscope.models.image_input import common_side
-        from transferscope.models.recognition import tried_network
+        from transferscope.models.zoo import tried_network
 
         return common_side(tried_network(*network) for network in self.networks) or SIDE
 

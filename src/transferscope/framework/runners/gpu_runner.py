@@ -79,9 +79,10 @@ class GpuRunner(NodeRunner):
         gpus: DevicePool[Node] = DevicePool(range(size), first) if there else cores
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // self._cores))
         keep_freed_memory()
+        carried_out = figures_beside(pipeline.nodes)
 
         def carry_out(node: Node) -> None:
-            node = figures_beside(node)
+            node = carried_out(node)
             Task(node=node, catalog=catalog, hook_manager=hook_manager, is_async=self._is_async, run_id=run_id)()
 
         self._threads = threads = _Threads(carry_out, requests, gpus, cores, has_gpus=there > 0)
