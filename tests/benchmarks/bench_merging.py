@@ -25,6 +25,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from transferscope.analysis.refitting import fit_classifier
 from transferscope.experiment.options import FROM_PARENT, MERGE_METHODS, MergingOptions, PictureOptions
 from transferscope.images.split import PackedSplit, SplitInfo
 from transferscope.measure.bench import Bench
@@ -108,6 +109,7 @@ def measure(folder: Path, name: str, candidates: int, side: int, method: str) ->
     bench = Bench({"train": split("train", 4, side), "test": split("test", 6, side)})
     files = Files({str(place): folder / f"{place}.safetensors" for place in range(1, candidates + 1)})
     parent = (lambda: load_checkpoint(folder / "0.safetensors")) if method in FROM_PARENT else None
+    fit_classifier(np.eye(4), np.arange(4), 4)  # imports scikit-learn and with it SciPy, which are no models
     before, start = allocated(), time.process_time()
     with sampled(peak):
         merge([bench], files, FEW, methods=[method], parent=parent)  # type: ignore[list-item]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -18,6 +18,27 @@ State = Mapping[str, Tensor]
 RUNNING_STATISTICS = ("running_mean", "running_var")
 
 _NAMED = 8
+
+
+class ComputedState(Mapping[str, Tensor]):
+    """Tensors that are computed when they are asked for, and not kept."""
+
+    def __init__(self, keys: Collection[str], compute: Callable[[str], Tensor]) -> None:
+        self._keys, self._compute = keys, compute
+
+    def __getitem__(self, key: str) -> Tensor:
+        if key not in self._keys:
+            raise KeyError(key)
+        return self._compute(key)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._keys
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._keys)
+
+    def __len__(self) -> int:
+        return len(self._keys)
 
 
 @dataclass(frozen=True)

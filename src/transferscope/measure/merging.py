@@ -269,6 +269,17 @@ class _Merger:
             self._release()
 
     @contextmanager
+    def _mapped(self, place: int) -> Iterator[nn.Module]:
+        """The network with the weights of a candidate as they lie in a file, which are to be read only."""
+        file = self.folder / f"mapped_{place}.pt"
+        store_state(self.states[place], file)
+        try:
+            with self._worn(load_stored(file)) as network:
+                yield network
+        finally:
+            file.unlink()
+
+    @contextmanager
     def _settled(self, state: dict[str, Tensor]) -> Iterator[nn.Module]:
         """The network with merged weights, whose statistics of BatchNorm become those of training images."""
         with self._worn(state) as network:
@@ -417,7 +428,7 @@ class _Merger:
         if method == "aligned":
             return aligned_average(self._groups, states, self._permutations), setting
         few = self._in_one_batch(self._all_training("correction of variance", options.statistics))
-        with self._worn(states[0], copy=True) as network:
+        with self._mapped(0) as network:
             return rescaled_average(network, self._groups, states, self._permutations, few).state, setting
 
     def _from_parent(self, method: MergeMethod) -> tuple[dict[str, Tensor], str]:
@@ -444,7 +455,7 @@ class _Merger:
         """The Fisher information of a candidate, which waits in a file."""
         images = self._training_of(place, "Fisher information", self.options.fisher_examples)
         seed = derive_seed("merging", "fisher", self.names[place])
-        with self._worn(self.states[place], copy=True) as network:
+        with self._mapped(place) as network:
             information = diagonal_fisher(network, images, multi_label=self.images[0].multi_label, seed=seed)
         return store_state(information, self.folder / f"fisher_{place}.pt")
 
@@ -452,7 +463,7 @@ class _Merger:
     def _groups(self) -> PermutationGroups:
         first = self.images[0]
         images, _ = next(iter(stream(feed_of(first.choice_split), first.channels, size=2)))
-        with self._worn(self.states[0], copy=True) as network:
+        with self._mapped(0) as network:
             return permutation_groups(network, images)
 
     @cached_property

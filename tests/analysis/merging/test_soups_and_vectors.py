@@ -11,13 +11,18 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from transferscope.analysis.alignment import permutation_groups
 from transferscope.analysis.merging import (
+    align_to_first,
+    aligned_average,
     check_parent,
     fisher_merge,
     greedy_soup,
     parent_correlation,
+    regmean,
+    rescaled_average,
     task_arithmetic,
     ties,
     uniform_soup,
@@ -255,11 +260,12 @@ class Counted(Mapping[str, Tensor]):
         self.state, self.seed = state, seed
 
     def __getitem__(self, key: str) -> Tensor:
-        made = self.state[key] + 0.01 * self.seed if self.state[key].is_floating_point() else self.state[key].clone()
-        Counted.live += made.nbytes
+        made = self.state[key] + 0.01 * self.seed if self.state[key].is_floating_point() else self.state[key]
+        values = made.numpy().copy()  # which all tensors that share them keep alive
+        Counted.live += values.nbytes
         Counted.peak = max(Counted.peak, Counted.live)
-        weakref.finalize(made, self._gone, made.nbytes)
-        return made
+        weakref.finalize(values, self._gone, values.nbytes)
+        return torch.from_numpy(values)
 
     @staticmethod
     def _gone(size: int) -> None:
@@ -291,6 +297,29 @@ def test_candidates_are_read_a_tensor_at_a_time(count: int) -> None:
         Counted.live = Counted.peak = 0
         merge()
         assert Counted.peak <= 4 * 40 * 30 * 4
+
+
+@pytest.mark.parametrize("count", [2, 6])
+def test_methods_that_use_networks_read_a_tensor_at_a_time(count: int) -> None:
+    """The same of matching channels, aligned averages, their correction, and RegMean, in a network of twelve layers."""
+    layers = [layer for _ in range(12) for layer in (nn.Linear(30, 30), nn.Tanh())]
+    model = nn.Sequential(*layers, nn.Linear(30, 4)).eval()
+    images, labels = torch.randn(40, 30, generator=torch.Generator().manual_seed(1)), torch.zeros(40, dtype=torch.int64)
+    groups = permutation_groups(model, images)
+    lazy = [Counted({key: tensor.detach().clone() for key, tensor in model.state_dict().items()}, seed)
+            for seed in range(count)]  # fmt: skip
+    batches = [(images, labels)]
+    orders = [groups.random(seed) for seed in range(count)]
+    for merge in (
+        lambda: align_to_first(groups, lazy),
+        lambda: aligned_average(groups, lazy, orders),
+        lambda: rescaled_average(model, groups, lazy, orders, batches),
+        lambda: regmean(model, lazy, [batches] * count),
+    ):
+        gc.collect()
+        Counted.live = Counted.peak = 0
+        merge()
+        assert Counted.peak <= 4 * 30 * 30 * 4
 
 
 def test_faults_are_named() -> None:

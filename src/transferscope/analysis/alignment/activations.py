@@ -47,7 +47,7 @@ def match_activations(
     """
     check_state(groups, state_a, "checkpoint a")
     check_state(groups, state_b, "checkpoint b")
-    state_a, state_b = groups.as_computed(state_a), groups.as_computed(state_b)
+    state_a, state_b = (dict(groups.as_computed(state)) for state in (state_a, state_b))
     sums = _sums(groups)
     with torch.no_grad(), evaluation_mode(model):
         for inputs, _ in iterate(batches):

@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_flatten
 from transferscope.analysis.alignment.follow import plain_attention
 from transferscope.analysis.alignment.labelled_tensors import Placement, Tap
 from transferscope.analysis.alignment.structure import Level, Structure
-from transferscope.analysis.states import State, check_same_tensors, describe_nonfinite
+from transferscope.analysis.states import ComputedState, State, check_same_tensors, describe_nonfinite
 from transferscope.models.layers import evaluation_mode
 from transferscope.system.errors import UserError
 
@@ -175,8 +175,8 @@ class PermutationGroups:
         return by_axis
 
     def as_computed(self, state: State) -> State:
-        """The state in the precision in which the network computes, to which float64 is rounded."""
-        return {key: _as(tensor, self.image.dtype) for key, tensor in state.items()}
+        """The state in the precision in which the network computes, to which float64 is rounded, tensor by tensor."""
+        return ComputedState(state.keys(), lambda key: _as(state[key], self.image.dtype))
 
     def output(self, state: State, *, dtype: torch.dtype | None = None) -> Tensor:
         """The network's output for its example with the weights of `state`, flattened to one vector."""

@@ -26,7 +26,7 @@ from transferscope.analysis.alignment.groups import (
     in_one_block,
 )
 from transferscope.analysis.alignment.structure import Level
-from transferscope.analysis.states import State
+from transferscope.analysis.states import ComputedState, State
 from transferscope.system.errors import UserError
 
 _NO_GAIN = 1e-7
@@ -46,6 +46,9 @@ def match_weights(
     tensors whose other channels are matched already; the others start from the identity and go through the groups in
     random orders from `seed`, and one that lies behind the best one's first rounds is given up. The best is kept, and
     none is worse than the identity. Running statistics are not compared. The same arguments give the same permutation.
+
+    Memory: b's parameters as they are permuted, and the products of a group's channels. Tensors of the states are read
+    when they are needed, so these may lie in files.
 
     Raises:
         UserError: For weights of another architecture or non-finite ones, and for restarts < 1.
@@ -169,10 +172,10 @@ class _Problem:
         near = tuple(frozenset(i for i, other in enumerate(keys) if other & own) for own in keys)
         return cls(groups, levels, axes, keys, near, int(groups.structure.component.max()) + 1)
 
-    def weights(self, state: State) -> dict[str, Tensor]:
-        """The parameters that count, in float32 or better."""
-        keys = sorted(frozenset[str]().union(*self.keys))
-        return {key: _precise(state[key]) for key in keys}
+    def weights(self, state: State) -> State:
+        """The parameters that count, in float32 or better, each read when it is asked for."""
+        keys = dict.fromkeys(sorted(frozenset[str]().union(*self.keys)))
+        return ComputedState(keys, lambda key: _precise(state[key]))
 
     def permuted(self, state: State, source: np.ndarray) -> dict[str, Tensor]:
         """The parameters that count, permuted, as tensors that may be overwritten."""
@@ -185,11 +188,9 @@ class _Problem:
         """That of a state as it is, whose tensors are read one at a time."""
         return sum(_dot(own, _precise(state[key])) for key, own in target.items())
 
-    def objective(
-        self, target: Mapping[str, Tensor], weights: Mapping[str, Tensor], keys: Iterable[str] | None = None
-    ) -> float:
+    def objective(self, target: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> float:
         """Sum of products."""
-        return sum(_dot(target[key], weights[key]) for key in (sorted(keys) if keys is not None else weights))
+        return sum(_dot(target[key], tensor) for key, tensor in weights.items())
 
     def descend(
         self,
@@ -265,8 +266,12 @@ class _Problem:
             return False
         keys = sorted(self.keys[index])
         moved = apply(self.groups, move, current, keys)
-        before, after = self.objective(target, current, keys), self.objective(target, moved, keys)
-        scale = sum(float(target[key].norm()) * float(current[key].norm()) for key in keys)
+        before = after = scale = 0.0
+        for key in keys:
+            own = target[key]
+            before += _dot(own, current[key])
+            after += _dot(own, moved[key])
+            scale += float(own.norm()) * float(current[key].norm())
         if not after > before + _NO_GAIN * scale:
             return False
         _overwrite(current, moved)

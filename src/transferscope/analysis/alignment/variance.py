@@ -170,7 +170,9 @@ def rescale_to_mean(model: nn.Module, average: State, states: Iterable[State], b
 
     Args:
         average: Weights that are corrected, as the mean of all `states`; others and arguments else as for `rescale`.
-        states: One after the other; each is read once.
+        states: One after the other.
+
+    Memory: one network, as tensors of `average` and of `states` are read when they are needed.
 
     Raises UserError as `rescale` does, and where there is no state.
     """
@@ -206,7 +208,7 @@ def _corrected(
     write_state(network, average)
     correction = _Correction(network, shift, targets)
     _walk(network, sites, batches, correction)
-    state = {key: tensor.detach().clone() for key, tensor in network.state_dict().items()}
+    state = {key: tensor.detach() for key, tensor in network.state_dict().items()}
     normalised = tuple(name for name in sites if name not in targets)
     return Corrected(state, correction.scales, correction.shifts, correction.dead, normalised)
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from transferscope.analysis.alignment import Permutation, PermutationGroups, match_weights
 from transferscope.analysis.alignment.groups import apply
 from transferscope.analysis.alignment.variance import Corrected, rescale_to_mean
 from transferscope.analysis.evaluator import Batches
-from transferscope.analysis.merging.candidates import check_candidates, mean_of
-from transferscope.analysis.states import State
+from transferscope.analysis.merging.candidates import check_candidates, mean_tensor
+from transferscope.analysis.states import ComputedState, State
 
 
 def align_to_first(groups: PermutationGroups, states: Sequence[State]) -> list[Permutation]:
@@ -33,13 +35,22 @@ def aligned_average(
     result and two tensors.
     """
     check_candidates(states)
-    sources = [groups.source(permutation) for permutation in permutations]
+    return dict(_average(_permuted(groups, states, permutations)))
 
-    def mean(key: str) -> Tensor:
-        pairs = list(zip(states, sources, strict=True))
-        return mean_of(lambda: (apply(groups, source, {key: state[key]}, [key])[key] for state, source in pairs))
 
-    return {key: mean(key) for key in states[0]}
+def _permuted(
+    groups: PermutationGroups, states: Sequence[State], permutations: Sequence[Permutation]
+) -> list[ComputedState]:
+    """The candidates with their channels permuted, tensor by tensor."""
+
+    def permuted(state: State, source: NDArray[np.int64]) -> ComputedState:
+        return ComputedState(state.keys(), lambda key: apply(groups, source, {key: state[key]}, [key])[key])
+
+    return [permuted(state, groups.source(order)) for state, order in zip(states, permutations, strict=True)]
+
+
+def _average(states: Sequence[State]) -> ComputedState:
+    return ComputedState(states[0].keys(), lambda key: mean_tensor(states, key))
 
 
 def rescaled_average(
@@ -51,11 +62,9 @@ def rescaled_average(
 ) -> Corrected:
     """`aligned_average` with the standard deviation of every channel brought to the mean one of the candidates.
 
-    Of two candidates it is `alignment.rescale` at the middle. batches: training images, as there.
+    Of two candidates it is `alignment.rescale` at the middle. batches: training images, as there. Memory: the result
+    and two tensors.
     """
-    average = aligned_average(groups, states, permutations)
-    moved = (
-        apply(groups, groups.source(permutation), state)
-        for state, permutation in zip(states, permutations, strict=True)
-    )
-    return rescale_to_mean(model, average, moved, batches)
+    check_candidates(states)
+    permuted = _permuted(groups, states, permutations)
+    return rescale_to_mean(model, _average(permuted), permuted, batches)

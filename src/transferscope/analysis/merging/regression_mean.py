@@ -23,6 +23,8 @@ from transferscope.system.errors import UserError
 
 AT_LEAST = 128 << 20
 """Bytes of Gram matrices that a pass may take, however small the network is."""
+ROWS = 256
+"""Rows of a Gram matrix that are computed at a time, in float32 and float64, before they are added to it."""
 RIDGE = 1e-7
 """Added to the diagonal, as a part of its mean: directions that no input has stay at the mean of the candidates."""
 
@@ -45,16 +47,17 @@ def regmean(
     Raises UserError as `check_candidates` does, for a part outside [0, 1], where there are not batches for each
     candidate, and where they are empty. Memory: the network, the result, and the Gram matrices of some layers, which
     take no more than the network, a single layer's, or 128 MiB; each such set of layers takes a pass over all images.
+    They are in float64, as many numbers as a layer has inputs, squared, and the solution needs all of them at once.
     """
     check_candidates(states)
     if len(batches) != len(states):
         raise UserError(f"images of {len(batches)} networks for {len(states)} candidates: give some for each")
     if not 0 <= non_diagonal <= 1:
         raise UserError(f"non_diagonal is {non_diagonal}: give a number from 0 to 1, such as 0.9")
-    merged = {key: mean_tensor(states, key) for key in states[0]}
-    for maps in _portions(_linear_maps(model), max(AT_LEAST, sum(tensor.nbytes for tensor in merged.values()))):
-        _solve(model, states, batches, non_diagonal, merged, maps)
-    return merged
+    solved: dict[str, Tensor] = {}
+    for maps in _portions(_linear_maps(model), max(AT_LEAST, sum(tensor.nbytes for tensor in states[0].values()))):
+        solved |= _solve(model, states, batches, non_diagonal, maps)
+    return {key: solved[key] if key in solved else mean_tensor(states, key) for key in states[0]}
 
 
 @dataclass
@@ -66,6 +69,7 @@ class _Map:
     groups: int
     num_inputs: int
     rows: Callable[[tuple[Tensor, ...]], Tensor | None]
+    mean: Tensor = field(default_factory=lambda: torch.empty(0))
     gram: Tensor = field(default_factory=lambda: torch.empty(0))
     pulled: Tensor = field(default_factory=lambda: torch.empty(0))
     moved: Tensor = field(default_factory=lambda: torch.empty(0))
@@ -137,10 +141,9 @@ def _solve(
     states: Sequence[State],
     batches: Sequence[Batches],
     non_diagonal: float,
-    merged: dict[str, Tensor],
     maps: Sequence[_Map],
-) -> None:
-    """Replace the mean of the maps' tensors by the solution.
+) -> dict[str, Tensor]:
+    """The solutions of the maps' tensors.
 
     With W_i = M + D_i around the mean M it is M + (sum G_i)^-1 sum G_i D_i, where G_i D_i is summed batch by batch, so
     that no Gram matrix of a single candidate is kept and equal candidates stay what they are.
@@ -148,11 +151,12 @@ def _solve(
     device = next(model.parameters()).device
     for one in maps:
         one.gram = torch.zeros(one.groups, one.num_inputs, one.num_inputs, dtype=torch.float64, device=device)
-        one.pulled = torch.zeros_like(one.grouped(merged[one.key])).to(device)
+        one.mean = mean_tensor(states, one.key)
+        one.pulled = torch.zeros_like(one.grouped(one.mean)).to(device)
     for state, images in zip(states, batches, strict=True):
         write_state(model, state)
         for one in maps:
-            one.moved = (one.grouped(state[one.key]) - one.grouped(merged[one.key])).to(device)
+            one.moved = (one.grouped(state[one.key]) - one.grouped(one.mean)).to(device)
         count = 0
         with torch.no_grad(), evaluation_mode(model), _watched(model, maps, non_diagonal):
             for inputs, _ in iterate(images):
@@ -160,9 +164,11 @@ def _solve(
                 count += len(inputs)
         if count == 0:
             raise UserError("RegMean needs images of each candidate: the batches are empty")
+    solved = {}
     for one in maps:
-        merged[one.key] = _solution(one, merged[one.key])
-        one.gram = one.pulled = one.moved = torch.empty(0)
+        solved[one.key] = _solution(one)
+        one.mean = one.gram = one.pulled = one.moved = torch.empty(0)
+    return solved
 
 
 @contextmanager
@@ -173,11 +179,13 @@ def _watched(model: nn.Module, maps: Sequence[_Map], non_diagonal: float) -> Ite
         rows = one.rows(given)
         if rows is None:
             return
-        gram = (rows.transpose(1, 2) @ rows).double()
-        diagonal = gram.diagonal(dim1=1, dim2=2).clone()
-        gram.mul_(non_diagonal).diagonal(dim1=1, dim2=2).copy_(diagonal)
-        one.gram += gram
-        one.pulled += gram @ one.moved
+        for start in range(0, one.num_inputs, ROWS):
+            part = slice(start, start + ROWS)
+            gram = (rows[..., part].transpose(1, 2) @ rows).double()
+            diagonal = gram.diagonal(start, dim1=1, dim2=2).clone()
+            gram.mul_(non_diagonal).diagonal(start, dim1=1, dim2=2).copy_(diagonal)
+            one.gram[:, part] += gram
+            one.pulled[:, part] += gram @ one.moved
 
     handles = []
     for one in maps:
@@ -194,11 +202,13 @@ def _watched(model: nn.Module, maps: Sequence[_Map], non_diagonal: float) -> Ite
             handle.remove()
 
 
-def _solution(one: _Map, mean: Tensor) -> Tensor:
-    """The mean where the layer had no input at all."""
+def _solution(one: _Map) -> Tensor:
+    """The mean where the layer had no input at all; the Gram matrix is overwritten."""
     diagonal = one.gram.diagonal(dim1=1, dim2=2)
     if not bool(diagonal.any()):
-        return mean
+        return one.mean
     diagonal += RIDGE * diagonal.mean(dim=1, keepdim=True).clamp(min=torch.finfo(torch.float64).tiny)
-    moved = torch.linalg.solve(one.gram, one.pulled).transpose(1, 2).reshape(mean.shape).to(mean.device)
-    return (mean.double() + moved).to(mean.dtype)
+    factors, pivots = one.gram.mT, torch.empty(0, dtype=torch.int32, device=one.gram.device)
+    torch.linalg.lu_factor(factors, out=(factors, pivots))  # in place, as it is symmetric; `solve` would copy it
+    moved = torch.linalg.lu_solve(factors, pivots, one.pulled).transpose(1, 2)
+    return (one.mean.double() + moved.reshape(one.mean.shape).to(one.mean.device)).to(one.mean.dtype)
