@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import combinations
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from transferscope.answers.score import Score, score_of
 from transferscope.claims.evidence import CROSS_DOMAIN, Evidence, TaskResults, main_metric
@@ -121,6 +122,17 @@ class Compared:
         ends = dict.fromkeys(zip(table["checkpoint_a"].map(run_of), table["checkpoint_b"].map(run_of), strict=True))
         return list(ends)
 
+    @cached_property
+    def _places(self) -> dict[str, dict[tuple[str, str], NDArray[np.int64]]]:
+        """Places of the rows of each table of pairs by both runs, found once, as every sentence asks for them."""
+        places = {}
+        for name, table in self.tables.items():
+            if "checkpoint_a" in table.columns:
+                runs = [table[end].map(run_of).to_numpy() for end in ("checkpoint_a", "checkpoint_b")]
+                grouped = pd.DataFrame({"a": runs[0], "b": runs[1]}).groupby(["a", "b"], sort=False)
+                places[name] = dict(grouped.indices)
+        return places
+
     def rows(self, name: str, pair: Pair) -> pd.DataFrame:
         """Rows of a table of pairs that compare these two models; none where there are none.
 
@@ -141,8 +153,7 @@ class Compared:
         table = self.tables.get(name)
         if table is None or table.empty or "checkpoint_a" not in table.columns:
             return pd.DataFrame()
-        a, b = table["checkpoint_a"].map(run_of), table["checkpoint_b"].map(run_of)
-        return table[(a == pair.first) & (b == pair.second)]
+        return table.iloc[self._places[name].get((pair.first, pair.second), [])]
 
     def main_rows(self, name: str, pair: Pair, split: str = "test") -> pd.DataFrame:
         """Those on the images of a split in the metric that the task is judged by."""
@@ -154,7 +165,7 @@ class Compared:
         lines = self.tables.get("barriers", pd.DataFrame())
         if lines.empty:
             return "accuracy"
-        own = [RunName.parse(run_of(name)).task == task for name in lines["checkpoint_a"]]
+        own = [_task_of(name) == task for name in lines["checkpoint_a"]]
         return main_metric(lines[own])
 
     def label(self, run: str) -> str:
@@ -208,9 +219,15 @@ READ = (*PAIR_TABLES, "aligned_distances", "interpolation", "connection_modules"
 """Tables that answers are read from."""
 
 
+@lru_cache(maxsize=4096)
 def run_of(checkpoint: str) -> str:
     """The run of a checkpoint's name: `images.a_1` of `images.a_1@final`."""
     return str(CheckpointName.parse(str(checkpoint)).run_name)
+
+
+@lru_cache(maxsize=4096)
+def _task_of(checkpoint: str) -> str:
+    return RunName.parse(run_of(checkpoint)).task
 
 
 def final_of(run: str) -> str:

@@ -16,7 +16,7 @@ from transferscope.models.checkpoint import Checkpoint, CheckpointMetadata, chec
 from transferscope.models.plain_layers import has_plain_layers, make_plain
 from transferscope.models.plain_layers import layers_of_unknown_map as layers_of_unknown_map
 from transferscope.models.state_dicts import widened
-from transferscope.models.zoo import build_model
+from transferscope.models.zoo import tried_network
 
 
 def analysed_model(checkpoint: Checkpoint) -> nn.Module:
@@ -50,5 +50,4 @@ def is_plain(metadata: CheckpointMetadata, source: str) -> bool:
 
 @lru_cache
 def _is_plain_architecture(name: str, options: str) -> bool:
-    model = build_model(name, 2, seed=0, **json.loads(options))
-    return has_plain_layers(model)
+    return has_plain_layers(tried_network(name, json.loads(options)))

@@ -87,7 +87,7 @@ def cka_matrix(cka: pd.DataFrame, names: Names, *, title: str | None = None, not
     chosen = choose_estimator(cka)
     last = in_order(chosen["layer"])[-1:]
     rows = chosen[chosen["layer"].isin(last)].rename(columns={"cka": "value"})
-    where = f" at {last[0]}" if last else ""
+    where = f" at module {last[0]}" if last else ""
     return _matrix(rows, names, f"linear CKA{where}", heading(title, cka), note)
 
 
