@@ -15,10 +15,12 @@ from pathlib import Path
 import pytest
 import torch
 from kedro.framework.project import pipelines
+from kedro.pipeline import Node
 from kedro.runner import AbstractRunner, ParallelRunner, SequentialRunner, ThreadRunner
 
 from tiny_project import SMALL, Project, make_project
 from transferscope.framework.runners import GpuRunner, RayRunner, gpu_runner, ray_cluster
+from transferscope.framework.runners.gpu_processes import GpuProcesses
 from transferscope.framework.runners.surroundings import TERMINATED, one_thread_an_operation
 from transferscope.system.folder_lock import FolderLock
 
@@ -82,6 +84,28 @@ def test_kedros_runners_give_the_same_bytes(
     assert len(files) > 30
     assert files.keys() == expected.keys()
     assert [path for path in files if files[path] != expected[path]] == []
+
+
+@pytest.mark.xdist_group("kedro_runners")
+def test_analyses_in_a_process_for_each_gpu_give_the_same_bytes(
+    expected: dict[str, bytes], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a machine that believes to have two GPUs, of which torch finds none; trainings and figures stay here."""
+    carried: list[str] = []
+    original = GpuProcesses.carry_out
+
+    def carry_out(self: GpuProcesses, node: Node) -> None:
+        carried.append(node.name)
+        original(self, node)
+
+    monkeypatch.setattr(GpuProcesses, "carry_out", carry_out)
+    monkeypatch.setattr(gpu_runner, "gpus_there", lambda: 2)
+    files = run_with(folder, lambda: GpuRunner(max_workers=2))
+    assert files.keys() == expected.keys()
+    assert [path for path in files if files[path] != expected[path]] == []
+    kinds = {name.rpartition(".")[2].rpartition("_")[0] for name in carried}
+    assert {"interpolate_rit", "criticality_rit", "predict_test_rit"} & kinds
+    assert not [name for name in carried if ".training." in name or ".draw_" in name]
 
 
 @pytest.mark.xdist_group("kedro_runners")
@@ -161,6 +185,7 @@ from kedro import runner as kedro_runners
 from transferscope.framework import runners
 from transferscope.system.atomic import atomic_file
 from transferscope.system.processes import elsewhere
+from transferscope.framework.runners.gpu_processes import GpuProcesses
 from transferscope.framework.runners.surroundings import Surroundings
 from transferscope.system.temporaries import work_folder
 
