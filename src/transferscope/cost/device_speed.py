@@ -26,7 +26,7 @@ ANALYSED = 128
 class Speed:
     """Images per second of one device: of a training step, and of a forward pass.
 
-    A CPU is a device with all of its cores, which work side by side, each on a network of its own.
+    A CPU is a device with all of its cores, which work side by side, each on a network of its own, and on nothing else.
     """
 
     train: float
