@@ -46,8 +46,9 @@ class GpuProcesses:
 
     def takes(self, node: Node) -> bool:
         """True for a node that computes on one GPU itself, and hands on by files."""
-        kept = not any(isinstance(self._catalog.get(name), MemoryDataset) for name in node.outputs)
-        return gpus_asked(node) == 1 and unwrap(node.func) not in WITH_WORKERS and kept
+        if gpus_asked(node) != 1 or unwrap(node.func) in WITH_WORKERS:
+            return False
+        return not any(isinstance(self._catalog.get(name), MemoryDataset) for name in node.outputs)
 
     def carry_out(self, node: Node) -> None:
         """Run the node in its GPU's process. Raises its error, UserError or RemoteError."""
