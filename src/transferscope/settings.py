@@ -28,7 +28,7 @@ def _log_as_in_the_project() -> None:
     if "KEDRO_LOGGING_CONFIG" in os.environ:
         return
     file = (find_kedro_project(Path.cwd()) or Path()) / LOGGING_FILE
-    if not file.is_file():  # an installed project without its configuration
+    if not os.path.lexists(file):  # an installed project without its configuration
         return
     try:
         LOGGING.configure(read_mapping(file))
