@@ -1,4 +1,4 @@
-"""A process beside this one that carries out one call after another, and tells meanwhile how far it is."""
+"""A process beside this one that carries out one call after another, and reports meanwhile how far it is."""
 
 from __future__ import annotations
 

@@ -87,14 +87,14 @@ class BarNews:
     ends: bool = False
 
 
-_tell: Callable[[BarNews], None] | None = None
+_report: Callable[[BarNews], None] | None = None
 _numbers = itertools.count()
 
 
-def bars_elsewhere(tell: Callable[[BarNews], None]) -> None:
-    """Draw no bars in this process from now on; news of them go to `tell`, and there to `BarsOfOthers`."""
-    global _tell
-    _tell = tell
+def bars_elsewhere(report: Callable[[BarNews], None]) -> None:
+    """Draw no bars in this process from now on; news of them go to `report`, and there to `BarsOfOthers`."""
+    global _report
+    _report = report
 
 
 class BarsOfOthers:
@@ -125,13 +125,13 @@ def progress_bar(description: str, total: int) -> Iterator[Callable[..., None]]:
 
     `advance` also takes `seconds_left`, of a bar whose own estimate is better than its pace (None: not known yet).
     """
-    if _tell is not None:
-        tell, number = _tell, next(_numbers)
-        tell(BarNews(number, begins=(description, total)))
+    if _report is not None:
+        report, number = _report, next(_numbers)
+        report(BarNews(number, begins=(description, total)))
         try:
-            yield lambda *steps, **fields: tell(BarNews(number, advances=steps, fields=fields))
+            yield lambda *steps, **fields: report(BarNews(number, advances=steps, fields=fields))
         finally:
-            tell(BarNews(number, ends=True))
+            report(BarNews(number, ends=True))
         return
     progress = _display.join()
     task = progress.add_task(description, total=total, note="")
