@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from transferscope.answers.score import Score, score_of
 from transferscope.claims.evidence import CROSS_DOMAIN, Evidence, TaskResults, main_metric
@@ -123,14 +122,15 @@ class Compared:
         return list(ends)
 
     @cached_property
-    def _places(self) -> dict[str, dict[tuple[str, str], NDArray[np.int64]]]:
+    def _places(self) -> dict[str, dict[tuple[str, str], list[int]]]:
         """Places of the rows of each table of pairs by both runs, found once, as every sentence asks for them."""
-        places = {}
+        places: dict[str, dict[tuple[str, str], list[int]]] = {}
         for name, table in self.tables.items():
             if "checkpoint_a" in table.columns:
-                runs = [table[end].map(run_of).to_numpy() for end in ("checkpoint_a", "checkpoint_b")]
-                grouped = pd.DataFrame({"a": runs[0], "b": runs[1]}).groupby(["a", "b"], sort=False)
-                places[name] = dict(grouped.indices)
+                own = places.setdefault(name, {})
+                ends = zip(table["checkpoint_a"].map(run_of), table["checkpoint_b"].map(run_of), strict=True)
+                for place, pair in enumerate(ends):
+                    own.setdefault(pair, []).append(place)
         return places
 
     def rows(self, name: str, pair: Pair) -> pd.DataFrame:

@@ -20,7 +20,7 @@ MANY = 8
 
 
 def figures_beside(nodes: Collection[Node]) -> Callable[[Node], Node]:
-    """How to carry out the nodes of a run: those that make figures and nothing else as copies that also render them.
+    """Make of each node of a run the one to carry out: a copy that also renders, where it makes figures alone.
 
     They do so in processes beside this one if the run has `MANY` figures, else in their own threads.
     """
