@@ -497,6 +497,7 @@ def test_a_finished_run_that_is_damaged_is_repaired(
     assert files_of(tmp_path) == before
     assert history["epoch"].tolist() == [0, 1, 2, 3]
     assert name in caplog.text or damage == "deleted"
+    assert caplog.text.count("the run is trained again") <= 1
     caplog.clear()
     train_run(run, train_split, held_out_split, initial=None, folder=tmp_path)
     assert not caplog.text
