@@ -11,7 +11,7 @@ import pytest
 from tiny_project import SMALL, Project, make_project
 from transferscope.cost.node_costs import node_costs
 from transferscope.experiment.plan import Plan, make_plan
-from transferscope.framework.checks import together_faults
+from transferscope.framework.network_checks import together_faults
 from transferscope.framework.staleness import present_keys
 from transferscope.pipelines.training import create_pipeline
 from transferscope.system.errors import UserError
