@@ -67,7 +67,7 @@ class Before:
     def _columns(self, task: str) -> Any:
         """Columns of the test examples of a task, without values of images yet to be drawn; None where not known."""
         from transferscope.generated.patients import COLUMNS
-        from transferscope.images.chexpert import other_columns
+        from transferscope.images.chexpert_table import other_columns
         from transferscope.images.example_columns import join_columns
 
         union = self.plan.study.tasks[task].union
