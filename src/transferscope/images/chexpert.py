@@ -12,7 +12,8 @@ from pydantic import Field
 
 from transferscope.experiment.options import Images
 from transferscope.images.chexpert_table import BLANK, FINDINGS, UNCERTAIN, Table, read_table
-from transferscope.images.files import FileTree, open_tree
+from transferscope.images.file_tree import FileTree
+from transferscope.images.files import open_tree
 from transferscope.images.sampling import CHEXPERT_SEED, draw_by_example, draw_by_group, patient_of
 from transferscope.images.source import GENERATED_MARK, ExampleList, ImageFormat, ImageSource, report_notes
 from transferscope.system.errors import UserError

@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 
 from transferscope.images.example_columns import column_name
-from transferscope.images.files import FileTree, plain, unsafe_reason
+from transferscope.images.file_tree import FileTree, plain, unsafe_reason
 from transferscope.images.source import printable_names, warn_once
 from transferscope.system.errors import UserError
 
