@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -172,9 +173,13 @@ def test_resuming_equals_not_stopping(
     assert files_of(tmp_path) == files_of(whole)
 
 
-@pytest.mark.parametrize("name", ["AdamW", "NAdam", "ASGD", "Adafactor"])
+@pytest.mark.parametrize(
+    ("name", "trainee"),
+    [*product(["AdamW", "NAdam", "ASGD"], [Alone, Together]), ("Adafactor", Alone)],
+)
 def test_resuming_equals_not_stopping_with_other_optimizers(
     name: str,
+    trainee: type[Alone] | type[Together],
     make_run: Make,
     train_split: PackedSplit,
     held_out_split: PackedSplit,
@@ -184,15 +189,16 @@ def test_resuming_equals_not_stopping_with_other_optimizers(
 ) -> None:
     """Moments, counters and factored statistics come back to the bit."""
     options = {"betas": [0.8, 0.95]} if name == "AdamW" else {}
-    run = make_run(epochs=2, batch_size=8, lr=0.01, optimizer={"name": name, **options}, snapshot_seconds=0)
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-    train_run(run, train_split, held_out_split, initial=None, folder=whole)
+    schedules = [{"lr": 0.01}, {"lr": 0.005}][: 1 if trainee is Alone else 2]
+    common = {"epochs": 2, "batch_size": 8, "optimizer": {"name": name, **options}, "snapshot_seconds": 0}
+    training, splits = Training(several(make_run, schedules, **common), trainee), (train_split, held_out_split)
+    training.train(tmp_path / "whole", *splits)
     with monkeypatch.context() as patch:
-        fail_at(Alone, "take_step", 7, after=False, monkeypatch=patch)
+        fail_at(trainee, "take_step", 7, after=False, monkeypatch=patch)
         with pytest.raises(KilledError):
-            train_run(run, train_split, held_out_split, initial=None, folder=broken)
-    train_run(run, train_split, held_out_split, initial=None, folder=broken)
-    assert files_of(broken) == files_of(whole)
+            training.train(tmp_path / "broken", *splits)
+    training.train(tmp_path / "broken", *splits)
+    assert files_of(tmp_path / "broken") == files_of(tmp_path / "whole")
 
 
 class Clock:
