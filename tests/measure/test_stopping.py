@@ -126,6 +126,16 @@ def test_a_line_stops_when_both_metrics_are_decided(open_metric: str, monkeypatc
     assert set(asked) == {(True, round(1 / 3, 6)), (False, round(np.log(3), 6))}
 
 
+def test_a_line_between_two_tasks_takes_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first look that has 60 % of the examples, however early it is decided; within a task the first look of all."""
+    monkeypatch.setattr("transferscope.measure.stopping.decide_barrier", lambda *_, **__: "barrier")
+    first, second = checkpoint_of(1), checkpoint_of(2)
+    for task, expected in (("toy", 16), ("other", 36)):
+        ends = first.with_metadata(task="toy"), second.with_metadata(task=task)
+        few = line(bench_of(), *ends, ALPHAS, parts=["test"], until_decided=EASY)
+        assert set(few.barriers["num_examples"]) == {expected}
+
+
 def test_an_undecided_line_is_that_of_all_examples() -> None:
     """With margins that nothing meets every example is measured, and the tables are those without the option."""
     ends = checkpoint_of(1), checkpoint_of(2)

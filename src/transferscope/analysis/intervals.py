@@ -67,26 +67,36 @@ def mean_interval(values: ArrayLike, confidence: float = CONFIDENCE) -> tuple[fl
     return low, high
 
 
+def skewed_interval(value: float, resampled: ArrayLike, confidence: float = CONFIDENCE) -> tuple[float, float]:
+    """Interval of a mean by its bootstrap values, (num_resamples,), with Hall's transformation for their skewness.
+
+    The skewness of a bootstrap mean is that of the examples over the root of their number, which is all that the
+    transformation needs (see `mean_interval`); percentiles turn the skewness the wrong way round or leave it out.
+    """
+    draws = np.asarray(resampled, dtype=float)
+    deviation = float(draws.std(ddof=1))
+    if deviation == 0:
+        return value, value
+    skewness = float(((draws - draws.mean()) ** 3).mean()) / deviation**3
+    quantile = float(scipy.stats.norm.ppf((1 + confidence) / 2))
+    low, high = (value - deviation * _unskewed(bound, skewness, 1) for bound in (quantile, -quantile))
+    return low, high
+
+
 def difference_of_means(first: ArrayLike, second: ArrayLike, confidence: float = CONFIDENCE) -> tuple[float, float]:
     """Welch's interval of the difference between the means of two groups of runs, each (num_runs,).
 
-    Degrees of freedom are those of the claims, V² / (v_a² / n_a + v_b² / n_b) - 1 of the groups' variances of the mean
-    with their sum V, between Satterthwaite's and the unbiased ones and within both groups' own. NaN where a group has
-    fewer than two runs, or only equal ones, which do not show how much runs vary.
+    Degrees of freedom are Satterthwaite's. Two runs against two are held in 93.5 to 97.7 % whatever the ratio of the
+    spreads, where those of the claims (`claims.inference`) give 92.3 to 96.9 %. No interval from four numbers has 95 %
+    for every ratio (Behrens and Fisher's problem; Linnik 1968). Where the smaller group varies more, two runs against
+    five have 89 to 92 % (Best and Rayner 1987), and one degree of freedom, which always suffices, is twice as wide. NaN
+    where a group has fewer than two runs, or both only equal ones, which do not show how much runs vary.
     """
     groups = [np.asarray(values, dtype=float) for values in (first, second)]
-    sizes = [len(group) for group in groups]
-    if min(sizes) < 2:
+    if min(map(len, groups)) < 2 or all(np.ptp(group) == 0 for group in groups):
         return float("nan"), float("nan")
-    difference = float(groups[0].mean() - groups[1].mean())
-    parts = [float(group.var(ddof=1)) / len(group) for group in groups]
-    total = sum(parts)
-    if total == 0:
-        return float("nan"), float("nan")
-    freedom = total**2 / sum(part**2 / size for part, size in zip(parts, sizes, strict=True)) - 1
-    freedom = min(max(freedom, min(sizes) - 1), sum(sizes) - 2)
-    half = float(scipy.stats.t.ppf((1 + confidence) / 2, freedom)) * np.sqrt(total)
-    return difference - half, difference + half
+    interval = scipy.stats.ttest_ind(*groups, equal_var=False).confidence_interval(confidence)
+    return float(interval.low), float(interval.high)
 
 
 def _unskewed(quantile: float, skewness: float, n: int) -> float:

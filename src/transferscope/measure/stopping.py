@@ -107,13 +107,14 @@ def enough_examples(
     ends: tuple[State, State],
     alphas: Sequence[float],
     rule: UntilDecidedOptions,
+    least: float = 0.0,
 ) -> Enough:
     """Measure a line on growing batches of a part, each example once, until its barrier is decided.
 
     Decided are accuracy, or AUC where examples have several labels, and the loss, since the claims and answers hold
     both against the margin, each by an interval that holds at every look (`analysis.sequential`). The examples come in
     an order that is drawn once per split, so that all lines see the same first ones. The curves are those that the
-    bench measures on a split of these examples alone.
+    bench measures on a split of these examples alone. least: part of the examples that is always measured.
     """
     if bench.resamples < 2:
         raise UserError("until_decided needs intervals: give analyses.landscape.resamples 2 or more, for example 300")
@@ -122,7 +123,7 @@ def enough_examples(
     open_metrics = ["auc" if whole.multi_label else "accuracy", "loss"]
     seen: dict[str, list[Arrays]] = {}
     rows = np.zeros(0, dtype=np.int64)
-    for size in looks_at(len(whole), rule):
+    for size in (size for size in looks_at(len(whole), rule) if size >= least * len(whole)):
         new = np.sort(order[len(rows) : size])
         rows = np.concatenate([rows, new])
         for name, arrays in _outcomes(bench, whole.subset(new), checkpoint, model, ends, alphas).items():
