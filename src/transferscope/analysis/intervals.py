@@ -62,8 +62,8 @@ def mean_interval(values: ArrayLike, confidence: float = CONFIDENCE) -> tuple[fl
         return mean, mean
     skewness = float(((x - mean) ** 3).mean()) / deviation**3
     quantile = float(scipy.stats.t.ppf((1 + confidence) / 2, n - 1))
-    error = deviation / np.sqrt(n)
-    low, high = (mean - error * _unskewed(bound, skewness, n) for bound in (quantile, -quantile))
+    error, skewness_of_mean = deviation / np.sqrt(n), skewness / np.sqrt(n)
+    low, high = (mean - error * float(unskewed(bound, skewness_of_mean)) for bound in (quantile, -quantile))
     return low, high
 
 
@@ -79,7 +79,7 @@ def skewed_interval(value: float, resampled: ArrayLike, confidence: float = CONF
         return value, value
     skewness = float(((draws - draws.mean()) ** 3).mean()) / deviation**3
     quantile = float(scipy.stats.norm.ppf((1 + confidence) / 2))
-    low, high = (value - deviation * _unskewed(bound, skewness, 1) for bound in (quantile, -quantile))
+    low, high = (value - deviation * float(unskewed(bound, skewness)) for bound in (quantile, -quantile))
     return low, high
 
 
@@ -99,12 +99,14 @@ def difference_of_means(first: ArrayLike, second: ArrayLike, confidence: float =
     return float(interval.low), float(interval.high)
 
 
-def _unskewed(quantile: float, skewness: float, n: int) -> float:
-    """Inverse of Hall's cubic t + g (t²/3 + 1/6) / √n + g² t³ / (27 n) for skewness g."""
-    if abs(skewness) < 1e-8:
-        return quantile
-    inside = 1 + skewness * (quantile / np.sqrt(n) - skewness / (6 * n))
-    return float(np.sqrt(n) * 3 / skewness * (np.cbrt(inside) - 1))
+def unskewed(quantile: ArrayLike, skewness: ArrayLike) -> Floats:
+    """Inverse of Hall's cubic t + h (t²/3 + 1/6) + h² t³ / 27, element by element.
+
+    skewness: h of the mean, which is that of the examples over the root of their number.
+    """
+    q, h = np.broadcast_arrays(np.asarray(quantile, dtype=float), np.asarray(skewness, dtype=float))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(np.abs(h) < 1e-8, q, 3 / h * (np.cbrt(1 + h * (q - h / 6)) - 1))
 
 
 def four_counts_interval(
