@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy import stats
+from scipy import optimize, stats
+from scipy.special import xlogy
 from statsmodels.stats.proportion import proportion_confint
 
 from transferscope.analysis.agreement import consistency
@@ -38,10 +39,43 @@ def test_a_difference_turns_its_sign_with_its_models():
 
 
 def test_a_difference_with_many_flips_has_walds_interval():
-    """With thousands of flips half an example more does not count."""
+    """With thousands of flips the score test's error is that of the shares seen."""
     low, high = paired_difference_interval(3000, 2000, 100_000)
     error = np.sqrt((0.03 + 0.02 - 0.01**2) / 100_000)
     np.testing.assert_allclose([low, high], [0.01 - 1.96 * error, 0.01 + 1.96 * error], atol=2e-5)
+
+
+@pytest.mark.parametrize(("gained", "lost", "total"), [(5, 2, 60), (0, 3, 40), (0, 0, 50), (12, 30, 200)])
+def test_the_ends_are_where_the_score_test_refuses(gained: int, lost: int, total: int) -> None:
+    """There the difference is 1.96 errors away, by the likeliest shares of that difference, which a search finds."""
+    seen = np.array([gained, lost, total - gained - lost])
+
+    def score(difference: float) -> float:
+        def unlikely(down: float) -> float:
+            return -float(xlogy(seen, [down + difference, down, 1 - 2 * down - difference]).sum())
+
+        bounds = (max(0, -difference), (1 - difference) / 2)
+        down = optimize.minimize_scalar(unlikely, bounds=bounds, method="bounded", options={"xatol": 1e-12}).x
+        return (gained - lost - total * difference) / np.sqrt(total * (2 * down + difference * (1 - difference)))
+
+    low, high = paired_difference_interval(gained, lost, total)
+    assert (score(float(low)), score(float(high))) == pytest.approx((1.96, -1.96), abs=2e-3)
+
+
+@pytest.mark.parametrize(("gained", "lost"), [(0.03, 0.03), (0.0, 0.05), (0.002, 0.05), (0.01, 0.1)])
+def test_few_changes_are_held_however_they_are_distributed(gained: float, lost: float) -> None:
+    """Of 100 examples, by enumeration: in 93 to 97 %, averaged over shares up to a factor 1.5 away."""
+    up, down = np.triu_indices(61)  # up to 60 changes
+    counts = np.stack([up, down - up])
+    low, high = paired_difference_interval(*counts, 100)
+    coverage = []
+    for factor in 1.5 ** np.linspace(-1, 1, 9):
+        shares = gained * factor, lost * factor
+        chances = stats.multinomial.pmf(np.stack([*counts, 100 - down], axis=1), 100, [*shares, 1 - sum(shares)])
+        truth = shares[0] - shares[1]
+        coverage.append(chances[(low <= truth) & (truth <= high)].sum())
+    assert 0.93 <= np.mean(coverage) <= 0.97
+    assert min(coverage) > 0.92
 
 
 def test_without_skewness_the_mean_has_students_interval():

@@ -33,17 +33,35 @@ def paired_difference_interval(
 ) -> tuple[Floats, Floats]:
     """Interval of (gained - lost) / totals of two models on the same examples; NaN where a total is 0.
 
-    Wald's interval after half an example is added to either count, so that it has a width where nothing differs.
-    Bonett and Price (2012) add a whole one, and like Newcombe's interval theirs is too wide where few examples differ.
-    Of ten examples, most of which show no difference at all, it covers the truth in 96 to 100 %.
+    Tango's score interval (Statistics in Medicine 1998): the differences d whose score test does not refuse them, the
+    error being that of the likeliest shares of both changes with this difference. By enumeration it covers the truth in
+    93 to 97 %, averaged over shares up to a factor of 1.5 away, as soon as three examples are expected to change, also
+    where all changes are of one kind. Wald's interval with half an example added to either count covers as little as
+    87 % there, since where nothing changes it is half as long as it has to be, and mid-p intervals of McNemar's test,
+    which take the number of changes as given, 84 %. Of fewer expected changes most test sets show none and share one
+    interval, which covers the truth in all of them or in none (97 to 100 %).
     """
-    x, y, n = (np.asarray(values, dtype=float) for values in (gained, lost, totals))
+    x, y, n = np.broadcast_arrays(*(np.asarray(values, dtype=float) for values in (gained, lost, totals)))
     z = float(scipy.stats.norm.ppf((1 + confidence) / 2))
     with np.errstate(invalid="ignore", divide="ignore"):
-        up, down = ((values + 0.5) / (n + 1) for values in (x, y))
-        half = z * np.sqrt((up + down - (up - down) ** 2) / (n + 1))
-        seen = np.where(n > 0, 1.0, np.nan)
-    return np.clip(up - down - half, -1, 1) * seen, np.clip(up - down + half, -1, 1) * seen
+        return -_farthest_gain(y, x, n, z), _farthest_gain(x, y, n, z)
+
+
+_HALVINGS = 50
+
+
+def _farthest_gain(x: Floats, y: Floats, n: Floats, z: float) -> Floats:
+    """The largest difference of shares, x more than y, whose score test is not refused; by halving what encloses it."""
+    low, high = (x - y) / n, np.where(n > 0, 1.0, np.nan)
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        linear = (2 * n - x + y) * middle - x - y
+        constant = -y * middle * (1 - middle)
+        lost = (np.sqrt(np.maximum(linear**2 - 8 * n * constant, 0)) - linear) / (4 * n)
+        error = np.sqrt(np.maximum(n * (2 * lost + middle * (1 - middle)), 0))
+        refused = n * middle - (x - y) > z * error
+        low, high = np.where(refused, low, middle), np.where(refused, middle, high)
+    return high
 
 
 def mean_interval(values: ArrayLike, confidence: float = CONFIDENCE) -> tuple[float, float]:
