@@ -20,16 +20,15 @@ from transferscope.system.errors import UserError, one_line
 # Entries are named by what they belong to, also where a node of another task reads them.
 warnings.filterwarnings("ignore", message="One or more dataset names contain '.' characters")
 
-LOGGING_FILE = Path("conf") / "logging.yml"
+LOGGING_FILE = Path("conf") / "base" / "logging.yml"
 
 
 def _log_as_in_the_project() -> None:
-    """Below the project's folder, too: Kedro itself looks for the file in the working folder only."""
-    project = find_kedro_project(Path.cwd())
-    if project is None or "KEDRO_LOGGING_CONFIG" in os.environ or LOGGING_FILE.exists():
+    """Configure logging, where a mistake is one line: Kedro itself would read the file before it is checked."""
+    if "KEDRO_LOGGING_CONFIG" in os.environ:
         return
-    file = Path(project) / LOGGING_FILE
-    if not file.is_file():
+    file = (find_kedro_project(Path.cwd()) or Path()) / LOGGING_FILE
+    if not os.path.lexists(file):  # an installed project without its configuration
         return
     try:
         LOGGING.configure(read_mapping(file))

@@ -22,7 +22,6 @@ import importlib.util
 import resource
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from copy import deepcopy
 from itertools import combinations
@@ -30,6 +29,7 @@ from itertools import combinations
 import numpy as np
 import torch
 import torchvision
+from stopwatch import seconds
 from torch import Tensor, nn
 
 from transferscope.analysis.cka import StreamingCKA, linear_cka
@@ -41,19 +41,6 @@ from transferscope.analysis.layer_pairs import LayerComparison
 from transferscope.models import build_model
 from transferscope.models.layers import feature_layers
 from transferscope.models.layouts import Layout
-
-
-def seconds(work: Callable[[], object], device: torch.device) -> float:
-    """Of CPU; on a GPU of the clock."""
-    if device.type == "cpu":
-        start = time.process_time()
-        work()
-        return time.process_time() - start
-    torch.cuda.synchronize()
-    start = time.perf_counter()
-    work()
-    torch.cuda.synchronize()
-    return time.perf_counter() - start
 
 
 def cpu_seconds(work: Callable[[], object]) -> float:

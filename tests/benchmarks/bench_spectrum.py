@@ -15,14 +15,13 @@ from __future__ import annotations
 import argparse
 import resource
 import sys
-import time
 from collections import Counter
-from collections.abc import Callable
 from functools import partial
 
 import numpy as np
 import torch
 import torchvision
+from stopwatch import seconds
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
@@ -31,19 +30,6 @@ from transferscope.models.layers import LayerInput, trace_conv_inputs
 
 GROUPS = ("kxk", "kxk stride 1", "kxk stride 2", "1x1", "all")
 MAX_SAMPLED = 32
-
-
-def seconds(work: Callable[[], object], device: torch.device) -> float:
-    """Of CPU of one call; on a GPU of the clock."""
-    if device.type == "cpu":
-        start = time.process_time()
-        work()
-        return time.process_time() - start
-    torch.cuda.synchronize()
-    start = time.perf_counter()
-    work()
-    torch.cuda.synchronize()
-    return time.perf_counter() - start
 
 
 def sampled(weight: Tensor, pixels: int) -> int:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from click.testing import CliRunner
 from kedro.framework.startup import bootstrap_project
 
@@ -167,6 +169,18 @@ def test_the_speed_is_measured_on_this_machine() -> None:
     speed = measure_speed(ModelOptions(options={"widths": [4, 4, 4]}), 16, seconds=0.3)
     assert speed.forward > speed.train > 0
     assert speed.in_analyses > speed.train
+
+
+def test_time_for_which_other_programs_have_the_core_does_not_count() -> None:
+    """A thread that computes for 10 ms and waits for 20, as for its core, does 100 actions a second and not 33."""
+
+    def act() -> None:
+        time.sleep(0.02)
+        end = time.thread_time() + 0.01
+        while time.thread_time() < end:
+            pass
+
+    assert device_speed._rate([act, act], torch.device("cpu"), 0.3) == pytest.approx(200, rel=0.2)
 
 
 def test_each_kind_of_network_is_measured_once_as_the_plan_trains_it(

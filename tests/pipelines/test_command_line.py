@@ -123,6 +123,30 @@ def test_all_faults_of_a_run_are_listed_and_paths_begin_at_the_project(folder: P
     assert not list(below.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("of_before", "mistake", "message"),
+    [
+        ("version: 1", "version: 1\nroot: [", "logging.yml, line"),
+        ("kedro.logging.RichHandler", "kedro.logging.NoHandler", "Class 'NoHandler' not found in module"),
+    ],
+)
+def test_a_mistake_in_the_logging_is_one_line(folder: Path, of_before: str, mistake: str, message: str) -> None:
+    """It names the file; Kedro itself reads only conf/logging.yml, which holds nothing to change."""
+    file = folder / "conf/base/logging.yml"
+    content = file.read_text()
+    assert of_before in content
+    try:
+        file.write_text(content.replace(of_before, mistake))
+        done = kedro_in_a_new_python(folder, "registry", "list")
+    finally:
+        file.write_text(content)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert len(done.stderr.splitlines()) == 1
+    assert done.stderr.startswith(f"Error: {file}")
+    assert message in done.stderr
+
+
 def test_spectra_of_files_need_no_folder_of_images(folder: Path) -> None:
     """The documented command alone: the missing folder is named, and input_size is the size of the layers' inputs."""
     for seed, name in enumerate("ab"):

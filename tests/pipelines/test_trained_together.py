@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import logging
+import re
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+from kedro.framework.project import pipelines
 
 from tiny_project import SMALL, Project, make_project
 from transferscope.cost.node_costs import node_costs
 from transferscope.experiment.plan import Plan, make_plan
 from transferscope.framework.checks import together_faults
 from transferscope.framework.staleness import present_keys
+from transferscope.models.series import CheckpointSeries, epoch_file
 from transferscope.pipelines.training import create_pipeline
 from transferscope.system.errors import UserError
 from transferscope.system.references import allow
+from transferscope.system.stored import DamagedError
 
 RUNS: dict[str, Any] = {
     "p": {"label": "P", "tasks": ["real"]},
@@ -129,3 +134,22 @@ def test_the_plan_without_the_option_takes_them_as_its_own(together: Project, ca
     assert "made by another plan" not in caplog.text
     assert "Completed node: clipart.training.rit_1" in caplog.text
     assert files == {path: path.read_bytes() for place in places for path in place.iterdir() if path.is_file()}
+
+
+@pytest.mark.parametrize("option", [True, False])
+def test_the_message_of_a_damaged_checkpoint_names_the_node_that_repairs_it(
+    option: bool, together: Project, tmp_path: Path
+) -> None:
+    """That of the group where the run is trained with others, so that the command works as it stands."""
+    copy = tmp_path / "rit_1"
+    shutil.copytree(together.folder / "data" / "06_models" / "clipart" / "rit_1", copy)
+    (copy / epoch_file(4)).unlink()
+    with together.session(params={"training": {"together": option}}) as session:
+        session.load_context()
+        nodes = {node.name for node in pipelines["training"].nodes}
+        with pytest.raises(DamagedError) as caught:
+            CheckpointSeries.open(copy)
+    named = re.search(r"`kedro run --nodes (.+)` repairs it", str(caught.value))
+    assert named is not None
+    assert named[1] in nodes
+    assert named[1] == f"clipart.training.{'rit_1_and_1_more' if option else 'rit_1'}"

@@ -26,7 +26,7 @@ ANALYSED = 128
 class Speed:
     """Images per second of one device: of a training step, and of a forward pass.
 
-    A CPU is a device with all of its cores, which work side by side, each on a network of its own.
+    A CPU is a device with all of its cores, which work side by side, each on a network of its own, and on nothing else.
     """
 
     train: float
@@ -177,7 +177,10 @@ class _Work:
 
 
 def _rate(actions: list[Callable[[], None]], device: torch.device, seconds: float) -> float:
-    """Times per second of all actions, each in a thread beside the others, after a first time that does not count."""
+    """Times per second of all actions, each in a thread beside the others, after a first time that does not count.
+
+    On a CPU seconds are those that a thread computes, so that other programs on its core do not count.
+    """
     import torch
 
     def finish() -> None:
@@ -188,15 +191,15 @@ def _rate(actions: list[Callable[[], None]], device: torch.device, seconds: floa
         action()
     finish()
     begin = time.perf_counter()
+    clock = time.thread_time if device.type == "cpu" else time.perf_counter
 
-    def repeat(action: Callable[[], None]) -> int:
-        count = 0
+    def repeat(action: Callable[[], None]) -> float:
+        count, started = 0, clock()
         while count == 0 or time.perf_counter() - begin < seconds:
             action()
             count += 1
         finish()
-        return count
+        return count / (clock() - started)
 
     with ThreadPoolExecutor(len(actions)) as pool:
-        counts = list(pool.map(repeat, actions))
-    return sum(counts) / (time.perf_counter() - begin)
+        return sum(pool.map(repeat, actions))

@@ -61,12 +61,13 @@ class Plan:
         return run_groups(self.runs)
 
     @cached_property
-    def _nodes(self) -> dict[str, NodeName]:
+    def nodes_of_runs(self) -> dict[str, NodeName]:
+        """The nodes of all runs by full name, see `node_of`."""
         return node_names(self.runs, self.run_groups)
 
     def node_of(self, run: RunSpec) -> NodeName:
         """The node that trains a run, alone or with others, or takes in its file."""
-        return self._nodes[run.full_name]
+        return self.nodes_of_runs[run.full_name]
 
     @cached_property
     def variants(self) -> list[Variant]:

@@ -6,7 +6,7 @@ the learning rate, its schedule, and what is kept. `training.together` has the t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from transferscope.experiment.names import NodeName, RunName
@@ -87,3 +87,17 @@ def node_names(runs: Mapping[str, RunSpec], groups: list[RunGroup]) -> dict[str,
     """The node that trains, or takes in, each run by its full name."""
     grouped = {run.full_name: group.node for group in groups for run in group.runs}
     return {name: grouped.get(name, RunName(run.task, run.name).node) for name, run in runs.items()}
+
+
+_present: Callable[[], Mapping[str, NodeName]] = dict
+
+
+def present_nodes(find: Callable[[], Mapping[str, NodeName]]) -> None:
+    """Take the nodes of a plan for those that messages name. `find` is called for a message alone."""
+    global _present
+    _present = find
+
+
+def present_node(run: RunName) -> NodeName:
+    """The node that trains a run in the present plan; that of the run alone where no plan has it."""
+    return _present().get(str(run), run.node)

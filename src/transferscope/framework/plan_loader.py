@@ -23,6 +23,7 @@ from pydantic import ValidationError
 from transferscope.datasets.picture_size import AUTO, choose_size
 from transferscope.experiment.plan import Plan, make_plan
 from transferscope.experiment.run import RunSpec
+from transferscope.experiment.run_groups import present_nodes
 from transferscope.experiment.study import TaskOptions
 from transferscope.framework.command_line import in_one_line
 from transferscope.framework.environments import STUDY_KEYS, EnvironmentLoader
@@ -50,6 +51,7 @@ class PlanConfigLoader(EnvironmentLoader):
             _check_is_folder(conf_source)
             super().__init__(conf_source, *args, **kwargs)
         PlanConfigLoader.latest = self
+        present_nodes(lambda: {} if self._plan is None else self._plan.nodes_of_runs)
         forget_pipelines()
 
     @property

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from transferscope.experiment.names import CheckpointName, Epoch, RunName
+from transferscope.experiment.run_groups import present_node
 from transferscope.models.checkpoint import Checkpoint, load_checkpoint
 from transferscope.models.hub_cache import local_path
 from transferscope.system.errors import UserError
@@ -235,5 +236,5 @@ def read_index(folder: Path) -> dict[str, Any]:
 
 
 def repair_command(name: str) -> str:
-    """The command that repairs the run `task.run`."""
-    return f"`kedro run --nodes {RunName.parse(name).node}` repairs it"
+    """The command that repairs the run `task.run`, by the node that trains it alone or with others."""
+    return f"`kedro run --nodes {present_node(RunName.parse(name))}` repairs it"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import rich
 from rich.progress import (
@@ -74,12 +76,63 @@ class _Display:
 _display = _Display()
 
 
+@dataclass(frozen=True)
+class BarNews:
+    """News of a bar of another process: it begins with a description and a total, advances, or ends."""
+
+    bar: int
+    begins: tuple[str, int] | None = None
+    advances: tuple[Any, ...] = ()
+    fields: dict[str, Any] = field(default_factory=dict)
+    ends: bool = False
+
+
+_report: Callable[[BarNews], None] | None = None
+_numbers = itertools.count()
+
+
+def bars_elsewhere(report: Callable[[BarNews], None]) -> None:
+    """Draw no bars in this process from now on; news of them go to `report`, and there to `BarsOfOthers`."""
+    global _report
+    _report = report
+
+
+class BarsOfOthers:
+    """Bars of another process, drawn in this one."""
+
+    def __init__(self) -> None:
+        self._drawn: dict[int, tuple[ExitStack, Callable[..., None]]] = {}
+
+    def take(self, news: BarNews) -> None:
+        """Draw what has changed."""
+        if news.begins is not None:
+            bar = ExitStack()
+            self._drawn[news.bar] = bar, bar.enter_context(progress_bar(*news.begins))
+        elif news.ends:
+            self._drawn.pop(news.bar)[0].close()
+        else:
+            self._drawn[news.bar][1](*news.advances, **news.fields)
+
+    def close(self) -> None:
+        """Remove those whose end was not heard of."""
+        while self._drawn:
+            self._drawn.popitem()[1][0].close()
+
+
 @contextmanager
 def progress_bar(description: str, total: int) -> Iterator[Callable[..., None]]:
     """Yield `advance(steps=1, note=None)`; draws nothing where the output is no terminal.
 
     `advance` also takes `seconds_left`, of a bar whose own estimate is better than its pace (None: not known yet).
     """
+    if _report is not None:
+        report, number = _report, next(_numbers)
+        report(BarNews(number, begins=(description, total)))
+        try:
+            yield lambda *steps, **fields: report(BarNews(number, advances=steps, fields=fields))
+        finally:
+            report(BarNews(number, ends=True))
+        return
     progress = _display.join()
     task = progress.add_task(description, total=total, note="")
 

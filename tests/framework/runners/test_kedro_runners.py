@@ -11,23 +11,27 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from kedro.framework.project import pipelines
+from kedro.pipeline import Node
 from kedro.runner import AbstractRunner, ParallelRunner, SequentialRunner, ThreadRunner
 
 from tiny_project import SMALL, Project, make_project
 from transferscope.framework.runners import GpuRunner, RayRunner, gpu_runner, ray_cluster
+from transferscope.framework.runners.gpu_processes import GpuProcesses
 from transferscope.framework.runners.surroundings import TERMINATED, one_thread_an_operation
 from transferscope.system.folder_lock import FolderLock
 
 TIMED = ("timings.csv", "report.html", "summary.md")
 TIMES = {".timings.json", *TIMED, *(f".{name}.sha256" for name in TIMED)}
 """Files that hold how long something took, and digests of such."""
+MADE_BY = "data/.made_by.json"
 
 
-def run_with(folder: Path, runner: Callable[[], AbstractRunner]) -> dict[str, bytes]:
+def run_with(folder: Path, runner: Callable[[], AbstractRunner], **options: Any) -> dict[str, bytes]:
     """Weights, tables, figures and the list of what made them, of the small study, by their files.
 
     `folder` is removed in the end, so that each runner may have the same: a part of the plan is where the images lie.
@@ -37,9 +41,9 @@ def run_with(folder: Path, runner: Callable[[], AbstractRunner]) -> dict[str, by
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("OMP_NUM_THREADS", raising=False)
         patch.chdir(folder)
-        project.run(runner=runner())
+        project.run(runner=runner(), **options)
         assert "OMP_NUM_THREADS" not in os.environ
-    made = [folder / "data/.made_by.json", *folder.glob("data/06_models/**/*"), *folder.glob("data/0[78]*/**/*")]
+    made = [folder / MADE_BY, *folder.glob("data/06_models/**/*"), *folder.glob("data/0[78]*/**/*")]
     files = {
         str(path.relative_to(folder)): path.read_bytes() for path in made if path.is_file() and path.name not in TIMES
     }
@@ -82,6 +86,27 @@ def test_kedros_runners_give_the_same_bytes(
     assert len(files) > 30
     assert files.keys() == expected.keys()
     assert [path for path in files if files[path] != expected[path]] == []
+
+
+@pytest.mark.xdist_group("kedro_runners")
+def test_analyses_in_a_process_for_each_gpu_give_the_same_bytes(
+    expected: dict[str, bytes], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a machine that believes to have two GPUs, of which torch finds none; trainings stay here."""
+    carried: list[str] = []
+    original = GpuProcesses.carry_out
+
+    def carry_out(self: GpuProcesses, node: Node) -> None:
+        carried.append(node.name)
+        original(self, node)
+
+    monkeypatch.setattr(GpuProcesses, "carry_out", carry_out)
+    monkeypatch.setattr(gpu_runner, "gpus_there", lambda: 2)
+    wanted = [f"clipart.landscape.{name}" for name in ("criticality_rit_1", "interpolate_rit_1__rit_2")]
+    files = run_with(folder, lambda: GpuRunner(max_workers=2), to_nodes=wanted)
+    assert sorted(carried) == wanted
+    assert len([path for path in files if "landscape" in path or "criticality" in path]) > 2
+    assert [path for path in files if path != MADE_BY and files[path] != expected[path]] == []
 
 
 @pytest.mark.xdist_group("kedro_runners")
@@ -161,6 +186,7 @@ from kedro import runner as kedro_runners
 from transferscope.framework import runners
 from transferscope.system.atomic import atomic_file
 from transferscope.system.processes import elsewhere
+from transferscope.framework.runners.gpu_processes import GpuProcesses
 from transferscope.framework.runners.surroundings import Surroundings
 from transferscope.system.temporaries import work_folder
 

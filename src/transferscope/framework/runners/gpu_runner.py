@@ -23,6 +23,7 @@ from threadpoolctl import threadpool_limits
 
 from transferscope.framework.command_line import CommandLineError
 from transferscope.framework.runners.beside import figures_beside
+from transferscope.framework.runners.gpu_processes import GpuProcesses
 from transferscope.framework.runners.node_progress import Ended
 from transferscope.framework.runners.node_runner import NodeRunner, gpus_asked, positive, refuse_unknown
 from transferscope.framework.runners.slots import DevicePool
@@ -37,11 +38,12 @@ class GpuRunner(NodeRunner):
     """Runs independent nodes at once, in threads, each on GPUs of its own or on a core of its own.
 
     A node's tag `gpus-N` says how many GPUs it gets (`gpus-auto`: all). Nodes from which the longest work hangs start
-    first, equals first in, first out. Those without a tag run beside them, one for each core. Where there is no GPU,
-    cores take their place: a training with N processes gets N, and small runs train side by side with one thread each.
-    Small networks gain little from several threads within an operation, and nearly all from a second run beside the
-    first (docs/log.md). Results are those of one node after the other with as many threads in an operation; another
-    number of threads rounds differently.
+    first, equals first in, first out. Those without a tag run beside them, one for each core. With several GPUs, nodes
+    that measure networks on one run in a process for each (`gpu_processes`). Where there is no GPU, cores take their
+    place: a training with N processes gets N, and small runs train side by side with one thread each. Small networks
+    gain little from several threads within an operation, and nearly all from a second run beside the first
+    (docs/log.md). Results are those of one node after the other with as many threads in an operation; another number of
+    threads rounds differently.
 
     gpus: how many GPUs to use, the first ones; None: all. max_workers: nodes without a GPU that run at once, which
     share the cores; None: one for each core.
@@ -69,7 +71,7 @@ class GpuRunner(NodeRunner):
 
         from transferscope.system.memory import keep_freed_memory
 
-        there = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        there = gpus_there()
         if self._gpus is not None and self._gpus > there:
             raise CommandLineError(f"--runner-params gpus={self._gpus}: there are {there} GPUs here")
         size = (self._gpus or there) if there else self._cores
@@ -77,23 +79,38 @@ class GpuRunner(NodeRunner):
         first = urgency(pipeline, costs, requests.__getitem__).__getitem__
         cores: DevicePool[Node] = DevicePool(range(self._cores), first)
         gpus: DevicePool[Node] = DevicePool(range(size), first) if there else cores
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) // self._cores))
+        threads = max(1, (os.cpu_count() or 1) // self._cores)
+        torch.set_num_threads(threads)
         keep_freed_memory()
+        processes = GpuProcesses(catalog, hook_manager, run_id, is_async=self._is_async, threads=threads)
+        elsewhere = {node for node in pipeline.nodes if processes.takes(node)} if there and size > 1 else set()
+        alone = len(elsewhere) < 2  # it would wait for nobody
 
         def carry_out(node: Node) -> None:
+            if node in elsewhere and not alone:
+                processes.carry_out(node)
+                return
             node = figures_beside(node)
             Task(node=node, catalog=catalog, hook_manager=hook_manager, is_async=self._is_async, run_id=run_id)()
 
-        self._threads = threads = _Threads(carry_out, requests, gpus, cores, has_gpus=there > 0)
+        self._threads = workers = _Threads(carry_out, requests, gpus, cores, has_gpus=there > 0)
         # For all nodes at once: one thread of a process cannot limit BLAS for itself.
         with threadpool_limits(1, "blas"), side_processes(self._cores):
             try:
-                yield threads
+                yield workers
             finally:
-                threads.interrupt()
+                workers.interrupt()
+                processes.end()
 
     def _is_over(self) -> bool:
         return self._threads is None or self._threads.are_over()
+
+
+def gpus_there() -> int:
+    """Number of GPUs that torch finds."""
+    import torch
+
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
 
 
 def _devices_asked(node: Node, size: int, *, has_gpus: bool) -> int:

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from kedro.io import CatalogProtocol, MemoryDataset
@@ -16,14 +15,13 @@ from kedro.pipeline.node import Node
 from pluggy import PluginManager
 
 from transferscope.framework.command_line import CommandLineError
-from transferscope.framework.config import present_source
-from transferscope.framework.kedro_private import validators_of
 from transferscope.framework.runners.failures import RemoteError
 from transferscope.framework.runners.node_progress import Ended
 from transferscope.framework.runners.node_runner import NodeRunner, gpus_asked, positive, refuse_unknown
+from transferscope.framework.runners.node_task import NodeTask, Outcome
 from transferscope.framework.runners.notes import Notes, add_notes
 from transferscope.framework.runners.ray_cluster import connected, machines_of
-from transferscope.framework.runners.ray_node import Board, NodeTask, Outcome, carry_out
+from transferscope.framework.runners.ray_node import Board, carry_out
 from transferscope.framework.runners.slots import DevicePool
 from transferscope.framework.runners.urgency import urgency
 from transferscope.system.errors import UserError
@@ -80,9 +78,7 @@ class RayRunner(NodeRunner):
             board = _put_up_board(ray)
 
             def start(node: Node) -> Any:
-                datasets = {name: catalog.get(name) for name in {*node.inputs, *node.outputs}}
-                checks = validators_of(catalog, datasets)
-                task = NodeTask(node, datasets, present_source(), Path.cwd(), run_id, self._is_async, checks)
+                task = NodeTask.of(node, catalog, run_id, is_async=self._is_async)
                 remote = on_gpus if asked[node]["num_gpus"] else on_cores
                 return remote.options(name=node.name, **asked[node]).remote(task, board)
 
@@ -228,7 +224,4 @@ class _Tasks:
             self._noted(node, outcome.notes)
         except (OSError, UserError) as error:  # the node itself is done, and others go on
             logger.warning("%s is done, but what was recorded of it could not be saved: %s", node.name, error)
-        if outcome.failure is None:
-            return Ended(node, outcome.seconds)
-        kind = UserError if outcome.is_users else RemoteError
-        return Ended(node, outcome.seconds, kind(outcome.failure))
+        return Ended(node, outcome.seconds, outcome.error)
