@@ -35,11 +35,11 @@ def paired_difference_interval(
 
     Tango's score interval (Statistics in Medicine 1998): the differences d whose score test does not refuse them, the
     error being that of the likeliest shares of both changes with this difference. By enumeration it covers the truth in
-    93 to 97 %, averaged over shares up to a factor of 1.5 away, as soon as three examples are expected to change, also
-    where all changes are of one kind. Wald's interval with half an example added to either count covers as little as
-    87 % there, since where nothing changes it is half as long as it has to be, and mid-p intervals of McNemar's test,
-    which take the number of changes as given, 84 %. Of fewer expected changes most test sets show none and share one
-    interval, which covers the truth in all of them or in none (97 to 100 %).
+    95 to 97 %, averaged over shares up to a factor of 1.5 away, and in 93 % at least, as soon as three changes of one
+    kind are expected, also where all are of that kind. Wald's interval with half an example added to either count
+    covers as little as 87 % there, since where nothing changes it is half as long as it has to be, and mid-p intervals
+    of McNemar's test, which take the number of changes as given, 84 %. Of fewer expected changes most test sets show
+    none and share one interval, which covers the truth in all of them or in none (97 to 100 %).
     """
     x, y, n = np.broadcast_arrays(*(np.asarray(values, dtype=float) for values in (gained, lost, totals)))
     z = float(scipy.stats.norm.ppf((1 + confidence) / 2))

@@ -230,7 +230,7 @@ SHOWN: Mapping[str, Callable[[float], str]] = {
 
 
 def _would(*rows: Mapping[Any, Any] | None) -> str:
-    """What would tell, by the first claim that says it; empty where none does."""
+    """The study that would tell, by the first claim that names one; empty where none does."""
     said = [str(row["would_tell"]) for row in rows if row is not None and isinstance(row["would_tell"], str)]
     return next(filter(None, said), "")
 

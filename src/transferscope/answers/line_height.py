@@ -27,7 +27,7 @@ class Height:
     margin: float
     num_examples: float
     unknown: str = ""
-    """Why it cannot be held against the margin; empty where it can."""
+    """The reason that it cannot be held against the margin; empty where it can."""
 
     @property
     def verdict(self) -> str:
