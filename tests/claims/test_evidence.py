@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from drawn_study import change_study
-from transferscope.claims import criticality, landscape, mistakes, similarity, spectrum, training
+from transferscope.claims import criticality, cross_domain, mistakes, similarity, spectrum, training
 from transferscope.claims.comparisons import Comparison
 from transferscope.claims.evidence import Evidence, TaskResults
 from transferscope.claims.registry import registered
@@ -272,10 +272,10 @@ def test_evaluations_of_one_line_are_averaged_and_three_lines_decide(plan: Plan)
         }
     )
     evidence = Evidence(plan, three)
-    rows = list(landscape.cross_domain_basin(evidence))
+    rows = list(cross_domain.cross_domain_basin(evidence))
     assert sorted(round(one.effect, 6) for one in rows) == [0.024, 0.026, 0.03]
     assert decide(rows, evidence.kinship()).verdict == "holds"
-    (largest,) = landscape.one_basin(evidence)
+    (largest,) = cross_domain.one_basin(evidence)
     assert np.isclose(largest.effect, 0.03)
     assert decide([largest], evidence.kinship()).verdict == "cannot tell"
 
@@ -397,7 +397,7 @@ def basins(plan: Plan, heights: dict[tuple[str, str], float]) -> list[Any]:
         "cross_domain": TaskResults("cross_domain", tables=tables),
         "real": TaskResults("real", tables={"runs": runs}),
     }
-    return list(landscape.one_basin(Evidence(plan, results)))
+    return list(cross_domain.one_basin(Evidence(plan, results)))
 
 
 def test_losses_are_counted_from_the_entropy_of_the_labels(

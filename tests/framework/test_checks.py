@@ -19,7 +19,7 @@ from PIL import Image
 from transferscope.datasets.picture_size import choose_size
 from transferscope.experiment.plan import Plan, make_plan
 from transferscope.experiment.study import TaskOptions
-from transferscope.framework import checks
+from transferscope.framework import checks, expected_time, network_checks
 from transferscope.models.zoo import build_model
 from transferscope.system.errors import UserError
 from transferscope.system.references import allow
@@ -48,7 +48,9 @@ def file(path: Path, num_classes: int = 3, **options: Any) -> dict[str, Any]:
 
 
 def faults(plan: Plan, classes: tuple[str, ...] | None = CLASSES) -> list[str]:
-    return list(checks.networks_faults(plan, plan.runs.values(), {} if classes is None else {"photos": classes}))
+    return list(
+        network_checks.networks_faults(plan, plan.runs.values(), {} if classes is None else {"photos": classes})
+    )
 
 
 def test_weights_that_fit_are_no_fault(tmp_path: Path) -> None:
@@ -111,8 +113,8 @@ def test_a_file_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     path = tmp_path / "p.pth"
     file(path)
     read: list[str] = []
-    before = checks._check_file
-    monkeypatch.setattr(checks, "_check_file", lambda name, run: read.append(name) or before(name, run))
+    before = network_checks._check_file
+    monkeypatch.setattr(network_checks, "_check_file", lambda name, run: read.append(name) or before(name, run))
     plan = study(a={"replicas": 5, "initialisation": "pretrained", "pretrained": str(path)})
     assert faults(plan) == []
     assert read == [str(path)]
@@ -121,7 +123,7 @@ def test_a_file_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 def test_a_network_of_many_runs_is_built_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Checks take seconds, however many runs of a large network there are."""
     built: list[str] = []
-    monkeypatch.setattr(checks, "_network_fault", lambda model: built.append(model.name))
+    monkeypatch.setattr(network_checks, "_network_fault", lambda model: built.append(model.name))
     plan = study(a={"replicas": 3}, b={"model": {"options": {"widths": [4, 8, 16]}}, "replicas": 2})
     assert len(plan.runs) == 5
     assert faults(plan) == []
@@ -131,7 +133,7 @@ def test_a_network_of_many_runs_is_built_once(monkeypatch: pytest.MonkeyPatch) -
 def test_images_of_a_size_that_the_network_refuses() -> None:
     """A transformer of 224 px is tried on one blank image of the size that it will see."""
     plan = study(a={"model": {"name": "vit_b_16"}}, b={})
-    (fault,) = checks.sizes_faults(plan, plan.runs.values())
+    (fault,) = network_checks.sizes_faults(plan, plan.runs.values())
     assert fault.startswith("tasks.photos.pictures: 16 pixels: vit_b_16 does not take images of this size")
 
 
@@ -150,7 +152,7 @@ def test_networks_of_other_channels_than_images_have(tmp_path: Path, name: str, 
         c={},
     )
     assert faults(plan) == []
-    (fault,) = checks.sizes_faults(plan, plan.runs.values())
+    (fault,) = network_checks.sizes_faults(plan, plan.runs.values())
     assert fault == (
         f"model {name}: the model takes images of {options['in_chans']} channels, but images have 1 (grey) or 3 "
         "(colour): take a model of 1 or 3 input channels"
@@ -177,14 +179,14 @@ def test_networks_whose_output_cannot_be_measured(tmp_path: Path, returned: str,
     name = f"{tmp_path}/own.py:Net"
     allow(name)
     plan = study(a={"model": {"name": name}})
-    (fault,) = checks.sizes_faults(plan, plan.runs.values())
+    (fault,) = network_checks.sizes_faults(plan, plan.runs.values())
     assert fault.startswith(f"model {name}: {message}")
 
 
 def test_networks_of_one_channel_are_no_fault() -> None:
     """They see grey."""
     plan = study(a={"model": {"name": "timm/lcnet_035", "options": {"in_chans": 1}}})
-    assert list(checks.sizes_faults(plan, plan.runs.values())) == []
+    assert list(network_checks.sizes_faults(plan, plan.runs.values())) == []
 
 
 def test_packages_that_are_missing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -272,23 +274,23 @@ def test_gpus_without_what_the_plan_asks_for(monkeypatch: pytest.MonkeyPatch) ->
 def test_what_a_comparison_takes_is_noted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Passes through the network times the seconds of one; advice where that is minutes; none where nothing passes."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(checks, "_seconds_an_image", lambda *_: 0.5)
+    monkeypatch.setattr(expected_time, "_seconds_an_image", lambda *_: 0.5)
     plan = study(a=file(tmp_path / "a.pth"))
     runs, nodes = plan.runs.values(), ["photos.training.a_1"]
-    note = checks.cost_note(plan, runs, nodes, {"photos": (300, 100)})
+    note = expected_time.cost_note(plan, runs, nodes, {"photos": (300, 100)})
     assert note is not None
     assert note.startswith("at least 400 passes of an image of 16 px through fixup_resnet_small: about 3 min 20 s")
     assert "make it less" in note
-    short = checks.cost_note(plan, runs, nodes, {"photos": (30, 10)})
+    short = expected_time.cost_note(plan, runs, nodes, {"photos": (30, 10)})
     assert short is not None
     assert short.endswith("about 20 s on one core of this CPU")
-    assert checks.cost_note(plan, runs, [], {"photos": (30, 10)}) is None
+    assert expected_time.cost_note(plan, runs, [], {"photos": (30, 10)}) is None
 
 
 def test_the_speed_is_measured() -> None:
     """A positive number of seconds, quickly."""
     started = time.perf_counter()
-    assert 0 < checks._seconds_an_image(study(a={}).study.model, 16) < 5
+    assert 0 < expected_time._seconds_an_image(study(a={}).study.model, 16) < 5
     assert time.perf_counter() - started < 10
 
 
@@ -315,7 +317,7 @@ def test_modules_that_a_network_lacks_are_named_with_those_it_has(tmp_path: Path
     good = run.model_copy(
         update={"transfer_until": "layer1.0", "training": frozen.model_copy(update={"frozen": "features"})}
     )
-    messages = list(checks.parts_faults([until, until, held, good, run]))
+    messages = list(network_checks.parts_faults([until, until, held, good, run]))
     assert len(messages) == 2
     assert messages[0].startswith(
         "runs.first.transfer_until: fixup_resnet_small: there is no module 'layer9.0'; modules are stem,"
@@ -332,17 +334,17 @@ def test_layers_and_groups_that_a_network_lacks(tmp_path: Path) -> None:
         {"similarity": {"layers": ["layer9"]}, "modules": {"groups": {"x": ["y"]}}}
     )
     named = replace(plan, study=plan.study.model_copy(update={"analyses": options}))
-    messages = list(checks.layers_faults(named, named.runs.values(), {"similarity"}))
+    messages = list(network_checks.layers_faults(named, named.runs.values(), {"similarity"}))
     assert messages[0].startswith(
         "analyses.similarity.layers: fixup_resnet_small has no layer 'layer9': near matches are"
     )
     assert messages[1].startswith(
         "analyses.modules.groups: fixup_resnet_small: no configured module holds the keys bias1"
     )
-    assert list(checks.layers_faults(named, named.runs.values(), {"mistakes"})) == []
+    assert list(network_checks.layers_faults(named, named.runs.values(), {"mistakes"})) == []
     options = plan.study.analyses.model_validate({"spectrum": {"vector_layers": ["conv9"]}})
     named = replace(plan, study=plan.study.model_copy(update={"analyses": options}))
-    messages = list(checks.layers_faults(named, named.runs.values(), {"spectrum"}))
+    messages = list(network_checks.layers_faults(named, named.runs.values(), {"spectrum"}))
     assert messages[0].startswith("analyses.spectrum.vector_layers: fixup_resnet_small has no layer 'conv9'")
 
 
@@ -350,7 +352,7 @@ def test_a_network_beyond_memory_is_a_line() -> None:
     """Options with a digit too many are refused by name; torch's allocator raises no traceback."""
     model = {"name": "fixup_resnet_small", "options": {"widths": [4, 8, 10**9]}}
     plan = study(a={"model": model})
-    [fault] = checks.networks_faults(plan, plan.runs.values(), {})
+    [fault] = network_checks.networks_faults(plan, plan.runs.values(), {})
     assert fault.startswith(
         "model fixup_resnet_small: model 'fixup_resnet_small' refuses its options {'widths': [4, 8,"
     )

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from transferscope.images.chexpert import FINDINGS, read_chexpert
+from transferscope.images.chexpert import read_chexpert
+from transferscope.images.chexpert_table import FINDINGS
 from transferscope.images.summary import patient_overlap
 from transferscope.system.errors import UserError
 

@@ -11,7 +11,8 @@ import pytest
 from transferscope.experiment.options import PictureOptions
 from transferscope.images.chexpert import read_chexpert
 from transferscope.images.domainnet import read_domainnet
-from transferscope.images.files import open_tree, plain, printable, unsafe_reason
+from transferscope.images.file_tree import plain, printable, unsafe_reason
+from transferscope.images.files import open_tree
 from transferscope.images.image_folder import read_image_folder
 from transferscope.images.pack import pack_split
 from transferscope.system.errors import UserError
@@ -118,7 +119,7 @@ def test_messages_stay_one_line() -> None:
 
 def test_too_large_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file above the limit is not read into memory."""
-    monkeypatch.setattr("transferscope.images.files.MAX_FILE_BYTES", 10)
+    monkeypatch.setattr("transferscope.images.file_tree.MAX_FILE_BYTES", 10)
     (tmp_path / "big").write_bytes(bytes(11))
     with pytest.raises(UserError, match=r"big: 11 bytes, more than the 10 that are read"):
         open_tree(tmp_path).read("big")

@@ -14,7 +14,7 @@ from kedro.framework.project import pipelines
 from tiny_project import SMALL, Project, make_project
 from transferscope.cost.node_costs import node_costs
 from transferscope.experiment.plan import Plan, make_plan
-from transferscope.framework.checks import together_faults
+from transferscope.framework.network_checks import together_faults
 from transferscope.framework.staleness import present_keys
 from transferscope.models.series import CheckpointSeries, epoch_file
 from transferscope.pipelines.training import create_pipeline

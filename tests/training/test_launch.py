@@ -103,7 +103,7 @@ def test_one_worker_needs_no_launcher(
     started: set[int] = set()
     others = {process.pid for process in psutil.Process().children(recursive=True)}  # of tests before this one
     with ThreadPoolExecutor(1) as thread, run_folder_held(tmp_path / "alone") as lock:
-        training = thread.submit(launch._launch, [RunFolder(tmp_path / "alone", given)], "cpu", 1, [lock])
+        training = thread.submit(launch._launch, [RunFolder(tmp_path / "alone", given)], [lock], "cpu", 1)
         wait_for(lambda: (tmp_path / "alone" / "epoch_0001.safetensors").exists() or training.done())
         (first,) = workers_of(jobs)
         first.kill()
@@ -125,7 +125,7 @@ def test_one_worker_that_fails_is_one_line(make_split: Make, make_run: Make, job
     parts = make_split(40, folder=tmp_path / "train"), make_split(24, part="test", folder=tmp_path / "test")
     given = inputs.Inputs.of(make_run(epochs=100000), inputs.by_part(*parts, None), None)
     with ThreadPoolExecutor(1) as thread, run_folder_held(tmp_path / "alone") as lock:
-        training = thread.submit(launch._launch, [RunFolder(tmp_path / "alone", given)], "cpu", 1, [lock])
+        training = thread.submit(launch._launch, [RunFolder(tmp_path / "alone", given)], [lock], "cpu", 1)
         wait_for(lambda: workers_of(jobs) or training.done())
         workers_of(jobs)[0].kill()
         with pytest.raises(WorkerError, match=r"was ended by signal 9 \(killed; often the memory ran out\)"):

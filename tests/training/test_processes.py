@@ -20,8 +20,10 @@ from transferscope.images.split import PackedSplit
 from transferscope.models.initialisation import initialise
 from transferscope.models.series import CheckpointSeries
 from transferscope.system.errors import UserError
+from transferscope.training import inputs as inputs_module
 from transferscope.training import loop
 from transferscope.training import process_group as group_module
+from transferscope.training.alone import one_run
 from transferscope.training.evaluation import predict
 from transferscope.training.inputs import Inputs
 from transferscope.training.process_group import OneProcess, ProcessGroup, may_have_unused
@@ -58,13 +60,14 @@ def fit(
 ) -> None:
     """The training loop as one process of a group goes through it."""
     inputs = Inputs.of(run, {"train": train, "test": test}, None)
-    loop.fit(inputs, RunFolder(folder, inputs), torch.device("cpu"), group, advance)
+    with one_run(RunFolder(folder, inputs), torch.device("cpu"), group) as trainee:
+        loop.fit(trainee, advance)
 
 
 @pytest.fixture
 def float64(monkeypatch: pytest.MonkeyPatch) -> None:
     """Models of runs are float64."""
-    monkeypatch.setattr(loop, "initialise", lambda *args, **kwargs: initialise(*args, **kwargs).double())
+    monkeypatch.setattr(inputs_module, "initialise", lambda *args, **kwargs: initialise(*args, **kwargs).double())
 
 
 @pytest.mark.usefixtures("float64")

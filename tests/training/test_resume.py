@@ -9,7 +9,9 @@ import shutil
 import signal
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +19,17 @@ import pytest
 import torch
 
 from damage import flip
+from grouped_runs import folders_of, inputs_of, several
 from transferscope.experiment.options import AugmentationOptions
 from transferscope.experiment.run import RunSpec
 from transferscope.experiment.seeds import epoch_order
 from transferscope.images.split import PackedSplit
 from transferscope.training import loop, record
-from transferscope.training.loop import train_run
+from transferscope.training.alone import Alone
+from transferscope.training.inputs import Inputs
+from transferscope.training.loop import train_run, train_runs
 from transferscope.training.snapshot import TrainingState, earlier, read_snapshot, restore, save_snapshot
+from transferscope.training.together import Together
 
 Make = Callable[..., Any]
 
@@ -66,50 +72,114 @@ def undisturbed(run: RunSpec, make_split: Make, tmp_path_factory: pytest.TempPat
     return folder
 
 
+@dataclass(frozen=True)
+class Training:
+    """A run alone, or two as one, and the class that computes their networks."""
+
+    runs: list[RunSpec]
+    trainee: type[Alone] | type[Together]
+
+    def inputs(self, *splits: PackedSplit) -> list[Inputs]:
+        return inputs_of(self.runs, *splits)
+
+    def train(self, folder: Path, *splits: PackedSplit) -> None:
+        train_runs(self.inputs(*splits), folders_of(self.runs, folder))
+
+    def next_epoch(self, folder: Path, *splits: PackedSplit) -> int | None:
+        """The epoch after the last one of which all unfinished runs have a snapshot; None if all are finished."""
+        records = [
+            record.RunFolder(*own) for own in zip(folders_of(self.runs, folder), self.inputs(*splits), strict=True)
+        ]
+        positions = [one.positions() for one in records if not one.is_finished()]
+        return max(set.intersection(*positions), default=(0, 0))[0] + 1 if positions else None
+
+
+@pytest.fixture(scope="module")
+def training(request: pytest.FixtureRequest, run: RunSpec, make_run: Make) -> Training:
+    """Its states are saved after every epoch; as one, the runs have different schedules."""
+    if request.param == "alone":
+        return Training([run], Alone)
+    options = {"epochs": 3, "batch_size": 8, "augmentation": run.training.augmentation, "snapshot_seconds": 0}
+    return Training(several(make_run, [{"lr": 0.1}, {"lr": 0.05}], **options), Together)
+
+
+@pytest.fixture(scope="module")
+def whole(training: Training, make_split: Make, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of `training` without a stop."""
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("whole")
+    training.train(folder, make_split(40), make_split(24, part="test"))
+    return folder
+
+
+def note_steps(trainee: type[Alone] | type[Together], patch: pytest.MonkeyPatch) -> list[int]:
+    """The epoch of each optimizer step that is taken from now on."""
+    epochs: list[int] = []
+    original = trainee.take_step
+    patch.setattr(trainee, "take_step", lambda self, *args: (epochs.append(args[0]), original(self, *args))[1])
+    return epochs
+
+
 POINTS = [
-    (loop, "take_step", 1),
-    (loop, "take_step", 5),
-    (loop, "take_step", 13),
-    (loop, "evaluate", 1),
-    (loop, "evaluate", 2),
-    (loop, "evaluate", 5),
-    (record, "save_snapshot", 1),
-    (record, "save_snapshot", 3),
-    (record, "save_checkpoint", 1),
-    (record, "save_checkpoint", 2),
-    (record, "save_checkpoint", 4),
-    (record, "write_series", 1),
+    ("take_step", 1),
+    ("take_step", 5),
+    ("take_step", 13),
+    ("evaluate", 1),
+    ("evaluate", 2),
+    ("evaluate", 5),
+    ("save_snapshot", 1),
+    ("save_snapshot", 3),
+    ("save_checkpoint", 1),
+    ("save_checkpoint", 2),
+    ("save_checkpoint", 4),
+    ("write_series", 1),
 ]
+"""A function, of the trainee or of the folder, and the call of it that does not come to its end."""
 
 
-@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
-@pytest.mark.parametrize(("owner", "name", "call"), POINTS, ids=[f"{name}-{call}" for _, name, call in POINTS])
+@pytest.mark.parametrize(("name", "call"), POINTS, ids=[f"{name}-{call}" for name, call in POINTS])
+@pytest.mark.parametrize(
+    ("training", "after"),
+    [("alone", False), ("alone", True), ("together", False)],
+    ids=["alone-before", "alone-after", "together"],
+    indirect=["training"],
+)
 def test_resuming_equals_not_stopping(
-    owner: Any,
     name: str,
     call: int,
     after: bool,
-    run: RunSpec,
+    training: Training,
     train_split: PackedSplit,
     held_out_split: PackedSplit,
-    undisturbed: Path,
+    whole: Path,
     files_of: Make,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Wherever it stops, a second call ends with the bytes of an undisturbed run."""
-    broken = tmp_path / "broken"
+    """Wherever it stops, a second call ends with the bytes of an undisturbed one, and repeats no epoch without need.
+
+    Runs as one stop where the last of them saves its file, so that the others have one more.
+    """
+    splits, owner = (train_split, held_out_split), record if hasattr(record, name) else training.trainee
+    call *= len(training.runs) if name.startswith("save") else 1
     with monkeypatch.context() as patch:
         fail_at(owner, name, call, after=after, monkeypatch=patch)
         with pytest.raises(KilledError):
-            train_run(run, train_split, held_out_split, initial=None, folder=broken)
-    train_run(run, train_split, held_out_split, initial=None, folder=broken)
-    assert files_of(broken) == files_of(undisturbed)
+            training.train(tmp_path, *splits)
+    expected = training.next_epoch(tmp_path, *splits)
+    epochs = note_steps(training.trainee, monkeypatch)
+    training.train(tmp_path, *splits)
+    assert next(iter(epochs), None) == expected
+    assert files_of(tmp_path) == files_of(whole)
 
 
-@pytest.mark.parametrize("name", ["AdamW", "NAdam", "ASGD", "Adafactor"])
+@pytest.mark.parametrize(
+    ("name", "trainee"),
+    [*product(["AdamW", "NAdam", "ASGD"], [Alone, Together]), ("Adafactor", Alone)],
+)
 def test_resuming_equals_not_stopping_with_other_optimizers(
     name: str,
+    trainee: type[Alone] | type[Together],
     make_run: Make,
     train_split: PackedSplit,
     held_out_split: PackedSplit,
@@ -119,15 +189,16 @@ def test_resuming_equals_not_stopping_with_other_optimizers(
 ) -> None:
     """Moments, counters and factored statistics come back to the bit."""
     options = {"betas": [0.8, 0.95]} if name == "AdamW" else {}
-    run = make_run(epochs=2, batch_size=8, lr=0.01, optimizer={"name": name, **options}, snapshot_seconds=0)
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-    train_run(run, train_split, held_out_split, initial=None, folder=whole)
+    schedules = [{"lr": 0.01}, {"lr": 0.005}][: 1 if trainee is Alone else 2]
+    common = {"epochs": 2, "batch_size": 8, "optimizer": {"name": name, **options}, "snapshot_seconds": 0}
+    training, splits = Training(several(make_run, schedules, **common), trainee), (train_split, held_out_split)
+    training.train(tmp_path / "whole", *splits)
     with monkeypatch.context() as patch:
-        fail_at(loop, "take_step", 7, after=False, monkeypatch=patch)
+        fail_at(trainee, "take_step", 7, after=False, monkeypatch=patch)
         with pytest.raises(KilledError):
-            train_run(run, train_split, held_out_split, initial=None, folder=broken)
-    train_run(run, train_split, held_out_split, initial=None, folder=broken)
-    assert files_of(broken) == files_of(whole)
+            training.train(tmp_path / "broken", *splits)
+    training.train(tmp_path / "broken", *splits)
+    assert files_of(tmp_path / "broken") == files_of(tmp_path / "whole")
 
 
 class Clock:
@@ -161,7 +232,7 @@ def test_resuming_between_snapshots(
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     train_run(run, train_split, held_out_split, initial=None, folder=whole)
     with monkeypatch.context() as patch:
-        fail_at(loop, "take_step", call, after=False, monkeypatch=patch)
+        fail_at(Alone, "take_step", call, after=False, monkeypatch=patch)
         with pytest.raises(KilledError):
             train_run(run, train_split, held_out_split, initial=None, folder=broken)
     train_run(run, train_split, held_out_split, initial=None, folder=broken)
@@ -191,29 +262,27 @@ def test_only_what_is_kept_is_written(
 
 
 @pytest.mark.parametrize("call", [2, 3, 9, 14])
+@pytest.mark.parametrize("training", ["alone", "together"], indirect=True)
 def test_resuming_within_an_epoch(
     call: int,
-    run: RunSpec,
+    training: Training,
     train_split: PackedSplit,
     held_out_split: PackedSplit,
-    undisturbed: Path,
+    whole: Path,
     files_of: Make,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """With a snapshot after every step no step is taken twice, and the bytes are the same."""
     monkeypatch.setattr(loop, "CHECK_EVERY", 1)
-    broken = tmp_path / "broken"
     with monkeypatch.context() as patch:
-        fail_at(loop, "take_step", call, after=False, monkeypatch=patch)
+        fail_at(training.trainee, "take_step", call, after=False, monkeypatch=patch)
         with pytest.raises(KilledError):
-            train_run(run, train_split, held_out_split, initial=None, folder=broken)
-    steps: list[int] = []
-    original = loop.take_step
-    monkeypatch.setattr(loop, "take_step", lambda *args: steps.append(1) or original(*args))
-    train_run(run, train_split, held_out_split, initial=None, folder=broken)
+            training.train(tmp_path, train_split, held_out_split)
+    steps = note_steps(training.trainee, monkeypatch)
+    training.train(tmp_path, train_split, held_out_split)
     assert len(steps) == 15 - (call - 1)
-    assert files_of(broken) == files_of(undisturbed)
+    assert files_of(tmp_path) == files_of(whole)
 
 
 def test_sigkill_at_random_moments(
@@ -256,7 +325,7 @@ def test_a_snapshot_of_another_plan_is_not_used(
 ) -> None:
     """A changed plan trains from the beginning, though a killed run of the old plan lies there."""
     with monkeypatch.context() as patch:
-        fail_at(loop, "take_step", 5, after=False, monkeypatch=patch)
+        fail_at(Alone, "take_step", 5, after=False, monkeypatch=patch)
         with pytest.raises(KilledError):
             train_run(make_run(lr=0.01), train_split, held_out_split, initial=None, folder=tmp_path / "broken")
     for folder in ("broken", "whole"):
@@ -352,7 +421,7 @@ def test_snapshots_that_are_not_mine_are_left_alone(tmp_path: Path, caplog: pyte
 def interrupted(run: RunSpec, splits: list[PackedSplit], folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A training that ended in its third epoch; its last snapshot."""
     with monkeypatch.context() as patch:
-        fail_at(loop, "take_step", 13, after=False, monkeypatch=patch)
+        fail_at(Alone, "take_step", 13, after=False, monkeypatch=patch)
         with pytest.raises(KilledError):
             train_run(run, *splits, initial=None, folder=folder)
     return folder / record.SNAPSHOT
@@ -434,6 +503,7 @@ def test_a_finished_run_that_is_damaged_is_repaired(
     assert files_of(tmp_path) == before
     assert history["epoch"].tolist() == [0, 1, 2, 3]
     assert name in caplog.text or damage == "deleted"
+    assert caplog.text.count("the run is trained again") <= 1
     caplog.clear()
     train_run(run, train_split, held_out_split, initial=None, folder=tmp_path)
     assert not caplog.text

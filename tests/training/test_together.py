@@ -13,41 +13,27 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from grouped_runs import folders_of, inputs_of, several
 from transferscope.experiment.options import AugmentationOptions
 from transferscope.experiment.run import RunSpec
 from transferscope.images.split import PackedSplit
-from transferscope.models.checkpoint import Checkpoint
+from transferscope.models.series import CheckpointSeries
 from transferscope.system.errors import UserError
 from transferscope.system.folder_lock import FolderLock
-from transferscope.training import loop, record, together
+from transferscope.training import alone as alone_module
+from transferscope.training import record, together
 from transferscope.training import stack as stack_module
 from transferscope.training.distributed import launch
 from transferscope.training.feed import Feed
-from transferscope.training.inputs import Inputs, by_part
-from transferscope.training.loop import train_run, untrained_model
+from transferscope.training.inputs import Inputs, untrained_model
+from transferscope.training.loop import train_run, train_runs
+from transferscope.training.optim import make_optimizer
 from transferscope.training.process_group import OneProcess
 from transferscope.training.stack import Stack
 from transferscope.training.step import Setup, Share, take_step
-from transferscope.training.together import take_step_together, train_runs
+from transferscope.training.together import take_step_together
 
 Make = Callable[..., Any]
-
-
-def several(make_run: Make, schedules: Sequence[dict[str, Any]], **training: Any) -> list[RunSpec]:
-    """A run for each schedule, each with seeds of its own."""
-    runs = [make_run(f"rit_{index}", **{**training, **own}) for index, own in enumerate(schedules, 1)]
-    return [run.model_copy(update={"init_seed": 10 + i, "order_seed": 20 + i}) for i, run in enumerate(runs)]
-
-
-def inputs_of(runs: Sequence[RunSpec], *splits: PackedSplit | None, initial: Checkpoint | None = None) -> list[Inputs]:
-    train, test, validation = (*splits, None, None)[:3]
-    assert train is not None
-    assert test is not None
-    return [Inputs.of(run, by_part(train, test, validation), initial) for run in runs]
-
-
-def folders_of(runs: Sequence[RunSpec], folder: Path) -> list[Path]:
-    return [folder / run.name for run in runs]
 
 
 def stopped(
@@ -74,7 +60,7 @@ def stopped(
 
 def same_runs(one: Path, other: Path, tolerance: float = 1e-5) -> None:
     """Both folders hold the same epochs with the same tensors, metrics and metadata, up to rounding."""
-    a, b = (loop.CheckpointSeries.open(folder) for folder in (one, other))
+    a, b = (CheckpointSeries.open(folder) for folder in (one, other))
     assert (a.epochs, a.best, a.final, a.status) == (b.epochs, b.best, b.final, b.status)
     for epoch in a.epochs:
         first, second = a.load(epoch), b.load(epoch)
@@ -133,7 +119,7 @@ def joined(setups: Sequence[Setup], step: int, batches: Sequence[np.ndarray]) ->
 
 def steps_alone(run: RunSpec, split: PackedSplit, model: nn.Module, batches: Sequence[np.ndarray]) -> dict[str, Tensor]:
     """The state of a model after a step on each batch, by the usual optimizer step."""
-    setup, optimizer = setup_of(run, split, model), loop.make_optimizer(model, run.training)
+    setup, optimizer = setup_of(run, split, model), make_optimizer(model, run.training)
     model.train()
     for step, batch in enumerate(batches):
         share = setup.share(1, step, batch)
@@ -237,7 +223,7 @@ def test_an_optimizer_step_takes_as_many_kernels_for_twelve_runs_as_for_three(ma
     assert counted[3] == counted[12]
 
     setup = setup_of(runs[0], split, untrained_model(inputs_of(runs, split, split)[0]))
-    optimizer = loop.make_optimizer(setup.model, runs[0].training)
+    optimizer = make_optimizer(setup.model, runs[0].training)
     alone = setup.share(1, 0, np.arange(8))
     take_step(setup, optimizer, 1, 0, alone, stored[:8])
     with Calls() as calls:
@@ -260,47 +246,6 @@ def undisturbed(saved_runs: list[RunSpec], make_split: Make, tmp_path_factory: p
     return folder
 
 
-@pytest.mark.parametrize(
-    ("owner", "name", "call", "first_epoch"),
-    [(together, "take_step_together", 8, 2), (record, "save_snapshot", 2, 1), (record, "save_snapshot", 6, 2),
-     (record, "save_checkpoint", 5, 3), (together, "evaluate_each", 5, 2)],
-    ids=["step", "first-snapshot", "snapshot", "checkpoint", "evaluation"],
-)  # fmt: skip
-def test_resuming_equals_not_stopping(
-    owner: Any,
-    name: str,
-    call: int,
-    first_epoch: int,
-    saved_runs: list[RunSpec],
-    train_split: PackedSplit,
-    held_out_split: PackedSplit,
-    undisturbed: Path,
-    files_of: Make,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Also where only some of the runs had saved their state: all go on from the last that all have, to the same bytes."""
-    inputs = inputs_of(saved_runs, train_split, held_out_split)
-    original, calls = getattr(owner, name), iter(range(1, 1000))
-
-    def killed(*args: Any, **kwargs: Any) -> Any:
-        if next(calls) == call:
-            raise KeyboardInterrupt
-        return original(*args, **kwargs)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(owner, name, killed)
-        with pytest.raises(KeyboardInterrupt):
-            train_runs(inputs, folders_of(saved_runs, tmp_path))
-    seen: list[int] = []
-    with monkeypatch.context() as patch:
-        step = together.take_step_together
-        patch.setattr(together, "take_step_together", lambda *args: (seen.append(args[2]), step(*args))[1])
-        train_runs(inputs, folders_of(saved_runs, tmp_path))
-    assert seen[0] == first_epoch
-    assert files_of(tmp_path) == files_of(undisturbed)
-
-
 def test_a_training_that_was_stopped_alone_goes_on_among_others(
     saved_runs: list[RunSpec],
     train_split: PackedSplit,
@@ -312,8 +257,8 @@ def test_a_training_that_was_stopped_alone_goes_on_among_others(
     """Snapshots are those of a run alone, the optimizer's state included, so the option may change in between."""
     for run in saved_runs:
         with monkeypatch.context() as patch:
-            original = loop.take_step
-            patch.setattr(loop, "take_step", lambda *args, f=original: f(*args) if args[2] < 3 else 1 / 0)
+            original = alone_module.take_step
+            patch.setattr(alone_module, "take_step", lambda *args, f=original: f(*args) if args[2] < 3 else 1 / 0)
             with pytest.raises(ZeroDivisionError):
                 train_run(run, train_split, held_out_split, initial=None, folder=tmp_path / run.name)
     epochs: list[int] = []
@@ -356,10 +301,10 @@ def test_a_run_that_diverges_costs_the_others_nothing(
     runs = several(make_run, [{"lr": 0.01}, {"lr": 1e30}], **options)
     inputs, folders = inputs_of(runs, train_split, held_out_split), folders_of(runs, tmp_path)
     taken = stopped(inputs, folders, monkeypatch, epoch=1, step=35)
-    assert loop.CheckpointSeries.open(folders[1]).status == "diverged"
+    assert CheckpointSeries.open(folders[1]).status == "diverged"
     train_runs(inputs, folders)
     assert taken == [(1, 1, step) for step in range(32, 40)]
-    assert loop.CheckpointSeries.open(folders[0]).status == "finished"
+    assert CheckpointSeries.open(folders[0]).status == "finished"
 
 
 def test_finished_runs_are_left_out_and_diverged_ones_stop(
@@ -380,7 +325,7 @@ def test_finished_runs_are_left_out_and_diverged_ones_stop(
     before = files_of(one / runs[0].name)
     train_runs(inputs_of(runs, *splits), folders_of(runs, one))
     assert files_of(one / runs[0].name) == before
-    assert loop.CheckpointSeries.open(one / runs[1].name).status == "diverged"
+    assert CheckpointSeries.open(one / runs[1].name).status == "diverged"
     for run in runs:
         same_runs(one / run.name, alone / run.name)
 
@@ -412,7 +357,7 @@ def test_a_worker_trains_several_runs_as_this_process_does(
     runs = [one.run for one in inputs]
 
     def in_a_worker(records: Sequence[record.RunFolder], locks: Sequence[FolderLock]) -> None:
-        launch._launch(records, "cpu", 1, locks)
+        launch._launch(records, locks, "cpu", 1)
 
     train_runs(inputs, folders_of(runs, tmp_path / "here"))
     made = train_runs(inputs, folders_of(runs, tmp_path / "there"), carry_out=in_a_worker)

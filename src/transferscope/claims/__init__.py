@@ -1,7 +1,7 @@
 """Claims of a study, and whether the tables bear them out.
 
 A claim is a function under `claim` that yields every `Comparison` behind it. The paper's claims stand in `training`,
-`mistakes`, `similarity`, `landscape`, `criticality` and `spectrum`.
+`mistakes`, `similarity`, `landscape`, `cross_domain`, `criticality` and `spectrum`.
 """
 
 from transferscope.claims.comparisons import Comparison, Measured, against, compare, paired

@@ -28,6 +28,7 @@ CHAPTERS = tuple(
         "mistakes",
         "similarity",
         "landscape",
+        "cross_domain",
         "connection",
         "criticality",
         "spectrum",

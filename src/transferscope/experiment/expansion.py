@@ -12,7 +12,8 @@ from transferscope.experiment import options as opt
 from transferscope.experiment.fingerprint import data_identity, fingerprint_of
 from transferscope.experiment.run import Role, RunSpec
 from transferscope.experiment.seeds import initialisation_seed_of, order_seed_of
-from transferscope.experiment.study import Study, explain
+from transferscope.experiment.study import Study
+from transferscope.experiment.validation_messages import explain
 from transferscope.system.references import is_reference
 
 FileDigest = Callable[[str], str | None]

@@ -22,12 +22,13 @@ from transferscope.experiment.plan_type import Plan as Plan
 from transferscope.experiment.reuse_variants import expanded
 from transferscope.experiment.reuse_variants import faults as faults_of_reuse
 from transferscope.experiment.seeds import derive_seed as derive_seed
-from transferscope.experiment.study import Study, explain
+from transferscope.experiment.study import Study
 from transferscope.experiment.study import pictures_of as pictures_of
 from transferscope.experiment.study_faults import MAX_LISTED as MAX_LISTED
 from transferscope.experiment.study_faults import MAX_PAIRS as MAX_PAIRS
 from transferscope.experiment.study_faults import MAX_RUNS as MAX_RUNS
 from transferscope.experiment.study_faults import faults_of_starts, faults_of_study
+from transferscope.experiment.validation_messages import explain
 from transferscope.system.errors import UserError, one_message
 
 

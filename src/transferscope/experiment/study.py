@@ -1,16 +1,14 @@
-"""The study as a user writes it in `parameters*.yml`, and messages for its mistakes.
+"""The study as a user writes it in `parameters*.yml`.
 
 Pure and typed; `transferscope.experiment.expansion` expands it into runs and pairs.
 """
 
 from __future__ import annotations
 
-import itertools
 import math
 import re
-import reprlib
 import unicodedata
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -337,65 +335,3 @@ def is_multi_label(study: Study, task: str) -> bool:
     if options.layout is not None:
         return options.layout.multi_label
     return any(is_multi_label(study, part) for part in options.union or ())
-
-
-def listed(names: Iterable[str]) -> str:
-    return ", ".join(sorted(names)) or "none"
-
-
-BRANCH = re.compile(r"(int|str|float|bool|constrained-\w+|.*[\[(].*)$")
-"""Names that pydantic gives to the alternatives of a value, below its key."""
-
-
-def explain(error: ValidationError, model: type[opt.Options], prefix: str = "") -> list[str]:
-    """Every fault of a validation error as a line: the key, what is wrong, what is allowed."""
-    by_key: dict[str, list[str]] = {}
-    given: dict[str, str] = {}
-    for fault in error.errors():
-        key, message = _explained(fault, model, prefix)
-        by_key.setdefault(key, []).append(message)
-        given[key] = "" if isinstance(fault["input"], dict) else f" (got {reprlib.repr(fault['input'])})"
-        if fault["type"] in ("extra_forbidden", "missing"):
-            given[key] = ""
-    return [f"{key}: {'; or: '.join(dict.fromkeys(messages))}{given[key]}" for key, messages in by_key.items()]
-
-
-def _explained(fault: Any, model: type[opt.Options], prefix: str) -> tuple[str, str]:
-    keys = [str(part) or "''" for part in itertools.takewhile(_is_key, fault["loc"])]
-    key = ".".join([*([prefix] if prefix else []), *keys]) or "parameters"
-    if fault["type"] == "extra_forbidden":
-        allowed = _fields_at(model, fault["loc"][:-1])
-        return key, f"unknown key; allowed: {listed(allowed)}"
-    if fault["type"] == "missing":
-        return key, "this key is missing"
-    if fault["type"] == "string_pattern_mismatch":
-        return key, "a name is lower-case letters, digits and single underscores, and begins with a letter"
-    if fault["type"] in SHAPES:
-        return key, SHAPES[fault["type"]]
-    return key, fault["msg"].removeprefix("Value error, ")
-
-
-SHAPES = dict.fromkeys(("model_type", "dict_type", "model_attributes_type"), "needs `key: value` lines below it") | {
-    "tuple_type": "needs a list, as [a, b]"
-}
-"""Messages in place of those that pydantic words in terms of Python."""
-
-
-def _is_key(part: int | str) -> bool:
-    return isinstance(part, int) or not BRANCH.match(part)
-
-
-def _fields_at(model: Any, location: tuple[int | str, ...]) -> Iterable[str]:
-    """Field names of the options that a location inside `model` leads to."""
-    for part in location:
-        annotation = model.model_fields[part].annotation if part in getattr(model, "model_fields", {}) else model
-        model = _options_in(annotation) or model
-    return model.keys() if isinstance(model, type) and issubclass(model, opt.Options) else model.model_fields
-
-
-def _options_in(annotation: Any) -> type[opt.Options] | None:
-    """The options class inside an annotation such as `dict[str, X]`, `X | None` or `tuple[X, ...]`."""
-    if isinstance(annotation, type) and issubclass(annotation, opt.Options):
-        return annotation
-    inner = (_options_in(argument) for argument in getattr(annotation, "__args__", ()))
-    return next((options for options in inner if options is not None), None)

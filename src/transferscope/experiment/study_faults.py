@@ -8,7 +8,8 @@ from collections.abc import Iterable, Iterator
 from transferscope.experiment import options as opt
 from transferscope.experiment.expansion import copies_of, in_order_of_need
 from transferscope.experiment.names import is_checkpoint_path
-from transferscope.experiment.study import RunKindOptions, Study, listed, pictures_of
+from transferscope.experiment.study import RunKindOptions, Study, pictures_of
+from transferscope.experiment.validation_messages import listed
 
 MAX_RUNS = 20_000
 """Runs of a study."""

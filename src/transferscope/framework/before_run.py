@@ -13,9 +13,10 @@ from kedro.pipeline import Pipeline
 from transferscope.experiment.names import Namespace
 from transferscope.experiment.plan import Plan
 from transferscope.experiment.run import RunSpec
-from transferscope.framework import checks
+from transferscope.framework import checks, network_checks
 from transferscope.framework.command_line import CommandLineError
 from transferscope.framework.config import active_place, active_plan, active_run
+from transferscope.framework.expected_time import cost_note
 from transferscope.framework.input_checks import input_faults, users_error
 from transferscope.framework.staleness import has_entry
 from transferscope.pipelines.wiring import ON_A_GPU
@@ -46,15 +47,15 @@ class Before:
         dropping = {task for task in there if self.plan.study.tasks[task].on_bad_image == "drop"}
         yield from checks.images_faults(there, partial(_load_source, self.catalog), known, self.sizes, dropping)
         _add_known_classes(known, self.runs, self.packed, self.catalog)
-        yield from checks.networks_faults(self.plan, self.runs, known)
-        yield from checks.parts_faults(self.runs)
-        yield from checks.optimizers_faults(self.runs)
-        yield from checks.sizes_faults(self.plan, self.runs)
-        yield from checks.together_faults(self.plan, self.runs)
-        yield from checks.layers_faults(self.plan, self.plan.runs.values(), _analyses_in(self.pipeline))
+        yield from network_checks.networks_faults(self.plan, self.runs, known)
+        yield from network_checks.parts_faults(self.runs)
+        yield from network_checks.optimizers_faults(self.runs)
+        yield from network_checks.sizes_faults(self.plan, self.runs)
+        yield from network_checks.together_faults(self.plan, self.runs)
+        yield from network_checks.layers_faults(self.plan, self.plan.runs.values(), _analyses_in(self.pipeline))
         if "mistakes" in _analyses_in(self.pipeline):
             yield from checks.groups_faults(self.plan, self._columns)
-        yield from checks.paths_faults(self.plan, self.runs, active_place(self.plan.study.models_folder))
+        yield from network_checks.paths_faults(self.plan, self.runs, active_place(self.plan.study.models_folder))
         yield from checks.packages_faults(self.plan, self.runs, analyses=self.measures)
         if self.runs or self.measures:
             yield from checks.gpus_faults(self.plan, self.runs, analyses=self.measures)
@@ -66,7 +67,7 @@ class Before:
     def _columns(self, task: str) -> Any:
         """Columns of the test examples of a task, without values of images yet to be drawn; None where not known."""
         from transferscope.generated.patients import COLUMNS
-        from transferscope.images.chexpert import other_columns
+        from transferscope.images.chexpert_table import other_columns
         from transferscope.images.example_columns import join_columns
 
         union = self.plan.study.tasks[task].union
@@ -83,7 +84,7 @@ class Before:
     def note(self) -> str | None:
         """Warn of a comparison of checkpoint files that takes more than minutes."""
         names = (node.name for node in self.pipeline.nodes)
-        return checks.cost_note(self.plan, self.runs, names, self.sizes) if self.measures else None
+        return cost_note(self.plan, self.runs, names, self.sizes) if self.measures else None
 
 
 def without_images(plan: Plan) -> Iterator[str]:

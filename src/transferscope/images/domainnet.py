@@ -17,7 +17,8 @@ from typing import Literal
 import numpy as np
 
 from transferscope.experiment.options import Images
-from transferscope.images.files import FileTree, open_tree, plain, printable, unsafe_reason
+from transferscope.images.file_tree import FileTree, plain, printable, unsafe_reason
+from transferscope.images.files import open_tree
 from transferscope.images.sampling import DOMAINNET_SEED, draw_subset
 from transferscope.images.source import (
     GENERATED_MARK,

@@ -21,7 +21,8 @@ from pydantic import Field
 
 from transferscope.experiment.options import Images, PathText
 from transferscope.images.decode import FORMATS, is_image
-from transferscope.images.files import FileTree, decode_text, open_tree, printable, read_file
+from transferscope.images.file_tree import FileTree, decode_text, printable
+from transferscope.images.files import open_tree, read_file
 from transferscope.images.source import (
     GENERATED_MARK,
     ExampleList,

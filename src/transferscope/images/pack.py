@@ -19,7 +19,8 @@ import numpy as np
 from transferscope.experiment.options import PictureOptions
 from transferscope.images.decode import UnknownRangeError, decode_image, store_image
 from transferscope.images.example_columns import columns_digest
-from transferscope.images.files import FileTree, open_tree, printable
+from transferscope.images.file_tree import FileTree, printable
+from transferscope.images.files import open_tree
 from transferscope.images.partial import PartialSplit
 from transferscope.images.source import ExampleList, ImageSource, warn_once
 from transferscope.images.source_digest import file_fingerprints, picture_key, source_digest

@@ -16,7 +16,8 @@ import pandas as pd
 
 from transferscope.experiment.data_formats import DataFormat
 from transferscope.images.example_columns import no_columns
-from transferscope.images.files import FileTree, open_tree, printable
+from transferscope.images.file_tree import FileTree, printable
+from transferscope.images.files import open_tree
 from transferscope.system.errors import UserError
 
 logger = logging.getLogger("transferscope")

@@ -10,7 +10,7 @@ import numpy as np
 
 from transferscope.experiment.options import PictureOptions
 from transferscope.images.example_columns import columns_digest
-from transferscope.images.files import FileTree
+from transferscope.images.file_tree import FileTree
 from transferscope.images.source import ExampleList, ImageSource
 
 PACKING_VERSION = 2

@@ -8,7 +8,7 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 
-from transferscope.images.files import printable
+from transferscope.images.file_tree import printable
 from transferscope.images.sampling import patient_of
 from transferscope.images.source import ImageSource
 from transferscope.images.split import PackedSplit

@@ -16,7 +16,7 @@ from transferscope.system.errors import UserError
 from transferscope.system.folder_lock import run_folder_held
 from transferscope.training.device import choose_device
 from transferscope.training.evaluation import evaluate
-from transferscope.training.history import Row, metric_columns, row_of
+from transferscope.training.history import metric_columns, row_of
 from transferscope.training.inputs import Inputs, by_part
 from transferscope.training.record import RunFolder
 
@@ -40,32 +40,45 @@ def adopt(
 
     Raises UserError if the file does not fit the run's architecture or the task's classes, or lies in `folder`.
     """
-    checkpoint = _read(run, folder, tuple(test_split.class_names))
-    inputs = Inputs.of(run, by_part(train_split, test_split, validation_split), checkpoint)
-    record = RunFolder(folder, inputs)
-    if record.is_finished():
-        return record.result()
-    with run_folder_held(folder):
-        model, device, epoch = checkpoint.build(), choose_device(None), checkpoint.metadata.epoch
-        assert epoch is not None
-        row = row_of(run, epoch, lr=math.nan, train_loss=math.nan)
-        for part, split in inputs.splits.items():
-            row |= metric_columns(part, evaluate(model, split, device=device))
-        record.start()
-        record.write_history([row])
-        _write(checkpoint, record, [row])
-    return record.result()
+    return _taken_in(run, folder, by_part(train_split, test_split, validation_split)).result()
 
 
 def adopt_weights(run: RunSpec, *, folder: Path) -> CheckpointSeries:
     """The series of `adopt` without a history, where there are no images; the classes are those of the file."""
-    checkpoint = _read(run, folder, None)
-    record = RunFolder(folder, Inputs.of(run, {}, checkpoint))
-    if not record.is_finished():
-        with run_folder_held(folder):
-            record.start()
-            _write(checkpoint, record, [])
-    return CheckpointSeries.open(folder)
+    return CheckpointSeries.open(_taken_in(run, folder, {}).folder)
+
+
+def _taken_in(run: RunSpec, folder: Path, splits: dict[str, PackedSplit]) -> RunFolder:
+    """The folder with the checkpoint, its metrics on the splits if there are any, and the index of the series."""
+    checkpoint = _read(run, folder, tuple(splits["test"].class_names) if splits else None)
+    record, epoch = RunFolder(folder, Inputs.of(run, splits, checkpoint)), checkpoint.metadata.epoch
+    assert epoch is not None
+    if record.is_finished():
+        return record
+    with run_folder_held(folder):
+        history = []
+        if splits:
+            model, device = checkpoint.build(), choose_device(None)
+            row = row_of(run, epoch, lr=math.nan, train_loss=math.nan)
+            for part, split in splits.items():
+                row |= metric_columns(part, evaluate(model, split, device=device))
+            history.append(row)
+        record.start()
+        if history:
+            record.write_history(history)
+        save_checkpoint(checkpoint, folder / epoch_file(epoch))
+        write_series(
+            folder,
+            task=run.task,
+            run=run.name,
+            fingerprint=run.fingerprint,
+            epochs=[epoch],
+            best=epoch,
+            final=epoch,
+            inputs=record.inputs.digests,
+            history=history,
+        )
+    return record
 
 
 def _read(run: RunSpec, folder: Path, class_names: tuple[str, ...] | None) -> Checkpoint:
@@ -81,24 +94,6 @@ def _read(run: RunSpec, folder: Path, class_names: tuple[str, ...] | None) -> Ch
     assert known.architecture is not None
     classes = infer_num_classes(checkpoint.state_dict, known.architecture, known.model_options, source=run.checkpoint)
     return checkpoint.with_metadata(num_classes=classes)
-
-
-def _write(checkpoint: Checkpoint, record: RunFolder, history: list[Row]) -> None:
-    """The checkpoint, and the index that makes it a series."""
-    run, epoch = record.inputs.run, checkpoint.metadata.epoch
-    assert epoch is not None
-    save_checkpoint(checkpoint, record.folder / epoch_file(epoch))
-    write_series(
-        record.folder,
-        task=run.task,
-        run=run.name,
-        fingerprint=run.fingerprint,
-        epochs=[epoch],
-        best=epoch,
-        final=epoch,
-        inputs=record.inputs.digests,
-        history=history,
-    )
 
 
 def _described(run: RunSpec, checkpoint: Checkpoint, class_names: tuple[str, ...] | None) -> Checkpoint:

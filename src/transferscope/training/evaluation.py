@@ -40,41 +40,8 @@ def evaluate(
 
     Where an example has one label, logits are reduced batch by batch; an AUC takes all of them.
     """
-    passes = _Pass(model, split, batch_size, device, precision, indices, group, progress)
-    labels, names = np.asarray(passes.labels), passes.split.class_names
-    if passes.split.multi_label:
-        return metrics_from_logits(passes.logits(), labels, multi_label=True, class_names=names)
-    tally, classes = Tally(passes.split.num_classes, len(labels), passes.device), torch.from_numpy(labels)
-    for start, logits in passes.batches():
-        tally.add(logits, classes[start : start + len(logits)])
-    return tally.metrics(group)
-
-
-def evaluate_each(
-    call: Callable[[Tensor], Tensor],
-    number: int,
-    model: nn.Module,
-    feed: Feed,
-    *,
-    precision: TrainingPrecision = "float32",
-    indices: np.ndarray | None = None,
-) -> list[dict[str, float]]:
-    """Metrics of several models that see the same images at once, as `evaluate` gives them of each.
-
-    call: from images to the logits `(number, num_images, num_classes)` of all; it computes as `model` does, which is
-    put into evaluation mode meanwhile.
-    """
-    passes = _Pass(model, feed, BATCH_SIZE, None, precision, indices, None, None, call)
-    labels, names = np.asarray(passes.labels), passes.split.class_names
-    if passes.split.multi_label:
-        logits = torch.cat([part for _, part in passes.batches()], dim=1)
-        return [metrics_from_logits(own, labels, multi_label=True, class_names=names) for own in logits]
-    tallies = [Tally(passes.split.num_classes, len(labels), passes.device) for _ in range(number)]
-    classes = torch.from_numpy(labels).to(passes.device)
-    for start, part in passes.batches():
-        for tally, own in zip(tallies, part, strict=True):
-            tally.add(own, classes[start : start + len(own)])
-    return [tally.metrics() for tally in tallies]
+    (metrics,) = Pass(model, split, batch_size, device, precision, indices, group, progress).metrics()
+    return metrics
 
 
 def predict(
@@ -96,26 +63,31 @@ def predict(
     processes whole batches are shared out, so each is computed as one process would, and all get all logits.
     `progress` is called with the number of examples done since its last call. Without `to_cpu` they stay on the device.
     """
-    logits = _Pass(model, split, batch_size, device, precision, indices, group, progress).logits()
+    (logits,) = Pass(model, split, batch_size, device, precision, indices, group, progress).logits()
     return logits.cpu() if to_cpu else logits
 
 
-class _Pass:
-    """One pass of a model over a split, of which a process of a group does its batches."""
+class Pass:
+    """One pass of a model over a split, of which a process of a group does its batches; options as those of `predict`.
+
+    call: from images `(n, channels, height, width)` to the logits `(number, n, num_classes)` of several models that
+    compute as `model` does; it is put into evaluation mode meanwhile.
+    """
 
     def __init__(
         self,
         model: nn.Module,
         split: PackedSplit | Feed,
-        batch_size: int,
-        device: str | torch.device | None,
-        precision: TrainingPrecision,
-        indices: np.ndarray | None,
-        group: OneProcess | None,
-        progress: Callable[[int], None] | None,
+        batch_size: int = BATCH_SIZE,
+        device: str | torch.device | None = None,
+        precision: TrainingPrecision = "float32",
+        indices: np.ndarray | None = None,
+        group: OneProcess | None = None,
+        progress: Callable[[int], None] | None = None,
         call: Callable[[Tensor], Tensor] | None = None,
+        number: int = 1,
     ) -> None:
-        self.call = call or (lambda images: as_logits(model(images), model))
+        self.call, self.number = call or (lambda images: as_logits(model(images), model)[None]), number
         self.model, self.precision, self.progress = model, precision, progress
         self.group, self.batch_size = group or OneProcess(), batch_size
         self.weight = first_weight(model)
@@ -126,7 +98,7 @@ class _Pass:
         self.labels = self.split.labels if indices is None else self.split.labels[indices]
 
     def batches(self) -> Iterator[tuple[int, Tensor]]:
-        """The place of each batch of this process in the order, and its logits."""
+        """The place of each batch of this process in the order, and its logits `(number, n, num_classes)`."""
         starts = range(self.group.rank * self.batch_size, len(self.order), self.group.size * self.batch_size)
         batches = self.feed.batches(self.order[start : start + self.batch_size] for start in starts)
         transform = EvaluationTransform(self.split.pictures, image_channels(self.model))
@@ -141,15 +113,28 @@ class _Pass:
                     logits = logits.to(torch.promote_types(self.weight.dtype, torch.float32))
                 yield start, logits
                 if self.progress is not None:
-                    self.progress(len(logits))
+                    self.progress(logits.shape[1])
 
     def logits(self) -> Tensor:
-        """All logits in their order, in every process of the group."""
+        """All logits `(number, num_examples, num_classes)` in their order, in every process of the group."""
         dtype = torch.promote_types(self.weight.dtype, torch.float32)
-        logits = torch.zeros(len(self.order), self.split.num_classes, dtype=dtype, device=self.device)
+        shape = (self.number, len(self.order), self.split.num_classes)
+        logits = torch.zeros(shape, dtype=dtype, device=self.device)
         for start, part in self.batches():
-            logits[start : start + len(part)] = part
+            logits[:, start : start + part.shape[1]] = part
         return self.group.sum_(logits)
+
+    def metrics(self) -> list[dict[str, float]]:
+        """The metrics of each model; where an example has one label, logits are reduced batch by batch."""
+        labels, names = np.asarray(self.labels), self.split.class_names
+        if self.split.multi_label:
+            return [metrics_from_logits(own, labels, multi_label=True, class_names=names) for own in self.logits()]
+        tallies = [Tally(self.split.num_classes, len(labels), self.device) for _ in range(self.number)]
+        classes = torch.from_numpy(labels).to(self.device)
+        for start, part in self.batches():
+            for tally, own in zip(tallies, part, strict=True):
+                tally.add(own, classes[start : start + len(own)])
+        return [tally.metrics(self.group) for tally in tallies]
 
 
 @contextmanager

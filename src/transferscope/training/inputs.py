@@ -16,6 +16,8 @@ from transferscope.images.augment import EvaluationTransform
 from transferscope.images.split import PackedSplit
 from transferscope.models.checkpoint import Checkpoint
 from transferscope.models.duplicate import duplicate
+from transferscope.models.frozen import freeze
+from transferscope.models.initialisation import initialise
 from transferscope.models.layers import image_channels
 from transferscope.models.state_dicts import state_digest
 from transferscope.system.errors import UserError
@@ -76,6 +78,21 @@ class Inputs:
                 "needs the checkpoint it starts from" if self.initial is None else "takes no checkpoint to start from"
             )
             raise UserError(f"run '{name}' has initialisation '{run.initialisation}' and {need}")
+
+
+def untrained_model(inputs: Inputs) -> nn.Module:
+    """The model with its initial weights on the CPU, its frozen parts taken out of training."""
+    run = inputs.run
+    model = initialise(
+        run.model,
+        inputs.splits["train"].num_classes,
+        init_seed=run.init_seed,
+        pretrained=inputs.initial,
+        transfer=run.transfer,
+        transfer_until=run.transfer_until,
+    )
+    freeze(model, run.training.frozen)
+    return model
 
 
 def check_last_batch(model: nn.Module, split: PackedSplit, batch_size: int) -> None:

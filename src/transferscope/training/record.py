@@ -6,7 +6,7 @@ import json
 import logging
 import math
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -49,6 +49,7 @@ class RunFolder:
         self.identity = json.dumps(inputs.digests, sort_keys=True)
         self._kept: tuple[set[int], set[int]] = (set(), set())
         """Epochs whose checkpoints the snapshot before the last, and the last, would go on with."""
+        self._is_damaged = False
         self._last: Checkpoint | None = None
         """That of the last whole epoch, where it is not on disk."""
 
@@ -61,7 +62,9 @@ class RunFolder:
                 return False
             CheckpointSeries.open(self.folder).check()
         except DamagedError as error:
-            log.warning("%s is damaged (%s): the run is trained again", error.path, error.reason)
+            if not self._is_damaged:  # else it was reported
+                log.warning("%s is damaged (%s): the run is trained again", error.path, error.reason)
+            self._is_damaged = True
             return False
         return True
 
@@ -242,6 +245,12 @@ class RunFolder:
             if path.name not in kept:
                 path.unlink()
         remove_leftovers(self.folder)  # of a process that was killed while it wrote
+
+
+def name_of(records: Sequence[RunFolder]) -> str:
+    """The first run, and how many are trained with it."""
+    more = f" and {len(records) - 1} more" if len(records) > 1 else ""
+    return f"{records[0].inputs.run.full_name}{more}"
 
 
 def _position(snapshot: Snapshot) -> Position:

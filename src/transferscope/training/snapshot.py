@@ -50,6 +50,11 @@ class TrainingState:
     best_epoch: int = 0
     best_score: float = -math.inf
 
+    @property
+    def has_begun(self) -> bool:
+        """True once the untrained model is measured; no snapshot is saved before."""
+        return bool(self.rows)
+
     def close_epoch(self, row: Row, timing: Row) -> None:
         """Count an epoch as done, and open an empty account for the next."""
         self.epoch = row["epoch"]

@@ -48,7 +48,9 @@ class Share:
 
     @classmethod
     def joined(cls, several: Sequence[Share]) -> Share:
-        """The whole batches of several runs of one augmentation and batch size, as of one batch."""
+        """The whole batches of several runs of one augmentation and batch size as of one batch; of one, its share."""
+        if len(several) == 1:
+            return several[0]
         count = len(several[0].batch)
         mixings = [share.mixing for share in several if share.mixing is not None]
         mixing = Mixing.joined(mixings, count) if mixings else None

@@ -8,8 +8,8 @@ from typing import Any
 
 import pandas as pd
 
+from transferscope.claims.cross_domain import scenario_name, tasks_of
 from transferscope.claims.evidence import CROSS_DOMAIN, Evidence
-from transferscope.claims.landscape import scenario_name, tasks_of
 from transferscope.claims.run_facts import main_metric
 from transferscope.experiment.names import CheckpointName
 from transferscope.experiment.plan import Plan

@@ -15,7 +15,6 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-import pandas as pd
 import psutil
 import torch
 
@@ -23,16 +22,14 @@ import transferscope
 from transferscope.experiment.run import RunSpec
 from transferscope.images.split import PackedSplit
 from transferscope.models.checkpoint import Checkpoint, save_checkpoint
-from transferscope.models.series import CheckpointSeries
-from transferscope.system.folder_lock import FolderLock, forget_dead_holder, run_folder_held
+from transferscope.system.folder_lock import FolderLock
 from transferscope.system.gpu_grants import granted_gpus, visible_to_child
 from transferscope.system.progress import progress_bar
 from transferscope.system.temporaries import work_folder
 from transferscope.training.distributed.failure import failure
 from transferscope.training.inputs import Inputs, by_part
-from transferscope.training.loop import Advance, train_run
-from transferscope.training.record import RunFolder
-from transferscope.training.together import Result, name_of, train_runs
+from transferscope.training.loop import Advance, Result, train_runs
+from transferscope.training.record import RunFolder, name_of
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +50,7 @@ def train(
     folder: str | Path,
     validation_split: PackedSplit | None = None,
     device_type: Literal["cpu", "cuda"] | None = None,
-) -> tuple[CheckpointSeries, pd.DataFrame]:
+) -> Result:
     """Train like `train_run`, in as many processes and on as many machines as `run.training` asks for.
 
     One process on the CPU is this one, and one on a GPU is a worker of its own; of several, torch's elastic launcher
@@ -71,25 +68,11 @@ def train(
     """
     kind = device_type or ("cuda" if torch.cuda.is_available() else "cpu")
     num_processes, num_nodes = count_processes(run.training.num_processes, kind), run.training.num_nodes
-    if kind == "cpu" and num_processes * num_nodes == 1:
-        return train_run(
-            run,
-            train_split,
-            test_split,
-            initial=initial,
-            folder=folder,
-            validation_split=validation_split,
-            device="cpu",
-        )
     inputs = Inputs.of(run, by_part(train_split, test_split, validation_split), initial)
-    inputs.check()
-    record = RunFolder(folder, inputs)
-    if not record.is_finished():
-        with run_folder_held(record.folder, shared=num_nodes > 1) as lock:
-            if not record.is_finished():  # of several machines, another may have come to the end meanwhile
-                _launch([record], kind, num_processes, [lock])
-    forget_dead_holder(record.folder)
-    return record.result()
+    here = kind == "cpu" and num_processes * num_nodes == 1
+    carry_out = None if here else partial(_launch, kind=kind, num_processes=num_processes)
+    (result,) = train_runs([inputs], [folder], device=kind, carry_out=carry_out, on_several_machines=num_nodes > 1)
+    return result
 
 
 def train_together(
@@ -102,24 +85,19 @@ def train_together(
     validation_split: PackedSplit | None = None,
     device_type: Literal["cpu", "cuda"] | None = None,
 ) -> list[Result]:
-    """Train runs as one like `together.train_runs`, on a GPU in a worker of its own.
+    """Train runs as one like `loop.train_runs`, on a GPU in a worker of its own.
 
     On the CPU, runs with `training.together: gpu` are trained one after the other.
 
     Raises UserError, and WorkerError, as `train`.
     """
     kind = device_type or ("cuda" if torch.cuda.is_available() else "cpu")
-    if kind == "cpu" and runs[0].training.together == "gpu":
-        alone = partial(train, validation_split=validation_split, device_type=kind)
-        each = zip(runs, initial, folders, strict=True)
-        return [alone(run, train_split, test_split, initial=start, folder=folder) for run, start, folder in each]
     splits = by_part(train_split, test_split, validation_split)
     several = [Inputs.of(run, splits, start) for run, start in zip(runs, initial, strict=True)]
-    return train_runs(several, folders, device=kind, carry_out=None if kind == "cpu" else _in_a_worker)
-
-
-def _in_a_worker(records: Sequence[RunFolder], locks: Sequence[FolderLock]) -> None:
-    _launch(records, "cuda", 1, locks)
+    if kind == "cpu" and runs[0].training.together == "gpu":
+        return [train_runs([one], [folder], device=kind)[0] for one, folder in zip(several, folders, strict=True)]
+    carry_out = None if kind == "cpu" else partial(_launch, kind=kind, num_processes=1)
+    return train_runs(several, folders, device=kind, carry_out=carry_out)
 
 
 def count_processes(asked: int | Literal["auto"], kind: str) -> int:
@@ -143,7 +121,7 @@ def _num_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _launch(records: Sequence[RunFolder], kind: str, num_processes: int, locks: Sequence[FolderLock]) -> None:
+def _launch(records: Sequence[RunFolder], locks: Sequence[FolderLock], kind: str, num_processes: int) -> None:
     """Train in workers, to the end: one run, or several as one."""
     run = records[0].inputs.run
     with work_folder() as job, progress_bar(name_of(records), records[0].inputs.num_steps) as advance:

@@ -18,11 +18,12 @@ import torch.distributed as dist
 from transferscope.experiment.run import RunSpec
 from transferscope.models.checkpoint import Checkpoint, load_checkpoint
 from transferscope.system.errors import UserError
+from transferscope.training.alone import one_run
 from transferscope.training.inputs import Inputs
 from transferscope.training.loop import Advance, fit
 from transferscope.training.process_group import PATIENCE, OneProcess, ProcessGroup
 from transferscope.training.record import RunFolder
-from transferscope.training.together import fit_together
+from transferscope.training.together import several_runs
 
 log = logging.getLogger("transferscope")
 
@@ -71,10 +72,10 @@ def _train(job: Path, restart: int) -> None:
     # Workers that are started again may have come to the end: one that dies last takes the others with it.
     waiting = [record for record in records if not record.is_finished()]
     advance: Advance = _ProgressFile(job / "progress.json") if reports else lambda steps, note: None
-    if len(runs) > 1 and waiting:
-        fit_together(waiting, device, advance)
-    elif waiting:
-        fit(waiting[0].inputs, waiting[0], device, OneProcess() if alone else ProcessGroup(device), advance)
+    if waiting:
+        group = OneProcess() if alone else ProcessGroup(device)
+        with several_runs(waiting, device) if runs[1:] else one_run(waiting[0], device, group) as trainee:
+            fit(trainee, advance)
     if not alone:
         dist.destroy_process_group()
 
