@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from drawn_study import change_study
-from transferscope.claims import criticality, cross_domain, mistakes, similarity, spectrum, training
+from transferscope.claims import criticality, cross_domain, landscape, mistakes, similarity, spectrum, training
 from transferscope.claims.comparisons import Comparison
 from transferscope.claims.evidence import Evidence, TaskResults
 from transferscope.claims.registry import registered
