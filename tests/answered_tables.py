@@ -8,7 +8,7 @@ import pandas as pd
 
 from transferscope.answers.compared import Compared, Model, Pair, TaskFacts
 
-IMAGES = {"images": TaskFacts(chance=0.1)}
+IMAGES = {"images": TaskFacts(chance=0.1, loss_of_guessing=2.3)}
 AB = Pair("images.a_1", "images.b_1")
 Ways = dict[str, tuple[float, ...]]
 
@@ -23,10 +23,14 @@ def names(a: str, b: str, split: str = "test") -> dict[str, str]:
 
 
 def lines(
-    pairs: dict[str, tuple[float, float, float]], ways: Ways | None = None, train: Ways | None = None
+    pairs: dict[str, tuple[float, float, float]],
+    ways: Ways | None = None,
+    train: Ways | None = None,
+    losses: dict[str, tuple[float, float, float]] | None = None,
 ) -> Compared:
     """Models whose ends have an accuracy of .9 where guessing has .1, so that the margin is 4 points.
 
+    Their loss is .3 where guessing has 2.3, so that its margin is .1. losses: barriers in the loss; None: none.
     ways: barrier and part that is left, with their intervals, on test images; train: on training images, else the same.
     """
     barriers, points, connection = [], [], []
@@ -34,6 +38,10 @@ def lines(
         both = names(*pair)
         barriers.append(both | {"barrier": height, "barrier_low": low, "barrier_high": high, "num_examples": 500})
         points += [both | {"alpha": alpha, "value": 0.9} for alpha in (0.0, 1.0)]
+        loss, low, high = (losses or {}).get(pair, (0.0, -0.01, 0.01))
+        in_loss = both | {"metric": "loss"}
+        barriers.append(in_loss | {"barrier": loss, "barrier_low": low, "barrier_high": high, "num_examples": 500})
+        points += [in_loss | {"alpha": alpha, "value": 0.3} for alpha in (0.0, 1.0)]
         for split, measured in (("test", ways), ("train", train or ways)):
             for way, numbers in (measured or {}).items():
                 columns = ("barrier", "barrier_low", "barrier_high", "left", "left_low", "left_high")
@@ -55,7 +63,7 @@ def on_tasks(by_task: dict[str, Compared]) -> Compared:
             sides = {side: table[side].str.replace("images.", f"{task}.") for side in ("checkpoint_a", "checkpoint_b")}
             parts.setdefault(name, []).append(table.assign(**sides))
     tables = {name: pd.concat(of_tasks, ignore_index=True) for name, of_tasks in parts.items()}
-    return Compared(dict.fromkeys(by_task, TaskFacts(chance=0.1)), models, tables)
+    return Compared(dict.fromkeys(by_task, IMAGES["images"]), models, tables)
 
 
 def flips(answer: str, gain: tuple[float, float, float]) -> Compared:

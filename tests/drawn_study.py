@@ -380,12 +380,23 @@ class Drawn:
         lines, barriers = [], []
         for kind, a, b in self.pairs():
             depth, rise = (self.pick(*depths[kind], 0.0005) for _ in range(2))
-            if self.multi_label:  # so that it is the same part of what the ends are above chance
-                depth /= 2
+            if self.multi_label:  # so that it is the same part of what the ends are above chance, and below its loss
+                depth, rise = depth / 2, rise * (np.log(2) - 0.1) / (np.log(10) - 0.1)
             lines += self.curve("within", kind, a, b, depth, self.task)
             barriers.append(self.barrier("within", kind, a, b, depth, self.task))
             barriers.append(barriers[-1] | {"split": "train", "metric": "loss", "barrier": rise})
         return pd.DataFrame(lines), pd.DataFrame(barriers)
+
+    def class_sizes(self) -> pd.DataFrame:
+        """Ten classes of 50 images, or five findings that half of the images have."""
+        names, others = (
+            ([f"class_{index}" for index in range(10)], 450) if not self.multi_label else (list("abcde"), 50)
+        )
+        rows = [
+            {"task": self.task, "part": part, "class_name": name, "count": 50, "negatives": others}
+            for part, name in product(("train", "test"), names)
+        ]
+        return pd.DataFrame(rows)
 
     def curve(self, scenario: str, kind: str, a: str, b: str, depth: float, on: str) -> list[dict[str, Any]]:
         keys = {"scenario": scenario, "task": on, "pair_kind": kind, "checkpoint_a": a, "checkpoint_b": b}
@@ -395,7 +406,8 @@ class Drawn:
             beyond = max(0.0, -alpha, alpha - 1)
             value = 0.9 - depth * 4 * alpha * (1 - alpha) * (beyond == 0) - self.pick(outside, outside) * beyond
             for split, metric in product(("train", "test"), (self.metric, "loss")):
-                rows.append({**keys, "split": split, "alpha": alpha, "metric": metric, "value": value})
+                row = {**keys, "split": split, "alpha": alpha, "metric": metric}
+                rows.append(row | {"value": value if metric != "loss" else 1 - value})
         return rows
 
     def barrier(
@@ -575,7 +587,7 @@ class Drawn:
         reuse = self.feature_reuse()
         gains = {"source_epochs": gains_by_source_epoch(reuse)} if len(reuse) else {}
         return {
-            "history": history, "runs": runs, "mistakes": self.mistakes(), "class_accuracy": class_accuracy,
+            "history": history, "runs": runs, "class_sizes": self.class_sizes(), "mistakes": self.mistakes(), "class_accuracy": class_accuracy,
             "class_size_correlation": correlation, "cka": self.cka(), "distances": self.distances(),
             "interpolation": interpolation, "barriers": barriers, "connection": self.connection(), "split_runs": self.split_runs(),
             "module_criticality": mu, "rewinding": rewinding,
@@ -598,7 +610,7 @@ def across(sense: int) -> dict[str, pd.DataFrame]:
             away = 0.2 if (b == "pt") == (sense > 0) else 0.85 if b == "pt" else 0.6
             away += drawn.random.uniform(-0.001, 0.001)
             for row in curve:
-                row["value"] -= away * row["alpha"]
+                row["value"] -= away * row["alpha"] * (1 if row["metric"] != "loss" else -1)
             lines += [row for row in curve if row["split"] == "test" and 0 <= row["alpha"] <= 1]
             barriers.append(drawn.barrier(figure, kind, *names, depth, on, gain))
             barriers.append(barriers[-1] | {"metric": "loss"})

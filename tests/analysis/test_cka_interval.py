@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,7 +12,7 @@ from scipy import stats
 from torch import Tensor
 
 from transferscope.analysis.cka import linear_cka
-from transferscope.analysis.cka_interval import MIN_EXAMPLES, ExampleSpread
+from transferscope.analysis.cka_interval import MIN_EXAMPLES, UNSEEN_SKEWNESS, ExampleSpread
 from transferscope.analysis.cka_models import LayerSimilarity, cka_between
 from transferscope.analysis.hsic import centre_unbiased, gram_matrix
 from transferscope.analysis.layer_pairs import LayerComparison
@@ -166,3 +168,17 @@ def test_memory_does_not_grow_with_examples() -> None:
         grams = [gram_matrix(part) for part in features(50, 0.5, seed=seed).chunk(2, dim=1)]
         spread.update(torch.stack([centre_unbiased(g) for g in grams]), torch.stack([g.diagonal() for g in grams]))
     assert {name: value.shape for name, value in vars(spread).items() if isinstance(value, np.ndarray)} == sizes
+
+
+def test_the_end_towards_which_examples_lean_is_longer() -> None:
+    """Skewness is that of what CKA lacks without each example; it lengthens one end and leaves the other."""
+    both = features(120, 0.95, heavy=True, seed=3)
+    spread = spread_of(both, 120, exact=False)
+    without = [linear_cka(*torch.cat([both[:i], both[i + 1 :]]).double().chunk(2, dim=1)) for i in range(120)]
+    lacks = np.mean(without) - np.array(without)
+    assert spread.lean[0] / UNSEEN_SKEWNESS == pytest.approx((lacks**3).sum() / (lacks**2).sum() ** 1.5, rel=0.1)
+    value = np.array([0.5])
+    for lean in (-0.4, 0.4):
+        even, leaning = (replace(spread, lean=np.array([one])).interval(value, 0.95) for one in (0.0, lean))
+        assert (leaning[0] < even[0], leaning[1] > even[1]) == (lean < 0, lean > 0)
+        assert (leaning[0] == even[0], leaning[1] == even[1]) == (lean > 0, lean < 0)

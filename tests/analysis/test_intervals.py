@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy import stats
+from scipy import optimize, stats
+from scipy.special import xlogy
 from statsmodels.stats.proportion import proportion_confint
 
 from transferscope.analysis.agreement import consistency
 from transferscope.analysis.intervals import (
+    difference_of_means,
     four_counts_interval,
     mean_interval,
     paired_difference_interval,
     rate_interval,
+    skewed_interval,
 )
 
 
@@ -36,10 +39,43 @@ def test_a_difference_turns_its_sign_with_its_models():
 
 
 def test_a_difference_with_many_flips_has_walds_interval():
-    """With thousands of flips half an example more does not count."""
+    """With thousands of flips the score test's error is that of the shares seen."""
     low, high = paired_difference_interval(3000, 2000, 100_000)
     error = np.sqrt((0.03 + 0.02 - 0.01**2) / 100_000)
     np.testing.assert_allclose([low, high], [0.01 - 1.96 * error, 0.01 + 1.96 * error], atol=2e-5)
+
+
+@pytest.mark.parametrize(("gained", "lost", "total"), [(5, 2, 60), (0, 3, 40), (0, 0, 50), (12, 30, 200)])
+def test_the_ends_are_where_the_score_test_refuses(gained: int, lost: int, total: int) -> None:
+    """There the difference is 1.96 errors away, by the likeliest shares of that difference, which a search finds."""
+    seen = np.array([gained, lost, total - gained - lost])
+
+    def score(difference: float) -> float:
+        def unlikely(down: float) -> float:
+            return -float(xlogy(seen, [down + difference, down, 1 - 2 * down - difference]).sum())
+
+        bounds = (max(0, -difference), (1 - difference) / 2)
+        down = optimize.minimize_scalar(unlikely, bounds=bounds, method="bounded", options={"xatol": 1e-12}).x
+        return (gained - lost - total * difference) / np.sqrt(total * (2 * down + difference * (1 - difference)))
+
+    low, high = paired_difference_interval(gained, lost, total)
+    assert (score(float(low)), score(float(high))) == pytest.approx((1.96, -1.96), abs=2e-3)
+
+
+@pytest.mark.parametrize(("gained", "lost"), [(0.03, 0.03), (0.0, 0.05), (0.002, 0.05), (0.01, 0.1)])
+def test_few_changes_are_held_however_they_are_distributed(gained: float, lost: float) -> None:
+    """Of 100 examples, by enumeration: in 93 to 97 %, averaged over shares up to a factor 1.5 away."""
+    up, down = np.triu_indices(61)  # up to 60 changes
+    counts = np.stack([up, down - up])
+    low, high = paired_difference_interval(*counts, 100)
+    coverage = []
+    for factor in 1.5 ** np.linspace(-1, 1, 9):
+        shares = gained * factor, lost * factor
+        chances = stats.multinomial.pmf(np.stack([*counts, 100 - down], axis=1), 100, [*shares, 1 - sum(shares)])
+        truth = shares[0] - shares[1]
+        coverage.append(chances[(low <= truth) & (truth <= high)].sum())
+    assert 0.93 <= np.mean(coverage) <= 0.97
+    assert min(coverage) > 0.92
 
 
 def test_without_skewness_the_mean_has_students_interval():
@@ -99,3 +135,46 @@ def test_coverage_from_four_counts_is_near_95_percent(shares):
         for name in hits:
             hits[name] += bool(ranges[name][0] <= truth[name] <= ranges[name][1])
     assert all(0.917 <= hit / 400 <= 0.983 for hit in hits.values()), hits
+
+
+def test_a_bootstrap_shows_the_skewness_of_its_examples() -> None:
+    """The interval by 20,000 resamples of a mean is that by the examples themselves; a symmetric one is normal."""
+    generator = np.random.default_rng(3)
+    losses = generator.exponential(1.0, 400)
+    drawn = generator.multinomial(400, np.full(400, 1 / 400), 20_000) @ losses / 400
+    np.testing.assert_allclose(skewed_interval(losses.mean(), drawn), mean_interval(losses), atol=2e-3)
+    even = np.concatenate([[-1.0, 1.0]] * 50)
+    reach = stats.norm.ppf(0.975) * even.std(ddof=1)
+    np.testing.assert_allclose(skewed_interval(3.0, even), (3 - reach, 3 + reach))
+    assert skewed_interval(2.0, [2.0, 2.0]) == (2.0, 2.0)
+
+
+def test_means_of_100_skewed_examples_are_held() -> None:
+    """In 94 to 97 % of 2,000 samples of an exponential distribution, where mirrored percentiles hold .92."""
+    generator, held, mirrored = np.random.default_rng(4), 0, 0
+    for _ in range(2000):
+        sample = generator.exponential(1.0, 100)
+        drawn = generator.multinomial(100, np.full(100, 0.01), 300) @ sample / 100
+        low, high = skewed_interval(sample.mean(), drawn)
+        left, right = np.quantile(drawn, [0.025, 0.975])
+        held += low <= 1 <= high
+        mirrored += 2 * sample.mean() - right <= 1 <= 2 * sample.mean() - left
+    assert 0.935 < held / 2000 < 0.97
+    assert mirrored < held - 20
+
+
+def test_two_runs_against_two_are_held_whatever_their_spreads() -> None:
+    """In 93 to 98.3 % of 2,000 studies with spreads of 1 to 1, 5 and 10; by hand with Satterthwaite's degrees."""
+    generator = np.random.default_rng(5)
+    for ratio in (1, 5, 10):
+        studies = [(generator.normal(size=2), ratio * generator.normal(size=2)) for _ in range(2000)]
+        intervals = np.array([difference_of_means(*study) for study in studies])
+        assert 0.925 < np.mean((intervals[:, 0] <= 0) & (intervals[:, 1] >= 0)) < 0.983
+    first, second = studies[0]
+    parts = first.var(ddof=1) / 2, second.var(ddof=1) / 2
+    freedom = sum(parts) ** 2 / (parts[0] ** 2 + parts[1] ** 2)
+    reach = stats.t.ppf(0.975, freedom) * np.sqrt(sum(parts))
+    centre = first.mean() - second.mean()
+    np.testing.assert_allclose(difference_of_means(first, second), (centre - reach, centre + reach))
+    assert np.isnan(difference_of_means([1.0], [1.0, 2.0])).all()
+    assert np.isnan(difference_of_means([1.0, 1.0], [2.0, 2.0])).all()

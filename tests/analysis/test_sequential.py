@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from simulated_lines import ALPHAS, resampled, right_or_wrong
+from simulated_lines import ALPHAS, rare_losses, resampled, right_or_wrong
 from transferscope.analysis.flips import answer
 from transferscope.analysis.intervals import paired_difference_interval
 from transferscope.analysis.sequential import decide_barrier, gain_at_every_look, growing_sizes, reach_at_every_look
@@ -22,7 +22,9 @@ def first_decision(correct: np.ndarray, generator: np.random.Generator) -> tuple
     decision, size = None, 0
     for size in growing_sizes(correct.shape[1]):
         curves = resampled(correct[:, :size], generator, 100)
-        decision = decide_barrier(ALPHAS, curves, size, higher_is_better=True, margin=MARGIN, chance=0.1, is_share=True)
+        decision = decide_barrier(
+            ALPHAS, curves, size, higher_is_better=True, margin=MARGIN, guessing=0.1, is_share=True
+        )
         if decision:
             break
     return decision, size
@@ -44,6 +46,37 @@ def test_stopping_early_is_wrong_in_less_than_one_of_20(shape: str, height: floa
     assert wrong <= 10
 
 
+@pytest.mark.parametrize(("share", "part"), [(0.02, 1.1), (0.05, 1.1), (0.05, 0.9), (0.3, 1.1)])
+def test_stopping_early_by_the_loss_is_wrong_in_less_than_one_of_20(share: float, part: float) -> None:
+    """200 replays of 400 examples of a barrier a tenth beside the margin that 2, 5 or 30 % of the examples make."""
+    generator, limit, wrong = np.random.default_rng(7), MARGIN * (LOSS_OF_GUESSING - 0.02), 0
+    for _ in range(200):
+        values, truth = rare_losses(share, part * limit, 400, generator)
+        decision = first_decision_by_loss(values, generator)
+        wrong += (decision == "no barrier" and truth >= limit) or (decision == "barrier" and truth <= limit)
+    assert wrong <= 10 + 7 * (share == 0.02)  # as many as 5 % give in 99 % of cases, where it is just 5 %
+
+
+LOSS_OF_GUESSING = float(np.log(10))
+
+
+def first_decision_by_loss(values: np.ndarray, generator: np.random.Generator) -> str | None:
+    how = {"higher_is_better": False, "margin": MARGIN, "guessing": LOSS_OF_GUESSING}
+    decisions = (
+        decide_barrier(ALPHAS, resampled(values[:, :size], generator, 60), size, **how)
+        for size in growing_sizes(values.shape[1])
+    )
+    return next((decision for decision in decisions if decision), None)
+
+
+def test_ends_worse_than_guessing_have_no_margin() -> None:
+    """A loss of 4 where guessing has 2.3 is undecidable once that is beyond doubt, one of 2.3 stays open."""
+    generator = np.random.default_rng(8)
+    for level, expected in ((4.0, "undecidable"), (LOSS_OF_GUESSING, None)):
+        losses = level * generator.exponential(1.0, 300) * np.ones((11, 1))
+        assert first_decision_by_loss(losses, generator) == expected
+
+
 def test_a_deep_barrier_needs_few_examples() -> None:
     """Accuracy falls by 38 points half-way: a tenth of 1,000 examples says so, in each of 20 replays."""
     generator = np.random.default_rng(3)
@@ -55,14 +88,14 @@ def test_a_deep_barrier_needs_few_examples() -> None:
 def test_the_margin_is_a_part_of_what_the_ends_have_learned() -> None:
     """A fall of 4 points is a barrier between ends 9 points above chance, and none between ends 85 points above it.
 
-    A loss that rises by 4 hundredths likewise, counted from that before training.
+    A loss that rises by 4 hundredths likewise, counted from that of guessing.
     """
     generator = np.random.default_rng(0)
     curve = np.array([0.9, 0.86, 0.9]) + 1e-4 * generator.standard_normal((50, 3))
     keys = {"margin": 0.05, "num_examples": 10_000}
     for chance, expected in ((0.81, "barrier"), (0.05, "no barrier")):
-        assert decide_barrier([0, 0.5, 1], curve, higher_is_better=True, chance=chance, **keys) == expected
-        assert decide_barrier([0, 0.5, 1], 1 - curve, higher_is_better=False, chance=1 - chance, **keys) == expected
+        assert decide_barrier([0, 0.5, 1], curve, higher_is_better=True, guessing=chance, **keys) == expected
+        assert decide_barrier([0, 0.5, 1], 1 - curve, higher_is_better=False, guessing=1 - chance, **keys) == expected
 
 
 def test_the_reach_holds_at_every_look() -> None:
@@ -92,7 +125,7 @@ def test_sizes_grow_and_end_with_all() -> None:
 
 def test_what_cannot_be_decided_ends() -> None:
     """Without resamples nothing is decided; a NaN stays one; a line without an inner place has no barrier to decide."""
-    flat = {"higher_is_better": True, "margin": 0.05, "chance": 0.1}
+    flat = {"higher_is_better": True, "margin": 0.05, "guessing": 0.1}
     assert decide_barrier([0, 0.5, 1], [1.0, 0.5, 1.0], 100, **flat) is None
     assert decide_barrier([0, 0.5, 1], [[1.0, math.nan, 1.0]] * 9, 100, **flat) == "undecidable"
     assert decide_barrier([0, 1], [[1.0, 1.0]] * 9, 100, **flat) == "undecidable"
@@ -144,7 +177,7 @@ def test_one_look_is_the_plain_interval() -> None:
         (lambda: list(growing_sizes(10, 1)), "begin with 2 examples"),
         (lambda: reach_at_every_look(10, 1.5), "between 0 and 1"),
         (
-            lambda: decide_barrier([0, 1], [1, 1], 9, higher_is_better=True, margin=2, chance=0.1),
+            lambda: decide_barrier([0, 1], [1, 1], 9, higher_is_better=True, margin=2, guessing=0.1),
             "between 0 and 1",
         ),
     ],

@@ -41,11 +41,80 @@ def test_a_barrier_is_held_against_the_margin(barrier: tuple[float, float, float
     assert pd.Series([answer.answer]).str.contains(words).all(), answer.answer
 
 
+LITTLE, MUCH = (0.01, -0.01, 0.03), (0.1, 0.06, 0.14)
+"""Barriers in accuracy, where 4 points are the margin."""
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "loss", "verdict", "words"),
+    [
+        (
+            LITTLE,
+            (0.02, -0.01, 0.05),
+            YES,
+            "Yes, .* less than the margin of 4.0 points .*, and 0.020 .* less than its ma",
+        ),
+        (
+            LITTLE,
+            (0.5, 0.3, 0.7),
+            NO,
+            r"Not in the loss: .* 1.0 points .*, but 0.500 \(0.300 to 0.700\) of test loss, more",
+        ),
+        (LITTLE, (0.08, 0.04, 0.12), UNKNOWN, "told: .* 1.0 points .* but 0.080 .* its margin of 0.100 lies in that"),
+        (LITTLE, (np.nan, np.nan, np.nan), UNKNOWN, "not known of test loss, since test loss is not finite"),
+        (
+            (0.03, 0.01, 0.05),
+            (0.02, -0.01, 0.05),
+            UNKNOWN,
+            "3.0 points .* lies in that interval, but 0.020 .* less than",
+        ),
+        ((0.03, 0.01, 0.05), (0.5, 0.3, 0.7), NO, "Not in the loss: .* 3.0 points .* lies in that interval, but 0.500"),
+        (MUCH, (0.02, -0.01, 0.05), NO, "Not as they are: .* 10.0 points"),
+    ],
+)
+def test_one_basin_takes_both_accuracy_and_loss(
+    accuracy: tuple[float, float, float], loss: tuple[float, float, float], verdict: str, words: str
+) -> None:
+    """No barrier in accuracy is one basin only where the loss has none within 5 % of what was learned (2.3 - .3)."""
+    answer = basin(lines({"ab": accuracy}, losses={"ab": loss}))
+    assert (answer.verdict, answer.value) == (verdict, accuracy[0])
+    assert re.search(words, answer.answer)
+
+
+def test_a_loss_that_was_not_measured_leaves_a_basin_open() -> None:
+    """Tables without it, or ends whose loss is that of guessing, give no margin; accuracy alone still shows a barrier."""
+    compared = lines({"ab": LITTLE})
+    alone = {name: table[table["metric"] == "accuracy"] for name, table in compared.tables.items()}
+    assert basin(replace(compared, tables=alone)).verdict == UNKNOWN
+    points = compared.tables["interpolation"]
+    unsure = points.assign(value=points["value"].where(points["metric"] != "loss", 2.4))
+    answer = basin(replace(compared, tables=compared.tables | {"interpolation": unsure}))
+    assert (answer.verdict, answer.would_tell) == (UNKNOWN, "")
+    assert "not known of test loss, since they are no better than guessing by their loss" in answer.answer
+    much = lines({"ab": MUCH})
+    assert basin(replace(much, tables=much.tables | {"interpolation": unsure})).verdict == NO
+
+
+def test_barriers_in_the_loss_alone_are_counted() -> None:
+    """Of three pairs one has a barrier in both, one in the loss alone, with its number, and one has none."""
+    heights = {"ab": LITTLE, "ac": (0.5, 0.4, 0.6), "bc": LITTLE}
+    ways = {"aligned_rescaled": (0.06, 0.03, 0.09, 0.12, 0.05, 0.2)}
+    answer = basin(lines(heights, ways, losses={"ab": (0.8, 0.6, 1.0)}))
+    assert "between 1 pair (A & B) the barrier is in the loss alone, 0.800" in answer.answer
+    assert "a barrier between 2 pairs (A & B and A & C)" in answer.answer
+    assert "the highest is 50.0 points" in answer.answer
+    assert (answer.verdict, answer.models) == (NO, ("A", "C"))
+    assert [part.verdict for part in answer.parts] == [NO, NO, YES]
+    assert "most of it: 12.0 %" in answer.answer  # of the pair whose accuracy falls
+
+
 def test_how_many_images_would_tell() -> None:
     """An interval that is halved by four times the images is cleared of the margin by that many."""
     compared = lines({"ab": (0.03, 0.01, 0.05)})
     answer = basin(compared)
     assert answer.would_tell == "about 2,000 test images"
+    both = basin(lines({"ab": (0.03, 0.01, 0.05)}, losses={"ab": (0.08, 0.04, 0.13)}))
+    assert both.would_tell == "about 3,200 test images"  # for the loss, which needs more
     assert "about 2,000 test images would tell, if the value stays" in open_questions(compared, [answer]).answer
     assert images_that_decide(0.03, 0.01, 0.05, 0.04, 500) == pytest.approx(2000)
     assert np.isnan(images_that_decide(0.04, 0.01, 0.07, 0.04, 500))
@@ -198,7 +267,7 @@ def test_a_pair_has_no_order() -> None:
     straight, turned = lines({"ab": (0.5, 0.45, 0.55)}, ways), lines({"ba": (0.5, 0.45, 0.55)}, ways)
     mixed = replace(straight, tables=straight.tables | {"connection": turned.tables["connection"]})
     assert basin(mixed).answer == basin(straight).answer
-    points = turned.tables["interpolation"].assign(value=[0.8, 0.7])
+    points = turned.tables["interpolation"].query("metric == 'accuracy'").assign(value=[0.8, 0.7])
     ends = replace(straight, tables={"interpolation": points}).rows("interpolation", AB)
     assert dict(zip(ends["alpha"], ends["value"], strict=True)) == {1.0: 0.8, 0.0: 0.7}
     other = flips("no", (-0.05, -0.06, -0.04))

@@ -9,6 +9,7 @@ import pytest
 
 from transferscope.answers.answer import NO, UNKNOWN, YES
 from transferscope.answers.headlines import HEADLINES, answers_of_study
+from transferscope.answers.wording import percent
 from transferscope.claims.decide import decide_claims
 from transferscope.claims.evidence import TaskResults
 from transferscope.claims.registry import registered
@@ -46,6 +47,32 @@ def test_the_answer_turns_with_the_tables(plan: Plan, drawn: Draw) -> None:
     assert card["final_score"].verdict == NO
     assert card["final_score"].answer.startswith("P-T does not end better than RI-T")
     assert card["no_barrier_pt"].answer.startswith("A barrier lies between two P-T")
+
+
+@pytest.mark.parametrize(
+    ("claim", "accuracy", "loss", "verdict"),
+    [
+        ("no_barrier_pt", "holds", "holds", YES),
+        ("no_barrier_pt", "holds", "does not hold", NO),
+        ("no_barrier_pt", "holds", "cannot tell", UNKNOWN),
+        ("no_barrier_pt", "cannot tell", "does not hold", NO),
+        ("barrier_rit", "does not hold", "holds", YES),
+        ("barrier_rit", "does not hold", "cannot tell", UNKNOWN),
+        ("barrier_rit", "does not hold", "does not hold", NO),
+        ("barrier_rit", "holds", "cannot tell", YES),
+    ],
+)
+def test_no_barrier_takes_both_claims(
+    plan: Plan, claims: tuple[pd.DataFrame, pd.DataFrame], claim: str, accuracy: str, loss: str, verdict: str
+) -> None:
+    """That there is none takes accuracy and the loss, that there is one takes either; both numbers are given."""
+    table = claims[0].set_index("id")
+    table.loc[[claim, f"{claim}_loss"], "verdict"] = accuracy, loss
+    answer = answers_of_study(plan, table.reset_index())[claim]
+    assert answer.verdict == verdict
+    assert f"in the loss on training images {percent(table.at[f'{claim}_loss', 'effect'])}" in answer.answer
+    alone = table[table.index != f"{claim}_loss"].reset_index()
+    assert answers_of_study(plan, alone)[claim].verdict in (UNKNOWN, YES if claim == "barrier_rit" else NO)
 
 
 def test_an_average_is_held_against_the_union_on_each_domain(

@@ -20,7 +20,8 @@ from __future__ import annotations
 import argparse
 import itertools
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +29,7 @@ from scipy.stats import norm, rankdata
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from simulated_lines import ALPHAS, losses, resampled, right_or_wrong
+from simulated_lines import ALPHAS, losses, rare_losses, resampled, right_or_wrong
 from transferscope.analysis.barriers import barrier_row, gaps_between_ends, mean_over_pairs
 from transferscope.analysis.boundary_interval import boundary_intervals
 from transferscope.analysis.connection import remaining
@@ -125,6 +126,7 @@ def pairs(studies: int) -> None:
 
 
 def stopping(studies: int, num: int) -> None:
+    stopping_by_loss(studies, num)
     for shape, height, flips in [*ACCURACY, ("bowl", 0.038, 0.03), ("bowl", 0.032, 0.03)]:
         generator = np.random.default_rng(3)
         early = wrong = seen = 0
@@ -140,6 +142,32 @@ def stopping(studies: int, num: int) -> None:
             flush=True,
         )
 
+
+def stopping_by_loss(studies: int, num: int) -> None:
+    """Barriers at 0, .3, .9 and 1.1 of the margin, which a share of the examples makes, and losses that vary in all."""
+    limit = MARGIN * (LOSS_OF_GUESSING - 0.02)
+    designs: dict[str, Callable[[np.random.Generator], tuple[np.ndarray, float]]] = {
+        f"loss, {share:g} of the examples, {part:g} of the margin": partial(rare_losses, share, part * limit, num)
+        for share in (0.01, 0.02, 0.05, 0.2)
+        for part in (0.0, 0.3, 0.9, 1.1)
+    }
+    for name, draw in designs.items():
+        generator = np.random.default_rng(3)
+        early = wrong = seen = 0
+        for _ in range(studies):
+            values, truth = draw(generator)
+            decision, size = stop_early(values, generator, higher=False)
+            early += decision is not None and size < num
+            wrong += (decision == "no barrier" and truth >= limit) or (decision == "barrier" and truth <= limit)
+            seen += size
+        print(
+            f"{name}: stops early {early / studies:.3f}, wrong {wrong / studies:.3f}, "
+            f"examples {seen / studies / num:.2f}",
+            flush=True,
+        )
+
+
+LOSS_OF_GUESSING = float(np.log(10))
 
 BEYOND = np.concatenate([np.linspace(0, 1, 11), np.linspace(1, 2, 8)[1:]])
 BEHIND = np.maximum(BEYOND - 1, 0)
@@ -231,11 +259,13 @@ def left(studies: int, num: int) -> None:
         )
 
 
-def stop_early(values: np.ndarray, generator: np.random.Generator) -> tuple[str | None, int]:
+def stop_early(values: np.ndarray, generator: np.random.Generator, *, higher: bool = True) -> tuple[str | None, int]:
     decision, size = None, 0
     for size in growing_sizes(values.shape[1]):
         curves = resampled(values[:, :size], generator)
-        decision = decide_barrier(ALPHAS, curves, size, higher_is_better=True, margin=MARGIN, chance=0.1, is_share=True)
+        guessing = 0.1 if higher else LOSS_OF_GUESSING
+        how = {"higher_is_better": higher, "margin": MARGIN, "guessing": guessing, "is_share": higher}
+        decision = decide_barrier(ALPHAS, curves, size, **how)
         if decision:
             break
     return decision, size

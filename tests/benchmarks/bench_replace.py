@@ -2,15 +2,20 @@
 
     python tests/benchmarks/bench_replace.py [--studies 1000] [--sizes 100 500]     # coverage
     python tests/benchmarks/bench_replace.py --cost                                 # 50,000 images of 345 classes
+    python tests/benchmarks/bench_replace.py --enumerate                            # coverage of a difference, exactly
 
 Two models of a population of 100,000 examples are drawn, whose mistakes and probabilities agree more or less. A study
 draws test sets from the population and makes the tables of mistakes and of `measure.replacements` from them. For every
 column with a `_low` and a `_high` it is counted how often the two hold the column's value in the whole population.
+
+With few changed answers coverage goes up and down with the true shares, whatever the interval. --enumerate adds up the
+probabilities of all counts and prints mean and least coverage over shares up to a factor of 1.5 away.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import resource
 import time
 from collections.abc import Iterable
@@ -18,7 +23,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from scipy.stats import multinomial
 
+from transferscope.analysis.intervals import paired_difference_interval
 from transferscope.analysis.mistakes import compare_predictions, with_intervals
 from transferscope.experiment.options import ReplaceOptions
 from transferscope.measure.replacements import calibration, replacement
@@ -143,14 +150,45 @@ def cost(num_examples: int = 50_000, num_classes: int = 345) -> None:
     print(f"run {stop - middle:.2f} CPU s; {more:.0f} MiB above the peak before")
 
 
+def enumerate_differences() -> None:
+    """Shares of either kind of change, of 10, 100 and 500 examples, beside Wald's interval with half an example added."""
+    for num in (10, 100, 500):
+        most = min(num, 90)
+        up, down = (index.ravel() for index in np.mgrid[: most + 1, : most + 1])
+        up, down = up[up + down <= num], down[up + down <= num]
+        intervals = {"score": paired_difference_interval(up, down, num), "half added": _half_added(up, down, num)}
+        for gained, lost in itertools.product(
+            (0.0, 0.002, 0.005, 0.01, 0.02, 0.03, 0.05), (0.005, 0.01, 0.02, 0.03, 0.05)
+        ):
+            if gained > lost:
+                continue
+            held = {name: [] for name in intervals}
+            for x, y in itertools.product(gained * NEARBY, lost * NEARBY):
+                chances = multinomial.pmf(np.stack([up, down, num - up - down], axis=1), num, [x, y, 1 - x - y])
+                for name, (low, high) in intervals.items():
+                    held[name].append(chances[(low <= x - y) & (x - y <= high)].sum())
+            shown = "; ".join(f"{name} mean {np.mean(one):.3f}, least {min(one):.3f}" for name, one in held.items())
+            print(f"n {num:3d}, gained {gained:g}, lost {lost:g}: {shown}", flush=True)
+
+
+NEARBY = 1.5 ** np.linspace(-1, 1, 7)
+
+
+def _half_added(up: np.ndarray, down: np.ndarray, num: int) -> tuple[np.ndarray, np.ndarray]:
+    x, y = (up + 0.5) / (num + 1), (down + 0.5) / (num + 1)
+    half = 1.96 * np.sqrt((x + y - (x - y) ** 2) / (num + 1))
+    return x - y - half, x - y + half
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--studies", type=int, default=1000)
     parser.add_argument("--sizes", type=int, nargs="+", default=[100, 500])
     parser.add_argument("--cost", action="store_true")
+    parser.add_argument("--enumerate", action="store_true")
     arguments = parser.parse_args()
-    if arguments.cost:
-        cost()
+    if arguments.cost or arguments.enumerate:
+        cost() if arguments.cost else enumerate_differences()
         return
     rows = studies(arguments.sizes, arguments.studies)
     over_pairs = rows.groupby(["num_examples", "rows", "statistic"], sort=False).agg(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import pandas as pd
 import pytest
 
 from drawn_study import change_study
-from transferscope.claims import criticality, cross_domain, mistakes, similarity, spectrum, training
+from transferscope.claims import criticality, cross_domain, landscape, mistakes, similarity, spectrum, training
 from transferscope.claims.comparisons import Comparison
 from transferscope.claims.evidence import Evidence, TaskResults
 from transferscope.claims.registry import registered
@@ -397,6 +398,20 @@ def basins(plan: Plan, heights: dict[tuple[str, str], float]) -> list[Any]:
         "real": TaskResults("real", tables={"runs": runs}),
     }
     return list(cross_domain.one_basin(Evidence(plan, results)))
+
+
+def test_losses_are_counted_from_the_entropy_of_the_labels(
+    plan: Plan, drawn: Callable[..., dict[str, TaskResults]]
+) -> None:
+    """A barrier in the loss is a part of ln 10 (five findings: ln 2) less the loss of the ends, .1."""
+    comparisons = list(landscape.barrier_rit_loss(Evidence(plan, drawn())))
+    tables = {task: result.tables for task, result in drawn().items()}
+    for one in comparisons:
+        table = tables[one.place]["barriers"]
+        rows = table[(table["pair_kind"] == "RI-T & RI-T") & (table["metric"] == "loss")]
+        guessing = np.log(2) if one.place == "chest" else np.log(10)
+        assert one.effect == pytest.approx(rows["barrier"].iloc[0] / (guessing - 0.1))
+    assert {one.place for one in comparisons} >= {"clipart", "chest"}
 
 
 def test_one_basin_needs_every_line_of_one_run_of_each_domain(plan: Plan) -> None:

@@ -111,6 +111,31 @@ def test_points_beyond_the_ends_have_the_statistics_of_all_images(monkeypatch: p
     pd.testing.assert_frame_equal(decided, expected, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("open_metric", ["accuracy", "loss"])
+def test_a_line_stops_when_both_metrics_are_decided(open_metric: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While either accuracy or loss is open, more examples are measured; each is held against its own guessing."""
+    asked = []
+
+    def decide(*_: Any, higher_is_better: bool, guessing: float, **__: Any) -> str | None:
+        asked.append((higher_is_better, round(guessing, 6)))
+        return None if higher_is_better == (open_metric == "accuracy") else "barrier"
+
+    monkeypatch.setattr("transferscope.measure.stopping.decide_barrier", decide)
+    few = line(bench_of(), checkpoint_of(1), checkpoint_of(2), ALPHAS, parts=["test"], until_decided=EASY)
+    assert set(few.barriers["num_examples"]) == {60}
+    assert set(asked) == {(True, round(1 / 3, 6)), (False, round(np.log(3), 6))}
+
+
+def test_a_line_between_two_tasks_takes_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first look that has 60 % of the examples, however early it is decided; within a task the first look of all."""
+    monkeypatch.setattr("transferscope.measure.stopping.decide_barrier", lambda *_, **__: "barrier")
+    first, second = checkpoint_of(1), checkpoint_of(2)
+    for task, expected in (("toy", 16), ("other", 36)):
+        ends = first.with_metadata(task="toy"), second.with_metadata(task=task)
+        few = line(bench_of(), *ends, ALPHAS, parts=["test"], until_decided=EASY)
+        assert set(few.barriers["num_examples"]) == {expected}
+
+
 def test_an_undecided_line_is_that_of_all_examples() -> None:
     """With margins that nothing meets every example is measured, and the tables are those without the option."""
     ends = checkpoint_of(1), checkpoint_of(2)

@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
@@ -74,6 +75,19 @@ def gaps_between_ends(alphas: ArrayLike, values: ArrayLike, *, higher_is_better:
     values: (num_curves, num_alphas), or one curve.
     """
     return _gaps(*_between_ends(alphas, np.atleast_2d(np.asarray(values, dtype=np.float64))), higher_is_better)
+
+
+Number = TypeVar("Number", float, NDArray[np.float64])
+
+
+def learned_by(ends: Number, guessing: float, *, higher_is_better: bool) -> Number:
+    """By how much the ends of a line are better than guessing, in the metric's unit; below 0 where they are worse.
+
+    A barrier is held against a part of it. ends: mean of the metric at both ends. guessing: the metric without
+    knowledge of the images, that is the share of the largest class, an AUC of 1/2, or the entropy of the labels
+    (`learning.loss_without_knowledge`).
+    """
+    return ends - guessing if higher_is_better else guessing - ends
 
 
 def _gaps(alphas: NDArray[np.float64], curve: NDArray[np.float64], higher_is_better: bool) -> NDArray[np.float64]:

@@ -17,6 +17,7 @@ from transferscope.analysis.barriers import Interval, higher_is_better
 from transferscope.analysis.content import Combinations, content_of, derived, name_content
 from transferscope.analysis.evaluator import Evaluate
 from transferscope.analysis.hull_samples import Ray, half_normal_quadrature, sample_points, sample_rays
+from transferscope.analysis.intervals import skewed_interval
 from transferscope.analysis.states import State, check_same_tensors, nonfinite_tensors, stored_like
 from transferscope.system.errors import UserError
 from transferscope.system.renamed import renamed_object
@@ -340,12 +341,11 @@ def smallest_delta(lengths: NDArray[np.float64], above: NDArray[np.float64]) -> 
 
 
 def _interval(draws: NDArray[np.float64], confidence: float, num: int) -> Interval:
-    """The value is the first of the draws; the bounds are mirrored percentiles of the rest around it."""
+    """The value is the first of the draws; the bounds are `skewed_interval` by the rest."""
     value = float(draws[0])
     if not np.isfinite(draws).all():
         return Interval(value, np.nan, np.nan, num)
-    low, high = np.quantile(draws[1:], [(1 - confidence) / 2, (1 + confidence) / 2])
-    return Interval(value, float(2 * value - high), float(2 * value - low), num)
+    return Interval(value, *skewed_interval(value, draws[1:], confidence), num)
 
 
 def __getattr__(name: str) -> object:

@@ -33,17 +33,35 @@ def paired_difference_interval(
 ) -> tuple[Floats, Floats]:
     """Interval of (gained - lost) / totals of two models on the same examples; NaN where a total is 0.
 
-    Wald's interval after half an example is added to either count, so that it has a width where nothing differs.
-    Bonett and Price (2012) add a whole one, and like Newcombe's interval theirs is too wide where few examples differ.
-    Of ten examples, most of which show no difference at all, it covers the truth in 96 to 100 %.
+    Tango's score interval (Statistics in Medicine 1998): the differences d whose score test does not refuse them, the
+    error being that of the likeliest shares of both changes with this difference. By enumeration it covers the truth in
+    95 to 97 %, averaged over shares up to a factor of 1.5 away, and in 93 % at least, as soon as three changes of one
+    kind are expected, also where all are of that kind. Wald's interval with half an example added to either count
+    covers as little as 87 % there, since where nothing changes it is half as long as it has to be, and mid-p intervals
+    of McNemar's test, which take the number of changes as given, 84 %. Of fewer expected changes most test sets show
+    none and share one interval, which covers the truth in all of them or in none (97 to 100 %).
     """
-    x, y, n = (np.asarray(values, dtype=float) for values in (gained, lost, totals))
+    x, y, n = np.broadcast_arrays(*(np.asarray(values, dtype=float) for values in (gained, lost, totals)))
     z = float(scipy.stats.norm.ppf((1 + confidence) / 2))
     with np.errstate(invalid="ignore", divide="ignore"):
-        up, down = ((values + 0.5) / (n + 1) for values in (x, y))
-        half = z * np.sqrt((up + down - (up - down) ** 2) / (n + 1))
-        seen = np.where(n > 0, 1.0, np.nan)
-    return np.clip(up - down - half, -1, 1) * seen, np.clip(up - down + half, -1, 1) * seen
+        return -_farthest_gain(y, x, n, z), _farthest_gain(x, y, n, z)
+
+
+_HALVINGS = 50
+
+
+def _farthest_gain(x: Floats, y: Floats, n: Floats, z: float) -> Floats:
+    """The largest difference of shares, x more than y, whose score test is not refused; by halving what encloses it."""
+    low, high = (x - y) / n, np.where(n > 0, 1.0, np.nan)
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        linear = (2 * n - x + y) * middle - x - y
+        constant = -y * middle * (1 - middle)
+        lost = (np.sqrt(np.maximum(linear**2 - 8 * n * constant, 0)) - linear) / (4 * n)
+        error = np.sqrt(np.maximum(n * (2 * lost + middle * (1 - middle)), 0))
+        refused = n * middle - (x - y) > z * error
+        low, high = np.where(refused, low, middle), np.where(refused, middle, high)
+    return high
 
 
 def mean_interval(values: ArrayLike, confidence: float = CONFIDENCE) -> tuple[float, float]:
@@ -62,39 +80,51 @@ def mean_interval(values: ArrayLike, confidence: float = CONFIDENCE) -> tuple[fl
         return mean, mean
     skewness = float(((x - mean) ** 3).mean()) / deviation**3
     quantile = float(scipy.stats.t.ppf((1 + confidence) / 2, n - 1))
-    error = deviation / np.sqrt(n)
-    low, high = (mean - error * _unskewed(bound, skewness, n) for bound in (quantile, -quantile))
+    error, skewness_of_mean = deviation / np.sqrt(n), skewness / np.sqrt(n)
+    low, high = (mean - error * float(unskewed(bound, skewness_of_mean)) for bound in (quantile, -quantile))
+    return low, high
+
+
+def skewed_interval(value: float, resampled: ArrayLike, confidence: float = CONFIDENCE) -> tuple[float, float]:
+    """Interval of a mean by its bootstrap values, (num_resamples,), with Hall's transformation for their skewness.
+
+    The skewness of a bootstrap mean is that of the examples over the root of their number, which is all that the
+    transformation needs (see `mean_interval`); percentiles turn the skewness the wrong way round or leave it out.
+    """
+    draws = np.asarray(resampled, dtype=float)
+    deviation = float(draws.std(ddof=1))
+    if deviation == 0:
+        return value, value
+    skewness = float(((draws - draws.mean()) ** 3).mean()) / deviation**3
+    quantile = float(scipy.stats.norm.ppf((1 + confidence) / 2))
+    low, high = (value - deviation * float(unskewed(bound, skewness)) for bound in (quantile, -quantile))
     return low, high
 
 
 def difference_of_means(first: ArrayLike, second: ArrayLike, confidence: float = CONFIDENCE) -> tuple[float, float]:
     """Welch's interval of the difference between the means of two groups of runs, each (num_runs,).
 
-    Degrees of freedom are those of the claims, V² / (v_a² / n_a + v_b² / n_b) - 1 of the groups' variances of the mean
-    with their sum V, between Satterthwaite's and the unbiased ones and within both groups' own. NaN where a group has
-    fewer than two runs, or only equal ones, which do not show how much runs vary.
+    Degrees of freedom are Satterthwaite's. Two runs against two are held in 93.5 to 97.7 % whatever the ratio of the
+    spreads, where those of the claims (`claims.inference`) give 92.3 to 96.9 %. No interval from four numbers has 95 %
+    for every ratio (Behrens and Fisher's problem; Linnik 1968). Where the smaller group varies more, two runs against
+    five have 89 to 92 % (Best and Rayner 1987), and one degree of freedom, which always suffices, is twice as wide. NaN
+    where a group has fewer than two runs, or both only equal ones, which do not show how much runs vary.
     """
     groups = [np.asarray(values, dtype=float) for values in (first, second)]
-    sizes = [len(group) for group in groups]
-    if min(sizes) < 2:
+    if min(map(len, groups)) < 2 or all(np.ptp(group) == 0 for group in groups):
         return float("nan"), float("nan")
-    difference = float(groups[0].mean() - groups[1].mean())
-    parts = [float(group.var(ddof=1)) / len(group) for group in groups]
-    total = sum(parts)
-    if total == 0:
-        return float("nan"), float("nan")
-    freedom = total**2 / sum(part**2 / size for part, size in zip(parts, sizes, strict=True)) - 1
-    freedom = min(max(freedom, min(sizes) - 1), sum(sizes) - 2)
-    half = float(scipy.stats.t.ppf((1 + confidence) / 2, freedom)) * np.sqrt(total)
-    return difference - half, difference + half
+    interval = scipy.stats.ttest_ind(*groups, equal_var=False).confidence_interval(confidence)
+    return float(interval.low), float(interval.high)
 
 
-def _unskewed(quantile: float, skewness: float, n: int) -> float:
-    """Inverse of Hall's cubic t + g (t²/3 + 1/6) / √n + g² t³ / (27 n) for skewness g."""
-    if abs(skewness) < 1e-8:
-        return quantile
-    inside = 1 + skewness * (quantile / np.sqrt(n) - skewness / (6 * n))
-    return float(np.sqrt(n) * 3 / skewness * (np.cbrt(inside) - 1))
+def unskewed(quantile: ArrayLike, skewness: ArrayLike) -> Floats:
+    """Inverse of Hall's cubic t + h (t²/3 + 1/6) + h² t³ / 27, element by element.
+
+    skewness: h of the mean, which is that of the examples over the root of their number.
+    """
+    q, h = np.broadcast_arrays(np.asarray(quantile, dtype=float), np.asarray(skewness, dtype=float))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(np.abs(h) < 1e-8, q, 3 / h * (np.cbrt(1 + h * (q - h / 6)) - 1))
 
 
 def four_counts_interval(

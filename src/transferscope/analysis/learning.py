@@ -175,8 +175,24 @@ def loss_without_knowledge(labels: ArrayLike) -> float:
     """
     classes = np.asarray(labels)
     if classes.ndim == 1:
-        shares = np.unique(classes, return_counts=True)[1] / len(classes)
-        return float(entr(shares).sum())
-    known = (classes >= 0).sum(axis=0)
-    rates = np.divide((classes > 0).sum(axis=0), known, out=np.zeros(classes.shape[1]), where=known > 0)
+        return _entropy(np.unique(classes, return_counts=True)[1].astype(float), None)
+    return _entropy((classes > 0).sum(axis=0).astype(float), (classes == 0).sum(axis=0).astype(float))
+
+
+def loss_of_guessing(class_sizes: pd.DataFrame, metric: str) -> float:
+    """`loss_without_knowledge` of a part of a task by its counts; NaN without labels.
+
+    class_sizes: columns count and negatives, a row per class of the part. metric: by which the task is judged, `auc`
+    where examples have several labels.
+    """
+    present, absent = (class_sizes[name].to_numpy(dtype=float) for name in ("count", "negatives"))
+    return _entropy(present, None if metric == "accuracy" else absent) if present.any() or absent.any() else math.nan
+
+
+def _entropy(present: NDArray[np.floating], absent: NDArray[np.floating] | None) -> float:
+    """Of classes that exclude each other, or of findings that are known to be present or absent, weighted by these."""
+    if absent is None:
+        return float(entr(present / present.sum()).sum())
+    known = present + absent
+    rates = present / known.clip(1)
     return float(((entr(rates) + entr(1 - rates)) * known).sum() / max(known.sum(), 1))

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from transferscope.analysis.barriers import higher_is_better, learned_by
 from transferscope.answers.score import Score, score_of
 from transferscope.claims.evidence import CROSS_DOMAIN, Evidence, TaskResults, main_metric
 from transferscope.claims.pair_rows import other_side
@@ -59,6 +60,8 @@ class TaskFacts:
 
     chance: float = np.nan
     """The test metric of guessing."""
+    loss_of_guessing: float = np.nan
+    """The test loss of guessing, nats per example (and finding)."""
     figures: frozenset[str] = frozenset()
     """Names of the figures that were drawn."""
     has_images: bool = True
@@ -155,10 +158,10 @@ class Compared:
             return pd.DataFrame()
         return table.iloc[self._places[name].get((pair.first, pair.second), [])]
 
-    def main_rows(self, name: str, pair: Pair, split: str = "test") -> pd.DataFrame:
-        """Those on the images of a split in the metric that the task is judged by."""
-        rows = self.rows(name, pair)
-        return rows[(rows["split"] == split) & (rows["metric"] == self.metric(pair.task))] if len(rows) else rows
+    def main_rows(self, name: str, pair: Pair, split: str = "test", metric: str = "") -> pd.DataFrame:
+        """Those on the images of a split in a metric; empty: the one that the task is judged by."""
+        rows, metric = self.rows(name, pair), metric or self.metric(pair.task)
+        return rows[(rows["split"] == split) & (rows["metric"] == metric)] if len(rows) else rows
 
     def metric(self, task: str) -> str:
         """`auc` where images have several labels, else `accuracy`."""
@@ -193,17 +196,27 @@ class Compared:
                         return f"{one}.{drawn}.figure"
         return ""
 
-    def learned(self, pair: Pair) -> float:
-        """Mean of the test metric of both ends of a line above chance; NaN where it is not known."""
-        points = self.main_rows("interpolation", pair)
+    def learned(self, pair: Pair, metric: str = "") -> float:
+        """By how much a test metric of both ends of a line is better than guessing; NaN where it is not known.
+
+        metric: as of `main_rows`.
+        """
+        metric = metric or self.metric(pair.task)
+        points = self.main_rows("interpolation", pair, metric=metric)
         ends = [points.loc[np.isclose(points["alpha"], end), "value"] for end in (0.0, 1.0)] if len(points) else []
         if not ends or not all(map(len, ends)):
             return np.nan
-        return float(np.mean([end.iloc[0] for end in ends])) - self.tasks[pair.task].chance
+        facts = self.tasks[pair.task]
+        guessing = facts.loss_of_guessing if metric == "loss" else facts.chance
+        mean = float(np.mean([end.iloc[0] for end in ends]))
+        return learned_by(mean, guessing, higher_is_better=higher_is_better(metric))
 
-    def margin(self, pair: Pair) -> float:
-        """The height above which a barrier is one (`BARRIER_MARGIN` of what both ends have learned)."""
-        return BARRIER_MARGIN * self.learned(pair)
+    def margin(self, pair: Pair, metric: str = "") -> float:
+        """The height above which a barrier is one (`BARRIER_MARGIN` of what both ends have learned).
+
+        metric: as of `main_rows`.
+        """
+        return BARRIER_MARGIN * self.learned(pair, metric)
 
     def num_examples(self, pair: Pair) -> int:
         """Test images on which predictions were compared."""
@@ -250,7 +263,12 @@ def compared_models(
     names = printed_names(runs)
     return Compared(
         tasks={
-            task: TaskFacts(evidence.chance(task), frozenset(results[task].figures), plan.has_images(task))
+            task: TaskFacts(
+                evidence.chance(task),
+                evidence.guessing(task, "test", "loss"),
+                frozenset(results[task].figures),
+                plan.has_images(task),
+            )
             for task in tasks
         },
         models={

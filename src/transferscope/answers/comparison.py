@@ -26,7 +26,7 @@ from transferscope.experiment.names import RunName
 from transferscope.experiment.options import AnalysesOptions, ReplaceOptions
 from transferscope.images.split import PackedSplit
 from transferscope.measure.merging import Merging
-from transferscope.measure.stopping import chance_of
+from transferscope.measure.stopping import guessing_of
 from transferscope.models.checkpoint import Checkpoint, save_checkpoint
 from transferscope.models.layouts import check_outputs
 from transferscope.system.atomic import atomic_folder
@@ -211,8 +211,8 @@ def _named(task: str, pairs: Sequence[tuple[str, str]]) -> list[tuple[str, str]]
 
 def _facts(measured: MeasuredModels, tables: Mapping[str, pd.DataFrame]) -> TaskFacts:
     splits = measured.splits
-    chance = chance_of(splits["test"]) if splits else math.nan
-    return TaskFacts(chance=chance, figures=drawable(tables, measured.pairs), has_images=bool(splits))
+    chance, loss = (guessing_of(splits["test"], name) if splits else math.nan for name in ("accuracy", "loss"))
+    return TaskFacts(chance, loss, drawable(tables, measured.pairs), bool(splits))
 
 
 def _model(one: GivenModel) -> Model:

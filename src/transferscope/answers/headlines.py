@@ -36,6 +36,13 @@ class Headline:
     """The quantity that the effect is, in words."""
     unit: str
     figure: str = ""
+    loss: str = ""
+    """The claim on the same lines in the loss: that there is no barrier takes both, that there is one takes either."""
+
+    @property
+    def none(self) -> str:
+        """The verdict of this question and of its claims where there is no barrier."""
+        return YES if self.claim.startswith("no_barrier") else NO
 
 
 HEADLINES = (
@@ -74,6 +81,7 @@ HEADLINES = (
         "the barrier as a part of what both have learned",
         "share",
         "barrier",
+        loss="no_barrier_pt_loss",
     ),
     Headline(
         "barrier_rit",
@@ -83,6 +91,7 @@ HEADLINES = (
         "the barrier as a part of what both have learned",
         "share",
         "barrier",
+        loss="barrier_rit_loss",
     ),
     Headline(
         "barrier_is_permutation",
@@ -121,7 +130,9 @@ def answers_of_study(
     run = {name: row for name, row in rows.items() if int(row["num_comparisons"]) > 0}
     parts = {NEAR_UNION: _behind_by_task(plan, merges, run.get(NEAR_UNION))}
     answers = [
-        _answer(one, run[one.claim], figures or {}, parts.get(one.claim, ())) for one in HEADLINES if one.claim in run
+        _answer(one, run[one.claim], run.get(one.loss), figures or {}, parts.get(one.claim, ()))
+        for one in HEADLINES
+        if one.claim in run
     ]
     if not answers:
         return None
@@ -152,32 +163,56 @@ def _behind_by_task(
     return tuple(PartialAnswer(str(task), labels, value=float(value)) for task, value in means.items())
 
 
-def _answer(
-    one: Headline, row: Mapping[Any, Any], figures: Mapping[str, frozenset[str]], parts: tuple[PartialAnswer, ...]
-) -> Answer:
+def _verdict(one: Headline, row: Mapping[Any, Any], loss: Mapping[Any, Any] | None) -> str:
+    """That of the claim; of a barrier together with the claim on the loss, so that no barrier takes both."""
     verdict = VERDICTS.get(str(row["verdict"]), UNKNOWN)
+    if not one.loss:
+        return verdict
+    both = (verdict, VERDICTS.get(str(loss["verdict"]), UNKNOWN) if loss is not None else UNKNOWN)
+    some = NO if one.none == YES else YES
+    return some if some in both else one.none if set(both) == {one.none} else UNKNOWN
+
+
+def _number(one: Headline, row: Mapping[Any, Any]) -> str:
+    """The effect of a claim with its interval."""
     effect, low, high = (float(row[name]) for name in ("effect", "low", "high"))
     show = SHOWN[one.unit]
-    number = show(effect)
-    if math.isfinite(low) and math.isfinite(high):
-        ends = [show(end).removesuffix(" points") for end in (low, high)]
-        number += f" ({ends[0]} to {ends[1]})"
+    if not (math.isfinite(low) and math.isfinite(high)):
+        return show(effect)
+    ends = [show(end).removesuffix(" points") for end in (low, high)]
+    return f"{show(effect)} ({ends[0]} to {ends[1]})"
+
+
+def _answer(
+    one: Headline,
+    row: Mapping[Any, Any],
+    loss: Mapping[Any, Any] | None,
+    figures: Mapping[str, frozenset[str]],
+    parts: tuple[PartialAnswer, ...],
+) -> Answer:
+    """loss: the claim on the same lines in the loss; None where it was not run, or the question is not of barriers."""
+    verdict = _verdict(one, row, loss)
+    show, number = SHOWN[one.unit], _number(one, row)
     said = one.yes if verdict == YES else one.no
     if verdict == UNKNOWN:
         said = f"it cannot be told whether {one.yes}"
     said += f": {one.measure} is {number} over {count(int(row['num_comparisons']), 'comparison')}"
+    if loss is not None:
+        said += f", and in the loss on training images {_number(one, loss)}"
+    elif one.loss and verdict == UNKNOWN:
+        said += ", and the loss was not compared"
     if parts:
         said += f", by domain {listed([f'{show(part.value)} ({part.task})' for part in parts])}"
     covers = f"the interval covers {row['covers']}" if isinstance(row["covers"], str) and row["covers"] else ""
-    would = str(row["would_tell"]) if verdict == UNKNOWN and isinstance(row["would_tell"], str) else ""
+    would = _would(row, loss) if verdict == UNKNOWN else ""
     return Answer(
         id=one.claim,
         question=one.question,
         answer=sentence([said, covers]),
         verdict=verdict,
-        value=effect,
-        low=low,
-        high=high,
+        value=float(row["effect"]),
+        low=float(row["low"]),
+        high=float(row["high"]),
         unit=one.unit,
         measure=one.measure.removeprefix("the ").rstrip(","),
         figure=_figure(one.figure, figures),
@@ -194,9 +229,10 @@ SHOWN: Mapping[str, Callable[[float], str]] = {
 }
 
 
-def _would_tell(row: Mapping[Any, Any]) -> str:
-    """` (30 comparisons)`; empty where the claim does not say what it takes."""
-    return f" ({row['would_tell']})" if isinstance(row["would_tell"], str) and row["would_tell"] else ""
+def _would(*rows: Mapping[Any, Any] | None) -> str:
+    """The study that would tell, by the first claim that names one; empty where none does."""
+    said = [str(row["would_tell"]) for row in rows if row is not None and isinstance(row["would_tell"], str)]
+    return next(filter(None, said), "")
 
 
 def _figure(name: str, figures: Mapping[str, frozenset[str]]) -> str:
@@ -212,9 +248,12 @@ def _open(run: Mapping[str, Mapping[Any, Any]]) -> Answer:
     verdicts = [str(row["verdict"]) for row in run.values()]
     held, failed = verdicts.count(HOLDS), verdicts.count(FAILS)
     undecided = len(run) - held - failed
-    open_ = [one for one in HEADLINES if one.claim in run and str(run[one.claim]["verdict"]) not in VERDICTS]
+    open_ = [
+        one for one in HEADLINES if one.claim in run and _verdict(one, run[one.claim], run.get(one.loss)) == UNKNOWN
+    ]
     counts = f"of {count(len(run), 'claim')} that were run {held} hold, {failed} do not, and {undecided} cannot be told"
-    left = [f"{one.yes}{_would_tell(run[one.claim])}" for one in open_]
+    needed = [_would(run[one.claim], run.get(one.loss)) for one in open_]
+    left = [f"{one.yes} ({would})" if would else one.yes for one, would in zip(open_, needed, strict=True)]
     parts = [counts, f"of the questions above it cannot be told whether {listed(left)}" if left else ""]
     return Answer(
         id="open",

@@ -10,11 +10,11 @@ from transferscope.answers.answer import NO, UNKNOWN, YES, Answer
 from transferscope.answers.compared import Compared, Pair, Row
 from transferscope.answers.findings import Finding, Places, answer_of, largest, of_every, of_verdict
 from transferscope.answers.learned import WOULD_TELL, why_not
-from transferscope.answers.rule import among, decide, images_that_decide, ranged
+from transferscope.answers.line_height import Height, height
+from transferscope.answers.rule import among, ranged
 from transferscope.answers.same_function import Relation, relation
 from transferscope.answers.wording import about, count, percent, percent_range, point_range, points, sentence
 from transferscope.claims.connection import MOSTLY
-from transferscope.experiment.options import BARRIER_MARGIN
 
 EXPLANATIONS = {
     "aligned": "the order of the channels alone",
@@ -33,7 +33,7 @@ PART = (0.0, math.inf)
 
 
 def basin(compared: Compared) -> Answer | None:
-    """Answer whether the straight line between models has a barrier, by the claims' margin; None without a line.
+    """Answer whether the straight line between models has a barrier, by the claims' margins; None without a line.
 
     Of several pairs or tasks all verdicts hold at once, by longer intervals.
     """
@@ -44,9 +44,9 @@ def basin(compared: Compared) -> Answer | None:
         return None
     places = Places(compared, findings)
     question = f"Do {compared.both(findings[0].pair)} lie in one basin?"
+    shown: Finding
     if len(findings) == 1 or (places.of_one_pair and _is_one_point(compared, findings[0].pair)):
-        shown = findings[0]
-        text = sentence([shown.text])
+        text, shown = sentence([findings[0].text]), findings[0]
     else:
         question = question if places.of_one_pair else "Do the models lie in one basin?"
         text, shown = _of_many(compared, findings, places, number)
@@ -64,7 +64,7 @@ def basin(compared: Compared) -> Answer | None:
     )
 
 
-def _of_many(compared: Compared, findings: list[Finding], places: Places, number: int) -> tuple[str, Finding]:
+def _of_many(compared: Compared, findings: list[Basin], places: Places, number: int) -> tuple[str, Finding]:
     """number: as of `_finding`."""
     words = {
         YES: "no barrier on the straight line {}",
@@ -75,17 +75,22 @@ def _of_many(compared: Compared, findings: list[Finding], places: Places, number
         text.format(places.among(chosen)) for verdict, text in words.items()
         if (chosen := of_verdict(findings, verdict))
     ]  # fmt: skip
+    alone = [one for one in findings if one.only_loss is not None]
+    if alone:
+        highest_loss = max((one.only_loss for one in alone if one.only_loss), key=lambda loss: loss.value)
+        parts.append(f"{places.among(alone)} the barrier is in the loss alone, {highest_loss.shown} at most")
     highest = largest(findings)
     if math.isfinite(highest.value):
         shown = f"{points(highest.value)}{point_range(highest.low, highest.high)}"
         parts.append(f"the highest is {shown} of test {metric_name(compared, highest.pair)}, {places.at(highest.pair)}")
-    parts.append(_explained(compared, of_verdict(findings, NO), highest, places, number))
+    high = [one for one in findings if one.verdict == NO and one.only_loss is None]
+    parts.append(_explained(compared, high, highest, places, number))
     if any(one.would_tell == WOULD_TELL for one in findings):
         parts.append("a line to a model that has not learned the images says nothing of basins")
     return sentence(parts), of_every(findings)
 
 
-def _explained(compared: Compared, high: list[Finding], named: Finding, places: Places, number: int) -> str:
+def _explained(compared: Compared, high: Sequence[Finding], named: Finding, places: Places, number: int) -> str:
     """Of how many barriers permutation and scale explain at least most, by intervals that hold for all at once.
 
     named: the barrier of which the sentence speaks before. number: as of `_finding`.
@@ -104,53 +109,53 @@ def _is_one_point(compared: Compared, pair: Pair) -> bool:
     return relation(compared, pair) in (Relation.EQUAL, Relation.ROUNDED)
 
 
-def _finding(compared: Compared, pair: Pair, number: int) -> Finding | None:
-    """number: of pairs and tasks about which verdicts are given at once."""
+@dataclass(frozen=True)
+class Basin(Finding):
+    """The finding about one pair, whose number is the barrier in the metric that the task is judged by."""
+
+    only_loss: Height | None = None
+    """The barrier in the loss where there is one in the loss alone."""
+
+
+def _finding(compared: Compared, pair: Pair, number: int) -> Basin | None:
+    """No barrier is where accuracy (or AUC) and the loss both have none, and one where either has.
+
+    That makes no verdict wrong more often, since of either metric only one end of its interval can err.
+    number: of pairs and tasks about which verdicts are given at once.
+    """
     rows = compared.main_rows("barriers", pair)
     both = compared.both(pair)
     if _is_one_point(compared, pair):
-        return Finding(pair, YES, f"yes, {both} are one point, so no line lies between them", 0.0)
+        return Basin(pair, YES, f"yes, {both} are one point, so no line lies between them", 0.0)
     if rows.empty:
         return None
     if reason := why_not(compared, pair):
         text = f"whether {both} lie in one basin cannot be told, because {reason}"
-        return Finding(pair, UNKNOWN, text, would_tell=WOULD_TELL)
-    row = rows.to_dict("records")[0]
-    height, low, high = among(ranged(row, "barrier"), number)
-    margin, metric = compared.margin(pair), metric_name(compared, pair)
-    shown = f"{points(height)}{point_range(low, high)}"
-    unknown = ""
-    if not math.isfinite(height):
-        unknown = f"test {metric} is not finite somewhere on the line between them"
-    elif math.isnan(low):
-        unknown = "the barrier has no interval without resamples (analyses.landscape.resamples)"
-    elif math.isnan(margin):
-        unknown = "what they have learned above guessing is not known"
-    elif compared.tasks[pair.task].chance >= 1:
-        unknown = "all test images are of one class, so that nothing can be learned above guessing"
-    elif not margin > 0:
-        unknown = "they are no better than guessing"
-    if unknown:
-        return Finding(pair, UNKNOWN, f"whether {both} lie in one basin cannot be told: {unknown}", height, low, high)
-    within = f"the margin of {points(margin)} ({100 * BARRIER_MARGIN:.0f} % of what both have learned)"
-    verdict = decide(height, low, high, (-math.inf, margin))
-    way = f"the straight line from {compared.label(pair.first)} to {compared.label(pair.second)}"
-    if verdict == YES:
-        gain = " (below 0 it is a gain)" if height < 0 else ""
-        text = f"yes, the barrier on {way} is {shown} of test {metric}{gain}, less than {within}"
-        return Finding(pair, YES, text, height, low, high)
-    if verdict == UNKNOWN:
-        needed = images_that_decide(height, low, high, margin, float(row["num_examples"]))
-        more = f"about {about(needed)} test images" if math.isfinite(needed) else "more test images"
-        text = (
-            f"whether {both} lie in one basin cannot be told: the barrier on {way} is {shown} of test {metric}, and "
-            f"{within} lies in that interval"
-        )
-        return Finding(pair, UNKNOWN, text, height, low, high, would_tell=more)
-    text = f"not as they are: the barrier on {way} is {shown} of test {metric}, more than {within}"
-    cause = cause_of(compared, pair, number)
-    text += f"; {cause.text}" if cause is not None else ""
-    return Finding(pair, NO, text, height, low, high, cause.would_tell if cause is not None else "")
+        return Basin(pair, UNKNOWN, text, would_tell=WOULD_TELL)
+    score, loss = (height(compared, pair, metric, number) for metric in (compared.metric(pair.task), "loss"))
+    way = f"the barrier on the straight line from {compared.label(pair.first)} to {compared.label(pair.second)} is"
+    ends = score.value, score.low, score.high
+    if score.verdict == NO:
+        cause = cause_of(compared, pair, number)
+        explained = f"; {cause.text}" if cause is not None else ""
+        text = f"not as they are: {way} {score.against_margin}{explained}"
+        return Basin(pair, NO, text, *ends, cause.would_tell if cause is not None else "")
+    joined = "and" if score.verdict == loss.verdict else "but"
+    numbers = f"{way} {score.against_margin}, {joined} {loss.against_margin}"
+    if loss.verdict == NO:
+        return Basin(pair, NO, f"not in the loss: {numbers}", *ends, only_loss=loss)
+    if score.verdict == loss.verdict == YES:
+        return Basin(pair, YES, f"yes, {numbers}", *ends)
+    text = f"whether {both} lie in one basin cannot be told: {score.unknown or numbers}"
+    return Basin(pair, UNKNOWN, text, *ends, would_tell=_would_tell(score, loss))
+
+
+def _would_tell(*heights: Height) -> str:
+    """Images that would decide all that they can decide; empty where they can decide nothing."""
+    needed = [one.images_needed for one in heights if one.verdict == UNKNOWN and not one.unknown]
+    if not needed or any(one.unknown for one in heights):
+        return ""
+    return f"about {about(max(needed))} test images" if all(map(math.isfinite, needed)) else "more test images"
 
 
 @dataclass(frozen=True)

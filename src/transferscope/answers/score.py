@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import pandas as pd
-from scipy.special import entr
 
 from transferscope.analysis.intervals import rate_interval
-from transferscope.analysis.learning import chance_level, standard_error
+from transferscope.analysis.learning import chance_level, loss_of_guessing, standard_error
 from transferscope.answers.answer import NO, UNKNOWN, YES
 from transferscope.claims.evidence import NORMAL_975
 
@@ -74,14 +72,4 @@ def score_of(value: float, loss: float, class_sizes: pd.DataFrame, metric: str, 
         half = NORMAL_975 * standard_error(value, test, metric)
         low, high = max(value - half, 0.0), min(value + half, 1.0)
     chance = chance_level(test, metric)[0]
-    return Score(metric, value, low, high, chance, loss, _loss_of_guessing(test, metric), num_examples)
-
-
-def _loss_of_guessing(test: pd.DataFrame, metric: str) -> float:
-    """Loss of a model that knows the frequencies of the classes alone; of findings the mean over known labels."""
-    present, absent = (test[name].to_numpy(dtype=float) for name in ("count", "negatives"))
-    known = present + absent
-    shares = present / known.clip(1)
-    if metric == "accuracy":
-        return float(entr(shares).sum())
-    return float(((entr(shares) + entr(1 - shares)) * known).sum() / known.sum()) if known.sum() else math.nan
+    return Score(metric, value, low, high, chance, loss, loss_of_guessing(test, metric), num_examples)

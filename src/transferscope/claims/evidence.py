@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from transferscope.analysis.learning import loss_of_guessing
 from transferscope.claims.comparisons import Measured, Unit
 from transferscope.claims.inference import Kinship
 from transferscope.claims.pair_rows import NORMAL_975 as NORMAL_975
@@ -98,13 +99,12 @@ class Evidence:
         table = self.table(task, "runs")
         return float(table["chance"].iloc[0]) if "chance" in table else np.nan
 
-    def untrained_loss(self, task: str, split: str) -> float:
-        """Mean loss of the untrained models of a task, NaN where no run was measured before training."""
-        history = self.table(task, "history")
-        column = "train_loss_eval" if split == "train" else "test_loss"
-        if column not in history:
-            return np.nan
-        return float(history.loc[history["epoch"] == 0, column].mean())
+    def guessing(self, task: str, split: str, metric: str) -> float:
+        """A metric of a part of a task without knowledge of its images: `chance`, or the entropy of the labels."""
+        if metric != "loss":
+            return self.chance(task)
+        sizes = self.table(task, "class_sizes")
+        return loss_of_guessing(sizes[sizes["part"] == split], self.metric(task)) if len(sizes) else np.nan
 
     def num_test(self, task: str) -> int:
         """Number of test images of a task, 0 where it is not known."""

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
+from transferscope.analysis.barriers import higher_is_better, learned_by
 from transferscope.claims.comparisons import Comparison, Measured, Unit, against, compare
 from transferscope.claims.evidence import Evidence
 from transferscope.claims.pair_rows import PairRows
@@ -19,13 +20,14 @@ from transferscope.experiment.run import Role
 MARGIN = BARRIER_MARGIN
 """The margin of claims that there is a barrier, or none.
 
-Learned is what the mean of the ends is above chance, in accuracy or AUC, and below the loss of the untrained models:
-one margin for metrics whose chance levels are 10 % of accuracy, .5 of AUC and ln 10 of loss. A twentieth is about what
-two replicas of a run differ in, and 3.9 points where the paper's P-T reach 78.4 %, while its RI-T fall to chance.
+Learned is what the mean of the ends is above chance, in accuracy or AUC, and below the loss of a model that knows the
+frequencies of the classes alone: one margin for metrics whose levels without knowledge are 10 % of accuracy, .5 of AUC
+and ln 10 of loss. A twentieth is about what two replicas of a run differ in, and 3.9 points where the paper's P-T reach
+78.4 %, while its RI-T fall to chance.
 """
 
 HEIGHT = "largest fall below the chord of the ends, test set, as a part of what the ends are above chance"
-RISE = "largest rise above the chord of the ends, as a part of what the loss of the ends is below that before training"
+RISE = "largest rise above the chord of the ends, as a part of what the loss of the ends is below that of guessing"
 NO_BARRIER = f"{HEIGHT}; claimed: below {MARGIN:.0%}"
 BARRIER = f"{HEIGHT}; claimed: above {MARGIN:.0%}"
 """Words for what claims compare."""
@@ -183,7 +185,7 @@ def relative(pairs: PairRows, column: str = "barrier") -> Measured:
 def barrier_rows(evidence: Evidence, scope: str, pairs: PairRows, split: str, metric: str | None) -> PairRows:
     """A row per pair and scenario of one split and metric: of several grids of alphas that with the larger barrier.
 
-    The column `learned` is what the mean of the ends is above chance, or below the loss before training.
+    The column `learned` is what the mean of the ends is above chance, or below the loss of guessing.
     """
     if pairs.rows.empty:
         return pairs
@@ -207,11 +209,9 @@ def _learned(evidence: Evidence, scope: str, rows: pd.DataFrame) -> list[float]:
     learned = []
     for row in rows[keys].to_dict("records"):
         mean = means.get(frozenset(row[key] for key in keys), np.nan)
-        task = str(row["task"])
-        loss = row["metric"] == "loss"
-        learned.append(
-            evidence.untrained_loss(task, str(row["split"])) - mean if loss else mean - evidence.chance(task)
-        )
+        metric = str(row["metric"])
+        guessing = evidence.guessing(str(row["task"]), str(row["split"]), metric)
+        learned.append(learned_by(mean, guessing, higher_is_better=higher_is_better(metric)))
     return learned
 
 

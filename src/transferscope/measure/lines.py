@@ -58,7 +58,8 @@ def line(
         outside: Points beyond the ends, which are measured on test alone.
         parts: Parts of the bench that are measured; None: all.
         until_decided: Measure on as few examples as it takes to decide whether there is a barrier, of each part apart;
-            the bench then has to have resamples. Points outside are measured on the same test examples.
+            the bench then has to have resamples. Points outside are measured on the same test examples. Lines between
+            models of two tasks take `least_across` of the examples at least.
         name: Shown beside the progress.
 
     Raises:
@@ -77,7 +78,8 @@ def line(
 
     chosen = bench
     if until_decided:
-        enough = {part: enough_examples(bench, part, a, model, ends, inside, until_decided) for part in measured}
+        least = until_decided.least_across if a.metadata.task != b.metadata.task else 0.0
+        enough = {part: enough_examples(bench, part, a, model, ends, inside, until_decided, least) for part in measured}
         chosen = replace(bench, splits={**bench.splits, **{part: early.split for part, early in enough.items()}})
     with progress_bar(name, len(inside) + len(outside)) as advance:
         if until_decided:

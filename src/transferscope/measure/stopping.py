@@ -10,8 +10,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from transferscope.analysis.barriers import higher_is_better
 from transferscope.analysis.flips import answer
 from transferscope.analysis.interpolation import trace
+from transferscope.analysis.learning import loss_without_knowledge
 from transferscope.analysis.resampling import Outcomes, Resampling
 from transferscope.analysis.sequential import decide_barrier, growing_sizes
 from transferscope.analysis.states import State
@@ -105,43 +107,51 @@ def enough_examples(
     ends: tuple[State, State],
     alphas: Sequence[float],
     rule: UntilDecidedOptions,
+    least: float = 0.0,
 ) -> Enough:
     """Measure a line on growing batches of a part, each example once, until its barrier is decided.
 
-    Decided is accuracy, or AUC where examples have several labels, by an interval that holds at every look
-    (`analysis.sequential`). The examples come in an order that is drawn once per split, so that all lines see the same
-    first ones. The curves are those that the bench measures on a split of these examples alone.
+    Decided are accuracy, or AUC where examples have several labels, and the loss, since the claims and answers hold
+    both against the margin, each by an interval that holds at every look (`analysis.sequential`). The examples come in
+    an order that is drawn once per split, so that all lines see the same first ones. The curves are those that the
+    bench measures on a split of these examples alone. least: part of the examples that is always measured.
     """
     if bench.resamples < 2:
         raise UserError("until_decided needs intervals: give analyses.landscape.resamples 2 or more, for example 300")
     whole = bench.split(part)
     order = drawn_order(whole, part)
-    metric = f"{part}/{'auc' if whole.multi_label else 'accuracy'}"
+    open_metrics = ["auc" if whole.multi_label else "accuracy", "loss"]
     seen: dict[str, list[Arrays]] = {}
     rows = np.zeros(0, dtype=np.int64)
-    for size in looks_at(len(whole), rule):
+    for size in (size for size in looks_at(len(whole), rule) if size >= least * len(whole)):
         new = np.sort(order[len(rows) : size])
         rows = np.concatenate([rows, new])
         for name, arrays in _outcomes(bench, whole.subset(new), checkpoint, model, ends, alphas).items():
             seen.setdefault(name, []).append(arrays)
         split = whole if size == len(whole) else whole.subset(np.sort(rows))
         curves = {f"{part}/{name}": curve for name, curve in _curves(bench, split, rows, seen, len(alphas)).items()}
-        decided = decide_barrier(
-            alphas,
-            curves[metric],
-            size,
-            higher_is_better=True,
-            margin=rule.margin,
-            chance=chance_of(whole),
-            is_share=not whole.multi_label,
-        )
-        if decided:
+        open_metrics = [
+            metric
+            for metric in open_metrics
+            if not decide_barrier(
+                alphas,
+                curves[f"{part}/{metric}"],
+                size,
+                higher_is_better=higher_is_better(metric),
+                margin=rule.margin,
+                guessing=guessing_of(whole, metric),
+                is_share=metric == "accuracy",
+            )
+        ]
+        if not open_metrics:
             break
     return Enough(split, curves)
 
 
-def chance_of(split: PackedSplit) -> float:
-    """Accuracy of guessing on a split, the share of its largest class; AUC of guessing where it is multi-label."""
+def guessing_of(split: PackedSplit, metric: str) -> float:
+    """A metric without knowledge of a split's images: the share of the largest class, an AUC of 1/2, or the loss."""
+    if metric == "loss":
+        return loss_without_knowledge(np.asarray(split.labels))
     return 0.5 if split.multi_label else float(np.bincount(split.labels).max() / len(split))
 
 

@@ -125,13 +125,18 @@ BARRIER_MARGIN = 0.05
 class UntilDecidedOptions(LookOptions):
     """Lines are measured on as few examples as it takes to decide whether there is a barrier.
 
-    The examples come in growing batches; after each an interval that holds at every look, on accuracy (AUC where
-    images have several labels), decides or asks for more. Wrong decisions are at most 5 %. A line that decides nothing
-    takes all examples.
+    The examples come in growing batches; after each an interval that holds at every look decides or asks for more, on
+    accuracy (AUC where images have several labels) and on the loss. A line stops when both are decided. Wrong decisions
+    of either are at most 5 %. A line that decides nothing takes all examples.
     """
 
     margin: Annotated[float, Field(gt=0, lt=1)] = BARRIER_MARGIN
     """Height of a barrier, as a part of what the ends have learned, above which it is one; that of the claims."""
+    least_across: Annotated[float, Field(ge=0, le=1)] = 0.6
+    """Part of the examples that a line between models of two tasks always takes.
+
+    Claims on a few such lines compare their heights and the accuracies of their ends, for which it is not enough to
+    know on which side of the margin each lies."""
 
 
 Way = Literal[

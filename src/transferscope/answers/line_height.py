@@ -1,0 +1,87 @@
+"""The barrier between two models in one test metric, held against the claims' margin."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from transferscope.answers.answer import NO, UNKNOWN, YES
+from transferscope.answers.compared import Compared, Pair
+from transferscope.answers.rule import among, decide, images_that_decide, ranged
+from transferscope.answers.wording import point_range, points
+from transferscope.experiment.options import BARRIER_MARGIN
+from transferscope.tables import formats
+
+OF_LEARNED = f"({100 * BARRIER_MARGIN:.0f} % of what both have learned)"
+
+
+@dataclass(frozen=True)
+class Height:
+    """A barrier with its interval, and the margin up to which it is none."""
+
+    metric: str
+    """`accuracy`, `AUC` or `loss`."""
+    value: float
+    low: float
+    high: float
+    margin: float
+    num_examples: float
+    unknown: str = ""
+    """The reason that it cannot be held against the margin; empty where it can."""
+
+    @property
+    def verdict(self) -> str:
+        """`yes`: below the margin; `no`: above it; else `cannot tell`."""
+        return UNKNOWN if self.unknown else decide(self.value, self.low, self.high, (-math.inf, self.margin))
+
+    @property
+    def shown(self) -> str:
+        """`1.0 points (0.2 to 1.8) of test accuracy`, `0.014 (0.007 to 0.022) of test loss`."""
+        if self.metric != "loss":
+            return f"{points(self.value)}{point_range(self.low, self.high)} of test {self.metric}"
+        ends = f" ({formats.decimals(self.low)} to {formats.decimals(self.high)})" if math.isfinite(self.low) else ""
+        return f"{formats.decimals(self.value)}{ends} of test loss"
+
+    @property
+    def against_margin(self) -> str:
+        """The barrier and on which side of the margin it lies, or why that is not known."""
+        if self.unknown:
+            return f"not known of test {self.metric}, since {self.unknown}"
+        if self.metric != "loss":
+            margin = f"the margin of {points(self.margin)} {OF_LEARNED}"
+        else:
+            margin = f"its margin of {formats.decimals(self.margin)}"
+        gain = " (below 0 it is a gain)" if self.value < 0 and self.verdict == YES else ""
+        where = {YES: f"less than {margin}", NO: f"more than {margin}"}
+        return f"{self.shown}{gain}, {where.get(self.verdict, f'and {margin} lies in that interval')}"
+
+    @property
+    def images_needed(self) -> float:
+        """Test images after which it would be decided, NaN where that is not known."""
+        return images_that_decide(self.value, self.low, self.high, self.margin, self.num_examples)
+
+
+def height(compared: Compared, pair: Pair, metric: str, number: int) -> Height:
+    """The barrier of a pair in a metric, `accuracy`, `auc` or `loss`.
+
+    number: of pairs and tasks about which verdicts are given at once.
+    """
+    name = "AUC" if metric == "auc" else metric
+    margin = compared.margin(pair, metric)
+    rows = compared.main_rows("barriers", pair, metric=metric)
+    if rows.empty:
+        return Height(name, math.nan, math.nan, math.nan, margin, math.nan, f"its {name} was not measured")
+    row = rows.to_dict("records")[0]
+    value, low, high = among(ranged(row, "barrier"), number)
+    unknown = ""
+    if not math.isfinite(value):
+        unknown = f"test {name} is not finite somewhere on the line between them"
+    elif math.isnan(low):
+        unknown = "the barrier has no interval without resamples (analyses.landscape.resamples)"
+    elif math.isnan(margin):
+        unknown = "what they have learned above guessing is not known"
+    elif compared.tasks[pair.task].chance >= 1:
+        unknown = "all test images are of one class, so that nothing can be learned above guessing"
+    elif not margin > 0:
+        unknown = f"they are no better than guessing{' by their loss' if metric == 'loss' else ''}"
+    return Height(name, value, low, high, margin, float(row["num_examples"]), unknown)
