@@ -229,6 +229,17 @@ def test_all_folders_at_fault_are_listed() -> None:
     assert sizes == {"a": (8, 4)}
 
 
+def test_a_file_where_a_folder_is_to_be_written(tmp_path: Path) -> None:
+    """Named with its key, also where it stands above; folders that are there or not are no fault."""
+    (tmp_path / "file").touch()
+    written = {"tasks.a.root": "file", "models_folder": "file/x/y", "tasks.b.root": "new/x", "tasks.c.root": "."}
+    faults = checks.folders_faults((key, str(tmp_path / path)) for key, path in written.items())
+    assert list(faults) == [
+        f"{key}: {tmp_path}/file is a file, where a folder is to be written: name another"
+        for key in ("tasks.a.root", "models_folder")
+    ]
+
+
 @pytest.mark.parametrize(("dropping", "lines"), [((), 1), (("a",), 0)])
 def test_links_to_nothing_are_a_line_before_anything_is_packed(dropping: tuple[str, ...], lines: int) -> None:
     """The first is named with its remedies, and how many more there are; none where bad images are dropped."""

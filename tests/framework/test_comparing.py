@@ -245,6 +245,20 @@ BAD: list[tuple[tuple[str, ...], dict[str, Any], str]] = [
     (("a.pth", "b.pth"), {"models": ("resnet18",)}, "a.pth does not fit resnet18|a.pth has no tensor"),
     (("a.pth", "b.pth"), {"params": {"model": "resnet18"}}, "--params model: write model.options.width=16"),
     (("a.pth", "b.pth"), {"params": {"model": {"options": 3}}}, "--params model: write model.options.width=16"),
+    (("a.pth", "b.pth"), {"params": {"model": {"name": "resnet18"}}}, "the architecture itself is given by --model"),
+    *(
+        (("a.pth", "b.pth"), {"params": {"model": {"options": {option: 2}}}}, rf"model.options: {option} is not taken")
+        for option in ("num_classes", "seed", "name")
+    ),
+    *(
+        (("a.pth", "b.pth"), {"params": {"pictures": value}}, rf"--params pictures{message}")
+        for value, message in (
+            ({"mean": 0.5}, r".mean: needs a list, as \[a, b\] \(got 0.5\)"),
+            ({"std": ["a", 1, 1]}, ".std.0: Input should be a valid number"),
+            ({"mean": "abc"}, ".mean: needs a list"),
+            (3, ": needs `key: value` lines below it"),
+        )
+    ),
     (("a.pth", "b.pth"), {"models": (SMALL, SMALL, SMALL)}, "--model is given 3 times for 2 files"),
     (("a.pth", "b.pth", "squeeze.pth", "u.pth", "c.pth", "d.pth"), {}, "6 files of 2 networks .*: at most 5 files"),
 ]

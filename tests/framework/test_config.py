@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from transferscope.framework.config import CommandLineError, PlanConfigLoader
 from transferscope.framework.plan_parameters import plan_parameters
 from transferscope.framework.yaml_files import read_mapping
 from transferscope.settings import CONFIG_LOADER_ARGS
+from transferscope.system.nested import laid_over
 
 
 @pytest.fixture(autouse=True)
@@ -392,3 +394,38 @@ def test_a_file_under_a_mistyped_name_is_named(conf: Path, name: str, near: str)
     (conf / "local" / name).write_text("seed: 3\n")
     with pytest.raises(CommandLineError, match=rf"{name}: no file of this name is read; did you mean {near}\.yml\?"):
         _ = load(conf, env="local").plan
+
+
+class _Laid(PlanConfigLoader):
+    """The parameters of a study with those of the command over them, without reading files again."""
+
+    study: dict[str, Any]
+
+    def checked_item(self, key: str) -> dict[str, Any]:
+        return laid_over(self.study, self.runtime_params) if key == "parameters" else super().checked_item(key)
+
+
+def keys_below(values: dict[str, Any], above: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    for key, value in values.items():
+        yield (*above, key)
+        if isinstance(value, dict):
+            yield from keys_below(value, (*above, key))
+
+
+def test_no_value_of_any_key_of_a_command_ends_in_a_traceback() -> None:
+    """Each key of a study, and of globals, with a value of each kind: a plan, or an error of the command line."""
+    files = load(env="own_checkpoints").checked_item("parameters")
+    _Laid.study = laid_over(files, {"tasks": {"u": {"union": ["images"]}}})
+    kept, keys = set(), [*keys_below(_Laid.study), ("globals",), ("globals", "data"), ("globals", "x"), ("new",)]
+    for path in keys:
+        for value in (3, [], {}, "x"):
+            params: Any = value
+            for key in reversed(path):
+                params = {key: params}
+            with suppress(CommandLineError):
+                loader = _Laid(str(ROOT / "conf"), env="own_checkpoints", runtime_params=params, **CONFIG_LOADER_ARGS)
+                _ = loader["globals"], loader["parameters"]
+                kept.add((".".join(path), str(value)))
+    assert ("runs.a.label", "x") in kept
+    assert not {("globals", "3"), ("globals.data", "3"), ("globals.x", "x"), ("tasks.u.union", "[]")} & kept
+    assert len(kept) < 4 * len(keys) / 2

@@ -84,7 +84,7 @@ class TaskOptions(opt.Options):
     """Values of black and white in grey images of more than 8 bits, e.g. [0, 4095] of 12 bits; others are clipped."""
     num_workers: opt.Processes | None = None
     """Threads that pack the images; None: one for each core."""
-    union: tuple[str, ...] | None = None
+    union: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     """Tasks of one label space to be joined, without storing an image twice; one task: a view of it."""
     pictures: opt.PictureOptions | None = None
     """Overrides the study's pictures, whole. A union may differ from its parts in what happens after storing."""

@@ -56,6 +56,7 @@ class Before:
         if "mistakes" in _analyses_in(self.pipeline):
             yield from checks.groups_faults(self.plan, self._columns)
         yield from network_checks.paths_faults(self.plan, self.runs, active_place(self.plan.study.models_folder))
+        yield from checks.folders_faults(self._written())
         yield from checks.packages_faults(self.plan, self.runs, analyses=self.measures)
         if self.runs or self.measures:
             yield from checks.gpus_faults(self.plan, self.runs, analyses=self.measures)
@@ -63,6 +64,15 @@ class Before:
     def unused_keys(self) -> Iterator[str]:
         """A line for each option that has no effect on the runs of the pipeline."""
         yield from checks.unused_keys(self.plan, self.runs)
+
+    def _written(self) -> Iterator[tuple[str, str]]:
+        """The folders of the user's own choice that nodes write, each after its key."""
+        drawn = self.pipeline.all_outputs()
+        for task, options in self.plan.study.tasks.items():
+            if f"{task}.source" in drawn:
+                yield f"tasks.{task}.root", active_place(str(options.root))
+        if self.runs:
+            yield "models_folder", active_place(self.plan.study.models_folder)
 
     def _columns(self, task: str) -> Any:
         """Columns of the test examples of a task, without values of images yet to be drawn; None where not known."""

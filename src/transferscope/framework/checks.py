@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.util
 import shutil
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from transferscope.experiment.gpu_support import gpu_fault
@@ -46,6 +47,14 @@ def images_faults(
 def _unreadable(task: str, files: Sequence[str]) -> str:
     more = f" (and {len(files) - 1} more)" if len(files) > 1 else ""
     return f"tasks.{task}: {files[0]}{more}: remove it or bring the file back, or set on_bad_image to drop"
+
+
+def folders_faults(written: Iterable[tuple[str, str]]) -> Iterator[str]:
+    """Folders to be written, each after its key, that cannot be there, for they or folders above are files."""
+    for key, folder in written:
+        there = next(path for path in (Path(folder), *Path(folder).parents) if path.exists())
+        if not there.is_dir():
+            yield f"{key}: {there} is a file, where a folder is to be written: name another"
 
 
 def packages_faults(plan: Plan, runs: Iterable[RunSpec], *, analyses: bool) -> Iterator[str]:

@@ -129,7 +129,7 @@ class EnvironmentLoader(OmegaConfigLoader):
                     used = re.compile(rf"\$\{{\s*globals\s*:\s*{re.escape(str(name))}\s*[.,}}\[]")
                     if not any(used.search(text) for text in texts):
                         raise UserError(f"{path}: unknown key '{name}': nothing refers to it as ${{globals:{name}}}")
-                    if name == "data" and not _is_place(value):
+                    if name == "data" and not is_place(value):
                         shown = "no value" if value is None else repr(value)
                         raise UserError(
                             f"{path}: {name}: must be the path of a folder, relative to the project or in full, as in "
@@ -173,7 +173,7 @@ def _yaml_below(conf: Path) -> Iterator[Path]:
         yield from (path for path in named if path.is_file())
 
 
-def _is_place(value: Any) -> bool:
+def is_place(value: Any) -> bool:
     """True if a value names a folder that Kedro and we find at the same place."""
     return isinstance(value, str) and bool(value.strip()) and not value.startswith("~") and "\0" not in value
 

@@ -11,6 +11,7 @@ import glob
 import logging
 import os
 import re
+from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar
@@ -25,8 +26,8 @@ from transferscope.experiment.plan import Plan, make_plan
 from transferscope.experiment.run import RunSpec
 from transferscope.experiment.run_groups import present_nodes
 from transferscope.experiment.study import TaskOptions
-from transferscope.framework.command_line import in_one_line
-from transferscope.framework.environments import STUDY_KEYS, EnvironmentLoader
+from transferscope.framework.command_line import CommandLineError, in_one_line
+from transferscope.framework.environments import STUDY_KEYS, EnvironmentLoader, is_place
 from transferscope.framework.kedro_private import forget_pipelines, is_kedro_viz
 from transferscope.framework.plan_parameters import plan_parameters, pretrained_entries, source_entries
 from transferscope.framework.table_schemas import with_table_names
@@ -155,8 +156,8 @@ class PlanConfigLoader(EnvironmentLoader):
         pictures = parameters.get("pictures")
         if not isinstance(pictures, dict) or pictures.get("store_size") != AUTO:
             return parameters
-        tasks = {}
-        for name, values in (parameters.get("tasks") or {}).items():
+        tasks, written = {}, parameters.get("tasks")
+        for name, values in written.items() if isinstance(written, dict) else ():
             with suppress(ValidationError):  # reported by the plan
                 task = TaskOptions.model_validate(values)
                 if task.pictures is None:
@@ -191,13 +192,27 @@ class PlanConfigLoader(EnvironmentLoader):
         }
         return run.model_copy(update=files)
 
+    def _given_globals(self, known: Collection[str]) -> dict[str, Any]:
+        """`globals` of the command, whose keys are known from files; `data` is the path of a folder."""
+        given = (self.runtime_params or {}).get("globals")
+        if given is None:
+            return {}
+        if not isinstance(given, dict):
+            raise CommandLineError(f"--params globals: write globals.data=folder (got {given!r})")
+        for key, value in given.items():
+            if key not in known:
+                raise CommandLineError(f"--params globals.{key}: unknown key; there are: {', '.join(sorted(known))}")
+            if key == "data" and not is_place(value):
+                raise CommandLineError(f"--params globals.data: must be the path of a folder (got {value!r})")
+        return given
+
     def __getitem__(self, key: str) -> dict[str, Any]:
         if key == "parameters":
             return plan_parameters(self.plan, self)
         with in_one_line(""):
             entries = self.checked_item(key)
         if key == "globals":  # of the command go before those of files, as other parameters do
-            return entries | ((self.runtime_params or {}).get("globals") or {})
+            return entries | self._given_globals(entries)
         if key == "catalog":
             made = source_entries(self.plan, self.place) | pretrained_entries(self.plan, entries)
             entries = with_table_names(entries | made)

@@ -8,6 +8,9 @@ from pydantic import Field, field_validator
 
 from transferscope.experiment.options.common import Options
 
+NOT_TAKEN = {"num_classes": "the classes of the images", "seed": "the study's seed", "name": "model.name"}
+"""Arguments of `build_model` that are no options of an architecture, with their sources."""
+
 
 class ModelOptions(Options):
     """An architecture by name and its keyword arguments."""
@@ -18,7 +21,7 @@ class ModelOptions(Options):
     @field_validator("options")
     @classmethod
     def _not_what_follows(cls, options: dict[str, Any]) -> dict[str, Any]:
-        for option, source in (("num_classes", "the classes of the images"), ("seed", "the study's seed")):
+        for option, source in NOT_TAKEN.items():
             if option in options:
                 raise ValueError(f"{option} is not taken: it follows from {source}")
         return options

@@ -5,19 +5,23 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 import click
 from omegaconf import OmegaConf
+from pydantic import ValidationError
 
-from transferscope.experiment.options import Pairing
+from transferscope.experiment.options import ModelOptions, Options, Pairing, PictureOptions
+from transferscope.experiment.validation_messages import explain
 from transferscope.framework.command_line import CommandLineError
 from transferscope.framework.plan_loader import by_numbers
-from transferscope.system.errors import UserError, one_line
+from transferscope.system.errors import UserError, one_line, one_message
 from transferscope.system.nested import laid_over
 
 if TYPE_CHECKING:
     from transferscope.framework.comparing.study_of_files import Comparison
+
+AnyOptions = TypeVar("AnyOptions", bound=Options)
 
 ENVIRONMENT = "own_checkpoints"
 OUTPUT = "data/compare"
@@ -113,7 +117,7 @@ def read(
         raise UserError(f"--model is given {len(models)} times for {len(paths)} files: give it once, or for each file")
     names: list[str | None] = [of_files.absolute_model(name) for name in models] or [None]
     named = [names[0]] * len(paths) if len(names) == 1 else names
-    options = _model_options(params)
+    options, normalised = _model_options(params), _normalisation(params)
     files = []
     for path, label, name in zip(all_paths, of_files.labels_of(all_paths), [*named, named[0]], strict=False):
         files.append(of_files.read_file(path, label, name, options))
@@ -128,7 +132,7 @@ def read(
         study.check_classes(compared, images_by_task[task])
         click.echo(f"{folder}: {images_by_task[task]}")
     if images_by_task:
-        click.echo(study.normalisation(params.get("pictures") or {}))
+        click.echo(study.normalisation(normalised))
     if ancestor is not None:
         of_files.check_ancestor(ancestor, compared)
     pairing = pairs or ("all" if len(paths) <= study.APART else "first")
@@ -138,12 +142,27 @@ def read(
 
 
 def _model_options(params: Mapping[str, Any]) -> Mapping[str, Any]:
-    """`model.options` of --params. Raises UserError where they are no mapping."""
+    """`model.options` of --params. Raises UserError where they are no mapping, or none of an architecture."""
     model = params.get("model") or {}
-    options = model.get("options") or {} if isinstance(model, Mapping) else None
+    options = model.get("options") or {} if isinstance(model, Mapping) and not model.keys() - {"options"} else None
     if not isinstance(options, Mapping):
         raise UserError("--params model: write model.options.width=16; the architecture itself is given by --model")
-    return options
+    return _validated("model", ModelOptions, {"options": options}).options
+
+
+def _normalisation(params: Mapping[str, Any]) -> PictureOptions | None:
+    """`pictures` of --params, as far as they say the normalisation; None where they do not. Raises UserError."""
+    pictures = params.get("pictures") or {}
+    own = {key: pictures[key] for key in ("mean", "std") if key in pictures} if isinstance(pictures, dict) else pictures
+    return _validated("pictures", PictureOptions, own) if own else None
+
+
+def _validated(key: str, options: type[AnyOptions], values: Any) -> AnyOptions:
+    """Options of --params below a key. Raises UserError as `kedro run` does."""
+    try:
+        return options.model_validate(values)
+    except ValidationError as error:
+        raise UserError(one_message([f"--params {line}" for line in explain(error, options, key)])) from None
 
 
 def run(env: str, parameters: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from transferscope.experiment.options import IMAGENET_MEAN, IMAGENET_STD, Pairing
+from transferscope.experiment.options import Pairing, PictureOptions
 from transferscope.experiment.study import RESERVED
 from transferscope.framework.comparing.compared_files import ComparedFile
 from transferscope.images.image_folder import read_image_folder
@@ -27,7 +27,6 @@ APART = 5
 TEST_SHARE = 0.5
 SIDE = 64
 """Side in pixels of the images that spectra are of, where there are none; at 224 they take four times as long."""
-IMAGENET = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD}
 MERGES = ("uniform", "aligned_rescaled")
 MERGES_OF_MANY = ("uniform", "greedy")
 MERGES_FROM_PARENT = ("wise_ft", "task_arithmetic", "ties")
@@ -117,15 +116,16 @@ def side_of(files: Sequence[ComparedFile], size: int | None) -> int | None:
     return next(iter(sides), size)
 
 
-def normalisation(pictures: Mapping[str, Any]) -> str:
+def normalisation(own: PictureOptions | None) -> str:
     """The normalisation of images as a sentence, which no file says.
 
-    pictures: options as parameters have them.
+    own: the options that say it; None for ImageNet's.
     """
-    shown = {key: ", ".join(f"{value:g}" for value in pictures.get(key) or own) for key, own in IMAGENET.items()}
-    whose = "" if pictures.keys() & IMAGENET.keys() else " (ImageNet's)"
+    pictures = own or PictureOptions()
+    mean, std = (", ".join(f"{value:g}" for value in values) for values in (pictures.mean, pictures.std))
+    whose = "" if own else " (ImageNet's)"
     return (
-        f"images are normalised by mean {shown['mean']} and std {shown['std']}{whose}; no file says what a model was "
+        f"images are normalised by mean {mean} and std {std}{whose}; no file says what a model was "
         "trained with: give it by --params pictures.mean=[...],pictures.std=[...]"
     )
 
