@@ -16,7 +16,9 @@ import pytest
 import torch
 from PIL import Image
 
+from transferscope.analysis.hsic import MIN_EXAMPLES
 from transferscope.datasets.picture_size import choose_size
+from transferscope.experiment.options import LEAST_EXAMPLES
 from transferscope.experiment.plan import Plan, make_plan
 from transferscope.experiment.study import TaskOptions
 from transferscope.framework import checks, expected_time, network_checks
@@ -227,6 +229,17 @@ def test_all_folders_at_fault_are_listed() -> None:
     ]
     assert known == {"a": CLASSES}
     assert sizes == {"a": (8, 4)}
+
+
+def test_too_few_test_images_for_features_are_refused(tmp_path: Path) -> None:
+    """Three of them, with both remedies; four are enough, as they are for the estimator."""
+    plan = study(a={"initialisation": "checkpoint", "checkpoint": str(tmp_path / "a.pth")})
+    (fault,) = checks.examples_faults(plan, {"images": 3, "others": LEAST_EXAMPLES})
+    assert fault == (
+        "tasks.images: of 3 test images there is no similarity of features, which takes 4: give more images (kedro "
+        "compare: or a larger --max-images), or leave it out by --params analyses.similarity=null"
+    )
+    assert LEAST_EXAMPLES == MIN_EXAMPLES
 
 
 def test_a_file_where_a_folder_is_to_be_written(tmp_path: Path) -> None:

@@ -332,6 +332,11 @@ def test_one_command_from_files_to_the_report_and_the_merged_model(folder: Path)
     project = folder / "project"
     project.mkdir()
     make_project(project)
+    six = ("--images", "../photos", "--max-images", "6", "--output", "../few")
+    few = kedro(project, "compare", "../a.pth", "../b.pth", *six)
+    refusal = "tasks.images: of 3 test images there is no similarity of features"
+    assert (few.returncode, few.stderr.count(refusal)) == (1, 1), few.stderr
+    assert not (folder / "few" / "06_models").exists()
     params = "analyses.landscape.connection=null,analyses.similarity.batch_size=8,analyses.mistakes.bootstrap=20"
     done = kedro(
         project, "compare", *(f"../{name}.pth" for name in "abu"), "--images", "../photos", "--max-images", "32",

@@ -46,6 +46,7 @@ class Before:
         there = [task for task in read if has_entry(self.catalog, f"{task}.source")]
         dropping = {task for task in there if self.plan.study.tasks[task].on_bad_image == "drop"}
         yield from checks.images_faults(there, partial(_load_source, self.catalog), known, self.sizes, dropping)
+        yield from checks.examples_faults(self.plan, self._test_sizes())
         _add_known_classes(known, self.runs, self.packed, self.catalog)
         yield from network_checks.networks_faults(self.plan, self.runs, known)
         yield from network_checks.parts_faults(self.runs)
@@ -64,6 +65,17 @@ class Before:
     def unused_keys(self) -> Iterator[str]:
         """A line for each option that has no effect on the runs of the pipeline."""
         yield from checks.unused_keys(self.plan, self.runs)
+
+    def _test_sizes(self) -> dict[str, int]:
+        """Test images of the tasks on which features are compared, where they are read or packed."""
+        outputs = self.pipeline.all_outputs()
+        sizes = {}
+        for task in (task for task in self.plan.study.tasks if f"{task}.cka.table" in outputs):
+            if task in self.sizes:
+                sizes[task] = self.sizes[task][1]
+            elif (split := f"{task}.test_split") not in outputs and has_entry(self.catalog, split):
+                sizes[task] = len(self.catalog.load(split))
+        return sizes
 
     def _written(self) -> Iterator[tuple[str, str]]:
         """The folders of the user's own choice that nodes write, each after its key."""

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import importlib.util
 import shutil
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from transferscope.experiment.gpu_support import gpu_fault
+from transferscope.experiment.options import LEAST_EXAMPLES
 from transferscope.experiment.plan import Plan
 from transferscope.experiment.run import RunSpec
 from transferscope.images.example_columns import columns_faults
@@ -55,6 +56,20 @@ def folders_faults(written: Iterable[tuple[str, str]]) -> Iterator[str]:
         there = next(path for path in (Path(folder), *Path(folder).parents) if path.exists())
         if not there.is_dir():
             yield f"{key}: {there} is a file, where a folder is to be written: name another"
+
+
+def examples_faults(plan: Plan, sizes: Mapping[str, int]) -> Iterator[str]:
+    """Tasks with fewer test images than a similarity of features is of.
+
+    sizes: test images of the tasks on which features are compared.
+    """
+    for task, size in sizes.items():
+        if size < LEAST_EXAMPLES:
+            given = " (kedro compare: or a larger --max-images)" if plan.compares_files else ""
+            yield (
+                f"tasks.{task}: of {size} test images there is no similarity of features, which takes "
+                f"{LEAST_EXAMPLES}: give more images{given}, or leave it out by --params analyses.similarity=null"
+            )
 
 
 def packages_faults(plan: Plan, runs: Iterable[RunSpec], *, analyses: bool) -> Iterator[str]:

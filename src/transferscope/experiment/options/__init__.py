@@ -73,6 +73,7 @@ from transferscope.experiment.options.pictures import AugmentationOptions as Aug
 from transferscope.experiment.options.pictures import PictureOptions as PictureOptions
 from transferscope.experiment.options.pictures import ShuffleOptions as ShuffleOptions
 from transferscope.experiment.options.pictures import block_sizes as block_sizes
+from transferscope.experiment.options.similarity import LEAST_EXAMPLES as LEAST_EXAMPLES
 from transferscope.experiment.options.similarity import SimilarityOptions as SimilarityOptions
 from transferscope.experiment.options.spectrum import SpectrumOptions as SpectrumOptions
 from transferscope.experiment.options.training import NOT_IN_WEIGHTS as NOT_IN_WEIGHTS

@@ -6,7 +6,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from transferscope.experiment.options.common import MAX_BATCH, MAX_SHOWN, KindPair, Options, PositiveInt
+from transferscope.experiment.options.common import MAX_BATCH, MAX_SHOWN, KindPair, Options
+
+
+LEAST_EXAMPLES = 4
+"""Examples that the unbiased estimator of CKA needs."""
 
 
 class SimilarityOptions(Options):
@@ -26,9 +30,9 @@ class SimilarityOptions(Options):
     """Of pooled features; flattened ones are always compared by `minibatch`, whose memory does not grow with them."""
     heat_map_pairs: Annotated[int, Field(ge=0, le=MAX_SHOWN)] = 1
     """Pairs of each kind whose blocks are all compared with each other (`minibatch`); 0: no heat map."""
-    max_examples: PositiveInt | None = 512
-    """Examples of the test split; None: all."""
-    batch_size: Annotated[int, Field(ge=4, le=MAX_BATCH)] = 64
+    max_examples: Annotated[int, Field(ge=LEAST_EXAMPLES)] | None = 512
+    """Examples of the test split, at least 4; None: all."""
+    batch_size: Annotated[int, Field(ge=LEAST_EXAMPLES, le=MAX_BATCH)] = 64
     """Images in a batch."""
 
     def feature_tables(self) -> list[str]:
