@@ -18,6 +18,7 @@ from torch import nn
 from forked_kedro import kedro
 from tiny_project import ROOT, make_project
 from transferscope.experiment.plan import Plan, make_plan
+from transferscope.experiment.study import RunKindOptions
 from transferscope.framework.comparing import command
 from transferscope.framework.comparing.compared_files import check_different, labels_of
 from transferscope.framework.comparing.study_of_files import Comparison, task_names
@@ -308,6 +309,30 @@ def test_a_function_of_ones_own_is_a_model(folder: Path) -> None:
     comparison = compared(folder, "x.pth", "y.pth", images="photos", **options)
     assert [file.num_classes for file in comparison.files] == [3, 3]
     assert planned(comparison).runs["images.a_1"].model.options == {"width": 6}
+
+
+def test_weights_of_a_file_are_chosen_by_params(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What the error of a file with two sets of weights advises is taken; those taken by default are said."""
+    sets = {seed: moved(build_model(SMALL, 3, seed=1), 0.01 * seed).state_dict() for seed in (1, 2)}
+    torch.save({"best": sets[1], "last": sets[2]}, folder / "two.pth")
+    torch.save({"model": sets[1], "model_ema": sets[2]}, folder / "ema.pth")
+    with pytest.raises(UserError, match=r"holds weights under best, last: choose by --params runs.b.weights=..."):
+        compared(folder, "a.pth", "two.pth")
+    for name, key in (("two.pth", "last"), ("ema.pth", "model_ema")):
+        chosen = compared(folder, "a.pth", name, params={"runs": {"b": {"weights": key}}}).files[1]
+        assert torch.equal(chosen.load().state_dict["fc.weight"], sets[2]["fc.weight"])
+        assert "runs.b.weights" not in capsys.readouterr().out
+    compared(folder, "ema.pth", "b.pth")
+    assert "'model'; --params runs.a.weights=... takes others: model_ema" in capsys.readouterr().out
+    with pytest.raises(UserError, match=r"--params runs.a.weights: must be text, e.g. weights=model_ema \(got 3\)"):
+        compared(folder, "ema.pth", "b.pth", params={"runs": {"a": {"weights": 3}}})
+
+
+def test_names_that_no_label_can_be_are_shortened() -> None:
+    """To fewer letters than a label may have, all different, and without what a terminal would obey."""
+    labels = labels_of(["/x/" + "n" * 240 + ".pth", "/y/" + "n" * 240 + ".pth", "/z/a\tb.pth"])
+    assert len(set(labels)) == 3
+    assert [RunKindOptions(label=label, tasks=["t"]).label for label in labels] == labels
 
 
 def test_labels_tell_files_apart_by_as_little_as_it_takes() -> None:

@@ -25,7 +25,7 @@ from transferscope.models.compatible import (
 from transferscope.models.file_kind import kind_of
 from transferscope.models.hub_cache import local_path
 from transferscope.models.plain_layers import make_plain
-from transferscope.models.state_dicts import check_values, is_statistic, read_torch_file, rename
+from transferscope.models.state_dicts import BY_OPTION, check_values, is_statistic, read_torch_file, rename
 from transferscope.models.torch_file import first_line
 from transferscope.models.zoo import build_model, build_skeleton
 from transferscope.system.errors import UserError
@@ -248,7 +248,7 @@ def _load_file(path: Path, weights: str | None, values: bool) -> _Part:
     kind = kind_of(path)
     if kind == "safetensors" or (kind is None and path.suffix == ".safetensors"):
         if weights is not None:
-            raise UserError(f"checkpoint {path} is a safetensors file, which has no keys: leave out the option weights")
+            raise UserError(f"checkpoint {path} is a safetensors file, which has no keys: leave out {BY_OPTION}")
         return _load_safetensors(path, values)
     state_dict, about, notes = read_torch_file(path, kind, weights=weights, values=values)
     return _Part(state_dict, CheckpointMetadata(**about), notes)

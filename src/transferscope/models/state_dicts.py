@@ -62,6 +62,9 @@ WRAPPERS = [
     "classifier_model",
 ]
 """First parts of names that belong to what holds the network: DataParallel, Lightning, averages, self-supervision."""
+BY_OPTION = "the option weights"
+"""In messages, how one chooses among several sets of weights."""
+
 _INSERTED = re.compile(r"(^|\.)(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module|_forward_module)\.")
 _COUNTERS = frozenset(["n_averaged", "total_ops", "total_params", "num_updates", "initted", "_extra_state"])
 _MAX_DEPTH = 6
@@ -204,7 +207,7 @@ def choose_state_dict(content: Any, weights: str | None, *, where: str) -> tuple
         raise UserError(f"{where} holds no state_dict ({describe(content)}): save model.state_dict() in it")
     path = _named(by_path, weights, where) if weights is not None else _usual(by_path, where)
     others = [other for other in by_path if other != path]
-    notes = [f"took the weights under {path!r}; the option weights takes others: {listed(others)}"] if others else []
+    notes = [f"took the weights under {path!r}; {BY_OPTION} takes others: {listed(others)}"] if others else []
     if not others and is_averaged(path):
         notes = [f"took the averaged weights under {path!r}, for there are no others"]
     refs = {key: value for key, value in by_path[path].items() if _is_tensor(value)}
@@ -238,7 +241,7 @@ def _usual(by_path: Mapping[str, Content], where: str) -> str:
                 return path
     if len(plain) == 1:
         return plain[0]
-    raise UserError(f"{where} holds weights under {listed(plain)}: choose by the option weights")
+    raise UserError(f"{where} holds weights under {listed(plain)}: choose by {BY_OPTION}")
 
 
 def rename(names: list[str], prefix: str | None, *, where: str) -> tuple[dict[str, str], list[str]]:

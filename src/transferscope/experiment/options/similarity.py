@@ -8,7 +8,6 @@ from pydantic import Field
 
 from transferscope.experiment.options.common import MAX_BATCH, MAX_SHOWN, KindPair, Options
 
-
 LEAST_EXAMPLES = 4
 """Examples that the unbiased estimator of CKA needs."""
 

@@ -119,8 +119,10 @@ def read(
     named = [names[0]] * len(paths) if len(names) == 1 else names
     options, normalised = _model_options(params), _normalisation(params)
     files = []
-    for path, label, name in zip(all_paths, of_files.labels_of(all_paths), [*named, named[0]], strict=False):
-        files.append(of_files.read_file(path, label, name, options))
+    kinds = [*study.kinds_of(len(paths)), study.PARENT]
+    labels = of_files.labels_of(all_paths)
+    for path, label, name, kind in zip(all_paths, labels, [*named, named[0]], kinds, strict=False):
+        files.append(of_files.read_file(path, label, name, options, kind, _chosen(params, kind)))
         click.echo(str(files[-1]))
     compared, ancestor = tuple(files[: len(paths)]), files[len(paths)] if parent else None
     class_list = of_files.absolute(classes) if classes else None
@@ -148,6 +150,18 @@ def _model_options(params: Mapping[str, Any]) -> Mapping[str, Any]:
     if not isinstance(options, Mapping):
         raise UserError("--params model: write model.options.width=16; the architecture itself is given by --model")
     return _validated("model", ModelOptions, {"options": options}).options
+
+
+def _chosen(params: Mapping[str, Any], kind: str) -> dict[str, str]:
+    """The options weights and prefix of a kind of run in --params. Raises UserError for others than text."""
+    options: Any = params
+    for key in ("runs", kind):
+        options = options.get(key) if isinstance(options, Mapping) else None
+    given = {key: options[key] for key in ("weights", "prefix") if key in options} if isinstance(options, dict) else {}
+    for key, value in given.items():
+        if value is not None and not isinstance(value, str):
+            raise UserError(f"--params runs.{kind}.{key}: must be text, e.g. {key}=model_ema (got {value!r})")
+    return {key: value for key, value in given.items() if value is not None}
 
 
 def _normalisation(params: Mapping[str, Any]) -> PictureOptions | None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from transferscope.experiment.study import MAX_LABEL
 from transferscope.models.hub_cache import is_hub_name
-from transferscope.system.errors import UserError
+from transferscope.system.errors import UserError, one_line
 from transferscope.system.references import allow, is_reference
 
 if TYPE_CHECKING:
@@ -33,6 +34,8 @@ class ComparedFile:
     """Of the images that the network takes, 1 or 3."""
     recognition: str
     """A sentence that says what it was recognised as, and why."""
+    chosen: Mapping[str, str] = field(default_factory=dict)
+    """The options weights and prefix of the file, as far as they are given."""
 
     def __str__(self) -> str:
         side = f" of {self.image_side} px" if self.image_side else ""
@@ -56,7 +59,7 @@ class ComparedFile:
         """The weights under the names of the architecture."""
         from transferscope.models.checkpoint import load_checkpoint
 
-        loaded = load_checkpoint(self.path)
+        loaded = load_checkpoint(self.path, weights=self.chosen.get("weights"), prefix=self.chosen.get("prefix"))
         return loaded.with_metadata(
             architecture=self.model, model_options=self.options, num_classes=self.num_classes
         ).fitted()
@@ -92,32 +95,56 @@ def check_different(paths: Sequence[str], hint: str = A_COPY) -> None:
 
 
 def labels_of(paths: Sequence[str]) -> list[str]:
-    """Short names of files, all different: the file without suffix, and as many folders as it takes."""
+    """Short names of files, all different: the file without suffix, and as many folders as it takes.
+
+    Of a name that is too long for a label the end is left, after its number.
+    """
     parts = [Path(path).with_suffix("").parts if not is_hub_name(path) else tuple(path.split("/")) for path in paths]
     for length in range(1, max(map(len, parts)) + 1):
         labels = ["/".join(part[-length:]) for part in parts]
         if len(set(labels)) == len(labels):
-            return labels
+            return [_shortened(one_line(label), number) for number, label in enumerate(labels, 1)]
     return [Path(path).name if not is_hub_name(path) else path for path in paths]
 
 
-def read_file(path: str, label: str, model: str | None, options: Mapping[str, Any]) -> ComparedFile:
+def _shortened(label: str, number: int) -> str:
+    return label if len(label) <= MAX_LABEL else f"file {number}: ...{label[-MAX_LABEL // 2 :]}"
+
+
+def read_file(
+    path: str, label: str, model: str | None, options: Mapping[str, Any], kind: str, chosen: Mapping[str, str]
+) -> ComparedFile:
     """Read a file, refuse values that no network computes with, and recognise its network.
 
-    model: its architecture where the user has named it. options: those of `model`.
+    model: its architecture where the user has named it. options: those of `model`. kind: the kind of run that it is.
+    chosen: the options weights and prefix, as far as they are given.
 
     Raises UserError, naming the file.
     """
     from transferscope.models.checkpoint import load_checkpoint
+    from transferscope.models.state_dicts import BY_OPTION, check_values
+
+    by_option = f"--params runs.{kind}.weights=..."
+    try:
+        checkpoint = load_checkpoint(path, weights=chosen.get("weights"), prefix=chosen.get("prefix"))
+    except UserError as error:
+        raise UserError(str(error).replace(BY_OPTION, by_option)) from None
+    check_values(checkpoint.state_dict, where=f"checkpoint {path}")
+    file = _recognised(checkpoint, path, label, model, options)
+    notes = [note.replace(BY_OPTION, by_option) for note in checkpoint.metadata.extra.get("notes", ())]
+    of_others = "".join(f"; {note}" for note in notes if by_option in note and not chosen)
+    return replace(file, recognition=file.recognition + of_others, chosen=chosen)
+
+
+def _recognised(
+    checkpoint: Checkpoint, path: str, label: str, model: str | None, options: Mapping[str, Any]
+) -> ComparedFile:
     from transferscope.models.compatible import infer_num_classes
     from transferscope.models.image_input import fixed_side
     from transferscope.models.layers import image_channels
     from transferscope.models.recognition import hints_of, recognize
-    from transferscope.models.state_dicts import check_values
     from transferscope.models.zoo import tried_network
 
-    checkpoint = load_checkpoint(path)
-    check_values(checkpoint.state_dict, where=f"checkpoint {path}")
     own = checkpoint.metadata
     if own.architecture is not None and model not in (None, own.architecture):
         raise UserError(f"checkpoint {path} says that it is a {own.architecture}, not a {model}: leave --model out")

@@ -130,6 +130,12 @@ def normalisation(own: PictureOptions | None) -> str:
     )
 
 
+def kinds_of(number: int) -> list[str]:
+    """The kind of run of each of so many files: its own up to `APART`, and one of all where there are more."""
+    letters = [letter for letter in string.ascii_lowercase if letter != PARENT]
+    return letters[:number] if number <= APART else [SERIES] * number
+
+
 @dataclass(frozen=True)
 class Comparison:
     """Files, the images that they are judged on, their parent, and which of them are compared."""
@@ -169,8 +175,7 @@ class Comparison:
     @property
     def kinds(self) -> dict[str, ComparedFile]:
         """Kinds of run with one file each."""
-        letters = (letter for letter in string.ascii_lowercase if letter != PARENT)
-        return dict(zip(letters, self.files, strict=False)) if self.apart else {}
+        return dict(zip(kinds_of(len(self.files)), self.files, strict=True)) if self.apart else {}
 
     @property
     def alike(self) -> list[list[str]]:
