@@ -31,7 +31,7 @@ from transferscope.framework.comparing.command import compare
 from transferscope.framework.config import present_plan
 from transferscope.framework.kedro_private import SELECTING_FILES
 from transferscope.framework.viz_offline import stay_on_this_machine
-from transferscope.framework.yaml_files import read_mapping
+from transferscope.framework.yaml_files import check_numbers, read_mapping
 from transferscope.system.errors import UserError, one_line
 from transferscope.system.nested import laid_over
 
@@ -180,11 +180,14 @@ def _checked_params(callback: Callback | None, hint: str) -> Callback:
 
     def read(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
         assert callback is not None
+        name = "--" + str(param.name).replace("_", "-")
         try:
+            check_numbers(value)
             return callback(ctx, param, value)
+        except UserError as error:
+            raise click.ClickException(f"{name}: {error}") from None
         except Exception as error:  # of Kedro, of OmegaConf and of its YAML parser
             reason = error.message if isinstance(error, click.ClickException) else str(error)
-            name = "--" + str(param.name).replace("_", "-")
             raise click.ClickException(f"{name}: cannot be read ({one_line(reason)}); {hint}") from None
 
     return read

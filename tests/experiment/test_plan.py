@@ -780,3 +780,15 @@ def test_curves_across_domains_go_by_role() -> None:
     files = {"label": "ours", "tasks": ["clipart", "real"], "initialisation": "checkpoint", "checkpoint": "a.pth"}
     plan = make_plan(study(runs={"a": files}, analyses=NONE))
     assert list(plan.cross_domain_pairs(scenario)) == ["figure_19_a_1__a_1"]
+
+
+@pytest.mark.parametrize("above", ["", "tasks.clipart", "training"])
+def test_a_key_that_is_no_text_is_named(above: str) -> None:
+    """As it is written, at each depth, and with the fix."""
+    values: Any = study()
+    inside = values
+    for key in above.split(".") if above else ():
+        inside = inside[key]
+    inside[5] = 1
+    with pytest.raises(UserError, match=rf"^{above + '.' if above else ''}5: a key is text: put it in quotation marks"):
+        make_plan(values)

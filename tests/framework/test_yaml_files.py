@@ -6,12 +6,14 @@ import time
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from transferscope.framework.yaml_files import MAX_BYTES, read_mapping
+from transferscope.cli import compare, cost, run
+from transferscope.framework.yaml_files import MAX_BYTES, check_numbers, read_mapping
 from transferscope.system.errors import UserError
 
 EXPLODING = "a: &a [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]\n" + "".join(
@@ -41,6 +43,18 @@ BAD = {
     "date": (b"a: 2026-13-45\n", "month must be in 1..12"),
     "digits": (b"a: " + b"9" * 5000, "Exceeds the limit"),
     "deep": (b"a: " + b"[" * 20000, "nested too deeply"),
+    "base of 8": (b"a:\n  epochs: 010\n", "line 2: YAML reads 010 to the base of 8: leave out the leading zero"),
+    "negative base of 8": (b"a: [1, -007]\n", "line 1: YAML reads -007 to the base of 8"),
+    "base of 60": (b"seed: 1:30\n", "line 1: YAML reads 1:30 to the base of 60: write a number without colons"),
+    "decimals to base of 60": (b"a: 1:30.5\n", "line 1: YAML reads 1:30.5 to the base of 60"),
+    "decimal comma": (
+        b"a:\n  training: {lr: 0,05}\n",
+        "line 2: 05 stands as a key without a value: a number has a point before its decimals, not a comma",
+    ),
+    "key that is read as false": (
+        b"a: 1\nno: 2\n",
+        "line 2: YAML reads the key no as false: put it in quotation marks",
+    ),
     "no key": (b"a:\n  ? \n  : 1\n", "line 2: a key is missing before the colon"),
     "list as key": (b"? [a]\n: 1\n", "line 1: a list or mapping is no key"),
 }
@@ -118,3 +132,29 @@ def test_any_bytes_are_read_or_refused(tmp_path_factory: pytest.TempPathFactory,
     except UserError as error:
         outcome = str(error)
     assert isinstance(outcome, dict) or (isinstance(outcome, str) and "\n" not in outcome)
+
+
+def test_numbers_that_mean_what_they_show_are_read(tmp_path: Path) -> None:
+    """Zero, decimals, other bases that show it, and text in quotation marks or with further signs."""
+    path = tmp_path / "parameters.yml"
+    path.write_text('{a: 0, b: 0.05, c: 0x1F, d: "010", e: "1:30", f: 127.0.0.1:80, g: 1_000, 7: x, "no": 1, h: 1:x}')
+    assert read_mapping(path) == {
+        "a": 0, "b": 0.05, "c": 31, "d": "010", "e": "1:30", "f": "127.0.0.1:80", "g": 1000, 7: "x", "no": 1, "h": "1:x",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("text", ["training.epochs=010", "a=x,seed=1:30", "a=[1,007]"])
+def test_numbers_of_the_command_line_are_read_as_those_of_files(text: str) -> None:
+    """The same numbers are refused; what only looks alike is not."""
+    with pytest.raises(UserError, match="YAML reads"):
+        check_numbers(text)
+    check_numbers("a=10,b=0.05,root=data/010,c=first:29500,d='010',e=10e-3")
+
+
+@pytest.mark.parametrize("command", [run, cost, compare], ids=["run", "cost", "compare"])
+def test_every_command_with_params_refuses_them(command: click.Command) -> None:
+    """One line, which says how the number is read."""
+    option = next(option for option in command.params if option.name == "params")
+    assert option.callback is not None
+    with pytest.raises(click.ClickException, match="YAML reads 010 to the base of 8"):
+        option.callback(click.Context(command), option, "training.epochs=010")

@@ -37,6 +37,8 @@ def explain(error: ValidationError, model: type[opt.Options], prefix: str = "") 
 
 def _explained(fault: Any, model: type[opt.Options], prefix: str) -> tuple[str, str]:
     keys = [str(part) or "''" for part in itertools.takewhile(_is_key, fault["loc"])]
+    if fault["type"] == "invalid_key":
+        keys[-1] = str(fault["input"])
     key = ".".join([*([prefix] if prefix else []), *keys]) or "parameters"
     if fault["type"] == "extra_forbidden":
         allowed = _fields_at(model, fault["loc"][:-1])
@@ -45,6 +47,8 @@ def _explained(fault: Any, model: type[opt.Options], prefix: str) -> tuple[str, 
         return key, "this key is missing"
     if fault["type"] == "string_pattern_mismatch":
         return key, "a name is lower-case letters, digits and single underscores, and begins with a letter"
+    if fault["type"] == "invalid_key" or (fault["type"] == "string_type" and fault["loc"][-1] == "[key]"):
+        return key, "a key is text: put it in quotation marks"
     if fault["type"] in SHAPES:
         return key, SHAPES[fault["type"]]
     return key, fault["msg"].removeprefix("Value error, ")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,9 @@ MAX_BYTES = 10_000_000
 
 MERGE = "tag:yaml.org,2002:merge"
 NULL = "tag:yaml.org,2002:null"
+BOOL = "tag:yaml.org,2002:bool"
+INT = "tag:yaml.org,2002:int"
+FLOAT = "tag:yaml.org,2002:float"
 
 
 def read_mapping(path: str | Path) -> dict[Any, Any]:
@@ -24,7 +29,8 @@ def read_mapping(path: str | Path) -> dict[Any, Any]:
 
     Raises UserError that names file and line: for a file that cannot be read or is not UTF-8, for text that is no YAML,
     a key that is there twice, several documents, a list or a single value in place of keys, unknown anchors and tags,
-    and aliases that expand to more than `MAX_VALUES` values.
+    aliases that expand to more than `MAX_VALUES` values, and numbers and keys that YAML 1.1 reads as something else
+    (`number_fault`; `no` as a key).
     """
     path = Path(path)
     text = _decoded(path)
@@ -92,6 +98,8 @@ def _check(path: Path, node: Node, sizes: dict[int, int], above: set[int]) -> in
     size = 1
     if isinstance(node, MappingNode):
         size += _check_keys(path, node, sizes, above)
+    elif isinstance(node, ScalarNode) and (fault := _scalar_fault(node)):
+        raise _fault(path, node, fault)
     elif isinstance(node, SequenceNode):
         size += sum(_check(path, item, sizes, above) for item in node.value)
     above.remove(id(node))
@@ -108,12 +116,41 @@ def _check_keys(path: Path, node: MappingNode, sizes: dict[int, int], above: set
             raise _fault(path, key, "a list or mapping is no key; put braces of text in quotation marks")
         if key.tag == NULL:
             raise _fault(path, key, "a key is missing before the colon")
+        if key.tag == BOOL:
+            read = "true" if key.value.lower() in ("yes", "on", "true") else "false"
+            raise _fault(path, key, f"YAML reads the key {key.value} as {read}: put it in quotation marks")
+        if key.style is None and key.value.isdecimal() and _is_null(value) and not value.value:
+            hint = "a number has a point before its decimals, not a comma, as in 0.05"
+            raise _fault(path, key, f"{key.value} stands as a key without a value: {hint}")
+        if fault := _scalar_fault(key):
+            raise _fault(path, key, fault)
         name, line = (key.tag, key.value), key.start_mark.line + 1
         if name in lines and key.tag != MERGE:
             raise _fault(path, key, f"the key '{key.value}' is there twice, first in line {lines[name]}")
         lines[name] = line
         size += _check(path, value, sizes, above)
     return size
+
+
+def number_fault(text: str) -> str | None:
+    """Message for a plain number that YAML 1.1 reads as another: to the base of 8 (010), or of 60 (1:30)."""
+    if re.fullmatch(r"[-+]?0[0-7_]*[0-7]", text):
+        return f"YAML reads {text} to the base of 8: leave out the leading zero, or put text in quotation marks"
+    if re.fullmatch(r"[-+]?[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?", text):
+        return f"YAML reads {text} to the base of 60: write a number without colons, or put text in quotation marks"
+    return None
+
+
+def check_numbers(params: str | Mapping[str, Any] | None) -> None:
+    """Raise a UserError where a value of `--params`, as `key=010`, is a number that YAML 1.1 reads as another."""
+    for value in re.split(r"[=,\[\]{}\s]+", params) if isinstance(params, str) else ():
+        fault = number_fault(value)
+        if fault is not None:
+            raise UserError(fault)
+
+
+def _scalar_fault(node: ScalarNode) -> str | None:
+    return number_fault(node.value) if node.style is None and node.tag in (INT, FLOAT) else None
 
 
 def _is_null(node: Node) -> bool:

@@ -15,6 +15,7 @@ from transferscope.experiment.options import ModelOptions, Options, Pairing, Pic
 from transferscope.experiment.validation_messages import explain
 from transferscope.framework.command_line import CommandLineError
 from transferscope.framework.plan_loader import by_numbers
+from transferscope.framework.yaml_files import check_numbers
 from transferscope.system.errors import UserError, one_line, one_message
 from transferscope.system.nested import laid_over
 
@@ -33,6 +34,7 @@ _BETWEEN_PARAMS = re.compile(r",(?![^\[{]*[\]}])")
 def _parameters(context: click.Context, option: click.Parameter, text: str) -> dict[str, Any]:
     """`a.b=1,c=[2,3]` as nested parameters."""
     try:
+        check_numbers(text)
         items = [item.strip() for item in _BETWEEN_PARAMS.split(text) if item.strip()]
         if any("=" not in item for item in items):
             raise ValueError("write key=value")
