@@ -162,7 +162,13 @@ class Returns(nn.Module):
 
     def forward(self, images: torch.Tensor) -> Any:
         logits = self.fc(images.mean((2, 3)))
-        return {"dict": {"logits": logits}, "random": nn.functional.dropout(logits)}.get(self.form, (logits, images))
+        forms = {
+            "dict": {"logits": logits},
+            "random": nn.functional.dropout(logits),
+            "of the batch": logits - logits.mean(0),
+            "probabilities": logits.softmax(1),
+        }
+        return forms.get(self.form, (logits, images))
 
 
 NOT_TAKEN = {
@@ -175,6 +181,8 @@ NOT_TAKEN = {
     "dict": (lambda: Returns("dict"), "Returns puts out a dict: return logits alone"),
     "tuple": (lambda: Returns("tuple"), "Returns puts out a tuple: return logits alone"),
     "random": (lambda: Returns("random"), "puts out other values when the same image comes again"),
+    "of the batch": (lambda: Returns("of the batch"), "puts out other values for an image when other images are in"),
+    "probabilities": (lambda: Returns("probabilities"), "puts out probabilities.*: return logits"),
 }
 
 

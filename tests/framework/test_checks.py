@@ -167,10 +167,13 @@ def test_networks_of_other_channels_than_images_have(tmp_path: Path, name: str, 
         ("y[:, :, None]", "Net puts out a tensor of 3 axes: return logits alone"),
         ("y + torch.randn(1)", "Net puts out other values when the same image comes again"),
         ("nn.functional.dropout(y)", "Net puts out other values when the same image comes again"),
+        ("y - y.mean(0)", "Net puts out other values for an image when other images are in its batch"),
+        ("nn.BatchNorm1d(2, track_running_stats=False).eval()(y)", "Net puts out other values for an image when"),
+        ("y.softmax(1)", "Net puts out probabilities, of which losses would be wrong: return logits"),
     ],
 )
 def test_networks_whose_output_cannot_be_measured(tmp_path: Path, returned: str, message: str) -> None:
-    """Anything but logits, and dropout that does not end with training, are a line before anything is trained."""
+    """Anything but logits of each image alone is a line before anything is trained, as is dropout that does not end."""
     (tmp_path / "own.py").write_text(
         "import torch\nfrom torch import nn\n\n\nclass Net(nn.Module):\n    def __init__(self, num_classes):\n"
         "        super().__init__()\n        self.conv, self.fc = nn.Conv2d(3, 8, 3), nn.Linear(8, num_classes)\n\n"
