@@ -171,7 +171,23 @@ class Returns(nn.Module):
         return forms.get(self.form, (logits, images))
 
 
+class PerChannel(nn.Module):
+    """A network of colour images whose convolution sees each channel by itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.fc = nn.Conv2d(1, 4, 3), nn.Linear(12, 4)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.fc(self.conv(images.flatten(0, 1)[:, None]).mean((2, 3)).reshape(len(images), 12))
+
+
 NOT_TAKEN = {
+    "other channels": (PerChannel, "PerChannel takes images of 3 channels only, and its first layer, by .* has 1: put"),
+    "sequences": (
+        lambda: nn.Sequential(nn.Conv1d(3, 4, 3), nn.AdaptiveAvgPool1d(1), nn.Flatten(), nn.Linear(4, 4)),
+        "Sequential begins with a Conv1d, which takes no images of shape",
+    ),
     "no values": (lambda: OtherNetwork().to("meta"), "A: .* has no values yet: put an image through the network"),
     "lazy": (lambda: nn.Sequential(nn.Flatten(), nn.LazyLinear(4)), "A: 1.weight has no values yet"),
     "quantised": (

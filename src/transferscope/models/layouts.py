@@ -21,7 +21,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.utils._pytree import tree_map
 
-from transferscope.models.layers import evaluation_mode, image_channels
+from transferscope.models.layers import COLOUR, WEIGHT_LAYERS, evaluation_mode, image_channels, takes
 from transferscope.system.errors import UserError
 
 _TRIES = 24
@@ -97,13 +97,19 @@ def as_logits(output: Any, network: nn.Module) -> Tensor:
 def check_outputs(network: nn.Module, side: int) -> None:
     """Try a network in evaluation mode on a few images of noise, of `side` pixels: twice, and some beside blank images.
 
-    Raises UserError for an output that is no row of logits, for probabilities, and for an output that chance or the
-    other images of the batch decide. Errors of the network itself, as for images of a size that it does not take, are
-    passed on.
+    Raises UserError for an output that is no row of logits, for probabilities, for an output that chance or the other
+    images of the batch decide; also for a network of other channels than its first layer tells. Other errors of the
+    network itself, as for images of a size that it does not take, are passed on.
     """
-    images = torch.rand(_IMAGES, image_channels(network), side, side, generator=torch.Generator().manual_seed(0))
+    channels = image_channels(network)
+    images = torch.rand(_IMAGES, channels, side, side, generator=torch.Generator().manual_seed(0))
     with evaluation_mode(network), torch.random.fork_rng(devices=[]):
-        first, second = (as_logits(network(images), network) for _ in range(2))
+        try:
+            outputs = [network(images) for _ in range(2)]
+        except (RuntimeError, ValueError, AssertionError, TypeError, IndexError):
+            _check_channels(network, channels, side)
+            raise
+        first, second = (as_logits(output, network) for output in outputs)
         # As many images, so that the same kernels compute the same bits.
         own = len(images) // 2
         beside_blank = as_logits(network(torch.cat([images[:own], torch.zeros_like(images[own:])])), network)
@@ -123,6 +129,26 @@ def check_outputs(network: nn.Module, side: int) -> None:
         raise UserError(
             f"{type(network).__name__} puts out probabilities, of which losses would be wrong: return logits, without "
             "the softmax at the end"
+        )
+
+
+def _check_channels(network: nn.Module, channels: int, side: int) -> None:
+    """Raise UserError for a network that takes no images of the channels that its first layer tells, but others.
+
+    Also for one that begins with a convolution of other than images.
+    """
+    other = next((number for number in (1, COLOUR) if number != channels and takes(network, number, side)), None)
+    if other is not None:
+        raise UserError(
+            f"{type(network).__name__} takes images of {other} channels only, and its first layer, by which images are "
+            f"shown, has {channels}: put a convolution of {other} input channels first, for example one of 1 by 1 "
+            "pixels that changes nothing"
+        )
+    first = next((layer for layer in network.modules() if isinstance(layer, WEIGHT_LAYERS)), None)
+    if isinstance(first, nn.Conv1d | nn.Conv3d):
+        raise UserError(
+            f"{type(network).__name__} begins with a {type(first).__name__}, which takes no images of shape (images, "
+            "channels, side, side): reshape them in its forward, or compare without images"
         )
 
 
