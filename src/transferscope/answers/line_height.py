@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from transferscope.analysis.barriers import LOWER_TAIL
 from transferscope.answers.answer import NO, UNKNOWN, YES
 from transferscope.answers.compared import Compared, Pair
-from transferscope.answers.rule import among, decide, images_that_decide, ranged
+from transferscope.answers.rule import LEVEL, among, decide, images_that_decide, ranged
 from transferscope.answers.wording import point_range, points
 from transferscope.experiment.options import BARRIER_MARGIN
 from transferscope.tables import formats
@@ -64,7 +65,9 @@ class Height:
 def height(compared: Compared, pair: Pair, metric: str, number: int) -> Height:
     """The barrier of a pair in a metric, `accuracy`, `auc` or `loss`.
 
-    number: of pairs and tasks about which verdicts are given at once.
+    number: of pairs and tasks about which verdicts are given at once. A barrier in either metric is enough for *no*,
+    so lower ends hold for both metrics of all of them at once, from the error that they begin with
+    (`barriers.LOWER_TAIL`). *Yes* takes both upper ends, which hold for all of them in one metric.
     """
     name = "AUC" if metric == "auc" else metric
     margin = compared.margin(pair, metric)
@@ -72,7 +75,9 @@ def height(compared: Compared, pair: Pair, metric: str, number: int) -> Height:
     if rows.empty:
         return Height(name, math.nan, math.nan, math.nan, margin, math.nan, f"its {name} was not measured")
     row = rows.to_dict("records")[0]
-    value, low, high = among(ranged(row, "barrier"), number)
+    measured = ranged(row, "barrier")
+    value, _, high = among(measured, number)
+    _, low, _ = among(measured, 2 * number, level=2 * LEVEL * LOWER_TAIL)
     unknown = ""
     if not math.isfinite(value):
         unknown = f"test {name} is not finite somewhere on the line between them"

@@ -35,7 +35,7 @@ PART = (0.0, math.inf)
 def basin(compared: Compared) -> Answer | None:
     """Answer whether the straight line between models has a barrier, by the claims' margins; None without a line.
 
-    Of several pairs or tasks all verdicts hold at once, by longer intervals.
+    Of several pairs or tasks all verdicts hold at once, by longer intervals (`line_height.height`).
     """
     measured = [pair for pair in compared.pairs if len(compared.main_rows("barriers", pair))]
     number = sum(not why_not(compared, pair) for pair in measured)
@@ -120,7 +120,8 @@ class Basin(Finding):
 def _finding(compared: Compared, pair: Pair, number: int) -> Basin | None:
     """No barrier is where accuracy (or AUC) and the loss both have none, and one where either has.
 
-    That makes no verdict wrong more often, since of either metric only one end of its interval can err.
+    Of either metric only one end of its interval can err. A wrong *yes* takes the upper end of a metric that has a
+    barrier, whatever the other one says. A wrong *no* takes a lower end of either, so lower ends hold for both at once.
     number: of pairs and tasks about which verdicts are given at once.
     """
     rows = compared.main_rows("barriers", pair)
