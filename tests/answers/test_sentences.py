@@ -110,7 +110,10 @@ def test_a_false_no_by_either_metric_stays_below_5_percent(number: int) -> None:
 
 
 def test_barriers_in_the_loss_alone_are_counted() -> None:
-    """Of three pairs one has a barrier in both, one in the loss alone, with its number, and one has none."""
+    """Of three pairs one has a barrier in both, one in the loss alone, with its number, and one has none.
+
+    Where accuracy is undecided or not finite the loss shows a barrier, which is not said to be in the loss alone.
+    """
     heights = {"ab": LITTLE, "ac": (0.5, 0.4, 0.6), "bc": LITTLE}
     ways = {"aligned_rescaled": (0.06, 0.03, 0.09, 0.12, 0.05, 0.2)}
     answer = basin(lines(heights, ways, losses={"ab": (0.8, 0.6, 1.0)}))
@@ -120,6 +123,11 @@ def test_barriers_in_the_loss_alone_are_counted() -> None:
     assert (answer.verdict, answer.models) == (NO, ("A", "C"))
     assert [part.verdict for part in answer.parts] == [NO, NO, YES]
     assert "most of it: 12.0 %" in answer.answer  # of the pair whose accuracy falls
+    for open_ in ((0.03, 0.01, 0.06), (np.nan, np.nan, np.nan)):
+        losses = {"ab": (0.8, 0.6, 1.0), "ac": (0.9, 0.7, 1.1)}
+        answer = basin(lines({"ab": LITTLE, "ac": open_, "bc": LITTLE}, losses=losses))
+        assert "between 1 pair (A & B) the barrier is in the loss alone, 0.800" in answer.answer
+        assert "between 1 pair (A & C) the barrier is shown by the loss, 0.900" in answer.answer
 
 
 def test_how_many_images_would_tell() -> None:

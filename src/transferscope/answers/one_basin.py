@@ -75,15 +75,17 @@ def _of_many(compared: Compared, findings: list[Basin], places: Places, number: 
         text.format(places.among(chosen)) for verdict, text in words.items()
         if (chosen := of_verdict(findings, verdict))
     ]  # fmt: skip
-    alone = [one for one in findings if one.only_loss is not None]
-    if alone:
-        highest_loss = max((one.only_loss for one in alone if one.only_loss), key=lambda loss: loss.value)
-        parts.append(f"{places.among(alone)} the barrier is in the loss alone, {highest_loss.shown} at most")
+    for where in (ALONE, SHOWN):
+        by_loss = [one for one in findings if one.where == where]
+        heights = [one.loss for one in by_loss if one.loss is not None]
+        if heights:
+            highest_loss = max(heights, key=lambda loss: loss.value)
+            parts.append(f"{places.among(by_loss)} the barrier is {where}, {highest_loss.shown} at most")
     highest = largest(findings)
     if math.isfinite(highest.value):
         shown = f"{points(highest.value)}{point_range(highest.low, highest.high)}"
         parts.append(f"the highest is {shown} of test {metric_name(compared, highest.pair)}, {places.at(highest.pair)}")
-    high = [one for one in findings if one.verdict == NO and one.only_loss is None]
+    high = [one for one in findings if one.verdict == NO and one.loss is None]
     parts.append(_explained(compared, high, highest, places, number))
     if any(one.would_tell == WOULD_TELL for one in findings):
         parts.append("a line to a model that has not learned the images says nothing of basins")
@@ -113,8 +115,13 @@ def _is_one_point(compared: Compared, pair: Pair) -> bool:
 class Basin(Finding):
     """The finding about one pair, whose number is the barrier in the metric that the task is judged by."""
 
-    only_loss: Height | None = None
-    """The barrier in the loss where there is one in the loss alone."""
+    loss: Height | None = None
+    """The barrier in the loss where accuracy (AUC) shows none."""
+    where: str = ""
+    """`ALONE` where accuracy has none, `SHOWN` where that is not decided; empty where it has one, or none is shown."""
+
+
+ALONE, SHOWN = "in the loss alone", "shown by the loss"
 
 
 def _finding(compared: Compared, pair: Pair, number: int) -> Basin | None:
@@ -144,7 +151,9 @@ def _finding(compared: Compared, pair: Pair, number: int) -> Basin | None:
     joined = "and" if score.verdict == loss.verdict else "but"
     numbers = f"{way} {score.against_margin}, {joined} {loss.against_margin}"
     if loss.verdict == NO:
-        return Basin(pair, NO, f"not in the loss: {numbers}", *ends, only_loss=loss)
+        return Basin(
+            pair, NO, f"not in the loss: {numbers}", *ends, loss=loss, where=ALONE if score.verdict == YES else SHOWN
+        )
     if score.verdict == loss.verdict == YES:
         return Basin(pair, YES, f"yes, {numbers}", *ends)
     text = f"whether {both} lie in one basin cannot be told: {score.unknown or numbers}"
