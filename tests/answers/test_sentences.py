@@ -138,6 +138,12 @@ def test_how_many_images_would_tell() -> None:
     both = basin(lines({"ab": (0.03, 0.01, 0.05)}, losses={"ab": (0.08, 0.04, 0.13)}))
     assert both.would_tell == "about 3,200 test images"  # for the loss, which needs more
     assert "about 2,000 test images would tell, if the value stays" in open_questions(compared, [answer]).answer
+    reach = 3 * norm.isf(0.05 * 0.75 / 2) / norm.isf(0.05 * 0.75)  # below 6 points, of which 4 are the margin
+    for loss in ((0.099, 0.08, 0.12), (np.nan, np.nan, np.nan)):  # needs 220,000, or is not finite
+        needed = basin(lines({"ab": (0.06, 0.03, 0.09)}, losses={"ab": loss})).would_tell
+        assert needed == f"about {np.ceil(500 * (reach / 2) ** 2 / 100) * 100:,.0f} test images"  # accuracy is enough
+    beyond = (0.0400001, 0.02, 0.06)  # no number of images that anybody has shows it
+    assert basin(lines({"ab": beyond}, losses={"ab": (np.nan, np.nan, np.nan)})).would_tell == "more test images"
     assert images_that_decide(0.03, 0.01, 0.05, 0.04, 500) == pytest.approx(2000)
     assert np.isnan(images_that_decide(0.04, 0.01, 0.07, 0.04, 500))
     assert decide(0.1, 0.1, 0.1, (0, 1)) == UNKNOWN  # no spread, no interval

@@ -161,11 +161,21 @@ def _finding(compared: Compared, pair: Pair, number: int) -> Basin | None:
 
 
 def _would_tell(*heights: Height) -> str:
-    """Images that would decide all that they can decide; empty where they can decide nothing."""
-    needed = [one.images_needed for one in heights if one.verdict == UNKNOWN and not one.unknown]
-    if not needed or any(one.unknown for one in heights):
+    """Images that would decide, if the values stay; empty where images can decide nothing.
+
+    One height above its margin is enough for *no*, so the fewest that show one suffice; that there is no barrier takes
+    as many as the slowest one needs.
+    """
+    undecided = [one for one in heights if one.verdict == UNKNOWN and not one.unknown]
+    higher = [one.images_needed for one in undecided if one.value > one.margin]
+    if higher:
+        needed = min((number for number in higher if math.isfinite(number)), default=math.nan)
+    elif not undecided or any(one.unknown for one in heights):
         return ""
-    return f"about {about(max(needed))} test images" if all(map(math.isfinite, needed)) else "more test images"
+    else:
+        slowest = [one.images_needed for one in undecided]
+        needed = max(slowest) if all(map(math.isfinite, slowest)) else math.nan
+    return f"about {about(needed)} test images" if math.isfinite(needed) else "more test images"
 
 
 @dataclass(frozen=True)

@@ -37,8 +37,8 @@ def among(numbers: Numbers, number: int, region: Region = (-math.inf, math.inf),
     """The interval so much longer that as many of them hold at once in 95 % of cases (Bonferroni).
 
     For a sentence that names the largest of several numbers, or counts those on one side of a bound. Ends are moved as
-    those of a normal distribution, each on its own side, and stay in the region of possible values. level: part of cases
-    in which a number lies beyond the end that is moved.
+    those of a normal distribution, each on its own side, and stay in the region of possible values. level: part of
+    cases in which a number lies beyond the end that is moved.
     """
     if number < 2:
         return numbers
