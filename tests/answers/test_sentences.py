@@ -17,7 +17,7 @@ from transferscope.answers.answer import NO, UNKNOWN, YES, Answer, AnswerCard
 from transferscope.answers.averaging import averaging
 from transferscope.answers.card import answer_questions
 from transferscope.answers.compared import Compared, Model
-from transferscope.answers.line_height import height
+from transferscope.answers.line_height import Height, height
 from transferscope.answers.one_basin import basin, cause_of
 from transferscope.answers.open_questions import open_questions
 from transferscope.answers.rule import among, decide, images_that_decide
@@ -244,6 +244,30 @@ def test_the_sentence_and_what_stays_open_agree() -> None:
     )
     assert "together explain most of it: 20.0 %" in answer.answer
     assert answer.would_tell == ""
+
+
+@pytest.mark.parametrize(
+    ("numbers", "margin", "text"),
+    [
+        (
+            (0.0029, 0.0026, 0.0034),
+            0.0024,
+            "0.00290 (0.00260 to 0.00340) of test loss, more than its margin of 0.00240",
+        ),
+        (
+            (-0.0004, -0.0009, 0.0001),
+            0.0024,
+            "-0.00040 (-0.00090 to 0.00010) of test loss (below 0 it is a gain), less",
+        ),
+        ((-0.0004, -0.01, 0.01), 0.1, "0.000 (-0.010 to 0.010) of test loss, less than its margin of 0.100"),
+        ((3e-9, 2.5e-9, 4e-9), 2e-9, "3.00e-09 (2.50e-09 to 4.00e-09) of test loss, more than its margin of 2.00e-09"),
+    ],
+)
+def test_losses_are_printed_as_finely_as_their_margin(
+    numbers: tuple[float, float, float], margin: float, text: str
+) -> None:
+    """A barrier above its margin reads as above it, and no 0 has a sign."""
+    assert Height("loss", *numbers, margin, 500).against_margin.startswith(text)
 
 
 def test_what_is_open_stands_with_what_would_tell_it() -> None:

@@ -15,6 +15,9 @@ from transferscope.tables import formats
 
 OF_LEARNED = f"({100 * BARRIER_MARGIN:.0f} % of what both have learned)"
 
+POWERS_FROM = 9
+"""So many decimals are not read; a loss is then printed with powers of ten."""
+
 
 @dataclass(frozen=True)
 class Height:
@@ -40,8 +43,16 @@ class Height:
         """`1.0 points (0.2 to 1.8) of test accuracy`, `0.014 (0.007 to 0.022) of test loss`."""
         if self.metric != "loss":
             return f"{points(self.value)}{point_range(self.low, self.high)} of test {self.metric}"
-        ends = f" ({formats.decimals(self.low)} to {formats.decimals(self.high)})" if math.isfinite(self.low) else ""
-        return f"{formats.decimals(self.value)}{ends} of test loss"
+        ends = f" ({self._loss(self.low)} to {self._loss(self.high)})" if math.isfinite(self.low) else ""
+        return f"{self._loss(self.value)}{ends} of test loss"
+
+    def _loss(self, value: float) -> str:
+        """With as many decimals as show three significant digits of the margin, three at least; powers of ten from 9."""
+        digits = max(3, 2 - math.floor(math.log10(self.margin))) if self.margin > 0 else 3
+        if digits >= POWERS_FROM:
+            return formats.significant(value, 3)
+        text = formats.decimals(value, digits)
+        return text.lstrip("-") if not text.strip("-0.") else text
 
     @property
     def against_margin(self) -> str:
@@ -51,8 +62,8 @@ class Height:
         if self.metric != "loss":
             margin = f"the margin of {points(self.margin)} {OF_LEARNED}"
         else:
-            margin = f"its margin of {formats.decimals(self.margin)}"
-        gain = " (below 0 it is a gain)" if self.value < 0 and self.verdict == YES else ""
+            margin = f"its margin of {self._loss(self.margin)}"
+        gain = " (below 0 it is a gain)" if self.shown.startswith("-") and self.verdict == YES else ""
         where = {YES: f"less than {margin}", NO: f"more than {margin}"}
         return f"{self.shown}{gain}, {where.get(self.verdict, f'and {margin} lies in that interval')}"
 
