@@ -47,7 +47,7 @@ class Height:
         return f"{self._loss(self.value)}{ends} of test loss"
 
     def _loss(self, value: float) -> str:
-        """With as many decimals as three digits of the margin take, three at least; powers of ten from `POWERS_FROM`."""
+        """With the decimals that show three digits of the margin, three at least; powers of ten from `POWERS_FROM`."""
         digits = max(3, 2 - math.floor(math.log10(self.margin))) if self.margin > 0 else 3
         if digits >= POWERS_FROM:
             return formats.significant(value, 3)
