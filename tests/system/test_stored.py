@@ -72,6 +72,7 @@ def test_a_file_of_another_place_is_damaged(tmp_path: Path) -> None:
     """
     data = tmp_path / "data"
     ours, others = (write(data / "07_model_output" / task / "barriers.csv", task) for task in ("clipart", "real"))
+    (others.parent / "results").mkdir()
     beside = [path.with_name(".barriers.csv.sha256") for path in (ours, others)]
     assert beside[1].read_text().startswith("# 07_model_output/real/barriers.csv\n")
     subprocess.run(["sha256sum", "--strict", "-c", beside[1].name], cwd=others.parent, capture_output=True, check=True)
@@ -79,6 +80,8 @@ def test_a_file_of_another_place_is_damaged(tmp_path: Path) -> None:
     shutil.copy(others, copy)
     shutil.copy(beside[1], tmp_path)
     check(copy)
+    forget()
+    check(others.parent / "results" / ".." / others.name)
     shutil.copy(others, ours)
     shutil.copy(beside[1], beside[0])
     with pytest.raises(

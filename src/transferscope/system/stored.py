@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -31,7 +32,7 @@ LARGE = 1 << 26
 _HEAD = 256
 _PIECE = 1 << 20
 _SEAL = re.compile(rb"sha256:[0-9a-f]{64}")
-_LAYER = re.compile(r"[0-9]{2}_.+")
+_LAYER = re.compile("0[1-8]_(?:raw|intermediate|primary|feature|model_input|models|model_output|reporting)")
 """A folder of Kedro's layers, such as `07_model_output`."""
 
 _whole: dict[Path, Stamp] = {}
@@ -58,8 +59,9 @@ def path_in_data(path: Path) -> str:
 
     The data folder is no part of it, so that it can be moved.
     """
-    layers = [position for position, part in enumerate(path.parts[:-1]) if _LAYER.fullmatch(part)]
-    return "/".join(path.parts[layers[-1] :]) if layers else path.name
+    parts = Path(os.path.normpath(path)).parts
+    layers = [position for position, part in enumerate(parts[:-1]) if _LAYER.fullmatch(part)]
+    return "/".join(parts[layers[-1] :]) if layers else path.name
 
 
 def _fault_of_place(path: Path, written: str) -> str | None:
