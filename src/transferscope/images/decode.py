@@ -109,7 +109,7 @@ def decode_image(
             raise UserError(f"{where}: {kind}, whatever its suffix: {fix}") from error
         if (values := _values_of_tiff(data)) is not None:
             raise UserError(
-                f"{where}: a TIFF of {values}, which are not read: save it with 8 or 16 bits or with 32-bit floats"
+                f"{where}: a TIFF of {values}, which are not read: save it with 8 or 16 unsigned bits or as 32-bit floats"
             ) from error
         raise UserError(f"{where}: not an image in a known format ({', '.join(FORMATS)})") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -246,8 +246,7 @@ def _as_written(image: Image.Image, tags: Mapping[int, Any], where: str) -> Imag
     if bits == {8} and kinds == {2}:
         if image.mode != "L":
             raise UserError(f"{where}: colours of 8 signed bits: convert it to unsigned ones")
-        signed = np.asarray(image).view(np.int8)
-        return ~signed if tags.get(_HOW_SEEN) == 0 else signed  # which Pillow has inverted
+        return np.asarray(image).view(np.int8)
     if bits == {32} and image.mode == "I" and kinds <= {1}:
         return np.asarray(image).view(np.uint32)
     return np.asarray(image) if image.mode.startswith("I") or image.mode == "F" else image
