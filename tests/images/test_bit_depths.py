@@ -160,7 +160,7 @@ def test_numbers_of_a_tiff_that_are_not_read(kind: str, order: str, shown: str) 
     with pytest.raises(UserError) as caught:
         decode_image(tiff(np.ones((2, 2), dtype=kind), order), "scan.tif", (0, 1))
     assert str(caught.value) == (
-        f"scan.tif: a TIFF of {shown}, which are not read: save it with 8 or 16 unsigned bits or as 32-bit floats"
+        f"scan.tif: a TIFF of {shown}, not read: save it with 8 or 16 unsigned bits or as 32-bit floats"
     )
 
 

@@ -109,7 +109,7 @@ def decode_image(
             raise UserError(f"{where}: {kind}, whatever its suffix: {fix}") from error
         if (values := _values_of_tiff(data)) is not None:
             raise UserError(
-                f"{where}: a TIFF of {values}, which are not read: save it with 8 or 16 unsigned bits or as 32-bit floats"
+                f"{where}: a TIFF of {values}, not read: save it with 8 or 16 unsigned bits or as 32-bit floats"
             ) from error
         raise UserError(f"{where}: not an image in a known format ({', '.join(FORMATS)})") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
