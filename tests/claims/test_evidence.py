@@ -245,19 +245,19 @@ def test_a_union_counts_where_its_parts_have_no_runs(plan: Plan, drawn: Any) -> 
     assert Evidence(plan, {"real_clipart": results["real_clipart"]}).compared_tasks == ["real_clipart"]
 
 
-def lines(values: dict[tuple[str, str, str], float]) -> dict[str, TaskResults]:
-    """Cross-domain barriers of P-T by the tasks of the ends and the one evaluated on; the ends reach .6, chance is .1."""
+def lines(values: dict[tuple[str, str, str], float], metric: str = "accuracy") -> dict[str, TaskResults]:
+    """Cross-domain barriers of P-T by the tasks of the ends and the one evaluated on; the ends reach .6, of ten classes."""
     rows = [
-        {"scenario": f"figure_{i}", "task": on, "split": "test", "metric": "accuracy", "barrier": height,
+        {"scenario": f"figure_{i}", "task": on, "split": "test", "metric": metric, "barrier": height,
          "checkpoint_a": f"{a}.pt_1@final", "checkpoint_b": f"{b}.pt_1@final", "midpoint_gain": 0.0}
         for i, ((a, b, on), height) in enumerate(values.items())
     ]  # fmt: skip
     ends = [{**row, "alpha": alpha, "value": 0.6} for row in rows for alpha in (0.0, 1.0)]
     tables = {"barriers": pd.DataFrame(rows), "interpolation": pd.DataFrame(ends)}
     tasks = dict.fromkeys(task for a, b, _ in values for task in (a, b))
-    runs = {
-        task: TaskResults(task, tables={"runs": pd.DataFrame({"run": ["pt_1"], "chance": [0.1]})}) for task in tasks
-    }
+    classes = pd.DataFrame({"class_name": list("abcdefghij"), "part": "test", "count": 5, "negatives": 45})
+    of_task = {"runs": pd.DataFrame({"run": ["pt_1"], "chance": [0.1]}), "class_sizes": classes}
+    runs = {task: TaskResults(task, tables=of_task) for task in tasks}
     return runs | {"cross_domain": TaskResults("cross_domain", tables=tables)}
 
 
@@ -278,6 +278,17 @@ def test_evaluations_of_one_line_are_averaged_and_three_lines_decide(plan: Plan)
     (largest,) = cross_domain.one_basin(evidence)
     assert np.isclose(largest.effect, 0.03)
     assert decide([largest], evidence.kinship()).verdict == "cannot tell"
+
+
+def test_one_basin_in_the_loss(plan: Plan) -> None:
+    """Rises of the loss against the loss of guessing ten classes, ln 10; a line that only the accuracy has is none."""
+    sides = [("real", "clipart", "real"), ("real", "chest", "real"), ("clipart", "chest", "clipart")]
+    heights = dict(zip(sides, (0.01, 0.4, 0.02), strict=True))
+    evidence = Evidence(plan, lines(heights, "loss"))
+    (largest,) = cross_domain.one_basin_loss(evidence)
+    assert largest.effect == pytest.approx(0.4 / (np.log(10) - 0.6))
+    assert list(cross_domain.one_basin(evidence)) == []
+    assert list(cross_domain.one_basin_loss(Evidence(plan, lines(heights)))) == []
 
 
 def test_extremes_of_the_rate_are_compared() -> None:
