@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import os
 import signal
 import time
@@ -28,6 +29,14 @@ def write_for_ever(folder: Path, send: Send) -> None:
         (folder / "begun").write_text(str(os.getpid()))
         while True:
             time.sleep(0.05)
+
+
+def with_a_child(item: str, send: Send) -> int | None:
+    """The exit code of a process of its own, as a DataLoader's worker is one."""
+    child = multiprocessing.get_context("fork").Process(target=os.getpid)
+    child.start()
+    child.join()
+    return child.exitcode
 
 
 def die(number: int, send: Send) -> None:

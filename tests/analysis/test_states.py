@@ -4,10 +4,11 @@ import math
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from transferscope.analysis.merging.candidates import mean_of
 from transferscope.analysis.states import (
+    ComputedState,
     check_same_tensors,
     find_module,
     nonfinite_tensors,
@@ -40,6 +41,21 @@ def test_digest_is_of_the_content() -> None:
     assert digest == state_digest({"n": torch.tensor(3), "w": weight.to(memory_format=torch.channels_last)})
     others = [{"w": weight + 1e-6}, {"v": weight}, {"w": weight.reshape(16)}, {"w": weight.double()}]
     assert len({state_digest(other) for other in others} | {state_digest({"w": weight})}) == 5
+
+
+def test_write_state_asks_for_each_tensor_once() -> None:
+    """Of an average, which is computed from all candidates, and also where one does not fit."""
+    net, asked = nn.Linear(3, 2), list[str]()
+
+    def compute(key: str) -> Tensor:
+        asked.append(key)
+        return torch.ones(net.state_dict()[key].shape)
+
+    write_state(net, ComputedState(["weight", "bias"], compute))
+    assert sorted(asked) == ["bias", "weight"]
+    assert all(tensor.eq(1).all() for tensor in net.state_dict().values())
+    with pytest.raises(UserError, match=r"more only in the state, bias \(2,\) in the model but \(3,\)"):
+        write_state(net, {"weight": torch.ones(2, 3), "bias": torch.ones(3), "more": torch.ones(1)})
 
 
 def test_write_state_keeps_storage() -> None:

@@ -162,10 +162,32 @@ class Returns(nn.Module):
 
     def forward(self, images: torch.Tensor) -> Any:
         logits = self.fc(images.mean((2, 3)))
-        return {"dict": {"logits": logits}, "random": nn.functional.dropout(logits)}.get(self.form, (logits, images))
+        forms = {
+            "dict": {"logits": logits},
+            "random": nn.functional.dropout(logits),
+            "of the batch": logits - logits.mean(0),
+            "probabilities": logits.softmax(1),
+        }
+        return forms.get(self.form, (logits, images))
+
+
+class PerChannel(nn.Module):
+    """A network of colour images whose convolution sees each channel by itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.fc = nn.Conv2d(1, 4, 3), nn.Linear(12, 4)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.fc(self.conv(images.flatten(0, 1)[:, None]).mean((2, 3)).reshape(len(images), 12))
 
 
 NOT_TAKEN = {
+    "other channels": (PerChannel, "PerChannel takes images of 3 channels only, and its first layer, by .* has 1: put"),
+    "sequences": (
+        lambda: nn.Sequential(nn.Conv1d(3, 4, 3), nn.AdaptiveAvgPool1d(1), nn.Flatten(), nn.Linear(4, 4)),
+        "Sequential begins with a Conv1d, which takes no images of shape",
+    ),
     "no values": (lambda: OtherNetwork().to("meta"), "A: .* has no values yet: put an image through the network"),
     "lazy": (lambda: nn.Sequential(nn.Flatten(), nn.LazyLinear(4)), "A: 1.weight has no values yet"),
     "quantised": (
@@ -175,6 +197,8 @@ NOT_TAKEN = {
     "dict": (lambda: Returns("dict"), "Returns puts out a dict: return logits alone"),
     "tuple": (lambda: Returns("tuple"), "Returns puts out a tuple: return logits alone"),
     "random": (lambda: Returns("random"), "puts out other values when the same image comes again"),
+    "of the batch": (lambda: Returns("of the batch"), "puts out other values for an image when other images are in"),
+    "probabilities": (lambda: Returns("probabilities"), "puts out probabilities.*: return logits"),
 }
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import entropy
 
 from drawn_study import change_study
 from transferscope.claims import criticality, cross_domain, landscape, mistakes, similarity, spectrum, training
@@ -245,19 +246,19 @@ def test_a_union_counts_where_its_parts_have_no_runs(plan: Plan, drawn: Any) -> 
     assert Evidence(plan, {"real_clipart": results["real_clipart"]}).compared_tasks == ["real_clipart"]
 
 
-def lines(values: dict[tuple[str, str, str], float]) -> dict[str, TaskResults]:
-    """Cross-domain barriers of P-T by the tasks of the ends and the one evaluated on; the ends reach .6, chance is .1."""
+def lines(values: dict[tuple[str, str, str], float], metric: str = "accuracy") -> dict[str, TaskResults]:
+    """Cross-domain barriers of P-T by the tasks of the ends and the one evaluated on; the ends reach .6, of ten classes."""
     rows = [
-        {"scenario": f"figure_{i}", "task": on, "split": "test", "metric": "accuracy", "barrier": height,
+        {"scenario": f"figure_{i}", "task": on, "split": "test", "metric": metric, "barrier": height,
          "checkpoint_a": f"{a}.pt_1@final", "checkpoint_b": f"{b}.pt_1@final", "midpoint_gain": 0.0}
         for i, ((a, b, on), height) in enumerate(values.items())
     ]  # fmt: skip
     ends = [{**row, "alpha": alpha, "value": 0.6} for row in rows for alpha in (0.0, 1.0)]
     tables = {"barriers": pd.DataFrame(rows), "interpolation": pd.DataFrame(ends)}
     tasks = dict.fromkeys(task for a, b, _ in values for task in (a, b))
-    runs = {
-        task: TaskResults(task, tables={"runs": pd.DataFrame({"run": ["pt_1"], "chance": [0.1]})}) for task in tasks
-    }
+    classes = pd.DataFrame({"class_name": list("abcdefghij"), "part": "test", "count": 5, "negatives": 45})
+    of_task = {"runs": pd.DataFrame({"run": ["pt_1"], "chance": [0.1]}), "class_sizes": classes}
+    runs = {task: TaskResults(task, tables=of_task) for task in tasks}
     return runs | {"cross_domain": TaskResults("cross_domain", tables=tables)}
 
 
@@ -278,6 +279,17 @@ def test_evaluations_of_one_line_are_averaged_and_three_lines_decide(plan: Plan)
     (largest,) = cross_domain.one_basin(evidence)
     assert np.isclose(largest.effect, 0.03)
     assert decide([largest], evidence.kinship()).verdict == "cannot tell"
+
+
+def test_one_basin_in_the_loss(plan: Plan) -> None:
+    """Rises of the loss against the loss of guessing ten classes, ln 10; a line that only the accuracy has is none."""
+    sides = [("real", "clipart", "real"), ("real", "chest", "real"), ("clipart", "chest", "clipart")]
+    heights = dict(zip(sides, (0.01, 0.4, 0.02), strict=True))
+    evidence = Evidence(plan, lines(heights, "loss"))
+    (largest,) = cross_domain.one_basin_loss(evidence)
+    assert largest.effect == pytest.approx(0.4 / (np.log(10) - 0.6))
+    assert list(cross_domain.one_basin(evidence)) == []
+    assert list(cross_domain.one_basin_loss(Evidence(plan, lines(heights)))) == []
 
 
 def test_extremes_of_the_rate_are_compared() -> None:
@@ -412,6 +424,16 @@ def test_losses_are_counted_from_the_entropy_of_the_labels(
         guessing = np.log(2) if one.place == "chest" else np.log(10)
         assert one.effect == pytest.approx(rows["barrier"].iloc[0] / (guessing - 0.1))
     assert {one.place for one in comparisons} >= {"clipart", "chest"}
+
+
+def test_guessing_of_a_task_without_runs_is_that_of_its_labels(plan: Plan) -> None:
+    """A task on which lines are only evaluated has no history; findings are binary by the plan, classes are not."""
+    sizes = pd.DataFrame({"part": "test", "count": [10, 30], "negatives": [30, 50]})
+    for task, expected in (
+        ("chest", (40 * entropy([1, 3]) + 80 * entropy([3, 5])) / 120),
+        ("clipart", entropy([1, 3])),
+    ):
+        assert evidence(plan, task, class_sizes=sizes).guessing(task, "test", "loss") == pytest.approx(expected)
 
 
 def test_one_basin_needs_every_line_of_one_run_of_each_domain(plan: Plan) -> None:

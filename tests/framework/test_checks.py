@@ -55,6 +55,41 @@ def faults(plan: Plan, classes: tuple[str, ...] | None = CLASSES) -> list[str]:
     )
 
 
+@pytest.mark.parametrize(
+    ("root", "data", "fault"),
+    [
+        (
+            "ph",
+            "ph",
+            "tasks.photos.root: the images in {0}/ph hold the folder of results {0}/ph: change data in globals",
+        ),
+        ("ph", "ph/out", "tasks.photos.root: the images in {0}/ph hold the folder of results {0}/ph/out: change data"),
+        (
+            "link",
+            "ph/out",
+            "tasks.photos.root: the images in {0}/ph hold the folder of results {0}/ph/out: change data",
+        ),
+        (
+            "data/08_reporting/ph",
+            "data",
+            "tasks.photos.root: {0}/data/08_reporting/ph lies among the results in {0}/data",
+        ),
+        ("models/photos", "data", "tasks.photos.root: {0}/models/photos lies among the results in {0}/data"),
+        (".", "data", "tasks.photos.root: the images in {0} hold the folder of results {0}/data: change data"),
+        ("data/01_raw/ph", "data", None),
+        ("ph", "ph_out", None),
+    ],
+)
+def test_images_and_results_lie_apart(tmp_path: Path, root: str, data: str, fault: str | None) -> None:
+    """Neither holds the other, links followed, except for images in `01_raw`."""
+    (tmp_path / "link").symlink_to(tmp_path / "ph")
+    task = study(a={"initialisation": "random"}).study.tasks["photos"]
+    tasks = {"photos": task.placed(lambda path: str(tmp_path / root))}
+    found = list(checks.places_faults(tasks, tmp_path / data, tmp_path / "models"))
+    assert len(found) == (fault is not None)
+    assert all(line.startswith(str(fault).format(tmp_path)) for line in found)
+
+
 def test_weights_that_fit_are_no_fault(tmp_path: Path) -> None:
     """With the classes of the images known or not, also without images."""
     plan = study(a=file(tmp_path / "a.pth"))
@@ -169,10 +204,13 @@ def test_networks_of_other_channels_than_images_have(tmp_path: Path, name: str, 
         ("y[:, :, None]", "Net puts out a tensor of 3 axes: return logits alone"),
         ("y + torch.randn(1)", "Net puts out other values when the same image comes again"),
         ("nn.functional.dropout(y)", "Net puts out other values when the same image comes again"),
+        ("y - y.mean(0)", "Net puts out other values for an image when other images are in its batch"),
+        ("nn.BatchNorm1d(2, track_running_stats=False).eval()(y)", "Net puts out other values for an image when"),
+        ("y.softmax(1)", "Net puts out probabilities, of which losses would be wrong: return logits"),
     ],
 )
 def test_networks_whose_output_cannot_be_measured(tmp_path: Path, returned: str, message: str) -> None:
-    """Anything but logits, and dropout that does not end with training, are a line before anything is trained."""
+    """Anything but logits of each image alone is a line before anything is trained, as is dropout that does not end."""
     (tmp_path / "own.py").write_text(
         "import torch\nfrom torch import nn\n\n\nclass Net(nn.Module):\n    def __init__(self, num_classes):\n"
         "        super().__init__()\n        self.conv, self.fc = nn.Conv2d(3, 8, 3), nn.Linear(8, num_classes)\n\n"

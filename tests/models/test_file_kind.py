@@ -12,6 +12,7 @@ import tarfile
 import zipfile
 from pathlib import Path
 
+import joblib
 import numpy as np
 import pytest
 import torch
@@ -42,6 +43,12 @@ def tarred() -> bytes:
 def array_archive() -> bytes:
     stream = io.BytesIO()
     np.savez(stream, a=np.zeros(2))
+    return stream.getvalue()
+
+
+def dumped(compress: int) -> bytes:
+    stream = io.BytesIO()
+    joblib.dump({"fc.weight": np.zeros((2, 3))}, stream, compress=compress)
     return stream.getvalue()
 
 
@@ -79,6 +86,8 @@ OTHERS = {
     "PDF document": b"%PDF-1.7\n" + bytes(30),
     "MATLAB file": b"MATLAB 5.0 MAT-file" + bytes(200),
     "text in UTF-16": "<html>".encode("utf-16"),
+    "joblib file": dumped(0),
+    "compressed by zlib, as joblib does": dumped(3),
     "archive of torch.export": zipped(**{"a/archive_format": "pt2", "a/models/model.json": ""}),
 }
 
@@ -143,6 +152,17 @@ def test_a_folder_of_hugging_face_is_read(tmp_path: Path, suffix: str) -> None:
         assert load_checkpoint(path).state_dict.keys() == WEIGHTS.keys()
     write(f"{stem}{suffix}", {key: value + 1 for key, value in WEIGHTS.items()})
     assert torch.equal(load_checkpoint(tmp_path).state_dict["fc.bias"], torch.ones(2))
+
+
+def test_one_part_of_several_is_called_so(tmp_path: Path) -> None:
+    """The message names the file that lists all parts; a model in one part is read."""
+    save_file(WEIGHTS, tmp_path / "model-00001-of-00002.safetensors")
+    with pytest.raises(
+        UserError, match=r"is part 1 of 2 of a model: give model\.safetensors\.index\.json, which lists"
+    ):
+        load_checkpoint(tmp_path / "model-00001-of-00002.safetensors")
+    save_file(WEIGHTS, tmp_path / "model-00001-of-00001.safetensors")
+    assert load_checkpoint(tmp_path / "model-00001-of-00001.safetensors").state_dict.keys() == WEIGHTS.keys()
 
 
 def test_a_part_that_is_missing_is_named(tmp_path: Path) -> None:

@@ -105,6 +105,26 @@ def test_files_of_old_torch_load(network: nn.Module, weights: State) -> None:
     assert torch.equal(built(image), network(image))
 
 
+def test_missing_counters_have_values_beside_a_network_without() -> None:
+    """They are numbers on the device of the file, so the weights that `fitted` gives can be loaded."""
+    state = without_counters(torchvision.models.shufflenet_v2_x0_5(num_classes=2).state_dict())
+    checkpoint = Checkpoint(state, CheckpointMetadata("shufflenet_v2_x0_5")).fitted()
+    assert {key for key in checkpoint.state_dict if key not in state}
+    assert not any(tensor.is_meta for tensor in checkpoint.state_dict.values())
+    built = checkpoint.build().state_dict()
+    assert all(int(built[key]) == 0 for key in built if "num_batches_tracked" in key)
+    described = Checkpoint({key: tensor.to("meta") for key, tensor in state.items()}, checkpoint.metadata).fitted()
+    assert all(tensor.is_meta for tensor in described.state_dict.values())
+
+
+def test_counters_of_shape_one_are_numbers(network: nn.Module, weights: State) -> None:
+    """`num_batches_tracked` of shape (1,), as other programs save it, keeps its number, and a sentence says so."""
+    given = {key: value.reshape(1) if "num_batches" in key else value for key, value in weights.items()}
+    fitted, notes = fit_to_model(given, network)
+    assert notes == ["took 20 counters num_batches_tracked of another shape, which hold one number each"]
+    assert all(torch.equal(fitted[key], value) for key, value in weights.items())
+
+
 def test_counters_that_the_network_does_not_keep_are_left_out() -> None:
     """As where BatchNorm was replaced or frozen."""
     model = nn.Sequential(nn.BatchNorm2d(3, track_running_stats=True), nn.Linear(2, 2))

@@ -61,6 +61,27 @@ class Viewed(nn.Module):
         return self.fc(functional.relu(self.conv(x)).view(-1, 500))
 
 
+def test_parameters_of_five_axes_keep_their_layout() -> None:
+    """`channels_last` is for 4 axes: a network with a 3d convolution, too, computes the same in it."""
+    torch.manual_seed(0)
+
+    class Mixed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.flat, self.deep, self.fc = nn.Conv2d(3, 4, 3), nn.Conv3d(1, 1, 3, padding=1), nn.Linear(4, 2)
+
+        def forward(self, images: Tensor) -> Tensor:
+            return self.fc(self.deep(self.flat(images)[:, None])[:, 0].mean((2, 3)))
+
+    model, images = Mixed().eval(), torch.rand(2, 3, 16, 16)
+    expected = model(images)
+    fast = prepare(model)
+    assert fast.flat.weight.is_contiguous(memory_format=torch.channels_last)
+    assert not fast.flat.weight.is_contiguous()
+    assert fast.deep.weight.is_contiguous()
+    assert torch.allclose(fast(images), expected, atol=1e-6)
+
+
 def perceptron(num_classes):
     return nn.Sequential(nn.Flatten(), nn.Linear(28 * 28, 9), nn.ReLU(), nn.Linear(9, num_classes))
 

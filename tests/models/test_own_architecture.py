@@ -42,6 +42,9 @@ class Early(nn.Module):  # the same with BatchNorm, whose buffers have memory wh
 def fully():
     return nn.Sequential(nn.Conv2d(3, 10, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
 constant = 4
+def quits():
+    import sys
+    sys.exit(3)
 """
 
 
@@ -90,6 +93,7 @@ def test_the_classifier_is_found_by_an_image_also_without_memory(nets: str) -> N
         ("build", {"depth": 3}, "has no option 'depth'"),
         ("Net", {"depth": 3}, "has no option 'depth'"),
         ("fully", {}, "classifies by a convolution that is not 1 by 1"),
+        ("quits", {}, "ends the program .sys.exit.: let it return the network"),
         ("biuld", {}, "has no 'biuld': near matches are build"),
     ],
 )
@@ -97,6 +101,12 @@ def test_what_does_not_build_is_one_line(nets: str, name: str, options: dict[str
     """Every mistake names the reference and what is wrong."""
     with pytest.raises(UserError, match=message):
         build_model(f"{nets}:{name}", 5, **options)
+
+
+def test_a_file_without_its_function_is_one_line(nets: str) -> None:
+    """The message says how the function is named."""
+    with pytest.raises(UserError, match=r"nets.py' is a file: name the function or class in it .* nets?.*.py:function"):
+        build_model(nets, 5)
 
 
 def test_a_file_that_names_code_runs_nothing_until_the_user_names_it(

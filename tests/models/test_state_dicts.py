@@ -148,6 +148,39 @@ def test_a_key_that_is_not_there_is_answered_with_those_that_are(tmp_path: Path)
         load_checkpoint(tmp_path / "a.safetensors", weights="ema")
 
 
+def test_weights_among_other_entries_are_taken(tmp_path: Path) -> None:
+    """As in {**state_dict, "optimizer": ...}; what is left out is named, and other weights than averages are a doubt."""
+    optimizer = torch.optim.Adam([torch.zeros(2, requires_grad=True)]).state_dict()
+    checkpoint = loaded(tmp_path, WEIGHTS | {"optimizer": optimizer, "epoch": 3})
+    assert list(checkpoint.state_dict) == list(WEIGHTS)
+    assert torch.equal(checkpoint.state_dict["fc.weight"], WEIGHTS["fc.weight"])
+    assert notes(checkpoint) == "left out values that are no tensors: optimizer, epoch"
+    averaged = loaded(tmp_path, WEIGHTS | {"ema": OTHER})
+    assert torch.equal(averaged.state_dict["fc.bias"], WEIGHTS["fc.bias"])
+    beside = loaded(tmp_path, {"input.mean": torch.zeros(3), "model": WEIGHTS})
+    assert list(beside.state_dict) == list(WEIGHTS)
+
+
+def test_the_state_of_an_optimizer_is_no_network(tmp_path: Path) -> None:
+    """Its moments are named by numbers; the message says that it is an optimizer's."""
+    weight = torch.zeros(2, 3, requires_grad=True)
+    optimizer = torch.optim.Adam([weight])
+    weight.sum().backward()
+    optimizer.step()
+    with pytest.raises(UserError, match="holds the state of an optimizer, and no weights: give the file of"):
+        loaded(tmp_path, optimizer.state_dict())
+
+
+@pytest.mark.parametrize("values", [True, False])
+@pytest.mark.parametrize("suffix", ["pth", "safetensors"])
+def test_tensors_without_values_are_refused(tmp_path: Path, suffix: str, values: bool) -> None:
+    """ZeRO-3 leaves empty tensors where each device has a share; the message names the file and the fix."""
+    weights, path = WEIGHTS | {"fc.weight": torch.zeros(0)}, tmp_path / f"a.{suffix}"
+    save_file(weights, path) if suffix == "safetensors" else torch.save(weights, path)
+    with pytest.raises(UserError, match=rf"a.{suffix}: 'fc.weight' is empty, shape \(0,\), as DeepSpeed ZeRO-3"):
+        load_checkpoint(path, values=values)
+
+
 def test_what_is_no_network_is_not_taken_for_one(tmp_path: Path) -> None:
     """The states of optimizers, losses and buffers of statistics do not compete with the weights."""
     content = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -9,12 +10,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
 
 import psutil
 import pytest
 
-from sent_to_processes import die, look, write_for_ever
+from sent_to_processes import die, look, with_a_child, write_for_ever
 from transferscope.system.own_process import OwnProcess, ProcessDiedError
 from transferscope.system.processes import unwind
 
@@ -51,6 +53,26 @@ def test_one_process_carries_out_all_calls(process: OwnProcess) -> None:
     process.end()
     process.end()
     assert not psutil.pid_exists(first[1])
+
+
+def test_it_may_have_processes_of_its_own(process: OwnProcess) -> None:
+    """Python refuses them to a daemon."""
+    assert process.call(with_a_child, "a", print) == 0
+
+
+def test_a_process_that_cannot_be_started_raises_its_error(
+    process: OwnProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next call starts another."""
+    with monkeypatch.context() as patched:
+        patched.setattr(SpawnProcess, "start", _no_memory)
+        with pytest.raises(OSError, match="Cannot allocate memory"):
+            process.call(look, "a", print)
+    assert process.call(look, "a", lambda _: None)[0] == "a"
+
+
+def _no_memory(_: object) -> None:
+    raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
 
 
 def test_a_killed_process_is_one_line_and_the_next_call_has_another(process: OwnProcess) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,38 @@ def test_code_that_fails_names_its_error(tmp_path: Path) -> None:
     (tmp_path / "broken.py").write_text("1 / 0\n")
     with pytest.raises(UserError, match=r"key: .*broken.py cannot be imported: ZeroDivisionError: division by zero"):
         resolve(f"{tmp_path / 'broken.py'}:build", "key")
+
+
+def test_a_file_imports_the_modules_beside_it(tmp_path: Path) -> None:
+    """As `python file.py` does; the path of imports is as before, and what is nowhere is named with the fix."""
+    (tmp_path / "sibling_of_script.py").write_text("def build(): return 7\n")
+    (tmp_path / "script.py").write_text("from sibling_of_script import build\n")
+    (tmp_path / "lacking.py").write_text("import no_such_sibling\n")
+    before = list(sys.path)
+    assert resolve(f"{tmp_path}/script.py:build", "key")() == 7
+    with pytest.raises(UserError, match=r"lacking.py needs the module no_such_sibling, which is neither in its folder"):
+        resolve(f"{tmp_path}/lacking.py:build", "key")
+    assert sys.path == before
+
+
+def test_two_modules_of_one_name_are_not_confused(tmp_path: Path) -> None:
+    """Files of two folders that each import a module beside them of one name: the second is refused, not mistaken."""
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "one_name_twice.py").write_text(f"def build(): return {folder!r}\n")
+        (tmp_path / folder / "script.py").write_text("from one_name_twice import build\n")
+    assert resolve(f"{tmp_path}/a/script.py:build", "key")() == "a"
+    with pytest.raises(UserError, match=r"imports one_name_twice, and .* another module of that name, .*/a/one_name_"):
+        resolve(f"{tmp_path}/b/script.py:build", "key")
+
+
+def test_code_that_ends_the_program_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`sys.exit` in a file or a module is an error with its fix, not the silent end of the command."""
+    (tmp_path / "quits_at_once.py").write_text("import sys\nsys.exit(3)\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for place in ("quits_at_once", str(tmp_path / "quits_at_once.py")):
+        with pytest.raises(UserError, match=r"ends the program \(sys.exit\) when it is imported: put that below"):
+            resolve(f"{place}:build", "key")
 
 
 def test_a_module_that_lacks_a_package_names_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

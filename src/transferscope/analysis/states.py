@@ -123,11 +123,20 @@ def describe_nonfinite(state: State, name: str) -> str:
 
 @torch.no_grad()
 def write_state(model: nn.Module, state: State) -> None:
-    """Copy `state` into the model's own tensors: no storage, memory format or dtype of the model changes."""
+    """Copy `state` into the model's own tensors: no storage, memory format or dtype of the model changes.
+
+    Each tensor is asked for once, as it may be computed. Raises UserError for tensors of other names or shapes, after
+    those that fit are written.
+    """
     own = model.state_dict()
-    check_same_tensors(own, state, "the model", "the state")
+    given = dict.fromkeys(state, torch.empty(0))
     for key, tensor in own.items():
-        tensor.copy_(state[key])
+        if key in state:
+            new = state[key]
+            given[key] = tensor if new.shape == tensor.shape else new
+            if given[key] is tensor:
+                tensor.copy_(new)
+    check_same_tensors(own, given, "the model", "the state")
 
 
 def stored_like(state: State, model: nn.Module) -> dict[str, Tensor]:

@@ -48,7 +48,7 @@ def cross_domain_basin_loss(evidence: Evidence) -> Iterator[Comparison]:
 
 
 @claim(
-    "P-T of all domains lie in one basin at once.",
+    "P-T of all domains lie in one basin at once: there is no barrier in accuracy between them.",
     source="Section B.7, Figures 19 to 23",
     paper=("one shared basin (five figures)",),
     compares=f"{HEIGHT}, the largest on the lines between one P-T of each domain; claimed: below {MARGIN:.0%}",
@@ -59,9 +59,29 @@ def cross_domain_basin_loss(evidence: Evidence) -> Iterator[Comparison]:
     section="figures_19_23",
 )
 def one_basin(evidence: Evidence) -> Iterator[Comparison]:
+    return _at_once(evidence)
+
+
+@claim(
+    "There is no barrier in the loss between P-T of all domains at once.",
+    source="Section B.7, Figures 19 to 23",
+    paper=("one shared basin (five figures; curves, no number)",),
+    compares=f"{RISE}, test set, the largest on the lines between one P-T of each domain; claimed: below {MARGIN:.0%}",
+    unit="share",
+    sides=("largest barrier",),
+    needs="cross-domain interpolation of fine-tuned runs between each two of three domains",
+    place="set of domains",
+    section="figures_19_23",
+)
+def one_basin_loss(evidence: Evidence) -> Iterator[Comparison]:
+    return _at_once(evidence, "loss")
+
+
+def _at_once(evidence: Evidence, metric: str | None = None) -> Iterator[Comparison]:
+    """The largest barrier on the lines between one P-T of each domain, of three domains or more."""
     lines: dict[frozenset[RunName], tuple[float, float]] = {}
     gone: dict[str, str] = {}
-    for _, barrier in _scenarios(evidence, "fine_tuned", unions=False):
+    for _, barrier in _scenarios(evidence, "fine_tuned", unions=False, metric=metric):
         gone |= barrier.left_out
         for unit, height in barrier.values.items():
             if np.isfinite(height):
@@ -150,7 +170,7 @@ def other_domain_chance(evidence: Evidence) -> Iterator[Comparison]:
 
 
 @claim(
-    "P-T of a union of domains and of one domain lie in one basin.",
+    "P-T of a union of domains and of one domain lie in one basin: there is no barrier in accuracy between them.",
     source="Section B.8, Figures 24 to 29",
     paper=("no barrier on any of six figures",),
     compares=f"{NO_BARRIER}; mean over the domains evaluated on",
@@ -162,6 +182,21 @@ def other_domain_chance(evidence: Evidence) -> Iterator[Comparison]:
 )
 def union_basin(evidence: Evidence) -> Iterator[Comparison]:
     return _across(evidence, "fine_tuned", unions=True, above=False)
+
+
+@claim(
+    "There is no barrier in the loss between P-T of a union of domains and of one domain.",
+    source="Section B.8, Figures 24 to 29",
+    paper=("no barrier on any of six figures (curves, no number)",),
+    compares=f"{RISE}, test set, mean over the domains evaluated on; claimed: below {MARGIN:.0%}",
+    unit="share",
+    sides=("barrier",),
+    needs="interpolation between fine-tuned runs of a union and of a domain",
+    place="pair of domains",
+    section="figures_24_29",
+)
+def union_basin_loss(evidence: Evidence) -> Iterator[Comparison]:
+    return _across(evidence, "fine_tuned", unions=True, above=False, metric="loss")
 
 
 @claim(

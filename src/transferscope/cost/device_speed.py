@@ -122,17 +122,19 @@ class _Work:
         import torch
 
         from transferscope.models.layers import image_channels
+        from transferscope.models.memory_layout import lay_out
         from transferscope.models.precision import TYPES, analyses_precision
         from transferscope.models.zoo import build_model
 
         self.dtype = TYPES[analyses_precision(precision, device)]
         network = build_model(model.name, num_classes, seed=0, **model.options)
         layout = torch.channels_last if options.channels_last else torch.contiguous_format
-        self.network = network.to(device=device, memory_format=layout)  # type: ignore[call-overload]
+        self.network = network.to(device)
+        lay_out(network, layout)
         self.called = torch.compile(network, dynamic=False) if options.compile else network
         analysed = build_model(model.name, num_classes, seed=0, **model.options).eval()
         analysed.to(device=device, dtype=self.dtype)
-        analysed.to(memory_format=torch.channels_last)
+        lay_out(analysed, torch.channels_last)
         self.analysed = torch.compile(analysed, dynamic=False) if compiled else analysed
         largest = max(options.batch_size, EVALUATED)
         self.images = torch.randn(largest, image_channels(network), side, side, device=device)

@@ -266,7 +266,7 @@ def _load_safetensors(path: Path, values: bool = True) -> _Part:
         state_dict = {key: _read_tensor(path, file, key, values) for key in order}
         if HEADER_KEY not in (header or ()):
             read = {key: _read_tensor(path, file, key, True) for key in order if is_statistic(key)}
-            check_values(state_dict if values else read, where=f"checkpoint {path}")
+            check_values(state_dict | read, where=f"checkpoint {path}")
         return _Part(state_dict, metadata, made_by=tuple(header or ()))
 
 

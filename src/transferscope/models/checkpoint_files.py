@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 from transferscope.system.errors import UserError
@@ -17,20 +18,36 @@ SINGLE = (
 """Names of a whole model's weights in a folder; the first that is there is read."""
 INDEX_SUFFIX = ".index.json"
 """Ending of the file that lists the parts of a model."""
+_PART = re.compile(r"(?P<model>.+)-(?P<part>\d{5})-of-(?P<parts>\d{5})(?P<suffix>\.(?:safetensors|bin|pth?))")
+"""Names of the parts of a model, as Hugging Face's libraries write them."""
 _MAX_INDEX_BYTES = 2**28
 
 
 def files_of(path: Path) -> list[Path]:
     """The file itself, or the parts that an index lists, or the weights in a folder.
 
-    Raises UserError for a folder without weights, and for an index that is damaged or lists a file that is missing.
+    Raises UserError for a folder without weights, for an index that is damaged or lists a file that is missing, and for
+    one part of several.
     """
     try:
         if path.is_dir():
             return _in_folder(path)
     except OSError as error:
         raise UserError(f"checkpoint {str(path)!r} cannot be read ({error.strerror}): check the path") from error
-    return _parts(path) if path.name.endswith(INDEX_SUFFIX) else [path]
+    if path.name.endswith(INDEX_SUFFIX):
+        return _parts(path)
+    _check_whole(path)
+    return [path]
+
+
+def _check_whole(path: Path) -> None:
+    named = _PART.fullmatch(path.name)
+    if named is not None and int(named["parts"]) > 1:
+        raise UserError(
+            f"checkpoint {path} is part {int(named['part'])} of {int(named['parts'])} of a model: give "
+            f"{named['model']}{named['suffix']}{INDEX_SUFFIX}, which lists all parts, or the folder with it; rename "
+            "the file if it is a whole model"
+        )
 
 
 def _in_folder(folder: Path) -> list[Path]:

@@ -95,23 +95,31 @@ def fit_to_model(
     """The weights under the names of the model, and sentences that say what was removed, renamed or filled in.
 
     Weights that have the model's names are returned as they are. Otherwise a prefix is looked for that all of the
-    model's names have in the file, or that the file lacks; counters of BatchNorm that are missing become 0, those that
-    the model does not keep are left out, and names of older versions are brought up to date by the model's own rules.
+    model's names have in the file, or that the file lacks; counters of BatchNorm that are missing become 0, those of
+    shape (1,) become numbers, those that the model does not keep are left out, and names of older versions are brought
+    up to date by the model's own rules.
     Names in `ignore` (a classifier that will be replaced) need not be there. Tensors that do not fit stay, so
     that `check_compatible` names them.
     """
     wanted = model.state_dict()
     needed = [key for key in wanted if key not in ignore]
-    if set(needed) <= state_dict.keys() <= wanted.keys():
+    if set(needed) <= state_dict.keys() <= wanted.keys() and not _misshapen_counters(state_dict, wanted):
         return dict(state_dict), []
     fitted, notes = _with_the_models_names(dict(state_dict), needed, wanted)
-    for fit in (_by_the_models_rules, _without_auxiliary, _without_surplus_counters, _without_other_head):
+    fits = (
+        _with_the_models_counters,
+        _by_the_models_rules,
+        _without_auxiliary,
+        _without_surplus_counters,
+        _without_other_head,
+    )
+    for fit in fits:
         fitted, more = fit(fitted, model, ignore)
         notes += more
     absent = [key for key in needed if key not in fitted and _is_counter(key)]
     if absent and all(key in fitted or _is_counter(key) for key in needed):
         notes.append(f"set {len(absent)} counters num_batches_tracked, which the file lacks, to 0")
-        fitted |= {key: torch.zeros_like(wanted[key]) for key in absent}
+        fitted |= {key: _zero(wanted[key], fitted) for key in absent}
     ordered = {key: fitted[key] for key in wanted if key in fitted}
     return ordered | {key: value for key, value in fitted.items() if key not in ordered}, notes
 
@@ -248,8 +256,18 @@ def _by_the_models_rules(given: dict[str, Tensor], model: nn.Module, ignore: Col
     loaded, dtype = trial.state_dict(), _common_dtype(given)
     fitted = {key: given.get(key, loaded[key]) for key in wanted if key in given or key not in ignore}
     for key in fitted.keys() - given.keys():
+        if _is_counter(key):
+            fitted[key] = _zero(wanted[key], given)
         fitted[key] = fitted[key].to(dtype) if fitted[key].is_floating_point() else fitted[key]
+    if not is_meta and any(value.is_meta for value in fitted.values()):
+        return given, []
     return fitted, [f"brought names of an older version up to date: {listed(strange)}"]
+
+
+def _zero(counter: Tensor, given: Mapping[str, Tensor]) -> Tensor:
+    """A counter at 0 on the device of the given tensors; that of the model may be meta, without values."""
+    device = next((value.device for value in given.values()), counter.device)
+    return torch.zeros(counter.shape, dtype=counter.dtype, device=device)
 
 
 def _common_dtype(given: Mapping[str, Tensor]) -> torch.dtype:
@@ -270,6 +288,24 @@ def _without_auxiliary(given: dict[str, Tensor], model: nn.Module, ignore: Colle
             "if this is torchvision's official file, give model.options.transform_input: true, as torchvision does"
         )
     return {key: value for key, value in given.items() if key not in set(surplus)}, notes
+
+
+def _with_the_models_counters(given: dict[str, Tensor], model: nn.Module, ignore: Collection[str]) -> Fit:
+    """Counters of one number in the model's shape, which is () in torch; other programs save (1,)."""
+    wanted = model.state_dict()
+    misshapen = _misshapen_counters(given, wanted)
+    if not misshapen:
+        return given, []
+    note = f"took {len(misshapen)} counters num_batches_tracked of another shape, which hold one number each"
+    return given | {key: given[key].reshape(wanted[key].shape) for key in misshapen}, [note]
+
+
+def _misshapen_counters(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> list[str]:
+    return [
+        key
+        for key, value in given.items()
+        if _is_counter(key) and key in wanted and value.shape != wanted[key].shape and value.numel() == 1
+    ]
 
 
 def _without_surplus_counters(given: dict[str, Tensor], model: nn.Module, ignore: Collection[str]) -> Fit:

@@ -45,6 +45,7 @@ _TEXTS: tuple[tuple[str, str], ...] = (
     ("{", "a JSON text: give the file with the weights"),
     ("[", "a JSON text: give the file with the weights"),
 )
+_JOBLIB = "load it by joblib.load, and save the tensors by torch.save"
 _NOT_IN_TEXT = frozenset(range(32)) - frozenset(b"\t\n\r\f\x1b")
 
 
@@ -112,9 +113,14 @@ def _described(path: Path, start: bytes) -> str | None:
         return "an ONNX model: give the state_dict it was exported from"
     if path.suffix == ".pb" or path.name.endswith(".index") or ".data-" in path.name:
         return "a TensorFlow file: give weights of torch"
+    if b"joblib.numpy_pickle" in start:
+        return f"a joblib file: {_JOBLIB}"
     if not any(start):
         return "zeros only, as a copy that failed leaves it: copy it again"
-    return _text(start)
+    text = _text(start)
+    if text is None and start[:1] == b"\x78" and int.from_bytes(start[:2]) % 31 == 0:  # the header of zlib
+        return f"compressed by zlib, as joblib does: {_JOBLIB}"
+    return text
 
 
 def _looks_like_messagepack(start: bytes) -> bool:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from transferscope.models.layers import CLASSIFIER, WEIGHT_LAYERS, image_channels, takes
+from transferscope.models.memory_layout import lay_out
 
 SIDES = (64, 224, 32, 28, 96, 128, 48, 112, 160, 192, 227, 256, 299)
 """Sides in pixels that are tried first, in this order; networks that are trained on other ones are rare."""
@@ -76,9 +77,10 @@ def in_fast_layout(model: nn.Module) -> nn.Module:
     fails for this reason is given its images in the usual layout, whatever the caller's is.
     """
     if is_known(model):
-        return model.to(memory_format=torch.channels_last)
+        lay_out(model, torch.channels_last)
+        return model
     channels, side = image_channels(model), some_side(model)
-    model.to(memory_format=torch.channels_last)
+    lay_out(model, torch.channels_last)
     if side is None or takes(model, channels, side, torch.channels_last):
         return model
     for parameter in model.parameters():

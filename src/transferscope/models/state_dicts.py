@@ -98,9 +98,23 @@ def _by_path(content: Any, path: str, seen: set[int], depth: int = 0) -> Iterato
     if _is_state_dict(content):
         yield path, content
         return
+    if _is_optimizer(content):
+        return
+    below: dict[str, Content] = {}
     for key, value in content.items():
         if isinstance(key, (str, int)) and not (isinstance(key, str) and _OTHER.search(key)):
-            yield from _by_path(value, f"{path}.{key}".lstrip("."), seen, depth + 1)
+            below |= _by_path(value, f"{path}.{key}".lstrip("."), seen, depth + 1)
+    # Weights that lie among other entries, as in {**state_dict, "optimizer": ...}, where only averages compete.
+    plain = {key: value for key, value in content.items() if not _is_mapping(value)}
+    copies = all(is_averaged(other) and len(value) <= len(plain) for other, value in below.items())
+    if copies and any("." in str(key) for key in plain) and _is_state_dict(plain):
+        yield path, content
+    yield from below.items()
+
+
+def _is_optimizer(content: Any) -> bool:
+    """The state of an optimizer of torch."""
+    return isinstance(content, dict) and {"state", "param_groups"} <= content.keys()
 
 
 def _is_mapping(value: Any) -> bool:
@@ -133,7 +147,7 @@ def read_torch_file(
             notes.append(f"left out objects of classes that are not read: {listed(file.set_aside)}")
         tensors = file.tensors(refs, values=values)
         statistics = {} if values else {key: ref for key, ref in refs.items() if is_statistic(key)}
-        check_values(tensors if values else file.tensors(statistics), where=f"checkpoint {path}")
+        check_values(tensors | file.tensors(statistics), where=f"checkpoint {path}")
         return tensors, _about(file.content), notes
 
 
@@ -149,11 +163,18 @@ def is_statistic(name: str) -> bool:
 def check_values(state_dict: Mapping[str, Tensor], *, where: str) -> None:
     """Raise a UserError, which begins with `where`, for weights, biases or statistics that no network computes with.
 
-    These are values that are infinite or not a number, and negative variances. Other tensors, such as masks, may hold
-    infinities.
+    These are values that are infinite or not a number, negative variances, and tensors without any value. Other
+    tensors, such as masks, may hold infinities.
     """
     for key, tensor in state_dict.items():
-        if not (key.endswith(_LEARNED + _STATISTICS) and tensor.is_floating_point()) or tensor.is_meta:
+        if not (key.endswith(_LEARNED + _STATISTICS) and tensor.is_floating_point()):
+            continue
+        if tensor.numel() == 0:
+            raise UserError(
+                f"{where}: {key!r} is empty, shape {tuple(tensor.shape)}, as DeepSpeed ZeRO-3 leaves what lies on "
+                "several devices: put the weights together by its zero_to_fp32.py and give that file"
+            )
+        if tensor.is_meta:
             continue
         tensor = tensor.float() if tensor.itemsize == 1 else tensor  # torch compares no float8
         finite = torch.isfinite(tensor)
@@ -203,6 +224,8 @@ def choose_state_dict(content: Any, weights: str | None, *, where: str) -> tuple
         )
     if not by_path and isinstance(content, dict) and any("_packed_params" in str(key) for key in content):
         raise UserError(f"{where} holds a quantised network: give the file of the float network that it was made from")
+    if not by_path and _is_optimizer(content):
+        raise UserError(f"{where} holds the state of an optimizer, and no weights: give the file of model.state_dict()")
     if not by_path:
         raise UserError(f"{where} holds no state_dict ({describe(content)}): save model.state_dict() in it")
     path = _named(by_path, weights, where) if weights is not None else _usual(by_path, where)

@@ -161,6 +161,8 @@ def _own(name: str) -> Callable[[int, dict[str, Any]], nn.Module]:
                 model = function(**arguments)
         except UserError:
             raise
+        except SystemExit as error:
+            raise UserError(f"model.name: {name} ends the program (sys.exit): let it return the network") from error
         except Exception as error:  # of the user's code
             raise UserError(f"model.name: {name} failed: {type(error).__name__}: {error}") from error
         if not isinstance(model, nn.Module):
@@ -226,6 +228,10 @@ def _of_hub(name: str) -> Callable[[int, dict[str, Any]], nn.Module]:
 
 
 def _unknown_name(name: str, provider: str, bare_name: str) -> UserError:
+    if name.endswith(".py"):
+        return UserError(
+            f"model {name!r} is a file: name the function or class in it that makes the network, as in {name}:function"
+        )
     missing = "" if _has_timm() else "; timm's models need the package timm: pip install -e '.[timm]'"
     if provider and provider not in PROVIDERS[1:]:
         return UserError(f"unknown model {name!r}: before '/' stands torchvision or timm")

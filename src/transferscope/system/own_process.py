@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import multiprocessing
 import os
 import signal
@@ -35,7 +36,7 @@ class _Returned:
 class OwnProcess:
     """A process with an environment of its own, started for the first call; one call at a time.
 
-    environment: Variables that are set there, over those of this process, before anything is imported.
+    environment: Variables that are set there before the first call, over those of this process.
     """
 
     def __init__(self, environment: Mapping[str, str]) -> None:
@@ -67,25 +68,38 @@ class OwnProcess:
 
     def end(self) -> None:
         """End the process: what it does is unwound as by an interrupt. Once more does nothing."""
+        self.terminate()
         process, connection = self._process, self._connection
         self._process = self._connection = None
         if process is None or connection is None:
             return
-        process.terminate()
         process.join(PATIENCE_SECONDS)
         process.kill()
         process.join()
         connection.close()
+        atexit.unregister(self.end)
+
+    def terminate(self) -> None:
+        """Ask the process to end, and do not wait for it."""
+        if self._process is not None:
+            self._process.terminate()
 
     def _started(self) -> Connection:
         if self._process is None or self._connection is None or not self._process.is_alive():
             self.end()
             # Not by fork, which would copy the locks that other threads hold, and cannot use CUDA.
             context = multiprocessing.get_context("spawn")
-            self._connection, theirs = context.Pipe()
-            self._process = context.Process(target=_serve, args=(theirs, self._environment), daemon=True)
-            self._process.start()
-            theirs.close()
+            connection, theirs = context.Pipe()
+            with theirs:
+                # No daemon, which may have no processes of its own, such as the workers of a DataLoader.
+                process = context.Process(target=_serve, args=(theirs, self._environment))
+                try:
+                    process.start()
+                except BaseException:
+                    connection.close()
+                    raise
+            self._process, self._connection = process, connection
+            atexit.register(self.end)  # before Python waits for processes that are no daemons
         return self._connection
 
     def _how_it_ended(self) -> str:

@@ -108,6 +108,8 @@ class BarsOfOthers:
         if news.begins is not None:
             bar = ExitStack()
             self._drawn[news.bar] = bar, bar.enter_context(progress_bar(*news.begins))
+        elif news.bar not in self._drawn:  # begun in an earlier call
+            return
         elif news.ends:
             self._drawn.pop(news.bar)[0].close()
         else:

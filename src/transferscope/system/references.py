@@ -6,12 +6,15 @@ named it, in the study or in a call. An environment variable hands it on to othe
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import importlib
 import importlib.util
 import json
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -101,12 +104,15 @@ def load_module(name: str, key: str) -> ModuleType:
         if error.name is None or not f"{name}.".startswith(f"{error.name}."):
             raise UserError(f"{key}: module {name} needs the package {error.name}, which is not installed") from error
         raise UserError(f"{key}: no module is named {name!r}; put it into src/ or install it") from None
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise _broken(name, key, error) from error
 
 
 def _module_of_file(path: Path, key: str) -> ModuleType:
-    """The module of a file, executed once in a process under a name that follows from its full path."""
+    """The module of a file, executed once in a process under a name that follows from its full path.
+
+    It can import the modules beside it, as under `python file.py`.
+    """
     full = path.resolve()
     name = f"{path.stem}_{hashlib.sha256(str(full).encode()).hexdigest()[:12]}"
     if name in sys.modules:
@@ -119,13 +125,62 @@ def _module_of_file(path: Path, key: str) -> ModuleType:
     module = importlib.util.module_from_spec(specification)
     sys.modules[name] = module
     try:
-        specification.loader.exec_module(module)
-    except Exception as error:
+        with _importable(full.parent):
+            specification.loader.exec_module(module)
+        _check_siblings(full, key)
+    except UserError:
+        del sys.modules[name]
+        raise
+    except (Exception, SystemExit) as error:
         del sys.modules[name]
         raise _broken(str(path), key, error) from error
     return module
 
 
-def _broken(place: str, key: str, error: Exception) -> UserError:
+@contextmanager
+def _importable(folder: Path) -> Iterator[None]:
+    """Modules of a folder come before all others inside."""
+    sys.path.insert(0, str(folder))
+    importlib.invalidate_caches()
+    try:
+        yield
+    finally:
+        sys.path.remove(str(folder))
+
+
+def _check_siblings(file: Path, key: str) -> None:
+    """Refuse a file that got another module of a name that one beside it has; Python keeps one module per name."""
+    for name in _imported(file):
+        siblings = (file.parent / f"{name}.py", file.parent / name / "__init__.py")
+        sibling = next((path for path in siblings if path.is_file()), None)
+        other = getattr(sys.modules.get(name), "__file__", None)
+        if sibling is not None and other is not None and Path(other).resolve() != sibling.resolve():
+            raise UserError(
+                f"{key}: {file} imports {name}, and this process has imported another module of that name, {other}: "
+                f"rename {sibling.relative_to(file.parent)}"
+            )
+
+
+def _imported(file: Path) -> set[str]:
+    """First parts of the names of modules that the code of a file imports, not relative to a package."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_bytes())):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names.add(node.module)
+    return {name.partition(".")[0] for name in names}
+
+
+def _broken(place: str, key: str, error: BaseException) -> UserError:
+    if isinstance(error, SystemExit):
+        return UserError(
+            f"{key}: {place} ends the program (sys.exit) when it is imported: put that below if __name__ == '__main__'"
+        )
+    if isinstance(error, ModuleNotFoundError) and error.name is not None:
+        return UserError(
+            f"{key}: {place} needs the module {error.name}, which is neither in its folder nor installed: "
+            "put it there or install it"
+        )
     message = str(error).splitlines()[0] if str(error) else ""
     return UserError(f"{key}: {place} cannot be imported: {type(error).__name__}: {message}")

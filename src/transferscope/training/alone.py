@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from transferscope.models.frozen import freeze
 from transferscope.models.layers import image_channels
+from transferscope.models.memory_layout import lay_out
 from transferscope.system.errors import UserError
 from transferscope.training.device import as_input, first_weight, loss_scaler, random_state_of, reproducible
 from transferscope.training.evaluation import evaluate
@@ -65,7 +66,7 @@ def one_run(record: RunFolder, device: torch.device, group: OneProcess) -> Itera
     with reproducible(deterministic=options.deterministic):
         model = untrained_model(record.inputs)
         layout = torch.channels_last if options.channels_last else torch.contiguous_format
-        model.to(device=device, memory_format=layout)  # type: ignore[call-overload]
+        lay_out(model.to(device), layout)
         scaler = loss_scaler(device, options.precision)
         state = TrainingState(model, make_optimizer(model, options, may_be_left_out=scaler is not None), scaler)
         resumed = record.resume(state)

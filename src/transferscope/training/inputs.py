@@ -33,7 +33,7 @@ def by_part(train: PackedSplit, test: PackedSplit, validation: PackedSplit | Non
 class Inputs:
     """A run, its splits by part, the checkpoint it starts from, and the digests of all that decides its results.
 
-    They are gathered and checked once, by `train_run` or by the launcher, which hands them to its workers.
+    They are checked once, by `loop.train_runs`, before workers have them.
     """
 
     run: RunSpec

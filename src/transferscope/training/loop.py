@@ -88,8 +88,8 @@ def train_runs(
 ) -> list[Result]:
     """Train one run, or several of one task as one, in this process; return of each what `train_run` returns.
 
-    several: inputs of the runs, which have the same splits, model and training but for the learning rate, its
-    schedule and `keep_epochs`. folders: one for each run.
+    several: inputs of the runs, which have the same splits, model and training but for what a run of a group may
+    have of its own (`run_groups.OF_THE_RUN`). folders: one for each run.
 
     Runs that are finished are left out. The others go on from the last snapshot that all of them have; where they have
     none in common, as where one was added later, those that have are trained as one and then the rest, so that no
@@ -112,15 +112,18 @@ def train_runs(
             if carry_out is not None:
                 carry_out(waiting, [locks[record] for record in waiting])
                 continue
-            here = choose_device(device)
-            prepared = several_runs(waiting, here) if len(several) > 1 else one_run(waiting[0], here, OneProcess())
-            name, steps = name_of(waiting), waiting[0].inputs.num_steps
-            bar = progress_bar(name, steps) if progress is None else nullcontext(progress)
-            with bar as advance, prepared as trainee:
-                fit(trainee, advance)
+            _train_here(waiting, choose_device(device), as_one=len(several) > 1, progress=progress)
     for record in records:
         forget_dead_holder(record.folder)
     return [record.result() for record in records]
+
+
+def _train_here(records: Sequence[RunFolder], device: torch.device, *, as_one: bool, progress: Advance | None) -> None:
+    """A function of its own, so that the networks of one part are gone when those of the next are made."""
+    prepared = several_runs(records, device) if as_one else one_run(records[0], device, OneProcess())
+    bar = progress_bar(name_of(records), records[0].inputs.num_steps) if progress is None else nullcontext(progress)
+    with bar as advance, prepared as trainee:
+        fit(trainee, advance)
 
 
 def fit(trainee: Trainee, advance: Advance) -> None:

@@ -106,7 +106,7 @@ class Trainee(Protocol):
     """The networks of the members, each computed by itself (`alone`) or all as one (`together`)."""
 
     members: Sequence[Member]
-    """One or more, at one position, that differ in nothing but seeds, start and schedule of the learning rate."""
+    """One or more, at one position; only options of `run_groups.OF_THE_RUN`, seeds and start may differ."""
 
     def train(self) -> None:
         """Put the networks into training mode; frozen parts stay in evaluation mode."""

@@ -47,7 +47,8 @@ def match_weights(
     random orders from `seed`, and one that lies behind the best one's first rounds is given up. The best is kept, and
     none is worse than the identity. Running statistics are not compared. The same arguments give the same permutation.
 
-    Memory: b's parameters as they are permuted, and the products of a group's channels. Tensors of the states are read
+    Memory: b's parameters as they are permuted, the tensors of one level of the network, and the products of a group's
+    channels. Tensors of the states are read
     when they are needed, so these may lie in files.
 
     Raises:

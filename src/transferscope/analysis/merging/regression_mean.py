@@ -45,9 +45,10 @@ def regmean(
         batches: Network inputs of each candidate; labels are not used.
 
     Raises UserError as `check_candidates` does, for a part outside [0, 1], where there are not batches for each
-    candidate, and where they are empty. Memory: the network, the result, and the Gram matrices of some layers, which
-    take no more than the network, a single layer's, or 128 MiB; each such set of layers takes a pass over all images.
-    They are in float64, as many numbers as a layer has inputs, squared, and the solution needs all of them at once.
+    candidate, and where they are empty. Memory: the network, the result, and of some layers the Gram matrices and
+    three tensors like their weights, which take no more than the network, what a single layer needs, or 128 MiB; each
+    such set of layers takes a pass over all images. All are in float64, Gram matrices as many numbers as a layer has
+    inputs, squared, and the solution needs all of them at once.
     """
     check_candidates(states)
     if len(batches) != len(states):
@@ -68,6 +69,7 @@ class _Map:
     key: str
     groups: int
     num_inputs: int
+    num_weights: int
     rows: Callable[[tuple[Tensor, ...]], Tensor | None]
     mean: Tensor = field(default_factory=lambda: torch.empty(0))
     gram: Tensor = field(default_factory=lambda: torch.empty(0))
@@ -75,8 +77,9 @@ class _Map:
     moved: Tensor = field(default_factory=lambda: torch.empty(0))
 
     @property
-    def gram_bytes(self) -> int:
-        return 8 * self.groups * self.num_inputs**2
+    def num_bytes(self) -> int:
+        """Of the Gram matrices, and of the mean weight and two sums like it."""
+        return 8 * (self.groups * self.num_inputs**2 + 3 * self.num_weights)
 
     def grouped(self, weight: Tensor) -> Tensor:
         """(groups, inputs, outputs of a group), float64."""
@@ -99,14 +102,17 @@ def _linear_maps(model: nn.Module) -> list[_Map]:
 def _map_of(name: str, layer: nn.Module) -> _Map | None:
     prefix = f"{name}." if name else ""
     if isinstance(layer, nn.MultiheadAttention) and layer.in_proj_weight is not None:
-        return _Map(name, f"{prefix}in_proj_weight", 1, layer.embed_dim, _own_query)
+        number = layer.in_proj_weight.numel()
+        return _Map(name, f"{prefix}in_proj_weight", 1, layer.embed_dim, number, _own_query)
     if type(layer).forward not in PLAIN_FORWARDS:
         return None
     if isinstance(layer, nn.Linear):
-        return _Map(name, f"{prefix}weight", 1, layer.in_features, lambda given: given[0].flatten(0, -2)[None])
+        number = layer.weight.numel()
+        return _Map(name, f"{prefix}weight", 1, layer.in_features, number, lambda given: given[0].flatten(0, -2)[None])
     if isinstance(layer, nn.Conv2d):
         inputs = layer.weight[0].numel()
-        return _Map(name, f"{prefix}weight", layer.groups, inputs, lambda given: _patches(layer, given[0]))
+        number = layer.weight.numel()
+        return _Map(name, f"{prefix}weight", layer.groups, inputs, number, lambda given: _patches(layer, given[0]))
     return None
 
 
@@ -125,10 +131,10 @@ def _patches(layer: nn.Conv2d, images: Tensor) -> Tensor:
 
 
 def _portions(maps: Sequence[_Map], budget: int) -> Iterator[list[_Map]]:
-    """Maps in order, so many at once that their Gram matrices take no more than `budget` bytes."""
+    """Maps in order, so many at once that they take no more than `budget` bytes."""
     chosen: list[_Map] = []
     for one in maps:
-        if chosen and sum(other.gram_bytes for other in chosen) + one.gram_bytes > budget:
+        if chosen and sum(other.num_bytes for other in chosen) + one.num_bytes > budget:
             yield chosen
             chosen = []
         chosen.append(one)

@@ -45,7 +45,10 @@ def users_mistake(error: BaseException) -> UserError | None:
 
 
 class RemoteError(RuntimeError):
-    """An error of a node on another machine: its kind and message in one line; its traceback is in that node's log."""
+    """An error of a node in another process or on another machine, in one line.
+
+    Its traceback is in the log of the run, or of that machine.
+    """
 
 
 def reason(error: BaseException) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from inspect import unwrap
 from logging.handlers import QueueHandler
@@ -21,9 +22,12 @@ from transferscope.framework.runners.node_runner import gpus_asked
 from transferscope.framework.runners.node_task import NodeTask, Outcome, own_hooks, perform
 from transferscope.framework.runners.notes import add_notes
 from transferscope.pipelines.training import nodes as training
+from transferscope.system.errors import UserError
 from transferscope.system.gpu_grants import give_back_memory, granted_gpus, visible_to_child
 from transferscope.system.own_process import OwnProcess, ProcessDiedError, Send
 from transferscope.system.progress import BarNews, BarsOfOthers, bars_elsewhere
+
+logger = logging.getLogger("transferscope")
 
 WITH_WORKERS = (training.train, training.train_together)
 """Functions of nodes that use GPUs in workers of their own."""
@@ -65,7 +69,10 @@ class GpuProcesses:
             raise error from None
         finally:
             bars.close()
-        add_notes(self._hook_manager, node, outcome.notes)
+        try:
+            add_notes(self._hook_manager, node, outcome.notes)
+        except (OSError, UserError) as fault:  # the node itself has ended, and others go on
+            logger.warning("%s has ended, but what was recorded of it could not be saved: %s", node.name, fault)
         if outcome.error is not None:
             if not outcome.is_users:
                 process.end()
@@ -73,6 +80,8 @@ class GpuProcesses:
 
     def end(self) -> None:
         """End all processes, whatever they do."""
+        for process in self._processes.values():
+            process.terminate()
         for process in self._processes.values():
             process.end()
 
@@ -89,7 +98,8 @@ def _hear(message: object, bars: BarsOfOthers) -> None:
 def _perform(task: NodeTask, send: Send) -> Outcome:
     _speak_to(send)
     outcome = perform(task)
-    give_back_memory()  # a training in a process of its own may be next on this GPU
+    with suppress(Exception):  # CUDA may be broken by the node's own error, which is reported
+        give_back_memory()  # a training in a process of its own may be next on this GPU
     return outcome
 
 
@@ -105,7 +115,7 @@ def _speak_to(send: Send) -> None:
 
 
 class _Sender(QueueHandler):
-    """Sends what is logged; a record loses what cannot be pickled."""
+    """Sends what is logged as text, without arguments and errors; attributes of `extra` must be picklable."""
 
     queue: Any
 

@@ -84,11 +84,12 @@ class GpuRunner(NodeRunner):
         keep_freed_memory()
         carried_out = figures_beside(pipeline.nodes)
         processes = GpuProcesses(catalog, hook_manager, run_id, is_async=self._is_async, threads=threads)
-        elsewhere = {node for node in pipeline.nodes if processes.takes(node)} if there and size > 1 else set()
-        alone = len(elsewhere) < 2  # it would wait for nobody
+        in_processes = {node for node in pipeline.nodes if processes.takes(node)} if there and size > 1 else set()
+        if len(in_processes) < 2:  # it would wait for nobody
+            in_processes.clear()
 
         def carry_out(node: Node) -> None:
-            if node in elsewhere and not alone:
+            if node in in_processes:
                 processes.carry_out(node)
                 return
             node = carried_out(node)

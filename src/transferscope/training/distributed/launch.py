@@ -87,7 +87,7 @@ def train_together(
 ) -> list[Result]:
     """Train runs as one like `loop.train_runs`, on a GPU in a worker of its own.
 
-    On the CPU, runs with `training.together: gpu` are trained one after the other.
+    On the CPU, runs with `training.together: gpu` are trained one after the other in this process.
 
     Raises UserError, and WorkerError, as `train`.
     """
