@@ -74,6 +74,10 @@ def kedro_in_a_new_python(folder: Path, *arguments: str) -> subprocess.Completed
             "--load-versions claims: this entry keeps no versions: leave the option out",
         ),
         (["run", "--config", "overlay.yml"], "overlay.yml: run.envv: unknown option; did you mean env?"),
+        (
+            ["run", "--nodes", "generated.draw_domains", "--params", "tasks.clipart.root=/dev/null"],
+            "tasks.clipart.root: /dev/null is a file, where a folder is to be written: name another",
+        ),
         (["cost", "--env", "nowhere"], "--env nowhere: the folder"),
         (["run", "--runner-params", "gpus=99"], "--runner-params gpus=99: there are"),
         (["run", "--runner", "my_runners.Fast"], "--runner my_runners.Fast: no runner has this name; give GpuRunner, "),
