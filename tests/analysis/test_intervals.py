@@ -178,3 +178,12 @@ def test_two_runs_against_two_are_held_whatever_their_spreads() -> None:
     np.testing.assert_allclose(difference_of_means(first, second), (centre - reach, centre + reach))
     assert np.isnan(difference_of_means([1.0], [1.0, 2.0])).all()
     assert np.isnan(difference_of_means([1.0, 1.0], [2.0, 2.0])).all()
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_group_of_equal_values_adds_no_spread_and_no_warning() -> None:
+    """The interval is that of the mean of the other group, with its degrees of freedom, on either side."""
+    varied = np.array([0.8, 0.85, 0.95])
+    low, high = stats.t.interval(0.95, 2, varied.mean() - 0.3, stats.sem(varied))
+    np.testing.assert_allclose(difference_of_means(varied, [0.3, 0.3]), (low, high))
+    np.testing.assert_allclose(difference_of_means([0.3, 0.3], varied), (-high, -low))

@@ -77,6 +77,18 @@ def test_ends_worse_than_guessing_have_no_margin() -> None:
         assert first_decision_by_loss(losses, generator) == expected
 
 
+def test_ends_without_a_right_answer_are_not_below_guessing_beyond_doubt() -> None:
+    """With 5 % right and 1 % by guessing the first 32 examples have none right in 19 %; no replay calls it undecidable."""
+    generator = np.random.default_rng(9)
+    decisions = []
+    for _ in range(60):
+        correct = np.broadcast_to(generator.random(32) < 0.05, (11, 32))
+        curves = resampled(correct, generator, 20)
+        how = {"higher_is_better": True, "margin": MARGIN, "guessing": 0.01, "is_share": True}
+        decisions.append(decide_barrier(ALPHAS, curves, 32, **how))
+    assert "undecidable" not in decisions
+
+
 def test_a_deep_barrier_needs_few_examples() -> None:
     """Accuracy falls by 38 points half-way: a tenth of 1,000 examples says so, in each of 20 replays."""
     generator = np.random.default_rng(3)

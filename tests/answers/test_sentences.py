@@ -12,10 +12,12 @@ import pytest
 from scipy.stats import norm
 
 from answered_tables import AB, IMAGES, Ways, flips, lines, merges, names, on_tasks
+from transferscope.analysis.barriers import largest_gap
 from transferscope.answers.answer import NO, UNKNOWN, YES, Answer, AnswerCard
 from transferscope.answers.averaging import averaging
 from transferscope.answers.card import answer_questions
 from transferscope.answers.compared import Compared, Model
+from transferscope.answers.line_height import Height, height
 from transferscope.answers.one_basin import basin, cause_of
 from transferscope.answers.open_questions import open_questions
 from transferscope.answers.rule import among, decide, images_that_decide
@@ -58,7 +60,7 @@ LITTLE, MUCH = (0.01, -0.01, 0.03), (0.1, 0.06, 0.14)
             LITTLE,
             (0.5, 0.3, 0.7),
             NO,
-            r"Not in the loss: .* 1.0 points .*, but 0.500 \(0.300 to 0.700\) of test loss, more",
+            r"Not in the loss: .* 1.0 points .*, but 0.500 \(0.266 to 0.700\) of test loss, more",
         ),
         (LITTLE, (0.08, 0.04, 0.12), UNKNOWN, "told: .* 1.0 points .* but 0.080 .* its margin of 0.100 lies in that"),
         (LITTLE, (np.nan, np.nan, np.nan), UNKNOWN, "not known of test loss, since test loss is not finite"),
@@ -95,8 +97,23 @@ def test_a_loss_that_was_not_measured_leaves_a_basin_open() -> None:
     assert basin(replace(much, tables=much.tables | {"interpolation": unsure})).verdict == NO
 
 
+@pytest.mark.parametrize("number", [1, 3, 20])
+def test_a_false_no_by_either_metric_stays_below_5_percent(number: int) -> None:
+    """With 2 barriers per pair that are just the margin high, in normal noise, their lower ends err in 5 % at most."""
+    noise = 0.01 * norm.ppf((np.arange(20_000) + 0.5) / 20_000)[:, None] * [0.0, 1.0, 0.0]
+    row = largest_gap(np.array([0.0, 0.1, 0.0]), noise, 0.0, 0.95)
+    compared = lines({"ab": (row["barrier"], row["barrier_low"], row["barrier_high"])})
+    one = height(compared, AB, "accuracy", number)
+    false_no, false_yes = (norm.sf(abs(one.value - end) / 0.01) for end in (one.low, one.high))
+    assert 0.035 < 2 * number * false_no < 0.05
+    assert number * false_yes < 0.0251
+
+
 def test_barriers_in_the_loss_alone_are_counted() -> None:
-    """Of three pairs one has a barrier in both, one in the loss alone, with its number, and one has none."""
+    """Of three pairs one has a barrier in both, one in the loss alone, with its number, and one has none.
+
+    Where accuracy is undecided or not finite the loss shows a barrier, which is not said to be in the loss alone.
+    """
     heights = {"ab": LITTLE, "ac": (0.5, 0.4, 0.6), "bc": LITTLE}
     ways = {"aligned_rescaled": (0.06, 0.03, 0.09, 0.12, 0.05, 0.2)}
     answer = basin(lines(heights, ways, losses={"ab": (0.8, 0.6, 1.0)}))
@@ -106,6 +123,11 @@ def test_barriers_in_the_loss_alone_are_counted() -> None:
     assert (answer.verdict, answer.models) == (NO, ("A", "C"))
     assert [part.verdict for part in answer.parts] == [NO, NO, YES]
     assert "most of it: 12.0 %" in answer.answer  # of the pair whose accuracy falls
+    for open_ in ((0.03, 0.01, 0.06), (np.nan, np.nan, np.nan)):
+        losses = {"ab": (0.8, 0.6, 1.0), "ac": (0.9, 0.7, 1.1)}
+        answer = basin(lines({"ab": LITTLE, "ac": open_, "bc": LITTLE}, losses=losses))
+        assert "between 1 pair (A & B) the barrier is in the loss alone, 0.800" in answer.answer
+        assert "between 1 pair (A & C) the barrier is shown by the loss, 0.900" in answer.answer
 
 
 def test_how_many_images_would_tell() -> None:
@@ -116,6 +138,12 @@ def test_how_many_images_would_tell() -> None:
     both = basin(lines({"ab": (0.03, 0.01, 0.05)}, losses={"ab": (0.08, 0.04, 0.13)}))
     assert both.would_tell == "about 3,200 test images"  # for the loss, which needs more
     assert "about 2,000 test images would tell, if the value stays" in open_questions(compared, [answer]).answer
+    reach = 3 * norm.isf(0.05 * 0.75 / 2) / norm.isf(0.05 * 0.75)  # below 6 points, of which 4 are the margin
+    for loss in ((0.099, 0.08, 0.12), (np.nan, np.nan, np.nan)):  # needs 220,000, or is not finite
+        needed = basin(lines({"ab": (0.06, 0.03, 0.09)}, losses={"ab": loss})).would_tell
+        assert needed == f"about {np.ceil(500 * (reach / 2) ** 2 / 100) * 100:,.0f} test images"  # accuracy is enough
+    beyond = (0.0400001, 0.02, 0.06)  # no number of images that anybody has shows it
+    assert basin(lines({"ab": beyond}, losses={"ab": (np.nan, np.nan, np.nan)})).would_tell == "more test images"
     assert images_that_decide(0.03, 0.01, 0.05, 0.04, 500) == pytest.approx(2000)
     assert np.isnan(images_that_decide(0.04, 0.01, 0.07, 0.04, 500))
     assert decide(0.1, 0.1, 0.1, (0, 1)) == UNKNOWN  # no spread, no interval
@@ -218,6 +246,30 @@ def test_the_sentence_and_what_stays_open_agree() -> None:
     assert answer.would_tell == ""
 
 
+@pytest.mark.parametrize(
+    ("numbers", "margin", "text"),
+    [
+        (
+            (0.0029, 0.0026, 0.0034),
+            0.0024,
+            "0.00290 (0.00260 to 0.00340) of test loss, more than its margin of 0.00240",
+        ),
+        (
+            (-0.0004, -0.0009, 0.0001),
+            0.0024,
+            "-0.00040 (-0.00090 to 0.00010) of test loss (below 0 it is a gain), less",
+        ),
+        ((-0.0004, -0.01, 0.01), 0.1, "0.000 (-0.010 to 0.010) of test loss, less than its margin of 0.100"),
+        ((3e-9, 2.5e-9, 4e-9), 2e-9, "3.00e-09 (2.50e-09 to 4.00e-09) of test loss, more than its margin of 2.00e-09"),
+    ],
+)
+def test_losses_are_printed_as_finely_as_their_margin(
+    numbers: tuple[float, float, float], margin: float, text: str
+) -> None:
+    """A barrier above its margin reads as above it, and no 0 has a sign."""
+    assert Height("loss", *numbers, margin, 500).against_margin.startswith(text)
+
+
 def test_what_is_open_stands_with_what_would_tell_it() -> None:
     """Questions share a remedy only where it is theirs, `some` is said of its own, and those without remedy are last."""
     answers = [
@@ -282,7 +334,7 @@ def test_every_task_is_in_the_sentences_about_images() -> None:
     answer = card["basin"]
     assert answer.question == "Do A and B lie in one basin?"
     assert answer.answer.startswith("No barrier on the straight line on images of photos and paintings; a barrier on")
-    assert "a barrier on images of sketches; the highest is 50.0 points (37.8 to 62.2)" in answer.answer
+    assert "a barrier on images of sketches; the highest is 50.0 points (36.0 to 62.2)" in answer.answer
     assert (answer.verdict, answer.value) == (NO, 0.5)
     assert [(part.task, part.verdict) for part in answer.parts] == [
         ("photos", YES),
@@ -319,15 +371,19 @@ def test_several_pairs_on_several_tasks() -> None:
 
 
 def test_several_pairs_are_summed_up() -> None:
-    """Pairs are counted by verdict, and the highest barrier is named, with an interval that holds for all at once."""
+    """Pairs are counted by verdict, and the highest barrier is named, with ends that hold for all verdicts at once.
+
+    The lower one is of 2 metrics of 3 pairs, and .75 of the error is its own.
+    """
     heights = {"ab": (0.01, 0, 0.02), "ac": (0.5, 0.4, 0.6), "bc": (0.3, 0.2, 0.4)}
     answer = basin(lines(heights))
     assert answer.verdict == NO
     assert answer.models == ("A", "C")
     assert "between 1 pair (A & B)" in answer.answer
     assert "2 pairs (A & C and B & C)" in answer.answer
-    longer = 10 * norm.ppf(1 - 0.025 / 3) / 1.96
-    assert f"50.0 points ({50 - longer:.1f} to {50 + longer:.1f})" in answer.answer
+    below = 10 * norm.isf(0.05 * 0.75 / 6) / norm.isf(0.05 * 0.75)
+    above = 10 * norm.isf(0.025 / 3) / norm.isf(0.025)
+    assert f"50.0 points ({50 - below:.1f} to {50 + above:.1f})" in answer.answer
 
 
 def test_one_barrier_is_enough_against_one_basin() -> None:

@@ -194,7 +194,9 @@ def test_pairs_without_the_model_are_answered() -> None:
     """Of three models of which one has not learned, the barrier between the others is the number."""
     compared = lines({"ab": (0.5, 0.4, 0.6), "ac": (0.9, 0.8, 1.0)})
     answer = basin(replace(compared, scores={"images.c_1": GUESSING, "images.a_1": GOOD, "images.b_1": GOOD}))
-    assert (answer.value, answer.low, answer.models) == (0.5, 0.4, ("A", "B"))  # no longer interval for one pair
+    alone = basin(lines({"ab": (0.5, 0.4, 0.6)}))
+    assert (answer.value, answer.low, answer.high) == (0.5, alone.low, 0.6)  # no longer than of one pair
+    assert answer.models == ("A", "B")
     assert [part.verdict for part in answer.parts] == [NO, UNKNOWN]
     assert "a line to a model that has not learned the images says nothing of basins" in answer.answer
     text = learned(replace(compared, scores=dict.fromkeys(compared.models, GUESSING))).answer

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import entropy
 
 from drawn_study import change_study
 from transferscope.claims import criticality, cross_domain, landscape, mistakes, similarity, spectrum, training
@@ -423,6 +424,16 @@ def test_losses_are_counted_from_the_entropy_of_the_labels(
         guessing = np.log(2) if one.place == "chest" else np.log(10)
         assert one.effect == pytest.approx(rows["barrier"].iloc[0] / (guessing - 0.1))
     assert {one.place for one in comparisons} >= {"clipart", "chest"}
+
+
+def test_guessing_of_a_task_without_runs_is_that_of_its_labels(plan: Plan) -> None:
+    """A task on which lines are only evaluated has no history; findings are binary by the plan, classes are not."""
+    sizes = pd.DataFrame({"part": "test", "count": [10, 30], "negatives": [30, 50]})
+    for task, expected in (
+        ("chest", (40 * entropy([1, 3]) + 80 * entropy([3, 5])) / 120),
+        ("clipart", entropy([1, 3])),
+    ):
+        assert evidence(plan, task, class_sizes=sizes).guessing(task, "test", "loss") == pytest.approx(expected)
 
 
 def test_one_basin_needs_every_line_of_one_run_of_each_domain(plan: Plan) -> None:

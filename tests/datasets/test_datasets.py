@@ -6,9 +6,11 @@ import base64
 import io
 import json
 import re
+import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -24,6 +26,7 @@ from transferscope.datasets.answers import AnswersDataset
 from transferscope.datasets.checkpoint_series import CheckpointSeriesDataset
 from transferscope.datasets.figure import FigureDataset
 from transferscope.datasets.measurements import MeasurementsDataset
+from transferscope.datasets.merged_model import MergedModelDataset
 from transferscope.datasets.packed_split import PackedSplitDataset
 from transferscope.datasets.pages import PagesDataset
 from transferscope.datasets.results import ResultsDataset
@@ -35,6 +38,7 @@ from transferscope.generated.draw import generate_domains
 from transferscope.images.domainnet import read_domainnet
 from transferscope.images.pack import pack_split
 from transferscope.models.checkpoint import Checkpoint, CheckpointMetadata, save_checkpoint
+from transferscope.models.merged import MergedModel
 from transferscope.models.series import CheckpointSeries, epoch_file, write_series
 from transferscope.plots.rendered import SavedFigure
 from transferscope.system import stored
@@ -94,6 +98,34 @@ def test_results_hold_tables_and_refer_to_figures(tmp_path: Path) -> None:
     assert loaded.facts == {"generated": True}
     assert loaded.figures["barrier"].png.resolve() == tmp_path / "moved" / "barrier.png"
     pd.testing.assert_frame_equal(loaded.tables["runs"], TABLE)
+
+
+@pytest.mark.parametrize("kind", ["table", "figure", "pdf", "results", "tensors", "merged"])
+def test_the_file_of_another_task_does_not_exist(tmp_path: Path, kind: str) -> None:
+    """With all that proves its content, so that it is made anew; loading it names its own place."""
+    figure = Figure(figsize=(1, 1))
+    figure.add_subplot().plot([1, 2])
+    both: list[Any] = []
+    for task in ("real", "clipart"):
+        folder = tmp_path / "08_reporting" / task / "of"
+        made: dict[str, tuple[Any, Any]] = {
+            "table": (TableDataset(filepath=str(folder / "file.csv")), TABLE),
+            "figure": (FigureDataset(filepath=str(folder / "file.png")), figure),
+            "results": (ResultsDataset(filepath=str(folder / "file")), TaskResults(task, {}, {"runs": TABLE}, {})),
+            "tensors": (TensorsDataset(filepath=str(folder / "file.safetensors")), {"test": torch.ones(1)}),
+            "merged": (MergedModelDataset(filepath=str(folder / "file")), MergedModel({"reason": task})),
+        }
+        dataset, content = made["figure" if kind == "pdf" else kind]
+        dataset.save(content)
+        assert dataset.exists()
+        both.append(dataset)
+    real, clipart = (tmp_path / "08_reporting" / task for task in ("real", "clipart"))
+    for path in real.rglob("*"):
+        if path.is_file() and (kind != "pdf" or ".pdf" in path.name):
+            shutil.copy(path, clipart / path.relative_to(real))
+    assert not both[1].exists()
+    with pytest.raises(DatasetError, match=r"it was written as (08_reporting/)?real/of/file"):
+        both[1].load()
 
 
 def test_text_is_utf8(tmp_path: Path) -> None:

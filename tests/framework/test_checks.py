@@ -53,6 +53,41 @@ def faults(plan: Plan, classes: tuple[str, ...] | None = CLASSES) -> list[str]:
     )
 
 
+@pytest.mark.parametrize(
+    ("root", "data", "fault"),
+    [
+        (
+            "ph",
+            "ph",
+            "tasks.photos.root: the images in {0}/ph hold the folder of results {0}/ph: change data in globals",
+        ),
+        ("ph", "ph/out", "tasks.photos.root: the images in {0}/ph hold the folder of results {0}/ph/out: change data"),
+        (
+            "link",
+            "ph/out",
+            "tasks.photos.root: the images in {0}/ph hold the folder of results {0}/ph/out: change data",
+        ),
+        (
+            "data/08_reporting/ph",
+            "data",
+            "tasks.photos.root: {0}/data/08_reporting/ph lies among the results in {0}/data",
+        ),
+        ("models/photos", "data", "tasks.photos.root: {0}/models/photos lies among the results in {0}/data"),
+        (".", "data", "tasks.photos.root: the images in {0} hold the folder of results {0}/data: change data"),
+        ("data/01_raw/ph", "data", None),
+        ("ph", "ph_out", None),
+    ],
+)
+def test_images_and_results_lie_apart(tmp_path: Path, root: str, data: str, fault: str | None) -> None:
+    """Neither holds the other, links followed, except for images in `01_raw`."""
+    (tmp_path / "link").symlink_to(tmp_path / "ph")
+    task = study(a={"initialisation": "random"}).study.tasks["photos"]
+    tasks = {"photos": task.placed(lambda path: str(tmp_path / root))}
+    found = list(checks.places_faults(tasks, tmp_path / data, tmp_path / "models"))
+    assert len(found) == (fault is not None)
+    assert all(line.startswith(str(fault).format(tmp_path)) for line in found)
+
+
 def test_weights_that_fit_are_no_fault(tmp_path: Path) -> None:
     """With the classes of the images known or not, also without images."""
     plan = study(a=file(tmp_path / "a.pth"))

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from click.testing import CliRunner
 from PIL import Image
 from torch import nn
 
@@ -99,6 +100,14 @@ def planned(comparison: Comparison) -> Plan:
     kept = {key: value for key, value in written.items() if key not in (*STUDY_KEYS, "inherit_study")}
     given = {key: value for key, value in comparison.parameters().items() if key != "inherit_study"}
     return make_plan(laid_over(kept | {"pictures": {"store_size": 16}}, given))
+
+
+@pytest.mark.parametrize("option", ["--images", "--output", "--parent", "--classes", "--model"])
+def test_empty_names_are_refused(option: str) -> None:
+    """As of a variable of the shell that is not set: they would stand for the working folder, or for no option."""
+    done = CliRunner().invoke(command.compare, ["a.pth", "b.pth", option, ""])
+    assert done.exit_code == 1
+    assert f"{option} is given an empty name" in done.output
 
 
 def test_two_files_become_a_study(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -135,6 +135,15 @@ def test_kills_leave_the_same_list(study: Any, tmp_path: Path) -> None:
     assert path.read_bytes() == undisturbed
 
 
+@pytest.mark.parametrize("name", [".made_by.json", ".made_by.journal"])
+def test_a_folder_in_place_of_the_notes_is_one_line(study: Any, tmp_path: Path, name: str) -> None:
+    """It is the user's to remove, and nothing has run."""
+    (tmp_path / "results" / name).mkdir(parents=True)
+    with pytest.raises(CommandLineError, match=rf"{name} is a folder, where a file says .*: remove it"):
+        study([TRAIN], epochs=1)
+    assert not (tmp_path / "t.pt.checkpoints.txt").exists()
+
+
 def test_a_last_line_that_is_cut_off_is_left_out(study: Any, tmp_path: Path) -> None:
     """A kill in the middle of a line; a damaged line before it is reported, and all results count as unknown."""
     journal = killed(study, tmp_path, [TRAIN, TABLE], epochs=1)

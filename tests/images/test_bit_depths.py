@@ -108,6 +108,62 @@ def test_white_is_zero() -> None:
     assert np.asarray(decode_image(deep, "file")).tolist() == [[255, 0]]
 
 
+def tiff(pixels: np.ndarray, order: str = "<") -> bytes:
+    """An uncompressed grey TIFF of any numbers, which Pillow does not write, from (H, W)."""
+    height, width = pixels.shape
+    content = pixels.astype(pixels.dtype.newbyteorder(order)).tobytes()
+    kind = {"u": 1, "i": 2, "f": 3}[pixels.dtype.kind]
+    tags = {256: width, 257: height, 258: 8 * pixels.itemsize, 259: 1, 262: 1, 273: 8, 277: 1, 278: height}
+    tags |= {279: len(content), 339: kind}
+    entries = b"".join(struct.pack(f"{order}HHII", tag, 4, 1, value) for tag, value in tags.items())
+    start = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(f"{order}I", 8 + len(content))
+    return start + content + struct.pack(f"{order}H", len(tags)) + entries + struct.pack(f"{order}I", 0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "values"),
+    [
+        ("int8", [-128, -1, 0, 127]),
+        ("int16", [-5, 0, 9, 32767]),
+        ("uint16", [0, 1, 40000, 65535]),
+        ("int32", [-(2**31), -1, 0, 2**31 - 1]),
+        ("uint32", [0, 2**31 - 1, 2**31, 2**32 - 1]),
+        ("float32", [-1.5, 0, 2, 3]),
+    ],
+)
+def test_numbers_of_a_tiff_are_as_written(kind: str, values: list[float]) -> None:
+    """Scaled by their range, none wraps around; signed ones of 8 bits need a range, too."""
+    pixels = np.array([values], dtype=kind)
+    low, high = values[0], values[-1]
+    expected = np.rint((np.array(values, dtype=float) - low) * 255 / (high - low))
+    remarks: list[str] = []
+    decoded = decode_image(tiff(pixels), "scan.tif", (low, high), remarks.append)
+    assert np.asarray(decoded)[0].tolist() == expected.tolist()
+    assert not remarks
+    if kind == "int8":
+        with pytest.raises(UnknownRangeError, match="8 signed bits with values from -128 to 127, and nothing says"):
+            decode_image(tiff(pixels), "scan.tif")
+
+
+@pytest.mark.parametrize(
+    ("kind", "order", "shown"),
+    [
+        ("float16", "<", "16-bit floats"),
+        ("float64", "<", "64-bit floats"),
+        ("float64", ">", "64-bit floats in big-endian order"),
+        ("uint64", "<", "64-bit unsigned integers"),
+        ("uint32", ">", "32-bit unsigned integers in big-endian order"),
+    ],
+)
+def test_numbers_of_a_tiff_that_are_not_read(kind: str, order: str, shown: str) -> None:
+    """They are named, with what is read."""
+    with pytest.raises(UserError) as caught:
+        decode_image(tiff(np.ones((2, 2), dtype=kind), order), "scan.tif", (0, 1))
+    assert str(caught.value) == (
+        f"scan.tif: a TIFF of {shown}, not read: save it with 8 or 16 unsigned bits or as 32-bit floats"
+    )
+
+
 def test_not_a_number() -> None:
     """Pixels that are no numbers are a damaged file."""
     with pytest.raises(UserError, match="infinite or not a number"):

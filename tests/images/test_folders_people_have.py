@@ -106,6 +106,14 @@ def test_three_parts_under_other_names(make: Callable[..., Path]) -> None:
             ["train_cat/", "train_dog/", "test_cat/", "test_dog/"],
             ": test_cat/ and train_cat/ look like the parts of one class: ",
         ),
+        (
+            ["trainA/", "trainB/", "testA/", "testB/"],
+            ": testA/ and trainA/ look like parts: put the folder of each class",
+        ),
+        (["train_a/", "train_b/", "val_a/"], ": train_a/ and val_a/ look like the parts of one class: "),
+        (["trainA/", "testB/"], ": testB/ and trainA/ look like parts: "),
+        (["A_train/", "B_test/"], ": A_train/ and B_test/ look like parts: "),
+        (["catTrain/", "catTest/", "dog/"], ": catTest/ and catTrain/ look like the parts of one class: "),
         (["train.cat/", "dog/", "val.cat/"], ": train.cat/ and val.cat/ look like the parts of one class: "),
         (
             ["train/n1/images/", "train/n2/images/", "val/images/"],
@@ -129,6 +137,19 @@ def test_classes_that_are_named_like_parts(make: Callable[..., Path]) -> None:
     """A vehicle is a class: `train` beside others, with images in it; so is `freight train`."""
     source = read_image_folder(make(["bus/", "train/", "freight train/", "crash test/"]), test_share=0.5)
     assert source.class_names == ("bus", "crash test", "freight train", "train")
+
+
+def test_classes_that_hold_the_name_of_a_part(make: Callable[..., Path]) -> None:
+    """Words that begin or end so are no parts, and two parts of two words are two classes."""
+    names = ["Strain", "Oval", "contest", "tester", "trainer", "test tube", "train station", "value"]
+    assert read_image_folder(make(f"{name}/" for name in names), test_share=0.5).class_names == tuple(sorted(names))
+
+
+def test_a_class_with_a_space_is_to_be_renamed(make: Callable[..., Path]) -> None:
+    """In a part whose class is there without it."""
+    root = make(["train/cat/", "train/dog/", "test/cat /", "test/dog/"])
+    with pytest.raises(UserError, match="class 'cat ' is not in train/: rename it to 'cat'"):
+        read_image_folder(root)
 
 
 def test_a_part_beside_images_without_labels(make: Callable[..., Path], caplog: pytest.LogCaptureFixture) -> None:

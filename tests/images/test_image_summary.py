@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from transferscope.images.domainnet import read_domainnet
 from transferscope.images.pack import pack_split
 from transferscope.images.split import PackedSplit, replace_info
 from transferscope.images.summary import (
+    contradicting_labels,
     drawn_examples,
     dropped_files,
     image_overlap,
@@ -119,6 +122,47 @@ def test_images_in_two_parts(make_domain: Callable[..., Path], tmp_path: Path) -
     assert image_overlap([union.subset([0, 1]), test.subset([0])])[["shared_a", "shared_b"]].to_numpy().tolist() == [
         [1, 1]
     ]
+
+
+@pytest.mark.parametrize("link", [os.link, os.symlink, shutil.copy])
+def test_images_with_different_labels_are_warned_of(
+    make_domain: Callable[..., Path],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    link: Callable[[Path, Path], object],
+) -> None:
+    """In one part or two, with their numbers and two examples; equal images of one class are right."""
+    root = make_domain(train=(3, 2), test=(2, 2))
+    for new, old in {
+        "apple/train_2": "apple/train_0",
+        "owl/train_0": "apple/train_1",
+        "owl/test_1": "apple/test_1",
+        "apple/test_0": "apple/train_1",
+    }.items():
+        (root / f"clipart/{new}.png").unlink()
+        link(root / f"clipart/{old}.png", root / f"clipart/{new}.png")
+    source = read_domainnet(root, "clipart")
+    splits = [pack_split(source, part, PICTURES, tmp_path / part) for part in source.parts]
+    labels: dict[bytes, set[int]] = {}
+    for split in splits:
+        for image, label in zip(split.images, split.labels, strict=True):
+            labels.setdefault(np.asarray(image).tobytes(), set()).add(int(label))
+    found = contradicting_labels(splits)
+    assert found is not None
+    assert found.images == sum(len(of) > 1 for of in labels.values()) == 2
+    assert found.examples == 5
+    count_shared_images(*splits)
+    assert (
+        "clipart: images that are equal pixel for pixel as stored have different labels (2 in 5 examples, such as "
+        f"{found.first[0]} and {found.first[1]}); keep each under the label that is right"
+    ) in caplog.messages
+    names = {
+        f"{split.part}: {name}": int(label)
+        for split in splits
+        for name, label in zip(split.example_ids, split.labels, strict=True)
+    }
+    assert names[found.first[0]] != names[found.first[1]]
+    assert contradicting_labels([splits[0].subset([0, 1, 2])]) is None
 
 
 def test_shared_images_are_warned_of(photos: list[PackedSplit], caplog: pytest.LogCaptureFixture) -> None:

@@ -46,6 +46,15 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_a_folder_in_the_place_of_a_file_is_one_line(tmp_path: Path) -> None:
+    """It stays, and no temporary file beside it."""
+    (tmp_path / "table.csv").mkdir()
+    message = r"table\.csv is a folder, where a file is to be written: remove or rename it"
+    with pytest.raises(UserError, match=message), atomic_file(tmp_path / "table.csv") as temporary:
+        temporary.write_text("a")
+    assert [path.name for path in tmp_path.iterdir()] == ["table.csv"]
+
+
 def test_a_failed_folder_leaves_the_old_one(tmp_path: Path) -> None:
     """The same for folders, with all that they hold."""
     path = tmp_path / "split"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from transferscope.system.stored import (
     DamagedError,
     check,
     is_whole,
+    path_in_data,
     read_json,
     remembered_digests,
     stored_file,
@@ -60,6 +62,50 @@ def test_the_digest_beside_a_file_is_that_of_sha256sum(tmp_path: Path) -> None:
     beside = (tmp_path / ".table.csv.sha256").read_text()
     expected = subprocess.run(["sha256sum", "table.csv"], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert beside == expected.stdout
+
+
+def test_a_file_of_another_place_is_damaged(tmp_path: Path) -> None:
+    """A table with its digest in the place of another task's, below a line that `sha256sum` passes over.
+
+    Moved with its data folder, or copied out of it, it is whole; so is one whose digest holds the name alone, as those
+    that were written before.
+    """
+    data = tmp_path / "data"
+    ours, others = (write(data / "07_model_output" / task / "barriers.csv", task) for task in ("clipart", "real"))
+    (others.parent / "results").mkdir()
+    beside = [path.with_name(".barriers.csv.sha256") for path in (ours, others)]
+    assert beside[1].read_text().startswith("# 07_model_output/real/barriers.csv\n")
+    subprocess.run(["sha256sum", "--strict", "-c", beside[1].name], cwd=others.parent, capture_output=True, check=True)
+    copy = tmp_path / "barriers.csv"
+    shutil.copy(others, copy)
+    shutil.copy(beside[1], tmp_path)
+    check(copy)
+    forget()
+    check(others.parent / "results" / ".." / others.name)
+    shutil.copy(others, ours)
+    shutil.copy(beside[1], beside[0])
+    with pytest.raises(
+        DamagedError, match=r"clipart/barriers\.csv is damaged \(it was written as 07_model_output/real/"
+    ):
+        check(ours)
+    data.rename(tmp_path / "moved")
+    check(tmp_path / "moved" / others.relative_to(data))
+    assert not is_whole(tmp_path / "moved" / ours.relative_to(data))
+    old = tmp_path / "moved" / beside[1].relative_to(data)
+    old.write_text(old.read_text().partition("\n")[2])
+    forget()
+    check(tmp_path / "moved" / others.relative_to(data))
+
+
+def test_json_of_another_place_is_damaged(tmp_path: Path) -> None:
+    """Where it was written with its place, and the name is the same."""
+    ours, others = (tmp_path / "08_reporting" / task / "results.json" for task in ("clipart", "real"))
+    write_json(others, {"task": "real"}, path_in_data(others))
+    assert read_json(others) == {"task": "real"}
+    ours.parent.mkdir()
+    shutil.copy(others, ours)
+    with pytest.raises(DamagedError, match=r"it was written as 08_reporting/real/results\.json"):
+        read_json(ours)
 
 
 def test_a_file_without_digest_is_damaged(tmp_path: Path) -> None:

@@ -179,7 +179,7 @@ _CONTENDER = 2.5
 """Places within this many standard errors of the highest one may be the highest; by simulation, see the log."""
 _IMAGINED = 0.5
 """Part of an imagined example that changes its answer, beside those that do; by simulation, see the log."""
-_LOWER_TAIL = 0.75
+LOWER_TAIL = 0.75
 """Part of the error that the lower bound may make; the upper one makes none on flat lines."""
 
 
@@ -195,7 +195,7 @@ def largest_gap(
     estimate = float((gaps[place] - np.take_along_axis(noise, place[:, None], axis=1)[:, 0]).mean())
     spread = noise.std(axis=0, ddof=1)
     errors = np.hypot(spread, imagined)
-    lower, upper = _LOWER_TAIL * (1 - confidence), (1 - _LOWER_TAIL) * (1 - confidence)
+    lower, upper = LOWER_TAIL * (1 - confidence), (1 - LOWER_TAIL) * (1 - confidence)
     lifted = _noise_of_the_largest(gaps, noise, imagined) if spread.any() else None
     above = imagined * _z(lower) if lifted is None else float(np.quantile(lifted, 1 - lower))
     return {

@@ -113,8 +113,12 @@ def difference_of_means(first: ArrayLike, second: ArrayLike, confidence: float =
     groups = [np.asarray(values, dtype=float) for values in (first, second)]
     if min(map(len, groups)) < 2 or all(np.ptp(group) == 0 for group in groups):
         return float("nan"), float("nan")
-    interval = scipy.stats.ttest_ind(*groups, equal_var=False).confidence_interval(confidence)
-    return float(interval.low), float(interval.high)
+    # A group of equal values is taken from 0, since scipy warns of a variance that is lost in rounding elsewhere.
+    starts = [group[0] if np.ptp(group) == 0 else 0.0 for group in groups]
+    apart = (group - start for group, start in zip(groups, starts, strict=True))
+    interval = scipy.stats.ttest_ind(*apart, equal_var=False).confidence_interval(confidence)
+    shift = starts[0] - starts[1]
+    return float(interval.low + shift), float(interval.high + shift)
 
 
 def unskewed(quantile: ArrayLike, skewness: ArrayLike) -> Floats:

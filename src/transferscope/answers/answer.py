@@ -157,8 +157,8 @@ class AnswerCard:
 
 
 NOTE = (
-    "<p><small>In brackets 95 % intervals over test images; those of several barriers, overlaps, replacements or "
-    "critical modules hold at once.</small></p>"
+    "<p><small>In brackets 95 % intervals over test images; those of several overlaps, replacements or critical "
+    "modules hold at once, and so do verdicts on several barriers, each in two metrics.</small></p>"
 )
 
 

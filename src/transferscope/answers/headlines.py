@@ -197,8 +197,10 @@ def _answer(
     if verdict == UNKNOWN:
         said = f"it cannot be told whether {one.yes}"
     said += f": {one.measure} is {number} over {count(int(row['num_comparisons']), 'comparison')}"
-    if loss is not None:
+    if loss is not None and math.isfinite(float(loss["effect"])):
         said += f", and in the loss on training images {_number(one, loss)}"
+        if loss["num_comparisons"] != row["num_comparisons"]:
+            said += f" over {int(loss['num_comparisons']):,}"
     elif one.loss and verdict == UNKNOWN:
         said += ", and the loss was not compared"
     if parts:
@@ -229,10 +231,17 @@ SHOWN: Mapping[str, Callable[[float], str]] = {
 }
 
 
-def _would(*rows: Mapping[Any, Any] | None) -> str:
-    """The study that would tell, by the first claim that names one; empty where none does."""
-    said = [str(row["would_tell"]) for row in rows if row is not None and isinstance(row["would_tell"], str)]
-    return next(filter(None, said), "")
+def _would(row: Mapping[Any, Any], loss: Mapping[Any, Any] | None) -> str:
+    """The studies that would tell, of the claim and of that on the loss where it needs another one; empty without."""
+    first, second = (_text(one["would_tell"]) if one is not None else "" for one in (row, loss))
+    if second in ("", first):
+        return first
+    return f"{first}, and for the loss {second}" if first else f"for the loss {second}"
+
+
+def _text(cell: object) -> str:
+    """A cell of text, which is missing where a table was read without it."""
+    return cell if isinstance(cell, str) else ""
 
 
 def _figure(name: str, figures: Mapping[str, frozenset[str]]) -> str:

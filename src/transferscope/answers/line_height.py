@@ -5,14 +5,18 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from transferscope.analysis.barriers import LOWER_TAIL
 from transferscope.answers.answer import NO, UNKNOWN, YES
 from transferscope.answers.compared import Compared, Pair
-from transferscope.answers.rule import among, decide, images_that_decide, ranged
+from transferscope.answers.rule import LEVEL, among, decide, images_that_decide, ranged
 from transferscope.answers.wording import point_range, points
 from transferscope.experiment.options import BARRIER_MARGIN
 from transferscope.tables import formats
 
 OF_LEARNED = f"({100 * BARRIER_MARGIN:.0f} % of what both have learned)"
+
+POWERS_FROM = 9
+"""So many decimals are not read; a loss is then printed with powers of ten."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +43,16 @@ class Height:
         """`1.0 points (0.2 to 1.8) of test accuracy`, `0.014 (0.007 to 0.022) of test loss`."""
         if self.metric != "loss":
             return f"{points(self.value)}{point_range(self.low, self.high)} of test {self.metric}"
-        ends = f" ({formats.decimals(self.low)} to {formats.decimals(self.high)})" if math.isfinite(self.low) else ""
-        return f"{formats.decimals(self.value)}{ends} of test loss"
+        ends = f" ({self._loss(self.low)} to {self._loss(self.high)})" if math.isfinite(self.low) else ""
+        return f"{self._loss(self.value)}{ends} of test loss"
+
+    def _loss(self, value: float) -> str:
+        """With the decimals that show three digits of the margin, three at least; powers of ten from `POWERS_FROM`."""
+        digits = max(3, 2 - math.floor(math.log10(self.margin))) if self.margin > 0 else 3
+        if digits >= POWERS_FROM:
+            return formats.significant(value, 3)
+        text = formats.decimals(value, digits)
+        return text.lstrip("-") if not text.strip("-0.") else text
 
     @property
     def against_margin(self) -> str:
@@ -50,8 +62,8 @@ class Height:
         if self.metric != "loss":
             margin = f"the margin of {points(self.margin)} {OF_LEARNED}"
         else:
-            margin = f"its margin of {formats.decimals(self.margin)}"
-        gain = " (below 0 it is a gain)" if self.value < 0 and self.verdict == YES else ""
+            margin = f"its margin of {self._loss(self.margin)}"
+        gain = " (below 0 it is a gain)" if self.shown.startswith("-") and self.verdict == YES else ""
         where = {YES: f"less than {margin}", NO: f"more than {margin}"}
         return f"{self.shown}{gain}, {where.get(self.verdict, f'and {margin} lies in that interval')}"
 
@@ -64,7 +76,9 @@ class Height:
 def height(compared: Compared, pair: Pair, metric: str, number: int) -> Height:
     """The barrier of a pair in a metric, `accuracy`, `auc` or `loss`.
 
-    number: of pairs and tasks about which verdicts are given at once.
+    number: of pairs and tasks about which verdicts are given at once. A barrier in either metric is enough for *no*,
+    so lower ends hold for both metrics of all of them at once, from the error that they begin with
+    (`barriers.LOWER_TAIL`). *Yes* takes both upper ends, which hold for all of them in one metric.
     """
     name = "AUC" if metric == "auc" else metric
     margin = compared.margin(pair, metric)
@@ -72,7 +86,9 @@ def height(compared: Compared, pair: Pair, metric: str, number: int) -> Height:
     if rows.empty:
         return Height(name, math.nan, math.nan, math.nan, margin, math.nan, f"its {name} was not measured")
     row = rows.to_dict("records")[0]
-    value, low, high = among(ranged(row, "barrier"), number)
+    measured = ranged(row, "barrier")
+    value, _, high = among(measured, number)
+    _, low, _ = among(measured, 2 * number, level=2 * LEVEL * LOWER_TAIL)
     unknown = ""
     if not math.isfinite(value):
         unknown = f"test {name} is not finite somewhere on the line between them"

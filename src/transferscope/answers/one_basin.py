@@ -35,7 +35,7 @@ PART = (0.0, math.inf)
 def basin(compared: Compared) -> Answer | None:
     """Answer whether the straight line between models has a barrier, by the claims' margins; None without a line.
 
-    Of several pairs or tasks all verdicts hold at once, by longer intervals.
+    Of several pairs or tasks all verdicts hold at once, by longer intervals (`line_height.height`).
     """
     measured = [pair for pair in compared.pairs if len(compared.main_rows("barriers", pair))]
     number = sum(not why_not(compared, pair) for pair in measured)
@@ -75,15 +75,17 @@ def _of_many(compared: Compared, findings: list[Basin], places: Places, number: 
         text.format(places.among(chosen)) for verdict, text in words.items()
         if (chosen := of_verdict(findings, verdict))
     ]  # fmt: skip
-    alone = [one for one in findings if one.only_loss is not None]
-    if alone:
-        highest_loss = max((one.only_loss for one in alone if one.only_loss), key=lambda loss: loss.value)
-        parts.append(f"{places.among(alone)} the barrier is in the loss alone, {highest_loss.shown} at most")
+    for where in (ALONE, SHOWN):
+        by_loss = [one for one in findings if one.where == where]
+        heights = [one.loss for one in by_loss if one.loss is not None]
+        if heights:
+            highest_loss = max(heights, key=lambda loss: loss.value)
+            parts.append(f"{places.among(by_loss)} the barrier is {where}, {highest_loss.shown} at most")
     highest = largest(findings)
     if math.isfinite(highest.value):
         shown = f"{points(highest.value)}{point_range(highest.low, highest.high)}"
         parts.append(f"the highest is {shown} of test {metric_name(compared, highest.pair)}, {places.at(highest.pair)}")
-    high = [one for one in findings if one.verdict == NO and one.only_loss is None]
+    high = [one for one in findings if one.verdict == NO and one.loss is None]
     parts.append(_explained(compared, high, highest, places, number))
     if any(one.would_tell == WOULD_TELL for one in findings):
         parts.append("a line to a model that has not learned the images says nothing of basins")
@@ -113,14 +115,20 @@ def _is_one_point(compared: Compared, pair: Pair) -> bool:
 class Basin(Finding):
     """The finding about one pair, whose number is the barrier in the metric that the task is judged by."""
 
-    only_loss: Height | None = None
-    """The barrier in the loss where there is one in the loss alone."""
+    loss: Height | None = None
+    """The barrier in the loss where accuracy (AUC) shows none."""
+    where: str = ""
+    """`ALONE` where accuracy has none, `SHOWN` where that is not decided; empty where it has one, or none is shown."""
+
+
+ALONE, SHOWN = "in the loss alone", "shown by the loss"
 
 
 def _finding(compared: Compared, pair: Pair, number: int) -> Basin | None:
     """No barrier is where accuracy (or AUC) and the loss both have none, and one where either has.
 
-    That makes no verdict wrong more often, since of either metric only one end of its interval can err.
+    Of either metric only one end of its interval can err. A wrong *yes* takes the upper end of a metric that has a
+    barrier, whatever the other one says. A wrong *no* takes a lower end of either, so lower ends hold for both at once.
     number: of pairs and tasks about which verdicts are given at once.
     """
     rows = compared.main_rows("barriers", pair)
@@ -143,7 +151,9 @@ def _finding(compared: Compared, pair: Pair, number: int) -> Basin | None:
     joined = "and" if score.verdict == loss.verdict else "but"
     numbers = f"{way} {score.against_margin}, {joined} {loss.against_margin}"
     if loss.verdict == NO:
-        return Basin(pair, NO, f"not in the loss: {numbers}", *ends, only_loss=loss)
+        return Basin(
+            pair, NO, f"not in the loss: {numbers}", *ends, loss=loss, where=ALONE if score.verdict == YES else SHOWN
+        )
     if score.verdict == loss.verdict == YES:
         return Basin(pair, YES, f"yes, {numbers}", *ends)
     text = f"whether {both} lie in one basin cannot be told: {score.unknown or numbers}"
@@ -151,11 +161,21 @@ def _finding(compared: Compared, pair: Pair, number: int) -> Basin | None:
 
 
 def _would_tell(*heights: Height) -> str:
-    """Images that would decide all that they can decide; empty where they can decide nothing."""
-    needed = [one.images_needed for one in heights if one.verdict == UNKNOWN and not one.unknown]
-    if not needed or any(one.unknown for one in heights):
+    """Images that would decide, if the values stay; empty where images can decide nothing.
+
+    One height above its margin is enough for *no*, so the fewest that show one suffice; that there is no barrier takes
+    as many as the slowest one needs.
+    """
+    undecided = [one for one in heights if one.verdict == UNKNOWN and not one.unknown]
+    higher = [one.images_needed for one in undecided if one.value > one.margin]
+    if higher:
+        needed = min((number for number in higher if math.isfinite(number)), default=math.nan)
+    elif not undecided or any(one.unknown for one in heights):
         return ""
-    return f"about {about(max(needed))} test images" if all(map(math.isfinite, needed)) else "more test images"
+    else:
+        slowest = [one.images_needed for one in undecided]
+        needed = max(slowest) if all(map(math.isfinite, slowest)) else math.nan
+    return f"about {about(needed)} test images" if math.isfinite(needed) else "more test images"
 
 
 @dataclass(frozen=True)

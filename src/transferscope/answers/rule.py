@@ -33,16 +33,17 @@ def ranged(row: Mapping[Any, Any], name: str) -> Numbers:
     return float(row[name]), float(row[f"{name}_low"]), float(row[f"{name}_high"])
 
 
-def among(numbers: Numbers, number: int, region: Region = (-math.inf, math.inf)) -> Numbers:
+def among(numbers: Numbers, number: int, region: Region = (-math.inf, math.inf), *, level: float = LEVEL) -> Numbers:
     """The interval so much longer that as many of them hold at once in 95 % of cases (Bonferroni).
 
     For a sentence that names the largest of several numbers, or counts those on one side of a bound. Ends are moved as
-    those of a normal distribution, each on its own side, and stay in the region of possible values.
+    those of a normal distribution, each on its own side, and stay in the region of possible values. level: part of
+    cases in which a number lies beyond the end that is moved.
     """
     if number < 2:
         return numbers
     value, low, high = numbers
-    factor = -float(ndtri(LEVEL / number)) / NORMAL_975
+    factor = float(ndtri(level / number) / ndtri(level))
     ends = np.clip([value - factor * (value - low), value + factor * (high - value)], *region)  # NaN stays NaN
     return value, float(ends[0]), float(ends[1])
 

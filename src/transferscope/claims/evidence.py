@@ -104,7 +104,8 @@ class Evidence:
         if metric != "loss":
             return self.chance(task)
         sizes = self.table(task, "class_sizes")
-        return loss_of_guessing(sizes[sizes["part"] == split], self.metric(task)) if len(sizes) else np.nan
+        metric = "auc" if self.plan.is_multi_label(task) else "accuracy"  # by the plan, since a task may have no runs
+        return loss_of_guessing(sizes[sizes["part"] == split], metric) if len(sizes) else np.nan
 
     def num_test(self, task: str) -> int:
         """Number of test images of a task, 0 where it is not known."""

@@ -14,7 +14,7 @@ from transferscope.datasets.previews import table_preview
 from transferscope.datasets.table import read_table, write_table
 from transferscope.plots.rendered import SavedFigure
 from transferscope.system.atomic import atomic_folder
-from transferscope.system.stored import DamagedError, check, is_whole, read_json, write_json
+from transferscope.system.stored import DamagedError, check, is_whole, path_in_data, read_json, write_json
 
 
 class ResultsDataset(AbstractDataset[TaskResults, TaskResults]):
@@ -36,10 +36,10 @@ class ResultsDataset(AbstractDataset[TaskResults, TaskResults]):
     def save(self, data: TaskResults) -> None:
         with atomic_folder(self._folder) as folder:
             for name, table in data.tables.items():
-                write_table(table, folder / f"{name}.csv")
+                write_table(table, folder / f"{name}.csv", path_in_data(self._folder / f"{name}.csv"))
             figures = {name: os.path.relpath(figure.png, self._folder) for name, figure in data.figures.items()}
             index = {"task": data.task, "facts": data.facts, "tables": list(data.tables), "figures": figures}
-            write_json(folder / "results.json", index)
+            write_json(folder / "results.json", index, path_in_data(self._folder / "results.json"))
 
     def preview(self) -> TablePreview:
         """A row per table and figure."""

@@ -80,9 +80,9 @@ def _parsed(path: Path) -> pd.DataFrame:
     return pd.read_csv(path, float_precision="round_trip", keep_default_na=False, na_values=[""], dtype=names)
 
 
-def write_table(table: pd.DataFrame, path: Path) -> None:
-    """Write a CSV or Parquet file atomically, with its digest beside it."""
-    with stored_file(path) as temporary:
+def write_table(table: pd.DataFrame, path: Path, place: str | None = None) -> None:
+    """Write a CSV or Parquet file atomically, with its digest beside it; `place` as for `stored_file`."""
+    with stored_file(path, place) as temporary:
         if path.suffix == ".parquet":
             table.to_parquet(temporary, index=False)
         else:

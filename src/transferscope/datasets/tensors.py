@@ -10,7 +10,7 @@ from kedro.io import AbstractDataset
 from kedro_datasets._typing import TablePreview
 
 from transferscope.datasets.previews import table_preview
-from transferscope.system.stored import UNSEALED, DamagedError, check, is_whole, write_sealed
+from transferscope.system.stored import UNSEALED, DamagedError, check, write_sealed
 
 
 class TensorsDataset(AbstractDataset):
@@ -21,8 +21,14 @@ class TensorsDataset(AbstractDataset):
         self.metadata = metadata
 
     def load(self) -> Any:
-        from safetensors import safe_open
         from safetensors.torch import load_file
+
+        self._check()
+        return load_file(self._path)
+
+    def _check(self) -> None:
+        """Raise DamagedError where the file is not as it was written, or is that of another run."""
+        from safetensors import safe_open
 
         from transferscope.models.checkpoint import HEADER_KEY
 
@@ -31,7 +37,6 @@ class TensorsDataset(AbstractDataset):
             written = json.loads((file.metadata() or {}).get(HEADER_KEY, "{}")).get("file")
         if written != self._name():
             raise DamagedError(self._path, f"it was written as {written}")
-        return load_file(self._path)
 
     def save(self, data: Any) -> None:
         from safetensors.torch import save
@@ -51,7 +56,11 @@ class TensorsDataset(AbstractDataset):
         return "/".join(self._path.parts[-3:])
 
     def _exists(self) -> bool:
-        return is_whole(self._path)
+        try:
+            self._check()
+        except (OSError, DamagedError):
+            return False
+        return True
 
     def _describe(self) -> dict[str, Any]:
         return {"filepath": str(self._path)}

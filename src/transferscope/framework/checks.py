@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import importlib.util
 import shutil
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from transferscope.experiment.gpu_support import gpu_fault
 from transferscope.experiment.plan import Plan
 from transferscope.experiment.run import RunSpec
+from transferscope.experiment.study import TaskOptions
 from transferscope.images.example_columns import columns_faults
 from transferscope.system.errors import UserError
 
@@ -41,6 +43,30 @@ def images_faults(
         except UserError as error:
             message = str(error)
             yield message if message.startswith(f"tasks.{task}") else f"tasks.{task}: {message}"
+
+
+WRITTEN = ("05_model_input", "06_models", "07_model_output", "08_reporting")
+"""Folders of the data folder to which results go."""
+
+
+def places_faults(tasks: Mapping[str, TaskOptions], data: Path, models_folder: Path) -> Iterator[str]:
+    """Image folders that hold a folder of results, which would be read as images, or that lie among results.
+
+    tasks: with absolute roots.
+    """
+    data, models = data.resolve(), models_folder.resolve()
+    written = {"data in globals.yml (or --output)": data, "models_folder": models}
+    for task, options in tasks.items():
+        if options.root is None:
+            continue
+        root = Path(options.root).resolve()
+        for key, folder in written.items():
+            if folder.is_relative_to(root):
+                yield f"tasks.{task}.root: the images in {root} hold the folder of results {folder}: change {key}"
+                break
+        else:
+            if any(root.is_relative_to(place) for place in (*(data / name for name in WRITTEN), models)):
+                yield f"tasks.{task}.root: {root} lies among the results in {data}: put the images elsewhere"
 
 
 def _unreadable(task: str, files: Sequence[str]) -> str:

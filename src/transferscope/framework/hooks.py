@@ -17,8 +17,10 @@ from kedro.io import AbstractVersionedDataset, CatalogProtocol
 from kedro.pipeline import Pipeline
 
 from transferscope.experiment.names import EntryName
+from transferscope.framework import checks
 from transferscope.framework.before_run import Before, of_other_networks, trains_on_several_machines, without_images
 from transferscope.framework.command_line import CommandLineError
+from transferscope.framework.config import active_place, active_plan
 from transferscope.framework.input_checks import check_fingerprint, shown_place
 from transferscope.framework.kedro_private import place_of
 from transferscope.framework.runners.failures import NodesFailed, repeat_command, users_mistake
@@ -51,6 +53,7 @@ class StudyHooks:
         if self._context is not None:
             folder = Path(self._context.project_path) / self._context.config_loader["globals"].get("data", "data")
             with _one_line(""):
+                refuse(_places_faults(folder))
                 self._lock = FolderLock(folder, shared=trains_on_several_machines(pipeline, catalog))
         try:
             with _one_line(""):
@@ -104,6 +107,13 @@ class StudyHooks:
         if self._lock is not None:
             self._lock.release()
             self._lock = None
+
+
+def _places_faults(data: Path) -> Iterator[str]:
+    """Folders of images and of results of the present plan, one within the other."""
+    study = active_plan().study
+    tasks = {name: options.placed(active_place) for name, options in study.tasks.items()}
+    return checks.places_faults(tasks, data, Path(active_place(study.models_folder)))
 
 
 def _without_versions(names: Iterable[str], catalog: CatalogProtocol) -> Iterator[str]:

@@ -75,6 +75,9 @@ class MadeBy:
         nodes, parameter = pipelines["__default__"].nodes, cache(partial(_parameter_digest, catalog.load))
         self._compute = lambda: present_keys(nodes, parameter, partial(_content_digest, catalog))
         self._present, self._outdated, self._saved = self._compute(), False, set()
+        for path in (self._file, _journal(self._file)):
+            if path.is_dir():
+                raise CommandLineError(f"{path} is a folder, where a file says which plan made the results: remove it")
         try:
             self._made = _read(self._file)
         except DamagedError as error:

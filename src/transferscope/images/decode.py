@@ -13,10 +13,11 @@ from __future__ import annotations
 import contextlib
 import io
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError, features
+from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError, features
 
 from transferscope.experiment.options import PictureOptions
 from transferscope.system.errors import UserError
@@ -54,6 +55,9 @@ _KINDS = (
 _LFS_POINTER = b"version https://git-lfs"
 _HOW_SEEN = 0x0106
 """TIFF's tag for how values are to be seen; 0: white is zero, which Pillow undoes for 8 bits alone."""
+_BITS, _VALUES = 0x0102, 0x0153
+"""TIFF's tags for the bits of a value, and for its kind."""
+_VALUE_KINDS = {1: "unsigned integers", 2: "signed integers", 3: "floats", 5: "complex integers", 6: "complex floats"}
 _EXAMPLES = (1, 255, 1023, 4095, 16383, 65535)
 """Usual values of white: a fraction; 8, 10, 12, 14 and 16 bits."""
 
@@ -103,6 +107,10 @@ def decode_image(
         if kind is not None:
             fix = "download it again" if kind == _WEB_PAGE else _CONVERT
             raise UserError(f"{where}: {kind}, whatever its suffix: {fix}") from error
+        if (values := _values_of_tiff(data)) is not None:
+            raise UserError(
+                f"{where}: a TIFF of {values}, not read: save it with 8 or 16 unsigned bits or as 32-bit floats"
+            ) from error
         raise UserError(f"{where}: not an image in a known format ({', '.join(FORMATS)})") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise _too_large(where, "too many pixels") from error
@@ -116,8 +124,8 @@ def decode_image(
         deep_colour = any(";16" in str(tile[-1]) for tile in opened.tile)
         inverted = getattr(opened, "tag_v2", {}).get(_HOW_SEEN) == 0
         opened.load()
-        image = _upright(opened)
-        if image.mode.startswith("I") or image.mode == "F":
+        image = _as_written(_upright(opened), getattr(opened, "tag_v2", {}), where)
+        if isinstance(image, np.ndarray):
             grey = _from_wide(image, where, value_range, remark)
             return ImageOps.invert(grey) if inverted else grey
         if deep_colour:
@@ -229,19 +237,35 @@ def _on_white(image: Image.Image) -> Image.Image:
     return Image.alpha_composite(canvas, image).convert("RGB")
 
 
+def _as_written(image: Image.Image, tags: Mapping[int, Any], where: str) -> Image.Image | np.ndarray:
+    """An image of 8 unsigned bits as it is, and the values (H, W) of any other grey one.
+
+    Pillow shows signed values of 8 bits as unsigned ones, and unsigned ones of 32 as signed.
+    """
+    bits, kinds = set(tags.get(_BITS, ())), set(tags.get(_VALUES, ()))
+    if bits == {8} and kinds == {2}:
+        if image.mode != "L":
+            raise UserError(f"{where}: colours of 8 signed bits: convert it to unsigned ones")
+        return np.asarray(image).view(np.int8)
+    if bits == {32} and image.mode == "I" and kinds <= {1}:
+        return np.asarray(image).view(np.uint32)
+    return np.asarray(image) if image.mode.startswith("I") or image.mode == "F" else image
+
+
 def _from_wide(
-    image: Image.Image, where: str, value_range: ValueRange | None, remark: Callable[[str], None]
+    pixels: np.ndarray, where: str, value_range: ValueRange | None, remark: Callable[[str], None]
 ) -> Image.Image:
-    """Grey of more than 8 bits to 8; a transparent colour is passed over."""
-    pixels = np.asarray(image)
+    """Grey of more than 8 bits, or of signed values, to 8 bits; a transparent colour is passed over."""
     if not np.isfinite(pixels).all():
         raise UserError(f"{where}: pixels that are infinite or not a number: replace it or drop it from the list")
     low, high = float(pixels.min()), float(pixels.max())
     if value_range is None:
-        uses_all_bits = image.mode != "F" and low >= 0 and (32768 <= high <= 65535 or high == 0)
+        is_deep = pixels.dtype.kind != "f" and pixels.itemsize > 1
+        uses_all_bits = is_deep and low >= 0 and (32768 <= high <= 65535 or high == 0)
         if not uses_all_bits:
+            bits = "8 signed" if pixels.itemsize == 1 else "more than 8"
             raise UnknownRangeError(
-                f"{where}: more than 8 bits with values from {low:g} to {high:g}, and nothing says which are black and "
+                f"{where}: {bits} bits with values from {low:g} to {high:g}, and nothing says which are black and "
                 f"white: give the task value_range, for example value_range: {_likely_range(low, high)}"
             )
         value_range = (0, 65535)
@@ -275,6 +299,20 @@ def _other_kind(data: bytes) -> str | None:
     """Kind of a file that is no image in a known format."""
     head = data[:1024]
     return next((kind for pattern, kind in _KINDS if pattern.match(head)), None)
+
+
+def _values_of_tiff(data: bytes) -> str | None:
+    """Kind of the values of a TIFF that Pillow does not read, such as `64-bit floats`; None for any other file."""
+    if data[:4] not in (b"II*\0", b"MM\0*"):
+        return None
+    with contextlib.suppress(Exception):  # whatever a damaged header makes Pillow raise
+        tags, file = TiffImagePlugin.ImageFileDirectory_v2(data[:8]), io.BytesIO(data)
+        file.seek(tags.next)
+        tags.load(file)
+        bits, kind = tags[_BITS][0], _VALUE_KINDS.get(tags.get(_VALUES, (1,))[0], "values of an unknown kind")
+        order = " in big-endian order" if data[:1] == b"M" else ""
+        return f"{bits}-bit {kind}{order}"
+    return None
 
 
 def _check_pixels(size: tuple[int, int], where: str) -> None:

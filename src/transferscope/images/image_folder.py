@@ -28,6 +28,7 @@ from transferscope.images.source import (
     ExampleList,
     ImageFormat,
     ImageSource,
+    as_it_looks,
     check_classes,
     printable_names,
     report_notes,
@@ -58,10 +59,12 @@ _PART = re.compile(
     r"(?:[ _.\-]?(?:set|split|part|folder|data|dataset|images?|imgs?|photos?|pictures?|dir|[0-9]+))*",
     re.IGNORECASE,
 )
-_PART_FIRST = re.compile(
-    r"(?P<part>train(?:ing)?|val(?:id(?:ation)?)?|test(?:ing)?)[ _.\-]+(?P<name>.+)", re.IGNORECASE
-)
-"""A part before the name of a class."""
+_PART_WORD = r"(?P<part>train(?:ing)?|trn|val(?:id(?:ation)?)?|dev|test(?:ing)?|tst)"
+_PART_FIRST = re.compile(rf"{_PART_WORD}(?P<between>[ _.\-]*)(?P<name>.+)", re.IGNORECASE)
+_PART_LAST = re.compile(rf"(?P<name>.+?)(?P<between>[ _.\-]*){_PART_WORD}", re.IGNORECASE)
+"""A part before and after the name of a class, as in `train_cat`, `trainA` and `catTest`."""
+_LETTER = re.compile(r"[A-Z]|[0-9]{1,3}")
+"""The short name of a class, of a domain, or of a share of the images."""
 _PART_OF = {"tr": "train", "va": "val", "de": "val", "te": "test", "ts": "test", "ho": "test", "ev": "eval"}
 """By the first two letters: train, training, trn; val, valid, validation; dev; test, testing, tst; holdout; eval."""
 
@@ -413,18 +416,35 @@ def _check_not_nested(tree: FileTree, classes: dict[str, str]) -> None:
         )
 
 
+def _part_and_name(folder: str) -> tuple[str, str] | None:
+    """The part and the class in the name of a folder; None where it holds no part, as `contest` and `trainer`.
+
+    Without a sign between the two, one of them begins with a capital letter, or the class is a number.
+    """
+    first, last = _PART_FIRST.fullmatch(folder), _PART_LAST.fullmatch(folder)
+    if first and (first["between"] or re.match("[A-Z0-9]", first["name"])):
+        match = first
+    elif last and (last["between"] or last["part"] == last["part"].capitalize()):
+        match = last
+    else:
+        return None
+    return _PART_OF[match["part"][:2].lower()], match["name"]
+
+
 def _check_names(tree: FileTree, classes: dict[str, str]) -> None:
-    """Refuse `train_cat` beside `test_cat` as classes: they are parts of one."""
+    """Refuse `train_cat` beside `test_cat` as classes, which are parts of one, and `trainA` beside `testB`."""
     seen: dict[str, tuple[str, str]] = {}
     for name, folder in classes.items():
-        if match := _PART_FIRST.fullmatch(name):
-            part = _PART_OF[match["part"][:2].lower()]
-            other, first = seen.setdefault(match["name"].casefold(), (part, name))
+        if found := _part_and_name(name):
+            part, of = found
+            key = "" if _LETTER.fullmatch(of) else of.casefold()
+            other, first = seen.setdefault(key, (part, name))
             if other != part:
-                where = tree.where(folder.rpartition("/")[0])
+                where, what = tree.where(folder.rpartition("/")[0]), "the parts of one class" if key else "parts"
                 raise UserError(
-                    f"{where}: {printable(first)}/ and {printable(name)}/ look like the parts of one class: put the "
-                    "folder of each class into train/ and test/, or list the classes with class_list"
+                    f"{where}: {printable(first)}/ and {printable(name)}/ look like {what}: put the "
+                    f"folder of each class into train/ and test/, such as {part}/{printable(of)}/, or list the classes "
+                    "with class_list"
                 )
 
 
@@ -456,8 +476,8 @@ def _read_part(
 
 
 def _advice(name: str, known: Iterable[str]) -> str:
-    """Rename a folder whose class is there in another case, remove any other."""
-    other = next((item for item in known if item.casefold() == _key(name).casefold()), None)
+    """Rename a folder whose class is there in another case or with other spaces, remove any other."""
+    other = next((item for item in known if as_it_looks(item) == as_it_looks(name)), None)
     return f"rename it to {printable(other)!r}" if other is not None else "remove it"
 
 

@@ -192,13 +192,13 @@ def check_classes(class_names: Sequence[str], where: str) -> None:
         raise UserError(f"{where}: one class only{only}: a task needs two classes at least, each with its images")
     seen: dict[str, str] = {}
     for name in class_names:
-        other = seen.setdefault(_as_it_looks(name), name)
+        other = seen.setdefault(as_it_looks(name), name)
         if other != name:
             how = "case" if other.casefold() == name.casefold() else "case, spaces or characters that nobody sees"
             warn_once(f"{where}: classes {other!r} and {name!r} differ in {how} only; they are two classes")
 
 
-def _as_it_looks(name: str) -> str:
+def as_it_looks(name: str) -> str:
     """A name without case, spaces, and characters of no width, which are written as escapes here."""
     spelled = re.sub(r"\\u(?:200[b-f]|206[0-9]|feff)|\\xad", "", name)
     return "".join(unicodedata.normalize("NFC", spelled).casefold().split())

@@ -9,7 +9,7 @@ from typing import Any
 
 from transferscope.models.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from transferscope.system.atomic import atomic_folder
-from transferscope.system.stored import is_whole, read_json, write_json
+from transferscope.system.stored import DamagedError, is_whole, path_in_data, read_json, write_json
 
 WEIGHTS, CARD = "merged.safetensors", "card.json"
 
@@ -26,7 +26,7 @@ class MergedModel:
         with atomic_folder(folder) as temporary:
             if self.checkpoint is not None:
                 save_checkpoint(self.checkpoint, temporary / WEIGHTS)
-            write_json(temporary / CARD, dict(self.card))
+            write_json(temporary / CARD, dict(self.card), path_in_data(folder / CARD))
 
     @classmethod
     def open(cls, folder: Path) -> MergedModel:
@@ -37,6 +37,8 @@ class MergedModel:
     @staticmethod
     def is_whole(folder: Path) -> bool:
         """True where the card is there as it was written, and the weights if it speaks of any."""
-        if not is_whole(folder / CARD):
+        try:
+            card = read_json(folder / CARD)
+        except (OSError, DamagedError):
             return False
-        return "method" not in read_json(folder / CARD) or is_whole(folder / WEIGHTS)
+        return "method" not in card or is_whole(folder / WEIGHTS)

@@ -26,7 +26,10 @@ def atomic_file(path: str | Path, *, flush: bool = True) -> Iterator[Path]:
             yield temporary
             if flush:
                 _flush(temporary)
-            os.replace(temporary, path)
+            try:
+                os.replace(temporary, path)
+            except IsADirectoryError as error:
+                raise UserError(f"{path} is a folder, where a file is to be written: remove or rename it") from error
             if flush:
                 _flush(path.parent)
 

@@ -2,6 +2,7 @@
 
 JSON and safetensors have room for it: their first bytes hold `sha256:` and the digest of all bytes of the file, taken
 with zeros in its own place. Beside every other file lies a hidden one, `.table.csv.sha256`, that `sha256sum -c` reads.
+It holds the place of the file in the data folder too, so that the table of another task, pair or merge is noticed.
 It is written after the file, so a kill between the two leaves a file that counts as damaged and is made again, never a
 damaged one that counts as whole. A file is read for its digest once per process and change.
 """
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -30,6 +32,8 @@ LARGE = 1 << 26
 _HEAD = 256
 _PIECE = 1 << 20
 _SEAL = re.compile(rb"sha256:[0-9a-f]{64}")
+_LAYER = re.compile("0[1-8]_(?:raw|intermediate|primary|feature|model_input|models|model_output|reporting)")
+"""A folder of Kedro's layers, such as `07_model_output`."""
 
 _whole: dict[Path, Stamp] = {}
 """Files that this process has found whole, as they were then."""
@@ -50,15 +54,39 @@ def stamp(path: Path) -> Stamp:
     return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
+def path_in_data(path: Path) -> str:
+    """The path from the last layer of Kedro on, such as `07_model_output/clipart/barriers.csv`; else the name alone.
+
+    The data folder is no part of it, so that it can be moved.
+    """
+    parts = Path(os.path.normpath(path)).parts
+    layers = [position for position, part in enumerate(parts[:-1]) if _LAYER.fullmatch(part)]
+    return "/".join(parts[layers[-1] :]) if layers else path.name
+
+
+def _fault_of_place(path: Path, written: str) -> str | None:
+    """The fault of a file that was written as `written`; None in its place, or outside of a data folder.
+
+    A name alone is that of a file which was written before places were noted, or outside of a data folder.
+    """
+    place = path_in_data(path)
+    fits = written in (place, path.name) or (place == path.name and written.endswith(f"/{place}"))
+    return None if fits else f"it was written as {written}"
+
+
 @contextmanager
-def stored_file(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path; on success it becomes `path` in one step, and its digest is written beside it."""
+def stored_file(path: str | Path, place: str | None = None) -> Iterator[Path]:
+    """Yield a temporary path; on success it becomes `path` in one step, and its digest is written beside it.
+
+    place: `path_in_data` where the file will lie, for one that is moved there with its folder.
+    """
     path = Path(path)
+    place = path_in_data(path) if place is None else place
     with atomic_file(path) as temporary:
         yield temporary
         digest = file_digest(temporary)
     with atomic_file(_beside(path), flush=False) as beside:
-        beside.write_text(f"{digest}  {path.name}\n")
+        beside.write_text(_text_beside(path.name, digest, place), encoding="utf-8")
     _whole[path.absolute()] = stamp(path)
 
 
@@ -77,9 +105,9 @@ def write_sealed(path: str | Path, content: bytes, *, flush: bool = True) -> Non
     _whole[path.absolute()] = stamp(path)
 
 
-def write_json(path: str | Path, content: dict[str, Any]) -> None:
-    """Write a JSON file that begins with its digest and its name."""
-    text = json.dumps({"seal": UNSEALED, "file": Path(path).name} | content, indent=1)
+def write_json(path: str | Path, content: dict[str, Any], place: str | None = None) -> None:
+    """Write a JSON file that begins with its digest and its name, or with `path_in_data` where it will lie."""
+    text = json.dumps({"seal": UNSEALED, "file": place or Path(path).name} | content, indent=1)
     write_sealed(path, (text + "\n").encode())
 
 
@@ -91,8 +119,11 @@ def read_json(path: str | Path) -> dict[str, Any]:
         content = json.loads(path.read_bytes())
     except ValueError:
         content = {}
-    if not isinstance(content, dict) or content.get("file") != path.name:
+    written = content.get("file") if isinstance(content, dict) else None
+    if not isinstance(written, str) or written.rpartition("/")[2] != path.name:
         raise DamagedError(path, "another file is in its place")
+    if (fault := _fault_of_place(path, written)) is not None:
+        raise DamagedError(path, fault)
     return {key: value for key, value in content.items() if key not in ("seal", "file")}
 
 
@@ -196,15 +227,21 @@ def _beside(path: Path) -> Path:
     return path.with_name(f".{path.name}.sha256")
 
 
+def _text_beside(name: str, digest: str, place: str) -> str:
+    """The line of `sha256sum`, below a comment with the place where it is more than the name."""
+    return ("" if place == name else f"# {place}\n") + f"{digest}  {name}\n"
+
+
 def _damage_beside(path: Path) -> str | None:
     """The difference between the file and the digest beside it; None if there is none."""
     try:
-        noted = _beside(path).read_bytes()
+        noted = _beside(path).read_bytes().decode("utf-8", "replace")
     except OSError:
         return f"its digest {_beside(path).name} is missing, as in version 0.1"
-    if noted != f"{file_digest(path)}  {path.name}\n".encode():
+    written = noted.partition("\n")[0].removeprefix("# ") if noted.startswith("# ") else path.name
+    if noted != _text_beside(path.name, file_digest(path), written) or written.rpartition("/")[2] != path.name:
         return "its content is not what was written"
-    return None
+    return _fault_of_place(path, written)
 
 
 def _sealed_damage(path: Path) -> str | None:

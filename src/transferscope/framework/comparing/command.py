@@ -75,6 +75,10 @@ def compare(
 
     Architecture, classes and image size are recognised from the files. Without --images weights alone are compared.
     """
+    paths = {"--images": images, "--model": models, "--parent": [parent], "--classes": [classes], "--output": [output]}
+    for option, values in {"CHECKPOINTS": checkpoints, **paths}.items():
+        if any(value is not None and not value.strip() for value in values):
+            raise CommandLineError(f"{option} is given an empty name: name a file or folder, or leave it out")
     click.echo(f"reading {', '.join(checkpoints)}")
     try:
         comparison = read(checkpoints, images, models, parent, classes, pairs, max_images, size, params)

@@ -89,9 +89,19 @@ def count_shared_patients(source: ImageSource) -> pd.DataFrame:
 
 
 def count_shared_images(*splits: PackedSplit) -> pd.DataFrame:
-    """Count the images that are in two parts; a warning where there are any."""
-    from transferscope.images.summary import image_overlap
+    """Count the images that are in two parts; a warning where there are any, and of those with different labels."""
+    from transferscope.images.summary import contradicting_labels, image_overlap
 
+    faults = contradicting_labels(splits)
+    if faults is not None:
+        logger.warning(
+            "%s: images that are equal pixel for pixel as stored have different labels (%d in %d examples, such as %s "
+            "and %s); keep each under the label that is right",
+            splits[0].name,
+            faults.images,
+            faults.examples,
+            *faults.first,
+        )
     table = image_overlap(splits)
     for row in table[table["shared_b"] > 0].to_dict("records"):
         logger.warning(
