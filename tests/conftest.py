@@ -33,6 +33,15 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     return made
 
 
+@pytest.fixture(autouse=True)
+def messages_name_nodes_of_no_plan() -> Iterator[None]:
+    """Messages name the nodes of the plan that was made last, which would be that of whichever test came before."""
+    yield
+    from transferscope.experiment.run_groups import present_nodes
+
+    present_nodes(dict)
+
+
 @pytest.fixture
 def base_again() -> Iterator[None]:
     """Tests of environments leave the plan of base for whoever comes next."""

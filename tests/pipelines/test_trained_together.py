@@ -22,6 +22,8 @@ from transferscope.system.errors import UserError
 from transferscope.system.references import allow
 from transferscope.system.stored import DamagedError
 
+pytestmark = pytest.mark.usefixtures("base_again")
+
 RUNS: dict[str, Any] = {
     "p": {"label": "P", "tasks": ["real"]},
     "pt": {
