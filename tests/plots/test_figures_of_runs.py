@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import combinations
+from itertools import combinations, pairwise
 
 import numpy as np
 import pandas as pd
@@ -194,6 +194,26 @@ def test_the_walls_of_a_basin_say_epsilon_and_delta(drawn):
         f"hull of {kind}: ε = 0.01, δ beyond what was tried" for kind in ("P-T", "RI-T")
     ]
     assert all(0.02 in [line.get_ydata()[0] for line in ax.lines] for ax in figure.axes)
+
+
+def test_walls_over_ten_decades_with_both_signs_can_be_read(drawn):
+    """Below values near -1 lie no empty decades, the highest mark is whole, and labels of the axis do not overlap."""
+    basin = drawn.basin()
+    ray = basin.index[basin["quantity"] == "ray"]
+    basin.loc[ray, "value"] = np.where(basin.loc[ray, "length"] == basin.loc[ray, "length"].min(), -0.8, 3e10)
+    basin.loc[ray, ["low", "high"]] = basin.loc[ray, ["value", "value"]].to_numpy()
+    figure = planes.basin_walls(basin)
+    figure.draw_without_rendering()
+    for ax in figure.axes:
+        low, high = ax.get_ylim()
+        assert -100 < low < -0.8
+        assert high > 1e11
+        boxes = [text.get_window_extent() for text in ax.get_yticklabels() if text.get_text()]
+        shown = sorted(
+            (box for box in boxes if ax.bbox.y0 <= (box.y0 + box.y1) / 2 <= ax.bbox.y1), key=lambda box: box.y0
+        )
+        assert len(shown) >= 3
+        assert all(below.y1 <= above.y0 for below, above in pairwise(shown))
 
 
 def test_distances_to_what_a_model_started_from_are_told_apart():

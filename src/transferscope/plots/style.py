@@ -256,18 +256,24 @@ def scale_for(ax: Axes, values: np.ndarray, *, axis: str = "y", ratio: float = 3
     if sizes.size == 0 or sizes.max() <= ratio * sizes.min():
         return "linear"
     kind = "log" if np.all(values[np.isfinite(values)] > 0) else "symlog"
-    set_scale(ax, axis, kind, float(sizes.min()))
+    set_scale(ax, axis, kind, float(sizes.min()), float(sizes.max()))
     return kind
 
 
-def set_scale(ax: Axes, axis: str, kind: str, smallest: float = 1e-3) -> None:
+def set_scale(ax: Axes, axis: str, kind: str, smallest: float = 1e-3, largest: float = 1.0) -> None:
     """A log or symlog axis with plain or superscript labels (no math text: it is not safe in threads)."""
     change = ax.set_yscale if axis == "y" else ax.set_xscale
     side = ax.yaxis if axis == "y" else ax.xaxis
     if kind == "symlog":
         threshold = 10.0 ** math.floor(math.log10(smallest)) if smallest > 0 else 1e-3
-        change("symlog", linthresh=threshold)
-        side.set_major_locator(SymmetricalLogLocator(base=10, linthresh=threshold))
+        # Room for three labels about 0, also where an axis has many decades.
+        decades = math.log10(max(largest / threshold, 1.0))
+        change("symlog", linthresh=threshold, linscale=max(1.0, decades / 6))
+        locator = SymmetricalLogLocator(base=10, linthresh=threshold)
+        locator.set_params(numticks=7)
+        side.set_major_locator(locator)
+        # Margins anew: a twentieth of 1e10 below a value of -1 would be nine decades.
+        ax.autoscale_view(scalex=axis == "x", scaley=axis == "y")
     else:
         change("log")
         side.set_major_locator(LogLocator(base=10, numticks=7))
