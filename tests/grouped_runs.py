@@ -9,7 +9,7 @@ from typing import Any
 from transferscope.experiment.run import RunSpec
 from transferscope.images.split import PackedSplit
 from transferscope.models.checkpoint import Checkpoint
-from transferscope.training.inputs import Inputs, by_part
+from transferscope.training.record import Inputs, by_part
 
 
 def several(make_run: Callable[..., RunSpec], schedules: Sequence[dict[str, Any]], **training: Any) -> list[RunSpec]:

@@ -100,7 +100,7 @@ def watch_nodes(profiled: str | None) -> None:
 
 def watch_trainings() -> None:
     """Count what trainings spend on evaluation and on files; the rest is steps."""
-    from transferscope.training import alone
+    from transferscope.training import trainee
     from transferscope.training.record import RunFolder
 
     def counted(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -113,8 +113,8 @@ def watch_trainings() -> None:
 
         return call
 
-    alone.evaluate = counted("evaluation", alone.evaluate)
-    alone.take_step = counted("optimizer steps", alone.take_step)
+    trainee.evaluate = counted("evaluation", trainee.evaluate)
+    trainee.take_step = counted("optimizer steps", trainee.take_step)
     for name in ("save", "publish", "finish", "result"):
         setattr(RunFolder, name, counted("files", getattr(RunFolder, name)))
 

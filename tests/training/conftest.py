@@ -9,16 +9,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
-from transferscope.experiment.options import ModelOptions, PictureOptions, TrainingOptions
+from toy_split import toy_split
+from transferscope.experiment.options import ModelOptions, TrainingOptions
 from transferscope.experiment.run import RunSpec
-from transferscope.images.split import PackedSplit, SplitInfo, write_split_files
+from transferscope.images.split import PackedSplit
 from transferscope.training.distributed import launch, worker
 
-SIZE = 8
 PATIENCE = 300
 """Seconds that processes may take."""
 
@@ -30,38 +29,8 @@ def _one_thread() -> None:
 
 @pytest.fixture(scope="session")
 def make_split() -> Callable[..., PackedSplit]:
-    """Noise with a bright pair of rows for each class that is present."""
-
-    def make(
-        num_examples: int = 40,
-        *,
-        part: str = "train",
-        multi_label: bool = False,
-        folder: Path | None = None,
-        seed: int = 0,
-    ) -> PackedSplit:
-        generator = np.random.default_rng([seed, part == "train"])
-        images = generator.integers(0, 160, (num_examples, 3, SIZE, SIZE), dtype=np.uint8)
-        present = generator.integers(0, 2, (num_examples, 3)).astype(np.int8)
-        classes = generator.integers(0, 3, num_examples)
-        shown = present if multi_label else np.eye(3, dtype=np.int8)[classes]
-        for k in range(3):
-            images[shown[:, k] == 1, :, 2 * k : 2 * k + 2] = 230
-        present[generator.random(present.shape) < 0.2] = -1
-        labels = present if multi_label else classes.astype(np.int64)
-        pictures = PictureOptions(store_size=SIZE)
-        digest = f"{part} {seed} {num_examples} {multi_label}"
-        info = SplitInfo("toy", part, ("ant", "bee", "cat"), multi_label, True, pictures, digest)
-        ids = [f"{part}/{index}" for index in range(num_examples)]
-        sizes = np.full((num_examples, 2), SIZE, dtype=np.int32)
-        if folder is None:
-            return PackedSplit(info, images, labels, ids, sizes)
-        folder.mkdir(parents=True)
-        np.save(folder / "images.npy", images)
-        write_split_files(folder, info, labels, ids, sizes)
-        return PackedSplit.open(folder)
-
-    return make
+    """See `toy_split`."""
+    return toy_split
 
 
 @pytest.fixture(scope="session")

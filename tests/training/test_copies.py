@@ -13,8 +13,7 @@ import torch
 from transferscope.experiment.options import AugmentationOptions
 from transferscope.experiment.run import RunSpec
 from transferscope.images.split import PackedSplit
-from transferscope.models.series import CheckpointSeries
-from transferscope.training.copies import report_difference
+from transferscope.models.series import CheckpointSeries, report_difference
 from transferscope.training.loop import train_run
 
 Make = Callable[..., Any]

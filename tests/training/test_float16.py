@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from transferscope.images.split import PackedSplit
-from transferscope.training import alone, device
+from transferscope.training import device, trainee
 from transferscope.training.loop import train_run
 
 Make = Callable[..., Any]
@@ -44,7 +44,7 @@ def test_the_scale_of_the_loss_survives_a_kill(
     growing = partial(torch.amp.GradScaler, init_scale=2.0**20, growth_interval=3)
     monkeypatch.setattr(torch.amp, "GradScaler", growing)
     scales: list[float] = []
-    original = alone.take_step
+    original = trainee.take_step
 
     def take_step(setup: Any, *args: Any) -> Any:
         scales.append(setup.scaler.get_scale())
@@ -52,7 +52,7 @@ def test_the_scale_of_the_loss_survives_a_kill(
             raise KeyboardInterrupt
         return original(setup, *args)
 
-    monkeypatch.setattr(alone, "take_step", take_step)
+    monkeypatch.setattr(trainee, "take_step", take_step)
     stop = 0
     train_run(run, train_split, held_out_split, initial=None, folder=tmp_path / "whole")
     whole = scales.copy()

@@ -23,7 +23,7 @@ from transferscope.models.series import CheckpointSeries
 from transferscope.system.errors import UserError
 from transferscope.system.folder_lock import run_folder_held
 from transferscope.system.temporaries import LOCK, NAME, remove_dead_work
-from transferscope.training import inputs
+from transferscope.training import record
 from transferscope.training.distributed import launch
 from transferscope.training.distributed.failure import WorkerError, failure
 from transferscope.training.distributed.launch import count_processes, train
@@ -99,7 +99,7 @@ def test_one_worker_needs_no_launcher(
     caplog.set_level(logging.INFO, "transferscope")
     parts = make_split(40, folder=tmp_path / "train"), make_split(24, part="test", folder=tmp_path / "test")
     run = make_run(epochs=25, batch_size=16, lr=0.01, max_restarts=1, snapshot_seconds=0)
-    given = inputs.Inputs.of(run, inputs.by_part(*parts, None), None)
+    given = record.Inputs.of(run, record.by_part(*parts, None), None)
     started: set[int] = set()
     others = {process.pid for process in psutil.Process().children(recursive=True)}  # of tests before this one
     with ThreadPoolExecutor(1) as thread, run_folder_held(tmp_path / "alone") as lock:
@@ -123,7 +123,7 @@ def test_one_worker_needs_no_launcher(
 def test_one_worker_that_fails_is_one_line(make_split: Make, make_run: Make, jobs: Path, tmp_path: Path) -> None:
     """Killed once more than it may be started again, it is named with the signal."""
     parts = make_split(40, folder=tmp_path / "train"), make_split(24, part="test", folder=tmp_path / "test")
-    given = inputs.Inputs.of(make_run(epochs=100000), inputs.by_part(*parts, None), None)
+    given = record.Inputs.of(make_run(epochs=100000), record.by_part(*parts, None), None)
     with ThreadPoolExecutor(1) as thread, run_folder_held(tmp_path / "alone") as lock:
         training = thread.submit(launch._launch, [RunFolder(tmp_path / "alone", given)], [lock], "cpu", 1)
         wait_for(lambda: workers_of(jobs) or training.done())
@@ -231,7 +231,7 @@ def test_inputs_are_checked_once(
     num_processes: int, make_split: Make, make_run: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Neither the loop nor the workers, which are forks of this process, gather or check what the launcher has."""
-    calls, digest, check = tmp_path / "calls", inputs.state_digest, inputs.Inputs.check
+    calls, digest, check = tmp_path / "calls", record.state_digest, record.Inputs.check
 
     def noted(function: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any) -> Any:
@@ -243,8 +243,8 @@ def test_inputs_are_checked_once(
 
     parts = make_split(40), make_split(24, part="test")
     source, _ = train_run(make_run(epochs=1), *parts, initial=None, folder=tmp_path / "source")
-    monkeypatch.setattr(inputs, "state_digest", noted(digest))
-    monkeypatch.setattr(inputs.Inputs, "check", noted(check))
+    monkeypatch.setattr(record, "state_digest", noted(digest))
+    monkeypatch.setattr(record.Inputs, "check", noted(check))
     run = make_run(epochs=1, num_processes=num_processes).model_copy(update={"initialisation": "pretrained"})
     train(run, *parts, initial=source.load("final"), folder=tmp_path / "run", device_type="cpu")
     assert sorted(calls.read_text().split()) == ["check", "state_digest"]
@@ -357,7 +357,7 @@ def test_messages_of_workers_are_passed_on_once(tmp_path: Path, caplog: pytest.L
     written = tmp_path / "messages.txt"
     written.write_text("30 loss is large:\nepoch 3\n² of it\n20 epo")
     listener()
-    assert [(record.levelno, record.message) for record in caplog.records] == [
+    assert [(line.levelno, line.message) for line in caplog.records] == [
         (logging.WARNING, "loss is large:"),
         (logging.INFO, "epoch 3"),
         (logging.INFO, "² of it"),
@@ -365,4 +365,4 @@ def test_messages_of_workers_are_passed_on_once(tmp_path: Path, caplog: pytest.L
     written.write_text(written.read_text() + "ch 4\n")
     listener()
     listener()
-    assert [record.message for record in caplog.records][3:] == ["epoch 4"]
+    assert [line.message for line in caplog.records][3:] == ["epoch 4"]

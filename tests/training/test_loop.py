@@ -23,10 +23,9 @@ from transferscope.images.split import PackedSplit
 from transferscope.models.initialisation import initialise
 from transferscope.system.errors import UserError
 from transferscope.system.folder_lock import run_folder_held
-from transferscope.training import alone, inputs
+from transferscope.training import trainee
 from transferscope.training.distributed.launch import train as launch
-from transferscope.training.evaluation import evaluate
-from transferscope.training.inputs import evaluated_examples
+from transferscope.training.evaluation import evaluate, evaluated_examples
 from transferscope.training.loop import train_run
 
 Make = Callable[..., Any]
@@ -251,14 +250,14 @@ def test_a_diverged_run_ends_with_the_epoch_before(
     every, _ = train_run(
         make_run(epochs=4, lr=0.3, keep_epochs="all"), train_split, held_out_split, initial=None, folder=tmp_path / "every"
     )  # fmt: skip
-    original, steps = alone.take_step, 3 * epoch
+    original, steps = trainee.take_step, 3 * epoch
 
     def take_step(*args: Any) -> torch.Tensor:
         nonlocal steps
         steps -= 1
         return original(*args) if steps else torch.full((2,), math.nan, dtype=torch.float64)
 
-    monkeypatch.setattr(alone, "take_step", take_step)
+    monkeypatch.setattr(trainee, "take_step", take_step)
     run = make_run(epochs=4, lr=0.3, snapshot_seconds=snapshot_seconds)
     series, _ = train_run(run, train_split, held_out_split, initial=None, folder=tmp_path / "run")
     assert (series.status, series.final) == ("diverged", epoch - 1)
@@ -271,7 +270,7 @@ def test_a_finished_run_is_not_trained_again(
 ) -> None:
     """The second call reads the folder; another plan, or other images, trains anew and leaves nothing of the old."""
     _, history = train_run(make_run(), train_split, held_out_split, initial=None, folder=tmp_path)
-    monkeypatch.setattr(inputs, "initialise", lambda *_, **__: pytest.fail("trained again"))
+    monkeypatch.setattr(trainee, "initialise", lambda *_, **__: pytest.fail("trained again"))
     _, again = train_run(make_run(), train_split, held_out_split, initial=None, folder=tmp_path)
     assert again.equals(history)
     monkeypatch.undo()

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from transferscope.training import metrics as metrics_module
+from transferscope.training import evaluation
+from transferscope.training.device import OneProcess
 from transferscope.training.evaluation import metrics_from_logits
-from transferscope.training.process_group import OneProcess
 
 
 def test_single_label_by_hand() -> None:
@@ -88,7 +88,7 @@ def test_parts_make_the_same_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
     generator = np.random.default_rng(0)
     logits, labels = torch.from_numpy(generator.normal(size=(31, 4))), generator.integers(0, 4, 31)
     whole = metrics_from_logits(logits, labels, multi_label=False)
-    monkeypatch.setattr(metrics_module, "VALUES_AT_ONCE", 20)
+    monkeypatch.setattr(evaluation, "VALUES_AT_ONCE", 20)
     assert metrics_from_logits(logits, labels, multi_label=False) == pytest.approx(whole, rel=1e-14)
 
 
@@ -102,5 +102,5 @@ def test_a_process_without_a_batch_adds_up_on_its_device() -> None:
             assert tensor.device.type == "meta"
             return torch.tensor([3.0, 8.0, 4.0])
 
-    tally = metrics_module.Tally(3, 4, torch.device("meta"))
+    tally = evaluation.Tally(3, 4, torch.device("meta"))
     assert tally.metrics(Others()) == {"accuracy": 0.75, "loss": 2.0}

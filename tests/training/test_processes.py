@@ -20,14 +20,14 @@ from transferscope.images.split import PackedSplit
 from transferscope.models.initialisation import initialise
 from transferscope.models.series import CheckpointSeries
 from transferscope.system.errors import UserError
-from transferscope.training import inputs as inputs_module
 from transferscope.training import loop
-from transferscope.training import process_group as group_module
-from transferscope.training.alone import one_run
+from transferscope.training import trainee as trainee_module
+from transferscope.training.device import OneProcess
+from transferscope.training.distributed import group as group_module
+from transferscope.training.distributed.group import ProcessGroup, may_have_unused
 from transferscope.training.evaluation import predict
-from transferscope.training.inputs import Inputs
-from transferscope.training.process_group import OneProcess, ProcessGroup, may_have_unused
-from transferscope.training.record import RunFolder
+from transferscope.training.record import Inputs, RunFolder
+from transferscope.training.trainee import one_run
 
 Make = Callable[..., Any]
 
@@ -67,7 +67,7 @@ def fit(
 @pytest.fixture
 def float64(monkeypatch: pytest.MonkeyPatch) -> None:
     """Models of runs are float64."""
-    monkeypatch.setattr(inputs_module, "initialise", lambda *args, **kwargs: initialise(*args, **kwargs).double())
+    monkeypatch.setattr(trainee_module, "initialise", lambda *args, **kwargs: initialise(*args, **kwargs).double())
 
 
 @pytest.mark.usefixtures("float64")
@@ -188,9 +188,9 @@ def test_machines_that_see_different_snapshots_stop(make_split: Make, make_run: 
 def test_batchnorm_in_several_processes_on_the_cpu_is_refused() -> None:
     """It would normalise by each process's own share of the batch."""
     group = ProcessGroup.__new__(ProcessGroup)
-    group.device = torch.device("cpu")
+    group.device, model = torch.device("cpu"), nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3))
     with pytest.raises(UserError, match="BatchNorm trains in one process"):
-        group.wrap(nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3)), lambda: False)
+        group.wrap(model, model, torch.zeros(1, 3, 4, 4))
 
 
 class WithSpare(nn.Module):
@@ -224,7 +224,7 @@ def test_parameters_without_gradient_are_searched_where_there_are_any(
     model.layers[1] = nn.Identity()
     group = ProcessGroup.__new__(ProcessGroup)
     group.device = torch.device(device)
-    group.wrap(model, lambda: may_have_unused(model, images))
+    group.wrap(model, model, images)
     assert options[0]["find_unused_parameters"] == (spare in searched)
 
 
@@ -240,7 +240,8 @@ def test_all_processes_search_if_one_must(here: bool, elsewhere: bool, monkeypat
     assert agreed == (here or elsewhere)
     group.device = torch.device("cuda:0")
     monkeypatch.setattr(ProcessGroup, "_any", lambda _, own: agreed)
-    group.wrap(nn.Linear(2, 2), lambda: here)
+    monkeypatch.setattr(group_module, "may_have_unused", lambda *_: here)
+    group.wrap(nn.Linear(2, 2), nn.Linear(2, 2), torch.zeros(1))
     assert options[0]["find_unused_parameters"] == agreed
 
 

@@ -25,11 +25,11 @@ from transferscope.experiment.run import RunSpec
 from transferscope.experiment.seeds import epoch_order
 from transferscope.images.split import PackedSplit
 from transferscope.training import loop, record
-from transferscope.training.alone import Alone
-from transferscope.training.inputs import Inputs
 from transferscope.training.loop import train_run, train_runs
+from transferscope.training.record import Inputs
 from transferscope.training.snapshot import TrainingState, earlier, read_snapshot, restore, save_snapshot
 from transferscope.training.together import Together
+from transferscope.training.trainee import Alone
 
 Make = Callable[..., Any]
 

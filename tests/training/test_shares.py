@@ -16,8 +16,7 @@ from transferscope.experiment.seeds import step_seed
 from transferscope.images.augment import TrainingTransform, mixup
 from transferscope.images.split import PackedSplit
 from transferscope.models.initialisation import initialise
-from transferscope.training.device import as_input
-from transferscope.training.process_group import OneProcess
+from transferscope.training.device import OneProcess, as_input
 from transferscope.training.step import Setup, targets_of
 
 Make = Callable[..., Any]

@@ -16,22 +16,23 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from grouped_runs import folders_of, inputs_of, several
 from transferscope.experiment.options import AugmentationOptions
 from transferscope.experiment.run import RunSpec
+from transferscope.images.feed import Feed
 from transferscope.images.split import PackedSplit
 from transferscope.models.series import CheckpointSeries
 from transferscope.system.errors import UserError
 from transferscope.system.folder_lock import FolderLock
-from transferscope.training import alone as alone_module
 from transferscope.training import record, together
 from transferscope.training import stack as stack_module
+from transferscope.training import trainee as trainee_module
+from transferscope.training.device import OneProcess
 from transferscope.training.distributed import launch
-from transferscope.training.feed import Feed
-from transferscope.training.inputs import Inputs, untrained_model
 from transferscope.training.loop import train_run, train_runs
 from transferscope.training.optim import make_optimizer
-from transferscope.training.process_group import OneProcess
+from transferscope.training.record import Inputs
 from transferscope.training.stack import Stack
 from transferscope.training.step import Setup, Share, take_step
 from transferscope.training.together import take_step_together
+from transferscope.training.trainee import untrained_model
 
 Make = Callable[..., Any]
 
@@ -257,8 +258,8 @@ def test_a_training_that_was_stopped_alone_goes_on_among_others(
     """Snapshots are those of a run alone, the optimizer's state included, so the option may change in between."""
     for run in saved_runs:
         with monkeypatch.context() as patch:
-            original = alone_module.take_step
-            patch.setattr(alone_module, "take_step", lambda *args, f=original: f(*args) if args[2] < 3 else 1 / 0)
+            original = trainee_module.take_step
+            patch.setattr(trainee_module, "take_step", lambda *args, f=original: f(*args) if args[2] < 3 else 1 / 0)
             with pytest.raises(ZeroDivisionError):
                 train_run(run, train_split, held_out_split, initial=None, folder=tmp_path / run.name)
     epochs: list[int] = []

@@ -35,7 +35,7 @@ from transferscope.measure.weights import distance
 from transferscope.models.checkpoint import Checkpoint
 from transferscope.models.image_input import common_side
 from transferscope.system.errors import UserError
-from transferscope.training.metrics import metrics_from_logits
+from transferscope.training.evaluation import metrics_from_logits
 
 log = logging.getLogger(__name__)
 

@@ -88,7 +88,7 @@ def _fed_rate(setting: Setting, split: PackedSplit, transformed: bool) -> float:
 
     from transferscope.experiment.options import AugmentationOptions
     from transferscope.images.augment import TrainingTransform
-    from transferscope.training.feed import Feed
+    from transferscope.images.feed import Feed
 
     batch, following = _orders(setting, split)
     feed = Feed(split, setting.device, keep_resident=False)

@@ -124,9 +124,9 @@ def _step(setting: Setting, batch: int, deterministic: bool, *, compiled: bool, 
     from transferscope.benchmarks.feeding import split_in_memory
     from transferscope.experiment.options import ModelOptions, TrainingOptions
     from transferscope.experiment.run import RunSpec
-    from transferscope.training.feed import Feed
+    from transferscope.images.feed import Feed
+    from transferscope.training.device import OneProcess
     from transferscope.training.optim import make_optimizer
-    from transferscope.training.process_group import OneProcess
     from transferscope.training.step import Setup, take_step
 
     name, model_options = setting.model

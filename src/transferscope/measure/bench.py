@@ -18,6 +18,7 @@ from transferscope.analysis.resampling import Outcomes, Resampling, with_draws
 from transferscope.experiment.options import Precision
 from transferscope.experiment.seeds import derive_seed
 from transferscope.images.augment import NETWORK_CHANNELS, EvaluationTransform
+from transferscope.images.feed import Feed
 from transferscope.images.split import PackedSplit
 from transferscope.models.checkpoint import Checkpoint
 from transferscope.models.layers import image_channels
@@ -25,8 +26,7 @@ from transferscope.models.parametrised import analysed_model
 from transferscope.models.precision import analyses_precision
 from transferscope.system.errors import UserError
 from transferscope.training.device import choose_device
-from transferscope.training.feed import Feed
-from transferscope.training.metrics import metrics_from_logits
+from transferscope.training.evaluation import metrics_from_logits
 
 VERSION = 1
 """To be raised when a metric changes its meaning: what was remembered before is then measured anew."""

@@ -22,7 +22,7 @@ from transferscope.experiment.seeds import derive_seed
 from transferscope.images.split import PackedSplit
 from transferscope.measure.bench import Bench, batches, subset
 from transferscope.system.errors import UserError
-from transferscope.training.metrics import metrics_from_logits
+from transferscope.training.evaluation import metrics_from_logits
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,7 @@ from transferscope.models.layers import image_channels
 from transferscope.models.parametrised import analysed_state
 from transferscope.models.state_dicts import state_digest
 from transferscope.system.errors import UserError
-from transferscope.training.metrics import metrics_from_logits
+from transferscope.training.evaluation import metrics_from_logits
 from transferscope.training.step import loss_weight, summed_loss
 
 VERSION = 1

@@ -1,11 +1,14 @@
-"""The checkpoints of one run: which epochs there are, which is best, which is final."""
+"""The checkpoints of one run: which epochs there are, which is best and final, and whether a copy has the same."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
+
+import torch
 
 from transferscope.experiment.names import CheckpointName, Epoch, RunName
 from transferscope.experiment.run_groups import present_node
@@ -14,6 +17,8 @@ from transferscope.models.hub_cache import local_path
 from transferscope.system.errors import UserError
 from transferscope.system.references import allow, is_reference
 from transferscope.system.stored import DamagedError, check, read_json, seal_of, write_json
+
+log = logging.getLogger(__name__)
 
 INDEX = "series.json"
 Status = Literal["finished", "diverged"]
@@ -217,6 +222,28 @@ def write_series(
     index["digests"] = {str(epoch): seal_of(folder / epoch_file(epoch)) for epoch in epochs}
     write_json(folder / INDEX, index | extra)
     return CheckpointSeries.open(folder)
+
+
+def report_difference(copy: CheckpointSeries, parent: CheckpointSeries, split_epoch: int) -> float:
+    """The largest difference of a weight at the last epoch up to the split that both keep; not 0 is a warning.
+
+    copy: of the run `parent`, which goes its own way from `split_epoch` on. It trains the shared epochs again, from the
+    same seeds. On the CPU, and on one kind of GPU with `training.deterministic`, that gives the same bytes.
+    """
+    shared = [epoch for epoch in copy.epochs if epoch <= split_epoch and epoch in parent.epochs]
+    epoch = max(shared)  # epoch 0 is always kept
+    own, other = (series.load(epoch).state_dict for series in (copy, parent))
+    largest = max(float((own[key].double() - other[key].double()).abs().max()) for key in other if other[key].numel())
+    if not all(torch.equal(own[key], other[key]) for key in other):
+        log.warning(
+            "%s is no exact copy of %s: at epoch %d, before they split, weights differ by up to %.1e; they were "
+            "trained on different hardware, with several processes, or without training.deterministic",
+            copy.name,
+            parent.name,
+            epoch,
+            largest,
+        )
+    return largest
 
 
 def epoch_file(epoch: int) -> str:

@@ -29,10 +29,14 @@ RENAMED = {
     "transferscope.report.terminal": "transferscope.tables.terminal",
     "transferscope.runners": "transferscope.framework.runners",
     "transferscope.study": "transferscope.experiment.study",
+    "transferscope.training.copies": "transferscope.models.series",
     "transferscope.training.events": "transferscope.training.history",
     "transferscope.training.failure": "transferscope.training.distributed.failure",
-    "transferscope.training.group": "transferscope.training.process_group",
+    "transferscope.training.feed": "transferscope.images.feed",
+    "transferscope.training.group": "transferscope.training.distributed.group",
+    "transferscope.training.inputs": "transferscope.training.record",
     "transferscope.training.launch": "transferscope.training.distributed.launch",
+    "transferscope.training.metrics": "transferscope.training.evaluation",
     "transferscope.training.objective": "transferscope.training.step",
     "transferscope.training.order": "transferscope.experiment.seeds",
     "transferscope.training.parents": "transferscope.training.distributed.parents",
@@ -48,9 +52,13 @@ RENAMED_OBJECTS = {
     ("transferscope.analysis.basin", "line_boundary"): ("transferscope.analysis.line_boundary", "line_boundary"),
     ("transferscope.analysis.comparisons", "Comparison"): ("transferscope.analysis.layer_pairs", "LayerComparison"),
     ("transferscope.training", "TrainingRun"): ("transferscope.experiment.run", "RunSpec"),
+    ("transferscope.training.inputs", "evaluated_examples"): (
+        "transferscope.training.evaluation",
+        "evaluated_examples",
+    ),
     ("transferscope.training.run", "RunLike"): ("transferscope.experiment.run", "RunSpec"),
     ("transferscope.training.run", "TrainingRun"): ("transferscope.experiment.run", "RunSpec"),
-    ("transferscope.training.worker", "ProcessGroup"): ("transferscope.training.process_group", "ProcessGroup"),
+    ("transferscope.training.worker", "ProcessGroup"): ("transferscope.training.distributed.group", "ProcessGroup"),
 }
 """Module and name of an object in version 0.1 -> both now."""
 

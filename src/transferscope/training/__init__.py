@@ -10,9 +10,8 @@ from transferscope.system.renamed import renamed_object
 _import, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "evaluation": ["evaluate", "predict"],
+        "evaluation": ["evaluate", "metrics_from_logits", "predict"],
         "loop": ["train_run"],
-        "metrics": ["metrics_from_logits"],
     },
 )
 

@@ -16,9 +16,8 @@ from transferscope.system.errors import UserError
 from transferscope.system.folder_lock import run_folder_held
 from transferscope.training.device import choose_device
 from transferscope.training.evaluation import evaluate
-from transferscope.training.history import metric_columns, row_of
-from transferscope.training.inputs import Inputs, by_part
-from transferscope.training.record import RunFolder
+from transferscope.training.history import metric_columns, row_of, write_history
+from transferscope.training.record import Inputs, RunFolder, by_part
 
 EPOCH = 1
 """Of a file that does not name its own; 0 would mean untrained."""
@@ -65,7 +64,7 @@ def _taken_in(run: RunSpec, folder: Path, splits: dict[str, PackedSplit]) -> Run
             history.append(row)
         record.start()
         if history:
-            record.write_history(history)
+            write_history(folder, history)
         save_checkpoint(checkpoint, folder / epoch_file(epoch))
         write_series(
             folder,

@@ -1,10 +1,10 @@
-"""Choose where and how numbers are computed: device, precision, determinism, private random state."""
+"""Choose where and how numbers are computed: device, processes, precision, determinism, private random state."""
 
 from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
@@ -25,6 +25,46 @@ def choose_device(device: str | torch.device | None) -> torch.device:
     if granted:
         return torch.device("cuda", granted[0])
     return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
+
+
+class OneProcess:
+    """A group of one: nothing to exchange. `distributed.group.ProcessGroup` is several."""
+
+    rank = 0
+    size = 1
+
+    @property
+    def leads(self) -> bool:
+        """True if this process is the one that writes files."""
+        return self.rank == 0
+
+    def wrap(self, network: nn.Module, model: nn.Module, images: Tensor) -> nn.Module:
+        """The network, such that backward leaves in every process the mean over processes of the gradients.
+
+        model: the network before it was compiled. images: blank ones, to see which parameters a pass gives a gradient.
+        """
+        return network
+
+    def sum_(self, tensor: Tensor) -> Tensor:
+        """Replace `tensor` by its sum over the processes."""
+        return tensor
+
+    def wait(self) -> None:
+        """Return when every process has come here."""
+
+    def agree(self, values: Sequence[float], device: torch.device) -> bool:
+        """True if the values are those of every process; returns when every process has come here."""
+        own = torch.tensor(values, dtype=torch.float64, device=device)
+        return torch.equal(self.sum_(own.clone()), own * self.size)
+
+    def share(self, num_examples: int) -> tuple[slice, float]:
+        """This process's consecutive, even share of a global batch, and the factor of its loss.
+
+        The factor is 1; but where there are fewer examples than processes, those left over compute the first example
+        with the factor 0, since every process must take part in the exchange of gradients.
+        """
+        start, stop = (num_examples * rank // self.size for rank in (self.rank, self.rank + 1))
+        return (slice(start, stop), 1.0) if start < stop else (slice(0, 1), 0.0)
 
 
 def autocast(device: torch.device, precision: TrainingPrecision) -> AbstractContextManager[object]:

@@ -1,7 +1,8 @@
-"""Rows of a training, one per epoch: the history of its metrics, its times, and the same for TensorBoard."""
+"""Tables of a training, a row per epoch: the history of its metrics, its times, and the same for TensorBoard."""
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterable
 from functools import cached_property
@@ -13,11 +14,14 @@ import pandas as pd
 from transferscope.experiment.names import RunName
 from transferscope.experiment.run import RunSpec
 from transferscope.models.series import CheckpointSeries, repair_command
+from transferscope.system.atomic import atomic_file
 from transferscope.system.errors import UserError
 from transferscope.system.stored import DamagedError, read_json
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
+
+log = logging.getLogger(__name__)
 
 Row = dict[str, Any]
 
@@ -26,6 +30,7 @@ LEADING = ("task", "run", "epoch", "lr", "train_loss")
 
 PARTS = ("train", "test", "validation")
 
+HISTORY = "history.csv"
 TIMINGS, STORED_TIMINGS = "timings.csv", ".timings.json"
 """Times of a run: the table to look at, and the file that it is written from."""
 SUMMARY = ("task", "run", "epochs", "seconds", "images_per_second")
@@ -66,6 +71,53 @@ def history_table(rows: list[Row]) -> pd.DataFrame:
     order = {part: index for index, part in enumerate(PARTS)}
     rest.sort(key=lambda column: order[column.partition("_")[0]])
     return table[[*LEADING, *rest]]
+
+
+def write_history(folder: Path, rows: list[Row]) -> None:
+    """Write the table of metrics."""
+    _write(folder / HISTORY, history_table(rows))
+
+
+def read_history(folder: Path) -> pd.DataFrame:
+    """Read the table of metrics, every number as it was."""
+    return pd.read_csv(folder / HISTORY, float_precision="round_trip")
+
+
+def write_timings(folder: Path, rows: list[Row]) -> None:
+    """Write the table of times."""
+    _write(folder / TIMINGS, pd.DataFrame(rows))
+
+
+def repair_tables(folder: Path, history: list[Row]) -> None:
+    """Write the tables of a finished run again where they are not as they were written.
+
+    history: from the index of the series. Times are in their hidden file, and are removed where that is not whole.
+    """
+    _repair(folder / HISTORY, history_table(history))
+    stored = folder / STORED_TIMINGS
+    try:
+        _repair(folder / TIMINGS, pd.DataFrame(read_json(stored)["rows"]))
+    except (FileNotFoundError, DamagedError):
+        # A checkpoint that was made elsewhere has no times, and neither file.
+        if stored.exists() or (folder / TIMINGS).exists():
+            log.warning("%s is missing or damaged: the run's times are lost, its weights are whole", stored)
+        stored.unlink(missing_ok=True)
+        (folder / TIMINGS).unlink(missing_ok=True)
+
+
+def _repair(path: Path, table: pd.DataFrame) -> None:
+    if not path.is_file() or path.read_bytes() != _csv(table):
+        log.warning("%s is missing or damaged: it is written again", path)
+        _write(path, table)
+
+
+def _write(path: Path, table: pd.DataFrame) -> None:
+    with atomic_file(path) as temporary:
+        temporary.write_bytes(_csv(table))
+
+
+def _csv(table: pd.DataFrame) -> bytes:
+    return table.to_csv(index=False, lineterminator="\n").encode()
 
 
 def gather_timings(series: Iterable[CheckpointSeries]) -> pd.DataFrame:

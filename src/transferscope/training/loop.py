@@ -14,21 +14,19 @@ import torch
 
 from transferscope.experiment.run import RunSpec
 from transferscope.experiment.seeds import epoch_order
+from transferscope.images.feed import Feed
 from transferscope.images.split import PackedSplit
 from transferscope.models.checkpoint import Checkpoint
 from transferscope.models.series import CheckpointSeries
 from transferscope.system.folder_lock import FolderLock, forget_dead_holder, run_folder_held
 from transferscope.system.progress import progress_bar
-from transferscope.training.alone import one_run
-from transferscope.training.device import choose_device
-from transferscope.training.feed import Feed
+from transferscope.training.device import OneProcess, choose_device
+from transferscope.training.evaluation import evaluated_examples
 from transferscope.training.history import Row, metric_columns
-from transferscope.training.inputs import Inputs, by_part, evaluated_examples
-from transferscope.training.member import Trainee
-from transferscope.training.process_group import OneProcess
-from transferscope.training.record import RunFolder, name_of
+from transferscope.training.record import Inputs, RunFolder, by_part, name_of
 from transferscope.training.step import Share
 from transferscope.training.together import several_runs, with_common_snapshots
+from transferscope.training.trainee import Trainee, one_run
 
 log = logging.getLogger(__name__)
 

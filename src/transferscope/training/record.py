@@ -1,4 +1,4 @@
-"""The folder of a run: the files that a training leaves there, and reads when it starts again."""
+"""The folder of a run: the inputs that its files belong to, and the files that a training leaves and reads again."""
 
 from __future__ import annotations
 
@@ -7,26 +7,95 @@ import logging
 import math
 import shutil
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import pandas as pd
 
+from transferscope.experiment.run import RunSpec
+from transferscope.images.split import PackedSplit
 from transferscope.models.checkpoint import Checkpoint, CheckpointMetadata, save_checkpoint
 from transferscope.models.series import INDEX, CheckpointSeries, epoch_file, read_index, write_series
-from transferscope.system.atomic import atomic_file
-from transferscope.system.stored import DamagedError, check, is_whole, read_json, write_json
+from transferscope.models.state_dicts import state_digest
+from transferscope.system.errors import UserError
+from transferscope.system.stored import DamagedError, check, is_whole, write_json
 from transferscope.system.temporaries import remove_leftovers
-from transferscope.training.history import EVENTS, STORED_TIMINGS, TIMINGS, Row, history_table
-from transferscope.training.inputs import Inputs
+from transferscope.training.history import (
+    EVENTS,
+    HISTORY,
+    STORED_TIMINGS,
+    TIMINGS,
+    read_history,
+    repair_tables,
+    write_history,
+    write_timings,
+)
 from transferscope.training.snapshot import Snapshot, TrainingState, earlier, read_snapshot, restore, save_snapshot
 
 log = logging.getLogger(__name__)
 
+
+def by_part(train: PackedSplit, test: PackedSplit, validation: PackedSplit | None) -> dict[str, PackedSplit]:
+    """Name the splits by their parts."""
+    return {"train": train, "test": test} | ({} if validation is None else {"validation": validation})
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """A run, its splits by part, the checkpoint it starts from, and the digests of all that decides its results.
+
+    They are checked once, by `loop.train_runs`, before workers have them.
+    """
+
+    run: RunSpec
+    splits: dict[str, PackedSplit]
+    """`train`, `test` and, where the task has one, `validation`."""
+    initial: Checkpoint | None
+    digests: dict[str, str]
+
+    @classmethod
+    def of(cls, run: RunSpec, splits: dict[str, PackedSplit], initial: Checkpoint | None) -> Inputs:
+        """Gather the inputs and compute the digests of plan, images and initial weights."""
+        digests = {"fingerprint": run.fingerprint} | {part: split.digest for part, split in splits.items()}
+        return cls(
+            run, splits, initial, digests | ({} if initial is None else {"initial": state_digest(initial.state_dict)})
+        )
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps of an epoch; the last batch may be smaller."""
+        return math.ceil(len(self.splits["train"]) / self.run.training.batch_size)
+
+    @property
+    def num_steps(self) -> int:
+        """Optimizer steps of the whole training."""
+        return self.run.training.epochs * self.steps_per_epoch
+
+    def check(self) -> None:
+        """Raise UserError for splits without examples or of different classes, and for a wrong start."""
+        run, train = self.run, self.splits["train"]
+        name = run.full_name
+        for part, split in self.splits.items():
+            if len(split) == 0:
+                raise UserError(f"run '{name}': the {part} split of '{split.name}' is empty")
+            if tuple(split.class_names) != tuple(train.class_names) or split.multi_label != train.multi_label:
+                raise UserError(
+                    f"run '{name}': the {part} split of '{split.name}' has other classes than the train split"
+                )
+        if run.initialisation == "checkpoint":
+            raise UserError(f"run '{name}' is a checkpoint file: there is nothing to train")
+        if (run.initialisation == "pretrained") != (self.initial is not None):
+            need = (
+                "needs the checkpoint it starts from" if self.initial is None else "takes no checkpoint to start from"
+            )
+            raise UserError(f"run '{name}' has initialisation '{run.initialisation}' and {need}")
+
+
 Position = tuple[int, int]
 """Whole epochs, and optimizer steps of the next one."""
 
-SNAPSHOT, HISTORY = "snapshot.safetensors", "history.csv"
+SNAPSHOT = "snapshot.safetensors"
 
 
 class RunFolder:
@@ -74,17 +143,8 @@ class RunFolder:
         Snapshots are removed, and tables that are not as they were written are written again.
         """
         self._remove_snapshots()
-        self._write_again(HISTORY, history_table(read_index(self.folder)["history"]))
-        stored = self.folder / STORED_TIMINGS
-        try:
-            self._write_again(TIMINGS, pd.DataFrame(read_json(stored)["rows"]))
-        except (FileNotFoundError, DamagedError):
-            # A checkpoint that was made elsewhere has no times, and neither file.
-            if stored.exists() or (self.folder / TIMINGS).exists():
-                log.warning("%s is missing or damaged: the run's times are lost, its weights are whole", stored)
-            stored.unlink(missing_ok=True)
-            (self.folder / TIMINGS).unlink(missing_ok=True)
-        return CheckpointSeries.open(self.folder), pd.read_csv(self.folder / HISTORY, float_precision="round_trip")
+        repair_tables(self.folder, read_index(self.folder)["history"])
+        return CheckpointSeries.open(self.folder), read_history(self.folder)
 
     def resume(self, state: TrainingState, at: Position | None = None) -> bool:
         """Bring `state` to where a killed training left it; False where there is no snapshot to go on from.
@@ -173,12 +233,8 @@ class RunFolder:
 
     def write_tables(self, state: TrainingState) -> None:
         """Write history and times so far."""
-        self.write_history(state.rows)
-        self._write(TIMINGS, _csv(pd.DataFrame(state.timings)))
-
-    def write_history(self, rows: list[Row]) -> None:
-        """Write the table of some rows."""
-        self._write(HISTORY, _csv(history_table(rows)))
+        write_history(self.folder, state.rows)
+        write_timings(self.folder, state.timings)
 
     def finish(self, state: TrainingState, status: Literal["finished", "diverged"]) -> None:
         """Write the index of the series: from now on the run is finished.
@@ -228,17 +284,6 @@ class RunFolder:
         for path in (self.folder / SNAPSHOT, earlier(self.folder / SNAPSHOT)):
             path.unlink(missing_ok=True)
 
-    def _write_again(self, name: str, table: pd.DataFrame) -> None:
-        """Write a table of the finished run unless the file is as it should be."""
-        path, content = self.folder / name, _csv(table)
-        if not path.is_file() or path.read_bytes() != content:
-            log.warning("%s is missing or damaged: it is written again", path)
-            self._write(name, content)
-
-    def _write(self, name: str, content: bytes) -> None:
-        with atomic_file(self.folder / name) as temporary:
-            temporary.write_bytes(content)
-
     def _remove_checkpoints_but(self, epochs: set[int]) -> None:
         kept = {epoch_file(epoch) for epoch in epochs}
         for path in self.folder.glob("epoch_*.safetensors"):
@@ -255,7 +300,3 @@ def name_of(records: Sequence[RunFolder]) -> str:
 
 def _position(snapshot: Snapshot) -> Position:
     return snapshot.plain["epoch"], snapshot.plain["step"]
-
-
-def _csv(table: pd.DataFrame) -> bytes:
-    return table.to_csv(index=False, lineterminator="\n").encode()

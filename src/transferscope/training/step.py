@@ -21,10 +21,9 @@ from transferscope.experiment.seeds import step_seed
 from transferscope.images.augment import Draws, Mixing, TrainingTransform
 from transferscope.images.split import PackedSplit
 from transferscope.models.layers import image_channels
-from transferscope.training.device import as_input, autocast, first_weight, seed_layers
-from transferscope.training.metrics import IGNORED
+from transferscope.training.device import OneProcess, as_input, autocast, first_weight, seed_layers
+from transferscope.training.evaluation import IGNORED
 from transferscope.training.optim import learning_rate, set_learning_rate
-from transferscope.training.process_group import OneProcess
 
 
 @dataclass(frozen=True)

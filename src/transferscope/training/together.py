@@ -16,19 +16,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from transferscope.images.feed import Feed
 from transferscope.models.frozen import freeze
 from transferscope.models.precision import training_type
 from transferscope.system.errors import UserError
-from transferscope.training.device import autocast, reproducible
+from transferscope.training.device import OneProcess, autocast, reproducible
 from transferscope.training.evaluation import Pass
-from transferscope.training.feed import Feed
-from transferscope.training.inputs import check_last_batch, untrained_model
-from transferscope.training.member import Member
-from transferscope.training.process_group import OneProcess
 from transferscope.training.record import RunFolder, name_of
 from transferscope.training.snapshot import TrainingState
 from transferscope.training.stack import Stack, stacking_fault
 from transferscope.training.step import Setup, Share, loss_weight, summed_loss
+from transferscope.training.trainee import Member, check_last_batch, untrained_model
 
 log = logging.getLogger(__name__)
 

@@ -29,7 +29,7 @@ def train(
     when the last file, `series.json`, is written. A copy of another run trains the epochs that both share again, which
     are then compared with those of `parent`.
     """
-    from transferscope.training.copies import report_difference
+    from transferscope.models.series import report_difference
     from transferscope.training.distributed.launch import train as launch
 
     initial = _start(run, source)
@@ -52,7 +52,7 @@ def train_together(
 
     series: the runs that they start from or are copies of, by full name.
     """
-    from transferscope.training.copies import report_difference
+    from transferscope.models.series import report_difference
     from transferscope.training.distributed.launch import train_together as launch
 
     starts = [_start(run, series.get(run.pretrained or "")) for run in runs.root]

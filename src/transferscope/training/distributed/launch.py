@@ -27,9 +27,8 @@ from transferscope.system.gpu_grants import granted_gpus, visible_to_child
 from transferscope.system.progress import progress_bar
 from transferscope.system.temporaries import work_folder
 from transferscope.training.distributed.failure import failure
-from transferscope.training.inputs import Inputs, by_part
 from transferscope.training.loop import Advance, Result, train_runs
-from transferscope.training.record import RunFolder, name_of
+from transferscope.training.record import Inputs, RunFolder, by_part, name_of
 
 log = logging.getLogger(__name__)
 

@@ -18,12 +18,12 @@ import torch.distributed as dist
 from transferscope.experiment.run import RunSpec
 from transferscope.models.checkpoint import Checkpoint, load_checkpoint
 from transferscope.system.errors import UserError
-from transferscope.training.alone import one_run
-from transferscope.training.inputs import Inputs
+from transferscope.training.device import OneProcess
+from transferscope.training.distributed.group import PATIENCE, ProcessGroup
 from transferscope.training.loop import Advance, fit
-from transferscope.training.process_group import PATIENCE, OneProcess, ProcessGroup
-from transferscope.training.record import RunFolder
+from transferscope.training.record import Inputs, RunFolder
 from transferscope.training.together import several_runs
+from transferscope.training.trainee import one_run
 
 log = logging.getLogger("transferscope")
 

@@ -1,8 +1,7 @@
-"""The processes that train one model together, as the training loop sees them."""
+"""The processes that train one model together, as the training loop sees them (`device.OneProcess` is one alone)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from datetime import timedelta
 
 import torch
@@ -14,6 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 from transferscope.models.duplicate import duplicate
 from transferscope.models.image_input import is_known
 from transferscope.system.errors import UserError
+from transferscope.training.device import OneProcess
 
 PATIENCE = timedelta(minutes=30)
 """Time that a process waits for the others in any exchange: the leader writes files meanwhile."""
@@ -32,46 +32,6 @@ def may_have_unused(model: nn.Module, images: Tensor) -> bool:
     return any(parameter.requires_grad and parameter.grad is None for parameter in trial.parameters())
 
 
-class OneProcess:
-    """A group of one: nothing to exchange. `ProcessGroup` is the same for several processes."""
-
-    rank = 0
-    size = 1
-
-    @property
-    def leads(self) -> bool:
-        """True if this process is the one that writes files."""
-        return self.rank == 0
-
-    def wrap(self, model: nn.Module, has_unused: Callable[[], bool]) -> nn.Module:
-        """The model, such that backward leaves in every process the mean over processes of the gradients.
-
-        has_unused: true if a parameter may be without a gradient in this process; asked where it decides something.
-        """
-        return model
-
-    def sum_(self, tensor: Tensor) -> Tensor:
-        """Replace `tensor` by its sum over the processes."""
-        return tensor
-
-    def wait(self) -> None:
-        """Return when every process has come here."""
-
-    def agree(self, values: Sequence[float], device: torch.device) -> bool:
-        """True if the values are those of every process; returns when every process has come here."""
-        own = torch.tensor(values, dtype=torch.float64, device=device)
-        return torch.equal(self.sum_(own.clone()), own * self.size)
-
-    def share(self, num_examples: int) -> tuple[slice, float]:
-        """This process's consecutive, even share of a global batch, and the factor of its loss.
-
-        The factor is 1; but where there are fewer examples than processes, those left over compute the first example
-        with the factor 0, since every process must take part in the exchange of gradients.
-        """
-        start, stop = (num_examples * rank // self.size for rank in (self.rank, self.rank + 1))
-        return (slice(start, stop), 1.0) if start < stop else (slice(0, 1), 0.0)
-
-
 class ProcessGroup(OneProcess):
     """The processes of `torch.distributed`'s default group, on one device each."""
 
@@ -80,23 +40,23 @@ class ProcessGroup(OneProcess):
         self.rank = dist.get_rank()
         self.size = dist.get_world_size()
 
-    def wrap(self, model: nn.Module, has_unused: Callable[[], bool]) -> nn.Module:
+    def wrap(self, network: nn.Module, model: nn.Module, images: Tensor) -> nn.Module:
         """DistributedDataParallel; on GPUs BatchNorm takes its statistics over the whole batch.
 
         It looks for parameters without a gradient, a walk through the graph at each step, on the CPU and where a
         process may have any: with one answer in all processes, since they exchange other messages then. Raises
         UserError for BatchNorm on the CPU, where each process would normalise by its own share.
         """
-        if any(isinstance(module, _BatchNorm) for module in model.modules()):
+        if any(isinstance(module, _BatchNorm) for module in network.modules()):
             if self.device.type == "cpu":
                 raise UserError("training.num_processes: a model with BatchNorm trains in one process on the CPU")
-            nn.SyncBatchNorm.convert_sync_batchnorm(model)
+            nn.SyncBatchNorm.convert_sync_batchnorm(network)
         devices = [self.device.index] if self.device.type == "cuda" else None
         # Else it would order its buckets anew after the first optimizer step of each process, and gradients of three
         # and more would then be added in another order after a restart. The same bytes are promised on the CPU alone.
-        search = self.device.type == "cpu" or self._any(has_unused())
+        search = self.device.type == "cpu" or self._any(may_have_unused(model, images))
         return DistributedDataParallel(
-            model, device_ids=devices, gradient_as_bucket_view=True, find_unused_parameters=search
+            network, device_ids=devices, gradient_as_bucket_view=True, find_unused_parameters=search
         )
 
     def _any(self, own: bool) -> bool:
