@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from transferscope.models.state_dicts import ComputedState as ComputedState
 from transferscope.models.state_dicts import state_digest as state_digest
 from transferscope.models.state_dicts import widened as widened
 from transferscope.system.errors import UserError
@@ -18,27 +19,6 @@ State = Mapping[str, Tensor]
 RUNNING_STATISTICS = ("running_mean", "running_var")
 
 _NAMED = 8
-
-
-class ComputedState(Mapping[str, Tensor]):
-    """Tensors that are computed when they are asked for, and not kept."""
-
-    def __init__(self, keys: Collection[str], compute: Callable[[str], Tensor]) -> None:
-        self._keys, self._compute = keys, compute
-
-    def __getitem__(self, key: str) -> Tensor:
-        if key not in self._keys:
-            raise KeyError(key)
-        return self._compute(key)
-
-    def __contains__(self, key: object) -> bool:
-        return key in self._keys
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._keys)
-
-    def __len__(self) -> int:
-        return len(self._keys)
 
 
 @dataclass(frozen=True)

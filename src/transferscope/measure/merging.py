@@ -53,7 +53,8 @@ from transferscope.models.checkpoint import PLAIN_LAYERS, Checkpoint, Checkpoint
 from transferscope.models.compatible import classifier_keys
 from transferscope.models.layers import classifier_layers, image_channels
 from transferscope.models.parametrised import is_plain
-from transferscope.models.stored_state import Without, load_stored, store_state, stored_state
+from transferscope.models.state_dicts import without
+from transferscope.models.stored_state import load_stored, store_state, stored_state
 from transferscope.system.errors import UserError
 from transferscope.system.temporaries import work_folder
 
@@ -219,7 +220,7 @@ class _Merger:
         check_parent(state, self.states, self._free(state), source)
         # A classifier of as many other classes has the right shape and the wrong rows.
         other = bool(classes) and classes != tuple(self.images[0].judge_split.class_names)
-        return Without(state, self.free) if other else state
+        return without(state, self.free) if other else state
 
     def _check_classes(self) -> None:
         if not self.images:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -188,6 +188,32 @@ def check_values(state_dict: Mapping[str, Tensor], *, where: str) -> None:
             f"{where}: {wrong:,} of {tensor.numel():,} values of {key!r} are {what}: the training has diverged or the "
             "file is damaged; give another epoch or copy it again"
         )
+
+
+class ComputedState(Mapping[str, Tensor]):
+    """A mapping of names to what `compute` gives for them, so that many networks take the memory of a tensor each."""
+
+    def __init__(self, keys: Iterable[str], compute: Callable[[str], Tensor]) -> None:
+        self._keys, self._compute = dict.fromkeys(keys), compute
+
+    def __getitem__(self, key: str) -> Tensor:
+        if key not in self._keys:
+            raise KeyError(key)
+        return self._compute(key)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._keys
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._keys)
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+
+def without(state: Mapping[str, Tensor], keys: Collection[str]) -> ComputedState:
+    """A state without some of its tensors, which are not read for that."""
+    return ComputedState([key for key in state if key not in keys], state.__getitem__)
 
 
 def state_digest(state: Mapping[str, Tensor]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
@@ -11,49 +11,15 @@ from torch import Tensor
 
 from transferscope.models.checkpoint import Checkpoint
 from transferscope.models.parametrised import analysed_state
+from transferscope.models.state_dicts import ComputedState
 
 
-class StoredState(Mapping[str, Tensor]):
-    """A safetensors file as a mapping of names to tensors, so that many networks take the memory of a tensor each."""
-
-    def __init__(self, path: Path, keys: list[str] | None = None) -> None:
-        self.path = path
-        self._file = safe_open(path, framework="pt")
-        stored = list(self._file.keys())
-        self._keys = stored if keys is None else [key for key in keys if key in set(stored)]
-
-    def __getitem__(self, key: str) -> Tensor:
-        if key not in self._keys:
-            raise KeyError(key)
-        tensor: Tensor = self._file.get_tensor(key)
-        return tensor.clone()  # what lies in the mapped file is not aligned
-
-    def __contains__(self, key: object) -> bool:
-        return key in self._keys
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._keys)
-
-    def __len__(self) -> int:
-        return len(self._keys)
-
-
-class Without(Mapping[str, Tensor]):
-    """A state without some of its tensors, which are not read for that."""
-
-    def __init__(self, state: Mapping[str, Tensor], keys: Collection[str]) -> None:
-        self._state, self._kept = state, [key for key in state if key not in keys]
-
-    def __getitem__(self, key: str) -> Tensor:
-        if key not in self._kept:
-            raise KeyError(key)
-        return self._state[key]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._kept)
-
-    def __len__(self) -> int:
-        return len(self._kept)
+def open_state(path: Path, keys: Iterable[str]) -> ComputedState:
+    """Those of the tensors `keys` that a safetensors file holds."""
+    file = safe_open(path, framework="pt")
+    stored = set(file.keys())
+    # What lies in the mapped file is not aligned.
+    return ComputedState([key for key in keys if key in stored], lambda key: file.get_tensor(key).clone())
 
 
 def store_state(state: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
@@ -81,7 +47,7 @@ def stored_state(checkpoint: Checkpoint, scratch: Path) -> Mapping[str, Tensor]:
     if checkpoint.path is None:
         return state
     if checkpoint.path.is_file() and checkpoint.path.suffix == ".safetensors":
-        file = StoredState(checkpoint.path, list(state))
+        file = open_state(checkpoint.path, state)
         if all(key in file and _same(file[key], tensor) for key, tensor in state.items()):
             return file
     return store_state(state, scratch)
