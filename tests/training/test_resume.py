@@ -20,6 +20,7 @@ import torch
 
 from damage import flip
 from grouped_runs import folders_of, inputs_of, several
+from stopped_training import KilledError, fail_at, note_steps
 from transferscope.experiment.options import AugmentationOptions
 from transferscope.experiment.run import RunSpec
 from transferscope.experiment.seeds import epoch_order
@@ -32,28 +33,6 @@ from transferscope.training.together import Together
 from transferscope.training.trainee import Alone
 
 Make = Callable[..., Any]
-
-
-class KilledError(Exception):
-    """Stands for a process that ends here."""
-
-
-def fail_at(owner: Any, name: str, call: int, *, after: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the `call`-th call (from 1) of a function raise before, or after, it does its work."""
-    original = getattr(owner, name)
-    count = 0
-
-    def wrapped(*args: Any, **kwargs: Any) -> Any:
-        nonlocal count
-        count += 1
-        if count == call and not after:
-            raise KilledError
-        result = original(*args, **kwargs)
-        if count == call:
-            raise KilledError
-        return result
-
-    monkeypatch.setattr(owner, name, wrapped)
 
 
 @pytest.fixture(scope="module")
@@ -112,14 +91,6 @@ def whole(training: Training, make_split: Make, tmp_path_factory: pytest.TempPat
     return folder
 
 
-def note_steps(trainee: type[Alone] | type[Together], patch: pytest.MonkeyPatch) -> list[int]:
-    """The epoch of each optimizer step that is taken from now on."""
-    epochs: list[int] = []
-    original = trainee.take_step
-    patch.setattr(trainee, "take_step", lambda self, *args: (epochs.append(args[0]), original(self, *args))[1])
-    return epochs
-
-
 POINTS = [
     ("take_step", 1),
     ("take_step", 5),
@@ -167,9 +138,9 @@ def test_resuming_equals_not_stopping(
         with pytest.raises(KilledError):
             training.train(tmp_path, *splits)
     expected = training.next_epoch(tmp_path, *splits)
-    epochs = note_steps(training.trainee, monkeypatch)
+    steps = note_steps(training.trainee, monkeypatch)
     training.train(tmp_path, *splits)
-    assert next(iter(epochs), None) == expected
+    assert next((epoch for _, epoch, _ in steps), None) == expected
     assert files_of(tmp_path) == files_of(whole)
 
 
@@ -194,7 +165,7 @@ def test_resuming_equals_not_stopping_with_other_optimizers(
     training, splits = Training(several(make_run, schedules, **common), trainee), (train_split, held_out_split)
     training.train(tmp_path / "whole", *splits)
     with monkeypatch.context() as patch:
-        fail_at(trainee, "take_step", 7, after=False, monkeypatch=patch)
+        fail_at(trainee, "take_step", 7, monkeypatch=patch)
         with pytest.raises(KilledError):
             training.train(tmp_path / "broken", *splits)
     training.train(tmp_path / "broken", *splits)
@@ -232,7 +203,7 @@ def test_resuming_between_snapshots(
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     train_run(run, train_split, held_out_split, initial=None, folder=whole)
     with monkeypatch.context() as patch:
-        fail_at(Alone, "take_step", call, after=False, monkeypatch=patch)
+        fail_at(Alone, "take_step", call, monkeypatch=patch)
         with pytest.raises(KilledError):
             train_run(run, train_split, held_out_split, initial=None, folder=broken)
     train_run(run, train_split, held_out_split, initial=None, folder=broken)
@@ -276,7 +247,7 @@ def test_resuming_within_an_epoch(
     """With a snapshot after every step no step is taken twice, and the bytes are the same."""
     monkeypatch.setattr(loop, "CHECK_EVERY", 1)
     with monkeypatch.context() as patch:
-        fail_at(training.trainee, "take_step", call, after=False, monkeypatch=patch)
+        fail_at(training.trainee, "take_step", call, monkeypatch=patch)
         with pytest.raises(KilledError):
             training.train(tmp_path, train_split, held_out_split)
     steps = note_steps(training.trainee, monkeypatch)
@@ -325,7 +296,7 @@ def test_a_snapshot_of_another_plan_is_not_used(
 ) -> None:
     """A changed plan trains from the beginning, though a killed run of the old plan lies there."""
     with monkeypatch.context() as patch:
-        fail_at(Alone, "take_step", 5, after=False, monkeypatch=patch)
+        fail_at(Alone, "take_step", 5, monkeypatch=patch)
         with pytest.raises(KilledError):
             train_run(make_run(lr=0.01), train_split, held_out_split, initial=None, folder=tmp_path / "broken")
     for folder in ("broken", "whole"):
@@ -421,7 +392,7 @@ def test_snapshots_that_are_not_mine_are_left_alone(tmp_path: Path, caplog: pyte
 def interrupted(run: RunSpec, splits: list[PackedSplit], folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A training that ended in its third epoch; its last snapshot."""
     with monkeypatch.context() as patch:
-        fail_at(Alone, "take_step", 13, after=False, monkeypatch=patch)
+        fail_at(Alone, "take_step", 13, monkeypatch=patch)
         with pytest.raises(KilledError):
             train_run(run, *splits, initial=None, folder=folder)
     return folder / record.SNAPSHOT

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from grouped_runs import folders_of, inputs_of, several
+from stopped_training import KilledError, fail_at, note_steps
 from transferscope.experiment.options import AugmentationOptions
 from transferscope.experiment.run import RunSpec
 from transferscope.images.feed import Feed
@@ -21,9 +22,8 @@ from transferscope.images.split import PackedSplit
 from transferscope.models.series import CheckpointSeries
 from transferscope.system.errors import UserError
 from transferscope.system.folder_lock import FolderLock
-from transferscope.training import record, together
+from transferscope.training import record
 from transferscope.training import stack as stack_module
-from transferscope.training import trainee as trainee_module
 from transferscope.training.device import OneProcess
 from transferscope.training.distributed import launch
 from transferscope.training.loop import train_run, train_runs
@@ -31,32 +31,21 @@ from transferscope.training.optim import make_optimizer
 from transferscope.training.record import Inputs
 from transferscope.training.stack import Stack
 from transferscope.training.step import Setup, Share, take_step
-from transferscope.training.together import take_step_together
-from transferscope.training.trainee import untrained_model
+from transferscope.training.together import Together, take_step_together
+from transferscope.training.trainee import Alone, untrained_model
 
 Make = Callable[..., Any]
 
 
 def stopped(
-    inputs: Sequence[Inputs], folders: Sequence[Path], patch: pytest.MonkeyPatch, epoch: int, step: int = 0
+    inputs: Sequence[Inputs], folders: Sequence[Path], monkeypatch: pytest.MonkeyPatch, call: int
 ) -> list[tuple[int, int, int]]:
-    """Train as one until an optimizer step and fail there; the runs, epoch and step of each one taken after that."""
-    take_step, taken = together.take_step_together, []  # type: ignore[var-annotated]
-
-    def fail_at(*args: Any) -> Tensor:
-        if (args[2], args[3]) >= (epoch, step):
-            raise KeyboardInterrupt
-        return take_step(*args)
-
-    def note(*args: Any) -> Tensor:
-        taken.append((len(args[1]), args[2], args[3]))
-        return take_step(*args)
-
-    patch.setattr(together, "take_step_together", fail_at)
-    with pytest.raises(KeyboardInterrupt):
-        train_runs(inputs, folders)
-    patch.setattr(together, "take_step_together", note)
-    return taken
+    """Train as one up to the `call`-th optimizer step and fail there; `note_steps` of what is trained after that."""
+    with monkeypatch.context() as patch:
+        fail_at(Together, "take_step", call, monkeypatch=patch)
+        with pytest.raises(KilledError):
+            train_runs(inputs, folders)
+    return note_steps(Together, monkeypatch)
 
 
 def same_runs(one: Path, other: Path, tolerance: float = 1e-5) -> None:
@@ -258,15 +247,12 @@ def test_a_training_that_was_stopped_alone_goes_on_among_others(
     """Snapshots are those of a run alone, the optimizer's state included, so the option may change in between."""
     for run in saved_runs:
         with monkeypatch.context() as patch:
-            original = trainee_module.take_step
-            patch.setattr(trainee_module, "take_step", lambda *args, f=original: f(*args) if args[2] < 3 else 1 / 0)
-            with pytest.raises(ZeroDivisionError):
+            fail_at(Alone, "take_step", 11, monkeypatch=patch)  # the first of the third epoch
+            with pytest.raises(KilledError):
                 train_run(run, train_split, held_out_split, initial=None, folder=tmp_path / run.name)
-    epochs: list[int] = []
-    step = together.take_step_together
-    monkeypatch.setattr(together, "take_step_together", lambda *args: (epochs.append(args[2]), step(*args))[1])
+    taken = note_steps(Together, monkeypatch)
     train_runs(inputs_of(saved_runs, train_split, held_out_split), folders_of(saved_runs, tmp_path))
-    assert set(epochs) == {3}
+    assert {epoch for _, epoch, _ in taken} == {3}
     for run in saved_runs:
         same_runs(tmp_path / run.name, undisturbed / run.name)
 
@@ -282,7 +268,7 @@ def test_a_run_that_is_added_costs_the_others_nothing(
     """A killed group to which a replica was added: two go on from epoch 3 as one, and the third begins alone."""
     added = saved_runs[0].model_copy(update={"name": "added"})
     inputs = inputs_of(saved_runs, train_split, held_out_split)
-    taken = stopped(inputs, folders_of(saved_runs, tmp_path), monkeypatch, epoch=3)
+    taken = stopped(inputs, folders_of(saved_runs, tmp_path), monkeypatch, 11)
     runs = [*saved_runs, added]
     train_runs(inputs_of(runs, train_split, held_out_split), folders_of(runs, tmp_path))
     assert list(dict.fromkeys(each[:2] for each in taken)) == [(2, 3), (1, 1), (1, 2), (1, 3)]
@@ -301,7 +287,7 @@ def test_a_run_that_diverges_costs_the_others_nothing(
     options = {"epochs": 1, "batch_size": 1, "clip_norm": None, "snapshot_seconds": 0}
     runs = several(make_run, [{"lr": 0.01}, {"lr": 1e30}], **options)
     inputs, folders = inputs_of(runs, train_split, held_out_split), folders_of(runs, tmp_path)
-    taken = stopped(inputs, folders, monkeypatch, epoch=1, step=35)
+    taken = stopped(inputs, folders, monkeypatch, 36)
     assert CheckpointSeries.open(folders[1]).status == "diverged"
     train_runs(inputs, folders)
     assert taken == [(1, 1, step) for step in range(32, 40)]
