@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import combinations, product
+from typing import TypedDict
 
 import numpy as np
 import pandas as pd
@@ -12,21 +13,41 @@ from transferscope.claims.comparisons import Comparison, Measured, against, comp
 from transferscope.claims.evidence import CROSS_DOMAIN, Evidence
 from transferscope.claims.landscape import BARRIER, HEIGHT, MARGIN, NO_BARRIER, RISE, barrier_rows, relative
 from transferscope.claims.pair_rows import PairRows
-from transferscope.claims.registry import claim
+from transferscope.claims.registry import Place, claim
 from transferscope.experiment.names import CheckpointName, PairName, RunName
 from transferscope.experiment.run import Role
 
 
+class Shown(TypedDict):
+    """The source of a claim, the kind of place of its comparisons, and the report's section that shows more."""
+
+    source: str
+    place: Place
+    section: str
+
+
+DOMAINS: Shown = {
+    "source": "Section B.7, Figures 19 to 23",
+    "place": "pair of domains",
+    "section": "figures_19_23",
+}
+ALL_DOMAINS: Shown = {**DOMAINS, "place": "set of domains"}
+UNIONS: Shown = {
+    "source": "Section B.8, Figures 24 to 29",
+    "place": "pair of domains",
+    "section": "figures_24_29",
+}
+MEAN = "mean over the domains evaluated on"
+
+
 @claim(
     "P-T of different domains lie in one basin: there is no barrier in accuracy between them.",
-    source="Section B.7, Figures 19 to 23",
     paper=("no barrier on any of five figures",),
-    compares=f"{NO_BARRIER}; mean over the domains evaluated on",
+    compares=f"{NO_BARRIER}; {MEAN}",
     unit="share",
     sides=("barrier",),
     needs="cross-domain interpolation of fine-tuned runs",
-    place="pair of domains",
-    section="figures_19_23",
+    **DOMAINS,
 )
 def cross_domain_basin(evidence: Evidence) -> Iterator[Comparison]:
     return _across(evidence, "fine_tuned", unions=False, above=False)
@@ -34,14 +55,12 @@ def cross_domain_basin(evidence: Evidence) -> Iterator[Comparison]:
 
 @claim(
     "There is no barrier in the loss between P-T of different domains.",
-    source="Section B.7, Figures 19 to 23",
     paper=("no barrier on any of five figures (curves, no number)",),
-    compares=f"{RISE}, test set, mean over the domains evaluated on; claimed: below {MARGIN:.0%}",
+    compares=f"{RISE}, test set, {MEAN}; claimed: below {MARGIN:.0%}",
     unit="share",
     sides=("barrier",),
     needs="cross-domain interpolation of fine-tuned runs",
-    place="pair of domains",
-    section="figures_19_23",
+    **DOMAINS,
 )
 def cross_domain_basin_loss(evidence: Evidence) -> Iterator[Comparison]:
     return _across(evidence, "fine_tuned", unions=False, above=False, metric="loss")
@@ -49,14 +68,12 @@ def cross_domain_basin_loss(evidence: Evidence) -> Iterator[Comparison]:
 
 @claim(
     "P-T of all domains lie in one basin at once: there is no barrier in accuracy between them.",
-    source="Section B.7, Figures 19 to 23",
     paper=("one shared basin (five figures)",),
     compares=f"{HEIGHT}, the largest on the lines between one P-T of each domain; claimed: below {MARGIN:.0%}",
     unit="share",
     sides=("largest barrier",),
     needs="cross-domain interpolation of fine-tuned runs between each two of three domains",
-    place="set of domains",
-    section="figures_19_23",
+    **ALL_DOMAINS,
 )
 def one_basin(evidence: Evidence) -> Iterator[Comparison]:
     return _at_once(evidence)
@@ -64,14 +81,12 @@ def one_basin(evidence: Evidence) -> Iterator[Comparison]:
 
 @claim(
     "There is no barrier in the loss between P-T of all domains at once.",
-    source="Section B.7, Figures 19 to 23",
     paper=("one shared basin (five figures; curves, no number)",),
     compares=f"{RISE}, test set, the largest on the lines between one P-T of each domain; claimed: below {MARGIN:.0%}",
     unit="share",
     sides=("largest barrier",),
     needs="cross-domain interpolation of fine-tuned runs between each two of three domains",
-    place="set of domains",
-    section="figures_19_23",
+    **ALL_DOMAINS,
 )
 def one_basin_loss(evidence: Evidence) -> Iterator[Comparison]:
     return _at_once(evidence, "loss")
@@ -104,15 +119,12 @@ def _at_once(evidence: Evidence, metric: str | None = None) -> Iterator[Comparis
 
 @claim(
     "Half-way between P-T of different domains the metric is above the mean of the ends.",
-    source="Section B.7, Figures 19 to 23",
     paper=("a boost in the middle on all of them (curves, no number)",),
-    compares="test accuracy at alpha 1/2 minus the mean of the ends, mean over the domains evaluated on; claimed: "
-    "above 0",
+    compares=f"test accuracy at alpha 1/2 minus the mean of the ends, {MEAN}; claimed: above 0",
     unit="points",
     sides=("gain",),
     needs="cross-domain interpolation of fine-tuned runs",
-    place="pair of domains",
-    section="figures_19_23",
+    **DOMAINS,
 )
 def cross_domain_gain(evidence: Evidence) -> Iterator[Comparison]:
     for place, gain in _scenarios(evidence, "fine_tuned", unions=False, column="midpoint_gain"):
@@ -121,14 +133,12 @@ def cross_domain_gain(evidence: Evidence) -> Iterator[Comparison]:
 
 @claim(
     "RI-T of different domains are separated by a barrier.",
-    source="Section B.7, Figures 19 to 23",
     paper=("a barrier on all five figures",),
-    compares=f"{BARRIER}; mean over the domains evaluated on",
+    compares=f"{BARRIER}; {MEAN}",
     unit="share",
     sides=("barrier",),
     needs="cross-domain interpolation of runs from scratch",
-    place="pair of domains",
-    section="figures_19_23",
+    **DOMAINS,
 )
 def cross_domain_rit(evidence: Evidence) -> Iterator[Comparison]:
     return _across(evidence, "from_scratch", unions=False, above=True)
@@ -136,14 +146,12 @@ def cross_domain_rit(evidence: Evidence) -> Iterator[Comparison]:
 
 @claim(
     "P-T outperforms RI-T also on a domain that neither was trained on.",
-    source="Section B.7, Figures 19 to 23",
     paper=("consistently (ends of the curves, no number)",),
     compares="test accuracy on the other domain, P-T against RI-T trained on the same one",
     unit="share",
     sides=("P-T", "RI-T"),
     needs="cross-domain interpolation of fine-tuned runs and of runs from scratch",
-    place="pair of domains",
-    section="figures_19_23",
+    **DOMAINS,
 )
 def other_domain(evidence: Evidence) -> Iterator[Comparison]:
     for (trained, on), of_runs in _on_other_domains(evidence).items():
@@ -153,14 +161,12 @@ def other_domain(evidence: Evidence) -> Iterator[Comparison]:
 
 @claim(
     "P-T is better than chance on a domain that it was not trained on.",
-    source="Section B.7, Figures 19 to 23",
     paper=("non-trivial accuracy (ends of the curves, no number)",),
     compares="test accuracy on the other domain minus that of guessing, every P-T; claimed: above 0",
     unit="share",
     sides=("above chance",),
     needs="cross-domain interpolation of fine-tuned runs",
-    place="pair of domains",
-    section="figures_19_23",
+    **DOMAINS,
     limits=(-1.0, 1.0),
 )
 def other_domain_chance(evidence: Evidence) -> Iterator[Comparison]:
@@ -171,14 +177,12 @@ def other_domain_chance(evidence: Evidence) -> Iterator[Comparison]:
 
 @claim(
     "P-T of a union of domains and of one domain lie in one basin: there is no barrier in accuracy between them.",
-    source="Section B.8, Figures 24 to 29",
     paper=("no barrier on any of six figures",),
-    compares=f"{NO_BARRIER}; mean over the domains evaluated on",
+    compares=f"{NO_BARRIER}; {MEAN}",
     unit="share",
     sides=("barrier",),
     needs="interpolation between fine-tuned runs of a union and of a domain",
-    place="pair of domains",
-    section="figures_24_29",
+    **UNIONS,
 )
 def union_basin(evidence: Evidence) -> Iterator[Comparison]:
     return _across(evidence, "fine_tuned", unions=True, above=False)
@@ -186,14 +190,12 @@ def union_basin(evidence: Evidence) -> Iterator[Comparison]:
 
 @claim(
     "There is no barrier in the loss between P-T of a union of domains and of one domain.",
-    source="Section B.8, Figures 24 to 29",
     paper=("no barrier on any of six figures (curves, no number)",),
-    compares=f"{RISE}, test set, mean over the domains evaluated on; claimed: below {MARGIN:.0%}",
+    compares=f"{RISE}, test set, {MEAN}; claimed: below {MARGIN:.0%}",
     unit="share",
     sides=("barrier",),
     needs="interpolation between fine-tuned runs of a union and of a domain",
-    place="pair of domains",
-    section="figures_24_29",
+    **UNIONS,
 )
 def union_basin_loss(evidence: Evidence) -> Iterator[Comparison]:
     return _across(evidence, "fine_tuned", unions=True, above=False, metric="loss")
@@ -201,14 +203,12 @@ def union_basin_loss(evidence: Evidence) -> Iterator[Comparison]:
 
 @claim(
     "RI-T of a union and of one domain are separated by a barrier.",
-    source="Section B.8, Figures 24 to 29",
     paper=("a barrier on all six figures",),
-    compares=f"{BARRIER}; mean over the domains evaluated on",
+    compares=f"{BARRIER}; {MEAN}",
     unit="share",
     sides=("barrier",),
     needs="interpolation between runs from scratch of a union and of a domain",
-    place="pair of domains",
-    section="figures_24_29",
+    **UNIONS,
 )
 def union_rit(evidence: Evidence) -> Iterator[Comparison]:
     return _across(evidence, "from_scratch", unions=True, above=True)
