@@ -37,9 +37,9 @@ def make_split() -> Callable[..., PackedSplit]:
 def make_run() -> Callable[..., RunSpec]:
     """Three epochs of a Fixup network with one block a stage; keyword arguments replace training options."""
 
-    def make(name: str = "rit_1", **training: Any) -> RunSpec:
+    def make(name: str = "rit_1", *, widths: tuple[int, int] = (4, 8), **training: Any) -> RunSpec:
         values = {"epochs": 3, "batch_size": 16, "lr": 0.05, "warmup_fraction": 0.1, "clip_norm": 2.0} | training
-        layout = {"blocks": (1, 1), "widths": (4, 8), "stem_kernel": 3, "stem_stride": 1}
+        layout = {"blocks": (1, 1), "widths": widths, "stem_kernel": 3, "stem_stride": 1}
         model = ModelOptions(name="fixup_resnet_small", options=layout)
         return RunSpec(
             task="toy",
