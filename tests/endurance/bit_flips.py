@@ -29,8 +29,7 @@ from transferscope.models.series import INDEX, CheckpointSeries, read_index
 from transferscope.system import stored
 from transferscope.system.errors import UserError
 from transferscope.system.stored import check
-from transferscope.training.history import STORED_TIMINGS, TIMINGS, history_table
-from transferscope.training.record import HISTORY
+from transferscope.training.history import HISTORY, STORED_TIMINGS, TIMINGS, history_table
 
 DECIDES_NOTHING = {".running": "names the last process that ran here", ".gitkeep": "keeps an empty folder in git"}
 MEASUREMENTS = "landscape_measurements"

@@ -13,6 +13,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 from transferscope.models.checkpoint import Checkpoint, load_checkpoint
+from transferscope.models.state_dicts import ComputedState, without
 from transferscope.system.errors import UserError
 
 WEIGHTS = {"fc.weight": torch.arange(6.0).view(2, 3), "fc.bias": torch.zeros(2)}
@@ -239,3 +240,18 @@ def test_strange_names_are_shown_without_escape_codes(tmp_path: Path) -> None:
     with pytest.raises(UserError) as caught:
         loaded(tmp_path, {"\x1b[2J": 3})
     assert str(caught.value).isprintable()
+
+
+def test_a_state_without_some_tensors_computes_none_for_that() -> None:
+    """Names are known without a tensor, in the order of the state; one that is left out is no key."""
+    asked: list[str] = []
+    state = ComputedState(WEIGHTS, lambda key: (asked.append(key), WEIGHTS[key])[1])
+    rest = without(state, ["fc.bias", "other"])
+    assert list(rest) == ["fc.weight"]
+    assert "fc.bias" not in rest
+    assert "fc.weight" in rest
+    with pytest.raises(KeyError):
+        rest["fc.bias"]
+    assert asked == []
+    assert rest["fc.weight"] is WEIGHTS["fc.weight"]
+    assert asked == ["fc.weight"]
