@@ -12,8 +12,9 @@ from torch.nn import functional
 
 from transferscope.analysis.evaluator import prepare
 from transferscope.answers.given_networks import name_of, num_outputs
-from transferscope.models.image_input import common_side, fixed_side
+from transferscope.models.image_input import common_side, fixed_side, in_fast_layout
 from transferscope.models.layers import classifier_layers, image_channels
+from transferscope.models.memory_layout import lay_out
 from transferscope.models.zoo import build_model
 from transferscope.system.errors import UserError
 from transferscope.system.references import ALLOWED
@@ -181,3 +182,20 @@ def test_the_classifier_of_a_given_network_is_the_layer_that_is_called_last() ->
     assert num_outputs(reference) == 4
     assert classifier_layers(build_model(reference, 4)) == ("fc",)
     assert build_model(reference, 7)(torch.zeros(1, 3, 8, 8)).shape == (1, 7)
+
+
+@pytest.mark.parametrize(("capability", "safe"), [("AVX2", False), ("AVX512", True)])
+def test_networks_that_torch_corrupts_memory_with_stay_in_the_usual_layout(
+    capability: str, safe: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The shortcut of a Fixup network of 4 channels, in the layout of training and of analyses; 8 channels are sound."""
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    for widths, sound in (((4, 8), safe), ((8, 16), True)):
+        network = build_model("fixup_resnet_small", 3, seed=0, blocks=(1, 1), widths=widths)
+        images = torch.rand(2, 3, 8, 8)
+        expected = network(images)
+        lay_out(network, torch.channels_last)
+        last = [not one.is_contiguous() for one in network.parameters() if one.ndim == 4 and one.shape[2] > 1]
+        assert set(last) == {sound}
+        given = images.contiguous(memory_format=torch.channels_last)
+        torch.testing.assert_close(in_fast_layout(network)(given), expected)

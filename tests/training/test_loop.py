@@ -311,7 +311,7 @@ def test_other_images_are_another_run(make_split: Make, make_run: Make, tmp_path
     "options",
     [
         {"precision": "bfloat16"},
-        # With 4 channels torch 2.15 writes beyond its memory: backward of 1 x 1 convolutions of stride 2 without AVX-512.
+        # With 4 channels it would stay in the usual layout on some CPUs (`memory_layout.corrupts_memory`).
         {"channels_last": True, "widths": (8, 16)},
         {"label_smoothing": 0.1},
         {"augmentation": AugmentationOptions(flip=True, rotate=10, mixup=0.5)},

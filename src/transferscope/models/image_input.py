@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from transferscope.models.layers import CLASSIFIER, WEIGHT_LAYERS, image_channels, takes
-from transferscope.models.memory_layout import lay_out
+from transferscope.models.memory_layout import corrupts_memory, lay_out
 
 SIDES = (64, 224, 32, 28, 96, 128, 48, 112, 160, 192, 227, 256, 299)
 """Sides in pixels that are tried first, in this order; networks that are trained on other ones are rare."""
@@ -71,18 +71,19 @@ def own_side(model: nn.Module) -> int | None:
 
 
 def in_fast_layout(model: nn.Module) -> nn.Module:
-    """The model with its convolutions in channels_last, or in the usual layout where it fails in that.
+    """The model with its convolutions in channels_last, or in the usual layout where it, or torch, fails in that.
 
     `x.view(len(x), -1)`, which many scripts have, needs features in the usual order. A network of the user's own that
     fails for this reason is given its images in the usual layout, whatever the caller's is.
     """
-    if is_known(model):
+    if not corrupts_memory(model):
+        if is_known(model):
+            lay_out(model, torch.channels_last)
+            return model
+        channels, side = image_channels(model), some_side(model)
         lay_out(model, torch.channels_last)
-        return model
-    channels, side = image_channels(model), some_side(model)
-    lay_out(model, torch.channels_last)
-    if side is None or takes(model, channels, side, torch.channels_last):
-        return model
+        if side is None or takes(model, channels, side, torch.channels_last):
+            return model
     for parameter in model.parameters():
         # Of one channel, `contiguous` would leave the strides of channels_last.
         parameter.data = parameter.data.clone(memory_format=torch.contiguous_format)
