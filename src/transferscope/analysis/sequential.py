@@ -91,9 +91,9 @@ def decide_barrier(
     truly highest one that is wrong with the probability of a single place, so nothing is divided.
 
     A few examples that are all alike do not show the rare ones. An example is imagined at every place, and at the ends,
-    whose answer changes, or whose loss rises by twice that of guessing. Below the margin, a loss has to stay there also
-    if the loss of as many examples as can have been missed (`unseen_share`) rises by `LARGEST_RISE`, since no interval of
-    a mean holds without a bound on single values (Bahadur and Savage 1956).
+    whose answer changes, or whose loss rises by twice that of guessing. A loss is below the margin only if it stays
+    there when that of as many examples as can have been missed (`unseen_share`) rises by `LARGEST_RISE`, since no
+    interval of a mean holds without a bound on single values (Bahadur and Savage 1956).
 
     Undecidable are metrics that are not finite, lines without a place between the ends, and ends that are worse than
     guessing beyond doubt, of which no part could be a margin.
