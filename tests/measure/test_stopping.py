@@ -28,8 +28,8 @@ from transferscope.system.errors import UserError
 
 SIDE = 16
 ALPHAS = (0, 0.5, 1)
-EASY = UntilDecidedOptions(margin=0.95, first=16, growth=1.5)
-NEVER = UntilDecidedOptions(margin=0.99, first=16, growth=1.5)
+EASY = UntilDecidedOptions(margin=0.95, first=16)
+NEVER = UntilDecidedOptions(margin=0.99, first=16)
 
 
 def split_of(part: str, *, multi_label: bool = False, number: int = 60) -> PackedSplit:

@@ -132,7 +132,6 @@ class UntilDecidedOptions(LookOptions):
     nothing takes all examples.
     """
 
-    growth: Annotated[float, Field(gt=1, le=10)] = 1.2
     margin: Annotated[float, Field(gt=0, lt=1)] = BARRIER_MARGIN
     """Height of a barrier, as a part of what the ends have learned, above which it is one; that of the claims."""
     least_across: Annotated[float, Field(ge=0, le=1)] = 0.6
