@@ -340,6 +340,20 @@ def test_without_replicas_it_says_what_to_repeat() -> None:
     assert decision.would_tell.startswith("2 runs of each kind (3 where pairs are compared) on a task")
 
 
+def test_between_domains_it_says_which_runs_to_repeat() -> None:
+    """Of one set of domains no second task helps, but a second run of each domain."""
+    rows = kinds("real", [0.9], [0.4])
+    assert decide(rows, place="set of domains").would_tell.startswith("2 runs of each domain, with all lines between")
+    assert decide(rows, place="pair of domains").would_tell.startswith("2 runs of each kind on each domain")
+
+
+def test_equal_numbers_ask_for_another_one() -> None:
+    """Two runs of each kind with one number show no spread, and what would tell says so."""
+    decision = decide(kinds("real", [0.9, 0.9], [0.4, 0.4]))
+    assert decision.verdict == "cannot tell"
+    assert decision.would_tell.startswith("more runs of which one has another number")
+
+
 def test_bounds_that_differ_are_refused() -> None:
     """One line that says how to put them together."""
     rows = [*against("a", measured("a", x=1.0), 0.5, above=True), *against("b", measured("b", x=1.0), 0.1, above=True)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 import pandas as pd
 
@@ -15,6 +16,9 @@ Unit = RunName | PairName
 
 Region = tuple[float, float]
 """Range of the effect if the claim is true, both ends excluded: (0, inf) of a difference."""
+
+Place = Literal["task", "pair of domains", "set of domains"]
+"""The kind of place that a claim's comparisons have."""
 
 EFFECT_COLUMNS = ("place", "unit", "first", "second", "value", "metric", "counted", "note", "error")
 

@@ -53,7 +53,9 @@ def decide_claims(plan: Plan, results: Mapping[str, TaskResults]) -> tuple[pd.Da
 def _row(claim: Claim, comparisons: Sequence[Comparison], evidence: Evidence) -> dict[str, Any]:
     counted = [one for one in comparisons if one.counted]
     runs = {run for one in counted for run in one.runs}
-    verdict = decide(comparisons, evidence.kinship(), size_of(claim.unit), over=claim.over, limits=claim.limits)
+    verdict = decide(
+        comparisons, evidence.kinship(), size_of(claim.unit), over=claim.over, limits=claim.limits, place=claim.place
+    )
     reason = verdict.reason if comparisons else f"not run: needs {claim.needs}"
     would = verdict.would_tell if counted else claim.needs
     return {

@@ -8,16 +8,13 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Literal
 
-from transferscope.claims.comparisons import Comparison
+from transferscope.claims.comparisons import Comparison, Place
 from transferscope.claims.evidence import Evidence
 from transferscope.system.errors import UserError
 from transferscope.system.references import load_module
 
 NumberUnit = Literal["score", "points", "share", "number", "coefficient"]
 """score: a test metric; points: hundredths of one; share: a fraction; number: any size; coefficient: at most 1."""
-
-Place = Literal["task", "pair of domains", "set of domains"]
-"""The kind of place that a claim's comparisons have."""
 
 Measure = Callable[[Evidence], Iterable[Comparison]]
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from transferscope.claims.comparisons import Comparison, Region
+from transferscope.claims.comparisons import Comparison, Place, Region
 from transferscope.claims.inference import (
     LEVEL,
     Design,
@@ -66,11 +66,13 @@ def decide(
     *,
     over: str = "test images",
     limits: Region = (-math.inf, math.inf),
+    place: Place = "task",
 ) -> Verdict:
     """Decide a claim by `RULE`; what was left out does not count.
 
     show: how an effect is written in `would_tell`. over: that which the errors of the comparisons are over, in words.
-    limits: between which an effect lies whatever the study, as 0 and 1 of a share; its interval ends there.
+    limits: between which an effect lies whatever the study, as 0 and 1 of a share; its interval ends there. place: what
+    the places of the comparisons are, which decides what a study without any interval is told to repeat.
 
     Raises:
         UserError: the comparisons have different bounds.
@@ -96,7 +98,7 @@ def decide(
     if verdict != UNKNOWN and 2 * len(_against(design, region, counted, verdict == HOLDS)) > design.num_places:
         verdict, would = UNKNOWN, "each of these tasks for itself, since the effect depends on the task"
     else:
-        would = _would_tell(design, estimated, region, show, limits) if verdict == UNKNOWN else ""
+        would = _would_tell(design, estimated, region, show, limits, place) if verdict == UNKNOWN else ""
     covers = _covers(design, estimated, over) if estimated.se > 0 else ""
     return Verdict(verdict, *numbers_of, reason, covers, would)
 
@@ -185,16 +187,21 @@ def _covers(design: Design, estimated: Estimate, over: str) -> str:
     return text
 
 
+REPEATED: Mapping[Place, str] = {
+    "task": "2 runs of each kind (3 where pairs are compared) on a task, or a second task with runs of its own",
+    "pair of domains": "2 runs of each kind on each domain, with the lines between them",
+    "set of domains": "2 runs of each domain, with all lines between the domains",
+}
+"""The least study with an interval, by what the places of a claim are."""
+
+
 def _would_tell(
-    design: Design, estimated: Estimate, region: Region, show: Callable[[float], str], limits: Region
+    design: Design, estimated: Estimate, region: Region, show: Callable[[float], str], limits: Region, place: Place
 ) -> str:
     if design.method == "none":
-        shared = f", since all of these share {design.shared}" if design.shared else ""
-        return (
-            f"2 runs of each kind (3 where pairs are compared) on a task, or a second task with runs of its own{shared}"
-        )
+        return REPEATED[place] + (f", since all of these share {design.shared}" if design.shared else "")
     if not estimated.se > 0:
-        return "more runs, if not all of them have this number"
+        return "more runs of which one has another number, since equal ones do not show how much they vary"
     size, what = design.smallest, _parts(design)
     bound = min(region, key=lambda end: abs(float(estimated.effect) - end))
     distance, least = abs(float(estimated.effect) - bound), float(estimated.detectable)
