@@ -243,5 +243,5 @@ def test_a_damaged_result_is_no_other_version(study: Any, tmp_path: Path) -> Non
     study([TRAIN, TABLE, FIGURE], epochs=1)
     (tmp_path / ".t.table.txt.sha256").unlink()
     os.utime(tmp_path / "t.table.txt", (0, 0))
-    with pytest.raises(DatasetError, match="its digest .* is missing"):
+    with pytest.raises(DatasetError, match=r"its digest .* is missing"):
         study([FIGURE], epochs=1)
