@@ -47,6 +47,7 @@ RENAMED_OBJECTS = {
     ("transferscope.analysis.basin", "last_inside"): ("transferscope.analysis.hull_samples", "last_inside"),
     ("transferscope.analysis.basin", "line_boundary"): ("transferscope.analysis.line_boundary", "line_boundary"),
     ("transferscope.analysis.comparisons", "Comparison"): ("transferscope.analysis.layer_pairs", "LayerComparison"),
+    ("transferscope.images.image_folder", "EXTENSIONS"): ("transferscope.images.image_suffixes", "EXTENSIONS"),
     ("transferscope.training", "TrainingRun"): ("transferscope.experiment.run", "RunSpec"),
     ("transferscope.training.run", "RunLike"): ("transferscope.experiment.run", "RunSpec"),
     ("transferscope.training.run", "TrainingRun"): ("transferscope.experiment.run", "RunSpec"),
