@@ -23,7 +23,8 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from transferscope.models.checkpoint import Checkpoint
-from transferscope.models.compatible import classifier_keys, fit_to_model
+from transferscope.models.compatible import classifier_keys
+from transferscope.models.fit_to_model import fit_to_model
 from transferscope.models.hub_cache import local_path
 from transferscope.models.image_input import fixed_side, is_position, own_side
 from transferscope.models.layers import classifier_layers, image_channels
