@@ -13,9 +13,9 @@ import torch
 
 from damage import flip
 from transferscope.experiment.options import PictureOptions
-from transferscope.images.augment import SeenImages
 from transferscope.images.domainnet import read_domainnet
 from transferscope.images.pack import pack_split
+from transferscope.images.seen_images import SeenImages
 from transferscope.images.shuffled_images import Shuffle
 from transferscope.images.split import PackedSplit
 from transferscope.images.union import union_split

@@ -15,7 +15,8 @@ import torch
 
 from transferscope.experiment.options import ModelOptions, PictureOptions, TrainingOptions
 from transferscope.experiment.run import RunSpec
-from transferscope.images.split import PackedSplit, SplitInfo, write_split_files
+from transferscope.images.split import PackedSplit, SplitInfo
+from transferscope.images.split_files import write_split_files
 from transferscope.training.distributed import launch, worker
 
 SIZE = 8

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from transferscope.experiment.options import TrainingPrecision
-from transferscope.images.augment import EvaluationTransform
+from transferscope.images.seen_images import EvaluationTransform
 from transferscope.images.split import PackedSplit
 from transferscope.models.layers import image_channels
-from transferscope.models.layouts import as_logits
+from transferscope.models.logits import as_logits
 from transferscope.system.errors import UserError
 from transferscope.training.device import as_input, autocast, first_weight
 from transferscope.training.feed import Feed

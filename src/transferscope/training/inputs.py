@@ -12,7 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from transferscope.experiment.run import RunSpec
 from transferscope.experiment.seeds import derive_seed
-from transferscope.images.augment import EvaluationTransform
+from transferscope.images.seen_images import EvaluationTransform
 from transferscope.images.split import PackedSplit
 from transferscope.models.checkpoint import Checkpoint
 from transferscope.models.duplicate import duplicate
