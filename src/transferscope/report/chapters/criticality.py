@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from transferscope.analysis.criticality import network_criticality
+from transferscope.analysis.module_criticality import network_criticality
 from transferscope.claims.criticality import UNTOUCHED
 from transferscope.claims.evidence import Evidence
 from transferscope.claims.run_facts import main_metric
