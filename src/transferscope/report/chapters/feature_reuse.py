@@ -126,7 +126,7 @@ CHAPTER = Chapter(
             figures=("feature_reuse",),
             paper=(published.FIGURE_3,),
             tables=block_sizes,
-            note="Figure 1 stands with the images (images shuffled). One permutation of the blocks for all images, "
+            note="Figure 1 is under Images (shuffled images). One permutation of the blocks for all images, "
             "train and test, after normalisation and without augmentation; * permutes all values across positions and "
             "channels.",
         ),
@@ -135,7 +135,7 @@ CHAPTER = Chapter(
             numbers="controls",
             title="Which part of the pre-trained model is needed",
             see="Random weights with the pre-trained statistics of each tensor should train faster but end no better; "
-            "how many of the first modules it takes shows where the features are that are reused.",
+            "the number of first modules that it takes shows where the reused features lie.",
             analysis="feature_reuse",
             figures=("reuse_controls",),
             tables=controls,

@@ -260,8 +260,8 @@ CHAPTER = Chapter(
             tables=barriers,
             folded=barriers_all,
             note="Figures 12, 14, 16 show the metric, 13, 15, 17 the loss; 16 and 17 the pairs with the same "
-            "initialisation. A barrier is the largest gap to the chord between both ends, without the bias of a "
-            "maximum.",
+            "initialisation. A barrier estimates the largest gap to the chord between both ends without the upward "
+            "bias of a maximum.",
             of_files=Words(
                 "The straight line from one model to the other: flat where both lie in one basin, with a fall of "
                 "accuracy and a rise of the loss where they do not."
@@ -276,7 +276,7 @@ CHAPTER = Chapter(
             analysis="landscape",
             figures=("extrapolation",),
             tables=extrapolation,
-            of_files=Words("How far the basin reaches beyond the two models, on the same straight line."),
+            of_files=Words("The reach of the basin beyond either model, on the same straight line."),
         ),
         BASIN,
         PLANES,
