@@ -29,7 +29,7 @@ from transferscope.system.errors import UserError, one_line
 
 RUNNERS = "transferscope.framework.runners"
 DEFAULT_RUNNER = f"{RUNNERS}.GpuRunner"
-PARAMS_HINT = "commas part the items, so a value with commas needs a file: --config"
+PARAMS_HINT = "commas separate the items, so a value with commas needs a file: --config"
 OF_KEDRO = ("SequentialRunner", "ThreadRunner", "ParallelRunner")
 OF_OURS = ("GpuRunner", "RayRunner")
 
