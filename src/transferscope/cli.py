@@ -89,7 +89,7 @@ def cost(
 @click.option("--output", type=click.Path(file_okay=False), help="Folder of the site; `site` in the study's data.")
 @click.option("--docs/--no-docs", default=True, help="Add the documentation, where the project has it.")
 @click.option(
-    "--notebooks/--no-notebooks", default=True, help="Execute the notebooks, which speak of the default study."
+    "--notebooks/--no-notebooks", default=True, help="Execute the notebooks, which describe the default study."
 )
 def site(env: str | None, output: str | None, docs: bool, notebooks: bool) -> None:
     """Write a static site of a finished study: report, pipelines with previews, documentation with notebooks.

@@ -3,7 +3,7 @@
 ImageNet's layout; or the class folders alone, of whose images a share is drawn for testing. Files may lie at any depth
 below their class. Files with an image's suffix count, and files without any suffix whose content is an image; all
 others are counted in a warning. `part_folders` finds the parts, `class_folders` reads the classes of each, and
-`image_suffixes` tells images from other files.
+`image_suffixes` separates images from other files.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Tell images from other files: by their suffix, or without a suffix by their content."""
+"""Separate images from other files: by their suffix, or without a suffix by their content."""
 
 from __future__ import annotations
 

@@ -265,7 +265,7 @@ def _open_union(folder: Path, description: dict[str, Any]) -> PackedSplit:
     info = _parse_info(description)
     for part, digest in zip(parts, description["part_digests"], strict=True):
         if part.digest != digest:
-            raise UserError(f"{folder}: {part.folder} was packed anew since this union was made: run data_prep again")
+            raise UserError(f"{folder}: {part.folder} was packed again after this union was made: run data_prep again")
     return union_of(parts, info, folder)
 
 

@@ -29,7 +29,7 @@ def check_outputs(network: nn.Module, side: int) -> None:
     """Try a network in evaluation mode on a few images of noise, of `side` pixels: twice, and some beside blank images.
 
     Raises UserError for an output that is no row of logits, for probabilities, for an output that chance or the other
-    images of the batch decide; also for a network of other channels than its first layer tells. Other errors of the
+    images of the batch decide; also for a network that takes other channels than its first layer. Other errors of the
     network itself, as for images of a size that it does not take, are passed on.
     """
     channels = image_channels(network)
@@ -64,7 +64,7 @@ def check_outputs(network: nn.Module, side: int) -> None:
 
 
 def _check_channels(network: nn.Module, channels: int, side: int) -> None:
-    """Raise UserError for a network that takes no images of the channels that its first layer tells, but others.
+    """Raise UserError for a network that takes no images with the channels of its first layer, but others.
 
     Also for one that begins with a convolution of other than images.
     """

@@ -51,7 +51,7 @@ Content = dict[Any, Any]
 
 
 def is_averaged(name: str) -> bool:
-    """True if a key or prefix speaks of averaged weights (`model_ema`, `teacher.`)."""
+    """True if a key or prefix names averaged weights (`model_ema`, `teacher.`)."""
     return _AVERAGED.search(name) is not None
 
 
@@ -114,7 +114,7 @@ def _is_state_dict(content: dict[Any, Any]) -> bool:
 def read_torch_file(
     path: Path, kind: Kind | None, *, weights: str | None = None, values: bool = True
 ) -> tuple[dict[str, Tensor], dict[str, Any], list[str]]:
-    """State dict of a pickle, what the file says of itself (`epoch`, `extra`), and sentences about what was chosen.
+    """State dict of a pickle, the file's own description (`epoch`, `extra`), and sentences about what was chosen.
 
     Raises UserError, naming the file, where it is cut off, needs code, or holds no state dict.
     """

@@ -73,7 +73,7 @@ def _shows(section: Section, figure: str) -> bool:
 def section_views(evidence: Evidence, claims: list[ClaimView]) -> Chapters:
     """Chapters with their sections, those without content included (`empty`).
 
-    Of a study that compares checkpoint files only what speaks of files, without the paper's tables and numbers.
+    Of a study that compares checkpoint files only the sections on files, without the paper's tables and numbers.
     """
     of_files = evidence.plan.compares_files
     views = [

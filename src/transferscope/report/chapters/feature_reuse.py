@@ -140,7 +140,7 @@ CHAPTER = Chapter(
             figures=("reuse_controls",),
             tables=controls,
             note="Statistics and first modules are trained as RI-T is, from which they differ in their initial weights "
-            "alone; frozen features as P-T. Permutations of each image by itself stand with the shuffled images.",
+            "alone; frozen features as P-T. Images that are each permuted on their own are with the shuffled images.",
         ),
         Section(
             id="figure_7",

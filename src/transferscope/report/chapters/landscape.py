@@ -237,15 +237,15 @@ CHAPTER = Chapter(
             "one part of the information in the test images and the height measured on the other, so that a flat line "
             "has 0 on average and may have less. Intervals are over test images, the same for all models, and hold the "
             "largest gap over the measured points in 94 to 98 % of test sets where lines are flat, and in up to 99 % "
-            "where barriers are small. Networks with BatchNorm layers "
-            "get their statistics anew at every point between two models, from training images; what the "
-            "averaged statistics give has names that begin with naive.",
+            "where barriers are small. The statistics of "
+            "BatchNorm layers are recomputed from training images at every point between two models; metrics with the "
+            "averaged statistics have names that begin with naive.",
             of_files=Words(
                 "The height of each pair's barrier on the straight line: 0 where two models lie in one basin.",
                 "A barrier is estimated without the upward bias of a largest gap, so that a flat line has 0 on average "
-                "and may have less. Intervals are over test images. Networks with BatchNorm layers get their "
-                "statistics anew at every point between two models, from training images; names that begin with naive "
-                "have the averaged statistics.",
+                "and may have less. Intervals are over test images. The statistics of BatchNorm "
+                "layers are recomputed from training images at every point between two models; metrics with the "
+                "averaged statistics have names that begin with naive.",
             ),
         ),
         Section(

@@ -28,7 +28,7 @@ def flips_and_answers(evidence: Evidence) -> list[Grid]:
     for task, table in evidence.each("replacement"):
         margin = _margin(evidence)
         answers = [_answer(row, margin) for row in table.to_dict("records")]
-        note = f"{IN_BRACKETS} Needed: images with which McNemar's test tells a difference of this size in 80 %."
+        note = f"{IN_BRACKETS} Needed: images with which McNemar's test finds such a difference in 80 % of test sets."
         grids.append(_pairs(f"Ours: {task}, flips", task, table, FLIPS, "replacement", note, answers))
         note = f"{IN_BRACKETS} A dash: too few mistakes, or not defined."
         grids.append(_pairs(f"Ours: {task}, agreement", task, table, AGREEMENT, "replacement", note))
