@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from transferscope.images.augment import EvaluationTransform
 from transferscope.images.feed import Feed
+from transferscope.images.seen_images import EvaluationTransform
 from transferscope.images.split import PackedSplit
 from transferscope.models.duplicate import duplicate
 from transferscope.models.frozen import freeze
