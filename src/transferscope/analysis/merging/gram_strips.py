@@ -112,9 +112,7 @@ def factor(strips: Sequence[GramStrip], device: torch.device) -> None:
         strip.values.copy_(own)
 
 
-def _above(
-    strips: Sequence[GramStrip], below: GramStrip, device: torch.device
-) -> Iterator[tuple[Tensor, slice]]:
+def _above(strips: Sequence[GramStrip], below: GramStrip, device: torch.device) -> Iterator[tuple[Tensor, slice]]:
     """Each earlier strip, and its columns that are the rows of `below`."""
     for strip in strips:
         yield strip.values.to(device), slice(below.start - strip.start, below.stop - strip.start)

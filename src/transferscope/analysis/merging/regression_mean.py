@@ -211,7 +211,7 @@ def _sum_strips(
 
 def _less_the_next(states: Sequence[State], place: int, key: str) -> Tensor:
     """A candidate's weight less that of the next one, or the last one's less the mean, in float64."""
-    weight = states[place][key].detach().double()
+    weight = states[place][key].detach().to(torch.float64, copy=True)
     weight -= states[place + 1][key].detach() if place + 1 < len(states) else mean_tensor(states, key)
     return weight
 
@@ -239,7 +239,7 @@ def _watched(model: nn.Module, part: _Part) -> Iterator[None]:
 
 
 def _solution(one: _Map, states: Sequence[State]) -> Tensor:
-    """M + (sum_i G_i)^-1 sum_i G_i (W_i - M), or the mean M where the layer had no input at all; strips are overwritten."""
+    """M + (sum_i G_i)^-1 sum_i G_i (W_i - M), or the mean M where the layer had no input; strips are overwritten."""
     mean = mean_tensor(states, one.key)
     diagonal = torch.cat([strip.diagonal().cpu() for strip in one.strips], dim=1)
     if not bool(diagonal.any()):
