@@ -38,14 +38,16 @@ def losses(shape: str, height: float, num: int, generator: np.random.Generator) 
     return easy + height * SHAPES[shape][:, None], height * float(SHAPES[shape].max())
 
 
-def rare_losses(share: float, height: float, num: int, generator: np.random.Generator) -> tuple[Floats, float]:
+def rare_losses(
+    share: float, height: float, num: int, generator: np.random.Generator, common: float = 0.0
+) -> tuple[Floats, float]:
     """Losses of ends that know nearly every example, (11, num), and the true barrier in a bowl.
 
-    It is made by a share of the examples alone, the others are well known everywhere.
+    All of it but `common` is made by a share of the examples alone, the others are well known everywhere.
     """
     easy = 0.02 * generator.exponential(1.0, num) * (1 + 0.2 * generator.standard_normal((11, num)))
-    hard = (generator.random(num) < share) * height / share
-    return easy + hard * SHAPES["bowl"][:, None], height
+    hard = (generator.random(num) < share) * (height - common) / share
+    return easy + (hard + common) * SHAPES["bowl"][:, None], height
 
 
 def resampled(values: Floats, generator: np.random.Generator, num_resamples: int = 300) -> Floats:

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 from scipy import optimize, stats
 from scipy.special import xlogy
+from scipy.stats import binom, multinomial
 from statsmodels.stats.proportion import proportion_confint
 
+from reachable_coverage import TOTALS, least_of_equal_models, of_one_count
 from transferscope.analysis.agreement import consistency
 from transferscope.analysis.intervals import (
     difference_of_means,
@@ -187,3 +189,35 @@ def test_a_group_of_equal_values_adds_no_spread_and_no_warning() -> None:
     low, high = stats.t.interval(0.95, 2, varied.mean() - 0.3, stats.sem(varied))
     np.testing.assert_allclose(difference_of_means(varied, [0.3, 0.3]), (low, high))
     np.testing.assert_allclose(difference_of_means([0.3, 0.3], varied), (-high, -low))
+
+
+def test_few_changes_of_equal_models_are_covered_as_little_as_an_interval_can():
+    """Any interval that holds 93 % at up to six expected changes holds 98.5 % at two; Tango's is at that limit.
+
+    Up to 2.5 expected changes it is above the least possible coverage by .004 at most, and never below 93 % afterwards.
+    """
+    least = least_of_equal_models(0.93)
+    up, down = (index.ravel() for index in np.mgrid[:21, :21])
+    low, high = paired_difference_interval(up, down, 100)
+    counts = np.stack([up, down, 100 - up - down], axis=1)
+    covered = np.array([
+        multinomial.pmf(counts, 100, [total / 200, total / 200, 1 - total / 100])[(low <= 0) & (high >= 0)].sum()
+        for total in TOTALS
+    ])  # fmt: skip
+    few = TOTALS <= 2.5
+    assert least[TOTALS == 2] == pytest.approx(0.985, abs=0.001)
+    assert (least[few] > 0.97).all()
+    assert (covered[few] - least[few] <= 0.004).all()
+    assert (covered >= least - 1e-3).all()
+    assert covered[~few].min() > 0.93
+
+
+def test_a_rate_of_few_cases_has_95_percent_on_average_only():
+    """At .5 and 1 expected cases no interval has 93 to 97 %; Wilson's has it on average over .5 to 3."""
+    for expected in (0.5, 1.0):
+        reachable = of_one_count(expected)
+        assert not ((reachable > 0.925) & (reachable < 0.975)).any()
+    rates, counts = np.arange(0.5, 3.001, 0.02) / 100, np.arange(101)
+    low, high = rate_interval(counts, 100)
+    held = [binom.pmf(counts, 100, rate)[(low <= rate) & (rate <= high)].sum() for rate in rates]
+    assert 0.93 < np.mean(held) < 0.97

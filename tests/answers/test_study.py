@@ -91,12 +91,46 @@ def test_what_would_tell_is_of_both_claims(
     plan: Plan, claims: tuple[pd.DataFrame, pd.DataFrame], accuracy: str | float, loss: str, needed: str
 ) -> None:
     """No barrier takes both claims, so each is named with what it needs where that differs, in the last sentence too."""
-    table = claims[0].set_index("id")
-    both = ["no_barrier_pt", "no_barrier_pt_loss"]
-    table.loc[both, "verdict"], table.loc[both, "would_tell"] = "cannot tell", [accuracy, loss]
-    card = answers_of_study(plan, table.reset_index())
+    card = answers_of_study(plan, open_barriers(claims[0], "no_barrier_pt", [0.01, 0.02], [accuracy, loss]))
     assert card["no_barrier_pt"].would_tell == needed
     assert (f"two P-T lie in one basin ({needed})" if needed else "two P-T lie in one basin") in card["open"].answer
+
+
+@pytest.mark.parametrize("claim", ["no_barrier_pt", "barrier_rit"])
+@pytest.mark.parametrize(
+    ("effects", "needed"),
+    [
+        ([0.09, 0.01], "5 runs"),
+        ([0.01, 0.09], "for the loss 8 runs"),
+        ([0.09, 0.09], "5 runs, or for the loss 8 runs"),
+        ([0.01, 0.01], "5 runs, and for the loss 8 runs"),
+    ],
+)
+def test_a_barrier_in_either_would_tell(
+    plan: Plan, claims: tuple[pd.DataFrame, pd.DataFrame], claim: str, effects: list[float], needed: str
+) -> None:
+    """A barrier takes one claim, so that which has measured one above the margin of 5 % is named alone."""
+    table = open_barriers(claims[0], claim, effects, ["5 runs", "8 runs"])
+    assert answers_of_study(plan, table)[claim].would_tell == needed
+
+
+@pytest.mark.parametrize("claim", ["no_barrier_pt", "barrier_rit"])
+def test_a_claim_that_is_decided_needs_nothing(
+    plan: Plan, claims: tuple[pd.DataFrame, pd.DataFrame], claim: str
+) -> None:
+    """Where accuracy shows no barrier only what the loss needs is named."""
+    table = open_barriers(claims[0], claim, [0.09, 0.01], ["5 runs", "8 runs"]).set_index("id")
+    table.loc[claim, "verdict"] = "holds" if claim.startswith("no") else "does not hold"
+    assert answers_of_study(plan, table.reset_index())[claim].would_tell == "for the loss 8 runs"
+
+
+def open_barriers(claims: pd.DataFrame, claim: str, effects: list[float], needed: list[str | float]) -> pd.DataFrame:
+    """The claims with one on a barrier and its twin in the loss undecided."""
+    table = claims.set_index("id")
+    both = [claim, f"{claim}_loss"]
+    table.loc[both, "verdict"], table.loc[both, "effect"] = "cannot tell", effects
+    table.loc[both, "would_tell"] = needed
+    return table.reset_index()
 
 
 def test_the_loss_has_its_own_number_of_comparisons(plan: Plan, claims: tuple[pd.DataFrame, pd.DataFrame]) -> None:

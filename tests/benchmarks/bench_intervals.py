@@ -144,12 +144,17 @@ def stopping(studies: int, num: int) -> None:
 
 
 def stopping_by_loss(studies: int, num: int) -> None:
-    """Barriers at 0, .3, .9 and 1.1 of the margin, which a share of the examples makes, and losses that vary in all."""
+    """Barriers at 0, .3, .9 and 1.1 of the margin, which a share of the examples makes, also with a part in all."""
     limit = MARGIN * (LOSS_OF_GUESSING - 0.02)
     designs: dict[str, Callable[[np.random.Generator], tuple[np.ndarray, float]]] = {
         f"loss, {share:g} of the examples, {part:g} of the margin": partial(rare_losses, share, part * limit, num)
         for share in (0.01, 0.02, 0.05, 0.2)
         for part in (0.0, 0.3, 0.9, 1.1)
+    } | {
+        f"loss, {share:g} of the examples and .6 in all, 1.1 of the margin": partial(
+            rare_losses, share, 1.1 * limit, num, common=0.6 * limit
+        )
+        for share in (0.01, 0.02)
     }
     for name, draw in designs.items():
         generator = np.random.default_rng(3)

@@ -3,13 +3,15 @@
     python tests/benchmarks/bench_replace.py [--studies 1000] [--sizes 100 500]     # coverage
     python tests/benchmarks/bench_replace.py --cost                                 # 50,000 images of 345 classes
     python tests/benchmarks/bench_replace.py --enumerate                            # coverage of a difference, exactly
+    python tests/benchmarks/bench_replace.py --reachable                            # coverage that any interval can have
 
 Two models of a population of 100,000 examples are drawn, whose mistakes and probabilities agree more or less. A study
 draws test sets from the population and makes the tables of mistakes and of `measure.replacements` from them. For every
 column with a `_low` and a `_high` it is counted how often the two hold the column's value in the whole population.
 
 With few changed answers coverage goes up and down with the true shares, whatever the interval. --enumerate adds up the
-probabilities of all counts and prints mean and least coverage over shares up to a factor of 1.5 away.
+probabilities of all counts and prints mean and least coverage over shares up to a factor of 1.5 away. --reachable prints
+which coverages any interval can have there, with ours beside them, and the mean of ours over true values near each other.
 """
 
 from __future__ import annotations
@@ -17,15 +19,20 @@ from __future__ import annotations
 import argparse
 import itertools
 import resource
+import sys
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from scipy.stats import multinomial
+from scipy.stats import binom, multinomial
 
-from transferscope.analysis.intervals import paired_difference_interval
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from reachable_coverage import TOTALS, least_of_equal_models, of_one_count
+from transferscope.analysis.intervals import paired_difference_interval, rate_interval
 from transferscope.analysis.mistakes import compare_predictions, with_intervals
 from transferscope.experiment.options import ReplaceOptions
 from transferscope.measure.replacements import calibration, replacement
@@ -171,6 +178,33 @@ def enumerate_differences() -> None:
             print(f"n {num:3d}, gained {gained:g}, lost {lost:g}: {shown}", flush=True)
 
 
+def reachable() -> None:
+    """Rates, and differences of equal models, of 100 and 500 examples."""
+    for expected in (0.5, 1.0, 1.5, 2.0, 3.0):
+        near = ", ".join(f"{one:.3f}" for one in of_one_count(expected) if 0.9 < one < 0.9985)
+        ours = ", ".join(f"{coverage_of_rate(expected / num, num):.3f}" for num in (100, 500))
+        print(f"rate, {expected:g} expected: reachable {near}; Wilson's (100, 500) {ours}", flush=True)
+    for num in (100, 500):
+        every = [coverage_of_rate(expected / num, num) for expected in np.arange(0.5, 3.001, 0.01)]
+        print(f"rate, mean over .5 to 3 expected of {num}: Wilson's {np.mean(every):.3f}, least {min(every):.3f}")
+    for total, least in zip(TOTALS, least_of_equal_models(0.93), strict=True):
+        ours = ", ".join(f"{coverage_of_equal_models(total / 2 / num, num):.3f}" for num in (100, 500))
+        print(f"equal models, {total:g} changes: at least {least:.3f}; Tango's (100, 500) {ours}", flush=True)
+
+
+def coverage_of_rate(rate: float, num: int) -> float:
+    counts = np.arange(num + 1)
+    low, high = rate_interval(counts, num)
+    return float(binom.pmf(counts, num, rate)[(low <= rate) & (rate <= high)].sum())
+
+
+def coverage_of_equal_models(share: float, num: int, most: int = 20) -> float:
+    up, down = (index.ravel() for index in np.mgrid[: most + 1, : most + 1])
+    low, high = paired_difference_interval(up, down, num)
+    chances = multinomial.pmf(np.stack([up, down, num - up - down], axis=1), num, [share, share, 1 - 2 * share])
+    return float(chances[(low <= 0) & (high >= 0)].sum())
+
+
 NEARBY = 1.5 ** np.linspace(-1, 1, 7)
 
 
@@ -186,7 +220,11 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=[100, 500])
     parser.add_argument("--cost", action="store_true")
     parser.add_argument("--enumerate", action="store_true")
+    parser.add_argument("--reachable", action="store_true")
     arguments = parser.parse_args()
+    if arguments.reachable:
+        reachable()
+        return
     if arguments.cost or arguments.enumerate:
         cost() if arguments.cost else enumerate_differences()
         return

@@ -20,8 +20,10 @@ Decision = Literal["no barrier", "barrier", "undecidable"]
 
 EARLY = 0.005
 """Part of the 5 % of error that is spent on looks before all examples are there."""
-UNSEEN_LOSS = 2.0
+IMAGINED_LOSS = 2.0
 """Loss of the example that is imagined beside those of a line, in losses of guessing: a mistake of which it is sure."""
+LARGEST_RISE = 5.5
+"""Rise of the loss of an example that was not seen, in losses of guessing; by simulation, see the log."""
 TUNED_AT = 100
 """Number of examples at which intervals that hold at every look are least wide."""
 
@@ -59,6 +61,14 @@ def reach_at_every_look(num_examples: int, error: float, *, tuned_at: int = TUNE
     return math.sqrt(2 * (weight + 1) / weight * math.log(math.sqrt(weight + 1) / error))
 
 
+def unseen_share(num_examples: int, error: float) -> float:
+    """Largest share of all examples that can be of a kind of which so many show none, with probability 1 - error.
+
+    About -log(error) / num_examples, which is the rule of three where the error is .05.
+    """
+    return float(1 - error ** (1 / num_examples))
+
+
 def decide_barrier(
     alphas: ArrayLike,
     values: ArrayLike,
@@ -74,14 +84,16 @@ def decide_barrier(
 
     margin: a part of what the mean of the ends is better than `guessing`, in the metric's unit, as in the claims on
     barriers, so that a line on which this is decided is decided there. alphas, values, is_share: as in
-    `barriers.barrier_row`, on the examples so far. May be asked after every batch: the probability that any of its
-    answers is ever wrong is at most `error`, half of it for each side. Above: some place is, where each place has its
-    part of the error. Below: all places are; for the truly highest one that is wrong with the probability of a single
-    place, so nothing is divided. An example is imagined at every place, and at the ends, whose answer changes, or
-    whose loss rises by twice that of guessing, since a few examples that are all alike do not show the rare ones (with
-    one at the loss of guessing, barriers that are made by 5 % of the examples stop wrongly in 3 % of replays, by 2 % in
-    28 %). Barriers in the loss that are made by about 1 % of the examples are too rare for that, and stop wrongly in
-    about 18 %.
+    `barriers.barrier_row`, on the examples so far.
+
+    May be asked after every batch: the probability that any of its answers is ever wrong is at most `error`, half of it
+    for each side. Above: some place is, where each place has its part of the error. Below: all places are; for the
+    truly highest one that is wrong with the probability of a single place, so nothing is divided.
+
+    A few examples that are all alike do not show the rare ones. An example is imagined at every place, and at the ends,
+    whose answer changes, or whose loss rises by twice that of guessing. A loss is below the margin only if it stays
+    there when that of as many examples as can have been missed (`unseen_share`) rises by `LARGEST_RISE`, since no
+    interval of a mean holds without a bound on single values (Bahadur and Savage 1956).
 
     Undecidable are metrics that are not finite, lines without a place between the ends, and ends that are worse than
     guessing beyond doubt, of which no part could be a margin.
@@ -101,13 +113,15 @@ def decide_barrier(
         return None
     noise, scale = beyond[1:][known], math.sqrt(num_examples / max(num_examples - 1, 1))
     for_one = reach_at_every_look(num_examples, error / 2)
-    of_one = 1.0 if is_share else 0.0 if higher_is_better else UNSEEN_LOSS * guessing
+    of_one = 1.0 if is_share else 0.0 if higher_is_better else IMAGINED_LOSS * guessing
     imagined = of_one / num_examples
     if learned[0] + for_one * np.hypot(scale * learned[1:][known].std(ddof=1), imagined) < 0:
         return "undecidable"
     errors = np.hypot(scale * noise.std(axis=0, ddof=1), imagined)
     for_all = reach_at_every_look(num_examples, error / 2 / gaps.shape[1]) * errors
-    if (beyond[0] + for_one * errors).max() < 0:
+    seen = errors if higher_is_better else scale * noise.std(axis=0, ddof=1)
+    missed = 0.0 if higher_is_better else unseen_share(num_examples, error / 2) * LARGEST_RISE * guessing
+    if (beyond[0] + for_one * seen).max() + missed < 0:
         return "no barrier"
     return "barrier" if (beyond[0] - for_all).max() > 0 else None
 

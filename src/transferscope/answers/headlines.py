@@ -14,6 +14,7 @@ from transferscope.answers.wording import count, listed, percent, sentence
 from transferscope.claims.evidence import CROSS_DOMAIN
 from transferscope.claims.registry import registered
 from transferscope.claims.verdict import FAILS, HOLDS
+from transferscope.experiment.options import BARRIER_MARGIN
 from transferscope.experiment.plan import Plan
 from transferscope.measure.merge_table import ALL_TASKS
 from transferscope.tables import formats
@@ -232,11 +233,22 @@ SHOWN: Mapping[str, Callable[[float], str]] = {
 
 
 def _would(row: Mapping[Any, Any], loss: Mapping[Any, Any] | None) -> str:
-    """The studies that would tell, of the claim and of that on the loss where it needs another one; empty without."""
-    first, second = (_text(one["would_tell"]) if one is not None else "" for one in (row, loss))
+    """The studies that would tell, of the claim and of that on the loss; empty where none is known.
+
+    That there is no barrier takes both claims, so each open one is named, once where both need the same. That there is
+    one takes either: where a measured barrier is above the margin, showing it settles the question, and what the other
+    claim needs is not asked for.
+    """
+    if loss is None:
+        return _text(row["would_tell"])
+    open_ = [claim for claim in (row, loss) if VERDICTS.get(str(claim["verdict"]), UNKNOWN) == UNKNOWN]
+    higher = [claim for claim in open_ if float(claim["effect"]) > BARRIER_MARGIN and _text(claim["would_tell"])]
+    asked = higher or open_
+    first, second = (_text(claim["would_tell"]) if claim in asked else "" for claim in (row, loss))
     if second in ("", first):
         return first
-    return f"{first}, and for the loss {second}" if first else f"for the loss {second}"
+    joined = "or" if higher else "and"
+    return f"{first}, {joined} for the loss {second}" if first else f"for the loss {second}"
 
 
 def _text(cell: object) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -123,7 +124,8 @@ def enough_examples(
     open_metrics = ["auc" if whole.multi_label else "accuracy", "loss"]
     seen: dict[str, list[Arrays]] = {}
     rows = np.zeros(0, dtype=np.int64)
-    for size in (size for size in looks_at(len(whole), rule) if size >= least * len(whole)):
+    first = max(rule.first, math.ceil(least * len(whole)))
+    for size in looks_at(len(whole), rule.model_copy(update={"first": first})):
         new = np.sort(order[len(rows) : size])
         rows = np.concatenate([rows, new])
         for name, arrays in _outcomes(bench, whole.subset(new), checkpoint, model, ends, alphas).items():

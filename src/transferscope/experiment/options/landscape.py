@@ -127,10 +127,12 @@ class UntilDecidedOptions(LookOptions):
 
     The examples come in growing batches; after each an interval that holds at every look decides or asks for more, on
     accuracy (AUC where images have several labels) and on the loss. A line stops when both are decided. Wrong decisions
-    of either are at most 5 %, where a barrier in the loss is made by 2 % of the examples or more; of those that 1 %
-    make about 18 % are wrong. A line that decides nothing takes all examples.
+    of either are at most 5 %, in the loss as long as that of no image rises by more than 5.5 times the loss of guessing
+    (13 nats of ten classes). That the loss shows no barrier so takes 400 images at least. A line that decides
+    nothing takes all examples.
     """
 
+    growth: Annotated[float, Field(gt=1, le=10)] = 1.2
     margin: Annotated[float, Field(gt=0, lt=1)] = BARRIER_MARGIN
     """Height of a barrier, as a part of what the ends have learned, above which it is one; that of the claims."""
     least_across: Annotated[float, Field(ge=0, le=1)] = 0.6
