@@ -100,6 +100,20 @@ def test_results_hold_tables_and_refer_to_figures(tmp_path: Path) -> None:
     pd.testing.assert_frame_equal(loaded.tables["runs"], TABLE)
 
 
+def test_an_older_table_among_newer_results_is_damage(tmp_path: Path) -> None:
+    """With its own digest beside it: the index holds those of the tables that it was written with."""
+    dataset, files = ResultsDataset(filepath=str(tmp_path / "results")), ("runs.csv", ".runs.csv.sha256")
+    dataset.save(TaskResults("clipart", {}, {"runs": TABLE.iloc[:1]}, {}))
+    older = {name: (tmp_path / "results" / name).read_bytes() for name in files}
+    dataset.save(TaskResults("clipart", {}, {"runs": TABLE}, {}))
+    assert dataset.exists()
+    for name, content in older.items():
+        (tmp_path / "results" / name).write_bytes(content)
+    assert not dataset.exists()
+    with pytest.raises(DatasetError, match=r"runs\.csv is damaged \(it is another version than results\.json"):
+        dataset.load()
+
+
 @pytest.mark.parametrize("kind", ["table", "figure", "pdf", "results", "tensors", "merged"])
 def test_the_file_of_another_task_does_not_exist(tmp_path: Path, kind: str) -> None:
     """With all that proves its content, so that it is made anew; loading it names its own place."""

@@ -429,3 +429,16 @@ def test_no_value_of_any_key_of_a_command_ends_in_a_traceback() -> None:
     assert ("runs.a.label", "x") in kept
     assert not {("globals", "3"), ("globals.data", "3"), ("globals.x", "x"), ("tasks.u.union", "[]")} & kept
     assert len(kept) < 4 * len(keys) / 2
+
+
+def test_code_that_a_network_imports_decides_its_fingerprint(tmp_path: Path) -> None:
+    """A module beside `nets.py` that it imports, not one that it does not import."""
+    for name, text in (("nets", "import blocks"), ("blocks", "width = 8"), ("other", "width = 8")):
+        (tmp_path / f"{name}.py").write_text(text)
+    known = []
+    for name, text in ((None, ""), ("other", "width = 9"), ("blocks", "width = 16")):
+        if name is not None:
+            (tmp_path / f"{name}.py").write_text(text)
+        plan = load(runtime_params={"model": {"name": f"{tmp_path}/nets.py:build"}}).plan
+        known.append(plan.runs["clipart.pt_1"].fingerprint)
+    assert known[0] == known[1] != known[2]

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
+import os
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from kedro.framework.hooks.manager import _create_hook_manager
-from kedro.io import DataCatalog, MemoryDataset
+from kedro.io import DataCatalog, DatasetError, MemoryDataset
 from kedro.pipeline import Node, Pipeline
 from kedro.runner import SequentialRunner
 
@@ -201,3 +203,45 @@ def test_a_union_of_splits_that_are_packed_in_the_same_run_is_of_its_plan(
             hooks.after_pipeline_run({}, Pipeline(nodes))
             recorded.append((folder / "data" / ".made_by.json").read_bytes())
     assert recorded == [recorded[0]] * 4
+
+
+def older_copy(tmp_path: Path, name: str) -> Callable[[], None]:
+    """A function that puts the entry, with its digest, back as it is now."""
+    files = {path: path.read_bytes() for path in (tmp_path / f"{name}.txt", tmp_path / f".{name}.txt.sha256")}
+
+    def put_back() -> None:
+        for path, content in files.items():
+            path.write_bytes(content)
+
+    return put_back
+
+
+@pytest.mark.parametrize("end", ["undisturbed", "killed", "elsewhere"])
+def test_an_older_version_in_its_own_place_is_refused(study: Any, tmp_path: Path, end: str) -> None:
+    """Whole by its own digest, and of the present plan before and after; made anew, all is as it was."""
+    study([TRAIN, TABLE, FIGURE], epochs=1)
+    put_back = older_copy(tmp_path, "t.table")
+    if end == "killed":
+        killed(study, tmp_path, [TRAIN, TABLE, FIGURE], epochs=2)
+    else:
+        study([TRAIN, TABLE, FIGURE], epochs=2, elsewhere=end == "elsewhere")
+    newer = older_copy(tmp_path, "t.table")
+    put_back()
+    with pytest.raises(CommandLineError, match=r"^t\.table: another version than was written last, .*`kedro run --p"):
+        study([FIGURE], epochs=2)
+    with pytest.raises(CommandLineError, match=r"^t\.table: another version"):
+        study([TABLE, FIGURE], epochs=2, only_missing=True)
+    newer()
+    assert "another" not in study([FIGURE], epochs=2)
+    put_back()
+    study([TABLE], epochs=2)
+    assert "another" not in study([FIGURE], epochs=2)
+
+
+def test_a_damaged_result_is_no_other_version(study: Any, tmp_path: Path) -> None:
+    """One without its digest is named as damaged by its reader, with the reason."""
+    study([TRAIN, TABLE, FIGURE], epochs=1)
+    (tmp_path / ".t.table.txt.sha256").unlink()
+    os.utime(tmp_path / "t.table.txt", (0, 0))
+    with pytest.raises(DatasetError, match=r"its digest .* is missing"):
+        study([FIGURE], epochs=1)

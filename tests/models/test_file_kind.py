@@ -262,3 +262,38 @@ def test_a_bad_header_of_our_own_is_one_line(tmp_path: Path, text: str) -> None:
     save_file({"a": torch.zeros(1)}, tmp_path / "a.safetensors", {"transferscope": text})
     with pytest.raises(UserError, match=r"a\.safetensors has a damaged header"):
         load_checkpoint(tmp_path / "a.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("architecture", 3),
+        ("architecture", ["resnet18"]),
+        ("model_options", None),
+        ("model_options", "width"),
+        ("num_classes", "2"),
+        ("class_names", [1]),
+        ("epoch", 2.5),
+        ("metrics", {"test_accuracy": "high"}),
+        ("extra", []),
+    ],
+)
+def test_values_of_other_types_in_a_header_are_one_line(tmp_path: Path, key: str, value: object) -> None:
+    """The line names the key; the same file without the value is read."""
+    path = tmp_path / "a.safetensors"
+    for metadata in ({}, {key: value}):
+        text = json.dumps({"keys": ["a"], "metadata": {"class_names": []} | metadata})
+        save_file({"a": torch.zeros(1)}, path, {"transferscope": text})
+        if not metadata:
+            load_checkpoint(path)
+    with pytest.raises(UserError, match=rf"a\.safetensors has a damaged header \({key}"):
+        load_checkpoint(path)
+
+
+@pytest.mark.parametrize("option", ["name", "seed", "num_classes"])
+def test_what_is_no_option_of_a_network_is_none_in_a_header(tmp_path: Path, option: str) -> None:
+    """These are arguments of their own where a network is built."""
+    text = json.dumps({"keys": ["a"], "metadata": {"class_names": [], "model_options": {option: 1}}})
+    save_file({"a": torch.zeros(1)}, tmp_path / "a.safetensors", {"transferscope": text})
+    with pytest.raises(UserError, match=rf"damaged header \({option} is no option of a network\)"):
+        load_checkpoint(tmp_path / "a.safetensors")

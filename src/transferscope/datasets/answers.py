@@ -9,7 +9,7 @@ from typing import Any
 from kedro.io import AbstractDataset
 from kedro_datasets._typing import JSONPreview
 
-from transferscope.system.stored import is_whole, read_json, write_json
+from transferscope.system.stored import is_whole, noted_digest, read_json, write_json
 
 
 class AnswersDataset(AbstractDataset):
@@ -30,6 +30,10 @@ class AnswersDataset(AbstractDataset):
     def preview(self) -> JSONPreview:
         """The content of the file."""
         return JSONPreview(json.dumps(read_json(self._path)))
+
+    def content_digest(self) -> str:
+        """The digest that the file bears; "" where it is not there."""
+        return noted_digest(self._path)
 
     def _exists(self) -> bool:
         return is_whole(self._path)

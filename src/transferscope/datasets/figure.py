@@ -10,7 +10,7 @@ from kedro.io import AbstractDataset
 from kedro_datasets._typing import ImagePreview
 
 from transferscope.plots.rendered import SavedFigure
-from transferscope.system.stored import check, is_whole, stored_file
+from transferscope.system.stored import check, is_whole, noted_digest, stored_file
 
 
 class FigureDataset(AbstractDataset):
@@ -37,6 +37,10 @@ class FigureDataset(AbstractDataset):
         """The PNG."""
         check(self._path)
         return ImagePreview(base64.b64encode(self._path.read_bytes()).decode())
+
+    def content_digest(self) -> str:
+        """The digests that both files bear; "" where one is not there."""
+        return noted_digest(self._path, self._path.with_suffix(".pdf"))
 
     def _exists(self) -> bool:
         return is_whole(self._path) and is_whole(self._path.with_suffix(".pdf"))

@@ -29,6 +29,13 @@ class MergedModelDataset(AbstractDataset):
         """The card."""
         return JSONPreview(json.dumps(dict(self.load().card)))
 
+    def content_digest(self) -> str:
+        """The digests that the card, and weights where there are any, bear; "" where none is there."""
+        from transferscope.models.merged import CARD, WEIGHTS
+        from transferscope.system.stored import noted_digest
+
+        return noted_digest(*filter(Path.exists, (self._folder / WEIGHTS, self._folder / CARD)))
+
     def _exists(self) -> bool:
         from transferscope.models.merged import MergedModel
 

@@ -11,7 +11,7 @@ from kedro_datasets._typing import TablePreview
 
 from transferscope.datasets.previews import table_preview
 from transferscope.plots.rendered import one_at_a_time
-from transferscope.system.stored import check, is_whole, stored_file
+from transferscope.system.stored import check, is_whole, noted_digest, stored_file
 
 
 class PagesDataset(AbstractDataset):
@@ -42,6 +42,10 @@ class PagesDataset(AbstractDataset):
     def preview(self) -> TablePreview:
         """The file, which Kedro-Viz cannot show."""
         return table_preview(["file", "bytes"], [[str(self._path), self.load().stat().st_size]])
+
+    def content_digest(self) -> str:
+        """The digest that the file bears; "" where it is not there."""
+        return noted_digest(self._path)
 
     def _exists(self) -> bool:
         return is_whole(self._path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from transferscope.datasets.previews import table_preview
 from transferscope.datasets.table import read_table, write_table
 from transferscope.plots.rendered import SavedFigure
 from transferscope.system.atomic import atomic_folder
-from transferscope.system.stored import DamagedError, check, is_whole, path_in_data, read_json, write_json
+from transferscope.system.stored import DamagedError, check, noted_digest, path_in_data, read_json, write_json
 
 
 class ResultsDataset(AbstractDataset[TaskResults, TaskResults]):
@@ -26,7 +27,7 @@ class ResultsDataset(AbstractDataset[TaskResults, TaskResults]):
 
     def load(self) -> TaskResults:
         index = read_json(self._folder / "results.json")
-        tables = {name: read_table(self._folder / f"{name}.csv") for name in index["tables"]}
+        tables = {name: read_table(path) for name, path in self._tables(index)}
         figures = {name: SavedFigure(self._folder / path) for name, path in index["figures"].items()}
         for figure in figures.values():
             if figure.png.is_file():
@@ -38,7 +39,8 @@ class ResultsDataset(AbstractDataset[TaskResults, TaskResults]):
             for name, table in data.tables.items():
                 write_table(table, folder / f"{name}.csv", path_in_data(self._folder / f"{name}.csv"))
             figures = {name: os.path.relpath(figure.png, self._folder) for name, figure in data.figures.items()}
-            index = {"task": data.task, "facts": data.facts, "tables": list(data.tables), "figures": figures}
+            digests = {name: noted_digest(folder / f"{name}.csv") for name in data.tables}
+            index = {"task": data.task, "facts": data.facts, "tables": digests, "figures": figures}
             write_json(folder / "results.json", index, path_in_data(self._folder / "results.json"))
 
     def preview(self) -> TablePreview:
@@ -48,13 +50,28 @@ class ResultsDataset(AbstractDataset[TaskResults, TaskResults]):
         rows += [[name, "figure", None] for name in results.figures]
         return table_preview(["name", "kind", "rows"], rows)
 
+    def content_digest(self) -> str:
+        """The digest that the index bears, which holds those of the tables; "" where it is not there."""
+        return noted_digest(self._folder / "results.json")
+
     def _exists(self) -> bool:
         """All files whole; a figure that is not is drawn by another node."""
         try:
-            index = read_json(self._folder / "results.json")
+            for _, path in self._tables(read_json(self._folder / "results.json")):
+                check(path)
         except (OSError, DamagedError):
             return False
-        return all(is_whole(self._folder / f"{name}.csv") for name in index["tables"])
+        return True
+
+    def _tables(self, index: dict[str, Any]) -> Iterator[tuple[str, Path]]:
+        """Names and files of the tables; DamagedError for one that is not of this index, as an older version of it."""
+        if not isinstance(index["tables"], dict):
+            raise DamagedError(self._folder / "results.json", "it holds no digests of tables, as in version 0.1")
+        for name, digest in index["tables"].items():
+            path = self._folder / f"{name}.csv"
+            if noted_digest(path) not in ("", digest):
+                raise DamagedError(path, "it is another version than results.json was written with")
+            yield name, path
 
     def _describe(self) -> dict[str, Any]:
         return {"filepath": str(self._folder)}

@@ -9,7 +9,7 @@ import pandas as pd
 from kedro.io import AbstractDataset
 from kedro_datasets._typing import TablePreview
 
-from transferscope.system.stored import DamagedError, check, is_whole, stored_file
+from transferscope.system.stored import DamagedError, check, is_whole, noted_digest, stored_file
 
 
 class TableDataset(AbstractDataset[pd.DataFrame, pd.DataFrame]):
@@ -48,6 +48,10 @@ class TableDataset(AbstractDataset[pd.DataFrame, pd.DataFrame]):
         return TablePreview(
             self.load().head(rows).astype(object).where(lambda part: part.notna(), None).to_dict("split")
         )
+
+    def content_digest(self) -> str:
+        """The digest that the file bears; "" where it is not there."""
+        return noted_digest(self._path)
 
     def _exists(self) -> bool:
         return is_whole(self._path)

@@ -10,7 +10,7 @@ from kedro.io import AbstractDataset
 from kedro_datasets._typing import TablePreview
 
 from transferscope.datasets.previews import table_preview
-from transferscope.system.stored import UNSEALED, DamagedError, check, write_sealed
+from transferscope.system.stored import UNSEALED, DamagedError, check, noted_digest, write_sealed
 
 
 class TensorsDataset(AbstractDataset):
@@ -54,6 +54,10 @@ class TensorsDataset(AbstractDataset):
     def _name(self) -> str:
         """The end of its path, by which a file of another run in its place is noticed."""
         return "/".join(self._path.parts[-3:])
+
+    def content_digest(self) -> str:
+        """The digest that the file bears; "" where it is not there."""
+        return noted_digest(self._path)
 
     def _exists(self) -> bool:
         try:

@@ -10,7 +10,7 @@ from kedro.io import AbstractDataset
 from kedro_datasets._typing import TablePreview
 
 from transferscope.datasets.previews import table_preview
-from transferscope.system.stored import check, is_whole, stored_file
+from transferscope.system.stored import check, is_whole, noted_digest, stored_file
 
 
 class TextDataset(AbstractDataset[str, str]):
@@ -33,6 +33,10 @@ class TextDataset(AbstractDataset[str, str]):
         headings = re.findall(r"^#+ (.+)$|<h[1-3][^>]*>(.+?)</h", self.load(), re.MULTILINE | re.DOTALL)
         rows = [[" ".join(re.sub("<[^>]+>", " ", markdown or page).split())] for markdown, page in headings]
         return table_preview([self._path.name], rows)
+
+    def content_digest(self) -> str:
+        """The digest that the file bears; "" where it is not there."""
+        return noted_digest(self._path)
 
     def _exists(self) -> bool:
         return is_whole(self._path)

@@ -11,8 +11,9 @@ import glob
 import logging
 import os
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -34,7 +35,7 @@ from transferscope.framework.table_schemas import with_table_names
 from transferscope.framework.viz_view import group_entries
 from transferscope.models.hub_cache import is_hub_name
 from transferscope.system.errors import UserError
-from transferscope.system.references import allow, is_reference, source_file
+from transferscope.system.references import allow, is_reference, source_files
 from transferscope.system.stored import remembered_digests
 
 log = logging.getLogger("transferscope")
@@ -75,7 +76,7 @@ class PlanConfigLoader(EnvironmentLoader):
             self._name_formats(parameters)
             digest = remembered_digests(_memory())
             with in_one_line("parameters: "):
-                self._plan = make_plan(self._with_sizes(parameters), lambda name: digest(self._file_of(name)))
+                self._plan = make_plan(self._with_sizes(parameters), partial(self._digest, digest))
             for run in self._plan.runs.values():
                 if is_reference(run.model.name):
                     allow(run.model.name, self.project)
@@ -169,10 +170,13 @@ class PlanConfigLoader(EnvironmentLoader):
             log.info("pictures.store_size is auto and there are no images: spectra are for images of %d px", size)
         return parameters | {"pictures": pictures | {"store_size": size}}
 
-    def _file_of(self, name: str) -> str:
-        """The checkpoint file of a path, or the file with the code of a network of the user's own."""
-        code = source_file(name, self.project) if is_reference(name) else None
-        return self.place(str(code or name))
+    def _digest(self, digest: Callable[[str], str | None], name: str) -> str | None:
+        """Of a checkpoint file, or of the user's own code of a network: its file and those that it imports."""
+        if not is_reference(name):
+            return digest(self.place(name))
+        files = source_files(name, self.project) or [Path(self.place(name))]
+        digests = [digest(str(file)) for file in files]
+        return digests[0] if len(digests) == 1 else " ".join(map(str, digests))
 
     def place(self, path: str) -> str:
         """A path of the parameters, absolute: relative ones begin at the project's folder; names of the hub stay."""

@@ -5,7 +5,8 @@ initialisation and seeds, of the run that it starts from and of files, but not o
 `experiment.fingerprint` makes it, and `framework.input_checks` refuses those of another one. Tables and figures bear
 none; here each entry has a key that follows from its node, the parameters of that node, and the keys of what the node
 reads. The keys under which results were made are kept beside
-them, and compared with those that the present plan gives.
+them, and compared with those that the present plan gives. The digest of each is kept too: an older version in its
+place, whole by its own digest, is refused.
 """
 
 from __future__ import annotations
@@ -28,7 +29,6 @@ from kedro.io import CatalogProtocol
 from kedro.pipeline import Node, Pipeline
 from pydantic import BaseModel
 
-from transferscope.datasets.packed_split import PackedSplitDataset
 from transferscope.framework.command_line import CommandLineError
 from transferscope.framework.runners.failures import run_command
 from transferscope.framework.stale_inputs import check_images
@@ -59,6 +59,9 @@ class MadeBy:
         self._outdated = False
         """True if a split was packed since the keys were computed, which depend on its content."""
         self._made: dict[str, str] = {}
+        self._written: dict[str, str] = {}
+        """The digest of each result as it was written."""
+        self._digest: Callable[[str], str] = str
         self._saved: set[str] = set()
         self._lock = threading.Lock()
 
@@ -73,13 +76,14 @@ class MadeBy:
             self._file = Path(self._context.project_path) / folder / FILE
         # Parameters stay as they are in a run, of which the keys are computed again after each split that is packed.
         nodes, parameter = pipelines["__default__"].nodes, cache(partial(_parameter_digest, catalog.load))
-        self._compute = lambda: present_keys(nodes, parameter, partial(_content_digest, catalog))
+        self._digest = partial(_content_digest, catalog)
+        self._compute = lambda: present_keys(nodes, parameter, self._digest)
         self._present, self._outdated, self._saved = self._compute(), False, set()
         for path in (self._file, _journal(self._file)):
             if path.is_dir():
                 raise CommandLineError(f"{path} is a folder, where a file says which plan made the results: remove it")
         try:
-            self._made = _read(self._file)
+            self._made, self._written = _read(self._file)
         except DamagedError as error:
             logger.warning(
                 "%s is damaged (%s): which plan made the results is not known; `kedro run` makes them anew",
@@ -87,14 +91,16 @@ class MadeBy:
                 error.reason,
             )
             names = [name for name in self._present if not name.endswith(".checkpoints") and has_entry(catalog, name)]
-            self._made = dict.fromkeys(names, UNKNOWN)
+            self._made, self._written = dict.fromkeys(names, UNKNOWN), {}
             self._write()
         if _journal(self._file).is_file():  # of a run that was killed
             self._write()
+        only_missing = bool(run_params.get("only_missing_outputs"))
         if self._context is not None:
-            check_images(pipeline, catalog, only_missing=bool(run_params.get("only_missing_outputs")))
+            check_images(pipeline, catalog, only_missing=only_missing)
+        self._check_versions(pipeline.inputs() | (pipeline.all_outputs() if only_missing else set()))
         stale = {name for name in self._stale() if has_entry(catalog, name)}
-        _report(stale, pipeline, only_missing=bool(run_params.get("only_missing_outputs")))
+        _report(stale, pipeline, only_missing=only_missing)
 
     @hook_impl
     def before_dataset_saved(self, dataset_name: str) -> None:
@@ -119,7 +125,8 @@ class MadeBy:
             of_another = [name for name in node.inputs if self._made.get(name) != self._present.get(name)]
             mixed = [name for name in of_another if name in self._made]
             self._made[dataset_name] = _digest([key, *mixed]) if mixed else key
-            _append(_journal(self._file), dataset_name, self._made[dataset_name])
+            self._written[dataset_name] = self._digest(dataset_name)
+            _append(_journal(self._file), dataset_name, self._made[dataset_name], self._written[dataset_name])
 
     def notes(self) -> list[str]:
         """Entries that were saved in a process in which no run began, since the last call."""
@@ -141,6 +148,7 @@ class MadeBy:
                 self._present, self._outdated = self._compute(), False
             elsewhere = (pipeline.all_outputs() & self._present.keys()) - self._saved
             self._made |= {name: self._present[name] for name in elsewhere}
+            self._written |= {name: self._digest(name) for name in elsewhere}
         self._write()
 
     @hook_impl
@@ -150,8 +158,19 @@ class MadeBy:
     def _stale(self) -> Iterable[str]:
         return (name for name, key in self._present.items() if self._made.get(name, key) != key)
 
+    def _check_versions(self, used: Iterable[str]) -> None:
+        """Raise CommandLineError for what is read, or kept, and is whole but not what was written last."""
+        noted = ((name, self._written.get(name)) for name in used)
+        others = {name for name, digest in noted if digest and self._digest(name) not in ("", digest)}
+        if others:
+            raise CommandLineError(
+                f"{_names(others)}: another version than was written last, such as that of an older copy; "
+                f"{_how_to_make(others)}"
+            )
+
     def _write(self) -> None:
-        write_json(self._file, {"made": dict(sorted(self._made.items()))})
+        written = {name: digest for name, digest in self._written.items() if digest}
+        write_json(self._file, {"made": dict(sorted(self._made.items())), "written": dict(sorted(written.items()))})
         _journal(self._file).unlink(missing_ok=True)
 
 
@@ -232,17 +251,21 @@ def has_entry(catalog: CatalogProtocol, name: str) -> bool:
 
 
 def _content_digest(catalog: CatalogProtocol, name: str) -> str:
-    dataset = catalog.get(name)
-    return str(dataset.content_digest()) if isinstance(dataset, PackedSplitDataset) else ""
+    """The digest that an entry of ours bears; "" for others, and where it is not there."""
+    digest = getattr(catalog.get(name), "content_digest", None)
+    return "" if digest is None else str(digest())
 
 
-def _read(path: Path) -> dict[str, str]:
-    """The keys under which results were made, with what a run that was killed has noted since."""
+def _read(path: Path) -> tuple[dict[str, str], dict[str, str]]:
+    """The keys and digests under which results were made, with what a run that was killed has noted since."""
     try:
-        made = dict(read_json(path)["made"])
+        content = read_json(path)
     except FileNotFoundError:
-        made = {}
-    return made | dict(_noted(_journal(path)))
+        content = {}
+    made, written = dict(content.get("made", {})), dict(content.get("written", {}))
+    for name, key, digest in _noted(_journal(path)):
+        made[name], written[name] = key, digest
+    return made, written
 
 
 def _journal(path: Path) -> Path:
@@ -250,15 +273,15 @@ def _journal(path: Path) -> Path:
     return path.with_name(f"{path.stem}.journal")
 
 
-def _append(journal: Path, name: str, key: str) -> None:
+def _append(journal: Path, name: str, key: str, digest: str = "") -> None:
     journal.parent.mkdir(parents=True, exist_ok=True)
-    line = f"{name} {key}"
+    line = f"{name} {key} {digest}"
     with journal.open("a", encoding="utf-8") as file:
         file.write(f"{line} {zlib.crc32(line.encode()):08x}\n")
 
 
-def _noted(journal: Path) -> Iterable[tuple[str, str]]:
-    """Names and keys; a last line that is cut off is of a result that counts as unknown to its reader."""
+def _noted(journal: Path) -> Iterable[tuple[str, str, str]]:
+    """Names, keys and digests; a last line that is cut off is of a result that counts as unknown to its reader."""
     if not journal.is_file():
         return
     lines = journal.read_bytes().split(b"\n")
@@ -266,8 +289,8 @@ def _noted(journal: Path) -> Iterable[tuple[str, str]]:
         content, _, checksum = line.rpartition(b" ")
         if checksum != f"{zlib.crc32(content):08x}".encode():
             raise DamagedError(journal, "a line is not what was written")
-        name, _, key = content.decode().partition(" ")
-        yield name, key
+        name, key, digest = content.decode().split(" ")
+        yield name, key, digest
 
 
 def _digest(content: Any) -> str:

@@ -6,14 +6,17 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from transferscope.experiment.options.architecture import NOT_TAKEN
 from transferscope.models.checkpoint_files import files_of
 from transferscope.models.compatible import check_compatible, classifier_keys, infer_num_classes, load_weights
 from transferscope.models.file_kind import kind_of
@@ -307,7 +310,20 @@ def _metadata(path: Path, header: Mapping[str, str] | None) -> tuple[CheckpointM
     unknown = values.keys() - {known.name for known in fields(CheckpointMetadata)}
     if unknown:
         raise UserError(f"checkpoint {path} holds unknown metadata {sorted(unknown)}: it needs a newer transferscope")
-    return CheckpointMetadata(**values), keys
+    try:
+        metadata = _metadata_type().validate_json(json.dumps(values), strict=True)
+    except ValidationError as error:
+        fault = error.errors(include_url=False)[0]
+        key = ".".join(map(str, fault["loc"]))
+        raise UserError(f"checkpoint {path} has a damaged header ({key}: {fault['msg']}): copy it again") from None
+    for option in NOT_TAKEN.keys() & metadata.model_options.keys():
+        raise UserError(f"checkpoint {path} has a damaged header ({option} is no option of a network): copy it again")
+    return metadata, keys
+
+
+@cache
+def _metadata_type() -> TypeAdapter[CheckpointMetadata]:
+    return TypeAdapter(CheckpointMetadata)
 
 
 def plain(tensor: Tensor) -> Tensor:

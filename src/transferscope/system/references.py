@@ -6,7 +6,6 @@ named it, in the study or in a call. An environment variable hands it on to othe
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import importlib
 import importlib.util
@@ -20,6 +19,7 @@ from types import ModuleType
 from typing import Any
 
 from transferscope.system.errors import UserError
+from transferscope.system.imported_files import imported_names, with_imported_files
 from transferscope.system.near import near_matches
 
 ALLOWED = "TRANSFERSCOPE_OWN_CODE"
@@ -56,6 +56,12 @@ def source_file(reference: str, folder: Path) -> Path | None:
     except Exception:  # a package around the module may raise anything
         return None
     return Path(spec.origin) if spec is not None and spec.origin not in (None, "built-in", "frozen") else None
+
+
+def source_files(reference: str, folder: Path) -> list[Path]:
+    """The file of `source_file`, and those beside it that it imports; empty where there is none."""
+    file, place = source_file(reference, folder), reference.rpartition(":")[0]
+    return [] if file is None else with_imported_files(file, "" if place.endswith(".py") else place)
 
 
 def _allowed() -> dict[str, str]:
@@ -150,7 +156,7 @@ def _importable(folder: Path) -> Iterator[None]:
 
 def _check_siblings(file: Path, key: str) -> None:
     """Refuse a file that got another module of a name that one beside it has; Python keeps one module per name."""
-    for name in _imported(file):
+    for name in {name.partition(".")[0] for name in imported_names(file, file.parent)}:
         siblings = (file.parent / f"{name}.py", file.parent / name / "__init__.py")
         sibling = next((path for path in siblings if path.is_file()), None)
         other = getattr(sys.modules.get(name), "__file__", None)
@@ -159,17 +165,6 @@ def _check_siblings(file: Path, key: str) -> None:
                 f"{key}: {file} imports {name}, and this process has imported another module of that name, {other}: "
                 f"rename {sibling.relative_to(file.parent)}"
             )
-
-
-def _imported(file: Path) -> set[str]:
-    """First parts of the names of modules that the code of a file imports, not relative to a package."""
-    names: set[str] = set()
-    for node in ast.walk(ast.parse(file.read_bytes())):
-        if isinstance(node, ast.Import):
-            names.update(alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            names.add(node.module)
-    return {name.partition(".")[0] for name in names}
 
 
 def _broken(place: str, key: str, error: BaseException) -> UserError:

@@ -167,6 +167,18 @@ def seal_of(path: str | Path) -> str:
     return "" if match is None else match.group()[len("sha256:") :].decode()
 
 
+def noted_digest(*paths: str | Path) -> str:
+    """The digests that files of results bear, in them or beside them, not compared with their content.
+
+    "" for no file, and where one of them bears none or is not there.
+    """
+    try:
+        digests = [seal_of(path) if Path(path).suffix in INSIDE else _digest_beside(Path(path)) for path in paths]
+    except OSError:
+        return ""
+    return "-".join(digests) if all(digests) else ""
+
+
 def file_digest(path: str | Path) -> str:
     """sha256 of a file's bytes, as hexadecimal digits."""
     with Path(path).open("rb") as file:
@@ -225,6 +237,10 @@ def _read_memory(memory: Path) -> dict[str, Any]:
 
 def _beside(path: Path) -> Path:
     return path.with_name(f".{path.name}.sha256")
+
+
+def _digest_beside(path: Path) -> str:
+    return _beside(path).read_text(encoding="utf-8", errors="replace").splitlines()[-1].partition(" ")[0]
 
 
 def _text_beside(name: str, digest: str, place: str) -> str:
