@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from transferscope.experiment.options import PictureOptions
-from transferscope.images.split import PackedSplit, SplitInfo, write_split_files
+from transferscope.images.split import PackedSplit, SplitInfo
+from transferscope.images.split_files import write_split_files
 
 SIZE = 8
 

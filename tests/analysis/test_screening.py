@@ -5,7 +5,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from transferscope.analysis.criticality import criticality, module_criticality
+from transferscope.analysis.criticality import criticality
+from transferscope.analysis.module_criticality import module_criticality
 from transferscope.analysis.screening import cases_near, screened_criticality
 from transferscope.models.modules import find_modules
 from transferscope.models.parts import split_at_modules

@@ -5,8 +5,9 @@
 
 Runs the study in a new folder, or in a project folder that exists, with the runner of `kedro run`, and prints the CPU
 seconds of the thread of each node and of the processes beside it that draw for it, added up by kind; then parts of
-trainings, the nodes that take most, and what the whole process took. With one thread an operation, as on two cores,
-a thread's seconds are all that a node takes. `--profile` prints where nodes of such names spend it. Nothing is asserted.
+trainings, the nodes that take most, the modules that are longest to load, and what the whole process took. With one
+thread an operation, as on two cores, a thread's seconds are all that a node takes. `--profile` prints where nodes of
+such names spend it. Nothing is asserted.
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ KINDS = (
 here = threading.local()
 spent: Counter[str] = Counter()
 parts: Counter[str] = Counter()
+imports: Counter[str] = Counter()
 profiles: list[cProfile.Profile] = []
 _reported = 0.0
 
@@ -98,6 +100,25 @@ def watch_nodes(profiled: str | None) -> None:
     processes._begun = timed_begun
 
 
+def watch_imports() -> None:
+    """Count what this process spends on loading modules, by the module that was asked for."""
+    from importlib import _bootstrap
+
+    load = _bootstrap._find_and_load  # type: ignore[attr-defined]
+
+    def timed_load(name: str, import_: Any) -> Any:
+        if getattr(here, "loads", False):  # what a module loads counts as its own
+            return load(name, import_)
+        here.loads, begin = True, time.thread_time()
+        try:
+            return load(name, import_)
+        finally:
+            here.loads = False
+            imports[name] += time.thread_time() - begin  # type: ignore[assignment]
+
+    _bootstrap._find_and_load = timed_load  # type: ignore[attr-defined]
+
+
 def watch_trainings() -> None:
     """Count what trainings spend on evaluation and on files; the rest is steps."""
     from transferscope.training import trainee
@@ -147,6 +168,9 @@ def show(options: argparse.Namespace, started: float, first: float) -> None:
         print(f"    of trainings: {part:20s} {seconds:8.1f} s")
     for node, seconds in spent.most_common(options.top):
         print(f"  {seconds:8.2f} s  {node}")
+    print(f"modules loaded by this process, in nodes or not: {sum(imports.values()):.1f} s")
+    for module, seconds in imports.most_common(8):
+        print(f"  {seconds:8.2f} s  {module}")
     own, children = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     whole = own.ru_utime + own.ru_stime
     print(f"this process: {whole:.1f} CPU s, its main thread {time.thread_time():.1f}; before the run {first:.1f}")
@@ -170,6 +194,7 @@ def main() -> None:
     parser.add_argument("--profile", help="pattern of the names of nodes")
     options = parser.parse_args()
     started, before = time.perf_counter(), time.process_time()
+    watch_imports()
     with tempfile.TemporaryDirectory() as name:
         folder = options.folder
         if folder is None:

@@ -27,9 +27,9 @@ from torchvision import transforms
 from torchvision.transforms import v2
 
 from transferscope.experiment.options import IMAGENET_MEAN, IMAGENET_STD, PictureOptions
-from transferscope.images.augment import EvaluationTransform
 from transferscope.images.domainnet import read_domainnet
 from transferscope.images.pack import pack_split
+from transferscope.images.seen_images import EvaluationTransform
 from transferscope.images.split import PackedSplit
 
 BATCH = 64

@@ -26,11 +26,11 @@ from torch import nn
 from transferscope.analysis.barriers import resampled_interval
 from transferscope.analysis.basin import estimate_basin
 from transferscope.analysis.calibration import reliability
-from transferscope.analysis.criticality import module_criticality, settle
 from transferscope.analysis.enough_pretraining import Scores, SourceEpochs
 from transferscope.analysis.intervals import difference_of_means
 from transferscope.analysis.learning import rise_at_the_end
 from transferscope.analysis.mistakes import compare_mistakes, spread_over_pairs, with_intervals
+from transferscope.analysis.module_criticality import module_criticality, settle
 from transferscope.measure.judging import Outcome, mean_interval_of_tasks
 
 Rows = Iterator[tuple[str, list[bool]]]

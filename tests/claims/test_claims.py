@@ -18,7 +18,7 @@ from transferscope.claims.registry import registered
 from transferscope.experiment.plan import Plan
 from transferscope.plots.rendered import SavedFigure
 from transferscope.report.chapters import CHAPTERS
-from transferscope.report.view import whole_table
+from transferscope.report.claims_table import whole_table
 
 Results = dict[str, TaskResults]
 Draw = Callable[..., Results]

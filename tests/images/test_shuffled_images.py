@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from transferscope.experiment.options import AugmentationOptions, PictureOptions
-from transferscope.images.augment import EvaluationTransform, TrainingTransform
+from transferscope.images.augment import TrainingTransform
+from transferscope.images.seen_images import EvaluationTransform
 from transferscope.images.shuffled_images import Shuffle, ShuffleEach, block_sizes
 from transferscope.system.errors import UserError
 

@@ -13,9 +13,9 @@ import torch
 
 from damage import flip
 from transferscope.experiment.options import PictureOptions
-from transferscope.images.augment import SeenImages
 from transferscope.images.domainnet import read_domainnet
 from transferscope.images.pack import pack_split
+from transferscope.images.seen_images import SeenImages
 from transferscope.images.shuffled_images import Shuffle
 from transferscope.images.split import PackedSplit
 from transferscope.images.union import union_split
@@ -117,7 +117,7 @@ def test_changed_part_is_noticed(union: PackedSplit, make_domain: Callable[..., 
     """A union does not silently show a part that was packed anew with other content."""
     root = make_domain("real", train=(1, 1), folder="other")
     pack_split(read_domainnet(root, "real"), "train", PICTURES, tmp_path / "real")
-    with pytest.raises(UserError, match=r"real was packed anew since this union was made"):
+    with pytest.raises(UserError, match=r"real was packed again after this union was made"):
         PackedSplit.open(union.folder)
 
 

@@ -13,7 +13,7 @@ import torchvision
 from torch import Tensor, nn
 
 from transferscope.models.checkpoint import Checkpoint, CheckpointMetadata, check_checkpoint_file, load_checkpoint
-from transferscope.models.compatible import fit_to_model
+from transferscope.models.fit_to_model import fit_to_model
 from transferscope.models.initialisation import initialise
 from transferscope.models.series import CheckpointSeries
 from transferscope.models.torch_file import _ArchiveStorage

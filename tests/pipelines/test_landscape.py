@@ -14,11 +14,12 @@ import pytest
 import torch
 
 from transferscope.analysis.batchnorm import recompute_statistics
-from transferscope.analysis.criticality import criticality, module_criticality
+from transferscope.analysis.criticality import criticality
 from transferscope.analysis.distance import l2_distance
 from transferscope.analysis.evaluator import prepare
 from transferscope.analysis.interpolation import interpolate
 from transferscope.analysis.learning import loss_without_knowledge
+from transferscope.analysis.module_criticality import module_criticality
 from transferscope.datasets.measurements import MeasurementFolder
 from transferscope.experiment.node_parameters import PairSpec
 from transferscope.experiment.options import CriticalityOptions, LandscapeOptions

@@ -14,7 +14,7 @@ import torch
 
 from transferscope.analysis.distance import l2_distance
 from transferscope.framework.runners import GpuRunner
-from transferscope.images.augment import EvaluationTransform
+from transferscope.images.seen_images import EvaluationTransform
 from transferscope.system.errors import UserError
 from transferscope.training.evaluation import predict
 

@@ -16,8 +16,8 @@ from transferscope.claims.decide import decide_claims
 from transferscope.claims.evidence import TaskResults
 from transferscope.claims.registry import registered
 from transferscope.experiment.plan import Plan
+from transferscope.report.claims_table import claim_views, compared_kinds
 from transferscope.report.page import code, ranges, units, write_markdown, write_page
-from transferscope.report.view import claim_views, compared_kinds
 from transferscope.tables.markdown import escape
 
 Draw = Callable[..., dict[str, TaskResults]]

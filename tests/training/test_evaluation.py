@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from transferscope.images.augment import EvaluationTransform
+from transferscope.images.seen_images import EvaluationTransform
 from transferscope.images.split import PackedSplit
 from transferscope.system.errors import UserError
 from transferscope.training import evaluation

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 import torch
 from torch import nn
 
 from transferscope.experiment.options import TrainingOptions
 from transferscope.experiment.plan import make_plan
+from transferscope.models.plain_sgd import PlainSGD
 from transferscope.system.errors import UserError
+from transferscope.training.device import reproducible
 from transferscope.training.optim import learning_rate, make_optimizer, parameter_groups, set_learning_rate
 
 
@@ -95,6 +99,34 @@ def test_zero_learning_rate_changes_no_weight() -> None:
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
 
 
+def test_sgd_is_that_of_torch_to_the_bit_and_loads_no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights and momenta after steps and a restored state are torch's, where `torch._dynamo` cannot be imported."""
+
+    def after_steps(kind: type[torch.optim.SGD]) -> tuple[list[torch.Tensor], dict[str, object]]:
+        generator = torch.Generator().manual_seed(3)
+        weights = [nn.Parameter(torch.randn(shape, generator=generator)) for shape in ((3, 5), (7,))]
+        optimizer = kind(weights, lr=0.3, momentum=0.9, weight_decay=1e-2, fused=True)
+        for _ in range(2):
+            optimizer.load_state_dict(optimizer.state_dict())
+            optimizer.zero_grad()
+            sum((weight * torch.randn(weight.shape, generator=generator)).sum() for weight in weights).backward()  # type: ignore[union-attr]
+            optimizer.step()
+        return weights, optimizer.state_dict()
+
+    expected, expected_state = after_steps(torch.optim.SGD)
+    before = torch.are_deterministic_algorithms_enabled()
+    for name in ("torch._dynamo", "torch._inductor"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(ImportError, match="_dynamo"):
+        after_steps(torch.optim.SGD)
+    with reproducible(deterministic=True):
+        assert torch.are_deterministic_algorithms_enabled()
+        weights, state = after_steps(PlainSGD)
+    assert torch.are_deterministic_algorithms_enabled() == before
+    assert all(torch.equal(weight, wanted) for weight, wanted in zip(weights, expected, strict=True))
+    torch.testing.assert_close(state, expected_state, rtol=0, atol=0)
+
+
 def test_frozen_parameters_are_left_out() -> None:
     """A parameter that takes no gradient is in no group, and a group without parameters is not made."""
     model = nn.Linear(2, 2)
@@ -106,7 +138,7 @@ def test_frozen_parameters_are_left_out() -> None:
 def test_without_an_optimizer_it_is_sgd_with_the_fingerprint_of_before() -> None:
     """The key that came later changes nothing where it is not used, and the plan where it is."""
     made = make_optimizer(Scalars(), TrainingOptions())
-    assert type(made) is torch.optim.SGD
+    assert type(made) is PlainSGD
     assert all(group["fused"] for group in made.param_groups)
 
     def fingerprint(**training: object) -> str:

@@ -13,7 +13,8 @@ from torch import Tensor
 from transferscope.experiment.options import AugmentationOptions
 from transferscope.experiment.run import RunSpec
 from transferscope.experiment.seeds import step_seed
-from transferscope.images.augment import TrainingTransform, mixup
+from transferscope.images.augment import TrainingTransform
+from transferscope.images.mixup import mixup
 from transferscope.images.split import PackedSplit
 from transferscope.models.initialisation import initialise
 from transferscope.training.device import OneProcess, as_input

@@ -15,7 +15,7 @@ from transferscope.analysis.compiled import compiled as as_compiled
 from transferscope.analysis.content import content_of
 from transferscope.models.duplicate import duplicate
 from transferscope.models.image_input import in_fast_layout
-from transferscope.models.layouts import as_logits
+from transferscope.models.logits import as_logits
 from transferscope.system.errors import UserError
 
 Batch = tuple[Tensor, Tensor]

@@ -28,7 +28,7 @@ from transferscope.images.split import PackedSplit
 from transferscope.measure.merging import Merging
 from transferscope.measure.stopping import guessing_of
 from transferscope.models.checkpoint import Checkpoint, save_checkpoint
-from transferscope.models.layouts import check_outputs
+from transferscope.models.logits import check_outputs
 from transferscope.system.atomic import atomic_folder
 from transferscope.system.errors import UserError, one_line
 from transferscope.system.nested import laid_over

@@ -12,7 +12,8 @@ import numpy as np
 
 from transferscope.benchmarks.cases import Case, Setting
 from transferscope.experiment.options import PictureOptions
-from transferscope.images.split import PackedSplit, SplitInfo, write_split_files
+from transferscope.images.split import PackedSplit, SplitInfo
+from transferscope.images.split_files import write_split_files
 from transferscope.images.verified import IMAGES, npy_header
 
 DECODED = "JPEG files, a DataLoader with workers"

@@ -114,7 +114,7 @@ def _training_rate(
 ) -> float:
     from transferscope.training.device import reproducible
 
-    with reproducible(deterministic=deterministic):
+    with reproducible(deterministic=deterministic, compiled=compiled):
         step = _step(setting, batch, deterministic, compiled=compiled, mode=mode)
         return setting.rate(step, warm_up=4)
 

@@ -123,6 +123,7 @@ class _Work:
 
         from transferscope.models.layers import image_channels
         from transferscope.models.memory_layout import lay_out
+        from transferscope.models.plain_sgd import PlainSGD
         from transferscope.models.precision import TYPES, analyses_precision
         from transferscope.models.zoo import build_model
 
@@ -141,7 +142,7 @@ class _Work:
         self.images = self.images.contiguous(memory_format=layout)
         self.seen = self.images[:ANALYSED].to(self.dtype, memory_format=torch.channels_last)
         self.labels = torch.zeros(options.batch_size, dtype=torch.long, device=device)
-        self.optimizer = torch.optim.SGD(network.parameters(), lr=0.0, momentum=0.9, fused=True)
+        self.optimizer = PlainSGD(network.parameters(), lr=0.0, momentum=0.9, fused=True)
         self.options, self.device = options, device
 
     def step(self) -> None:

@@ -38,7 +38,7 @@ class PackedSplitDataset(AbstractDataset):
 
     def preview(self) -> ImagePreview:
         """A contact sheet."""
-        from transferscope.images.augment import SeenImages
+        from transferscope.images.seen_images import SeenImages
         from transferscope.plots.galleries import contact_sheet
 
         split = self.load()

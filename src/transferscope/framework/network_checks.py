@@ -195,10 +195,10 @@ def sizes_faults(plan: Plan, runs: Iterable[RunSpec]) -> Iterator[str]:
 
 def _size_fault(model: ModelOptions, side: int) -> str | None:
     """The reason why a network takes no images of a size; UserError where it takes none of 1 or 3 channels."""
-    from transferscope.images.augment import check_channels
+    from transferscope.images.seen_images import check_channels
     from transferscope.models.image_input import common_side
     from transferscope.models.layers import image_channels
-    from transferscope.models.layouts import check_outputs
+    from transferscope.models.logits import check_outputs
     from transferscope.models.zoo import build_model
 
     try:

@@ -122,3 +122,8 @@ def check_size(size: int, where: str) -> None:
     """Raise UserError for a file of more than `MAX_FILE_BYTES`."""
     if size > MAX_FILE_BYTES:
         raise UserError(f"{where}: {size:,} bytes, more than the {MAX_FILE_BYTES:,} that are read: remove the file")
+
+
+def joined(folder: str, name: str) -> str:
+    """The path of what is called `name` in a folder; `""` is the root."""
+    return f"{folder}/{name}" if folder else name

@@ -24,15 +24,8 @@ from transferscope.images.files import open_tree
 from transferscope.images.partial import PartialSplit
 from transferscope.images.source import ExampleList, ImageSource, warn_once
 from transferscope.images.source_digest import file_fingerprints, picture_key, source_digest
-from transferscope.images.split import (
-    IMAGE_DIGESTS,
-    DroppedImage,
-    PackedSplit,
-    SplitInfo,
-    content_digest,
-    note_source,
-    write_split_files,
-)
+from transferscope.images.split import IMAGE_DIGESTS, DroppedImage, PackedSplit, SplitInfo
+from transferscope.images.split_files import content_digest, note_source, write_split_files
 from transferscope.system.errors import UserError
 from transferscope.system.progress import progress_bar
 from transferscope.system.stored import DamagedError

@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ import torch
 from pydantic import ValidationError
 
 from transferscope.experiment.options import PictureOptions
-from transferscope.images.example_columns import COLUMNS, join_columns, no_columns, read_columns, write_columns
+from transferscope.images.example_columns import join_columns, no_columns, read_columns
 from transferscope.images.image_array import (
     ConcatenatedImages,
     ImageArray,
@@ -30,13 +30,12 @@ from transferscope.images.image_array import (
 from transferscope.images.verified import IMAGES, REPACK, VerifiedImages
 from transferscope.system.errors import UserError
 from transferscope.system.progress import progress_bar
-from transferscope.system.stored import DamagedError, file_digest, read_json, stored_digest, write_json
+from transferscope.system.renamed import renamed_object
+from transferscope.system.stored import DamagedError, read_json, stored_digest
 
 FORMAT = 2
 IMAGE_DIGESTS = "image_digests.npy"
 """File with the sha256 of each stored image."""
-LISTED = ("labels.npy", "source_sizes.npy", IMAGE_DIGESTS, "example_ids.json")
-"""Files whose digests split.json holds, with columns.parquet where there is one; images.npy has one for each image."""
 
 
 @dataclass(frozen=True)
@@ -249,61 +248,6 @@ def replace_info(info: SplitInfo, **changes: Any) -> SplitInfo:
     return SplitInfo(**{**{key: getattr(info, key) for key in info.__dataclass_fields__}, **changes})
 
 
-def content_digest(
-    image_digests: np.ndarray, labels: np.ndarray, class_names: Sequence[str], pictures: PictureOptions
-) -> str:
-    """sha256 over the sha256 of each image (uint8 (N, 32)), the labels, the class names and the settings."""
-    settings = {"class_names": list(class_names), "pictures": pictures.model_dump(mode="json")}
-    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
-    digest.update(f"{labels.dtype} {labels.shape}".encode())
-    digest.update(np.ascontiguousarray(labels).tobytes())
-    digest.update(np.ascontiguousarray(image_digests).tobytes())
-    return digest.hexdigest()
-
-
-def write_split_files(
-    folder: Path,
-    info: SplitInfo,
-    labels: np.ndarray,
-    example_ids: Sequence[str],
-    source_sizes: np.ndarray,
-    image_digests: np.ndarray | None = None,
-    columns: pd.DataFrame | None = None,
-) -> None:
-    """Write everything of a split but `images.npy`, which lies in `folder` already.
-
-    image_digests: uint8 (N, 32), the sha256 of each image; None: they are computed. columns: as `PackedSplit.columns`.
-    """
-    images = np.load(folder / IMAGES, mmap_mode="r")
-    if image_digests is None:
-        hashes = [hashlib.sha256(image).digest() for image in images]
-        image_digests = np.frombuffer(b"".join(hashes), dtype=np.uint8).reshape(-1, 32)
-    np.save(folder / "labels.npy", labels)
-    np.save(folder / "source_sizes.npy", source_sizes)
-    np.save(folder / IMAGE_DIGESTS, image_digests)
-    (folder / "example_ids.json").write_text(json.dumps(list(example_ids)), encoding="utf-8")
-    listed = [*LISTED]
-    if columns is not None and len(columns.columns):
-        write_columns(folder, columns)
-        listed.append(COLUMNS)
-    files = {name: file_digest(folder / name) for name in listed}
-    write_description(folder, info, {"shape": list(images.shape), "files": files})
-
-
-def write_description(folder: Path, info: SplitInfo, more: dict[str, Any]) -> None:
-    """split.json: the format, `info` and what else is to be known, with the digests of the other files."""
-    described = {**asdict(info), "pictures": info.pictures.model_dump(mode="json")}
-    write_json(folder / "split.json", {"format": FORMAT, **more, **described})
-
-
-def note_source(split: PackedSplit, source_digest: str) -> None:
-    """Write in a split's description that it is what packing files of another time would give."""
-    assert split.folder is not None
-    split.check()
-    path = split.folder / "split.json"
-    write_json(path, read_json(path) | {"source_digest": source_digest})
-
-
 def _open_packed(folder: Path, description: dict[str, Any]) -> PackedSplit:
     for name, digest in description["files"].items():
         if stored_digest(folder / name) != digest:
@@ -321,7 +265,7 @@ def _open_union(folder: Path, description: dict[str, Any]) -> PackedSplit:
     info = _parse_info(description)
     for part, digest in zip(parts, description["part_digests"], strict=True):
         if part.digest != digest:
-            raise UserError(f"{folder}: {part.folder} was packed anew since this union was made: run data_prep again")
+            raise UserError(f"{folder}: {part.folder} was packed again after this union was made: run data_prep again")
     return union_of(parts, info, folder)
 
 
@@ -355,3 +299,10 @@ def _parse_info(description: dict[str, Any]) -> SplitInfo:
 
 def _one_line(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def __getattr__(name: str) -> object:
+    """Names that stood here in version 0.1."""
+    if (known := renamed_object(__name__, name)) is None:
+        raise AttributeError(f"module {__name__} has no attribute {name}")
+    return known

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from transferscope.experiment.options import PictureOptions
-from transferscope.images.split import PackedSplit, SplitInfo, write_description
+from transferscope.images.split import PackedSplit, SplitInfo
+from transferscope.images.split_files import write_description
 from transferscope.system.atomic import atomic_folder
 from transferscope.system.errors import UserError
 

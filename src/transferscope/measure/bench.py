@@ -17,8 +17,8 @@ from transferscope.analysis.evaluator import Batch, Evaluate, Evaluator, Metrics
 from transferscope.analysis.resampling import Outcomes, Resampling, with_draws
 from transferscope.experiment.options import Precision
 from transferscope.experiment.seeds import derive_seed
-from transferscope.images.augment import NETWORK_CHANNELS, EvaluationTransform
 from transferscope.images.feed import Feed
+from transferscope.images.seen_images import NETWORK_CHANNELS, EvaluationTransform
 from transferscope.images.split import PackedSplit
 from transferscope.models.checkpoint import Checkpoint
 from transferscope.models.layers import image_channels

@@ -11,9 +11,10 @@ from typing import NamedTuple, cast
 import numpy as np
 import pandas as pd
 
-from transferscope.analysis.criticality import MEASUREMENTS, module_criticality, settle
+from transferscope.analysis.criticality import MEASUREMENTS
 from transferscope.analysis.criticality import criticality as disturb
 from transferscope.analysis.learning import loss_without_knowledge
+from transferscope.analysis.module_criticality import module_criticality, settle
 from transferscope.analysis.rewinding import rewinding as rewind
 from transferscope.analysis.screening import screened_criticality
 from transferscope.analysis.states import State

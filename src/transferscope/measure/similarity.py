@@ -20,7 +20,7 @@ from transferscope.experiment.names import CheckpointName, RunName
 from transferscope.experiment.options import Precision, SimilarityOptions
 from transferscope.experiment.run import RunSpec
 from transferscope.experiment.seeds import derive_seed
-from transferscope.images.augment import NETWORK_CHANNELS, check_channels, to_grey
+from transferscope.images.seen_images import NETWORK_CHANNELS, check_channels, to_grey
 from transferscope.images.split import PackedSplit
 from transferscope.measure.bench import Bench, feed_of, inputs, workspace
 from transferscope.models.checkpoint import Checkpoint

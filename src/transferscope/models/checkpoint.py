@@ -18,17 +18,14 @@ from torch import Tensor, nn
 
 from transferscope.experiment.options.architecture import NOT_TAKEN
 from transferscope.models.checkpoint_files import files_of
-from transferscope.models.compatible import (
-    check_compatible,
-    classifier_keys,
-    fit_to_model,
-    infer_num_classes,
-    load_weights,
-)
+from transferscope.models.compatible import check_compatible, classifier_keys, infer_num_classes, load_weights
 from transferscope.models.file_kind import kind_of
+from transferscope.models.fit_to_model import fit_to_model
 from transferscope.models.hub_cache import local_path
 from transferscope.models.plain_layers import make_plain
-from transferscope.models.state_dicts import BY_OPTION, check_values, is_statistic, read_torch_file, rename
+from transferscope.models.saved_weights import BY_OPTION, read_torch_file
+from transferscope.models.state_dicts import check_values, is_statistic
+from transferscope.models.tensor_names import rename
 from transferscope.models.torch_file import first_line
 from transferscope.models.zoo import build_model, build_skeleton
 from transferscope.system.errors import UserError

@@ -8,7 +8,8 @@ from torch import nn
 
 from transferscope.experiment.options import ModelOptions, Transfer
 from transferscope.models.checkpoint import Checkpoint
-from transferscope.models.compatible import check_compatible, classifier_keys, fit_to_model
+from transferscope.models.compatible import check_compatible, classifier_keys
+from transferscope.models.fit_to_model import fit_to_model
 from transferscope.models.transfer import statistics_of, up_to_module
 from transferscope.models.zoo import build_model
 from transferscope.system.errors import UserError

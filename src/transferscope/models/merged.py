@@ -1,4 +1,4 @@
-"""A merged model in a folder: its weights, and a card that says of what and how it was made, and what it scores."""
+"""A merged model in a folder: its weights, and a card with its sources, the method and the scores."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class MergedModel:
 
     @staticmethod
     def is_whole(folder: Path) -> bool:
-        """True where the card is there as it was written, and the weights if it speaks of any."""
+        """True where the card is there as it was written, and the weights if it names any."""
         try:
             card = read_json(folder / CARD)
         except (OSError, DamagedError):

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from transferscope.images.augment import SeenImages
+from transferscope.images.seen_images import SeenImages
 from transferscope.images.split import PackedSplit
 from transferscope.plots.class_labels import class_size_bars, label_cooccurrence
 from transferscope.plots.galleries import contact_sheet, uncommon_mistakes_gallery

@@ -18,8 +18,10 @@ from transferscope.claims.registry import registered
 from transferscope.claims.verdict import RULE
 from transferscope.experiment.plan import Plan
 from transferscope.experiment.run import printed_names
-from transferscope.report import view
+from transferscope.report import claims_table, sections
 from transferscope.report.chapters import images, training
+from transferscope.report.figure_panels import image_panels
+from transferscope.report.provenance import provenance_groups
 from transferscope.tables.grid import Grid
 from transferscope.tables.markdown import escape, markdown_table
 
@@ -70,35 +72,35 @@ def _render(
     answers: AnswerCard | None,
 ) -> str:
     evidence = Evidence(plan, results)
-    claim_views = view.claim_views(claims, effects, registered(plan.study.report.claims))
+    claim_views = claims_table.claim_views(claims, effects, registered(plan.study.report.claims))
     decided = [claim for claim in claim_views if claim.ours]
-    chapters = view.section_views(evidence, decided)
+    chapters = sections.section_views(evidence, decided)
     counts = Counter(claim.verdict for claim in decided)
     drawn = images.generated(evidence)
     of_files = plan.compares_files
     content = {
         "of_files": of_files,
         "models": _models(plan) if of_files else None,
-        "answers": view.answer_views(answers, chapters, {"claims"} if decided else ()),
+        "answers": sections.answer_views(answers, chapters, {"claims"} if decided else ()),
         "title": plan.study.report.title,
         "model": plan.study.model.name,
         "generated": [task for task in evidence.tasks if task in drawn],
         "tasks": images.tasks(evidence),
-        "images": view.image_panels(evidence),
+        "images": image_panels(evidence),
         "data": images.tables(evidence),
         "data_folded": images.folded(evidence),
         "claims": decided,
         "claims_not_run": [] if of_files else [claim for claim in claim_views if not claim.ours],
-        "counts": [(verdict, counts[verdict], *mark) for verdict, mark in view.MARKS.items()],
+        "counts": [(verdict, counts[verdict], *mark) for verdict, mark in claims_table.MARKS.items()],
         "rule": RULE,
-        "whole_table": view.whole_table(claims),
-        "compared": view.compared_kinds(plan),
+        "whole_table": claims_table.whole_table(claims),
+        "compared": claims_table.compared_kinds(plan),
         "chapters": [(chapter, [item for item in views if not item.empty]) for chapter, views in chapters],
         "anchors": {item.section.id for _, views in chapters for item in views if not item.empty},
-        "not_run": [] if of_files else view.not_run(evidence, chapters),
+        "not_run": [] if of_files else sections.not_run(evidence, chapters),
         "runs": training.runs(evidence),
-        "unlearned": view.unlearned(evidence),
-        "provenance": view.provenance_groups(provenance),
+        "unlearned": training.unlearned(evidence),
+        "provenance": provenance_groups(provenance),
     }
     return _environment().get_template(template).render(content)
 

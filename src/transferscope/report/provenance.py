@@ -82,3 +82,27 @@ def _digests(evidence: Evidence) -> dict[str, str]:
         if "digest" in table
         for row in table.to_dict("records")
     }
+
+
+def provenance_groups(provenance: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
+    """Headings with names and values: nested mappings become groups of their own, after the plain values."""
+    plain = [(_title(key), _text(value)) for key, value in provenance.items() if not isinstance(value, Mapping)]
+    nested = [
+        (_title(key), [(str(name), _text(inner)) for name, inner in value.items()])
+        for key, value in provenance.items()
+        if isinstance(value, Mapping) and value
+    ]
+    return ([("Run", plain)] if plain else []) + nested
+
+
+def _title(key: str) -> str:
+    words = str(key).replace("_", " ")
+    return words[:1].upper() + words[1:]
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key}: {_text(inner)}" for key, inner in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(_text(inner) for inner in value)
+    return f"{value:,.6g}" if isinstance(value, float) else str(value)

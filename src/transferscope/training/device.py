@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -93,6 +94,17 @@ def as_input(images: Tensor, weight: Tensor) -> Tensor:
     return images
 
 
+def _set_deterministic(deterministic: bool, *, compiled: bool = False) -> None:
+    """Switch torch's deterministic algorithms, and those of its compiler where it is, or will be, loaded.
+
+    `use_deterministic_algorithms` loads the compiler to tell it so, which takes longer than a small training.
+    """
+    if compiled or sys.modules.get("torch._inductor"):
+        torch.use_deterministic_algorithms(deterministic)
+    else:
+        torch.set_deterministic_debug_mode("error" if deterministic else "default")
+
+
 class _Switches:
     """Determinism belongs to the process: trainings in several threads share it while they agree, and else wait."""
 
@@ -102,11 +114,13 @@ class _Switches:
         self._deterministic = False
         self._before = (False, False, True)
 
-    def acquire(self, deterministic: bool) -> None:
+    def acquire(self, deterministic: bool, compiled: bool) -> None:
         with self._changed:
             self._changed.wait_for(lambda: self._users == 0 or self._deterministic == deterministic)
             self._users += 1
             if self._users > 1:
+                if deterministic and compiled:
+                    _set_deterministic(True, compiled=True)
                 return
             self._deterministic = deterministic
             self._before = (
@@ -116,7 +130,7 @@ class _Switches:
             )
             if deterministic:
                 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS refuses determinism without it
-                torch.use_deterministic_algorithms(True)
+                _set_deterministic(True, compiled=compiled)
                 deterministic_settings.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # we read none
             torch.backends.cudnn.benchmark = not deterministic
 
@@ -125,7 +139,7 @@ class _Switches:
             self._users -= 1
             if self._users == 0:
                 algorithms, benchmark, fill = self._before
-                torch.use_deterministic_algorithms(algorithms)
+                _set_deterministic(algorithms)
                 torch.backends.cudnn.benchmark = benchmark
                 deterministic_settings.fill_uninitialized_memory = fill  # type: ignore[attr-defined]
             self._changed.notify_all()
@@ -135,9 +149,9 @@ _switches = _Switches()
 
 
 @contextmanager
-def reproducible(*, deterministic: bool) -> Iterator[None]:
-    """Inside: torch's deterministic algorithms if asked."""
-    _switches.acquire(deterministic)
+def reproducible(*, deterministic: bool, compiled: bool = False) -> Iterator[None]:
+    """Inside: torch's deterministic algorithms if asked. compiled: true where torch's compiler is used inside."""
+    _switches.acquire(deterministic, compiled)
     try:
         yield
     finally:

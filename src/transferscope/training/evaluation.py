@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 from transferscope.experiment.options import TrainingPrecision
 from transferscope.experiment.seeds import derive_seed
-from transferscope.images.augment import EvaluationTransform
 from transferscope.images.feed import Feed
+from transferscope.images.seen_images import EvaluationTransform
 from transferscope.images.split import PackedSplit
 from transferscope.models.layers import image_channels
-from transferscope.models.layouts import as_logits
+from transferscope.models.logits import as_logits
 from transferscope.system.errors import UserError
 from transferscope.training.device import OneProcess, as_input, autocast, first_weight
 

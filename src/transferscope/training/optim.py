@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from transferscope.experiment.options import OptimizerOptions, TrainingOptions
+from transferscope.models.plain_sgd import PlainSGD
 from transferscope.system.errors import UserError
 from transferscope.system.near import near_matches
 
@@ -79,7 +80,7 @@ def optimizer_over(
     """The optimizer of `make_optimizer` over groups of parameters that each have their `lr_factor`."""
     if options.optimizer is not None:
         return _named(groups, options.optimizer, options.lr, options.weight_decay)
-    return torch.optim.SGD(
+    return PlainSGD(
         groups,
         lr=options.lr,
         momentum=options.momentum,

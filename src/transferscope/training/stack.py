@@ -19,7 +19,7 @@ from transferscope.experiment.options import TrainingOptions
 from transferscope.experiment.run_groups import SCHEDULE
 from transferscope.models.duplicate import duplicate
 from transferscope.models.layers import image_channels
-from transferscope.models.layouts import as_logits
+from transferscope.models.logits import as_logits
 from transferscope.system.errors import one_line
 from transferscope.training.device import draws, first_weight
 from transferscope.training.optim import make_optimizer, optimizer_over, parameter_groups, set_learning_rate

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from transferscope.experiment.run import RunSpec
 from transferscope.experiment.seeds import step_seed
-from transferscope.images.augment import Draws, Mixing, TrainingTransform
+from transferscope.images.augment import Draws, TrainingTransform
+from transferscope.images.mixup import Mixing
 from transferscope.images.split import PackedSplit
 from transferscope.models.layers import image_channels
 from transferscope.training.device import OneProcess, as_input, autocast, first_weight, seed_layers

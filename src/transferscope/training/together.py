@@ -93,7 +93,7 @@ def several_runs(records: Sequence[RunFolder], device: torch.device) -> Iterator
     """
     first = records[0].inputs
     options, split = first.run.training, first.splits["train"]
-    with reproducible(deterministic=options.deterministic):
+    with reproducible(deterministic=options.deterministic, compiled=options.compile):
         models = [untrained_model(record.inputs).to(device) for record in records]
         _check(records, models, device)
         check_last_batch(models[0], split, options.batch_size)

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from transferscope.images.augment import EvaluationTransform
 from transferscope.images.feed import Feed
+from transferscope.images.seen_images import EvaluationTransform
 from transferscope.images.split import PackedSplit
 from transferscope.models.duplicate import duplicate
 from transferscope.models.frozen import freeze
@@ -185,7 +185,7 @@ def one_run(record: RunFolder, device: torch.device, group: OneProcess) -> Itera
     Raises UserError where the processes see different snapshots, and as `check_last_batch`.
     """
     run, options, train_split = record.inputs.run, record.inputs.run.training, record.inputs.splits["train"]
-    with reproducible(deterministic=options.deterministic):
+    with reproducible(deterministic=options.deterministic, compiled=options.compile):
         model = untrained_model(record.inputs)
         layout = torch.channels_last if options.channels_last else torch.contiguous_format
         lay_out(model.to(device), layout)

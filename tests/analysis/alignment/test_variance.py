@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from transferscope.analysis.alignment import add_biases, repair, rescale
-from transferscope.analysis.alignment.variance import Corrected, layer_moments
+from transferscope.analysis.alignment.channel_moments import layer_moments
+from transferscope.analysis.alignment.variance import Corrected
 from transferscope.analysis.batchnorm import recompute_statistics
 from transferscope.analysis.interpolation import interpolate
 from transferscope.models import build_model

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 
 import pytest
 import torch
@@ -14,7 +15,9 @@ from transferscope.analysis.merging import (
     align_to_first,
     aligned_average,
     diagonal_fisher,
+    gram_strips,
     regmean,
+    regression_mean,
     rescaled_average,
     uniform_soup,
 )
@@ -184,6 +187,42 @@ def test_regmean_identities(model: nn.Module) -> None:
     last = "fc.weight" if isinstance(model, Attention) else "8.weight"
     if last in forth:
         assert not torch.allclose(forth[last], uniform_soup([one, two])[last], atol=1e-4)
+
+
+@pytest.mark.parametrize("model", [convolutions(), Attention()])
+def test_regmean_in_many_passes(model: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Strips of two rows, of which a few at a time fit, and inputs in pieces change rounding alone, and no candidate."""
+    inputs = IMAGES if isinstance(model, nn.Sequential) else torch.randn(24, 5, 6, generator=GENERATOR)
+    states = [{key: tensor.double() for key, tensor in state.items()} for state in clones(model, 3)]
+    before = copy.deepcopy(states)
+    batches = [[(inputs[:10] + place, NONE[:10]), (inputs[10:], NONE[10:])] for place in range(3)]
+    expected = regmean(model, states, batches)
+    passes = []
+    monkeypatch.setattr(gram_strips, "TALLEST", 2)
+    monkeypatch.setattr(regression_mean, "AT_LEAST", 0)
+    monkeypatch.setattr(regression_mean, "PIECE", 40)
+    summed = regression_mean._sum_strips
+    monkeypatch.setattr(regression_mean, "_sum_strips", lambda *given: (passes.append(given[-1]), summed(*given)))
+    size = sum(tensor.nbytes for tensor in model.state_dict().values())
+    merged = regmean(model, states, batches)
+    assert all(torch.allclose(merged[key], value, rtol=1e-6, atol=1e-7) for key, value in expected.items())
+    assert all(torch.equal(state[key], kept[key]) for state, kept in zip(states, before, strict=True) for key in kept)
+    assert len(passes) > 1
+    assert max(sum(strip.num_bytes for _, strips in part for strip in strips) for part in passes) <= size
+    assert any(part[-1][0] is after[0][0] for part, after in itertools.pairwise(passes))  # a matrix in two parts
+
+
+def test_regmean_leaves_what_no_input_has() -> None:
+    """With fewer examples than inputs it is the least-squares solution that is nearest to the mean of the candidates."""
+    model = nn.Linear(20, 4, bias=False)
+    generator = torch.Generator().manual_seed(3)
+    candidates = [{"weight": torch.randn(4, 20, generator=generator)} for _ in range(2)]
+    inputs = [torch.randn(size, 20, generator=generator) + 2 for size in (3, 6)]
+    merged = regmean(model, candidates, [[(rows, rows)] for rows in inputs], non_diagonal=1.0)["weight"]
+    mean = (candidates[0]["weight"] + candidates[1]["weight"]).double() / 2
+    moved = [x.double() @ (state["weight"] - mean).T for x, state in zip(inputs, candidates, strict=True)]
+    expected = mean + (torch.linalg.pinv(torch.cat(inputs).double()) @ torch.cat(moved)).T
+    assert torch.allclose(merged.double(), expected, atol=1e-5)
 
 
 def test_regmean_faults() -> None:

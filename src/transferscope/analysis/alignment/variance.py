@@ -13,13 +13,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
+from transferscope.analysis.alignment.channel_moments import (
+    Moments,
+    channel_axis,
+    check_count,
+    layer_moments,
+    listening,
+)
 from transferscope.analysis.batchnorm import batchnorm_layers
 from transferscope.analysis.evaluator import Batches, iterate
 from transferscope.analysis.interpolation import interpolate
@@ -86,49 +92,6 @@ def add_biases(model: nn.Module) -> nn.Module:
             weight = layer.weight
             layer.bias = nn.Parameter(torch.zeros(_channels(layer), dtype=weight.dtype, device=weight.device))
     return extended
-
-
-class Moments:
-    """Count, mean and variance of each channel over batches, merged in float64 (Chan et al. 1979)."""
-
-    def __init__(self, axis: int) -> None:
-        self.axis = axis
-        self.count, self.mean, self.squares = 0, torch.zeros(()), torch.zeros(())
-
-    def update(self, values: Tensor) -> None:
-        """Add a batch: all entries of a channel are samples."""
-        axis = self.axis % values.dim()
-        axes = [other for other in range(values.dim()) if other != axis]
-        count = values.numel() // values.shape[axis]
-        # In float64 the variance of a channel far from zero keeps its digits; a layer at a time, so it costs little.
-        variance, mean = torch.var_mean(values.detach().double(), axes, correction=0)
-        total = self.count + count
-        shift = mean - self.mean
-        self.squares = self.squares + variance * count + shift.square() * (self.count * count / total)
-        self.mean = self.mean + shift * (count / total)
-        self.count = total
-
-    @property
-    def std(self) -> Tensor:
-        """Standard deviation (of all values, not of a sample), as REPAIR's BatchNorm layers use."""
-        return (self.squares / self.count).sqrt()
-
-
-def layer_moments(model: nn.Module, state: State, batches: Batches, layers: list[str]) -> dict[str, Moments]:
-    """Mean and standard deviation of every channel behind layers of a network with the weights of `state`."""
-    network = duplicate(model)
-    write_state(network, state)
-    moments = {name: Moments(_channel_axis(network.get_submodule(name))) for name in layers}
-
-    def listen(name: str, output: Tensor) -> None:
-        moments[name].update(output)
-
-    with torch.no_grad(), evaluation_mode(network), _outputs(network, layers, listen):
-        for inputs, _ in iterate(batches):
-            network(inputs)
-    for name, own in moments.items():
-        _check_count(name, own.count)
-    return moments
 
 
 class CorrectedLine:
@@ -226,7 +189,7 @@ class _Correction:
 
     def apply(self, name: str, moments: Moments) -> None:
         layer = self.network.get_submodule(name)
-        _check_count(name, moments.count)
+        check_count(name, moments.count)
         if isinstance(layer, _BatchNorm):
             assert layer.running_mean is not None
             assert layer.running_var is not None
@@ -263,7 +226,7 @@ def _walk(network: nn.Module, sites: list[str], batches: Batches, correction: _C
             network(batches[0][0])
         return
     for name in sites:
-        moments = Moments(_channel_axis(network.get_submodule(name)))
+        moments = Moments(channel_axis(network.get_submodule(name)))
         with torch.no_grad(), evaluation_mode(network), _as_far_as(network, name, moments):
             for inputs, _ in iterate(batches):
                 try:
@@ -283,7 +246,7 @@ def _as_far_as(network: nn.Module, name: str, moments: Moments) -> Iterator[None
         moments.update(values)
         raise _Reached
 
-    with _outputs(network, [name], listen):
+    with listening(network, [name], listen):
         yield
 
 
@@ -292,7 +255,7 @@ def _corrected_on_the_way(network: nn.Module, sites: list[str], correction: _Cor
     """In a single pass over all inputs: each layer is corrected and computed once more."""
 
     def hook(name: str, layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        moments = Moments(_channel_axis(layer))
+        moments = Moments(channel_axis(layer))
         moments.update(inputs[0] if isinstance(layer, _BatchNorm) else output)
         correction.apply(name, moments)
         return layer.forward(*inputs)
@@ -303,23 +266,6 @@ def _corrected_on_the_way(network: nn.Module, sites: list[str], correction: _Cor
         )
         for name in sites
     ]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-@contextmanager
-def _outputs(network: nn.Module, layers: list[str], listen: Any) -> Iterator[None]:
-    """Call `listen(name, values)` with what a layer puts out, or what a BatchNorm takes in."""
-    handles = []
-    for name in layers:
-        layer = network.get_submodule(name)
-        if isinstance(layer, _BatchNorm):
-            handles.append(layer.register_forward_pre_hook(lambda _, inputs, name=name: listen(name, inputs[0])))
-        else:
-            handles.append(layer.register_forward_hook(lambda _, inputs, output, name=name: listen(name, output)))
     try:
         yield
     finally:
@@ -356,8 +302,8 @@ def _sites(network: nn.Module, batches: Batches) -> list[str]:
     with (
         torch.no_grad(),
         evaluation_mode(network),
-        _outputs(network, list(names), note_output),
-        _outputs(network, list(norms), note_input),
+        listening(network, list(names), note_output),
+        listening(network, list(norms), note_input),
     ):
         result = network(inputs[0][:2])
     logits = {id(part) for part in (result if isinstance(result, tuple | list) else [result])}
@@ -385,14 +331,5 @@ def _check_biases(network: nn.Module, layers: list[str]) -> None:
         )
 
 
-def _check_count(name: str, count: int) -> None:
-    if count < 2:
-        raise UserError(f"layer {name}: statistics need at least two values of a channel; give more images")
-
-
 def _channels(layer: nn.Module) -> int:
     return layer.out_features if isinstance(layer, nn.Linear) else int(layer.out_channels)  # type: ignore[arg-type]
-
-
-def _channel_axis(layer: nn.Module) -> int:
-    return -1 if isinstance(layer, nn.Linear) else 1

@@ -19,6 +19,7 @@ from transferscope.analysis.evaluator import Batch
 from transferscope.analysis.interpolation import interpolate
 from transferscope.analysis.states import State, check_same_tensors, describe_nonfinite, widened, write_state
 from transferscope.models.duplicate import duplicate
+from transferscope.models.plain_sgd import PlainSGD
 from transferscope.system.errors import UserError
 
 GOLDEN = (math.sqrt(5) - 1) / 2
@@ -130,7 +131,7 @@ class _Curve:
             for state in (state_a, state_b)
         ]
         self.bends = {name: tensor.detach().clone() for name, tensor in self.parameters.items()}
-        self.optimizer = torch.optim.SGD(list(self.bends.values()), lr=options.lr, momentum=options.momentum)
+        self.optimizer = PlainSGD(list(self.bends.values()), lr=options.lr, momentum=options.momentum)
 
     def step(self, batch: Batch, loss: Loss, number: int) -> None:
         """One optimizer step of the bend."""

@@ -6,9 +6,11 @@ patches, so it is merged in the same way, group by group.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -16,15 +18,23 @@ from torch import Tensor, nn
 
 from transferscope.analysis.evaluator import Batches, iterate
 from transferscope.analysis.merging.candidates import check_candidates, mean_tensor
+from transferscope.analysis.merging.gram_strips import (
+    GramStrip,
+    factor,
+    in_a_file,
+    solve_factored,
+    strips_of,
+    zeros_in_a_file,
+)
 from transferscope.analysis.states import State, write_state
 from transferscope.models.layers import evaluation_mode
 from transferscope.models.linear_calls import PLAIN_FORWARDS
 from transferscope.system.errors import UserError
 
-AT_LEAST = 128 << 20
+AT_LEAST = 32 << 20
 """Bytes of Gram matrices that a pass may take, however small the network is."""
-ROWS = 256
-"""Rows of a Gram matrix that are computed at a time, in float32 and float64, before they are added to it."""
+PIECE = 1 << 19
+"""Numbers of a layer's inputs that are cut into patches, and converted to float64, at a time."""
 RIDGE = 1e-7
 """Added to the diagonal, as a part of its mean: directions that no input has stay at the mean of the candidates."""
 
@@ -42,165 +52,185 @@ def regmean(
 
     Args:
         model: The architecture; its weights are overwritten.
-        batches: Network inputs of each candidate; labels are not used.
+        batches: Network inputs of each candidate, the same in every pass; labels are not used.
 
     Raises UserError as `check_candidates` does, for a part outside [0, 1], where there are not batches for each
-    candidate, and where they are empty. Memory: the network, the result, and of some layers the Gram matrices and
-    three tensors like their weights, which take no more than the network, what a single layer needs, or 128 MiB; each
-    such set of layers takes a pass over all images. All are in float64, Gram matrices as many numbers as a layer has
-    inputs, squared, and the solution needs all of them at once.
+    candidate, and where they are empty; OSError where the disk is full.
+
+    Memory: the network, and as many bytes again (32 MiB at least) for what is summed or returned, with a few tensors in
+    float64 and a few MiB of patches beside them. Gram matrices are summed in strips, as many in a pass over all images
+    as fit; the others, and what waits to be solved or returned, lie in files without names.
     """
     check_candidates(states)
     if len(batches) != len(states):
         raise UserError(f"images of {len(batches)} networks for {len(states)} candidates: give some for each")
     if not 0 <= non_diagonal <= 1:
         raise UserError(f"non_diagonal is {non_diagonal}: give a number from 0 to 1, such as 0.9")
+    budget = max(AT_LEAST, sum(tensor.nbytes for tensor in states[0].values()))
     solved: dict[str, Tensor] = {}
-    for maps in _portions(_linear_maps(model), max(AT_LEAST, sum(tensor.nbytes for tensor in states[0].values()))):
-        solved |= _solve(model, states, batches, non_diagonal, maps)
-    return {key: solved[key] if key in solved else mean_tensor(states, key) for key in states[0]}
+    for part in _passes(_linear_maps(model, budget // 4), budget):
+        _sum_strips(model, states, batches, non_diagonal, part)
+        for one, strips in part:
+            if one.is_complete:
+                solved[one.key] = in_a_file(_solution(one, states))
+                one.strips, one.pulled = [], torch.empty(0)
+            else:
+                for strip in strips:
+                    strip.set_aside()
+    return {key: solved[key].clone() if key in solved else mean_tensor(states, key) for key in states[0]}
 
 
 @dataclass
 class _Map:
-    """A linear map of a network: its tensor, and what gives the rows (groups, rows, inputs) that it multiplies."""
+    """A linear map of a network: its tensor, what gives the inputs that it multiplies, and their Gram matrices."""
 
     layer: str
     key: str
-    groups: int
-    num_inputs: int
-    num_weights: int
-    rows: Callable[[tuple[Tensor, ...]], Tensor | None]
-    mean: Tensor = field(default_factory=lambda: torch.empty(0))
-    gram: Tensor = field(default_factory=lambda: torch.empty(0))
+    inputs: Callable[[tuple[Tensor, ...]], Iterator[Tensor]]
+    """(groups, inputs, examples) in float64, piece by piece, of what the layer is called with."""
+    strips: list[GramStrip]
     pulled: Tensor = field(default_factory=lambda: torch.empty(0))
-    moved: Tensor = field(default_factory=lambda: torch.empty(0))
+    """Sum of G_i (W_i - M) with the mean M of the weights: (groups, inputs, outputs of a group), float64, in a file."""
 
     @property
-    def num_bytes(self) -> int:
-        """Of the Gram matrices, and of the mean weight and two sums like it."""
-        return 8 * (self.groups * self.num_inputs**2 + 3 * self.num_weights)
+    def is_complete(self) -> bool:
+        """True if all strips have been summed."""
+        return all(strip.values.numel() for strip in self.strips)
 
     def grouped(self, weight: Tensor) -> Tensor:
-        """(groups, inputs, outputs of a group), float64."""
-        return weight.detach().double().reshape(self.groups, -1, self.num_inputs).transpose(1, 2)
+        """(groups, inputs, outputs of a group)."""
+        first = self.strips[0]
+        return weight.reshape(first.groups, -1, first.size).mT
 
 
-def _linear_maps(model: nn.Module) -> list[_Map]:
-    """Layers whose weight is theirs alone."""
+_Part = list[tuple[_Map, list[GramStrip]]]
+"""Strips that are summed in one pass over the images."""
+
+
+def _linear_maps(model: nn.Module, largest: int) -> list[_Map]:
+    """Layers whose weight is theirs alone, with strips of at most `largest` bytes."""
     uses: dict[int, int] = {}
     for _, parameter in model.named_parameters(remove_duplicate=False):
         uses[id(parameter)] = uses.get(id(parameter), 0) + 1
     maps = []
     for name, layer in model.named_modules():
-        made = _map_of(name, layer)
+        made = _map_of(name, layer, largest)
         if made is not None and uses[id(model.get_parameter(made.key))] == 1:
             maps.append(made)
     return maps
 
 
-def _map_of(name: str, layer: nn.Module) -> _Map | None:
+def _map_of(name: str, layer: nn.Module, largest: int) -> _Map | None:
     prefix = f"{name}." if name else ""
     if isinstance(layer, nn.MultiheadAttention) and layer.in_proj_weight is not None:
-        number = layer.in_proj_weight.numel()
-        return _Map(name, f"{prefix}in_proj_weight", 1, layer.embed_dim, number, _own_query)
+        return _Map(name, f"{prefix}in_proj_weight", _own_query, strips_of(layer.embed_dim, 1, largest))
     if type(layer).forward not in PLAIN_FORWARDS:
         return None
     if isinstance(layer, nn.Linear):
-        number = layer.weight.numel()
-        return _Map(name, f"{prefix}weight", 1, layer.in_features, number, lambda given: given[0].flatten(0, -2)[None])
+        strips = strips_of(layer.in_features, 1, largest)
+        return _Map(name, f"{prefix}weight", lambda given: _vectors(given[0]), strips)
     if isinstance(layer, nn.Conv2d):
-        inputs = layer.weight[0].numel()
-        number = layer.weight.numel()
-        return _Map(name, f"{prefix}weight", layer.groups, inputs, number, lambda given: _patches(layer, given[0]))
+        strips = strips_of(layer.weight[0].numel(), layer.groups, largest)
+        return _Map(name, f"{prefix}weight", lambda given: _patches(layer, given[0]), strips)
     return None
 
 
-def _own_query(given: tuple[Tensor, ...]) -> Tensor | None:
-    """Rows of self-attention; None of attention to something else, whose inputs are several."""
+def _vectors(given: Tensor) -> Iterator[Tensor]:
+    for part in given.flatten(0, -2).split(max(1, PIECE // given.shape[-1])):
+        yield part.double().mT[None]
+
+
+def _own_query(given: tuple[Tensor, ...]) -> Iterator[Tensor]:
+    """Inputs of self-attention; none of attention to something else, whose inputs are several."""
     query, key, value = given[:3] if len(given) > 2 else (None, None, None)
-    return query.flatten(0, -2)[None] if query is not None and query is key and key is value else None
+    if query is not None and query is key and key is value:
+        yield from _vectors(query)
 
 
-def _patches(layer: nn.Conv2d, images: Tensor) -> Tensor:
+def _patches(layer: nn.Conv2d, images: Tensor) -> Iterator[Tensor]:
     mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
-    padded = F.pad(images, layer._reversed_padding_repeated_twice, mode=mode)
-    columns = F.unfold(padded, layer.kernel_size, dilation=layer.dilation, stride=layer.stride)
-    parts = columns.unflatten(1, (layer.groups, -1))  # (images, groups, inputs, places)
-    return parts.permute(1, 0, 3, 2).flatten(1, 2)
+    inputs = layer.groups * layer.weight[0].numel()
+    places = images.shape[2] * images.shape[3] // math.prod(layer.stride)
+    for some in images.split(max(1, PIECE // (inputs * max(1, places)))):
+        padded = F.pad(some, layer._reversed_padding_repeated_twice, mode=mode)
+        columns = F.unfold(padded, layer.kernel_size, dilation=layer.dilation, stride=layer.stride)
+        parts = columns.unflatten(1, (layer.groups, -1))  # (images, groups, inputs, places)
+        for piece in parts.permute(1, 2, 0, 3).flatten(2).split(max(1, PIECE // inputs), dim=2):
+            yield piece.double()
 
 
-def _portions(maps: Sequence[_Map], budget: int) -> Iterator[list[_Map]]:
-    """Maps in order, so many at once that they take no more than `budget` bytes."""
-    chosen: list[_Map] = []
+def _passes(maps: Sequence[_Map], budget: int) -> Iterator[_Part]:
+    """Strips in order, so many at once that they take no more than `budget` bytes."""
+    part: _Part = []
+    used = 0
     for one in maps:
-        if chosen and sum(other.num_bytes for other in chosen) + one.num_bytes > budget:
-            yield chosen
-            chosen = []
-        chosen.append(one)
-    if chosen:
-        yield chosen
+        for strip in one.strips:
+            if part and used + strip.num_bytes > budget:
+                yield part
+                part, used = [], 0
+            if not part or part[-1][0] is not one:
+                part.append((one, []))
+            part[-1][1].append(strip)
+            used += strip.num_bytes
+    if part:
+        yield part
 
 
-def _solve(
-    model: nn.Module,
-    states: Sequence[State],
-    batches: Sequence[Batches],
-    non_diagonal: float,
-    maps: Sequence[_Map],
-) -> dict[str, Tensor]:
-    """The solutions of the maps' tensors.
+def _sum_strips(
+    model: nn.Module, states: Sequence[State], batches: Sequence[Batches], non_diagonal: float, part: _Part
+) -> None:
+    """Sum the strips over all candidates, and what they contribute to the sum of G_i (W_i - M).
 
-    With W_i = M + D_i around the mean M it is M + (sum G_i)^-1 sum G_i D_i, where G_i D_i is summed batch by batch, so
-    that no Gram matrix of a single candidate is kept and equal candidates stay what they are.
+    The Gram matrix of a single candidate is not kept. With S_i = G_1 + ... + G_i, which is there when the images of
+    candidate i have passed, that sum is S_1 (W_1 - W_2) + S_2 (W_2 - W_3) + ... + S_K (W_K - M). It is exactly 0 for
+    equal candidates, which so stay what they are.
     """
     device = next(model.parameters()).device
-    for one in maps:
-        one.gram = torch.zeros(one.groups, one.num_inputs, one.num_inputs, dtype=torch.float64, device=device)
-        one.mean = mean_tensor(states, one.key)
-        one.pulled = torch.zeros_like(one.grouped(one.mean)).to(device)
-    for state, images in zip(states, batches, strict=True):
+    for _, strips in part:
+        for strip in strips:
+            strip.begin(device)
+    for place, (state, images) in enumerate(zip(states, batches, strict=True)):
         write_state(model, state)
-        for one in maps:
-            one.moved = (one.grouped(state[one.key]) - one.grouped(one.mean)).to(device)
         count = 0
-        with torch.no_grad(), evaluation_mode(model), _watched(model, maps, non_diagonal):
+        with torch.no_grad(), evaluation_mode(model), _watched(model, part):
             for inputs, _ in iterate(images):
                 model(inputs)
                 count += len(inputs)
         if count == 0:
             raise UserError("RegMean needs images of each candidate: the batches are empty")
-    solved = {}
-    for one in maps:
-        solved[one.key] = _solution(one)
-        one.mean = one.gram = one.pulled = one.moved = torch.empty(0)
-    return solved
+        for one, strips in part:
+            moved = one.grouped(_less_the_next(states, place, one.key)).to(device)
+            if not one.pulled.numel():
+                one.pulled = zeros_in_a_file(moved.shape, torch.float64)
+            for strip in strips:
+                strip.add_product(moved, non_diagonal, one.pulled)
+    for _, strips in part:
+        for strip in strips:
+            strip.scale_off_diagonal(non_diagonal)
+
+
+def _less_the_next(states: Sequence[State], place: int, key: str) -> Tensor:
+    """A candidate's weight less that of the next one, or the last one's less the mean, in float64."""
+    weight = states[place][key].detach().to(torch.float64, copy=True)
+    weight -= states[place + 1][key].detach() if place + 1 < len(states) else mean_tensor(states, key)
+    return weight
 
 
 @contextmanager
-def _watched(model: nn.Module, maps: Sequence[_Map], non_diagonal: float) -> Iterator[None]:
-    """Inside, every call of the layers adds to their Gram matrices."""
+def _watched(model: nn.Module, part: _Part) -> Iterator[None]:
+    """Inside, every call of the layers adds to their strips."""
 
-    def add(one: _Map, given: tuple[Tensor, ...]) -> None:
-        rows = one.rows(given)
-        if rows is None:
-            return
-        for start in range(0, one.num_inputs, ROWS):
-            part = slice(start, start + ROWS)
-            gram = (rows[..., part].transpose(1, 2) @ rows).double()
-            diagonal = gram.diagonal(start, dim1=1, dim2=2).clone()
-            gram.mul_(non_diagonal).diagonal(start, dim1=1, dim2=2).copy_(diagonal)
-            one.gram[:, part] += gram
-            one.pulled[:, part] += gram @ one.moved
+    def add(
+        one: _Map, strips: Sequence[GramStrip], _: nn.Module, given: tuple[Tensor, ...], named: dict[str, Tensor]
+    ) -> None:
+        for inputs in one.inputs(given or tuple(named.values())):
+            for strip in strips:
+                strip.add(inputs)
 
-    handles = []
-    for one in maps:
-        layer = model.get_submodule(one.layer)
-        handles.append(
-            layer.register_forward_pre_hook(
-                lambda _, given, named, one=one: add(one, given or tuple(named.values())), with_kwargs=True
-            )
-        )
+    handles = [
+        model.get_submodule(one.layer).register_forward_pre_hook(partial(add, one, strips), with_kwargs=True)
+        for one, strips in part
+    ]
     try:
         yield
     finally:
@@ -208,13 +238,16 @@ def _watched(model: nn.Module, maps: Sequence[_Map], non_diagonal: float) -> Ite
             handle.remove()
 
 
-def _solution(one: _Map) -> Tensor:
-    """The mean where the layer had no input at all; the Gram matrix is overwritten."""
-    diagonal = one.gram.diagonal(dim1=1, dim2=2)
+def _solution(one: _Map, states: Sequence[State]) -> Tensor:
+    """M + (sum_i G_i)^-1 sum_i G_i (W_i - M), or the mean M where the layer had no input; strips are overwritten."""
+    mean = mean_tensor(states, one.key)
+    diagonal = torch.cat([strip.diagonal().cpu() for strip in one.strips], dim=1)
     if not bool(diagonal.any()):
-        return one.mean
-    diagonal += RIDGE * diagonal.mean(dim=1, keepdim=True).clamp(min=torch.finfo(torch.float64).tiny)
-    factors, pivots = one.gram.mT, torch.empty(0, dtype=torch.int32, device=one.gram.device)
-    torch.linalg.lu_factor(factors, out=(factors, pivots))  # in place, as it is symmetric; `solve` would copy it
-    moved = torch.linalg.lu_solve(factors, pivots, one.pulled).transpose(1, 2)
-    return (one.mean.double() + moved.reshape(one.mean.shape).to(one.mean.device)).to(one.mean.dtype)
+        return mean
+    ridge = (RIDGE * diagonal.mean(dim=1, keepdim=True)).clamp(min=torch.finfo(torch.float64).tiny)
+    for strip in one.strips:
+        strip.diagonal().add_(ridge.to(strip.values.device))
+    device = one.strips[-1].values.device
+    factor(one.strips, device)
+    moved = solve_factored(one.strips, one.pulled.to(device)).cpu().mT.reshape(mean.shape)
+    return moved.add_(mean).to(mean.dtype)

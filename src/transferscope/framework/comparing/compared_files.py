@@ -122,7 +122,8 @@ def read_file(
     Raises UserError, naming the file.
     """
     from transferscope.models.checkpoint import load_checkpoint
-    from transferscope.models.state_dicts import BY_OPTION, check_values
+    from transferscope.models.saved_weights import BY_OPTION
+    from transferscope.models.state_dicts import check_values
 
     by_option = f"--params runs.{kind}.weights=..."
     try:

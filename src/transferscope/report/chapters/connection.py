@@ -42,8 +42,8 @@ def barriers_left(evidence: Evidence) -> list[Grid]:
     if not rows:
         return []
     note = (
-        "Barrier in points (95 % over test images), 0 on average where a way is flat, so below 0 by chance. Moved: the "
-        "part of the channels that matching moves."
+        "Barrier in points (95 % over test images). On a flat way it is 0 on average, and may be below 0 by chance. "
+        "Moved: the part of the channels that matching moves."
     )
     columns = ("task", "pair", "runs", "moved", *(WAYS[way] for way in shown))
     grid = Grid(

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from transferscope.analysis.criticality import network_criticality
+from transferscope.analysis.module_criticality import network_criticality
 from transferscope.claims.criticality import UNTOUCHED
 from transferscope.claims.evidence import Evidence
 from transferscope.claims.run_facts import main_metric
@@ -32,7 +32,7 @@ def module_criticality(evidence: Evidence) -> list[Grid]:
         empty = [head for head, part in rows.groupby("column", sort=False) if (part["mu"] == 0).all()]
         note = NOTE.format(share=float(rows["epsilon"].iloc[0]))
         if empty:
-            note += f" Says nothing at this ε, since each module can be set back: {'; '.join(map(str, empty))}."
+            note += f" μ is no measure at this ε where each module can be set back: {'; '.join(map(str, empty))}."
         entry = f"{task}.module_criticality.table"
         grids.append(Grid(f"Ours: {task}, criticality μ", ("module", *heads), tuple(body), note=note, entry=entry))
     return grids
@@ -83,22 +83,23 @@ CHAPTER = Chapter(
             numbers="Figure 30",
             title="Module criticality",
             see="The darker the maps of train and test stay towards the left and the top, the less critical the "
-            "module: it bears being moved to its initial value and being shaken.",
+            "module: it tolerates its initial value, and noise.",
             analysis="landscape",
             option="criticality",
             figures=("criticality_heat_maps", "module_criticality"),
             tables=module_criticality,
             note="Criticality μ is the smallest distance² / σ² at which the training loss stays within ε on "
-            "the grid: 0 where the module can be set back, ∞ where no measured point stays within ε. Shown is "
-            "the first module; all modules of a run, a page each, are, with analyses.landscape.criticality.pages, "
-            "in the file criticality_<run>.pdf of the task's folder, beside the figures: "
-            "<task>.criticality_<run>.pages in the catalog.",
+            "the grid: 0 where the module can be set back, ∞ where no measured point stays within ε. The figure "
+            "shows the first module. With analyses.landscape.criticality.pages all modules of a run are drawn, one "
+            "on each page of criticality_<run>.pdf in the task's folder (<task>.criticality_<run>.pages in the "
+            "catalog).",
         ),
         Section(
             id="figure_5",
             numbers="Figure 5 of the main text",
             title="Each module set back to its initial value",
-            see="P-T should bear it almost everywhere; RI-T should fall, most with the first module.",
+            see="The test metric of P-T should hardly fall with any module set back; that of RI-T should fall, most "
+            "with the first module.",
             analysis="landscape",
             option="criticality",
             figures=("rewinding",),

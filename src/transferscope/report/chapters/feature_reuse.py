@@ -126,7 +126,7 @@ CHAPTER = Chapter(
             figures=("feature_reuse",),
             paper=(published.FIGURE_3,),
             tables=block_sizes,
-            note="Figure 1 stands with the images (images shuffled). One permutation of the blocks for all images, "
+            note="Figure 1 is under Images (shuffled images). One permutation of the blocks for all images, "
             "train and test, after normalisation and without augmentation; * permutes all values across positions and "
             "channels.",
         ),
@@ -135,12 +135,12 @@ CHAPTER = Chapter(
             numbers="controls",
             title="Which part of the pre-trained model is needed",
             see="Random weights with the pre-trained statistics of each tensor should train faster but end no better; "
-            "how many of the first modules it takes shows where the features are that are reused.",
+            "the number of first modules that it takes shows where the reused features lie.",
             analysis="feature_reuse",
             figures=("reuse_controls",),
             tables=controls,
             note="Statistics and first modules are trained as RI-T is, from which they differ in their initial weights "
-            "alone; frozen features as P-T. Permutations of each image by itself stand with the shuffled images.",
+            "alone; frozen features as P-T. Images that are each permuted on their own are with the shuffled images.",
         ),
         Section(
             id="figure_7",

@@ -1,4 +1,4 @@
-"""Barriers, basins and planes, beside the paper's Figures 12 to 29 (appendix B.4 to B.8)."""
+"""Barriers on the lines between models, beside the Figures 12 to 29 of the paper (appendix B.4 to B.8)."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from transferscope.claims.run_facts import main_metric
 from transferscope.experiment.names import CheckpointName
 from transferscope.experiment.plan import Plan
 from transferscope.report import published
+from transferscope.report.chapters.basins import BASIN, PLANES
 from transferscope.report.chapters.chapter import Chapter, Section, Words, number, overview, per_task, pivot, spread
 from transferscope.tables import formats
 from transferscope.tables.grid import Grid
@@ -219,86 +220,6 @@ def _figures_of(plan: Plan, *, unions: bool) -> list[str]:
     return [item.figure for item in scenarios if any(tasks[task].union for task in item.tasks) == unions]
 
 
-def basin(evidence: Evidence) -> list[Grid]:
-    """(epsilon, delta) of every hull, and both conditions at its rim."""
-    rows = []
-    for task, table in evidence.each("basin"):
-        for hull, part in table.groupby("hull", sort=False):
-            records = part.to_dict("records")
-            of = {row["quantity"]: row for row in records if row["quantity"] not in ("noise", "ray")}
-            tried = [row for row in records if row["quantity"] == "noise"]
-            mu, epsilon, delta, distance = (of[name] for name in ("mu", "epsilon", "delta", "distance"))
-            rows.append((
-                task,
-                str(hull),
-                "a segment between 2" if mu["num_models"] == 2 else f"all between {mu['num_models']:.0f}",
-                f"{formats.decimals(epsilon['value'], 4)} ({_interval(epsilon, 4)})",
-                formats.decimals(mu["value"]),
-                _rim(tried),
-                _delta(delta) if tried else formats.MISSING,
-                formats.significant(distance["value"], 3),
-                f"{mu['num_samples']:.0f}",
-                f"{tried[0]['num_samples']:.0f}" if tried else formats.MISSING,
-                f"{mu['num_examples']:.0f}",
-            ))  # fmt: skip
-    columns = (
-        "task", "hull of", "hull", "ε (95 %)", "mean loss μ", "rim − μ (95 %), 2ε", "δ (95 %)", "distance", "points",
-        "rays", "examples",
-    )  # fmt: skip
-    note = (
-        "Losses in nats per example; δ and the distance, the largest between two models, in l2 over all weights. ε is "
-        "the finding: how much the loss varies within the hull. Every hull satisfies the definition with a δ that is "
-        "large enough. The rim alone (δ = 0) satisfies both outward conditions where its loss exceeds μ by 2ε; of two "
-        "models it is the two models themselves, so δ then says little about walls."
-    )
-    caption, entry = "Ours: (ε, δ) of the convex hull of all runs", "<task>.basin.table"
-    return overview(caption, columns, rows, note, entry, text_columns=3)
-
-
-def _interval(row: Mapping[Any, Any], digits: int) -> str:
-    return f"{formats.decimals(row['low'], digits)} to {formats.decimals(row['high'], digits)}"
-
-
-def _rim(tried: list[dict[Any, Any]]) -> str:
-    """The excess loss at length 0 beside 2 epsilon."""
-    rim = next((row for row in tried if row["length"] == 0), None)
-    if rim is None:
-        return formats.MISSING
-    return f"{formats.decimals(rim['value'])} ({_interval(rim, 3)}), {formats.decimals(rim['threshold'])}"
-
-
-def _delta(row: Mapping[Any, Any]) -> str:
-    value, low, high = (float(row[name]) for name in ("value", "low", "high"))
-    if not math.isfinite(value):
-        return f"more than {formats.significant(low, 3)}"
-    top = formats.significant(high, 3) if math.isfinite(high) else "beyond what was tried"
-    return f"{formats.significant(value, 3)} ({formats.significant(low, 3)} to {top})"
-
-
-def planes(evidence: Evidence) -> list[Grid]:
-    """The three models of every plane, where they lie and what they reach, and the best point of the grid."""
-    rows = []
-    for task, table in evidence.each("planes"):
-        metric = main_metric(table)
-        for name, part in table[table["metric"] == metric].groupby("plane", sort=False):
-            records = part.fillna({"checkpoint": ""}).to_dict("records")
-            best = max((row for row in records if row["checkpoint"] == ""), key=_height)
-            marked = [row for row in records if row["checkpoint"]]
-            rows += [_place(task, name, row, metric) for row in [*marked, {**best, "checkpoint": "best of the grid"}]]
-    columns = ("task", "plane", "model", "x", "y", "test metric")
-    note = "x and y are l2 distances in the plane. The metric is that of the images of the plane, some of the test set."
-    return overview("Ours: planes", columns, rows, note, "<task>.planes.table", text_columns=3)
-
-
-def _height(row: dict[Any, Any]) -> float:
-    return -math.inf if math.isnan(row["value"]) else float(row["value"])
-
-
-def _place(task: str, plane: object, row: dict[Any, Any], metric: str) -> tuple[str, ...]:
-    at = f"{row['x']:.2f}", f"{row['y']:.2f}"
-    return task, str(plane), row["checkpoint"], *at, formats.score(metric)(row["value"])
-
-
 CHAPTER = Chapter(
     title="Barriers in the loss landscape",
     appendix="B.4 to B.8",
@@ -316,15 +237,15 @@ CHAPTER = Chapter(
             "one part of the information in the test images and the height measured on the other, so that a flat line "
             "has 0 on average and may have less. Intervals are over test images, the same for all models, and hold the "
             "largest gap over the measured points in 94 to 98 % of test sets where lines are flat, and in up to 99 % "
-            "where barriers are small. Networks with BatchNorm layers "
-            "get their statistics anew at every point between two models, from training images; what the "
-            "averaged statistics give has names that begin with naive.",
+            "where barriers are small. The statistics of "
+            "BatchNorm layers are recomputed from training images at every point between two models; metrics with the "
+            "averaged statistics have names that begin with naive.",
             of_files=Words(
                 "The height of each pair's barrier on the straight line: 0 where two models lie in one basin.",
                 "A barrier is estimated without the upward bias of a largest gap, so that a flat line has 0 on average "
-                "and may have less. Intervals are over test images. Networks with BatchNorm layers get their "
-                "statistics anew at every point between two models, from training images; names that begin with naive "
-                "have the averaged statistics.",
+                "and may have less. Intervals are over test images. The statistics of BatchNorm "
+                "layers are recomputed from training images at every point between two models; metrics with the "
+                "averaged statistics have names that begin with naive.",
             ),
         ),
         Section(
@@ -339,8 +260,8 @@ CHAPTER = Chapter(
             tables=barriers,
             folded=barriers_all,
             note="Figures 12, 14, 16 show the metric, 13, 15, 17 the loss; 16 and 17 the pairs with the same "
-            "initialisation. A barrier is the largest gap to the chord between both ends, without the bias of a "
-            "maximum.",
+            "initialisation. A barrier estimates the largest gap to the chord between both ends without the upward "
+            "bias of a maximum.",
             of_files=Words(
                 "The straight line from one model to the other: flat where both lie in one basin, with a fall of "
                 "accuracy and a rise of the loss where they do not."
@@ -355,42 +276,10 @@ CHAPTER = Chapter(
             analysis="landscape",
             figures=("extrapolation",),
             tables=extrapolation,
-            of_files=Words("How far the basin reaches beyond the two models, on the same straight line."),
+            of_files=Words("The reach of the basin beyond either model, on the same straight line."),
         ),
-        Section(
-            id="basin",
-            numbers="Definition 3.1",
-            title="The basin of all models of a kind",
-            see="ε, the variation of the loss within the hull, should be small for P-T and many times larger for RI-T, "
-            "because of the barrier inside. δ is the length at which noise and steps outward cost 2ε; of P-T it should "
-            "be no larger than the distance between the models.",
-            analysis="landscape",
-            option="basin",
-            figures=("basin",),
-            tables=basin,
-            note="The loss is that of the test set; intervals are over its images and over the noise that was drawn. "
-            "The paper reports (.0038, 49.14), (.0054, 98.28) and (.0034, 49.14) for "
-            "P-T of real, clipart and quickdraw.",
-            of_files=Words(
-                "ε is how much the loss varies between the models, and δ the length at which noise and steps outward "
-                "cost 2ε.",
-                "The loss is that of the test set; intervals are over its images and over the noise that was drawn.",
-            ),
-        ),
-        Section(
-            id="planes",
-            numbers="Beyond the paper",
-            title="The plane through three models",
-            see="P, P-T 1 and P-T 2: both P-T should lie in one valley, which begins on the way from P. Three RI-T: "
-            "each should lie in a valley of its own, closer together where two share their initial weights.",
-            analysis="landscape",
-            option="planes",
-            figures=("plane",),
-            tables=planes,
-            note="P's classifier is for other classes, so P takes part with the new classifier that the P-T "
-            "started from, which knows nothing yet.",
-            of_files=Words("The test metric in the plane through three models, and where they lie in it."),
-        ),
+        BASIN,
+        PLANES,
         Section(
             id="figures_19_23",
             numbers="Figures 19 to 23",

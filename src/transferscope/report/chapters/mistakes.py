@@ -126,7 +126,7 @@ CHAPTER = Chapter(
             "The accuracies printed in Tables 3 to 5 do not follow from their counts and are left out. "
             "Of several labels an image each is predicted where its probability is above .5.",
             of_files=Words(
-                "How many test images one model alone gets right, and how many neither does.",
+                "Test images that one model alone gets right, and those that neither does.",
                 "Uncommon, first: mistakes that only the first model makes / all mistakes of the first model. κ: "
                 "agreement on which images are right, beyond chance. Of several labels an image each is predicted "
                 "where its probability is above .5.",

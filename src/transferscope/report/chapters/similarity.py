@@ -182,8 +182,9 @@ CHAPTER = Chapter(
             note="The paper's tables do not agree with each other, so the l2 over all weights is shown beside the "
             "sum of the modules' and the square.",
             of_files=Words(
-                "How far apart the weights of every module lie, as they are; relative distances are over the norm of "
-                "the first model's weights. Networks that differ only in the order of channels lie far apart, too."
+                "Distance between the weights of every module, with channels in the order of the files; relative "
+                "distances are divided by the norm of the first model's weights. Networks that differ "
+                "only in the order of channels lie far apart, too."
             ),
         ),
         Section(

@@ -184,8 +184,8 @@ CHAPTER = Chapter(
             note="RI is RI-T before training. The lower part leaves out values of exactly 0, of which RI has many. "
             "For the tasks in analyses.spectrum.layer_pages every layer has its own panels in the file "
             "layer_spectra.pdf beside the figures, in the catalog <task>.layer_spectra.pages. docs/spectrum.md "
-            "says how to read them.",
-            of_files=Words("Singular values of all layers; docs/spectrum.md says how to read them."),
+            "describes how to read them.",
+            of_files=Words("Singular values of all layers; docs/spectrum.md describes how to read them."),
         ),
         Section(
             id="figure_33",

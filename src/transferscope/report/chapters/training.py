@@ -89,3 +89,12 @@ CHAPTER = Chapter(
         ),
     ),
 )
+
+
+def unlearned(evidence: Evidence) -> list[str]:
+    """Runs that diverged or did not learn, by full name."""
+    return [
+        f"{name} ({'diverged' if facts.diverged else 'did not learn'})"
+        for name, facts in evidence.runs.items()
+        if not facts.learned
+    ]

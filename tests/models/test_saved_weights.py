@@ -1,4 +1,4 @@
-"""Which weights of a file are taken, and what is removed from their names."""
+"""Which weights of a file are taken (`saved_weights`), and what is removed from their names (`tensor_names`)."""
 
 from __future__ import annotations
 
