@@ -48,7 +48,7 @@ def test_it_holds_weights_only_while_they_are_worn(tmp_path: Path) -> None:
 def test_settled_writes_the_statistics_of_training_images() -> None:
     """Of BatchNorm they are those that one pass gives; without BatchNorm no training image is asked for."""
     given = made(0, "mobilenet_v3_small")
-    state = dict(given.state_dict)
+    state = {key: tensor.clone() for key, tensor in given.state_dict.items()}
     with ReusedNetwork(given).settled(state, lambda: [(IMAGES, torch.zeros(6))]):
         pass
     expected = given.build()

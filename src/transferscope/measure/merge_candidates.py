@@ -1,4 +1,4 @@
-"""What is merged: candidates, their parent, and a model to hold merges against, taken from files and checked."""
+"""Candidates of a merge, their parent, and a model to hold merges against, taken from files and checked."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a merged model's card says: of which checkpoints and how it was made, and what it scores."""
+"""The card of a merged model: of which checkpoints and how it was made, and what it scores."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ def methods_for(wanted: Sequence[MergeMethod] | None, num_candidates: int, has_p
 
 
 class MergeMethods:
-    """What every method makes of the candidates."""
+    """Every method, applied to the candidates."""
 
     def __init__(self, candidates: MergeCandidates, images: MergeImages, options: MergingOptions) -> None:
         self.candidates, self.images, self.options = candidates, images, options

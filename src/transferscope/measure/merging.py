@@ -80,8 +80,8 @@ def merge(
 
     Memory: at most two models and a few tensors, for any number of candidates in files (the table by method is in
     docs/merging.md); what methods need of networks (Fisher information, Gram matrices) waits in temporary files, and so
-    do parent and union where a function reads them. What a network computes with images (activations, and their
-    gradients for Fisher information) comes on top. Networks compute in float32.
+    do parent and union where a function reads them. Activations, and their gradients for Fisher information, come on
+    top. Networks compute in float32.
     """
     given = list(benches.values()) if isinstance(benches, Mapping) else list(benches)
     chosen = options or MergingOptions()

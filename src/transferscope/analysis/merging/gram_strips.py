@@ -31,7 +31,7 @@ class GramStrip:
 
     @property
     def num_bytes(self) -> int:
-        """Of its values."""
+        """The size of its values."""
         return 8 * self.groups * (self.stop - self.start) * (self.size - self.start)
 
     @property
@@ -119,7 +119,7 @@ def _above(strips: Sequence[GramStrip], below: GramStrip, device: torch.device) 
 
 
 def solve_factored(strips: Sequence[GramStrip], right: Tensor) -> Tensor:
-    """x of U^T U x = `right`, (groups, size, columns) in float64, which is overwritten by x."""
+    """Solve U^T U x = `right`, (groups, size, columns) in float64, which is overwritten by x."""
     for strip in strips:
         values, height = strip.values.to(right.device), strip.stop - strip.start
         own = torch.linalg.solve_triangular(values[:, :, :height].mT, right[:, strip.rows], upper=False)

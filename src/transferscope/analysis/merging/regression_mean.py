@@ -73,7 +73,7 @@ def regmean(
         for one, strips in part:
             if one.is_complete:
                 solved[one.key] = in_a_file(_solution(one, states))
-                one.strips, one.pulled = [], torch.empty(0)
+                one.release()
             else:
                 for strip in strips:
                     strip.set_aside()
@@ -96,6 +96,12 @@ class _Map:
     def is_complete(self) -> bool:
         """True if all strips have been summed."""
         return all(strip.values.numel() for strip in self.strips)
+
+    def release(self) -> None:
+        """Give the memory of the strips and the sum back."""
+        for strip in self.strips:
+            strip.values = torch.empty(0)
+        self.strips, self.pulled = [], torch.empty(0)
 
     def grouped(self, weight: Tensor) -> Tensor:
         """(groups, inputs, outputs of a group)."""
