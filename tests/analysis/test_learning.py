@@ -177,3 +177,28 @@ def test_the_error_of_an_auc_is_that_of_its_samples() -> None:
     rise = rise_at_the_end(rising([0.75, 0.75], [1, 2], "auc"), sizes, "auc")
     assert rise.value == 0
     assert rise.high / 1.96 == pytest.approx(np.sqrt(2) * np.std(areas), rel=0.08)
+
+
+@pytest.mark.parametrize(("metric", "values"), [("accuracy", [0.7, 0.8]), ("auc", [0.7, 0.8])])
+def test_a_rise_that_was_measured_on_some_images_is_as_sure_as_these(metric: str, values: list[float]) -> None:
+    """The interval is that of a split of that many images, which is wider than that of all; more than all is all."""
+    some = SIZES.assign(count=[300, 200, 75, 25], negatives=[200, 300, 25, 75])
+    whole = some.assign(count=some["count"] * 10, negatives=some["negatives"] * 10)
+    trained = rising(values, [1, 2], metric)
+    of_all = rise_at_the_end(trained, whole, metric)
+    measured = rise_at_the_end(trained, whole, metric, evaluated=500)
+    alone = rise_at_the_end(trained, some, metric)
+    assert (measured.low, measured.high) == pytest.approx((alone.low, alone.high))
+    assert measured.high - measured.low > 3 * (of_all.high - of_all.low)
+    assert rise_at_the_end(trained, whole, metric, evaluated=10**6) == of_all
+
+
+def test_a_run_is_no_longer_sure_to_rise_on_few_images() -> None:
+    """A gain that all images show beyond chance, and fifty do not."""
+    table = rising([0.2, 0.7, 0.75], [6, 9, 12])
+    sizes = SIZES.assign(count=[30000, 20000, 75, 25])
+    shown = [
+        summarise(table, sizes, {"pt_1": "finished"}, RATES, {"pt_1": evaluated}).iloc[0]["still_rising"]
+        for evaluated in (None, 50)
+    ]
+    assert shown == [True, False]

@@ -22,13 +22,15 @@ def summarise(
     class_sizes: pd.DataFrame,
     status: Mapping[str, str],
     learning_rates: Mapping[str, float],
+    evaluated: Mapping[str, int | None] | None = None,
 ) -> pd.DataFrame:
     """A row per run: final and best metrics, optimisation speed, status.
 
     history: rows of one task, a row per run and epoch, columns run, kind, label, epoch, lr, train_accuracy,
     test_accuracy, ... (AUC where the task is multi-label). class_sizes: columns part, class_name, count, negatives.
     status: run -> "finished" or "diverged". learning_rates: the largest of each run's schedule, by plan: a run that
-    diverges in its warm-up never sees it; nan for a run without one.
+    diverges in its warm-up never sees it; nan for a run without one. evaluated: run -> number of train examples that
+    its train metrics are of, where these are not all.
 
     Metrics are those of the last epoch that has the task's metric; all nan where none has. `metric` is what the task is
     judged by: AUC of a multi-label task, else accuracy. `best_epoch` is the best trained one on the part `chosen_on`:
@@ -54,7 +56,7 @@ def summarise(
         choice = trained if len(trained) else measured
         best = choice.iloc[int(choice[f"{chosen_on}_{metric}"].fillna(-math.inf).to_numpy().argmax())]
         final = last[f"test_{metric}"]
-        rise = rise_at_the_end(trained, class_sizes, metric)
+        rise = rise_at_the_end(trained, class_sizes, metric, evaluated=(evaluated or {}).get(str(run)))
         rows.append(
             {
                 "task": last["task"],
@@ -89,7 +91,12 @@ RISING = 0.005
 
 
 def rise_at_the_end(
-    trained: pd.DataFrame, class_sizes: pd.DataFrame, metric: str, confidence: float = 0.95
+    trained: pd.DataFrame,
+    class_sizes: pd.DataFrame,
+    metric: str,
+    confidence: float = 0.95,
+    *,
+    evaluated: int | None = None,
 ) -> Interval:
     """Gain of the train metric per epoch between the last two measured epochs of one run, with an interval.
 
@@ -98,6 +105,8 @@ def rise_at_the_end(
     recorded: the interval takes as many as possible, which is what the two error rates add up to, so that it is too
     wide rather than too narrow. For an AUC the standard error is that of Hanley and McNeil (1982) per class, the two
     epochs taken as independent. nan with fewer than two measurements.
+
+    evaluated: number of train examples that were measured; None: all. Each class is taken to have its part of them.
     """
     known = trained[trained["lr"].notna() & trained[f"train_{metric}"].notna()]
     if len(known) < 2:
@@ -105,10 +114,20 @@ def rise_at_the_end(
     before, last = (known.iloc[index] for index in (-2, -1))
     epochs = float(last["epoch"] - before["epoch"])
     first, second = float(before[f"train_{metric}"]), float(last[f"train_{metric}"])
-    sizes = class_sizes[class_sizes["part"] == "train"]
+    sizes = _sizes_of(class_sizes[class_sizes["part"] == "train"], metric, evaluated)
     error = _error_of_difference(first, second, sizes, metric) * NormalDist().inv_cdf((1 + confidence) / 2)
     rise = second - first
     return Interval(rise / epochs, (rise - error) / epochs, (rise + error) / epochs, len(known))
+
+
+def _sizes_of(sizes: pd.DataFrame, metric: str, evaluated: int | None) -> pd.DataFrame:
+    """The numbers of examples that are expected among `evaluated` of all; at least one of each that there is."""
+    if evaluated is None:
+        return sizes
+    counts = sizes[["count", "negatives"]].astype(float)
+    total = counts["count"].sum() if metric == "accuracy" else counts.sum(axis=1).max()
+    drawn = counts * min(1.0, evaluated / total) if total else counts
+    return sizes.assign(**drawn.clip(lower=counts.clip(upper=1)))
 
 
 def _error_of_difference(first: float, second: float, sizes: pd.DataFrame, metric: str) -> float:

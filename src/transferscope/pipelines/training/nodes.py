@@ -115,7 +115,8 @@ def summarise_runs(
     from transferscope.training.optim import peak_learning_rate
 
     rates = {run.name: peak_learning_rate(run.training) for run in runs.root if run.checkpoint is None}
-    return summarise(history, class_sizes, {run: item.status for run, item in series.items()}, rates)
+    evaluated = {run.name: run.training.evaluate_train_on for run in runs.root if run.checkpoint is None}
+    return summarise(history, class_sizes, {run: item.status for run, item in series.items()}, rates, evaluated)
 
 
 def gather_timings(*series: CheckpointSeries) -> pd.DataFrame:
