@@ -99,7 +99,7 @@ def mean_of(tensors: Callable[[], Iterable[Tensor]]) -> Tensor:
         if all_wide:
             low = tensor if count == 0 else torch.minimum(low, tensor)
             high = tensor if count == 0 else torch.maximum(high, tensor)
-        total = tensor.double().clone() if total is None else total.add_(tensor)
+        total = tensor.to(torch.float64, copy=True) if total is None else total.add_(tensor)
         count += 1
     assert total is not None
     if count == 0:

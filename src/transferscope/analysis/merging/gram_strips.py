@@ -16,6 +16,8 @@ from transferscope.system.scratch import scratch_array
 
 TALLEST = 256
 """Rows of a strip; the blocks of its diagonal are squares, so that higher ones take more than a triangle."""
+COLUMNS = 64
+"""Columns of a product at a time, so that it is small beside the matrix."""
 
 
 @dataclass
@@ -57,12 +59,14 @@ class GramStrip:
 
         Entries off the diagonal count `non_diagonal` times.
         """
-        own, rest = right[:, self.rows], slice(self.stop, None)
-        upper = non_diagonal * (self.values @ right[:, self.start :])
-        upper += (1 - non_diagonal) * self.diagonal()[..., None] * own
-        total[:, self.rows] += upper.to(total.device)
-        lower = self.values[:, :, self.stop - self.start :].mT @ own
-        total[:, rest] += lower.mul_(non_diagonal).to(total.device)
+        for first in range(0, right.shape[2], COLUMNS):
+            columns = slice(first, first + COLUMNS)
+            some, own = right[:, self.start :, columns], right[:, self.rows, columns]
+            upper = non_diagonal * (self.values @ some)
+            upper += (1 - non_diagonal) * self.diagonal()[..., None] * own
+            total[:, self.rows, columns] += upper.to(total.device)
+            lower = self.values[:, :, self.stop - self.start :].mT @ own
+            total[:, self.stop :, columns] += lower.mul_(non_diagonal).to(total.device)
 
     def scale_off_diagonal(self, factor: float) -> None:
         """Multiply what is not on the diagonal."""

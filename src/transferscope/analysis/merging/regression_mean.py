@@ -57,8 +57,8 @@ def regmean(
     Raises UserError as `check_candidates` does, for a part outside [0, 1], where there are not batches for each
     candidate, and where they are empty; OSError where the disk is full.
 
-    Memory: the network, and as many bytes again (32 MiB at least) for what is summed or returned, with a few tensors in
-    float64 and a few MiB of patches beside them. Gram matrices are summed in strips, as many in a pass over all images
+    Memory: the network, and as many bytes again (more for one below 32 MiB) for what is summed or returned, including a
+    few copies of the largest tensor in float64; and a few MiB of patches. Gram matrices are summed in strips, as many in a pass over all images
     as fit; the others, and what waits to be solved or returned, lie in files without names.
     """
     check_candidates(states)
@@ -66,7 +66,7 @@ def regmean(
         raise UserError(f"images of {len(batches)} networks for {len(states)} candidates: give some for each")
     if not 0 <= non_diagonal <= 1:
         raise UserError(f"non_diagonal is {non_diagonal}: give a number from 0 to 1, such as 0.9")
-    budget = max(AT_LEAST, sum(tensor.nbytes for tensor in states[0].values()))
+    budget = _budget([states[0][key].shape.numel() for key in states[0]])
     solved: dict[str, Tensor] = {}
     for part in _passes(_linear_maps(model, budget // 4), budget):
         _sum_strips(model, states, batches, non_diagonal, part)
@@ -78,6 +78,11 @@ def regmean(
                 for strip in strips:
                     strip.set_aside()
     return {key: solved[key].clone() if key in solved else mean_tensor(states, key) for key in states[0]}
+
+
+def _budget(sizes: Sequence[int]) -> int:
+    """Bytes of Gram matrices in a pass: those of a network in float32, less three of its tensors in float64."""
+    return max(AT_LEAST, 4 * sum(sizes) - 3 * 8 * max(sizes, default=0))
 
 
 @dataclass
@@ -217,9 +222,8 @@ def _sum_strips(
 
 def _less_the_next(states: Sequence[State], place: int, key: str) -> Tensor:
     """A candidate's weight less that of the next one, or the last one's less the mean, in float64."""
-    weight = states[place][key].detach().to(torch.float64, copy=True)
-    weight -= states[place + 1][key].detach() if place + 1 < len(states) else mean_tensor(states, key)
-    return weight
+    other = states[place + 1][key].detach() if place + 1 < len(states) else mean_tensor(states, key)
+    return states[place][key].detach().to(torch.float64, copy=True).sub_(other)
 
 
 @contextmanager
