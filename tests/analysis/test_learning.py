@@ -182,8 +182,8 @@ def test_the_error_of_an_auc_is_that_of_its_samples() -> None:
 @pytest.mark.parametrize(("metric", "values"), [("accuracy", [0.7, 0.8]), ("auc", [0.7, 0.8])])
 def test_a_rise_that_was_measured_on_some_images_is_as_sure_as_these(metric: str, values: list[float]) -> None:
     """The interval is that of a split of that many images, which is wider than that of all; more than all is all."""
-    some = SIZES.assign(count=[300, 200, 75, 25], negatives=[200, 300, 25, 75])
-    whole = some.assign(count=some["count"] * 10, negatives=some["negatives"] * 10)
+    some = SIZES.assign(count=[300, 200, 75, 25], negatives=[150, 300, 25, 75], ignored=[50, 0, 0, 0])
+    whole = some.assign(**some[["count", "negatives", "ignored"]] * 10)
     trained = rising(values, [1, 2], metric)
     of_all = rise_at_the_end(trained, whole, metric)
     measured = rise_at_the_end(trained, whole, metric, evaluated=500)

@@ -34,9 +34,10 @@ from transferscope.experiment.run import RunSpec
 from transferscope.images.image_folder import read_image_folder
 from transferscope.images.pack import pack_split
 from transferscope.images.split import PackedSplit
+from transferscope.models.memory_layout import as_input, first_weight
 from transferscope.models.zoo import build_model
 from transferscope.system.memory import keep_freed_memory
-from transferscope.training.device import as_input, autocast, choose_device, first_weight
+from transferscope.training.device import autocast, choose_device
 from transferscope.training.evaluation import predict
 from transferscope.training.loop import CHECK_EVERY, train_run
 from transferscope.training.optim import make_optimizer

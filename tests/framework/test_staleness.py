@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -245,3 +246,40 @@ def test_a_damaged_result_is_no_other_version(study: Any, tmp_path: Path) -> Non
     os.utime(tmp_path / "t.table.txt", (0, 0))
     with pytest.raises(DatasetError, match=r"its digest .* is missing"):
         study([FIGURE], epochs=1)
+
+
+@pytest.mark.parametrize("content", [b"", b"0" * 64 + b"  t.table.txt\n"])
+def test_a_digest_that_a_power_cut_or_a_bit_took_is_damage(study: Any, tmp_path: Path, content: bytes) -> None:
+    """No other version: `--only-missing-outputs` makes the result again, and a reader names it."""
+    study([TRAIN, TABLE, FIGURE], epochs=1)
+    (tmp_path / ".t.table.txt.sha256").write_bytes(content)
+    os.utime(tmp_path / "t.table.txt", (0, 0))
+    with pytest.raises(DatasetError, match="its content is not what was written"):
+        study([FIGURE], epochs=1)
+    study([TABLE, FIGURE], epochs=1, only_missing=True)
+    assert "another" not in study([FIGURE], epochs=1)
+
+
+def test_a_failed_run_in_other_processes_leaves_no_last_version(study: Any) -> None:
+    """They saved without a note here, so that what they saved is no older copy afterwards."""
+    study([TRAIN, TABLE, FIGURE], epochs=1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(made_by.MadeBy, "after_pipeline_run", lambda hooks, *_: hooks.on_pipeline_error())
+        study([TRAIN, TABLE, FIGURE], epochs=2, elsewhere=True)
+    assert "another version" not in study([FIGURE], epochs=2)
+
+
+def test_missing_results_that_other_processes_make_are_no_older_ones(study: Any, tmp_path: Path) -> None:
+    """Nothing is noted of them, and nothing is refused later."""
+    study([TRAIN, TABLE, FIGURE], epochs=1)
+    (tmp_path / "t.table.txt").unlink()
+    study([TABLE, FIGURE], epochs=1, points=9, only_missing=True, elsewhere=True)
+    assert "another version" not in study([FIGURE], epochs=1, points=9)
+
+
+def test_the_journal_of_a_version_without_digests_is_read(study: Any, tmp_path: Path) -> None:
+    """Of a run that was killed before."""
+    study([TRAIN, TABLE, FIGURE], epochs=1)
+    line = b"t.table unknown"
+    (tmp_path / "results" / ".made_by.journal").write_bytes(line + f" {zlib.crc32(line):08x}\n".encode())
+    assert "used as it is: t.table" in study([FIGURE], epochs=1)

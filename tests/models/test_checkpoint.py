@@ -200,6 +200,14 @@ def test_a_full_disk_leaves_the_old_file(
     assert list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.parametrize(("key", "value"), [("epoch", 3.0), ("metrics", {"loss": None}), ("class_names", (1, 2))])
+def test_what_could_not_be_read_is_not_saved(checkpoint: Checkpoint, tmp_path: Path, key: str, value: object) -> None:
+    """Values of other types are refused with their key, before there is a file."""
+    with pytest.raises(UserError, match=rf"a\.safetensors: its metadata has {key}"):
+        save_checkpoint(checkpoint.with_metadata(**{key: value}), tmp_path / "a.safetensors")
+    assert not list(tmp_path.iterdir())
+
+
 def test_an_own_file_may_have_another_name(tmp_path: Path) -> None:
     """A file that bears its digest is read, and verified, also under a suffix of torch's files."""
     save_checkpoint(Checkpoint({"a": torch.ones(3)}), tmp_path / "a.safetensors")

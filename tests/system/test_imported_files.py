@@ -68,12 +68,14 @@ def test_a_module_of_a_package_begins_where_its_package_lies(folder: Path) -> No
 
 def test_installed_code_and_code_that_is_none_count_alone(tmp_path: Path) -> None:
     """Versions of packages are not watched file by file; what cannot be parsed fails where it is imported."""
-    installed = tmp_path / "site-packages" / "nets.py"
-    installed.parent.mkdir()
-    installed.write_text("import parts\n")
-    (installed.parent / "parts.py").write_text("")
-    assert with_imported_files(installed, "nets") == [installed]
-    broken = tmp_path / "broken.py"
-    broken.write_bytes(b"import (\0")
-    assert with_imported_files(broken) == [broken]
+    for folder in ("site-packages", "dist-packages"):
+        installed = tmp_path / folder / "nets.py"
+        installed.parent.mkdir()
+        installed.write_text("import parts\n")
+        (installed.parent / "parts.py").write_text("")
+        assert with_imported_files(installed, "nets") == [installed]
+    for number, code in enumerate((b"import (\0", b"x = " + b"(" * 10_000, b"x = 1" + b" + 1" * 30_000)):
+        broken = tmp_path / f"broken_{number}.py"
+        broken.write_bytes(code)
+        assert with_imported_files(broken) == [broken]
     assert with_imported_files(tmp_path / "missing.py") == [tmp_path / "missing.py"]

@@ -17,7 +17,8 @@ from transferscope.images.augment import TrainingTransform
 from transferscope.images.mixup import mixup
 from transferscope.images.split import PackedSplit
 from transferscope.models.initialisation import initialise
-from transferscope.training.device import OneProcess, as_input
+from transferscope.models.memory_layout import as_input
+from transferscope.training.device import OneProcess
 from transferscope.training.step import Setup, targets_of
 
 Make = Callable[..., Any]

@@ -27,7 +27,8 @@ def summarise(
     """A row per run: final and best metrics, optimisation speed, status.
 
     history: rows of one task, a row per run and epoch, columns run, kind, label, epoch, lr, train_accuracy,
-    test_accuracy, ... (AUC where the task is multi-label). class_sizes: columns part, class_name, count, negatives.
+    test_accuracy, ... (AUC where the task is multi-label). class_sizes: columns part, class_name, count, negatives,
+    ignored.
     status: run -> "finished" or "diverged". learning_rates: the largest of each run's schedule, by plan: a run that
     diverges in its warm-up never sees it; nan for a run without one. evaluated: run -> number of train examples that
     its train metrics are of, where these are not all.
@@ -125,7 +126,9 @@ def _sizes_of(sizes: pd.DataFrame, metric: str, evaluated: int | None) -> pd.Dat
     if evaluated is None:
         return sizes
     counts = sizes[["count", "negatives"]].astype(float)
-    total = counts["count"].sum() if metric == "accuracy" else counts.sum(axis=1).max()
+    total = (
+        counts["count"].sum() if metric == "accuracy" else sizes[["count", "negatives", "ignored"]].sum(axis=1).max()
+    )
     drawn = counts * min(1.0, evaluated / total) if total else counts
     return sizes.assign(**drawn.clip(lower=counts.clip(upper=1)))
 

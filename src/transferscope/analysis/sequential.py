@@ -87,7 +87,8 @@ def decide_barrier(
     `barriers.barrier_row`, on the examples so far.
 
     May be asked after every batch: the probability that any of its answers is ever wrong is at most `error`, half of it
-    for each side. Above: some place is, where each place has its part of the error. Below: all places are; for the
+    for the interval on each side and, of a loss, half of it for what was not seen, since only one of the two sides can
+    be wrong. Above: some place is, where each place has its part of the error. Below: all places are; for the
     truly highest one that is wrong with the probability of a single place, so nothing is divided.
 
     A few examples that are all alike do not show the rare ones. An example is imagined at every place, and at the ends,

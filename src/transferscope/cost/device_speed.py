@@ -122,7 +122,7 @@ class _Work:
         import torch
 
         from transferscope.models.layers import image_channels
-        from transferscope.models.memory_layout import lay_out
+        from transferscope.models.memory_layout import as_input, first_weight, lay_out
         from transferscope.models.plain_sgd import PlainSGD
         from transferscope.models.precision import TYPES, analyses_precision
         from transferscope.models.zoo import build_model
@@ -139,8 +139,8 @@ class _Work:
         self.analysed = torch.compile(analysed, dynamic=False) if compiled else analysed
         largest = max(options.batch_size, EVALUATED)
         self.images = torch.randn(largest, image_channels(network), side, side, device=device)
-        self.images = self.images.contiguous(memory_format=layout)
-        self.seen = self.images[:ANALYSED].to(self.dtype, memory_format=torch.channels_last)
+        self.images = as_input(self.images, first_weight(network))
+        self.seen = as_input(self.images[:ANALYSED].to(self.dtype), first_weight(analysed))
         self.labels = torch.zeros(options.batch_size, dtype=torch.long, device=device)
         self.optimizer = PlainSGD(network.parameters(), lr=0.0, momentum=0.9, fused=True)
         self.options, self.device = options, device

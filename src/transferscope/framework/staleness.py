@@ -61,7 +61,7 @@ class MadeBy:
         self._made: dict[str, str] = {}
         self._written: dict[str, str] = {}
         """The digest of each result as it was written."""
-        self._digest: Callable[[str], str] = str
+        self._digest: Callable[[str], str] = lambda name: ""
         self._saved: set[str] = set()
         self._lock = threading.Lock()
 
@@ -98,7 +98,12 @@ class MadeBy:
         only_missing = bool(run_params.get("only_missing_outputs"))
         if self._context is not None:
             check_images(pipeline, catalog, only_missing=only_missing)
-        self._check_versions(pipeline.inputs() | (pipeline.all_outputs() if only_missing else set()))
+        kept = {name for name in pipeline.all_outputs() if has_entry(catalog, name)} if only_missing else set()
+        self._check_versions(pipeline.inputs() | kept, catalog)
+        if forgotten := self._written.keys() & (pipeline.all_outputs() - kept):
+            # Whoever writes them, and wherever this run ends: of what is not noted again no version is the last one.
+            self._written = {name: digest for name, digest in self._written.items() if name not in forgotten}
+            self._write()
         stale = {name for name in self._stale() if has_entry(catalog, name)}
         _report(stale, pipeline, only_missing=only_missing)
 
@@ -158,10 +163,11 @@ class MadeBy:
     def _stale(self) -> Iterable[str]:
         return (name for name, key in self._present.items() if self._made.get(name, key) != key)
 
-    def _check_versions(self, used: Iterable[str]) -> None:
+    def _check_versions(self, used: Iterable[str], catalog: CatalogProtocol) -> None:
         """Raise CommandLineError for what is read, or kept, and is whole but not what was written last."""
         noted = ((name, self._written.get(name)) for name in used)
         others = {name for name, digest in noted if digest and self._digest(name) not in ("", digest)}
+        others = {name for name in others if has_entry(catalog, name)}
         if others:
             raise CommandLineError(
                 f"{_names(others)}: another version than was written last, such as that of an older copy; "
@@ -289,7 +295,7 @@ def _noted(journal: Path) -> Iterable[tuple[str, str, str]]:
         content, _, checksum = line.rpartition(b" ")
         if checksum != f"{zlib.crc32(content):08x}".encode():
             raise DamagedError(journal, "a line is not what was written")
-        name, key, digest = content.decode().split(" ")
+        name, key, digest = [*content.decode().split(" "), ""][:3]  # the last one is not in journals of before
         yield name, key, digest
 
 

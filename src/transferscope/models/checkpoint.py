@@ -138,7 +138,12 @@ def save_checkpoint(checkpoint: Checkpoint, path: str | Path) -> None:
     path = Path(path)
     if path.suffix != ".safetensors":
         raise UserError(f"cannot save the checkpoint {path}: its name must end in .safetensors")
-    header = {"digest": UNSEALED, "metadata": asdict(checkpoint.metadata), "keys": list(checkpoint.state_dict)}
+    metadata = asdict(checkpoint.metadata)
+    try:
+        _typed(metadata)
+    except ValueError as error:
+        raise UserError(f"cannot save the checkpoint {path}: its metadata has {error}") from None
+    header = {"digest": UNSEALED, "metadata": metadata, "keys": list(checkpoint.state_dict)}
     tensors = {key: plain(tensor) for key, tensor in checkpoint.state_dict.items()}
     write_sealed(path, save(tensors, {HEADER_KEY: json.dumps(header, sort_keys=True)}))
 
@@ -311,14 +316,21 @@ def _metadata(path: Path, header: Mapping[str, str] | None) -> tuple[CheckpointM
     if unknown:
         raise UserError(f"checkpoint {path} holds unknown metadata {sorted(unknown)}: it needs a newer transferscope")
     try:
+        return _typed(values), keys
+    except ValueError as error:
+        raise UserError(f"checkpoint {path} has a damaged header ({error}): copy it again") from None
+
+
+def _typed(values: dict[str, Any]) -> CheckpointMetadata:
+    """Metadata of the declared types; ValueError with the key otherwise."""
+    try:
         metadata = _metadata_type().validate_json(json.dumps(values), strict=True)
     except ValidationError as error:
         fault = error.errors(include_url=False)[0]
-        key = ".".join(map(str, fault["loc"]))
-        raise UserError(f"checkpoint {path} has a damaged header ({key}: {fault['msg']}): copy it again") from None
+        raise ValueError(": ".join(filter(None, [".".join(map(str, fault["loc"])), fault["msg"]]))) from None
     for option in NOT_TAKEN.keys() & metadata.model_options.keys():
-        raise UserError(f"checkpoint {path} has a damaged header ({option} is no option of a network): copy it again")
-    return metadata, keys
+        raise ValueError(f"{option} is no option of a network")
+    return metadata
 
 
 @cache

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 def lay_out(model: nn.Module, layout: torch.memory_format) -> None:
     """Store the parameters and buffers of 4 axes, weights of convolutions of images, in a layout, in place.
 
     `nn.Module.to` does so for those of 5 axes as well, and fails, since channels_last is for 4 axes only. A network of
-    which torch `corrupts_memory` in channels_last stays as it is.
+    which torch `corrupts_memory` in channels_last stays as it is, and its images must (`as_input`).
     """
     if layout == torch.channels_last and corrupts_memory(model):
         return
@@ -34,3 +34,18 @@ def corrupts_memory(model: nn.Module) -> bool:
         and 1 < layer.weight.shape[1] < 7
         for layer in model.modules()
     )
+
+
+def first_weight(model: nn.Module) -> Tensor:
+    """The first convolution's weight, of the model's type, device and memory format; else any parameter."""
+    parameters = list(model.parameters())
+    return next((parameter for parameter in parameters if parameter.ndim == 4), parameters[0])
+
+
+def as_input(images: Tensor, weight: Tensor) -> Tensor:
+    """Images in the type and memory format of a model's `first_weight`; the same object where nothing changes."""
+    if images.dtype != weight.dtype:
+        images = images.to(weight.dtype)
+    if weight.ndim == 4 and weight.is_contiguous(memory_format=torch.channels_last) and not weight.is_contiguous():
+        images = images.contiguous(memory_format=torch.channels_last)
+    return images

@@ -6,7 +6,8 @@ import ast
 from collections.abc import Iterator
 from pathlib import Path
 
-INSTALLED = "site-packages"
+INSTALLED = {"site-packages", "dist-packages"}
+"""Folders of packages, whose versions count, not their files."""
 OURS = "transferscope"
 """Beside a module in the project's `src`; its version counts, not its files."""
 
@@ -25,12 +26,12 @@ def with_imported_files(file: Path, dotted: str = "") -> list[Path]:
     for _ in range(dotted.count(".") + (file.name == "__init__.py" and bool(dotted))):
         folder = folder.parent
     found: set[Path] = set()
-    waiting = [file]
+    waiting = [file, *(_files_of(dotted, folder) if INSTALLED.isdisjoint(file.parts) else ())]
     while waiting:
         path = waiting.pop()
         if path not in found:
             found.add(path)
-            names = imported_names(path, folder) if INSTALLED not in path.parts else ()
+            names = imported_names(path, folder) if INSTALLED.isdisjoint(path.parts) else ()
             waiting.extend(part for name in names for part in _files_of(name, folder))
     return sorted(found)
 
@@ -39,7 +40,7 @@ def imported_names(file: Path, folder: Path) -> Iterator[str]:
     """Dotted names that the code of a file imports, as they are below `folder`; both of `from a import b`."""
     try:
         tree = ast.parse(file.read_bytes())
-    except (OSError, SyntaxError, ValueError):
+    except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
         return
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):

@@ -74,6 +74,7 @@ RENAMED_OBJECTS = {
     ("transferscope.report.view", "provenance_groups"): ("transferscope.report.provenance", "provenance_groups"),
     ("transferscope.report.view", "unlearned"): ("transferscope.report.chapters.training", "unlearned"),
     ("transferscope.training", "TrainingRun"): ("transferscope.experiment.run", "RunSpec"),
+    ("transferscope.training.inputs", "check_last_batch"): ("transferscope.training.trainee", "check_last_batch"),
     ("transferscope.training.inputs", "evaluated_examples"): (
         "transferscope.training.evaluation",
         "evaluated_examples",

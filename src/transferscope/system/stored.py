@@ -240,7 +240,9 @@ def _beside(path: Path) -> Path:
 
 
 def _digest_beside(path: Path) -> str:
-    return _beside(path).read_text(encoding="utf-8", errors="replace").splitlines()[-1].partition(" ")[0]
+    """The digest in the file beside another one; "" in one that a power cut has left empty."""
+    lines = _beside(path).read_text(encoding="utf-8", errors="replace").splitlines()
+    return lines[-1].partition(" ")[0] if lines else ""
 
 
 def _text_beside(name: str, digest: str, place: str) -> str:

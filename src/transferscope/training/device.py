@@ -79,21 +79,6 @@ def loss_scaler(device: torch.device, precision: TrainingPrecision) -> torch.amp
     return torch.amp.GradScaler(device.type) if training_type(precision, device) == torch.float16 else None
 
 
-def first_weight(model: nn.Module) -> Tensor:
-    """The first convolution's weight, of the model's type, device and memory format; else any parameter."""
-    parameters = list(model.parameters())
-    return next((parameter for parameter in parameters if parameter.ndim == 4), parameters[0])
-
-
-def as_input(images: Tensor, weight: Tensor) -> Tensor:
-    """Images in the type and memory format of a model's `first_weight`; the same object where nothing changes."""
-    if images.dtype != weight.dtype:
-        images = images.to(weight.dtype)
-    if weight.ndim == 4 and weight.is_contiguous(memory_format=torch.channels_last) and not weight.is_contiguous():
-        images = images.contiguous(memory_format=torch.channels_last)
-    return images
-
-
 def _set_deterministic(deterministic: bool, *, compiled: bool = False) -> None:
     """Switch torch's deterministic algorithms, and those of its compiler where it is, or will be, loaded.
 

@@ -18,8 +18,9 @@ from transferscope.images.seen_images import EvaluationTransform
 from transferscope.images.split import PackedSplit
 from transferscope.models.layers import image_channels
 from transferscope.models.logits import as_logits
+from transferscope.models.memory_layout import as_input, first_weight
 from transferscope.system.errors import UserError
-from transferscope.training.device import OneProcess, as_input, autocast, first_weight
+from transferscope.training.device import OneProcess, autocast
 
 BATCH_SIZE = 256
 

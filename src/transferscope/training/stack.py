@@ -20,8 +20,9 @@ from transferscope.experiment.run_groups import SCHEDULE
 from transferscope.models.duplicate import duplicate
 from transferscope.models.layers import image_channels
 from transferscope.models.logits import as_logits
+from transferscope.models.memory_layout import first_weight
 from transferscope.system.errors import one_line
-from transferscope.training.device import draws, first_weight
+from transferscope.training.device import draws
 from transferscope.training.optim import make_optimizer, optimizer_over, parameter_groups, set_learning_rate
 
 FAILURES = (RuntimeError, TypeError, ValueError, LookupError, AttributeError, AssertionError)

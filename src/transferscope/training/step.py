@@ -22,7 +22,8 @@ from transferscope.images.augment import Draws, TrainingTransform
 from transferscope.images.mixup import Mixing
 from transferscope.images.split import PackedSplit
 from transferscope.models.layers import image_channels
-from transferscope.training.device import OneProcess, as_input, autocast, first_weight, seed_layers
+from transferscope.models.memory_layout import as_input, first_weight
+from transferscope.training.device import OneProcess, autocast, seed_layers
 from transferscope.training.evaluation import IGNORED
 from transferscope.training.optim import learning_rate, set_learning_rate
 

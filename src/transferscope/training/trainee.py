@@ -20,12 +20,10 @@ from transferscope.models.duplicate import duplicate
 from transferscope.models.frozen import freeze
 from transferscope.models.initialisation import initialise
 from transferscope.models.layers import image_channels
-from transferscope.models.memory_layout import lay_out
+from transferscope.models.memory_layout import as_input, first_weight, lay_out
 from transferscope.system.errors import UserError
 from transferscope.training.device import (
     OneProcess,
-    as_input,
-    first_weight,
     loss_scaler,
     random_state_of,
     reproducible,

@@ -58,8 +58,9 @@ def regmean(
     candidate, and where they are empty; OSError where the disk is full.
 
     Memory: the network, and as many bytes again (more for one below 32 MiB) for what is summed or returned, including a
-    few copies of the largest tensor in float64; and a few MiB of patches. Gram matrices are summed in strips, as many in a pass over all images
-    as fit; the others, and what waits to be solved or returned, lie in files without names.
+    few copies of the largest tensor in float64; and the patches of one image, or a few MiB. Gram matrices are summed in
+    strips, as many in a pass over all images as fit; the others, and what waits to be solved or returned, lie in files
+    without names.
     """
     check_candidates(states)
     if len(batches) != len(states):
@@ -77,7 +78,10 @@ def regmean(
             else:
                 for strip in strips:
                     strip.set_aside()
-    return {key: solved[key].clone() if key in solved else mean_tensor(states, key) for key in states[0]}
+    return {
+        key: solved[key].to(tensor.device, copy=True) if key in solved else mean_tensor(states, key)
+        for key, tensor in states[0].items()
+    }
 
 
 def _budget(sizes: Sequence[int]) -> int:
@@ -147,7 +151,7 @@ def _map_of(name: str, layer: nn.Module, largest: int) -> _Map | None:
 
 
 def _vectors(given: Tensor) -> Iterator[Tensor]:
-    for part in given.flatten(0, -2).split(max(1, PIECE // given.shape[-1])):
+    for part in given.reshape(-1, given.shape[-1]).split(max(1, PIECE // given.shape[-1])):
         yield part.double().mT[None]
 
 
@@ -250,7 +254,7 @@ def _watched(model: nn.Module, part: _Part) -> Iterator[None]:
 
 def _solution(one: _Map, states: Sequence[State]) -> Tensor:
     """M + (sum_i G_i)^-1 sum_i G_i (W_i - M), or the mean M where the layer had no input; strips are overwritten."""
-    mean = mean_tensor(states, one.key)
+    mean = mean_tensor(states, one.key).cpu()
     diagonal = torch.cat([strip.diagonal().cpu() for strip in one.strips], dim=1)
     if not bool(diagonal.any()):
         return mean
