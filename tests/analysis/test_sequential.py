@@ -54,10 +54,10 @@ def test_stopping_early_is_wrong_in_less_than_one_of_20(shape: str, height: floa
 
 @pytest.mark.parametrize(
     ("share", "part", "common"),
-    [(0.01, 1.1, 0.0), (0.01, 1.1, 0.6), (0.05, 1.1, 0.0), (0.05, 0.9, 0.0)],
+    [(0.02, 1.1, 0.0), (0.02, 1.1, 0.6), (0.05, 0.9, 0.0)],
 )
 def test_stopping_early_by_the_loss_is_wrong_in_less_than_one_of_20(share: float, part: float, common: float) -> None:
-    """200 replays of 600 examples of a barrier a tenth beside the margin that 1 or 5 % of the examples make.
+    """200 replays of 600 examples of a barrier a tenth beside the margin that 2 or 5 % of the examples make.
 
     In one of them all examples share a part of it, to which a few add the rest.
     """
@@ -70,7 +70,7 @@ def test_stopping_early_by_the_loss_is_wrong_in_less_than_one_of_20(share: float
 
 
 def test_a_flat_loss_is_decided_by_some_hundred_examples() -> None:
-    """As many as rule out that 1 % of them were missed whose loss rises by 12.7 nats, 406, and not many more.
+    """As many as rule out that 1.8 % of them were missed whose loss rises by 6.3 nats, 203, and not many more.
 
     Without a rise 1,000 examples decide at the first look from there on, in each of 8 replays; with 20 % of the margin
     on 5 % of the examples they still decide, later.
@@ -83,7 +83,7 @@ def test_a_flat_loss_is_decided_by_some_hundred_examples() -> None:
         ]
         assert {decision for decision, _ in decided} == {"no barrier"}
         sizes[part] = [size for _, size in decided]
-    assert set(sizes[0.0]) == {next(size for size in growing_sizes(1000, FIRST) if size > 406)}
+    assert set(sizes[0.0]) == {next(size for size in growing_sizes(1000, FIRST) if size > 203)}
     assert np.mean(sizes[0.2]) > np.mean(sizes[0.0])
 
 

@@ -127,8 +127,8 @@ class UntilDecidedOptions(LookOptions):
 
     The examples come in growing batches; after each an interval that holds at every look decides or asks for more, on
     accuracy (AUC where images have several labels) and on the loss. A line stops when both are decided. Wrong decisions
-    of either are at most 5 %, in the loss as long as that of no image rises by more than 5.5 times the loss of guessing
-    (13 nats of ten classes). That the loss shows no barrier so takes 400 images at least. A line that decides
+    of either are at most 5 %, in the loss as long as 2 % of the images or more make the barrier (of those that 1 % make
+    10 % are wrong). That the loss shows no barrier so takes 200 images at least. A line that decides
     nothing takes all examples.
     """
 
