@@ -286,7 +286,7 @@ def test_what_would_tell_has_the_stated_power(replicas: int, tasks: int, error: 
     design, estimates = _studies(rows, effect, 400, generator)
     typical = Estimate(*(np.asarray(getattr(estimates, field.name)[0]) for field in fields(Estimate)))
     typical = replace(typical, effect=np.asarray(effect), se=np.sqrt(np.square(estimates.se).mean()))
-    text = _would_tell(design, typical, (0, math.inf), "{:.4g}".format, (-9, 9))
+    text = _would_tell(design, typical, (0, math.inf), "{:.4g}".format, (-9, 9), "task")
     named = re.search(r"; (?:(\d+)(?: runs of each kind)?)?(?: and )?(?:(\d+) times as many test images)? would", text)
     assert named, text
     more, images = (int(number) if number else None for number in named.groups())

@@ -23,6 +23,8 @@ from pathlib import Path
 
 import numpy as np
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 from transferscope.generated.draw import DIGESTS, check_generated
 from transferscope.images.split import PackedSplit
 from transferscope.models.series import INDEX, CheckpointSeries, read_index
@@ -30,6 +32,7 @@ from transferscope.system import stored
 from transferscope.system.errors import UserError
 from transferscope.system.stored import check
 from transferscope.training.history import HISTORY, STORED_TIMINGS, TIMINGS, history_table
+from without_times import without_times
 
 DECIDES_NOTHING = {".running": "names the last process that ran here", ".gitkeep": "keeps an empty folder in git"}
 MEASUREMENTS = "landscape_measurements"
@@ -117,7 +120,7 @@ def _is_refused(path: Path) -> bool:
 def digests(data: Path) -> dict[Path, str]:
     """sha256 of every file whose content follows from the plan."""
     followed = [path for path in files_of(data) if not any(part in path.name for part in TIMES)]
-    return {path.relative_to(data): hashlib.sha256(path.read_bytes()).hexdigest() for path in followed}
+    return {path.relative_to(data): hashlib.sha256(without_times(path)).hexdigest() for path in followed}
 
 
 def heal(project: Path, data: Path, flips: list[tuple[Path, int, int]]) -> list[str]:

@@ -39,7 +39,7 @@ def split_of(part: str, number: int = 40) -> PackedSplit:
 
 
 def checkpoint_of(seed: int, architecture: str = "fixup_resnet_small") -> Checkpoint:
-    options = {"widths": [4, 8, 8]} if architecture == "fixup_resnet_small" else {}
+    options = {"widths": [8, 8, 8]} if architecture == "fixup_resnet_small" else {}
     model = build_model(architecture, 3, seed=seed, **options)
     return Checkpoint(
         model.state_dict(), CheckpointMetadata(architecture=architecture, num_classes=3, model_options=options)
@@ -175,7 +175,7 @@ def test_only_compiled_measurements_have_another_key() -> None:
     """What was remembered before stays known, and values of compiled networks are kept apart, as they are rounded."""
     splits = {"test": split_of("test")}
     plain, compiled = (Bench(splits, compiled=on).key(checkpoint_of(0), "x") for on in (False, True))
-    assert plain == json.dumps([json.dumps([1, "fixup_resnet_small", {"widths": [4, 8, 8]}, "float32"]), "x"])
+    assert plain == json.dumps([json.dumps([1, "fixup_resnet_small", {"widths": [8, 8, 8]}, "float32"]), "x"])
     assert compiled != plain
 
 

@@ -24,10 +24,8 @@ from transferscope.framework.runners import GpuRunner, RayRunner, gpu_runner, ra
 from transferscope.framework.runners.gpu_processes import GpuProcesses
 from transferscope.framework.runners.surroundings import TERMINATED, one_thread_an_operation
 from transferscope.system.folder_lock import FolderLock
+from without_times import TIMES, without_times
 
-TIMED = ("timings.csv", "report.html", "summary.md")
-TIMES = {".timings.json", *TIMED, *(f".{name}.sha256" for name in TIMED)}
-"""Files that hold how long something took, and digests of such."""
 MADE_BY = "data/.made_by.json"
 
 
@@ -45,7 +43,7 @@ def run_with(folder: Path, runner: Callable[[], AbstractRunner], **options: Any)
         assert "OMP_NUM_THREADS" not in os.environ
     made = [folder / MADE_BY, *folder.glob("data/06_models/**/*"), *folder.glob("data/0[78]*/**/*")]
     files = {
-        str(path.relative_to(folder)): path.read_bytes() for path in made if path.is_file() and path.name not in TIMES
+        str(path.relative_to(folder)): without_times(path) for path in made if path.is_file() and path.name not in TIMES
     }
     shutil.rmtree(folder)
     return files
