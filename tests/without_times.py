@@ -8,8 +8,8 @@ from pathlib import Path
 TIMED = ("timings.csv", "report.html", "summary.md")
 TIMES = {".timings.json", *TIMED, *(f".{name}.sha256" for name in TIMED)}
 """Names of files that hold times, and digests of such."""
-OF_TIMES = ("timings", "results", "report", "summary")
-"""Last parts of the names of entries, and names of tables, whose digests follow from times."""
+OF_TIMES = {"timings", "results", "report", "summary"}
+"""Parts of the names of entries, and names of tables, whose digests follow from times."""
 
 
 def without_times(path: Path) -> bytes:
@@ -23,5 +23,5 @@ def without_times(path: Path) -> bytes:
 def _rest(content: bytes, key: str) -> bytes:
     values = json.loads(content)
     del values["seal"]
-    digests = {name: digest for name, digest in values.get(key, {}).items() if name.rpartition(".")[2] not in OF_TIMES}
+    digests = {name: digest for name, digest in values.get(key, {}).items() if OF_TIMES.isdisjoint(name.split("."))}
     return json.dumps(values | {key: digests}).encode()
