@@ -128,6 +128,16 @@ def test_values_equal_those_of_the_dense_matrix(name: str) -> None:
 LARGE = [name for name, (layer, _) in CASES.items() if not isinstance(layer, nn.Linear)]
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_equal_values_below_the_edge_converge_from_every_start(seed: int) -> None:
+    """Three values of sixteen copies each: the 20 largest reach into the second, far below the first."""
+    layer, shape = drawn("1x1 padded")
+    expected = torch.linalg.svdvals(dense_matrix(layer, shape))[:20]
+    spectrum = layer_spectrum(layer, shape, method="lanczos", seed=seed)
+    assert spectrum.top_status == "converged"
+    torch.testing.assert_close(spectrum.top_values, expected, atol=TOLERANCE * float(expected[0]), rtol=0)
+
+
 @pytest.mark.parametrize("name", LARGE)
 def test_lanczos_agrees_with_the_dense_matrix(name: str) -> None:
     """The way for large layers, on small ones: the 20 largest to 1e-6, counts within their bars and within 1 %."""

@@ -44,7 +44,7 @@ TOLERANCE = 7e-7
 ROUNDING = 2e-7
 """Largest error that float32 leaves in a value, as a part of the largest one."""
 MAX_EDGES = 8
-"""Number of times that the filter is lowered, where fewer values than wanted lie above its edge."""
+"""Edges that are tried in steps of a tenth, where fewer values than wanted lie above one; the last is found."""
 REACHED = 1.02
 """The filtered value above which a vector is certainly one of the largest."""
 PATIENCE = 120
@@ -129,7 +129,7 @@ def top_values(
     """
     gram = Gram(linear)
     num = min(num, gram.size)
-    for _ in range(MAX_EDGES):
+    for number in range(1, MAX_EDGES + 2):
         filtered = _Filter(gram, min(edge, 0.98 * bound), bound)
         is_steep = filtered.degree >= STEEP
         pairs = _ritz(gram, filtered, num, seed, vectors=vectors or not is_steep)
@@ -138,6 +138,9 @@ def top_values(
             pairs = pairs if is_steep else replace(_projected(gram, pairs.vectors), error=pairs.error)
             break
         edge *= 0.9
+        if number == MAX_EDGES:
+            # A value on a span is at most that of the whole map, so this edge is below all that are wanted.
+            edge = min(edge, 0.98 * float(_projected(gram, pairs.vectors).values[-1]))
     else:
         pairs = _projected(gram, pairs.vectors)
     error = pairs.error + ROUNDING * float(pairs.values[0])
