@@ -167,6 +167,7 @@ class Returns(nn.Module):
             "random": nn.functional.dropout(logits),
             "of the batch": logits - logits.mean(0),
             "probabilities": logits.softmax(1),
+            "probabilities of findings": logits.sigmoid(),
         }
         return forms.get(self.form, (logits, images))
 
@@ -199,6 +200,10 @@ NOT_TAKEN = {
     "random": (lambda: Returns("random"), "puts out other values when the same image comes again"),
     "of the batch": (lambda: Returns("of the batch"), "puts out other values for an image when other images are in"),
     "probabilities": (lambda: Returns("probabilities"), "puts out probabilities.*: return logits"),
+    "probabilities of findings": (
+        lambda: Returns("probabilities of findings"),
+        "puts out probabilities.*: return logits, without the sigmoid",
+    ),
 }
 
 

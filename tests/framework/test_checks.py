@@ -207,6 +207,14 @@ def test_networks_of_other_channels_than_images_have(tmp_path: Path, name: str, 
         ("y - y.mean(0)", "Net puts out other values for an image when other images are in its batch"),
         ("nn.BatchNorm1d(2, track_running_stats=False).eval()(y)", "Net puts out other values for an image when"),
         ("y.softmax(1)", "Net puts out probabilities, of which losses would be wrong: return logits"),
+        (
+            "y.sigmoid()",
+            "Net puts out probabilities, of which losses would be wrong: return logits, without the sigmoid",
+        ),
+        (
+            "nn.Sequential(nn.Sigmoid(), nn.Flatten())(y)",
+            "Net puts out probabilities, of which losses would be wrong: return logits, without",
+        ),
     ],
 )
 def test_networks_whose_output_cannot_be_measured(tmp_path: Path, returned: str, message: str) -> None:

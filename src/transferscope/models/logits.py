@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from transferscope.models.layers import COLOUR, WEIGHT_LAYERS, evaluation_mode, image_channels, takes
 from transferscope.system.errors import UserError
@@ -14,6 +16,27 @@ _IMAGES = 4
 """On which chance shows, also where it is dropout of two logits."""
 _SUM_ERROR = 1e-4
 """By how much a row of probabilities may miss the sum 1."""
+_SIGMOIDS = frozenset(
+    (F.hardsigmoid, F.sigmoid, torch.sigmoid, torch.sigmoid_, torch.special.expit, Tensor.sigmoid, Tensor.sigmoid_)
+)
+
+
+class _LastSigmoid(TorchFunctionMode):
+    """While active, remembers what a sigmoid put out last."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._last: Tensor | None = None
+
+    def made(self, output: Tensor) -> bool:
+        """Whether these are the numbers that the last sigmoid put out, in any shape."""
+        return self._last is not None and self._last.untyped_storage().data_ptr() == output.untyped_storage().data_ptr()
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if func in _SIGMOIDS:
+            self._last = result
+        return result
 
 
 def as_logits(output: Any, network: nn.Module) -> Tensor:
@@ -36,7 +59,8 @@ def check_outputs(network: nn.Module, side: int) -> None:
     images = torch.rand(_IMAGES, channels, side, side, generator=torch.Generator().manual_seed(0))
     with evaluation_mode(network), torch.random.fork_rng(devices=[]):
         try:
-            outputs = [network(images) for _ in range(2)]
+            with _LastSigmoid() as sigmoid:
+                outputs = [network(images) for _ in range(2)]
         except (RuntimeError, ValueError, AssertionError, TypeError, IndexError):
             _check_channels(network, channels, side)
             raise
@@ -56,10 +80,11 @@ def check_outputs(network: nn.Module, side: int) -> None:
             "evaluation mode: let each output depend on its own image alone, without means over the batch "
             "(BatchNorm2d with track_running_stats=True)"
         )
-    if bool((first >= 0).all() and ((first.sum(dim=1) - 1).abs() < _SUM_ERROR).all()):
+    is_softmax = bool((first >= 0).all() and ((first.sum(dim=1) - 1).abs() < _SUM_ERROR).all())
+    if is_softmax or sigmoid.made(second):
         raise UserError(
             f"{type(network).__name__} puts out probabilities, of which losses would be wrong: return logits, without "
-            "the softmax at the end"
+            f"the {'softmax' if is_softmax else 'sigmoid'} at the end"
         )
 
 
