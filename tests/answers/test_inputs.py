@@ -94,6 +94,21 @@ def test_networks_see_what_was_given(trained: Trained, tmp_path: Path) -> None:
     assert torch.allclose(next(iter(few))[0], trained.images["test"][0][[3, 1]], atol=1e-6)
 
 
+def test_equal_images_with_different_labels_are_warned_of(
+    trained: Trained, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One image under two labels, as in a folder that a run packs; both halves of a set are looked at."""
+    images, labels = (tensor[:8].clone() for tensor in trained.images["test"])
+    take_images((images, labels), "images", tmp_path / "right", 4, 16)
+    assert caplog.messages == []
+    images[5], labels[5] = images[2], (labels[2] + 1) % 4
+    take_images((images, labels), "images", tmp_path / "wrong", 4, 16)
+    assert (
+        "images: images that are equal pixel for pixel as stored have different labels (1 in 2 examples"
+        in (caplog.messages[0])
+    )
+
+
 def test_a_folder_of_images(trained: Trained, tmp_path: Path) -> None:
     """Class folders are halved, and as many images are used as are asked for."""
     for index in range(48):

@@ -12,12 +12,11 @@ from transferscope.experiment.options import PictureOptions
 from transferscope.images.chexpert import read_chexpert
 from transferscope.images.domainnet import read_domainnet
 from transferscope.images.pack import pack_split
+from transferscope.images.shared_images import contradicting_labels, count_shared_images, image_overlap
 from transferscope.images.split import PackedSplit, replace_info
 from transferscope.images.summary import (
-    contradicting_labels,
     drawn_examples,
     dropped_files,
-    image_overlap,
     label_cooccurrence,
     label_counts,
     label_shift,
@@ -25,7 +24,6 @@ from transferscope.images.summary import (
     summarise_splits,
 )
 from transferscope.images.union import union_split
-from transferscope.pipelines.data_prep.nodes import count_shared_images
 
 PICTURES = PictureOptions(store_size=8)
 
@@ -151,7 +149,7 @@ def test_images_with_different_labels_are_warned_of(
     assert found is not None
     assert found.images == sum(len(of) > 1 for of in labels.values()) == 2
     assert found.examples == 5
-    count_shared_images(*splits)
+    count_shared_images(splits)
     assert (
         "clipart: images that are equal pixel for pixel as stored have different labels (2 in 5 examples, such as "
         f"{found.first[0]} and {found.first[1]}); keep each under the label that is right"
@@ -166,15 +164,15 @@ def test_images_with_different_labels_are_warned_of(
 
 
 def test_shared_images_are_warned_of(photos: list[PackedSplit], caplog: pytest.LogCaptureFixture) -> None:
-    """The node of data_prep warns of images in two parts, with their number; without any it is silent."""
-    count_shared_images(*photos)
+    """A warning names the number of images in two parts; without any there is none."""
+    count_shared_images(photos)
     assert caplog.messages == []
     train = photos[0]
     test = PackedSplit(
         replace_info(train.info, part="test"), train.images, train.labels, train.example_ids, train.source_sizes,
         folder=train.folder,
     )  # fmt: skip
-    count_shared_images(train, test)
+    count_shared_images([train, test])
     assert caplog.messages == [
         "clipart: 3 of 3 images of the test part are in the train part, too, pixel for pixel as stored: "
         "metrics on them say nothing about new images"

@@ -21,6 +21,7 @@ from transferscope.experiment.study import RESERVED
 from transferscope.images.auto_size import auto_size, short_sides
 from transferscope.images.image_folder import read_image_folder
 from transferscope.images.pack import pack_split
+from transferscope.images.shared_images import count_shared_images
 from transferscope.images.source import ExampleList
 from transferscope.images.split import PackedSplit, SplitInfo
 from transferscope.system.errors import UserError
@@ -62,7 +63,7 @@ def take_images(
     Test images judge the models; train images give statistics of BatchNorm and of channels, and train nothing. A folder
     is read as `read_image_folder` does, in halves where it has no parts. All else gives pairs of what the networks take
     (float, (3 or 1, side, side)) and a label (a whole number, or 1, 0 and -1 for each finding), and is halved; a
-    mapping has both parts by name.
+    mapping has both parts by name. Images in both parts, and equal ones with different labels, are warned of.
 
     Args:
         folder: Where images are stored while they are compared.
@@ -95,6 +96,7 @@ def take_images(
             raise UserError(f"{part} images have {split.num_classes} classes and the networks {num_classes}: {hint}")
         if side not in (None, split.pictures.seen_size):
             raise UserError(f"{part} images are of {split.pictures.seen_size} px, and the networks take {side} px only")
+    count_shared_images([splits[part] for part in PARTS])
     return splits
 
 

@@ -5,7 +5,6 @@ Heavy modules are imported inside the nodes, so that listing pipelines stays qui
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -15,8 +14,6 @@ import pandas as pd
 from transferscope.experiment.node_parameters import PartSpec
 from transferscope.experiment.study import GeneratedOptions
 from transferscope.pipelines.types import ImageSource, PackedSplit
-
-logger = logging.getLogger("transferscope")
 
 Recipe = Callable[[Path], object]
 
@@ -90,26 +87,9 @@ def count_shared_patients(source: ImageSource) -> pd.DataFrame:
 
 def count_shared_images(*splits: PackedSplit) -> pd.DataFrame:
     """Count the images that are in two parts; a warning where there are any, and of those with different labels."""
-    from transferscope.images.summary import contradicting_labels, image_overlap
+    from transferscope.images import shared_images
 
-    faults = contradicting_labels(splits)
-    if faults is not None:
-        logger.warning(
-            "%s: images that are equal pixel for pixel as stored have different labels (%d in %d examples, such as %s "
-            "and %s); keep each under the label that is right",
-            splits[0].name,
-            faults.images,
-            faults.examples,
-            *faults.first,
-        )
-    table = image_overlap(splits)
-    for row in table[table["shared_b"] > 0].to_dict("records"):
-        logger.warning(
-            "%s: %d of %d images of the %s part are in the %s part, too, pixel for pixel as stored: "
-            "metrics on them say nothing about new images",
-            *(row[key] for key in ("task", "shared_b", "images_b", "part_b", "part_a")),
-        )
-    return table
+    return shared_images.count_shared_images(splits)
 
 
 def count_cooccurrence(*splits: PackedSplit) -> pd.DataFrame:
