@@ -29,7 +29,7 @@ class _LastSigmoid(TorchFunctionMode):
         self._last: Tensor | None = None
 
     def made(self, output: Tensor) -> bool:
-        """Whether these are the numbers that the last sigmoid put out, in any shape."""
+        """True for the numbers that the last sigmoid put out, in any shape."""
         return self._last is not None and self._last.untyped_storage().data_ptr() == output.untyped_storage().data_ptr()
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
