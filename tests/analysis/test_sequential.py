@@ -117,6 +117,18 @@ def test_ends_worse_than_guessing_have_no_margin() -> None:
         assert first_decision_by_loss(losses, generator)[0] == expected
 
 
+def test_a_gap_between_ends_that_may_be_worse_than_guessing_is_no_barrier_yet() -> None:
+    """Half-way the loss is higher beyond doubt, but of ends a little worse than guessing by noise no part is a margin."""
+    generator = np.random.default_rng(10)
+    losses = generator.exponential(LOSS_OF_GUESSING, 100) * np.ones((11, 1))
+    losses[:, 0] += 100 * (LOSS_OF_GUESSING + 0.05) - losses[0].sum()
+    losses[5] += 1.0
+    how = {"higher_is_better": False, "margin": MARGIN, "guessing": LOSS_OF_GUESSING}
+    assert decide_barrier(ALPHAS, resampled(losses, generator, 60), 100, **how) is None
+    better = losses - 0.5
+    assert decide_barrier(ALPHAS, resampled(better, generator, 60), 100, **how) == "barrier"
+
+
 def test_ends_without_a_right_answer_are_not_below_guessing_beyond_doubt() -> None:
     """With 5 % right and 1 % by guessing the first 32 examples have none right in 19 %; no replay calls it undecidable."""
     generator = np.random.default_rng(9)

@@ -112,17 +112,23 @@ def test_points_beyond_the_ends_have_the_statistics_of_all_images(monkeypatch: p
 
 
 @pytest.mark.parametrize("open_metric", ["accuracy", "loss"])
-def test_a_line_stops_when_both_metrics_are_decided(open_metric: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """While either accuracy or loss is open, more examples are measured; each is held against its own guessing."""
+@pytest.mark.parametrize(("decision", "expected"), [("no barrier", 60), ("undecidable", 60), ("barrier", 16)])
+def test_a_line_has_a_barrier_in_either_metric_and_none_in_both(
+    open_metric: str, decision: str, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While one of accuracy and loss is open, a barrier in the other ends the line, and nothing else does.
+
+    Each is held against its own guessing.
+    """
     asked = []
 
     def decide(*_: Any, higher_is_better: bool, guessing: float, **__: Any) -> str | None:
         asked.append((higher_is_better, round(guessing, 6)))
-        return None if higher_is_better == (open_metric == "accuracy") else "barrier"
+        return None if higher_is_better == (open_metric == "accuracy") else decision
 
     monkeypatch.setattr("transferscope.measure.stopping.decide_barrier", decide)
     few = line(bench_of(), checkpoint_of(1), checkpoint_of(2), ALPHAS, parts=["test"], until_decided=EASY)
-    assert set(few.barriers["num_examples"]) == {60}
+    assert set(few.barriers["num_examples"]) == {expected}
     assert set(asked) == {(True, round(1 / 3, 6)), (False, round(np.log(3), 6))}
 
 

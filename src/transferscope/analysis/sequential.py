@@ -97,7 +97,7 @@ def decide_barrier(
     interval of a mean holds without a bound on single values (Bahadur and Savage 1956).
 
     Undecidable are metrics that are not finite, lines without a place between the ends, and ends that are worse than
-    guessing beyond doubt, of which no part could be a margin.
+    guessing beyond doubt, of which no part could be a margin; while they are so within noise the line stays open.
     """
     if not 0 < margin < 1:
         raise UserError(f"margin is {margin}: give a part of what the ends have learned, between 0 and 1")
@@ -118,6 +118,8 @@ def decide_barrier(
     imagined = of_one / num_examples
     if learned[0] + for_one * np.hypot(scale * learned[1:][known].std(ddof=1), imagined) < 0:
         return "undecidable"
+    if learned[0] <= 0:
+        return None
     errors = np.hypot(scale * noise.std(axis=0, ddof=1), imagined)
     for_all = reach_at_every_look(num_examples, error / 2 / gaps.shape[1]) * errors
     seen = errors if higher_is_better else scale * noise.std(axis=0, ddof=1)

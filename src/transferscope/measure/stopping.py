@@ -16,7 +16,7 @@ from transferscope.analysis.flips import answer
 from transferscope.analysis.interpolation import trace
 from transferscope.analysis.learning import loss_without_knowledge
 from transferscope.analysis.resampling import Outcomes, Resampling
-from transferscope.analysis.sequential import decide_barrier, growing_sizes
+from transferscope.analysis.sequential import Decision, decide_barrier, growing_sizes
 from transferscope.analysis.states import State
 from transferscope.experiment.options import LookOptions, ReplaceOptions, UntilDecidedOptions
 from transferscope.experiment.seeds import derive_seed
@@ -110,18 +110,20 @@ def enough_examples(
     rule: UntilDecidedOptions,
     least: float = 0.0,
 ) -> Enough:
-    """Measure a line on growing batches of a part, each example once, until its barrier is decided.
+    """Measure a line on growing batches of a part, each example once, until it is decided whether it has a barrier.
 
-    Decided are accuracy, or AUC where examples have several labels, and the loss, since the claims and answers hold
-    both against the margin, each by an interval that holds at every look (`analysis.sequential`). The examples come in
-    an order that is drawn once per split, so that all lines see the same first ones. The curves are those that the
-    bench measures on a split of these examples alone. least: part of the examples that is always measured.
+    It has one if accuracy, or AUC where examples have several labels, or the loss shows one, and none if both show
+    none: claims and answers hold both against the margin, each by an interval that holds at every look
+    (`analysis.sequential`). The examples come in an order that is drawn once per split, so that all lines see the same
+    first ones. The curves are those that the bench measures on a split of these examples alone. least: part of the
+    examples that is always measured.
     """
     if bench.resamples < 2:
         raise UserError("until_decided needs intervals: give analyses.landscape.resamples 2 or more, for example 300")
     whole = bench.split(part)
     order = drawn_order(whole, part)
-    open_metrics = ["auc" if whole.multi_label else "accuracy", "loss"]
+    metrics = ["auc" if whole.multi_label else "accuracy", "loss"]
+    decided: dict[str, Decision] = {}
     seen: dict[str, list[Arrays]] = {}
     rows = np.zeros(0, dtype=np.int64)
     first = max(rule.first, math.ceil(least * len(whole)))
@@ -132,10 +134,8 @@ def enough_examples(
             seen.setdefault(name, []).append(arrays)
         split = whole if size == len(whole) else whole.subset(np.sort(rows))
         curves = {f"{part}/{name}": curve for name, curve in _curves(bench, split, rows, seen, len(alphas)).items()}
-        open_metrics = [
-            metric
-            for metric in open_metrics
-            if not decide_barrier(
+        for metric in (one for one in metrics if one not in decided):
+            decision = decide_barrier(
                 alphas,
                 curves[f"{part}/{metric}"],
                 size,
@@ -144,8 +144,9 @@ def enough_examples(
                 guessing=guessing_of(whole, metric),
                 is_share=metric == "accuracy",
             )
-        ]
-        if not open_metrics:
+            if decision is not None:
+                decided[metric] = decision
+        if "barrier" in decided.values() or len(decided) == len(metrics):
             break
     return Enough(split, curves)
 

@@ -126,10 +126,10 @@ class UntilDecidedOptions(LookOptions):
     """Lines are measured on as few examples as it takes to decide whether there is a barrier.
 
     The examples come in growing batches; after each an interval that holds at every look decides or asks for more, on
-    accuracy (AUC where images have several labels) and on the loss. A line stops when both are decided. Wrong decisions
-    of either are at most 5 %, in the loss as long as 2 % of the images or more make the barrier (of those that 1 % make
-    10 % are wrong). That the loss shows no barrier so takes 200 images at least. A line that decides
-    nothing takes all examples.
+    accuracy (AUC where images have several labels) and on the loss. A line stops when one of them shows a barrier or
+    both show none. At most 5 % of lines are decided wrongly, in the loss as long as 2 % of the images or more make the
+    barrier (of those that 1 % make 10 % are wrong). That the loss shows no barrier so takes 200 images at least. A line
+    that decides nothing takes all examples.
     """
 
     margin: Annotated[float, Field(gt=0, lt=1)] = BARRIER_MARGIN
