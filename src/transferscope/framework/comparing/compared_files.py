@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from transferscope.answers.wording import network
 from transferscope.experiment.study import MAX_LABEL
 from transferscope.models.hub_cache import is_hub_name
 from transferscope.system.errors import UserError, one_line
@@ -47,8 +48,7 @@ class ComparedFile:
     @property
     def shown_model(self) -> str:
         """The architecture as it is printed: of a function in a file without the folder."""
-        place, sign, function = self.model.rpartition(":")
-        return f"{Path(place).name}{sign}{function}" if place.endswith(".py") else self.model
+        return network(self.model)
 
     @property
     def network(self) -> tuple[str, dict[str, Any]]:
