@@ -250,7 +250,7 @@ BAD: list[tuple[tuple[str, ...], dict[str, Any], str]] = [
     (
         ("a.pth", "b.pth"),
         {"models": ("{}/nets.py:nothing",)},
-        "returned a NoneType, not a .*: let it return the network",
+        "returned None, not a .*: let it return the network",
     ),
     (("a.pth", "b.pth"), {"models": ("resnet18",)}, "a.pth does not fit resnet18|a.pth has no tensor"),
     (("a.pth", "b.pth"), {"params": {"model": "resnet18"}}, "--params model: write model.options.width=16"),
