@@ -322,7 +322,7 @@ def test_functions_and_folders_that_do_not_serve_are_one_line(tmp_path: Path) ->
     path = tmp_path / "a.pth"
     torch.save(build_model("squeezenet1_1", 3, seed=0).state_dict(), path)
     for options, message in (
-        ({"model": f"{tmp_path / 'nets.py'}:nothing"}, "returned a NoneType, not a torch.nn.Module: let it return"),
+        ({"model": f"{tmp_path / 'nets.py'}:nothing"}, "returned None, not a torch.nn.Module: let it return"),
         ({"images": tmp_path / "empty"}, "empty"),
         ({"images": tmp_path / "two"}, "images have 2 classes and the networks 3: give class_list"),
     ):

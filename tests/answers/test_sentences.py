@@ -23,6 +23,7 @@ from transferscope.answers.open_questions import open_questions
 from transferscope.answers.rule import among, decide, images_that_decide
 from transferscope.answers.same_function import same_function
 from transferscope.answers.shared_mistakes import replacing
+from transferscope.answers.wording import network
 from transferscope.system.errors import UserError
 
 
@@ -445,6 +446,13 @@ def test_of_several_replacements_one_that_loses_too_much_is_a_no() -> None:
     assert (answer.verdict, answer.models) == (NO, ("A", "C"))
 
 
+def test_a_network_of_a_file_is_named_without_its_folder() -> None:
+    """As the command prints it."""
+    assert network("/home/me/study/nets.py:resnet20") == "nets.py:resnet20"
+    assert network("package.module:function") == "package.module:function"
+    assert network("resnet50") == "resnet50"
+
+
 def test_a_merge_says_where_its_file_is() -> None:
     """Of each verdict the sentence has the gain over the best single model, and the file."""
     pays = averaging(merges("pays", (0.02, 0.01, 0.03)))
@@ -457,6 +465,31 @@ def test_a_merge_says_where_its_file_is() -> None:
     alone = averaging(merges("cannot tell", (0.0, 0.0, 0.0), "greedy", "1 of 2: images.b_1@final"))
     assert alone.verdict == NO
     assert "kept one model alone" in alone.answer
+
+
+@pytest.mark.parametrize(
+    ("relative", "model", "gain", "words"),
+    [
+        (0.0, "uniform", 0.0, "No, the average of A and B is the same model again; the merged weights lie in [^,]*$"),
+        (0.0, "uniform", -0.01, "safetensors, with statistics of BatchNorm from training images .-1.0 points .-3.0 to"),
+        (0.9, "aligned", 0.0, "which their average with matched channels is again; the merged weights lie in [^,]*$"),
+        (0.9, "aligned_rescaled", 0.01, "safetensors, with statistics of BatchNorm .* .\\+1.0 points .-1.0 to \\+3.0"),
+        (
+            0.9,
+            "uniform",
+            -0.5,
+            "is again; .*safetensors holds another merge .the plain average., which scores -50.0 po",
+        ),
+    ],
+)
+def test_a_merge_of_one_function_says_what_its_file_holds(relative: float, model: str, gain: float, words: str) -> None:
+    """The weights of an average may be those of the candidates, but statistics of BatchNorm are recomputed."""
+    row = {"equal": relative == 0, "relative": relative, "relative_matched": 0.0, "output_difference": 1e-7}
+    row |= {"not_compared": "", "not_matched": "", "comparable": True, "moved": 0.9} | names("a", "b")
+    one = merges("cannot tell", (gain, gain - 0.02, gain + 0.02), model)
+    answer = averaging(replace(one, tables=one.tables | {"identity": pd.DataFrame([row])}))
+    assert answer.verdict == NO
+    assert re.search(words, answer.answer.removesuffix(".")), answer.answer
 
 
 def test_a_merge_pays_only_where_no_single_model_may_be_as_good() -> None:

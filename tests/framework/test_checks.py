@@ -174,6 +174,31 @@ def test_images_of_a_size_that_the_network_refuses() -> None:
     assert fault.startswith("tasks.photos.pictures: 16 pixels: vit_b_16 does not take images of this size")
 
 
+BROKEN = """
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self, num_classes):
+        super().__init__()
+        self.first = nn.Conv2d(3, 4, 3)
+        self.fc = nn.Linear(4, num_classes)
+
+    def forward(self, x):
+        return self.fc(self.first(x).mean((2, 3)).view(len(x), 4 / 1))
+"""
+
+
+def test_a_network_that_no_image_passes_is_not_a_matter_of_size(tmp_path: Path) -> None:
+    """As one of an old repository whose `view` has a float."""
+    (tmp_path / "old.py").write_text(BROKEN)
+    name = f"{tmp_path / 'old.py'}:Net"
+    allow(name)
+    plan = study(a={"model": {"name": name}})
+    (fault,) = network_checks.sizes_faults(plan, plan.runs.values())
+    assert "takes images neither of this nor of usual sizes (view()" in fault
+    assert "correct its code" in fault
+
+
 @pytest.mark.parametrize(
     ("name", "options"),
     [("timm/lcnet_035", {"in_chans": 4}), ("timm/vit_tiny_patch16_224", {"in_chans": 2, "img_size": 16})],

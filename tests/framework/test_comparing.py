@@ -250,9 +250,14 @@ BAD: list[tuple[tuple[str, ...], dict[str, Any], str]] = [
     (
         ("a.pth", "b.pth"),
         {"models": ("{}/nets.py:nothing",)},
-        "returned a NoneType, not a .*: let it return the network",
+        "returned None, not a .*: let it return the network",
     ),
     (("a.pth", "b.pth"), {"models": ("resnet18",)}, "a.pth does not fit resnet18|a.pth has no tensor"),
+    (
+        ("a.pth", "squeeze.pth"),
+        {"models": (SMALL,)},
+        "squeeze.pth has no tensor .* the classifier of .*: if it is anot",
+    ),
     (("a.pth", "b.pth"), {"params": {"model": "resnet18"}}, "--params model: write model.options.width=16"),
     (("a.pth", "b.pth"), {"params": {"model": {"options": 3}}}, "--params model: write model.options.width=16"),
     (("a.pth", "b.pth"), {"params": {"model": {"name": "resnet18"}}}, "the architecture itself is given by --model"),

@@ -111,6 +111,23 @@ def test_pairs_without_a_kind_go_by_their_names() -> None:
     assert set(tables["cka_layers"]["label_b"]) == {"b"}
 
 
+def test_networks_without_a_layer_name_in_common_have_a_heat_map_alone(caplog: pytest.LogCaptureFixture) -> None:
+    """A table layer by layer has the pairs that can be compared so, here the control; without any there is none."""
+    bench, known = (
+        Bench({"test": split_of("test")}),
+        {"a": checkpoint_of(1), "b": checkpoint_of(2, "mobilenet_v3_small")},
+    )
+    options = SimilarityOptions(batch_size=20)
+    tables = cka(bench, known, {("a", "b"): "A & B", ("a", "a"): "same model"}, options)
+    assert set(tables["cka"]["pair_kind"]) == set(tables["second_opinion"]["pair_kind"]) == {"same model"}
+    apart = tables["cka_layers"].query("pair_kind == 'A & B'")
+    assert apart["cka"].notna().all()
+    assert not set(apart["layer"]) & set(apart["layer_b"])
+    assert "a and b have no layer name in common (conv1, " in caplog.text
+    assert set(cka(bench, known, [("a", "b")], options)) == {"cka_layers"}
+    assert cka(bench, known, [("a", "b")], options.model_copy(update={"heat_map_pairs": 0})) == {}
+
+
 def test_checkpoints_of_several_runs_go_by_name(tmp_path: Path) -> None:
     """Each is that of its series and epoch; a name that is not there is an error of the series."""
     made = checkpoint_of(1)

@@ -88,8 +88,8 @@ def test_the_classifier_is_found_by_an_image_also_without_memory(nets: str) -> N
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("nothing", {}, "returned a int, not a torch.nn.Module"),
-        ("constant", {}, "is a int, not a function that returns a network"),
+        ("nothing", {}, "returned an object of type int, not a torch.nn.Module"),
+        ("constant", {}, "is an object of type int, not a function that returns a network"),
         ("build", {"depth": 3}, "has no option 'depth'"),
         ("Net", {"depth": 3}, "has no option 'depth'"),
         ("fully", {}, "classifies by a convolution that is not 1 by 1"),

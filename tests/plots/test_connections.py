@@ -40,3 +40,15 @@ def test_without_rows_it_says_so(drawn) -> None:
     assert "diverged" in empty.axes[0].texts[0].get_text()
     with pytest.raises(UserError, match="lacks the column way"):
         connection_card(points.drop(columns="way"), barriers, modules)
+
+
+def test_intervals_below_zero_are_shown_to_their_end(drawn) -> None:
+    """A way without a barrier may have less than 0 by chance; where none has, bars begin at the axis."""
+    points, barriers, modules = drawn.connection()
+    heights = connection_card(points, barriers, modules).axes[1]
+    ends = barriers.query("split == 'test' and metric == 'accuracy'")[["barrier_low", "barrier_high"]]
+    assert (heights.get_xlim()[0] == 0) == (ends.min().min() >= 0)
+    lower = barriers.assign(barrier=0.0, barrier_low=-0.03, barrier_high=0.01)
+    assert connection_card(points, lower, modules).axes[1].get_xlim()[0] <= -3
+    higher = barriers.assign(barrier=0.2, barrier_low=0.1, barrier_high=0.3)
+    assert connection_card(points, higher, modules).axes[1].get_xlim()[0] == 0

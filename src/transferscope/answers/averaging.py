@@ -93,6 +93,19 @@ def _same_again(compared: Compared) -> str:
     return f"no, the average of {compared.both(pair)} is the same model again"
 
 
+def _file_of_one_function(compared: Compared, row: Row, file: str) -> str:
+    """Say what the file holds: a merge has other statistics of BatchNorm, and may have matched no channels."""
+    if not file:
+        return ""
+    gain, low, high = ranged(row, "gain")
+    change = f"{formats.points(gain, sign=True)} points{point_range(low, high, sign=True)}"
+    if relation(compared, compared.pairs_of_weights[0]) is Relation.PERMUTED and "aligned" not in str(row["model"]):
+        method = METHODS.get(str(row["model"]), str(row["model"]))
+        return f"{file} holds another merge ({method}), which scores {change} against one of them"
+    where = f"the merged weights lie in {file}"
+    return where if gain == 0 else f"{where}, with statistics of BatchNorm from training images ({change})"
+
+
 def _question(names: Sequence[str]) -> str:
     if len(names) == 1:
         return f"Does merging {names[0]} with its parent pay?"
@@ -118,7 +131,7 @@ def _answer(compared: Compared, name: str, row: Row, single: Row, rows: pd.DataF
     alone = len(pairs) == 1 and relation(compared, pairs[0]).by_weights
     if alone:
         verdict = NO
-        parts = [_same_again(compared)]
+        parts, where = [_same_again(compared)], _file_of_one_function(compared, row, file)
     elif _kept_one(row):
         verdict = NO
         parts = [f"no, {method} kept one model alone, so no average of several was better on the images that choose"]

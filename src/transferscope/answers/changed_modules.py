@@ -186,11 +186,15 @@ def _profile(compared: Compared, pair: Pair) -> pd.DataFrame:
     rows = rows[rows["profile"] == "alone"] if len(rows) else rows
     if rows.empty:
         return rows
+    matched = _is_of_order(compared, pair) and bool((rows["way"] == MATCHED).any())
+    return rows[rows["way"] == (MATCHED if matched else "modules")]
+
+
+def _is_of_order(compared: Compared, pair: Pair) -> bool:
+    """True where the way that leaves least of a barrier puts the channels of the two in one order."""
     cause, row = cause_of(compared, pair), facts(compared, pair)
     moved = row is not None and float(row["moved"]) > 0
-    aligned = bool((rows["way"] == MATCHED).any())
-    matched = cause is not None and cause.way.startswith("aligned") and aligned and moved
-    return rows[rows["way"] == (MATCHED if matched else "modules")]
+    return cause is not None and cause.way.startswith("aligned") and moved
 
 
 def _critical(compared: Compared, pair: Pair, number: int) -> Finding | None:
@@ -204,7 +208,8 @@ def _critical(compared: Compared, pair: Pair, number: int) -> Finding | None:
     drops = {module_name(row): among(_drop(row), number * len(ordered)) for row in ordered}
     verdicts = [decide(*drop, (margin, math.inf)) for drop in drops.values()]
     first, numbers = next(iter(drops.items()))
-    matched_too = " and with channels matched" if (rows["way"] == MATCHED).all() else ""
+    order = " with channels in the order of the files" if _is_of_order(compared, pair) else ""
+    matched_too = " and with channels matched" if (rows["way"] == MATCHED).all() else order
     how = f"set half-way to the other model's, one at a time{matched_too}"
     cost = f"{points(numbers[0])}{point_range(numbers[1], numbers[2])} of test {metric_name(compared, pair)}"
     limit = f"the margin of {points(margin)}"

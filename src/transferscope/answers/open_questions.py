@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from transferscope.answers.answer import UNKNOWN, Answer
 from transferscope.answers.compared import Compared
 from transferscope.answers.same_function import facts, relation
-from transferscope.answers.wording import count, either, listed, sentence
+from transferscope.answers.wording import count, either, listed, network, sentence
 
 SUBJECTS = {
     "basin": "whether they lie in one basin",
@@ -69,7 +69,7 @@ def _not_defined(compared: Compared) -> list[str]:
         return []
     if len(compared.pairs_of_weights) == 1:
         pair = apart[0]
-        kinds = [compared.models[run].architecture for run in (pair.first, pair.second)]
+        kinds = [network(compared.models[run].architecture) for run in (pair.first, pair.second)]
         one = " and ".join(kinds) if kinds[0] != kinds[1] and all(kinds) else "networks of different tensors"
         who = f"between {compared.both(pair)} ({one})"
     else:

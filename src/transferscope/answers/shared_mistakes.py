@@ -103,7 +103,7 @@ def _overlap(compared: Compared, pair: Pair, number: int) -> Finding | None:
     )
     same = float(row["same_wrong"])
     if not math.isnan(same) and common:
-        text += f", and on {round(same * common)} of the common ones both give the same wrong class"
+        text += f", and on {round(same * common) or 'none'} of the common ones both give the same wrong class"
     return Finding(pair, "", text, value, low, high)
 
 

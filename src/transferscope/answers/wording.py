@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from pathlib import PurePath
 
 from transferscope.tables import formats
 
@@ -75,3 +76,9 @@ def sentence(parts: Iterable[str]) -> str:
     """Parts joined by semicolons, with a capital letter and a full stop."""
     text = "; ".join(part for part in parts if part)
     return f"{text[:1].upper()}{text[1:]}."
+
+
+def network(architecture: str) -> str:
+    """An architecture as it is printed, of a function in a file without the folder: `nets.py:resnet20`."""
+    place, sign, function = architecture.rpartition(":")
+    return f"{PurePath(place).name}{sign}{function}" if place.endswith(".py") else architecture

@@ -213,11 +213,12 @@ def _size_fault(model: ModelOptions, side: int) -> str | None:
     except (RuntimeError, AssertionError, ValueError, TypeError) as error:
         why = error or type(error).__name__
         other = common_side([network])
-        known = "" if other is None else f", but {other} px"
-        return (
-            f"{model.name} does not take images of this size{known} ({why}); choose another store_size (--size of "
-            "kedro compare) or crop_size"
-        )
+        choose = "choose another store_size (--size of kedro compare) or crop_size"
+        if other is None:
+            return (
+                f"{model.name} takes images neither of this nor of usual sizes ({why}); correct its code, or {choose}"
+            )
+        return f"{model.name} does not take images of this size, but {other} px ({why}); {choose}"
     return None
 
 

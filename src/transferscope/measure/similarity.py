@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -48,9 +48,9 @@ def cka(
 ) -> dict[str, pd.DataFrame]:
     """Compare the features of pairs of models on test images, from one pass for each way to make features.
 
-    Tables by name. cka: layer by layer, as Tables 1 and 7. cka_layers: every block with every block, of the first
-    pairs of each kind. second_opinion: other measures of the same layers. Features are computed in the precision of the
-    bench and compared in float64.
+    Tables by name. cka: layer by layer, as Tables 1 and 7, of pairs that have names of layers in common. cka_layers:
+    every block with every block, of the first pairs of each kind. second_opinion: other measures of the same layers.
+    Features are computed in the precision of the bench and compared in float64.
 
     Args:
         checkpoints: By the names that the tables show; asked for one by one.
@@ -95,6 +95,7 @@ def _of_features(
     extractors: dict[str, FeatureExtractor] = {}
     layers: dict[str, str] = {}
     blocks: dict[str, str] = {}
+    own_names: dict[str, list[str]] = {}
     layouts = Layouts(features, split.pictures.seen_size)
     graphs: dict[str, Graphs] = {}
     for name in dict.fromkeys(name for pair in kinds for name in pair):
@@ -110,22 +111,41 @@ def _of_features(
         extractors[name] = FeatureExtractor(model, every, features=features, layouts=known, graphs=code)
         layers |= own_layers
         blocks |= own_blocks
+        own_names[name] = list(own_layers)
+    matched = _with_a_common_layer(kinds, own_names)
     estimators = options.estimators if features == "pooled" else MINIBATCH
-    by_layer = LayerComparison(tuple(kinds), tuple(layers), estimators=estimators)
+    by_layer = LayerComparison(matched, tuple(layers), estimators=estimators)
     every_block = LayerComparison(heat_map, tuple(blocks), "all", MINIBATCH, intervals=False)
-    similarity = LayerSimilarity(extractors, [by_layer, every_block] if heat_map else [by_layer])
+    comparisons = [*([by_layer] if matched else []), *([every_block] if heat_map else [])]
+    if not comparisons:
+        return {}
+    similarity = LayerSimilarity(extractors, comparisons)
     order = _order(split, options.max_examples)
     with progress_bar(f"CKA of {split.name}, {features} features", len(order)) as advance:
         similarity.update_all(_batches(split, order, options.batch_size, DTYPES[bench.precision], advance))
-    undefined = similarity.undefined(by_layer)
+    undefined = similarity.undefined(by_layer) if matched else []
     if undefined:  # of a run that diverged, or whose units are all dead: it costs the others nothing
         log.warning("%s, %s features: no CKA of %s", split.name, features, ", ".join(map(str, undefined)))
-    tables = {"cka": similarity.cka(by_layer, allow_undefined=True)}
+    tables = {"cka": similarity.cka(by_layer, allow_undefined=True)} if matched else {}
     if heat_map:
         tables["cka_layers"] = similarity.cka(every_block, allow_undefined=True)
-    if by_layer.exact:
+    if matched and by_layer.exact:
         tables["second_opinion"] = second_opinion(similarity, by_layer)
     return tables
+
+
+def _with_a_common_layer(kinds: Kinds, layers: Mapping[str, Sequence[str]]) -> tuple[Names, ...]:
+    """The pairs that can be compared layer by layer; the log names the others, which only a heat map compares.
+
+    layers: names of the layers of each model.
+    """
+    apart = [(a, b) for a, b in kinds if not set(layers[a]) & set(layers[b])]
+    for a, b in apart:
+        log.warning(
+            "%s and %s have no layer name in common (%s and %s), so there is no CKA between layers of one name",
+            *(a, b, ", ".join(layers[a]), ", ".join(layers[b])),
+        )
+    return tuple(pair for pair in kinds if pair not in apart)
 
 
 class Layouts:

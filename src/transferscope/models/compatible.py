@@ -97,6 +97,10 @@ def classifier_keys(model: nn.Module) -> frozenset[str]:
     return frozenset(f"{layer}.{name}" for layer in layers for name in model.get_submodule(layer).state_dict())
 
 
+NO_CLASSIFIER = "weights without a classifier can start a run (pretrained), or give the number of classes"
+"""The remedy where a file lacks the classifier of its network; `kedro compare` has another one."""
+
+
 def infer_num_classes(
     state_dict: Mapping[str, Tensor], architecture: str, options: Mapping[str, Any], *, source: str = "checkpoint"
 ) -> int:
@@ -105,9 +109,7 @@ def infer_num_classes(
     key = f"{classifier_layers(model)[0]}.weight"
     fitted, _ = fit_to_model(state_dict, model, ignore=classifier_keys(model))
     if key not in fitted or fitted[key].ndim == 0:
-        why = _stored_otherwise(state_dict) or (
-            "weights without a classifier can start a run (pretrained), or give the number of classes"
-        )
+        why = _stored_otherwise(state_dict) or NO_CLASSIFIER
         raise UserError(f"{source} has no tensor {key}, the classifier of {architecture}: {why}")
     return fitted[key].shape[0]
 

@@ -150,7 +150,7 @@ def _own(name: str) -> Callable[[int, dict[str, Any]], nn.Module]:
     allow(name)
     function = resolve(name, "model.name")
     if not callable(function):
-        raise UserError(f"model.name: {name} is a {type(function).__name__}, not a function that returns a network")
+        raise UserError(f"model.name: {name} is {_kind(function)}, not a function that returns a network")
 
     sized = _takes(function, "num_classes")
 
@@ -167,14 +167,17 @@ def _own(name: str) -> Callable[[int, dict[str, Any]], nn.Module]:
             raise UserError(f"model.name: {name} failed: {type(error).__name__}: {error}") from error
         if not isinstance(model, nn.Module):
             raise UserError(
-                f"model.name: {name} returned a {type(model).__name__}, not a torch.nn.Module: "
-                "let it return the network"
+                f"model.name: {name} returned {_kind(model)}, not a torch.nn.Module: let it return the network"
             )
         if sized:
             return model.train()
         return _of_classes(name, model, partial(function, **arguments), num_classes, options)
 
     return construct
+
+
+def _kind(value: object) -> str:
+    return "None" if value is None else f"an object of type {type(value).__name__}"
 
 
 def _of_classes(

@@ -125,7 +125,9 @@ def _draw_heights(ax: Axes, rows: pd.DataFrame, metric: str) -> None:
     seen = np.isfinite(ends).all(axis=1)
     ax.hlines(places[seen], ends[seen, 0], ends[seen, 1], color="#222222", linewidth=0.8)
     ax.set_ylim(len(ways) - 0.5, -0.5)
-    ax.set_xlim(left=0)
+    if not (np.append(ends, values) < 0).any():
+        ax.set_xlim(left=0)
+    ax.axvline(0, color=GREY, linewidth=0.6)
     ax.grid(False, axis="y")
     category_ticks(ax, [WAYS[way] for way in ways], axis="y")
     label(ax, x=f"barrier ({unit})", title="what they leave")

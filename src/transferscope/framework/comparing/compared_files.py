@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from transferscope.answers.wording import network
 from transferscope.experiment.study import MAX_LABEL
 from transferscope.models.hub_cache import is_hub_name
 from transferscope.system.errors import UserError, one_line
@@ -47,8 +48,7 @@ class ComparedFile:
     @property
     def shown_model(self) -> str:
         """The architecture as it is printed: of a function in a file without the folder."""
-        place, sign, function = self.model.rpartition(":")
-        return f"{Path(place).name}{sign}{function}" if place.endswith(".py") else self.model
+        return network(self.model)
 
     @property
     def network(self) -> tuple[str, dict[str, Any]]:
@@ -83,6 +83,7 @@ def absolute_model(name: str) -> str:
     return reference
 
 
+OF_ANOTHER_NETWORK = "if it is another network, give --model once for each file; a parent is of the files' network"
 A_COPY = "name another file; a copy under another name is compared with it"
 
 
@@ -140,7 +141,7 @@ def read_file(
 def _recognised(
     checkpoint: Checkpoint, path: str, label: str, model: str | None, options: Mapping[str, Any]
 ) -> ComparedFile:
-    from transferscope.models.compatible import infer_num_classes
+    from transferscope.models.compatible import NO_CLASSIFIER, infer_num_classes
     from transferscope.models.image_input import fixed_side
     from transferscope.models.layers import image_channels
     from transferscope.models.recognition import hints_of, recognize
@@ -160,8 +161,11 @@ def _recognised(
         size = recognized.image_side, recognized.in_channels
         return ComparedFile(path, label, recognized.name, recognized.options, recognized.num_classes, *size, why)
     chosen = own.model_options or dict(options)
-    fitted = checkpoint.with_metadata(architecture=name, model_options=chosen).fitted()
-    classes = own.num_classes or infer_num_classes(fitted.state_dict, name, chosen, source=path)
+    try:
+        fitted = checkpoint.with_metadata(architecture=name, model_options=chosen).fitted()
+        classes = own.num_classes or infer_num_classes(fitted.state_dict, name, chosen, source=path)
+    except UserError as error:
+        raise UserError(str(error).replace(NO_CLASSIFIER, OF_ANOTHER_NETWORK)) from None
     why = "as its header says" if own.architecture else "as --model says"
     network = tried_network(name, chosen)
     return ComparedFile(path, label, name, chosen, classes, fixed_side(network), image_channels(network), why)

@@ -129,7 +129,7 @@ def _connections(task: str, pairs: list[Pair]) -> list[Node]:
             f"connection_{pair.name}",
             "connections:connection_card",
             [f"{task}.{pair.name}.{table}" for table in ("connection_points", "connection", "connection_modules")],
-            title=f"{task}, {pair.run_a.name} & {pair.run_b.name}",
+            title=f"{task}, {_named(pair)}",
         )
         for pair in pairs
         if pair.split_epoch is None
@@ -137,6 +137,12 @@ def _connections(task: str, pairs: list[Pair]) -> list[Node]:
     gathered = [gather(NAME, task, name, (f"{task}.{pair.name}.{name}" for pair in pairs)) for name in CONNECTIONS]
     splits = _split_runs(task) if any(pair.split_epoch is not None for pair in pairs) else []
     return [*measured, *gathered, *cards, *splits]
+
+
+def _named(pair: Pair) -> str:
+    """The labels of two checkpoint files, as everywhere in their report; of trained runs the names, with replicas."""
+    a, b = pair.run_a, pair.run_b
+    return pair.kind if a.checkpoint and b.checkpoint and a.label != b.label else f"{a.name} & {b.name}"
 
 
 def _split_runs(task: str) -> list[Node]:
