@@ -98,18 +98,26 @@ def classifier_keys(model: nn.Module) -> frozenset[str]:
 
 
 NO_CLASSIFIER = "weights without a classifier can start a run (pretrained), or give the number of classes"
-"""The remedy where a file lacks the classifier of its network; `kedro compare` has another one."""
+"""The usual remedy where weights lack the classifier of their network."""
 
 
 def infer_num_classes(
-    state_dict: Mapping[str, Tensor], architecture: str, options: Mapping[str, Any], *, source: str = "checkpoint"
+    state_dict: Mapping[str, Tensor],
+    architecture: str,
+    options: Mapping[str, Any],
+    *,
+    source: str = "checkpoint",
+    remedy: str = NO_CLASSIFIER,
 ) -> int:
-    """Number of classes of weights of a known architecture: the length of its classifier's weight."""
+    """Number of classes of weights of a known architecture: the length of its classifier's weight.
+
+    remedy: Named in the UserError for weights without one.
+    """
     model = tried_network(architecture, options)
     key = f"{classifier_layers(model)[0]}.weight"
     fitted, _ = fit_to_model(state_dict, model, ignore=classifier_keys(model))
     if key not in fitted or fitted[key].ndim == 0:
-        why = _stored_otherwise(state_dict) or NO_CLASSIFIER
+        why = _stored_otherwise(state_dict) or remedy
         raise UserError(f"{source} has no tensor {key}, the classifier of {architecture}: {why}")
     return fitted[key].shape[0]
 

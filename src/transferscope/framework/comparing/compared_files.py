@@ -141,7 +141,7 @@ def read_file(
 def _recognised(
     checkpoint: Checkpoint, path: str, label: str, model: str | None, options: Mapping[str, Any]
 ) -> ComparedFile:
-    from transferscope.models.compatible import NO_CLASSIFIER, infer_num_classes
+    from transferscope.models.compatible import infer_num_classes
     from transferscope.models.image_input import fixed_side
     from transferscope.models.layers import image_channels
     from transferscope.models.recognition import hints_of, recognize
@@ -161,11 +161,10 @@ def _recognised(
         size = recognized.image_side, recognized.in_channels
         return ComparedFile(path, label, recognized.name, recognized.options, recognized.num_classes, *size, why)
     chosen = own.model_options or dict(options)
-    try:
-        fitted = checkpoint.with_metadata(architecture=name, model_options=chosen).fitted()
-        classes = own.num_classes or infer_num_classes(fitted.state_dict, name, chosen, source=path)
-    except UserError as error:
-        raise UserError(str(error).replace(NO_CLASSIFIER, OF_ANOTHER_NETWORK)) from None
+    classes = own.num_classes or infer_num_classes(
+        checkpoint.state_dict, name, chosen, source=path, remedy=OF_ANOTHER_NETWORK
+    )
+    checkpoint.with_metadata(architecture=name, model_options=chosen, num_classes=classes).fitted()
     why = "as its header says" if own.architecture else "as --model says"
     network = tried_network(name, chosen)
     return ComparedFile(path, label, name, chosen, classes, fixed_side(network), image_channels(network), why)
