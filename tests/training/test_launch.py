@@ -185,7 +185,8 @@ def test_a_training_that_is_killed_leaves_no_process_and_no_lock(
     for other in (run, make_run(epochs=1), make_run(epochs=1, lr=0.01)):
         with pytest.raises(UserError, match=rf"is in use by another run \(process {process.pid} on .*`models_folder`"):
             train(other, *parts, initial=None, folder=folder, device_type="cpu")
-    assert before - {path.name for path in folder.iterdir()} <= {"epoch_0001.safetensors"}  # its own doing
+    # Its own doing; the snapshot is away for the moment between the one before and the next.
+    wait_for(lambda: before - {path.name for path in folder.iterdir()} <= {"epoch_0001.safetensors"})
     process.kill()
     process.join()
     again, _ = train(run, *parts, initial=None, folder=folder, device_type="cpu")
