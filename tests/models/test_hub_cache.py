@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
 
@@ -15,8 +14,6 @@ from transferscope.models.checkpoint import load_checkpoint
 from transferscope.models.hub_cache import cached_architecture, is_hub_name
 from transferscope.models.zoo import build_model, build_skeleton
 from transferscope.system.errors import UserError
-
-pytestmark = pytest.mark.skipif(importlib.util.find_spec("timm") is None, reason="timm is not installed")
 
 
 @pytest.fixture

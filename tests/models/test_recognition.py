@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from typing import Any
 
 import pytest
@@ -12,8 +11,6 @@ from torch import nn
 from transferscope.models.recognition import recognize
 from transferscope.models.zoo import build_model, build_skeleton
 from transferscope.system.errors import UserError
-
-needs_timm = pytest.mark.skipif(importlib.util.find_spec("timm") is None, reason="timm is not installed")
 
 
 def tensors(name: str, num_classes: int = 7, **options: Any) -> dict[str, torch.Tensor]:
@@ -77,7 +74,6 @@ def test_unknown_networks_are_refused_with_the_nearest_and_the_fix() -> None:
         recognize([nn.Linear(3, 2).state_dict()])
 
 
-@needs_timm
 def test_the_nearest_of_timm_is_named() -> None:
     """A MobileViT of timm with one more channel in a layer is a network that torchvision does not have."""
     own = tensors("mobilevit_xxs")
@@ -99,7 +95,6 @@ def test_weights_without_classifier_and_of_several_networks_are_refused() -> Non
         recognize([])
 
 
-@needs_timm
 def test_networks_of_timm_are_recognised() -> None:
     """After those of torchvision; grey images are an option of timm's."""
     recognised = recognize([tensors("vit_tiny_patch16_224", img_size=32)])
@@ -112,7 +107,6 @@ def test_networks_of_timm_are_recognised() -> None:
     assert (grey.name, grey.options, grey.in_channels) == ("resnet10t", {"in_chans": 1}, 1)
 
 
-@needs_timm
 def test_the_same_tensors_of_different_functions_are_no_guess() -> None:
     """TensorFlow's padding changes what an EfficientNet computes; only what a file says of itself decides."""
     with pytest.raises(UserError, match=r"fit timm/efficientnet_b0, .*tf_efficientnet_b0, which compute.*--model"):
@@ -121,7 +115,6 @@ def test_the_same_tensors_of_different_functions_are_no_guess() -> None:
     assert recognised.name == "tf_efficientnet_b0"
 
 
-@needs_timm
 def test_a_network_of_timm_beside_one_of_torchvision_is_named() -> None:
     """ResNet-18 with blurred strides has the tensors of ResNet-18: it is a rival, and taken where the file names it."""
     plain = recognize([tensors("resnet18")])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import subprocess
 import sys
 
@@ -14,8 +13,6 @@ from transferscope.models import zoo
 from transferscope.models.zoo import build_model, model_names
 from transferscope.system.errors import UserError
 from transferscope.system.references import allow
-
-needs_timm = pytest.mark.skipif(importlib.util.find_spec("timm") is None, reason="timm is not installed")
 
 
 def test_same_seed_draws_the_same_weights_and_leaves_the_global_generator() -> None:
@@ -46,14 +43,12 @@ def test_torchvision_models_give_logits_while_they_train(name: str) -> None:
     assert build_model(name, 5, seed=0)(torch.rand(2, 3, 64, 64)).shape == (2, 5)
 
 
-@needs_timm
 def test_timm_models_give_logits() -> None:
     """By bare name where torchvision has none of it, with options of the architecture."""
     model = build_model("vit_tiny_patch16_224", 5, seed=0, img_size=32)
     assert model(torch.rand(2, 3, 32, 32)).shape == (2, 5)
 
 
-@needs_timm
 def test_a_prefix_chooses_between_torchvision_and_timm() -> None:
     """`resnet18` is torchvision's."""
     modules = [type(build_model(name, 3, seed=0)).__module__ for name in ("resnet18", "timm/resnet18")]
@@ -107,7 +102,6 @@ def test_wrong_options_are_named(name: str, options: dict, message: str) -> None
         build_model(name, 3, **options)
 
 
-@needs_timm
 def test_wrong_options_of_timm_are_named() -> None:
     """The same for timm."""
     with pytest.raises(UserError, match="no option 'drop_rat': near matches are drop_rate"):

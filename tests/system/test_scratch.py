@@ -25,7 +25,6 @@ def test_it_holds_values_and_has_no_name(tmp_path: Path, monkeypatch: pytest.Mon
     assert scratch_array((0, 4), np.float32).shape == (0, 4)
 
 
-@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="space cannot be reserved here")
 def test_a_full_disk_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """More than a disk holds is refused at once, and not by a signal at the first write."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))

@@ -215,7 +215,6 @@ def test_a_users_mistake_keeps_its_own_words() -> None:
         run([step(mistaken, "a")])
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux that is always full")
 def test_storage_that_takes_nothing_is_one_line(caplog: pytest.LogCaptureFixture) -> None:
     """Also where it comes from within another error, as from Kedro's datasets; no traceback."""
 
