@@ -41,17 +41,33 @@ def split(*sizes: int) -> list[tuple[Tensor, Tensor]]:
     return list(zip(IMAGES.split(list(sizes)), LABELS.split(list(sizes)), strict=True))
 
 
-def test_one_batch_equals_a_full_training_pass() -> None:
-    """With everything in one batch the statistics are those that a training-mode pass with momentum 1 stores."""
-    net, expected = make_net(), make_net()
-    for layer in batchnorm_layers(expected).values():
-        layer.momentum = 1.0
-        layer.train()
-    expected(IMAGES)
-    recompute_statistics(net, split(23))
-    for key, tensor in expected.state_dict().items():
-        if "running" in key:
-            torch.testing.assert_close(net.state_dict()[key], tensor)
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("offset", [0.0, 300.0])
+def test_one_batch_gives_the_moments_of_its_values(layout: torch.memory_format, offset: float) -> None:
+    """Mean and unbiased variance of what each layer is given, by the definition in float64; also far from 0."""
+    net, seen = make_net(), {}
+    layers = batchnorm_layers(net)
+    for name, layer in layers.items():
+        layer.register_forward_pre_hook(lambda _, inputs, name=name: seen.update({name: inputs[0].double()}))
+    recompute_statistics(net, [((IMAGES + offset).contiguous(memory_format=layout), LABELS)])
+    assert set(seen) == {"1", "6"}
+    for name, layer in layers.items():
+        values = seen[name].movedim(1, 0).flatten(1)
+        torch.testing.assert_close(layer.running_mean.double(), values.mean(1), rtol=1e-6, atol=1e-6)
+        torch.testing.assert_close(layer.running_var.double(), values.var(1), rtol=2e-5, atol=0)
+
+
+def test_a_layer_that_keeps_no_statistics_is_named() -> None:
+    """Without them its running variance would be what was there before, or nothing."""
+
+    class Forgetful(nn.BatchNorm2d):
+        def forward(self, input: Tensor) -> Tensor:
+            return nn.functional.batch_norm(input, None, None, self.weight, self.bias, training=True)
+
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), Forgetful(4)).eval()
+    with pytest.raises(UserError, match="layer 1 does not keep statistics"):
+        recompute_statistics(net, split(10, 13))
+    assert net[1].running_var.tolist() == [1] * 4
 
 
 def test_unequal_batches_pool_to_the_full_pass() -> None:
@@ -87,7 +103,9 @@ def test_an_error_on_the_way_leaves_the_layers_as_they_were() -> None:
         recompute_statistics(net, [(torch.zeros(2, 7, 6, 6), LABELS[:2])])
     assert net[1].momentum == 0.1
     assert int(net[1].num_batches_tracked) == 0
+    assert net[1].running_var.tolist() == [1] * 4
     assert not net[1]._forward_pre_hooks
+    assert not net[1]._forward_hooks
 
 
 def test_no_examples_are_refused() -> None:

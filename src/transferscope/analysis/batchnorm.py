@@ -7,7 +7,8 @@ them is partly an artefact (Jordan et al., "REPAIR", ICLR 2023). The paper's net
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -56,14 +57,9 @@ class _Pool:
     def __init__(self) -> None:
         self.count, self.mean, self.squares = 0, torch.zeros(()), torch.zeros(())
 
-    def update(self, inputs: Tensor) -> None:
-        axes = [axis for axis in range(inputs.dim()) if axis != 1]
-        values = inputs.detach()
-        count = values.numel() // values.shape[1]
-        if count < 2:
-            raise UserError("BatchNorm: statistics of a batch need at least two values a channel; give more examples")
-        variance, mean = torch.var_mean(values.float(), axes, correction=0)
-        mean, squares = mean.double(), variance.double() * count
+    def update(self, count: int, mean: Tensor, variance: Tensor) -> None:
+        """A batch of `count` values a channel, with their mean and unbiased variance."""
+        mean, squares = mean.double(), variance.double() * (count - 1)
         total = self.count + count
         shift = mean - self.mean
         self.squares = self.squares + squares + shift.square() * (self.count * count / total)
@@ -73,30 +69,51 @@ class _Pool:
     def result(self, name: str) -> tuple[Tensor, Tensor]:
         if self.count < 2:
             raise UserError(f"BatchNorm layer {name}: statistics need at least two values; give more examples")
+        if (self.squares < 0).any():
+            raise UserError(
+                f"BatchNorm layer {name} does not keep statistics of the batches that it sees in training, and without"
+                " them no point between two networks can be measured: it must update running_mean and running_var"
+            )
         return self.mean, self.squares / (self.count - 1)
 
 
 @contextmanager
 def _collecting(layers: dict[str, _BatchNorm], pools: dict[str, _Pool]) -> Iterator[None]:
-    """Layers normalise by the batch, leave their running statistics alone and report their inputs."""
-    momenta = {name: layer.momentum for name, layer in layers.items()}
-    tracked = {name: layer.num_batches_tracked for name, layer in layers.items()}
-    handles = [
-        layer.register_forward_pre_hook(lambda _, inputs, pool=pools[name]: pool.update(inputs[0]))
-        for name, layer in layers.items()
-    ]
-    try:
-        for layer in layers.values():
-            # momentum 0 keeps the running statistics; SyncBatchNorm asks for a counter, and a copy of it is advanced.
-            counter = layer.num_batches_tracked
-            layer.momentum, layer.num_batches_tracked = 0.0, None if counter is None else counter.clone()
+    """Layers normalise by the batch, leave their running statistics alone and report those of the batch.
+
+    With momentum 1 running statistics are those of the last batch, which the layer has computed in any case; it
+    writes them to buffers of this pass.
+    """
+    with ExitStack() as afterwards:
+        for name, layer in layers.items():
+            afterwards.callback(layer.register_forward_pre_hook(_check_count).remove)
+            afterwards.callback(layer.register_forward_hook(partial(_report, pools[name])).remove)
+            for key in ("momentum", "running_mean", "running_var", "num_batches_tracked"):
+                afterwards.callback(setattr, layer, key, getattr(layer, key))
+            counter = layer.num_batches_tracked  # SyncBatchNorm asks for one
+            layer.momentum, layer.num_batches_tracked = 1.0, None if counter is None else counter.clone()
+            assert layer.running_mean is not None
+            assert layer.running_var is not None
+            layer.running_mean = torch.zeros_like(layer.running_mean)
+            layer.running_var = torch.full_like(layer.running_var, -1)  # a layer that writes none is seen by it
             layer.train()
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
-        for name, layer in layers.items():
-            layer.momentum, layer.num_batches_tracked = momenta[name], tracked[name]
+
+
+def _values_a_channel(inputs: tuple[Tensor, ...]) -> int:
+    return inputs[0].numel() // inputs[0].shape[1]
+
+
+def _check_count(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    if _values_a_channel(inputs) < 2:
+        raise UserError("BatchNorm: statistics of a batch need at least two values a channel; give more examples")
+
+
+def _report(pool: _Pool, layer: nn.Module, inputs: tuple[Tensor, ...], _: Tensor) -> None:
+    assert isinstance(layer, _BatchNorm)
+    assert layer.running_mean is not None
+    assert layer.running_var is not None
+    pool.update(_values_a_channel(inputs), layer.running_mean, layer.running_var)
 
 
 def with_recomputed_statistics(evaluate: Evaluate, batches: Batches) -> Evaluate:
