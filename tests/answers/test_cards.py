@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from compared_networks import CASES, NUM_TEST, Trained, comparison_of, fixup
+from transferscope import compare
 from transferscope.answers.answer import NO, UNKNOWN, YES, AnswerCard
 
 SAME = ("permuted", "same_weights")
@@ -55,6 +56,27 @@ def test_the_same_function_or_not(case: str, images: bool) -> None:
     assert answer.verdict == (YES if case in SAME else NO)
     assert ("in another order" in answer.answer) == (case == "permuted")
     assert ("number by number" in answer.answer) == (case == "same_weights")
+
+
+@pytest.mark.parametrize("short", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("name", CASES["permuted"])
+@pytest.mark.parametrize("images", [True, False])
+def test_a_copy_in_half_precision_is_named(trained: Trained, short: torch.dtype, name: str, images: bool) -> None:
+    """It gives other outputs, because its weights are rounded; also where channels are in another order."""
+    of = CASES["permuted"][0]
+    copy = {key: tensor.to(short) for key, tensor in trained.state(name).items()}
+    given = trained.images if images else None
+    few = {"similarity": None, "landscape": None, "merging": None, "spectrum": None}
+    card = compare(trained.state(of), copy, images=given, model=trained.models[of], analyses=few).card
+    answer = card["same_function"]
+    assert answer.verdict == NO
+    assert f"rounded to {str(short).removeprefix('torch.')} their weights are equal" in answer.answer
+
+
+def test_rounding_is_no_cause_of_trained_differences() -> None:
+    """Fine-tunings and unrelated networks differ by more than their last digits."""
+    for case in COMPARABLE:
+        assert "rounded" not in comparison_of(case).card["same_function"].answer
 
 
 @pytest.mark.parametrize("case", ["same_basin", "unrelated", "other_architecture"])

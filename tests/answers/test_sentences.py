@@ -485,7 +485,7 @@ def test_a_merge_says_where_its_file_is() -> None:
 def test_a_merge_of_one_function_says_what_its_file_holds(relative: float, model: str, gain: float, words: str) -> None:
     """The weights of an average may be those of the candidates, but statistics of BatchNorm are recomputed."""
     row = {"equal": relative == 0, "relative": relative, "relative_matched": 0.0, "output_difference": 1e-7}
-    row |= {"not_compared": "", "not_matched": "", "comparable": True, "moved": 0.9} | names("a", "b")
+    row |= {"not_compared": "", "not_matched": "", "rounded_to": "", "comparable": True, "moved": 0.9} | names("a", "b")
     one = merges("cannot tell", (gain, gain - 0.02, gain + 0.02), model)
     answer = averaging(replace(one, tables=one.tables | {"identity": pd.DataFrame([row])}))
     assert answer.verdict == NO

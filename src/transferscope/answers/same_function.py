@@ -71,7 +71,11 @@ def relation(compared: Compared, pair: Pair) -> Relation:
 def facts(compared: Compared, pair: Pair) -> Row | None:
     """The pair's row of the table `identity`."""
     rows = compared.rows("identity", compared.written("identity", pair))
-    return rows.fillna({"not_matched": "", "not_compared": ""}).to_dict("records")[0] if len(rows) else None
+    return (
+        rows.fillna({"not_matched": "", "rounded_to": "", "not_compared": ""}).to_dict("records")[0]
+        if len(rows)
+        else None
+    )
 
 
 def changed(compared: Compared, pair: Pair) -> Row | None:
@@ -205,19 +209,20 @@ def _finding(compared: Compared, pair: Pair, number: int) -> Finding | None:
         weights = "" if math.isnan(float(row["relative"])) else weights
         text = f"yes on these images: {both} give the same outputs{outputs}{weights}"
         return Finding(pair, YES, text, *numbers)
+    cause = f"; rounded to {row['rounded_to']} their weights are equal" if row["rounded_to"] else ""
     if flips is not None and float(flips["changed"]) > 0:
-        return Finding(pair, NO, f"no, {both} {_predict_otherwise(flips)}", *numbers)
+        return Finding(pair, NO, f"no, {both} {_predict_otherwise(flips)}{cause}", *numbers)
     if flips is not None:
         images = count(int(flips["num_examples"]), "test image")
         agree = (
             f"no, the outputs of {both} differ by up to {_deviations(row)}, but they predict the same class on all "
             f"{images}, and different ones on at most {percent(numbers[2])} of others"
         )
-        return Finding(pair, NO, agree, *numbers)
+        return Finding(pair, NO, f"{agree}{cause}", *numbers)
     if math.isnan(float(row["output_difference"])):
         return Finding(pair, NO, f"no, {both} have {row['not_compared']}")
     inputs = f"on {count(int(row['num_inputs']), str(row['inputs']).removesuffix('s'))}"
-    return Finding(pair, NO, f"no, {inputs} the outputs of {both} differ by up to {_deviations(row)}")
+    return Finding(pair, NO, f"no, {inputs} the outputs of {both} differ by up to {_deviations(row)}{cause}")
 
 
 def _none(numbers: Numbers) -> Numbers:

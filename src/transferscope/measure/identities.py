@@ -24,9 +24,11 @@ from transferscope.training.evaluation import predict
 
 NUM_NOISE = 8
 """Noise images on which outputs are compared where there are no images."""
+SHORT_TYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
+"""Formats in which networks are stored to save space, the most precise one first."""
 COLUMNS = (
     "comparable", "equal", "correlation", "relative", "moved", "relative_matched", "correlation_matched", "not_matched",
-    "inputs", "num_inputs", "output_difference", "not_compared",
+    "rounded_to", "inputs", "num_inputs", "output_difference", "not_compared",
 )  # fmt: skip
 
 
@@ -40,8 +42,10 @@ class Identity(NamedTuple):
     follows from weights is NaN, and equal False. equal: all tensors are equal, counters aside. correlation: of the
     weights (`parent_correlation`). relative: l2 distance of all weights over the norm of a's. moved: part of b's
     channels that matching by weights moves, relative_matched and correlation_matched the same then; not_matched: why
-    channels could not be matched. output_difference: largest difference of two logits over the larger standard
-    deviation of theirs, on `num_inputs` of `inputs` ("test images" or "noise images"); not_compared: why there is none.
+    channels could not be matched. rounded_to: the most precise of `SHORT_TYPES` in which all tensors are equal, once
+    channels are matched, as those of a copy in half precision are. output_difference: largest difference of two logits
+    over the larger standard deviation of theirs, on `num_inputs` of `inputs` ("test images" or "noise images");
+    not_compared: why there is none.
     """
     matched: pd.DataFrame
     """`module_distances` from a to b with b's channels matched to a's; no rows where they could not be."""
@@ -74,7 +78,8 @@ def identity(
         raise UserError("identity needs inputs: give a bench with test images, or the side of noise images in pixels")
     states = analysed_state(a), analysed_state(b)
     row: dict[str, object] = dict.fromkeys(COLUMNS, math.nan)
-    row |= {"comparable": _comparable(a, b, *states), "equal": False, "not_matched": "", "not_compared": ""}
+    row |= {"comparable": _comparable(a, b, *states), "equal": False}
+    row |= {"not_matched": "", "rounded_to": "", "not_compared": ""}
     row["inputs"] = "noise images" if split is None else "test images"
     matched = pd.DataFrame()
     if row["comparable"]:
@@ -99,8 +104,12 @@ def _comparable(one: Checkpoint, other: Checkpoint, a: State, b: State) -> bool:
     return built[0] == built[1] and a.keys() == b.keys() and all(a[key].shape == b[key].shape for key in a)
 
 
-def _equal(a: State, b: State) -> bool:
-    return all(torch.equal(a[key], b[key].to(a[key].dtype)) for key in a if a[key].is_floating_point())
+def _equal(a: State, b: State, rounded_to: torch.dtype | None = None) -> bool:
+    return all(
+        torch.equal(tensor.to(rounded_to or tensor.dtype), b[key].to(rounded_to or tensor.dtype))
+        for key, tensor in a.items()
+        if tensor.is_floating_point()
+    )
 
 
 def _match(
@@ -122,6 +131,7 @@ def _match(
     except UserError as error:
         row["not_matched"] = str(error)
         return pd.DataFrame()
+    row["rounded_to"] = next((name for name, short in SHORT_TYPES.items() if _equal(states[0], other, short)), "")
     matched = module_distances(states[0], other, parts, kinds=kinds) if permutation.moved else plain
     row |= {"moved": permutation.moved, "relative_matched": _whole(matched)}
     row["correlation_matched"] = parent_correlation(states[0], other)

@@ -42,6 +42,13 @@ TABLES = {
         number("relative_matched", "`relative` once channels are matched", low=0),
         number("correlation_matched", "`correlation` once channels are matched", low=-1, high=1),
         text("not_matched", "reason why channels could not be matched", empty=True),
+        text(
+            "rounded_to",
+            "number format in which all tensors are equal once channels are matched",
+            "float16",
+            "bfloat16",
+            empty=True,
+        ),
         text("inputs", "images on which outputs were compared", "test images", "noise images"),
         count("num_inputs", "how many of them", "images", empty=True),
         number("output_difference", "largest difference of two logits over their standard deviation", low=0),
