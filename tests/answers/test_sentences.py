@@ -30,7 +30,11 @@ from transferscope.system.errors import UserError
 @pytest.mark.parametrize(
     ("barrier", "verdict", "words"),
     [
-        ((0.01, -0.01, 0.03), YES, "Yes, the barrier .* is 1.0 points .* margin of 4.0 points .5 % of what"),
+        (
+            (0.01, -0.01, 0.03),
+            YES,
+            "Yes, on [0-9]+ test images the barrier .* is 1.0 points .* margin of 4.0 points .5 % of what",
+        ),
         ((0.10, 0.06, 0.14), NO, "Not as they are"),
         ((0.03, 0.01, 0.06), UNKNOWN, "cannot be told"),
         ((0.03, np.nan, np.nan), UNKNOWN, "no interval without resamples"),
@@ -160,7 +164,7 @@ def test_how_many_images_would_tell() -> None:
         ),
         (
             {"aligned": (0.3, 0.2, 0.4, 0.6, 0.55, 0.7), "aligned_rescaled": (0.06, 0.03, 0.09, 0.12, 0.05, 0.2)},
-            "together explain most of it: 12.0 % .5.0 % to 20.0 %. of it is left",
+            "together explain most of it: 12.0 % .5.0 % to 20.0 %. of it is left, that is 6.0 points .3.0 to 9.0.",
         ),
         (
             {"aligned_rescaled": (0.4, 0.3, 0.45, 0.8, 0.7, 0.9)},
@@ -178,6 +182,15 @@ def test_the_simplest_way_that_explains_a_barrier_is_named(ways: dict[str, tuple
     answer = basin(lines({"ab": (0.5, 0.45, 0.55)}, ways))
     assert answer.verdict == NO
     assert pd.Series([answer.answer]).str.contains(words).all(), answer.answer
+
+
+def test_order_alone_is_not_said_where_statistics_are_recomputed() -> None:
+    """With BatchNorm every way has new statistics, which correct the scale of channels."""
+    one = lines({"ab": (0.5, 0.45, 0.55)}, {"aligned": (0.01, -0.01, 0.02, 0.02, 0, 0.05)})
+    stored = one.tables["barriers"].assign(metric=lambda table: "naive_" + table["metric"])
+    barriers = pd.concat([one.tables["barriers"], stored], ignore_index=True)
+    answer = basin(replace(one, tables=one.tables | {"barriers": barriers}))
+    assert "the order of the channels with BatchNorm's statistics recomputed explains it" in answer.answer
 
 
 def simulated(barrier: float, error: float, random: np.random.Generator) -> Ways:
@@ -258,7 +271,7 @@ def test_the_sentence_and_what_stays_open_agree() -> None:
         (
             (-0.0004, -0.0009, 0.0001),
             0.0024,
-            "-0.00040 (-0.00090 to 0.00010) of test loss (below 0 it is a gain), less",
+            "-0.00040 (-0.00090 to 0.00010) of test loss (below 0: none is found), less",
         ),
         ((-0.0004, -0.01, 0.01), 0.1, "0.000 (-0.010 to 0.010) of test loss, less than its margin of 0.100"),
         ((3e-9, 2.5e-9, 4e-9), 2e-9, "3.00e-09 (2.50e-09 to 4.00e-09) of test loss, more than its margin of 2.00e-09"),
@@ -471,14 +484,29 @@ def test_a_merge_says_where_its_file_is() -> None:
     ("relative", "model", "gain", "words"),
     [
         (0.0, "uniform", 0.0, "No, the average of A and B is the same model again; the merged weights lie in [^,]*$"),
-        (0.0, "uniform", -0.01, "safetensors, with statistics of BatchNorm from training images .-1.0 points .-3.0 to"),
-        (0.9, "aligned", 0.0, "which their average with matched channels is again; the merged weights lie in [^,]*$"),
-        (0.9, "aligned_rescaled", 0.01, "safetensors, with statistics of BatchNorm .* .\\+1.0 points .-1.0 to \\+3.0"),
+        (
+            0.0,
+            "uniform",
+            -0.01,
+            "safetensors, with statistics of BatchNorm from training images, .* by -1.0 points .-3.0 to",
+        ),
+        (
+            0.9,
+            "aligned",
+            0.0,
+            "and their average with matched channels is that function; the merged weights lie in [^,]*$",
+        ),
+        (
+            0.9,
+            "aligned_rescaled",
+            0.01,
+            "safetensors, with statistics of BatchNorm .* by \\+1.0 points .-1.0 to \\+3.0",
+        ),
         (
             0.9,
             "uniform",
             -0.5,
-            "is again; .*safetensors holds another merge .the plain average., which scores -50.0 po",
+            "is that function; .*safetensors holds another merge .the plain average., which scores -50.0 po",
         ),
     ],
 )

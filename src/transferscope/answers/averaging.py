@@ -13,7 +13,7 @@ from transferscope.answers.compared import Compared, Row, run_of
 from transferscope.answers.findings import MOST_NAMED
 from transferscope.answers.learned import WOULD_TELL, none_learned
 from transferscope.answers.rule import images_that_decide, ranged
-from transferscope.answers.same_function import Relation, relation
+from transferscope.answers.same_function import Relation, is_rounded_copy, relation
 from transferscope.answers.wording import (
     about,
     count,
@@ -89,8 +89,9 @@ def _of_one_function(compared: Compared) -> Answer | None:
 def _same_again(compared: Compared) -> str:
     pair = compared.pairs_of_weights[0]
     if relation(compared, pair) is Relation.PERMUTED:
-        return f"no, {compared.both(pair)} are one function, which their average with matched channels is again"
-    return f"no, the average of {compared.both(pair)} is the same model again"
+        return f"no, {compared.both(pair)} are one function, and their average with matched channels is that function"
+    rounded = ", but for rounding" if is_rounded_copy(compared, pair) else ""
+    return f"no, the average of {compared.both(pair)} is the same model again{rounded}"
 
 
 def _file_of_one_function(compared: Compared, row: Row, file: str) -> str:
@@ -103,7 +104,9 @@ def _file_of_one_function(compared: Compared, row: Row, file: str) -> str:
         method = METHODS.get(str(row["model"]), str(row["model"]))
         return f"{file} holds another merge ({method}), which scores {change} against one of them"
     where = f"the merged weights lie in {file}"
-    return where if gain == 0 else f"{where}, with statistics of BatchNorm from training images ({change})"
+    if gain == 0:
+        return where
+    return f"{where}, with statistics of BatchNorm from training images, which change the test metric by {change}"
 
 
 def _question(names: Sequence[str]) -> str:
@@ -128,7 +131,7 @@ def _answer(compared: Compared, name: str, row: Row, single: Row, rows: pd.DataF
     single_one = ", the single model that the same images chose" if tried > 1 else ", the best one on other images"
     would = ""
     pairs = compared.pairs_of_weights
-    alone = len(pairs) == 1 and relation(compared, pairs[0]).by_weights
+    alone = len(pairs) == 1 and (relation(compared, pairs[0]).by_weights or is_rounded_copy(compared, pairs[0]))
     if alone:
         verdict = NO
         parts, where = [_same_again(compared)], _file_of_one_function(compared, row, file)

@@ -73,7 +73,7 @@ def _distance(compared: Compared, pair: Pair) -> Finding | None:
     if known in (Relation.ROUNDED, Relation.PERMUTED):
         matched = _modules(compared.rows("aligned_distances", pair))
         table = matched if len(matched) and known is Relation.PERMUTED else plain
-        when = "once the channels are put in one order " if known is Relation.PERMUTED else ""
+        when = "once the channels are put in one order, " if known is Relation.PERMUTED else ""
         most = float(table["relative"].replace(math.inf, np.nan).max())
         differs = f"differs by more than {tiny(most)} of its norm, which is rounding" if most else "differs"
         return Finding(pair, "", f"{when}no module {differs}", most)
@@ -210,7 +210,8 @@ def _critical(compared: Compared, pair: Pair, number: int) -> Finding | None:
     first, numbers = next(iter(drops.items()))
     order = " with channels in the order of the files" if _is_of_order(compared, pair) else ""
     matched_too = " and with channels matched" if (rows["way"] == MATCHED).all() else order
-    how = f"set half-way to the other model's, one at a time{matched_too}"
+    images = f", {count(int(ordered[0]['num_examples']), 'test image')}"
+    how = f"set half-way to the other model's, one at a time{matched_too} (mean over both models{images})"
     cost = f"{points(numbers[0])}{point_range(numbers[1], numbers[2])} of test {metric_name(compared, pair)}"
     limit = f"the margin of {points(margin)}"
     critical = [module for module, verdict in zip(drops, verdicts, strict=True) if verdict == YES]

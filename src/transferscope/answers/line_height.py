@@ -63,9 +63,9 @@ class Height:
             margin = f"the margin of {points(self.margin)} {OF_LEARNED}"
         else:
             margin = f"its margin of {self._loss(self.margin)}"
-        gain = " (below 0 it is a gain)" if self.shown.startswith("-") and self.verdict == YES else ""
+        none = " (below 0: none is found)" if self.shown.startswith("-") and self.verdict == YES else ""
         where = {YES: f"less than {margin}", NO: f"more than {margin}"}
-        return f"{self.shown}{gain}, {where.get(self.verdict, f'and {margin} lies in that interval')}"
+        return f"{self.shown}{none}, {where.get(self.verdict, f'and {margin} lies in that interval')}"
 
     @property
     def images_needed(self) -> float:

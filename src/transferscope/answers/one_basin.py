@@ -141,7 +141,9 @@ def _finding(compared: Compared, pair: Pair, number: int) -> Basin | None:
         text = f"whether {both} lie in one basin cannot be told, because {reason}"
         return Basin(pair, UNKNOWN, text, would_tell=WOULD_TELL)
     score, loss = (height(compared, pair, metric, number) for metric in (compared.metric(pair.task), "loss"))
-    way = f"the barrier on the straight line from {compared.label(pair.first)} to {compared.label(pair.second)} is"
+    first, second = compared.label(pair.first), compared.label(pair.second)
+    images = "" if math.isnan(score.num_examples) else f"on {count(int(score.num_examples), 'test image')} "
+    way = f"{images}the barrier on the straight line from {first} to {second} is"
     ends = score.value, score.low, score.high
     if score.verdict == NO:
         cause = cause_of(compared, pair, number)
@@ -206,14 +208,18 @@ def cause_of(compared: Compared, pair: Pair, number: int = 1) -> Cause | None:
         )
     margin = compared.margin(pair)
     way = _chosen(_by_way(compared, pair, "train"), present, margin)
+    explanation = EXPLANATIONS[way]
+    if way == "aligned" and _has_batchnorm(compared, pair):
+        explanation = explanation.replace("alone", "with BatchNorm's statistics recomputed")
     height, low, high = among(ranged(by_way[way], "barrier"), number)
     if high < margin:
         left = f"{CORRECTED[way]} {points(height)}{point_range(low, high)} are left, less than the margin"
-        return Cause(YES, f"{EXPLANATIONS[way]} explain{_s(way)} it: {left}", way)
+        return Cause(YES, f"{explanation} explain{_s(way)} it: {left}", way)
+    left = f"{points(height)}{point_range(low, high)}"
     share, low, high = among(ranged(by_way[way], "left"), number, PART)
-    shown = f"{percent(share)}{percent_range(low, high)} of it is left"
+    shown = f"{percent(share)}{percent_range(low, high)} of it is left, that is {left}"
     if high < MOSTLY:
-        return Cause(YES, f"{EXPLANATIONS[way]} explain{_s(way)} most of it: {shown}", way)
+        return Cause(YES, f"{explanation} explain{_s(way)} most of it: {shown}", way)
     if "aligned_rescaled" not in present:
         together = "whether order and scale of the channels together explain it was not measured"
         needed = "the way aligned_rescaled of analyses.landscape.connection"
@@ -224,6 +230,12 @@ def cause_of(compared: Compared, pair: Pair, number: int = 1) -> Cause | None:
         )
     text = f"whether order and scale of the channels explain most of it cannot be told: {CORRECTED[way]} {shown}"
     return Cause(UNKNOWN, text, way, "more test images")
+
+
+def _has_batchnorm(compared: Compared, pair: Pair) -> bool:
+    """True where barriers were measured with the stored statistics as well; all ways have recomputed ones."""
+    rows = compared.rows("barriers", pair)
+    return len(rows) > 0 and bool(rows["metric"].str.startswith("naive_").any())
 
 
 def _by_way(compared: Compared, pair: Pair, split: str) -> dict[str, Row]:

@@ -68,6 +68,12 @@ def relation(compared: Compared, pair: Pair) -> Relation:
     return Relation.SAME_OUTPUTS if row["inputs"] == "test images" else Relation.UNKNOWN
 
 
+def is_rounded_copy(compared: Compared, pair: Pair) -> bool:
+    """True where the weights, channels in the order of the files, are equal in half precision and not in theirs."""
+    row = facts(compared, pair)
+    return row is not None and bool(row["rounded_to"]) and float(row["moved"]) == 0 and not row["equal"]
+
+
 def facts(compared: Compared, pair: Pair) -> Row | None:
     """The pair's row of the table `identity`."""
     rows = compared.rows("identity", compared.written("identity", pair))

@@ -60,7 +60,7 @@ COLUMNS: Mapping[str, Column] = {
         negative_flip_rate="turn wrong",
         positive_flip_rate="turn right",
         accuracy_gain="gain in accuracy",
-        detectable_difference="told by these images",
+        detectable_difference="detectable difference",
         changed="other prediction",
         same_wrong="same wrong answer",
         **dict.fromkeys((

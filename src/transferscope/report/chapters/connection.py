@@ -173,8 +173,9 @@ CHAPTER = Chapter(
                 "right what a network loses when one module (bars), or all modules as far as it (line), are set "
                 "half-way to the other's. Where matching of channels (aligned) or a correction of their variance "
                 "(rescaled) takes a barrier away, it was one of order or scale.",
-                "A barrier is the largest gap to the chord of the ends, with its interval over test images. Channels "
-                "are matched by weights, without images.",
+                "A barrier is the largest gap between the ends to their chord, estimated as on the straight line and "
+                "with its interval over test images. Statistics of BatchNorm are recomputed at every point of every "
+                "way. Channels are matched by weights, without images. Losses of modules are means over both models.",
             ),
         ),
         Section(

@@ -185,7 +185,7 @@ def _boundaries(evidence: Evidence) -> list[Grid]:
 
 def _edge(row: Mapping[Any, Any], side: str) -> str:
     place, low, high = (float(row[f"boundary_{side}{bound}"]) for bound in ("", "_low", "_high"))
-    ends = "" if math.isnan(low) else f" ({_alpha(low)} to {_alpha(high)})"
+    ends = "" if math.isnan(low) or place == low == high else f" ({_alpha(low)} to {_alpha(high)})"
     return f"{_alpha(place)}{ends}"
 
 
@@ -239,13 +239,13 @@ CHAPTER = Chapter(
             "largest gap over the measured points in 94 to 98 % of test sets where lines are flat, and in up to 99 % "
             "where barriers are small. The statistics of "
             "BatchNorm layers are recomputed from training images at every point between two models; metrics with the "
-            "averaged statistics have names that begin with naive.",
+            "averaged ones are those with statistics as stored.",
             of_files=Words(
-                "The height of each pair's barrier on the straight line: 0 where two models lie in one basin.",
+                "The height of each pair's barrier on the straight line: about 0, or below, in one basin.",
                 "A barrier is estimated without the upward bias of a largest gap, so that a flat line has 0 on average "
                 "and may have less. Intervals are over test images. The statistics of BatchNorm "
                 "layers are recomputed from training images at every point between two models; metrics with the "
-                "averaged statistics have names that begin with naive.",
+                "averaged ones are those with statistics as stored.",
             ),
         ),
         Section(

@@ -195,7 +195,7 @@ CHAPTER = Chapter(
             analysis="spectrum",
             figures=("spectrum_counts",),
             tables=small_values,
-            of_files=Words("Share of the singular values below each threshold."),
+            of_files=Words("Number of singular values below each threshold."),
         ),
         Section(
             id="network_padding",
