@@ -252,6 +252,15 @@ def test_the_other_way_round_a_line_has_the_same_row() -> None:
         assert other == pytest.approx(row)
 
 
+def test_the_place_of_a_barrier_below_0_lies_between_the_ends() -> None:
+    """Where all places are better than the chord, the place is that of the least gain, as the height is."""
+    line = np.array([0.6, 0.72, 0.9, 0.7, 0.6])
+    curves = line + 0.001 * np.random.default_rng(0).standard_normal((101, 5))
+    row = barrier_row(np.linspace(0, 1, 5), np.vstack([line, curves]), higher_is_better=True)
+    assert row["barrier"] == pytest.approx(-0.1, abs=0.005)
+    assert row["barrier_alpha"] == 0.75
+
+
 def test_without_resamples_there_is_no_interval() -> None:
     """A plain curve has its barrier and NaN for bounds; so has one with a NaN."""
     row = barrier_row([0, 0.5, 1], [1, 0.4, 1], higher_is_better=True)

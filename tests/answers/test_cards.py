@@ -145,6 +145,15 @@ def test_no_average_of_one_function() -> None:
         assert ("same model again" if case == "same_weights" else "is that function") in answer.answer
 
 
+def test_the_figure_of_distances_is_not_named_where_channels_were_matched() -> None:
+    """It shows them in the order of the files, where every module of a permuted copy lies far away."""
+    answer = comparison_of("permuted").card["changed_modules"]
+    assert answer.figure == ""
+    assert answer.value < 1e-5
+    assert "channels matched" in answer.measure
+    assert "distance_per_module" in comparison_of("same_basin").card["changed_modules"].figure
+
+
 def test_changed_modules(trained: Trained) -> None:
     """Distances are those of the weights, and the module named first is the one that differs most."""
     a, b = (trained.state(name) for name in CASES["same_basin"])

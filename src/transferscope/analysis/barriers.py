@@ -123,7 +123,8 @@ def barrier_row(
     examples that are right (accuracy), of which a few may be too few to show that it varies at all.
 
     Gives barrier, barrier_alpha, midpoint_gain, the bounds barrier_low, barrier_high, gain_low, gain_high, the standard
-    errors barrier_se and gain_se, and largest_gap. Without resamples `barrier` is the largest gap and the rest NaN.
+    errors barrier_se and gain_se, and largest_gap. Without resamples `barrier` is the largest gap and the rest NaN, and
+    barrier_alpha, else the place of the largest gap between the ends, may be an end.
 
     The largest gap of a noisy flat line is above 0 however flat it is, since the place is chosen by the noise. So the
     place is chosen on one part of the information and the height measured on the other, at every place between the
@@ -154,7 +155,10 @@ def barrier_row(
     noise = centred_noise(gaps[1:][known], num_examples)
     imagined = imagined_error(num_examples, is_share=is_share)
     gain = _gain_with_interval(inside, gaps[0], noise, imagined, confidence)
-    return row | gain | (largest_gap(gaps[0], noise, imagined, confidence) if len(inside) > 2 else {})
+    if len(inside) == 2:
+        return row | gain
+    place = {"barrier_alpha": float(inside[1:-1][gaps[0][1:-1].argmax()])}
+    return row | gain | place | largest_gap(gaps[0], noise, imagined, confidence)
 
 
 def centred_noise(drawn: NDArray[np.float64], num_examples: int | None) -> NDArray[np.float64]:

@@ -66,7 +66,7 @@ def layers_without_spectrum(model: nn.Module, inputs: Mapping[str, LayerInput | 
     matrices), and layers that the forward pass does not reach.
     """
     return {
-        name: type(layer).__name__
+        name or "the network's own": type(layer).__name__
         for name, layer in model.named_modules()
         if name not in inputs and any(weight.ndim >= 2 for weight in layer.parameters(recurse=False))
     }

@@ -43,6 +43,7 @@ def changed_modules(compared: Compared) -> Answer | None:
     else:
         question = "Which modules differ most?"
         parts = [f"the pair that lies farthest apart is {compared.both(shown.pair)}", shown.text]
+    in_order = relation(compared, shown.pair) is not Relation.PERMUTED  # the figure has the files' order
     return answer_of(
         shown,
         findings,
@@ -51,8 +52,10 @@ def changed_modules(compared: Compared) -> Answer | None:
         question=question,
         answer=sentence(parts),
         unit="share",
-        measure="l2 distance of all weights over their norm in the first model",
-        figure=compared.figure("distance_per_module"),
+        measure="l2 distance of all weights over their norm in the first model"
+        if in_order
+        else "largest l2 distance of a module's weights over their norm, with channels matched",
+        figure=compared.figure("distance_per_module") if in_order else "",
         section="table_2",
     )
 
@@ -224,7 +227,8 @@ def _critical(compared: Compared, pair: Pair, number: int) -> Finding | None:
         )
         return Finding(pair, YES, text, *numbers)
     if all(verdict == NO or _is_nothing(row, margin) for row, verdict in zip(ordered, verdicts, strict=True)):
-        text = f"none is: {how}, no module costs more than {limit}, and the largest fall is {cost}, of {first}"
+        fall = f"the largest fall is {cost}, of {first}" if numbers[0] > 0 else "none lets the test metric fall"
+        text = f"none is: {how}, no module costs more than {limit}, and {fall}"
         return Finding(pair, NO, text, *numbers)
     text = f"it cannot be told: {how}, the largest fall is {cost}, of {first}, and {limit} lies in an interval"
     return Finding(pair, UNKNOWN, text, *numbers, would_tell="more test images")

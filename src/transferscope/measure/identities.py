@@ -43,9 +43,9 @@ class Identity(NamedTuple):
     weights (`parent_correlation`). relative: l2 distance of all weights over the norm of a's. moved: part of b's
     channels that matching by weights moves, relative_matched and correlation_matched the same then; not_matched: why
     channels could not be matched. rounded_to: the most precise of `SHORT_TYPES` in which all tensors are equal, once
-    channels are matched, as those of a copy in half precision are. output_difference: largest difference of two logits
-    over the larger standard deviation of theirs, on `num_inputs` of `inputs` ("test images" or "noise images");
-    not_compared: why there is none.
+    channels are matched, where they are not equal themselves, as those of a copy in half precision. output_difference:
+    largest difference of two logits over the larger standard deviation of theirs, on `num_inputs` of `inputs` ("test
+    images" or "noise images"); not_compared: why there is none.
     """
     matched: pd.DataFrame
     """`module_distances` from a to b with b's channels matched to a's; no rows where they could not be."""
@@ -131,7 +131,8 @@ def _match(
     except UserError as error:
         row["not_matched"] = str(error)
         return pd.DataFrame()
-    row["rounded_to"] = next((name for name, short in SHORT_TYPES.items() if _equal(states[0], other, short)), "")
+    if not _equal(states[0], other):
+        row["rounded_to"] = next((name for name, short in SHORT_TYPES.items() if _equal(states[0], other, short)), "")
     matched = module_distances(states[0], other, parts, kinds=kinds) if permutation.moved else plain
     row |= {"moved": permutation.moved, "relative_matched": _whole(matched)}
     row["correlation_matched"] = parent_correlation(states[0], other)

@@ -44,7 +44,7 @@ TABLES = {
         text("not_matched", "reason why channels could not be matched", empty=True),
         text(
             "rounded_to",
-            "number format in which all tensors are equal once channels are matched",
+            "number format in which tensors that differ are equal, once channels are matched",
             "float16",
             "bfloat16",
             empty=True,

@@ -109,7 +109,8 @@ CHAPTER = Chapter(
                 "The score of each model, of their ensemble and of each merge, on images that chose nothing.",
                 "A merge pays if the whole interval of its gain over the best single model lies above 0, and does not "
                 "pay if all of it lies at 0 or below. The best single model and the merge to be used (★) are chosen on "
-                "other images. The weights lie with their card at <task>.<merge>.merged of the catalog.",
+                "other images. Statistics of BatchNorm of merges are those of training images, single models are as "
+                "their files have them. The weights lie with their card at <task>.<merge>.merged of the catalog.",
             ),
         ),
     ),
