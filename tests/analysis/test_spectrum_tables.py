@@ -90,6 +90,13 @@ def test_layers_without_a_spectrum_are_listed_with_their_type():
     assert layers_without_spectrum(network(), trace_conv_inputs(network(), 8)) == {}
 
 
+def test_a_parameter_of_the_network_itself_has_a_name() -> None:
+    """As the position embedding of a transformer, whose layer has an empty name."""
+    model = nn.Sequential(nn.Linear(2, 2))
+    model.positions = nn.Parameter(torch.zeros(3, 2))
+    assert layers_without_spectrum(model, {"0": LayerInput("linear", 1, 1)}) == {"the network's own": "Sequential"}
+
+
 def test_smaller_weights_have_more_small_values():
     """Networks shrunk to a half: more of their values are below, with an interval above 0, in every module.
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+
 import pandas as pd
+import pytest
 
 from drawn_study import STUDY
 from transferscope.claims.evidence import Evidence, TaskResults
@@ -25,6 +28,21 @@ def cka_table() -> pd.DataFrame:
     ]
     columns = ["pair_kind", "checkpoint_a", "checkpoint_b", "cka", "low", "high", "permuted"]
     return pd.DataFrame(rows, columns=columns).assign(layer="conv1", **KEYS)
+
+
+@pytest.mark.parametrize(
+    ("ends", "shown"),
+    [
+        ((0.2, 0.1, math.inf), "0.20 (0.10 to as far as measured)"),
+        ((math.inf, 0.3, math.inf), "as far as measured (0.30 to as far as measured)"),
+        ((math.inf, math.inf, math.inf), "as far as measured"),
+        ((0.2, math.nan, math.nan), "0.20"),
+    ],
+)
+def test_the_edge_of_a_basin_says_once_that_none_was_met(ends: tuple[float, float, float], shown: str) -> None:
+    """Where place and both bounds lie beyond all measured places there is nothing to put in brackets."""
+    row = dict(zip(("boundary_left", "boundary_left_low", "boundary_left_high"), ends, strict=True))
+    assert landscape._edge(row, "left") == shown
 
 
 def test_controls_and_floor_stand_under_the_pairs():

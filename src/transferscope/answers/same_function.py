@@ -77,11 +77,8 @@ def is_rounded_copy(compared: Compared, pair: Pair) -> bool:
 def facts(compared: Compared, pair: Pair) -> Row | None:
     """The pair's row of the table `identity`."""
     rows = compared.rows("identity", compared.written("identity", pair))
-    return (
-        rows.fillna({"not_matched": "", "rounded_to": "", "not_compared": ""}).to_dict("records")[0]
-        if len(rows)
-        else None
-    )
+    texts = dict.fromkeys(("not_matched", "rounded_to", "not_compared"), "")
+    return rows.fillna(texts).to_dict("records")[0] if len(rows) else None
 
 
 def changed(compared: Compared, pair: Pair) -> Row | None:
