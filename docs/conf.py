@@ -23,6 +23,7 @@ extensions = [
     "sphinx.ext.apidoc",
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
+    "indexed_names",
     "plain_docstrings",
     "mathml",
     "table_schemas",
@@ -59,5 +60,6 @@ autodoc_typehints_format = "short"
 autodoc_use_type_comments = False  # there are none; to look for them takes a seventh of the build
 autodoc_type_aliases = {name: name for name in ("ArrayLike", "Batches", "Evaluate", "Metrics", "Modules", "State")}
 add_module_names = False
+toc_object_entries = False  # contents beside a page name its modules; with all functions each page takes a third longer
 napoleon_custom_sections = [("Attributes", "params_style")]
 default_role = "py:obj"  # code in single backticks; a link where it names something that is documented
