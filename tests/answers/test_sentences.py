@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import replace
 from itertools import combinations
@@ -13,7 +14,7 @@ from scipy.stats import norm
 
 from answered_tables import AB, IMAGES, Ways, flips, lines, merges, names, on_tasks
 from transferscope.analysis.barriers import largest_gap
-from transferscope.answers.answer import NO, UNKNOWN, YES, Answer, AnswerCard
+from transferscope.answers.answer import NO, UNKNOWN, YES, Answer, AnswerCard, PartialAnswer
 from transferscope.answers.averaging import averaging
 from transferscope.answers.card import answer_questions
 from transferscope.answers.compared import Compared, Model
@@ -23,7 +24,7 @@ from transferscope.answers.open_questions import open_questions
 from transferscope.answers.rule import among, decide, images_that_decide
 from transferscope.answers.same_function import same_function
 from transferscope.answers.shared_mistakes import replacing
-from transferscope.answers.wording import network
+from transferscope.answers.wording import network, percent
 from transferscope.system.errors import UserError
 
 
@@ -579,3 +580,22 @@ def test_a_file_of_another_layout_is_refused() -> None:
         AnswerCard.from_json("[]")
     with pytest.raises(UserError, match="no answer 'basin', only open"):
         _ = card["basin"]
+
+
+def test_small_shares_have_two_digits() -> None:
+    """Below a tenth of a percent, with the zeros that say so."""
+    assert [percent(value) for value in (0.0, 0.0002, 0.000214, 0.0000301, 0.001)] == [
+        *("0 %", "0.020 %", "0.021 %", "0.0030 %", "0.1 %"),
+    ]
+
+
+def test_the_note_says_which_intervals_hold_at_once() -> None:
+    """Only of what the card has; of a card without intervals there is none."""
+    number = Answer("replacement", "?", "A.", value=0.1, low=0.0, high=0.2)
+    assert AnswerCard("", (), (replace(number, low=math.nan, high=math.nan),)).note == ""
+    assert AnswerCard("", (), (number,)).note == "In brackets 95 % intervals over test images."
+    several = replace(number, parts=(PartialAnswer("images", ("a", "b")),) * 2)
+    assert AnswerCard("", (), (several, replace(number, id="basin"))).note == (
+        "In brackets 95 % intervals over test images; those of several pairs or tasks and the lower ends of a barrier "
+        "in accuracy and in the loss hold at once."
+    )

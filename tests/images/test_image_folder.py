@@ -114,11 +114,13 @@ def test_lists_that_cannot_be_used(classes: Path, tmp_path: Path, content: bytes
 
 
 def test_a_share_where_there_are_parts(root: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Parts that are there are taken as they are, and a sentence says that the share is not used."""
+    """Parts that are there are taken as they are; a sentence tells who set the share that it is not used."""
     source = read_image_folder(root, test_share=0.2)
     assert source.train.paths == read_image_folder(root).train.paths
     assert source.sampling == "all"
-    assert caplog.messages == [f"{root}: test_share 0.2 is not used, because train/ and val/ are there"]
+    assert caplog.messages == []
+    assert ImageFolder(test_share=0.2).read(root, "photos").train.paths == source.train.paths
+    assert caplog.messages == [f"{root}: test_share 0.2 is not used, because there are parts"]
 
 
 def test_one_image_cannot_be_shared_out(classes: Path, write_image: Callable[..., Path]) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
@@ -111,6 +112,12 @@ def test_the_report_opens_with_the_answers_and_speaks_of_these_models(own: Proje
         assert word not in summary, word
     for one in card.answers:
         assert escape(one.answer) in summary
+    assert card.note in text
+    assert "Models on images" in text
+    for word in ("epochs", "still rising", "finished"):
+        assert word not in text, word
+    assert pd.read_csv(own.folder / "data/08_reporting/claims.csv").empty
+    assert pd.read_csv(own.folder / "data/08_reporting/claim_effects.csv").empty
 
 
 def test_without_images_the_weights_answer(own: Project) -> None:

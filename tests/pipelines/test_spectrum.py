@@ -69,6 +69,12 @@ def test_summaries_of_all_epochs_and_values_of_some() -> None:
     assert list(summaries["epoch"].unique()) == [0, 3]
 
 
+def test_the_table_names_layers_without_a_spectrum() -> None:
+    """An embedding has weights and none; every row says so, as the log does."""
+    _, summaries = spectrum(Series(), 8, SpectrumOptions())
+    assert set(summaries["left_out"]) == {"places"}
+
+
 @pytest.mark.parametrize(("honour", "word", "method"), [(True, "honoured", "auto"), (False, "ignored", "published")])
 def test_the_table_says_whether_the_stride_is_honoured(honour: bool, word: str, method: str) -> None:
     """And the values are those of that method."""

@@ -173,6 +173,28 @@ def test_barrier_heights_has_a_dot_for_every_pair():
     figure.draw_without_rendering()
     dots = [line for line in figure.axes[0].lines if line.get_linestyle() == "None"]
     assert [sorted(line.get_xdata()) for line in dots] == [[-0.01, -0.01], [0.6, 0.6]]
+    assert [tick.get_text() for tick in figure.axes[0].get_yticklabels()] == ["real", "figure 19, real"]
+
+
+@pytest.mark.parametrize(
+    ("metrics", "shown"),
+    [({"real": "accuracy"}, "accuracy"), ({"chest": "auc"}, "AUC"), ({"real": "accuracy", "chest": "auc"}, "accuracy or AUC")],
+)  # fmt: skip
+def test_barrier_heights_names_the_metric_that_tasks_are_judged_by(metrics: dict[str, str], shown: str) -> None:
+    """AUC of the tasks that have it, which have an accuracy beside it; nothing is named that is not drawn."""
+    line = {"scenario": "within", "split": "test", "pair_kind": "P-T & P-T", "barrier": 0.1}
+    rows = [line | {"task": task, "metric": one} for task, metric in metrics.items() for one in {metric, "accuracy"}]
+    figure = barriers.barrier_heights(pd.DataFrame(rows), metric=None)
+    assert figure.axes[0].get_xlabel() == f"barrier in test {shown}"
+
+
+def test_a_model_with_itself_alone_makes_no_bars_of_cka(drawn):
+    """Two networks without a layer of one name leave the control, which says nothing: words in place of bars."""
+    table = drawn.cka().assign(checkpoint_a="a", checkpoint_b="b")
+    assert cka.cka_bars(table).axes[0].patches
+    figure = cka.cka_bars(table.assign(checkpoint_b="a"))
+    assert not figure.axes[0].patches
+    assert "heat map" in figure.axes[0].texts[0].get_text()
 
 
 def test_a_plane_marks_its_models_and_keeps_its_scale(drawn):

@@ -67,6 +67,32 @@ def test_every_pair_is_shown_with_its_interval():
     assert "not debiased" in by_caption["clipart, SVCCA similarity"].note
 
 
+def test_networks_without_a_common_layer_name_are_compared_by_their_closest_layers():
+    """The largest CKA of each row of the heat map; a table of a model with itself alone is not shown."""
+    own = cka_table()[-1:]
+    rows = [("stem", "patch", 0.9, 0.0), ("stem", "blocks.0", 0.7, 0.1), ("fc", "patch", 0.1, -0.1)]
+    rows += [("fc", "blocks.0", 0.4, 0.2), ("odd", "patch", math.nan, math.nan)]
+    layers = pd.DataFrame(rows, columns=["layer", "layer_b", "cka", "permuted"]).assign(
+        checkpoint_a="pt_1", checkpoint_b="rit_1", pair_kind="P-T & RI-T", label_a="net", label_b="vit", **KEYS
+    )
+    grids = similarity.cka(evidence(cka=own, cka_layers=layers))
+    assert [grid.caption for grid in grids] == ["clipart: closest layers of net and vit"]
+    assert grids[0].rows == (("stem", "patch", "0.900", "0.000"), ("fc", "blocks.0", "0.400", "0.200"))
+    assert similarity.cka_other(evidence(cka=own, cka_layers=layers)) == []
+    both = similarity.cka(evidence(cka=cka_table(), cka_layers=layers))
+    assert [grid.caption for grid in both] == ["Ours: clipart"]
+
+
+def test_layers_without_a_spectrum_are_named():
+    """Below the table of whole networks, once for each kind; nothing where every layer has one."""
+    row = dict.fromkeys(spectrum.SUMMARIES, 2.0) | {"module": "all", "run": "pt_1", "label": "P-T", "epoch": "final"}
+    for names in ("", "blocks.0.attn, places"):
+        table = pd.DataFrame([row | {"left_out": names}, row | {"left_out": names, "run": "pt_2"}])
+        note = spectrum.networks(evidence(spectrum=table))[0].note
+        assert note.count("Left out of P-T") == bool(names)
+        assert note.endswith(f": {names}." if names else "the paper's method ignores them.")
+
+
 def test_mistakes_have_intervals_and_a_spread_over_pairs():
     """Ratios in percent with their interval in brackets, kappa without unit, range in parentheses."""
     pair = {

@@ -19,10 +19,9 @@ CKA is a ratio of three means over pairs of examples, c / sqrt(a b). Its interva
    examples that lower the CKA of features with heavy tails are missing from many samples, which then have too high a
    CKA and too small a variance. The other end is not shortened, and skewness counts `UNSEEN_SKEWNESS` times.
 
-In 1,000 simulations each of twelve populations the intervals hold the truth in 94 to 98 % (100 examples in batches of
-50), 92 to 99 % (100 in batches of 25) and 94 to 97 % (500 in batches of 64). Most are small CKA in small batches. The
-least, of heavy tails in batches of 25, has .918 in these and .935 in 5,000. `UNSEEN_SKEWNESS` was chosen on five of the
-twelve, so these do not test it.
+In 2,000 simulations each of twelve populations the intervals hold the truth in 93.5 to 98.5 % (100 examples in batches
+of 50), 93.3 to 97.7 % (100 in batches of 25) and 93.8 to 97.2 % (500 in batches of 64). The most have small CKA.
+`UNSEEN_SKEWNESS` was chosen on five of the twelve, so these do not test it.
 """
 
 from __future__ import annotations

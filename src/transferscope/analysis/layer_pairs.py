@@ -33,8 +33,9 @@ class LayerComparison:
     """Pairs of models by name, and which of their layers are compared by which estimators.
 
     pairs: the same name twice is the control that gives 1. layers: names of features; None for all. layer_pairs: "same"
-    compares layers of one name, "all" each layer with each (a heat map). estimators: as in `StreamingCKA`. intervals:
-    whether values get intervals over examples, which takes a product of two matrices for each pair and batch.
+    compares layers of one name, "all" each layer with each (a heat map). estimators: those of
+    `transferscope.analysis.cka`. intervals: whether values get intervals over examples, which takes a product of two
+    matrices for each pair and batch.
     """
 
     pairs: tuple[tuple[str, str], ...]

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from transferscope.answers.wording import listed
 from transferscope.experiment.names import EntryName
 from transferscope.system.errors import UserError
 
@@ -147,19 +148,30 @@ class AnswerCard:
             raise UserError(f"{where} has version {version} of the layout, not {VERSION}: make it again")
         return cls(title, models, tuple(answers))
 
+    @property
+    def note(self) -> str:
+        """Say what the intervals of a card about models cover, and which of them hold at once; empty without any."""
+        if not any(math.isfinite(one.low) for one in self.answers):
+            return ""
+        there = {one.id for one in self.answers}
+        together = {
+            "those of several pairs or tasks": any(one.parts for one in self.answers),
+            "those of all modules": "critical_modules" in there,
+            "the lower ends of a barrier in accuracy and in the loss": "basin" in there,
+        }
+        at_once = listed([text for text, said in together.items() if said])
+        return f"In brackets 95 % intervals over test images{f'; {at_once} hold at once' if at_once else ''}."
+
     def __str__(self) -> str:
         lines = [f"{number}. {answer.answer}" for number, answer in enumerate(self.answers, start=1)]
         return "\n".join([self.title, *lines])
 
     def _repr_html_(self) -> str:
         """The card in a notebook: question, answer, and the figure's name."""
-        return f"<p><strong>{html.escape(self.title)}</strong></p><ol>{''.join(map(_item, self.answers))}</ol>{NOTE}"
-
-
-NOTE = (
-    "<p><small>In brackets 95 % intervals over test images; those of several overlaps, replacements or critical "
-    "modules hold at once, and so do verdicts on several barriers, each in two metrics.</small></p>"
-)
+        return (
+            f"<p><strong>{html.escape(self.title)}</strong></p><ol>{''.join(map(_item, self.answers))}</ol>"
+            f"<p><small>{self.note}</small></p>"
+        )
 
 
 def _item(answer: Answer) -> str:

@@ -122,7 +122,7 @@ def _answer(compared: Compared, name: str, row: Row, single: Row, rows: pd.DataF
     gain, low, high = ranged(row, "gain")
     best, method = _label(compared, str(single["model"])), METHODS.get(str(row["model"]), str(row["model"]))
     if row["model"] == "wise_ft":
-        method = method.replace("WiSE-FT", f"WiSE-FT, {row['setting']}")
+        method = f"the interpolation with the parent (WiSE-FT, {row['setting']})"
     images = count(int(row["num_examples"]), "test image")
     if by_task:
         images = f"{images} (mean over {_tasks([str(one['task']) for one in by_task])})"

@@ -210,7 +210,7 @@ def cause_of(compared: Compared, pair: Pair, number: int = 1) -> Cause | None:
     way = _chosen(_by_way(compared, pair, "train"), present, margin)
     explanation = EXPLANATIONS[way]
     if way == "aligned" and _has_batchnorm(compared, pair):
-        explanation = explanation.replace("alone", "with BatchNorm's statistics recomputed")
+        explanation = "the order of the channels with BatchNorm's statistics recomputed"
     height, low, high = among(ranged(by_way[way], "barrier"), number)
     if high < margin:
         left = f"{CORRECTED[way]} {points(height)}{point_range(low, high)} are left, less than the margin"

@@ -13,11 +13,11 @@ ROUNDING = 1e-12
 
 
 def percent(value: float) -> str:
-    """`3.2 %`; below a tenth of a percent two significant digits; exactly 0 as `0 %`."""
+    """`3.2 %`; below a tenth of a percent two significant digits, as `0.020 %`; exactly 0 as `0 %`."""
     if abs(value) < ROUNDING:
         return "0 %"
     if abs(value) < 0.001:
-        return f"{100 * value:.2g} %"
+        return f"{100 * value:#.2g} %"
     return formats.percent(value)
 
 

@@ -24,7 +24,7 @@ def decide_claims(plan: Plan, results: Mapping[str, TaskResults]) -> tuple[pd.Da
     """Decide every claim by `verdict.RULE` from the tables alone.
 
     Args:
-        plan: gives each run its role.
+        plan: gives each run its role. Of one that compares checkpoint files the claims that are about them are decided.
         results: by task, and `cross_domain`.
 
     Returns:
@@ -41,9 +41,12 @@ def decide_claims(plan: Plan, results: Mapping[str, TaskResults]) -> tuple[pd.Da
     rows, effects = [], []
     for claim in registered(plan.study.report.claims).values():
         comparisons = list(claim.measure(evidence))
+        if plan.compares_files and not comparisons:
+            continue  # a claim about kinds of runs that files are none of
         rows.append(_row(claim, comparisons, evidence))
         effects.append(effects_table(comparisons).assign(id=claim.id))
-    table = pd.concat([part for part in effects if len(part)] or effects[:1], ignore_index=True)
+    nothing = effects_table([]).assign(id="")
+    table = pd.concat([part for part in effects if len(part)] or [nothing], ignore_index=True)
     claims = pd.DataFrame(rows, columns=list(COLUMNS))
     kept = holm(claims["p"].to_numpy(dtype=float))
     claims["corrected"] = claims["verdict"].where(kept, UNKNOWN)

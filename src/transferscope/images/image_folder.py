@@ -42,6 +42,8 @@ from transferscope.system.errors import UserError
 from transferscope.system.renamed import renamed_object
 
 SHARE_SEED = 0
+EVERY_IMAGE = "all"
+"""The sampling of a source that has every image of its folders, in the parts that are there."""
 
 
 class ImageFolder(ImageFormat):
@@ -61,6 +63,8 @@ class ImageFolder(ImageFormat):
     def read(self, root: Path, task: str) -> ImageSource:
         """`read_image_folder` with these options."""
         source = read_image_folder(root, test_share=self.test_share, class_list=self.class_list)
+        if self.test_share is not None and source.sampling == EVERY_IMAGE:
+            warn_once(f"{root}: test_share {self.test_share:g} is not used, because there are parts")
         return _limited(source, self.max_train, self.max_test)
 
     def sample_sizes(self) -> tuple[int, int] | None:
@@ -85,7 +89,7 @@ def _limited(source: ImageSource, max_train: int | None, max_test: int | None) -
         return source
     drawn_of = [f"{len(examples)} of {len(parts[part])} {part}" for part, examples in drawn.items()]
     note = f"{', '.join(drawn_of)} by default_rng({SHARE_SEED})"
-    return replace(source, **drawn, sampling=note if source.sampling == "all" else f"{source.sampling}; {note}")
+    return replace(source, **drawn, sampling=note if source.sampling == EVERY_IMAGE else f"{source.sampling}; {note}")
 
 
 def _drawn(labels: np.ndarray, limit: int) -> np.ndarray:
@@ -129,7 +133,7 @@ def read_image_folder(
     listed = None if class_list is None else read_class_list(Path(class_list))
     base, folders = find_parts(tree, test_share)
     class_names, examples = _read_classes(tree, base, folders, listed, str(class_list))
-    sampling = "all"
+    sampling = EVERY_IMAGE
     if folders is None:
         assert test_share is not None
         examples = _draw_parts(tree, examples[""], test_share, seed)

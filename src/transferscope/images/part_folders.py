@@ -42,9 +42,6 @@ def find_parts(tree: FileTree, test_share: float | None) -> tuple[str, dict[str,
         if len(named) > 1:
             parts = _check_parts(tree, base, by_part, deep)
             _report_beside_parts(tree, base, [name for name in folders if name not in named])
-            if test_share is not None:
-                there = " and ".join(f"{folder}/" for folder in parts.values())
-                warn_once(f"{tree.where(base)}: test_share {test_share:g} is not used, because {there} are there")
             return base, {part: joined(base, folder) for part, folder in parts.items()}
         if deep:
             others = [name for name in folders if name not in deep and holds_images(tree, joined(base, name))]

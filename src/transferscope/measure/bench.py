@@ -157,7 +157,10 @@ class SplitEvaluator:
 
 
 def workspace(checkpoint: Checkpoint) -> nn.Module:
-    """A network of plain layers to write weights into, on the GPU that was granted to this node, else on the CPU."""
+    """The checkpoint's model with its weights, of plain layers, which may be overwritten.
+
+    It is on the GPU that was granted to this node, else on the CPU.
+    """
     return prepare(analysed_model(checkpoint), choose_device(None))
 
 

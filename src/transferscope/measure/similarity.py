@@ -1,4 +1,8 @@
-"""CKA of pairs of models, with its controls, a heat map of all blocks and a second opinion."""
+"""CKA of pairs of models, with its controls, a heat map of all blocks and a second opinion.
+
+`analysis.features` takes the outputs of layers batch by batch, `analysis.cka_models` the HSIC of every pair of them
+(`analysis.hsic`) and with it CKA and its interval (`analysis.cka_interval`); `plots.cka` draws the table.
+"""
 
 from __future__ import annotations
 

@@ -34,7 +34,9 @@ class Spectrum(NamedTuple):
     values: pd.DataFrame
     """Singular values of every layer at the chosen epochs, columns epoch and those of `layer_singular_values`."""
     summaries: pd.DataFrame
-    """Norms, ranks and counts of layers and network, columns epoch, stride and those of `spectrum_table`."""
+    """Norms, ranks and counts of layers and network, columns epoch, stride, those of `spectrum_table`, and left_out.
+
+    The last one names layers that have weights and no spectrum, in every row."""
 
 
 def spectrum(series: CheckpointSeries, image_size: int, options: SpectrumOptions | None = None) -> Spectrum:
@@ -48,10 +50,11 @@ def spectrum(series: CheckpointSeries, image_size: int, options: SpectrumOptions
     inputs = {name: entering for name, entering in trace_conv_inputs(model, image_size).items() if name not in unknown}
     for name, reason in unknown.items():
         logger.warning("spectrum of %s leaves out layer %s, for it %s", series.name, name, reason)
-    left_out = layers_without_spectrum(model, {**inputs, **unknown})
-    if left_out:
-        listed = ", ".join(f"{name} ({kind})" for name, kind in left_out.items())
+    others = layers_without_spectrum(model, {**inputs, **unknown})
+    if others:
+        listed = ", ".join(f"{name} ({kind})" for name, kind in others.items())
         logger.warning("spectrum of %s leaves out what is no 2-d convolution or linear layer: %s", series.name, listed)
+    left_out = ", ".join([*unknown, *others])
     method: Method = "auto" if options.honour_stride else "published"
     lacking = [str(epoch) for epoch in options.epochs if isinstance(epoch, int) and epoch not in series.epochs]
     if lacking:
@@ -68,7 +71,7 @@ def spectrum(series: CheckpointSeries, image_size: int, options: SpectrumOptions
         if epoch in kept:
             values.append(_named(table, {"epoch": epoch}))
         names = {"epoch": epoch, "stride": "honoured" if options.honour_stride else "ignored"}
-        summaries.append(_named(spectrum_table(table, options.thresholds), names))
+        summaries.append(_named(spectrum_table(table, options.thresholds).assign(left_out=left_out), names))
     return Spectrum(pd.concat(values, ignore_index=True), pd.concat(summaries, ignore_index=True))
 
 

@@ -143,13 +143,15 @@ def barrier_heights(
     """
     require_columns(barriers, ("scenario", "task", "split", "pair_kind", "metric", "barrier"), "barriers")
     if metric is None:
-        metric, has_auc = "accuracy or AUC", set(barriers.loc[barriers["metric"] == "auc", "task"])
-        judged = barriers["task"].isin(has_auc).map({True: "auc", False: "accuracy"})
+        has_auc = barriers["task"].isin(barriers.loc[barriers["metric"] == "auc", "task"])
+        metric = "accuracy or AUC" if has_auc.nunique() > 1 else "AUC" if has_auc.any() else "accuracy"
+        judged = has_auc.map({True: "auc", False: "accuracy"})
         barriers = barriers[barriers["metric"] == judged].assign(metric=metric)
     rows = barriers[(barriers["metric"] == metric) & (barriers["split"] == split)]
     if rows.empty:
         return empty_figure(f"no barriers in {metric} to show", note)
-    places = rows["scenario"].astype(str).str.replace("_", " ") + ", " + rows["task"].astype(str)
+    scenarios = rows["scenario"].astype(str).str.replace("_", " ") + ", "
+    places = scenarios.mask(rows["scenario"] == "within", "") + rows["task"].astype(str)
     names, kinds = in_order(places), in_usual_order(in_order(rows["pair_kind"]))
     looks = looks_for(kinds)
     figure, axes = new_figure(width=DOUBLE_WIDTH, panel_height=0.7 + max(1.0, 0.26 * len(names)))

@@ -43,16 +43,20 @@ def cka_bars(
 ) -> Figure:
     """Linear CKA at every layer, a bar for each kind of pair: Tables 1 and 7, one task.
 
-    Bars are means over pairs, whiskers go from the smallest to the largest pair. A debiased CKA may be below 0.
+    Bars are means over pairs, whiskers go from the smallest to the largest pair. A debiased CKA may be below 0. The
+    intervals over examples of every pair are in the table, and in the report below the figure.
 
     Args:
-        cka: columns pair_kind, layer, features, estimator, cka (at most 1, without unit).
+        cka: columns pair_kind, layer, features, estimator, cka (at most 1, without unit), and checkpoint_a and
+            checkpoint_b where they are known.
         features: "pooled" or "flattened"; default: pooled, else what the table has first.
         estimator: default: debiased, else minibatch, else what the table has.
     """
     rows = choose_estimator(cka, features, estimator)
     if rows.empty:
         return empty_figure("no feature similarity to show", note)
+    if "checkpoint_a" in rows.columns and (rows["checkpoint_a"] == rows["checkpoint_b"]).all():
+        return empty_figure("no two models with layers of one name: see the heat map", note)
     layers, kinds = in_order(rows["layer"]), in_usual_order(in_order(rows["pair_kind"]))
     figure, axes = new_figure(width=PANEL_WIDTH if len(layers) * len(kinds) <= 32 else DOUBLE_WIDTH, panel_height=2.4)
     ax = axes[0, 0]

@@ -83,7 +83,7 @@ def flip_bars(
         ax.set_ylim(len(shown) - 0.4, -0.6)
         ax.tick_params(labelbottom=True)
         shown_pair = kind if len(kind) <= LONGEST_TITLE else kind.replace(" & ", " &\n")
-        label(ax, x="% of images", y="images" if first else None, title=shown_pair)
+        label(ax, x="% of images", y="group of images" if first else None, title=shown_pair)
     handles, labels = axes[0, 0].get_legend_handles_labels()
     legend_below(figure, handles, labels)
     text = heading(title, rows) or ""

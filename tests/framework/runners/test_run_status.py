@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shlex
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -16,7 +17,7 @@ from transferscope.cost.plan_cost import plan_costs
 from transferscope.framework.runners.failures import repeat_command
 from transferscope.framework.runners.node_progress import Ended, NodeProgress
 from transferscope.framework.runners.run_status import Status, duration
-from transferscope.framework.runners.run_tables import failures_table, plan_table, runs_table
+from transferscope.framework.runners.run_tables import failures_table, plan_table, runs_table, tables_after
 from transferscope.system.errors import UserError
 from transferscope.tables.terminal import print_tables
 
@@ -127,6 +128,33 @@ def test_before_and_after_a_run() -> None:
     assert table.to_dict("records") == [
         {"run": "t.one", "epochs": 1, "train_loss": 0.5, "test_accuracy": 0.75, "seconds": 61.3}
     ]
+
+
+@pytest.mark.parametrize("tasks", [("photos",), ("photos", "sketches")])
+def test_checkpoint_files_are_models_and_no_trainings(tasks: tuple[str, ...]) -> None:
+    """By the names that the card has, with what was measured; the images are named where there are several."""
+    runs = {
+        f"{task}.{kind}_1": SimpleNamespace(full_name=f"{task}.{kind}_1", label=label, in_series=False, task=task)
+        for task in tasks
+        for kind, label in (("a", "first"), ("b", "second"))
+    }
+    plan = SimpleNamespace(runs=runs, compares_files=True)
+    history = pd.DataFrame(
+        {"epoch": [1], "lr": [None], "train_loss": [None], "test_loss": [0.5], "test_accuracy": [0.75]}
+    )
+    entries = {f"{name}.history": MemoryDataset(history) for name in runs}
+    nodes = {Node(lambda: 1, None, entry, name=entry): 2.0 for entry in entries}
+    tables = tables_after(nodes, DataCatalog(entries), plan)  # type: ignore[arg-type]
+    assert list(tables) == ["Models"]
+    images = [{"images": task} if len(tasks) > 1 else {} for task in tasks]
+    assert tables["Models"].to_dict("records") == [
+        {"model": label, **shown, "test_accuracy": 0.75, "test_loss": 0.5}
+        for shown in images
+        for label in ("first", "second")
+    ]
+    weights = DataCatalog({entry: MemoryDataset(history[["epoch"]]) for entry in entries})
+    assert tables_after(nodes, weights, plan) == {}  # type: ignore[arg-type]
+    assert tables_after({}, weights, None) == {}
 
 
 def test_a_training_that_diverged_says_so() -> None:

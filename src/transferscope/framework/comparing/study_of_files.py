@@ -14,7 +14,7 @@ from typing import Any
 from transferscope.experiment.options import Pairing, PictureOptions
 from transferscope.experiment.study import RESERVED
 from transferscope.framework.comparing.compared_files import ComparedFile
-from transferscope.images.image_folder import read_image_folder
+from transferscope.images.image_folder import EVERY_IMAGE, read_image_folder
 from transferscope.system.errors import UserError
 
 TASK = "images"
@@ -77,7 +77,7 @@ def read_images(root: str, class_list: str | None, most: int) -> Images:
     if class_list is not None:
         options["class_list"] = class_list
     source = read_image_folder(root, test_share=TEST_SHARE, class_list=class_list)
-    if source.sampling != "all":  # class folders without parts
+    if source.sampling != EVERY_IMAGE:  # class folders without parts
         options["test_share"] = TEST_SHARE
     limit = max(most // 2, 1)
     counts = {"num_train": len(source.train), "num_test": len(source.test)}

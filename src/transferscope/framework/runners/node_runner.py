@@ -23,7 +23,7 @@ from transferscope.framework.runners.failures import NodesFailed, reason, users_
 from transferscope.framework.runners.node_progress import Ended, NodeProgress
 from transferscope.framework.runners.notes import let_go
 from transferscope.framework.runners.run_status import Status
-from transferscope.framework.runners.run_tables import plan_table, runs_table
+from transferscope.framework.runners.run_tables import plan_table, tables_after
 from transferscope.system.errors import UserError
 from transferscope.tables.terminal import print_tables
 
@@ -112,9 +112,7 @@ class NodeRunner(AbstractRunner):
                         _report(progress, ended)
                         if ended.error is None:
                             self._release_datasets(ended.node, catalog, unread, pipeline)
-        trained = runs_table(progress.seconds, catalog)
-        if len(trained):
-            print_tables({"Trainings": trained})
+        print_tables(tables_after(progress.seconds, catalog, present_plan()))
         if progress.failed:
             raise NodesFailed(progress) from next(iter(progress.failed.values()))
 

@@ -10,10 +10,13 @@ from kedro.io import CatalogProtocol
 from kedro.pipeline.node import Node
 
 from transferscope.experiment.names import EntryName, Namespace
+from transferscope.experiment.plan import Plan
+from transferscope.experiment.run import printed_names
 from transferscope.framework.runners.failures import reason
 from transferscope.framework.runners.node_progress import NodeProgress
 
 METRICS = ("train_loss", "test_accuracy", "test_auc")
+METRICS_OF_FILES = ("test_accuracy", "test_auc", "test_loss")
 
 
 def plan_table(nodes: Iterable[Node]) -> pd.DataFrame:
@@ -26,7 +29,7 @@ def runs_table(seconds: Mapping[Node, float], catalog: CatalogProtocol) -> pd.Da
     """A row per training that is done: its final metrics and the time that it took now, its share of a group's."""
     rows = []
     for node, spent in seconds.items():
-        histories = [name for name in node.outputs if EntryName.parse(name).form == "history"]
+        histories = _histories(node)
         for name in histories:
             history = catalog.load(name)
             last = history.iloc[-1]
@@ -37,6 +40,32 @@ def runs_table(seconds: Mapping[Node, float], catalog: CatalogProtocol) -> pd.Da
             rows.append(row | {"seconds": round(spent / len(histories), 1)})
     table = pd.DataFrame(rows)
     return table[[*table.columns.drop("seconds"), "seconds"]] if rows else table
+
+
+def tables_after(seconds: Mapping[Node, float], catalog: CatalogProtocol, plan: Plan | None) -> dict[str, pd.DataFrame]:
+    """The trainings that are done, or the checkpoint files that were read, under their heading; nothing of neither."""
+    if plan is not None and plan.compares_files:
+        tables = {"Models": models_table(seconds, catalog, plan)}
+    else:
+        tables = {"Trainings": runs_table(seconds, catalog)}
+    return {title: table for title, table in tables.items() if len(table)}
+
+
+def models_table(nodes: Iterable[Node], catalog: CatalogProtocol, plan: Plan) -> pd.DataFrame:
+    """A row per checkpoint file that was read, on the images of each task: its name and its metrics."""
+    names, rows = printed_names(plan.runs.values()), []
+    for name in (name for node in nodes for name in _histories(node)):
+        owner = EntryName.parse(name).owner
+        last = catalog.load(name).iloc[-1]
+        metrics = {metric: last[metric] for metric in METRICS_OF_FILES if pd.notna(last.get(metric))}
+        if metrics:
+            rows.append({"model": names[owner], "images": plan.runs[owner].task, **metrics})
+    table = pd.DataFrame(rows)
+    return table.drop(columns="images") if rows and table["images"].nunique() == 1 else table
+
+
+def _histories(node: Node) -> list[str]:
+    return [name for name in node.outputs if EntryName.parse(name).form == "history"]
 
 
 def failures_table(progress: NodeProgress) -> pd.DataFrame:

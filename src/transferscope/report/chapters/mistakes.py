@@ -44,7 +44,10 @@ def mistakes(evidence: Evidence) -> list[Grid]:
         rows, note = table[table["class_name"] == "all"], INTERVAL
         if rows.empty:
             rows = table.groupby(list(PAIR), sort=False).agg(HOW).reset_index()
-            note = "Counts are summed over the classes, ratios are means over them."
+            note = (
+                "Counts are summed over the classes, ratios are means over them. Of several labels an image each is "
+                "predicted where its probability is above .5."
+            )
         convention = "" if evidence.plan.compares_files else f"{CONVENTION} "
         grids.append(_pairs(f"Ours: {task}", task, rows, PAIR, f"{convention}{note}"))
     return grids + spread_over_pairs(evidence)
@@ -71,7 +74,9 @@ def spread_over_pairs(evidence: Evidence) -> list[Grid]:
             cells = (_with_spread(statistic, by_statistic[statistic]) for statistic in SPREAD)
             rows.append((str(kind), str(name), str(int(part["num_pairs"].iloc[0])), *cells))
         columns = ("pair", "class", "pairs", *(column(name).heading for name in SPREAD))
+        several = (table["num_pairs"] > 1).any()
         note = f"Mean (smallest to largest pair). {INTERVAL} They are means of the pairs' intervals."
+        note = note if several else INTERVAL
         caption, entry = f"Ours: {task}, spread over the pairs of a kind", f"{task}.mistakes_spread.table"
         grids.append(Grid(caption, columns, tuple(rows), note=note, entry=entry, text_columns=2))
     return grids
@@ -123,13 +128,11 @@ CHAPTER = Chapter(
             note="Uncommon, first: mistakes that only the first model makes / all mistakes of the first model. "
             "g1 counts what only the first model gets right; the paper's Table 6 prints the other convention "
             "(g1: only the first is wrong), so its two counts are exchanged here. "
-            "The accuracies printed in Tables 3 to 5 do not follow from their counts and are left out. "
-            "Of several labels an image each is predicted where its probability is above .5.",
+            "The accuracies printed in Tables 3 to 5 do not follow from their counts and are left out.",
             of_files=Words(
                 "Test images that one model alone gets right, and those that neither does.",
                 "Uncommon, first: mistakes that only the first model makes / all mistakes of the first model. κ: "
-                "agreement on which images are right, beyond chance. Of several labels an image each is predicted "
-                "where its probability is above .5.",
+                "agreement on which images are right, beyond chance.",
             ),
         ),
         Section(

@@ -19,14 +19,53 @@ FLOOR = "permuted examples (floor)"
 
 
 def cka(evidence: Evidence) -> list[Grid]:
-    """Pair kinds by layers, as Tables 1 and 7, for one sort of features and one estimator."""
-    return [_cka_grid(f"Ours: {task}", task, one_cka(table)) for task, table in evidence.each("cka")]
+    """Pair kinds by layers, as Tables 1 and 7, for one sort of features and one estimator.
+
+    Two networks without a common name of layers are compared in the table of closest layers.
+    """
+    by_name = [_cka_grid(f"Ours: {task}", task, one_cka(table)) for task, table in _each_of_two(evidence, "cka")]
+    return by_name + _closest_layers(evidence)
+
+
+def _each_of_two(evidence: Evidence, name: str) -> list[tuple[str, pd.DataFrame]]:
+    """The tables of all tasks that compare two models, and not a model with itself alone."""
+    return [(task, table) for task, table in evidence.each(name) if _of_two(table).any()]
+
+
+def _of_two(table: pd.DataFrame) -> pd.Series:
+    return table["checkpoint_a"] != table["checkpoint_b"]
+
+
+def _closest_layers(evidence: Evidence) -> list[Grid]:
+    """For every layer of the first the most similar one of the second, where no layers have one name."""
+    grids = []
+    for task, table in evidence.each("cka_layers"):
+        of_name = [rows for one, rows in evidence.each("cka") if one == task]
+        compared = {pair for rows in of_name for pair in zip(rows["checkpoint_a"], rows["checkpoint_b"], strict=True)}
+        apart = table[_of_two(table)].dropna(subset="cka")
+        for pair, part in apart.groupby(["checkpoint_a", "checkpoint_b"], sort=False):
+            if pair in compared:
+                continue
+            first, second = (str(part[f"label_{side}"].iloc[0]) for side in "ab")
+            best = part.loc[part.groupby("layer", sort=False)["cka"].idxmax()]
+            rows = tuple(
+                (str(row["layer"]), str(row["layer_b"]), *(formats.decimals(row[name]) for name in ("cka", "permuted")))
+                for row in best.to_dict("records")
+            )
+            note = (
+                f"Of the heat map, {int(part['num_examples'].iloc[0]):,} examples: the largest CKA of a row. By chance "
+                "the largest of several is above that of one layer; the floor is that of the same two layers."
+            )
+            columns = (f"layer of {first}", f"closest of {second}", "CKA", FLOOR)
+            caption, entry = f"{task}: closest layers of {first} and {second}", f"{task}.cka_layers.table"
+            grids.append(Grid(caption, columns, rows, note=note, entry=entry, text_columns=2))
+    return grids
 
 
 def cka_other(evidence: Evidence) -> list[Grid]:
     """The other sorts of features and estimators, every pair with its interval, and the second opinion."""
     grids = []
-    for task, table in evidence.each("cka"):
+    for task, table in _each_of_two(evidence, "cka"):
         shown = one_cka(table)
         for (features, estimator), part in table.drop(shown.index).groupby(["features", "estimator"], sort=False):
             grids.append(_cka_grid(f"{task}, {features}, {estimator}", task, part))
@@ -46,7 +85,7 @@ def _cka_grid(caption: str, task: str, table: pd.DataFrame) -> Grid:
 
 def _second_opinions(evidence: Evidence) -> list[Grid]:
     grids = []
-    for task, table in evidence.each("second_opinion"):
+    for task, table in _each_of_two(evidence, "second_opinion"):
         for measure, part in table.groupby("measure", sort=False):
             note = (
                 f"{part['features'].iloc[0]} features, {int(part['num_examples'].iloc[0]):,} examples, not debiased: "
@@ -62,7 +101,7 @@ def _by_layer(caption: str, table: pd.DataFrame, value: str, note: str, entry: s
     layers = list(dict.fromkeys(table["layer"].astype(str)))
     rows = [(str(kind), *_cells(part, layers, value)) for kind, part in table.groupby("pair_kind", sort=False)]
     if "permuted" in table.columns:
-        rows.append((FLOOR, *_cells(table[table["checkpoint_a"] != table["checkpoint_b"]], layers, "permuted")))
+        rows.append((FLOOR, *_cells(table[_of_two(table)], layers, "permuted")))
     return Grid(caption, ("pair", *layers), tuple(rows), note=note, entry=entry)
 
 

@@ -27,7 +27,7 @@ def networks(evidence: Evidence) -> list[Grid]:
     """Norms, ranks and condition of the whole network, untrained and trained, mean over runs."""
     every = sorted((*_networks(evidence), *_networks(evidence, untrained=True)), key=lambda row: row[0])
     strides = _stride(evidence, every[-1][2]) if every else ""
-    note = f"Mean (range over runs). Condition is ∞ where a stride skips inputs. {strides}"
+    note = f"Mean (range over runs). Condition is ∞ where a stride skips inputs. {strides}{_left_out(evidence)}"
     columns = ("task", "kind", *SUMMARIES.values())
     return overview("Ours: the whole network", columns, means(every, SUMMARIES), note, "<task>.spectrum.table")
 
@@ -154,6 +154,21 @@ def _stride(evidence: Evidence, rows: pd.DataFrame) -> str:
     return "Strides are honoured; the paper's method ignores them."
 
 
+def _left_out(evidence: Evidence) -> str:
+    """The sentences that name layers without a spectrum, for each kind of network that has some."""
+    layers = {
+        (str(kind), str(names))
+        for _, table in evidence.each("spectrum")
+        if "left_out" in table.columns
+        for kind, names in table[["label", "left_out"]].dropna().itertuples(index=False)
+        if names
+    }
+    return "".join(
+        f" Left out of {kind}, as they are no 2-d convolutions and no linear layers that are reached: {names}."
+        for kind, names in sorted(layers)
+    )
+
+
 def _networks(evidence: Evidence, *, untrained: bool = False) -> list[tuple[str, str, pd.DataFrame]]:
     """Task, kind and rows of the whole network at the last epoch; untrained: of runs from scratch at epoch 0."""
     networks = []
@@ -219,7 +234,8 @@ CHAPTER = Chapter(
             tables=bound_factors,
             folded=norm_ratios_per_layer,
             of_files=Words(
-                "The larger the sum, the larger the bound on the generalisation error that follows from it."
+                "Of networks of one architecture: the larger the sum, the larger the bound on the generalisation error "
+                "that follows from it. Sums over other layers cannot be compared."
             ),
         ),
     ),

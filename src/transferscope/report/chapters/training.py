@@ -8,6 +8,7 @@ import pandas as pd
 
 from transferscope.claims.evidence import Evidence
 from transferscope.experiment.names import RunName
+from transferscope.experiment.run import printed_names
 from transferscope.report import published
 from transferscope.report.chapters.chapter import Chapter, Section, overview, spread
 from transferscope.tables import formats
@@ -15,6 +16,10 @@ from transferscope.tables.grid import Grid, from_table
 
 IN_ITS_METRIC = ("final_train", "final_test", "best_test", "optimization_speed", "chance")
 """Columns of the table of runs that are in the metric of the task."""
+OF_FILES = (
+    "learned", "metric", "final_test", "final_train", "chance", "final_test_loss", "final_train_loss",
+)  # fmt: skip
+"""Columns of that table that say something of a checkpoint file."""
 
 
 def final_metrics(evidence: Evidence) -> list[Grid]:
@@ -54,7 +59,9 @@ def _ends(evidence: Evidence) -> pd.DataFrame:
 
 
 def runs(evidence: Evidence) -> list[Grid]:
-    """Every run with its status; those that diverged or did not learn are set apart."""
+    """Every run with its status, or every checkpoint file with its metrics; those that did not learn are set apart."""
+    if evidence.plan.compares_files:
+        return _files(evidence)
     grids = []
     for task, table in evidence.each("runs"):
         leading = [name for name in ("run", "label", "status", "learned", "best_epoch") if name in table.columns]
@@ -66,6 +73,22 @@ def runs(evidence: Evidence) -> list[Grid]:
         failed = evidence.failures(RunName.parse(str(run), task) for run in table["run"])
         marks = {index: "bad" for index, run in enumerate(table["run"]) if f"{task}.{run}" in failed}
         grids.append(replace(grid, text_columns=4, marks=marks))
+    return grids
+
+
+def _files(evidence: Evidence) -> list[Grid]:
+    """Metrics of every checkpoint file, which has no status and no epochs."""
+    grids, names = [], printed_names(evidence.plan.runs.values())
+    for task, table in evidence.each("runs"):
+        shown = [name for name in ("model", *OF_FILES) if name == "model" or table[name].notna().any()]
+        if len(shown) > 1:
+            full_names = [str(RunName.parse(str(run), task)) for run in table["run"]]
+            table = table.assign(model=[names[name] for name in full_names])
+            show = dict.fromkeys(IN_ITS_METRIC, formats.score(str(table["metric"].iloc[0])))
+            grid = from_table(f"Models on {task}", table, shown, entry=f"{task}.runs.table", show=show)
+            failed = evidence.failures(map(RunName.parse, full_names))
+            marks = {index: "bad" for index, name in enumerate(full_names) if name in failed}
+            grids.append(replace(grid, text_columns=3, marks=marks))
     return grids
 
 
