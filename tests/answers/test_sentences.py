@@ -17,6 +17,7 @@ from transferscope.analysis.barriers import largest_gap
 from transferscope.answers.answer import NO, UNKNOWN, YES, Answer, AnswerCard, PartialAnswer
 from transferscope.answers.averaging import averaging
 from transferscope.answers.card import answer_questions
+from transferscope.answers.changed_modules import critical_modules
 from transferscope.answers.compared import Compared, Model
 from transferscope.answers.line_height import Height, height
 from transferscope.answers.one_basin import basin, cause_of
@@ -599,3 +600,21 @@ def test_the_note_says_which_intervals_hold_at_once() -> None:
         "In brackets 95 % intervals over test images; those of several pairs or tasks and the lower ends of a barrier "
         "in accuracy and in the loss hold at once."
     )
+
+
+@pytest.mark.parametrize(("second", "open_order"), [((0.15, 0.10, 0.20), False), ((0.15, 0.10, 0.31), True)])
+def test_an_order_of_critical_modules_is_called_open_where_intervals_overlap(
+    second: tuple[float, float, float], open_order: bool
+) -> None:
+    """Both cost more than the margin; which one costs more is known only where their intervals lie apart."""
+    compared = lines({"ab": LITTLE})
+    falls = {"stem": (0.4, 0.3, 0.5), "layer1": second, "fc": (0.0, -0.01, 0.01)}
+    rows = [
+        names("a", "b") | {"way": "modules", "profile": "alone", "module": module, "num_examples": 200}
+        | dict(zip(("drop", "low", "high"), fall, strict=True))
+        for module, fall in falls.items()
+    ]  # fmt: skip
+    tables = dict(compared.tables) | {"connection_modules": pd.DataFrame(rows)}
+    answer = critical_modules(replace(compared, tables=tables))
+    assert "stem costs most, 40.0 points" in answer.answer
+    assert ("this order is not certain" in answer.answer) == open_order

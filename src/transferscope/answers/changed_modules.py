@@ -220,7 +220,9 @@ def _critical(compared: Compared, pair: Pair, number: int) -> Finding | None:
     critical = [module for module, verdict in zip(drops, verdicts, strict=True) if verdict == YES]
     if critical:
         others = [f"{module} ({points(drops[module][0])})" for module in critical[1:SHOWN]]
-        then = f", then {listed(others)}" if others else ""
+        overlap = any(drops[module][2] > numbers[1] for module in critical[1:SHOWN])
+        open_order = "; their intervals overlap, so this order is not certain" if overlap else ""
+        then = f", then {listed(others)}{open_order}" if others else ""
         text = (
             f"{len(critical)} of {count(len(ordered), 'module')} cost{'s' if len(critical) == 1 else ''} more than "
             f"{limit} when {how}: {first} costs most, {cost}{then}"

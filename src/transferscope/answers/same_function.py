@@ -39,11 +39,6 @@ class Relation(Enum):
     UNKNOWN = "not known"
 
     @property
-    def is_same_function(self) -> bool:
-        """True if both compute the same, by weights or by outputs."""
-        return self not in (Relation.DIFFERENT, Relation.UNKNOWN)
-
-    @property
     def by_weights(self) -> bool:
         """True if that follows from the weights, for every input."""
         return self in (Relation.EQUAL, Relation.ROUNDED, Relation.PERMUTED)
