@@ -120,7 +120,7 @@ def test_two_files_become_a_study(folder: Path, capsys: pytest.CaptureFixture[st
     assert plan.merges()[0].candidates == ("images.a_1", "images.b_1")
     printed = capsys.readouterr().out
     assert f"a: {SMALL}, 3 classes, colour images (all " in printed
-    assert "3 classes; 24 images judge, and 24 are for" in printed
+    assert "3 classes; 24 test images to judge by, and 24 for" in printed
 
 
 def test_networks_as_scripts_define_them_are_compared(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -148,7 +148,7 @@ def test_networks_as_scripts_define_them_are_compared(folder: Path, capsys: pyte
 def test_most_images_are_drawn_where_there_are_more(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Half of them for judging, of each class alike, and it is said."""
     comparison = compared(folder, "a.pth", "b.pth", images="photos", max_images=30)
-    assert "15 images judge, and 15 are for statistics of BatchNorm and of channels, drawn of 48" in str(
+    assert "15 test images to judge by, and 15 for statistics of BatchNorm and of channels, drawn of 48" in str(
         comparison.images["images"]
     )
     task = planned(comparison).study.tasks["images"]
@@ -183,7 +183,7 @@ def test_several_folders_are_a_task_each(folder: Path, capsys: pytest.CaptureFix
     assert plan.targets() == ["photos", "photos_2"]
     (merge,) = plan.merges()
     assert (merge.candidates, merge.tasks) == (("photos.a_1", "photos.b_1"), ("photos", "photos_2"))
-    assert capsys.readouterr().out.count("24 images judge") == 2
+    assert capsys.readouterr().out.count("24 test images to judge by") == 2
     with pytest.raises(UserError, match=r"photos is given twice: give each folder of images once"):
         compared(folder, "a.pth", "b.pth", images=["photos", "Photos 2"])
     assert task_names(["/x/Photos of 2020", "/y/origin", "/z/3d"]) == ["photos_of_2020", "images_origin", "images_3d"]

@@ -54,7 +54,7 @@ def test_controls_and_floor_stand_under_the_pairs():
         "same model": "1.000",
         "permuted examples (floor)": "0.030 (0.020 to 0.040)",
     }
-    assert "debiased estimator, 512 examples" in grid.note
+    assert "debiased estimator, 512 test examples" in grid.note
 
 
 def test_every_pair_is_shown_with_its_interval():
@@ -77,7 +77,10 @@ def test_networks_without_a_common_layer_name_are_compared_by_their_closest_laye
     )
     grids = similarity.cka(evidence(cka=own, cka_layers=layers))
     assert [grid.caption for grid in grids] == ["clipart: closest layers of net and vit"]
-    assert grids[0].rows == (("stem", "patch", "0.900", "0.000"), ("fc", "blocks.0", "0.400", "0.200"))
+    assert grids[0].rows == (
+        ("stem", "patch", "0.900", "0.000", "blocks.0", "0.700"),
+        ("fc", "blocks.0", "0.400", "0.200", "patch", "0.100"),
+    )
     assert similarity.cka_other(evidence(cka=own, cka_layers=layers)) == []
     both = similarity.cka(evidence(cka=cka_table(), cka_layers=layers))
     assert [grid.caption for grid in both] == ["Ours: clipart"]
@@ -89,7 +92,7 @@ def test_layers_without_a_spectrum_are_named():
     for names in ("", "blocks.0.attn, places"):
         table = pd.DataFrame([row | {"left_out": names}, row | {"left_out": names, "run": "pt_2"}])
         note = spectrum.networks(evidence(spectrum=table))[0].note
-        assert note.count("Left out of P-T") == bool(names)
+        assert note.count("without one in P-T") == bool(names)
         assert note.endswith(f": {names}." if names else "the paper's method ignores them.")
 
 

@@ -164,7 +164,7 @@ class AnswerCard:
 
     def __str__(self) -> str:
         lines = [f"{number}. {answer.answer}" for number, answer in enumerate(self.answers, start=1)]
-        return "\n".join([self.title, *lines])
+        return "\n".join([self.title, *lines, *([self.note] if self.models and self.note else [])])
 
     def _repr_html_(self) -> str:
         """The card in a notebook: question, answer, and the figure's name."""

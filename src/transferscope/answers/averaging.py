@@ -12,6 +12,7 @@ from transferscope.answers.answer import NO, UNKNOWN, YES, Answer, PartialAnswer
 from transferscope.answers.compared import Compared, Row, run_of
 from transferscope.answers.findings import MOST_NAMED
 from transferscope.answers.learned import WOULD_TELL, none_learned
+from transferscope.answers.one_basin import has_batchnorm
 from transferscope.answers.rule import images_that_decide, ranged
 from transferscope.answers.same_function import Relation, is_rounded_copy, relation
 from transferscope.answers.wording import (
@@ -89,9 +90,10 @@ def _of_one_function(compared: Compared) -> Answer | None:
 def _same_again(compared: Compared) -> str:
     pair = compared.pairs_of_weights[0]
     if relation(compared, pair) is Relation.PERMUTED:
-        return f"no, {compared.both(pair)} are one function, and their average with matched channels is that function"
+        both = compared.both(pair)
+        return f"no, {both} are one function, and their average with matched channels gives its weights again"
     rounded = ", but for rounding" if is_rounded_copy(compared, pair) else ""
-    return f"no, the average of {compared.both(pair)} is the same model again{rounded}"
+    return f"no, the average of {compared.both(pair)} gives the same weights again{rounded}"
 
 
 def _file_of_one_function(compared: Compared, row: Row, file: str) -> str:
@@ -106,7 +108,11 @@ def _file_of_one_function(compared: Compared, row: Row, file: str) -> str:
     where = f"the merged weights lie in {file}"
     if gain == 0:
         return where
-    return f"{where}, with statistics of BatchNorm from training images, which change the test metric by {change}"
+    images = count(int(row["num_examples"]), "test image")
+    return (
+        f"{where}, with other statistics of BatchNorm (from images of the train part), which make it another model: "
+        f"{change} of test {formats.metric_name(row['metric'])} on {images}"
+    )
 
 
 def _question(names: Sequence[str]) -> str:
@@ -122,14 +128,17 @@ def _answer(compared: Compared, name: str, row: Row, single: Row, rows: pd.DataF
     gain, low, high = ranged(row, "gain")
     best, method = _label(compared, str(single["model"])), METHODS.get(str(row["model"]), str(row["model"]))
     if row["model"] == "wise_ft":
-        method = f"the interpolation with the parent (WiSE-FT, {row['setting']})"
+        method = f"the interpolation from the parent to the average (WiSE-FT, {row['setting']})"
+    if row["model"] == "aligned_rescaled" and _with_batchnorm(compared):
+        method = METHODS["aligned"]  # recomputed statistics are the correction of the scale
     images = count(int(row["num_examples"]), "test image")
     if by_task:
         images = f"{images} (mean over {_tasks([str(one['task']) for one in by_task])})"
     file = compared.merged.get(name, "")
     where = f"the merged weights lie in {file}" if file else ""
     tried = int(((rows["kind"] == "merge") & (rows["task"] == row["task"])).sum())
-    one = method if tried == 1 else f"{method}, chosen from {tried} merges on other images,"
+    choosing = count(int(row["num_choice"]), "other image") if row.get("num_choice") else "other images"
+    one = method if tried == 1 else f"{method}, chosen from {tried} methods and their settings on {choosing},"
     single_one = ", the single model that the same images chose" if tried > 1 else ", the best one on other images"
     would = ""
     pairs = compared.pairs_of_weights
@@ -161,6 +170,10 @@ def _answer(compared: Compared, name: str, row: Row, single: Row, rows: pd.DataF
             f"{point_range(low, high, sign=True)} against {best}{single_one}",
             _gains(by_task),
         ]
+    if not alone and row["model"] != "uniform":
+        parts.append(_plain_average(rows, row))
+    if where and not alone and _with_batchnorm(compared):
+        where += ", with statistics of BatchNorm from images of the train part, where single models keep their own"
     candidates = _candidates(compared, rows)
     if none_learned(compared, candidates) and not alone:
         return Answer(
@@ -193,6 +206,20 @@ def _answer(compared: Compared, name: str, row: Row, single: Row, rows: pd.DataF
             for one in by_task
         ),
     )
+
+
+def _with_batchnorm(compared: Compared) -> bool:
+    return any(has_batchnorm(compared, pair) for pair in compared.pairs_of_weights)
+
+
+def _plain_average(rows: pd.DataFrame, row: Row) -> str:
+    """The score of the plain average on the same images, where another merge was chosen."""
+    plain = rows[(rows["model"] == "uniform") & (rows["task"] == row["task"])].to_dict("records")
+    if not plain:
+        return ""
+    gain, low, high = ranged(plain[0], "gain")
+    change = f"{formats.points(gain, sign=True)} points{point_range(low, high, sign=True)}"
+    return f"the plain average scores {_score(plain[0])}, {change}"
 
 
 def _rival(row: Row, single: Row, rows: pd.DataFrame) -> Row | None:

@@ -14,7 +14,7 @@ from transferscope.answers.findings import Finding, Places, answer_of, largest, 
 from transferscope.answers.learned import WOULD_TELL, why_not
 from transferscope.answers.one_basin import cause_of, metric_name
 from transferscope.answers.rule import Numbers, among, decide
-from transferscope.answers.same_function import Relation, facts, relation
+from transferscope.answers.same_function import Relation, facts, is_rounded_copy, relation
 from transferscope.answers.wording import count, listed, percent, point_range, points, sentence, tiny
 from transferscope.experiment.names import RunName
 
@@ -80,12 +80,16 @@ def _distance(compared: Compared, pair: Pair) -> Finding | None:
         most = float(table["relative"].replace(math.inf, np.nan).max())
         differs = f"differs by more than {tiny(most)} of its norm, which is rounding" if most else "differs"
         return Finding(pair, "", f"{when}no module {differs}", most)
+    if row is not None and is_rounded_copy(compared, pair):
+        most = float(plain["relative"].replace(math.inf, np.nan).max())
+        return Finding(pair, "", f"no module differs by more than rounding, {percent(most)} of its norm", whole)
     if row is not None and _shares_nothing(row):
         return _unrelated(compared, pair, plain, whole)
-    table, before = plain, "relative to their norm"
+    scaled = ", scales of BatchNorm included," if _has_statistics(compared, pair) else ""
+    table, before = plain, f"relative to their norm{scaled}"
     if row is not None and float(row["relative_matched"]) < CLOSER * whole:
         table, whole = _modules(compared.rows("aligned_distances", pair)), float(row["relative_matched"])
-        before = f"with channels matched ({percent(float(row['moved']))} of them move), relative to their norm"
+        before = f"with channels matched ({percent(float(row['moved']))} of them move), relative to their norm{scaled}"
     ordered = table[np.isfinite(table["relative"])].sort_values("relative", ascending=False, kind="stable")
     if ordered.empty:
         return None
@@ -107,9 +111,15 @@ def _unrelated(compared: Compared, pair: Pair, table: pd.DataFrame, whole: float
     text = (
         f"none can be singled out: the weights correlate by {correlation}, as those of networks that were trained "
         f"independently, and the modules differ by {percent(float(known.min()))} to {percent(float(known.max()))} of "
-        "their norm"
+        f"their norm{', scales of BatchNorm included' if _has_statistics(compared, pair) else ''}"
     )
     return Finding(pair, "", text, whole)
+
+
+def _has_statistics(compared: Compared, pair: Pair) -> bool:
+    """True of networks with BatchNorm, whose scales are weights and a large part of the norm."""
+    rows = compared.rows("distances", pair)
+    return "num_statistics" in rows.columns and bool(rows["num_statistics"].any())
 
 
 def _shares_nothing(row: Row) -> bool:
@@ -183,7 +193,7 @@ def _of_many(places: Places, findings: list[Finding], shown: Finding) -> list[st
 
 def _profile(compared: Compared, pair: Pair) -> pd.DataFrame:
     """Costs of the modules that are moved one at a time, on the way that explains the barrier; none of one function."""
-    if relation(compared, pair).by_weights:
+    if relation(compared, pair).by_weights or is_rounded_copy(compared, pair):
         return pd.DataFrame()
     rows = compared.main_rows("connection_modules", pair)
     rows = rows[rows["profile"] == "alone"] if len(rows) else rows
@@ -219,17 +229,22 @@ def _critical(compared: Compared, pair: Pair, number: int) -> Finding | None:
     limit = f"the margin of {points(margin)}"
     critical = [module for module, verdict in zip(drops, verdicts, strict=True) if verdict == YES]
     if critical:
+        undecided = [module for module, verdict in zip(drops, verdicts, strict=True) if verdict == UNKNOWN]
+        rest = f"; of {listed(undecided)} it cannot be told" if 0 < len(undecided) <= SHOWN else ""
+        rest = f"; of {len(undecided)} others it cannot be told" if len(undecided) > SHOWN else rest
         others = [f"{module} ({points(drops[module][0])})" for module in critical[1:SHOWN]]
         overlap = any(drops[module][2] > numbers[1] for module in critical[1:SHOWN])
         open_order = "; their intervals overlap, so this order is not certain" if overlap else ""
         then = f", then {listed(others)}{open_order}" if others else ""
         text = (
             f"{len(critical)} of {count(len(ordered), 'module')} cost{'s' if len(critical) == 1 else ''} more than "
-            f"{limit} when {how}: {first} costs most, {cost}{then}"
+            f"{limit} when {how}: {first} costs most, {cost}{then}{rest}"
         )
         return Finding(pair, YES, text, *numbers)
     if all(verdict == NO or _is_nothing(row, margin) for row, verdict in zip(ordered, verdicts, strict=True)):
-        fall = f"the largest fall is {cost}, of {first}" if numbers[0] > 0 else "none lets the test metric fall"
+        highest = points(max(high for _, _, high in drops.values()))
+        fall = f"none lets the test metric fall, by more than {highest} as the intervals say"
+        fall = f"the largest fall is {cost}, of {first}" if numbers[0] > 0 else fall
         text = f"none is: {how}, no module costs more than {limit}, and {fall}"
         return Finding(pair, NO, text, *numbers)
     text = f"it cannot be told: {how}, the largest fall is {cost}, of {first}, and {limit} lies in an interval"

@@ -9,11 +9,11 @@ from transferscope.analysis.barriers import LOWER_TAIL
 from transferscope.answers.answer import NO, UNKNOWN, YES
 from transferscope.answers.compared import Compared, Pair
 from transferscope.answers.rule import LEVEL, among, decide, images_that_decide, ranged
-from transferscope.answers.wording import point_range, points
+from transferscope.answers.wording import point_range, points, tiny
 from transferscope.experiment.options import BARRIER_MARGIN
 from transferscope.tables import formats
 
-OF_LEARNED = f"({100 * BARRIER_MARGIN:.0f} % of what both have learned)"
+OF_LEARNED = f"({100 * BARRIER_MARGIN:.0f} % of what both score above guessing)"
 
 POWERS_FROM = 9
 """So many decimals are not read; a loss is then printed with powers of ten."""
@@ -52,7 +52,7 @@ class Height:
         if digits >= POWERS_FROM:
             return formats.significant(value, 3)
         text = formats.decimals(value, digits)
-        return text.lstrip("-") if not text.strip("-0.") else text
+        return text if text.strip("-0.") else tiny(value)
 
     @property
     def against_margin(self) -> str:
@@ -63,9 +63,11 @@ class Height:
             margin = f"the margin of {points(self.margin)} {OF_LEARNED}"
         else:
             margin = f"its margin of {self._loss(self.margin)}"
-        none = " (below 0: none is found)" if self.shown.startswith("-") and self.verdict == YES else ""
         where = {YES: f"less than {margin}", NO: f"more than {margin}"}
-        return f"{self.shown}{none}, {where.get(self.verdict, f'and {margin} lies in that interval')}"
+        if self.value < 0 and self.verdict == YES and math.isfinite(self.high):
+            unit = points(self.high) if self.metric != "loss" else self._loss(self.high)
+            return f"not found in test {self.metric}, at most {unit} by its interval, {where[YES]}"
+        return f"{self.shown}, {where.get(self.verdict, f'and {margin} lies in that interval')}"
 
     @property
     def images_needed(self) -> float:

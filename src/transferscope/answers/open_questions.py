@@ -41,7 +41,7 @@ def open_questions(compared: Compared, answers: Sequence[Answer], left_out: Coll
     scope = []
     if compared.has_images:
         whole = [] if parts else ["every question has an answer for these models, on images like these"]
-        scope = [*whole, "only further runs of the same trainings would tell whether such runs behave alike"]
+        scope = [*whole, "all of it is about these models, and says nothing of others that are trained in the same way"]
     elif not parts:
         scope = ["every question has an answer, which follows from the weights alone"]
     return Answer(
@@ -108,7 +108,7 @@ def _undecided(answers: Sequence[Answer], scope: str) -> list[str]:
     """
     groups: dict[tuple[str, str], list[str]] = {}
     for one in answers:
-        stays = ", if the value stays" if one.would_tell.startswith("about ") else ""
+        stays = " four times in five, if the value stays" if one.would_tell.startswith("about ") else ""
         would = f" ({one.would_tell} would tell{stays})" if one.would_tell else ""
         if one.verdict == UNKNOWN:
             groups.setdefault((would, ""), []).append(OPEN[one.id])

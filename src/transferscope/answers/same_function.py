@@ -208,13 +208,14 @@ def _finding(compared: Compared, pair: Pair, number: int) -> Finding | None:
         text = f"yes on these images: {both} give the same outputs{outputs}{weights}"
         return Finding(pair, YES, text, *numbers)
     cause = f"; rounded to {row['rounded_to']} their weights are equal" if row["rounded_to"] else ""
+    on = f" on {count(int(row['num_inputs']), str(row['inputs']).removesuffix('s'))}"
     if flips is not None and float(flips["changed"]) > 0:
         return Finding(pair, NO, f"no, {both} {_predict_otherwise(flips)}{cause}", *numbers)
     if flips is not None:
         images = count(int(flips["num_examples"]), "test image")
         agree = (
-            f"no, the outputs of {both} differ by up to {_deviations(row)}, but they predict the same class on all "
-            f"{images}, and different ones on at most {percent(numbers[2])} of others"
+            f"no, the outputs of {both} differ by up to {_deviations(row)}{on}, but they predict the same class on all "
+            f"{images}, and different ones on at most {percent(numbers[2])} of others (95 %)"
         )
         return Finding(pair, NO, f"{agree}{cause}", *numbers)
     if math.isnan(float(row["output_difference"])):

@@ -11,7 +11,7 @@ from transferscope.answers.compared import Compared, Pair, Row
 from transferscope.answers.findings import Finding, Places, answer_of, largest, of_every, of_verdict, smallest
 from transferscope.answers.learned import WOULD_TELL, neither_learned, why_not
 from transferscope.answers.rule import SHARE, among, images_that_decide, ranged
-from transferscope.answers.same_function import relation
+from transferscope.answers.same_function import Relation, relation
 from transferscope.answers.wording import about, count, percent, percent_range, points, sentence
 from transferscope.tables import formats
 
@@ -180,6 +180,7 @@ def _replaced(compared: Compared, pair: Pair, number: int) -> Finding:
     known = relation(compared, pair)
     if known.by_weights and not row["negative_flips"] and not row["positive_flips"]:
         text = f"nothing, since {first} and {second} are one function: no prediction changes, on {images} or any other"
+        text += ", but for ties within rounding" if known is not Relation.EQUAL else ""
         return Finding(pair, YES, text, lost)
     if neither_learned(compared, pair):
         text = f"it cannot be told, because {why_not(compared, pair)}: there is nothing to break"
@@ -194,7 +195,7 @@ def _replaced(compared: Compared, pair: Pair, number: int) -> Finding:
         verdict = UNKNOWN
     change = f"{formats.points(gain, sign=True)} points"
     change += f" ({formats.points(gain_low, sign=True)} to {formats.points(gain_high, sign=True)})"
-    accepted = f"the accepted loss of {points(margin)}"
+    accepted = f"the accepted loss of {points(margin)} (replace.margin)"
     would = ""
     if verdict == YES:
         text += f"; accuracy changes by {change}, so {second} can replace {first} within {accepted}"

@@ -40,8 +40,9 @@ def cost_note(
     if not passes:
         return None
     less = "; pictures.store_size and analyses.landscape.max_examples make it less" if seconds >= NOTED_SECONDS else ""
+    names_of_networks = dict.fromkeys(run.model.name for run in adopted)
     return (
-        f"at least {passes:,.0f} passes of an image of {side} px through {adopted[0].model.name}: about "
+        f"at least {passes:,.0f} passes of an image of {side} px through {', '.join(names_of_networks)}: about "
         f"{duration(seconds)} on one core of this CPU{less}"
     )
 

@@ -116,7 +116,7 @@ def _of_features(
         layers |= own_layers
         blocks |= own_blocks
         own_names[name] = list(own_layers)
-    matched = _with_a_common_layer(kinds, own_names)
+    matched = _with_a_common_layer(kinds, own_names, warn=features == options.features[0])
     estimators = options.estimators if features == "pooled" else MINIBATCH
     by_layer = LayerComparison(matched, tuple(layers), estimators=estimators)
     every_block = LayerComparison(heat_map, tuple(blocks), "all", MINIBATCH, intervals=False)
@@ -138,13 +138,13 @@ def _of_features(
     return tables
 
 
-def _with_a_common_layer(kinds: Kinds, layers: Mapping[str, Sequence[str]]) -> tuple[Names, ...]:
+def _with_a_common_layer(kinds: Kinds, layers: Mapping[str, Sequence[str]], *, warn: bool) -> tuple[Names, ...]:
     """The pairs that can be compared layer by layer; the log names the others, which only a heat map compares.
 
     layers: names of the layers of each model.
     """
     apart = [(a, b) for a, b in kinds if not set(layers[a]) & set(layers[b])]
-    for a, b in apart:
+    for a, b in apart if warn else ():
         log.warning(
             "%s and %s have no layer name in common (%s and %s), so there is no CKA between layers of one name",
             *(a, b, ", ".join(layers[a]), ", ".join(layers[b])),

@@ -63,6 +63,8 @@ def flip_bars(
     rows = flips[flips["num_examples"] > 0]
     if rows.empty:
         return empty_figure("no flips to show", note)
+    if not rows[list(RATES)].to_numpy().any():
+        return empty_figure("no prediction turns wrong or right", note)
     if names:
         rows, _ = with_named_pairs(rows, names, len(rows))
     every = in_usual_order(in_order(rows["pair_kind"]))

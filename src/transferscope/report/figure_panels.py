@@ -31,8 +31,9 @@ class Panel:
 
 
 def image_panels(evidence: Evidence) -> list[list[Panel]]:
-    """A row for each of `images.FIGURES` that some task has."""
-    rows = (panels_of(name, "Images", evidence) for name in images.FIGURES)
+    """A row for each of `images.FIGURES` that some task has; of files without those of the study's own tasks."""
+    left_out = images.OF_STUDIES if evidence.plan.compares_files else ()
+    rows = (panels_of(name, "Images", evidence) for name in images.FIGURES if name not in left_out)
     return [row for row in rows if row]
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from transferscope.tables.formats import Format, decimals, metric_name, percent, plain, rough
+from transferscope.tables.formats import Format, decimals, metric_name, percent, plain, points, rough
 
 
 @dataclass(frozen=True)
@@ -56,17 +56,20 @@ COLUMNS: Mapping[str, Column] = {
         accuracy_b="accuracy, second",
         uncommon_ratio_a="uncommon, first",
         uncommon_ratio_b="uncommon, second",
-        uncommon_ratio_difference="uncommon, second - first",
         negative_flip_rate="turn wrong",
         positive_flip_rate="turn right",
-        accuracy_gain="gain in accuracy",
-        detectable_difference="detectable difference",
         changed="other prediction",
         same_wrong="same wrong answer",
         **dict.fromkeys((
             "accuracy", "train_accuracy", "test_accuracy", "optimization_speed", "fraction", "fraction_of_a",
             "train_fraction", "test_fraction", "part_of_gain",
         )),
+    ),
+    **_columns(
+        points,
+        accuracy_gain="gain in accuracy (points)",
+        detectable_difference="detectable difference (points)",
+        uncommon_ratio_difference="uncommon, second - first (points)",
     ),
     **_columns(
         decimals,

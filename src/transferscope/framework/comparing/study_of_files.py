@@ -48,10 +48,10 @@ class Images:
 
     def __str__(self) -> str:
         used = self.num_train + self.num_test
-        drawn = f", drawn of {self.there:,}; --max-images takes more" if used < self.there else ""
+        drawn = f", drawn of {self.there:,} (--max-images takes more)" if used < self.there else ""
         return (
-            f"{len(self.class_names)} classes; {self.num_test:,} images judge, and {self.num_train:,} are for "
-            f"statistics of BatchNorm and of channels{drawn}"
+            f"{len(self.class_names)} classes; {self.num_test:,} test images to judge by, and {self.num_train:,} for "
+            f"statistics of BatchNorm and of channels{drawn}; lines and merges take some of them, and say how many"
         )
 
 
@@ -215,7 +215,7 @@ class Comparison:
                 f"are matched by weights alone, and spectra are for images of {self.side} px"
             )
         if self.parent is None and self.images and len(self.networks) == 1:
-            yield f"{', '.join(MERGES_FROM_PARENT)} start from the parent of the models, which --parent would name"
+            yield f"left out: {', '.join(MERGES_FROM_PARENT)}, which need the file that models start from (--parent)"
 
     def parameters(self) -> dict[str, Any]:
         """The study, as parameters have it."""

@@ -42,7 +42,9 @@ def barriers_left(evidence: Evidence) -> list[Grid]:
     if not rows:
         return []
     note = (
-        "Barrier in points (95 % over test images). On a flat way it is 0 on average, and may be below 0 by chance. "
+        "Barrier in points (95 % over test images). On a flat way it is 0 on average; below 0 is by chance, or since "
+        "the way is better than the chord of its ends. Statistics of BatchNorm, recomputed on every way, correct the "
+        "scale of channels, so that rescaling changes nothing then. "
         "Moved: the part of the channels that matching moves."
     )
     columns = ("task", "pair", "runs", "moved", *(WAYS[way] for way in shown))
@@ -173,9 +175,10 @@ CHAPTER = Chapter(
                 "right what a network loses when one module (bars), or all modules as far as it (line), are set "
                 "half-way to the other's. Where matching of channels (aligned) or a correction of their variance "
                 "(rescaled) takes a barrier away, it was one of order or scale.",
-                "A barrier is the largest gap between the ends to their chord, estimated as on the straight line and "
+                "A barrier is the largest distance below the chord of the ends, estimated as on the straight line and "
                 "with its interval over test images. Statistics of BatchNorm are recomputed at every point of every "
-                "way. Channels are matched by weights, without images. Losses of modules are means over both models.",
+                "way. Channels are matched by weights, without images. Falls of modules are means over both "
+                "models, with channels in the order of the files unless the way is aligned_modules.",
             ),
         ),
         Section(

@@ -12,6 +12,8 @@ FIGURES = (
     "label_cooccurrence",
 )  # fmt: skip
 """Contact sheets, images shuffled, sizes of the classes, and which findings come together."""
+OF_STUDIES = ("shuffled_images",)
+"""Figures that say nothing of checkpoint files."""
 
 SPLITS = (
     "task", "part", "num_examples", "num_classes", "channels", "side", "source_width_median", "source_height_median",
@@ -20,9 +22,11 @@ SPLITS = (
 
 
 def tasks(evidence: Evidence) -> Grid:
-    """The tasks that the study ran on, a row each."""
+    """The tasks that the study ran on, a row each; of files those with images, where there are any."""
+    plan = evidence.plan
+    shown = [name for name in evidence.tasks if plan.has_images(name)] if plan.compares_files else []
     columns = ("task", "images", "layout", "labels", "classes", "train images", "test images", "runs")
-    rows = tuple(_task(evidence, name) for name in evidence.tasks)
+    rows = tuple(_task(evidence, name) for name in shown or evidence.tasks)
     return Grid("Tasks", columns, rows, text_columns=4)
 
 

@@ -99,37 +99,40 @@ _SIDES = ("checkpoint_a", "checkpoint_b")
 
 
 def barrier_summary(evidence: Evidence) -> list[Grid]:
-    """All scenarios on the test set, in the metric of their task."""
+    """All scenarios on the test set, in the metric of their task; files have no scenario and no epochs."""
     table = evidence.table(CROSS_DOMAIN, "barrier_summary")
     if table.empty:
         return []
     test = table[table["split"] == "test"]
     has_auc = set(test.loc[test["metric"] == "auc", "task"])
+    of_files = evidence.plan.compares_files
+    several = not of_files or bool((test["pairs"] > 1).any())
     rows = [
         (
-            str(row["scenario"]).replace("_", " "),
+            *([] if of_files else [str(row["scenario"]).replace("_", " ")]),
             str(row["pair_kind"]),
             str(row["task"]),
-            f"{formats.metric_name(row['metric'])}, {row['epochs']}",
-            f"{row['pairs']:.0f}",
+            formats.metric_name(row["metric"]) + ("" if of_files else f", {row['epochs']}"),
+            *([f"{row['pairs']:.0f}"] if several else []),
             _range(row["mean"], row["smallest"], row["largest"]),
             _bounds(row["examples_low"], row["examples_high"]),
-            _bounds(row["pairs_low"], row["pairs_high"]),
+            *([_bounds(row["pairs_low"], row["pairs_high"])] if several else []),
         )
         for row in test.to_dict("records")
         if row["metric"] == ("auc" if row["task"] in has_auc else "accuracy")
     ]
-    columns = (
-        "scenario", "pair", "on", "metric, epochs", "pairs", "barrier (points)", "range of 95 % intervals",
-        "95 % over models",
-    )  # fmt: skip
+    places = ("pair", "on", "metric") if of_files else ("scenario", "pair", "on", "metric, epochs")
+    numbers = ("pairs", "barrier (points)", "range of 95 % intervals", "95 % over models")
+    columns = (*places, *(numbers if several else ("barrier (points)", "95 % interval")))
     note = (
         "Mean (smallest to largest pair); a point is a hundredth of accuracy or AUC. The range of intervals reaches "
         "from the lowest to the highest bound of the pairs' own over examples; an interval over models is given for "
         "six or more of them."
     )
+    note = note if several else "A point is a hundredth of accuracy or AUC; intervals are over test images."
     entry = f"{CROSS_DOMAIN}.barrier_summary.table"
-    return [Grid("Ours: every scenario, test", columns, tuple(rows), note=note, entry=entry, text_columns=4)]
+    caption = "Barriers on test images" if of_files else "Ours: every scenario, test"
+    return [Grid(caption, columns, tuple(rows), note=note, entry=entry, text_columns=len(places))]
 
 
 def _range(mean: float, low: float, high: float) -> str:
@@ -238,14 +241,14 @@ CHAPTER = Chapter(
             "has 0 on average and may have less. Intervals are over test images, the same for all models, and hold the "
             "largest gap over the measured points in 94 to 98 % of test sets where lines are flat, and in up to 99 % "
             "where barriers are small. The statistics of "
-            "BatchNorm layers are recomputed from training images at every point between two models; metrics with the "
-            "averaged ones are those with statistics as stored.",
+            "BatchNorm layers are recomputed from training images at every point, the ends too; the same with "
+            "statistics as stored, interpolated like weights, stands beside it.",
             of_files=Words(
                 "The height of each pair's barrier on the straight line: about 0, or below, in one basin.",
                 "A barrier is estimated without the upward bias of a largest gap, so that a flat line has 0 on average "
-                "and may have less. Intervals are over test images. The statistics of BatchNorm "
-                "layers are recomputed from training images at every point between two models; metrics with the "
-                "averaged ones are those with statistics as stored.",
+                "and may have less. Intervals are over test images; those of the answers are longer where several hold "
+                "at once. The statistics of BatchNorm are recomputed from images of the train part at every point, the "
+                "ends too.",
             ),
         ),
         Section(

@@ -24,10 +24,12 @@ def merges(evidence: Evidence) -> list[Grid]:
         several = set(table.loc[table["task"] == "all", "merge"])
         rows = table[(table["task"] == "all") | ~table["merge"].isin(several)]
         note = (
-            f"{BY_INTERVAL} Mean over the tasks where there are several. Gain: over the best candidate, paired on the "
-            "same images. ★: the merge to be used, chosen on other images. Behind: what a model trained on all images "
-            "has more. Refitted: with a linear classifier fitted to the network's features."
+            f"{BY_INTERVAL} {_images(rows)} Mean over the tasks where there are several. Gain: over the candidate "
+            "that other images chose, paired on the same images. ★: the merge that those images chose. Refitted: with "
+            "a linear classifier fitted to the network's features of images of the train part."
         )
+        if rows["behind_union"].notna().any():
+            note += " Behind: what a model trained on all images has more."
         grids.append(_grid(f"Ours: merges, {_title(scope)}", scope, rows, note, with_task=False))
     return grids
 
@@ -42,6 +44,17 @@ def every_task(evidence: Evidence) -> list[Grid]:
     return grids
 
 
+def _images(rows: pd.DataFrame) -> str:
+    """Numbers of images that chose and that judged; nothing where merges differ in them."""
+    if "num_choice" not in rows.columns:
+        return ""
+    sizes = set(rows[["num_choice", "num_examples"]].itertuples(index=False, name=None))
+    if len(sizes) != 1:
+        return ""
+    choosing, judging = map(int, next(iter(sizes)))
+    return f"{choosing:,} images choose, and {judging:,} others judge."
+
+
 def _tables(evidence: Evidence) -> list[tuple[str, pd.DataFrame]]:
     across = evidence.table(CROSS_DOMAIN, "merging")
     return [*evidence.each("merging"), *([(CROSS_DOMAIN, across)] if len(across) else [])]
@@ -53,7 +66,7 @@ def _title(scope: str) -> str:
 
 def _grid(caption: str, scope: str, table: pd.DataFrame, note: str, *, with_task: bool) -> Grid:
     names = (*ROWS[:1], "task", *ROWS[1:]) if with_task else ROWS
-    numbers = ("score", "refitted", "gain", "behind")
+    numbers = ("score", "refitted", "gain", *(("behind",) if table["behind_union"].notna().any() else ()))
     shown = [tuple(_cells(row)[name] for name in (*names, *numbers)) for row in table.to_dict("records")]
     entry = f"{scope}.merging.table"
     return Grid(caption, (*names, *numbers), tuple(shown), note=note, entry=entry, text_columns=len(names))
@@ -102,15 +115,16 @@ CHAPTER = Chapter(
             figures=("merging",),
             tables=merges,
             folded=every_task,
-            note="A merge pays if the whole interval of its gain over the best candidate lies above 0, and does not "
-            "pay if all of it lies at 0 or below. The best candidate, settings and the merge to be used are chosen on "
+            note="A merge pays if the whole interval of its gain over the chosen candidate lies above 0, and does not "
+            "pay if all of it lies at 0 or below. That candidate, settings and the merge to be used are chosen on "
             "images that judge nothing. The chosen merge lies at <scope>.<merge>.merged, weights and card.",
             of_files=Words(
                 "The score of each model, of their ensemble and of each merge, on images that chose nothing.",
-                "A merge pays if the whole interval of its gain over the best single model lies above 0, and does not "
-                "pay if all of it lies at 0 or below. The best single model and the merge to be used (★) are chosen on "
-                "other images. Statistics of BatchNorm of merges are those of training images, single models are as "
-                "their files have them. The weights lie with their card at <task>.<merge>.merged of the catalog.",
+                "A merge pays if the whole interval of its gain over the chosen single model lies above 0, and does "
+                "not pay if all of it lies at 0 or below. That model and the merge that is written (★) are chosen on "
+                "other images. Statistics of BatchNorm of merges are those of images of the train part, single models "
+                "are as their files have them, so that a part of a gain or loss may be that of the statistics. The "
+                "weights lie with their card at <task>.<merge>.merged of the catalog.",
             ),
         ),
     ),

@@ -68,6 +68,8 @@ def spread_over_pairs(evidence: Evidence) -> list[Grid]:
     """Mean over the pairs of a kind, with their range and the interval over examples."""
     grids = []
     for task, table in evidence.each("mistakes_spread"):
+        if evidence.plan.compares_files and (table["num_pairs"] == 1).all():
+            continue  # the table of pairs says it
         rows = []
         for (kind, name), part in table.groupby(["pair_kind", "class_name"], sort=False):
             by_statistic = {row["statistic"]: row for row in part.to_dict("records")}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -47,16 +48,17 @@ def _closest_layers(evidence: Evidence) -> list[Grid]:
             if pair in compared:
                 continue
             first, second = (str(part[f"label_{side}"].iloc[0]) for side in "ab")
-            best = part.loc[part.groupby("layer", sort=False)["cka"].idxmax()]
             rows = tuple(
-                (str(row["layer"]), str(row["layer_b"]), *(formats.decimals(row[name]) for name in ("cka", "permuted")))
-                for row in best.to_dict("records")
+                _closest(of_layer.nlargest(2, "cka").to_dict("records"))
+                for _, of_layer in part.groupby("layer", sort=False)
             )
             note = (
-                f"Of the heat map, {int(part['num_examples'].iloc[0]):,} examples: the largest CKA of a row. By chance "
-                "the largest of several is above that of one layer; the floor is that of the same two layers."
+                f"From the heat map ({part['features'].iloc[0]} features, {part['estimator'].iloc[0]} estimator, "
+                f"{int(part['num_examples'].iloc[0]):,} test examples): for each layer of {first} the one "
+                f"of {second} with the largest CKA, which as the largest of several is high by chance. The floor is "
+                "the CKA of the same two layers with permuted examples."
             )
-            columns = (f"layer of {first}", f"closest of {second}", "CKA", FLOOR)
+            columns = (f"layer of {first}", f"closest of {second}", "CKA", FLOOR, "next", "its CKA")
             caption, entry = f"{task}: closest layers of {first} and {second}", f"{task}.cka_layers.table"
             grids.append(Grid(caption, columns, rows, note=note, entry=entry, text_columns=2))
     return grids
@@ -74,11 +76,25 @@ def cka_other(evidence: Evidence) -> list[Grid]:
     return grids + _second_opinions(evidence)
 
 
+def _closest(best: list[dict[Any, Any]]) -> tuple[str, ...]:
+    """Cells of a layer and the one or two that are most similar to it."""
+    first, *others = best
+    after: Mapping[Any, Any] = others[0] if others else {"layer_b": formats.MISSING, "cka": math.nan}
+    numbers = (formats.decimals(float(first[name])) for name in ("cka", "permuted"))
+    return (
+        str(first["layer"]),
+        str(first["layer_b"]),
+        *numbers,
+        str(after["layer_b"]),
+        formats.decimals(float(after["cka"])),
+    )
+
+
 def _cka_grid(caption: str, task: str, table: pd.DataFrame) -> Grid:
     first = table.iloc[0]
     note = (
-        f"{first['features']} features, {first['estimator']} estimator, {int(first['num_examples']):,} examples; "
-        "mean (range over pairs)."
+        f"{first['features']} features after the activation, {first['estimator']} estimator, "
+        f"{int(first['num_examples']):,} test examples; mean (range over pairs)."
     )
     return _by_layer(caption, table, "cka", note, f"{task}.cka.table")
 

@@ -74,7 +74,7 @@ def _shares_below(evidence: Evidence) -> list[Grid]:
     for task, kind, part in _networks(evidence):
         heads, shares = _below(part)
         rows.append((task, kind, f"{part['num_values'].iloc[0]:,.0f}", *shares))
-        note = f"Mean (range over runs). {_stride(evidence, part)}"
+        note = f"Mean (range over runs). {_stride(evidence, part)}{_left_out(evidence)}"
     columns = ("task", "kind", "values", *heads)
     return overview("Ours: share below a threshold", columns, rows, note, "<task>.spectrum.table")
 
@@ -164,7 +164,8 @@ def _left_out(evidence: Evidence) -> str:
         if names
     }
     return "".join(
-        f" Left out of {kind}, as they are no 2-d convolutions and no linear layers that are reached: {names}."
+        " Only 2-d convolutions and linear layers that the forward pass reaches have a spectrum; without one in "
+        f"{kind}: {names}."
         for kind, names in sorted(layers)
     )
 
@@ -200,7 +201,11 @@ CHAPTER = Chapter(
             "For the tasks in analyses.spectrum.layer_pages every layer has its own panels in the file "
             "layer_spectra.pdf beside the figures, in the catalog <task>.layer_spectra.pages. docs/spectrum.md "
             "describes how to read them.",
-            of_files=Words("Singular values of all layers; docs/spectrum.md describes how to read them."),
+            of_files=Words(
+                "Singular values of all convolutions and linear layers, side by side, with circular padding of images "
+                "(zeros at the edges change small values and the condition) and without BatchNorm.",
+                "‖W‖_2 of the whole network is that of the layer with the largest.",
+            ),
         ),
         Section(
             id="figure_33",
@@ -210,7 +215,7 @@ CHAPTER = Chapter(
             analysis="spectrum",
             figures=("spectrum_counts",),
             tables=small_values,
-            of_files=Words("Number of singular values below each threshold."),
+            of_files=Words("Number and share of singular values below each threshold, with circular padding."),
         ),
         Section(
             id="network_padding",
@@ -234,8 +239,8 @@ CHAPTER = Chapter(
             tables=bound_factors,
             folded=norm_ratios_per_layer,
             of_files=Words(
-                "Of networks of one architecture: the larger the sum, the larger the bound on the generalisation error "
-                "that follows from it. Sums over other layers cannot be compared."
+                "Of networks of one architecture with the same product of norms and the same margin γ: the larger the "
+                "sum, the larger the bound on the generalisation error. Where γ is below 0 there is no bound."
             ),
         ),
     ),

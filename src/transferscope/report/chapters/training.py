@@ -16,10 +16,11 @@ from transferscope.tables.grid import Grid, from_table
 
 IN_ITS_METRIC = ("final_train", "final_test", "best_test", "optimization_speed", "chance")
 """Columns of the table of runs that are in the metric of the task."""
-OF_FILES = (
-    "learned", "metric", "final_test", "final_train", "chance", "final_test_loss", "final_train_loss",
-)  # fmt: skip
-"""Columns of that table that say something of a checkpoint file."""
+OF_FILES = {
+    "learned": "learned", "metric": "metric", "final_test": "test", "final_train": "train", "chance": "chance",
+    "final_test_loss": "test_loss", "final_train_loss": "train_loss",
+}  # fmt: skip
+"""Columns of that table that say something of a checkpoint file, by what they are there."""
 
 
 def final_metrics(evidence: Evidence) -> list[Grid]:
@@ -80,12 +81,17 @@ def _files(evidence: Evidence) -> list[Grid]:
     """Metrics of every checkpoint file, which has no status and no epochs."""
     grids, names = [], printed_names(evidence.plan.runs.values())
     for task, table in evidence.each("runs"):
-        shown = [name for name in ("model", *OF_FILES) if name == "model" or table[name].notna().any()]
-        if len(shown) > 1:
+        shown = [own for name, own in OF_FILES.items() if table[name].notna().any()]
+        if shown:
             full_names = [str(RunName.parse(str(run), task)) for run in table["run"]]
-            table = table.assign(model=[names[name] for name in full_names])
-            show = dict.fromkeys(IN_ITS_METRIC, formats.score(str(table["metric"].iloc[0])))
-            grid = from_table(f"Models on {task}", table, shown, entry=f"{task}.runs.table", show=show)
+            table = table.rename(columns=OF_FILES).assign(model=[names[name] for name in full_names])
+            show = dict.fromkeys(("test", "train", "chance"), formats.score(str(table["metric"].iloc[0])))
+            columns = ["model", *shown]
+            note = (
+                "Test and train are the parts of the images that were given, or halves of them; no file says what a "
+                "model was trained on. Statistics of BatchNorm as stored. Chance: that of the largest class, or .5."
+            )
+            grid = from_table(f"Models on {task}", table, columns, note=note, entry=f"{task}.runs.table", show=show)
             failed = evidence.failures(map(RunName.parse, full_names))
             marks = {index: "bad" for index, name in enumerate(full_names) if name in failed}
             grids.append(replace(grid, text_columns=3, marks=marks))
