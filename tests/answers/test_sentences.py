@@ -652,7 +652,7 @@ def test_the_plain_average_stands_beside_another_merge() -> None:
     answer = averaging(both).answer
     assert "from the parent to the average (WiSE-FT, alpha 0.25), chosen from 2 methods and their settings" in answer
     assert "; the plain average scores 91.0 % (87.0 % to 93.0 %), +2.0 points (-1.0 to +5.0)" in answer
-    assert "the plain average scores" not in averaging(merges("cannot tell", (0.01, -0.01, 0.03))).answer
+    assert averaging(merges("cannot tell", (0.01, -0.01, 0.03))).answer.count("the plain average scores") == 1
 
 
 def test_what_is_left_of_a_barrier_has_the_images_of_its_way() -> None:

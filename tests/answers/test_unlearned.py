@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from scipy.stats import binom, binomtest
+from scipy.stats import binom, binomtest, norm
 from torch.nn import functional
 
 from answered_tables import AB, flips, lines, merges, names, on_tasks
