@@ -277,8 +277,9 @@ def test_the_sentence_and_what_stays_open_agree() -> None:
         (
             (-0.0004, -0.0009, 0.0001),
             0.0024,
-            "not found in test loss, at most 0.00010 by its interval, less than its margin of 0.00240",
+            "not found in test loss (by its interval at most 0.00010, less than its margin of 0.00240)",
         ),
+        ((-0.0004, -0.0009, -0.0001), 0.0024, "not found in test loss (its whole interval lies below 0)"),
         ((0.0004, -0.01, 0.01), 0.1, "4e-04 (-0.010 to 0.010) of test loss, less than its margin of 0.100"),
         ((0.0, -0.01, 0.01), 0.1, "0 (-0.010 to 0.010) of test loss, less than its margin of 0.100"),
         ((3e-9, 2.5e-9, 4e-9), 2e-9, "3.00e-09 (2.50e-09 to 4.00e-09) of test loss, more than its margin of 2.00e-09"),
@@ -289,6 +290,14 @@ def test_losses_are_printed_as_finely_as_their_margin(
 ) -> None:
     """A barrier above its margin reads as above it, and no 0 has a sign."""
     assert Height("loss", *numbers, margin, 500).against_margin.startswith(text)
+
+
+def test_an_accuracy_that_rises_on_the_line_has_no_barrier() -> None:
+    """Its height below 0 depends on the points that were measured, so the sentence gives the most that it may be."""
+    assert Height("accuracy", -0.011, -0.03, 0.018, 0.029, 256).against_margin == (
+        "not found in test accuracy (by its interval at most 1.8 points; the margin is 2.9 points, 5 % of what both "
+        "score above guessing)"
+    )
 
 
 def test_what_is_open_stands_with_what_would_tell_it() -> None:

@@ -153,7 +153,7 @@ class AnswerCard:
         """Say what the intervals of a card about models cover, and which of them hold at once; empty without any."""
         if not any(math.isfinite(one.low) for one in self.answers):
             return ""
-        there = {one.id for one in self.answers}
+        there = {one.id for one in self.answers if math.isfinite(one.low)}
         together = {
             "those of several pairs or tasks": any(one.parts for one in self.answers),
             "those of all modules": "critical_modules" in there,

@@ -85,16 +85,16 @@ def _distance(compared: Compared, pair: Pair) -> Finding | None:
         return Finding(pair, "", f"no module differs by more than rounding, {percent(most)} of its norm", whole)
     if row is not None and _shares_nothing(row):
         return _unrelated(compared, pair, plain, whole)
-    scaled = ", scales of BatchNorm included," if _has_statistics(compared, pair) else ""
-    table, before = plain, f"relative to their norm{scaled}"
+    scaled = " (scales of BatchNorm included)" if _has_statistics(compared, pair) else ""
+    table, before = plain, "relative to their norm"
     if row is not None and float(row["relative_matched"]) < CLOSER * whole:
         table, whole = _modules(compared.rows("aligned_distances", pair)), float(row["relative_matched"])
-        before = f"with channels matched ({percent(float(row['moved']))} of them move), relative to their norm{scaled}"
+        before = f"with channels matched ({percent(float(row['moved']))} of them move), relative to their norm"
     ordered = table[np.isfinite(table["relative"])].sort_values("relative", ascending=False, kind="stable")
     if ordered.empty:
         return None
     names = [f"{module_name(one)} ({percent(one['relative'])})" for one in ordered.head(SHOWN).to_dict("records")]
-    text = f"{before} in {first}, {listed(names)} differ{'s' if len(names) == 1 else ''} most"
+    text = f"{before} in {first}{scaled}, {listed(names)} differ{'s' if len(names) == 1 else ''} most"
     if len(ordered) > SHOWN:
         last = ordered.iloc[-1]
         text += f" and {module_name(last)} ({percent(float(last['relative']))}) least"

@@ -13,7 +13,7 @@ from transferscope.answers.wording import point_range, points, tiny
 from transferscope.experiment.options import BARRIER_MARGIN
 from transferscope.tables import formats
 
-OF_LEARNED = f"({100 * BARRIER_MARGIN:.0f} % of what both score above guessing)"
+OF_LEARNED = f"{100 * BARRIER_MARGIN:.0f} % of what both score above guessing"
 
 POWERS_FROM = 9
 """So many decimals are not read; a loss is then printed with powers of ten."""
@@ -60,14 +60,22 @@ class Height:
         if self.unknown:
             return f"not known of test {self.metric}, since {self.unknown}"
         if self.metric != "loss":
-            margin = f"the margin of {points(self.margin)} {OF_LEARNED}"
+            margin = f"the margin of {points(self.margin)} ({OF_LEARNED})"
         else:
             margin = f"its margin of {self._loss(self.margin)}"
         where = {YES: f"less than {margin}", NO: f"more than {margin}"}
-        if self.value < 0 and self.verdict == YES and math.isfinite(self.high):
-            unit = points(self.high) if self.metric != "loss" else self._loss(self.high)
-            return f"not found in test {self.metric}, at most {unit} by its interval, {where[YES]}"
+        if self.value < 0 and self.verdict == YES:
+            return f"not found in test {self.metric} ({self._none})"
         return f"{self.shown}, {where.get(self.verdict, f'and {margin} lies in that interval')}"
+
+    @property
+    def _none(self) -> str:
+        """The most that a barrier below 0 may be by its interval."""
+        if self.high <= 0:
+            return "its whole interval lies below 0"
+        if self.metric == "loss":
+            return f"by its interval at most {self._loss(self.high)}, less than its margin of {self._loss(self.margin)}"
+        return f"by its interval at most {points(self.high)}; the margin is {points(self.margin)}, {OF_LEARNED}"
 
     @property
     def images_needed(self) -> float:

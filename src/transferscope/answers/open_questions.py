@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 
 from transferscope.answers.answer import UNKNOWN, Answer
 from transferscope.answers.compared import Compared
-from transferscope.answers.same_function import facts, relation
+from transferscope.answers.same_function import facts, is_rounded_copy, relation
 from transferscope.answers.wording import count, either, listed, network, sentence
 
 SUBJECTS = {
@@ -81,7 +81,7 @@ def _not_defined(compared: Compared) -> list[str]:
 
 def _not_measured(compared: Compared, answered: set[str]) -> list[str]:
     needed = [name for name in SUBJECTS if name not in answered]
-    if all(relation(compared, pair).by_weights for pair in compared.pairs):
+    if all(relation(compared, pair).by_weights or is_rounded_copy(compared, pair) for pair in compared.pairs):
         needed = []  # nothing is left to ask of one function, or of one model
     comparable = [pair for pair in compared.pairs if (row := facts(compared, pair)) is None or row["comparable"]]
     if not comparable:
