@@ -79,7 +79,14 @@ def flips(answer: str, gain: tuple[float, float, float]) -> Compared:
 def merges(
     verdict: str, gain: tuple[float, float, float], model: str = "uniform", setting: str = "2 candidates"
 ) -> Compared:
-    shared = {"merge": "average", "task": "images", "metric": "accuracy", "num_examples": 280, "chosen": True}
+    shared = {
+        "merge": "average",
+        "task": "images",
+        "metric": "accuracy",
+        "num_examples": 280,
+        "num_choice": 120,
+        "chosen": True,
+    }
     shared |= {"value": 0.9, "value_low": 0.87, "value_high": 0.93}
     rows = [shared | {"model": "images.b_1@final", "kind": "candidate", "verdict": "", "setting": ""}]
     numbers = dict(zip(("gain", "gain_low", "gain_high"), gain, strict=True))

@@ -92,7 +92,7 @@ def test_layers_without_a_spectrum_are_named():
     for names in ("", "blocks.0.attn, places"):
         table = pd.DataFrame([row | {"left_out": names}, row | {"left_out": names, "run": "pt_2"}])
         note = spectrum.networks(evidence(spectrum=table))[0].note
-        assert note.count("without one in P-T") == bool(names)
+        assert note.count("Without one are, in P-T") == bool(names)
         assert note.endswith(f": {names}." if names else "the paper's method ignores them.")
 
 

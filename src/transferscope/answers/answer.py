@@ -19,6 +19,8 @@ MOST = 8
 """Sentences of a card."""
 ONE_TASK = "images"
 """Name of the task where models are compared on the images of one that has no other name."""
+SINGLE = ("learned", "averaging")
+"""Answers in which each interval holds by itself."""
 YES, NO, UNKNOWN, NONE = "yes", "no", "cannot tell", ""
 """Verdicts; NONE of an answer that gives an amount."""
 
@@ -155,12 +157,13 @@ class AnswerCard:
             return ""
         there = {one.id for one in self.answers if math.isfinite(one.low)}
         together = {
-            "those of several pairs or tasks": any(one.parts for one in self.answers),
+            "those of several pairs or tasks": any(one.parts for one in self.answers if one.id not in SINGLE),
             "those of all modules": "critical_modules" in there,
-            "the lower ends of a barrier in accuracy and in the loss": "basin" in there,
+            "the lower ends of a barrier in both metrics": "basin" in there,
         }
         at_once = listed([text for text, said in together.items() if said])
-        return f"In brackets 95 % intervals over test images{f'; {at_once} hold at once' if at_once else ''}."
+        within = f"; within an answer {at_once} hold at once" if at_once else ""
+        return f"In brackets 95 % intervals over test images{within}."
 
     def __str__(self) -> str:
         lines = [f"{number}. {answer.answer}" for number, answer in enumerate(self.answers, start=1)]
@@ -170,7 +173,7 @@ class AnswerCard:
         """The card in a notebook: question, answer, and the figure's name."""
         return (
             f"<p><strong>{html.escape(self.title)}</strong></p><ol>{''.join(map(_item, self.answers))}</ol>"
-            f"<p><small>{self.note}</small></p>"
+            f"{f'<p><small>{self.note}</small></p>' if self.models and self.note else ''}"
         )
 
 

@@ -12,7 +12,6 @@ from transferscope.answers.answer import NO, UNKNOWN, YES, Answer, PartialAnswer
 from transferscope.answers.compared import Compared, Row, run_of
 from transferscope.answers.findings import MOST_NAMED
 from transferscope.answers.learned import WOULD_TELL, none_learned
-from transferscope.answers.one_basin import has_batchnorm
 from transferscope.answers.rule import images_that_decide, ranged
 from transferscope.answers.same_function import Relation, is_rounded_copy, relation
 from transferscope.answers.wording import (
@@ -108,11 +107,11 @@ def _file_of_one_function(compared: Compared, row: Row, file: str) -> str:
     where = f"the merged weights lie in {file}"
     if gain == 0:
         return where
-    images = count(int(row["num_examples"]), "test image")
-    return (
-        f"{where}, with other statistics of BatchNorm (from images of the train part), which make it another model: "
-        f"{change} of test {formats.metric_name(row['metric'])} on {images}"
-    )
+    change = f"{change} of test {formats.metric_name(row['metric'])} on {count(int(row['num_examples']), 'test image')}"
+    if not compared.has_batchnorm(compared.pairs_of_weights[0]):
+        return f"{where}, which scores {change} by rounding"
+    statistics = "other statistics of BatchNorm (from images of the train part), which make it another model"
+    return f"{where}, with {statistics}: {change}"
 
 
 def _question(names: Sequence[str]) -> str:
@@ -127,9 +126,11 @@ def _answer(compared: Compared, name: str, row: Row, single: Row, rows: pd.DataF
     verdict = UNKNOWN if rival is not None else verdict
     gain, low, high = ranged(row, "gain")
     best, method = _label(compared, str(single["model"])), METHODS.get(str(row["model"]), str(row["model"]))
+    candidates, with_batchnorm = _candidates(compared, rows), _with_batchnorm(compared, rows)
     if row["model"] == "wise_ft":
-        method = f"the interpolation from the parent to the average (WiSE-FT, {row['setting']})"
-    if row["model"] == "aligned_rescaled" and _with_batchnorm(compared):
+        end = "the average" if len(candidates) > 1 else candidates[0]
+        method = f"the interpolation from the parent to {end} (WiSE-FT, {row['setting']})"
+    if row["model"] == "aligned_rescaled" and with_batchnorm:
         method = METHODS["aligned"]  # recomputed statistics are the correction of the scale
     images = count(int(row["num_examples"]), "test image")
     if by_task:
@@ -137,7 +138,7 @@ def _answer(compared: Compared, name: str, row: Row, single: Row, rows: pd.DataF
     file = compared.merged.get(name, "")
     where = f"the merged weights lie in {file}" if file else ""
     tried = int(((rows["kind"] == "merge") & (rows["task"] == row["task"])).sum())
-    choosing = count(int(row["num_choice"]), "other image") if row.get("num_choice") else "other images"
+    choosing = count(int(row["num_choice"]), "other image")
     one = method if tried == 1 else f"{method}, chosen from {tried} methods and their settings on {choosing},"
     single_one = ", the single model that the same images chose" if tried > 1 else ", the best one on other images"
     would = ""
@@ -171,10 +172,9 @@ def _answer(compared: Compared, name: str, row: Row, single: Row, rows: pd.DataF
             _gains(by_task),
         ]
     if not alone and row["model"] != "uniform":
-        parts.append(_plain_average(rows, row))
-    if where and not alone and _with_batchnorm(compared):
+        parts.append(_plain_average(rows, row, best))
+    if where and not alone and with_batchnorm:
         where += ", with statistics of BatchNorm from images of the train part, where single models keep their own"
-    candidates = _candidates(compared, rows)
     if none_learned(compared, candidates) and not alone:
         return Answer(
             id="averaging",
@@ -208,18 +208,28 @@ def _answer(compared: Compared, name: str, row: Row, single: Row, rows: pd.DataF
     )
 
 
-def _with_batchnorm(compared: Compared) -> bool:
-    return any(has_batchnorm(compared, pair) for pair in compared.pairs_of_weights)
+def _with_batchnorm(compared: Compared, rows: pd.DataFrame) -> bool:
+    """True where the candidates have BatchNorm, by their pairs, or by the distance of a single one from its parent."""
+    runs = {run_of(str(name)) for name in rows.loc[rows["kind"] == "candidate", "model"]}
+    distances = compared.tables.get("distances", pd.DataFrame())
+    if "num_statistics" in distances.columns:
+        own = distances["checkpoint_a"].map(run_of).isin(runs)
+        if distances.loc[own, "num_statistics"].any():
+            return True
+    return any(compared.has_batchnorm(pair) for pair in compared.pairs_of_weights if {pair.first, pair.second} <= runs)
 
 
-def _plain_average(rows: pd.DataFrame, row: Row) -> str:
-    """The score of the plain average on the same images, where another merge was chosen."""
+def _plain_average(rows: pd.DataFrame, row: Row, best: str) -> str:
+    """The score of the plain average on the same images, where another merge was chosen.
+
+    best: the single model that other images chose.
+    """
     plain = rows[(rows["model"] == "uniform") & (rows["task"] == row["task"])].to_dict("records")
     if not plain:
         return ""
     gain, low, high = ranged(plain[0], "gain")
     change = f"{formats.points(gain, sign=True)} points{point_range(low, high, sign=True)}"
-    return f"the plain average scores {_score(plain[0])}, {change}"
+    return f"on the same images the plain average scores {_score(plain[0])}, {change} against {best}"
 
 
 def _rival(row: Row, single: Row, rows: pd.DataFrame) -> Row | None:

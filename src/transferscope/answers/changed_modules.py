@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -15,7 +17,7 @@ from transferscope.answers.learned import WOULD_TELL, why_not
 from transferscope.answers.one_basin import cause_of, metric_name
 from transferscope.answers.rule import Numbers, among, decide
 from transferscope.answers.same_function import Relation, facts, is_rounded_copy, relation
-from transferscope.answers.wording import count, listed, percent, point_range, points, sentence, tiny
+from transferscope.answers.wording import at_most, count, listed, percent, point_range, points, sentence, tiny
 from transferscope.experiment.names import RunName
 
 TOTALS = ("all", "sum")
@@ -85,7 +87,7 @@ def _distance(compared: Compared, pair: Pair) -> Finding | None:
         return Finding(pair, "", f"no module differs by more than rounding, {percent(most)} of its norm", whole)
     if row is not None and _shares_nothing(row):
         return _unrelated(compared, pair, plain, whole)
-    scaled = " (scales of BatchNorm included)" if _has_statistics(compared, pair) else ""
+    scaled = " (scales of BatchNorm included)" if compared.has_batchnorm(pair) else ""
     table, before = plain, "relative to their norm"
     if row is not None and float(row["relative_matched"]) < CLOSER * whole:
         table, whole = _modules(compared.rows("aligned_distances", pair)), float(row["relative_matched"])
@@ -111,15 +113,9 @@ def _unrelated(compared: Compared, pair: Pair, table: pd.DataFrame, whole: float
     text = (
         f"none can be singled out: the weights correlate by {correlation}, as those of networks that were trained "
         f"independently, and the modules differ by {percent(float(known.min()))} to {percent(float(known.max()))} of "
-        f"their norm{', scales of BatchNorm included' if _has_statistics(compared, pair) else ''}"
+        f"their norm{', scales of BatchNorm included' if compared.has_batchnorm(pair) else ''}"
     )
     return Finding(pair, "", text, whole)
-
-
-def _has_statistics(compared: Compared, pair: Pair) -> bool:
-    """True of networks with BatchNorm, whose scales are weights and a large part of the norm."""
-    rows = compared.rows("distances", pair)
-    return "num_statistics" in rows.columns and bool(rows["num_statistics"].any())
 
 
 def _shares_nothing(row: Row) -> bool:
@@ -229,21 +225,25 @@ def _critical(compared: Compared, pair: Pair, number: int) -> Finding | None:
     limit = f"the margin of {points(margin)}"
     critical = [module for module, verdict in zip(drops, verdicts, strict=True) if verdict == YES]
     if critical:
-        undecided = [module for module, verdict in zip(drops, verdicts, strict=True) if verdict == UNKNOWN]
-        rest = f"; of {listed(undecided)} it cannot be told" if 0 < len(undecided) <= SHOWN else ""
-        rest = f"; of {len(undecided)} others it cannot be told" if len(undecided) > SHOWN else rest
         others = [f"{module} ({points(drops[module][0])})" for module in critical[1:SHOWN]]
-        overlap = any(drops[module][2] > numbers[1] for module in critical[1:SHOWN])
-        open_order = "; their intervals overlap, so this order is not certain" if overlap else ""
-        then = f", then {listed(others)}{open_order}" if others else ""
+        then = f", then {listed(others)}" if others else ""
+        if not _in_order(drops, critical[:SHOWN]):
+            then += "; intervals overlap, so the order is not certain"
+        undecided = [
+            module
+            for module, verdict, row in zip(drops, verdicts, ordered, strict=True)
+            if verdict == UNKNOWN and not _is_nothing(row, margin)
+        ]
+        which = listed(undecided) if len(undecided) <= SHOWN else f"{len(undecided)} others"
+        rest = f"; whether {which} cost{'s' if len(undecided) == 1 else ''} more cannot be told" if undecided else ""
         text = (
             f"{len(critical)} of {count(len(ordered), 'module')} cost{'s' if len(critical) == 1 else ''} more than "
             f"{limit} when {how}: {first} costs most, {cost}{then}{rest}"
         )
         return Finding(pair, YES, text, *numbers)
     if all(verdict == NO or _is_nothing(row, margin) for row, verdict in zip(ordered, verdicts, strict=True)):
-        highest = points(max(high for _, _, high in drops.values()))
-        fall = f"none lets the test metric fall, by more than {highest} as the intervals say"
+        highest = max(0.0, *(high for _, _, high in drops.values()))
+        fall = f"none lets the test metric fall (by the intervals {at_most(highest)})"
         fall = f"the largest fall is {cost}, of {first}" if numbers[0] > 0 else fall
         text = f"none is: {how}, no module costs more than {limit}, and {fall}"
         return Finding(pair, NO, text, *numbers)
@@ -253,6 +253,12 @@ def _critical(compared: Compared, pair: Pair, number: int) -> Finding | None:
 
 def _drop(row: Row) -> Numbers:
     return float(row["drop"]), float(row["low"]), float(row["high"])
+
+
+def _in_order(drops: Mapping[str, Numbers], named: Sequence[str]) -> bool:
+    """True where each of the named modules is known to cost more than the next one, and the first than all others."""
+    pairs = [*pairwise(named), *((named[0], module) for module in drops if module != named[0])]
+    return all(drops[more][1] > drops[less][2] for more, less in pairs)
 
 
 def _is_nothing(row: dict[object, object], margin: float) -> bool:

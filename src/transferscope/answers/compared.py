@@ -218,6 +218,12 @@ class Compared:
         """
         return BARRIER_MARGIN * self.learned(pair, metric)
 
+    def has_batchnorm(self, pair: Pair) -> bool:
+        """True where the networks have running statistics, or barriers were measured with stored ones as well."""
+        distances, lines = self.rows("distances", pair), self.rows("barriers", pair)
+        stored = len(lines) > 0 and bool(lines["metric"].str.startswith("naive_").any())
+        return stored or bool(distances.get("num_statistics", pd.Series(dtype=float)).any())
+
     def num_examples(self, pair: Pair) -> int:
         """Test images on which predictions were compared."""
         rows = self.rows("replacement", self.written("replacement", pair))

@@ -9,7 +9,7 @@ from transferscope.analysis.barriers import LOWER_TAIL
 from transferscope.answers.answer import NO, UNKNOWN, YES
 from transferscope.answers.compared import Compared, Pair
 from transferscope.answers.rule import LEVEL, among, decide, images_that_decide, ranged
-from transferscope.answers.wording import point_range, points, tiny
+from transferscope.answers.wording import at_most, point_range, points, tiny
 from transferscope.experiment.options import BARRIER_MARGIN
 from transferscope.tables import formats
 
@@ -75,12 +75,11 @@ class Height:
             return "its whole interval lies below 0"
         if self.metric == "loss":
             return f"by its interval at most {self._loss(self.high)}, less than its margin of {self._loss(self.margin)}"
-        return f"by its interval at most {points(self.high)}; the margin is {points(self.margin)}, {OF_LEARNED}"
+        return f"by its interval {at_most(self.high)}; the margin is {points(self.margin)}, {OF_LEARNED}"
 
-    @property
-    def images_needed(self) -> float:
-        """Test images after which it would be decided, NaN where that is not known."""
-        return images_that_decide(self.value, self.low, self.high, self.margin, self.num_examples)
+    def images_needed(self, power: float) -> float:
+        """Test images of which a share `power` of all sets would decide it, NaN where that is not known."""
+        return images_that_decide(self.value, self.low, self.high, self.margin, self.num_examples, power=power)
 
 
 def height(compared: Compared, pair: Pair, metric: str, number: int) -> Height:

@@ -13,7 +13,7 @@ from transferscope.answers.learned import WOULD_TELL, why_not
 from transferscope.answers.line_height import Height, height
 from transferscope.answers.rule import among, ranged
 from transferscope.answers.same_function import Relation, relation
-from transferscope.answers.wording import about, count, percent, percent_range, point_range, points, sentence
+from transferscope.answers.wording import about, at_most, count, percent, percent_range, point_range, points, sentence
 from transferscope.claims.connection import MOSTLY
 
 EXPLANATIONS = {
@@ -82,7 +82,11 @@ def _of_many(compared: Compared, findings: list[Basin], places: Places, number: 
             highest_loss = max(heights, key=lambda loss: loss.value)
             parts.append(f"{places.among(by_loss)} the barrier is {where}, {highest_loss.shown} at most")
     highest = largest(findings)
-    if math.isfinite(highest.value):
+    if highest.value < 0 and math.isfinite(highest.high):
+        most = max(one.high for one in findings if math.isfinite(one.high))
+        end = "all of their intervals lie below 0" if most <= 0 else f"by their intervals it is {at_most(most)}"
+        parts.append(f"none is found in test {metric_name(compared, highest.pair)}: {end}")
+    elif math.isfinite(highest.value):
         shown = f"{points(highest.value)}{point_range(highest.low, highest.high)}"
         parts.append(f"the highest is {shown} of test {metric_name(compared, highest.pair)}, {places.at(highest.pair)}")
     high = [one for one in findings if one.verdict == NO and one.loss is None]
@@ -143,7 +147,7 @@ def _finding(compared: Compared, pair: Pair, number: int) -> Basin | None:
     score, loss = (height(compared, pair, metric, number) for metric in (compared.metric(pair.task), "loss"))
     first, second = compared.label(pair.first), compared.label(pair.second)
     images = "" if math.isnan(score.num_examples) else f"on {count(int(score.num_examples), 'test image')} "
-    recomputed = ", with BatchNorm's statistics recomputed," if has_batchnorm(compared, pair) else ""
+    recomputed = ", with BatchNorm's statistics recomputed," if compared.has_batchnorm(pair) else ""
     way = f"{images}the barrier on the straight line from {first} to {second}{recomputed} is"
     ends = score.value, score.low, score.high
     if score.verdict == NO:
@@ -170,13 +174,14 @@ def _would_tell(*heights: Height) -> str:
     as many as the slowest one needs.
     """
     undecided = [one for one in heights if one.verdict == UNKNOWN and not one.unknown]
-    higher = [one.images_needed for one in undecided if one.value > one.margin]
+    higher = [one.images_needed(0.8) for one in undecided if one.value > one.margin]
     if higher:
         needed = min((number for number in higher if math.isfinite(number)), default=math.nan)
     elif not undecided or any(one.unknown for one in heights):
         return ""
     else:
-        slowest = [one.images_needed for one in undecided]
+        both = 1 - 0.2 / len(undecided)  # so that 80 % of sets of images decide them all
+        slowest = [one.images_needed(both) for one in undecided]
         needed = max(slowest) if all(map(math.isfinite, slowest)) else math.nan
     return f"about {about(needed)} test images" if math.isfinite(needed) else "more test images"
 
@@ -210,27 +215,27 @@ def cause_of(compared: Compared, pair: Pair, number: int = 1) -> Cause | None:
     margin = compared.margin(pair)
     way = _chosen(_by_way(compared, pair, "train"), present, margin)
     explanation = EXPLANATIONS[way]
-    if way == "aligned" and has_batchnorm(compared, pair):
+    if way == "aligned" and compared.has_batchnorm(pair):
         explanation = "the order of the channels"  # not alone: recomputed statistics correct the scale
     height, low, high = among(ranged(by_way[way], "barrier"), number)
+    measured = _measured_as(by_way)
     if high < margin:
-        left = f"{CORRECTED[way]} {points(height)}{point_range(low, high)} are left, less than the margin"
+        left = f"{measured}{CORRECTED[way]} {points(height)}{point_range(low, high)} are left, less than the margin"
         return Cause(YES, f"{explanation} explain{_s(way)} it: {left}", way)
     left = f"{points(height)}{point_range(low, high)}"
     beside = "more than the margin" if low > margin else "and the margin lies in that interval"
     share, low, high = among(ranged(by_way[way], "left"), number, PART)
-    shown = f"{_measured_as(by_way)}{percent(share)}{percent_range(low, high)} of it is left, that is {left}, {beside}"
+    shown = f"{percent(share)}{percent_range(low, high)} of it is left, that is {left}, {beside}"
     if high < MOSTLY:
-        return Cause(YES, f"{explanation} explain{_s(way)} most of it: {shown}", way)
+        return Cause(YES, f"{explanation} explain{_s(way)} most of it: {measured}{shown}", way)
+    shown = f"{measured}{CORRECTED[way]} {shown}"
     if "aligned_rescaled" not in present:
         together = "whether order and scale of the channels together explain it was not measured"
         needed = "the way aligned_rescaled of analyses.landscape.connection"
-        return Cause(UNKNOWN, f"{together}, and {CORRECTED[way]} {shown}", way, needed)
+        return Cause(UNKNOWN, f"{together}, and {shown}", way, needed)
     if all(among(ranged(by_way[one], "left"), number, PART)[1] > MOSTLY for one in present):
-        return Cause(
-            NO, f"neither order nor scale of the channels, as far as found, explains it: {CORRECTED[way]} {shown}", way
-        )
-    text = f"whether order and scale of the channels explain most of it cannot be told: {CORRECTED[way]} {shown}"
+        return Cause(NO, f"neither order nor scale of the channels, as far as found, explains it: {shown}", way)
+    text = f"whether order and scale of the channels explain most of it cannot be told: {shown}"
     return Cause(UNKNOWN, text, way, "more test images")
 
 
@@ -240,12 +245,6 @@ def _measured_as(by_way: Mapping[str, Row]) -> str:
     if row is None or math.isnan(float(row.get("num_examples", math.nan))):
         return ""
     return f"on {count(int(row['num_examples']), 'test image')}, where it is {points(float(row['barrier']))}, "
-
-
-def has_batchnorm(compared: Compared, pair: Pair) -> bool:
-    """True where barriers were measured with the stored statistics as well; all ways have recomputed ones."""
-    rows = compared.rows("barriers", pair)
-    return len(rows) > 0 and bool(rows["metric"].str.startswith("naive_").any())
 
 
 def _by_way(compared: Compared, pair: Pair, split: str) -> dict[str, Row]:

@@ -40,8 +40,8 @@ def open_questions(compared: Compared, answers: Sequence[Answer], left_out: Coll
     parts += _undecided(answers, _scope(compared))
     scope = []
     if compared.has_images:
-        whole = [] if parts else ["every question has an answer for these models, on images like these"]
-        scope = [*whole, "all of it is about these models, and says nothing of others that are trained in the same way"]
+        whole = [] if parts else ["every question has an answer, on images like these"]
+        scope = [*whole, "the answers are about these models alone, not about others trained in the same way"]
     elif not parts:
         scope = ["every question has an answer, which follows from the weights alone"]
     return Answer(
@@ -81,8 +81,10 @@ def _not_defined(compared: Compared) -> list[str]:
 
 def _not_measured(compared: Compared, answered: set[str]) -> list[str]:
     needed = [name for name in SUBJECTS if name not in answered]
-    if all(relation(compared, pair).by_weights or is_rounded_copy(compared, pair) for pair in compared.pairs):
+    if all(relation(compared, pair).by_weights for pair in compared.pairs):
         needed = []  # nothing is left to ask of one function, or of one model
+    if all(is_rounded_copy(compared, pair) for pair in compared.pairs):
+        needed = [name for name in needed if name != "critical_modules"]  # none differs by more than rounding
     comparable = [pair for pair in compared.pairs if (row := facts(compared, pair)) is None or row["comparable"]]
     if not comparable:
         needed = [name for name in needed if name not in BY_WEIGHTS]
@@ -108,7 +110,8 @@ def _undecided(answers: Sequence[Answer], scope: str) -> list[str]:
     """
     groups: dict[tuple[str, str], list[str]] = {}
     for one in answers:
-        stays = " four times in five, if the value stays" if one.would_tell.startswith("about ") else ""
+        stays = ", in 80 % of cases at least, if the true value is the measured one"
+        stays = stays if one.would_tell.startswith("about ") else ""
         would = f" ({one.would_tell} would tell{stays})" if one.would_tell else ""
         if one.verdict == UNKNOWN:
             groups.setdefault((would, ""), []).append(OPEN[one.id])

@@ -19,8 +19,6 @@ VERDICTS = {HOLDS: YES, FAILS: NO}
 LEVEL = 0.025
 """Part of cases in which a number lies beyond either end of its interval."""
 SHARE: Region = (0.0, 1.0)
-POWER = 1 + float(ndtri(0.8)) / NORMAL_975
-"""Longer distance, in half intervals, at which 80 % of intervals keep away from a bound and not half of them."""
 MOST_IMAGES = 1_000_000
 """More images than that are not asked for."""
 
@@ -60,16 +58,20 @@ def decide(value: float, low: float, high: float, region: Region) -> str:
     return VERDICTS.get(str(judged[0]), UNKNOWN)
 
 
-def images_that_decide(value: float, low: float, high: float, bound: float, number: float) -> float:
-    """Images of which four sets in five decide, if the true value is the one that was measured.
+def images_that_decide(
+    value: float, low: float, high: float, bound: float, number: float, *, power: float = 0.8
+) -> float:
+    """Images of which a share `power` of all sets decide, if the true value is the one that was measured.
 
-    Intervals shrink with the square root of their number. The interval has to keep away from the bound in 80 % of sets
-    of images, so that the distance to the bound is 1.96 + .84 standard errors and not 1.96 alone. NaN where the value
-    lies on the bound, or so near that it takes more than a million.
+    Intervals shrink with the square root of their number. An interval that just reaches the bound decides in half of
+    all sets; the distance has to be 1.96 standard errors and as many more as the power takes (.84 of 80 %). Of longer
+    intervals, which hold at once with others, the share is larger. NaN where the value lies on the bound, or so near
+    that it takes more than a million.
     """
     reach = value - low if value > bound else high - value
     distance = abs(value - bound)
     if not (math.isfinite(reach) and distance > 0 and number > 0):
         return math.nan
-    needed = number * (POWER * reach / distance) ** 2
+    longer = 1 + float(ndtri(power)) / NORMAL_975
+    needed = number * (longer * reach / distance) ** 2
     return needed if number < needed <= MOST_IMAGES else math.nan

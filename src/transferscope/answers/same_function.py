@@ -208,20 +208,24 @@ def _finding(compared: Compared, pair: Pair, number: int) -> Finding | None:
         text = f"yes on these images: {both} give the same outputs{outputs}{weights}"
         return Finding(pair, YES, text, *numbers)
     cause = f"; rounded to {row['rounded_to']} their weights are equal" if row["rounded_to"] else ""
-    on = f" on {count(int(row['num_inputs']), str(row['inputs']).removesuffix('s'))}"
     if flips is not None and float(flips["changed"]) > 0:
         return Finding(pair, NO, f"no, {both} {_predict_otherwise(flips)}{cause}", *numbers)
     if flips is not None:
         images = count(int(flips["num_examples"]), "test image")
         agree = (
-            f"no, the outputs of {both} differ by up to {_deviations(row)}{on}, but they predict the same class on all "
-            f"{images}, and different ones on at most {percent(numbers[2])} of others (95 %)"
+            f"no, the outputs of {both} differ by up to {_deviations(row)}{_on_inputs(row)}, but they predict the same "
+            f"class on all {images}, and different ones on at most {percent(numbers[2])} of others (95 %)"
         )
         return Finding(pair, NO, f"{agree}{cause}", *numbers)
     if math.isnan(float(row["output_difference"])):
         return Finding(pair, NO, f"no, {both} have {row['not_compared']}")
-    inputs = f"on {count(int(row['num_inputs']), str(row['inputs']).removesuffix('s'))}"
-    return Finding(pair, NO, f"no, {inputs} the outputs of {both} differ by up to {_deviations(row)}{cause}")
+    return Finding(pair, NO, f"no,{_on_inputs(row)} the outputs of {both} differ by up to {_deviations(row)}{cause}")
+
+
+def _on_inputs(row: Row) -> str:
+    """` on 256 test images`: the inputs whose outputs were compared; empty where none were."""
+    number = float(row["num_inputs"])
+    return "" if math.isnan(number) else f" on {count(int(number), str(row['inputs']).removesuffix('s'))}"
 
 
 def _none(numbers: Numbers) -> Numbers:
@@ -242,8 +246,9 @@ def _outputs(row: Row) -> str:
     difference = float(row["output_difference"])
     if math.isnan(difference):
         return ""
-    inputs = count(int(row["num_inputs"]), str(row["inputs"]).removesuffix("s"))
-    return f", and on {inputs} their outputs differ by at most {tiny(difference)} standard deviations of the logits"
+    return (
+        f", and{_on_inputs(row)} their outputs differ by at most {tiny(difference)} standard deviations of the logits"
+    )
 
 
 def _deviations(row: Row) -> str:

@@ -26,6 +26,11 @@ def points(value: float) -> str:
     return f"{formats.points(value)} points"
 
 
+def at_most(value: float) -> str:
+    """`at most 3.2 points`; `less than 0.1 points` of what would be printed as 0."""
+    return f"at most {points(value)}" if value >= 0.0005 or value <= 0 else "less than 0.1 points"
+
+
 def signed(value: float) -> str:
     """`+3.2`, in points."""
     return formats.points(value, sign=True)

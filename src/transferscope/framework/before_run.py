@@ -111,9 +111,9 @@ class Before:
 
 def without_images(plan: Plan) -> Iterator[str]:
     """A line for each task without images that says what is left out; none for that of a parent."""
-    compared = plan.compares_files and any(plan.has_images(task) for task in plan.study.tasks)
     for task in plan.study.tasks:
-        if not plan.has_images(task) and not compared:  # else it is where the parent lies, and others have images
+        of_parent = plan.compares_files and all(run.role == "source" for run in plan.runs_of(task))
+        if not plan.has_images(task) and not of_parent:
             yield (
                 f"{task} has no images (tasks.{task}.root): distances and spectra of the weights are measured; left "
                 "out is what needs images, such as mistakes, similarity of features, margins and the landscape"

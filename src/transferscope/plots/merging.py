@@ -76,8 +76,8 @@ def merge_scores(merging: pd.DataFrame, *, title: str | None = None, note: str |
     """Scores of every merge on the judging images with 95 % intervals, and with a refitted classifier (crosses).
 
     A panel for each kind of merge (at most 6), a row for each model, a marker for each replica; filled is the merge
-    that was chosen on other images, and the line is the best candidate. Where a merge is judged on several tasks, the
-    mean over them is shown.
+    that was chosen on other images, and the line is the candidate that those images chose. Where a merge is judged on
+    several tasks, the mean over them is shown.
 
     Args:
         merging: Table of `measure.merging.merge` behind columns merge and label.

@@ -17,7 +17,7 @@ TABLES = {
         METRIC,
         *ranged(share("value", "`metric` on the judging images", "metric")),
         share("refitted", "the same with a classifier fitted to the features", "metric"),
-        *ranged(number("gain", "`value` less that of the best candidate", "metric", low=-1, high=1)),
+        *ranged(number("gain", "`value` less that of the chosen candidate", "metric", low=-1, high=1)),
         text(
             "verdict",
             "whether it pays; empty of what is no merge",
@@ -28,7 +28,7 @@ TABLES = {
         ),
         *ranged(number("behind_union", "what a model trained on all images is better", "metric", low=-1, high=1)),
         number("choice_value", "mean over the tasks on the choosing images", "metric"),
-        flag("chosen", "whether it is the best candidate or the chosen merge"),
+        flag("chosen", "whether it is the candidate or the merge that other images chose"),
         count("num_choice", "choosing images", "images"),
         NUM_EXAMPLES,
         key=("merge", "task", "model", "setting"),

@@ -56,7 +56,7 @@ TABLES = {
             pattern=True,
         ),
         count("num_values", "singular values", low=1),
-        text("left_out", "layers of the network with weights and without a spectrum here", empty=True),
+        *optional(text("left_out", "layers of the network with weights and without a spectrum here", empty=True)),
         key=("run", "epoch", "module"),
     ),
     "network_spectrum": table(

@@ -32,6 +32,7 @@ def create_pipeline(plan: Plan) -> Pipeline:
 def _task(plan: Plan, task: str, groups: list[PairGroup]) -> list[Node]:
     runs = list({run.name: run for group in groups for run in group.runs}.values())
     options = plan.study.analyses.mistakes
+    by_class_size = not (plan.is_multi_label(task) or plan.compares_files)  # what files were trained on is not known
     replaced, stopping = options is not None and options.replace, options is not None and options.until_decided
     return [
         *([_predict_until_decided(task, runs)] if stopping else map(_predict, runs)),
@@ -48,11 +49,7 @@ def _task(plan: Plan, task: str, groups: list[PairGroup]) -> list[Node]:
         *draw_matrix(NAME, plan, task, "disagreement", "mistakes", groups),
         *_gallery(plan, task, "uncommon_mistakes", nodes.draw_gallery),
         *(tagged("replacement", _replacement(plan, task, groups, runs)) if replaced else []),
-        *(
-            []
-            if plan.is_multi_label(task)
-            else tagged("class_size", _class_sizes(task, runs, drawn=not plan.compares_files))
-        ),
+        *(tagged("class_size", _class_sizes(task, runs)) if by_class_size else []),
     ]
 
 
@@ -89,12 +86,9 @@ def _calibrate(task: str, runs: list[RunSpec]) -> Node:
     )
 
 
-def _class_sizes(task: str, runs: list[RunSpec], *, drawn: bool) -> list[Node]:
-    """Accuracy against class size; findings of a multi-label task have no such accuracy.
-
-    drawn: whether there is a figure; the images that checkpoint files were trained on are not known.
-    """
-    measured = [
+def _class_sizes(task: str, runs: list[RunSpec]) -> list[Node]:
+    """Accuracy against class size; findings of a multi-label task have no such accuracy."""
+    return [
         Node(
             nodes.measure_class_accuracy,
             inputs={
@@ -106,11 +100,15 @@ def _class_sizes(task: str, runs: list[RunSpec], *, drawn: bool) -> list[Node]:
             outputs=[f"{task}.class_accuracy.table", f"{task}.class_size_correlation.table"],
             name="measure_class_accuracy",
             namespace=f"{task}.{NAME}",
-        )
+        ),
+        draw(
+            NAME,
+            task,
+            "accuracy_by_class_size",
+            "mistakes:accuracy_by_class_size",
+            [f"{task}.class_accuracy.table", f"{task}.class_size_correlation.table"],
+        ),
     ]
-    tables = [f"{task}.class_accuracy.table", f"{task}.class_size_correlation.table"]
-    figure = "accuracy_by_class_size"
-    return [*measured, *([draw(NAME, task, figure, f"mistakes:{figure}", tables)] if drawn else [])]
 
 
 def _predict(run: RunSpec) -> Node:

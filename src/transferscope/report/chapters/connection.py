@@ -42,9 +42,8 @@ def barriers_left(evidence: Evidence) -> list[Grid]:
     if not rows:
         return []
     note = (
-        "Barrier in points (95 % over test images). On a flat way it is 0 on average; below 0 is by chance, or since "
-        "the way is better than the chord of its ends. Statistics of BatchNorm, recomputed on every way, correct the "
-        "scale of channels, so that rescaling changes nothing then. "
+        "Barrier in points (95 % over test images). On a flat way it is 0 on average. Below 0 it is by chance, or "
+        "because the way is better than the chord of its ends. "
         "Moved: the part of the channels that matching moves."
     )
     columns = ("task", "pair", "runs", "moved", *(WAYS[way] for way in shown))
@@ -177,8 +176,9 @@ CHAPTER = Chapter(
                 "(rescaled) takes a barrier away, it was one of order or scale.",
                 "A barrier is the largest distance below the chord of the ends, estimated as on the straight line and "
                 "with its interval over test images. Statistics of BatchNorm are recomputed at every point of every "
-                "way. Channels are matched by weights, without images. Falls of modules are means over both "
-                "models, with channels in the order of the files unless the way is aligned_modules.",
+                "way, which corrects the scale of channels: rescaling changes nothing where there are such layers. "
+                "Channels are matched by weights, without images. Falls of modules are means over both models, with "
+                "channels in the order of the files unless the way is aligned_modules.",
             ),
         ),
         Section(

@@ -24,7 +24,7 @@ def merges(evidence: Evidence) -> list[Grid]:
         several = set(table.loc[table["task"] == "all", "merge"])
         rows = table[(table["task"] == "all") | ~table["merge"].isin(several)]
         note = (
-            f"{BY_INTERVAL} {_images(rows)} Mean over the tasks where there are several. Gain: over the candidate "
+            f"{BY_INTERVAL}{_images(rows)} Mean over the tasks where there are several. Gain: over the candidate "
             "that other images chose, paired on the same images. ★: the merge that those images chose. Refitted: with "
             "a linear classifier fitted to the network's features of images of the train part."
         )
@@ -45,14 +45,12 @@ def every_task(evidence: Evidence) -> list[Grid]:
 
 
 def _images(rows: pd.DataFrame) -> str:
-    """Numbers of images that chose and that judged; nothing where merges differ in them."""
-    if "num_choice" not in rows.columns:
-        return ""
+    """Numbers of images that chose and that judged, as a sentence; nothing where merges differ in them."""
     sizes = set(rows[["num_choice", "num_examples"]].itertuples(index=False, name=None))
     if len(sizes) != 1:
         return ""
     choosing, judging = map(int, next(iter(sizes)))
-    return f"{choosing:,} images choose, and {judging:,} others judge."
+    return f" {choosing:,} images choose, and {judging:,} others judge."
 
 
 def _tables(evidence: Evidence) -> list[tuple[str, pd.DataFrame]]:

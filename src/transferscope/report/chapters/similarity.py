@@ -93,7 +93,7 @@ def _closest(best: list[dict[Any, Any]]) -> tuple[str, ...]:
 def _cka_grid(caption: str, task: str, table: pd.DataFrame) -> Grid:
     first = table.iloc[0]
     note = (
-        f"{first['features']} features after the activation, {first['estimator']} estimator, "
+        f"{first['features']} features (after the activation where there is one), {first['estimator']} estimator, "
         f"{int(first['num_examples']):,} test examples; mean (range over pairs)."
     )
     return _by_layer(caption, table, "cka", note, f"{task}.cka.table")

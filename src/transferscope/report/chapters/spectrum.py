@@ -155,7 +155,7 @@ def _stride(evidence: Evidence, rows: pd.DataFrame) -> str:
 
 
 def _left_out(evidence: Evidence) -> str:
-    """The sentences that name layers without a spectrum, for each kind of network that has some."""
+    """The sentence that names layers without a spectrum, for each kind of network that has some."""
     layers = {
         (str(kind), str(names))
         for _, table in evidence.each("spectrum")
@@ -163,11 +163,9 @@ def _left_out(evidence: Evidence) -> str:
         for kind, names in table[["label", "left_out"]].dropna().itertuples(index=False)
         if names
     }
-    return "".join(
-        " Only 2-d convolutions and linear layers that the forward pass reaches have a spectrum; without one in "
-        f"{kind}: {names}."
-        for kind, names in sorted(layers)
-    )
+    listed = "; ".join(f"{kind}: {names}" for kind, names in sorted(layers))
+    only = " Only 2-d convolutions and linear layers that the forward pass reaches have a spectrum. Without one are, in"
+    return f"{only} {listed}." if listed else ""
 
 
 def _networks(evidence: Evidence, *, untrained: bool = False) -> list[tuple[str, str, pd.DataFrame]]:

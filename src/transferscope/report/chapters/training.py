@@ -17,7 +17,7 @@ from transferscope.tables.grid import Grid, from_table
 IN_ITS_METRIC = ("final_train", "final_test", "best_test", "optimization_speed", "chance")
 """Columns of the table of runs that are in the metric of the task."""
 OF_FILES = {
-    "learned": "learned", "metric": "metric", "final_test": "test", "final_train": "train", "chance": "chance",
+    "metric": "metric", "final_test": "test", "final_train": "train", "chance": "chance",
     "final_test_loss": "test_loss", "final_train_loss": "train_loss",
 }  # fmt: skip
 """Columns of that table that say something of a checkpoint file, by what they are there."""
@@ -60,7 +60,7 @@ def _ends(evidence: Evidence) -> pd.DataFrame:
 
 
 def runs(evidence: Evidence) -> list[Grid]:
-    """Every run with its status, or every checkpoint file with its metrics; those that did not learn are set apart."""
+    """Every run with its status, those that did not learn set apart; or every checkpoint file with its metrics."""
     if evidence.plan.compares_files:
         return _files(evidence)
     grids = []
@@ -92,9 +92,7 @@ def _files(evidence: Evidence) -> list[Grid]:
                 "model was trained on. Statistics of BatchNorm as stored. Chance: that of the largest class, or .5."
             )
             grid = from_table(f"Models on {task}", table, columns, note=note, entry=f"{task}.runs.table", show=show)
-            failed = evidence.failures(map(RunName.parse, full_names))
-            marks = {index: "bad" for index, name in enumerate(full_names) if name in failed}
-            grids.append(replace(grid, text_columns=3, marks=marks))
+            grids.append(replace(grid, text_columns=2))
     return grids
 
 
