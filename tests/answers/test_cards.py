@@ -75,7 +75,8 @@ def test_a_copy_in_half_precision_is_named(trained: Trained, short: torch.dtype,
         assert card["averaging"].verdict == NO
         assert "gives the same weights again, but for rounding" in card["averaging"].answer
         assert card["changed_modules"].answer.startswith("No module differs by more than rounding")
-        assert card["open"].answer.startswith("Every question has an answer")
+        assert "whether they lie in one basin" in card["open"].answer  # left out here
+        assert "critical" not in card["open"].answer
 
 
 def test_rounding_is_no_cause_of_trained_differences() -> None:
