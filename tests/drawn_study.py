@@ -627,6 +627,7 @@ def merging(sense: int, replicas: int = 2) -> pd.DataFrame:
             ("rit", "RI-T", drawn.pick(-0.4, 0.05), np.nan),
         ):
             merge = {"merge": f"{kind}_soup_{replica}", "label": label, "metric": "accuracy", "setting": ""}
+            merge |= {"num_choice": 120, "num_examples": 280}
             for task in (*DOMAINS, "all"):
                 for model in (*(f"{domain}.{kind}_{replica}@final" for domain in DOMAINS), "uniform"):
                     is_merge = model == "uniform"

@@ -209,6 +209,7 @@ def test_long_tables_are_folded(page: str) -> None:
 def test_text_is_set_for_reading(page: str) -> None:
     """Backticks become code, markup in them stays text; ranges go below their number; units stay with it."""
     assert "(<code>select_best_on</code>)" in page
+    assert "120 images choose, and 280 others judge." in read(page).text
     assert "`" not in read(page).text
     assert code("a `<b>` c") == "a <code>&lt;b&gt;</code> c"
     assert ranges("18.2 % (17.9 % to 18.5 %) [15.1 %, 21.0 %]") == ["18.2 %", "(17.9 % to 18.5 %)", "[15.1 %, 21.0 %]"]
