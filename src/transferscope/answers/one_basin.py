@@ -242,7 +242,7 @@ def cause_of(compared: Compared, pair: Pair, number: int = 1) -> Cause | None:
 def _measured_as(by_way: Mapping[str, Row]) -> str:
     """`on 192 test images, where it is 47.4 points, `: the barrier of which a way leaves a part, on its own images."""
     row = by_way.get("straight")
-    if row is None or math.isnan(float(row.get("num_examples", math.nan))):
+    if row is None:
         return ""
     return f"on {count(int(row['num_examples']), 'test image')}, where it is {points(float(row['barrier']))}, "
 

@@ -110,9 +110,9 @@ def _undecided(answers: Sequence[Answer], scope: str) -> list[str]:
     """
     groups: dict[tuple[str, str], list[str]] = {}
     for one in answers:
-        stays = ", in 80 % of cases at least, if the true value is the measured one"
-        stays = stays if one.would_tell.startswith("about ") else ""
-        would = f" ({one.would_tell} would tell{stays})" if one.would_tell else ""
+        numbered = one.would_tell.startswith("about ")
+        power = ", in 80 % of cases at least, if the true value is the measured one" if numbered else ""
+        would = f" ({one.would_tell} would tell{power})" if one.would_tell else ""
         if one.verdict == UNKNOWN:
             groups.setdefault((would, ""), []).append(OPEN[one.id])
         elif one.would_tell:

@@ -91,7 +91,7 @@ def _render(
         "data": images.tables(evidence),
         "data_folded": images.folded(evidence),
         "claims": decided,
-        "claims_not_run": [claim for claim in claim_views if not claim.ours],
+        "claims_not_run": [] if of_files else [claim for claim in claim_views if not claim.ours],
         "counts": [(verdict, counts[verdict], *mark) for verdict, mark in claims_table.MARKS.items()],
         "rule": RULE,
         "whole_table": claims_table.whole_table(claims),
