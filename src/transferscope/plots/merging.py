@@ -51,7 +51,7 @@ KINDS = {
 }
 """Colour-blind safe, and told apart by their markers as well."""
 NAMES = {"candidate": "candidates", "ensemble": "ensemble of logits", "union": "trained on all", "merge": "merges"}
-BEST, OTHERS = "candidate chosen on other images", "other candidates"
+BEST, OTHERS = "chosen candidate", "other candidates"
 COLUMNS = (
     "merge", "label", "task", "model", "kind", "metric", "value", "value_low", "value_high", "refitted", "chosen",
 )  # fmt: skip
