@@ -81,7 +81,9 @@ class Answer:
     file: str = ""
     """Path of a file that the answer speaks of, as the merged weights."""
     would_tell: str = ""
-    """Images, or a study, that would decide where the verdict is `cannot tell`."""
+    """Images, or a study, that would decide what `cannot tell` leaves open, or what is open beside the verdict."""
+    left_open: str = ""
+    """The thing that is open beside the verdict of a single pair, as `whether ...`; empty where there is none."""
     parts: tuple[PartialAnswer, ...] = ()
     """Of several pairs, or of several tasks, each of them; empty where there is one."""
 
@@ -166,7 +168,7 @@ class AnswerCard:
         return f"In brackets 95 % intervals over test images{within}."
 
     def __str__(self) -> str:
-        lines = [f"{number}. {answer.answer}" for number, answer in enumerate(self.answers, start=1)]
+        lines = [f"{number}. {one.question}\n   {one.answer}" for number, one in enumerate(self.answers, start=1)]
         return "\n".join([self.title, *lines, *([self.note] if self.models and self.note else [])])
 
     def _repr_html_(self) -> str:

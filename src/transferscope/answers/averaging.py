@@ -15,13 +15,12 @@ from transferscope.answers.learned import WOULD_TELL, none_learned
 from transferscope.answers.rule import images_that_decide, ranged
 from transferscope.answers.same_function import Relation, is_rounded_copy, relation
 from transferscope.answers.wording import (
-    about,
     count,
     listed,
+    more_images,
     percent,
     percent_range,
     point_range,
-    points,
     sentence,
     signed,
 )
@@ -95,23 +94,25 @@ def _same_again(compared: Compared) -> str:
     return f"no, the average of {compared.both(pair)} gives the same weights again{rounded}"
 
 
-def _file_of_one_function(compared: Compared, row: Row, file: str) -> str:
+def _file_of_one_function(compared: Compared, row: Row, single: Row, file: str) -> str:
     """Say what the file holds: a merge has other statistics of BatchNorm, and may have matched no channels."""
     if not file:
         return ""
-    gain, low, high = ranged(row, "gain")
-    change = f"{formats.points(gain, sign=True)} points{point_range(low, high, sign=True)}"
+    gain, low, _ = ranged(row, "gain")
+    change, best = _change(row), _label(compared, str(single["model"]))
     if relation(compared, compared.pairs_of_weights[0]) is Relation.PERMUTED and "aligned" not in str(row["model"]):
         method = METHODS.get(str(row["model"]), str(row["model"]))
-        return f"{file} holds another merge ({method}), which scores {change} against one of them"
+        return f"{file} holds another merge ({method}), which scores {change} against {best}"
     where = f"the merged weights lie in {file}"
     if gain == 0:
         return where
-    change = f"{change} of test {formats.metric_name(row['metric'])} on {count(int(row['num_examples']), 'test image')}"
+    images = count(int(row["num_examples"]), "test image")
+    change = f"{change} of test {formats.metric_name(row['metric'])} on {images} against {best} as it is"
     if not compared.has_batchnorm(compared.pairs_of_weights[0]):
-        return f"{where}, which scores {change} by rounding"
+        return f"{where}, which by rounding scores {change}"
     statistics = "other statistics of BatchNorm (from images of the train part), which make it another model"
-    return f"{where}, with {statistics}: {change}"
+    use = "" if low > 0 else "; nothing measured speaks for that file"
+    return f"{where}, with {statistics}: {change}{use}"
 
 
 def _question(names: Sequence[str]) -> str:
@@ -132,45 +133,38 @@ def _answer(compared: Compared, name: str, row: Row, single: Row, rows: pd.DataF
         method = f"the interpolation from the parent to {end} (WiSE-FT, {row['setting']})"
     if row["model"] == "aligned_rescaled" and with_batchnorm:
         method = METHODS["aligned"]  # recomputed statistics are the correction of the scale
-    images = count(int(row["num_examples"]), "test image")
+    tried = int(((rows["kind"] == "merge") & (rows["task"] == row["task"])).sum())
+    images = count(int(row["num_examples"]), "other test image" if tried > 1 else "test image")
     if by_task:
         images = f"{images} (mean over {_tasks([str(one['task']) for one in by_task])})"
     file = compared.merged.get(name, "")
-    where = f"the merged weights lie in {file}" if file else ""
-    tried = int(((rows["kind"] == "merge") & (rows["task"] == row["task"])).sum())
-    choosing = count(int(row["num_choice"]), "other image")
-    one = method if tried == 1 else f"{method}, chosen from {tried} methods and their settings on {choosing},"
-    single_one = ", the single model that the same images chose" if tried > 1 else ", the best one on other images"
+    merged = "weights of the chosen merge" if tried > 1 else "merged weights"
+    where = f"the {merged} lie in {file}" if file else ""
+    choosing = f"{int(row['num_choice']):,}"
+    one = method
+    best_on = f"{choosing} others"
+    if tried > 1:
+        one = f"{method}, chosen from {tried} methods and their settings on {choosing} test images,"
+        best_on = f"those {choosing}"
+    against = f"{_change(row)} against {best}, the best single model on {best_on}"
     would = ""
     pairs = compared.pairs_of_weights
     alone = len(pairs) == 1 and (relation(compared, pairs[0]).by_weights or is_rounded_copy(compared, pairs[0]))
     if alone:
         verdict = NO
-        parts, where = [_same_again(compared)], _file_of_one_function(compared, row, file)
+        parts, where = [_same_again(compared)], _file_of_one_function(compared, row, single, file)
     elif _kept_one(row):
         verdict = NO
         parts = [f"no, {method} kept one model alone, so no average of several was better on the images that choose"]
-    elif verdict == YES:
-        rise = f"{points(gain)}{point_range(low, high)} more than {best}{single_one}"
-        parts = [f"yes, {one} scores {_score(row)} on {images}, {rise}", _gains(by_task)]
-    elif verdict == NO:
-        fall = f"{points(-gain)}{point_range(-high, -low)} less than {best}{single_one}"
-        parts = [f"no, {one} scores {_score(row)} on {images}, {fall}", _gains(by_task)]
-    elif rival is not None:
-        would = "more test images that judge"
-        parts = [
-            f"it cannot be told: {one} scores {_score(row)} on {images}, {points(gain)}{point_range(low, high)} more "
-            f"than {best}{single_one}, but {_label(compared, str(rival['model']))} scores {_score(rival)}",
-            _gains(by_task),
-        ]
     else:
-        needed = images_that_decide(gain, low, high, 0.0, float(row["num_examples"]))
-        would = f"about {about(needed)} test images that judge" if math.isfinite(needed) else "more test images"
-        parts = [
-            f"it cannot be told: {one} scores {_score(row)} on {images}, {formats.points(gain, sign=True)} points"
-            f"{point_range(low, high, sign=True)} against {best}{single_one}",
-            _gains(by_task),
-        ]
+        opening = "it cannot be told:" if verdict == UNKNOWN else f"{verdict},"
+        parts = [f"{opening} {one} scores {_score(row)} on {images}, {against}", _gains(by_task)]
+        if rival is not None:
+            would = "more test images that judge"
+            parts[0] += f", but {_label(compared, str(rival['model']))} scores {_score(rival)}"
+        elif verdict == UNKNOWN:
+            needed = images_that_decide(gain, low, high, 0.0, float(row["num_examples"]))
+            would = f"{more_images(needed)} that judge{' the chosen merge' if tried > 1 else ''}"
     if not alone and row["model"] != "uniform":
         parts.append(_plain_average(rows, row, best))
     if where and not alone and with_batchnorm:
@@ -227,9 +221,14 @@ def _plain_average(rows: pd.DataFrame, row: Row, best: str) -> str:
     plain = rows[(rows["model"] == "uniform") & (rows["task"] == row["task"])].to_dict("records")
     if not plain:
         return ""
-    gain, low, high = ranged(plain[0], "gain")
-    change = f"{formats.points(gain, sign=True)} points{point_range(low, high, sign=True)}"
-    return f"on the same images the plain average scores {_score(plain[0])}, {change} against {best}"
+    images = f"the same {count(int(row['num_examples']), 'test image')}"
+    return f"on {images} the plain average scores {_score(plain[0])}, {_change(plain[0])} against {best}"
+
+
+def _change(row: Row) -> str:
+    """`+1.2 points (-0.5 to +2.9)`: the gain over the best single model."""
+    gain, low, high = ranged(row, "gain")
+    return f"{signed(gain)} points{point_range(low, high, sign=True)}"
 
 
 def _rival(row: Row, single: Row, rows: pd.DataFrame) -> Row | None:

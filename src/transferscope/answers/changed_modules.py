@@ -14,8 +14,8 @@ from transferscope.answers.answer import NO, UNKNOWN, YES, Answer
 from transferscope.answers.compared import Compared, Pair, Row
 from transferscope.answers.findings import Finding, Places, answer_of, largest, of_some, of_verdict
 from transferscope.answers.learned import WOULD_TELL, why_not
-from transferscope.answers.one_basin import cause_of, metric_name
-from transferscope.answers.rule import Numbers, among, decide
+from transferscope.answers.one_basin import CONNECTION, cause_of, metric_name
+from transferscope.answers.rule import Numbers, among, decide, images_that_decide
 from transferscope.answers.same_function import Relation, facts, is_rounded_copy, relation
 from transferscope.answers.wording import at_most, count, listed, percent, point_range, points, sentence, tiny
 from transferscope.experiment.names import RunName
@@ -112,7 +112,8 @@ def _unrelated(compared: Compared, pair: Pair, table: pd.DataFrame, whole: float
         correlation += f" ({float(row['correlation_matched']):.2f} with channels matched)"
     text = (
         f"none can be singled out: the weights correlate by {correlation}, as those of networks that were trained "
-        f"independently, and the modules differ by {percent(float(known.min()))} to {percent(float(known.max()))} of "
+        f"independently, and with channels in the order of the files the "
+        f"modules differ by {percent(float(known.min()))} to {percent(float(known.max()))} of "
         f"their norm{', scales of BatchNorm included' if compared.has_batchnorm(pair) else ''}"
     )
     return Finding(pair, "", text, whole)
@@ -217,38 +218,57 @@ def _critical(compared: Compared, pair: Pair, number: int) -> Finding | None:
     drops = {module_name(row): among(_drop(row), number * len(ordered)) for row in ordered}
     verdicts = [decide(*drop, (margin, math.inf)) for drop in drops.values()]
     first, numbers = next(iter(drops.items()))
-    order = " with channels in the order of the files" if _is_of_order(compared, pair) else ""
+    order = ""
+    if _is_of_order(compared, pair):
+        order = " with channels in the order of the files, whose mismatch is part of the cost"
     matched_too = " and with channels matched" if (rows["way"] == MATCHED).all() else order
-    images = f", {count(int(ordered[0]['num_examples']), 'test image')}"
+    taken = int(ordered[0]["num_examples"])
+    images = f", {count(taken, 'test image')}"
     how = f"set half-way to the other model's, one at a time{matched_too} (mean over both models{images})"
     cost = f"{points(numbers[0])}{point_range(numbers[1], numbers[2])} of test {metric_name(compared, pair)}"
     limit = f"the margin of {points(margin)}"
     critical = [module for module, verdict in zip(drops, verdicts, strict=True) if verdict == YES]
+    undecided = [
+        module
+        for module, verdict, row in zip(drops, verdicts, ordered, strict=True)
+        if verdict == UNKNOWN and not _is_nothing(row, margin)
+    ]
+    would = _would_tell(compared, pair, [drops[module] for module in undecided], margin, taken) if undecided else ""
     if critical:
         others = [f"{module} ({points(drops[module][0])})" for module in critical[1:SHOWN]]
         then = f", then {listed(others)}" if others else ""
         if not _in_order(drops, critical[:SHOWN]):
-            then += "; intervals overlap, so the order is not certain"
-        undecided = [
-            module
-            for module, verdict, row in zip(drops, verdicts, ordered, strict=True)
-            if verdict == UNKNOWN and not _is_nothing(row, margin)
-        ]
+            then += "; these intervals do not settle the order"
         which = listed(undecided) if len(undecided) <= SHOWN else f"{len(undecided)} others"
-        rest = f"; whether {which} cost{'s' if len(undecided) == 1 else ''} more cannot be told" if undecided else ""
+        rest = f"; whether {which} cost{_s(undecided)} more cannot be told" if undecided else ""
         text = (
-            f"{len(critical)} of {count(len(ordered), 'module')} cost{'s' if len(critical) == 1 else ''} more than "
+            f"{len(critical)} of {count(len(ordered), 'module')} cost{_s(critical)} more than "
             f"{limit} when {how}: {first} costs most, {cost}{then}{rest}"
         )
-        return Finding(pair, YES, text, *numbers)
-    if all(verdict == NO or _is_nothing(row, margin) for row, verdict in zip(ordered, verdicts, strict=True)):
+        left_open = f"whether {which} cost{_s(undecided)} more than the margin" if undecided else ""
+        return Finding(pair, YES, text, *numbers, would, left_open)
+    if not undecided:
         highest = max(0.0, *(high for _, _, high in drops.values()))
-        fall = f"none lets the test metric fall (by the intervals {at_most(highest)})"
+        metric = metric_name(compared, pair)
+        fall = f"no fall is measured for any (by the intervals {at_most(highest)} of test {metric})"
         fall = f"the largest fall is {cost}, of {first}" if numbers[0] > 0 else fall
         text = f"none is: {how}, no module costs more than {limit}, and {fall}"
         return Finding(pair, NO, text, *numbers)
     text = f"it cannot be told: {how}, the largest fall is {cost}, of {first}, and {limit} lies in an interval"
-    return Finding(pair, UNKNOWN, text, *numbers, would_tell="more test images")
+    return Finding(pair, UNKNOWN, text, *numbers, would)
+
+
+def _would_tell(compared: Compared, pair: Pair, drops: Sequence[Numbers], margin: float, taken: int) -> str:
+    """Images of which 80 % of sets decide all of the modules that are open; one that needs too many names no number."""
+    power = 1 - 0.2 / len(drops)
+    needed = [images_that_decide(*drop, margin, taken, power=power) for drop in drops]
+    most = max(needed) if all(map(math.isfinite, needed)) else math.nan
+    return compared.images_that_tell(pair, most, taken, CONNECTION)
+
+
+def _s(modules: Sequence[str]) -> str:
+    """The ending of the verb."""
+    return "s" if len(modules) == 1 else ""
 
 
 def _drop(row: Row) -> Numbers:

@@ -13,6 +13,7 @@ import pandas as pd
 
 from transferscope.analysis.barriers import higher_is_better, learned_by
 from transferscope.answers.score import Score, score_of
+from transferscope.answers.wording import more_images
 from transferscope.claims.evidence import CROSS_DOMAIN, Evidence, TaskResults, main_metric
 from transferscope.claims.pair_rows import other_side
 from transferscope.experiment.names import CheckpointName, RunName
@@ -228,6 +229,14 @@ class Compared:
         """Test images on which predictions were compared."""
         rows = self.rows("replacement", self.written("replacement", pair))
         return int(rows["num_examples"].max()) if len(rows) else 0
+
+    def images_that_tell(self, pair: Pair, needed: float, taken: float, analysis: str) -> str:
+        """Test images that would decide, with the option of an analysis that takes fewer than there are.
+
+        needed: NaN where their number is not known. taken: by the analysis, whose options are named so in a plan.
+        """
+        option = f"analyses.{analysis}.max_examples" if taken < self.num_examples(pair) else ""
+        return more_images(needed, option)
 
 
 PAIR_TABLES = ("identity", "distances", "replacement", "mistakes", "barriers", "connection")

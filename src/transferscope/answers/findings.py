@@ -22,6 +22,7 @@ class Finding:
     low: float = math.nan
     high: float = math.nan
     would_tell: str = ""
+    left_open: str = ""
 
 
 def answer_of(
@@ -58,6 +59,7 @@ def answer_of(
         figure=figure,
         section=section,
         would_tell=would_tell(findings),
+        left_open=shown.left_open if len(findings) == 1 else "",
         parts=tuple(_part(compared, one) for one in findings) if len(findings) > 1 else (),
     )
 

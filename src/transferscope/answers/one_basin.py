@@ -11,9 +11,9 @@ from transferscope.answers.compared import Compared, Pair, Row
 from transferscope.answers.findings import Finding, Places, answer_of, largest, of_every, of_verdict
 from transferscope.answers.learned import WOULD_TELL, why_not
 from transferscope.answers.line_height import Height, height
-from transferscope.answers.rule import among, ranged
+from transferscope.answers.rule import among, images_that_decide, ranged
 from transferscope.answers.same_function import Relation, relation
-from transferscope.answers.wording import about, at_most, count, percent, percent_range, point_range, points, sentence
+from transferscope.answers.wording import at_most, count, percent, percent_range, point_range, points, sentence
 from transferscope.claims.connection import MOSTLY
 
 EXPLANATIONS = {
@@ -27,6 +27,9 @@ CORRECTED = {
     "rescaled": "with channels rescaled",
     "aligned_rescaled": "with channels matched and rescaled",
 }
+
+EXPLAINED = "whether order and scale of the channels explain most of the barrier"
+CONNECTION = "landscape.connection"
 
 PART = (0.0, math.inf)
 """Possible values of the part of a barrier that is left."""
@@ -154,7 +157,8 @@ def _finding(compared: Compared, pair: Pair, number: int) -> Basin | None:
         cause = cause_of(compared, pair, number)
         explained = f"; {cause.text}" if cause is not None else ""
         text = f"not as they are: {way} {score.against_margin}{explained}"
-        return Basin(pair, NO, text, *ends, cause.would_tell if cause is not None else "")
+        would, left_open = (cause.would_tell, cause.left_open) if cause is not None else ("", "")
+        return Basin(pair, NO, text, *ends, would, left_open)
     joined = "and" if score.verdict == loss.verdict else "but"
     numbers = f"{way} {score.against_margin}, {joined} {loss.against_margin}"
     if loss.verdict == NO:
@@ -164,10 +168,10 @@ def _finding(compared: Compared, pair: Pair, number: int) -> Basin | None:
     if score.verdict == loss.verdict == YES:
         return Basin(pair, YES, f"yes, {numbers}", *ends)
     text = f"whether {both} lie in one basin cannot be told: {score.unknown or numbers}"
-    return Basin(pair, UNKNOWN, text, *ends, would_tell=_would_tell(score, loss))
+    return Basin(pair, UNKNOWN, text, *ends, would_tell=_would_tell(compared, pair, score, loss))
 
 
-def _would_tell(*heights: Height) -> str:
+def _would_tell(compared: Compared, pair: Pair, *heights: Height) -> str:
     """Images that would decide, if the values stay; empty where images can decide nothing.
 
     One height above its margin is enough for *no*, so the fewest that show one suffice; that there is no barrier takes
@@ -183,7 +187,7 @@ def _would_tell(*heights: Height) -> str:
         both = 1 - 0.2 / len(undecided)  # so that 80 % of sets of images decide them all
         slowest = [one.images_needed(both) for one in undecided]
         needed = max(slowest) if all(map(math.isfinite, slowest)) else math.nan
-    return f"about {about(needed)} test images" if math.isfinite(needed) else "more test images"
+    return compared.images_that_tell(pair, needed, heights[0].num_examples, "landscape")
 
 
 @dataclass(frozen=True)
@@ -194,6 +198,7 @@ class Cause:
     text: str
     way: str
     would_tell: str = ""
+    left_open: str = ""
 
 
 def cause_of(compared: Compared, pair: Pair, number: int = 1) -> Cause | None:
@@ -217,26 +222,36 @@ def cause_of(compared: Compared, pair: Pair, number: int = 1) -> Cause | None:
     explanation = EXPLANATIONS[way]
     if way == "aligned" and compared.has_batchnorm(pair):
         explanation = "the order of the channels"  # not alone: recomputed statistics correct the scale
+    taken = float(by_way[way].get("num_examples", math.nan))
+    more = compared.images_that_tell(pair, math.nan, taken, CONNECTION)
     height, low, high = among(ranged(by_way[way], "barrier"), number)
+    would, left_open = "", ""
+    if low <= margin <= high:
+        needed = images_that_decide(height, low, high, margin, taken)
+        would = compared.images_that_tell(pair, needed, taken, CONNECTION)
+        left_open = f"whether {CORRECTED[way]} a barrier above the margin is left"
     measured = _measured_as(by_way)
     if high < margin:
         left = f"{measured}{CORRECTED[way]} {points(height)}{point_range(low, high)} are left, less than the margin"
         return Cause(YES, f"{explanation} explain{_s(way)} it: {left}", way)
     left = f"{points(height)}{point_range(low, high)}"
-    beside = "more than the margin" if low > margin else "and the margin lies in that interval"
+    beside = "more than the margin"
+    if left_open:
+        beside = "and the margin lies in that interval, so whether a barrier is left cannot be told"
     share, low, high = among(ranged(by_way[way], "left"), number, PART)
     shown = f"{percent(share)}{percent_range(low, high)} of it is left, that is {left}, {beside}"
     if high < MOSTLY:
-        return Cause(YES, f"{explanation} explain{_s(way)} most of it: {measured}{shown}", way)
+        text = f"{explanation} explain{_s(way)} most of it: {measured}{shown}"
+        return Cause(YES, text, way, would, left_open)
     shown = f"{measured}{CORRECTED[way]} {shown}"
     if "aligned_rescaled" not in present:
         together = "whether order and scale of the channels together explain it was not measured"
         needed = "the way aligned_rescaled of analyses.landscape.connection"
-        return Cause(UNKNOWN, f"{together}, and {shown}", way, needed)
+        return Cause(UNKNOWN, f"{together}, and {shown}", way, needed, EXPLAINED)
     if all(among(ranged(by_way[one], "left"), number, PART)[1] > MOSTLY for one in present):
         return Cause(NO, f"neither order nor scale of the channels, as far as found, explains it: {shown}", way)
     text = f"whether order and scale of the channels explain most of it cannot be told: {shown}"
-    return Cause(UNKNOWN, text, way, "more test images")
+    return Cause(UNKNOWN, text, way, more, EXPLAINED)
 
 
 def _measured_as(by_way: Mapping[str, Row]) -> str:

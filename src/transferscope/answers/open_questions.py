@@ -23,10 +23,8 @@ OPEN = SUBJECTS | {
     "replacement": "whether the replacement stays within the accepted loss",
 }
 """Things that are open where the verdict is `cannot tell`."""
-OF_SOME = {"basin": "whether they lie in one basin or what explains their barrier"}
+OF_SOME = {"basin": "whether they lie in one basin or what explains their whole barrier"}
 """Things that may be open for some pairs or tasks where the verdict is that of others."""
-EXPLAINED = "whether order and scale of the channels explain most of the barrier"
-"""The thing that may be open of a single barrier that is there."""
 BY_WEIGHTS = ("basin", "averaging", "critical_modules")
 """Questions that need networks whose weights correspond."""
 
@@ -110,13 +108,13 @@ def _undecided(answers: Sequence[Answer], scope: str) -> list[str]:
     """
     groups: dict[tuple[str, str], list[str]] = {}
     for one in answers:
-        numbered = one.would_tell.startswith("about ")
+        numbered = "about " in one.would_tell
         power = ", in 80 % of cases at least, if the true value is the measured one" if numbered else ""
         would = f" ({one.would_tell} would tell{power})" if one.would_tell else ""
         if one.verdict == UNKNOWN:
             groups.setdefault((would, ""), []).append(OPEN[one.id])
         elif one.would_tell:
-            left = OF_SOME.get(one.id, OPEN[one.id]) if scope else EXPLAINED
+            left = one.left_open or OF_SOME.get(one.id, OPEN[one.id])
             groups.setdefault((would, scope), []).append(left)
     ordered = sorted(groups.items(), key=lambda group: not group[0][0])
     said = [f"{where}{listed(texts)}{would}" for (would, where), texts in ordered]

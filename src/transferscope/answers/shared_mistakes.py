@@ -11,9 +11,17 @@ from transferscope.answers.compared import Compared, Pair, Row
 from transferscope.answers.findings import Finding, Places, answer_of, largest, of_every, of_verdict, smallest
 from transferscope.answers.learned import WOULD_TELL, neither_learned, why_not
 from transferscope.answers.rule import SHARE, among, images_that_decide, ranged
-from transferscope.answers.same_function import Relation, relation
-from transferscope.answers.wording import about, count, percent, percent_range, points, sentence
-from transferscope.tables import formats
+from transferscope.answers.same_function import Relation, facts, is_rounded_copy, relation
+from transferscope.answers.wording import (
+    count,
+    more_images,
+    percent,
+    percent_range,
+    point_range,
+    points,
+    sentence,
+    signed,
+)
 
 ANSWERS = {"yes": YES, "no": NO, "cannot tell": UNKNOWN}
 LONGEST = 2.0
@@ -193,8 +201,7 @@ def _replaced(compared: Compared, pair: Pair, number: int) -> Finding:
     gain, gain_low, gain_high = among(ranged(row, "accuracy_gain"), number)
     if gain_low <= -margin <= gain_high and number > 1:
         verdict = UNKNOWN
-    change = f"{formats.points(gain, sign=True)} points"
-    change += f" ({formats.points(gain_low, sign=True)} to {formats.points(gain_high, sign=True)})"
+    change = f"{signed(gain)} points{point_range(gain_low, gain_high, sign=True)}"
     accepted = f"the accepted loss of {points(margin)} (replace.margin)"
     would = ""
     if verdict == YES:
@@ -204,5 +211,10 @@ def _replaced(compared: Compared, pair: Pair, number: int) -> Finding:
     else:
         text += f"; accuracy changes by {change}, so whether {second} stays within {accepted} cannot be told"
         needed = images_that_decide(gain, gain_low, gain_high, -margin, float(row["num_examples"]))
-        would = f"about {about(needed)} test images" if math.isfinite(needed) else "more test images"
+        would = more_images(needed)
+    rounded = facts(compared, pair)
+    if rounded is not None and is_rounded_copy(compared, pair):
+        text += (
+            f"; both were run in one precision, so what {rounded['rounded_to']} does to the arithmetic was not tested"
+        )
     return Finding(pair, verdict, text, lost, low, high, would)

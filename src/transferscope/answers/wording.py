@@ -23,17 +23,24 @@ def percent(value: float) -> str:
 
 def points(value: float) -> str:
     """`3.2 points`, with `-3.2 points` for a fall."""
-    return f"{formats.points(value)} points"
+    return f"{_hundredths(value)} points"
 
 
 def at_most(value: float) -> str:
-    """`at most 3.2 points`; `less than 0.1 points` of what would be printed as 0."""
-    return f"at most {points(value)}" if value >= 0.0005 or value <= 0 else "less than 0.1 points"
+    """`at most 3.2 points`."""
+    return f"at most {points(value)}"
 
 
 def signed(value: float) -> str:
     """`+3.2`, in points."""
-    return formats.points(value, sign=True)
+    return _hundredths(value, sign=True)
+
+
+def _hundredths(value: float, *, sign: bool = False) -> str:
+    """One decimal, or the first digit of a number that would be printed as 0.0, so that it shows its sign."""
+    if ROUNDING < abs(value) < 0.0005:
+        return f"{float(f'{100 * value:.0e}'):{'+' if sign else ''}}"
+    return formats.points(value, sign=sign)
 
 
 def tiny(value: float) -> str:
@@ -50,8 +57,7 @@ def point_range(low: float, high: float, *, sign: bool = False) -> str:
     """` (-0.1 to 0.9)`, empty where an end is not known."""
     if math.isnan(low) or math.isnan(high):
         return ""
-    show = signed if sign else formats.points
-    return f" ({show(low)} to {show(high)})"
+    return f" ({_hundredths(low, sign=sign)} to {_hundredths(high, sign=sign)})"
 
 
 def listed(words: Sequence[str]) -> str:
@@ -75,6 +81,16 @@ def about(number: float) -> str:
     """A number of images to two digits: `1,200`."""
     digits = max(0, math.floor(math.log10(max(number, 1))) - 1)
     return f"{math.ceil(number / 10**digits) * 10**digits:,}"
+
+
+def more_images(number: float, option: str = "") -> str:
+    """`about 1,200 test images`, `more test images` where their number is not known.
+
+    option: of an analysis that takes fewer images than there are, which has to be raised, too.
+    """
+    if not math.isfinite(number):
+        return f"a larger {option}" if option else "more test images"
+    return f"{option} of about {about(number)} test images" if option else f"about {about(number)} test images"
 
 
 def sentence(parts: Iterable[str]) -> str:
