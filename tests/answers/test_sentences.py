@@ -147,7 +147,7 @@ def test_how_many_images_would_tell() -> None:
     together = (1 + norm.ppf(0.9) / norm.isf(0.025)) ** 2  # of both at once
     assert both.would_tell == f"about {np.ceil(3125 * together / 100) * 100:,.0f} test images"  # of the loss
     assert (
-        "test images would tell, in 80 % of cases at least, if the true value is the measured one"
+        "test images would tell); so many images are enough in 80 % of cases at least, if the true value is the measured one;"
         in open_questions(compared, [answer]).answer
     )
     reach = 3 * norm.isf(0.05 * 0.75 / 2) / norm.isf(0.05 * 0.75)  # below 6 points, of which 4 are the margin
@@ -324,9 +324,9 @@ def test_what_is_open_stands_with_what_would_tell_it() -> None:
         (lines({"ab": (0.5, 0.4, 0.6), "ac": (0.5, 0.4, 0.6)}), "for some of the pairs"),
     ):
         assert open_questions(compared, answers).answer.startswith(
-            f"It cannot be told {scope} {some}; nor whether averaging pays (about 200 test images would tell, in "
-            "80 % of cases at least, if the true value is the measured one); nor which modules are critical and how far their mistakes overlap (more test images would "
-            "tell); nor whether they are the same function; the answers are about these models alone"
+            f"It cannot be told {scope} {some}; nor whether averaging pays (about 200 test images would tell); nor which modules are critical and how far their mistakes overlap (more test images would "
+            "tell); nor whether they are the same function; so many images are enough in 80 % of cases at "
+            "least, if the true value is the measured one; the answers are about these models alone"
         )
 
 
@@ -745,7 +745,7 @@ def test_what_is_left_open_beside_a_verdict_stands_in_the_last_answer() -> None:
     left = open_questions(one, answers).answer
     assert (
         "it cannot be told whether with channels matched a barrier above the margin is left (about 920 test images "
-        "would tell, in 80 % of cases at least, if the true value is the measured one); nor whether fc costs more than "
+        "would tell); nor whether fc costs more than "
         "the margin (about 3,400 test images would" in left
     )
 

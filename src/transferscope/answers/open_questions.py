@@ -25,6 +25,7 @@ OPEN = SUBJECTS | {
 """Things that are open where the verdict is `cannot tell`."""
 OF_SOME = {"basin": "whether they lie in one basin or what explains their whole barrier"}
 """Things that may be open for some pairs or tasks where the verdict is that of others."""
+ENOUGH = "so many images are enough in 80 % of cases at least, if the true value is the measured one"
 BY_WEIGHTS = ("basin", "averaging", "critical_modules")
 """Questions that need networks whose weights correspond."""
 
@@ -108,9 +109,7 @@ def _undecided(answers: Sequence[Answer], scope: str) -> list[str]:
     """
     groups: dict[tuple[str, str], list[str]] = {}
     for one in answers:
-        numbered = "about " in one.would_tell
-        power = ", in 80 % of cases at least, if the true value is the measured one" if numbered else ""
-        would = f" ({one.would_tell} would tell{power})" if one.would_tell else ""
+        would = f" ({one.would_tell} would tell)" if one.would_tell else ""
         if one.verdict == UNKNOWN:
             groups.setdefault((would, ""), []).append(OPEN[one.id])
         elif one.would_tell:
@@ -118,4 +117,5 @@ def _undecided(answers: Sequence[Answer], scope: str) -> list[str]:
             groups.setdefault((would, scope), []).append(left)
     ordered = sorted(groups.items(), key=lambda group: not group[0][0])
     said = [f"{where}{listed(texts)}{would}" for (would, where), texts in ordered]
-    return [f"{'nor' if index else 'it cannot be told'} {text}" for index, text in enumerate(said)]
+    open_ = [f"{'nor' if index else 'it cannot be told'} {text}" for index, text in enumerate(said)]
+    return [*open_, ENOUGH] if any("about " in would for would, _ in groups) else open_
