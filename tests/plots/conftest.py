@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
+
+from transferscope.plots.roles import labelled
 
 MODULES = ["stem", *(f"layer{stage}.{block}" for stage in (1, 2, 3) for block in (0, 1)), "fc"]
 KINDS = {"P-T & P-T": ("pt", "pt"), "P-T & RI-T": ("pt", "rit"), "RI-T & RI-T": ("rit", "rit")}
@@ -384,6 +387,22 @@ BUILDERS = (
 singular_values, singular_vectors, spectrum, images, gallery, reuse, gains, along_pretraining,
      file_pairs, file_names,
 )  # fmt: skip
+
+
+LABELS = {
+    "pt": "P-T", "pt_large_lr": "P-T large lr", "pt_union": "P-T", "rit": "RI-T", "rit_small_lr": "RI-T small lr",
+    "rit_same_init": "RI-T same init", "rit_union": "RI-T", "p": "P", "ri": "RI",
+}  # fmt: skip
+ROLES = {"P-T": "fine_tuned", "RI-T": "from_scratch", "RI-T same init": "shared_init", "P": "source"}
+TASKS = ("unknown", "shapes", "real", "clipart", "quickdraw", "real_clipart", "chest")
+
+
+@pytest.fixture(autouse=True)
+def study() -> Iterator[None]:
+    """Tables of this folder are drawn as those of a study whose labels are the paper's."""
+    runs = {f"{task}.{kind}_{n}": text for task in TASKS for kind, text in LABELS.items() for n in range(1, 30)}
+    with labelled(ROLES, runs):
+        yield
 
 
 @pytest.fixture

@@ -507,8 +507,8 @@ def test_the_gallery_names_truth_and_both_predictions(drawn):
     """Top row: only model a is right; captions give confidences in percent."""
     table = drawn.gallery(columns=1).assign(confidence_a=0.876, confidence_b=0.5)
     top, bottom = images.uncommon_mistakes_gallery(drawn.images(), table).axes
-    assert (top.get_title(), top.get_ylabel()) == ("class 0", "RI-T wrong,\nP-T right")
-    assert top.get_xlabel() == "P-T: class 0 88 %\nRI-T: class 9 50 %"
+    assert (top.get_title(), top.get_ylabel()) == ("class 0", "model b wrong,\nmodel a right")
+    assert top.get_xlabel() == "model a: class 0 88 %\nmodel b: class 9 50 %"
     assert bottom.get_xlabel() == "P-T: class 9 88 %\nRI-T: class 0 50 %"
 
 

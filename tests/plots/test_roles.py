@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Callable, Iterator
 
 import pandas as pd
 import pytest
@@ -10,9 +11,9 @@ import pytest
 from drawn_study import OTHER_LABELS, change_study, relabelled
 from transferscope.experiment.plan import make_plan
 from transferscope.framework.plan_parameters import label_parameters
-from transferscope.pipelines.wiring import Drawing, Labelled
+from transferscope.pipelines.wiring import Drawing, Labelled, Pages
 from transferscope.plots.rates import by_kind_and_rate
-from transferscope.plots.roles import DEFAULT, kind_of, labelled, present_labels
+from transferscope.plots.roles import kind_of, labelled, present_labels
 from transferscope.plots.rows import kind_of_run
 from transferscope.plots.style import empty_figure, in_usual_order, looks_for
 
@@ -56,8 +57,8 @@ def test_a_label_alone_gives_a_file_no_look_of_a_role() -> None:
 
 
 def test_a_run_is_printed_by_its_label() -> None:
-    """The plan's label counts; without a plan the run's name suggests one."""
-    assert kind_of_run("clipart.pt_1@final") == "P-T"
+    """The study's label counts; of a run that it has not, the kind in the name."""
+    assert kind_of_run("clipart.pt_later_1@final") == "pt later"
     with labelled(**label_parameters(relabelled())["clipart"]):
         assert kind_of_run("clipart.pt_1@final") == "Fine-tuned"
         assert kind_of_run("clipart.pt_large_lr_2") == "RI-T"
@@ -85,7 +86,7 @@ def test_the_kind_that_is_compared_has_the_look_of_its_role() -> None:
 
 def test_labels_reach_the_drawing_and_not_the_function() -> None:
     """As the last input, of a function of nodes and of one that is imported when it draws; afterwards all is as before."""
-    labels = {"roles": {"Mine": "fine_tuned"}, "runs": {}}
+    labels, before = {"roles": {"Mine": "fine_tuned"}, "runs": {}}, present_labels()
     assert pickle.loads(pickle.dumps(Labelled(_looks)))("Mine", labels).axes
     drawing = pickle.loads(pickle.dumps(Drawing("curves:learning_curves", {"title": "mine"}, joined=True)))
     assert drawing.__name__ == "learning_curves"
@@ -95,7 +96,29 @@ def test_labels_reach_the_drawing_and_not_the_function() -> None:
     assert any("Mine" in text.get_text() for text in figure.legends[0].get_texts())
     with pytest.raises(AssertionError):
         _looks("Mine")
-    assert present_labels() is DEFAULT
+    assert present_labels() is before
+
+
+def test_pages_that_are_drawn_when_they_are_saved_have_the_labels() -> None:
+    """Each page is drawn with them, and between two pages all is as before."""
+    table = pd.DataFrame({"value": [1.0, 2.0]})
+    before, number = present_labels(), 0
+    for _ in TwoPages("none", {}, joined=True)(table, None, {"roles": {"Mine": "fine_tuned"}, "runs": {}})():
+        assert present_labels() is before
+        number += 1
+    assert number == 2
+
+
+class TwoPages(Pages):
+    """Two figures of a kind."""
+
+    def function(self) -> Callable[..., object]:
+        return _two_pages
+
+
+def _two_pages(table: pd.DataFrame, note: str | None) -> Iterator[object]:
+    for _ in table["value"]:
+        yield _looks("Mine")
 
 
 def _looks(kind: str) -> object:

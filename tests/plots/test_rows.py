@@ -26,17 +26,13 @@ from transferscope.system.errors import UserError
     [
         ("clipart.pt_1", "P-T"),
         ("clipart.pt_1@final", "P-T"),
-        ("chest.rit_12@best", "RI-T"),
-        ("clipart.rit_same_init_2", "RI-T same init"),
-        ("clipart.pt_large_lr_1", "P-T large lr"),
-        ("real_clipart.pt_union_1", "P-T"),
-        ("shapes.p_1", "P"),
+        ("clipart.tuned_12@best", "tuned"),
+        ("real_clipart.tuned_later_1", "tuned later"),
         ("mine_v2", "mine v2"),
-        ("photos.pretender_1", "pretender"),
     ],
 )
-def test_the_kind_of_a_run_is_read_from_its_name(run, kind):
-    """Replica, task and epoch do not matter; a stem that is no known kind stays itself."""
+def test_a_run_is_called_by_its_label_or_by_its_name(run, kind):
+    """Of a run that no study labels, replica, task and epoch do not matter."""
     assert kind_of_run(run) == kind
 
 

@@ -148,7 +148,7 @@ def draw_pages(
     """The node that draws `{task}.{entry}.pages`, with a function that gives one figure after the other."""
     return Node(
         Pages(plot, {"title": task} | options, joined=True),
-        inputs=[*inputs, f"params:plan.notes.{task}"],
+        inputs=[*inputs, f"params:plan.notes.{task}", f"params:plan.labels.{task}"],
         outputs=f"{task}.{entry}.pages",
         name=f"draw_{name}",
         namespace=f"{task}.{pipeline}",
@@ -189,11 +189,22 @@ class Drawing(Plot):
 
 
 class Pages(Plot):
-    """Figures that are drawn one by one when they are saved; the last input is the note."""
+    """Figures that are drawn one by one when they are saved; the last two inputs are the note and the labels."""
 
     def __call__(self, *inputs: object) -> Callable[[], Iterator[Figure]]:
-        *drawn, note = inputs
-        return cast(Callable[[], Iterator[Figure]], partial(self._draw, drawn, note))
+        *drawn, note, labels = inputs
+        return partial(self._pages, drawn, note, cast(Labels, labels))
+
+    def _pages(self, drawn: Iterable[object], note: object, labels: Labels) -> Iterator[Figure]:
+        from transferscope.plots.roles import labelled
+
+        pages = iter(cast(Iterable[Figure], self._draw(drawn, note)))
+        while True:
+            with labelled(**labels):
+                page = next(pages, None)
+            if page is None:
+                return
+            yield page
 
 
 class AsOne:

@@ -38,8 +38,8 @@ def uncommon_mistakes_gallery(
     images: Any,
     gallery: pd.DataFrame,
     *,
-    name_a: str = "P-T",
-    name_b: str = "RI-T",
+    name_a: str = "model a",
+    name_b: str = "model b",
     title: str | None = None,
     note: str | None = None,
 ) -> Figure:

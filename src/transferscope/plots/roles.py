@@ -25,10 +25,8 @@ class Labels:
 UNTRAINED = "RI"
 """The label of a run from scratch before its training."""
 
-DEFAULT = Labels({
-    "P-T": "fine_tuned", "RI-T": "from_scratch", "RI-T same init": "shared_init", "P": "source", UNTRAINED: "untrained",
-})  # fmt: skip
-"""Labels of tables that are drawn without a plan, as in a notebook."""
+DEFAULT = Labels({UNTRAINED: "untrained"})
+"""Without those of a study each label is a kind of run by itself."""
 
 _present: ContextVar[Labels] = ContextVar("labels", default=DEFAULT)
 
@@ -40,7 +38,7 @@ def present_labels() -> Labels:
 
 @contextmanager
 def labelled(roles: Mapping[str, str], runs: Mapping[str, str]) -> Iterator[None]:
-    """Draw figures of a study with these labels."""
+    """Draw figures of a study with these labels, which a notebook loads as `params:plan.labels.<task>`."""
     token = _present.set(Labels({UNTRAINED: "untrained", **roles}, runs))
     try:
         yield

@@ -15,27 +15,17 @@ from transferscope.system.errors import UserError
 
 LONGEST_FILE = 25
 """Letters of the name of a file, of which two stand beside each other."""
-_STEMS = (("rit", "RI-T"), ("ri", "RI"), ("pt", "P-T"), ("p", "P"))
 
 
 def kind_of_run(run: str) -> str:
-    """The label of a run: the plan's; without a plan the one that its name suggests, or the stem of its name.
-
-    `clipart.rit_same_init_2@final` suggests `RI-T same init`. Training on a union of tasks makes no other kind:
-    `real_clipart.pt_union_1` suggests `P-T`.
-    """
+    """The label of a run in the study; else the kind in its name, `rit same init` of `clipart.rit_same_init_2`."""
     try:
         name = CheckpointName.parse(run, task="unknown").run_name
     except UserError:
         return run.replace("_", " ")
     if str(name) in present_labels().runs:
         return present_labels().runs[str(name)]
-    stem = name.kind
-    for prefix, label in _STEMS:
-        if stem == prefix or stem.startswith(prefix + "_"):
-            variant = stem[len(prefix) + 1 :].removesuffix("union").replace("_", " ")
-            return f"{label} {variant}".strip()
-    return stem.replace("_", " ")
+    return name.kind.replace("_", " ")
 
 
 def kinds_of(table: pd.DataFrame) -> pd.Series:
