@@ -509,7 +509,7 @@ def test_the_gallery_names_truth_and_both_predictions(drawn):
     top, bottom = images.uncommon_mistakes_gallery(drawn.images(), table).axes
     assert (top.get_title(), top.get_ylabel()) == ("class 0", "model b wrong,\nmodel a right")
     assert top.get_xlabel() == "model a: class 0 88 %\nmodel b: class 9 50 %"
-    assert bottom.get_xlabel() == "P-T: class 9 88 %\nRI-T: class 0 50 %"
+    assert bottom.get_xlabel() == "model a: class 9 88 %\nmodel b: class 0 50 %"
 
 
 def test_heat_map_shows_means_in_the_order_of_the_layers(drawn):
