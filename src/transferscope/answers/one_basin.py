@@ -223,35 +223,35 @@ def cause_of(compared: Compared, pair: Pair, number: int = 1) -> Cause | None:
     if way == "aligned" and compared.has_batchnorm(pair):
         explanation = "the order of the channels"  # not alone: recomputed statistics correct the scale
     taken = float(by_way[way].get("num_examples", math.nan))
-    more = compared.images_that_tell(pair, math.nan, taken, CONNECTION)
     height, low, high = among(ranged(by_way[way], "barrier"), number)
-    would, left_open = "", ""
-    if low <= margin <= high:
-        needed = images_that_decide(height, low, high, margin, taken)
-        would = compared.images_that_tell(pair, needed, taken, CONNECTION)
-        left_open = f"whether {CORRECTED[way]} a barrier above the margin is left"
+    needed = images_that_decide(height, low, high, margin, taken)
+    is_open = low <= margin <= high
     measured = _measured_as(by_way)
     if high < margin:
         left = f"{measured}{CORRECTED[way]} {points(height)}{point_range(low, high)} are left, less than the margin"
         return Cause(YES, f"{explanation} explain{_s(way)} it: {left}", way)
     left = f"{points(height)}{point_range(low, high)}"
     beside = "more than the margin"
-    if left_open:
+    if is_open:
         beside = "and the margin lies in that interval, so whether a barrier is left cannot be told"
     share, low, high = among(ranged(by_way[way], "left"), number, PART)
     shown = f"{percent(share)}{percent_range(low, high)} of it is left, that is {left}, {beside}"
     if high < MOSTLY:
         text = f"{explanation} explain{_s(way)} most of it: {measured}{shown}"
-        return Cause(YES, text, way, would, left_open)
+        if not is_open:
+            return Cause(YES, text, way)
+        would = compared.images_that_tell(pair, needed, taken, CONNECTION)
+        return Cause(YES, text, way, would, f"whether {CORRECTED[way]} a barrier above the margin is left")
     shown = f"{measured}{CORRECTED[way]} {shown}"
     if "aligned_rescaled" not in present:
         together = "whether order and scale of the channels together explain it was not measured"
-        needed = "the way aligned_rescaled of analyses.landscape.connection"
-        return Cause(UNKNOWN, f"{together}, and {shown}", way, needed, EXPLAINED)
+        would = "the way aligned_rescaled of analyses.landscape.connection"
+        return Cause(UNKNOWN, f"{together}, and {shown}", way, would, EXPLAINED)
     if all(among(ranged(by_way[one], "left"), number, PART)[1] > MOSTLY for one in present):
         return Cause(NO, f"neither order nor scale of the channels, as far as found, explains it: {shown}", way)
     text = f"whether order and scale of the channels explain most of it cannot be told: {shown}"
-    return Cause(UNKNOWN, text, way, more, EXPLAINED)
+    would = compared.images_that_tell(pair, math.nan, taken, CONNECTION)
+    return Cause(UNKNOWN, text, way, would, EXPLAINED)
 
 
 def _measured_as(by_way: Mapping[str, Row]) -> str:
