@@ -147,7 +147,7 @@ def test_how_many_images_would_tell() -> None:
     together = (1 + norm.ppf(0.9) / norm.isf(0.025)) ** 2  # of both at once
     assert both.would_tell == f"about {np.ceil(3125 * together / 100) * 100:,.0f} test images"  # of the loss
     assert (
-        "test images would tell); so many images are enough in 80 % of cases at least, if the true value is the measured one;"
+        "test images would tell); each of these numbers is enough in at least 80 % of cases, if the true value is the measured one;"
         in open_questions(compared, [answer]).answer
     )
     reach = 3 * norm.isf(0.05 * 0.75 / 2) / norm.isf(0.05 * 0.75)  # below 6 points, of which 4 are the margin
@@ -325,8 +325,9 @@ def test_what_is_open_stands_with_what_would_tell_it() -> None:
     ):
         assert open_questions(compared, answers).answer.startswith(
             f"It cannot be told {scope} {some}; nor whether averaging pays (about 200 test images would tell); nor which modules are critical and how far their mistakes overlap (more test images would "
-            "tell); nor whether they are the same function; so many images are enough in 80 % of cases at "
-            "least, if the true value is the measured one; the answers are about these models alone"
+            "tell); nor whether they are the same function; each of these numbers is enough in at least "
+            "80 % of cases, if the true value is the measured one; of a folder without parts half of the images are test "
+            "images; the answers are about these models alone"
         )
 
 
@@ -498,7 +499,7 @@ def test_a_merge_says_where_its_file_is() -> None:
     assert loses.answer.startswith("No, the plain average scores")
     assert "-2.0 points (-3.0 to -1.0) against" in loses.answer
     unknown = averaging(merges("cannot tell", (0.01, -0.01, 0.03)))
-    assert (unknown.verdict, unknown.would_tell) == (UNKNOWN, "about 2,300 test images that judge")
+    assert (unknown.verdict, unknown.would_tell) == (UNKNOWN, "about 3,300 test images, of which 70 % judge,")
     alone = averaging(merges("cannot tell", (0.0, 0.0, 0.0), "greedy", "1 of 2: images.b_1@final"))
     assert alone.verdict == NO
     assert "kept one model alone" in alone.answer
@@ -523,7 +524,7 @@ def test_a_merge_says_where_its_file_is() -> None:
             0.9,
             "aligned",
             0.0,
-            "and their average with matched channels gives its weights again; the merged weights lie in [^,]*$",
+            "and their average with matched channels gives the weights of A again; the merged weights lie in [^,]*$",
         ),
         (
             0.9,
@@ -535,7 +536,7 @@ def test_a_merge_says_where_its_file_is() -> None:
             0.9,
             "uniform",
             -0.5,
-            "gives its weights again; .*safetensors holds another merge .the plain average., which scores -50.0 po",
+            "gives the weights of A again; .*safetensors holds another merge .the plain average., which scores -50.0 po",
         ),
     ],
 )
@@ -635,8 +636,8 @@ def test_an_order_of_critical_modules_is_called_open_where_intervals_overlap(
 ) -> None:
     """Both cost more than the margin; which one costs more is known only where their intervals lie apart."""
     answer = critical_modules(moved({"stem": (0.4, 0.3, 0.5), "layer1": second, "fc": (0.0, -0.01, 0.01)}))
-    assert "stem costs most, 40.0 points" in answer.answer
-    assert ("do not settle the order" in answer.answer) == open_order
+    assert "largest for stem, 40.0 points" in answer.answer
+    assert ("order is not settled" in answer.answer) == open_order
 
 
 def test_modules_of_which_it_cannot_be_told_are_not_passed_over() -> None:
@@ -644,7 +645,7 @@ def test_modules_of_which_it_cannot_be_told_are_not_passed_over() -> None:
     falls = {"stem": (0.4, 0.3, 0.5), "layer1": (0.05, 0.01, 0.09), "fc": (0.0, -0.01, 0.01)}
     answer = critical_modules(moved(falls))
     assert answer.verdict == YES
-    assert answer.answer.endswith("; whether layer1 costs more cannot be told.")
+    assert answer.answer.endswith("; whether layer1 costs more than the margin cannot be told.")
     assert answer.left_open == "whether layer1 costs more than the margin"
     reach = 4 * norm.isf(0.025 / 3) / norm.isf(0.025)  # of three modules at once; 1 point to the margin
     needed = 200 * (reach * (1 + norm.ppf(0.8) / norm.isf(0.025))) ** 2
@@ -674,15 +675,15 @@ def test_the_plain_average_stands_beside_another_merge() -> None:
     answer = averaging(both).answer
     assert (
         "from the parent to the average (WiSE-FT, alpha 0.25), chosen from 2 methods and their settings on 120 test images, "
-        "scores 90.0 % (87.0 % to 93.0 %) on 280 other test images, +1.0 points (-1.0 to +3.0) against B, the best single model on those 120;"
-        in answer
+        "scores 90.0 % (87.0 % to 93.0 %) on 280 other test images, +1.0 points (-1.0 to +3.0) against B, the better of B and A on those 120 (the parent itself was not "
+        "scored);" in answer
     )
     assert (
         "; on the same 280 test images the plain average scores 91.0 % (87.0 % to 93.0 %), +2.0 points (-1.0 to +5.0) against B"
         in answer
     )
     assert answer.endswith("; the weights of the chosen merge lie in out/merged.safetensors.")
-    assert averaging(both).would_tell == "about 2,300 test images that judge the chosen merge"
+    assert averaging(both).would_tell == "about 3,300 test images, of which 70 % judge,"
     assert averaging(merges("cannot tell", (0.01, -0.01, 0.03))).answer.count("the plain average scores") == 1
     assert "from the parent to B (WiSE-FT" in averaging(one).answer  # one model has no average
 
@@ -699,18 +700,19 @@ def test_what_is_left_of_a_barrier_has_the_images_of_its_way() -> None:
     )
     near = lines({"ab": (0.5, 0.45, 0.55)}, {"aligned": (0.06, 0.03, 0.09, 0.12, 0.05, 0.2)})
     assert (
-        "(3.0 to 9.0), and the margin lies in that interval, so whether a barrier is left cannot" in basin(near).answer
+        "(3.0 to 9.0), and the margin lies in that interval, so whether more than the margin is left cannot"
+        in basin(near).answer
     )
 
 
 def test_an_order_holds_between_all_that_are_named() -> None:
     """A module whose interval overlaps with the next one's, or with that of one that is not named, has no sure place."""
     apart = {"fc": (0.6, 0.5, 0.7), "stem": (0.3, 0.25, 0.35), "layer1": (0.1, 0.08, 0.12)}
-    assert "do not settle the order" not in critical_modules(moved(apart)).answer
-    assert "do not settle the order" in critical_modules(moved(apart | {"layer1": (0.29, 0.2, 0.38)})).answer
+    assert "order is not settled" not in critical_modules(moved(apart)).answer
+    assert "order is not settled" in critical_modules(moved(apart | {"layer1": (0.29, 0.2, 0.38)})).answer
     wide = {"fc": (0.2, 0.1, 0.3), "stem": (0.15, -0.05, 0.35)}
-    assert "; whether stem costs more cannot be told" in critical_modules(moved(wide)).answer
-    assert "do not settle the order" in critical_modules(moved(wide)).answer
+    assert "; whether stem costs more than the margin cannot be told" in critical_modules(moved(wide)).answer
+    assert "order is not settled" in critical_modules(moved(wide)).answer
     frozen = critical_modules(moved({"fc": (0.2, 0.1, 0.3), "stem": (0.0, 0.0, 0.0)}))
     assert "cannot be told" not in frozen.answer
 
@@ -718,7 +720,7 @@ def test_an_order_holds_between_all_that_are_named() -> None:
 def test_statistics_of_batchnorm_are_found_without_lines() -> None:
     """Distances say whether networks have them, also where no line was measured, and of one file and its parent."""
     one = merges("cannot tell", (0.01, -0.01, 0.03), "aligned_rescaled")
-    words = "with statistics of BatchNorm from images of the train part"
+    words = "with statistics of BatchNorm from images that do not judge"
     for number, known in ((32, True), (0, False)):
         rows = [names("b", "p") | {"module": "all", "relative": 0.5, "num_statistics": number}]
         answer = averaging(replace(one, tables=dict(one.tables) | {"distances": pd.DataFrame(rows)})).answer
@@ -744,7 +746,7 @@ def test_what_is_left_open_beside_a_verdict_stands_in_the_last_answer() -> None:
     assert [answer.verdict for answer in answers] == [NO, YES]
     left = open_questions(one, answers).answer
     assert (
-        "it cannot be told whether with channels matched a barrier above the margin is left (about 920 test images "
+        "it cannot be told whether with channels matched more than the margin is left (about 920 test images "
         "would tell); nor whether fc costs more than "
         "the margin (about 3,400 test images would" in left
     )
@@ -756,10 +758,13 @@ def test_images_that_an_analysis_leaves_out_need_its_option() -> None:
     barriers = one.tables["barriers"].assign(num_examples=300)
     rows = flips("yes", (0.0, -0.01, 0.01)).tables["replacement"]
     few = replace(one, tables=dict(one.tables) | {"barriers": barriers, "replacement": rows})
-    assert basin(few).would_tell == "analyses.landscape.max_examples of about 2,500 test images"
+    assert basin(few).would_tell == "about 2,500 test images, with analyses.landscape.max_examples raised as well,"
     near = barriers["barrier"].where(barriers["metric"] == "loss", 0.03999)
     nearer = replace(few, tables=dict(few.tables) | {"barriers": barriers.assign(barrier=near)})
-    assert basin(nearer).would_tell == "a larger analyses.landscape.max_examples"
+    assert basin(nearer).would_tell == "more test images, with analyses.landscape.max_examples raised as well,"
+    rows = rows.assign(num_examples=3000)
+    many = replace(few, tables=dict(few.tables) | {"replacement": rows})
+    assert basin(many).would_tell == "about 2,500 of the 3,000 test images, by analyses.landscape.max_examples,"
 
 
 def test_an_end_near_0_shows_on_which_side_it_lies() -> None:
@@ -785,6 +790,10 @@ def test_a_copy_in_half_precision_was_not_run_in_it() -> None:
     row |= {"not_compared": "", "not_matched": "", "rounded_to": "float16", "comparable": True, "num_inputs": 9}
     one = flips("yes", (0.0, -0.01, 0.01))
     identity = pd.DataFrame([row | names("a", "b") | {"inputs": "test images"}])
-    answer = replacing(replace(one, tables=dict(one.tables) | {"identity": identity})).answer
-    assert answer.endswith("; both were run in one precision, so what float16 does to the arithmetic was not tested.")
+    answered = replacing(replace(one, tables=dict(one.tables) | {"identity": identity}))
+    assert (answered.verdict, answered.would_tell) == (YES, "a run in float16")
+    left = open_questions(one, [answered]).answer
+    assert "it cannot be told what arithmetic in float16 changes (a run in float16 would tell);" in left
+    answer = answered.answer
+    assert answer.endswith("; both were run in one precision, so what arithmetic in float16 changes was not tested.")
     assert "precision" not in replacing(one).answer

@@ -38,6 +38,8 @@ METHODS = {
     "aligned": "the average with matched channels",
     "aligned_rescaled": "the average with matched and rescaled channels",
 }
+FROM_PARENT = ("wise_ft", "task_arithmetic", "ties")
+"""Methods that need the parent, which is no candidate."""
 VERDICTS = {"pays": YES, "does not pay": NO, "cannot tell": UNKNOWN}
 
 
@@ -88,8 +90,10 @@ def _of_one_function(compared: Compared) -> Answer | None:
 def _same_again(compared: Compared) -> str:
     pair = compared.pairs_of_weights[0]
     if relation(compared, pair) is Relation.PERMUTED:
-        both = compared.both(pair)
-        return f"no, {both} are one function, and their average with matched channels gives its weights again"
+        both, first = compared.both(pair), compared.label(pair.first)
+        return (
+            f"no, {both} are one function, and their average with matched channels gives the weights of {first} again"
+        )
     rounded = ", but for rounding" if is_rounded_copy(compared, pair) else ""
     return f"no, the average of {compared.both(pair)} gives the same weights again{rounded}"
 
@@ -98,7 +102,7 @@ def _file_of_one_function(compared: Compared, row: Row, single: Row, file: str) 
     """Say what the file holds: a merge has other statistics of BatchNorm, and may have matched no channels."""
     if not file:
         return ""
-    gain, low, _ = ranged(row, "gain")
+    gain, low, high = ranged(row, "gain")
     change, best = _change(row), _label(compared, str(single["model"]))
     if relation(compared, compared.pairs_of_weights[0]) is Relation.PERMUTED and "aligned" not in str(row["model"]):
         method = METHODS.get(str(row["model"]), str(row["model"]))
@@ -110,8 +114,8 @@ def _file_of_one_function(compared: Compared, row: Row, single: Row, file: str) 
     change = f"{change} of test {formats.metric_name(row['metric'])} on {images} against {best} as it is"
     if not compared.has_batchnorm(compared.pairs_of_weights[0]):
         return f"{where}, which by rounding scores {change}"
-    statistics = "other statistics of BatchNorm (from images of the train part), which make it another model"
-    use = "" if low > 0 else "; nothing measured speaks for that file"
+    statistics = "other statistics of BatchNorm (from images that do not judge), which make it another model"
+    use = "" if low > 0 else f"; {best} is better" if high < 0 else "; nothing measured speaks for that file"
     return f"{where}, with {statistics}: {change}{use}"
 
 
@@ -146,8 +150,10 @@ def _answer(compared: Compared, name: str, row: Row, single: Row, rows: pd.DataF
     if tried > 1:
         one = f"{method}, chosen from {tried} methods and their settings on {choosing} test images,"
         best_on = f"those {choosing}"
-    against = f"{_change(row)} against {best}, the best single model on {best_on}"
-    would = ""
+    against = f"{_change(row)} against {best}, {_best_of(candidates)} on {best_on}"
+    if (rows["model"].isin(FROM_PARENT) & (rows["kind"] == "merge")).any():
+        against += " (the parent itself was not scored)"
+    would, left_open = "", ""
     pairs = compared.pairs_of_weights
     alone = len(pairs) == 1 and (relation(compared, pairs[0]).by_weights or is_rounded_copy(compared, pairs[0]))
     if alone:
@@ -164,11 +170,13 @@ def _answer(compared: Compared, name: str, row: Row, single: Row, rows: pd.DataF
             parts[0] += f", but {_label(compared, str(rival['model']))} scores {_score(rival)}"
         elif verdict == UNKNOWN:
             needed = images_that_decide(gain, low, high, 0.0, float(row["num_examples"]))
-            would = f"{more_images(needed)} that judge{' the chosen merge' if tried > 1 else ''}"
+            judging = float(row["num_examples"]) / (float(row["num_examples"]) + float(row["num_choice"]))
+            would = f"{more_images(needed / judging)}, of which {100 * judging:.0f} % judge,"
+            left_open = "whether the chosen merge pays" if tried > 1 else ""
     if not alone and row["model"] != "uniform":
         parts.append(_plain_average(rows, row, best))
     if where and not alone and with_batchnorm:
-        where += ", with statistics of BatchNorm from images of the train part, where single models keep their own"
+        where += ", with statistics of BatchNorm from images that do not judge, where single models keep their own"
     if none_learned(compared, candidates) and not alone:
         return Answer(
             id="averaging",
@@ -195,6 +203,7 @@ def _answer(compared: Compared, name: str, row: Row, single: Row, rows: pd.DataF
         section="merging",
         file=file,
         would_tell=would,
+        left_open=left_open,
         parts=tuple(
             PartialAnswer(str(one["task"]), candidates, VERDICTS[str(one["verdict"])], *ranged(one, "gain"))
             for one in by_task
@@ -244,6 +253,14 @@ def _rival(row: Row, single: Row, rows: pd.DataFrame) -> Row | None:
         if other["model"] != single["model"] and not beaten:
             rivals.append(other)
     return max(rivals, key=lambda other: float(other["value"]), default=None)
+
+
+def _best_of(candidates: Sequence[str]) -> str:
+    """`the better of A and B`; of one model that is merged with its parent nothing was chosen."""
+    if len(candidates) < 2:
+        return "the best single model"
+    named = listed(candidates) if len(candidates) <= MOST_NAMED else f"the {len(candidates)} candidates"
+    return f"the {'better' if len(candidates) == 2 else 'best'} of {named}"
 
 
 def _tasks(names: list[str]) -> str:

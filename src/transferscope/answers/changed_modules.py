@@ -110,11 +110,12 @@ def _unrelated(compared: Compared, pair: Pair, table: pd.DataFrame, whole: float
     correlation = f"{abs(float(row['correlation'])):.2f}"
     if not math.isnan(float(row["correlation_matched"])):
         correlation += f" ({float(row['correlation_matched']):.2f} with channels matched)"
+    of = f"their norm in {compared.label(pair.first)}"
+    of += ", scales of BatchNorm included" if compared.has_batchnorm(pair) else ""
     text = (
         f"none can be singled out: the weights correlate by {correlation}, as those of networks that were trained "
         f"independently, and with channels in the order of the files the "
-        f"modules differ by {percent(float(known.min()))} to {percent(float(known.max()))} of "
-        f"their norm{', scales of BatchNorm included' if compared.has_batchnorm(pair) else ''}"
+        f"modules differ by {percent(float(known.min()))} to {percent(float(known.max()))} of {of}"
     )
     return Finding(pair, "", text, whole)
 
@@ -238,12 +239,12 @@ def _critical(compared: Compared, pair: Pair, number: int) -> Finding | None:
         others = [f"{module} ({points(drops[module][0])})" for module in critical[1:SHOWN]]
         then = f", then {listed(others)}" if others else ""
         if not _in_order(drops, critical[:SHOWN]):
-            then += "; these intervals do not settle the order"
+            then += ", but intervals of the modules overlap, so their order is not settled"
         which = listed(undecided) if len(undecided) <= SHOWN else f"{len(undecided)} others"
-        rest = f"; whether {which} cost{_s(undecided)} more cannot be told" if undecided else ""
+        rest = f"; whether {which} cost{_s(undecided)} more than the margin cannot be told" if undecided else ""
         text = (
             f"{len(critical)} of {count(len(ordered), 'module')} cost{_s(critical)} more than "
-            f"{limit} when {how}: {first} costs most, {cost}{then}{rest}"
+            f"{limit} when {how}: the measured cost is largest for {first}, {cost}{then}{rest}"
         )
         left_open = f"whether {which} cost{_s(undecided)} more than the margin" if undecided else ""
         return Finding(pair, YES, text, *numbers, would, left_open)

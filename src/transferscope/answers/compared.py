@@ -13,7 +13,7 @@ import pandas as pd
 
 from transferscope.analysis.barriers import higher_is_better, learned_by
 from transferscope.answers.score import Score, score_of
-from transferscope.answers.wording import more_images
+from transferscope.answers.wording import about, count, more_images
 from transferscope.claims.evidence import CROSS_DOMAIN, Evidence, TaskResults, main_metric
 from transferscope.claims.pair_rows import other_side
 from transferscope.experiment.names import CheckpointName, RunName
@@ -235,8 +235,12 @@ class Compared:
 
         needed: NaN where their number is not known. taken: by the analysis, whose options are named so in a plan.
         """
-        option = f"analyses.{analysis}.max_examples" if taken < self.num_examples(pair) else ""
-        return more_images(needed, option)
+        there, option = self.num_examples(pair), f"analyses.{analysis}.max_examples"
+        if not taken < there:
+            return more_images(needed)
+        if needed <= there:
+            return f"about {about(needed)} of the {count(there, 'test image')}, by {option},"
+        return f"{more_images(needed)}, with {option} raised as well,"
 
 
 PAIR_TABLES = ("identity", "distances", "replacement", "mistakes", "barriers", "connection")

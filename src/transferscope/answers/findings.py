@@ -151,7 +151,7 @@ def _first_of(verdicts: Sequence[str], findings: Sequence[Finding]) -> Finding:
 def would_tell(findings: Sequence[Finding]) -> str:
     """Everything that would decide what the findings leave open, in a few words however many they are."""
     needed = list(dict.fromkeys(one.would_tell for one in findings if one.would_tell))
-    images = [one for one in needed if one.endswith(IMAGES)]
+    images = [one for one in needed if IMAGES in one]
     others = [one for one in needed if one not in images]
     return listed([*(images if len(images) < 2 else [f"more {IMAGES}"]), *others])
 

@@ -233,7 +233,7 @@ def cause_of(compared: Compared, pair: Pair, number: int = 1) -> Cause | None:
     left = f"{points(height)}{point_range(low, high)}"
     beside = "more than the margin"
     if is_open:
-        beside = "and the margin lies in that interval, so whether a barrier is left cannot be told"
+        beside = "and the margin lies in that interval, so whether more than the margin is left cannot be told"
     share, low, high = among(ranged(by_way[way], "left"), number, PART)
     shown = f"{percent(share)}{percent_range(low, high)} of it is left, that is {left}, {beside}"
     if high < MOSTLY:
@@ -241,7 +241,7 @@ def cause_of(compared: Compared, pair: Pair, number: int = 1) -> Cause | None:
         if not is_open:
             return Cause(YES, text, way)
         would = compared.images_that_tell(pair, needed, taken, CONNECTION)
-        return Cause(YES, text, way, would, f"whether {CORRECTED[way]} a barrier above the margin is left")
+        return Cause(YES, text, way, would, f"whether {CORRECTED[way]} more than the margin is left")
     shown = f"{measured}{CORRECTED[way]} {shown}"
     if "aligned_rescaled" not in present:
         together = "whether order and scale of the channels together explain it was not measured"

@@ -25,7 +25,10 @@ OPEN = SUBJECTS | {
 """Things that are open where the verdict is `cannot tell`."""
 OF_SOME = {"basin": "whether they lie in one basin or what explains their whole barrier"}
 """Things that may be open for some pairs or tasks where the verdict is that of others."""
-ENOUGH = "so many images are enough in 80 % of cases at least, if the true value is the measured one"
+ENOUGH = (
+    "each of these numbers is enough in at least 80 % of cases, if the true value is the measured one; of a folder "
+    "without parts half of the images are test images"
+)
 BY_WEIGHTS = ("basin", "averaging", "critical_modules")
 """Questions that need networks whose weights correspond."""
 
@@ -74,7 +77,8 @@ def _not_defined(compared: Compared) -> list[str]:
     else:
         who = f"between {count(len(apart), 'pair')} of different architectures"
     return [
-        f"{who} there is no line, no average and no distance module by module, since their weights do not correspond"
+        f"{who} there is no line, no average and no distance module by module, since their weights do not correspond, "
+        "and no images would change that"
     ]
 
 
@@ -111,7 +115,7 @@ def _undecided(answers: Sequence[Answer], scope: str) -> list[str]:
     for one in answers:
         would = f" ({one.would_tell} would tell)" if one.would_tell else ""
         if one.verdict == UNKNOWN:
-            groups.setdefault((would, ""), []).append(OPEN[one.id])
+            groups.setdefault((would, ""), []).append(one.left_open or OPEN[one.id])
         elif one.would_tell:
             left = one.left_open or OF_SOME.get(one.id, OPEN[one.id])
             groups.setdefault((would, scope), []).append(left)

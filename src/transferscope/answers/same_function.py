@@ -214,7 +214,8 @@ def _finding(compared: Compared, pair: Pair, number: int) -> Finding | None:
         images = count(int(flips["num_examples"]), "test image")
         agree = (
             f"no, the outputs of {both} differ by up to {_deviations(row)}{_on_inputs(row)}, but they predict the same "
-            f"class on all {images}, and different ones on at most {percent(numbers[2])} of others (95 %)"
+            f"class on all {images}, and, with 95 % confidence, different ones on at most {percent(numbers[2])} of "
+            "further images like these"
         )
         return Finding(pair, NO, f"{agree}{cause}", *numbers)
     if math.isnan(float(row["output_difference"])):

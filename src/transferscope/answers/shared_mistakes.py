@@ -189,6 +189,8 @@ def _replaced(compared: Compared, pair: Pair, number: int) -> Finding:
     if known.by_weights and not row["negative_flips"] and not row["positive_flips"]:
         text = f"nothing, since {first} and {second} are one function: no prediction changes, on {images} or any other"
         text += ", but for ties within rounding" if known is not Relation.EQUAL else ""
+        if known is Relation.PERMUTED:
+            text += "; what reads hidden channels by position (a head on features, a pruning mask) has to be reordered"
         return Finding(pair, YES, text, lost)
     if neither_learned(compared, pair):
         text = f"it cannot be told, because {why_not(compared, pair)}: there is nothing to break"
@@ -214,7 +216,9 @@ def _replaced(compared: Compared, pair: Pair, number: int) -> Finding:
         would = more_images(needed)
     rounded = facts(compared, pair)
     if rounded is not None and is_rounded_copy(compared, pair):
-        text += (
-            f"; both were run in one precision, so what {rounded['rounded_to']} does to the arithmetic was not tested"
-        )
+        half = str(rounded["rounded_to"])
+        text += f"; both were run in one precision, so what arithmetic in {half} changes was not tested"
+        if verdict != UNKNOWN:
+            left_open = f"what arithmetic in {half} changes"
+            return Finding(pair, verdict, text, lost, low, high, f"a run in {half}", left_open)
     return Finding(pair, verdict, text, lost, low, high, would)

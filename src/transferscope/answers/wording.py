@@ -83,14 +83,9 @@ def about(number: float) -> str:
     return f"{math.ceil(number / 10**digits) * 10**digits:,}"
 
 
-def more_images(number: float, option: str = "") -> str:
-    """`about 1,200 test images`, `more test images` where their number is not known.
-
-    option: of an analysis that takes fewer images than there are, which has to be raised, too.
-    """
-    if not math.isfinite(number):
-        return f"a larger {option}" if option else "more test images"
-    return f"{option} of about {about(number)} test images" if option else f"about {about(number)} test images"
+def more_images(number: float) -> str:
+    """`about 1,200 test images`, `more test images` where their number is not known."""
+    return f"about {about(number)} test images" if math.isfinite(number) else "more test images"
 
 
 def sentence(parts: Iterable[str]) -> str:
