@@ -389,7 +389,8 @@ def test_one_command_from_files_to_the_report_and_the_merged_model(folder: Path)
     out = folder / "out"
     assert (out / "08_reporting" / "report.html").is_file()
     answers = json.loads((out / "08_reporting" / "answers.json").read_text())["answers"]
-    assert f"1. {answers[0]['answer']}" in lines
+    first = lines.index(f"1. {answers[0]['question']}")
+    assert lines[first + 1] == f"   {answers[0]['answer']}"
     for name in ("disagreement", "barrier", "cka", "distance"):
         assert (out / "08_reporting" / "images" / f"{name}_matrix.png").is_file()
     merged = out / "07_model_output" / "images" / "merged" / "average"
