@@ -18,6 +18,7 @@ import pytest
 from transferscope.claims.decide import decide_claims
 from transferscope.claims.evidence import TaskResults
 from transferscope.experiment.node_parameters import VariedRun
+from transferscope.experiment.pairs import start_kind
 from transferscope.experiment.plan import Plan, make_plan
 from transferscope.measure.reuse import gains_by_source_epoch
 from transferscope.plots.rendered import SavedFigure
@@ -137,10 +138,10 @@ OTHER_LABELS = {
     "RI-T same init": "P-T",
     "P-T large lr": "RI-T",
     "RI-T small lr": "Quick",
-    "RI-T wide": "Broad",
+    "RI-T wide": "RI",
     "P-T copy": "Again",
     "RI-T copy": "Anew",
-    "P": "Source",
+    "P": "init",
 }
 """Labels that say nothing of a role, or something false."""
 
@@ -172,6 +173,8 @@ def relabel(results: dict[str, TaskResults]) -> dict[str, TaskResults]:
     """The results with `OTHER_LABELS` in the columns that hold labels."""
 
     def rename(text: str) -> str:
+        if text == start_kind(label := text.removesuffix(" to init")):
+            return start_kind(OTHER_LABELS[label])
         return " & ".join(OTHER_LABELS.get(part, part) for part in text.split(" & "))
 
     relabelled = {}
@@ -316,11 +319,11 @@ class Drawn:
             "P-T & P": (0.5, 0.1),
             "P-T & RI-T": (0.02, 0.3),
             "RI-T & RI-T": (0.01, 0.4),
-            "RI & RI": (0.1, 0.2),
+            "two untrained": (0.1, 0.2),
         }
         pairs = [*self.pairs()[: -self.replicas], *(("P-T & P", name, "shapes.p_1@final") for name in self.names("pt"))]
         untrained = [name.replace("@final", "@0") for name in self.names("rit")]
-        pairs += [("RI & RI", a, b) for a, b in combinations(untrained, 2)]
+        pairs += [("two untrained", a, b) for a, b in combinations(untrained, 2)]
         for (kind, a, b), layer, features in product(pairs, LAYERS, ("pooled", "flattened")):
             value = self.pick(*levels[kind]) if features == "pooled" else 0.99
             rows.append((self.task, kind, a, b, layer, features, "debiased", 512, value))
@@ -343,13 +346,13 @@ class Drawn:
             "P-T & P-T": (1, 30),
             "RI-T & RI-T": (20, 20),
             "P-T & RI-T": (21, 21),
-            "P-T & init": (1, 30),
-            "RI-T & init": (15, 15),
+            "P-T to init": (1, 30),
+            "RI-T to init": (15, 15),
             "RI-T & RI-T same init": (12, 18),
         }
         pairs = self.pairs()
         for kind, label in (("pt", "P-T"), ("rit", "RI-T")):
-            pairs += [(f"{label} & init", name, name.replace("@final", "@0")) for name in self.names(kind)]
+            pairs += [(start_kind(label), name, name.replace("@final", "@0")) for name in self.names(kind)]
         for kind, a, b in pairs:
             l2 = self.pick(*levels.get(kind, (5, 5)))
             before = {"RI-T & RI-T": (12, 19)}.get(kind, (0.5, 0.5))[self.sense < 0]

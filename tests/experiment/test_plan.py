@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from transferscope.experiment.options import CrossDomainOptions
-from transferscope.experiment.pairs import pair_kind
+from transferscope.experiment.pairs import pair_kind, start_kind
 from transferscope.experiment.plan import Plan, make_plan
 from transferscope.experiment.seeds import derive_seed
 from transferscope.experiment.study import pictures_of
@@ -594,6 +594,8 @@ def test_kinds_of_pairs_stay_apart_whatever_the_labels() -> None:
     """A label with the separator in it is put in quotes, so that other labels never make the same kind."""
     assert pair_kind("P-T", "RI-T") == "P-T & RI-T"
     assert pair_kind("a & b", "c") != pair_kind("a", "b & c")
+    assert start_kind("P-T") == "P-T to init"
+    assert start_kind("a & b") != pair_kind("a", "b to init")
 
 
 @pytest.mark.parametrize("name", ["claims", "cross_domain", "generated", "report", "a__b", "A", "a.b", "1a", "a-b", ""])

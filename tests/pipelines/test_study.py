@@ -162,7 +162,7 @@ def test_cka_has_its_controls(project) -> None:
     cka = table(project, "clipart.cka")
     same = cka[(cka["pair_kind"] == "same model") & (cka["features"] == "pooled")]
     assert same["cka"].to_numpy() == pytest.approx(1)
-    assert "RI & RI" in set(cka["pair_kind"])
+    assert "two untrained" in set(cka["pair_kind"])
     assert cka["permuted"].notna().all()
 
 
@@ -251,7 +251,7 @@ def test_the_way_ends_at_the_distance_to_the_initial_weights(project) -> None:
     way = table(project, "clipart.distance_travelled")
     way = way[(way["run"] == "clipart.pt_1") & (way["module"] == "all")].set_index("epoch")["l2"]
     ends = table(project, "clipart.distances")
-    ends = ends[(ends["pair_kind"] == "P-T & init") & (ends["module"] == "all")].set_index("checkpoint_a")["l2"]
+    ends = ends[(ends["pair_kind"] == "P-T to init") & (ends["module"] == "all")].set_index("checkpoint_a")["l2"]
     assert list(way.index) == [0, 1, 2]
     assert way[0] == 0
     assert way[2] == ends["clipart.pt_1@final"]

@@ -139,7 +139,7 @@ def cka(task="clipart", layers=("conv1", "layer1", "layer2", "layer3"), kinds=("
     )  # fmt: skip
 
 
-def cka_layers(task="clipart", layers=MODULES[:-1], kinds=("P-T & P", *KINDS, "same model", "RI & RI"), seed=0):
+def cka_layers(task="clipart", layers=MODULES[:-1], kinds=("P-T & P", *KINDS, "same model", "two untrained"), seed=0):
     rng = np.random.default_rng(seed)
     place = {layer: index for index, layer in enumerate(layers)}
     labels = {kind: kind.split(" & ") if " & " in kind else ["the model", "the model"] for kind in kinds}
@@ -391,7 +391,7 @@ singular_values, singular_vectors, spectrum, images, gallery, reuse, gains, alon
 
 LABELS = {
     "pt": "P-T", "pt_large_lr": "P-T large lr", "pt_union": "P-T", "rit": "RI-T", "rit_small_lr": "RI-T small lr",
-    "rit_same_init": "RI-T same init", "rit_union": "RI-T", "p": "P", "ri": "RI",
+    "rit_same_init": "RI-T same init", "rit_union": "RI-T", "p": "P",
 }  # fmt: skip
 ROLES = {"P-T": "fine_tuned", "RI-T": "from_scratch", "RI-T same init": "shared_init", "P": "source"}
 TASKS = ("unknown", "shapes", "real", "clipart", "quickdraw", "real_clipart", "chest")

@@ -10,6 +10,7 @@ import pytest
 from matplotlib.collections import QuadMesh
 from matplotlib.patches import Rectangle
 
+from transferscope.experiment.pairs import pair_kind, start_kind
 from transferscope.plots import (
     barriers,
     cka,
@@ -25,6 +26,7 @@ from transferscope.plots import (
     speed,
 )
 from transferscope.plots.marks import cell_edges
+from transferscope.plots.roles import labelled
 from transferscope.plots.style import LOOKS, looks_for
 from transferscope.system.errors import UserError
 
@@ -239,11 +241,11 @@ def test_walls_over_ten_decades_with_both_signs_can_be_read(drawn):
 
 
 def test_distances_to_what_a_model_started_from_are_told_apart():
-    """P, RI or an epoch 0 on either side; a pair of two trained models is none."""
+    """P or an epoch 0 on either side; a pair of two trained models is none."""
     rows = [
         ("P-T & P", "a.pt_1@final", "s.p_1@final", True),
         ("P-T & P-T", "a.pt_1@final", "a.pt_2@final", False),
-        ("RI-T & RI", "a.rit_1@final", "a.rit_1@0", True),
+        ("RI-T to init", "a.rit_1@final", "a.rit_1@0", True),
         ("RI-T & RI-T", "a.rit_1@final", "a.rit_1@0", True),
         ("P-T & RI-T", "a.pt_1@best", "a.rit_10@best", False),
     ]
@@ -355,11 +357,41 @@ def test_pages_hold_four_layers_each_with_both_panels(drawn):
     assert titles == [["layer0", "layer1", "layer2", "layer3"], ["layer4"]]
 
 
-def test_untrained_networks_are_drawn_as_ri(drawn):
-    """RI is epoch 0 of RI-T, not of P-T; an epoch that is asked for is drawn alone."""
+def test_untrained_networks_are_drawn_beside_the_trained(drawn):
+    """RI-T at epoch 0, not P-T; an epoch that is asked for is drawn alone."""
     table = drawn.singular_values(runs=("pt_1", "rit_1"))
-    assert legend_texts(spectrum.spectrum_histogram(table)) == ["P-T", "RI-T", "RI"]
+    assert legend_texts(spectrum.spectrum_histogram(table)) == ["P-T", "RI-T", "RI-T, untrained"]
     assert legend_texts(spectrum.spectrum_histogram(table, epoch=0)) == ["P-T", "RI-T"]
+
+
+@pytest.mark.parametrize("label", ["RI", "untrained", "RI-T, untrained"])
+def test_no_label_makes_a_trained_network_an_untrained_one(drawn, label):
+    """A source of any label is in the quantile of the lower part, and has the look of its role."""
+    table = drawn.singular_values(runs=("p_1", "rit_1"))
+    usual, other = (_axes_and_lines(table, name) for name in ("P", label))
+    assert usual == other
+
+
+def _axes_and_lines(table, label):
+    """End of the lower part; colour and heights of each line of the histogram."""
+    with labelled({label: "source", "RI-T": "from_scratch"}, {"clipart.p_1": label, "clipart.rit_1": "RI-T"}):
+        lower = spectrum.spectrum_histogram(table).axes[1]
+    return lower.get_xlim(), [(line.get_color(), line.get_ydata().tolist()) for line in lower.lines]
+
+
+def test_a_run_beside_its_start_has_its_own_look_whatever_the_label_of_another(drawn):
+    """A source labelled "init" makes pairs of another kind than the run with its own start."""
+    ends = [(pair_kind("P-T", "init"), "shapes.p_1@final"), (start_kind("P-T"), "clipart.pt_1@0")]
+    rows = [
+        {"task": "clipart", "pair_kind": kind, "checkpoint_a": "clipart.pt_1@final", "checkpoint_b": other,
+         "module": module, "l2": 1.0 + place, "relative": 1.0}
+        for place, (kind, other) in enumerate(ends) for module in ("stem", "all")
+    ]  # fmt: skip
+    with labelled({"P-T": "fine_tuned", "init": "source"}, {"clipart.pt_1": "P-T", "shapes.p_1": "init"}):
+        figure = distances.distance_to_initialisation(pd.DataFrame(rows))
+        colours = [LOOKS[roles].colour for roles in (("fine_tuned",), ("fine_tuned", "source"))]
+    assert legend_texts(figure) == ["P-T to init  (overall 2)", "P-T & init  (overall 1)"]
+    assert [line.get_color() for line in figure.axes[0].lines] == colours
 
 
 def test_training_figure_shows_the_threshold_nearest_to_a_tenth():

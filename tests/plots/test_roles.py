@@ -12,6 +12,7 @@ from drawn_study import OTHER_LABELS, change_study, relabelled
 from transferscope.experiment.plan import make_plan
 from transferscope.framework.plan_parameters import label_parameters
 from transferscope.pipelines.wiring import Drawing, Labelled, Pages
+from transferscope.plots.planes import point_name
 from transferscope.plots.rates import by_kind_and_rate
 from transferscope.plots.roles import kind_of, labelled, present_labels
 from transferscope.plots.rows import kind_of_run
@@ -62,6 +63,7 @@ def test_a_run_is_printed_by_its_label() -> None:
     with labelled(**label_parameters(relabelled())["clipart"]):
         assert kind_of_run("clipart.pt_1@final") == "Fine-tuned"
         assert kind_of_run("clipart.pt_large_lr_2") == "RI-T"
+        assert point_name("clipart.pt_1@0") == "init with the new classifier of Fine-tuned 1"
 
 
 def test_rates_are_grouped_by_role() -> None:

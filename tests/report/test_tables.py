@@ -149,7 +149,7 @@ def test_networks_are_shown_trained_and_untrained() -> None:
     """The last epoch of each kind, and RI-T's epoch 0 under a name of its own."""
     (grid,) = spectrum.networks(spectra())
     assert [row[:3] for row in grid.rows] == [
-        ("clipart", "RI-T", "6"), ("clipart", "P-T", "8"), ("clipart", "RI, untrained", "1"),
+        ("clipart", "RI-T", "6"), ("clipart", "P-T", "8"), ("clipart", "RI-T, untrained", "1"),
     ]  # fmt: skip
 
 

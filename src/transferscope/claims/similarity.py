@@ -127,7 +127,7 @@ def cka_floor(evidence: Evidence) -> Iterator[Comparison]:
     paper=("next to nothing in common (untrained networks are not compared)",),
     compares=f"{_CKA}; positive: less than untrained",
     unit="coefficient",
-    sides=("RI-T & RI-T", "RI & RI"),
+    sides=("RI-T & RI-T", "two untrained"),
     needs="CKA of pairs of two runs from scratch, trained and untrained",
     section="tables_1_7",
 )

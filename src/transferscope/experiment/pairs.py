@@ -47,8 +47,17 @@ def pair_of(a: RunSpec, b: RunSpec) -> Pair:
 
 def pair_kind(label_a: str, label_b: str) -> str:
     """The kind of a pair as tables and figures name it: `P-T & RI-T`; a label that holds " & " is put in quotes."""
+    return " & ".join(map(_quoted, (label_a, label_b)))
+
+
+def start_kind(label: str) -> str:
+    """The kind of a run beside its own initial weights: `P-T to init`, which is no name of a kind of pair."""
+    return f"{_quoted(label)} to init"
+
+
+def _quoted(label: str) -> str:
     left, right = "\N{LEFT DOUBLE QUOTATION MARK}", "\N{RIGHT DOUBLE QUOTATION MARK}"
-    return " & ".join(f"{left}{label}{right}" if " & " in label else label for label in (label_a, label_b))
+    return f"{left}{label}{right}" if " & " in label else label
 
 
 def labels_in(kind: str) -> tuple[str, ...]:

@@ -38,8 +38,8 @@ log = logging.getLogger(__name__)
 Names = tuple[str, str]
 Kinds = dict[Names, str]
 MINIBATCH: tuple[Estimator, ...] = ("minibatch",)
-SAME_MODEL, UNTRAINED = "same model", "RI & RI"
-"""Controls, as kinds of pair."""
+SAME_MODEL, UNTRAINED = "same model", "two untrained"
+"""Controls, as kinds of pair: no two labels make one of these, since the name of a pair holds " & "."""
 
 
 def cka(
@@ -65,7 +65,8 @@ def cka(
     chosen = options or SimilarityOptions()
     kinds = dict(pairs) if isinstance(pairs, Mapping) else {pair: " & ".join(pair) for pair in pairs}
     first = {kind: pair for pair, kind in reversed(kinds.items())}
-    shown = first | {SAME_MODEL: ("the model", "the model"), UNTRAINED: ("RI", "RI")} | dict(labels or {})
+    control_labels = {SAME_MODEL: ("the model",) * 2, UNTRAINED: ("the one", "the other")}
+    shown = first | control_labels | dict(labels or {})
     parts: dict[str, list[pd.DataFrame]] = {"cka": [], "cka_layers": [], "second_opinion": []}
     for features in chosen.features:
         for name, table in _of_features(bench, checkpoints, kinds, features, chosen).items():

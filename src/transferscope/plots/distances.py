@@ -12,7 +12,7 @@ from matplotlib.ticker import MaxNLocator
 from transferscope.experiment.names import CheckpointName
 from transferscope.plots.marks import banded_line, module_lines
 from transferscope.plots.roles import kind_of
-from transferscope.plots.rows import heading, in_order, kinds_of, require_columns, spread, without_gaps
+from transferscope.plots.rows import heading, in_order, kind_of_run, kinds_of, require_columns, spread, without_gaps
 from transferscope.plots.style import (
     DOUBLE_WIDTH,
     PANEL_WIDTH,
@@ -31,8 +31,6 @@ from transferscope.plots.style import (
 WHOLE = ("all", "sum")
 MEASURES = {"l2": "ℓ₂ distance", "squared": "squared ℓ₂ distance", "relative": "relative ℓ₂ distance"}
 BOTH = ("l2", "relative")
-STARTS = {"source", "untrained"}
-"""Roles of what others start from."""
 
 
 def distance_per_module(
@@ -96,8 +94,8 @@ def distance_travelled(travelled: pd.DataFrame, *, title: str | None = None, not
 
 
 def to_initialisation(distances: pd.DataFrame) -> pd.Series:
-    """Rows that compare a model with P, with RI or with a checkpoint at epoch 0 (bool, one a row)."""
-    kinds = distances["pair_kind"].map(lambda kind: not STARTS.isdisjoint(kind_of(str(kind)).roles))
+    """Rows that compare a model with P or with a checkpoint at epoch 0 (bool, one a row)."""
+    kinds = distances["pair_kind"].map(lambda kind: "source" in kind_of(str(kind)).roles)
     epoch_a, epoch_b = (
         distances[side].map(lambda name: CheckpointName.parse(str(name)).epoch == 0)
         for side in ("checkpoint_a", "checkpoint_b")
@@ -110,13 +108,12 @@ def _figure(rows: pd.DataFrame, labels: Mapping[str, str], title: str | None, no
     if not modules:
         return empty_figure("no distances to show", note)
     kinds = in_usual_order(in_order(rows["pair_kind"]))
-    # A run against its own start has the run's colour.
-    runs = {kind: kind.removesuffix(" & init") for kind in kinds}
-    looks_of_runs = looks_for(list(runs.values()))
-    looks = {kind: looks_of_runs[run] for kind, run in runs.items()}
+    groups = {kind: rows[rows["pair_kind"] == kind] for kind in kinds}
+    coloured = {kind: _coloured_as(kind, group) for kind, group in groups.items()}
+    known = looks_for(list(coloured.values()))
+    looks = {kind: known[name] for kind, name in coloured.items()}
     width = PANEL_WIDTH if len(modules) <= 24 else DOUBLE_WIDTH
     figure, axes = new_figure(len(labels), width=width, panel_height=2.7)
-    groups = {kind: rows[rows["pair_kind"] == kind] for kind in kinds}
     for ax, (measure, y_label) in zip(axes[:, 0], labels.items(), strict=True):
         handles = module_lines(ax, groups, "module", measure, modules, looks)
         values = rows.loc[rows["module"].isin(modules), measure].to_numpy(dtype=float)
@@ -130,6 +127,12 @@ def _figure(rows: pd.DataFrame, labels: Mapping[str, str], title: str | None, no
     first = next(iter(labels))
     legend_below(figure, handles, [f"{kind}{_overall(group, first)}" for kind, group in groups.items()])
     return add_note(figure, note)
+
+
+def _coloured_as(kind: str, rows: pd.DataFrame) -> str:
+    """The kind of the run where it is compared with its own start, else the kind of the pair."""
+    a, b = (CheckpointName.parse(str(rows[side].iloc[0])) for side in ("checkpoint_a", "checkpoint_b"))
+    return kind_of_run(str(a)) if a.run_name == b.run_name else kind
 
 
 def _overall(rows: pd.DataFrame, measure: str) -> str:

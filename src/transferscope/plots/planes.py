@@ -15,7 +15,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from transferscope.experiment.names import CheckpointName
-from transferscope.plots.roles import kind_of
+from transferscope.plots.roles import kind_of, present_labels
 from transferscope.plots.rows import how_many, in_order, kind_of_run, main_metric, require_columns
 from transferscope.plots.style import (
     BLUE,
@@ -121,13 +121,14 @@ def _mark(ax: Axes, points: pd.DataFrame) -> list[Artist]:
 
 
 def point_name(checkpoint: str) -> str:
-    """`clipart.pt_1@final` is `P-T 1`; at epoch 0 it is the pre-trained model with a new classifier, or RI."""
+    """`clipart.pt_1@final` is `P-T 1`; at epoch 0 the pre-trained model with a new classifier, or an untrained one."""
     parsed = CheckpointName.parse(checkpoint)
     kind, epoch = kind_of_run(checkpoint), parsed.epoch
     name = f"{kind} {parsed.run_name.replica or parsed.run}"
     if epoch == 0:
-        of_p = kind_of(kind).roles == ("fine_tuned",)
-        return f"P with the new classifier of {name}" if of_p else f"initial weights of {name}"
+        if kind_of(kind).roles == ("fine_tuned",):
+            return f"{present_labels().first('source')} with the new classifier of {name}"
+        return f"initial weights of {name}"
     return name if epoch == "final" else f"{name}, {epoch if epoch == 'best' else f'epoch {epoch}'}"
 
 

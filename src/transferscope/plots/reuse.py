@@ -264,7 +264,7 @@ def _along(own: Axes, spectra: Axes, along: pd.DataFrame) -> dict[str, Line2D]:
     layers = list(dict.fromkeys(along["layer"]))
     lines: dict[str, tuple[Axes, pd.Series, str, str]] = {}
     metric = METRIC_NAMES.get(str(epochs["metric"].iloc[0]), "")
-    lines[f"P's own test {metric}"] = (own, epochs["score"].dropna(), BLACK, "o-")
+    lines[f"its own test {metric}"] = (own, epochs["score"].dropna(), BLACK, "o-")
     for layer, colour, dash in zip(_ends(layers), ("#E69F00", "#CC79A7"), ("s-", "D-"), strict=False):
         of_layer = along[along["layer"] == layer].set_index("epoch")["cka_to_final"].sort_index()
         lines[f"CKA of {layer} with its end"] = (own, of_layer, colour, dash)

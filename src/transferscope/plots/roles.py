@@ -22,10 +22,7 @@ class Labels:
         return next((label for label, other in self.roles.items() if other == role), role)
 
 
-UNTRAINED = "RI"
-"""The label of a run from scratch before its training."""
-
-DEFAULT = Labels({UNTRAINED: "untrained"})
+DEFAULT = Labels({})
 """Without those of a study each label is a kind of run by itself."""
 
 _present: ContextVar[Labels] = ContextVar("labels", default=DEFAULT)
@@ -39,7 +36,7 @@ def present_labels() -> Labels:
 @contextmanager
 def labelled(roles: Mapping[str, str], runs: Mapping[str, str]) -> Iterator[None]:
     """Draw figures of a study with these labels, which a notebook loads as `params:plan.labels.<task>`."""
-    token = _present.set(Labels({UNTRAINED: "untrained", **roles}, runs))
+    token = _present.set(Labels(roles, runs))
     try:
         yield
     finally:

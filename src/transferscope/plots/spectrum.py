@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -12,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator
 
 from transferscope.plots.marks import banded_line, module_lines
-from transferscope.plots.roles import UNTRAINED, kind_of
+from transferscope.plots.roles import kind_of
 from transferscope.plots.rows import (
     heading,
     in_order,
@@ -29,6 +30,7 @@ from transferscope.plots.style import (
     SMALL_SIZE,
     TICK_SIZE,
     TITLE_SIZE,
+    UNTRAINED_LOOK,
     Look,
     add_note,
     category_ticks,
@@ -51,6 +53,24 @@ BELOW, ABOVE = 2.0, 2.1
 """P-T and RI-T are drawn over other lines."""
 
 
+@dataclass(frozen=True)
+class Group:
+    """The runs that make one line: those of a kind, trained or before their training."""
+
+    kind: str
+    trained: bool
+
+    def __str__(self) -> str:
+        return self.kind if self.trained else f"{self.kind}, untrained"
+
+    def rows_of(self, rows: pd.DataFrame) -> pd.DataFrame:
+        return rows[(rows["kind"] == self.kind) & (rows["trained"] == self.trained)]
+
+    @property
+    def is_above(self) -> bool:
+        return self.trained and kind_of(self.kind).is_plain("fine_tuned", "from_scratch")
+
+
 def spectrum_histogram(
     singular_values: pd.DataFrame, *, epoch: object | None = None, title: str | None = None, note: str | None = None
 ) -> Figure:
@@ -62,7 +82,7 @@ def spectrum_histogram(
 
     Args:
         singular_values: columns run, epoch, module, value, multiplicity.
-        epoch: default: the final epoch of each run, and the untrained networks that RI-T started from, as RI.
+        epoch: default: the final epoch of each run, and the untrained networks that RI-T started from.
     """
     rows = _rows(singular_values, epoch)
     if rows.empty:
@@ -71,11 +91,11 @@ def spectrum_histogram(
     whole, lower = axes[0]
     largest = float(rows["value"].max())
     handles = _histogram(whole, rows, largest, log_counts=True)
-    trained = rows[(rows["kind"] != UNTRAINED) & (rows["value"] > 0)]
+    trained = rows[rows["trained"] & (rows["value"] > 0)]
     _histogram(lower, rows, _quantile(trained, LOWER_SHARE) if len(trained) else largest, log_counts=False)
     label(whole, x="singular value", title=heading(title, rows))
     label(lower, x="singular value", title="lower part, without zeros")
-    legend_below(figure, list(handles.values()), list(handles))
+    legend_below(figure, list(handles.values()), list(map(str, handles)))
     return add_note(figure, note)
 
 
@@ -99,7 +119,7 @@ def count_below_threshold(
     ax = axes[0, 0]
     handles = _cumulative(ax, rows)
     label(ax, x="threshold", y="count below threshold", title=heading(title, rows))
-    legend_below(figure, list(handles.values()), list(handles))
+    legend_below(figure, list(handles.values()), list(map(str, handles)))
     return add_note(figure, note)
 
 
@@ -122,7 +142,7 @@ def layer_spectra(
 def _page(layers: list[tuple[str, pd.DataFrame]], title: str, note: str | None) -> Figure:
     margins = {"left": 0.1, "right": 0.98, "bottom": 0.1, "top": 0.94, "hspace": 0.5, "wspace": 0.25}
     figure, axes = new_figure(LAYERS_PER_PAGE, 2, panel_height=2.2, margins=margins)
-    handles: dict[str, Artist] = {}
+    handles: dict[Group, Artist] = {}
     for (left, right), (name, rows) in zip(axes, layers, strict=False):
         handles |= _histogram(left, rows, float(rows["value"].max()), log_counts=False)
         _cumulative(right, rows)
@@ -132,7 +152,8 @@ def _page(layers: list[tuple[str, pd.DataFrame]], title: str, note: str | None) 
     for ax in axes[len(layers) :].flat:
         ax.set_visible(False)
     figure.suptitle(title, fontsize=TITLE_SIZE, y=0.985)
-    figure.legend(handles.values(), handles, loc="lower center", ncols=len(handles), fontsize=TICK_SIZE, frameon=False)
+    names = list(map(str, handles))
+    figure.legend(handles.values(), names, loc="lower center", ncols=len(names), fontsize=TICK_SIZE, frameon=False)
     figure.text(0.98, 0.005, note or "", ha="right", fontsize=SMALL_SIZE, fontstyle="italic", color=GREY)
     return figure
 
@@ -250,18 +271,18 @@ def _sum(rows: pd.DataFrame) -> str:
 
 
 def _rows(singular_values: pd.DataFrame, epoch: object | None) -> pd.DataFrame:
-    """Finite values at one epoch of each run, with the kind of run; where no epoch is asked for, also of untrained RI.
+    """Finite values at one epoch of each run, with the kind of run; where none is asked for, also of RI-T at epoch 0.
 
-    RI is RI-T at epoch 0.
+    trained: False for these last ones.
     """
     require_columns(singular_values, COLUMNS, "singular_values")
     rows = last_epoch_rows(singular_values, epoch)
-    rows = rows.assign(kind=kinds_of(rows))
+    rows = rows.assign(kind=kinds_of(rows), trained=True)
     if epoch is None and "epoch" in rows.columns:
         untrained = singular_values[singular_values["epoch"].astype(str) == "0"]
-        kinds = kinds_of(untrained)
-        untrained = untrained[kinds.isin([kind for kind in kinds.unique() if kind_of(kind).is_plain("from_scratch")])]
-        rows = pd.concat([rows, untrained.assign(kind=UNTRAINED)], ignore_index=True)
+        untrained = untrained.assign(kind=kinds_of(untrained), trained=False)
+        chosen = [kind for kind in untrained["kind"].unique() if kind_of(kind).is_plain("from_scratch")]
+        rows = pd.concat([rows, untrained[untrained["kind"].isin(chosen)]], ignore_index=True)
     return rows[np.isfinite(rows["value"])]
 
 
@@ -273,30 +294,44 @@ def _quantile(rows: pd.DataFrame, share: float) -> float:
     return float(values[np.searchsorted(below, share * below[-1])])
 
 
-def _per_run(rows: pd.DataFrame) -> Mapping[str, list[tuple[np.ndarray, np.ndarray]]]:
-    """For each kind, for each of its runs: values (n,) and multiplicities (n,)."""
-    kinds = in_usual_order(in_order(rows["kind"]))
+def _groups(rows: pd.DataFrame) -> list[Group]:
+    """In the usual order of kinds, untrained networks last."""
+    return [
+        Group(kind, trained)
+        for trained in (True, False)
+        for kind in in_usual_order(in_order(rows.loc[rows["trained"] == trained, "kind"]))
+    ]
+
+
+def _looks(rows: pd.DataFrame) -> dict[Group, Look]:
+    groups = _groups(rows)
+    known = looks_for([group.kind for group in groups if group.trained])
+    return {group: known[group.kind] if group.trained else UNTRAINED_LOOK for group in groups}
+
+
+def _per_run(rows: pd.DataFrame) -> Mapping[Group, list[tuple[np.ndarray, np.ndarray]]]:
+    """For each group, for each of its runs: values (n,) and multiplicities (n,)."""
     return {
-        kind: [
+        group: [
             (run["value"].to_numpy(dtype=float), run["multiplicity"].to_numpy(dtype=float))
-            for _, run in rows[rows["kind"] == kind].groupby("run", sort=False)
+            for _, run in group.rows_of(rows).groupby("run", sort=False)
         ]
-        for kind in kinds
+        for group in _groups(rows)
     }
 
 
-def _histogram(ax: Axes, rows: pd.DataFrame, upper: float, log_counts: bool) -> dict[str, Artist]:
+def _histogram(ax: Axes, rows: pd.DataFrame, upper: float, log_counts: bool) -> dict[Group, Artist]:
     """Counts in bins from 0 to `upper`. On a linear axis zeros are left out: they would flatten everything else.
 
     Zeros are many where a stride skips inputs, and in Fixup's networks before training.
     """
     edges = np.linspace(0, upper or 1.0, NUM_BINS + 1)
-    looks = looks_for(in_order(rows["kind"]))
-    handles: dict[str, Artist] = {}
-    for kind, runs in _per_run(rows if log_counts else rows[rows["value"] > 0]).items():
+    looks = _looks(rows)
+    handles: dict[Group, Artist] = {}
+    for group, runs in _per_run(rows if log_counts else rows[rows["value"] > 0]).items():
         counts = np.stack([np.histogram(values, bins=edges, weights=times)[0] for values, times in runs])
-        handles[kind] = _steps(ax, edges, counts, looks[kind])
-        handles[kind].set_zorder(ABOVE if kind_of(kind).is_plain("fine_tuned", "from_scratch") else BELOW)
+        handles[group] = _steps(ax, edges, counts, looks[group])
+        handles[group].set_zorder(ABOVE if group.is_above else BELOW)
     if log_counts:
         set_scale(ax, "y", "log")
         ax.set_ylim(bottom=0.7)
@@ -318,25 +353,24 @@ def _steps(ax: Axes, edges: np.ndarray, counts: np.ndarray, look: Look) -> Artis
     return line
 
 
-def _cumulative(ax: Axes, rows: pd.DataFrame) -> dict[str, Artist]:
+def _cumulative(ax: Axes, rows: pd.DataFrame) -> dict[Group, Artist]:
     """Counts below thresholds from the first thousandth of the spectrum to its top, on log axes."""
     top = float(rows["value"].max()) or 1.0
     bottom = max(_quantile(rows, 1e-3), 1e-4 * top)
     thresholds = np.geomspace(min(bottom, 0.5 * top), 1.05 * top, 200)
-    looks = looks_for(in_order(rows["kind"]))
-    handles: dict[str, Artist] = {}
+    looks = _looks(rows)
+    handles: dict[Group, Artist] = {}
     smallest = float(rows["multiplicity"].sum())
-    for kind, runs in _per_run(rows).items():
+    for group, runs in _per_run(rows).items():
         counts = np.stack([_count_below(values, times, thresholds) for values, times in runs])
-        look = looks[kind]
+        look = looks[group]
         mean = counts.mean(axis=0)
         shown = np.where(mean > 0, mean, np.nan)
         smallest = min(smallest, float(np.nanmin(shown)))
-        zorder = ABOVE if kind_of(kind).is_plain("fine_tuned", "from_scratch") else BELOW
-        # The curve of P-T may cover that of P.
-        above = kind_of(kind).is_plain("source")
-        style = {"linestyle": "--", "zorder": ABOVE + 1} if above else {"zorder": zorder}
-        (handles[kind],) = ax.plot(thresholds, shown, color=look.colour, linewidth=1.2, **style)
+        dash, zorder = "-", ABOVE if group.is_above else BELOW
+        if kind_of(group.kind).is_plain("source"):  # the curve of P-T may cover that of P
+            dash, zorder = "--", ABOVE + 1
+        (handles[group],) = ax.plot(thresholds, shown, color=look.colour, linewidth=1.2, linestyle=dash, zorder=zorder)
         if len(counts) > 1:
             low, high = np.maximum(counts.min(axis=0), 0.1), counts.max(axis=0)
             ax.fill_between(thresholds, low, high, color=look.colour, alpha=0.18, linewidth=0)

@@ -53,16 +53,16 @@ LOOKS: Mapping[tuple[str, ...], Look] = {
     ("from_scratch",): Look(VERMILLION, "s"),
     ("shared_init",): Look(PURPLE, "D"),
     ("source",): Look(GREY, "^"),
-    ("untrained",): Look(ORANGE, "v"),
     ("fine_tuned", "source"): Look(SKY, "v"),
     ("fine_tuned", "fine_tuned"): Look(BLUE, "o"),
     ("fine_tuned", "from_scratch"): Look(GREEN, "^"),
     ("from_scratch", "from_scratch"): Look(VERMILLION, "s"),
     ("from_scratch", "shared_init"): Look(PURPLE, "D"),
     ("shared_init", "shared_init"): Look(PURPLE, "D"),
-    ("from_scratch", "untrained"): Look(ORANGE, "P"),
 }
 """By the role of a run, or the roles of both runs of a pair."""
+UNTRAINED_LOOK = Look(ORANGE, "v")
+"""Of runs from scratch before their training, beside what they have become."""
 SPARE_LOOKS = (
     Look(BLACK, "X"),
     Look(ORANGE, ">"),

@@ -13,7 +13,7 @@ CHECKPOINTS = (
     text("checkpoint_a", "first checkpoint, `clipart.pt_1@final`"),
     text("checkpoint_b", "second checkpoint"),
 )
-PAIR = (TASK, text("pair_kind", "labels of both runs, `P-T & RI-T`"), *CHECKPOINTS)
+PAIR = (TASK, text("pair_kind", "labels of both runs, `P-T & RI-T`, or what they are to each other"), *CHECKPOINTS)
 PART = text("part", "part of the task's images", *PARTS)
 SPLIT = text("split", "part of the task on which it was measured", *PARTS)
 METRIC = text("metric", "accuracy, auc, auc/<class>, loss (nats), or another name of a metric")

@@ -7,6 +7,7 @@ import pandas as pd
 from transferscope.experiment.names import RunName
 from transferscope.experiment.node_parameters import Pairs, PairSpec, PartSpec, Runs
 from transferscope.experiment.options import ModulesOptions, Precision, SimilarityOptions
+from transferscope.experiment.pairs import start_kind
 from transferscope.experiment.run import RunSpec
 from transferscope.pipelines.types import CheckpointSeries, PackedSplit
 from transferscope.pipelines.wiring import concatenate, make_bench, named
@@ -112,7 +113,7 @@ def measure_distance_travelled(
     final = named(
         travelled[travelled["epoch"] == series.epoch(options.epoch)].drop(columns="epoch"),
         task=run.task,
-        pair_kind=f"{run.label} & init",
+        pair_kind=start_kind(run.label),
         checkpoint_a=str(own.at(options.epoch)),
         checkpoint_b=str(own.at(0)),
     )

@@ -215,7 +215,7 @@ CHAPTER = Chapter(
             folded=cka_other,
             note="The paper does not say how features were pooled, on how many examples, or with which estimator; "
             "the biased estimate (Kornblith et al. 2019) of unrelated features is far from 0, the debiased and "
-            "minibatch ones are near 0. Controls: a model with itself, two untrained models (RI & RI), and the "
+            "minibatch ones are near 0. Controls: a model with itself, two untrained models, and the "
             "same with permuted examples. The heat maps compare every block with every block.",
             of_files=Words(
                 "1 where a layer of both models has the same features but for rotation and scale, near the floor where "

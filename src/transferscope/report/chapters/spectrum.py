@@ -18,7 +18,6 @@ SUMMARIES = {
     "condition": "condition",
     "num_values": "values",
 }
-UNTRAINED = "RI, untrained"
 COUNT = "count_below_"
 """The columns of counts begin with it; the threshold follows."""
 
@@ -175,7 +174,8 @@ def _networks(evidence: Evidence, *, untrained: bool = False) -> list[tuple[str,
         rows = table[table["module"] == "all"]
         if untrained:
             drawn = {name.run for name in evidence.members(task, "from_scratch")}
-            rows = rows[(rows["epoch"].astype(str) == "0") & rows["run"].isin(drawn)].assign(label=UNTRAINED)
+            rows = rows[(rows["epoch"].astype(str) == "0") & rows["run"].isin(drawn)]
+            rows = rows.assign(label=rows["label"].astype(str) + ", untrained")
         else:
             rows = last_epochs(rows)
         networks += [(task, str(kind), part) for kind, part in rows.groupby("label", sort=False)]
@@ -195,7 +195,7 @@ CHAPTER = Chapter(
             figures=("spectrum_histogram", "spectrum_training"),
             tables=networks,
             folded=layers,
-            note="RI is RI-T before training. The lower part leaves out values of exactly 0, of which RI has many. "
+            note="The lower part leaves out values of exactly 0, of which untrained networks have many. "
             "For the tasks in analyses.spectrum.layer_pages every layer has its own panels in the file "
             "layer_spectra.pdf beside the figures, in the catalog <task>.layer_spectra.pages. docs/spectrum.md "
             "describes how to read them.",
