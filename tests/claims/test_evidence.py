@@ -234,7 +234,7 @@ def test_replicas_of_p_give_replicas_of_its_children() -> None:
 
 def test_a_start_from_another_epoch_of_p_is_a_variant() -> None:
     """Such runs are no replicas of those from P's last epoch."""
-    runs = SEVERAL_P["runs__pt_large_lr"] | {"pretrained_epoch": "best"}
+    runs = SEVERAL_P["runs__pt_large_lr"] | {"label": "P-T of the best", "pretrained_epoch": "best"}
     plan = change_study(**SEVERAL_P | {"runs__pt_large_lr": runs})
     assert [run.name for run in plan.compared("clipart", "fine_tuned")] == ["pt_1", "pt_2"]
 

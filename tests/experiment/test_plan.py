@@ -596,6 +596,8 @@ def test_kinds_of_pairs_stay_apart_whatever_the_labels() -> None:
     assert pair_kind("a & b", "c") != pair_kind("a", "b & c")
     assert start_kind("P-T") == "P-T to init"
     assert start_kind("a & b") != pair_kind("a", "b to init")
+    assert start_kind("a &") != pair_kind("a", "to init")
+    assert pair_kind("a &", "b") != pair_kind("a", "& b")
 
 
 @pytest.mark.parametrize("name", ["claims", "cross_domain", "generated", "report", "a__b", "A", "a.b", "1a", "a-b", ""])
@@ -677,10 +679,12 @@ def roles(plan: Plan, task: str) -> dict[str, str]:
 
 def test_roles_follow_from_the_initialisation() -> None:
     """Whatever the kinds and labels are called."""
-    for label in ("P-T", "RI-T", "P", "anything"):
-        changes = {f"runs__{kind}__label": label for kind in STUDY["runs"]}
+    names = ["P-T", "RI-T", "P", "anything", "RI", "init"]
+    for first in range(len(names)):
+        labels = [*names[first:], *names[:first]]
+        changes = {f"runs__{kind}__label": label for kind, label in zip(STUDY["runs"], labels, strict=False)}
         plan = make_plan(study(**changes, runs__old={
-            "label": label, "tasks": ["clipart"], "initialisation": "checkpoint", "checkpoint": "a.pth",
+            "label": labels[-1], "tasks": ["clipart"], "initialisation": "checkpoint", "checkpoint": "a.pth",
         }))  # fmt: skip
         assert roles(plan, "shapes") == {"p_1": "source"}
         assert roles(plan, "clipart") == {
@@ -691,6 +695,19 @@ def test_roles_follow_from_the_initialisation() -> None:
             "pt_2": "fine_tuned",
             "old_1": "file",
         }
+
+
+def test_a_label_stands_for_one_kind_of_run() -> None:
+    """Figures draw a line a label: kinds that are no replicas of each other are refused one, replicas are not."""
+    for change in ({"runs__rit__label": "P-T"}, {"runs__p__label": "P-T"}, {"runs__rit_same_init__label": "RI-T"}):
+        with pytest.raises(UserError, match=r"^runs\.\w+\.label: '.*' is the label of \w+, too"):
+            make_plan(study(**change))
+    again = {"label": "P-T", "tasks": ["clipart"], "initialisation": "pretrained", "pretrained": "shapes.p_1"}
+    again["training"] = {"lr": 0.01}
+    make_plan(study(runs__pt_again=again))
+    with pytest.raises(UserError, match=r"^runs\.pt_again\.label: 'P-T' is the label of pt, too"):
+        make_plan(study(runs__pt_again=again | {"training": {"lr": 0.02}}))
+    make_plan(study(runs__pt_again=again | {"tasks": ["real"], "training": {"lr": 0.02}}, runs__pt__tasks=["clipart"]))
 
 
 def test_a_file_that_others_start_from_is_a_source_and_so_are_replicas_of_one() -> None:
@@ -775,8 +792,8 @@ def test_curves_across_domains_go_by_role() -> None:
     """The same curves under other labels; two files have one of their own."""
     scenario = CrossDomainOptions(figure="figure_19", evaluated_on="clipart", tasks=("clipart", "real"))
     names = ["figure_19_pt_1__pt_1", "figure_19_pt_1__rit_1", "figure_19_rit_1__rit_1"]
-    for label in ("P-T", "RI-T", "Fine-tuned"):
-        curves = make_plan(study(runs__pt__label=label)).cross_domain_pairs(scenario)
+    for label, other in (("P-T", "RI-T"), ("RI-T", "P-T"), ("Fine-tuned", "init")):
+        curves = make_plan(study(runs__pt__label=label, runs__rit__label=other)).cross_domain_pairs(scenario)
         assert list(curves) == names
         assert curves[names[0]].kind == f"{label} & {label}"
     files = {"label": "ours", "tasks": ["clipart", "real"], "initialisation": "checkpoint", "checkpoint": "a.pth"}

@@ -184,7 +184,7 @@ def plane(task="clipart", metrics=("accuracy", "loss"), width=3.0, points=7):
 
 def basin(task="clipart", delta=2.0):
     rows = [
-        {"hull": hull, "quantity": quantity, "length": length, "value": value, "low": 0.8 * value, "high": 1.2 * value,
+        {"hull": hull, "checkpoints": f"{hull} 1, {hull} 2", "quantity": quantity, "length": length, "value": value, "low": 0.8 * value, "high": 1.2 * value,
          "threshold": 0.02}
         for hull in ("P-T", "RI-T")
         for quantity, length, value in (
@@ -393,7 +393,10 @@ LABELS = {
     "pt": "P-T", "pt_large_lr": "P-T large lr", "pt_union": "P-T", "rit": "RI-T", "rit_small_lr": "RI-T small lr",
     "rit_same_init": "RI-T same init", "rit_union": "RI-T", "p": "P",
 }  # fmt: skip
-ROLES = {"P-T": "fine_tuned", "RI-T": "from_scratch", "RI-T same init": "shared_init", "P": "source"}
+ROLES = {
+    "P-T": "fine_tuned", "P-T large lr": "fine_tuned", "P-T union": "fine_tuned", "RI-T": "from_scratch",
+    "RI-T small lr": "from_scratch", "RI-T same init": "shared_init", "P": "source",
+}  # fmt: skip
 TASKS = ("unknown", "shapes", "real", "clipart", "quickdraw", "real_clipart", "chest")
 
 

@@ -202,7 +202,7 @@ def test_a_model_with_itself_alone_makes_no_bars_of_cka(drawn):
 def test_a_plane_marks_its_models_and_keeps_its_scale(drawn):
     """Three marks a panel at the models' places, a name each, equal scales; a steep loss has a log scale."""
     figure = planes.plane_contours(drawn.plane())
-    names = ["P with the new classifier of P-T 1", "P-T 1", "P-T 2"]
+    names = ["pre-trained, with the new classifier of P-T 1", "P-T 1", "P-T 2"]
     assert legend_texts(figure) == names
     for ax in figure.axes[:2]:
         assert [(line.get_xdata()[0], line.get_ydata()[0]) for line in ax.lines] == [(0, 0), (3, 0), (1, 2)]
@@ -218,6 +218,12 @@ def test_the_walls_of_a_basin_say_epsilon_and_delta(drawn):
         f"hull of {kind}: ε = 0.01, δ beyond what was tried" for kind in ("P-T", "RI-T")
     ]
     assert all(0.02 in [line.get_ydata()[0] for line in ax.lines] for ax in figure.axes)
+
+
+def test_two_hulls_of_one_label_have_a_panel_each(drawn):
+    """Kinds that start from two replicas of P have one label; the models tell their hulls apart."""
+    basin = drawn.basin().assign(hull="P-T")
+    assert [ax.get_title().split(":")[0] for ax in planes.basin_walls(basin).axes] == ["hull of P-T"] * 2
 
 
 def test_walls_over_ten_decades_with_both_signs_can_be_read(drawn):

@@ -103,7 +103,7 @@ def test_labels_that_differ_in_their_words_on_the_rate_stay_apart(drawn) -> None
     schedules = history.assign(
         label=history["run"].map({"clipart.a_1": "SGD lr cosine", "clipart.b_1": "SGD lr steps"})
     )
-    assert list(by_kind_and_rate(schedules)) == ["SGD lr cosine, lr 0.1", "SGD lr steps, lr 0.1"]
+    assert list(map(str, by_kind_and_rate(schedules))) == ["SGD lr cosine, lr 0.1", "SGD lr steps, lr 0.1"]
     rates = history["run"].map({"clipart.a_1": 0.1, "clipart.b_1": 0.2})
     labels = history["run"].map({"clipart.a_1": "P-T", "clipart.b_1": "P-T large lr"})
-    assert list(by_kind_and_rate(history.assign(label=labels, lr=rates))) == ["P-T, lr 0.1", "P-T, lr 0.2"]
+    assert list(map(str, by_kind_and_rate(history.assign(label=labels, lr=rates)))) == ["P-T, lr 0.1", "P-T, lr 0.2"]

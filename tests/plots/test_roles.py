@@ -12,11 +12,12 @@ from drawn_study import OTHER_LABELS, change_study, relabelled
 from transferscope.experiment.plan import make_plan
 from transferscope.framework.plan_parameters import label_parameters
 from transferscope.pipelines.wiring import Drawing, Labelled, Pages
+from transferscope.plots import reuse
 from transferscope.plots.planes import point_name
 from transferscope.plots.rates import by_kind_and_rate
 from transferscope.plots.roles import kind_of, labelled, present_labels
-from transferscope.plots.rows import kind_of_run
-from transferscope.plots.style import empty_figure, in_usual_order, looks_for
+from transferscope.plots.rows import kind_of_run, with_named_pairs
+from transferscope.plots.style import LOOKS, empty_figure, in_usual_order, looks_for
 
 MORE = {"runs__more": {"label": "More", "tasks": ["clipart"]}}
 NO_PAIRS = {"mistakes": None, "similarity": None, "landscape": None}
@@ -63,7 +64,7 @@ def test_a_run_is_printed_by_its_label() -> None:
     with labelled(**label_parameters(relabelled())["clipart"]):
         assert kind_of_run("clipart.pt_1@final") == "Fine-tuned"
         assert kind_of_run("clipart.pt_large_lr_2") == "RI-T"
-        assert point_name("clipart.pt_1@0") == "init with the new classifier of Fine-tuned 1"
+        assert point_name("clipart.pt_1@0") == "pre-trained, with the new classifier of Fine-tuned 1"
 
 
 def test_rates_are_grouped_by_role() -> None:
@@ -71,10 +72,10 @@ def test_rates_are_grouped_by_role() -> None:
     table = pd.DataFrame(
         {"run": ["a", "b", "c"], "label": ["P-T", "P-T large lr", "P-T long"], "lr": [0.01, 0.05, 0.01]}
     )
-    assert list(by_kind_and_rate(table)) == ["P-T, lr 0.01", "P-T, lr 0.05", "P-T long, lr 0.01"]
+    assert list(map(str, by_kind_and_rate(table))) == ["P-T, lr 0.01", "P-T, lr 0.05", "P-T long, lr 0.01"]
     named = table.iloc[:2].assign(label=["Fine-tuned", "RI-T"])
     with labelled(**label_parameters(relabelled())["clipart"]):
-        assert list(by_kind_and_rate(named)) == ["Fine-tuned, lr 0.01", "Fine-tuned, lr 0.05"]
+        assert list(map(str, by_kind_and_rate(named))) == ["Fine-tuned, lr 0.01", "Fine-tuned, lr 0.05"]
 
 
 def test_the_kind_that_is_compared_has_the_look_of_its_role() -> None:
@@ -135,3 +136,33 @@ def test_labels_of_a_task_do_not_hang_on_other_tasks() -> None:
     assert before["clipart"] != after["clipart"]
     assert before["real"]["runs"]["shapes.p_1"] == "P"
     assert "chest.pt_1" in before["cross_domain"]["runs"]
+
+
+def test_a_label_that_reads_like_a_part_or_a_rate_is_no_such(drawn) -> None:
+    """Runs from scratch called `features frozen` have their own row, and a file called `P-T, lr 0.01` its own line."""
+    table = drawn.reuse().replace({"label": {"RI-T": "features frozen"}})
+    axes = reuse.controls(table).axes[0]
+    assert [text.get_text() for text in axes.get_yticklabels()] == [
+        "P-T", "statistics alone", "features frozen", "up to stem", "up to layer2.1", "features frozen",
+    ]  # fmt: skip
+    rates = pd.DataFrame({"run": ["a", "b"], "label": ["P-T", "P-T, lr 0.01"], "lr": [0.01, float("nan")]})
+    assert [len(rows) for rows in by_kind_and_rate(rates).values()] == [1, 1]
+
+
+def test_a_label_of_which_another_is_the_beginning_has_its_own_look() -> None:
+    """The control `two untrained` is no variant of runs called `two`, nor a label with " & " a pair."""
+    roles = {"two": "fine_tuned", "scratch & long": "from_scratch"}
+    with labelled(roles, {}):
+        looks = looks_for(["two & two", "two untrained", "scratch & long"])
+        assert kind_of("source").roles == (None,)
+    assert looks["two & two"] == LOOKS["fine_tuned", "fine_tuned"]
+    assert looks["two untrained"] not in LOOKS.values()
+    assert looks["scratch & long"] == LOOKS["from_scratch",]
+
+
+def test_names_of_files_with_the_sign_of_a_pair_make_pairs_of_their_own() -> None:
+    """`a & b` with `c` is not `a` with `b & c`."""
+    ends = [("t.x_1@final", "t.x_2@final"), ("t.x_3@final", "t.x_4@final")]
+    pairs = pd.DataFrame(ends, columns=["checkpoint_a", "checkpoint_b"]).assign(pair_kind="m & m")
+    names = {"t.x_1": "a & b", "t.x_2": "c", "t.x_3": "a", "t.x_4": "b & c"}
+    assert with_named_pairs(pairs, names, 9)[0]["pair_kind"].nunique() == 2

@@ -46,7 +46,7 @@ def pair_of(a: RunSpec, b: RunSpec) -> Pair:
 
 
 def pair_kind(label_a: str, label_b: str) -> str:
-    """The kind of a pair as tables and figures name it: `P-T & RI-T`; a label that holds " & " is put in quotes."""
+    """The kind of a pair as tables and figures name it: `P-T & RI-T`; a label with that sign in it is put in quotes."""
     return " & ".join(map(_quoted, (label_a, label_b)))
 
 
@@ -57,7 +57,7 @@ def start_kind(label: str) -> str:
 
 def _quoted(label: str) -> str:
     left, right = "\N{LEFT DOUBLE QUOTATION MARK}", "\N{RIGHT DOUBLE QUOTATION MARK}"
-    return f"{left}{label}{right}" if " & " in label else label
+    return f"{left}{label}{right}" if " & " in f" {label} " else label
 
 
 def labels_in(kind: str) -> tuple[str, ...]:

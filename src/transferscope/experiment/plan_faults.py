@@ -25,6 +25,7 @@ def faults_of_plan(plan: Plan) -> Iterator[str]:
         if options.pretrained in plan.runs:
             key = "source_epochs.epochs" if kind in of_epochs else f"runs.{kind}.pretrained_epoch"
             yield from _not_saved(key, options.pretrained_epoch, plan.runs[options.pretrained])
+    yield from _faults_of_labels(plan)
     yield from group_faults(plan.runs)
     yield from _faults_of_compared(plan)
     yield from _pairs_of_none(plan)
@@ -44,6 +45,28 @@ def faults_of_plan(plan: Plan) -> Iterator[str]:
         yield from _faults_of_planes(plan, landscape)
         if landscape.criticality:
             yield from _faults_of_criticality(plan, landscape.criticality)
+
+
+def _faults_of_labels(plan: Plan) -> Iterator[str]:
+    """Kinds with one label, of which figures draw one line, though their runs are no replicas of each other.
+
+    Kinds of one role that are trained alike may share a label, as may those on different tasks, and files.
+    """
+    labelled: dict[str, dict[str, RunSpec]] = {}
+    for run in plan.runs.values():
+        if run.task in plan.views or run.replica > 1:
+            continue
+        others = labelled.setdefault(run.label, {})
+        for other in others.values():
+            apart = run.role == "file" or run.task != other.task or treatment(run) == treatment(other)
+            if run.kind != other.kind and (run.role != other.role or not apart):
+                yield (
+                    f"runs.{run.kind}.label: '{run.label}' is the label of {other.kind}, too, which is no replica "
+                    "of it, and figures have one line for a label: choose another"
+                )
+                break
+        else:
+            others[f"{run.task}.{run.kind}"] = run
 
 
 def _faults_of_compared(plan: Plan) -> Iterator[str]:

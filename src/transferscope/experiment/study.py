@@ -206,7 +206,10 @@ class RunKindOptions(opt.Options):
     """Runs that differ in task and replica only."""
 
     label: Label
-    """Name in tables and figures: P, P-T, RI-T, ... Any text of one line and at most 200 letters."""
+    """Name in tables and figures: P, P-T, RI-T, ... Any text of one line and at most 200 letters.
+
+    Kinds whose runs are no replicas of each other need labels of their own.
+    """
     tasks: Annotated[tuple[str, ...], Field(min_length=1)]
     replicas: Annotated[int, Field(gt=0, le=MAX_REPLICAS)] = 1
     """Runs that differ in their seeds only, at most 10,000 on each task."""

@@ -65,7 +65,7 @@ def cka(
     chosen = options or SimilarityOptions()
     kinds = dict(pairs) if isinstance(pairs, Mapping) else {pair: " & ".join(pair) for pair in pairs}
     first = {kind: pair for pair, kind in reversed(kinds.items())}
-    control_labels = {SAME_MODEL: ("the model",) * 2, UNTRAINED: ("the one", "the other")}
+    control_labels = {SAME_MODEL: ("the model",) * 2, UNTRAINED: ("untrained model 1", "untrained model 2")}
     shown = first | control_labels | dict(labels or {})
     parts: dict[str, list[pd.DataFrame]] = {"cka": [], "cka_layers": [], "second_opinion": []}
     for features in chosen.features:

@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from transferscope.plots.marks import banded_line
-from transferscope.plots.rates import by_kind_and_rate, looks_by_kind_and_rate
+from transferscope.plots.rates import KindAtRate, by_kind_and_rate, looks_by_kind_and_rate
 from transferscope.plots.rows import heading, require_columns, spread
 from transferscope.plots.style import (
     Look,
@@ -54,21 +54,21 @@ def learning_curves(
         return empty_figure("no history to show", note)
     figure, axes = new_figure(2, 1, panel_height=1.75, sharex=True)
     groups = by_kind_and_rate(history)
-    looks = looks_by_kind_and_rate(groups)
+    looks = looks_by_kind_and_rate(list(groups))
     part = "validation" if f"validation_{metric}" in history.columns else "test"
-    handles: dict[str, Artist] = {}
+    handles: dict[KindAtRate, Artist] = {}
     for ax, (split, column) in zip(axes[:, 0], columns.items(), strict=True):
-        for name, rows in groups.items():
-            handles[name] = banded_line(ax, spread(rows, "epoch", column), looks[name])
+        for group, rows in groups.items():
+            handles[group] = banded_line(ax, spread(rows, "epoch", column), looks[group])
             best = f"{part}_{metric}" if split == "test" else None
-            _mark_ends(ax, rows, column, looks[name], best=best, metric=metric)
+            _mark_ends(ax, rows, column, looks[group], best=best, metric=metric)
         metric_axis(ax, metric, history[column].to_numpy(dtype=float), prefix=split)
         ax.margins(x=0.03)
     label(axes[0, 0], title=heading(title, history))
     label(axes[1, 0], x="epoch")
     axes[1, 0].xaxis.set_major_locator(MaxNLocator(6, integer=True))
     star = Line2D([], [], linestyle="", marker="*", markersize=6, color="#444444", markeredgewidth=0)
-    legend_below(figure, [*handles.values(), star], [*handles, f"best epoch ({part})"], columns=2)
+    legend_below(figure, [*handles.values(), star], [*map(str, handles), f"best epoch ({part})"], columns=2)
     return add_note(figure, note)
 
 

@@ -107,11 +107,12 @@ def _figure(rows: pd.DataFrame, labels: Mapping[str, str], title: str | None, no
     modules = [name for name in in_order(rows["module"]) if name not in WHOLE]
     if not modules:
         return empty_figure("no distances to show", note)
-    kinds = in_usual_order(in_order(rows["pair_kind"]))
-    groups = {kind: rows[rows["pair_kind"] == kind] for kind in kinds}
-    coloured = {kind: _coloured_as(kind, group) for kind, group in groups.items()}
-    known = looks_for(list(coloured.values()))
-    looks = {kind: known[name] for kind, name in coloured.items()}
+    parts = {kind: rows[rows["pair_kind"] == kind] for kind in in_order(rows["pair_kind"])}
+    drawn_as = {kind: _drawn_as(kind, part) for kind, part in parts.items()}
+    order = in_usual_order(list(drawn_as.values()))
+    groups = {kind: parts[kind] for kind in sorted(parts, key=lambda kind: order.index(drawn_as[kind]))}
+    known = looks_for(order)
+    looks = {kind: known[drawn_as[kind]] for kind in groups}
     width = PANEL_WIDTH if len(modules) <= 24 else DOUBLE_WIDTH
     figure, axes = new_figure(len(labels), width=width, panel_height=2.7)
     for ax, (measure, y_label) in zip(axes[:, 0], labels.items(), strict=True):
@@ -129,7 +130,7 @@ def _figure(rows: pd.DataFrame, labels: Mapping[str, str], title: str | None, no
     return add_note(figure, note)
 
 
-def _coloured_as(kind: str, rows: pd.DataFrame) -> str:
+def _drawn_as(kind: str, rows: pd.DataFrame) -> str:
     """The kind of the run where it is compared with its own start, else the kind of the pair."""
     a, b = (CheckpointName.parse(str(rows[side].iloc[0])) for side in ("checkpoint_a", "checkpoint_b"))
     return kind_of_run(str(a)) if a.run_name == b.run_name else kind

@@ -15,8 +15,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from transferscope.experiment.names import CheckpointName
-from transferscope.plots.roles import kind_of, present_labels
-from transferscope.plots.rows import how_many, in_order, kind_of_run, main_metric, require_columns
+from transferscope.plots.roles import kind_of
+from transferscope.plots.rows import how_many, kind_of_run, main_metric, require_columns
 from transferscope.plots.style import (
     BLUE,
     DOUBLE_WIDTH,
@@ -127,7 +127,7 @@ def point_name(checkpoint: str) -> str:
     name = f"{kind} {parsed.run_name.replica or parsed.run}"
     if epoch == 0:
         if kind_of(kind).roles == ("fine_tuned",):
-            return f"{present_labels().first('source')} with the new classifier of {name}"
+            return f"pre-trained, with the new classifier of {name}"
         return f"initial weights of {name}"
     return name if epoch == "final" else f"{name}, {epoch if epoch == 'best' else f'epoch {epoch}'}"
 
@@ -139,28 +139,29 @@ def basin_walls(basin: pd.DataFrame, *, title: str | None = None, note: str | No
     0 is the rim of the hull itself. Whiskers are bootstrap intervals over the draws and the examples.
 
     Args:
-        basin: columns hull, quantity, length, value, low, high, threshold; quantities noise, ray, epsilon, delta.
+        basin: columns hull, checkpoints (of the models that span it), quantity, length, value, low, high, threshold;
+            quantities noise, ray, epsilon, delta.
     """
-    require_columns(basin, ("hull", "quantity", "length", "value", "low", "high", "threshold"), "basin")
-    tried = basin[basin["quantity"].isin(("noise", "ray"))]
-    if tried.empty:
+    require_columns(basin, ("hull", "checkpoints", "quantity", "length", "value", "low", "high", "threshold"), "basin")
+    if not basin["quantity"].isin(("noise", "ray")).any():
         return empty_figure("no walls of a basin to show", note)
-    hulls = in_order(basin["hull"])
+    hulls = list(basin.groupby("checkpoints", sort=False))
     figure, axes = new_figure(1, len(hulls), panel_height=2.3)
     looks = {"noise": ("random noise", BLUE, "o"), "ray": ("outward along the ray", VERMILLION, "s")}
     handles: dict[str, Artist] = {}
-    for ax, hull in zip(axes[0], hulls, strict=True):
+    for ax, (_, hull) in zip(axes[0], hulls, strict=True):
+        outside = hull[hull["quantity"].isin(list(looks))]
         for quantity, (name, colour, marker) in looks.items():
-            rows = tried[(tried["hull"] == hull) & (tried["quantity"] == quantity)].sort_values("length")
+            rows = outside[outside["quantity"] == quantity].sort_values("length")
             whiskers = np.abs(rows[["low", "high"]].to_numpy(dtype=float).T - rows["value"].to_numpy(dtype=float))
             handles[name] = ax.errorbar(
                 rows["length"], rows["value"], whiskers, color=colour, marker=marker, markersize=3.5, linewidth=1.1
             )
-        threshold = float(tried.loc[tried["hull"] == hull, "threshold"].iloc[0])
+        threshold = float(outside["threshold"].iloc[0])
         ax.axhline(threshold, color=GREY, linestyle="--", linewidth=1.0)
-        label(ax, x="length (l2)", title=f"hull of {hull}: {_numbers(basin[basin['hull'] == hull])}")
+        label(ax, x="length (l2)", title=f"hull of {hull['hull'].iloc[0]}: {_numbers(hull)}")
         ax.xaxis.set_major_locator(MaxNLocator(5))
-        scale_for(ax, np.append(tried.loc[tried["hull"] == hull, "value"].to_numpy(dtype=float), threshold))
+        scale_for(ax, np.append(outside["value"].to_numpy(dtype=float), threshold))
     label(axes[0, 0], y="loss above the hull's mean\n(nats/example)")
     figure.suptitle(title or "", fontsize=8.5)
     line = Line2D([], [], color=GREY, linestyle="--", linewidth=1.0)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import pandas as pd
 
 from transferscope.plots.roles import kind_of, present_labels
@@ -9,8 +12,19 @@ from transferscope.plots.rows import in_order, kinds_of
 from transferscope.plots.style import DASHES, Look, in_usual_order, looks_for
 
 
-def by_kind_and_rate(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Rows under names such as `P-T, lr 0.01`, smallest rate first within a kind; without a rate under `P-T`.
+@dataclass(frozen=True)
+class KindAtRate:
+    """A kind of run at a learning rate: `P-T, lr 0.01`, or `P-T` of a checkpoint file."""
+
+    kind: str
+    rate: float | None = None
+
+    def __str__(self) -> str:
+        return self.kind if self.rate is None else f"{self.kind}, lr {self.rate:g}"
+
+
+def by_kind_and_rate(table: pd.DataFrame) -> dict[KindAtRate, pd.DataFrame]:
+    """Rows by kind and rate, smallest rate first within a kind.
 
     A variant of a kind at another rate stands under the kind's own label, because the rate tells them apart.
 
@@ -20,13 +34,13 @@ def by_kind_and_rate(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
     largest = table["run"].map(table.groupby("run")["lr"].max())
     rates = largest.map("{:.3g}".format).astype(float)
     kinds = _without_rates(kinds_of(table), rates)
-    groups = {}
+    groups: dict[KindAtRate, pd.DataFrame] = {}
     for kind in in_usual_order(in_order(kinds)):
         unknown = (kinds == kind) & rates.isna()
         if unknown.any():
-            groups[kind] = table[unknown]
+            groups[KindAtRate(kind)] = table[unknown]
         for rate in sorted(rates[kinds == kind].dropna().unique()):
-            groups[f"{kind}, lr {rate:g}"] = table[(kinds == kind) & (rates == rate)]
+            groups[KindAtRate(kind, rate)] = table[(kinds == kind) & (rates == rate)]
     return groups
 
 
@@ -35,17 +49,19 @@ def _without_rates(kinds: pd.Series, rates: pd.Series) -> pd.Series:
     names = {}
     for text, of_kind in own.items():
         kind = kind_of(text)
-        first = present_labels().first(kind.roles[0])
-        names[text] = first if kind.variant and of_kind and not of_kind & own.get(first, set()) else text
+        names[text] = text
+        if kind.variant and of_kind and (role := kind.roles[0]) is not None:
+            first = present_labels().first(role)
+            names[text] = text if of_kind & own.get(first, set()) else first
     return kinds.map(names)
 
 
-def looks_by_kind_and_rate(groups: dict[str, pd.DataFrame]) -> dict[str, Look]:
+def looks_by_kind_and_rate(groups: Sequence[KindAtRate]) -> dict[KindAtRate, Look]:
     """The colour of the kind of run; a dash for each learning rate of it, solid for the smallest."""
-    kinds = [name.rsplit(", lr ", 1)[0] for name in groups]
+    kinds = [group.kind for group in groups]
     plain = looks_for(kinds)
     ranks = [kinds[:index].count(kind) for index, kind in enumerate(kinds)]
     return {
-        name: Look(plain[kind].colour, plain[kind].marker, DASHES[rank % len(DASHES)])
-        for name, kind, rank in zip(groups, kinds, ranks, strict=True)
+        group: Look(plain[kind].colour, plain[kind].marker, DASHES[rank % len(DASHES)])
+        for group, kind, rank in zip(groups, kinds, ranks, strict=True)
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -137,18 +138,16 @@ def controls(table: pd.DataFrame, *, title: str | None = None, note: str | None 
     shown = table[table["series"].isin(["whole", "control"]) & table["final_test"].notna()]
     if not (shown["series"] == "control").any():
         return empty_figure("no control has a final metric", note)
-    names = shown["label"].where(shown["series"] == "whole", shown["part"].map(_part_name))
-    order = _order(shown, names)
-    looks = looks_for(list(dict.fromkeys(shown.loc[shown["series"] == "whole", "label"])))
-    figure, axes = new_figure(1, 2, panel_height=1.0 + 0.26 * len(order), sharey=True)
+    groups = _by_what_is_taken(shown)
+    looks = looks_for([taken.label for taken in groups if not taken.part])
+    figure, axes = new_figure(1, 2, panel_height=1.0 + 0.26 * len(groups), sharey=True)
     metric = METRIC_NAMES.get(str(shown["metric"].iloc[0]), str(shown["metric"].iloc[0]))
     for ax, column, name in (
         (axes[0, 0], "final_test", f"final test {metric}"),
         (axes[0, 1], "optimization_speed", f"train {metric}, mean over epochs"),
     ):
-        for row, kind in enumerate(order):
-            rows = shown[names == kind]
-            look = looks.get(kind, Look(BLACK, "o"))
+        for row, (taken, rows) in enumerate(groups.items()):
+            look = Look(BLACK, "o") if taken.part else looks[taken.label]
             half = NORMAL_975 * rows["final_test_error"] if column == "final_test" else None
             place = row + np.linspace(-0.12, 0.12, len(rows)) if len(rows) > 1 else np.array([float(row)])
             ax.errorbar(
@@ -156,22 +155,33 @@ def controls(table: pd.DataFrame, *, title: str | None = None, note: str | None 
             )
         label(ax, x=name)
     label(axes[0, 0], y="kind of run")
-    axes[0, 0].set_yticks(range(len(order)), order, fontsize=TICK_SIZE)
-    axes[0, 0].set_ylim(len(order) - 0.5, -0.5)
+    axes[0, 0].set_yticks(range(len(groups)), list(map(str, groups)), fontsize=TICK_SIZE)
+    axes[0, 0].set_ylim(len(groups) - 0.5, -0.5)
     figure.suptitle(f"{heading(title, table)}: which part of the pre-trained model is taken", fontsize=8)
     return add_note(figure, note)
 
 
-def _part_name(part: str) -> str:
-    return {"statistics": "statistics alone", "frozen": "features frozen"}.get(part, f"up to {part}")
+@dataclass(frozen=True)
+class Taken:
+    """A kind of run, and the part of the pre-trained model that it takes; empty: all of it, or nothing."""
+
+    label: str
+    part: str
+
+    def __str__(self) -> str:
+        names = {"": self.label, "statistics": "statistics alone", "frozen": "features frozen"}
+        return names.get(self.part, f"up to {self.part}")
 
 
-def _order(shown: pd.DataFrame, names: pd.Series) -> list[str]:
-    """Everything, its parts as the study lists them, nothing."""
-    whole = shown["series"] == "whole"
-    scratch = set(names[whole & (shown["role"] == "from_scratch")])
-    first = [name for name in dict.fromkeys(names[whole]) if name not in scratch]
-    return [*first, *dict.fromkeys(names[~whole]), *scratch]
+def _by_what_is_taken(shown: pd.DataFrame) -> dict[Taken, pd.DataFrame]:
+    """Rows of everything, of its parts as the study lists them, and of nothing."""
+    parts = shown["part"].where(shown["series"] == "control", "")
+    groups = {Taken(str(label), str(part)): rows for (label, part), rows in shown.groupby(["label", parts], sort=False)}
+
+    def place(taken: Taken) -> int:
+        return 1 if taken.part else 2 * int((groups[taken]["role"] == "from_scratch").any())
+
+    return {taken: groups[taken] for taken in sorted(groups, key=place)}
 
 
 def source_epochs(

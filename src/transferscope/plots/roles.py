@@ -18,8 +18,8 @@ class Labels:
     runs: Mapping[str, str] = field(default_factory=dict)
 
     def first(self, role: str) -> str:
-        """The label of a role; others of the same role are its variants."""
-        return next((label for label, other in self.roles.items() if other == role), role)
+        """The label of a role that some label has; others of the same role are its variants."""
+        return next(label for label, other in self.roles.items() if other == role)
 
 
 DEFAULT = Labels({})
@@ -45,9 +45,12 @@ def labelled(roles: Mapping[str, str], runs: Mapping[str, str]) -> Iterator[None
 
 @dataclass(frozen=True)
 class Kind:
-    """The roles of a kind of run, or of the two of a pair; `variant` where a label is not the first of its role."""
+    """The roles of a kind of run, or of the two of a pair; `variant` where a label is not the first of its role.
 
-    roles: tuple[str, ...]
+    A label that the study does not know has no role.
+    """
+
+    roles: tuple[str | None, ...]
     variant: bool
 
     def is_plain(self, *roles: str) -> bool:
@@ -56,18 +59,9 @@ class Kind:
 
 
 def kind_of(text: str) -> Kind:
-    """`P-T` or `P-T & RI-T` as roles. A label unknown to the study is a variant of the one that it begins with.
-
-    Without such a one it is a role of its own.
-    """
-    sides = [_side(side) for side in labels_in(text)]
-    return Kind(tuple(role for role, _ in sides), any(variant for _, variant in sides))
-
-
-def _side(label: str) -> tuple[str, bool]:
+    """`P-T` or `P-T & RI-T` as roles."""
     labels = present_labels()
-    if label in labels.roles:
-        role = labels.roles[label]
-        return role, labels.first(role) != label
-    known = sorted((name for name in labels.roles if label.startswith(f"{name} ")), key=len)
-    return (labels.roles[known[-1]], True) if known else (label, False)
+    sides = (text,) if text in labels.roles else labels_in(text)
+    roles = tuple(labels.roles.get(side) for side in sides)
+    variants = (role is not None and labels.first(role) != side for role, side in zip(roles, sides, strict=True))
+    return Kind(roles, any(variants))

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from transferscope.experiment.names import CheckpointName
+from transferscope.experiment.pairs import pair_kind
 from transferscope.plots.roles import present_labels
 from transferscope.plots.style import shorten
 from transferscope.system.errors import UserError
@@ -47,7 +48,8 @@ def with_named_pairs(pairs: pd.DataFrame, names: Mapping[str, str], most: int) -
     ends = [pairs[side].map(lambda name: known.get(str(CheckpointName.parse(name, task="unknown").run_name)))
             for side in ("checkpoint_a", "checkpoint_b")]  # fmt: skip
     named = ends[0].notna() & ends[1].notna()
-    shown = pairs["pair_kind"].mask(named, ends[0].astype(str) + " & " + ends[1].astype(str))
+    both = pd.Series([pair_kind(str(a), str(b)) for a, b in zip(*ends, strict=True)], index=pairs.index, dtype=object)
+    shown = pairs["pair_kind"].mask(named, both)
     every = in_order(shown[named])
     kept = pairs.assign(pair_kind=shown)[~named | shown.isin(every[:most])]
     return kept, len(every) if len(every) > most else 0

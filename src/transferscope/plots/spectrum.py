@@ -346,7 +346,8 @@ def _histogram(ax: Axes, rows: pd.DataFrame, upper: float, log_counts: bool) -> 
 def _steps(ax: Axes, edges: np.ndarray, counts: np.ndarray, look: Look) -> Artist:
     """Mean and band over replicas of counts (runs, bins) as steps over `edges` (bins + 1,)."""
     mean, low, high = counts.mean(axis=0), counts.min(axis=0), counts.max(axis=0)
-    (line,) = ax.step(edges, np.append(mean, mean[-1]), where="post", color=look.colour, linewidth=1.1)
+    style = {"color": look.colour, "linestyle": look.dash, "linewidth": 1.1}
+    (line,) = ax.step(edges, np.append(mean, mean[-1]), where="post", **style)
     if len(counts) > 1:
         band = np.append(low, low[-1]), np.append(high, high[-1])
         ax.fill_between(edges, *band, step="post", color=look.colour, alpha=0.2, linewidth=0)
@@ -367,7 +368,7 @@ def _cumulative(ax: Axes, rows: pd.DataFrame) -> dict[Group, Artist]:
         mean = counts.mean(axis=0)
         shown = np.where(mean > 0, mean, np.nan)
         smallest = min(smallest, float(np.nanmin(shown)))
-        dash, zorder = "-", ABOVE if group.is_above else BELOW
+        dash, zorder = look.dash, ABOVE if group.is_above else BELOW
         if kind_of(group.kind).is_plain("source"):  # the curve of P-T may cover that of P
             dash, zorder = "--", ABOVE + 1
         (handles[group],) = ax.plot(thresholds, shown, color=look.colour, linewidth=1.2, linestyle=dash, zorder=zorder)

@@ -47,12 +47,12 @@ def optimization_speed(runs: pd.DataFrame, *, title: str | None = None, note: st
         return empty_figure("no optimization speed to show", note)
     shown = runs[finite]
     groups = by_kind_and_rate(runs[finite | (runs["status"] == "diverged")])
-    looks = looks_by_kind_and_rate(groups)
+    looks = looks_by_kind_and_rate(list(groups))
     figure, axes = new_figure(panel_height=0.75 + ROW_HEIGHT * max(2, len(groups)))
     ax = axes[0, 0]
-    for row, (name, rows) in enumerate(groups.items()):
-        _draw_row(ax, row, rows, looks[name])
-    ax.set_yticks(range(len(groups)), list(groups))
+    for row, (group, rows) in enumerate(groups.items()):
+        _draw_row(ax, row, rows, looks[group])
+    ax.set_yticks(range(len(groups)), list(map(str, groups)))
     ax.set_ylim(len(groups) - 0.4, -0.6)
     ax.grid(False, axis="y")
     middle = float(shown["optimization_speed"].agg(["min", "max"]).mean())

@@ -61,7 +61,7 @@ LOOKS: Mapping[tuple[str, ...], Look] = {
     ("shared_init", "shared_init"): Look(PURPLE, "D"),
 }
 """By the role of a run, or the roles of both runs of a pair."""
-UNTRAINED_LOOK = Look(ORANGE, "v")
+UNTRAINED_LOOK = Look(ORANGE, "v", ":")
 """Of runs from scratch before their training, beside what they have become."""
 SPARE_LOOKS = (
     Look(BLACK, "X"),

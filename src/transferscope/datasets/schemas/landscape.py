@@ -154,7 +154,7 @@ TABLES = {
         *ranged(number("value", "the quantity"), prefix=""),
         count("num_samples", "points or rays", empty=True),
         number("threshold", "excess loss that ends the basin, twice epsilon", "nats"),
-        key=("hull", "quantity", "length"),
+        key=("checkpoints", "quantity", "length"),
     ),
     "criticality": table(
         "A row per module, path, part, place, size of noise and draw.",

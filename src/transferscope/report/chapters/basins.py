@@ -17,14 +17,14 @@ def basin(evidence: Evidence) -> list[Grid]:
     """(epsilon, delta) of every hull, and both conditions at its rim."""
     rows = []
     for task, table in evidence.each("basin"):
-        for hull, part in table.groupby("hull", sort=False):
+        for _, part in table.groupby("checkpoints", sort=False):
             records = part.to_dict("records")
             of = {row["quantity"]: row for row in records if row["quantity"] not in ("noise", "ray")}
             tried = [row for row in records if row["quantity"] == "noise"]
             mu, epsilon, delta, distance = (of[name] for name in ("mu", "epsilon", "delta", "distance"))
             rows.append((
                 task,
-                str(hull),
+                str(part["hull"].iloc[0]),
                 "a segment between 2" if mu["num_models"] == 2 else f"all between {mu['num_models']:.0f}",
                 f"{formats.decimals(epsilon['value'], 4)} ({_interval(epsilon, 4)})",
                 formats.decimals(mu["value"]),
