@@ -346,8 +346,8 @@ def _histogram(ax: Axes, rows: pd.DataFrame, upper: float, log_counts: bool) -> 
 def _steps(ax: Axes, edges: np.ndarray, counts: np.ndarray, look: Look) -> Artist:
     """Mean and band over replicas of counts (runs, bins) as steps over `edges` (bins + 1,)."""
     mean, low, high = counts.mean(axis=0), counts.min(axis=0), counts.max(axis=0)
-    style = {"color": look.colour, "linestyle": look.dash, "linewidth": 1.1}
-    (line,) = ax.step(edges, np.append(mean, mean[-1]), where="post", **style)
+    values = np.append(mean, mean[-1])
+    (line,) = ax.step(edges, values, where="post", color=look.colour, linestyle=look.dash, linewidth=1.1)
     if len(counts) > 1:
         band = np.append(low, low[-1]), np.append(high, high[-1])
         ax.fill_between(edges, *band, step="post", color=look.colour, alpha=0.2, linewidth=0)

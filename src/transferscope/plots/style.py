@@ -48,7 +48,7 @@ class Look:
     dash: str = "-"
 
 
-LOOKS: Mapping[tuple[str, ...], Look] = {
+LOOKS: Mapping[tuple[str | None, ...], Look] = {
     ("fine_tuned",): Look(BLUE, "o"),
     ("from_scratch",): Look(VERMILLION, "s"),
     ("shared_init",): Look(PURPLE, "D"),
