@@ -232,6 +232,14 @@ def test_many_files_are_one_kind_whose_pairs_grow_as_asked(folder: Path, pairs: 
         assert {pair.run_a.name for pair in pairs_of_plan} == {"m_1"}
 
 
+def test_a_parent_called_as_the_series_is_has_a_name_of_its_own(folder: Path) -> None:
+    """Six epochs are `model` in figures, unless their parent's file is."""
+    for name in ("model.pth", *(f"epoch_{epoch}.pth" for epoch in range(6))):
+        save(folder / name, build_model(SMALL, 3, seed=1))
+    plan = planned(compared(folder, *(f"epoch_{epoch}.pth" for epoch in range(6)), images="photos", parent="model.pth"))
+    assert {run.label for run in plan.runs.values()} == {"file", "model"}
+
+
 BAD: list[tuple[tuple[str, ...], dict[str, Any], str]] = [
     (("a.pth", "a.pth"), {}, r"a.pth is given twice: name another file"),
     (("a.pth",), {}, "give two checkpoint files at least, or one and its --parent"),

@@ -397,6 +397,7 @@ ROLES = {
     "P-T": "fine_tuned", "P-T large lr": "fine_tuned", "P-T union": "fine_tuned", "RI-T": "from_scratch",
     "RI-T small lr": "from_scratch", "RI-T same init": "shared_init", "P": "source",
 }  # fmt: skip
+OTHER_RATES = {"P-T large lr": "P-T", "RI-T small lr": "RI-T"}
 TASKS = ("unknown", "shapes", "real", "clipart", "quickdraw", "real_clipart", "chest")
 
 
@@ -404,7 +405,7 @@ TASKS = ("unknown", "shapes", "real", "clipart", "quickdraw", "real_clipart", "c
 def study() -> Iterator[None]:
     """Tables of this folder are drawn as those of a study whose labels are the paper's."""
     runs = {f"{task}.{kind}_{n}": text for task in TASKS for kind, text in LABELS.items() for n in range(1, 30)}
-    with labelled(ROLES, runs):
+    with labelled(ROLES, runs, OTHER_RATES):
         yield
 
 

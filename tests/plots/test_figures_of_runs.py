@@ -370,6 +370,16 @@ def test_untrained_networks_are_drawn_beside_the_trained(drawn):
     assert legend_texts(spectrum.spectrum_histogram(table, epoch=0)) == ["P-T", "RI-T"]
 
 
+def test_a_variant_and_an_untrained_network_have_dashes_of_their_own(drawn):
+    """In both figures a variant has its kind's colour, so the dash tells them apart."""
+    table = drawn.singular_values(runs=("rit_1", "rit_small_lr_1"))
+    for figure in (spectrum.spectrum_histogram(table), spectrum.count_below_threshold(table)):
+        lines = {
+            text: line.get_linestyle() for text, line in zip(legend_texts(figure), figure.axes[0].lines, strict=True)
+        }
+        assert lines == {"RI-T": "-", "RI-T small lr": "--", "RI-T, untrained": ":"}
+
+
 @pytest.mark.parametrize("label", ["RI", "untrained", "RI-T, untrained"])
 def test_no_label_makes_a_trained_network_an_untrained_one(drawn, label):
     """A source of any label is in the quantile of the lower part, and has the look of its role."""

@@ -9,13 +9,14 @@ import pandas as pd
 import pytest
 
 from drawn_study import OTHER_LABELS, change_study, relabelled
+from transferscope.experiment.pairs import pair_kind
 from transferscope.experiment.plan import make_plan
 from transferscope.framework.plan_parameters import label_parameters
 from transferscope.pipelines.wiring import Drawing, Labelled, Pages
 from transferscope.plots import reuse
 from transferscope.plots.planes import point_name
 from transferscope.plots.rates import by_kind_and_rate
-from transferscope.plots.roles import kind_of, labelled, present_labels
+from transferscope.plots.roles import kind_of, kind_of_pair, labelled, present_labels
 from transferscope.plots.rows import kind_of_run, with_named_pairs
 from transferscope.plots.style import LOOKS, empty_figure, in_usual_order, looks_for
 
@@ -76,6 +77,17 @@ def test_rates_are_grouped_by_role() -> None:
     named = table.iloc[:2].assign(label=["Fine-tuned", "RI-T"])
     with labelled(**label_parameters(relabelled())["clipart"]):
         assert list(map(str, by_kind_and_rate(named))) == ["Fine-tuned, lr 0.01", "Fine-tuned, lr 0.05"]
+
+
+def test_only_kinds_that_differ_in_the_rate_alone_stand_under_one_label() -> None:
+    """Copies of P-T and of RI-T have one role and two rates; a kind at another rate with more epochs is another kind."""
+    long = {"label": "Long", "tasks": ["clipart"], "initialisation": "pretrained", "pretrained": "shapes.p_1"}
+    plan = change_study(runs__long=long | {"training": {"lr": 0.05, "epochs": 7}})
+    labels = label_parameters(plan)["clipart"]
+    assert labels["other_rates"] == {"P-T large lr": "P-T", "RI-T small lr": "RI-T"}
+    table = pd.DataFrame({"run": ["a", "b"], "label": ["P-T copy", "RI-T copy"], "lr": [0.01, 0.05]})
+    with labelled(**labels):
+        assert list(map(str, by_kind_and_rate(table))) == ["P-T copy, lr 0.01", "RI-T copy, lr 0.05"]
 
 
 def test_the_kind_that_is_compared_has_the_look_of_its_role() -> None:
@@ -154,6 +166,11 @@ def test_a_label_of_which_another_is_the_beginning_has_its_own_look() -> None:
     roles = {"two": "fine_tuned", "scratch & long": "from_scratch"}
     with labelled(roles, {}):
         looks = looks_for(["two & two", "two untrained", "scratch & long"])
+    with labelled({"two untrained": "from_scratch", "P-T": "fine_tuned", "P": "source", "P-T & P": "shared_init"}, {}):
+        assert kind_of_pair("two untrained").roles == (None,)
+        assert kind_of_pair("P-T & P").roles == ("fine_tuned", "source")
+        assert kind_of_pair(pair_kind("P-T", "“P”")).roles == ("fine_tuned", None)
+    with labelled(roles, {}):
         assert kind_of("source").roles == (None,)
     assert looks["two & two"] == LOOKS["fine_tuned", "fine_tuned"]
     assert looks["two untrained"] not in LOOKS.values()

@@ -10,7 +10,7 @@ import pytest
 from drawn_study import STUDY
 from transferscope.claims.evidence import Evidence, TaskResults
 from transferscope.experiment.plan import make_plan
-from transferscope.report.chapters import landscape, mistakes, similarity, spectrum
+from transferscope.report.chapters import basins, landscape, mistakes, similarity, spectrum
 
 KEYS = {"task": "clipart", "features": "pooled", "estimator": "debiased", "num_examples": 512}
 
@@ -43,6 +43,18 @@ def test_the_edge_of_a_basin_says_once_that_none_was_met(ends: tuple[float, floa
     """Where place and both bounds lie beyond all measured places there is nothing to put in brackets."""
     row = dict(zip(("boundary_left", "boundary_left_low", "boundary_left_high"), ends, strict=True))
     assert landscape._edge(row, "left") == shown
+
+
+def test_hulls_of_one_label_have_a_row_each() -> None:
+    """Kinds that start from two replicas of P may have one label."""
+    row = {"hull": "P-T", "length": math.nan, "low": 0.1, "high": 0.3, "num_models": 2, "num_samples": 9}
+    rows = [
+        row | {"checkpoints": checkpoints, "quantity": quantity, "value": value, "num_examples": 50, "threshold": 0.2}
+        for checkpoints, value in (("a, b", 0.11), ("c, d", 0.22))
+        for quantity in ("mu", "epsilon", "delta", "distance")
+    ]
+    (grid,) = basins.basin(evidence(basin=pd.DataFrame(rows)))
+    assert [(row[1], row[3][:4]) for row in grid.rows] == [("P-T", "0.11"), ("P-T", "0.22")]
 
 
 def test_controls_and_floor_stand_under_the_pairs():

@@ -57,7 +57,7 @@ def start_kind(label: str) -> str:
 
 def _quoted(label: str) -> str:
     left, right = "\N{LEFT DOUBLE QUOTATION MARK}", "\N{RIGHT DOUBLE QUOTATION MARK}"
-    return f"{left}{label}{right}" if " & " in f" {label} " else label
+    return f"{left}{label}{right}" if " & " in f" {label} " or label.startswith(left) else label
 
 
 def labels_in(kind: str) -> tuple[str, ...]:

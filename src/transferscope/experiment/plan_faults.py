@@ -50,23 +50,31 @@ def faults_of_plan(plan: Plan) -> Iterator[str]:
 def _faults_of_labels(plan: Plan) -> Iterator[str]:
     """Kinds with one label, of which figures draw one line, though their runs are no replicas of each other.
 
-    Kinds of one role that are trained alike may share a label, as may those on different tasks, and files.
+    A task's figures show its runs and those that they start from. Kinds of one role that are trained alike may share
+    a label, as may those on different tasks, and files.
     """
-    labelled: dict[str, dict[str, RunSpec]] = {}
-    for run in plan.runs.values():
-        if run.task in plan.views or run.replica > 1:
-            continue
-        others = labelled.setdefault(run.label, {})
-        for other in others.values():
-            apart = run.role == "file" or run.task != other.task or treatment(run) == treatment(other)
-            if run.kind != other.kind and (run.role != other.role or not apart):
-                yield (
-                    f"runs.{run.kind}.label: '{run.label}' is the label of {other.kind}, too, which is no replica "
-                    "of it, and figures have one line for a label: choose another"
-                )
-                break
-        else:
-            others[f"{run.task}.{run.kind}"] = run
+    named: set[tuple[str, str]] = set()
+    for task in (name for name in plan.study.tasks if name not in plan.views):
+        starts = dict.fromkeys(run.pretrained for run in plan.runs_of(task))
+        shown = [*plan.runs_of(task), *(plan.runs[name] for name in starts if name in plan.runs)]
+        first: dict[str, RunSpec] = {}
+        seen: set[str] = set()
+        for run in shown:
+            other = first.setdefault(run.label, run)
+            if run.kind in seen or run is other or (run.kind, other.kind) in named:
+                continue
+            seen.add(run.kind)
+            if run.role != other.role:
+                why = f"whose part on {task} is another ({other.role}, not {run.role})"
+            elif run.role != "file" and treatment(run) != treatment(other):
+                why = f"which is trained otherwise on {task}"
+            else:
+                continue
+            named.add((run.kind, other.kind))
+            yield (
+                f"runs.{run.kind}.label: '{run.label}' is the label of {other.kind}, too, {why}, and figures draw one "
+                "line for a label: choose another"
+            )
 
 
 def _faults_of_compared(plan: Plan) -> Iterator[str]:

@@ -245,3 +245,10 @@ def treatment(run: RunSpec) -> tuple[object, ...]:
     source = RunName.parse(run.pretrained).task if run.pretrained and not is_checkpoint_path(run.pretrained) else None
     start = (run.initialisation, source, run.pretrained_epoch, run.transfer, run.transfer_until)
     return run.model.model_dump(), run.training.model_dump(exclude=NO_TREATMENT), start
+
+
+def differ_in_rate(run: RunSpec, other: RunSpec) -> bool:
+    """True if two runs of one role would be replicas of each other but for their learning rate."""
+    at_its_rate = other.model_copy(update={"training": other.training.model_copy(update={"lr": run.training.lr})})
+    same_rate = run.training.lr == other.training.lr
+    return run.role == other.role and not same_rate and treatment(run) == treatment(at_its_rate)

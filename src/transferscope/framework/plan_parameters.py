@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from transferscope.experiment.node_parameters import PairSpec, VariedRun
 from transferscope.experiment.pairs import PairGroup
 from transferscope.experiment.plan import Plan
+from transferscope.experiment.plan_type import differ_in_rate
 from transferscope.experiment.run import RunSpec
 from transferscope.experiment.study import pictures_of
 
@@ -70,18 +71,24 @@ def _group_parameters(plan: Plan, runs: dict[str, dict[str, Any]]) -> dict[str, 
 
 
 def label_parameters(plan: Plan) -> dict[str, Any]:
-    """For every task, and across them, the role of each label and the label of each run.
+    """For every task, and across them, the role of each label, the label of each run, and labels of other rates.
 
-    Of a role the label of what is compared is first.
+    Of a role the label of what is compared is first; other rates are labels of kinds that differ from it in that alone.
     """
     scopes = {task: [*plan.runs_of(task), *plan.in_role(task, "source")] for task in plan.study.tasks}
     order = list(plan.study.runs)
     labels: dict[str, Any] = {}
     for scope, runs in {**scopes, "cross_domain": list(plan.runs.values())}.items():
         roles: dict[str, str] = {}
+        first: dict[str, RunSpec] = {}
+        other_rates: dict[str, str] = {}
         for run in sorted(runs, key=lambda run: (not plan.study.runs[run.kind].compared, order.index(run.kind))):
+            base = first.setdefault(run.role, run)
+            if run.label not in roles and differ_in_rate(run, base):
+                other_rates[run.label] = base.label
             roles.setdefault(run.label, run.role)
-        labels[scope] = {"roles": roles, "runs": {run.full_name: run.label for run in runs}}
+        named = {run.full_name: run.label for run in runs}
+        labels[scope] = {"roles": roles, "runs": named, "other_rates": other_rates}
     return labels
 
 

@@ -13,6 +13,7 @@ from matplotlib.lines import Line2D
 
 from transferscope.experiment.names import CheckpointName
 from transferscope.plots.marks import banded_line
+from transferscope.plots.roles import kind_of_pair
 from transferscope.plots.rows import (
     heading,
     how_many,
@@ -152,8 +153,8 @@ def barrier_heights(
         return empty_figure(f"no barriers in {metric} to show", note)
     scenarios = rows["scenario"].astype(str).str.replace("_", " ") + ", "
     places = scenarios.mask(rows["scenario"] == "within", "") + rows["task"].astype(str)
-    names, kinds = in_order(places), in_usual_order(in_order(rows["pair_kind"]))
-    looks = looks_for(kinds)
+    names, kinds = in_order(places), in_usual_order(in_order(rows["pair_kind"]), kind_of_pair)
+    looks = looks_for(kinds, kind_of_pair)
     figure, axes = new_figure(width=DOUBLE_WIDTH, panel_height=0.7 + max(1.0, 0.26 * len(names)))
     ax = axes[0, 0]
     for index, kind in enumerate(kinds):
@@ -187,8 +188,8 @@ def barrier_heights(
 
 def _draw(ax: Axes, rows: pd.DataFrame, metric: str, limits_of: pd.DataFrame) -> dict[str, Artist]:
     """Curves of every kind of pair and split; handles by kind."""
-    kinds = in_usual_order(in_order(rows["pair_kind"]))
-    looks = looks_for(in_order(limits_of["pair_kind"]))
+    kinds = in_usual_order(in_order(rows["pair_kind"]), kind_of_pair)
+    looks = looks_for(in_order(limits_of["pair_kind"]), kind_of_pair)
     if rows["alpha"].min() < 0 or rows["alpha"].max() > 1:
         ax.axvspan(0, 1, color=SKY, alpha=0.13, linewidth=0)
     handles: dict[str, Artist] = {}
@@ -210,7 +211,7 @@ def _draw(ax: Axes, rows: pd.DataFrame, metric: str, limits_of: pd.DataFrame) ->
 
 
 def _legend(figure: Figure, handles: dict[str, Artist], rows: pd.DataFrame) -> None:
-    names = in_usual_order(list(handles))
+    names = in_usual_order(list(handles), kind_of_pair)
     marks, labels = [handles[name] for name in names], list(names)
     splits = set(rows["split"])
     if len(splits) > 1:

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
 from transferscope.plots.marks import grouped_bars
+from transferscope.plots.roles import kind_of_pair
 from transferscope.plots.rows import choose, heading, in_order, require_columns
 from transferscope.plots.style import (
     DOUBLE_WIDTH,
@@ -57,11 +58,11 @@ def cka_bars(
         return empty_figure("no feature similarity to show", note)
     if "checkpoint_a" in rows.columns and (rows["checkpoint_a"] == rows["checkpoint_b"]).all():
         return empty_figure("no two models with layers of one name: see the heat map", note)
-    layers, kinds = in_order(rows["layer"]), in_usual_order(in_order(rows["pair_kind"]))
+    layers, kinds = in_order(rows["layer"]), in_usual_order(in_order(rows["pair_kind"]), kind_of_pair)
     figure, axes = new_figure(width=PANEL_WIDTH if len(layers) * len(kinds) <= 32 else DOUBLE_WIDTH, panel_height=2.4)
     ax = axes[0, 0]
     groups = {kind: rows[rows["pair_kind"] == kind] for kind in kinds}
-    handles = grouped_bars(ax, groups, "layer", "cka", layers, looks_for(kinds))
+    handles = grouped_bars(ax, groups, "layer", "cka", layers, looks_for(kinds, kind_of_pair))
     values = rows["cka"].to_numpy(dtype=float)
     lowest = np.nanmin(values) if np.isfinite(values).any() else 0.0
     ax.set_ylim(min(0.0, 1.1 * float(lowest)), 1.0)
@@ -84,7 +85,7 @@ def cka_heat_map(cka_layers: pd.DataFrame, *, title: str | None = None, note: st
     require_columns(cka_layers, (*COLUMNS, "layer_b"), "cka_layers")
     if cka_layers.empty:
         return empty_figure("no feature similarity to show", note)
-    kinds = in_usual_order(in_order(cka_layers["pair_kind"]))
+    kinds = in_usual_order(in_order(cka_layers["pair_kind"]), kind_of_pair)
     columns = min(3, len(kinds))
     rows = -(-len(kinds) // columns)
     width = PANEL_WIDTH if columns == 1 else DOUBLE_WIDTH

@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 
 from transferscope.experiment.names import CheckpointName
 from transferscope.plots.marks import banded_line, module_lines
-from transferscope.plots.roles import kind_of
+from transferscope.plots.roles import Kind, kind_of, kind_of_pair
 from transferscope.plots.rows import heading, in_order, kind_of_run, kinds_of, require_columns, spread, without_gaps
 from transferscope.plots.style import (
     DOUBLE_WIDTH,
@@ -95,7 +95,7 @@ def distance_travelled(travelled: pd.DataFrame, *, title: str | None = None, not
 
 def to_initialisation(distances: pd.DataFrame) -> pd.Series:
     """Rows that compare a model with P or with a checkpoint at epoch 0 (bool, one a row)."""
-    kinds = distances["pair_kind"].map(lambda kind: "source" in kind_of(str(kind)).roles)
+    kinds = distances["pair_kind"].map(lambda kind: "source" in kind_of_pair(str(kind)).roles)
     epoch_a, epoch_b = (
         distances[side].map(lambda name: CheckpointName.parse(str(name)).epoch == 0)
         for side in ("checkpoint_a", "checkpoint_b")
@@ -108,11 +108,9 @@ def _figure(rows: pd.DataFrame, labels: Mapping[str, str], title: str | None, no
     if not modules:
         return empty_figure("no distances to show", note)
     parts = {kind: rows[rows["pair_kind"] == kind] for kind in in_order(rows["pair_kind"])}
-    drawn_as = {kind: _drawn_as(kind, part) for kind, part in parts.items()}
-    order = in_usual_order(list(drawn_as.values()))
-    groups = {kind: parts[kind] for kind in sorted(parts, key=lambda kind: order.index(drawn_as[kind]))}
-    known = looks_for(order)
-    looks = {kind: known[drawn_as[kind]] for kind in groups}
+    known = {kind: _kind(kind, part) for kind, part in parts.items()}
+    groups = {kind: parts[kind] for kind in in_usual_order(list(parts), known.__getitem__)}
+    looks = looks_for(list(groups), known.__getitem__)
     width = PANEL_WIDTH if len(modules) <= 24 else DOUBLE_WIDTH
     figure, axes = new_figure(len(labels), width=width, panel_height=2.7)
     for ax, (measure, y_label) in zip(axes[:, 0], labels.items(), strict=True):
@@ -130,10 +128,10 @@ def _figure(rows: pd.DataFrame, labels: Mapping[str, str], title: str | None, no
     return add_note(figure, note)
 
 
-def _drawn_as(kind: str, rows: pd.DataFrame) -> str:
+def _kind(pair_kind: str, rows: pd.DataFrame) -> Kind:
     """The kind of the run where it is compared with its own start, else the kind of the pair."""
     a, b = (CheckpointName.parse(str(rows[side].iloc[0])) for side in ("checkpoint_a", "checkpoint_b"))
-    return kind_of_run(str(a)) if a.run_name == b.run_name else kind
+    return kind_of(kind_of_run(str(a))) if a.run_name == b.run_name else kind_of_pair(pair_kind)
 
 
 def _overall(rows: pd.DataFrame, measure: str) -> str:

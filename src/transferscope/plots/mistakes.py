@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from transferscope.plots.roles import kind_of_pair
 from transferscope.plots.rows import heading, in_order, kinds_of, require_columns, with_named_pairs
 from transferscope.plots.style import (
     DOUBLE_WIDTH,
@@ -153,7 +154,7 @@ def mistake_bars(
         rows, of_all = with_named_pairs(rows, names, most)
     if rows.empty:
         return empty_figure("no mistakes to show", note)
-    kinds, classes = in_usual_order(in_order(rows["pair_kind"])), in_order(rows["class_name"])
+    kinds, classes = in_usual_order(in_order(rows["pair_kind"]), kind_of_pair), in_order(rows["class_name"])
     bars = [(name, kind) for name in classes for kind in kinds]
     several = len(classes) > 1
     ticks = [f"{shorten(name)}   {kind}" if several and kind == kinds[0] else kind for name, kind in bars]

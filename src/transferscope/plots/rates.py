@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from transferscope.plots.roles import kind_of, present_labels
+from transferscope.plots.roles import present_labels
 from transferscope.plots.rows import in_order, kinds_of
 from transferscope.plots.style import DASHES, Look, in_usual_order, looks_for
 
@@ -26,7 +26,7 @@ class KindAtRate:
 def by_kind_and_rate(table: pd.DataFrame) -> dict[KindAtRate, pd.DataFrame]:
     """Rows by kind and rate, smallest rate first within a kind.
 
-    A variant of a kind at another rate stands under the kind's own label, because the rate tells them apart.
+    A kind that differs from another in its rate alone stands under that one's label, because the rate tells them apart.
 
     table: columns run and lr, the largest of a run's schedule counts, nan for a checkpoint file; and label, or names
     of runs that name the kind.
@@ -48,11 +48,8 @@ def _without_rates(kinds: pd.Series, rates: pd.Series) -> pd.Series:
     own = {text: set(rates[kinds == text].dropna()) for text in kinds.unique()}
     names = {}
     for text, of_kind in own.items():
-        kind = kind_of(text)
-        names[text] = text
-        if kind.variant and of_kind and (role := kind.roles[0]) is not None:
-            first = present_labels().first(role)
-            names[text] = text if of_kind & own.get(first, set()) else first
+        first = present_labels().other_rates.get(text, text)
+        names[text] = text if not of_kind or of_kind & own.get(first, set()) else first
     return kinds.map(names)
 
 

@@ -9,6 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from transferscope.plots.roles import kind_of_pair
 from transferscope.plots.rows import heading, in_order, kinds_of, require_columns, with_named_pairs
 from transferscope.plots.style import (
     BLACK,
@@ -67,7 +68,7 @@ def flip_bars(
         return empty_figure("no prediction turns wrong or right", note)
     if names:
         rows, _ = with_named_pairs(rows, names, len(rows))
-    every = in_usual_order(in_order(rows["pair_kind"]))
+    every = in_usual_order(in_order(rows["pair_kind"]), kind_of_pair)
     kinds = every[:MOST_PANELS]
     rows = rows[rows["pair_kind"].isin(kinds)]
     keys = ["class_name", "group", "value"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -12,10 +12,14 @@ from transferscope.experiment.pairs import labels_in
 
 @dataclass(frozen=True)
 class Labels:
-    """Labels of a study: the role of each, the first label of a role first, and the label of each run by full name."""
+    """Labels of a study: the role of each, the first label of a role first, and the label of each run by full name.
+
+    other_rates: for a label whose runs differ in their learning rate alone from others, the label of these.
+    """
 
     roles: Mapping[str, str]
     runs: Mapping[str, str] = field(default_factory=dict)
+    other_rates: Mapping[str, str] = field(default_factory=dict)
 
     def first(self, role: str) -> str:
         """The label of a role that some label has; others of the same role are its variants."""
@@ -34,9 +38,11 @@ def present_labels() -> Labels:
 
 
 @contextmanager
-def labelled(roles: Mapping[str, str], runs: Mapping[str, str]) -> Iterator[None]:
+def labelled(
+    roles: Mapping[str, str], runs: Mapping[str, str], other_rates: Mapping[str, str] | None = None
+) -> Iterator[None]:
     """Draw figures of a study with these labels, which a notebook loads as `params:plan.labels.<task>`."""
-    token = _present.set(Labels(roles, runs))
+    token = _present.set(Labels(roles, runs, other_rates or {}))
     try:
         yield
     finally:
@@ -59,9 +65,18 @@ class Kind:
 
 
 def kind_of(text: str) -> Kind:
-    """`P-T` or `P-T & RI-T` as roles."""
+    """The roles of a kind of run, by its label, or else of a kind of pair."""
+    return _kind_of([text]) if text in present_labels().roles else kind_of_pair(text)
+
+
+def kind_of_pair(text: str) -> Kind:
+    """`P-T & RI-T` as roles; the name of a control, as `two untrained`, has none, whatever the labels are."""
+    sides = labels_in(text)
+    return _kind_of(sides) if len(sides) == 2 else Kind((None,), variant=False)
+
+
+def _kind_of(sides: Sequence[str]) -> Kind:
     labels = present_labels()
-    sides = (text,) if text in labels.roles else labels_in(text)
     roles = tuple(labels.roles.get(side) for side in sides)
     variants = (role is not None and labels.first(role) != side for role, side in zip(roles, sides, strict=True))
     return Kind(roles, any(variants))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, SymmetricalLogLocator
 
 from transferscope.plots.layout import SettledLayout, plain_figure
-from transferscope.plots.roles import kind_of
+from transferscope.plots.roles import Kind, kind_of
 
 PANEL_WIDTH = 3.4
 DOUBLE_WIDTH = 7.0
@@ -76,13 +76,13 @@ SPARE_LOOKS = (
 DASHES = ("-", "--", ":", "-.")
 
 
-def looks_for(kinds: Sequence[str]) -> dict[str, Look]:
+def looks_for(kinds: Sequence[str], read: Callable[[str], Kind] = kind_of) -> dict[str, Look]:
     """A look for every kind: that of its roles; of a variant where free, or its colour dashed; or a spare one."""
     kinds = list(dict.fromkeys(kinds))
-    read = {text: kind_of(text) for text in kinds}
-    looks = {text: LOOKS[kind.roles] for text, kind in read.items() if kind.roles in LOOKS and not kind.variant}
+    known = {text: read(text) for text in kinds}
+    looks = {text: LOOKS[kind.roles] for text, kind in known.items() if kind.roles in LOOKS and not kind.variant}
     spare = itertools.cycle(SPARE_LOOKS)
-    for text, kind in read.items():
+    for text, kind in known.items():
         if text in looks:
             continue
         base = LOOKS.get(kind.roles)
@@ -98,12 +98,12 @@ def looks_for(kinds: Sequence[str]) -> dict[str, Look]:
     return {text: looks[text] for text in kinds}
 
 
-def in_usual_order(kinds: Sequence[str]) -> list[str]:
+def in_usual_order(kinds: Sequence[str], read: Callable[[str], Kind] = kind_of) -> list[str]:
     """Kinds in the order of `LOOKS`, a variant after its base, unknown ones last in order of appearance."""
     order = {roles: index for index, roles in enumerate(LOOKS)}
 
     def rank(text: str) -> tuple[int, bool]:
-        kind = kind_of(text)
+        kind = read(text)
         return order.get(kind.roles, len(order)), kind.variant or kind.roles not in order
 
     return sorted(dict.fromkeys(kinds), key=rank)

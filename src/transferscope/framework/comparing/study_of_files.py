@@ -251,7 +251,9 @@ class Comparison:
             common["pretrained"] = f"{ORIGIN}.{PARENT}_1"
         if not self.apart:
             paths = [file.path for file in self.files]
-            return {SERIES: {"label": "model", "checkpoints": paths, "pairing": self.pairing, **common}}
+            taken = None if self.parent is None else self.parent.label
+            label = next(name for name in ("model", "file") if name != taken)
+            return {SERIES: {"label": label, "checkpoints": paths, "pairing": self.pairing, **common}}
         return {
             kind: {"label": file.label, "checkpoint": file.path, "model": _model(file), **common}
             for kind, file in self.kinds.items()
