@@ -22,7 +22,8 @@ from transferscope.analysis.learning import loss_without_knowledge
 from transferscope.analysis.module_criticality import module_criticality
 from transferscope.datasets.measurements import MeasurementFolder
 from transferscope.experiment.node_parameters import PairSpec
-from transferscope.experiment.options import CriticalityOptions, LandscapeOptions
+from transferscope.experiment.options import BasinOptions, CriticalityOptions, LandscapeOptions
+from transferscope.experiment.run import RunSpec
 from transferscope.experiment.seeds import derive_seed
 from transferscope.measure.bench import Bench, batches, feed_of, stream
 from transferscope.measure.criticalities import criticality as criticality_of
@@ -32,7 +33,7 @@ from transferscope.models.checkpoint import Checkpoint, CheckpointMetadata
 from transferscope.models.modules import find_modules
 from transferscope.models.series import CheckpointSeries
 from transferscope.models.zoo import build_model
-from transferscope.pipelines.landscape.nodes import interpolate_pair
+from transferscope.pipelines.landscape.nodes import interpolate_pair, measure_basin
 from transferscope.system.errors import UserError
 from transferscope.training.evaluation import evaluate
 
@@ -362,6 +363,19 @@ def test_the_basin_says_what_it_sampled(project) -> None:
     assert (table.loc[("RI-T", "mu"), "num_samples"], set(rays["num_samples"])) == (3, {2})
     assert rays["threshold"].to_numpy() == pytest.approx(2 * table.loc[("RI-T", "epsilon"), "value"])
     assert table.loc[("RI-T", "epsilon"), "low"] < table.loc[("RI-T", "epsilon"), "high"]
+
+
+def test_no_label_moves_the_points_of_a_hull(project) -> None:
+    """The hull of a study with another label is the stored one but for its name."""
+    run = RunSpec.model_validate(project.load("params:plan.runs.clipart.rit_1"))
+    options = BasinOptions.model_validate(project.load("params:plan.basin"))
+    series = [project.load(f"clipart.rit_{number}.checkpoints") for number in (1, 2)]
+    splits = splits_of(project, "clipart")
+    renamed = run.model_copy(update={"label": "RI"})
+    table = measure_basin(renamed, splits["train"], splits["test"], options, "float32", False, {}, *series)
+    pd.testing.assert_frame_equal(
+        table.drop(columns="hull"), project.load("clipart.rit.basin").drop(columns="hull"), check_dtype=False
+    )
 
 
 def test_all_modules_are_pages_of_one_file(project) -> None:

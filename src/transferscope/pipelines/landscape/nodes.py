@@ -222,7 +222,7 @@ def measure_basin(
     from transferscope.measure import basin
 
     bench = make_bench(train_split, test_split, precision, store, options.max_examples, options.resamples, compiled)
-    table = basin(bench, [one.load(options.epoch) for one in series], options, name=run.label)
+    table = basin(bench, [one.load(options.epoch) for one in series], options, name=run.kind)
     checkpoints = ", ".join(str(RunName.parse(one.name).at(options.epoch)) for one in series)
     return named(table, task=bench.task, hull=run.label, checkpoints=checkpoints)
 
