@@ -708,9 +708,11 @@ def test_a_label_stands_for_one_kind_of_run() -> None:
     with pytest.raises(UserError, match=r"^runs\.pt_again\.label: 'P-T' is the label of pt, too"):
         make_plan(study(runs__pt_again=again | {"training": {"lr": 0.02}}))
     chosen = {"label": "RI-T", "tasks": ["real_clipart"]}  # a label of several roles, on different tasks
-    make_plan(study(runs__rit__tasks=["clipart", "real"], runs__union=chosen, runs__pt={
-        "label": "P-T", "tasks": ["real"], "initialisation": "pretrained", "pretrained": "clipart.rit_1",
-    }))  # fmt: skip
+    for replicas in (1, 2):
+        make_plan(study(
+            runs__rit__tasks=["clipart", "real"], runs__rit__replicas=replicas, runs__union=chosen,
+            runs__pt={"label": "P-T", "tasks": ["real"], "initialisation": "pretrained", "pretrained": "clipart.rit_1"},
+        ))  # fmt: skip
     make_plan(study(runs__pt_again=again | {"tasks": ["real"], "training": {"lr": 0.02}}, runs__pt__tasks=["clipart"]))
 
 

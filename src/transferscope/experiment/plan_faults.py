@@ -57,13 +57,14 @@ def _faults_of_labels(plan: Plan) -> Iterator[str]:
     for task in (name for name in plan.study.tasks if name not in plan.views):
         starts = dict.fromkeys(run.pretrained for run in plan.runs_of(task))
         shown = [*plan.runs_of(task), *(plan.runs[name] for name in starts if name in plan.runs)]
-        first: dict[str, RunSpec] = {}
-        seen: set[str] = set()
+        kinds: dict[str, RunSpec] = {}
         for run in shown:
+            kinds.setdefault(run.kind, run)
+        first: dict[str, RunSpec] = {}
+        for run in kinds.values():
             other = first.setdefault(run.label, run)
-            if run.kind in seen or run is other or (run.kind, other.kind) in named:
+            if run is other or (run.kind, other.kind) in named:
                 continue
-            seen.add(run.kind)
             if run.role != other.role:
                 why = f"whose part on {task} is another ({other.role}, not {run.role})"
             elif run.role != "file" and treatment(run) != treatment(other):
